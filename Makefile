@@ -1,0 +1,29 @@
+# Each environment is made once; it is made again when what it is made of changes.
+PYTHON ?= python3
+VENV ?= .venv
+PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# The two onnxruntime wheels exclude each other: the GPU one where there is a GPU that answers.
+ACCELERATOR ?= $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
+INPUTS = pyproject.toml constraints.txt
+
+.PHONY: run test lint demo-model examples clean
+
+run: $(VENV)/.run
+	@exec $(VENV)/bin/python -m service serve
+
+test: $(VENV)/.test
+	$(VENV)/bin/python -m pytest
+
+lint: $(VENV)/.test
+	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy
+
+$(VENV)/.run: $(INPUTS)
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) -e '.[service,cli,$(ACCELERATOR)]' && touch $@
+
+$(VENV)/.test: $(INPUTS)
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) -e '.[service,cli,$(ACCELERATOR),trainer,postgres,dev]' && touch $@
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,81 @@
+"""``python -m service [serve | keys]``; `serve` is the default."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from service.auth import SCOPES, new_key
+from service.settings import InvalidSettings, Settings, load_settings
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Returns
+    -------
+    int
+        0 fine, 2 bad input (one line on standard error).
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    command = arguments.pop(0) if arguments and not arguments[0].startswith("-") else "serve"
+    if command == "keys":
+        return _keys(arguments)
+    if command != "serve":
+        print(
+            f"trueprob-service: error: unknown command {command!r}, expected serve or keys",
+            file=sys.stderr,
+        )
+        return 2
+    try:
+        settings, warnings = load_settings(arguments, os.environ)
+        return _serve(settings, warnings)
+    except InvalidSettings as error:
+        print(f"trueprob-service: error: {error}", file=sys.stderr)
+        return 2
+
+
+def _serve(settings: Settings, warnings: Sequence[str]) -> int:
+    from service.app import create_app
+    from service.server import serve
+
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    for warning in warnings:
+        logging.getLogger("service.settings").warning(warning)
+    return serve(create_app(settings), settings)
+
+
+def _keys(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="trueprob-service keys",
+        description="Make an API key. The key goes to standard error, once; its line for "
+        "TRUEPROB_API_KEYS_FILE to standard output, so that >> appends just that.",
+    )
+    parser.add_argument("key_id", metavar="ID", help="who will use it")
+    parser.add_argument(
+        "--scopes", default="predict,label", help=f"comma separated, of {', '.join(SCOPES)}"
+    )
+    options = parser.parse_args(arguments)
+    scopes = [scope.strip() for scope in options.scopes.split(",") if scope.strip()]
+    unknown = sorted(set(scopes) - set(SCOPES))
+    if unknown:
+        print(
+            f"trueprob-service: error: scopes must be among {', '.join(SCOPES)}, got {unknown[0]}",
+            file=sys.stderr,
+        )
+        return 2
+    key, line = new_key(options.key_id, scopes)
+    print(f"key: {key}", file=sys.stderr)
+    print(line)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,104 @@
+"""From a deployment and logits to everything that an answer can say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.inference.deployment import Deployment
+from service.receipts import Receipts
+from trueprob.arrays import logit_gap
+
+__all__ = ["Answer", "compute"]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Calibrated probabilities of one request, and what they were computed with.
+
+    Attributes
+    ----------
+    deployment : Deployment
+    logits : ndarray of shape (n, k), float32
+    probabilities : ndarray of shape (n, k), float32
+    prediction : ndarray of shape (n,), int64
+    confidence : ndarray of shape (n,), float64
+        The probability of the prediction; the float64 that a receipt carries.
+    temperature : ndarray of shape (n,), float64, or None
+    logit_gap : ndarray of shape (n,), float32
+        Nats.
+    """
+
+    deployment: Deployment
+    logits: NDArray[np.float32]
+    probabilities: NDArray[np.float32]
+    prediction: NDArray[np.int64]
+    confidence: NDArray[np.float64]
+    temperature: NDArray[np.float64] | None
+    logit_gap: NDArray[np.float32]
+
+    def prediction_ids(self, receipts: Receipts) -> list[str]:
+        """A signed receipt a row; only of a deployment that is live."""
+        served, revision = self.deployment.served, self.deployment.revision
+        if revision is None:
+            raise ValueError("a version that is not live gives no receipts")
+        return receipts.issue(
+            model=served.model_digest,
+            version=served.version,
+            revision=revision,
+            class_list=served.class_list_digest,
+            prediction=self.prediction,
+            confidence=self.confidence,
+        )
+
+    def to_dict(self, prediction_ids: list[str] | None) -> dict[str, Any]:
+        """The JSON answer of the route ``probabilities``; arrays stay arrays."""
+        served = self.deployment.served
+        names = served.class_names
+        answer: dict[str, Any] = {
+            "model": served.model,
+            "version": served.version,
+            "calibrator": self.deployment.calibrator_id,
+            "revision": self.deployment.revision,
+            "probabilities": self.probabilities,
+            "prediction": self.prediction,
+            "class": [names[index] for index in self.prediction],
+            # float32 prints as the shortest text that names it: 0.93, not 0.9300000071525574.
+            "confidence": self.confidence.astype(np.float32),
+            "temperature": None
+            if self.temperature is None
+            else self.temperature.astype(np.float32),
+        }
+        if prediction_ids is not None:
+            answer["prediction_ids"] = prediction_ids
+        return answer
+
+
+def compute(deployment: Deployment, logits: NDArray[np.float32]) -> Answer:
+    """Calibrate logits.
+
+    Parameters
+    ----------
+    deployment : Deployment
+    logits : ndarray of shape (n, k), float32
+        Checked (`trueprob.arrays.as_logits`).
+
+    Returns
+    -------
+    Answer
+    """
+    calibrator = deployment.calibrator
+    probabilities = calibrator.predict_proba(logits)
+    prediction = calibrator.prediction(logits)
+    return Answer(
+        deployment=deployment,
+        logits=logits,
+        probabilities=probabilities,
+        prediction=prediction,
+        confidence=probabilities[np.arange(len(logits)), prediction].astype(np.float64),
+        temperature=calibrator.temperature(logits),
+        logit_gap=logit_gap(logits),
+    )

@@ -1,0 +1,260 @@
+"""What is live: one frozen `Deployment` a model version, swapped by one reference.
+
+A request takes its deployment once, when it is admitted, and uses nothing else: a promotion in
+flight can never mix one model's network with another's calibrator, and the answer names exactly
+what it was computed with. Readers take no lock; writers take one among themselves.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.errors import ModelNotFound, VersionNotFound
+from service.receipts import digest64
+from trueprob.calibrators import Calibrator
+from trueprob.repository import Manifest
+
+__all__ = ["Deployment", "Deployments", "Meters", "Network", "ServedVersion"]
+
+
+class Network(Protocol):
+    """A network that turns a batch of decoded images into logits."""
+
+    async def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Logits of shape (n, k) for images of shape (n, height, width, channels)."""
+
+    def close(self) -> None:
+        """Stop its thread; rows still waiting are refused."""
+
+
+class Meters(Protocol):
+    """What is measured of one deployment's predictions."""
+
+    def observe(
+        self,
+        logit_gap: NDArray[np.float32],
+        temperature: NDArray[np.float64] | None,
+        confidence: NDArray[np.float64],
+        probabilities: NDArray[np.float32],
+    ) -> None:
+        """Count the rows of one answer."""
+
+
+@dataclass(frozen=True)
+class ServedVersion:
+    """A model version as the service knows it, from disk or declared over HTTP.
+
+    Attributes
+    ----------
+    model : str
+    version : int
+    class_names : tuple of str
+        One name a class, in index order.
+    manifest : Manifest or None
+        None for a model that was declared over HTTP: its network runs elsewhere.
+    """
+
+    model: str
+    version: int
+    class_names: tuple[str, ...]
+    manifest: Manifest | None = None
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
+    @cached_property
+    def model_digest(self) -> bytes:
+        """8 bytes that stand for the model's name in receipts."""
+        return digest64(self.model)
+
+    @cached_property
+    def class_list_digest(self) -> bytes:
+        """8 bytes that stand for the class list in receipts (names cannot contain NUL)."""
+        return digest64("\0".join(self.class_names))
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """A version and a calibrator that answer together.
+
+    Attributes
+    ----------
+    served : ServedVersion
+    calibrator : Calibrator
+    calibrator_id : str
+    revision : int or None
+        Of the promotion that made the pair live; None for a version that is not live.
+    network : Network or None
+        None when the version has no ``model.onnx``.
+    meters : Meters
+    """
+
+    served: ServedVersion
+    calibrator: Calibrator
+    calibrator_id: str
+    revision: int | None
+    network: Network | None
+    meters: Meters
+
+
+@dataclass(frozen=True)
+class _Versions:
+    live: int
+    by_version: Mapping[int, Deployment]
+
+
+class Deployments:
+    """Every deployment of the process, by model and version.
+
+    Parameters
+    ----------
+    network_for : callable
+        Builds the network of a version (warm), or gives None for a logits-only version. Called
+        once for each version.
+    meters_for : callable
+        ``(model, version, calibrator_id, kind, revision) -> Meters``. Called once for each
+        deployment; resolves metric children so that the hot path does not.
+    """
+
+    def __init__(
+        self,
+        *,
+        network_for: Callable[[ServedVersion], Network | None],
+        meters_for: Callable[[str, int, str, str, int | None], Meters],
+    ) -> None:
+        self._network_for = network_for
+        self._meters_for = meters_for
+        self._models: Mapping[str, _Versions] = MappingProxyType({})
+        self._networks: dict[tuple[str, int], Network | None] = {}
+        self._writing = threading.Lock()
+
+    def current(self, model: str, version: int | None = None) -> Deployment:
+        """The deployment that answers now.
+
+        Parameters
+        ----------
+        model : str
+        version : int, optional
+            Default: the live one.
+
+        Raises
+        ------
+        ModelNotFound, VersionNotFound
+        """
+        versions = self._models.get(model)
+        if versions is None:
+            raise ModelNotFound(f"there is no model named {model!r}")
+        try:
+            return versions.by_version[versions.live if version is None else version]
+        except KeyError:
+            raise VersionNotFound(f"model {model!r} has no version {version}") from None
+
+    def deploy(
+        self,
+        served: ServedVersion,
+        calibrator: Calibrator,
+        calibrator_id: str,
+        *,
+        revision: int | None,
+    ) -> Deployment:
+        """Put a pair in place of what its version answered with until now.
+
+        Parameters
+        ----------
+        served : ServedVersion
+        calibrator : Calibrator
+        calibrator_id : str
+        revision : int or None
+            Not None makes the version the live one of its model (and a version that was live
+            before stays reachable by number, without receipts).
+
+        Returns
+        -------
+        Deployment
+
+        Notes
+        -----
+        A promotion with a revision below the live one is ignored: two writers that race leave
+        the later promotion in place.
+        """
+        with self._writing:
+            key = (served.model, served.version)
+            if key not in self._networks:
+                self._networks[key] = self._network_for(served)
+            before = self._models.get(served.model)
+            live = before.by_version[before.live] if before is not None else None
+            if (
+                revision is not None
+                and live is not None
+                and live.revision is not None
+                and live.revision > revision
+            ):
+                return live
+            deployment = Deployment(
+                served=served,
+                calibrator=calibrator,
+                calibrator_id=calibrator_id,
+                revision=revision,
+                network=self._networks[key],
+                meters=self._meters_for(
+                    served.model, served.version, calibrator_id, calibrator.kind, revision
+                ),
+            )
+            by_version = dict(before.by_version) if before is not None else {}
+            if revision is not None and live is not None and live.served.version != served.version:
+                by_version[live.served.version] = _without_revision(live)
+            by_version[served.version] = deployment
+            is_live = revision is not None or before is None
+            now_live = served.version if is_live or before is None else before.live
+            self._models = MappingProxyType(
+                {
+                    **self._models,
+                    served.model: _Versions(now_live, MappingProxyType(by_version)),
+                }
+            )
+            return deployment
+
+    def remove(self, model: str) -> None:
+        """Forget a model; requests that already hold its deployment finish with it."""
+        with self._writing:
+            rest = {name: versions for name, versions in self._models.items() if name != model}
+            self._models = MappingProxyType(rest)
+            for key in [key for key in self._networks if key[0] == model]:
+                network = self._networks.pop(key)
+                if network is not None:
+                    network.close()
+
+    def live(self) -> Iterator[Deployment]:
+        """The live deployment of each model, by name."""
+        models = self._models
+        for name in sorted(models):
+            yield models[name].by_version[models[name].live]
+
+    def close(self) -> None:
+        """Stop every network."""
+        with self._writing:
+            for network in self._networks.values():
+                if network is not None:
+                    network.close()
+            self._networks.clear()
+
+
+def _without_revision(deployment: Deployment) -> Deployment:
+    return Deployment(
+        served=deployment.served,
+        calibrator=deployment.calibrator,
+        calibrator_id=deployment.calibrator_id,
+        revision=None,
+        network=deployment.network,
+        meters=deployment.meters,
+    )

@@ -1,0 +1,112 @@
+"""JSON bodies of the hot route: arrays in, the answer out.
+
+A body has exactly one of ``logits``, ``probabilities``, ``log_probabilities`` or ``images``
+(base64 of encoded pictures). The field's name says what the numbers are: nothing is guessed.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Any, Final
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from service.errors import BadRequest, InvalidRequest
+
+__all__ = ["INPUTS", "MEDIA_TYPE", "decode", "encode"]
+
+MEDIA_TYPE: Final = "application/json"
+INPUTS: Final = ("logits", "probabilities", "log_probabilities", "images")
+
+
+def decode(body: bytes) -> tuple[str, NDArray[Any] | list[bytes]]:
+    """The one input of a JSON body.
+
+    Parameters
+    ----------
+    body : bytes
+
+    Returns
+    -------
+    name : str
+        One of `INPUTS`.
+    values : ndarray, or list of bytes for ``images``
+        The array is not yet checked for shape or finiteness; ``images`` are encoded pictures.
+
+    Raises
+    ------
+    BadRequest
+        Not JSON. (NaN and Infinity are not JSON.)
+    InvalidRequest
+        Not an object with exactly one input, ragged rows, or elements that are no numbers.
+    """
+    if not body:
+        raise BadRequest(f"expected a JSON object with one of {_listed()}, got an empty body")
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise BadRequest(
+            f"the body is not JSON: {error.msg} at byte {error.pos} "
+            "(logits must be finite: NaN and Infinity are not JSON)"
+        ) from None
+    if not isinstance(document, dict):
+        raise InvalidRequest(f"expected a JSON object with one of {_listed()}")
+    unknown = sorted(set(document) - set(INPUTS))
+    if unknown:
+        raise InvalidRequest(f"unknown field {unknown[0]!r}: expected one of {_listed()}")
+    if len(document) != 1:
+        raise InvalidRequest(f"expected exactly one of {_listed()}, got {len(document)}")
+    ((name, values),) = document.items()
+    if name == "images":
+        return name, _pictures(values)
+    return name, _rows(name, values)
+
+
+def _listed() -> str:
+    return ", ".join(INPUTS)
+
+
+def _rows(name: str, values: object) -> NDArray[Any]:
+    if not isinstance(values, list) or not all(isinstance(row, list) for row in values):
+        raise InvalidRequest(f"{name} must be a list of rows, each a list of numbers")
+    if not values:
+        raise InvalidRequest(f"{name} must have at least one row, got none")
+    k = len(values[0])
+    for i, row in enumerate(values):
+        if len(row) != k:
+            raise InvalidRequest(f"{name} is ragged: row 0 has {k} numbers, row {i} has {len(row)}")
+    array = np.asarray(values)
+    if array.ndim != 2 or array.dtype.kind not in "fiu":
+        raise InvalidRequest(f"{name} must hold numbers only{_first_other(name, values)}")
+    return array
+
+
+def _first_other(name: str, rows: list[list[Any]]) -> str:
+    for i, row in enumerate(rows):
+        for j, value in enumerate(row):
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                kind = "null" if value is None else type(value).__name__
+                return f", got {kind} at {name}[{i}][{j}]"
+    return ", got one that does not fit 64 bits"
+
+
+def _pictures(values: object) -> list[bytes]:
+    if not isinstance(values, list) or not values:
+        raise InvalidRequest("images must be a list of base64 strings with at least one")
+    pictures = []
+    for i, text in enumerate(values):
+        if not isinstance(text, str):
+            raise InvalidRequest(f"images[{i}] must be a base64 string")
+        try:
+            pictures.append(base64.b64decode(text, validate=True))
+        except (binascii.Error, ValueError):
+            raise InvalidRequest(f"images[{i}] is not valid base64") from None
+    return pictures
+
+
+def encode(answer: dict[str, Any]) -> bytes:
+    """The JSON text of an answer whose values may be contiguous arrays."""
+    return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)

@@ -1,0 +1,262 @@
+"""Signed prediction ids: what ties a later label to a prediction, with nothing stored for it.
+
+A receipt is a fixed block of bytes, a truncated HMAC-SHA-256 over it, both in URL-safe base64
+without padding. Big-endian layout of format 1 (``BODY``), 108 bytes:
+
+======  =====  ==========================================================================
+offset  bytes  field
+======  =====  ==========================================================================
+0       4      domain tag ``TPR1``: these bytes were signed as a receipt and nothing else
+4       4      key id
+8       8      model: first 8 bytes of the SHA-256 of its name
+16      4      version
+20      8      revision of the promotion that was live
+28      8      class list: first 8 bytes of its digest
+36      4      prediction (class index)
+40      8      confidence, float64 bits
+48      8      group digest; 0 means "the row is its own group"
+56      8      issue time, microseconds since 1970 UTC
+64      24     nonce: 16 random bytes drawn by the process, 8 bytes of a counter
+88      4      shadow: class index of the candidate's prediction
+92      8      shadow: confidence, float64 bits
+100     8      shadow: first 8 bytes of the candidate's id digest; 0 means no candidate
+======  =====  ==========================================================================
+
+followed by the tag, the first 16 bytes of HMAC-SHA-256(key, body). 124 bytes are 166 characters.
+A process that is spawned, not forked, draws its own 16 random bytes, so nonces never repeat.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import itertools
+import secrets
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["ForgedReceipt", "Receipt", "ReceiptKey", "Receipts", "digest64"]
+
+_DOMAIN: Final = b"TPR1"
+_BODY: Final = np.dtype(
+    [
+        ("domain", "S4"),
+        ("key_id", ">u4"),
+        ("model", "V8"),
+        ("version", ">u4"),
+        ("revision", ">u8"),
+        ("class_list", "V8"),
+        ("prediction", ">u4"),
+        ("confidence", ">f8"),
+        ("group", ">u8"),
+        ("issued_at", ">u8"),
+        ("nonce", "V24"),
+        ("shadow_prediction", ">u4"),
+        ("shadow_confidence", ">f8"),
+        ("shadow_calibrator", "V8"),
+    ]
+)
+_STRUCT: Final = struct.Struct(">4sI8sIQ8sIdQQ24sId8s")
+_TAG_BYTES: Final = 16
+_CHARACTERS: Final = -(-(_BODY.itemsize + _TAG_BYTES) * 4 // 3)
+_COUNTER: Final = struct.Struct(">Q")
+
+
+class ForgedReceipt(ValueError):
+    """The text is no receipt of ours: wrong form, unknown key or wrong signature."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiptKey:
+    """A signing key: its id in the shared state and 32 secret bytes."""
+
+    key_id: int
+    secret: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What a verified prediction id says.
+
+    Attributes
+    ----------
+    model, class_list : bytes
+        8-byte digests (`digest64`).
+    version, revision, prediction : int
+    confidence : float
+        The float64 that the prediction was answered with.
+    group : int
+        64-bit digest; 0 means that the row is its own group.
+    issued_at : float
+        Seconds since 1970 UTC.
+    nonce : bytes
+        24 bytes that no other receipt has: the key under which a label counts once.
+    """
+
+    model: bytes
+    version: int
+    revision: int
+    class_list: bytes
+    prediction: int
+    confidence: float
+    group: int
+    issued_at: float
+    nonce: bytes
+
+
+def digest64(text: str | bytes) -> bytes:
+    """First 8 bytes of the SHA-256 of a text (UTF-8) or of bytes."""
+    return hashlib.sha256(text.encode() if isinstance(text, str) else text).digest()[:8]
+
+
+class Receipts:
+    """Issue and verify prediction ids.
+
+    Parameters
+    ----------
+    keys : mapping of int to ReceiptKey
+        Every key that may still be verified, by id.
+    current : int
+        Id of the key that signs.
+    clock : callable
+        Returns seconds since 1970 UTC.
+    random_bytes : callable, optional
+        Source of the process's 16 nonce bytes.
+    """
+
+    def __init__(
+        self,
+        keys: Mapping[int, ReceiptKey],
+        current: int,
+        *,
+        clock: Callable[[], float],
+        random_bytes: Callable[[int], bytes] = secrets.token_bytes,
+    ) -> None:
+        self._keys = dict(keys)
+        self._current = self._keys[current]
+        self._clock = clock
+        self._process = random_bytes(16)
+        # next() on itertools.count is atomic under the interpreter lock: no lock is needed.
+        self._counter = itertools.count()
+
+    def issue(
+        self,
+        *,
+        model: bytes,
+        version: int,
+        revision: int,
+        class_list: bytes,
+        prediction: NDArray[np.int64],
+        confidence: NDArray[np.float64],
+        group: int = 0,
+    ) -> list[str]:
+        """Prediction ids for the rows of one answer.
+
+        Parameters
+        ----------
+        model, class_list : bytes
+            8-byte digests (`digest64`).
+        version, revision : int
+            Of the deployment that answered.
+        prediction : ndarray of shape (n,), int64
+        confidence : ndarray of shape (n,), float64
+        group : int, optional
+            64-bit digest shared by all rows; 0 when each row is its own group.
+
+        Returns
+        -------
+        list of str
+            One id a row, URL-safe base64.
+        """
+        n = len(prediction)
+        body = np.zeros(n, _BODY)
+        body["domain"] = _DOMAIN
+        body["key_id"] = self._current.key_id
+        body["model"] = np.void(model)
+        body["version"] = version
+        body["revision"] = revision
+        body["class_list"] = np.void(class_list)
+        body["prediction"] = prediction
+        body["confidence"] = confidence
+        body["group"] = group
+        body["issued_at"] = int(self._clock() * 1e6)
+        nonces = [self._process + _COUNTER.pack(next(self._counter)) for _ in range(n)]
+        body["nonce"] = np.frombuffer(b"".join(nonces), "V24")
+        raw, size = body.tobytes(), _BODY.itemsize
+        secret, encode = self._current.secret, base64.urlsafe_b64encode
+        ids = []
+        for start in range(0, n * size, size):
+            block = raw[start : start + size]
+            tag = hmac.digest(secret, block, "sha256")[:_TAG_BYTES]
+            ids.append(encode(block + tag).rstrip(b"=").decode("ascii"))
+        return ids
+
+    def verify(self, prediction_id: str) -> Receipt:
+        """What a prediction id says, when it is one of ours.
+
+        Parameters
+        ----------
+        prediction_id : str
+            As issued. Anything appended or re-encoded is refused: lenient base64 would let one
+            receipt count twice under two spellings.
+
+        Returns
+        -------
+        Receipt
+
+        Raises
+        ------
+        ForgedReceipt
+            Not in the form that `issue` gives, signed by no key of ours, or changed.
+        """
+        block, tag = _decode(prediction_id)
+        fields = _STRUCT.unpack(block)
+        key = self._keys.get(fields[1])
+        if fields[0] != _DOMAIN or key is None:
+            raise ForgedReceipt("prediction_id was not signed by this service")
+        expected = hmac.digest(key.secret, block, "sha256")[:_TAG_BYTES]
+        if not hmac.compare_digest(tag, expected):
+            raise ForgedReceipt("prediction_id was not signed by this service")
+        return Receipt(
+            model=fields[2],
+            version=fields[3],
+            revision=fields[4],
+            class_list=fields[5],
+            prediction=fields[6],
+            confidence=fields[7],
+            group=fields[8],
+            issued_at=fields[9] / 1e6,
+            nonce=fields[10],
+        )
+
+    def verify_all(self, prediction_ids: Sequence[str]) -> list[Receipt | None]:
+        """`verify` for each id; None in place of those that are forged."""
+        receipts: list[Receipt | None] = []
+        for prediction_id in prediction_ids:
+            try:
+                receipts.append(self.verify(prediction_id))
+            except ForgedReceipt:
+                receipts.append(None)
+        return receipts
+
+
+def _decode(prediction_id: str) -> tuple[bytes, bytes]:
+    if len(prediction_id) != _CHARACTERS:
+        raise ForgedReceipt(
+            f"prediction_id must have {_CHARACTERS} characters, got {len(prediction_id)}"
+        )
+    try:
+        raw = base64.b64decode(prediction_id + "=" * (-_CHARACTERS % 4), b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        raise ForgedReceipt("prediction_id is not URL-safe base64") from None
+    # The last character of a partial group carries unused bits: only one spelling is accepted.
+    if base64.urlsafe_b64encode(raw).rstrip(b"=").decode("ascii") != prediction_id:
+        raise ForgedReceipt("prediction_id is not in the spelling that was issued")
+    return raw[: _BODY.itemsize], raw[_BODY.itemsize :]

@@ -1,0 +1,127 @@
+"""What answered rows add to the metrics, kept as arrays; knows no metrics library.
+
+An answer costs its request one append; the arrays are folded into histograms when somebody reads
+them, or every few hundred answers.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.metric_catalogue import METRICS
+
+__all__ = ["ENTROPY_ROWS", "DeploymentMeters", "RecentMean", "RowHistogram"]
+
+# Answers kept before they are folded: bounds the memory of a process that nobody scrapes.
+_PENDING_ANSWERS: Final = 256
+# Rows of an answer whose entropy is looked at: a mean needs no more, and 4096 × 1000 logarithms
+# would cost more than the softmax.
+ENTROPY_ROWS: Final = 16
+# Rows after which an old answer counts half in the "recent" gauges.
+_HALF_LIFE_ROWS: Final = 1000.0
+
+
+class RowHistogram:
+    """A histogram that takes arrays; one bucket more than bounds, for +Inf."""
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self._bounds = np.asarray(bounds, np.float64)
+        self._counts = np.zeros(len(bounds) + 1, np.int64)
+        self._sum = 0.0
+
+    def add(self, values: NDArray[np.floating[Any]]) -> None:
+        """Count values of shape (n,)."""
+        where = np.searchsorted(self._bounds, values, side="left")
+        self._counts += np.bincount(where, minlength=len(self._counts))
+        self._sum += float(values.sum(dtype=np.float64))
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """Upper bounds, as Prometheus writes them, and the cumulative counts."""
+        names = [*(repr(float(bound)) for bound in self._bounds), "+Inf"]
+        return list(zip(names, np.cumsum(self._counts).astype(float).tolist(), strict=True))
+
+    @property
+    def sum(self) -> float:
+        """Sum of everything added."""
+        return self._sum
+
+
+class RecentMean:
+    """Exponentially weighted mean over rows, unbiased from the first one."""
+
+    def __init__(self) -> None:
+        self._sum = 0.0
+        self._weight = 0.0
+
+    def add(self, mean: float, rows: int) -> None:
+        """Take in the mean of so many rows."""
+        keep = 0.5 ** (rows / _HALF_LIFE_ROWS)
+        self._sum = keep * self._sum + rows * mean
+        self._weight = keep * self._weight + rows
+
+    @property
+    def value(self) -> float | None:
+        """The mean; None before the first row."""
+        return self._sum / self._weight if self._weight else None
+
+
+class DeploymentMeters:
+    """Row metrics of one (model, version, calibrator).
+
+    `observe` is an append to a thread-safe queue; only folding takes a lock.
+    """
+
+    def __init__(self) -> None:
+        self.predictions = 0
+        self.gap = RowHistogram(METRICS["logit_gap"].buckets)
+        self.temperature = RowHistogram(METRICS["temperature"].buckets)
+        self.confidence = RowHistogram(METRICS["confidence"].buckets)
+        self.mean_confidence = RecentMean()
+        self.mean_entropy = RecentMean()
+        self._folding = threading.Lock()
+        self._pending: deque[tuple[NDArray[Any], NDArray[Any] | None, NDArray[Any], Any]] = deque()
+
+    def observe(
+        self,
+        logit_gap: NDArray[np.float32],
+        temperature: NDArray[np.float64] | None,
+        confidence: NDArray[np.float64],
+        probabilities: NDArray[np.float32],
+    ) -> None:
+        """Count the rows of one answer.
+
+        Parameters
+        ----------
+        logit_gap : ndarray of shape (n,), float32
+        temperature : ndarray of shape (n,), float64, or None
+        confidence : ndarray of shape (n,), float64
+        probabilities : ndarray of shape (n, k), float32
+            Of these, an even sample of `ENTROPY_ROWS` rows is copied.
+        """
+        step = -(-len(confidence) // ENTROPY_ROWS)
+        sample = probabilities[::step].copy()
+        self._pending.append((logit_gap, temperature, confidence, sample))
+        if len(self._pending) >= _PENDING_ANSWERS:
+            self.fold()
+
+    def fold(self) -> None:
+        """Bring the histograms and means up to date."""
+        with self._folding:
+            for _ in range(len(self._pending)):
+                gap, temperature, confidence, sample = self._pending.popleft()
+                self.predictions += len(confidence)
+                self.gap.add(gap)
+                if temperature is not None:
+                    self.temperature.add(temperature)
+                self.confidence.add(confidence)
+                n = len(confidence)
+                self.mean_confidence.add(float(confidence.mean()), n)
+                positive = np.where(sample > 0, sample, 1.0)
+                entropy = -(sample * np.log(positive)).sum(axis=1, dtype=np.float64)
+                self.mean_entropy.add(float(entropy.mean()), n)

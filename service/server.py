@@ -1,0 +1,95 @@
+"""Run the application on uvicorn and say where it is."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from service.middleware import Application
+from service.settings import Settings
+
+__all__ = ["quickstart", "serve"]
+
+
+class _AnnouncingServer(uvicorn.Server):
+    """A server that reports its address once it listens (port 0 is known only then)."""
+
+    def __init__(self, config: uvicorn.Config, announce: Callable[[int], None]) -> None:
+        super().__init__(config)
+        self._announce = announce
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            listening = [sock for server in self.servers for sock in server.sockets]
+            self._announce(listening[0].getsockname()[1])
+
+
+def serve(app: Application, settings: Settings) -> int:
+    """Serve until SIGINT or SIGTERM.
+
+    Returns
+    -------
+    int
+        0 after a clean stop, 1 when the service could not start.
+    """
+    scheme = "https" if settings.tls_cert is not None else "http"
+    host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host  # noqa: S104
+    if ":" in host:
+        host = f"[{host}]"
+
+    def announce(port: int) -> None:
+        print(quickstart(f"{scheme}://{host}:{port}", Path("examples")), flush=True)
+
+    options: dict[str, Any] = {}
+    if settings.tls_cert is not None:
+        options = {"ssl_certfile": settings.tls_cert, "ssl_keyfile": settings.tls_key}
+    config = uvicorn.Config(
+        app,  # type: ignore[arg-type]  # uvicorn's scope is a TypedDict, ours a mapping
+        host=settings.host,
+        port=settings.port,
+        forwarded_allow_ips=settings.trusted_proxies,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=20,
+        **options,
+    )
+    server = _AnnouncingServer(config, announce)
+    try:
+        server.run()
+    except KeyboardInterrupt:
+        # uvicorn stops cleanly on SIGINT and then raises it again.
+        print("Stopped; what was acknowledged is kept.", file=sys.stderr)
+    return 0 if server.started else 1
+
+
+def quickstart(url: str, examples: Path) -> str:
+    """What is printed when the service listens.
+
+    Parameters
+    ----------
+    url : str
+    examples : Path
+        With the demo's example files in it, three lines to try follow.
+    """
+    lines = [f"Trueprob listens on {url} (documentation: {url}/docs)"]
+    files = [examples / name for name in
+             ("digits_logits.json", "seven.png", "digits_calibration.npz")]  # fmt: skip
+    if all(file.is_file() for file in files):
+        logits, picture, upload = (file.as_posix() for file in files)
+        lines.append("Try, in another terminal:")
+        model = f"{url}/v1/models/digits"
+        for route, media_type, more, file in (
+            ("probabilities", "application/json", "", logits),
+            ("probabilities", "image/png", "", picture),
+            ("calibration-sets", "application/x-npz", "-H 'Prefer: wait=30' ", upload),
+        ):
+            header = f"-H 'Content-Type: {media_type}' {more}"
+            lines.append(f"  curl -s {model}/{route} {header}--data-binary @{file}")
+    return "\n".join(lines)

@@ -1,0 +1,182 @@
+"""Every setting of the service: one frozen model, read from variables and flags once.
+
+``TRUEPROB_MAX_BODY_BYTES=1000000`` and ``--max-body-bytes 1000000`` are the same setting; a flag
+wins over a variable. Nothing else in the service reads the environment.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import ipaddress
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+__all__ = ["PREFIX", "InvalidSettings", "Settings", "load_settings"]
+
+PREFIX: Final = "TRUEPROB_"
+# Kubernetes injects these for a service named trueprob: not settings, whatever they are called.
+_SERVICE_LINK: Final = re.compile(
+    r"^TRUEPROB_(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT_\d+_(TCP|UDP)(_(PROTO|PORT|ADDR))?)$"
+)
+_LINK_VALUE: Final = re.compile(r"^(tcp|udp)://")
+
+
+class InvalidSettings(ValueError):
+    """A setting has a value that cannot be used; the message is one line for the terminal."""
+
+
+class Settings(BaseModel):
+    """What an operator can set.
+
+    Each field's description is what ``--help`` prints; the README's table is held against this
+    class by a test. Sizes are bytes, times are seconds, tolerances are fractions.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8000, ge=0, le=65535, description="Port; 0 takes a free one.")
+    state_dir: Path = Field(Path("var"), description="Where uploads and the SQLite file live.")
+    database_url: str = Field(
+        "", description="SQLAlchemy URL; default: SQLite in the state directory."
+    )
+    model_repository: Path = Field(Path("models"), description="The model repository's folder.")
+    execution_providers: tuple[Literal["cpu", "cuda", "tensorrt"], ...] = Field(
+        ("cpu",), description="onnxruntime providers in order of preference, comma separated."
+    )
+    max_body_bytes: int = Field(64 << 20, ge=1024, description="Limit of a prediction's body.")
+    max_upload_bytes: int = Field(1 << 30, ge=1024, description="Limit of an upload, inflated.")
+    max_image_pixels: int = Field(50_000_000, ge=1, description="Limit of one image's pixels.")
+    max_batch_rows: int = Field(64, ge=1, description="Images run through the network at once.")
+    queue_rows: int = Field(1024, ge=1, description="Images that may wait for the network.")
+    api_keys_file: Path | None = Field(
+        None, description="JSON lines of API keys (id, sha256, scopes); see `keys`."
+    )
+    allow_anonymous: bool = Field(
+        False, description="Listen beyond loopback without keys: anyone who reaches it may use it."
+    )
+    require_key_everywhere: bool = Field(
+        False, description="Ask for a key on metrics, health and documentation too."
+    )
+    trusted_proxies: str = Field(
+        "127.0.0.1", description="Proxies whose X-Forwarded-* headers are believed."
+    )
+    tls_cert: Path | None = Field(None, description="TLS certificate chain (PEM).")
+    tls_key: Path | None = Field(None, description="TLS private key (PEM).")
+    receipt_ttl_seconds: int = Field(
+        30 * 86400, ge=1, description="How long a label may come after its prediction."
+    )
+    receipt_secret: str = Field(
+        "", description="Wraps the receipt keys in the database.", repr=False
+    )
+    fit_method: str = Field("smart", description="Calibration method of uploads that name none.")
+    min_calibration_rows: int = Field(50, ge=1, description="Smallest set fitted without force.")
+    window_labels: int = Field(2000, ge=10, description="Labels in the windowed gauges.")
+    alarm_tolerance: float = Field(
+        0.02, ge=0, le=1, description="Calibration error that is not worth an alarm."
+    )
+
+    @field_validator("execution_providers", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip().lower() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("fit_method")
+    @classmethod
+    def _known_method(cls, value: str) -> str:
+        from trueprob.fitting import METHODS
+
+        if value not in METHODS:
+            raise ValueError(f"expected one of {', '.join(METHODS)}, got {value!r}")
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Settings:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls_cert and tls_key must be set together")
+        if not _is_loopback(self.host) and self.api_keys_file is None and not self.allow_anonymous:
+            raise ValueError(
+                f"host {self.host} is reachable from other machines: set api_keys_file, "
+                "or allow_anonymous=true if that is meant"
+            )
+        return self
+
+    @property
+    def resolved_database_url(self) -> str:
+        """The SQLAlchemy URL: what was set, else SQLite under the state directory."""
+        return self.database_url or f"sqlite:///{(self.state_dir / 'trueprob.sqlite3').resolve()}"
+
+
+def load_settings(
+    argv: Sequence[str], environ: Mapping[str, str], *, program: str = "trueprob-service"
+) -> tuple[Settings, tuple[str, ...]]:
+    """Read the settings from flags and variables.
+
+    Parameters
+    ----------
+    argv : sequence of str
+        The flags, without the program's name.
+    environ : mapping of str to str
+        The environment.
+    program : str, optional
+        What ``--help`` calls the program.
+
+    Returns
+    -------
+    settings : Settings
+    warnings : tuple of str
+        A sentence for each variable with our prefix that is no setting.
+
+    Raises
+    ------
+    InvalidSettings
+        A value cannot be used; the message names the setting.
+    """
+    values: dict[str, Any] = {}
+    unknown: list[str] = []
+    for name, value in environ.items():
+        if not name.startswith(PREFIX) or _SERVICE_LINK.match(name) or _LINK_VALUE.match(value):
+            continue
+        field = name.removeprefix(PREFIX).lower()
+        if field in Settings.model_fields:
+            values[field] = value
+        else:
+            near = difflib.get_close_matches(field, Settings.model_fields, n=1, cutoff=0.0)
+            unknown.append(f"{name} is not a setting; the nearest is {PREFIX}{near[0].upper()}")
+    values |= vars(_parser(program).parse_args(list(argv)))
+    try:
+        return Settings(**values), tuple(unknown)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = str(first["loc"][0]) if first["loc"] else "settings"
+        raise InvalidSettings(f"{where}: {first['msg'].removeprefix('Value error, ')}") from None
+
+
+def _parser(program: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=program, argument_default=argparse.SUPPRESS, allow_abbrev=False
+    )
+    for name, field in Settings.model_fields.items():
+        flag = f"--{name.replace('_', '-')}"
+        text = f"{field.description} [{PREFIX}{name.upper()}]".replace("%", "%%")
+        if field.annotation is bool:
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, help=text)
+        else:
+            parser.add_argument(flag, metavar="VALUE", help=text)
+    return parser
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,62 @@
+"""What the database knows that Prometheus is told: plain values between the two.
+
+The control plane fills these from its tables; `service.telemetry` exports them. Neither knows
+the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from trueprob.binned import BinnedCalibration
+
+__all__ = ["ControlStatistics", "PairStatistics"]
+
+
+@dataclass(frozen=True)
+class PairStatistics:
+    """Label statistics of one (model, version, calibrator).
+
+    Attributes
+    ----------
+    model, version, calibrator : str, int, str
+    live : bool
+        Gauges are exported for the live pair only; counters linger.
+    totals : BinnedCalibration
+        Over every label counted since the pair was first promoted; never falls.
+    window : BinnedCalibration
+        Over about the last ``window_labels`` labels.
+    baseline_ece : float or None
+        ECE on the calibration split, as a fraction, from the version's ``baseline.npz``.
+    """
+
+    model: str
+    version: int
+    calibrator: str
+    live: bool
+    totals: BinnedCalibration
+    window: BinnedCalibration
+    baseline_ece: float | None
+
+
+@dataclass(frozen=True)
+class ControlStatistics:
+    """One consistent reading of what the control plane has stored.
+
+    Attributes
+    ----------
+    pairs : tuple of PairStatistics
+    fits : mapping of (model, method, outcome) to int
+        Fits that ended, ever.
+    fit_queue : mapping of (model, method) to int
+        Fits that wait or run.
+    promotions : mapping of (model, method, outcome) to int
+        ``method`` is the calibrator's kind; ``outcome`` says how it came about (admitted, forced,
+        rollback, factory).
+    """
+
+    pairs: tuple[PairStatistics, ...] = ()
+    fits: Mapping[tuple[str, str, str], int] = field(default_factory=dict)
+    fit_queue: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    promotions: Mapping[tuple[str, str, str], int] = field(default_factory=dict)

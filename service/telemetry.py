@@ -1,0 +1,236 @@
+"""Prometheus metrics of one process; the only module that knows `prometheus_client`.
+
+Request, batch and label counts are the client's own metrics. What answered rows add is kept by
+`service.row_meters` and exported here. What labels say is read from the database's totals through
+a callable, so that a restart resets nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+)
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from service.metric_catalogue import LABEL_OUTCOMES, METRICS, PREFIX
+from service.row_meters import DeploymentMeters, RowHistogram
+from service.statistics import ControlStatistics
+
+__all__ = ["METRICS", "DeploymentMeters", "Registry", "Telemetry"]
+
+Registry = CollectorRegistry
+
+
+class Telemetry(Collector):
+    """Everything that a process exports.
+
+    Parameters
+    ----------
+    version, commit : str
+        For ``build_info``.
+    registry : CollectorRegistry, optional
+        Default: a new one. Never the client's global registry.
+    """
+
+    def __init__(
+        self, *, version: str, commit: str, registry: CollectorRegistry | None = None
+    ) -> None:
+        self.registry = registry if registry is not None else CollectorRegistry()
+        self._deployments: dict[tuple[str, str, str], DeploymentMeters] = {}
+        self._live: dict[str, tuple[tuple[str, str, str], tuple[str, str]]] = {}
+        self._lag: dict[tuple[str, str], RowHistogram] = {}
+        self._statistics: Callable[[], ControlStatistics] = ControlStatistics
+        self._tolerance = 0.0
+        self._request_duration = self._histogram("request_duration_seconds")
+        self._inference_duration = self._histogram("inference_duration_seconds")
+        self._queue_delay = self._histogram("queue_delay_seconds")
+        self._batch_rows = self._histogram("batch_rows")
+        self._queue_rows = Gauge(
+            PREFIX + "queue_rows", METRICS["queue_rows"].help, ("model",), registry=self.registry
+        )
+        self._labels = Counter(
+            PREFIX + "labels_total",
+            METRICS["labels_total"].help,
+            METRICS["labels_total"].labels,
+            registry=self.registry,
+        )
+        Gauge(
+            PREFIX + "build_info",
+            METRICS["build_info"].help,
+            METRICS["build_info"].labels,
+            registry=self.registry,
+        ).labels(version, commit).set(1)
+        self.registry.register(self)
+
+    def _histogram(self, name: str) -> Histogram:
+        metric = METRICS[name]
+        return Histogram(
+            PREFIX + name, metric.help, metric.labels, buckets=metric.buckets,
+            registry=self.registry,
+        )  # fmt: skip
+
+    # What happens in the process ---------------------------------------------------------------
+
+    def observe_request(self, route: str, status: int, seconds: float) -> None:
+        """Count one answered request; `route` is a template, never a path with names in it."""
+        self._request_duration.labels(route, str(status)).observe(seconds)
+
+    def observe_batch(
+        self, model: str, *, rows: int, seconds: float, delays: Iterable[float], waiting: int
+    ) -> None:
+        """Count one batch that a network ran: its rows, its time and its requests' waits."""
+        self._batch_rows.labels(model).observe(rows)
+        self._inference_duration.labels(model).observe(seconds)
+        delay = self._queue_delay.labels(model)
+        for seconds_waited in delays:
+            delay.observe(seconds_waited)
+        self._queue_rows.labels(model).set(waiting)
+
+    def count_labels(
+        self, model: str, outcome: str, n: int, lag_seconds: Sequence[float] = ()
+    ) -> None:
+        """Count labels that came in with one outcome, and how long after their predictions."""
+        self._labels.labels(model, outcome).inc(n)
+        if len(lag_seconds):
+            histogram = self._lag.get((model, outcome))
+            if histogram is None:
+                histogram = RowHistogram(METRICS["label_lag_seconds"].buckets)
+                self._lag[model, outcome] = histogram
+            histogram.add(np.asarray(lag_seconds, np.float64))
+
+    def meters_for(
+        self, model: str, version: int, calibrator: str, kind: str, revision: int | None
+    ) -> DeploymentMeters:
+        """Row metrics of a deployment; with a revision, it becomes the model's live pair."""
+        labels = (model, str(version), calibrator)
+        meters = self._deployments.setdefault(labels, DeploymentMeters())
+        for outcome in LABEL_OUTCOMES:
+            # Created at 0: increase() over a counter that springs up at 5 misses the 5.
+            self._labels.labels(model, outcome)
+        if revision is not None:
+            self._live[model] = (labels, (kind, str(revision)))
+        return meters
+
+    def watch(self, statistics: Callable[[], ControlStatistics], *, tolerance: float) -> None:
+        """Export what the database says, read by `statistics` at every scrape."""
+        self._statistics = statistics
+        self._tolerance = tolerance
+
+    def exposition(self) -> tuple[bytes, str]:
+        """The text that Prometheus reads, and its Content-Type."""
+        return generate_latest(self.registry), CONTENT_TYPE_LATEST
+
+    # What Prometheus asks for ------------------------------------------------------------------
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: without this, registering would already read the database."""
+        return ()
+
+    def collect(self) -> Iterable[Metric]:
+        """Row metrics, live pairs and the database's totals."""
+        yield from self._collect_rows()
+        yield from self._collect_statistics(self._statistics())
+
+    def _collect_rows(self) -> Iterable[Metric]:
+        predictions = _counter("predictions_total")
+        histograms = {name: _family(name) for name in ("logit_gap", "temperature", "confidence")}
+        for labels, meters in list(self._deployments.items()):
+            meters.fold()
+            predictions.add_metric(labels, meters.predictions)
+            _export(histograms["logit_gap"], labels, meters.gap)
+            _export(histograms["temperature"], labels, meters.temperature)
+            _export(histograms["confidence"], labels, meters.confidence)
+        yield predictions
+        yield from histograms.values()
+        lag = _family("label_lag_seconds")
+        for key, histogram in list(self._lag.items()):
+            _export(lag, key, histogram)
+        yield lag
+        info = _gauge("calibrator_info")
+        expected, entropy = _gauge("expected_accuracy_ratio"), _gauge("mean_entropy_nats")
+        for labels, kind_and_revision in list(self._live.values()):
+            info.add_metric((*labels, *kind_and_revision), 1)
+            meters = self._deployments[labels]
+            _add(expected, labels, meters.mean_confidence.value)
+            _add(entropy, labels, meters.mean_entropy.value)
+        yield from (info, expected, entropy)
+
+    def _collect_statistics(self, statistics: ControlStatistics) -> Iterable[Metric]:
+        counters = {
+            name: _counter(f"bin_{name}_total")
+            for name in ("labels", "confidence", "correct", "variance")
+        }
+        gauges = {
+            name: _gauge(name)
+            for name in (
+                "ece_ratio", "ece_floor_ratio", "calibration_drift_ratio",
+                "observed_accuracy_ratio", "tolerance_ratio", "baseline_ece_ratio",
+            )
+        }  # fmt: skip
+        for pair in statistics.pairs:
+            labels = (pair.model, str(pair.version), pair.calibrator)
+            sums = (pair.totals.count, pair.totals.confidence, pair.totals.correct,
+                    pair.totals.variance)  # fmt: skip
+            for family, per_bin in zip(counters.values(), sums, strict=True):
+                for bin_, value in enumerate(per_bin):
+                    family.add_metric((*labels, str(bin_)), float(value))
+            if not pair.live:
+                continue
+            _add(gauges["tolerance_ratio"], labels, self._tolerance)
+            _add(gauges["baseline_ece_ratio"], labels, pair.baseline_ece)
+            if pair.window.n > 0:
+                _add(gauges["ece_ratio"], labels, pair.window.ece())
+                _add(gauges["ece_floor_ratio"], labels, pair.window.ece_floor())
+                _add(gauges["calibration_drift_ratio"], labels, pair.window.drift_ratio())
+                _add(gauges["observed_accuracy_ratio"], labels, pair.window.accuracy())
+        yield from counters.values()
+        yield from gauges.values()
+        for name, values in (
+            ("fits_total", statistics.fits),
+            ("promotions_total", statistics.promotions),
+        ):
+            counter = _counter(name)
+            for key, value in sorted(values.items()):
+                counter.add_metric(key, value)
+            yield counter
+        queue = _gauge("fit_queue")
+        for waiting, value in sorted(statistics.fit_queue.items()):
+            queue.add_metric(waiting, value)
+        yield queue
+
+
+def _export(family: HistogramMetricFamily, labels: Sequence[str], histogram: RowHistogram) -> None:
+    buckets: list[Any] = [list(bucket) for bucket in histogram.buckets()]
+    family.add_metric(labels, buckets=buckets, sum_value=histogram.sum)
+
+
+def _add(family: GaugeMetricFamily, labels: Sequence[str], value: float | None) -> None:
+    if value is not None and np.isfinite(value):
+        family.add_metric(labels, value)
+
+
+def _counter(name: str) -> CounterMetricFamily:
+    return CounterMetricFamily(PREFIX + name, METRICS[name].help, labels=METRICS[name].labels)
+
+
+def _gauge(name: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(PREFIX + name, METRICS[name].help, labels=METRICS[name].labels)
+
+
+def _family(name: str) -> HistogramMetricFamily:
+    return HistogramMetricFamily(PREFIX + name, METRICS[name].help, labels=METRICS[name].labels)
