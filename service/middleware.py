@@ -104,9 +104,11 @@ class Edge:
                 raise
             await _answer(problem.status, problem.headers, problem.body, send_with_id)
         finally:
-            route = scope.get("trueprob.route") or getattr(scope.get("route"), "path", "unmatched")
+            route = scope.get("trueprob.route") or getattr(scope.get("route"), "path", None)
             # 499: the client went away before an answer began.
-            self._telemetry.observe_request(route, status or 499, time.perf_counter() - started)
+            self._telemetry.observe_request(
+                str(route or "unmatched"), status or 499, time.perf_counter() - started
+            )
 
     def _limit(self, path: str, headers: dict[bytes, bytes], receive: Receive) -> Receive:
         limit = self._max_upload_bytes if _UPLOAD.match(path) else self._max_body_bytes

@@ -50,7 +50,7 @@ def serve(app: Application, settings: Settings) -> int:
     if settings.tls_cert is not None:
         options = {"ssl_certfile": settings.tls_cert, "ssl_keyfile": settings.tls_key}
     config = uvicorn.Config(
-        app,  # type: ignore[arg-type]  # uvicorn's scope is a TypedDict, ours a mapping
+        app,
         host=settings.host,
         port=settings.port,
         forwarded_allow_ips=settings.trusted_proxies,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 from service.inference.batcher import Batcher
 from service.inference.deployment import Network, ServedVersion
@@ -35,10 +34,17 @@ def network_builder(
 
     def build(served: ServedVersion) -> Network | None:
         manifest = served.manifest
-        path = settings.model_repository / served.model / str(served.version) / "model.onnx"
-        if manifest is None or "model.onnx" not in manifest.files:
+        if manifest is None or manifest.input is None or "model.onnx" not in manifest.files:
             return None
-        load = partial(_load, served=served, path=path, providers=settings.execution_providers)
+        load = partial(
+            OnnxModel,
+            settings.model_repository / served.model / str(served.version) / "model.onnx",
+            input_name=manifest.input.name,
+            output_name=manifest.output_name,
+            image_shape=Preprocessing.from_manifest(manifest.input.preprocessing).shape,
+            n_classes=served.n_classes,
+            providers=settings.execution_providers,
+        )
         return Batcher(
             load,
             max_batch_rows=settings.max_batch_rows,
@@ -48,16 +54,3 @@ def network_builder(
         )
 
     return build
-
-
-def _load(*, served: ServedVersion, path: Path, providers: tuple[str, ...]) -> OnnxModel:
-    assert served.manifest is not None  # noqa: S101 - build() returned before, without one
-    manifest = served.manifest
-    return OnnxModel(
-        path,
-        input_name=manifest.input.name,
-        output_name=manifest.output_name,
-        image_shape=Preprocessing.from_manifest(manifest.input.preprocessing).shape,
-        n_classes=served.n_classes,
-        providers=providers,
-    )

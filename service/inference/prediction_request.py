@@ -126,7 +126,7 @@ async def _run_pictures(
     pictures: list[bytes], deployment: Deployment, max_pixels: int
 ) -> NDArray[np.float32]:
     network, manifest = deployment.network, deployment.served.manifest
-    if network is None or manifest is None:
+    if network is None or manifest is None or manifest.input is None:
         raise InvalidRequest(
             f"model {deployment.served.model!r} version {deployment.served.version} has no "
             "network here: send logits, probabilities or log_probabilities"

@@ -62,14 +62,16 @@ def decode(body: bytes) -> tuple[str, NDArray[Any] | list[bytes]]:
     ((name, values),) = document.items()
     if name == "images":
         return name, _pictures(values)
-    return name, _rows(name, values)
+    # NumPy takes true for 1 in a list of numbers; a body without the words needs no closer look.
+    may_hold_bools = b"true" in body or b"false" in body
+    return name, _rows(name, values, may_hold_bools=may_hold_bools)
 
 
 def _listed() -> str:
     return ", ".join(INPUTS)
 
 
-def _rows(name: str, values: object) -> NDArray[Any]:
+def _rows(name: str, values: object, *, may_hold_bools: bool) -> NDArray[Any]:
     if not isinstance(values, list) or not all(isinstance(row, list) for row in values):
         raise InvalidRequest(f"{name} must be a list of rows, each a list of numbers")
     if not values:
@@ -79,18 +81,22 @@ def _rows(name: str, values: object) -> NDArray[Any]:
         if len(row) != k:
             raise InvalidRequest(f"{name} is ragged: row 0 has {k} numbers, row {i} has {len(row)}")
     array = np.asarray(values)
-    if array.ndim != 2 or array.dtype.kind not in "fiu":
-        raise InvalidRequest(f"{name} must hold numbers only{_first_other(name, values)}")
+    numbers = array.ndim == 2 and array.dtype.kind in "fiu"
+    if not numbers or may_hold_bools:
+        other = _first_other(name, values)
+        if other is not None or not numbers:
+            came = other or "one that does not fit 64 bits"
+            raise InvalidRequest(f"{name} must hold numbers only, got {came}")
     return array
 
 
-def _first_other(name: str, rows: list[list[Any]]) -> str:
+def _first_other(name: str, rows: list[list[Any]]) -> str | None:
     for i, row in enumerate(rows):
         for j, value in enumerate(row):
             if isinstance(value, bool) or not isinstance(value, int | float):
                 kind = "null" if value is None else type(value).__name__
-                return f", got {kind} at {name}[{i}][{j}]"
-    return ", got one that does not fit 64 bits"
+                return f"{kind} at {name}[{i}][{j}]"
+    return None
 
 
 def _pictures(values: object) -> list[bytes]:

@@ -1,0 +1,101 @@
+"""One spawned process that fits, replaced when it dies.
+
+A `concurrent.futures` pool cannot be told to give up a running job before Python 3.14 and waits
+for it when the service ends; a process and a pipe can.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from typing import Protocol
+
+from service.control.fit_worker import Fitted, Job, serve
+
+__all__ = ["FitProcess", "FitRunner"]
+
+
+class FitRunner(Protocol):
+    """Whatever runs jobs one after another."""
+
+    def run(self, job: Job) -> Fitted | None:
+        """What came of a job; None when the runner was closed meanwhile."""
+
+    def close(self) -> None:
+        """Give up the job that is running."""
+
+
+class FitProcess:
+    """Runs jobs in a child process that is started when first needed.
+
+    Parameters
+    ----------
+    target : callable, optional
+        What the child executes; answers each job on the pipe.
+    """
+
+    def __init__(self, target: Callable[[Connection], None] = serve) -> None:
+        self._target = target
+        self._spawn = multiprocessing.get_context("spawn")
+        self._changing = threading.Lock()
+        self._process: BaseProcess | None = None
+        self._connection: Connection | None = None
+        self._closed = False
+
+    def run(self, job: Job) -> Fitted | None:
+        """Wait for a job's outcome. Called by one thread.
+
+        Returns
+        -------
+        Fitted or None
+            None when `close` was called meanwhile: the job was not finished.
+        """
+        connection = self._started()
+        if connection is None:
+            return None
+        try:
+            connection.send(job)
+            answer: Fitted = connection.recv()
+        except (EOFError, OSError):
+            return self._died()
+        return answer
+
+    def close(self) -> None:
+        """End the child, in the middle of a job if need be."""
+        with self._changing:
+            self._closed = True
+            process = self._process
+        if process is not None:
+            process.terminate()
+            process.join()
+
+    def _started(self) -> Connection | None:
+        with self._changing:
+            if self._closed:
+                return None
+            if self._connection is None:
+                ours, theirs = self._spawn.Pipe()
+                self._process = self._spawn.Process(
+                    target=self._target, args=(theirs,), name="trueprob-fit", daemon=True
+                )
+                self._process.start()
+                theirs.close()
+                self._connection = ours
+            return self._connection
+
+    def _died(self) -> Fitted | None:
+        with self._changing:
+            process, connection = self._process, self._connection
+            self._process = self._connection = None
+        if connection is not None:
+            connection.close()
+        if self._closed or process is None:
+            return None
+        process.join()
+        return Fitted(
+            error=f"the fitting process ended with exit code {process.exitcode}; "
+            "it may have run out of memory"
+        )

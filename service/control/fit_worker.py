@@ -1,0 +1,130 @@
+"""The fitting process: reads a stored set, judges, fits, answers with plain values.
+
+Spawned by `service.control.refit`, it imports the core and nothing of the service, so that it
+starts fast and holds neither sockets nor the database. It ends when the pipe to its parent does:
+a parent that was killed leaves no process behind.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from trueprob.admission import admit
+from trueprob.calibration_set import load_calibration_set
+from trueprob.calibrators import FittedOn, loads_calibrator, to_dict
+from trueprob.errors import TrueprobError
+from trueprob.fitting import fit
+
+__all__ = ["Fitted", "Job", "run", "serve"]
+
+_LOG: Final = logging.getLogger(__name__)
+# Predictions are answered by the parent: they come first when the processor is scarce.
+_NICE: Final = 5
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to fit.
+
+    Attributes
+    ----------
+    path : Path
+        The stored calibration set.
+    n_classes : int
+    method : str
+    incumbent : str
+        ``calibrator.json`` of what the candidate is compared with.
+    seen_row_digests : bytes
+        16 bytes for each row on which the incumbent was fitted.
+    created_at : float
+        Seconds since 1970 UTC, for the document.
+    """
+
+    path: Path
+    n_classes: int
+    method: str
+    incumbent: str
+    seen_row_digests: bytes
+    created_at: float
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What came of it; ``error`` is a sentence, and then the rest is empty.
+
+    Attributes
+    ----------
+    calibrator, kind, document : str
+        The candidate, fitted on all rows.
+    admitted : bool
+    reasons : tuple of str
+    scores : dict
+        ``incumbent`` and ``candidate``; None where no row could be compared.
+    seconds : float
+    error : str or None
+    """
+
+    calibrator: str = ""
+    kind: str = ""
+    document: str = ""
+    admitted: bool = False
+    reasons: tuple[str, ...] = ()
+    scores: dict[str, Any] | None = None
+    seconds: float = 0.0
+    error: str | None = None
+
+
+def serve(connection: Connection) -> None:
+    """Answer jobs until the parent hangs up."""
+    # Ctrl-C reaches the whole group; the parent decides when this process ends.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(os, "nice"):
+        os.nice(_NICE)
+    while True:
+        try:
+            job = connection.recv()
+            connection.send(run(job))
+        except (EOFError, OSError):
+            return
+
+
+def run(job: Job) -> Fitted:
+    """Judge and fit; failures are answers, whatever they are."""
+    started = time.perf_counter()
+    try:
+        rows = load_calibration_set(job.path, n_classes=job.n_classes)
+        seen = np.frombuffer(job.seen_row_digests, np.uint8).reshape(-1, 16)
+        verdict = admit(
+            loads_calibrator(job.incumbent.encode()), job.method, rows, seen_row_digests=seen
+        )
+        fitted = fit(rows.logits, rows.labels, job.method, weights=rows.weights, groups=rows.groups)
+    except TrueprobError as error:
+        return Fitted(error=str(error))
+    except Exception as error:  # noqa: BLE001 - a fault in one fit must not end the process
+        _LOG.exception("a fit with %s failed", job.method)
+        return Fitted(error=f"the fit failed with {type(error).__name__}; the log says more")
+    created_at = datetime.fromtimestamp(job.created_at, UTC).isoformat(timespec="seconds")
+    source = FittedOn(digest=rows.digest, n=rows.n, created_at=created_at)
+    return Fitted(
+        calibrator=fitted.calibrator.id,
+        kind=fitted.calibrator.kind,
+        document=json.dumps(to_dict(fitted.calibrator, source), allow_nan=False),
+        admitted=verdict.admitted,
+        reasons=(*verdict.reasons, *fitted.report.warnings),
+        scores={
+            side: None if scores is None else scores.to_dict()
+            for side, scores in verdict.scores.items()
+        },
+        seconds=time.perf_counter() - started,
+    )

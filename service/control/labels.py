@@ -1,0 +1,271 @@
+"""Labels that come later: each receipt counts once, in the transaction that adds its statistics.
+
+The statistics belong to the promotion that is named in the receipt and use the receipt's own
+confidence and prediction, so a label may come after a promotion, after a restart or to another
+replica and still lands where its prediction was made.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.control.store import Store, Transaction
+from service.control.store.promotions import PromotionRow
+from service.control.window import advance
+from service.errors import InvalidRequest, ModelNotFound
+from service.inference.deployment import ServedVersion
+from service.receipts import Receipt, Receipts, digest64
+from trueprob.binned import BinnedCalibration
+
+__all__ = ["CLOCK_TOLERANCE_SECONDS", "MAX_LABELS", "OUTCOMES", "Labels"]
+
+MAX_LABELS: Final = 100_000
+OUTCOMES: Final = (
+    "accepted",
+    "duplicate",
+    "expired",
+    "forged",
+    "foreign",
+    "unknown_class",
+    "superseded",
+)
+# Replicas' clocks differ: a used nonce is remembered this much longer than its receipt is good.
+CLOCK_TOLERANCE_SECONDS: Final = 300.0
+
+Label = int | str
+CountLabel = Callable[[str, str, int, Sequence[float]], None]
+
+
+@dataclass(frozen=True)
+class _Classes:
+    """The class list of a version: its digest, as in receipts, and the index of each name."""
+
+    digest: bytes
+    index: Mapping[str, int]
+
+    def resolve(self, label: Label) -> int | None:
+        """Class index of a label; None when it is no class."""
+        if isinstance(label, str):
+            return self.index.get(label)
+        return label if 0 <= label < len(self.index) else None
+
+
+@dataclass(frozen=True)
+class _History:
+    """What the database says about the promotions that a request's receipts name."""
+
+    live: PromotionRow
+    promotions: Mapping[int, PromotionRow]
+    classes: Mapping[int, _Classes]
+
+
+class Labels:
+    """Takes labels in.
+
+    Parameters
+    ----------
+    store : Store
+    receipts : Receipts
+    ttl_seconds : int
+        How long after its prediction a label may come.
+    window_labels : int
+        Labels in the "last N" figures.
+    clock : callable
+        Seconds since 1970 UTC.
+    count_label : callable
+        ``(model, outcome, n, lag_seconds)``, for the metrics; called after the commit.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        receipts: Receipts,
+        *,
+        ttl_seconds: int,
+        window_labels: int,
+        clock: Callable[[], float],
+        count_label: CountLabel,
+    ) -> None:
+        self._store = store
+        self._receipts = receipts
+        self._ttl_seconds = ttl_seconds
+        self._window_labels = window_labels
+        self._clock = clock
+        self._count_label = count_label
+        self._class_lists: dict[tuple[str, int], _Classes] = {}
+
+    def count(
+        self, model: str, prediction_ids: Sequence[str], labels: Sequence[Label]
+    ) -> list[str]:
+        """Count labels; the outcome of each, in order.
+
+        Parameters
+        ----------
+        model : str
+        prediction_ids : sequence of str
+        labels : sequence of int or str
+            As many; class indices or class names.
+
+        Returns
+        -------
+        list of str
+            Each one of `OUTCOMES`.
+
+        Raises
+        ------
+        ModelNotFound
+        InvalidRequest
+            No label of the request is a class of the model; nothing is counted.
+        DatabaseUnavailable
+            Nothing is counted; the same request may be sent again.
+        """
+        now = self._clock()
+        receipts = self._receipts.verify_all(prediction_ids)
+        with self._store.read() as transaction:
+            history = self._history(transaction, model, receipts)
+        classes = history.classes[history.live.version]
+        outcomes, correct = [], np.zeros(len(receipts), bool)
+        unknown = 0
+        for index, (receipt, label) in enumerate(zip(receipts, labels, strict=True)):
+            outcome, own_classes = self._judge(model, receipt, history, now)
+            resolved = (own_classes or classes).resolve(label)
+            unknown += resolved is None
+            if outcome == "accepted" and resolved is None:
+                outcome = "unknown_class"
+            outcomes.append(outcome)
+            correct[index] = receipt is not None and resolved == receipt.prediction
+        if labels and unknown == len(labels):
+            raise InvalidRequest(
+                f"labels[0] must be an integer 0..{len(classes.index) - 1} or a class name "
+                f"of model {model!r}, got {_shown(labels[0])}"
+            )
+        counted = self._add(model, receipts, outcomes, correct, history, now)
+        self._report(model, outcomes, [now - receipt.issued_at for receipt in counted])
+        return outcomes
+
+    def _history(
+        self, transaction: Transaction, model: str, receipts: Sequence[Receipt | None]
+    ) -> _History:
+        live = transaction.promotions.live(model)
+        if live is None:
+            raise ModelNotFound(f"there is no model named {model!r}")
+        ours = digest64(model)
+        revisions = {r.revision for r in receipts if r is not None and r.model == ours}
+        promotions = {
+            revision: row
+            for revision in sorted(revisions)
+            if (row := transaction.promotions.get(model, revision)) is not None
+        }
+        versions = {live.version, *(row.version for row in promotions.values())}
+        return _History(
+            live, promotions, {v: self._classes(transaction, model, v) for v in versions}
+        )
+
+    def _classes(self, transaction: Transaction, model: str, version: int) -> _Classes:
+        """The class list of a version; it never changes, so it is read once."""
+        known = self._class_lists.get((model, version))
+        if known is None:
+            row = transaction.models.version(model, version)
+            names = () if row is None else row.class_names
+            known = _Classes(
+                ServedVersion(model, version, names).class_list_digest,
+                {name: index for index, name in enumerate(names)},
+            )
+            self._class_lists[model, version] = known
+        return known
+
+    def _judge(
+        self, model: str, receipt: Receipt | None, history: _History, now: float
+    ) -> tuple[str, _Classes | None]:
+        """Outcome of a label by its receipt alone, and the classes that its label is one of."""
+        if receipt is None:
+            return "forged", None
+        if receipt.model != digest64(model):
+            return "foreign", None
+        promotion = history.promotions.get(receipt.revision)
+        if promotion is None or promotion.version != receipt.version:
+            return "superseded", None
+        classes = history.classes[promotion.version]
+        if classes.digest != receipt.class_list:
+            return "superseded", None
+        if now - receipt.issued_at > self._ttl_seconds:
+            return "expired", classes
+        return "accepted", classes
+
+    def _add(
+        self,
+        model: str,
+        receipts: Sequence[Receipt | None],
+        outcomes: list[str],
+        correct: NDArray[np.bool_],
+        history: _History,
+        now: float,
+    ) -> list[Receipt]:
+        """Count what is new, in one transaction; mark the rest as duplicates."""
+        first: dict[bytes, int] = {}
+        for index, receipt in enumerate(receipts):
+            if receipt is not None and outcomes[index] == "accepted":
+                if receipt.nonce in first:
+                    outcomes[index] = "duplicate"
+                else:
+                    first[receipt.nonce] = index
+        keep = self._ttl_seconds + CLOCK_TOLERANCE_SECONDS
+        keys = {nonce: _at(receipts, index).issued_at + keep for nonce, index in first.items()}
+        counted: dict[int, list[int]] = {}
+        with self._store.write() as transaction:
+            transaction.models.lock(model)
+            fresh = transaction.label_keys.claim(keys)
+            for nonce, index in first.items():
+                if nonce in fresh:
+                    counted.setdefault(_at(receipts, index).revision, []).append(index)
+                else:
+                    outcomes[index] = "duplicate"
+            for revision, rows in sorted(counted.items()):
+                confidence = np.array([_at(receipts, index).confidence for index in rows])
+                self._add_rows(
+                    transaction, history.promotions[revision], confidence, correct[rows], now
+                )
+        return [_at(receipts, index) for rows in counted.values() for index in rows]
+
+    def _add_rows(
+        self,
+        transaction: Transaction,
+        promotion: PromotionRow,
+        confidence: NDArray[np.float64],
+        correct: NDArray[np.bool_],
+        now: float,
+    ) -> None:
+        model, version, calibrator = promotion.model, promotion.version, promotion.calibrator
+        transaction.bins.add(
+            model,
+            promotion.revision,
+            version=version,
+            calibrator=calibrator,
+            hour=int(now // 3600),
+            new=BinnedCalibration.of(confidence, correct),
+        )
+        newest = transaction.window_blocks.newest(model, version, calibrator)
+        blocks = advance(newest, confidence, correct, window_labels=self._window_labels)
+        transaction.window_blocks.put(model, version, calibrator, blocks)
+
+    def _report(self, model: str, outcomes: Sequence[str], lags: Sequence[float]) -> None:
+        for outcome, n in sorted(Counter(outcomes).items()):
+            self._count_label(model, outcome, n, lags if outcome == "accepted" else ())
+
+
+def _at(receipts: Sequence[Receipt | None], index: int) -> Receipt:
+    receipt = receipts[index]
+    if receipt is None:
+        raise LookupError("a forged receipt is never counted")
+    return receipt
+
+
+def _shown(label: Label) -> str:
+    """A label as a message may show it: numbers as they are, texts cut."""
+    return str(label) if isinstance(label, int) else repr(label[:40])

@@ -1,0 +1,24 @@
+"""The control routes, one noun a file."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from service.control.plane import ControlPlane
+from service.control.routes import calibration_sets, calibrators, fits, labels, models, promotions
+
+__all__ = ["create_router"]
+
+
+def create_router(plane: ControlPlane) -> APIRouter:
+    """Every control route.
+
+    Parameters
+    ----------
+    plane : ControlPlane
+        Need not have started.
+    """
+    router = APIRouter(prefix="/v1")
+    for part in (models, calibration_sets, fits, calibrators, promotions, labels):
+        router.include_router(part.create_router(plane))
+    return router

@@ -1,0 +1,40 @@
+"""What every route's documentation shares: how errors look, and how lists are asked for."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+from fastapi import Header, Path, Query
+
+from service.control.paging import DEFAULT_LIMIT, MAX_LIMIT
+from service.control.schemas import ProblemDocument
+from service.problems import MEDIA_TYPE, TITLES
+
+__all__ = ["CursorQuery", "IfMatchHeader", "LimitQuery", "ModelPath", "problems"]
+
+_SCHEMA: Final = ProblemDocument.model_json_schema()
+
+ModelPath = Annotated[str, Path(description="Name of the model.", examples=["digits"])]
+CursorQuery = Annotated[str | None, Query(description="`next` of the page before.")]
+LimitQuery = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Items of a page.")]
+IfMatchHeader = Annotated[
+    str | None,
+    Header(alias="If-Match", description="The live revision that was seen, in quotes."),
+]
+DEFAULT_PAGE: Final = DEFAULT_LIMIT
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI responses of the errors that a route may answer with, besides 422 and 503, which all have.
+
+    Parameters
+    ----------
+    *statuses : int
+    """
+    return {
+        status: {
+            "description": TITLES[status],
+            "content": {MEDIA_TYPE: {"schema": _SCHEMA}},
+        }
+        for status in sorted({*statuses, 422, 503})
+    }

@@ -1,0 +1,65 @@
+"""Labels of earlier predictions, and what they say about the calibration."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+from fastapi import APIRouter, Query, Request
+from starlette.concurrency import run_in_threadpool
+
+from service.control import answers
+from service.control.bodies import media_type, read_body
+from service.control.label_body import read_labels
+from service.control.routes.documentation import ModelPath, problems
+from service.control.schemas import Calibration, LabelOutcomes, LabelRequest
+from service.errors import UnsupportedMediaType
+
+if TYPE_CHECKING:
+    from service.control.plane import ControlPlane
+
+
+def create_router(plane: ControlPlane) -> APIRouter:
+    """Routes of ``labels`` and ``calibration``."""
+    router = APIRouter(tags=["monitoring"])
+
+    @router.post(
+        "/models/{model}/labels",
+        summary="Send labels of earlier predictions",
+        responses=problems(400, 404, 413, 415, 422),
+        openapi_extra={
+            "requestBody": {
+                "required": True,
+                "content": {"application/json": {"schema": LabelRequest.model_json_schema()}},
+            }
+        },
+    )
+    async def post_labels(model: ModelPath, request: Request) -> LabelOutcomes:
+        """Count up to 100 000 labels, each prediction once, whatever is sent again.
+
+        What was not accepted is reported by index: duplicate, expired, forged, foreign (another
+        model's), unknown_class, superseded. When no label is a class of the model, the request is
+        refused.
+        """
+        if media_type(request) not in ("application/json", ""):
+            raise UnsupportedMediaType("Content-Type must be application/json")
+        body = await read_body(request, limit=plane.parts.settings.max_body_bytes)
+        return await run_in_threadpool(_count, plane, model, body)
+
+    @router.get(
+        "/models/{model}/calibration",
+        summary="How well the probabilities hold",
+        responses=problems(404, 422),
+    )
+    def get_calibration(
+        model: ModelPath,
+        window: Annotated[str, Query(description="Hours or days: `1h`, `24h`, `7d`.")] = "24h",
+    ) -> Calibration:
+        """Error, noise floor and accuracy of the live pair over the labels of a window."""
+        return plane.parts.statistics.calibration(model, window)
+
+    return router
+
+
+def _count(plane: ControlPlane, model: str, body: bytes) -> LabelOutcomes:
+    ids, labels = read_labels(body)
+    return answers.label_outcomes(plane.parts.labels.count(model, ids, labels))

@@ -1,0 +1,178 @@
+"""What the labels say: for Prometheus from running totals, for a window from hourly bins."""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+import threading
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from service.control.advice import advice
+from service.control.models import Catalogue
+from service.control.schemas import Bin, Calibration
+from service.control.store import Store, Transaction
+from service.errors import DatabaseUnavailable, InvalidRequest, ModelNotFound
+from service.statistics import ControlStatistics, PairStatistics
+from trueprob.binned import BinnedCalibration
+
+__all__ = ["Statistics", "window_hours"]
+
+_LOG: Final = logging.getLogger(__name__)
+_WINDOW: Final = re.compile(r"(\d{1,6})(h|d)")
+_CACHE_SECONDS: Final = 3.0
+_MAX_HOURS: Final = 24 * 3660
+
+
+class Statistics:
+    """Readings of the label statistics.
+
+    Parameters
+    ----------
+    store : Store
+    catalogue : Catalogue
+        Knows the baselines.
+    ttl_seconds : int
+        How long a replaced pair is still reported: its labels may come that late.
+    tolerance : float
+        Calibration error that is not worth an alarm.
+    clock : callable
+        Seconds since 1970 UTC.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        catalogue: Catalogue,
+        *,
+        ttl_seconds: int,
+        tolerance: float,
+        clock: Callable[[], float],
+    ) -> None:
+        self._store = store
+        self._catalogue = catalogue
+        self._ttl_seconds = ttl_seconds
+        self._tolerance = tolerance
+        self._clock = clock
+        self._reading = threading.Lock()
+        self._last = ControlStatistics()
+        self._read_at = -math.inf
+
+    def read(self) -> ControlStatistics:
+        """One consistent reading, at most a few seconds old.
+
+        While the database is away the last reading is repeated: a counter that vanished and came
+        back would look like a restart.
+        """
+        with self._reading:
+            now = self._clock()
+            if not 0 <= now - self._read_at < _CACHE_SECONDS:
+                try:
+                    with self._store.read() as transaction:
+                        self._last = self._collect(transaction, now)
+                except DatabaseUnavailable:
+                    _LOG.warning("the database does not answer: label metrics are repeated")
+                self._read_at = now
+            return self._last
+
+    def calibration(self, model: str, window: str) -> Calibration:
+        """How well the live pair's confidence has held within a window.
+
+        Parameters
+        ----------
+        model : str
+        window : str
+            ``24h``, ``7d``: whole hours, from the one in which the window begins.
+
+        Raises
+        ------
+        ModelNotFound, InvalidRequest, DatabaseUnavailable
+        """
+        first_hour = int(self._clock() // 3600) - window_hours(window)
+        with self._store.read() as transaction:
+            live = transaction.promotions.live(model)
+            if live is None:
+                raise ModelNotFound(f"there is no model named {model!r}")
+            binned = transaction.bins.since(
+                model, version=live.version, calibrator=live.calibrator, hour=first_hour
+            )
+        n = int(binned.n)
+        miscalibrated = bool(n and binned.miscalibrated(self._tolerance))
+        return Calibration(
+            model=model,
+            version=live.version,
+            calibrator=live.calibrator,
+            revision=live.revision,
+            window=window,
+            labels=n,
+            ece=_number(binned.ece()) if n else None,
+            ece_floor=_number(binned.ece_floor()) if n else None,
+            miscalibrated=miscalibrated,
+            drift_ratio=_number(binned.drift_ratio()) if n else None,
+            expected_accuracy=_number(binned.mean_confidence()) if n else None,
+            observed_accuracy=_number(binned.accuracy()) if n else None,
+            advice=advice(model, window, binned, tolerance=self._tolerance),
+            bins=[Bin.model_validate(row) for row in binned.rows()],
+            baseline={
+                name: number
+                for name, value in self._catalogue.baseline(model, live.version).items()
+                if (number := _number(value)) is not None
+            },
+        )
+
+    def _collect(self, transaction: Transaction, now: float) -> ControlStatistics:
+        totals = transaction.bins.running()
+        windows = transaction.window_blocks.windows()
+        fits, waiting = transaction.fits.counts()
+        zeros = BinnedCalibration.zeros()
+        return ControlStatistics(
+            pairs=tuple(
+                PairStatistics(
+                    model=pair[0],
+                    version=pair[1],
+                    calibrator=pair[2],
+                    live=live,
+                    totals=totals.get(pair, zeros),
+                    window=windows.get(pair, zeros),
+                    baseline_ece=self._catalogue.baseline(pair[0], pair[1]).get("ece"),
+                )
+                for pair, live in self._reported(transaction, now).items()
+            ),
+            fits=fits,
+            fit_queue=waiting,
+            promotions=transaction.promotions.counts(),
+        )
+
+    def _reported(
+        self, transaction: Transaction, now: float
+    ) -> Mapping[tuple[str, int, str], bool]:
+        """Pairs that are live, or were within the time in which their labels may come."""
+        history = transaction.promotions.all()
+        pairs: dict[tuple[str, int, str], bool] = {}
+        for row, after in zip(history, [*history[1:], None], strict=True):
+            pair = (row.model, row.version, row.calibrator)
+            live = after is None or after.model != row.model
+            if live or (after is not None and now - after.promoted_at <= self._ttl_seconds):
+                pairs[pair] = live or pairs.get(pair, False)
+        return pairs
+
+
+def window_hours(window: str) -> int:
+    """Hours of a window as clients write it.
+
+    Raises
+    ------
+    InvalidRequest
+        It is not a number of hours or days between one hour and ten years.
+    """
+    match = _WINDOW.fullmatch(window)
+    hours = 0 if match is None else int(match[1]) * (24 if match[2] == "d" else 1)
+    if not 1 <= hours <= _MAX_HOURS:
+        raise InvalidRequest("window must be a number of hours or days, as in 24h or 7d")
+    return hours
+
+
+def _number(value: float) -> float | None:
+    """A number as JSON can have it: what is not finite is not known."""
+    return float(value) if math.isfinite(value) else None

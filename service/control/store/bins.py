@@ -1,0 +1,96 @@
+"""Binned label statistics: by hour for windows, and running totals that never fall."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from sqlalchemy import Connection, Table, func, select
+
+from service.control.store.insertion import insert_into
+from service.control.store.tables import bin_running, bin_total, promotion
+from trueprob.binned import N_BINS, BinnedCalibration
+
+__all__ = ["Bins"]
+
+_SUMS = ("count", "confidence", "correct", "variance")
+
+
+class Bins:
+    """The tables ``bin_total`` and ``bin_running``. The caller holds the model's lock."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def add(
+        self,
+        model: str,
+        revision: int,
+        *,
+        version: int,
+        calibrator: str,
+        hour: int,
+        new: BinnedCalibration,
+    ) -> None:
+        """Add the statistics of newly counted labels to one promotion and its pair."""
+        self._add(bin_total, {"model": model, "revision": revision, "hour": hour}, new)
+        self._add(bin_running, {"model": model, "version": version, "calibrator": calibrator}, new)
+
+    def _add(self, table: Table, key: dict[str, object], new: BinnedCalibration) -> None:
+        sums = {name: getattr(new, name) for name in _SUMS}
+        rows = [
+            {**key, "bin": int(index), **{name: float(sums[name][index]) for name in _SUMS}}
+            for index in np.flatnonzero(new.count)
+        ]
+        if not rows:
+            return
+        statement = insert_into(self._connection, table).values(rows)
+        self._connection.execute(
+            statement.on_conflict_do_update(
+                index_elements=list(table.primary_key.columns),
+                set_={name: table.c[name] + statement.excluded[name] for name in _SUMS},
+            )
+        )
+
+    def running(self) -> dict[tuple[str, int, str], BinnedCalibration]:
+        """Totals of every (model, version, calibrator) that has labels."""
+        rows = self._connection.execute(
+            select(
+                bin_running.c.model,
+                bin_running.c.version,
+                bin_running.c.calibrator,
+                bin_running.c.bin,
+                *(bin_running.c[name] for name in _SUMS),
+            )
+        )
+        grouped: dict[tuple[str, int, str], list[tuple[float, ...]]] = {}
+        for name, version, calibrator, *sums in rows:
+            grouped.setdefault((name, version, calibrator), []).append(tuple(sums))
+        return {pair: _binned(bins) for pair, bins in grouped.items()}
+
+    def since(self, model: str, *, version: int, calibrator: str, hour: int) -> BinnedCalibration:
+        """Statistics of a pair's labels that came in or after an hour, over its promotions."""
+        statement = (
+            select(bin_total.c.bin, *(func.sum(bin_total.c[name]) for name in _SUMS))
+            .join(
+                promotion,
+                (promotion.c.model == bin_total.c.model)
+                & (promotion.c.revision == bin_total.c.revision),
+            )
+            .where(
+                bin_total.c.model == model,
+                bin_total.c.hour >= hour,
+                promotion.c.version == version,
+                promotion.c.calibrator == calibrator,
+            )
+            .group_by(bin_total.c.bin)
+        )
+        return _binned(tuple(row) for row in self._connection.execute(statement))
+
+
+def _binned(rows: Iterable[tuple[float, ...]]) -> BinnedCalibration:
+    sums = np.zeros((4, N_BINS))
+    for index, *values in rows:
+        sums[:, int(index)] = values
+    count, confidence, correct, variance = sums
+    return BinnedCalibration(count=count, confidence=confidence, correct=correct, variance=variance)

@@ -1,0 +1,226 @@
+"""Every table. Times are seconds since 1970 UTC, sums are float64, digests are bytes or hex.
+
+The migrations build this schema; a test holds the two against each other.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Double,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+__all__ = [
+    "bin_running",
+    "bin_total",
+    "calibration_set",
+    "calibration_set_name",
+    "calibrator",
+    "fit",
+    "label_key",
+    "metadata",
+    "model",
+    "model_version",
+    "promotion",
+    "signing_key",
+    "window_block",
+]
+
+# Named constraints, so that later migrations can drop them on both databases.
+metadata: Final = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+_NAME: Final = String(100)
+_ID: Final = String(100)
+_DIGEST: Final = String(71)  # "sha256:" and 64 hex digits
+
+model = Table(
+    "model",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("name", _NAME, nullable=False, unique=True),
+    Column("declared", Boolean, nullable=False),  # over HTTP; else found in the repository
+    Column("created_at", Double, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+model_version = Table(
+    "model_version",
+    metadata,
+    Column("model", _NAME, primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("class_names", JSON, nullable=False),
+    Column("factory_calibrator", _ID, nullable=False),
+    Column("created_at", Double, nullable=False),
+    ForeignKeyConstraint(["model"], ["model.name"]),
+)
+
+calibration_set = Table(
+    "calibration_set",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("model", _NAME, nullable=False),
+    Column("digest", _DIGEST, nullable=False),
+    Column("n_rows", Integer, nullable=False),
+    Column("n_classes", Integer, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("row_digests", LargeBinary, nullable=False),  # 16 bytes a row
+    Column("created_at", Double, nullable=False),
+    Column("created_by", _ID),
+    UniqueConstraint("model", "digest"),
+    ForeignKeyConstraint(["model"], ["model.name"]),
+    sqlite_autoincrement=True,
+)
+
+calibration_set_name = Table(
+    "calibration_set_name",
+    metadata,
+    Column("model", _NAME, primary_key=True),
+    Column("name", _NAME, primary_key=True),
+    Column("digest", _DIGEST, nullable=False),
+    Column("updated_at", Double, nullable=False),
+    ForeignKeyConstraint(["model", "digest"], ["calibration_set.model", "calibration_set.digest"]),
+)
+
+fit = Table(
+    "fit",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("model", _NAME, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("calibration_set", _DIGEST, nullable=False),
+    Column("method", String(40), nullable=False),
+    Column("promote", String(10), nullable=False),  # auto, never, always
+    Column("state", String(10), nullable=False),  # queued, running, done, failed, cancelled
+    Column("attempts", Integer, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("created_by", _ID),
+    Column("started_at", Double),
+    Column("finished_at", Double),
+    Column("seconds", Double),
+    Column("verdict", JSON(none_as_null=True)),
+    Column("scores", JSON(none_as_null=True)),
+    Column("calibrator", _ID),
+    Column("admitted", Boolean),
+    Column("promoted", Boolean, nullable=False),
+    Column("revision", Integer),
+    Column("error", Text),
+    ForeignKeyConstraint(
+        ["model", "calibration_set"], ["calibration_set.model", "calibration_set.digest"]
+    ),
+    ForeignKeyConstraint(["model", "version"], ["model_version.model", "model_version.version"]),
+    Index(None, "model"),
+    Index(None, "state"),
+    sqlite_autoincrement=True,
+)
+
+calibrator = Table(
+    "calibrator",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("model", _NAME, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("calibrator", _ID, nullable=False),
+    Column("kind", String(40), nullable=False),
+    Column("document", Text, nullable=False),  # calibrator.json, every float as it was written
+    Column("origin", String(10), nullable=False),  # factory, fit
+    Column("admitted", Boolean, nullable=False),  # may go live without force
+    Column("calibration_set", _DIGEST),  # what it was fitted on, where stored here
+    Column("created_at", Double, nullable=False),
+    UniqueConstraint("model", "version", "calibrator"),
+    ForeignKeyConstraint(["model", "version"], ["model_version.model", "model_version.version"]),
+    sqlite_autoincrement=True,
+)
+
+promotion = Table(  # append-only
+    "promotion",
+    metadata,
+    Column("model", _NAME, primary_key=True),
+    Column("revision", Integer, primary_key=True, autoincrement=False),
+    Column("version", Integer, nullable=False),
+    Column("calibrator", _ID, nullable=False),
+    Column("cause", String(10), nullable=False),  # factory, admitted, forced, rollback
+    Column("restores", Integer),  # of a rollback: the revision whose pair it put back
+    Column("fit", Integer),
+    Column("promoted_by", _ID),
+    Column("promoted_at", Double, nullable=False),
+    ForeignKeyConstraint(["model"], ["model.name"]),
+)
+
+label_key = Table(
+    "label_key",
+    metadata,
+    Column("nonce", LargeBinary(24), primary_key=True),
+    Column("expires_at", Double, nullable=False),
+    Index(None, "expires_at"),
+    sqlite_with_rowid=False,
+)
+
+
+def _sums() -> list[Column[float]]:
+    return [
+        Column(name, Double, nullable=False)
+        for name in ("count", "confidence", "correct", "variance")
+    ]
+
+
+bin_total = Table(
+    "bin_total",
+    metadata,
+    Column("model", _NAME, primary_key=True),
+    Column("revision", Integer, primary_key=True, autoincrement=False),
+    Column("hour", Integer, primary_key=True, autoincrement=False),  # since 1970 UTC
+    Column("bin", Integer, primary_key=True, autoincrement=False),
+    *_sums(),
+    ForeignKeyConstraint(["model", "revision"], ["promotion.model", "promotion.revision"]),
+)
+
+bin_running = Table(  # only ever added to: what Prometheus is told may never fall
+    "bin_running",
+    metadata,
+    Column("model", _NAME, primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("calibrator", _ID, primary_key=True),
+    Column("bin", Integer, primary_key=True, autoincrement=False),
+    *_sums(),
+)
+
+window_block = Table(  # a ring of ten blocks for "the last N labels"
+    "window_block",
+    metadata,
+    Column("model", _NAME, primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("calibrator", _ID, primary_key=True),
+    Column("slot", Integer, primary_key=True, autoincrement=False),  # sequence mod 10
+    Column("sequence", Integer, nullable=False),
+    Column("labels", Integer, nullable=False),
+    Column("sums", LargeBinary, nullable=False),  # (4, 15) little-endian float64
+)
+
+signing_key = Table(
+    "signing_key",
+    metadata,
+    Column("key_id", Integer, primary_key=True, autoincrement=False),
+    Column("secret", LargeBinary, nullable=False),
+    Column("wrapped", Boolean, nullable=False),  # by the secret of the environment
+    Column("created_at", Double, nullable=False),
+)

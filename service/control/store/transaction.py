@@ -1,0 +1,40 @@
+"""One database transaction and the nouns that can be read and written in it."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection
+
+from service.control.store.bins import Bins
+from service.control.store.calibration_sets import CalibrationSets
+from service.control.store.calibrators import Calibrators
+from service.control.store.fits import Fits
+from service.control.store.label_keys import LabelKeys
+from service.control.store.models import Models
+from service.control.store.promotions import Promotions
+from service.control.store.signing_keys import SigningKeys
+from service.control.store.window_blocks import WindowBlocks
+
+__all__ = ["Transaction"]
+
+
+class Transaction:
+    """Ends with the block of `Store.write` or `Store.read` that gave it.
+
+    One attribute a noun: see the module of the same name.
+
+    Parameters
+    ----------
+    connection : Connection
+        With a transaction begun.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self.models = Models(connection)
+        self.calibrators = Calibrators(connection)
+        self.promotions = Promotions(connection)
+        self.calibration_sets = CalibrationSets(connection)
+        self.fits = Fits(connection)
+        self.label_keys = LabelKeys(connection)
+        self.bins = Bins(connection)
+        self.window_blocks = WindowBlocks(connection)
+        self.signing_keys = SigningKeys(connection)

@@ -1,0 +1,90 @@
+"""What a service exports, over real HTTP, with statistics that the test sets."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+
+from service.statistics import ControlStatistics, PairStatistics
+from service.telemetry import Telemetry
+from trueprob.binned import BinnedCalibration
+
+MODEL, VERSION, CALIBRATOR = "digits", 1, "smart-3f9a1c0d2b7e"
+TOLERANCE = 0.02
+
+
+class Exporter:
+    """A replica's metrics: its own counts, and the totals that all replicas share."""
+
+    def __init__(self) -> None:
+        self.telemetry = Telemetry(version="0.1.0", commit="test")
+        self.meters = self.telemetry.meters_for(MODEL, VERSION, CALIBRATOR, "smart", 1)
+        self.statistics = ControlStatistics(pairs=(_pair(BinnedCalibration.zeros()),))
+        self.telemetry.watch(lambda: self.statistics, tolerance=TOLERANCE)
+        self.address = ""
+
+    def count(self, totals: BinnedCalibration) -> None:
+        """Export these totals from the next scrape on."""
+        self.statistics = ControlStatistics(
+            pairs=(_pair(totals),),
+            fits={(MODEL, "smart", "admitted"): 1},
+            fit_queue={(MODEL, "smart"): 0},
+            promotions={(MODEL, "smart", "admitted"): 1},
+        )
+
+    def work(self, n: int = 40) -> None:
+        """Do a little of everything that is counted in the process."""
+        confidence = np.linspace(0.3, 0.99, n)
+        self.meters.observe(
+            np.linspace(0.1, 8.0, n, dtype=np.float32),
+            np.full(n, 1.3),
+            confidence,
+            np.stack([confidence, 1 - confidence], axis=1).astype(np.float32),
+        )
+        for route, status in (
+            ("/v1/models/{model}/probabilities", 200),
+            ("/v1/models/{model}/probabilities", 422),
+            ("/v1/models/{model}/labels", 503),
+        ):
+            self.telemetry.observe_request(route, status, 0.004)
+        self.telemetry.observe_batch(MODEL, rows=8, seconds=0.01, delays=[0.001, 0.002], waiting=3)
+        self.telemetry.count_labels(MODEL, "accepted", 3, [5.0, 60.0, 4000.0])
+
+
+def _pair(totals: BinnedCalibration) -> PairStatistics:
+    return PairStatistics(
+        MODEL, VERSION, CALIBRATOR, live=True, totals=totals, window=totals, baseline_ece=0.013
+    )
+
+
+@contextlib.contextmanager
+def serve_exporter() -> Iterator[Exporter]:
+    """An exporter on a free port of loopback until the block ends."""
+    exporter = Exporter()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            text, media_type = exporter.telemetry.exposition()
+            self.send_response(200)
+            self.send_header("Content-Type", media_type)
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text)
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name
+            """Nothing: a scrape is no news."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    exporter.address = f"127.0.0.1:{server.server_address[1]}"
+    try:
+        yield exporter
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

@@ -1,0 +1,108 @@
+import re
+from pathlib import Path
+
+import pytest
+
+from service.telemetry import METRICS
+from tests.monitoring.monitoring_files import (
+    ALERTS,
+    METRICS_PAGE,
+    OPERATIONS_PAGE,
+    RULES,
+    dashboard_queries,
+    documented_queries,
+    metric_of,
+    names_in,
+    rules_of,
+)
+
+
+def table_rows(prefix: str) -> list[list[str]]:
+    rows = []
+    for line in METRICS_PAGE.read_text("utf-8").splitlines():
+        if line.startswith(f"| `{prefix}"):
+            cells = re.split(r"(?<!\\)\|", line.strip().strip("|"))
+            rows.append([cell.strip() for cell in cells])
+    return rows
+
+
+DOCUMENTED = {row[0].strip("`"): row[1:] for row in table_rows("trueprob_")}
+DOCUMENTED_RULES = {
+    name for row in table_rows("trueprob:") for name in re.findall("`(.+?)`", row[0])
+}
+
+
+def test_every_metric_is_documented_once_as_it_is_declared() -> None:
+    assert len(table_rows("trueprob_")) == len(DOCUMENTED)
+    documented = {
+        name.removeprefix("trueprob_"): (kind, tuple(labels.split(", ")), owner)
+        for name, (kind, labels, _unit, owner, _meaning) in DOCUMENTED.items()
+    }
+    declared = {
+        name: (metric.kind, metric.labels, metric.owner) for name, metric in METRICS.items()
+    }
+    assert documented == declared
+
+
+def test_every_metric_has_a_unit_and_a_sentence() -> None:
+    for name, (_kind, _labels, unit, _owner, meaning) in DOCUMENTED.items():
+        assert unit, name
+        assert meaning.endswith("."), name
+
+
+def test_every_recording_rule_is_documented() -> None:
+    assert {rule["record"] for rule in rules_of(RULES)} == DOCUMENTED_RULES
+
+
+def used_names() -> dict[str, set[str]]:
+    """Where names are used, and which."""
+    used = {f"rule {rule['record']}": names_in(rule["expr"]) for rule in rules_of(RULES)}
+    for rule in rules_of(ALERTS):
+        texts = (rule["expr"], *rule["annotations"].values())
+        used[f"alert {rule['alert']}"] = set().union(*map(names_in, texts))
+    used |= {where: names_in(query) for where, query in dashboard_queries()}
+    used |= {query: names_in(query) for query in documented_queries()}
+    return used
+
+
+def test_only_documented_names_are_used() -> None:
+    known = {metric_of(name) for name in DOCUMENTED} | DOCUMENTED_RULES
+    unknown = {where: names - known for where, names in used_names().items() if names - known}
+    assert unknown == {}
+
+
+def test_every_metric_can_be_seen_on_the_dashboard() -> None:
+    rules = {rule["record"]: names_in(rule["expr"]) for rule in rules_of(RULES)}
+    seen = set().union(*(names_in(query) for _, query in dashboard_queries()))
+    while more := set().union(*(rules.get(name, set()) for name in seen)) - seen:
+        seen |= more
+    assert set(METRICS) - seen == set()
+
+
+def anchors(page: Path) -> set[str]:
+    """Anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text("utf-8"), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", [METRICS_PAGE, OPERATIONS_PAGE], ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)]+)\)", page.read_text("utf-8")):
+        file, _, anchor = target.partition("#")
+        linked = page.parent / file if file else page
+        assert linked.is_file(), target
+        assert not anchor or anchor in anchors(linked), target
+
+
+def test_every_alert_has_its_section() -> None:
+    assert {rule["alert"].lower() for rule in rules_of(ALERTS)} <= anchors(OPERATIONS_PAGE)
+
+
+def test_settings_and_outcomes_named_on_the_pages_exist() -> None:
+    from service.metric_catalogue import LABEL_OUTCOMES
+    from service.settings import Settings
+
+    text = METRICS_PAGE.read_text("utf-8") + OPERATIONS_PAGE.read_text("utf-8")
+    named = {name.lower() for name in re.findall(r"TRUEPROB_([A-Z_]+[A-Z])", text)}
+    assert named <= set(Settings.model_fields)
+    assert ", ".join(LABEL_OUTCOMES) in DOCUMENTED["trueprob_labels_total"][-1]

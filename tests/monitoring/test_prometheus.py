@@ -1,0 +1,92 @@
+"""The rules, alerts and dashboard on a real Prometheus that scrapes real HTTP."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.monitoring.exporter import CALIBRATOR, MODEL, VERSION, Exporter, serve_exporter
+from tests.monitoring.monitoring_files import (
+    ALERTS,
+    RULES,
+    dashboard_queries,
+    documented_queries,
+    rules_of,
+)
+from tests.monitoring.prometheus_server import Prometheus, start_prometheus
+from trueprob.binned import BinnedCalibration
+
+PAIR = {"model": MODEL, "version": str(VERSION), "calibrator": CALIBRATOR}
+
+
+def labelled_rows(n: int, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Confidences and hits of a model that is too sure."""
+    random = np.random.default_rng(seed)
+    confidence = 1 / (1 + np.exp(-random.normal(2.5, 1.8, n)))
+    correct = random.random(n) < 0.1 + 0.75 * confidence
+    return confidence, correct
+
+
+def count_labels_while_scraped(
+    prometheus: Prometheus, exporters: list[Exporter], batches: int = 6
+) -> BinnedCalibration:
+    """Labels come in batch by batch, each seen by at least one scrape."""
+    totals = BinnedCalibration.zeros()
+    for seed in range(batches):
+        totals = totals.update(*labelled_rows(257, seed=seed))
+        for exporter in exporters:
+            exporter.count(totals)
+            exporter.work()
+        prometheus.settle()
+    return totals
+
+
+@pytest.mark.integration
+def test_the_rules_agree_with_the_library_and_every_query_is_answered(tmp_path: Path) -> None:
+    with serve_exporter() as first, serve_exporter() as second:
+        exporters = [first, second]
+        with start_prometheus(tmp_path, [each.address for each in exporters]) as prometheus:
+            assert prometheus.query("trueprob:ece_ratio:total") == []  # 0/0 has no sample
+            totals = count_labels_while_scraped(prometheus, exporters)
+            check_totals(prometheus, totals)
+            check_windows(prometheus, totals)
+            check_that_everything_answers(prometheus)
+
+
+def check_totals(prometheus: Prometheus, totals: BinnedCalibration) -> None:
+    (ece,) = prometheus.query("trueprob:ece_ratio:total")
+    assert ece.labels == PAIR
+    assert ece.value == pytest.approx(totals.ece(), abs=1e-9)
+    floor = prometheus.value("trueprob:ece_floor_ratio:total")
+    assert floor == pytest.approx(totals.ece_floor(), abs=1e-9)
+    # Two replicas export the same labels; they are counted once.
+    assert prometheus.value("trueprob:labels:total") == totals.n
+
+
+def check_windows(prometheus: Prometheus, totals: BinnedCalibration) -> None:
+    for window in ("1h", "24h"):
+        (ece,) = prometheus.query(f"trueprob:ece_ratio:increase{window}")
+        assert ece.labels == PAIR
+        assert ece.value == pytest.approx(totals.ece(), rel=0.02)
+        # The sums are extrapolated to the ends of the window by up to a scrape interval; the
+        # floor goes with the square root of one, the excess with both.
+        floor = prometheus.value(f"trueprob:ece_floor_ratio:increase{window}")
+        assert floor == pytest.approx(totals.ece_floor(), rel=0.08)
+        excess = prometheus.value(f"trueprob:ece_excess_ratio:increase{window}")
+        assert excess == pytest.approx(ece.value - 2 * floor, rel=0.02)
+        variance = prometheus.value(f"trueprob:variance:increase{window}")
+        assert variance == pytest.approx(float(totals.variance.sum()), rel=0.15)
+
+
+def check_that_everything_answers(prometheus: Prometheus) -> None:
+    """Every rule is healthy, every query of dashboard and docs has an answer with samples."""
+    rules = prometheus.rules()
+    assert len(rules) == len(rules_of(RULES)) + len(rules_of(ALERTS))
+    unhealthy = [(r["name"], r["health"], r.get("lastError")) for r in rules if r["health"] != "ok"]
+    assert unhealthy == []
+    # Alerts need half an hour to fire; in the table "Alerts" the pending one is there already.
+    empty = {where for where, query in dashboard_queries() if not prometheus.query(query)}
+    assert empty == {"annotation Alert fires"}
+    assert [query for query in documented_queries() if not prometheus.query(query)] == []
+    pending = prometheus.query('ALERTS{alertname="TrueprobMiscalibrated",alertstate="pending"}')
+    assert {each.labels["window"] for each in pending} == {"1h", "24h"}

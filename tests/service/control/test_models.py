@@ -1,0 +1,252 @@
+"""Models from disk and over HTTP, and what is remembered of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from service.errors import ModelNotFound
+from tests.service.control.harness import World, block_logits, npz, overconfident, rows, settings_in
+from tests.service.control.harness import start as start_world
+from trueprob.baseline import Baseline
+from trueprob.calibrators import IdentityCalibrator, TemperatureCalibrator, dumps_calibrator
+from trueprob.repository import InputSpec, Manifest, ModelRepository
+
+
+def add_version(
+    root: Path, name: str = "blocks", version: int = 1, *, temperature: float = 1.0
+) -> str:
+    """A version on disk whose network is `BlockNetwork`; its factory calibrator's id."""
+    manifest = Manifest(
+        name=name,
+        version=version,
+        n_classes=3,
+        class_names=("a", "b", "c"),
+        input=InputSpec("image", "uint8", ("batch", 3, 2, 1), "NHWC", {"mode": "L"}),
+    )
+    calibrator = TemperatureCalibrator(3, temperature)
+    logits, labels = rows(40, 200)
+    files = {
+        "model.onnx": b"not a network",
+        "calibrator.json": dumps_calibrator(calibrator),
+        "baseline.npz": Baseline.of(calibrator, logits, labels).to_bytes(),
+    }
+    ModelRepository(root).add(manifest, files)
+    return calibrator.id
+
+
+def test_the_highest_version_is_live_at_first_sight(
+    begin: Callable[..., World], tmp_path: Path
+) -> None:
+    add_version(tmp_path / "models", version=1)
+    factory = add_version(tmp_path / "models", version=2, temperature=1.5)
+    world = begin(network=True)
+    description = world.get("/v1/models/blocks")
+    assert (description["version"], description["calibrator"]) == (2, factory)
+    assert description["revision"] == 1
+    assert description["class_names"] == ["a", "b", "c"]
+    assert [(v["version"], v["live"], v["network"]) for v in description["versions"]] == [
+        (2, True, True),
+        (1, False, True),
+    ]
+    assert world.deployments.current("blocks").revision == 1
+    assert world.deployments.current("blocks", 1).revision is None
+    baseline = world.get("/v1/models/blocks/calibration")["baseline"]
+    assert set(baseline) == {"n", "ece", "ece_floor", "accuracy"}
+    assert baseline["n"] == 200
+    (pair,) = world.plane.label_statistics().pairs
+    assert pair.baseline_ece == baseline["ece"]
+
+
+def test_a_later_version_goes_live_when_it_is_asked_for(
+    begin: Callable[..., World], tmp_path: Path
+) -> None:
+    first = add_version(tmp_path / "models", version=1)
+    world = begin(network=True)
+    world.plane.close()
+    second = add_version(tmp_path / "models", version=2, temperature=2.0)
+    world = begin(network=True)
+    assert world.get("/v1/models/blocks")["version"] == 1
+    path = "/v1/models/blocks"
+    assert world.call("PUT", path, json={"live_version": 2}).status_code == 428
+    match = {"if-match": '"1"'}
+    assert world.call("PUT", path, json={"live_version": 3}, headers=match).status_code == 404
+    promoted = world.call("PUT", path, json={"live_version": 2}, headers=match)
+    assert promoted.status_code == 200
+    assert (promoted.json()["calibrator"], promoted.json()["revision"]) == (second, 2)
+    again = world.call("PUT", path, json={"live_version": 2}, headers={"if-match": '"2"'})
+    assert (again.status_code, again.json()["revision"]) == (200, 2)
+    # The calibrator of a version that is not live is of no use to the one that is.
+    wrong = world.call("POST", f"{path}/calibrators/{first}/promote", headers={"if-match": '"2"'})
+    assert wrong.status_code == 409
+    assert "version 1" in wrong.json()["detail"]
+    back = world.call("POST", f"{path}/rollback", headers={"if-match": '"2"'})
+    assert (back.json()["version"], back.json()["calibrator"]) == (1, first)
+    assert world.deployments.current("blocks").served.version == 1
+
+
+def test_a_version_answers_with_its_last_promoted_calibrator(
+    begin: Callable[..., World], tmp_path: Path
+) -> None:
+    add_version(tmp_path / "models", version=1)
+    world = begin()
+    report = world.upload(overconfident(), model="blocks")
+    assert report["promoted"]
+    world.plane.close()
+    add_version(tmp_path / "models", version=2)
+    world = begin()
+    match = {"if-match": '"2"'}
+    world.call("PUT", "/v1/models/blocks", json={"live_version": 2}, headers=match)
+    assert world.deployments.current("blocks", 1).calibrator_id == report["calibrator"]
+    match = {"if-match": '"3"'}
+    back = world.call("PUT", "/v1/models/blocks", json={"live_version": 1}, headers=match).json()
+    assert (back["calibrator"], back["revision"]) == (report["calibrator"], 4)
+
+
+def test_a_fit_for_a_version_that_is_not_live_does_not_go_live_by_itself(
+    begin: Callable[..., World], tmp_path: Path
+) -> None:
+    add_version(tmp_path / "models", version=1)
+    add_version(tmp_path / "models", version=2)
+    world = begin()
+    report = world.upload(overconfident(), "?version=1", model="blocks")
+    assert (report["version"], report["verdict"]["admitted"], report["promoted"]) == (
+        1,
+        True,
+        False,
+    )
+    assert "not the live one" in report["verdict"]["reasons"][-1]
+    assert world.deployments.current("blocks").served.version == 2
+
+
+def test_images_run_through_the_network(begin: Callable[..., World], tmp_path: Path) -> None:
+    add_version(tmp_path / "models")
+    world = begin(network=True, settings={"max_batch_rows": 16})
+    images = np.random.default_rng(0).integers(0, 256, (100, 3, 2, 1), dtype=np.uint8)
+    labels = np.arange(100) % 3
+    by_image = world.upload(npz(images=images, labels=labels), "?promote=never", "blocks")
+    by_logits = world.upload(
+        npz(logits=block_logits(images), labels=labels), "?promote=never", "blocks"
+    )
+    assert by_image["calibration_set"] == by_logits["calibration_set"]
+    for wrong in (
+        {"images": images.astype(np.float32)},
+        {"images": images[:, :2]},
+        {"images": images, "logits": block_logits(images)},
+    ):
+        answer = world.call(
+            "POST",
+            "/v1/models/blocks/calibration-sets",
+            content=npz(labels=labels, **wrong),
+            headers={"content-type": "application/zip"},
+        )
+        assert answer.status_code == 422
+        assert "images" in answer.json()["detail"]
+
+
+def test_a_bad_version_is_refused_and_the_rest_goes_on(
+    begin: Callable[..., World], tmp_path: Path
+) -> None:
+    add_version(tmp_path / "models", "good")
+    add_version(tmp_path / "models", "bad", 1)
+    add_version(tmp_path / "models", "bad", 2)
+    add_version(tmp_path / "models", "lost")
+    (tmp_path / "models/bad/2/model.onnx").write_bytes(b"changed")
+    (tmp_path / "models/lost/1/manifest.json").write_text("{}")
+    world = begin(network=True)
+    by_name = {item["model"]: item for item in world.get("/v1/models")["items"]}
+    assert set(by_name) == {"good", "bad", "lost"}
+    assert by_name["good"]["unavailable"] == []
+    assert by_name["bad"]["version"] == 1
+    assert [entry["version"] for entry in by_name["bad"]["unavailable"]] == [2]
+    assert by_name["lost"]["version"] is None
+    assert world.get("/v1/models/lost") == by_name["lost"]
+    assert world.plane.ready()["unavailable"] == 2
+    with pytest.raises(ModelNotFound):
+        world.deployments.current("lost")
+
+
+def test_a_live_version_whose_files_go_bad_still_answers_for_logits(
+    begin: Callable[..., World], tmp_path: Path
+) -> None:
+    factory = add_version(tmp_path / "models", "bad")
+    begin(network=True).plane.close()
+    (tmp_path / "models/bad/1/model.onnx").write_bytes(b"changed")
+    world = begin(network=True)
+    live = world.deployments.current("bad")
+    assert (live.calibrator_id, live.revision, live.network) == (factory, 1, None)
+    description = world.get("/v1/models/bad")
+    assert [entry["version"] for entry in description["unavailable"]] == [1]
+
+
+def test_a_declared_model_is_there_at_once_and_after_a_restart(
+    begin: Callable[..., World],
+) -> None:
+    world = begin()
+    body = {"n_classes": 3, "class_names": ["cat", "dog", "bird"]}
+    first = world.call("PUT", "/v1/models/pets", json=body)
+    assert first.status_code == 201
+    assert first.headers["etag"] == '"1"'
+    assert first.json()["class_names"] == body["class_names"]
+    assert first.json()["calibrator"] == IdentityCalibrator(3).id
+    assert world.call("PUT", "/v1/models/pets", json=body).status_code == 200
+    assert world.call("PUT", "/v1/models/pets", json={"n_classes": 3}).status_code == 200
+    assert world.call("PUT", "/v1/models/pets", json={"n_classes": 4}).status_code == 409
+    other = {"n_classes": 3, "class_names": ["cat", "dog", "cow"]}
+    assert world.call("PUT", "/v1/models/pets", json=other).status_code == 409
+    world.plane.close()
+    restarted = begin()
+    assert restarted.deployments.current("pets").served.class_names == ("cat", "dog", "bird")
+    assert restarted.get("/v1/models/pets") == first.json()
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "word"),
+    [
+        ("pets", {"n_classes": 1}, "n_classes"),
+        ("pets", {"n_classes": 200_001}, "n_classes"),
+        ("pets", {"n_classes": 2.5}, "n_classes"),
+        ("pets", {"n_classes": True}, "n_classes"),
+        ("pets", {"n_classes": 2, "class_names": ["a", "a"]}, "class_names"),
+        ("pets", {"n_classes": 2, "class_names": ["a", ""]}, "class_names[1]"),
+        ("pets", {"n_classes": 2, "class_names": ["a", "b\0"]}, "class_names[1]"),
+        ("pets", {"n_classes": 3, "class_names": ["a", "b"]}, "class_names"),
+        ("pets", {}, "n_classes"),
+        ("pets", {"n_clases": 3}, "n_clases"),
+        ("pets", {"n_classes": 3, "live_version": 1}, "live_version"),
+        ("-pets", {"n_classes": 3}, "name"),
+        ("a..b", {"n_classes": 3}, "name"),
+        ("p" * 101, {"n_classes": 3}, "name"),
+    ],
+)
+def test_a_declaration_that_cannot_be_used(
+    sqlite_world: World, name: str, body: object, word: str
+) -> None:
+    answer = sqlite_world.call("PUT", f"/v1/models/{name}", json=body)
+    assert answer.status_code == 422
+    assert word in answer.text
+
+
+def test_a_declared_name_is_not_taken_over_by_a_folder(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path)
+    world = start_world(settings)
+    world.declare("blocks")
+    world.plane.close()
+    add_version(tmp_path / "models")
+    world = start_world(settings)
+    description = world.get("/v1/models/blocks")
+    assert description["declared"] is True
+    assert "declared" in description["unavailable"][0]["reason"]
+    world.plane.close()
+
+
+def test_models_are_paged(sqlite_world: World) -> None:
+    for name in ("n", "o"):
+        sqlite_world.declare(name)
+    first = sqlite_world.get("/v1/models?limit=2")
+    assert [item["model"] for item in first["items"]] == ["o", "n"]
+    second = sqlite_world.get(f"/v1/models?limit=2&cursor={first['next']}")
+    assert ([item["model"] for item in second["items"]], second["next"]) == (["m"], None)

@@ -1,0 +1,138 @@
+"""Who may import whom: the architecture, held against the source with `ast`."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+OURS = ("trueprob", "service", "trainer")
+
+
+def source_files() -> list[Path]:
+    return sorted(path for package in OURS for path in (ROOT / package).rglob("*.py"))
+
+
+def imported_modules(path: Path) -> Iterator[tuple[str, bool]]:
+    """Every imported module of a file, and whether the import runs with the module."""
+    tree = ast.parse(path.read_text("utf-8"))
+    inside = {
+        id(node)
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+        for node in ast.walk(function)
+    }
+    for node in ast.walk(tree):
+        at_top = id(node) not in inside
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, at_top
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            assert node.module is not None
+            yield node.module, at_top
+            for alias in node.names:
+                yield f"{node.module}.{alias.name}", at_top
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def is_in(module: str, *packages: str) -> bool:
+    return any(module == package or module.startswith(package + ".") for package in packages)
+
+
+ALL_IMPORTS = [
+    (module_name(path), imported, at_top)
+    for path in source_files()
+    for imported, at_top in imported_modules(path)
+]
+
+# A third-party package → the modules that may import it.
+ONLY_IN = {
+    "torch": ("trainer",),
+    "sklearn": ("trainer",),
+    "onnxruntime": ("service.inference.onnx_model", "trainer.export"),
+    "prometheus_client": ("service.telemetry",),
+    "sqlalchemy": ("service.control.store",),
+    "alembic": ("service.control.store",),
+    "fastapi": ("service",),
+    "pydantic": ("service.control", "service.settings"),
+    "matplotlib": ("trueprob.diagram", "trainer"),
+}
+
+
+@pytest.mark.parametrize("package", ONLY_IN)
+def test_a_third_party_package_stays_where_it_belongs(package: str) -> None:
+    strays = [
+        (importer, imported)
+        for importer, imported, _ in ALL_IMPORTS
+        if is_in(imported, package) and not is_in(importer, *ONLY_IN[package])
+    ]
+    assert strays == []
+
+
+def test_the_core_imports_nothing_of_ours_and_only_numpy_at_the_top() -> None:
+    allowed = {*sys.stdlib_module_names, "numpy", "trueprob"}
+    strays = [
+        (importer, imported)
+        for importer, imported, at_top in ALL_IMPORTS
+        if is_in(importer, "trueprob")
+        and (is_in(imported, "service", "trainer") or at_top)
+        and imported.partition(".")[0] not in allowed
+    ]
+    assert strays == []
+
+
+def test_the_trainer_never_imports_the_service() -> None:
+    assert [i for i in ALL_IMPORTS if is_in(i[0], "trainer") and is_in(i[1], "service")] == []
+
+
+def test_the_service_never_imports_the_trainer() -> None:
+    assert [i for i in ALL_IMPORTS if is_in(i[0], "service") and is_in(i[1], "trainer")] == []
+
+
+def test_the_data_plane_never_imports_the_control_plane() -> None:
+    strays = [
+        i for i in ALL_IMPORTS if is_in(i[0], "service.inference") and is_in(i[1], "service.control")
+    ]
+    assert strays == []
+
+
+def test_the_control_plane_sees_deployments_and_pictures_of_the_data_plane_only() -> None:
+    strays = [
+        (importer, imported)
+        for importer, imported, _ in ALL_IMPORTS
+        if is_in(importer, "service.control")
+        and is_in(imported, "service.inference")
+        and imported != "service.inference"
+        and not is_in(imported, "service.inference.deployment", "service.inference.wire_images")
+    ]
+    assert strays == []
+
+
+def test_the_service_loads_neither_torch_nor_matplotlib() -> None:
+    code = (
+        "import sys, service.app; "
+        "bad = {'torch', 'matplotlib', 'pandas', 'sklearn'} & set(sys.modules); "
+        "assert not bad, bad"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_no_file_is_longer_than_a_reader_can_hold() -> None:
+    long = {
+        str(path.relative_to(ROOT)): n
+        for path in source_files()
+        if (n := len(path.read_text("utf-8").splitlines())) > 270
+    }
+    assert long == {}
+
+
+def test_no_module_is_named_after_nothing() -> None:
+    vague = {"utils", "helpers", "common", "manager", "misc"}
+    assert [path for path in source_files() if path.stem in vague] == []

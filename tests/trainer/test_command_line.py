@@ -1,0 +1,80 @@
+"""The commands as typed: what they write, print and exit with."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from trainer.__main__ import main
+
+TINY = ["train", "--epochs", "3", "--batch-size", "64"]
+
+
+def test_train_evaluate_export_register_examples(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, models = str(tmp_path / "run"), str(tmp_path / "models")
+    assert main([*TINY, "--run", run]) == 0
+    assert "trained 3 epochs" in capsys.readouterr().out
+    assert main(["evaluate", "--run", run, "--json"]) == 0
+    scores = json.loads(capsys.readouterr().out)
+    assert list(scores) == ["uncalibrated", "temperature", "smart"]
+    assert json.loads((tmp_path / "run" / "evaluation.json").read_text()) == scores
+    assert main(["evaluate", "--run", run]) == 0
+    assert "noise floor" in capsys.readouterr().out
+    assert main(["export", "--run", run]) == 0
+    assert (tmp_path / "run" / "model.onnx").exists()
+    register = ["register", "--run", run, "--name", "tiny", "--models", models]
+    assert main(register) == 0
+    first = str(tmp_path / "models" / "tiny" / "1")
+    assert main([*register, "--compare-with", first]) == 0
+    assert "agree within the noise floor: yes" in capsys.readouterr().out
+    output = str(tmp_path / "examples")
+    assert main(["examples", "--model", first, "--output", output]) == 0
+    assert len(list((tmp_path / "examples").iterdir())) == 3
+
+
+def test_a_disagreement_is_exit_code_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shipped = Path(__file__).parents[2] / "models" / "digits" / "1"
+    assert main(["train", "--epochs", "1", "--run", str(tmp_path / "run")]) == 0
+    register = ["register", "--run", str(tmp_path / "run"), "--name", "digits"]
+    register += ["--models", str(tmp_path / "models"), "--compare-with", str(shipped)]
+    code = main(register)
+    captured = capsys.readouterr()
+    assert code == 1
+    assert "agree within the noise floor: no" in captured.out
+    assert captured.err.startswith("trainer: test scores do not agree with")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["train", "--run", "{tmp}/run", "--rho", "-1"], "rho must be finite and at least 0"),
+        (["train", "--run", "{tmp}/run", "--data", "cifar"], "data must be one of"),
+        (["train", "--run", "{tmp}/run", "--network", "vgg"], "network must be one of"),
+        (["evaluate", "--run", "{tmp}/none"], "no readable config.json"),
+        (["export", "--run", "{tmp}/none"], "no readable config.json"),
+        (["register", "--run", "{tmp}/none", "--name", "x"], "no readable config.json"),
+        (["examples", "--model", "{tmp}"], "a version folder is models/NAME/VERSION"),
+        (["examples", "--model", "{tmp}/digits/3"], "version 3"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_two(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], sentence: str
+) -> None:
+    assert main([argument.format(tmp=tmp_path) for argument in arguments]) == 2
+    error = capsys.readouterr().err
+    assert sentence in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [[], ["fly"], ["train"], ["train", "--epochs", "two"]])
+def test_a_mistyped_command_is_one_line_and_exit_code_two(
+    capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1

@@ -1,0 +1,128 @@
+"""``MODEL_CARD.md``: what a version is, how it was made, what was measured, what it cannot do."""
+
+import numpy as np
+
+from trainer.data import Split
+from trainer.evaluate import Evaluation
+from trainer.export import OPSET, PARITY_BATCHES, TOLERANCE
+from trainer.train import Training
+from trueprob.calibrators import Calibrator
+from trueprob.repository import Manifest
+
+
+def model_card(
+    manifest: Manifest,
+    training: Training,
+    evaluation: Evaluation,
+    factory: Calibrator,
+    largest_difference: float,
+) -> str:
+    """Text of the card, Markdown.
+
+    Parameters
+    ----------
+    manifest : Manifest
+    training : Training
+    evaluation : Evaluation
+    factory : Calibrator
+        The one that goes into ``calibrator.json``.
+    largest_difference : float
+        Between the exported graph and torch, nats.
+
+    Returns
+    -------
+    str
+    """
+    return (
+        "\n\n".join(
+            [
+                f"# {manifest.name}, version {manifest.version}",
+                _purpose(manifest, training, factory),
+                "## Data\n\n" + _data(training),
+                "## Training\n\n" + _recipe(training),
+                "## Scores\n\n" + evaluation.table() + "\n\n" + _reading(manifest),
+                "## Where the calibration error comes from\n\n" + _honesty(training, evaluation),
+                "## Export\n\n" + _parity(largest_difference),
+                "## Limits\n\n" + _limits(training),
+            ]
+        )
+        + "\n"
+    )
+
+
+def _purpose(manifest: Manifest, training: Training, factory: Calibrator) -> str:
+    height, width, channels = training.data.images.shape[1:]
+    return (
+        f"Classifies images of {height}x{width} pixels with {channels} channel(s) into "
+        f"{manifest.n_classes} classes ({', '.join(manifest.class_names)}). Input `image`: uint8, "
+        f"NHWC, any batch size. Output `logits`. The factory calibrator is `{factory.id}`."
+    )
+
+
+def _data(training: Training) -> str:
+    counts = ", ".join(
+        f"{split.name.lower()} {int(np.sum(training.data.split == split))}" for split in Split
+    )
+    notes = "".join(f"\n- {note}" for note in training.data.notes)
+    return (
+        f"{training.data.description}.\n\nRows: {counts}. A row's split is decided by a digest of "
+        "its own bytes, so no image is in two. The network saw the train rows only; the factory "
+        "calibrator was fitted on the calibration rows; the table below is from the test rows; the "
+        f"example rows are in none of these.\n{notes}"
+    )
+
+
+def _recipe(training: Training) -> str:
+    c = training.config
+    ascent = f" inside {c.optimiser} with rho {c.rho:g}" if c.optimiser != "sgd" else ""
+    return (
+        f"Network `{c.network}`, {sum(p.numel() for p in training.model.parameters())} weights. "
+        f"SGD with momentum {c.momentum:g}{ascent}, learning rate {c.learning_rate:g} "
+        f"({c.schedule}), weight decay {c.weight_decay:g}, batches of {c.batch_size}, {c.epochs} "
+        f"epochs, seed {c.seed}, no augmentation, no label smoothing. Loss at the end "
+        f"{training.history[-1]['loss']:.5f} nats on the train rows. The whole recipe is "
+        "`training.config` in manifest.json."
+    )
+
+
+def _reading(manifest: Manifest) -> str:
+    n = manifest.scores["test"]["n"]
+    return (
+        f"{n} test rows; fractions in percent, NLL in nats. The noise floor is the ECE that a "
+        "perfectly calibrated model with these confidences would show on so few rows: a figure "
+        "near its floor cannot be told from perfect, and two figures that differ by less than a "
+        "floor cannot be told apart. `smart` and `temperature` were fitted on the calibration rows."
+    )
+
+
+def _honesty(training: Training, evaluation: Evaluation) -> str:
+    before, after = evaluation.scores["uncalibrated"], evaluation.scores["smart"]
+    return (
+        f"The train split is small and the network was trained for {training.config.epochs} epochs "
+        "without anything that would hold its confidence back, far past the point where it has "
+        f"learnt its {int(np.sum(training.data.split == Split.TRAIN))} rows by heart. So on new "
+        f"rows it claims more than it keeps: ECE {100 * before.ece:.1f} % over a floor of "
+        f"{100 * before.ece_floor:.1f} %. A better recipe would leave less; it was left in on "
+        "purpose, to have something real to calibrate. After SMART it is "
+        f"{100 * after.ece:.1f} % over a floor of {100 * after.ece_floor:.1f} %."
+    )
+
+
+def _parity(largest_difference: float) -> str:
+    return (
+        f"ONNX, opset {OPSET}, preprocessing inside the graph. onnxruntime and torch agree on "
+        f"real images in batches of {', '.join(map(str, PARITY_BATCHES))}: largest difference "
+        f"of a logit {largest_difference:.1e} nats, allowed are {TOLERANCE:.0e}."
+    )
+
+
+def _limits(training: Training) -> str:
+    return (
+        '- Every image is given one of the classes: there is no answer "none of these", and the '
+        "confidence on pictures of anything else means nothing.\n"
+        "- The calibration holds for images like those of the calibration split. On blurred, "
+        "shifted, cleaner or noisier ones it does not; that is what labels, monitoring and "
+        "recalibration are for.\n"
+        f"- {int(np.sum(training.data.split == Split.TEST))} test rows leave the accuracy "
+        "uncertain by some points, and a class by itself far more."
+    )

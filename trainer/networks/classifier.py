@@ -1,0 +1,76 @@
+"""From uint8 images as they arrive to logits: preprocessing is part of the graph.
+
+Whoever serves the model sends pixels; what mean and deviation the network was trained with is
+nobody's business but the graph's, and cannot be got wrong elsewhere.
+"""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+
+class ImageClassifier(nn.Module):
+    """Standardise uint8 NHWC images, then run the network.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        (n, channels, height, width) float to (n, k).
+    mean, deviation : ndarray of shape (channels,), float
+        Per channel, in grey levels. Buffers: saved with the weights and not trained.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(
+        self, network: nn.Module, mean: NDArray[np.float64], deviation: NDArray[np.float64]
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))
+        self.register_buffer("scale", torch.tensor(1 / deviation, dtype=torch.float32))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Logits of uint8 images.
+
+        Parameters
+        ----------
+        image : Tensor of shape (n, height, width, channels), uint8
+
+        Returns
+        -------
+        Tensor of shape (n, k), float32
+        """
+        standardised = (image.to(torch.float32) - self.mean) * self.scale
+        logits: Tensor = self.network(standardised.permute(0, 3, 1, 2).contiguous())
+        return logits
+
+
+def predict_logits(
+    model: nn.Module, images: NDArray[np.uint8], batch_size: int = 512
+) -> NDArray[np.float32]:
+    """Logits of all images, in evaluation mode.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Left in the mode that it was in.
+    images : ndarray of shape (n, height, width, channels), uint8
+    batch_size : int
+        Images at a time; bounds the memory, changes nothing else.
+
+    Returns
+    -------
+    ndarray of shape (n, k), float32
+    """
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        parts = [
+            model(torch.from_numpy(images[i : i + batch_size])).numpy()
+            for i in range(0, len(images), batch_size)
+        ]
+    model.train(was_training)
+    return np.concatenate(parts)

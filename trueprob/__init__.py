@@ -1,0 +1,95 @@
+"""Calibrated probabilities for classifiers that exist already.
+
+    fitted = trueprob.fit(logits, labels)
+    probabilities = fitted.calibrator.predict_proba(new_logits)
+
+NumPy is all that importing this needs; SciPy is loaded by what uses it.
+"""
+
+from importlib.metadata import PackageNotFoundError, version
+
+from trueprob.array_files import read_arrays
+from trueprob.arrays import (
+    Labels,
+    Logits,
+    Probabilities,
+    as_labels,
+    as_logits,
+    log_softmax,
+    logit_gap,
+    logits_from_log_probabilities,
+    logits_from_probabilities,
+    prediction,
+    softmax,
+)
+from trueprob.baseline import Baseline
+from trueprob.binned import BinnedCalibration
+from trueprob.calibration_set import CalibrationSet, load_calibration_set
+from trueprob.calibrators import (
+    Calibrator,
+    FitOutcome,
+    FittedOn,
+    IdentityCalibrator,
+    SmartCalibrator,
+    SmartMlpCalibrator,
+    TemperatureCalibrator,
+    dumps_calibrator,
+    from_dict,
+    loads_calibrator,
+    to_dict,
+)
+from trueprob.errors import (
+    DigestMismatch,
+    InvalidDocument,
+    InvalidInput,
+    ModelVersionNotFound,
+    TrueprobError,
+    VersionExists,
+)
+from trueprob.repository import InputSpec, Manifest, ModelRepository, ModelVersion
+
+try:
+    __version__ = version("trueprob")
+except PackageNotFoundError:  # a source tree that was never installed
+    __version__ = "0.0.0"
+
+__all__ = [
+    "Baseline",
+    "BinnedCalibration",
+    "CalibrationSet",
+    "Calibrator",
+    "DigestMismatch",
+    "FitOutcome",
+    "FittedOn",
+    "IdentityCalibrator",
+    "InputSpec",
+    "InvalidDocument",
+    "InvalidInput",
+    "Labels",
+    "Logits",
+    "Manifest",
+    "ModelRepository",
+    "ModelVersion",
+    "ModelVersionNotFound",
+    "Probabilities",
+    "SmartCalibrator",
+    "SmartMlpCalibrator",
+    "TemperatureCalibrator",
+    "TrueprobError",
+    "VersionExists",
+    "__version__",
+    "as_labels",
+    "as_logits",
+    "dumps_calibrator",
+    "from_dict",
+    "load_calibration_set",
+    "loads_calibrator",
+    "log_softmax",
+    "logit_gap",
+    "logits_from_log_probabilities",
+    "logits_from_probabilities",
+    "prediction",
+    "read_arrays",
+    "softmax",
+    "to_dict",
+]

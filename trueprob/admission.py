@@ -1,0 +1,291 @@
+"""Whether new labels are evidence enough to replace a calibrator that is live.
+
+The candidate's method is cross-fitted on the uploaded rows (5 folds, three divisions below 500
+rows) and compared with the incumbent, row by row, on those that the incumbent was not fitted on.
+It is admitted when all of these hold, by a paired bootstrap over rows, or groups where given:
+
+1. mean NLL improves: the one-sided 90 % upper bound of (candidate − incumbent) is below 0;
+2. accuracy is kept: exactly for methods that keep the prediction, otherwise its difference is
+   not below 0 at one-sided 95 %;
+3. debiased ECE, ECE − noise floor, is not significantly worse: refused when the one-sided 95 %
+   lower bound of its difference is above 0. Resampling adds noise that raises any ECE, so the
+   bound is the observed difference less the resampled one's 95 % quantile about its own mean.
+
+What that promises: a candidate whose true NLL equals the incumbent's is admitted about once in
+ten uploads, a worse one less often. That no worse calibrator is ever admitted cannot be promised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trueprob.arrays import Labels, Probabilities, prediction
+from trueprob.binned import N_BINS, bin_index
+from trueprob.bootstrap import resampled_sums, unit_of_rows
+from trueprob.calibration_set import CalibrationSet
+from trueprob.calibrators import KINDS, Calibrator
+from trueprob.errors import InvalidInput
+from trueprob.fitting import METHODS, cross_fit
+from trueprob.scores import SMALLEST, Scores, score
+
+__all__ = ["Verdict", "admit", "is_new_row"]
+
+SMALL: Final = 500  # rows below which one division into folds is too noisy
+REPEATS_WHEN_SMALL: Final = 3
+MIN_UNITS: Final = 10  # rows or groups below which a bootstrap says nothing
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The answer of `admit`.
+
+    Attributes
+    ----------
+    admitted : bool
+    reasons : tuple of str
+        Sentences with the numbers, the deciding one first.
+    scores : dict
+        ``incumbent`` and ``candidate``, on the compared rows; None when there are none.
+    n_compared : int
+        Rows that were new to the incumbent.
+    """
+
+    admitted: bool
+    reasons: tuple[str, ...]
+    scores: dict[str, Scores | None]
+    n_compared: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-safe."""
+        return {
+            "admitted": self.admitted,
+            "reasons": list(self.reasons),
+            "scores": {
+                name: None if scores is None else scores.to_dict()
+                for name, scores in self.scores.items()
+            },
+            "n_compared": self.n_compared,
+        }
+
+
+def admit(
+    incumbent: Calibrator,
+    method: str,
+    calibration_set: CalibrationSet,
+    *,
+    seen_row_digests: NDArray[np.uint8] | Sequence[bytes] = (),
+    seed: int = 0,
+) -> Verdict:
+    """Compare a method, cross-fitted on new rows, with the calibrator that is live.
+
+    Parameters
+    ----------
+    incumbent : Calibrator
+    method : str
+        One of `METHODS`.
+    calibration_set : CalibrationSet
+        The upload. Rows that were seen help to fit, and are not compared.
+    seen_row_digests : ndarray of shape (m, 16) or sequence of 16-byte strings
+        Of the set that the incumbent was fitted on. A row that was seen once and is uploaded
+        twice is new once.
+    seed : int
+        Of folds and resampling: the same call gives the same verdict.
+
+    Returns
+    -------
+    Verdict
+
+    Raises
+    ------
+    InvalidInput
+        Unknown method, or an incumbent for another number of classes.
+    """
+    if method not in METHODS:
+        raise InvalidInput(
+            f"method must be one of {', '.join(METHODS)}, got {method[:40]!r}", field="method"
+        )
+    data = calibration_set
+    if incumbent.n_classes != data.n_classes:
+        raise InvalidInput(
+            f"logits must have shape (n, {incumbent.n_classes}), got {data.logits.shape}",
+            field="logits",
+        )
+    new = np.flatnonzero(is_new_row(data.row_digests, seen_row_digests))
+    if new.shape[0] == 0:
+        return _refused(
+            f"none of the {data.n} rows is new to the incumbent, which was fitted on them", 0
+        )
+    compared = data.subset(new)
+    unit = unit_of_rows(compared.n, compared.groups)
+    if int(unit.max()) + 1 < MIN_UNITS:
+        what = "rows" if data.groups is None else "groups"
+        return _refused(
+            f"no evidence of improvement: {int(unit.max()) + 1} new {what}, "
+            f"at least {MIN_UNITS} are needed to tell",
+            compared.n,
+        )
+    repeats = REPEATS_WHEN_SMALL if data.n < SMALL else 1
+    divisions = [cross_fit(method, data, seed=seed + r)[new] for r in range(repeats)]
+    kept = prediction(compared.logits)
+    # Kinds are named like the methods that fit them.
+    keeps = method not in KINDS or KINDS[method].preserves_prediction
+    candidate = [_side(p, kept if keeps else p.argmax(axis=1), compared) for p in divisions]
+    present = _side(
+        incumbent.predict_proba(compared.logits), incumbent.prediction(compared.logits), compared
+    )
+    return _decide(present, candidate, compared, unit, seed, exact=keeps)
+
+
+def is_new_row(
+    rows: NDArray[np.uint8], seen: NDArray[np.uint8] | Sequence[bytes]
+) -> NDArray[np.bool_]:
+    """Which rows are not among the seen ones, as a multiset difference.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n, 16), uint8
+    seen : ndarray of shape (m, 16) or sequence of 16-byte strings
+
+    Returns
+    -------
+    ndarray of shape (n,), bool
+        Of equal rows, the first ones count as seen.
+    """
+    before = _as_keys(seen)
+    uploaded = _as_keys(rows)
+    both, key = np.unique(np.concatenate([before, uploaded]), return_inverse=True)
+    times_seen = np.bincount(key[: before.shape[0]], minlength=both.shape[0])
+    of_row = key[before.shape[0] :]
+    order = np.argsort(of_row, kind="stable")
+    sorted_keys = of_row[order]
+    rank = np.arange(order.shape[0]) - np.searchsorted(sorted_keys, sorted_keys)
+    new = np.empty(order.shape[0], dtype=np.bool_)
+    new[order] = rank >= times_seen[sorted_keys]
+    return new
+
+
+@dataclass(frozen=True)
+class _Side:
+    """One of the two compared: its scores, and per row what is summed."""
+
+    scores: Scores
+    nll: Array
+    correct: Array
+    bins: Array  # (n, 30): signed error, then variance, each in its bin's column
+
+
+def _side(probabilities: Probabilities, predicted: Labels, data: CalibrationSet) -> _Side:
+    rows = np.arange(data.n)
+    scores = score(probabilities, data.labels, prediction=predicted, weights=data.weights)
+    weight = np.ones(data.n) if data.weights is None else data.weights
+    chosen = probabilities[rows, data.labels].astype(np.float64)
+    confidence = np.minimum(probabilities[rows, predicted].astype(np.float64), 1.0)
+    correct = (predicted == data.labels).astype(np.float64)
+    index = bin_index(confidence)
+    bins = np.zeros((data.n, 2 * N_BINS))
+    bins[rows, index] = weight * (confidence - correct)
+    bins[rows, N_BINS + index] = np.square(weight) * confidence * (1.0 - confidence)
+    return _Side(scores, -weight * np.log(np.maximum(chosen, SMALLEST)), weight * correct, bins)
+
+
+def _decide(
+    incumbent: _Side,
+    candidates: list[_Side],
+    data: CalibrationSet,
+    unit: NDArray[np.int64],
+    seed: int,
+    *,
+    exact: bool,
+) -> Verdict:
+    """Test the three conditions; several divisions into folds enter by their mean per row."""
+    weight = np.ones(data.n) if data.weights is None else data.weights
+    count = len(candidates)
+    columns = np.column_stack(
+        [
+            weight,
+            sum(side.nll for side in candidates) / count - incumbent.nll,
+            sum(side.correct for side in candidates) / count - incumbent.correct,
+            incumbent.bins,
+            *(side.bins for side in candidates),
+        ]
+    )
+    drawn = resampled_sums(columns, unit, seed=seed)
+    drawn = drawn[drawn[:, 0] > 0]  # weights of zero can make a resample empty
+    observed = columns.sum(axis=0, keepdims=True)
+
+    nll = drawn[:, 1] / drawn[:, 0]
+    low, high = np.quantile(nll, [0.1, 0.9])
+    accuracy = drawn[:, 2] / drawn[:, 0]
+    accuracy_change = float(observed[0, 2] / observed[0, 0])
+    ece, ece_drawn = _debiased(observed), _debiased(drawn)
+    change = ece[:, 1] - ece[:, 0]
+    change_drawn = ece_drawn[:, 1] - ece_drawn[:, 0]
+    spread = float(np.quantile(change_drawn, 0.95) - change_drawn.mean())
+
+    scores = _mean_scores([side.scores for side in candidates])
+    before, after = incumbent.scores, scores
+    improves = bool(high < 0.0)
+    keeps_accuracy = accuracy_change >= 0.0 if exact else bool(np.quantile(accuracy, 0.95) >= 0.0)
+    keeps_ece = bool(change[0] - spread <= 0.0)
+    numbers = (
+        f"NLL {before.nll:.3f} → {after.nll:.3f} nats, 80 % interval of the difference "
+        f"{_signed(low)} to {_signed(high)}, on {data.n} rows"
+    )
+    reasons = [numbers if improves else f"no evidence of improvement: {numbers}"]
+    reasons.append(
+        f"accuracy {before.accuracy:.3f} → {after.accuracy:.3f}, "
+        f"{'kept' if keeps_accuracy else 'worse'}"
+    )
+    reasons.append(
+        f"debiased ECE {_signed(ece[0, 0])} → {_signed(ece[0, 1])}, "
+        f"{'not significantly worse' if keeps_ece else 'significantly worse'}"
+    )
+    failed = [improves, keeps_accuracy, keeps_ece]
+    ordered = sorted(range(3), key=lambda i: (failed[i], i))  # what failed comes first
+    return Verdict(
+        admitted=all(failed),
+        reasons=tuple(reasons[i] for i in ordered),
+        scores={"incumbent": before, "candidate": after},
+        n_compared=data.n,
+    )
+
+
+def _debiased(sums: Array) -> Array:
+    """ECE − floor of the incumbent and of the candidate (mean over divisions), shape (m, 2)."""
+    total = sums[:, 0]
+    parts = sums[:, 3:].reshape(sums.shape[0], -1, 2, N_BINS)
+    ece = np.abs(parts[:, :, 0]).sum(axis=2)
+    floor = np.sqrt(2.0 / np.pi * np.maximum(parts[:, :, 1], 0.0)).sum(axis=2)
+    value = (ece - floor) / total[:, None]
+    return np.column_stack([value[:, 0], value[:, 1:].mean(axis=1)])
+
+
+def _mean_scores(scores: list[Scores]) -> Scores:
+    names = [field.name for field in fields(Scores) if field.name != "n"]
+    means = {name: float(np.mean([getattr(s, name) for s in scores])) for name in names}
+    return Scores(n=scores[0].n, **means)
+
+
+def _refused(reason: str, n_compared: int) -> Verdict:
+    return Verdict(False, (reason,), {"incumbent": None, "candidate": None}, n_compared)
+
+
+def _as_keys(digests: NDArray[np.uint8] | Sequence[bytes]) -> NDArray[np.void]:
+    if not isinstance(digests, np.ndarray):
+        digests = np.frombuffer(b"".join(digests), dtype=np.uint8)
+    raw = np.ascontiguousarray(digests).view(np.uint8).reshape(-1)
+    if raw.shape[0] % 16:
+        raise InvalidInput("seen_row_digests must have 16 bytes each", field="seen_row_digests")
+    # Two integers compare and sort quickly, raw bytes do not.
+    return raw.view([("high", "<u8"), ("low", "<u8")])
+
+
+def _signed(value: float) -> str:
+    return f"{value:.3f}".replace("-", "−")

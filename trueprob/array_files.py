@@ -1,0 +1,197 @@
+"""Reading `.npz` and `.npy` from strangers: nothing is unpickled, inflated or allocated unchecked.
+
+The zip directory and the NumPy headers are read first. Sizes that are too large, that contradict
+each other, object arrays, encrypted or nested members are refused before any data is inflated.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import zipfile
+import zlib
+from pathlib import Path
+from typing import IO, BinaryIO, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trueprob.errors import InvalidInput
+
+__all__ = ["UNNAMED", "read_arrays"]
+
+UNNAMED: Final = "arr_0"  # the name of a lone .npy array, as numpy.savez would call it
+MAX_MEMBERS: Final = 64  # a calibration set has at most four arrays; benchmark files have more
+MAX_RATIO: Final = 1_033  # deflate cannot do better than 1032:1
+MAX_NAME: Final = 100
+KINDS: Final = "biufUS"  # numbers and strings; no objects, records, dates or complex numbers
+PIECE: Final = 1 << 20
+
+
+def read_arrays(
+    source: str | os.PathLike[str] | bytes | BinaryIO,
+    *,
+    max_bytes: int | None = None,
+    name: str = "file",
+) -> dict[str, NDArray[np.generic]]:
+    """Arrays of an `.npz` or `.npy` file, told apart by content.
+
+    Parameters
+    ----------
+    source : path, bytes or binary file
+    max_bytes : int, optional
+        Limit on the file and on all arrays together, inflated. Checked on declared sizes before
+        anything is inflated or allocated.
+    name : str
+        What the caller calls the file, for messages.
+
+    Returns
+    -------
+    dict of str to ndarray
+        A lone `.npy` array is called ``arr_0``.
+
+    Raises
+    ------
+    InvalidInput
+        Not such a file, or one that is damaged, too large or unsafe.
+    """
+    if isinstance(source, str | os.PathLike):
+        try:
+            with Path(source).open("rb") as file:
+                return _read(file, max_bytes, name)
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            raise InvalidInput(f"{name} cannot be read: {reason}", field=name) from None
+    if isinstance(source, bytes | bytearray | memoryview):
+        return _read(io.BytesIO(source), max_bytes, name)
+    if not source.seekable():
+        data = source.read() if max_bytes is None else source.read(max_bytes + 1)
+        return _read(io.BytesIO(data), max_bytes, name)
+    return _read(source, max_bytes, name)
+
+
+def _read(file: BinaryIO, max_bytes: int | None, name: str) -> dict[str, NDArray[np.generic]]:
+    start = file.tell()
+    size = file.seek(0, os.SEEK_END) - start
+    file.seek(start)
+    _require_size(size, max_bytes, name)
+    magic = file.read(6)
+    file.seek(start)
+    if magic == b"\x93NUMPY":
+        return {UNNAMED: _read_array(file, size, name, UNNAMED)}
+    if magic[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
+        return _read_archive(file, max_bytes, name)
+    raise InvalidInput(f"{name} must be a NumPy .npz or .npy file, and is neither", field=name)
+
+
+def _read_archive(
+    file: BinaryIO, max_bytes: int | None, name: str
+) -> dict[str, NDArray[np.generic]]:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            members = archive.infolist()
+            arrays = [_array_name(member, name) for member in members]
+            if len(members) > MAX_MEMBERS:
+                raise InvalidInput(
+                    f"{name} must hold at most {MAX_MEMBERS} arrays, got {len(members)}",
+                    field=name,
+                )
+            if len(set(arrays)) < len(arrays):
+                raise InvalidInput(f"{name} holds two arrays of the same name", field=name)
+            _require_size(sum(member.file_size for member in members), max_bytes, name)
+            result = {}
+            for array, member in zip(arrays, members, strict=True):
+                with archive.open(member) as stream:
+                    result[array] = _read_array(stream, member.file_size, name, array)
+            return result
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError):
+        raise InvalidInput(f"{name} is a damaged .npz file", field=name) from None
+    except (OSError, UnicodeError, OverflowError):
+        raise InvalidInput(f"{name} is a damaged .npz file", field=name) from None
+
+
+def _array_name(member: zipfile.ZipInfo, name: str) -> str:
+    array = member.filename.removesuffix(".npy")
+    if array == member.filename or not array.isidentifier() or len(array) > MAX_NAME:
+        raise InvalidInput(
+            f"{name} must hold .npy arrays only, one member is something else", field=name
+        )
+    if member.flag_bits & 0x1:
+        raise InvalidInput(f"{name} must not be encrypted, {array} is", field=name)
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise InvalidInput(
+            f"{name} must be stored or deflated, {array} is compressed otherwise", field=name
+        )
+    stored = member.compress_type == zipfile.ZIP_STORED
+    most = member.compress_size if stored else member.compress_size * MAX_RATIO
+    if member.file_size > most:
+        raise InvalidInput(f"{name} declares more data for {array} than it can hold", field=name)
+    return array
+
+
+def _read_array(stream: IO[bytes], size: int, name: str, array: str) -> NDArray[np.generic]:
+    """One array of `size` bytes, header included."""
+    counted = _Counted(stream)
+    try:
+        version = np.lib.format.read_magic(counted)
+        if version == (1, 0):
+            shape, fortran, dtype = np.lib.format.read_array_header_1_0(counted)
+        elif version == (2, 0):
+            shape, fortran, dtype = np.lib.format.read_array_header_2_0(counted)
+        else:
+            raise InvalidInput(
+                f"{name} holds {array} in NPY version {version[0]}.{version[1]}, "
+                "expected 1.0 or 2.0",
+                field=name,
+            )
+    except InvalidInput:
+        raise
+    except (ValueError, TypeError, SyntaxError, OverflowError, RecursionError, MemoryError):
+        raise InvalidInput(f"{name} holds {array} with a damaged header", field=name) from None
+    if dtype.hasobject:
+        raise InvalidInput(
+            f"{name} holds {array} as pickled objects, expected numbers or strings", field=name
+        )
+    if dtype.kind not in KINDS or dtype.subdtype is not None or dtype.itemsize == 0:
+        raise InvalidInput(
+            f"{name} holds {array} as {dtype.name[:40]}, expected numbers or strings", field=name
+        )
+    if any(length < 0 for length in shape) or len(shape) > 8:
+        raise InvalidInput(f"{name} holds {array} with an impossible shape", field=name)
+    expected = math.prod(shape) * dtype.itemsize
+    actual = size - counted.position
+    if expected != actual:
+        raise InvalidInput(
+            f"{name} holds {actual} bytes for {array}, its header says {expected}", field=name
+        )
+    data = np.empty(expected, dtype=np.uint8)
+    filled = 0
+    while filled < expected:
+        piece = stream.read(min(PIECE, expected - filled))
+        if not piece:
+            raise InvalidInput(f"{name} is cut off within {array}", field=name)
+        data[filled : filled + len(piece)] = np.frombuffer(piece, dtype=np.uint8)
+        filled += len(piece)
+    if isinstance(stream, zipfile.ZipExtFile):
+        stream.read(1)  # at the end the checksum is verified
+    flat = data.view(dtype)
+    return flat.reshape(shape, order="F" if fortran else "C")
+
+
+class _Counted:
+    """A stream that knows how far it was read: zip members cannot tell in all Pythons."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self.stream = stream
+        self.position = 0
+
+    def read(self, size: int = -1) -> bytes:
+        data = self.stream.read(size)
+        self.position += len(data)
+        return data
+
+
+def _require_size(size: int, max_bytes: int | None, name: str) -> None:
+    if max_bytes is not None and size > max_bytes:
+        raise InvalidInput(f"{name} must have at most {max_bytes} bytes, got {size}", field=name)

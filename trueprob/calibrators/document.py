@@ -1,0 +1,181 @@
+"""`calibrator.json`: how a calibrator is written down and read back, bit for bit.
+
+    {"format": 1, "id": "smart-3f9a1c0d2b7e", "kind": "smart", "n_classes": 10, "parameters": {},
+     "fitted_on": {"digest": "sha256:…", "n": 597, "created_at": "…"}}
+
+`fitted_on` is null for a calibrator that was fitted on nothing. Unknown formats, kinds and keys
+are refused, and so is an id that does not belong to the parameters beside it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from types import MappingProxyType
+from typing import Any, Final
+
+from trueprob.calibrators.base import Calibrator
+from trueprob.calibrators.identity import IdentityCalibrator
+from trueprob.calibrators.parameters import require_keys
+from trueprob.calibrators.smart import SmartCalibrator
+from trueprob.calibrators.smart_mlp import SmartMlpCalibrator
+from trueprob.calibrators.temperature import TemperatureCalibrator
+from trueprob.errors import InvalidDocument
+
+__all__ = [
+    "KINDS",
+    "FittedOn",
+    "dumps_calibrator",
+    "from_dict",
+    "loads_calibrator",
+    "read_fitted_on",
+    "to_dict",
+]
+
+FORMAT: Final = 1
+KEYS: Final = ("format", "id", "kind", "n_classes", "parameters", "fitted_on")
+KINDS: Final[Mapping[str, type[Calibrator]]] = MappingProxyType(
+    {
+        kind.kind: kind
+        for kind in (
+            IdentityCalibrator,
+            SmartCalibrator,
+            SmartMlpCalibrator,
+            TemperatureCalibrator,
+        )
+    }
+)
+
+
+@dataclass(frozen=True)
+class FittedOn:
+    """Where a calibrator comes from.
+
+    Attributes
+    ----------
+    digest : str
+        Of the calibration set, ``sha256:…``.
+    n : int
+        Rows.
+    created_at : str
+        ISO 8601, given by the caller: the library reads no clock for it.
+    """
+
+    digest: str
+    n: int
+    created_at: str
+
+
+def to_dict(calibrator: Calibrator, fitted_on: FittedOn | None = None) -> dict[str, Any]:
+    """The document of a calibrator."""
+    return {
+        "format": FORMAT,
+        "id": calibrator.id,
+        "kind": calibrator.kind,
+        "n_classes": calibrator.n_classes,
+        "parameters": calibrator.parameters(),
+        "fitted_on": None if fitted_on is None else asdict(fitted_on),
+    }
+
+
+def from_dict(document: object) -> Calibrator:
+    """The calibrator of a document.
+
+    Parameters
+    ----------
+    document : mapping
+        As `to_dict` writes it.
+
+    Returns
+    -------
+    Calibrator
+
+    Raises
+    ------
+    InvalidDocument
+        Unknown format, kind or key, a parameter out of its range, an id that does not match.
+    """
+    checked = _checked(document)
+    kind = checked["kind"]
+    if not isinstance(kind, str) or kind not in KINDS:
+        shown = repr(kind[:40]) if isinstance(kind, str) else type(kind).__name__
+        raise InvalidDocument(
+            f"calibrator kind {shown} is unknown, expected one of {', '.join(sorted(KINDS))}"
+        )
+    n_classes = checked["n_classes"]
+    if isinstance(n_classes, bool) or not isinstance(n_classes, int) or n_classes < 2:
+        raise InvalidDocument("calibrator n_classes must be an integer of at least 2")
+    parameters = checked["parameters"]
+    if not isinstance(parameters, Mapping):
+        raise InvalidDocument("calibrator parameters must be an object")
+    calibrator = KINDS[kind].from_parameters(n_classes, parameters)
+    if checked["id"] != calibrator.id:
+        raise InvalidDocument(
+            f"calibrator id must be {calibrator.id} for these parameters: the document was altered"
+        )
+    read_fitted_on(checked)
+    return calibrator
+
+
+def read_fitted_on(document: object) -> FittedOn | None:
+    """The provenance in a calibrator document, None when it has none.
+
+    Raises
+    ------
+    InvalidDocument
+        Not a calibrator document, or a malformed `fitted_on`.
+    """
+    value = _checked(document)["fitted_on"]
+    if value is None:
+        return None
+    if not isinstance(value, Mapping):
+        raise InvalidDocument("calibrator fitted_on must be an object or null")
+    require_keys(value, ("digest", "n", "created_at"), where="calibrator fitted_on")
+    digest, n, created_at = value["digest"], value["n"], value["created_at"]
+    if not isinstance(digest, str) or not isinstance(created_at, str):
+        raise InvalidDocument("calibrator fitted_on digest and created_at must be strings")
+    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+        raise InvalidDocument("calibrator fitted_on n must be a positive integer")
+    return FittedOn(digest, n, created_at)
+
+
+def dumps_calibrator(calibrator: Calibrator, fitted_on: FittedOn | None = None) -> bytes:
+    """`calibrator.json` as bytes: UTF-8, indented, ending with a newline."""
+    text = json.dumps(to_dict(calibrator, fitted_on), indent=1, allow_nan=False)
+    return text.encode() + b"\n"
+
+
+def loads_calibrator(data: bytes | str) -> Calibrator:
+    """The calibrator of `calibrator.json`.
+
+    Raises
+    ------
+    InvalidDocument
+        Not JSON, or not a calibrator document.
+    """
+    return from_dict(parse_json(data, "calibrator"))
+
+
+def parse_json(data: bytes | str, what: str) -> object:
+    """JSON without NaN and infinities; InvalidDocument names what it was meant to be."""
+
+    def refuse(constant: str) -> None:
+        raise InvalidDocument(f"{what} must be JSON, which has no {constant}")
+
+    try:
+        document: object = json.loads(data, parse_constant=refuse)
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        where = f" (line {error.lineno})" if isinstance(error, json.JSONDecodeError) else ""
+        raise InvalidDocument(f"{what} must be JSON, and is not{where}") from None
+    return document
+
+
+def _checked(document: object) -> Mapping[str, Any]:
+    if not isinstance(document, Mapping):
+        raise InvalidDocument(f"calibrator must be an object, got {type(document).__name__}")
+    version = document.get("format")
+    if isinstance(version, bool) or version != FORMAT:
+        raise InvalidDocument(f"calibrator format must be {FORMAT}, got another")
+    require_keys(document, KEYS, where="calibrator")
+    return document

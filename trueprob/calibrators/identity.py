@@ -1,0 +1,47 @@
+"""The calibrator that changes nothing: plain softmax, the baseline of every comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trueprob.arrays import Labels, Logits, Probabilities, softmax
+from trueprob.calibrators.base import Calibrator, FitOutcome, FittedCalibrator
+from trueprob.calibrators.parameters import require_keys
+
+__all__ = ["IdentityCalibrator", "fit_identity"]
+
+
+@dataclass(frozen=True)
+class IdentityCalibrator(Calibrator):
+    """Softmax of the logits as they come; its temperature is 1."""
+
+    kind: ClassVar[str] = "identity"
+
+    def parameters(self) -> dict[str, Any]:
+        """None: an empty dictionary."""
+        return {}
+
+    @classmethod
+    def from_parameters(cls, n_classes: int, parameters: Mapping[str, Any]) -> Self:
+        """The identity for k classes."""
+        require_keys(parameters, (), where="parameters")
+        return cls(n_classes)
+
+    def _probabilities(self, logits: Logits) -> Probabilities:
+        return softmax(logits)
+
+    def _temperature(self, logits: Logits) -> NDArray[np.float64]:
+        return np.ones(logits.shape[0])
+
+
+def fit_identity(
+    logits: Logits, labels: Labels, weights: NDArray[np.float64] | None = None, *, seed: int = 0
+) -> FittedCalibrator:
+    """The identity, whatever the data."""
+    del labels, weights, seed
+    return FittedCalibrator(IdentityCalibrator(logits.shape[1]), FitOutcome.NOTHING_TO_FIT)

@@ -1,0 +1,240 @@
+"""The fit of `smart`: a penalised likelihood of 8 log slopes, minimised by Newton's method.
+
+With n rows of weight one (weights are scaled to a mean of one) the objective is
+
+    mean NLL + 3·mean CE + [5·Σ_j(θ_{j+1} − θ_j)² + 2·log(1 + θ_1²)] / n
+
+CE being the cross entropy of "is the top label right". The first prior shrinks towards one
+temperature, the second shrinks that towards 1 with a tail so heavy that badly scaled logits keep
+their scale; both are in units of the summed log likelihood, hence the division. The weight 3 does
+what half a soft ECE would do, without its kernel.
+
+Per row everything follows from one convex function of β = 1/h: with d_j = z_j − z(1) and
+L(β) = log Σ_{j≠top} exp(β·d_j), the top probability is 1/(1 + e^L), and
+
+    NLL = softplus(L) − β·d_y,   CE = softplus(L) if right, softplus(−L) if wrong.
+
+A step of Newton's method needs L, L′ and L″: one pass over the logits. It takes 5 to 10 steps.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trueprob.arrays import Labels, Logits
+from trueprob.calibrators.base import FitOutcome
+from trueprob.calibrators.temperature import LOG_RANGE, inverse_temperature
+from trueprob.softmax import TRANSPOSE_BELOW
+
+__all__ = ["LogSlopes", "SmartObjective", "fit_log_slopes"]
+
+TOP_WEIGHT: Final = 3.0  # of the cross entropy of "is the top label right"
+SMOOTHNESS: Final = 5.0  # nats of the summed log likelihood for a change of slope by e
+SCALE_PRIOR: Final = 2.0  # nats, times log(1 + θ_1²)
+MAX_STEPS: Final = 60
+TOLERANCE: Final = 1e-10  # nats of expected improvement of the mean at which steps stop
+DOUBLE_BELOW: Final = 2_000_000  # elements; larger sets are worked in float32, summed in float64
+CHUNK: Final = 1 << 17  # elements worked on at a time: two such arrays stay in the cache
+FARTHEST: Final = -1e15  # nats; differences beyond add nothing, and their squares stay finite
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class LogSlopes:
+    """Inner edges of the intervals, fitted log slopes, and whether the steps converged."""
+
+    edges: Array
+    log_slopes: Array
+    converged: bool
+
+
+class SmartObjective:
+    """Value, gradient and curvature of the objective at given log slopes.
+
+    Parameters
+    ----------
+    logits : ndarray of shape (n, k), float32
+    labels : ndarray of shape (n,), int64
+    weights : ndarray of shape (n,) or None
+    edges : ndarray of shape (m − 1,)
+        Inner edges of the intervals of the gap.
+    """
+
+    def __init__(self, logits: Logits, labels: Labels, weights: Array | None, edges: Array) -> None:
+        n, k = logits.shape
+        rows = np.arange(n)
+        self.n = n
+        self.share = np.full(n, 1.0 / n) if weights is None else weights / weights.sum()
+        self.top = logits.argmax(axis=1)
+        self.correct = self.top == labels
+        self.axis = 0 if k < TRANSPOSE_BELOW else 1
+        dtype = np.float64 if logits.size <= DOUBLE_BELOW else np.float32
+        work: NDArray[Any] = np.array(
+            logits.T if self.axis == 0 else logits, dtype=dtype, order="C"
+        )
+        top = (self.top, rows) if self.axis == 0 else (rows, self.top)
+        highest = work[top].astype(np.float64)
+        label = (labels, rows) if self.axis == 0 else (rows, labels)
+        self.label_difference = np.maximum(work[label] - highest, FARTHEST)
+        work[top] = -np.inf
+        second = work.max(axis=self.axis)
+        self.gap = np.minimum(highest - second, -FARTHEST)
+        work[top] = second  # a difference of 0; `moments` leaves the top class out
+        with np.errstate(over="ignore"):
+            work -= second if self.axis == 0 else second[:, None]
+        self.below_second = np.maximum(work, FARTHEST, out=work)
+        self.coverage = coverage(self.gap, edges)
+
+    def moments(self, beta: Array) -> tuple[Array, Array, Array]:
+        """L(β) of each row with its first and second derivative."""
+        result = np.empty((3, self.n))
+        step = max(1, CHUNK // self.below_second.shape[self.axis])
+        for start in range(0, self.n, step):
+            rows = slice(start, start + step)
+            local = np.arange(min(step, self.n - start))
+            if self.axis == 0:
+                differences = self.below_second[:, rows]
+                factor = beta[rows].astype(differences.dtype)
+                top = (self.top[rows], local)
+            else:
+                differences = self.below_second[rows]
+                factor = beta[rows, None].astype(differences.dtype)
+                top = (local, self.top[rows])
+            with np.errstate(under="ignore", over="ignore"):
+                terms = differences * factor
+                np.exp(terms, out=terms)
+                terms[top] = 0.0
+                total = terms.sum(axis=self.axis, dtype=np.float64)
+                terms *= differences
+                mean = terms.sum(axis=self.axis, dtype=np.float64) / total
+                terms *= differences
+                square = terms.sum(axis=self.axis, dtype=np.float64) / total
+            result[0, rows] = np.log(total) - beta[rows] * self.gap[rows]
+            result[1, rows] = mean - self.gap[rows]
+            result[2, rows] = np.maximum(square - mean * mean, 0.0)
+        return result[0], result[1], result[2]
+
+    def __call__(self, theta: Array) -> tuple[float, Array, Array]:
+        """Objective at θ, its gradient, and a curvature that may be indefinite."""
+        by_theta = self.coverage * np.exp(theta)
+        beta = by_theta.sum(axis=1)
+        log_rest, first, second = self.moments(beta)
+        wrong = 0.5 + 0.5 * np.tanh(0.5 * log_rest)  # 1 − top probability
+        # softplus(−L) = softplus(L) − L
+        rises = np.where(self.correct, 1.0 + TOP_WEIGHT, 1.0)
+        falls = np.where(self.correct, 0.0, TOP_WEIGHT)
+        value = (
+            rises * np.logaddexp(0.0, log_rest)
+            + falls * np.logaddexp(0.0, -log_rest)
+            - beta * self.label_difference
+        )
+        factor = rises * wrong - falls * (1.0 - wrong)
+        slope = self.share * (factor * first - self.label_difference)
+        spread = (rises + falls) * wrong * (1.0 - wrong)
+        curve = self.share * (factor * second + spread * np.square(first))
+        gradient = slope @ by_theta
+        curvature = by_theta.T @ (curve[:, None] * by_theta) + np.diag(gradient)
+        penalty, penalty_gradient, penalty_curvature = prior(theta)
+        return (
+            float(self.share @ value) + penalty / self.n,
+            gradient + penalty_gradient / self.n,
+            curvature + penalty_curvature / self.n,
+        )
+
+
+def coverage(gap: Array, edges: Array) -> Array:
+    """Share of [0, g] that lies in each interval, shape (n, m); a gap of 0 lies in the first."""
+    lower = np.concatenate([[0.0], edges])
+    upper = np.concatenate([edges, [np.inf]])
+    inside = np.clip(gap[:, None], lower, upper) - lower
+    zero = gap <= 0.0
+    result: Array = inside / np.where(zero, 1.0, gap)[:, None]
+    result[zero] = 0.0
+    result[zero, 0] = 1.0
+    return result
+
+
+def prior(theta: Array) -> tuple[float, Array, Array]:
+    """Penalty in nats of the summed log likelihood, its gradient, and a positive curvature.
+
+    The curvature of the heavy tail is its majoriser's, 4/(1 + θ_1²): the true one is negative
+    beyond 1.
+    """
+    difference = np.diff(theta)
+    heavy = 1.0 + theta[0] ** 2
+    value = SMOOTHNESS * float(difference @ difference) + SCALE_PRIOR * math.log(heavy)
+    gradient = np.zeros_like(theta)
+    gradient[1:] += 2.0 * SMOOTHNESS * difference
+    gradient[:-1] -= 2.0 * SMOOTHNESS * difference
+    gradient[0] += 2.0 * SCALE_PRIOR * theta[0] / heavy
+    operator = np.diff(np.eye(theta.shape[0]), axis=0)
+    curvature = 2.0 * SMOOTHNESS * operator.T @ operator
+    curvature[0, 0] += 2.0 * SCALE_PRIOR / heavy
+    return value, gradient, curvature
+
+
+def interval_edges(gap: Array, n_intervals: int) -> Array:
+    """Inner quantiles of the gaps, equal ones merged, none that has no row beyond it."""
+    quantiles = np.quantile(gap, np.arange(1, n_intervals) / n_intervals)
+    unique = np.unique(quantiles)
+    inner: Array = unique[(unique > 0.0) & (unique < gap.max())]
+    return inner
+
+
+def fit_log_slopes(
+    logits: Logits, labels: Labels, weights: Array | None = None, *, n_intervals: int = 8
+) -> LogSlopes:
+    """Minimise the objective from the single temperature of maximum likelihood."""
+    start, outcome = inverse_temperature(logits, labels, weights, tolerance=1e-3)
+    objective = SmartObjective(logits, labels, weights, np.zeros(0))
+    edges = interval_edges(objective.gap, n_intervals)
+    objective.coverage = coverage(objective.gap, edges)
+    size = edges.shape[0] + 1
+    theta = np.full(size, math.log(start))
+    if outcome is FitOutcome.AT_BOUND:
+        # The likelihood alone has no maximum; the prior decides, and it is not convex: look along
+        # the line of single temperatures, 0 (the prior's own optimum) included.
+        candidates = [0.0, *(math.log(start) + np.arange(-2 * LOG_RANGE, 2 * LOG_RANGE + 1))]
+        theta = min(
+            (np.full(size, float(value)) for value in candidates if abs(value) < 60.0),
+            key=lambda point: objective(point)[0],
+        )
+    return _minimise(objective, theta, edges)
+
+
+def _minimise(objective: SmartObjective, theta: Array, edges: Array) -> LogSlopes:
+    value, gradient, curvature = objective(theta)
+    damping = 0.0
+    for _ in range(MAX_STEPS):
+        step, expected = _newton_step(gradient, curvature, damping)
+        if expected < TOLERANCE:
+            return LogSlopes(edges, theta, converged=True)
+        longest = float(np.abs(step).max())
+        if longest > 2.0:  # slopes by at most e² at once: the model is local
+            step *= 2.0 / longest
+        proposal = theta + step
+        new_value, new_gradient, new_curvature = objective(proposal)
+        if new_value < value - 1e-4 * expected:
+            theta, value, gradient, curvature = proposal, new_value, new_gradient, new_curvature
+            damping = 0.0 if damping < 1e-6 else damping / 10.0
+        elif expected < 1e-7:  # float32 passes cannot tell the two apart
+            return LogSlopes(edges, theta, converged=True)
+        else:
+            damping = max(10.0 * damping, 1e-3)
+    return LogSlopes(edges, theta, converged=False)
+
+
+def _newton_step(gradient: Array, curvature: Array, damping: float) -> tuple[Array, float]:
+    """Damped step −|H|⁻¹g with negative curvature turned round, and the expected improvement."""
+    values, vectors = np.linalg.eigh(0.5 * (curvature + curvature.T))
+    size = max(float(np.abs(values).max()), 1e-300)
+    along = vectors.T @ gradient
+    safe = np.maximum(np.abs(values), 1e-12 * size) + damping * size
+    step = -vectors @ (along / safe)
+    return step, float(0.5 * along @ (along / safe))

@@ -1,0 +1,156 @@
+"""One temperature for all rows, fitted by maximum likelihood.
+
+    p = softmax(z / T),  T minimises the mean NLL
+
+Guo et al. 2017, arXiv:1706.04599. The NLL is convex in β = 1/T; log β is searched in a bounded
+interval by safeguarded Newton steps, so sets without errors (whose likelihood wants β → ∞) end
+at the bound with the outcome `at_bound` instead of a silly number.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trueprob.arrays import Labels, Logits, Probabilities, tempered_softmax
+from trueprob.calibrators.base import Calibrator, FitOutcome, FittedCalibrator
+from trueprob.calibrators.parameters import number, require_keys
+
+__all__ = ["TemperatureCalibrator", "fit_temperature", "inverse_temperature"]
+
+# Bounds of log β relative to 1/scale, scale being the root mean square gap between the top logit
+# and its row's mean: logits times 1 000 then have the same fit, only scaled. exp(±7) ≈ 1 100 is
+# far outside what any real network needs (0.2 to 50).
+LOG_RANGE: Final = 7.0
+STEPS: Final = 60
+TOLERANCE: Final = 1e-9  # of log β
+
+
+@dataclass(frozen=True)
+class TemperatureCalibrator(Calibrator):
+    """Softmax of logits divided by one temperature.
+
+    Attributes
+    ----------
+    value : float
+        The temperature, positive.
+    """
+
+    value: float
+
+    kind: ClassVar[str] = "temperature"
+
+    def parameters(self) -> dict[str, Any]:
+        """The temperature."""
+        return {"temperature": self.value}
+
+    @classmethod
+    def from_parameters(cls, n_classes: int, parameters: Mapping[str, Any]) -> Self:
+        """The calibrator with this temperature."""
+        require_keys(parameters, ("temperature",), where="parameters")
+        return cls(n_classes, number(parameters, "temperature", where="parameters", above=0.0))
+
+    def _probabilities(self, logits: Logits) -> Probabilities:
+        return tempered_softmax(logits, self.value)
+
+    def _temperature(self, logits: Logits) -> NDArray[np.float64]:
+        return np.full(logits.shape[0], self.value)
+
+
+def fit_temperature(
+    logits: Logits, labels: Labels, weights: NDArray[np.float64] | None = None, *, seed: int = 0
+) -> FittedCalibrator:
+    """The temperature of maximum likelihood.
+
+    Parameters
+    ----------
+    logits : ndarray of shape (n, k), float32
+    labels : ndarray of shape (n,), int64
+    weights : ndarray of shape (n,), optional
+        Only their ratios matter.
+    seed : int
+        Unused: the fit is deterministic.
+
+    Returns
+    -------
+    FittedCalibrator
+        `at_bound` when the likelihood has no maximum inside the interval, as for sets without
+        errors, or worse than chance: the temperature then says nothing about the network.
+    """
+    del seed
+    beta, outcome = inverse_temperature(logits, labels, weights)
+    warnings: tuple[str, ...] = ()
+    if outcome is FitOutcome.AT_BOUND:
+        warning = (
+            "the likelihood has no maximum inside the allowed interval (every prediction right, "
+            f"or no better than chance): the temperature stopped at its bound, {1.0 / beta:.3g}"
+        )
+        warnings = (warning,)
+    return FittedCalibrator(TemperatureCalibrator(logits.shape[1], 1.0 / beta), outcome, warnings)
+
+
+def inverse_temperature(
+    logits: Logits,
+    labels: Labels,
+    weights: NDArray[np.float64] | None = None,
+    *,
+    tolerance: float = TOLERANCE,
+) -> tuple[float, FitOutcome]:
+    """β = 1/T of maximum likelihood, and how the search ended.
+
+    With d = z − max z and E, Var under softmax(βd): NLL'(β) = mean(E[d] − d_y), NLL''(β) =
+    mean(Var[d]). In u = log β the first derivative is β·NLL', the second about β²·NLL''.
+    """
+    rows = np.arange(labels.shape[0])
+    with np.errstate(over="ignore"):
+        shifted = logits - logits.max(axis=1, keepdims=True)
+    # Beyond this the differences add nothing to any sum, and squares stay finite.
+    np.maximum(shifted, np.float32(-1e15), out=shifted)
+    share = _shares(weights, labels.shape[0])
+    target = float(share @ shifted[rows, labels].astype(np.float64))
+    scale = float(np.sqrt(share @ np.square(shifted.mean(axis=1, dtype=np.float64))))
+    if scale == 0.0:
+        return 1.0, FitOutcome.CONVERGED  # every row is constant: no temperature matters
+    low, high = -LOG_RANGE - math.log(scale), LOG_RANGE - math.log(scale)
+    start_low, start_high = low, high
+
+    u = min(max(0.0, low), high)
+    work = np.empty_like(shifted)
+    for _ in range(STEPS):
+        beta = math.exp(u)
+        with np.errstate(under="ignore", over="ignore"):
+            np.multiply(shifted, np.float32(beta), out=work)
+            np.exp(work, out=work)
+            total = work.sum(axis=1, dtype=np.float64)
+            work *= shifted
+            first = work.sum(axis=1, dtype=np.float64) / total
+            work *= shifted
+            second = work.sum(axis=1, dtype=np.float64) / total
+        slope = beta * (float(share @ first) - target)
+        curvature = beta * beta * float(share @ (second - first * first)) + max(slope, 0.0)
+        if slope > 0.0:
+            high = u
+        else:
+            low = u
+        step = -slope / curvature if curvature > 0.0 else math.inf
+        proposal = u + step
+        if not low < proposal < high:
+            proposal = 0.5 * (low + high)
+        if abs(proposal - u) < tolerance:
+            u = proposal
+            break
+        u = proposal
+    margin = 1e-3
+    outcome = FitOutcome.CONVERGED
+    if u > start_high - margin or u < start_low + margin:
+        outcome = FitOutcome.AT_BOUND
+    return math.exp(u), outcome
+
+
+def _shares(weights: NDArray[np.float64] | None, n: int) -> NDArray[np.float64]:
+    return np.full(n, 1.0 / n) if weights is None else weights / weights.sum()

@@ -1,0 +1,60 @@
+"""Everything that trueprob raises on purpose, one tree.
+
+    TrueprobError
+    ├── InvalidInput         (also a ValueError)  an argument or an uploaded array
+    ├── InvalidDocument      (also a ValueError)  calibrator.json, manifest.json, baseline.npz
+    ├── ModelVersionNotFound                      nothing of that name and version on disk
+    ├── VersionExists                             a version never changes: choose the next one
+    └── DigestMismatch                            a file is not what its manifest says
+
+Messages say what was wrong, what was expected and what came, by the caller's name for it. They
+never repeat the contents of an array.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "DigestMismatch",
+    "InvalidDocument",
+    "InvalidInput",
+    "ModelVersionNotFound",
+    "TrueprobError",
+    "VersionExists",
+]
+
+
+class TrueprobError(Exception):
+    """Root of all errors raised by this library."""
+
+
+class InvalidInput(TrueprobError, ValueError):
+    """An argument or an array that cannot be used as it is.
+
+    Parameters
+    ----------
+    message : str
+        One sentence that starts with the field's name.
+    field : str
+        Name of the argument or array, as the caller knows it.
+    """
+
+    def __init__(self, message: str, *, field: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.field = field
+
+
+class InvalidDocument(TrueprobError, ValueError):
+    """A stored document (calibrator, manifest, baseline) that does not follow its format."""
+
+
+class ModelVersionNotFound(TrueprobError):
+    """The repository has no such model or version."""
+
+
+class VersionExists(TrueprobError):
+    """The repository already has this version, and versions never change."""
+
+
+class DigestMismatch(TrueprobError):
+    """A file of a model version is missing or differs from the digest in its manifest."""

@@ -1,0 +1,256 @@
+"""The model repository on disk: what the trainer writes and the service reads.
+
+    ROOT/NAME/VERSION/{manifest.json, model.onnx, calibrator.json, baseline.npz, MODEL_CARD.md}
+
+Triton's layout: VERSION is a positive integer without leading zeros. A version is written under a
+temporary name beside its final one, synced and renamed: it is never half there, and afterwards it
+never changes. The digests in its manifest say whether somebody changed it all the same.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from trueprob.baseline import Baseline
+from trueprob.calibrators import Calibrator, IdentityCalibrator, loads_calibrator
+from trueprob.errors import (
+    DigestMismatch,
+    InvalidDocument,
+    InvalidInput,
+    ModelVersionNotFound,
+    VersionExists,
+)
+from trueprob.manifest import InputSpec, Manifest, valid_file_name, valid_model_name
+
+__all__ = ["InputSpec", "Manifest", "ModelRepository", "ModelVersion"]
+
+MANIFEST: Final = "manifest.json"
+MODEL: Final = "model.onnx"
+CALIBRATOR: Final = "calibrator.json"
+BASELINE: Final = "baseline.npz"
+VERSION: Final = re.compile(r"[1-9][0-9]{0,8}")
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """One version on disk.
+
+    Attributes
+    ----------
+    name : str
+    version : int
+    path : Path
+        Its directory.
+    manifest : Manifest
+    """
+
+    name: str
+    version: int
+    path: Path
+    manifest: Manifest
+
+    @property
+    def onnx_path(self) -> Path | None:
+        """The network, None for a logits-only model."""
+        path = self.path / MODEL
+        return path if path.is_file() else None
+
+    def calibrator(self) -> Calibrator:
+        """The factory calibrator; the identity when the version has none.
+
+        Raises
+        ------
+        InvalidDocument
+            Not a calibrator, or one for another number of classes.
+        """
+        path = self.path / CALIBRATOR
+        if not path.is_file():
+            return IdentityCalibrator(self.manifest.n_classes)
+        calibrator = loads_calibrator(path.read_bytes())
+        if calibrator.n_classes != self.manifest.n_classes:
+            raise InvalidDocument(
+                f"calibrator n_classes must be the manifest's {self.manifest.n_classes}, "
+                f"got {calibrator.n_classes}"
+            )
+        return calibrator
+
+    def baseline(self) -> Baseline | None:
+        """Statistics of the calibration split, None when the version has none.
+
+        Raises
+        ------
+        InvalidDocument
+            Not a baseline.
+        """
+        path = self.path / BASELINE
+        return Baseline.load(path) if path.is_file() else None
+
+    def verify(self) -> None:
+        """Compare every file with its digest.
+
+        Raises
+        ------
+        DigestMismatch
+            A file is missing, was changed, or is used without having a digest.
+        """
+        where = f"{self.name}/{self.version}"
+        for file, expected in self.manifest.files.items():
+            try:
+                with (self.path / file).open("rb") as stream:
+                    actual = hashlib.file_digest(stream, "sha256").hexdigest()
+            except OSError:
+                raise DigestMismatch(f"{file} of {where} is missing") from None
+            if f"sha256:{actual}" != expected:
+                raise DigestMismatch(f"{file} of {where} does not match its digest")
+        for file in (MODEL, CALIBRATOR, BASELINE):
+            if file not in self.manifest.files and (self.path / file).exists():
+                raise DigestMismatch(f"{file} of {where} has no digest in the manifest")
+
+
+@dataclass(frozen=True)
+class ModelRepository:
+    """All models under one directory.
+
+    Attributes
+    ----------
+    root : Path
+        Created by the first `add`; a missing one is an empty repository.
+    """
+
+    root: Path
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "root", Path(self.root))
+
+    def models(self) -> list[str]:
+        """Names of models that have a version, sorted."""
+        names = (entry.name for entry in _directories(self.root))
+        return sorted(name for name in names if valid_model_name(name) and self.versions(name))
+
+    def versions(self, name: str) -> list[int]:
+        """Versions of a model, ascending; empty when there are none."""
+        if not valid_model_name(name):
+            return []
+        return sorted(
+            int(entry.name)
+            for entry in _directories(self.root / name)
+            if VERSION.fullmatch(entry.name) and (entry / MANIFEST).is_file()
+        )
+
+    def next_version(self, name: str) -> int:
+        """The number that the next version takes."""
+        return max(self.versions(name), default=0) + 1
+
+    def get(self, name: str, version: int) -> ModelVersion:
+        """One version.
+
+        Raises
+        ------
+        ModelVersionNotFound
+            No such version, or a name that cannot be one.
+        InvalidDocument
+            Its manifest cannot be read or belongs to another version.
+        """
+        missing = f"model version {str(name)[:100]}/{version} is not in the repository"
+        if not valid_model_name(name) or VERSION.fullmatch(str(version)) is None:
+            raise ModelVersionNotFound(missing)
+        path = self.root / name / str(version)
+        try:
+            data = (path / MANIFEST).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            raise ModelVersionNotFound(missing) from None
+        manifest = Manifest.loads(data)
+        if (manifest.name, manifest.version) != (name, version):
+            raise InvalidDocument(
+                f"manifest.name and manifest.version must be those of the directory, "
+                f"{name}/{version}"
+            )
+        return ModelVersion(name, version, path, manifest)
+
+    def add(self, manifest: Manifest, files: Mapping[str, bytes]) -> ModelVersion:
+        """Write a version, wholly or not at all.
+
+        Parameters
+        ----------
+        manifest : Manifest
+            Its `files` are replaced by the digests of what is written.
+        files : mapping of file name to bytes
+
+        Returns
+        -------
+        ModelVersion
+
+        Raises
+        ------
+        VersionExists
+            The version is there, or another process was quicker.
+        InvalidInput
+            A file name that is no plain name, or the manifest's.
+        """
+        for file in files:
+            if not valid_file_name(file) or file == MANIFEST:
+                raise InvalidInput(
+                    f"files must have plain names other than {MANIFEST}, one has not",
+                    field="files",
+                )
+        digests = {f: f"sha256:{hashlib.sha256(data).hexdigest()}" for f, data in files.items()}
+        complete = manifest.with_files(digests)
+        name, version = manifest.name, str(manifest.version)
+        parent = self.root / name
+        final = parent / version
+        if VERSION.fullmatch(version) is None:
+            raise InvalidInput("version must have at most 9 digits", field="version")
+        if final.exists():
+            raise VersionExists(f"model version {name}/{version} exists, and versions never change")
+        parent.mkdir(parents=True, exist_ok=True)
+        temporary = parent / f".{version}.{secrets.token_hex(8)}.partial"
+        temporary.mkdir()
+        try:
+            for file, data in {**files, MANIFEST: complete.dumps()}.items():
+                _write_synced(temporary / file, data)
+            _sync_directory(temporary)
+            # Renaming onto a directory that has files fails: of two writers one wins.
+            temporary.rename(final)
+        except OSError as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+                raise VersionExists(
+                    f"model version {name}/{version} exists, and versions never change"
+                ) from None
+            raise
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        _sync_directory(parent)
+        return ModelVersion(name, manifest.version, final, complete)
+
+
+def _directories(path: Path) -> list[Path]:
+    try:
+        return [entry for entry in path.iterdir() if entry.is_dir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _write_synced(path: Path, data: bytes) -> None:
+    with path.open("xb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,269 @@
+"""How good probabilities are: one public function a score, and all of them at once.
+
+All take probabilities of shape (n, k) and labels of shape (n,), are computed in float64 and
+return fractions (0.0435, not 4.35) or nats. ECE uses 15 right-closed bins on the confidence of
+the prediction. Scores by weights use Σw·x / Σw.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from trueprob.arrays import Labels, as_labels
+from trueprob.binned import N_BINS, BinnedCalibration, bin_index
+from trueprob.errors import InvalidInput
+
+__all__ = [
+    "Scores",
+    "adaptive_calibration_error",
+    "brier_score",
+    "classwise_calibration_error",
+    "confidence_auroc",
+    "expected_calibration_error",
+    "maximum_calibration_error",
+    "mean_entropy",
+    "negative_log_likelihood",
+    "score",
+]
+
+# Probabilities of zero count as this, so that one float32 underflow costs 87 nats and not ∞.
+SMALLEST: Final = float(np.finfo(np.float32).tiny)
+
+Array = NDArray[np.float64]
+Weights = NDArray[np.float64] | None
+
+
+@dataclass(frozen=True)
+class Scores:
+    """All scores of one predictor on one set.
+
+    Attributes
+    ----------
+    n : int
+        Rows.
+    accuracy, ece, ece_floor, adaptive_ece, classwise_ece, mce, brier, auroc : float
+        Fractions. `ece_floor` is the ECE that perfect calibration would show; `auroc` (of the
+        confidence, for being right) is NaN when all predictions are right or all are wrong.
+    nll : float
+        Nats.
+    """
+
+    n: int
+    accuracy: float
+    ece: float
+    ece_floor: float
+    adaptive_ece: float
+    classwise_ece: float
+    mce: float
+    nll: float
+    brier: float
+    auroc: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-safe: what is undefined is null."""
+        return {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in asdict(self).items()
+        }
+
+
+def score(
+    probabilities: ArrayLike,
+    labels: ArrayLike,
+    *,
+    prediction: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+) -> Scores:
+    """All scores at once.
+
+    Parameters
+    ----------
+    probabilities : array_like of shape (n, k)
+    labels : array_like of shape (n,)
+        Class indices.
+    prediction : array_like of shape (n,), optional
+        The predicted classes; default the argmax of the probabilities. Give the calibrator's:
+        rounding can tie probabilities whose logits differ.
+    weights : array_like of shape (n,), optional
+        Non-negative.
+
+    Returns
+    -------
+    Scores
+
+    Raises
+    ------
+    InvalidInput
+        Shapes do not belong together, or a label is out of range.
+    """
+    p, y = _checked(probabilities, labels)
+    n, k = p.shape
+    top = (
+        p.argmax(axis=1)
+        if prediction is None
+        else as_labels(np.asarray(prediction), n_classes=k, n_rows=n, name="prediction")
+    )
+    w = None if weights is None else _weights(weights, n)
+    confidence = np.minimum(p[np.arange(n), top].astype(np.float64), 1.0)
+    correct = top == y
+    binned = BinnedCalibration.of(confidence, correct, w)
+    return Scores(
+        n=n,
+        accuracy=binned.accuracy(),
+        ece=binned.ece(),
+        ece_floor=binned.ece_floor(),
+        adaptive_ece=_adaptive(confidence, correct, w),
+        classwise_ece=_classwise(p, y, w),
+        mce=binned.mce(),
+        nll=_mean(_row_nll(p, y), w),
+        brier=_mean(_row_brier(p, y), w),
+        auroc=_auroc(confidence, correct, w),
+    )
+
+
+def negative_log_likelihood(
+    probabilities: ArrayLike, labels: ArrayLike, *, weights: ArrayLike | None = None
+) -> float:
+    """Mean of −log p[label], nats, with p floored at the smallest normal float32 (1.2e-38)."""
+    p, y = _checked(probabilities, labels)
+    return _mean(_row_nll(p, y), None if weights is None else _weights(weights, p.shape[0]))
+
+
+def brier_score(
+    probabilities: ArrayLike, labels: ArrayLike, *, weights: ArrayLike | None = None
+) -> float:
+    """Mean over rows of Σ_c (p_c − 1[c = label])², between 0 and 2."""
+    p, y = _checked(probabilities, labels)
+    return _mean(_row_brier(p, y), None if weights is None else _weights(weights, p.shape[0]))
+
+
+def expected_calibration_error(
+    confidence: ArrayLike, correct: ArrayLike, *, weights: ArrayLike | None = None
+) -> float:
+    """ECE over 15 right-closed bins of equal width, of confidences and whether they were right."""
+    return BinnedCalibration.of(confidence, correct, weights).ece()
+
+
+def maximum_calibration_error(
+    confidence: ArrayLike, correct: ArrayLike, *, weights: ArrayLike | None = None
+) -> float:
+    """Largest calibration error of the 15 bins; noisy, since a bin may hold one row."""
+    return BinnedCalibration.of(confidence, correct, weights).mce()
+
+
+def adaptive_calibration_error(
+    confidence: ArrayLike, correct: ArrayLike, *, weights: ArrayLike | None = None
+) -> float:
+    """ECE over 15 bins of equal mass; equal confidences are never split between bins."""
+    p = np.asarray(confidence, dtype=np.float64)
+    w = None if weights is None else _weights(weights, p.shape[0])
+    return _adaptive(p, np.asarray(correct, dtype=np.float64), w)
+
+
+def classwise_calibration_error(
+    probabilities: ArrayLike, labels: ArrayLike, *, weights: ArrayLike | None = None
+) -> float:
+    """Mean over classes of the 15-bin ECE of p_c as the probability of class c."""
+    p, y = _checked(probabilities, labels)
+    return _classwise(p, y, None if weights is None else _weights(weights, p.shape[0]))
+
+
+def confidence_auroc(
+    confidence: ArrayLike, correct: ArrayLike, *, weights: ArrayLike | None = None
+) -> float:
+    """Probability that a right prediction is more confident than a wrong one, ties counting ½.
+
+    NaN when all predictions are right or all are wrong.
+    """
+    p = np.asarray(confidence, dtype=np.float64)
+    w = None if weights is None else _weights(weights, p.shape[0])
+    return _auroc(p, np.asarray(correct, dtype=np.bool_), w)
+
+
+def mean_entropy(probabilities: ArrayLike) -> float:
+    """Mean entropy of the rows, in nats."""
+    p = np.asarray(probabilities, dtype=np.float64)
+    if p.ndim != 2:
+        raise InvalidInput(
+            f"probabilities must have shape (n, k), got {p.shape}", field="probabilities"
+        )
+    return float(-(p * np.log(np.maximum(p, SMALLEST))).sum(axis=1).mean())
+
+
+def _row_nll(p: NDArray[Any], y: Labels) -> Array:
+    chosen = p[np.arange(y.shape[0]), y].astype(np.float64)
+    return np.asarray(-np.log(np.clip(chosen, SMALLEST, 1.0)))
+
+
+def _row_brier(p: NDArray[Any], y: Labels) -> Array:
+    chosen = p[np.arange(y.shape[0]), y].astype(np.float64)
+    return np.asarray(np.einsum("ij,ij->i", p, p, dtype=np.float64) + 1.0 - 2.0 * chosen)
+
+
+def _adaptive(confidence: Array, correct: NDArray[Any], weights: Weights) -> float:
+    w = np.ones_like(confidence) if weights is None else weights
+    _, group = np.unique(confidence, return_inverse=True)
+    mass = np.bincount(group, weights=w)
+    signed = np.bincount(group, weights=w * (confidence - correct))
+    # A group of equal confidences goes where the middle of its mass lies.
+    middle = (np.cumsum(mass) - 0.5 * mass) / mass.sum()
+    index = np.minimum((N_BINS * middle).astype(np.int64), N_BINS - 1)
+    return float(np.abs(np.bincount(index, weights=signed)).sum() / mass.sum())
+
+
+def _classwise(p: NDArray[Any], y: Labels, weights: Weights) -> float:
+    n, k = p.shape
+    w = np.ones(n) if weights is None else weights
+    # Σ_i w·p per class, then per bin beyond the first, where a row has at most 14 entries: the
+    # first bin's share is what remains. That is quick for 1 000 classes.
+    signed = np.zeros((k, N_BINS))
+    total = np.einsum("i,ij->j", w, p, dtype=np.float64)
+    rows, classes = np.nonzero(p > np.float32(0.0666))  # a little below 1/15: exact bins follow
+    values = p[rows, classes].astype(np.float64)
+    cell = classes * N_BINS + bin_index(values)
+    signed += np.bincount(cell, weights=w[rows] * values, minlength=k * N_BINS).reshape(k, N_BINS)
+    signed[:, 0] += total - signed.sum(axis=1)
+    hit = y * N_BINS + bin_index(p[np.arange(n), y])
+    signed -= np.bincount(hit, weights=w, minlength=k * N_BINS).reshape(k, N_BINS)
+    return float(np.abs(signed).sum() / w.sum() / k)
+
+
+def _auroc(confidence: Array, correct: NDArray[Any], weights: Weights) -> float:
+    w = np.ones_like(confidence) if weights is None else weights
+    _, group = np.unique(confidence, return_inverse=True)
+    right = np.bincount(group, weights=w * correct)
+    wrong = np.bincount(group, weights=w) - right
+    pairs = float(right.sum() * wrong.sum())
+    if pairs <= 0.0:
+        return math.nan
+    below = np.cumsum(wrong) - wrong
+    return float(right @ (below + 0.5 * wrong)) / pairs
+
+
+def _mean(values: Array, weights: Weights) -> float:
+    return float(values.mean() if weights is None else weights @ values / weights.sum())
+
+
+def _checked(probabilities: ArrayLike, labels: ArrayLike) -> tuple[NDArray[Any], Labels]:
+    p = np.asarray(probabilities)
+    if p.ndim != 2 or p.shape[0] < 1 or p.shape[1] < 2:
+        raise InvalidInput(
+            f"probabilities must have shape (n, k), got {p.shape}", field="probabilities"
+        )
+    if p.dtype.kind != "f":
+        raise InvalidInput(f"probabilities must be floats, got {p.dtype}", field="probabilities")
+    return p, as_labels(np.asarray(labels), n_classes=p.shape[1], n_rows=p.shape[0])
+
+
+def _weights(values: ArrayLike, n: int) -> Array:
+    w = np.asarray(values, dtype=np.float64)
+    if w.shape != (n,):
+        raise InvalidInput(f"weights must have shape ({n},), got {w.shape}", field="weights")
+    if not (w >= 0).all() or not float(w.sum()) > 0.0:
+        raise InvalidInput("weights must not be negative nor all zero", field="weights")
+    return w
