@@ -17,6 +17,7 @@ from prometheus_client import (
     Counter,
     Gauge,
     Histogram,
+    disable_created_metrics,
     generate_latest,
 )
 from prometheus_client.core import (
@@ -34,6 +35,9 @@ from service.statistics import ControlStatistics
 __all__ = ["METRICS", "DeploymentMeters", "Registry", "Telemetry"]
 
 Registry = CollectorRegistry
+# A second series beside every counter and histogram that nothing here asks for; the client has
+# this switch for the whole process only.
+disable_created_metrics()
 
 
 class Telemetry(Collector):

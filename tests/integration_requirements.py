@@ -1,10 +1,13 @@
-"""System programs that some tests need: absent, the test is skipped, unless they are required."""
+"""What some tests need from outside: absent, the test is skipped, unless it is required."""
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import os
 import shutil
 from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 
@@ -21,7 +24,18 @@ def require_program(*names: str) -> Path:
         found = shutil.which(name) or _elsewhere(name)
         if found:
             return Path(found)
-    reason = f"needs {' or '.join(names)}, which is not installed"
+    _missing(" or ".join(names))
+
+
+def require_module(name: str) -> Any:
+    """A module of an optional dependency, under the same rule."""
+    if importlib.util.find_spec(name) is None:
+        _missing(f"the Python package {name}")
+    return importlib.import_module(name)
+
+
+def _missing(what: str) -> NoReturn:
+    reason = f"needs {what}, which is not installed"
     if os.environ.get("REQUIRE_INTEGRATION") == "1":
         pytest.fail(reason)
     pytest.skip(reason)

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
-from tests.running_service import RunningService, running_service
 
+from tests.running_service import RunningService, running_service
 from trainer.__main__ import main as trainer
 from trainer.data import LabelledImages, Split, load
 from trueprob.binned import BinnedCalibration

@@ -98,7 +98,9 @@ def test_the_service_never_imports_the_trainer() -> None:
 
 def test_the_data_plane_never_imports_the_control_plane() -> None:
     strays = [
-        i for i in ALL_IMPORTS if is_in(i[0], "service.inference") and is_in(i[1], "service.control")
+        i
+        for i in ALL_IMPORTS
+        if is_in(i[0], "service.inference") and is_in(i[1], "service.control")
     ]
     assert strays == []
 

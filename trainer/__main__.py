@@ -98,12 +98,16 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _train(arguments: argparse.Namespace) -> None:
+    from trainer.data import load
+    from trainer.networks import network_function
     from trainer.progress import Progress
     from trainer.run_folder import RunFolder
     from trainer.train import train_with
 
     names = [field.name for field in dataclasses.fields(TrainConfig)]
     config = TrainConfig(**{name: getattr(arguments, name) for name in names})
+    network_function(config.network)  # a wrong name is said before a folder is made
+    load(config.data)
     run = RunFolder.create(arguments.run, config, overwrite=arguments.overwrite)
     training = train_with(config, run=run, progress=Progress(sys.stdout))
     _say(f"trained {config.epochs} epochs in {training.seconds:.1f} s: {run.path}")

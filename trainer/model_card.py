@@ -74,7 +74,7 @@ def _data(training: Training) -> str:
 
 def _recipe(training: Training) -> str:
     c = training.config
-    ascent = f" inside {c.optimiser} with rho {c.rho:g}" if c.optimiser != "sgd" else ""
+    ascent = f" inside {c.optimiser.upper()} with rho {c.rho:g}" if c.optimiser != "sgd" else ""
     return (
         f"Network `{c.network}`, {sum(p.numel() for p in training.model.parameters())} weights. "
         f"SGD with momentum {c.momentum:g}{ascent}, learning rate {c.learning_rate:g} "
@@ -97,14 +97,14 @@ def _reading(manifest: Manifest) -> str:
 
 def _honesty(training: Training, evaluation: Evaluation) -> str:
     before, after = evaluation.scores["uncalibrated"], evaluation.scores["smart"]
+    n_train = int(np.sum(training.data.split == Split.TRAIN))
+    visible = "visible above" if before.ece > 1.5 * before.ece_floor else "not far from"
     return (
-        f"The train split is small and the network was trained for {training.config.epochs} epochs "
-        "without anything that would hold its confidence back, far past the point where it has "
-        f"learnt its {int(np.sum(training.data.split == Split.TRAIN))} rows by heart. So on new "
-        f"rows it claims more than it keeps: ECE {100 * before.ece:.1f} % over a floor of "
-        f"{100 * before.ece_floor:.1f} %. A better recipe would leave less; it was left in on "
-        "purpose, to have something real to calibrate. After SMART it is "
-        f"{100 * after.ece:.1f} % over a floor of {100 * after.ece_floor:.1f} %."
+        f"The network was fitted to {n_train} rows until its loss on them was "
+        f"{training.history[-1]['loss']:.5f} nats; on new rows it is {before.nll:.2f} nats. What "
+        f"it claims about rows that it knows by heart, it claims about others, too: ECE "
+        f"{100 * before.ece:.1f} %, {visible} its floor of {100 * before.ece_floor:.1f} %. After "
+        f"SMART it is {100 * after.ece:.1f} % with a floor of {100 * after.ece_floor:.1f} %."
     )
 
 

@@ -8,6 +8,7 @@ NumPy is all that importing this needs; SciPy is loaded by what uses it.
 
 from importlib.metadata import PackageNotFoundError, version
 
+from trueprob.admission import Verdict, admit
 from trueprob.array_files import read_arrays
 from trueprob.arrays import (
     Labels,
@@ -46,7 +47,20 @@ from trueprob.errors import (
     TrueprobError,
     VersionExists,
 )
+from trueprob.fitting import METHODS, Fit, FitReport, cross_fit, fit
 from trueprob.repository import InputSpec, Manifest, ModelRepository, ModelVersion
+from trueprob.scores import (
+    Scores,
+    adaptive_calibration_error,
+    brier_score,
+    classwise_calibration_error,
+    confidence_auroc,
+    expected_calibration_error,
+    maximum_calibration_error,
+    mean_entropy,
+    negative_log_likelihood,
+    score,
+)
 
 try:
     __version__ = version("trueprob")
@@ -54,12 +68,15 @@ except PackageNotFoundError:  # a source tree that was never installed
     __version__ = "0.0.0"
 
 __all__ = [
+    "METHODS",
     "Baseline",
     "BinnedCalibration",
     "CalibrationSet",
     "Calibrator",
     "DigestMismatch",
+    "Fit",
     "FitOutcome",
+    "FitReport",
     "FittedOn",
     "IdentityCalibrator",
     "InputSpec",
@@ -72,15 +89,25 @@ __all__ = [
     "ModelVersion",
     "ModelVersionNotFound",
     "Probabilities",
+    "Scores",
     "SmartCalibrator",
     "SmartMlpCalibrator",
     "TemperatureCalibrator",
     "TrueprobError",
+    "Verdict",
     "VersionExists",
     "__version__",
+    "adaptive_calibration_error",
+    "admit",
     "as_labels",
     "as_logits",
+    "brier_score",
+    "classwise_calibration_error",
+    "confidence_auroc",
+    "cross_fit",
     "dumps_calibrator",
+    "expected_calibration_error",
+    "fit",
     "from_dict",
     "load_calibration_set",
     "loads_calibrator",
@@ -88,8 +115,12 @@ __all__ = [
     "logit_gap",
     "logits_from_log_probabilities",
     "logits_from_probabilities",
+    "maximum_calibration_error",
+    "mean_entropy",
+    "negative_log_likelihood",
     "prediction",
     "read_arrays",
+    "score",
     "softmax",
     "to_dict",
 ]

@@ -31,9 +31,10 @@ from trueprob.calibration_set import CalibrationSet
 from trueprob.calibrators import KINDS, Calibrator
 from trueprob.errors import InvalidInput
 from trueprob.fitting import METHODS, cross_fit
+from trueprob.new_rows import is_new_row
 from trueprob.scores import SMALLEST, Scores, score
 
-__all__ = ["Verdict", "admit", "is_new_row"]
+__all__ = ["Verdict", "admit"]
 
 SMALL: Final = 500  # rows below which one division into folds is too noisy
 REPEATS_WHEN_SMALL: Final = 3
@@ -143,34 +144,6 @@ def admit(
     return _decide(present, candidate, compared, unit, seed, exact=keeps)
 
 
-def is_new_row(
-    rows: NDArray[np.uint8], seen: NDArray[np.uint8] | Sequence[bytes]
-) -> NDArray[np.bool_]:
-    """Which rows are not among the seen ones, as a multiset difference.
-
-    Parameters
-    ----------
-    rows : ndarray of shape (n, 16), uint8
-    seen : ndarray of shape (m, 16) or sequence of 16-byte strings
-
-    Returns
-    -------
-    ndarray of shape (n,), bool
-        Of equal rows, the first ones count as seen.
-    """
-    before = _as_keys(seen)
-    uploaded = _as_keys(rows)
-    both, key = np.unique(np.concatenate([before, uploaded]), return_inverse=True)
-    times_seen = np.bincount(key[: before.shape[0]], minlength=both.shape[0])
-    of_row = key[before.shape[0] :]
-    order = np.argsort(of_row, kind="stable")
-    sorted_keys = of_row[order]
-    rank = np.arange(order.shape[0]) - np.searchsorted(sorted_keys, sorted_keys)
-    new = np.empty(order.shape[0], dtype=np.bool_)
-    new[order] = rank >= times_seen[sorted_keys]
-    return new
-
-
 @dataclass(frozen=True)
 class _Side:
     """One of the two compared: its scores, and per row what is summed."""
@@ -275,16 +248,6 @@ def _mean_scores(scores: list[Scores]) -> Scores:
 
 def _refused(reason: str, n_compared: int) -> Verdict:
     return Verdict(False, (reason,), {"incumbent": None, "candidate": None}, n_compared)
-
-
-def _as_keys(digests: NDArray[np.uint8] | Sequence[bytes]) -> NDArray[np.void]:
-    if not isinstance(digests, np.ndarray):
-        digests = np.frombuffer(b"".join(digests), dtype=np.uint8)
-    raw = np.ascontiguousarray(digests).view(np.uint8).reshape(-1)
-    if raw.shape[0] % 16:
-        raise InvalidInput("seen_row_digests must have 16 bytes each", field="seen_row_digests")
-    # Two integers compare and sort quickly, raw bytes do not.
-    return raw.view([("high", "<u8"), ("low", "<u8")])
 
 
 def _signed(value: float) -> str:

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from service.control.label_schemas import LabelOutcome, LabelOutcomes
 from service.control.schemas import (
     CalibrationSetSummary,
     CalibratorSummary,
     FitSummary,
-    LabelOutcome,
-    LabelOutcomes,
     LivePair,
     PromotionSummary,
     Verdict,

@@ -7,6 +7,7 @@ for it when the service ends; a process and a pipe can.
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import threading
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -22,7 +23,7 @@ class FitRunner(Protocol):
     """Whatever runs jobs one after another."""
 
     def run(self, job: Job) -> Fitted | None:
-        """What came of a job; None when the runner was closed meanwhile."""
+        """What came of a job; None when the runner was told to end meanwhile."""
 
     def close(self) -> None:
         """Give up the job that is running."""
@@ -51,7 +52,8 @@ class FitProcess:
         Returns
         -------
         Fitted or None
-            None when `close` was called meanwhile: the job was not finished.
+            None when the child was told to end, by `close` or by a SIGTERM that reached the whole
+            service: the job was not finished and may be run again.
         """
         connection = self._started()
         if connection is None:
@@ -81,7 +83,7 @@ class FitProcess:
                 self._process = self._spawn.Process(
                     target=self._target, args=(theirs,), name="trueprob-fit", daemon=True
                 )
-                self._process.start()
+                _start_without_ctrl_c(self._process)
                 theirs.close()
                 self._connection = ours
             return self._connection
@@ -95,7 +97,25 @@ class FitProcess:
         if self._closed or process is None:
             return None
         process.join()
+        if process.exitcode == -signal.SIGTERM:
+            return None
         return Fitted(
             error=f"the fitting process ended with exit code {process.exitcode}; "
             "it may have run out of memory"
         )
+
+
+def _start_without_ctrl_c(process: BaseProcess) -> None:
+    """Start a child that Ctrl-C does not reach: its parent decides when it ends.
+
+    The mask is inherited, so it holds from the child's first instruction on, before it could
+    ignore the signal by itself.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        process.start()
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

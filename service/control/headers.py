@@ -13,6 +13,7 @@ __all__ = ["MAX_WAIT_SECONDS", "caller", "expected_revision", "wait_seconds"]
 
 MAX_WAIT_SECONDS: Final = 60.0
 _REVISION: Final = re.compile(r'^\s*"?(\d{1,18})"?\s*$')
+_ID_CHARACTERS: Final = 100  # of the columns that keep it
 _WAIT: Final = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9})", re.IGNORECASE)
 
 
@@ -56,4 +57,4 @@ def wait_seconds(prefer: str | None) -> float | None:
 def caller(request: Request) -> str | None:
     """Id of the API key that the middleware found, for the history."""
     key_id = request.scope.get("state", {}).get("key_id")
-    return key_id if isinstance(key_id, str) else None
+    return key_id[:_ID_CHARACTERS] if isinstance(key_id, str) else None

@@ -6,7 +6,8 @@ from typing import Any
 
 import orjson
 
-from service.control.labels import MAX_LABELS, Label
+from service.control.label_history import Label
+from service.control.labels import MAX_LABELS
 from service.errors import BadRequest, InvalidRequest
 
 __all__ = ["read_labels"]

@@ -8,19 +8,18 @@ replica and still lands where its prediction was made.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from service.control.label_history import Histories, History, Label
 from service.control.store import Store, Transaction
 from service.control.store.promotions import PromotionRow
 from service.control.window import advance
-from service.errors import InvalidRequest, ModelNotFound
-from service.inference.deployment import ServedVersion
-from service.receipts import Receipt, Receipts, digest64
+from service.errors import InvalidRequest
+from service.receipts import Receipt, Receipts
 from trueprob.binned import BinnedCalibration
 
 __all__ = ["CLOCK_TOLERANCE_SECONDS", "MAX_LABELS", "OUTCOMES", "Labels"]
@@ -38,31 +37,7 @@ OUTCOMES: Final = (
 # Replicas' clocks differ: a used nonce is remembered this much longer than its receipt is good.
 CLOCK_TOLERANCE_SECONDS: Final = 300.0
 
-Label = int | str
 CountLabel = Callable[[str, str, int, Sequence[float]], None]
-
-
-@dataclass(frozen=True)
-class _Classes:
-    """The class list of a version: its digest, as in receipts, and the index of each name."""
-
-    digest: bytes
-    index: Mapping[str, int]
-
-    def resolve(self, label: Label) -> int | None:
-        """Class index of a label; None when it is no class."""
-        if isinstance(label, str):
-            return self.index.get(label)
-        return label if 0 <= label < len(self.index) else None
-
-
-@dataclass(frozen=True)
-class _History:
-    """What the database says about the promotions that a request's receipts name."""
-
-    live: PromotionRow
-    promotions: Mapping[int, PromotionRow]
-    classes: Mapping[int, _Classes]
 
 
 class Labels:
@@ -98,7 +73,7 @@ class Labels:
         self._window_labels = window_labels
         self._clock = clock
         self._count_label = count_label
-        self._class_lists: dict[tuple[str, int], _Classes] = {}
+        self._histories = Histories()
 
     def count(
         self, model: str, prediction_ids: Sequence[str], labels: Sequence[Label]
@@ -128,12 +103,12 @@ class Labels:
         now = self._clock()
         receipts = self._receipts.verify_all(prediction_ids)
         with self._store.read() as transaction:
-            history = self._history(transaction, model, receipts)
+            history = self._histories.read(transaction, model, receipts)
         classes = history.classes[history.live.version]
         outcomes, correct = [], np.zeros(len(receipts), bool)
         unknown = 0
         for index, (receipt, label) in enumerate(zip(receipts, labels, strict=True)):
-            outcome, own_classes = self._judge(model, receipt, history, now)
+            outcome, own_classes = history.judge(receipt, now=now, ttl_seconds=self._ttl_seconds)
             resolved = (own_classes or classes).resolve(label)
             unknown += resolved is None
             if outcome == "accepted" and resolved is None:
@@ -149,62 +124,13 @@ class Labels:
         self._report(model, outcomes, [now - receipt.issued_at for receipt in counted])
         return outcomes
 
-    def _history(
-        self, transaction: Transaction, model: str, receipts: Sequence[Receipt | None]
-    ) -> _History:
-        live = transaction.promotions.live(model)
-        if live is None:
-            raise ModelNotFound(f"there is no model named {model!r}")
-        ours = digest64(model)
-        revisions = {r.revision for r in receipts if r is not None and r.model == ours}
-        promotions = {
-            revision: row
-            for revision in sorted(revisions)
-            if (row := transaction.promotions.get(model, revision)) is not None
-        }
-        versions = {live.version, *(row.version for row in promotions.values())}
-        return _History(
-            live, promotions, {v: self._classes(transaction, model, v) for v in versions}
-        )
-
-    def _classes(self, transaction: Transaction, model: str, version: int) -> _Classes:
-        """The class list of a version; it never changes, so it is read once."""
-        known = self._class_lists.get((model, version))
-        if known is None:
-            row = transaction.models.version(model, version)
-            names = () if row is None else row.class_names
-            known = _Classes(
-                ServedVersion(model, version, names).class_list_digest,
-                {name: index for index, name in enumerate(names)},
-            )
-            self._class_lists[model, version] = known
-        return known
-
-    def _judge(
-        self, model: str, receipt: Receipt | None, history: _History, now: float
-    ) -> tuple[str, _Classes | None]:
-        """Outcome of a label by its receipt alone, and the classes that its label is one of."""
-        if receipt is None:
-            return "forged", None
-        if receipt.model != digest64(model):
-            return "foreign", None
-        promotion = history.promotions.get(receipt.revision)
-        if promotion is None or promotion.version != receipt.version:
-            return "superseded", None
-        classes = history.classes[promotion.version]
-        if classes.digest != receipt.class_list:
-            return "superseded", None
-        if now - receipt.issued_at > self._ttl_seconds:
-            return "expired", classes
-        return "accepted", classes
-
     def _add(
         self,
         model: str,
         receipts: Sequence[Receipt | None],
         outcomes: list[str],
         correct: NDArray[np.bool_],
-        history: _History,
+        history: History,
         now: float,
     ) -> list[Receipt]:
         """Count what is new, in one transaction; mark the rest as duplicates."""

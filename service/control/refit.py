@@ -82,7 +82,7 @@ class Refits:
         return done
 
     def close(self) -> None:
-        """Stop; a fit that runs is left to the next start."""
+        """Stop; fits that run or wait are left to the next start."""
         self._closing.set()
         self._waiting.put(None)
         self._runner.close()
@@ -90,43 +90,48 @@ class Refits:
             self._thread.join()
 
     def _work(self) -> None:
-        while (item := self._waiting.get()) is not None and not self._closing.is_set():
+        while (item := self._waiting.get()) is not None:
             fit_id, done = item
-            while not self._closing.is_set():
-                try:
-                    self._run(fit_id)
-                except DatabaseUnavailable:
-                    _LOG.warning("fit %d waits for the database", fit_id)
-                    self._closing.wait(_RETRY_SECONDS)
-                except Exception:  # noqa: BLE001 - the next fit has nothing to do with it
-                    _LOG.exception("fit %d was not finished", fit_id)
-                    self._fail(fit_id)
-                    break
-                else:
-                    break
+            # Once closing, whoever waits is let go; the fit's row stays as it is.
+            while not self._closing.is_set() and not self._ended(fit_id):
+                self._closing.wait(_RETRY_SECONDS)
             done.set_result(None)
+
+    def _ended(self, fit_id: int) -> bool:
+        """Run a fit; False when it should be tried again."""
+        try:
+            return self._run(fit_id)
+        except DatabaseUnavailable:
+            _LOG.warning("fit %d waits for the database", fit_id)
+            return False
+        except Exception:  # noqa: BLE001 - the next fit has nothing to do with it
+            _LOG.exception("fit %d was not finished", fit_id)
+            self._fail(fit_id)
+            return True
 
     def _fail(self, fit_id: int) -> None:
         sentence = "the fit could not be finished; the log says more"
         with contextlib.suppress(DatabaseUnavailable), self._store.write() as transaction:
             transaction.fits.end(fit_id, "failed", now=self._clock(), error=sentence)
 
-    def _run(self, fit_id: int) -> None:
+    def _run(self, fit_id: int) -> bool:
         with self._store.write() as transaction:
             if not transaction.fits.begin(fit_id, now=self._clock()):
-                return
+                return True
             fit = transaction.fits.by_id(fit_id)
             if fit is None:
-                return
+                return True
             if fit.attempts > _MAX_ATTEMPTS:
                 sentence = f"the service ended {_MAX_ATTEMPTS} times during this fit"
                 transaction.fits.end(fit_id, "failed", now=self._clock(), error=sentence)
-                return
+                return True
             incumbent = _incumbent(transaction, fit)
             job = self._job(transaction, fit, incumbent)
         fitted = self._runner.run(job)
-        if fitted is not None:
-            self._finish(fit_id, incumbent, fitted)
+        if fitted is None:
+            return False
+        self._finish(fit_id, incumbent, fitted)
+        return True
 
     def _job(self, transaction: Transaction, fit: FitRow, incumbent: CalibratorRow) -> Job:
         version = transaction.models.version(fit.model, fit.version)

@@ -7,15 +7,10 @@ from typing import Annotated, Any, Generic, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr
 
 __all__ = [
-    "Bin",
-    "Calibration",
     "CalibrationSetSummary",
     "CalibratorSummary",
     "FitSummary",
     "Items",
-    "LabelOutcome",
-    "LabelOutcomes",
-    "LabelRequest",
     "LivePair",
     "ModelDescription",
     "ModelRequest",
@@ -25,6 +20,7 @@ __all__ = [
     "UnavailableVersion",
     "Verdict",
     "VersionSummary",
+    "example",
 ]
 
 ItemT = TypeVar("ItemT")
@@ -32,14 +28,15 @@ _CALIBRATOR = "smart-91be7d20c4aa"
 _DIGEST = "sha256:8f0e6c1bd2a94c6f7e3b5a1d0c9f8e7d6c5b4a39281706f5e4d3c2b1a0998877"
 
 
-def _example(**values: Any) -> ConfigDict:
+def example(**values: Any) -> ConfigDict:
+    """Settings of a model whose documentation shows this value."""
     return ConfigDict(extra="forbid", json_schema_extra={"examples": [values]})
 
 
 class ProblemDocument(BaseModel):
     """An error (RFC 9457); `code` is for programs, `error` repeats `detail`."""
 
-    model_config = _example(
+    model_config = example(
         type="urn:trueprob:stale_revision",
         title="The revision is stale",
         status=412,
@@ -65,7 +62,7 @@ class Items(BaseModel, Generic[ItemT]):
 class ModelRequest(BaseModel):
     """Declares a logits-only model, or makes a version live."""
 
-    model_config = _example(n_classes=3, class_names=["cat", "dog", "bird"])
+    model_config = example(n_classes=3, class_names=["cat", "dog", "bird"])
     n_classes: StrictInt | None = Field(None, description="Classes of the logits to come.")
     class_names: list[StrictStr] | None = Field(
         None, description="One name a class, in index order; default: the indices."
@@ -78,47 +75,16 @@ class ModelRequest(BaseModel):
 class RollbackRequest(BaseModel):
     """Which revision's pair to put back."""
 
-    model_config = _example(revision=3)
+    model_config = example(revision=3)
     revision: Annotated[StrictInt, Field(ge=1, le=2**31 - 1)] | None = Field(
         None, description="Default: what was live before the last promotion not yet undone."
     )
 
 
-class LabelRequest(BaseModel):
-    """Labels of earlier predictions."""
-
-    model_config = _example(prediction_ids=["VFBSMQ…", "VFBSMR…"], labels=[1, "7"])
-    prediction_ids: list[StrictStr] = Field(description="As the predictions were answered.")
-    labels: list[StrictInt | StrictStr] = Field(
-        description="As many: integers are class indices, strings class names."
-    )
-
-
-class LabelOutcome(BaseModel):
-    """A label that was not accepted."""
-
-    index: int
-    outcome: str = Field(
-        description="duplicate, expired, forged, foreign, unknown_class or superseded"
-    )
-
-
-class LabelOutcomes(BaseModel):
-    """What became of the labels."""
-
-    model_config = _example(
-        accepted=1, duplicate=0, rejected=1, outcomes=[{"index": 1, "outcome": "expired"}]
-    )
-    accepted: int
-    duplicate: int
-    rejected: int
-    outcomes: list[LabelOutcome] = Field(description="Those that were not accepted, by index.")
-
-
 class LivePair(BaseModel):
     """What is live after a change."""
 
-    model_config = _example(model="digits", version=1, calibrator=_CALIBRATOR, revision=5)
+    model_config = example(model="digits", version=1, calibrator=_CALIBRATOR, revision=5)
     model: str
     version: int
     calibrator: str
@@ -169,7 +135,7 @@ class ModelDescription(BaseModel):
 class CalibrationSetSummary(BaseModel):
     """A stored calibration set."""
 
-    model_config = _example(
+    model_config = example(
         digest=_DIGEST,
         names=["may"],
         n=597,
@@ -210,7 +176,7 @@ class Verdict(BaseModel):
 class FitSummary(BaseModel):
     """A fit; the report's fields are there once it is done, `error` once it has failed."""
 
-    model_config = _example(
+    model_config = example(
         fit="17",
         state="done",
         calibration_set=_DIGEST,
@@ -245,60 +211,3 @@ class FitSummary(BaseModel):
     error: str | None = None
     created_at: str | None = None
     finished_at: str | None = None
-
-
-class Bin(BaseModel):
-    """Sums over the labels whose confidence lies in (lower, upper]."""
-
-    lower: float
-    upper: float
-    count: int
-    confidence: float
-    correct: int
-    variance: float
-
-
-class Calibration(BaseModel):
-    """How well the live pair's confidence has held."""
-
-    model_config = _example(
-        model="digits",
-        version=1,
-        calibrator=_CALIBRATOR,
-        revision=5,
-        window="24h",
-        labels=1200,
-        ece=0.021,
-        ece_floor=0.012,
-        miscalibrated=False,
-        drift_ratio=1.7,
-        expected_accuracy=0.91,
-        observed_accuracy=0.90,
-        advice="Calibrated within what 1200 labels can tell.",
-        bins=[
-            {
-                "lower": 0.8667,
-                "upper": 0.9333,
-                "count": 80,
-                "confidence": 72.1,
-                "correct": 71,
-                "variance": 7.0,
-            }
-        ],
-        baseline={},
-    )
-    model: str
-    version: int
-    calibrator: str
-    revision: int
-    window: str
-    labels: int
-    ece: float | None
-    ece_floor: float | None
-    miscalibrated: bool
-    drift_ratio: float | None = Field(description="ece / ece_floor: a picture, not an alarm.")
-    expected_accuracy: float | None
-    observed_accuracy: float | None
-    advice: str
-    bins: list[Bin]
-    baseline: dict[str, float] = Field(description="Scores on the version's calibration split.")

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from service.control.advice import advice
+from service.control.label_schemas import Bin, Calibration
 from service.control.models import Catalogue
-from service.control.schemas import Bin, Calibration
 from service.control.store import Store, Transaction
 from service.errors import DatabaseUnavailable, InvalidRequest, ModelNotFound
 from service.statistics import ControlStatistics, PairStatistics

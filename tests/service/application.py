@@ -21,9 +21,7 @@ async def application(
     state_dir: Path, *, clock: Callable[[], float] = time.time, **values: Any
 ) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a started service with the shipped model repository."""
-    settings = Settings(
-        **{"state_dir": state_dir, "model_repository": ROOT / "models", **values}
-    )
+    settings = Settings(**{"state_dir": state_dir, "model_repository": ROOT / "models", **values})
     app = create_app(settings, clock=clock)
     async with (
         lifespan(app),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from tests.service.application import ROOT, application
 
 MODEL = "/v1/models/digits"

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+
 from tests.service.application import ROOT, application
 
 PREDICT = "/v1/models/digits/probabilities"

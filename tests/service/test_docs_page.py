@@ -4,6 +4,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from tests.integration_requirements import require_program
 from tests.running_service import ROOT, running_service
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from tests.service.application import ROOT, application
 
 from service import errors
 from service.auth import new_key
 from service.inference.asgi import HOT_ROUTES
 from service.metric_catalogue import LABEL_OUTCOMES, METRICS, PREFIX
 from service.problems import STATUS, TITLES, problem_for
+from tests.service.application import ROOT, application
 
 ERRORS = [
     value
@@ -112,9 +112,7 @@ def test_every_metric_is_exported_as_declared(tmp_path: Path) -> None:
             await client.post(f"{path}/labels", json={"prediction_ids": ids, "labels": [7]})
             upload = (ROOT / "examples/digits_calibration.npz").read_bytes()
             npz = {"content-type": "application/x-npz", "prefer": "wait=30"}
-            await client.post(
-                f"{path}/calibration-sets?promote=never", headers=npz, content=upload
-            )
+            await client.post(f"{path}/calibration-sets?promote=never", headers=npz, content=upload)
             return (await client.get("/metrics")).text
 
     families = {f.name: f for f in text_string_to_metric_families(asyncio.run(scenario()))}
@@ -123,9 +121,7 @@ def test_every_metric_is_exported_as_declared(tmp_path: Path) -> None:
         family = families.pop((PREFIX + name).removesuffix("_total"), None)
         assert family is not None, f"{name} is declared but not exported"
         assert family.type == metric.kind, name
-        seen[name] = {
-            frozenset(set(sample.labels) - {"le"}) for sample in family.samples
-        }
+        seen[name] = {frozenset(set(sample.labels) - {"le"}) for sample in family.samples}
     assert families == {}, "exported but not declared"
     # The ring of "last N labels" and fit_queue may be empty; all others must have had a sample.
     for name, labels in seen.items():

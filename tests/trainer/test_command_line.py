@@ -58,7 +58,7 @@ def test_a_disagreement_is_exit_code_one(
         (["export", "--run", "{tmp}/none"], "no readable config.json"),
         (["register", "--run", "{tmp}/none", "--name", "x"], "no readable config.json"),
         (["examples", "--model", "{tmp}"], "a version folder is models/NAME/VERSION"),
-        (["examples", "--model", "{tmp}/digits/3"], "version 3"),
+        (["examples", "--model", "{tmp}/digits/3"], "digits/3"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_two(
@@ -68,6 +68,7 @@ def test_bad_input_is_one_line_and_exit_code_two(
     error = capsys.readouterr().err
     assert sentence in error
     assert error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("arguments", [[], ["fly"], ["train"], ["train", "--epochs", "two"]])

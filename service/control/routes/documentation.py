@@ -25,7 +25,7 @@ DEFAULT_PAGE: Final = DEFAULT_LIMIT
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI responses of the errors that a route may answer with, besides 422 and 503, which all have.
+    """OpenAPI responses of the errors of a route; 422 and 503 are those of all.
 
     Parameters
     ----------

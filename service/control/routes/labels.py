@@ -10,8 +10,8 @@ from starlette.concurrency import run_in_threadpool
 from service.control import answers
 from service.control.bodies import media_type, read_body
 from service.control.label_body import read_labels
+from service.control.label_schemas import Calibration, LabelOutcomes, LabelRequest
 from service.control.routes.documentation import ModelPath, problems
-from service.control.schemas import Calibration, LabelOutcomes, LabelRequest
 from service.errors import UnsupportedMediaType
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration_requirements import require_program
+from tests.integration_requirements import require_module, require_program
 from tests.service.control.harness import World, settings_in, start
 
 
@@ -51,9 +51,7 @@ def postgres() -> Iterator[Path]:
             **user,
         )
         try:
-            while subprocess.run(
-                [pg_isready, "-q", "-h", folder], check=False
-            ).returncode:
+            while subprocess.run([pg_isready, "-q", "-h", folder], check=False).returncode:
                 assert server.poll() is None, (folder / "log").read_text()
                 time.sleep(0.05)
             yield folder
@@ -65,13 +63,15 @@ def postgres() -> Iterator[Path]:
 
 @pytest.fixture
 def new_postgres_url(postgres: Path) -> Callable[[], str]:
-    """Makes an empty database."""
-    createdb = require_program("createdb")
+    """Makes an empty database: a schema of its own, which takes less time than CREATE DATABASE."""
+
+    psycopg = require_module("psycopg")
 
     def new() -> str:
         name = f"t{time.monotonic_ns()}"
-        subprocess.run([createdb, "-h", postgres, "-U", "trueprob", name], check=True)
-        return f"postgresql://trueprob@/{name}?host={postgres}"
+        with psycopg.connect(f"user=trueprob dbname=postgres host={postgres}") as connection:
+            connection.execute(f"CREATE SCHEMA {name}")
+        return f"postgresql://trueprob@/postgres?options=-csearch_path%3D{name}&host={postgres}"
 
     return new
 

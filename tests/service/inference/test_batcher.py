@@ -36,7 +36,11 @@ def images(value: int, n: int = 1) -> np.ndarray:
 
 
 def batcher(
-    network: Recorder, *, batch: int = 8, queue: int = 16, observe: Callable[..., None] | None = None
+    network: Recorder,
+    *,
+    batch: int = 8,
+    queue: int = 16,
+    observe: Callable[..., None] | None = None,
 ) -> Batcher:
     return Batcher(
         lambda: network,

@@ -53,7 +53,9 @@ def png_that_declares(width: int, height: int) -> bytes:
 
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     data = zlib.compress(b"\x00" * 1000)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+    )
 
 
 def test_a_decompression_bomb_is_refused_before_it_is_decoded() -> None:
@@ -86,7 +88,11 @@ def test_sixteen_bits_a_sample_are_refused_rather_than_clipped() -> None:
 
 @pytest.mark.parametrize(
     "array",
-    [np.zeros((2, 8, 8), np.uint8), np.zeros((2, 8, 8, 1), np.float32), np.zeros((2, 9, 8, 1), "B")],
+    [
+        np.zeros((2, 8, 8), np.uint8),
+        np.zeros((2, 8, 8, 1), np.float32),
+        np.zeros((2, 9, 8, 1), "B"),
+    ],
 )
 def test_a_decoded_batch_must_have_the_shape_of_the_network(array: np.ndarray) -> None:
     with pytest.raises(InvalidRequest, match=r"images must be uint8 of shape \(n, 8, 8, 1\)"):

@@ -1,0 +1,174 @@
+"""Laws that every calibrator obeys, over all kinds in the registry."""
+
+import numpy as np
+import pytest
+
+from trueprob import InvalidInput, from_dict, logit_gap, to_dict
+from trueprob.calibrators import KINDS
+from trueprob.fitting import FITTERS
+
+every_kind = pytest.mark.parametrize("kind", sorted(KINDS))
+
+
+def fitted(kind, logits, labels, weights=None):
+    calibrator = FITTERS[kind](logits, labels, weights, seed=0).calibrator
+    assert calibrator.kind == kind
+    return calibrator
+
+
+def hard_rows(k):
+    """Near ties, a gap of 0, a gap of 1e4, huge and tiny values."""
+    generator = np.random.default_rng(5)
+    rows = generator.normal(size=(60, k)).astype(np.float32)
+    rows[0] = 0.0
+    rows[1, 0] = 1e4
+    rows[2] = 3e4
+    rows[3, -1] = np.nextafter(rows[3].max(), np.float32(9))
+    rows[4] *= np.float32(1e30)
+    rows[5] *= np.float32(1e-30)
+    rows[6:20, 0] = rows[6:20, 1] = 5.0
+    rows[20:40] *= np.float32(37.0)
+    return rows
+
+
+def check(calibrator, logits):
+    p = calibrator.predict_proba(logits)
+    rows = np.arange(logits.shape[0])
+    assert p.shape == logits.shape
+    assert p.dtype == np.float32
+    assert p.flags.c_contiguous
+    assert np.isfinite(p).all()
+    assert p.min() >= 0.0
+    assert p.max() <= 1.0
+    assert p.sum(axis=1, dtype=np.float64) == pytest.approx(1.0, abs=1e-5)
+    assert np.array_equal(p[rows, calibrator.prediction(logits)], p.max(axis=1))
+    if calibrator.preserves_prediction:
+        assert np.array_equal(calibrator.prediction(logits), logits.argmax(axis=1))
+    temperature = calibrator.temperature(logits)
+    if temperature is not None:
+        assert temperature.shape == (logits.shape[0],)
+        assert temperature.dtype == np.float64
+        assert (temperature > 0).all()
+        assert np.isfinite(temperature).all()
+
+
+@every_kind
+@pytest.mark.parametrize("k", [2, 5, 70])
+def test_probabilities_are_probabilities_and_the_prediction_has_the_largest(
+    kind, k, overconfident
+):
+    calibrator = fitted(kind, *overconfident(80, k))
+    check(calibrator, hard_rows(k))
+
+
+@every_kind
+def test_a_round_trip_is_bit_exact(kind, overconfident):
+    calibrator = fitted(kind, *overconfident(80))
+    again = from_dict(to_dict(calibrator))
+    assert again == calibrator
+    assert again.id == calibrator.id
+    logits = hard_rows(5)
+    assert np.array_equal(again.predict_proba(logits), calibrator.predict_proba(logits))
+
+
+@every_kind
+def test_fits_are_deterministic(kind, overconfident):
+    logits, labels = overconfident(60)
+    assert fitted(kind, logits, labels) == fitted(kind, logits.copy(), labels.copy())
+
+
+@every_kind
+def test_a_constant_added_to_a_row_changes_nothing(kind, overconfident):
+    logits, labels = overconfident(80)
+    grid = np.round(logits * 64) / 64  # on this grid adding 4 096 is exact in float32
+    shift = np.where(np.arange(80) % 2, 4096.0, -512.0).astype(np.float32)[:, None]
+    calibrator = fitted(kind, grid, labels)
+    assert np.array_equal(calibrator.predict_proba(grid), calibrator.predict_proba(grid + shift))
+    assert fitted(kind, grid + shift, labels) == calibrator
+
+
+@every_kind
+def test_permuting_classes_permutes_the_output(kind, overconfident):
+    logits, labels = overconfident(80)
+    order = np.array([3, 0, 4, 1, 2])
+    position = np.argsort(order)
+    calibrator = fitted(kind, logits, labels)
+    permuted = fitted(kind, np.ascontiguousarray(logits[:, order]), position[labels])
+    expected = calibrator.predict_proba(logits)[:, order]
+    # The fits add in another order; the published network amplifies that a little.
+    assert permuted.predict_proba(logits[:, order]) == pytest.approx(expected, abs=2e-3)
+    same = calibrator.predict_proba(np.ascontiguousarray(logits[:, order]))
+    assert same == pytest.approx(expected, rel=1e-5, abs=1e-12)
+
+
+@every_kind
+def test_a_class_without_rows_does_no_harm(kind, overconfident):
+    logits, labels = overconfident(80)
+    kept = labels != 2
+    check(fitted(kind, logits[kept], labels[kept]), logits)
+
+
+@every_kind
+@pytest.mark.parametrize("k", [2, 3])
+@pytest.mark.parametrize("right", [True, False])
+def test_one_row_is_enough(kind, k, right):
+    logits = np.zeros((1, k), dtype=np.float32)
+    logits[0, 0] = 3.0
+    calibrator = fitted(kind, logits, np.array([0 if right else 1]))
+    check(calibrator, logits)
+    check(calibrator, hard_rows(k))
+
+
+@every_kind
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+@pytest.mark.parametrize("share_wrong", [0.0, 0.2, 1.0])
+def test_odd_scales_and_sets_without_errors_or_hits_are_survived(kind, scale, share_wrong):
+    generator = np.random.default_rng(3)
+    logits = (generator.normal(size=(50, 4)) * scale).astype(np.float32)
+    labels = logits.argmax(axis=1)
+    labels[: int(50 * share_wrong)] = (labels[: int(50 * share_wrong)] + 1) % 4
+    check(fitted(kind, logits, labels), logits)
+
+
+@every_kind
+def test_degenerate_gaps_are_survived(kind):
+    logits = np.zeros((30, 3), dtype=np.float32)
+    logits[10:20, 1] = 1e4
+    labels = np.arange(30) % 3
+    check(fitted(kind, logits, labels), logits)
+    check(fitted(kind, np.zeros((5, 3), np.float32), np.arange(5) % 3), logits)
+
+
+@every_kind
+def test_equal_weights_change_nothing_and_zero_weights_drop_rows(kind, overconfident):
+    logits, labels = overconfident(60)
+    plain = fitted(kind, logits, labels).predict_proba(logits)
+    even = fitted(kind, logits, labels, np.full(60, 7.0)).predict_proba(logits)
+    assert even == pytest.approx(plain, abs=2e-3)
+
+
+@every_kind
+def test_logits_of_another_width_are_refused(kind, overconfident):
+    calibrator = fitted(kind, *overconfident(40))
+    with pytest.raises(InvalidInput, match=r"logits must have shape \(n, 5\), got \(2, 4\)"):
+        calibrator.predict_proba(np.zeros((2, 4)))
+
+
+@every_kind
+def test_float16_and_lists_are_taken(kind, overconfident):
+    logits, labels = overconfident(40)
+    half = logits.astype(np.float16)
+    calibrator = fitted(kind, half.astype(np.float32), labels)
+    expected = calibrator.predict_proba(half.astype(np.float32))
+    assert np.array_equal(calibrator.predict_proba(half), expected)
+    assert np.array_equal(calibrator.predict_proba(half.tolist()), expected)
+
+
+def test_smart_never_reverses_the_order_by_gap(overconfident):
+    for seed in range(5):
+        calibrator = fitted("smart", *overconfident(200, seed=seed))
+        gap = np.concatenate([[0.0], np.logspace(-6, 4, 5_000)]).astype(np.float32)
+        logits = np.stack([gap, np.zeros_like(gap), np.full_like(gap, -1e6)], axis=1)
+        padded = np.pad(logits, ((0, 0), (0, 2)), constant_values=-1e6)
+        scaled = logit_gap(padded) / calibrator.temperature(padded)
+        assert (np.diff(scaled) > -1e-9 * scaled[1:]).all()

@@ -1,0 +1,1 @@
+"""The command line: `trueprob fit | apply | evaluate`, one command a file."""

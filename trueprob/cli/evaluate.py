@@ -1,0 +1,64 @@
+"""`trueprob evaluate TEST.npz --calibrator calibrator.json`: scores before and after."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from trueprob.calibration_set import CalibrationSet
+from trueprob.calibrators import Calibrator, IdentityCalibrator
+from trueprob.cli.files import add_split, read_calibration_set, read_calibrator
+from trueprob.cli.tables import print_json, print_line, print_scores, score_document
+from trueprob.scores import Scores, score
+
+__all__ = ["add_parser"]
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "evaluate",
+        help="score a calibrator on labelled rows",
+        description="Score the plain softmax, and a calibrator, on labelled rows.",
+    )
+    parser.add_argument("data", metavar="TEST.npz", help="arrays logits (or probabilities), labels")
+    parser.add_argument("--calibrator", metavar="calibrator.json")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    add_split(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command."""
+    calibrator = None
+    if arguments.calibrator is not None:
+        calibrator = read_calibrator(arguments.calibrator)
+    n_classes = None if calibrator is None else calibrator.n_classes
+    data = read_calibration_set(arguments.data, arguments.split, n_classes)
+    before = _scores(IdentityCalibrator(data.n_classes), data)
+    after = None if calibrator is None else _scores(calibrator, data)
+    if arguments.json:
+        print_json(
+            {
+                "n": data.n,
+                "k": data.n_classes,
+                "uncalibrated": score_document(before),
+                "calibrated": None if after is None else score_document(after),
+            }
+        )
+        return 0
+    print_line(f"{data.n} rows, {data.n_classes} classes")
+    columns = {"uncalibrated": before}
+    if calibrator is not None and after is not None:
+        columns[calibrator.id] = after
+    print_scores(columns)
+    return 0
+
+
+def _scores(calibrator: Calibrator, data: CalibrationSet) -> Scores:
+    return score(
+        calibrator.predict_proba(data.logits),
+        data.labels,
+        prediction=calibrator.prediction(data.logits),
+        weights=data.weights,
+    )

@@ -1,0 +1,68 @@
+"""`trueprob fit CAL.npz -o calibrator.json`: fit a calibrator, show the scores before and after."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+from trueprob.calibrators import FittedOn, dumps_calibrator
+from trueprob.cli.files import add_split, read_calibration_set, write_whole
+from trueprob.cli.tables import print_json, print_line, print_scores, score_document
+from trueprob.fitting import METHODS, fit_calibration_set
+
+__all__ = ["add_parser"]
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "fit",
+        help="fit a calibrator",
+        description="Fit a calibrator on held-out logits and labels. The scores after are out "
+        "of fold: of rows that the calibrator scored was not fitted on.",
+    )
+    parser.add_argument("data", metavar="CAL.npz", help="arrays logits (or probabilities), labels")
+    parser.add_argument("--method", choices=METHODS, default="smart", help="default: smart")
+    parser.add_argument("-o", "--output", metavar="PATH", help="where calibrator.json is written")
+    parser.add_argument("--seed", type=int, default=0, help="of the folds, default 0")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    add_split(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command."""
+    data = read_calibration_set(arguments.data, arguments.split, None)
+    fitted = fit_calibration_set(data, arguments.method, seed=arguments.seed)
+    report = fitted.report
+    if arguments.output is not None:
+        source = FittedOn(data.digest, data.n, datetime.now(UTC).isoformat(timespec="seconds"))
+        write_whole(arguments.output, dumps_calibrator(fitted.calibrator, source))
+    if arguments.json:
+        print_json(
+            {
+                "calibrator": arguments.output,
+                "method": report.method,
+                "outcome": str(report.outcome),
+                "n": report.n,
+                "k": report.k,
+                "seconds": report.seconds,
+                "scores": {
+                    "before": score_document(report.before),
+                    "after": score_document(report.after),
+                },
+            }
+        )
+    else:
+        print_line(
+            f"{fitted.calibrator.id}: {report.n} rows, {report.k} classes, "
+            f"{report.seconds:.3f} s, {report.outcome}"
+        )
+        print_scores({"before": report.before, "after (out of fold)": report.after})
+        if arguments.output is not None:
+            print_line(f"written to {arguments.output}")
+    for warning in report.warnings:
+        print_line(f"trueprob: warning: {warning}", sys.stderr)
+    return 0

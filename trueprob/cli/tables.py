@@ -1,0 +1,86 @@
+"""What the commands print: one JSON document, or a table of scores."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any, TextIO
+
+from trueprob.scores import Scores
+
+__all__ = ["print_json", "print_line", "print_scores", "score_document"]
+
+# field: heading, factor, decimals, unit
+COLUMNS = {
+    "accuracy": ("accuracy", 100, 2, "%"),
+    "ece": ("ECE", 100, 2, "%"),
+    "ece_floor": ("ECE floor", 100, 2, "%"),
+    "adaptive_ece": ("adaptive ECE", 100, 2, "%"),
+    "classwise_ece": ("classwise ECE", 100, 3, "%"),
+    "mce": ("MCE", 100, 2, "%"),
+    "nll": ("NLL", 1, 4, "nats"),
+    "brier": ("Brier", 1, 4, ""),
+    "auroc": ("AUROC", 1, 4, ""),
+}
+
+
+def score_document(scores: Scores) -> dict[str, Any]:
+    """Scores as JSON: fractions and nats, the number of rows being said once outside."""
+    return {name: value for name, value in scores.to_dict().items() if name != "n"}
+
+
+def print_json(document: Mapping[str, Any], stream: TextIO | None = None) -> None:
+    """One JSON document on one line."""
+    print_line(json.dumps(document, allow_nan=False, ensure_ascii=False), stream)
+
+
+def print_line(text: str, stream: TextIO | None = None) -> None:
+    """A line on standard output, or on another stream."""
+    (stream or sys.stdout).write(text + "\n")
+
+
+def print_scores(scores: Mapping[str, Scores], stream: TextIO | None = None) -> None:
+    """A table: one row a score, one column a predictor.
+
+    By rich on a terminal where it is installed, as aligned text otherwise.
+    """
+    stream = stream or sys.stdout
+    values = {title: asdict(value) for title, value in scores.items()}
+    header = ["score", *scores]
+    rows = []
+    for name, (heading, factor, decimals, unit) in COLUMNS.items():
+        cells = [_cell(column[name], factor, decimals, unit) for column in values.values()]
+        rows.append([heading, *cells])
+    if stream.isatty() and _print_rich(header, rows, stream):
+        return
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+    for row in [header, *rows]:
+        first, *others = (
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        print_line("  ".join([first, *others]), stream)
+
+
+def _cell(value: float, factor: int, decimals: int, unit: str) -> str:
+    if not math.isfinite(value):
+        return "undefined"
+    return f"{value * factor:.{decimals}f} {unit}".rstrip()
+
+
+def _print_rich(header: list[str], rows: list[list[str]], stream: TextIO) -> bool:
+    try:
+        from rich.console import Console
+        from rich.table import Table
+    except ImportError:
+        return False
+    table = Table()
+    for index, title in enumerate(header):
+        table.add_column(title, justify="left" if index == 0 else "right")
+    for row in rows:
+        table.add_row(*row)
+    Console(file=stream).print(table)
+    return True
