@@ -6,7 +6,7 @@ PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c c
 ACCELERATOR ?= $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 INPUTS = pyproject.toml constraints.txt
 
-.PHONY: run test lint demo-model examples clean
+.PHONY: run test lint demo-model clean
 
 run: $(VENV)/.run
 	@exec $(VENV)/bin/python -m service serve
@@ -16,6 +16,10 @@ test: $(VENV)/.test
 
 lint: $(VENV)/.test
 	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy
+
+demo-model: $(VENV)/.test
+	$(VENV)/bin/python -m trainer train --data noisy-digits --network digits-cnn --optimiser sam --rho 0.05 --seed 0 --run runs/digits --overwrite
+	$(VENV)/bin/python -m trainer register --run runs/digits --name digits --models var/demo-models --compare-with models/digits/1
 
 $(VENV)/.run: $(INPUTS)
 	$(PYTHON) -m venv $(VENV)

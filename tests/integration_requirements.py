@@ -24,7 +24,7 @@ def require_program(*names: str) -> Path:
         found = shutil.which(name) or _elsewhere(name)
         if found:
             return Path(found)
-    _missing(" or ".join(names))
+    return _missing(" or ".join(names))
 
 
 def require_module(name: str) -> Any:

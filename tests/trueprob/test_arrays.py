@@ -19,7 +19,7 @@ from trueprob.arrays import (
 
 matrices = st.integers(2, 80).flatmap(
     lambda k: arrays(
-        np.float32, (3, k), elements=st.floats(-1e30, 1e30, width=32, allow_subnormal=False)
+        np.float32, (3, k), elements=st.floats(-(2.0**99), 2.0**99, width=32, allow_subnormal=False)
     )
 )
 

@@ -5,7 +5,9 @@ import trueprob
 
 
 def test_public_names_are_sorted_and_exist():
-    assert trueprob.__all__ == sorted(trueprob.__all__)
+    # Constants, classes, functions, each by name: the order that ruff keeps.
+    kinds = [(not name.isupper(), not name[0].isupper(), name) for name in trueprob.__all__]
+    assert kinds == sorted(kinds)
     assert len(set(trueprob.__all__)) == len(trueprob.__all__)
     for name in trueprob.__all__:
         assert getattr(trueprob, name) is not None

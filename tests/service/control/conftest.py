@@ -116,3 +116,12 @@ def sqlite_world(tmp_path: Path) -> Iterator[World]:
     running.declare()
     yield running
     running.plane.close()
+
+
+@pytest.fixture(scope="session")
+def shared_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """As `sqlite_world`, one for all: for requests that are refused and so change nothing."""
+    running = start(settings_in(tmp_path_factory.mktemp("shared")))
+    running.declare()
+    yield running
+    running.plane.close()

@@ -24,8 +24,8 @@ ROUTES = {
 }
 
 
-def test_every_route_is_described_with_its_errors(sqlite_world: World) -> None:
-    document = sqlite_world.app.openapi()
+def test_every_route_is_described_with_its_errors(shared_world: World) -> None:
+    document = shared_world.app.openapi()
     assert {path: set(verbs) for path, verbs in document["paths"].items()} == ROUTES
     for path, verbs in document["paths"].items():
         for verb, operation in verbs.items():
@@ -41,8 +41,8 @@ def test_every_route_is_described_with_its_errors(sqlite_world: World) -> None:
                 assert parameter["description"], f"{where}: {parameter['name']}"
 
 
-def test_bodies_are_described(sqlite_world: World) -> None:
-    paths = sqlite_world.app.openapi()["paths"]
+def test_bodies_are_described(shared_world: World) -> None:
+    paths = shared_world.app.openapi()["paths"]
     upload = paths["/v1/models/{model}/calibration-sets"]["post"]["requestBody"]["content"]
     assert set(upload) == {
         "application/x-npz",

@@ -176,27 +176,27 @@ def test_a_request_of_unknown_classes_only_is_refused_and_counts_nothing(world: 
     ],
 )
 def test_a_body_that_cannot_be_used_names_its_field(
-    sqlite_world: World, body: object, status: int, word: str
+    shared_world: World, body: object, status: int, word: str
 ) -> None:
-    answer = sqlite_world.call("POST", "/v1/models/m/labels", json=body)
+    answer = shared_world.call("POST", "/v1/models/m/labels", json=body)
     assert answer.status_code == status
     assert word in answer.json()["detail"]
 
 
-def test_bodies_that_are_not_json(sqlite_world: World) -> None:
+def test_bodies_that_are_not_json(shared_world: World) -> None:
     for content, kind, status in (
         (b"", "application/json", 400),
         (b"{", "application/json", 400),
         (b"{}", "text/csv", 415),
     ):
-        answer = sqlite_world.call(
+        answer = shared_world.call(
             "POST", "/v1/models/m/labels", content=content, headers={"content-type": kind}
         )
         assert answer.status_code == status
 
 
-def test_no_labels_is_an_answer_too(sqlite_world: World) -> None:
-    assert sqlite_world.label([], []).json() == {
+def test_no_labels_is_an_answer_too(shared_world: World) -> None:
+    assert shared_world.label([], []).json() == {
         "accepted": 0,
         "duplicate": 0,
         "rejected": 0,

@@ -223,9 +223,9 @@ def test_a_declared_model_is_there_at_once_and_after_a_restart(
     ],
 )
 def test_a_declaration_that_cannot_be_used(
-    sqlite_world: World, name: str, body: object, word: str
+    shared_world: World, name: str, body: object, word: str
 ) -> None:
-    answer = sqlite_world.call("PUT", f"/v1/models/{name}", json=body)
+    answer = shared_world.call("PUT", f"/v1/models/{name}", json=body)
     assert answer.status_code == 422
     assert word in answer.text
 

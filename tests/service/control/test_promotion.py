@@ -76,7 +76,7 @@ def test_rollback_to_a_revision_puts_its_pair_back(world: World) -> None:
 
 
 @pytest.mark.parametrize("model", ["none"])
-def test_an_unknown_model_is_not_found(sqlite_world: World, model: str) -> None:
+def test_an_unknown_model_is_not_found(shared_world: World, model: str) -> None:
     headers = {"if-match": '"1"'}
     for method, path in (
         ("GET", ""),
@@ -91,7 +91,7 @@ def test_an_unknown_model_is_not_found(sqlite_world: World, model: str) -> None:
         ("POST", "/rollback"),
         ("POST", "/calibrators/x/promote"),
     ):
-        answer = sqlite_world.call(method, f"/v1/models/{model}{path}", headers=headers)
+        answer = shared_world.call(method, f"/v1/models/{model}{path}", headers=headers)
         assert answer.status_code == 404, path
         assert answer.headers["content-type"] == "application/problem+json"
 

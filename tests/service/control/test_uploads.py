@@ -170,16 +170,16 @@ def test_class_names_are_labels_too(sqlite_world: World) -> None:
     ],
 )  # fmt: skip
 def test_what_cannot_be_used_is_refused_and_nothing_is_stored(
-    sqlite_world: World, query: str, body: bytes, headers: dict[str, str], status: int, word: str
+    shared_world: World, query: str, body: bytes, headers: dict[str, str], status: int, word: str
 ) -> None:
-    answer = sqlite_world.call(
+    answer = shared_world.call(
         "POST", f"/v1/models/m/calibration-sets{query}", content=body, headers=headers
     )
     assert answer.status_code == status, answer.text
     assert word in answer.text
-    assert sqlite_world.get("/v1/models/m/fits")["items"] == []
-    assert sqlite_world.get("/v1/models/m/calibration-sets")["items"] == []
-    assert list((sqlite_world.settings.state_dir / "uploads").iterdir()) == []
+    assert shared_world.get("/v1/models/m/fits")["items"] == []
+    assert shared_world.get("/v1/models/m/calibration-sets")["items"] == []
+    assert list((shared_world.settings.state_dir / "uploads").iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -199,9 +199,9 @@ def test_what_cannot_be_used_is_refused_and_nothing_is_stored(
     ],
 )
 def test_json_that_cannot_be_used_names_its_field(
-    sqlite_world: World, body: bytes, status: int, word: str
+    shared_world: World, body: bytes, status: int, word: str
 ) -> None:
-    answer = sqlite_world.call(
+    answer = shared_world.call(
         "POST",
         "/v1/models/m/calibration-sets",
         content=body,
@@ -233,6 +233,6 @@ def test_a_body_over_the_limit_is_refused_announced_or_not(
     assert list((world.settings.state_dir / "uploads").iterdir()) == []
 
 
-def test_an_unknown_model_is_told_before_its_rows_are_read(sqlite_world: World) -> None:
-    answer = sqlite_world.call("POST", "/v1/models/none/calibration-sets", content=b"", headers=NPZ)
+def test_an_unknown_model_is_told_before_its_rows_are_read(shared_world: World) -> None:
+    answer = shared_world.call("POST", "/v1/models/none/calibration-sets", content=b"", headers=NPZ)
     assert answer.status_code == 404

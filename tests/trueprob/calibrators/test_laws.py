@@ -54,9 +54,7 @@ def check(calibrator, logits):
 
 @every_kind
 @pytest.mark.parametrize("k", [2, 5, 70])
-def test_probabilities_are_probabilities_and_the_prediction_has_the_largest(
-    kind, k, overconfident
-):
+def test_probabilities_are_probabilities_and_the_prediction_has_the_largest(kind, k, overconfident):
     calibrator = fitted(kind, *overconfident(80, k))
     check(calibrator, hard_rows(k))
 

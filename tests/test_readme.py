@@ -1,0 +1,53 @@
+"""What the README shows really runs, and what it prints is what is printed."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from service.server import quickstart
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize("block", re.findall(r"^```python\n(.*?)^```", README, re.M | re.S))
+def test_a_python_block_runs(block: str, tmp_path: Path) -> None:
+    subprocess.run(
+        [sys.executable, "-W", "error", "-c", block], cwd=tmp_path, check=True, timeout=120
+    )
+
+
+def test_the_curl_lines_are_those_that_the_service_prints() -> None:
+    printed = quickstart("http://127.0.0.1:8000", Path("examples"))
+    lines = [line.strip() for line in printed.splitlines() if line.startswith("  curl")]
+    assert len(lines) == 3
+    for line in lines:
+        assert line in README
+
+
+def test_the_shown_fit_is_what_the_command_prints(tmp_path: Path) -> None:
+    shown = README.split("$ trueprob fit examples/digits_calibration.npz")[1].split("```")[0]
+    command = [
+        sys.executable,
+        "-m",
+        "trueprob",
+        "fit",
+        str(ROOT / "examples/digits_calibration.npz"),
+    ]
+    printed = subprocess.run(
+        [*command, "-o", str(tmp_path / "calibrator.json")],
+        capture_output=True, text=True, check=True, timeout=60,
+    ).stdout  # fmt: skip
+    seconds = re.compile(r"\d+\.\d+ s,")
+    printed_lines = [seconds.sub("", line).split() for line in printed.splitlines()]
+    for line in shown.splitlines()[1:]:
+        assert seconds.sub("", line).split() in [*printed_lines, []], line
+
+
+def test_every_relative_link_leads_somewhere() -> None:
+    for document in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text("utf-8")):
+            assert (document.parent / target).exists(), f"{document.name}: {target}"

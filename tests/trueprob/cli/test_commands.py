@@ -1,0 +1,164 @@
+import io
+import json
+
+import numpy as np
+import pytest
+
+from trueprob import loads_calibrator
+from trueprob.cli.__main__ import main
+from trueprob.cli.tables import print_scores
+from trueprob.scores import score
+
+SCORES = [
+    "accuracy", "ece", "ece_floor", "adaptive_ece", "classwise_ece", "mce", "nll", "brier", "auroc",
+]  # fmt: skip
+
+
+@pytest.fixture
+def files(tmp_path, overconfident):
+    logits, labels = overconfident(200)
+    np.savez(tmp_path / "cal.npz", logits=logits[:100], labels=labels[:100])
+    np.savez(tmp_path / "test.npz", logits=logits[100:], labels=labels[100:])
+    np.save(tmp_path / "logits.npy", logits[100:])
+    np.savez(
+        tmp_path / "both.npz",
+        val_logits=logits[:100],
+        val_labels=labels[:100],
+        test_logits=logits[100:],
+        test_labels=labels[100:],
+    )
+    return tmp_path
+
+
+def document(capsys):
+    """The one JSON document on standard output."""
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1
+    return json.loads(lines[0])
+
+
+def fails(capsys, *arguments):
+    assert main([str(a) for a in arguments]) == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.startswith("trueprob: error: ")
+    assert output.err.count("\n") == 1
+    return output.err
+
+
+def test_fit_apply_and_evaluate_work_together(files, capsys):
+    target = files / "calibrator.json"
+    assert main(["fit", str(files / "cal.npz"), "-o", str(target), "--json"]) == 0
+    answer = document(capsys)
+    assert list(answer) == ["calibrator", "method", "outcome", "n", "k", "seconds", "scores"]
+    assert (answer["calibrator"], answer["method"]) == (str(target), "smart")
+    assert (answer["n"], answer["k"], answer["outcome"]) == (100, 5, "converged")
+    assert list(answer["scores"]["before"]) == SCORES
+    assert list(answer["scores"]["after"]) == SCORES
+    calibrator = loads_calibrator(target.read_bytes())
+
+    probabilities = files / "p.npy"
+    arguments = ["apply", str(target), str(files / "logits.npy"), "-o", str(probabilities)]
+    assert main([*arguments, "--json"]) == 0
+    assert document(capsys)["n"] == 100
+    expected = calibrator.predict_proba(np.load(files / "logits.npy"))
+    assert np.array_equal(np.load(probabilities), expected)
+
+    arguments = ["evaluate", str(files / "test.npz"), "--calibrator", str(target), "--json"]
+    assert main(arguments) == 0
+    answer = document(capsys)
+    assert list(answer) == ["n", "k", "uncalibrated", "calibrated"]
+    labels = np.load(files / "test.npz")["labels"]
+    assert answer["calibrated"]["nll"] == score(expected, labels).nll
+    assert answer["calibrated"]["ece"] < answer["uncalibrated"]["ece"]
+    assert not [entry for entry in files.iterdir() if entry.name.endswith(".partial")]
+
+
+def test_npz_output_holds_everything(files, capsys):
+    main(["fit", str(files / "cal.npz"), "-o", str(files / "c.json")])
+    arguments = ["apply", str(files / "c.json"), str(files / "test.npz"), "-o"]
+    assert main([*arguments, str(files / "p.npz")]) == 0
+    assert "100 rows, 5 classes, written to" in capsys.readouterr().out
+    with np.load(files / "p.npz") as arrays:
+        assert set(arrays) == {"probabilities", "prediction", "confidence", "temperature"}
+        assert np.array_equal(arrays["confidence"], arrays["probabilities"].max(axis=1))
+
+
+def test_splits_of_a_file_are_chosen_by_an_option(files, capsys):
+    assert main(["fit", str(files / "both.npz"), "--split", "val", "--json"]) == 0
+    split = document(capsys)
+    assert split["calibrator"] is None
+    assert main(["fit", str(files / "cal.npz"), "--json"]) == 0
+    assert document(capsys)["scores"] == split["scores"]
+    assert main(["evaluate", str(files / "both.npz"), "--split", "test", "--json"]) == 0
+    assert document(capsys)["calibrated"] is None
+    assert "choose with --split" in fails(capsys, "fit", files / "both.npz")
+    assert "no array that begins with val_" in fails(
+        capsys, "fit", files / "cal.npz", "--split", "val"
+    )
+
+
+def test_tables_are_for_people(files, capsys):
+    assert main(["evaluate", str(files / "test.npz")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "100 rows, 5 classes"
+    assert lines[1].split() == ["score", "uncalibrated"]
+    assert len(lines) == 2 + len(SCORES)
+    assert len({len(line) for line in lines[1:]}) == 1
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_a_terminal_gets_a_drawn_table():
+    stream = Terminal()
+    print_scores({"now": score(np.array([[0.9, 0.1]]), [0])}, stream)
+    assert "┃" in stream.getvalue()
+    assert "undefined" in stream.getvalue()  # the AUROC of one row
+
+
+def test_warnings_go_to_standard_error(files, capsys, overconfident):
+    logits, labels = overconfident(20)
+    np.savez(files / "few.npz", logits=logits, labels=labels)
+    assert main(["fit", str(files / "few.npz"), "--json"]) == 0
+    assert "trueprob: warning: only 20 rows" in capsys.readouterr().err
+
+
+def test_bad_input_is_one_line_and_exit_code_2(files, capsys):
+    assert "cannot be read: No such file" in fails(capsys, "fit", files / "nothing.npz")
+    assert "must be an .npz with labels" in fails(capsys, "fit", files / "logits.npy")
+    assert "invalid choice" in fails(capsys, "fot")
+    assert "required" in fails(capsys)
+    assert "invalid choice" in fails(capsys, "fit", files / "cal.npz", "--method", "magic")
+    broken = files / "broken.json"
+    broken.write_text("{")
+    assert "calibrator must be JSON" in fails(
+        capsys, "evaluate", files / "test.npz", "--calibrator", broken
+    )
+    assert "missing.json cannot be read" in fails(
+        capsys, "apply", files / "missing.json", files / "logits.npy", "-o", files / "p.npy"
+    )
+    assert "cannot be written" in fails(
+        capsys, "fit", files / "cal.npz", "-o", files / "no" / "such" / "folder.json"
+    )
+
+
+def test_nothing_is_written_when_something_is_wrong(files, capsys):
+    main(["fit", str(files / "cal.npz"), "-o", str(files / "c.json")])
+    capsys.readouterr()
+    np.save(files / "wide.npy", np.zeros((3, 9)))
+    before = sorted(files.iterdir())
+    message = fails(capsys, "apply", files / "c.json", files / "wide.npy", "-o", files / "p.npy")
+    assert "logits must have shape (n, 5), got (3, 9)" in message
+    message = fails(capsys, "apply", files / "c.json", files / "logits.npy", "-o", files / "p.csv")
+    assert "must end in .npy or .npz" in message
+    assert sorted(files.iterdir()) == before
+
+
+def test_an_existing_file_is_replaced_whole(files):
+    target = files / "c.json"
+    target.write_text("old")
+    assert main(["fit", str(files / "cal.npz"), "-o", str(target)]) == 0
+    assert loads_calibrator(target.read_bytes()).kind == "smart"
