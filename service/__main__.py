@@ -47,6 +47,8 @@ def _serve(settings: Settings, warnings: Sequence[str]) -> int:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
+    # Its every look at an up-to-date schema is three lines; a migration that fails raises.
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     for warning in warnings:
         logging.getLogger("service.settings").warning(warning)
     return serve(create_app(settings), settings)

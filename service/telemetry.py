@@ -37,7 +37,7 @@ __all__ = ["METRICS", "DeploymentMeters", "Registry", "Telemetry"]
 Registry = CollectorRegistry
 # A second series beside every counter and histogram that nothing here asks for; the client has
 # this switch for the whole process only.
-disable_created_metrics()
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 class Telemetry(Collector):

@@ -64,6 +64,8 @@ async def spool_body(request: Request, path: Path, *, limit: int) -> int:
     Raises
     ------
     BodyTooLarge
+    BadRequest
+        There are none.
     """
     total = 0
     with path.open("xb") as file:
@@ -75,6 +77,8 @@ async def spool_body(request: Request, path: Path, *, limit: int) -> int:
                 await anyio.to_thread.run_sync(file.write, bytes(waiting))
                 waiting.clear()
         await anyio.to_thread.run_sync(file.write, bytes(waiting))
+    if total == 0:
+        raise BadRequest("the body is empty: expected a calibration set")
     return total
 
 

@@ -23,8 +23,9 @@ from service.control.bodies import media_type, part_file, spool_body
 from service.control.refit import Refits
 from service.control.store import Store
 from service.control.uploads import check_media_type, read_upload
-from service.errors import InvalidRequest, ModelUnavailable
+from service.errors import InvalidRequest
 from service.inference.deployment import Deployment, Deployments
+from service.inference.wire_images import Preprocessing
 from service.settings import Settings
 from trueprob.calibration_set import CalibrationSet
 from trueprob.fitting import METHODS
@@ -148,20 +149,14 @@ class CalibrationSets:
         """Logits of the version's network in place of the images."""
         manifest = deployment.served.manifest
         if deployment.network is None or manifest is None or manifest.input is None:
-            raise ModelUnavailable(
+            raise InvalidRequest(
                 f"version {deployment.served.version} of model {deployment.served.model!r} "
                 "has no network here: send logits in place of images"
             )
         others = {"logits", "probabilities", "log_probabilities"} & set(arrays)
         if others:
             raise InvalidRequest(f"images and {min(others)} must not come together")
-        images = arrays["images"]
-        expected = tuple(manifest.input.shape[1:])
-        if images.dtype != np.uint8 or images.shape[1:] != expected or len(images) == 0:
-            raise InvalidRequest(
-                f"images must have dtype uint8 and shape (n, {', '.join(map(str, expected))}), "
-                f"got {images.dtype} and {images.shape}"
-            )
+        images = Preprocessing.from_manifest(manifest.input.preprocessing).prepare(arrays["images"])
         step = self._settings.max_batch_rows
         batches = [
             await deployment.network.run(np.ascontiguousarray(images[start : start + step]))

@@ -22,18 +22,9 @@ from service.errors import InvalidRequest
 from service.receipts import Receipt, Receipts
 from trueprob.binned import BinnedCalibration
 
-__all__ = ["CLOCK_TOLERANCE_SECONDS", "MAX_LABELS", "OUTCOMES", "Labels"]
+__all__ = ["CLOCK_TOLERANCE_SECONDS", "MAX_LABELS", "Labels"]
 
 MAX_LABELS: Final = 100_000
-OUTCOMES: Final = (
-    "accepted",
-    "duplicate",
-    "expired",
-    "forged",
-    "foreign",
-    "unknown_class",
-    "superseded",
-)
 # Replicas' clocks differ: a used nonce is remembered this much longer than its receipt is good.
 CLOCK_TOLERANCE_SECONDS: Final = 300.0
 
@@ -90,7 +81,7 @@ class Labels:
         Returns
         -------
         list of str
-            Each one of `OUTCOMES`.
+            Each one of `service.metric_catalogue.LABEL_OUTCOMES`.
 
         Raises
         ------

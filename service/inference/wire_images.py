@@ -112,9 +112,9 @@ class Preprocessing:
         Raises
         ------
         InvalidRequest
-            Not uint8 of shape (n, height, width, channels).
+            Not uint8 of shape (n, height, width, channels) with n at least 1.
         """
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != self.shape:
+        if images.dtype != np.uint8 or images.shape[1:] != self.shape or len(images) == 0:
             expected = ", ".join(str(side) for side in self.shape)
             raise InvalidRequest(
                 f"{name} must be uint8 of shape (n, {expected}), "

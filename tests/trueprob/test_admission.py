@@ -74,7 +74,7 @@ def test_few_rows_or_groups_are_no_evidence(overconfident):
 
 
 def test_copies_of_a_row_are_no_evidence_when_they_are_a_group(overconfident):
-    logits, labels = overconfident(40, seed=3, factor=1.3)
+    logits, labels = overconfident(40, seed=7, factor=1.5)
     incumbent = IdentityCalibrator(5)
     groups = np.tile(np.arange(40), 30)
     many = np.tile(logits, (30, 1)), np.tile(labels, 30)

@@ -83,27 +83,35 @@ def test_labels_may_be_class_names():
 @pytest.mark.parametrize(
     ("arrays", "message", "field"),
     [
-        ({"labels": [0]}, "exactly one of logits, probabilities, log_probabilities is needed, "
-         "got none of them", "logits"),
-        ({"logits": LOGITS, "probabilities": LOGITS, "labels": [0, 1, 1]}, "got logits and", "probabilities"),
-        ({"logits": LOGITS}, "labels are missing", "labels"),
-        ({"logits": LOGITS, "labels": [0, 1]}, r"labels must have shape \(3,\), got \(2,\)", "labels"),
-        ({"logits": LOGITS, "labels": [0, 1, 2]}, "labels must lie in 0 … 1, row 2 does not", "labels"),
-        ({"logits": LOGITS, "label": [0, 1, 1]}, "array 'label' is unknown.*nearest is 'labels'", "label"),
-        ({"images": LOGITS, "labels": [0, 1, 1]}, "images need a model", "images"),
-        ({"logits": LOGITS, "labels": [0, 1, 1], "weights": [1, 1]}, r"weights must have shape \(3,\)", "weights"),
-        ({"logits": LOGITS, "labels": [0, 1, 1], "weights": [1, -1, 1]}, "not negative", "weights"),
-        ({"logits": LOGITS, "labels": [0, 1, 1], "weights": [1, np.nan, 1]}, "finite", "weights"),
-        ({"logits": LOGITS, "labels": [0, 1, 1], "weights": [0, 0, 0]}, "not all be zero", "weights"),
-        ({"logits": LOGITS, "labels": [0, 1, 1], "weights": ["a", "b", "c"]}, "numbers", "weights"),
-        ({"logits": LOGITS, "labels": [0, 1, 1], "groups": [0.5, 1, 1]}, "integers or strings", "groups"),
-        ({"logits": LOGITS, "labels": [0, 1, 1], "groups": [1]}, r"groups must have shape \(3,\)", "groups"),
+        (
+            {"probabilities": LOGITS},
+            "exactly one of logits, probabilities, .* is needed, got logits and probabilities",
+            "probabilities",
+        ),
+        ({"labels": [0, 1]}, r"labels must have shape \(3,\), got \(2,\)", "labels"),
+        ({"labels": [0, 1, 2]}, "labels must lie in 0 … 1, row 2 does not", "labels"),
+        ({"label": [0, 1, 1]}, "array 'label' is unknown, .* the nearest is 'labels'", "label"),
+        ({"images": LOGITS}, "images need a model", "images"),
+        ({"weights": [1, 1]}, r"weights must have shape \(3,\)", "weights"),
+        ({"weights": [1, -1, 1]}, "weights must be finite and not negative", "weights"),
+        ({"weights": [1, np.nan, 1]}, "weights must be finite and not negative", "weights"),
+        ({"weights": [0, 0, 0]}, "weights must not all be zero", "weights"),
+        ({"weights": ["a", "b", "c"]}, "weights must be numbers", "weights"),
+        ({"groups": [0.5, 1, 1]}, "groups must be integers or strings", "groups"),
+        ({"groups": [1]}, r"groups must have shape \(3,\)", "groups"),
     ],
-)  # fmt: skip
+)
 def test_arrays_that_cannot_be_used_are_refused(arrays, message, field):
     with pytest.raises(InvalidInput, match=message) as caught:
-        CalibrationSet.from_arrays(arrays)
+        CalibrationSet.from_arrays({"logits": LOGITS, "labels": [0, 1, 1], **arrays})
     assert caught.value.field == field
+
+
+def test_missing_arrays_are_named():
+    with pytest.raises(InvalidInput, match=r"exactly one of .* is needed, got none of them"):
+        CalibrationSet.from_arrays({"labels": [0]})
+    with pytest.raises(InvalidInput, match="labels are missing"):
+        CalibrationSet.from_arrays({"logits": LOGITS})
 
 
 def test_the_number_of_classes_can_be_required():

@@ -88,7 +88,7 @@ def test_folds_whose_weights_are_all_zero_are_survived(overconfident):
 
 
 def test_unknown_methods_are_refused(overconfident):
-    with pytest.raises(InvalidInput, match="method must be one of .*, got 'magic'") as caught:
+    with pytest.raises(InvalidInput, match=r"method must be one of .*, got 'magic'") as caught:
         fit(*overconfident(20), "magic")
     assert caught.value.field == "method"
 

@@ -15,6 +15,7 @@ L(β) = log Σ_{j≠top} exp(β·d_j), the top probability is 1/(1 + e^L), and
     NLL = softplus(L) − β·d_y,   CE = softplus(L) if right, softplus(−L) if wrong.
 
 A step of Newton's method needs L, L′ and L″: one pass over the logits. It takes 5 to 10 steps.
+Sets of more than two million elements are worked in float32 and summed in float64.
 """
 
 from __future__ import annotations
@@ -28,8 +29,14 @@ from numpy.typing import NDArray
 
 from trueprob.arrays import Labels, Logits
 from trueprob.calibrators.base import FitOutcome
-from trueprob.calibrators.temperature import LOG_RANGE, inverse_temperature
-from trueprob.softmax import TRANSPOSE_BELOW
+from trueprob.calibrators.temperature import (
+    CHUNK,
+    LARGE,
+    LOG_RANGE,
+    inverse_temperature,
+    sample_rows,
+)
+from trueprob.softmax import TRANSPOSE_BELOW, logit_gap
 
 __all__ = ["LogSlopes", "SmartObjective", "fit_log_slopes"]
 
@@ -38,8 +45,6 @@ SMOOTHNESS: Final = 5.0  # nats of the summed log likelihood for a change of slo
 SCALE_PRIOR: Final = 2.0  # nats, times log(1 + θ_1²)
 MAX_STEPS: Final = 60
 TOLERANCE: Final = 1e-10  # nats of expected improvement of the mean at which steps stop
-DOUBLE_BELOW: Final = 2_000_000  # elements; larger sets are worked in float32, summed in float64
-CHUNK: Final = 1 << 17  # elements worked on at a time: two such arrays stay in the cache
 FARTHEST: Final = -1e15  # nats; differences beyond add nothing, and their squares stay finite
 
 Array = NDArray[np.float64]
@@ -74,7 +79,7 @@ class SmartObjective:
         self.top = logits.argmax(axis=1)
         self.correct = self.top == labels
         self.axis = 0 if k < TRANSPOSE_BELOW else 1
-        dtype = np.float64 if logits.size <= DOUBLE_BELOW else np.float32
+        dtype = np.float64 if logits.size <= LARGE else np.float32
         work: NDArray[Any] = np.array(
             logits.T if self.axis == 0 else logits, dtype=dtype, order="C"
         )
@@ -191,21 +196,34 @@ def fit_log_slopes(
     logits: Logits, labels: Labels, weights: Array | None = None, *, n_intervals: int = 8
 ) -> LogSlopes:
     """Minimise the objective from the single temperature of maximum likelihood."""
-    start, outcome = inverse_temperature(logits, labels, weights, tolerance=1e-3)
-    objective = SmartObjective(logits, labels, weights, np.zeros(0))
-    edges = interval_edges(objective.gap, n_intervals)
-    objective.coverage = coverage(objective.gap, edges)
+    edges = interval_edges(logit_gap(logits).astype(np.float64), n_intervals)
     size = edges.shape[0] + 1
+    if logits.size > LARGE:
+        # Most of the way on a sample of rows; the rest takes two or three passes over all.
+        few = sample_rows(logits)
+        part = None if weights is None else weights[few]
+        sampled = SmartObjective(logits[few], labels[few], part, edges)
+        rough = _minimise(sampled, _start(sampled, logits[few], labels[few], part, size), edges)
+        return _minimise(SmartObjective(logits, labels, weights, edges), rough.log_slopes, edges)
+    objective = SmartObjective(logits, labels, weights, edges)
+    return _minimise(objective, _start(objective, logits, labels, weights, size), edges)
+
+
+def _start(
+    objective: SmartObjective, logits: Logits, labels: Labels, weights: Array | None, size: int
+) -> Array:
+    """Equal log slopes at the single temperature of maximum likelihood."""
+    start, outcome = inverse_temperature(logits, labels, weights, tolerance=1e-3)
     theta = np.full(size, math.log(start))
     if outcome is FitOutcome.AT_BOUND:
         # The likelihood alone has no maximum; the prior decides, and it is not convex: look along
         # the line of single temperatures, 0 (the prior's own optimum) included.
         candidates = [0.0, *(math.log(start) + np.arange(-2 * LOG_RANGE, 2 * LOG_RANGE + 1))]
-        theta = min(
+        return min(
             (np.full(size, float(value)) for value in candidates if abs(value) < 60.0),
             key=lambda point: objective(point)[0],
         )
-    return _minimise(objective, theta, edges)
+    return theta
 
 
 def _minimise(objective: SmartObjective, theta: Array, edges: Array) -> LogSlopes:

@@ -28,7 +28,9 @@ __all__ = ["TemperatureCalibrator", "fit_temperature", "inverse_temperature"]
 # far outside what any real network needs (0.2 to 50).
 LOG_RANGE: Final = 7.0
 STEPS: Final = 60
-TOLERANCE: Final = 1e-9  # of log β
+TOLERANCE: Final = 1e-7  # of log β
+CHUNK: Final = 1 << 17  # elements worked on at a time: two such arrays stay in the cache
+LARGE: Final = 2_000_000  # elements; above, the search starts where it ends on a sample of rows
 
 
 @dataclass(frozen=True)
@@ -120,19 +122,17 @@ def inverse_temperature(
     start_low, start_high = low, high
 
     u = min(max(0.0, low), high)
-    work = np.empty_like(shifted)
+    if logits.size > LARGE:
+        few = sample_rows(logits)
+        rough, _ = inverse_temperature(
+            logits[few], labels[few], None if weights is None else weights[few], tolerance=1e-3
+        )
+        u = min(max(math.log(rough), low), high)
     for _ in range(STEPS):
         beta = math.exp(u)
-        with np.errstate(under="ignore", over="ignore"):
-            np.multiply(shifted, np.float32(beta), out=work)
-            np.exp(work, out=work)
-            total = work.sum(axis=1, dtype=np.float64)
-            work *= shifted
-            first = work.sum(axis=1, dtype=np.float64) / total
-            work *= shifted
-            second = work.sum(axis=1, dtype=np.float64) / total
-        slope = beta * (float(share @ first) - target)
-        curvature = beta * beta * float(share @ (second - first * first)) + max(slope, 0.0)
+        mean, variance = _moments(shifted, beta)
+        slope = beta * (float(share @ mean) - target)
+        curvature = beta * beta * float(share @ variance) + max(slope, 0.0)
         if slope > 0.0:
             high = u
         else:
@@ -150,6 +150,31 @@ def inverse_temperature(
     if u > start_high - margin or u < start_low + margin:
         outcome = FitOutcome.AT_BOUND
     return math.exp(u), outcome
+
+
+def sample_rows(logits: Logits) -> slice:
+    """Evenly spaced rows, a quarter of the elements that count as large."""
+    n, k = logits.shape
+    return slice(None, None, math.ceil(n / max(LARGE // (4 * k), 50)))
+
+
+def _moments(shifted: Logits, beta: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and variance of each row's differences d under softmax(βd)."""
+    n, k = shifted.shape
+    mean, variance = np.empty(n), np.empty(n)
+    step = max(1, CHUNK // k)
+    for start in range(0, n, step):
+        rows = slice(start, start + step)
+        differences = shifted[rows]
+        with np.errstate(under="ignore", over="ignore"):
+            work = differences * np.float32(beta)
+            np.exp(work, out=work)
+            total = work.sum(axis=1, dtype=np.float64)
+            work *= differences
+            mean[rows] = work.sum(axis=1, dtype=np.float64) / total
+            work *= differences
+            variance[rows] = work.sum(axis=1, dtype=np.float64) / total - np.square(mean[rows])
+    return mean, variance
 
 
 def _shares(weights: NDArray[np.float64] | None, n: int) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""Files of the command line: splits of a NumPy file, and outputs that appear whole or not at all."""
+"""Files of the command line: splits of a NumPy file, outputs that appear whole or not at all."""
 
 from __future__ import annotations
 
