@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from service.auth import Keyring
 from service.errors import BodyTooLarge
@@ -96,6 +97,8 @@ class Edge:
             scope.setdefault("state", {})["key_id"] = key_id
             limited = self._limit(scope["path"], headers, receive)
             await self._app(scope, limited, send_with_id)
+        except ClientDisconnect:
+            _log.debug("request %s: the client went away", request_id.decode())
         except Exception as error:
             problem = problem_for(error)
             if problem.status == 500:

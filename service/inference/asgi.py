@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
 import orjson
+from starlette.requests import ClientDisconnect
 
 from service.errors import MethodNotAllowed, ServiceError
 from service.inference import wire_json, wire_npy
@@ -94,6 +95,8 @@ class HotRoutes:
                 await self._predict(match[1], scope, receive, send)
             else:
                 await self._health(path, send)
+        except ClientDisconnect:
+            raise  # nobody is left to be answered; the edge takes note
         except (ServiceError, TrueprobError) as error:
             await send_problem(problem_for(error), send)
         except Exception as error:  # noqa: BLE001 - the ASGI edge: logged, answered generically
@@ -143,7 +146,7 @@ async def _read(receive: Receive) -> bytes:
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise asyncio.CancelledError
+            raise ClientDisconnect
         parts.append(message.get("body", b""))
         if not message.get("more_body", False):
             return parts[0] if len(parts) == 1 else b"".join(parts)

@@ -198,9 +198,9 @@ def fit_log_slopes(
     """Minimise the objective from the single temperature of maximum likelihood."""
     edges = interval_edges(logit_gap(logits).astype(np.float64), n_intervals)
     size = edges.shape[0] + 1
-    if logits.size > LARGE:
+    few = sample_rows(logits, weights)
+    if few is not None:
         # Most of the way on a sample of rows; the rest takes two or three passes over all.
-        few = sample_rows(logits)
         part = None if weights is None else weights[few]
         sampled = SmartObjective(logits[few], labels[few], part, edges)
         rough = _minimise(sampled, _start(sampled, logits[few], labels[few], part, size), edges)

@@ -122,8 +122,8 @@ def inverse_temperature(
     start_low, start_high = low, high
 
     u = min(max(0.0, low), high)
-    if logits.size > LARGE:
-        few = sample_rows(logits)
+    few = sample_rows(logits, weights)
+    if few is not None:
         rough, _ = inverse_temperature(
             logits[few], labels[few], None if weights is None else weights[few], tolerance=1e-3
         )
@@ -152,10 +152,17 @@ def inverse_temperature(
     return math.exp(u), outcome
 
 
-def sample_rows(logits: Logits) -> slice:
-    """Evenly spaced rows, a quarter of the elements that count as large."""
+def sample_rows(logits: Logits, weights: NDArray[np.float64] | None) -> NDArray[np.int64] | None:
+    """Evenly spaced rows to start a large fit on; None for a set that is not large.
+
+    They have a quarter of the elements that count as large, and at least 50 rows. Rows that
+    weigh nothing are passed over.
+    """
     n, k = logits.shape
-    return slice(None, None, math.ceil(n / max(LARGE // (4 * k), 50)))
+    if logits.size <= LARGE or n <= 200:
+        return None
+    rows = np.arange(n) if weights is None else np.flatnonzero(weights)
+    return rows[:: math.ceil(rows.shape[0] / max(LARGE // (4 * k), 50))]
 
 
 def _moments(shifted: Logits, beta: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

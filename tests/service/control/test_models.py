@@ -25,7 +25,9 @@ def add_version(
         version=version,
         n_classes=3,
         class_names=("a", "b", "c"),
-        input=InputSpec("image", "uint8", ("batch", 3, 2, 1), "NHWC", {"mode": "L", "resize": [3, 2]}),
+        input=InputSpec(
+            "image", "uint8", ("batch", 3, 2, 1), "NHWC", {"mode": "L", "resize": [3, 2]}
+        ),
     )
     calibrator = TemperatureCalibrator(3, temperature)
     logits, labels = rows(40, 200)

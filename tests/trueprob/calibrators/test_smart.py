@@ -98,6 +98,24 @@ def test_the_fit_is_a_stationary_point(overconfident):
     assert np.abs(gradient).max() < 1e-4
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+def test_large_sets_end_where_small_steps_would(weighted, overconfident):
+    logits, labels = overconfident(3_000, 700, scale=1.0)
+    weights = np.where(np.arange(3_000) % 3, 0.0, 1.0) if weighted else None
+    kept = slice(None) if weights is None else weights > 0
+    fitted = fit_smart(logits, labels, weights)
+    assert fitted.outcome is FitOutcome.CONVERGED
+    edges = np.array(fitted.calibrator.edges)
+    part = None if weights is None else weights[kept]
+    objective = SmartObjective(logits[kept], labels[kept], part, edges)
+    _, gradient, _ = objective(np.array(fitted.calibrator.log_slopes))
+    gradient -= prior(np.array(fitted.calibrator.log_slopes))[1] * (1 / objective.n - 1 / 3_000)
+    assert np.abs(gradient).max() < 1e-3
+    single = fit_temperature(logits, labels, weights).calibrator.value
+    alone = fit_temperature(logits[kept], labels[kept]).calibrator.value
+    assert single == pytest.approx(alone, rel=1e-4)
+
+
 def test_duplicate_rows_merge_intervals():
     logits = np.tile(np.array([[2.0, 0.0, 1.0]], dtype=np.float32), (40, 1))
     calibrator = fit_smart(logits, np.arange(40) % 3).calibrator

@@ -1,0 +1,51 @@
+"""What a row may carry beside its logits and label: a weight, and a group that it belongs to."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from trueprob.errors import InvalidInput
+
+__all__ = ["as_groups", "as_weights"]
+
+
+def as_weights(values: ArrayLike, *, n_rows: int, name: str = "weights") -> NDArray[np.float64]:
+    """Weights as float64 of shape (n,): finite, non-negative, not all zero."""
+    try:
+        array = np.asarray(values)
+    except ValueError:
+        raise InvalidInput(f"{name} must have shape ({n_rows},), got ragged", field=name) from None
+    if array.shape != (n_rows,):
+        raise InvalidInput(f"{name} must have shape ({n_rows},), got {array.shape}", field=name)
+    if array.dtype.kind not in "iuf":
+        raise InvalidInput(f"{name} must be numbers, got {array.dtype}", field=name)
+    result = np.ascontiguousarray(array, dtype=np.float64)
+    if not np.isfinite(result).all() or (result < 0).any():
+        raise InvalidInput(f"{name} must be finite and not negative", field=name)
+    largest = float(result.max())
+    if largest <= 0.0:
+        raise InvalidInput(f"{name} must not all be zero", field=name)
+    if largest > 1e100:
+        raise InvalidInput(f"{name} must be at most 1e100", field=name)
+    return result
+
+
+def as_groups(
+    values: ArrayLike, *, n_rows: int, name: str = "groups"
+) -> NDArray[np.int64] | NDArray[np.str_]:
+    """Group keys of shape (n,): integers or strings."""
+    array = np.asarray(values)
+    if array.shape != (n_rows,):
+        raise InvalidInput(f"{name} must have shape ({n_rows},), got {array.shape}", field=name)
+    if array.dtype.kind in "iu":
+        return np.ascontiguousarray(array, dtype=np.int64)
+    try:
+        texts = array.tolist()
+        if array.dtype.kind == "S":
+            texts = [text.decode("utf-8") for text in texts]
+    except (UnicodeDecodeError, ValueError):
+        raise InvalidInput(f"{name} must be valid UTF-8", field=name) from None
+    if array.dtype.kind in "USTO" and all(isinstance(text, str) for text in texts):
+        return np.array(texts, dtype=np.str_)
+    raise InvalidInput(f"{name} must be integers or strings, got {array.dtype}", field=name)
