@@ -138,7 +138,7 @@ def test_degenerate_gaps_are_survived(kind):
 
 
 @every_kind
-def test_equal_weights_change_nothing_and_zero_weights_drop_rows(kind, overconfident):
+def test_equal_weights_change_nothing(kind, overconfident):
     logits, labels = overconfident(60)
     plain = fitted(kind, logits, labels).predict_proba(logits)
     even = fitted(kind, logits, labels, np.full(60, 7.0)).predict_proba(logits)
