@@ -11,6 +11,7 @@ import difflib
 import ipaddress
 import re
 from collections.abc import Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -30,6 +31,18 @@ class InvalidSettings(ValueError):
     """A setting has a value that cannot be used; the message is one line for the terminal."""
 
 
+Provider = Literal["cpu", "cuda", "tensorrt"]
+
+
+def _installed_providers() -> tuple[Provider, ...]:
+    """What the installed extra is for: `gpu` CUDA and then the CPU, `cpu` the CPU."""
+    try:
+        metadata.version("onnxruntime-gpu")
+    except metadata.PackageNotFoundError:
+        return ("cpu",)
+    return ("cuda", "cpu")
+
+
 class Settings(BaseModel):
     """What an operator can set.
 
@@ -46,8 +59,11 @@ class Settings(BaseModel):
         "", description="SQLAlchemy URL; default: SQLite in the state directory."
     )
     model_repository: Path = Field(Path("models"), description="The model repository's folder.")
-    execution_providers: tuple[Literal["cpu", "cuda", "tensorrt"], ...] = Field(
-        ("cpu",), description="onnxruntime providers in order of preference, comma separated."
+    execution_providers: tuple[Provider, ...] = Field(
+        default_factory=_installed_providers,
+        min_length=1,
+        description="onnxruntime providers in order of preference, comma separated; networks that "
+        "would run on another than the first are refused.",
     )
     max_body_bytes: int = Field(64 << 20, ge=1024, description="Limit of a prediction's body.")
     max_upload_bytes: int = Field(1 << 30, ge=1024, description="Limit of an upload, inflated.")

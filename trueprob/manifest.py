@@ -97,9 +97,10 @@ class Manifest:
         _check(
             len(names) == self.n_classes
             and all(map(_is_text, names))
-            and len(set(names)) == len(names),
+            and len(set(names)) == len(names)
+            and not any("\0" in name for name in names),
             "class_names",
-            f"{self.n_classes} distinct, non-empty strings",
+            f"{self.n_classes} distinct, non-empty strings without NUL",
         )
         _check(isinstance(self.output_name, str), "output.name", "a string")
         for name, digest in self.files.items():

@@ -204,7 +204,7 @@ class FitSummary(BaseModel):
     n: int
     seconds: float | None = None
     verdict: Verdict | None = None
-    scores: dict[str, dict[str, float | None] | None] | None = None
+    scores: dict[str, dict[str, int | float | None] | None] | None = None
     calibrator: str | None = None
     promoted: bool | None = None
     revision: int | None = None
