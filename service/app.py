@@ -168,6 +168,8 @@ def _add_error_handlers(api: FastAPI) -> None:
     api.add_exception_handler(TrueprobError, answer)
     api.add_exception_handler(RequestValidationError, answer_validation)
     api.add_exception_handler(HTTPException, answer_http)
+    # Answered here, and raised on to the edge, which logs it with the request's id.
+    api.add_exception_handler(Exception, answer)
 
 
 def _add_pages(api: FastAPI) -> None:

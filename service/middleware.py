@@ -82,13 +82,15 @@ class Edge:
         request_id = headers.get(b"x-request-id", b"")
         if not _REQUEST_ID.match(request_id):
             request_id = uuid.uuid4().hex.encode()
-        status = 0
+        status, complete = 0, False
 
         async def send_with_id(message: Message) -> None:
-            nonlocal status
+            nonlocal status, complete
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id)]
+            else:
+                complete = not message.get("more_body", False)
             await send(message)
 
         try:
@@ -103,9 +105,10 @@ class Edge:
             problem = problem_for(error)
             if problem.status == 500:
                 _log.exception("request %s failed", request_id.decode())
-            if status:  # the answer had begun: all that is left is to break it off
-                raise
-            await _answer(problem.status, problem.headers, problem.body, send_with_id)
+            if status and not complete:
+                raise  # half an answer is out: all that is left is to break it off
+            if not status:
+                await _answer(problem.status, problem.headers, problem.body, send_with_id)
         finally:
             route = scope.get("trueprob.route") or getattr(scope.get("route"), "path", None)
             # 499: the client went away before an answer began.

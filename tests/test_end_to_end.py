@@ -3,6 +3,7 @@
 import base64
 import io
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -120,8 +121,10 @@ def test_the_whole_path(models: Path, data: LabelledImages, tmp_path: Path) -> N
             done = report.json()
             assert done["verdict"]["admitted"], done["verdict"]["reasons"]
             assert (done["promoted"], done["revision"]) == (True, 2)
+            deadline = time.monotonic() + 20
             while not traffic.answers or traffic.answers[-1]["revision"] != 2:
                 assert not traffic.failures
+                assert time.monotonic() < deadline, "no answer names the promoted calibrator"
         assert not traffic.failures
         by_pair: dict[tuple[str, int], list[Any]] = {}
         for answer in traffic.answers:

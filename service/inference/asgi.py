@@ -1,6 +1,7 @@
 """The hot routes as a plain ASGI application in front of the rest.
 
-What is not one of them goes on to `fallback` (FastAPI) untouched. A prediction's path is: body →
+What is not one of them goes on to `fallback` (FastAPI) untouched, and what goes wrong goes up to
+`service.middleware.Edge`, which answers it. A prediction's path is: body →
 wire → logits (through the network for pictures) → the deployment captured once → answer → wire.
 No database, no pydantic, no queue and no lock for logits.
 """
@@ -8,7 +9,6 @@ No database, no pydantic, no queue and no lock for logits.
 from __future__ import annotations
 
 import asyncio
-import logging
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
@@ -16,18 +16,14 @@ from typing import Any, Final
 import orjson
 from starlette.requests import ClientDisconnect
 
-from service.errors import MethodNotAllowed, ServiceError
+from service.errors import MethodNotAllowed
 from service.inference import wire_json, wire_npy
 from service.inference.answer import Answer, compute
 from service.inference.deployment import Deployments
 from service.inference.prediction_request import PredictionRequest, read_logits
-from service.problems import Problem, problem_for
 from service.receipts import Receipts
-from trueprob.errors import TrueprobError
 
 __all__ = ["HOT_ROUTES", "HotRoutes"]
-
-_log = logging.getLogger(__name__)
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -87,21 +83,13 @@ class HotRoutes:
             await self._fallback(scope, receive, send)
             return
         scope["trueprob.route"] = PREDICT if match is not None else path
-        try:
-            methods = HOT_ROUTES[scope["trueprob.route"]]
-            if scope["method"] not in methods:
-                raise MethodNotAllowed(f"{path} takes {', '.join(methods)}, got {scope['method']}")
-            if match is not None:
-                await self._predict(match[1], scope, receive, send)
-            else:
-                await self._health(path, send)
-        except ClientDisconnect:
-            raise  # nobody is left to be answered; the edge takes note
-        except (ServiceError, TrueprobError) as error:
-            await send_problem(problem_for(error), send)
-        except Exception as error:  # noqa: BLE001 - the ASGI edge: logged, answered generically
-            _log.exception("a prediction failed")
-            await send_problem(problem_for(error), send)
+        methods = HOT_ROUTES[scope["trueprob.route"]]
+        if scope["method"] not in methods:
+            raise MethodNotAllowed(f"{path} takes {', '.join(methods)}, got {scope['method']}")
+        if match is not None:
+            await self._predict(match[1], scope, receive, send)
+        else:
+            await self._health(path, send)
 
     async def _health(self, path: str, send: Send) -> None:
         if path == LIVE:
@@ -163,12 +151,6 @@ def _pair_headers(answer: Answer) -> dict[str, str]:
             else {}
         ),
     }
-
-
-async def send_problem(problem: Problem, send: Send) -> None:
-    """Write a problem document."""
-    headers = dict(problem.headers)
-    await _send(send, problem.status, problem.body, headers, media_type=headers.pop("content-type"))
 
 
 async def _send(

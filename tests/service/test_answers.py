@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from tests.service.application import ROOT, application
 
@@ -191,6 +192,38 @@ def test_the_request_id_comes_back(tmp_path: Path) -> None:
                 assert mine.headers["x-request-id"] == "abc-1"
                 made = await client.get(path, headers={"x-request-id": "a b\x7f"})
                 assert len(made.headers["x-request-id"]) == 32
+
+    asyncio.run(scenario())
+
+
+def test_an_unforeseen_error_names_the_request_and_nothing_else(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = False
+
+    def clock() -> float:
+        if broken:
+            raise RuntimeError("a secret")
+        return 1_700_000_000.0
+
+    async def scenario() -> None:
+        nonlocal broken
+        async with application(tmp_path, clock=clock) as client:
+            broken = True
+            for path in (f"{MODEL}/calibration", f"{MODEL}/probabilities"):
+                body = {"logits": [[0.0] * 10]}
+                answer = await client.request(
+                    "GET" if path.endswith("calibration") else "POST",
+                    path, json=body, headers={"x-request-id": "find-me"},
+                )  # fmt: skip
+                assert answer.status_code == 500
+                assert answer.headers["content-type"] == "application/problem+json"
+                assert answer.headers["x-request-id"] == "find-me"
+                assert "a secret" not in answer.text
+                assert "request find-me failed" in caplog.text
+                assert "a secret" in caplog.text
+                caplog.clear()
+            broken = False
 
     asyncio.run(scenario())
 
