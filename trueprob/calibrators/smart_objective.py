@@ -1,4 +1,4 @@
-"""The fit of `smart`: a penalised likelihood of 8 log slopes, minimised by Newton's method.
+"""The objective of `smart`: a penalised likelihood of 8 log slopes, with its derivatives.
 
 With n rows of weight one (weights are scaled to a mean of one) the objective is
 
@@ -21,42 +21,23 @@ Sets of more than two million elements are worked in float32 and summed in float
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trueprob.arrays import Labels, Logits
-from trueprob.calibrators.base import FitOutcome
-from trueprob.calibrators.temperature import (
-    CHUNK,
-    LARGE,
-    LOG_RANGE,
-    inverse_temperature,
-    sample_rows,
-)
-from trueprob.softmax import TRANSPOSE_BELOW, logit_gap
+from trueprob.calibrators.temperature import CHUNK, LARGE
+from trueprob.softmax import TRANSPOSE_BELOW
 
-__all__ = ["LogSlopes", "SmartObjective", "fit_log_slopes"]
+__all__ = ["SmartObjective", "interval_edges"]
 
 TOP_WEIGHT: Final = 3.0  # of the cross entropy of "is the top label right"
 SMOOTHNESS: Final = 5.0  # nats of the summed log likelihood for a change of slope by e
 SCALE_PRIOR: Final = 2.0  # nats, times log(1 + θ_1²)
-MAX_STEPS: Final = 60
-TOLERANCE: Final = 1e-10  # nats of expected improvement of the mean at which steps stop
 FARTHEST: Final = -1e15  # nats; differences beyond add nothing, and their squares stay finite
 
 Array = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class LogSlopes:
-    """Inner edges of the intervals, fitted log slopes, and whether the steps converged."""
-
-    edges: Array
-    log_slopes: Array
-    converged: bool
 
 
 class SmartObjective:
@@ -190,69 +171,3 @@ def interval_edges(gap: Array, n_intervals: int) -> Array:
     unique = np.unique(quantiles)
     inner: Array = unique[(unique > 0.0) & (unique < gap.max())]
     return inner
-
-
-def fit_log_slopes(
-    logits: Logits, labels: Labels, weights: Array | None = None, *, n_intervals: int = 8
-) -> LogSlopes:
-    """Minimise the objective from the single temperature of maximum likelihood."""
-    edges = interval_edges(logit_gap(logits).astype(np.float64), n_intervals)
-    size = edges.shape[0] + 1
-    few = sample_rows(logits, weights)
-    if few is not None:
-        # Most of the way on a sample of rows; the rest takes two or three passes over all.
-        part = None if weights is None else weights[few]
-        sampled = SmartObjective(logits[few], labels[few], part, edges)
-        rough = _minimise(sampled, _start(sampled, logits[few], labels[few], part, size), edges)
-        return _minimise(SmartObjective(logits, labels, weights, edges), rough.log_slopes, edges)
-    objective = SmartObjective(logits, labels, weights, edges)
-    return _minimise(objective, _start(objective, logits, labels, weights, size), edges)
-
-
-def _start(
-    objective: SmartObjective, logits: Logits, labels: Labels, weights: Array | None, size: int
-) -> Array:
-    """Equal log slopes at the single temperature of maximum likelihood."""
-    start, outcome = inverse_temperature(logits, labels, weights, tolerance=1e-3)
-    theta = np.full(size, math.log(start))
-    if outcome is FitOutcome.AT_BOUND:
-        # The likelihood alone has no maximum; the prior decides, and it is not convex: look along
-        # the line of single temperatures, 0 (the prior's own optimum) included.
-        candidates = [0.0, *(math.log(start) + np.arange(-2 * LOG_RANGE, 2 * LOG_RANGE + 1))]
-        return min(
-            (np.full(size, float(value)) for value in candidates if abs(value) < 60.0),
-            key=lambda point: objective(point)[0],
-        )
-    return theta
-
-
-def _minimise(objective: SmartObjective, theta: Array, edges: Array) -> LogSlopes:
-    value, gradient, curvature = objective(theta)
-    damping = 0.0
-    for _ in range(MAX_STEPS):
-        step, expected = _newton_step(gradient, curvature, damping)
-        if expected < TOLERANCE:
-            return LogSlopes(edges, theta, converged=True)
-        longest = float(np.abs(step).max())
-        if longest > 2.0:  # slopes by at most e² at once: the model is local
-            step *= 2.0 / longest
-        proposal = theta + step
-        new_value, new_gradient, new_curvature = objective(proposal)
-        if new_value < value - 1e-4 * expected:
-            theta, value, gradient, curvature = proposal, new_value, new_gradient, new_curvature
-            damping = 0.0 if damping < 1e-6 else damping / 10.0
-        elif expected < 1e-7:  # float32 passes cannot tell the two apart
-            return LogSlopes(edges, theta, converged=True)
-        else:
-            damping = max(10.0 * damping, 1e-3)
-    return LogSlopes(edges, theta, converged=False)
-
-
-def _newton_step(gradient: Array, curvature: Array, damping: float) -> tuple[Array, float]:
-    """Damped step −|H|⁻¹g with negative curvature turned round, and the expected improvement."""
-    values, vectors = np.linalg.eigh(0.5 * (curvature + curvature.T))
-    size = max(float(np.abs(values).max()), 1e-300)
-    along = vectors.T @ gradient
-    safe = np.maximum(np.abs(values), 1e-12 * size) + damping * size
-    step = -vectors @ (along / safe)
-    return step, float(0.5 * along @ (along / safe))

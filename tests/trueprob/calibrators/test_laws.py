@@ -1,10 +1,13 @@
 """Laws that every calibrator obeys, over all kinds in the registry."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from trueprob import InvalidInput, from_dict, logit_gap, to_dict
 from trueprob.calibrators import KINDS
+from trueprob.calibrators.second_stage import SecondStage
 from trueprob.fitting import FITTERS
 
 every_kind = pytest.mark.parametrize("kind", sorted(KINDS))
@@ -57,6 +60,17 @@ def check(calibrator, logits):
 def test_probabilities_are_probabilities_and_the_prediction_has_the_largest(kind, k, overconfident):
     calibrator = fitted(kind, *overconfident(80, k))
     check(calibrator, hard_rows(k))
+
+
+@pytest.mark.parametrize("k", [2, 5, 70])
+@pytest.mark.parametrize("values", [(-30.0, 0.0, 1.0, 40.0), (-9.0, -8.0, -7.0, -6.0)])
+def test_the_laws_hold_with_a_second_stage_however_it_bends(k, values, overconfident):
+    first = fitted("smart", *overconfident(80, k))
+    bent = replace(first, second_stage=SecondStage((-3.0, 0.5, 1.0, 7.0), values))
+    check(bent, hard_rows(k))
+    again = from_dict(to_dict(bent))
+    assert again == bent
+    assert np.array_equal(again.predict_proba(hard_rows(k)), bent.predict_proba(hard_rows(k)))
 
 
 @every_kind
