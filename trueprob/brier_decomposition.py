@@ -98,8 +98,8 @@ class ConfidenceMoments:
         index = bin_index(p)
         return cls(
             binned,
-            np.bincount(index, weights=w * p * p, minlength=N_BINS),
-            np.bincount(index, weights=w * p * y, minlength=N_BINS),
+            np.bincount(index, weights=w * p * p, minlength=N_BINS).astype(np.float64),
+            np.bincount(index, weights=w * p * y, minlength=N_BINS).astype(np.float64),
         )
 
     def __add__(self, other: ConfidenceMoments) -> ConfidenceMoments:

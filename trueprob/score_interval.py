@@ -40,9 +40,9 @@ N_RECOMPUTED: Final = 400  # the bounds of a 90 % interval then move by about 1.
 
 ROW_MEANS: Final[dict[str, Callable[[NDArray[Any], Labels], Array]]] = {
     "accuracy": lambda p, y: (p.argmax(axis=1) == y).astype(np.float64),
-    "nll": lambda p, y: row_nll(p, y),
-    "brier": lambda p, y: row_brier(p, y),
-    "mean_entropy": lambda p, y: row_entropy(p),
+    "nll": row_nll,
+    "brier": row_brier,
+    "mean_entropy": lambda p, _: row_entropy(p),
 }
 OF_SUMS: Final[dict[str, Callable[[Array], Array]]] = {
     "ece": lambda sums: _plain_ece(sums),
@@ -134,12 +134,12 @@ def bootstrap_interval(
     n = p.shape[0]
     both = [p]
     if other is not None:
-        second = checked_probabilities(other, labels)[0]
+        second = np.asarray(other)
         if second.shape != p.shape:
             raise InvalidInput(
                 f"other must have shape {p.shape}, got {second.shape}", field="other"
             )
-        both.append(second)
+        both.append(checked_probabilities(second, y)[0])
     w = np.ones(n) if weights is None else as_weights(weights, n_rows=n)
     unit = unit_of_rows(n, None if groups is None else as_groups(groups, n_rows=n))
     resample = _by_weights if score in RECOMPUTED else _by_sums

@@ -1,0 +1,106 @@
+"""The same diagram as a PNG, by matplotlib (the extra `plots`)."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from trueprob.diagram.panel import Panel
+from trueprob.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["png"]
+
+DPI: Final = 150
+BAND, FILL, INSIDE, OUTSIDE = "#d4d4d4", "#5f7fa8", "#1f3a68", "#b3361b"
+
+
+def png(panels: Sequence[Panel], *, title: str = "Reliability diagram") -> bytes:
+    """Draw the panels side by side.
+
+    Parameters
+    ----------
+    panels : sequence of Panel
+        One or more; usually before and after.
+    title : str
+        Written above.
+
+    Returns
+    -------
+    bytes
+        A PNG file.
+
+    Raises
+    ------
+    InvalidInput
+        There is no panel.
+    ModuleNotFoundError
+        matplotlib is not installed.
+    """
+    if not panels:
+        raise InvalidInput("panels must have at least one panel, got none", field="panels")
+    # Figure, not pyplot: no global state and no window system.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.2 * len(panels), 6.8), dpi=DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title.replace("$", r"\$"), fontweight="bold")
+    axes = figure.subplots(
+        2, len(panels), squeeze=False, sharex=True, height_ratios=(4, 1), sharey="row"
+    )
+    for column, panel in enumerate(panels):
+        _plot(axes[0, column], panel)
+        _histogram(axes[1, column], panel)
+    axes[0, 0].set_ylabel("accuracy")
+    axes[1, 0].set_ylabel("rows, %")
+    handles, names = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    buffer = io.BytesIO()
+    # Without the version of matplotlib in it, the same numbers give the same bytes.
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _plot(axes: Axes, panel: Panel) -> None:
+    axes.set_title(panel.title.replace("$", r"\$"), fontsize=10, loc="left")
+    axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    axes.grid(color="#e6e6e6", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.bar(
+        [b.lower for b in panel.bins],
+        [b.band_high - b.band_low for b in panel.bins],
+        width=[b.upper - b.lower for b in panel.bins],
+        bottom=[b.band_low for b in panel.bins],
+        align="edge", color=BAND, label="band of a calibrated model (95 %)",
+    )  # fmt: skip
+    axes.plot([0, 1], [0, 1], "--", color="#8a8a8a", linewidth=1, label="confidence = accuracy")
+    for b in panel.bins:
+        axes.plot([b.confidence] * 2, [b.confidence, b.accuracy], color="black", linewidth=0.8)
+    for inside, marker, edge, fill, name in (
+        (True, "o", INSIDE, INSIDE, "in the band"),
+        (False, "D", OUTSIDE, "white", "outside of it"),
+    ):
+        chosen = [b for b in panel.bins if b.inside == inside]
+        axes.plot(
+            [b.confidence for b in chosen], [b.accuracy for b in chosen], marker, color=edge,
+            markerfacecolor=fill, markersize=5.5, clip_on=False, zorder=5, label=name,
+        )  # fmt: skip
+
+
+def _histogram(axes: Axes, panel: Panel) -> None:
+    axes.bar(
+        [b.lower for b in panel.bins],
+        [100 * b.share for b in panel.bins],
+        width=[b.upper - b.lower for b in panel.bins],
+        align="edge", color=FILL, edgecolor="black", linewidth=0.6,
+    )  # fmt: skip
+    lines = panel.score_lines()
+    names, values = "\n".join(n for n, _ in lines), "\n".join(v for _, v in lines)
+    axes.set_xlabel("confidence")
+    place = {"transform": axes.transAxes, "va": "top", "fontsize": 9}
+    axes.text(0.0, -0.55, names, **place)
+    axes.text(1.0, -0.55, values, ha="right", **place)
