@@ -18,7 +18,7 @@ from trueprob.arrays import as_labels
 from trueprob.binned import EDGES, N_BINS, BinnedCalibration
 from trueprob.scores import Scores, checked_probabilities, score
 
-__all__ = ["Bin", "Panel"]
+__all__ = ["Bin", "Panel", "shortened"]
 
 NORMAL_95: Final = 1.96  # two-sided 95 % quantile of the normal distribution
 
@@ -124,6 +124,7 @@ class Panel:
         """Names and values of the scores that a diagram prints."""
         s = self.scores
         return [
+            ("rows", f"{s.n}"),
             ("accuracy", f"{100 * s.accuracy:.2f} %"),
             ("mean confidence", f"{100 * self.mean_confidence:.2f} %"),
             ("ECE (floor)", f"{100 * s.ece:.2f} % ({100 * s.ece_floor:.2f} %)"),
@@ -153,3 +154,8 @@ def _bins(binned: BinnedCalibration) -> tuple[Bin, ...]:
             )
         )
     return tuple(found)
+
+
+def shortened(text: str, limit: int) -> str:
+    """The text, cut so that it fits the room there is for a title."""
+    return text if len(text) <= limit else text[: limit - 1] + "…"

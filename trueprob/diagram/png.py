@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Any, Final
 
-from trueprob.diagram.panel import Panel
+from trueprob.diagram.panel import Panel, shortened
 from trueprob.errors import InvalidInput
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 __all__ = ["png"]
 
@@ -46,9 +43,9 @@ def png(panels: Sequence[Panel], *, title: str = "Reliability diagram") -> bytes
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.2 * len(panels), 6.8), dpi=DPI, layout="constrained")
+    figure = Figure(figsize=(4.2 * len(panels), 7.4), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(title.replace("$", r"\$"), fontweight="bold")
+    figure.suptitle(_plain(title, 36 * len(panels)), fontweight="bold")
     axes = figure.subplots(
         2, len(panels), squeeze=False, sharex=True, height_ratios=(4, 1), sharey="row"
     )
@@ -58,16 +55,21 @@ def png(panels: Sequence[Panel], *, title: str = "Reliability diagram") -> bytes
     axes[0, 0].set_ylabel("accuracy")
     axes[1, 0].set_ylabel("rows, %")
     handles, names = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    # On one panel the four entries do not fit side by side.
+    columns = 2 if len(panels) > 1 else 1
+    figure.legend(
+        handles, names, loc="outside lower center", ncols=columns, frameon=False, fontsize=9
+    )
     buffer = io.BytesIO()
     # Without the version of matplotlib in it, the same numbers give the same bytes.
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
 
 
-def _plot(axes: Axes, panel: Panel) -> None:
-    axes.set_title(panel.title.replace("$", r"\$"), fontsize=10, loc="left")
-    axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+def _plot(axes: Any, panel: Panel) -> None:
+    axes.set_title(_plain(panel.title, 40), fontsize=10, loc="left")
+    axes.set(xlim=(0, 1), ylim=(0, 1))
+    axes.set_box_aspect(1)
     axes.grid(color="#e6e6e6", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.bar(
@@ -91,16 +93,20 @@ def _plot(axes: Axes, panel: Panel) -> None:
         )  # fmt: skip
 
 
-def _histogram(axes: Axes, panel: Panel) -> None:
+def _histogram(axes: Any, panel: Panel) -> None:
     axes.bar(
         [b.lower for b in panel.bins],
         [100 * b.share for b in panel.bins],
         width=[b.upper - b.lower for b in panel.bins],
         align="edge", color=FILL, edgecolor="black", linewidth=0.6,
     )  # fmt: skip
+    axes.set_box_aspect(0.22)  # as wide as the plot above
     lines = panel.score_lines()
     names, values = "\n".join(n for n, _ in lines), "\n".join(v for _, v in lines)
     axes.set_xlabel("confidence")
-    place = {"transform": axes.transAxes, "va": "top", "fontsize": 9}
-    axes.text(0.0, -0.55, names, **place)
-    axes.text(1.0, -0.55, values, ha="right", **place)
+    for x, text, side in ((0.0, names, "left"), (1.0, values, "right")):
+        axes.text(x, -0.6, text, ha=side, va="top", fontsize=9, transform=axes.transAxes)
+
+
+def _plain(text: str, limit: int) -> str:
+    return shortened(text, limit).replace("$", r"\$")  # which would begin a formula

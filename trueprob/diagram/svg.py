@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Final
 from xml.sax.saxutils import escape, quoteattr
 
-from trueprob.diagram.panel import Bin, Panel
+from trueprob.diagram.panel import Bin, Panel, shortened
 from trueprob.errors import InvalidInput
 
 __all__ = ["svg"]
@@ -56,14 +56,17 @@ def svg(panels: Sequence[Panel], *, title: str = "Reliability diagram") -> str:
     width = PANEL_WIDTH * len(panels)
     lines = len(panels[0].score_lines())
     height = SCORES_TOP + lines * SCORE_LINE + LEGEND
-    parts = [
+    opening = (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
         f'viewBox="0 0 {width} {height}" role="img" '
-        f'font-family="Helvetica, Arial, sans-serif" font-size="12" fill="{INK}">',
+        f'font-family="Helvetica, Arial, sans-serif" font-size="12" fill="{INK}">'
+    )
+    parts = [
+        opening,
         f"<title>{_text(title)}</title>",
         f"<desc>{_text(_description(panels))}</desc>",
         f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
-        _write(LEFT, 26, title, size=16, weight="bold"),
+        _write(LEFT, 26, shortened(title, 36 * len(panels)), size=16, weight="bold"),
     ]
     tallest = max((b.share for panel in panels for b in panel.bins), default=1.0)
     for index, panel in enumerate(panels):
@@ -74,7 +77,7 @@ def svg(panels: Sequence[Panel], *, title: str = "Reliability diagram") -> str:
 
 
 def _plot(panel: Panel) -> list[str]:
-    parts = [_write(LEFT, TOP - 12, panel.title, size=13, weight="bold")]
+    parts = [_write(LEFT, TOP - 12, shortened(panel.title, 40), size=13, weight="bold")]
     for tick in (0.0, 0.2, 0.4, 0.6, 0.8, 1.0):
         x, y = _x(tick), _y(tick)
         parts += [
@@ -128,26 +131,25 @@ def _scores(panel: Panel) -> list[str]:
 
 
 def _legend(y: float) -> list[str]:
+    second = LEFT + 122
     return [
         _marker(LEFT + 6, y - 4, inside=True),
-        _write(LEFT + 18, y, "in the band of a calibrated model (95 %)"),
-        f'<rect x="{LEFT + 252}" y="{y - 11}" width="18" height="12" fill="{BAND}"/>',
+        _write(LEFT + 18, y, "inside the band"),
+        f'<rect x="{second}" y="{_n(y - 10)}" width="24" height="12" fill="{BAND}"/>',
+        _write(second + 31, y, "band of a calibrated model (95 %)"),
         _marker(LEFT + 6, y + 14, inside=False),
         _write(LEFT + 18, y + 18, "outside of it"),
-        _line(LEFT + 110, y + 14, LEFT + 134, y + 14, stroke=FAINT, dash="5 4"),
-        _write(LEFT + 141, y + 18, "confidence = accuracy"),
+        _line(second, y + 14, second + 24, y + 14, stroke=FAINT, dash="5 4"),
+        _write(second + 31, y + 18, "confidence = accuracy"),
     ]
 
 
 def _description(panels: Sequence[Panel]) -> str:
-    sentences = [
-        "Accuracy against mean confidence in 15 bins of equal width, the share of rows in each bin "
-        "below."
-    ]
+    sentences = ["Accuracy against mean confidence in 15 bins; below, the share of rows in each."]
     for panel in panels:
         values = ", ".join(f"{name} {value}" for name, value in panel.score_lines())
         sentences.append(
-            f"{panel.title}, {panel.scores.n} rows: {values}; {panel.n_outside} of "
+            f"{panel.title}: {values}; {panel.n_outside} of "
             f"{len(panel.bins)} bins lie outside the band of a calibrated model."
         )
     return " ".join(sentences)
