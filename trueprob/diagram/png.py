@@ -12,6 +12,11 @@ from trueprob.errors import InvalidInput
 __all__ = ["png"]
 
 DPI: Final = 150
+# Inches, from the lower left corner. Placed by hand: matplotlib's automatic layouts give way to
+# long texts by shrinking the plots.
+PANEL_WIDTH, HEIGHT, LEFT, SIDE = 4.2, 7.6, 0.7, 3.3
+PLOT_BOTTOM, HISTOGRAM_BOTTOM, HISTOGRAM = 3.55, 2.5, 0.7
+SCORES_BELOW, SCORE_LINE = 0.5, 0.2
 BAND, FILL, INSIDE, OUTSIDE = "#d4d4d4", "#5f7fa8", "#1f3a68", "#b3361b"
 
 
@@ -43,23 +48,28 @@ def png(panels: Sequence[Panel], *, title: str = "Reliability diagram") -> bytes
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.2 * len(panels), 7.4), dpi=DPI, layout="constrained")
+    width, height = PANEL_WIDTH * len(panels), HEIGHT
+    figure = Figure(figsize=(width, height), dpi=DPI)
     FigureCanvasAgg(figure)
-    figure.suptitle(_plain(title, 36 * len(panels)), fontweight="bold")
-    axes = figure.subplots(
-        2, len(panels), squeeze=False, sharex=True, height_ratios=(4, 1), sharey="row"
-    )
+    figure.text(
+        LEFT / width, 1 - 0.35 / height, _plain(title, 36 * len(panels)), fontsize=12,
+        fontweight="bold",
+    )  # fmt: skip
+    tallest = max((b.share for panel in panels for b in panel.bins), default=1.0)
+
+    def axes(column: int, bottom: float, tall: float) -> Any:
+        left = column * PANEL_WIDTH + LEFT
+        return figure.add_axes((left / width, bottom / height, SIDE / width, tall / height))
+
     for column, panel in enumerate(panels):
-        _plot(axes[0, column], panel)
-        _histogram(axes[1, column], panel)
-    axes[0, 0].set_ylabel("accuracy")
-    axes[1, 0].set_ylabel("rows, %")
-    handles, names = axes[0, 0].get_legend_handles_labels()
-    # On one panel the four entries do not fit side by side.
-    columns = 2 if len(panels) > 1 else 1
+        plot = axes(column, PLOT_BOTTOM, SIDE)
+        _plot(plot, panel)
+        _histogram(axes(column, HISTOGRAM_BOTTOM, HISTOGRAM), panel, tallest)
     figure.legend(
-        handles, names, loc="outside lower center", ncols=columns, frameon=False, fontsize=9
-    )
+        *plot.get_legend_handles_labels(), loc="lower left", ncols=2, frameon=False, fontsize=8,
+        bbox_to_anchor=(LEFT / width - 0.1 / width, 0.05 / height), borderaxespad=0,
+        columnspacing=0.8, handlelength=1.5, handletextpad=0.5,
+    )  # fmt: skip
     buffer = io.BytesIO()
     # Without the version of matplotlib in it, the same numbers give the same bytes.
     figure.savefig(buffer, format="png", metadata={"Software": None})
@@ -69,7 +79,7 @@ def png(panels: Sequence[Panel], *, title: str = "Reliability diagram") -> bytes
 def _plot(axes: Any, panel: Panel) -> None:
     axes.set_title(_plain(panel.title, 40), fontsize=10, loc="left")
     axes.set(xlim=(0, 1), ylim=(0, 1))
-    axes.set_box_aspect(1)
+    axes.set_ylabel("accuracy")
     axes.grid(color="#e6e6e6", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.bar(
@@ -83,7 +93,7 @@ def _plot(axes: Any, panel: Panel) -> None:
     for b in panel.bins:
         axes.plot([b.confidence] * 2, [b.confidence, b.accuracy], color="black", linewidth=0.8)
     for inside, marker, edge, fill, name in (
-        (True, "o", INSIDE, INSIDE, "in the band"),
+        (True, "o", INSIDE, INSIDE, "inside the band"),
         (False, "D", OUTSIDE, "white", "outside of it"),
     ):
         chosen = [b for b in panel.bins if b.inside == inside]
@@ -93,19 +103,18 @@ def _plot(axes: Any, panel: Panel) -> None:
         )  # fmt: skip
 
 
-def _histogram(axes: Any, panel: Panel) -> None:
+def _histogram(axes: Any, panel: Panel, tallest: float) -> None:
+    axes.set(xlim=(0, 1), ylim=(0, 105 * tallest), xlabel="confidence", ylabel="rows, %")
     axes.bar(
         [b.lower for b in panel.bins],
         [100 * b.share for b in panel.bins],
         width=[b.upper - b.lower for b in panel.bins],
         align="edge", color=FILL, edgecolor="black", linewidth=0.6,
     )  # fmt: skip
-    axes.set_box_aspect(0.22)  # as wide as the plot above
-    lines = panel.score_lines()
-    names, values = "\n".join(n for n, _ in lines), "\n".join(v for _, v in lines)
-    axes.set_xlabel("confidence")
-    for x, text, side in ((0.0, names, "left"), (1.0, values, "right")):
-        axes.text(x, -0.6, text, ha=side, va="top", fontsize=9, transform=axes.transAxes)
+    for line, (name, value) in enumerate(panel.score_lines()):
+        y = -(SCORES_BELOW + line * SCORE_LINE) / HISTOGRAM
+        for x, text, side in ((0.0, name, "left"), (1.0, value, "right")):
+            axes.text(x, y, text, ha=side, va="top", fontsize=9, transform=axes.transAxes)
 
 
 def _plain(text: str, limit: int) -> str:
