@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 
 from trueprob.arrays import as_labels
 from trueprob.brier_decomposition import BrierDecomposition, brier_decomposition
+from trueprob.confidence_moments import top_label_brier_decomposition
 from trueprob.debiased_ece import debiased_calibration_error
 from trueprob.scores import checked_probabilities, mean_entropy
 from trueprob.selective_risk import area_under_risk_coverage
@@ -40,6 +41,8 @@ class DetailedScores:
         Mean error rate over all coverages.
     mean_entropy : float
         Nats.
+    brier : BrierDecomposition
+        The Brier score over all classes, and its parts.
     top_label_brier : BrierDecomposition
         Brier score of "the prediction is right", and its parts.
     """
@@ -50,6 +53,7 @@ class DetailedScores:
     smooth_ece_floor: float
     aurc: float
     mean_entropy: float
+    brier: BrierDecomposition
     top_label_brier: BrierDecomposition
 
     def to_dict(self) -> dict[str, Any]:
@@ -107,5 +111,6 @@ def detailed_scores(
         smooth_ece_floor=smooth.floor,
         aurc=area_under_risk_coverage(confidence, correct, weights=w),
         mean_entropy=mean_entropy(p, weights=w),
-        top_label_brier=brier_decomposition(confidence, correct, weights=w),
+        brier=brier_decomposition(p, y, weights=w),
+        top_label_brier=top_label_brier_decomposition(confidence, correct, weights=w),
     )

@@ -9,9 +9,11 @@ import math
 
 import numpy as np
 import pytest
+from sklearn.metrics import brier_score_loss
 
-from trueprob import InvalidInput, confidence_scores
-from trueprob.brier_decomposition import ConfidenceMoments, brier_decomposition
+from trueprob import InvalidInput, brier_score, confidence_scores, softmax
+from trueprob.brier_decomposition import brier_decomposition
+from trueprob.confidence_moments import ConfidenceMoments, top_label_brier_decomposition
 from trueprob.debiased_ece import debiased_calibration_error
 from trueprob.selective_risk import area_under_risk_coverage
 from trueprob.smooth_ece import smooth_calibration_error, smooth_ece, smooth_ece_at_width
@@ -140,8 +142,8 @@ def test_integer_weights_are_repetitions(compute):
 
 def test_brier_parts_add_up():
     confidence, correct = golden_rows()
-    parts = brier_decomposition(confidence, correct)
-    assert parts.brier == pytest.approx(np.mean((confidence - correct) ** 2))
+    parts = top_label_brier_decomposition(confidence, correct)
+    assert parts.brier == pytest.approx(brier_score_loss(correct, confidence))
     total = parts.reliability - parts.resolution + parts.uncertainty + parts.within_bins
     assert total == pytest.approx(parts.brier, abs=1e-12)
     assert parts.within_bins != pytest.approx(0.0, abs=1e-6)
@@ -149,16 +151,32 @@ def test_brier_parts_add_up():
 
 def test_brier_parts_of_few_values_are_murphys():
     # Two forecasts, 0.8 (right 1 of 2) and 0.6 (right 2 of 2): ȳ = 3/4.
-    parts = brier_decomposition([0.8, 0.8, 0.6, 0.6], [1, 0, 1, 1])
+    parts = top_label_brier_decomposition([0.8, 0.8, 0.6, 0.6], [1, 0, 1, 1])
     assert parts.reliability == pytest.approx((0.3**2 + 0.4**2) / 2)
     assert parts.resolution == pytest.approx((0.25**2 + 0.25**2) / 2)
     assert parts.uncertainty == pytest.approx(3 / 16)
     assert parts.within_bins == pytest.approx(0.0, abs=1e-12)
 
 
+@pytest.mark.parametrize("k", [2, 6, 30])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_brier_parts_of_all_classes_are_the_sum_of_each(overconfident, k, weighted):
+    logits, labels = overconfident(500, k)
+    p = softmax(logits)
+    weights = np.random.default_rng(0).exponential(size=500) if weighted else None
+    whole = brier_decomposition(p, labels, weights=weights)
+    each = [top_label_brier_decomposition(p[:, c], labels == c, weights=weights) for c in range(k)]
+    for name in set(vars(whole)) - {"n"}:
+        expected = sum(getattr(parts, name) for parts in each)
+        assert getattr(whole, name) == pytest.approx(expected, abs=1e-7), name
+    assert whole.brier == pytest.approx(brier_score(p, labels, weights=weights), abs=1e-7)
+    total = whole.reliability - whole.resolution + whole.uncertainty + whole.within_bins
+    assert total == pytest.approx(whole.brier, abs=1e-7)
+
+
 def test_brier_parts_stream():
     confidence, correct = golden_rows()
-    whole = brier_decomposition(confidence, correct)
+    whole = top_label_brier_decomposition(confidence, correct)
     streamed = ConfidenceMoments.of(confidence[:150], correct[:150]) + ConfidenceMoments.of(
         confidence[150:], correct[150:]
     )
@@ -167,7 +185,7 @@ def test_brier_parts_stream():
 
 
 def test_reliability_of_calibrated_rows_is_at_its_floor():
-    parts = [brier_decomposition(*calibrated_rows(1000, seed)) for seed in range(60)]
+    parts = [top_label_brier_decomposition(*calibrated_rows(1000, seed)) for seed in range(60)]
     ratio = np.mean([q.reliability for q in parts]) / np.mean([q.reliability_floor for q in parts])
     assert 0.8 < ratio < 1.2
 
@@ -182,4 +200,4 @@ def test_rows_that_do_not_belong_together_are_refused():
     with pytest.raises(InvalidInput, match="correct must lie"):
         confidence_scores.confidence_auroc([0.5], [2])
     with pytest.raises(InvalidInput, match="confidence must have one row"):
-        brier_decomposition([], [])
+        top_label_brier_decomposition([], [])

@@ -87,7 +87,7 @@ def _plot(axes: Any, panel: Panel) -> None:
         [b.band_high - b.band_low for b in panel.bins],
         width=[b.upper - b.lower for b in panel.bins],
         bottom=[b.band_low for b in panel.bins],
-        align="edge", color=BAND, label="band of a calibrated model (95 %)",
+        align="edge", color=BAND, label="calibrated model (95 %)",
     )  # fmt: skip
     axes.plot([0, 1], [0, 1], "--", color="#8a8a8a", linewidth=1, label="confidence = accuracy")
     for b in panel.bins:
