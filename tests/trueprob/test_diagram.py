@@ -103,6 +103,7 @@ def test_names_are_text_and_nothing_else(panels, hostile):
 def test_characters_that_xml_cannot_hold_are_replaced(panels):
     document = ET.fromstring(svg(panels, title="a\0b\x1b\ud800c\ufffe"))
     assert texts(document)[0] == "a\ufffdb\ufffd\ufffdc\ufffd"
+    assert png(panels, title="a\0b\x1b\ud800").startswith(b"\x89PNG")
 
 
 def test_long_names_are_cut(panels):

@@ -8,6 +8,7 @@ A bin outside it is where the model claims too much or too little, and not merel
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,9 +19,12 @@ from trueprob.arrays import as_labels
 from trueprob.binned import EDGES, N_BINS, BinnedCalibration
 from trueprob.scores import Scores, checked_probabilities, score
 
-__all__ = ["Bin", "Panel", "shortened"]
+__all__ = ["Bin", "Panel", "printable", "shortened"]
 
 NORMAL_95: Final = 1.96  # two-sided 95 % quantile of the normal distribution
+
+# What XML 1.0 cannot hold in any form: control characters and halves of surrogate pairs.
+NOT_XML: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 @dataclass(frozen=True)
@@ -156,6 +160,12 @@ def _bins(binned: BinnedCalibration) -> tuple[Bin, ...]:
     return tuple(found)
 
 
+def printable(text: str) -> str:
+    """The text with what no picture can show replaced."""
+    return NOT_XML.sub("\ufffd", text)
+
+
 def shortened(text: str, limit: int) -> str:
-    """The text, cut so that it fits the room there is for a title."""
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+    """The printable text, cut so that it fits the room there is for a title."""
+    shown = printable(text)
+    return shown if len(shown) <= limit else shown[: limit - 1] + "…"

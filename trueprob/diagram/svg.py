@@ -6,12 +6,11 @@ title and a description for those who do not see it, and every text is escaped.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Final
 from xml.sax.saxutils import escape, quoteattr
 
-from trueprob.diagram.panel import Bin, Panel, shortened
+from trueprob.diagram.panel import Bin, Panel, printable, shortened
 from trueprob.errors import InvalidInput
 
 __all__ = ["svg"]
@@ -27,8 +26,6 @@ SCORES_TOP: Final = TOP + SIDE + HISTOGRAM_GAP + HISTOGRAM + 50
 
 INK, FAINT, BAND, FILL = "#1a1a1a", "#8a8a8a", "#d4d4d4", "#5f7fa8"
 INSIDE, OUTSIDE = "#1f3a68", "#b3361b"  # dark and darker in grey: the shape says which
-# What XML 1.0 cannot hold in any form.
-NOT_XML: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def svg(panels: Sequence[Panel], *, title: str = "Reliability diagram") -> str:
@@ -193,7 +190,7 @@ def _write(
 
 
 def _text(value: str) -> str:
-    return escape(NOT_XML.sub("\ufffd", value))
+    return escape(printable(value))
 
 
 def _x(value: float) -> float:
