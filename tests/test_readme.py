@@ -1,6 +1,7 @@
 """What the README shows really runs, and what it prints is what is printed."""
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -46,6 +47,22 @@ def test_the_shown_fit_is_what_the_command_prints(tmp_path: Path) -> None:
     printed_lines = [varying.sub("", line).split() for line in printed.splitlines()]
     for line in shown.splitlines()[1:]:
         assert varying.sub("", line).split() in [*printed_lines, []], line
+
+
+def test_the_shown_diagram_is_what_its_command_draws(tmp_path: Path) -> None:
+    line = next(line for line in README.splitlines() if line.startswith("trueprob plot examples"))
+    arguments = shlex.split(line)[1:]
+    arguments[-1] = str(tmp_path / "drawn.svg")
+    subprocess.run([sys.executable, "-m", "trueprob", *arguments], cwd=ROOT, check=True, timeout=60)
+    number = re.compile(r"\d+\.\d+|\d+")
+    drawn, shown = (
+        path.read_text("utf-8")
+        for path in (tmp_path / "drawn.svg", ROOT / "docs/images/reliability.svg")
+    )
+    assert number.sub("", drawn) == number.sub("", shown)
+    # The last digit of a coordinate is the machine's.
+    values = [[float(text) for text in number.findall(picture)] for picture in (drawn, shown)]
+    assert values[0] == pytest.approx(values[1], abs=0.02)
 
 
 def test_every_relative_link_leads_somewhere() -> None:

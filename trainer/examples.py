@@ -5,6 +5,8 @@
 - ``digits_calibration.npz``: logits and labels of the reserved rows, *blurred and noisier* than
   anything the model was made for: another camera. Their strength was chosen on these rows, so that
   the factory calibrator is visibly off on them and a refit has something to show.
+- ``digits_test.npz``: logits and labels of the *test split*, on which nothing was fitted or
+  chosen: what the factory calibrator does on the pictures it was made for.
 """
 
 import io
@@ -33,11 +35,12 @@ class Examples:
 
     Parameters
     ----------
-    seven_png, calibration_npz, logits_json : bytes
+    seven_png, calibration_npz, test_npz, logits_json : bytes
     """
 
     seven_png: bytes
     calibration_npz: bytes
+    test_npz: bytes
     logits_json: bytes
 
     def files(self) -> dict[str, bytes]:
@@ -45,6 +48,7 @@ class Examples:
         return {
             "seven.png": self.seven_png,
             "digits_calibration.npz": self.calibration_npz,
+            "digits_test.npz": self.test_npz,
             "digits_logits.json": self.logits_json,
         }
 
@@ -75,10 +79,12 @@ def make_examples(version: ModelVersion) -> Examples:
     content = version.onnx_path.read_bytes()
     images, labels = data.of(Split.EXAMPLES)
     logits = onnx_logits(content, images)
+    test_images, test_labels = data.of(Split.TEST)
     shifted = onnx_logits(content, np.stack([another_camera(image) for image in images]))
     return Examples(
         seven_png=_png(images[_plainest(logits, labels, data.class_names.index("7"))]),
         calibration_npz=_npz(logits=shifted, labels=labels),
+        test_npz=_npz(logits=onnx_logits(content, test_images), labels=test_labels),
         logits_json=_body(logits[:2]),
     )
 

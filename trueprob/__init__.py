@@ -39,6 +39,7 @@ from trueprob.calibrators import (
     loads_calibrator,
     to_dict,
 )
+from trueprob.detailed_scores import DetailedScores, detailed_scores
 from trueprob.errors import (
     DigestMismatch,
     InvalidDocument,
@@ -49,6 +50,7 @@ from trueprob.errors import (
 )
 from trueprob.fitting import METHODS, Fit, FitReport, cross_fit, fit
 from trueprob.repository import InputSpec, Manifest, ModelRepository, ModelVersion
+from trueprob.score_interval import Interval, bootstrap_interval
 from trueprob.scores import (
     Scores,
     adaptive_calibration_error,
@@ -73,6 +75,7 @@ __all__ = [
     "BinnedCalibration",
     "CalibrationSet",
     "Calibrator",
+    "DetailedScores",
     "DigestMismatch",
     "Fit",
     "FitOutcome",
@@ -80,6 +83,7 @@ __all__ = [
     "FittedOn",
     "IdentityCalibrator",
     "InputSpec",
+    "Interval",
     "InvalidDocument",
     "InvalidInput",
     "Labels",
@@ -101,10 +105,12 @@ __all__ = [
     "admit",
     "as_labels",
     "as_logits",
+    "bootstrap_interval",
     "brier_score",
     "classwise_calibration_error",
     "confidence_auroc",
     "cross_fit",
+    "detailed_scores",
     "dumps_calibrator",
     "expected_calibration_error",
     "fit",

@@ -16,23 +16,36 @@ from numpy.typing import ArrayLike, NDArray
 
 from trueprob.arrays import Labels, as_labels
 from trueprob.binned import N_BINS, BinnedCalibration, bin_index
+from trueprob.confidence_scores import (
+    adaptive_calibration_error,
+    confidence_auroc,
+    expected_calibration_error,
+    maximum_calibration_error,
+)
 from trueprob.errors import InvalidInput
+from trueprob.weights_and_groups import as_weights
 
 __all__ = [
     "Scores",
     "adaptive_calibration_error",
     "brier_score",
+    "checked_probabilities",
     "classwise_calibration_error",
     "confidence_auroc",
     "expected_calibration_error",
     "maximum_calibration_error",
     "mean_entropy",
     "negative_log_likelihood",
+    "row_brier",
+    "row_entropy",
+    "row_nll",
     "score",
 ]
 
 # Probabilities of zero count as this, so that one float32 underflow costs 87 nats and not ∞.
 SMALLEST: Final = float(np.finfo(np.float32).tiny)
+
+CHUNK: Final = 512  # rows at a time
 
 Array = NDArray[np.float64]
 Weights = NDArray[np.float64] | None
@@ -101,14 +114,14 @@ def score(
     InvalidInput
         Shapes do not belong together, or a label is out of range.
     """
-    p, y = _checked(probabilities, labels)
+    p, y = checked_probabilities(probabilities, labels)
     n, k = p.shape
     top = (
         p.argmax(axis=1)
         if prediction is None
         else as_labels(np.asarray(prediction), n_classes=k, n_rows=n, name="prediction")
     )
-    w = None if weights is None else _weights(weights, n)
+    w = _weights(weights, n)
     confidence = np.minimum(p[np.arange(n), top].astype(np.float64), 1.0)
     correct = top == y
     binned = BinnedCalibration.of(confidence, correct, w)
@@ -117,12 +130,12 @@ def score(
         accuracy=binned.accuracy(),
         ece=binned.ece(),
         ece_floor=binned.ece_floor(),
-        adaptive_ece=_adaptive(confidence, correct, w),
+        adaptive_ece=adaptive_calibration_error(confidence, correct, weights=w),
         classwise_ece=_classwise(p, y, w),
         mce=binned.mce(),
-        nll=_mean(_row_nll(p, y), w),
-        brier=_mean(_row_brier(p, y), w),
-        auroc=_auroc(confidence, correct, w),
+        nll=_mean(row_nll(p, y), w),
+        brier=_mean(row_brier(p, y), w),
+        auroc=confidence_auroc(confidence, correct, weights=w),
     )
 
 
@@ -130,90 +143,58 @@ def negative_log_likelihood(
     probabilities: ArrayLike, labels: ArrayLike, *, weights: ArrayLike | None = None
 ) -> float:
     """Mean of −log p[label], nats, with p floored at the smallest normal float32 (1.2e-38)."""
-    p, y = _checked(probabilities, labels)
-    return _mean(_row_nll(p, y), None if weights is None else _weights(weights, p.shape[0]))
+    p, y = checked_probabilities(probabilities, labels)
+    return _mean(row_nll(p, y), None if weights is None else as_weights(weights, n_rows=p.shape[0]))
 
 
 def brier_score(
     probabilities: ArrayLike, labels: ArrayLike, *, weights: ArrayLike | None = None
 ) -> float:
     """Mean over rows of Σ_c (p_c − 1[c = label])², between 0 and 2."""
-    p, y = _checked(probabilities, labels)
-    return _mean(_row_brier(p, y), None if weights is None else _weights(weights, p.shape[0]))
-
-
-def expected_calibration_error(
-    confidence: ArrayLike, correct: ArrayLike, *, weights: ArrayLike | None = None
-) -> float:
-    """ECE over 15 right-closed bins of equal width, of confidences and whether they were right."""
-    return BinnedCalibration.of(confidence, correct, weights).ece()
-
-
-def maximum_calibration_error(
-    confidence: ArrayLike, correct: ArrayLike, *, weights: ArrayLike | None = None
-) -> float:
-    """Largest calibration error of the 15 bins; noisy, since a bin may hold one row."""
-    return BinnedCalibration.of(confidence, correct, weights).mce()
-
-
-def adaptive_calibration_error(
-    confidence: ArrayLike, correct: ArrayLike, *, weights: ArrayLike | None = None
-) -> float:
-    """ECE over 15 bins of equal mass; equal confidences are never split between bins."""
-    p = np.asarray(confidence, dtype=np.float64)
-    w = None if weights is None else _weights(weights, p.shape[0])
-    return _adaptive(p, np.asarray(correct, dtype=np.float64), w)
+    p, y = checked_probabilities(probabilities, labels)
+    return _mean(
+        row_brier(p, y), None if weights is None else as_weights(weights, n_rows=p.shape[0])
+    )
 
 
 def classwise_calibration_error(
     probabilities: ArrayLike, labels: ArrayLike, *, weights: ArrayLike | None = None
 ) -> float:
     """Mean over classes of the 15-bin ECE of p_c as the probability of class c."""
-    p, y = _checked(probabilities, labels)
-    return _classwise(p, y, None if weights is None else _weights(weights, p.shape[0]))
+    p, y = checked_probabilities(probabilities, labels)
+    return _classwise(p, y, _weights(weights, p.shape[0]))
 
 
-def confidence_auroc(
-    confidence: ArrayLike, correct: ArrayLike, *, weights: ArrayLike | None = None
-) -> float:
-    """Probability that a right prediction is more confident than a wrong one, ties counting ½.
-
-    NaN when all predictions are right or all are wrong.
-    """
-    p = np.asarray(confidence, dtype=np.float64)
-    w = None if weights is None else _weights(weights, p.shape[0])
-    return _auroc(p, np.asarray(correct, dtype=np.bool_), w)
-
-
-def mean_entropy(probabilities: ArrayLike) -> float:
+def mean_entropy(probabilities: ArrayLike, *, weights: ArrayLike | None = None) -> float:
     """Mean entropy of the rows, in nats."""
-    p = np.asarray(probabilities, dtype=np.float64)
+    p = np.asarray(probabilities)
     if p.ndim != 2:
         raise InvalidInput(
             f"probabilities must have shape (n, k), got {p.shape}", field="probabilities"
         )
-    return float(-(p * np.log(np.maximum(p, SMALLEST))).sum(axis=1).mean())
+    return _mean(row_entropy(p), _weights(weights, p.shape[0]))
 
 
-def _row_nll(p: NDArray[Any], y: Labels) -> Array:
+def row_entropy(p: NDArray[Any]) -> Array:
+    """Entropy of each row, nats, shape (n,)."""
+    result = np.empty(p.shape[0])
+    for start in range(0, p.shape[0], CHUNK):  # the logarithms never take more than a few MB
+        part = p[start : start + CHUNK]
+        logarithms = np.log(np.maximum(part, SMALLEST))
+        result[start : start + CHUNK] = -np.einsum("ij,ij->i", part, logarithms, dtype=np.float64)
+    return result
+
+
+def row_nll(p: NDArray[Any], y: Labels) -> Array:
+    """−log p[label] of each row, nats, shape (n,)."""
     chosen = p[np.arange(y.shape[0]), y].astype(np.float64)
     return np.asarray(-np.log(np.clip(chosen, SMALLEST, 1.0)))
 
 
-def _row_brier(p: NDArray[Any], y: Labels) -> Array:
+def row_brier(p: NDArray[Any], y: Labels) -> Array:
+    """Brier score of each row, shape (n,)."""
     chosen = p[np.arange(y.shape[0]), y].astype(np.float64)
     return np.asarray(np.einsum("ij,ij->i", p, p, dtype=np.float64) + 1.0 - 2.0 * chosen)
-
-
-def _adaptive(confidence: Array, correct: NDArray[Any], weights: Weights) -> float:
-    w = np.ones_like(confidence) if weights is None else weights
-    _, group = np.unique(confidence, return_inverse=True)
-    mass = np.bincount(group, weights=w)
-    signed = np.bincount(group, weights=w * (confidence - correct))
-    # A group of equal confidences goes where the middle of its mass lies.
-    middle = (np.cumsum(mass) - 0.5 * mass) / mass.sum()
-    index = np.minimum((N_BINS * middle).astype(np.int64), N_BINS - 1)
-    return float(np.abs(np.bincount(index, weights=signed)).sum() / mass.sum())
 
 
 def _classwise(p: NDArray[Any], y: Labels, weights: Weights) -> float:
@@ -233,23 +214,14 @@ def _classwise(p: NDArray[Any], y: Labels, weights: Weights) -> float:
     return float(np.abs(signed).sum() / w.sum() / k)
 
 
-def _auroc(confidence: Array, correct: NDArray[Any], weights: Weights) -> float:
-    w = np.ones_like(confidence) if weights is None else weights
-    _, group = np.unique(confidence, return_inverse=True)
-    right = np.bincount(group, weights=w * correct)
-    wrong = np.bincount(group, weights=w) - right
-    pairs = float(right.sum() * wrong.sum())
-    if pairs <= 0.0:
-        return math.nan
-    below = np.cumsum(wrong) - wrong
-    return float(right @ (below + 0.5 * wrong)) / pairs
-
-
 def _mean(values: Array, weights: Weights) -> float:
     return float(values.mean() if weights is None else weights @ values / weights.sum())
 
 
-def _checked(probabilities: ArrayLike, labels: ArrayLike) -> tuple[NDArray[Any], Labels]:
+def checked_probabilities(
+    probabilities: ArrayLike, labels: ArrayLike
+) -> tuple[NDArray[Any], Labels]:
+    """Probabilities and labels that belong together; InvalidInput otherwise."""
     p = np.asarray(probabilities)
     if p.ndim != 2 or p.shape[0] < 1 or p.shape[1] < 2:
         raise InvalidInput(
@@ -260,10 +232,5 @@ def _checked(probabilities: ArrayLike, labels: ArrayLike) -> tuple[NDArray[Any],
     return p, as_labels(np.asarray(labels), n_classes=p.shape[1], n_rows=p.shape[0])
 
 
-def _weights(values: ArrayLike, n: int) -> Array:
-    w = np.asarray(values, dtype=np.float64)
-    if w.shape != (n,):
-        raise InvalidInput(f"weights must have shape ({n},), got {w.shape}", field="weights")
-    if not (w >= 0).all() or not float(w.sum()) > 0.0:
-        raise InvalidInput("weights must not be negative nor all zero", field="weights")
-    return w
+def _weights(values: ArrayLike | None, n: int) -> Weights:
+    return None if values is None else as_weights(values, n_rows=n)

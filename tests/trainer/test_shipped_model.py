@@ -72,12 +72,10 @@ def test_examples_are_made_again_to_the_last_bit() -> None:
     made = make_examples(shipped())
     for name in ("seven.png", "digits_logits.json"):
         assert (EXAMPLES / name).read_bytes() == made.files()[name], name
-    with (
-        np.load(EXAMPLES / "digits_calibration.npz") as kept,
-        np.load(io.BytesIO(made.calibration_npz)) as new,
-    ):
-        assert np.array_equal(kept["labels"], new["labels"])
-        np.testing.assert_allclose(kept["logits"], new["logits"], atol=1e-4)
+    for name in ("digits_calibration.npz", "digits_test.npz"):
+        with np.load(EXAMPLES / name) as kept, np.load(io.BytesIO(made.files()[name])) as new:
+            assert np.array_equal(kept["labels"], new["labels"]), name
+            np.testing.assert_allclose(kept["logits"], new["logits"], atol=1e-4, err_msg=name)
 
 
 def test_the_seven_is_a_reserved_row_that_the_model_reads_as_seven() -> None:
