@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,10 +23,21 @@ from trueprob.calibrators import (
     fit_temperature,
 )
 from trueprob.errors import InvalidInput
+from trueprob.fit_report import MIN_CROSS_FIT_ROWS, Fit, FitReport, set_warnings
 from trueprob.folds import fold_of_rows
 from trueprob.scores import Scores, score
 
-__all__ = ["METHODS", "Fit", "FitOutcome", "FitReport", "cross_fit", "fit", "fit_calibration_set"]
+__all__ = [
+    "METHODS",
+    "Fit",
+    "FitOutcome",
+    "FitReport",
+    "cross_fit",
+    "fit",
+    "fit_calibration_set",
+    "fit_rows",
+    "set_warnings",
+]
 
 FITTERS: Final[Mapping[str, Callable[..., FittedCalibrator]]] = MappingProxyType(
     {
@@ -39,59 +49,6 @@ FITTERS: Final[Mapping[str, Callable[..., FittedCalibrator]]] = MappingProxyType
 )
 METHODS: Final = tuple(FITTERS)
 N_FOLDS: Final = 5
-FEW_ROWS: Final = 50  # below, a fit is little better than none: 7 % ECE at 10 rows, 3.5 at 50
-MIN_CROSS_FIT_ROWS: Final = 10
-
-
-@dataclass(frozen=True)
-class FitReport:
-    """What a fit did.
-
-    Attributes
-    ----------
-    method : str
-    outcome : FitOutcome
-    n, k : int
-        Rows and classes.
-    seconds : float
-        Of the fit on all rows, without the cross-fitting that `after` needs.
-    warnings : tuple of str
-        Sentences.
-    before : Scores
-        Of the plain softmax.
-    after : Scores
-        Out of fold: each row's probabilities come from a calibrator that was not fitted on it
-        (5 folds, fewer rows fewer folds). Below 10 rows in-sample, and a warning says so.
-    """
-
-    method: str
-    outcome: FitOutcome
-    n: int
-    k: int
-    seconds: float
-    warnings: tuple[str, ...]
-    before: Scores
-    after: Scores
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-safe."""
-        return {
-            "method": self.method,
-            "outcome": str(self.outcome),
-            "n": self.n,
-            "k": self.k,
-            "seconds": self.seconds,
-            "warnings": list(self.warnings),
-            "scores": {"before": self.before.to_dict(), "after": self.after.to_dict()},
-        }
-
-
-@dataclass(frozen=True)
-class Fit:
-    """A calibrator fitted on all rows, and the report."""
-
-    calibrator: Calibrator
-    report: FitReport
 
 
 def fit(
@@ -150,7 +107,7 @@ def fit_calibration_set(
 ) -> Fit:
     """`fit` for rows that are validated already."""
     start = time.perf_counter()
-    fitted = _fit_rows(method, calibration_set, seed)
+    fitted = fit_rows(method, calibration_set, seed)
     seconds = time.perf_counter() - start
     data = calibration_set
     before = _score(IdentityCalibrator(data.n_classes).predict_proba(data.logits), data)
@@ -164,7 +121,7 @@ def fit_calibration_set(
         n=data.n,
         k=data.n_classes,
         seconds=seconds,
-        warnings=(*_warnings(data), *fitted.warnings),
+        warnings=(*set_warnings(data), *fitted.warnings),
         before=before,
         after=after,
     )
@@ -216,12 +173,31 @@ def cross_fit(
             )
         for index in range(int(fold.max()) + 1):
             held_out = fold == index
-            fitted = _fit_rows(method, data.subset(~held_out), seed + repeat)
+            fitted = fit_rows(method, data.subset(~held_out), seed + repeat)
             total[held_out] += fitted.calibrator.predict_proba(data.logits[held_out])
     return total / np.float32(n_repeats) if n_repeats > 1 else total
 
 
-def _fit_rows(method: str, data: CalibrationSet, seed: int) -> FittedCalibrator:
+def fit_rows(method: str, data: CalibrationSet, seed: int = 0) -> FittedCalibrator:
+    """The calibrator alone, for callers that judge it themselves: no scores, no cross-fitting.
+
+    Parameters
+    ----------
+    method : str
+        One of `METHODS`.
+    data : CalibrationSet
+    seed : int
+        Of methods that draw.
+
+    Returns
+    -------
+    FittedCalibrator
+
+    Raises
+    ------
+    InvalidInput
+        Unknown method.
+    """
     fitter = FITTERS.get(method)
     if fitter is None:
         raise InvalidInput(
@@ -236,19 +212,3 @@ def _score(
     preserving = calibrator is None or calibrator.preserves_prediction
     predicted = prediction(data.logits) if preserving else None
     return score(probabilities, data.labels, prediction=predicted, weights=data.weights)
-
-
-def _warnings(data: CalibrationSet) -> list[str]:
-    warnings = []
-    if data.n < MIN_CROSS_FIT_ROWS:
-        warnings.append(
-            f"only {data.n} rows: the scores after are in-sample, so they flatter the fit"
-        )
-    elif data.n < FEW_ROWS:
-        warnings.append(f"only {data.n} rows: fewer than {FEW_ROWS} say little about calibration")
-    errors = int((prediction(data.logits) != data.labels).sum())
-    if errors == 0:
-        warnings.append("no prediction is wrong: nothing in this set says how confident to be")
-    elif errors == data.n:
-        warnings.append("every prediction is wrong: check that labels and classes match")
-    return warnings

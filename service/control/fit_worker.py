@@ -23,7 +23,7 @@ from trueprob.admission import admit
 from trueprob.calibration_set import load_calibration_set
 from trueprob.calibrators import FittedOn, loads_calibrator, to_dict
 from trueprob.errors import TrueprobError
-from trueprob.fitting import fit
+from trueprob.fitting import fit_rows, set_warnings
 
 __all__ = ["Fitted", "Job", "run", "serve"]
 
@@ -105,7 +105,7 @@ def run(job: Job) -> Fitted:
         verdict = admit(
             loads_calibrator(job.incumbent.encode()), job.method, rows, seen_row_digests=seen
         )
-        fitted = fit(rows.logits, rows.labels, job.method, weights=rows.weights, groups=rows.groups)
+        fitted = fit_rows(job.method, rows)
     except TrueprobError as error:
         return Fitted(error=str(error))
     except Exception as error:  # noqa: BLE001 - a fault in one fit must not end the process
@@ -118,7 +118,7 @@ def run(job: Job) -> Fitted:
         kind=fitted.calibrator.kind,
         document=json.dumps(to_dict(fitted.calibrator, source), allow_nan=False),
         admitted=verdict.admitted,
-        reasons=(*verdict.reasons, *fitted.report.warnings),
+        reasons=(*verdict.reasons, *set_warnings(rows), *fitted.warnings),
         scores={
             side: None if scores is None else scores.to_dict()
             for side, scores in verdict.scores.items()

@@ -12,11 +12,12 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from typing import Final
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
-from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
 from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -29,6 +30,7 @@ __all__ = ["Store", "open_store"]
 
 _WRITES: Final = "trueprob_writes"
 _BUSY_SECONDS: Final = 15.0
+_RETRY_SECONDS: Final = 0.02
 _CONNECT_SECONDS: Final = 5
 # One transaction-scoped advisory lock serialises migrations of replicas that start together.
 _MIGRATION_LOCK: Final = 0x74727565
@@ -171,14 +173,33 @@ def _engine(text_url: str) -> Engine:
 def _prepare_sqlite(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
     cursor = connection.cursor()
     try:
-        cursor.execute("PRAGMA journal_mode=WAL")
+        _switch_to_wal(cursor)
         cursor.execute("PRAGMA synchronous=FULL")
         cursor.execute("PRAGMA foreign_keys=ON")
     except sqlite3.Error:
+        cursor.close()
         connection.close()
         raise
-    finally:
-        cursor.close()
+    cursor.close()
+
+
+def _switch_to_wal(cursor: DBAPICursor) -> None:
+    """Write-ahead logging, which the file remembers.
+
+    The switch needs the file for itself, and SQLite does not wait for that by the busy timeout:
+    of processes that start together on a new file, the later ones ask again.
+    """
+    deadline = time.monotonic() + _BUSY_SECONDS
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            # The low byte is the kind of error, the rest its variant.
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(_RETRY_SECONDS)
+        else:
+            return
 
 
 def _begin_sqlite(connection: Connection) -> None:
