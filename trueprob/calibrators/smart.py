@@ -31,6 +31,7 @@ from trueprob.calibrators.base import Calibrator, FitOutcome, FittedCalibrator
 from trueprob.calibrators.parameters import number, numbers, require_keys
 from trueprob.calibrators.second_stage import SecondStage, confidence_logit, fit_second_stage
 from trueprob.calibrators.smart_fit import LogSlopes, fit_log_slopes, step_from
+from trueprob.calibrators.smart_terms import DEFAULT_TERMS, Terms
 from trueprob.errors import InvalidDocument
 from trueprob.folds import fold_of_rows
 
@@ -144,7 +145,15 @@ def inverse_temperature_of_gap(
 
 
 def fit_smart(
-    logits: Logits, labels: Labels, weights: NDArray[np.float64] | None = None, *, seed: int = 0
+    logits: Logits,
+    labels: Labels,
+    weights: NDArray[np.float64] | None = None,
+    *,
+    seed: int = 0,
+    n_intervals: int = N_INTERVALS,
+    uniform_share: float = UNIFORM_SHARE,
+    second_stage_rows: int = SECOND_STAGE_ROWS,
+    terms: Terms = DEFAULT_TERMS,
 ) -> FittedCalibrator:
     """Fit the slopes by penalised likelihood, started at the single temperature.
 
@@ -156,15 +165,18 @@ def fit_smart(
         Only their ratios matter.
     seed : int
         Of the folds that the second stage is fitted and judged on.
+    n_intervals, uniform_share, second_stage_rows, terms
+        For the ablations in `benchmarks`; the defaults are the method.
 
     Returns
     -------
     FittedCalibrator
     """
-    solution = fit_log_slopes(logits, labels, weights, n_intervals=N_INTERVALS)
-    calibrator = _calibrator(solution, logits.shape[1], labels.shape[0])
-    if labels.shape[0] >= SECOND_STAGE_ROWS:
-        stage = _second_stage(calibrator, solution, logits, labels, weights, seed)
+    n, k = logits.shape
+    solution = fit_log_slopes(logits, labels, weights, n_intervals=n_intervals, terms=terms)
+    calibrator = _calibrator(solution, k, uniform_share / (n + 1))
+    if n >= second_stage_rows:
+        stage = _second_stage(calibrator, solution, logits, labels, weights, terms, seed)
         calibrator = replace(calibrator, second_stage=stage)
     if solution.converged:
         return FittedCalibrator(calibrator, FitOutcome.CONVERGED)
@@ -172,13 +184,13 @@ def fit_smart(
     return FittedCalibrator(calibrator, FitOutcome.NOT_CONVERGED, (warning,))
 
 
-def _calibrator(solution: LogSlopes, n_classes: int, n_rows: int) -> SmartCalibrator:
+def _calibrator(solution: LogSlopes, n_classes: int, uniform_weight: float) -> SmartCalibrator:
     clipped = np.clip(solution.log_slopes, -MAX_LOG_SLOPE, MAX_LOG_SLOPE)
     return SmartCalibrator(
         n_classes,
         tuple(float(edge) for edge in solution.edges),
         tuple(float(theta) for theta in clipped),
-        UNIFORM_SHARE / (n_rows + 1),
+        uniform_weight,
     )
 
 
@@ -188,6 +200,7 @@ def _second_stage(
     logits: Logits,
     labels: Labels,
     weights: NDArray[np.float64] | None,
+    terms: Terms,
     seed: int,
 ) -> SecondStage | None:
     """The map of confidences that the first stage gives to rows that it was not fitted on."""
@@ -206,7 +219,7 @@ def _second_stage(
         part = None if weights is None else weights[kept]
         if part is not None and not part.any():
             return None
-        fitted = step_from(solution, logits[kept], labels[kept], part)
-        calibrator = _calibrator(fitted, k, int(kept.sum()))
+        fitted = step_from(solution, logits[kept], labels[kept], part, terms)
+        calibrator = _calibrator(fitted, k, first.uniform_weight)
         logit[held], _ = confidence_logit(calibrator.predict_proba(logits[held]), top[held])
     return fit_second_stage(logit, correct, weights, seed=seed)

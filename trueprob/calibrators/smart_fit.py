@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from trueprob.arrays import Labels, Logits
 from trueprob.calibrators.base import FitOutcome
 from trueprob.calibrators.smart_objective import SmartObjective, interval_edges
+from trueprob.calibrators.smart_terms import DEFAULT_TERMS, Terms
 from trueprob.calibrators.temperature import LOG_RANGE, inverse_temperature, sample_rows
 from trueprob.softmax import logit_gap
 
@@ -42,6 +43,7 @@ def fit_log_slopes(
     weights: Array | None = None,
     *,
     n_intervals: int = 8,
+    terms: Terms = DEFAULT_TERMS,
 ) -> LogSlopes:
     """Minimise the objective from the single temperature of maximum likelihood."""
     edges = interval_edges(logit_gap(logits).astype(np.float64), n_intervals)
@@ -50,22 +52,27 @@ def fit_log_slopes(
     if few is not None:
         # Most of the way on a sample of rows; the rest takes two or three passes over all.
         part = None if weights is None else weights[few]
-        sampled = SmartObjective(logits[few], labels[few], part, edges)
+        sampled = SmartObjective(logits[few], labels[few], part, edges, terms)
         rough = _minimise(sampled, _start(sampled, logits[few], labels[few], part, size), edges)
-        return _minimise(SmartObjective(logits, labels, weights, edges), rough.log_slopes, edges)
-    objective = SmartObjective(logits, labels, weights, edges)
+        objective = SmartObjective(logits, labels, weights, edges, terms)
+        return _minimise(objective, rough.log_slopes, edges)
+    objective = SmartObjective(logits, labels, weights, edges, terms)
     return _minimise(objective, _start(objective, logits, labels, weights, size), edges)
 
 
 def step_from(
-    solution: LogSlopes, logits: Logits, labels: Labels, weights: Array | None
+    solution: LogSlopes,
+    logits: Logits,
+    labels: Labels,
+    weights: Array | None,
+    terms: Terms = DEFAULT_TERMS,
 ) -> LogSlopes:
     """The solution on most of the rows of a fit, one Newton step from that on all of them.
 
     Leaving out a fifth of n rows moves the optimum by O(1/√n), and one step leaves O(1/n) of that.
     The edges, which use no label, are kept.
     """
-    objective = SmartObjective(logits, labels, weights, solution.edges)
+    objective = SmartObjective(logits, labels, weights, solution.edges, terms)
     return _minimise(objective, solution.log_slopes, solution.edges, max_steps=1)
 
 

@@ -20,21 +20,18 @@ Sets of more than two million elements are worked in float32 and summed in float
 
 from __future__ import annotations
 
-import math
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trueprob.arrays import Labels, Logits
+from trueprob.calibrators.smart_terms import DEFAULT_TERMS, Terms, prior
 from trueprob.calibrators.temperature import CHUNK, LARGE
 from trueprob.softmax import TRANSPOSE_BELOW
 
 __all__ = ["SmartObjective", "interval_edges"]
 
-TOP_WEIGHT: Final = 3.0  # of the cross entropy of "is the top label right"
-SMOOTHNESS: Final = 5.0  # nats of the summed log likelihood for a change of slope by e
-SCALE_PRIOR: Final = 2.0  # nats, times log(1 + θ_1²)
 FARTHEST: Final = -1e15  # nats; differences beyond add nothing, and their squares stay finite
 
 Array = NDArray[np.float64]
@@ -50,9 +47,18 @@ class SmartObjective:
     weights : ndarray of shape (n,) or None
     edges : ndarray of shape (m − 1,)
         Inner edges of the intervals of the gap.
+    terms : Terms
     """
 
-    def __init__(self, logits: Logits, labels: Labels, weights: Array | None, edges: Array) -> None:
+    def __init__(
+        self,
+        logits: Logits,
+        labels: Labels,
+        weights: Array | None,
+        edges: Array,
+        terms: Terms = DEFAULT_TERMS,
+    ) -> None:
+        self.terms = terms
         n, k = logits.shape
         rows = np.arange(n)
         self.n = n
@@ -113,8 +119,9 @@ class SmartObjective:
         log_rest, first, second = self.moments(beta)
         wrong = 0.5 + 0.5 * np.tanh(0.5 * log_rest)  # 1 − top probability
         # softplus(−L) = softplus(L) − L
-        rises = np.where(self.correct, 1.0 + TOP_WEIGHT, 1.0)
-        falls = np.where(self.correct, 0.0, TOP_WEIGHT)
+        top_weight = self.terms.top_weight
+        rises = np.where(self.correct, 1.0 + top_weight, 1.0)
+        falls = np.where(self.correct, 0.0, top_weight)
         value = (
             rises * np.logaddexp(0.0, log_rest)
             + falls * np.logaddexp(0.0, -log_rest)
@@ -126,7 +133,7 @@ class SmartObjective:
         curve = self.share * (factor * second + spread * np.square(first))
         gradient = slope @ by_theta
         curvature = by_theta.T @ (curve[:, None] * by_theta) + np.diag(gradient)
-        penalty, penalty_gradient, penalty_curvature = prior(theta)
+        penalty, penalty_gradient, penalty_curvature = prior(theta, self.terms)
         return (
             float(self.share @ value) + penalty / self.n,
             gradient + penalty_gradient / self.n,
@@ -144,25 +151,6 @@ def coverage(gap: Array, edges: Array) -> Array:
     result[zero] = 0.0
     result[zero, 0] = 1.0
     return result
-
-
-def prior(theta: Array) -> tuple[float, Array, Array]:
-    """Penalty in nats of the summed log likelihood, its gradient, and a positive curvature.
-
-    The curvature of the heavy tail is its majoriser's, 4/(1 + θ_1²): the true one is negative
-    beyond 1.
-    """
-    difference = np.diff(theta)
-    heavy = 1.0 + theta[0] ** 2
-    value = SMOOTHNESS * float(difference @ difference) + SCALE_PRIOR * math.log(heavy)
-    gradient = np.zeros_like(theta)
-    gradient[1:] += 2.0 * SMOOTHNESS * difference
-    gradient[:-1] -= 2.0 * SMOOTHNESS * difference
-    gradient[0] += 2.0 * SCALE_PRIOR * theta[0] / heavy
-    operator = np.diff(np.eye(theta.shape[0]), axis=0)
-    curvature = 2.0 * SMOOTHNESS * operator.T @ operator
-    curvature[0, 0] += 2.0 * SCALE_PRIOR / heavy
-    return value, gradient, curvature
 
 
 def interval_edges(gap: Array, n_intervals: int) -> Array:

@@ -5,7 +5,8 @@ import torch
 from trueprob import SmartCalibrator, logit_gap
 from trueprob.arrays import prediction
 from trueprob.calibrators import FitOutcome, fit_identity, fit_smart, fit_temperature
-from trueprob.calibrators.smart_objective import SmartObjective, interval_edges, prior
+from trueprob.calibrators.smart_objective import SmartObjective, interval_edges
+from trueprob.calibrators.smart_terms import prior
 from trueprob.scores import score
 
 THETA = np.array([-0.5, 0.1, 0.3, -0.2])
