@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from trueprob.arrays import Labels, Logits, Probabilities, logit_gap, tempered_softmax
 from trueprob.calibrators.base import Calibrator, FitOutcome, FittedCalibrator
 from trueprob.calibrators.parameters import number, numbers, require_keys
-from trueprob.calibrators.smart_objective import fit_log_slopes
+from trueprob.calibrators.smart_objective import DEFAULT_TERMS, Terms, fit_log_slopes
 from trueprob.errors import InvalidDocument
 
 __all__ = ["SmartCalibrator", "fit_smart", "inverse_temperature_of_gap"]
@@ -130,7 +130,14 @@ def inverse_temperature_of_gap(
 
 
 def fit_smart(
-    logits: Logits, labels: Labels, weights: NDArray[np.float64] | None = None, *, seed: int = 0
+    logits: Logits,
+    labels: Labels,
+    weights: NDArray[np.float64] | None = None,
+    *,
+    seed: int = 0,
+    n_intervals: int = N_INTERVALS,
+    uniform_share: float = UNIFORM_SHARE,
+    terms: Terms = DEFAULT_TERMS,
 ) -> FittedCalibrator:
     """Fit the slopes by penalised likelihood, started at the single temperature.
 
@@ -142,19 +149,21 @@ def fit_smart(
         Only their ratios matter.
     seed : int
         Unused: the fit is deterministic.
+    n_intervals, uniform_share, terms
+        For the ablations in `benchmarks`; the defaults are the method.
 
     Returns
     -------
     FittedCalibrator
     """
     del seed
-    solution = fit_log_slopes(logits, labels, weights, n_intervals=N_INTERVALS)
+    solution = fit_log_slopes(logits, labels, weights, n_intervals=n_intervals, terms=terms)
     clipped = np.clip(solution.log_slopes, -MAX_LOG_SLOPE, MAX_LOG_SLOPE)
     calibrator = SmartCalibrator(
         logits.shape[1],
         tuple(float(edge) for edge in solution.edges),
         tuple(float(theta) for theta in clipped),
-        UNIFORM_SHARE / (labels.shape[0] + 1),
+        uniform_share / (labels.shape[0] + 1),
     )
     if solution.converged:
         return FittedCalibrator(calibrator, FitOutcome.CONVERGED)

@@ -38,16 +38,25 @@ from trueprob.calibrators.temperature import (
 )
 from trueprob.softmax import TRANSPOSE_BELOW, logit_gap
 
-__all__ = ["LogSlopes", "SmartObjective", "fit_log_slopes"]
+__all__ = ["DEFAULT_TERMS", "LogSlopes", "SmartObjective", "Terms", "fit_log_slopes"]
 
-TOP_WEIGHT: Final = 3.0  # of the cross entropy of "is the top label right"
-SMOOTHNESS: Final = 5.0  # nats of the summed log likelihood for a change of slope by e
-SCALE_PRIOR: Final = 2.0  # nats, times log(1 + θ_1²)
 MAX_STEPS: Final = 60
 TOLERANCE: Final = 1e-10  # nats of expected improvement of the mean at which steps stop
 FARTHEST: Final = -1e15  # nats; differences beyond add nothing, and their squares stay finite
 
 Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Weights of the objective's terms; other values are for the ablations."""
+
+    top_weight: float = 3.0  # of the cross entropy of "is the top label right"
+    smoothness: float = 5.0  # nats of the summed log likelihood for a change of slope by e
+    scale_prior: float = 2.0  # nats, times log(1 + θ_1²)
+
+
+DEFAULT_TERMS: Final = Terms()
 
 
 @dataclass(frozen=True)
@@ -69,9 +78,18 @@ class SmartObjective:
     weights : ndarray of shape (n,) or None
     edges : ndarray of shape (m − 1,)
         Inner edges of the intervals of the gap.
+    terms : Terms
     """
 
-    def __init__(self, logits: Logits, labels: Labels, weights: Array | None, edges: Array) -> None:
+    def __init__(
+        self,
+        logits: Logits,
+        labels: Labels,
+        weights: Array | None,
+        edges: Array,
+        terms: Terms = DEFAULT_TERMS,
+    ) -> None:
+        self.terms = terms
         n, k = logits.shape
         rows = np.arange(n)
         self.n = n
@@ -132,8 +150,9 @@ class SmartObjective:
         log_rest, first, second = self.moments(beta)
         wrong = 0.5 + 0.5 * np.tanh(0.5 * log_rest)  # 1 − top probability
         # softplus(−L) = softplus(L) − L
-        rises = np.where(self.correct, 1.0 + TOP_WEIGHT, 1.0)
-        falls = np.where(self.correct, 0.0, TOP_WEIGHT)
+        top_weight = self.terms.top_weight
+        rises = np.where(self.correct, 1.0 + top_weight, 1.0)
+        falls = np.where(self.correct, 0.0, top_weight)
         value = (
             rises * np.logaddexp(0.0, log_rest)
             + falls * np.logaddexp(0.0, -log_rest)
@@ -145,7 +164,7 @@ class SmartObjective:
         curve = self.share * (factor * second + spread * np.square(first))
         gradient = slope @ by_theta
         curvature = by_theta.T @ (curve[:, None] * by_theta) + np.diag(gradient)
-        penalty, penalty_gradient, penalty_curvature = prior(theta)
+        penalty, penalty_gradient, penalty_curvature = prior(theta, self.terms)
         return (
             float(self.share @ value) + penalty / self.n,
             gradient + penalty_gradient / self.n,
@@ -165,7 +184,7 @@ def coverage(gap: Array, edges: Array) -> Array:
     return result
 
 
-def prior(theta: Array) -> tuple[float, Array, Array]:
+def prior(theta: Array, terms: Terms = DEFAULT_TERMS) -> tuple[float, Array, Array]:
     """Penalty in nats of the summed log likelihood, its gradient, and a positive curvature.
 
     The curvature of the heavy tail is its majoriser's, 4/(1 + θ_1²): the true one is negative
@@ -173,14 +192,15 @@ def prior(theta: Array) -> tuple[float, Array, Array]:
     """
     difference = np.diff(theta)
     heavy = 1.0 + theta[0] ** 2
-    value = SMOOTHNESS * float(difference @ difference) + SCALE_PRIOR * math.log(heavy)
+    smoothness, scale_prior = terms.smoothness, terms.scale_prior
+    value = smoothness * float(difference @ difference) + scale_prior * math.log(heavy)
     gradient = np.zeros_like(theta)
-    gradient[1:] += 2.0 * SMOOTHNESS * difference
-    gradient[:-1] -= 2.0 * SMOOTHNESS * difference
-    gradient[0] += 2.0 * SCALE_PRIOR * theta[0] / heavy
+    gradient[1:] += 2.0 * smoothness * difference
+    gradient[:-1] -= 2.0 * smoothness * difference
+    gradient[0] += 2.0 * scale_prior * theta[0] / heavy
     operator = np.diff(np.eye(theta.shape[0]), axis=0)
-    curvature = 2.0 * SMOOTHNESS * operator.T @ operator
-    curvature[0, 0] += 2.0 * SCALE_PRIOR / heavy
+    curvature = 2.0 * smoothness * operator.T @ operator
+    curvature[0, 0] += 2.0 * scale_prior / heavy
     return value, gradient, curvature
 
 
@@ -193,7 +213,12 @@ def interval_edges(gap: Array, n_intervals: int) -> Array:
 
 
 def fit_log_slopes(
-    logits: Logits, labels: Labels, weights: Array | None = None, *, n_intervals: int = 8
+    logits: Logits,
+    labels: Labels,
+    weights: Array | None = None,
+    *,
+    n_intervals: int = 8,
+    terms: Terms = DEFAULT_TERMS,
 ) -> LogSlopes:
     """Minimise the objective from the single temperature of maximum likelihood."""
     edges = interval_edges(logit_gap(logits).astype(np.float64), n_intervals)
@@ -202,10 +227,11 @@ def fit_log_slopes(
     if few is not None:
         # Most of the way on a sample of rows; the rest takes two or three passes over all.
         part = None if weights is None else weights[few]
-        sampled = SmartObjective(logits[few], labels[few], part, edges)
+        sampled = SmartObjective(logits[few], labels[few], part, edges, terms)
         rough = _minimise(sampled, _start(sampled, logits[few], labels[few], part, size), edges)
-        return _minimise(SmartObjective(logits, labels, weights, edges), rough.log_slopes, edges)
-    objective = SmartObjective(logits, labels, weights, edges)
+        objective = SmartObjective(logits, labels, weights, edges, terms)
+        return _minimise(objective, rough.log_slopes, edges)
+    objective = SmartObjective(logits, labels, weights, edges, terms)
     return _minimise(objective, _start(objective, logits, labels, weights, size), edges)
 
 
