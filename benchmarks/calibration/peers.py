@@ -89,7 +89,7 @@ def sklearn_temperature(logits: Logits, labels: Labels) -> Predict:
     class Network(ClassifierMixin, BaseEstimator):
         """Its input is its decision function."""
 
-        def fit(self, X: NDArray[Any], y: NDArray[Any]) -> Network:
+        def fit(self, X: NDArray[Any], y: NDArray[Any]) -> Network:  # noqa: ARG002
             self.classes_ = np.arange(logits.shape[1])
             return self
 

@@ -19,32 +19,28 @@ TITLES = {
     "brier": "Brier",
     "auroc": "AUROC",
 }
+MEANS_NOTE = (
+    "NLL and Brier leave out sets whose tail was rebuilt. Medians in brackets. `keeps` says "
+    "whether predictions stay."
+)
+PAIRED_NOTE = (
+    "Mean over sets with the 95 % interval of a bootstrap by data set family. **Ahead**: the "
+    f"whole interval is on the side where the method beats `{REFERENCE}`; behind: on the other."
+)
 
 
 def quality_report(results: Results, methods: list[Method]) -> str:
     """All tables of the quality part."""
     parts = [
-        "### Means over all sets\n",
-        means_table(results, methods),
-        "\nNLL and Brier leave out sets whose tail was rebuilt. Medians in brackets. "
-        "`keeps` says whether predictions stay.\n",
-        "### Paired differences: each method less `smart`\n",
-        differences_table(results, methods),
-        "\nMean over sets with the 95 % interval of a bootstrap by data set family. "
-        f"**Ahead**: the interval is on the side where the method beats `{REFERENCE}`; "
-        "behind: on the other.\n",
-        "### Where `smart` is beaten\n",
-        lost_table(results, methods),
-        "\n### Never worse than uncalibrated\n",
-        never_worse_table(results),
-        "\n### ECE in percent, each set\n",
-        each_set_table(results, methods, "ece"),
-        "\n### NLL in nats, each set\n",
-        each_set_table(results, methods, "nll"),
-        "\n### Not compared\n",
-        not_compared(results),
+        ("### Means over all sets", means_table(results, methods), MEANS_NOTE),
+        (f"### Each method less `{REFERENCE}`", differences_table(results, methods), PAIRED_NOTE),
+        (f"### Where `{REFERENCE}` is beaten", lost_table(results, methods)),
+        ("### Never worse than uncalibrated", never_worse_table(results)),
+        ("### ECE in percent, each set", each_set_table(results, methods, "ece")),
+        ("### NLL in nats, each set", each_set_table(results, methods, "nll")),
+        ("### Not compared", not_compared(results)),
     ]
-    return "\n".join(parts)
+    return "\n\n".join(text for part in parts for text in part)
 
 
 def means_table(results: Results, methods: list[Method]) -> str:

@@ -9,6 +9,7 @@ steps, stopped after 200 without an improvement by 1e-4, best state kept.
 from __future__ import annotations
 
 import copy
+import itertools
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,7 @@ class GapTemperature(torch.nn.Module):
         self.mean, self.deviation = gap.mean(), gap.std() + 1e-8
         sizes = (1, *hidden, 1)
         layers: list[torch.nn.Module] = []
-        for inner, outer in zip(sizes, sizes[1:], strict=False):
+        for inner, outer in itertools.pairwise(sizes):
             layers += [torch.nn.Linear(inner, outer), torch.nn.ReLU()]
         self.layers = torch.nn.Sequential(*layers[:-1])
 
@@ -56,16 +57,21 @@ def soft_ece(confidence: torch.Tensor, correct: torch.Tensor) -> torch.Tensor:
 
 
 def fit_network(
-    logits: Logits, labels: Labels, *, hidden: tuple[int, ...], patience: int | None, seed: int = 0
+    logits: Logits,
+    labels: Labels,
+    *,
+    hidden: tuple[int, ...],
+    patience: int | None,
+    epochs: int = EPOCHS,
 ) -> GapTemperature:
     """Train one network; `patience` None runs all steps and keeps the last state."""
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     z, gap = torch.from_numpy(logits), torch.from_numpy(logit_gap(logits))
     correct = torch.from_numpy((logits.argmax(axis=1) == labels).astype(np.float32))
     network = GapTemperature(gap, hidden)
     optimiser = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE)
     best, best_state, waited = float("inf"), copy.deepcopy(network.state_dict()), 0
-    for _ in range(EPOCHS):
+    for _ in range(epochs):
         optimiser.zero_grad()
         loss = soft_ece(torch.softmax(z / network(gap), dim=1).amax(dim=1), correct)
         if patience is not None:

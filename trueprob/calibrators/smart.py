@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 from trueprob.arrays import Labels, Logits, Probabilities, logit_gap, tempered_softmax
 from trueprob.calibrators.base import Calibrator, FitOutcome, FittedCalibrator
 from trueprob.calibrators.parameters import number, numbers, require_keys
-from trueprob.calibrators.smart_objective import DEFAULT_TERMS, Terms, fit_log_slopes
+from trueprob.calibrators.smart_objective import fit_log_slopes
+from trueprob.calibrators.smart_terms import DEFAULT_TERMS, Terms
 from trueprob.errors import InvalidDocument
 
 __all__ = ["SmartCalibrator", "fit_smart", "inverse_temperature_of_gap"]

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from trueprob.arrays import Labels, Logits
 from trueprob.calibrators.base import FitOutcome
+from trueprob.calibrators.smart_terms import DEFAULT_TERMS, Terms, prior
 from trueprob.calibrators.temperature import (
     CHUNK,
     LARGE,
@@ -38,25 +39,13 @@ from trueprob.calibrators.temperature import (
 )
 from trueprob.softmax import TRANSPOSE_BELOW, logit_gap
 
-__all__ = ["DEFAULT_TERMS", "LogSlopes", "SmartObjective", "Terms", "fit_log_slopes"]
+__all__ = ["LogSlopes", "SmartObjective", "fit_log_slopes"]
 
 MAX_STEPS: Final = 60
 TOLERANCE: Final = 1e-10  # nats of expected improvement of the mean at which steps stop
 FARTHEST: Final = -1e15  # nats; differences beyond add nothing, and their squares stay finite
 
 Array = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Terms:
-    """Weights of the objective's terms; other values are for the ablations."""
-
-    top_weight: float = 3.0  # of the cross entropy of "is the top label right"
-    smoothness: float = 5.0  # nats of the summed log likelihood for a change of slope by e
-    scale_prior: float = 2.0  # nats, times log(1 + θ_1²)
-
-
-DEFAULT_TERMS: Final = Terms()
 
 
 @dataclass(frozen=True)
@@ -182,26 +171,6 @@ def coverage(gap: Array, edges: Array) -> Array:
     result[zero] = 0.0
     result[zero, 0] = 1.0
     return result
-
-
-def prior(theta: Array, terms: Terms = DEFAULT_TERMS) -> tuple[float, Array, Array]:
-    """Penalty in nats of the summed log likelihood, its gradient, and a positive curvature.
-
-    The curvature of the heavy tail is its majoriser's, 4/(1 + θ_1²): the true one is negative
-    beyond 1.
-    """
-    difference = np.diff(theta)
-    heavy = 1.0 + theta[0] ** 2
-    smoothness, scale_prior = terms.smoothness, terms.scale_prior
-    value = smoothness * float(difference @ difference) + scale_prior * math.log(heavy)
-    gradient = np.zeros_like(theta)
-    gradient[1:] += 2.0 * smoothness * difference
-    gradient[:-1] -= 2.0 * smoothness * difference
-    gradient[0] += 2.0 * scale_prior * theta[0] / heavy
-    operator = np.diff(np.eye(theta.shape[0]), axis=0)
-    curvature = 2.0 * smoothness * operator.T @ operator
-    curvature[0, 0] += 2.0 * scale_prior / heavy
-    return value, gradient, curvature
 
 
 def interval_edges(gap: Array, n_intervals: int) -> Array:
