@@ -24,8 +24,8 @@ MEANS_NOTE = (
     "whether predictions stay."
 )
 PAIRED_NOTE = (
-    "Mean over sets with the 95 % interval of a bootstrap by data set family. **Ahead**: the "
-    f"whole interval is on the side where the method beats `{REFERENCE}`; behind: on the other."
+    "Mean over sets ± standard error, and the 95 % interval, of a bootstrap by data set family. "
+    f"**Ahead**: the whole interval is on the side where the method beats `{REFERENCE}`; behind: on the other."
 )
 
 
@@ -94,7 +94,7 @@ def differences_table(results: Results, methods: list[Method]) -> str:
 
 def _interval(found: Difference, score: str) -> str:
     scale, digits = (100.0, 2) if score.endswith("ece") else (1.0, 4)
-    text = f"{scale * found.mean:+.{digits}f} "
+    text = f"{scale * found.mean:+.{digits}f} ± {scale * found.standard_error:.{digits}f} "
     text += f"[{scale * found.low:+.{digits}f}, {scale * found.high:+.{digits}f}]"
     better, worse = found.high < 0.0, found.low > 0.0
     if score in HIGHER_IS_BETTER:
