@@ -1,0 +1,91 @@
+"""What each part of `smart` does: one changed at a time, on all rows and on 200."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from benchmarks.calibration.paired import by_family
+from benchmarks.calibration.peers import Ours
+from benchmarks.calibration.report import nats, percent, table
+from benchmarks.calibration.scoring import scores_of
+from benchmarks.calibration.sets import LogitSet
+from trueprob.calibrators.smart_terms import Terms
+from trueprob.fitting import FITTERS
+
+FEW = 200
+SCORES = ("ece", "adaptive_ece", "nll", "auroc")
+VARIANTS: dict[str, dict[str, Any]] = {
+    "smart": {},
+    "top-label term: none": {"terms": Terms(top_weight=0.0)},
+    "top-label term: weight 1": {"terms": Terms(top_weight=1.0)},
+    "top-label term: weight 10": {"terms": Terms(top_weight=10.0)},
+    "smoothness prior: a hundredth": {"terms": Terms(smoothness=0.05)},
+    "smoothness prior: ten times": {"terms": Terms(smoothness=50.0)},
+    "scale prior: none": {"terms": Terms(scale_prior=0.0)},
+    "scale prior: ten times": {"terms": Terms(scale_prior=20.0)},
+    "one interval (one temperature)": {"n_intervals": 1},
+    "4 intervals": {"n_intervals": 4},
+    "16 intervals": {"n_intervals": 16},
+    "uniform mixture: none": {"uniform_share": 0.0},
+    "uniform mixture: 1/(n + 1)": {"uniform_share": 1.0},
+    "second stage: none": {"second_stage": False},
+    "soft ECE: weight ½": {"soft_ece_weight": 0.5},
+}
+
+
+def variants() -> dict[str, dict[str, Any]]:
+    """Those whose parameters `fit_smart` has."""
+    known = inspect.signature(FITTERS["smart"]).parameters
+    return {name: options for name, options in VARIANTS.items() if set(options) <= set(known)}
+
+
+def ablations_report(sets: Iterable[LogitSet]) -> str:
+    """Mean scores of each variant, and its ECE and NLL less those of `smart` with their errors."""
+    chosen = variants()
+    found: list[np.ndarray] = []
+    families = []
+    for data in (d for d in sets if d.has_real_tail):
+        predicted = data.test_logits.argmax(axis=1)
+        few = np.random.default_rng(0).choice(
+            data.val_labels.size, min(FEW, data.val_labels.size), replace=False
+        )
+        measured = np.empty((2, len(chosen), len(SCORES)))
+        for index, options in enumerate(chosen.values()):
+            for part, rows in enumerate((slice(None), few)):
+                fit = Ours("smart", **options)
+                predict = fit(data.val_logits[rows], data.val_labels[rows])
+                scores, _ = scores_of(predict(data.test_logits), data.test_labels, predicted)
+                measured[part, index] = [scores[name] for name in SCORES]
+        found.append(measured)
+        families.append(data.family)
+    stacked = np.array(found)
+    parts = []
+    for part, title in enumerate(("All validation rows", f"{FEW} validation rows")):
+        rows = []
+        for index, name in enumerate(chosen):
+            ece, adaptive, nll, auroc = stacked[:, part, index].mean(axis=0)
+            row = [name, percent(ece), percent(adaptive), nats(nll), nats(auroc)]
+            for score, scale, digits in ((0, 100.0, 2), (2, 1.0, 4)):
+                paired = stacked[:, part, index, score] - stacked[:, part, 0, score]
+                change = by_family(paired, families)
+                mean, error = scale * change.mean, scale * change.standard_error
+                row.append(f"{mean:+.{digits}f} ± {error:.{digits}f}" if index else "")
+            rows.append(row)
+        header = [
+            "variant",
+            "ECE %",
+            "adaptive ECE %",
+            "NLL",
+            "AUROC",
+            "ECE − smart",
+            "NLL − smart",
+        ]
+        parts.append(f"{title}:\n\n{table(header, rows)}")
+    left_out = [name for name in VARIANTS if name not in chosen]
+    if left_out:
+        parts.append(f"Not parameters of this version: {', '.join(left_out)}.")
+    return "\n\n".join(parts)

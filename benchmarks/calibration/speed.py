@@ -1,0 +1,168 @@
+"""Seconds, each beside what it is compared with in the same run, and memory of a large fit."""
+
+from __future__ import annotations
+
+import importlib.util
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from benchmarks.calibration.report import table
+from benchmarks.calibration.sets import ROOT
+from trueprob.arrays import Labels, Logits
+from trueprob.fitting import FITTERS
+from trueprob.scores import score
+
+PUBLISHED_ELEMENTS = 100_000  # beyond, the published recipe runs 10 steps of 2 000
+PEAK = """
+import sys, tracemalloc
+from benchmarks.calibration.speed import realistic
+from trueprob.fitting import FITTERS
+FITTERS["smart"](*realistic(300, 10), None, seed=0)
+logits, labels = realistic(int(sys.argv[1]), int(sys.argv[2]))
+tracemalloc.start()
+FITTERS["smart"](logits, labels, None, seed=0)
+print(tracemalloc.get_traced_memory()[1] + logits.nbytes, logits.nbytes)
+"""
+
+
+def realistic(n: int, k: int, *, seed: int = 0) -> tuple[Logits, Labels]:
+    """Logits of an overconfident network of about 80 % accuracy.
+
+    The label's logit is raised by a normal amount; then all are multiplied by 1.7.
+    """
+    generator = np.random.default_rng(seed)
+    logits = generator.standard_normal((n, k), dtype=np.float32)
+    labels = generator.integers(0, k, n)
+    raised = np.sqrt(2.0 * np.log(k)) + 2.0 + 2.0 * generator.standard_normal(n)
+    logits[np.arange(n), labels] += raised.astype(np.float32)
+    logits *= np.float32(1.7)
+    return logits, labels.astype(np.int64)
+
+
+def median_seconds(function: Callable[[], object], repeats: int) -> float:
+    """Median after one call that warms up."""
+    function()
+    taken = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        function()
+        taken.append(time.perf_counter() - start)
+    return statistics.median(taken)
+
+
+def plain_softmax(logits: Logits) -> Logits:
+    """What a user writes, in place on a copy."""
+    work = logits.copy()
+    work -= work.max(axis=1, keepdims=True)
+    np.exp(work, out=work)
+    work /= work.sum(axis=1, keepdims=True)
+    return work
+
+
+def process_seconds(code: str, repeats: int = 9) -> float:
+    """Median wall time of a fresh interpreter."""
+    return median_seconds(
+        lambda: subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT), repeats
+    )
+
+
+def published_seconds(logits: Logits, labels: Labels) -> tuple[float, int]:
+    """Seconds of the published recipe by one torch thread or all, whichever is quicker.
+
+    Returns
+    -------
+    (float, int)
+        Of all steps, and how many were run: fewer for large sets, the rest is extrapolated.
+    """
+    import torch
+
+    from benchmarks.calibration.smart_torch import EPOCHS, fit_network
+
+    steps = EPOCHS if logits.size <= PUBLISHED_ELEMENTS else 10
+    threads = torch.get_num_threads()
+    taken = []
+    for count in {1, threads}:
+        torch.set_num_threads(count)
+        start = time.perf_counter()
+        fit_network(logits, labels, hidden=(16,), patience=None, epochs=steps)
+        taken.append((time.perf_counter() - start) * EPOCHS / steps)
+    torch.set_num_threads(threads)
+    return min(taken), steps
+
+
+def speed_report(*, small: bool = False) -> str:
+    """The table; `small` divides the rows of the large cases by ten."""
+    less = 10 if small else 1
+    rows: list[list[str]] = []
+
+    def fit_case(n: int, k: int, repeats: int) -> None:
+        logits, labels = realistic(n, k)
+        ours = median_seconds(lambda: FITTERS["smart"](logits, labels, None, seed=0), repeats)
+        row = [f"fit `smart` {n} × {k}", f"{1000 * ours:.1f} ms"]
+        if importlib.util.find_spec("torch"):
+            seconds, steps = published_seconds(logits, labels)
+            text = f"published recipe in torch, {seconds:.1f} s ({steps} steps run)"
+            row += [text, f"1 : {seconds / ours:.0f}"]
+        else:
+            row += ["torch not installed", ""]
+        rows.append(row)
+
+    fit_case(5_000, 10, 9)
+    fit_case(25_000 // less, 1_000, 3)
+
+    logits, labels = realistic(10_000 // less, 1_000)
+    calibrator = FITTERS["smart"](logits[:1_000], labels[:1_000], None, seed=0).calibrator
+    ours = median_seconds(lambda: calibrator.predict_proba(logits), 9)
+    softmax = median_seconds(lambda: plain_softmax(logits), 9)
+    rows.append(
+        [
+            f"`predict_proba` {logits.shape[0]} × 1000",
+            f"{1000 * ours:.1f} ms",
+            f"plain in-place NumPy softmax, {1000 * softmax:.1f} ms",
+            f"{ours / softmax:.2f}",
+        ]
+    )
+
+    logits, labels = realistic(50_000 // less, 1_000)
+    probabilities = plain_softmax(logits)
+    scoring = median_seconds(lambda: score(probabilities, labels), 3)
+    rows.append([f"`score` (evaluate) {logits.shape[0]} × 1000", f"{scoring:.2f} s", "", ""])
+
+    numpy_seconds = process_seconds("import numpy")
+    trueprob_seconds = process_seconds("import trueprob")
+    rows.append(
+        [
+            "`import trueprob`, fresh interpreter",
+            f"{1000 * trueprob_seconds:.0f} ms",
+            f"`import numpy`, {1000 * numpy_seconds:.0f} ms",
+            f"{trueprob_seconds / numpy_seconds:.2f}",
+        ]
+    )
+
+    peak, size = peak_memory(25_000 // less, 1_000)
+    rows.append(
+        [
+            f"peak memory of the fit {25_000 // less} × 1000, input included",
+            f"{peak / 1e6:.0f} MB",
+            f"input, {size / 1e6:.0f} MB",
+            f"{peak / size:.2f}",
+        ]
+    )
+    return table(["what", "median", "compared with", "ratio"], rows)
+
+
+def peak_memory(n: int, k: int) -> tuple[int, int]:
+    """Peak bytes of a fit as tracemalloc sees NumPy's arrays, and bytes of its input.
+
+    The input counts once. In a fresh process; the resident set of a child cannot be used, it
+    starts at its parent's.
+    """
+    command = [sys.executable, "-c", PEAK, str(n), str(k)]
+    answer = subprocess.run(command, check=True, cwd=ROOT, capture_output=True, text=True)
+    peak, size = answer.stdout.split()
+    return int(peak), int(size)
