@@ -6,7 +6,7 @@
 NumPy is all that importing this needs; SciPy is loaded by what uses it.
 """
 
-from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
 
 from trueprob.admission import Verdict, admit
 from trueprob.array_files import read_arrays
@@ -64,10 +64,21 @@ from trueprob.scores import (
     score,
 )
 
-try:
-    __version__ = version("trueprob")
-except PackageNotFoundError:  # a source tree that was never installed
-    __version__ = "0.0.0"
+if TYPE_CHECKING:
+    __version__: str
+else:
+
+    def __getattr__(name: str) -> str:
+        """`__version__`, read when asked for: importlib.metadata costs half of NumPy's import."""
+        if name != "__version__":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            return version("trueprob")
+        except PackageNotFoundError:  # a source tree that was never installed
+            return "0.0.0"
+
 
 __all__ = [
     "METHODS",

@@ -25,7 +25,8 @@ MEANS_NOTE = (
 )
 PAIRED_NOTE = (
     "Mean over sets ± standard error, and the 95 % interval, of a bootstrap by data set family. "
-    f"**Ahead**: the whole interval is on the side where the method beats `{REFERENCE}`; behind: on the other."
+    f"**Ahead**: the whole interval is on the side where the method beats `{REFERENCE}`; "
+    "behind: on the other."
 )
 
 

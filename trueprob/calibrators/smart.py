@@ -152,7 +152,7 @@ def fit_smart(
     seed: int = 0,
     n_intervals: int = N_INTERVALS,
     uniform_share: float = UNIFORM_SHARE,
-    second_stage_rows: int = SECOND_STAGE_ROWS,
+    second_stage: bool = True,
     terms: Terms = DEFAULT_TERMS,
 ) -> FittedCalibrator:
     """Fit the slopes by penalised likelihood, started at the single temperature.
@@ -165,7 +165,7 @@ def fit_smart(
         Only their ratios matter.
     seed : int
         Of the folds that the second stage is fitted and judged on.
-    n_intervals, uniform_share, second_stage_rows, terms
+    n_intervals, uniform_share, second_stage, terms
         For the ablations in `benchmarks`; the defaults are the method.
 
     Returns
@@ -175,7 +175,7 @@ def fit_smart(
     n, k = logits.shape
     solution = fit_log_slopes(logits, labels, weights, n_intervals=n_intervals, terms=terms)
     calibrator = _calibrator(solution, k, uniform_share / (n + 1))
-    if n >= second_stage_rows:
+    if second_stage and n >= SECOND_STAGE_ROWS:
         stage = _second_stage(calibrator, solution, logits, labels, weights, terms, seed)
         calibrator = replace(calibrator, second_stage=stage)
     if solution.converged:
