@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from types import MappingProxyType
 from typing import Protocol
@@ -212,7 +212,7 @@ class Deployments:
             )
             by_version = dict(before.by_version) if before is not None else {}
             if revision is not None and live is not None and live.served.version != served.version:
-                by_version[live.served.version] = _without_revision(live)
+                by_version[live.served.version] = replace(live, revision=None)
             by_version[served.version] = deployment
             is_live = revision is not None or before is None
             now_live = served.version if is_live or before is None else before.live
@@ -247,14 +247,3 @@ class Deployments:
                 if network is not None:
                     network.close()
             self._networks.clear()
-
-
-def _without_revision(deployment: Deployment) -> Deployment:
-    return Deployment(
-        served=deployment.served,
-        calibrator=deployment.calibrator,
-        calibrator_id=deployment.calibrator_id,
-        revision=None,
-        network=deployment.network,
-        meters=deployment.meters,
-    )
