@@ -9,7 +9,8 @@ import sys
 from collections.abc import Sequence
 
 from service.auth import SCOPES, new_key
-from service.settings import InvalidSettings, Settings, load_settings
+from service.settings import Settings
+from service.settings_reading import InvalidSettings, load_settings
 
 __all__ = ["main"]
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from service.errors import Forbidden, Unauthenticated
-from service.settings import InvalidSettings
+from service.settings_reading import InvalidSettings
 
 __all__ = ["SCOPES", "ApiKey", "Keyring", "new_key", "read_keys", "scope_needed"]
 

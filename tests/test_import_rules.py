@@ -64,7 +64,7 @@ ONLY_IN = {
     "sqlalchemy": ("service.control.store",),
     "alembic": ("service.control.store",),
     "fastapi": ("service",),
-    "pydantic": ("service.control", "service.settings"),
+    "pydantic": ("service.control", "service.settings", "service.settings_reading"),
     "matplotlib": ("trueprob.diagram", "trainer"),
 }
 

@@ -17,7 +17,7 @@ from typing import Final
 from service.control.store import Store
 from service.control.store.signing_keys import SigningKeyRow
 from service.receipts import ReceiptKey, Receipts
-from service.settings import InvalidSettings
+from service.settings_reading import InvalidSettings
 
 __all__ = ["open_receipts", "unwrap", "wrap"]
 

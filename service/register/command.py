@@ -16,7 +16,8 @@ from service.inference.onnx_model import open_session
 from service.register.graph import Network, inspect
 from service.register.version import Registered, register
 from service.register.wishes import Ask, Unusable, Wishes, class_names, refuse_to_guess
-from service.settings import InvalidSettings, Settings, load_settings
+from service.settings import Settings
+from service.settings_reading import InvalidSettings, load_settings
 from trueprob.errors import TrueprobError
 from trueprob.fitting import METHODS
 from trueprob.manifest import valid_model_name

@@ -5,7 +5,7 @@ import pytest
 
 from service.auth import SCOPES, ApiKey, Keyring, new_key, read_keys, scope_needed
 from service.errors import Forbidden, Unauthenticated
-from service.settings import InvalidSettings
+from service.settings_reading import InvalidSettings
 
 
 def ring(*scopes: str, everywhere: bool = False) -> tuple[str, Keyring]:

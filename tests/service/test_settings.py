@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from service.settings import PREFIX, InvalidSettings, Settings, load_settings
+from service.settings import Settings
+from service.settings_reading import PREFIX, InvalidSettings, load_settings
 
 ROOT = Path(__file__).parents[2]
 

@@ -11,7 +11,7 @@ import pytest
 from service.control.keys import open_receipts, unwrap, wrap
 from service.control.store import open_store
 from service.receipts import Receipts
-from service.settings import InvalidSettings
+from service.settings_reading import InvalidSettings
 
 
 def issue(receipts: Receipts) -> str:
