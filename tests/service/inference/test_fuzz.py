@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
@@ -23,6 +23,7 @@ from service.inference.deployment import Deployment, ServedVersion
 from service.inference.json_pool import JsonPool
 from service.inference.prediction_body import BodyReader
 from service.inference.prediction_request import PredictionRequest
+from service.inference.simd_rows import MIN_BYTES, simd_rows
 from service.inference.wire_images import Preprocessing
 from service.problems import problem_for
 from tests.service.compressed import COMPRESS, DECOMPRESS
@@ -72,6 +73,19 @@ def test_json(body: bytes) -> None:
             rows = np.array([[float(number) for number in row] for row in expected])
             np.testing.assert_array_equal(values.astype(np.float64), rows)
             assert not any(isinstance(number, bool) for row in expected for number in row)
+
+
+@FUZZ
+@given(json_bodies | st.binary(max_size=60))
+def test_what_is_read_without_lists_is_read_the_same(body: bytes) -> None:
+    assume(len(body) < MIN_BYTES)  # `wire_json` reads lists then
+    found = simd_rows(body, wire_json.ARRAYS)
+    if found is not None:
+        name, values = wire_json.decode(body)
+        assert found[0] == name
+        assert isinstance(values, np.ndarray)
+        assert found[1].shape == values.shape
+        assert found[1].tobytes() == values.astype(np.float64).tobytes()
 
 
 def saved(array: np.ndarray) -> bytes:

@@ -14,13 +14,14 @@ import pytest
 
 from service.errors import BadRequest, InvalidRequest, Overloaded, Unavailable
 from service.inference import wire_json, wire_oip
-from service.inference.json_pool import LARGE_BYTES, JsonPool
+from service.inference.json_pool import LARGE_BYTES, SIMD_BYTES, JsonPool
 from service.inference.json_worker import JsonWorker
 from tests.service.application import application
 
 PREDICT = "/v1/models/digits/probabilities"
 ROWS = np.random.default_rng(0).normal(0, 4, (8000, 10))
-LARGE = json.dumps({"logits": ROWS.tolist()}).encode()
+MEDIUM = json.dumps({"logits": ROWS.tolist()}).encode()
+LARGE = MEDIUM + b" " * SIMD_BYTES
 
 
 @asynccontextmanager
@@ -39,7 +40,7 @@ async def pool(workers: int = 1) -> AsyncIterator[tuple[JsonPool, list[JsonWorke
 
 
 def padded(body: bytes) -> bytes:
-    return body + b" " * LARGE_BYTES
+    return body + b" " * SIMD_BYTES
 
 
 def test_what_comes_back_is_what_parsing_here_gives() -> None:
@@ -131,12 +132,25 @@ def test_processes_start_when_they_are_needed_and_not_for_small_bodies() -> None
     async def scenario() -> None:
         async with pool(2) as (running, workers):
             await running.decode(b'{"logits": [[1, 2]]}')
+            assert len(MEDIUM) > LARGE_BYTES
+            _, values = await running.decode(MEDIUM)  # plain rows: no lists to make
+            np.testing.assert_array_equal(values, ROWS)
             assert [worker.pid for worker in workers] == [None, None]
             await running.decode(LARGE)
             await running.decode(LARGE)
             assert [worker.pid is None for worker in workers] == [False, True]
             await asyncio.gather(running.decode(LARGE), running.decode(LARGE))
             assert None not in [worker.pid for worker in workers]
+
+    asyncio.run(scenario())
+
+
+def test_what_is_not_plain_goes_elsewhere_though_it_is_not_as_large() -> None:
+    async def scenario() -> None:
+        async with pool() as (running, (worker,)):
+            with pytest.raises(InvalidRequest, match="null at logits"):
+                await running.decode(b'{"logits": [[1, null]]}' + b" " * LARGE_BYTES)
+            assert worker.pid is not None
 
     asyncio.run(scenario())
 

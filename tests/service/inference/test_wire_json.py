@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from service.errors import BadRequest, InvalidRequest, ServiceError
 from service.inference import wire_json
+from service.inference.simd_rows import MIN_BYTES, simd_rows
 from tests.service.inference.mutated import FUZZ
 
 rows = st.integers(1, 5).flatmap(
@@ -99,3 +100,48 @@ def test_pictures_are_decoded() -> None:
 def test_float32_prints_as_the_shortest_text_that_names_it() -> None:
     text = wire_json.encode({"confidence": np.array([0.93], np.float32)})
     assert text == b'{"confidence":[0.93]}'
+
+
+large = np.random.default_rng(0).standard_normal((20, 30)).round(6)
+
+
+def test_plain_rows_make_no_lists() -> None:
+    body = json.dumps({"logits": large.tolist()}).encode()
+    assert len(body) > MIN_BYTES
+    name, values = wire_json.decode(body)
+    assert name == "logits"
+    assert isinstance(values, np.ndarray)
+    assert values.tobytes() == large.tobytes()
+    found = simd_rows(body, wire_json.ARRAYS)
+    assert found is not None
+    wire_json.decode(body.replace(b"-", b" "))  # another body does not write over the first one's
+    assert found[1].tobytes() == large.tobytes()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"[[1, 2]]",
+        b'{"logits": [[1, 2]], "logits": [[1, 2]]}',
+        b'{"images": [[1, 2]]}',
+        b'{"logits": []}',
+        b'{"logits": [[1, 2], [3]]}',
+        b'{"logits": [[1, 2], 3]}',
+        b'{"logits": [[[1], [2]]]}',
+        b'{"logits": [1, 2]}',
+        b'{"logits": [[1, true]]}',
+        b'{"logits": [[1, "2"]]}',
+        b'{"logits": [[1, null]]}',
+        b'{"logits": [{"a": 1}]}',
+        b'{"logits": [[1, 9007199254740993]]}',
+        b'{"logits": [[1, -9007199254740993]]}',
+        b'{"logits": [[1, 1e999]]}',
+        b'{"logits": [[1, 2]]} x',
+        b'\xef\xbb\xbf{"logits": [[1, 2]]}',
+    ],
+)
+def test_what_is_not_plain_is_left_to_the_slow_reader(body: bytes) -> None:
+    assert simd_rows(body, wire_json.ARRAYS) is None
+    plain = b'{"logits": [[3, 4]]}'
+    assert simd_rows(plain, wire_json.ARRAYS) is not None, "the parser goes on after a refusal"
