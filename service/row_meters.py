@@ -32,20 +32,24 @@ class RowHistogram:
     """A histogram that takes arrays; one bucket more than bounds, for +Inf."""
 
     def __init__(self, bounds: Sequence[float]) -> None:
-        self._bounds = np.asarray(bounds, np.float64)
-        self._counts = np.zeros(len(bounds) + 1, np.int64)
+        self._bounds = tuple(bounds)
+        # A float32 is at most a bound just when it is at most the largest float32 that is.
+        self._bounds32 = tuple(_largest_float32(bound) for bound in bounds)
+        self._cumulative = np.zeros(len(bounds) + 1, np.int64)
         self._sum = 0.0
 
     def add(self, values: NDArray[np.floating[Any]]) -> None:
         """Count values of shape (n,)."""
-        where = np.searchsorted(self._bounds, values, side="left")
-        self._counts += np.bincount(where, minlength=len(self._counts))
+        bounds = self._bounds32 if values.dtype == np.float32 else self._bounds
+        # A comparison with each bound: a third of what searching the bounds for each value costs.
+        below = [np.count_nonzero(values <= bound) for bound in bounds]
+        self._cumulative += (*below, values.size)
         self._sum += float(values.sum(dtype=np.float64))
 
     def buckets(self) -> list[tuple[str, float]]:
         """Upper bounds, as Prometheus writes them, and the cumulative counts."""
         names = [*(repr(float(bound)) for bound in self._bounds), "+Inf"]
-        return list(zip(names, np.cumsum(self._counts).astype(float).tolist(), strict=True))
+        return list(zip(names, self._cumulative.astype(float).tolist(), strict=True))
 
     @property
     def sum(self) -> float:
@@ -144,3 +148,8 @@ def _means(values: NDArray[np.float64], counts: Sequence[int]) -> list[float]:
     starts = np.cumsum([0, *counts[:-1]])
     means: list[float] = (np.add.reduceat(values, starts) / counts).tolist()
     return means
+
+
+def _largest_float32(bound: float) -> np.float32:
+    nearest = np.float32(bound)
+    return nearest if float(nearest) <= bound else np.nextafter(nearest, np.float32(-np.inf))
