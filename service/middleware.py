@@ -61,6 +61,7 @@ class Edge:
         self._keyring = keyring
         self._telemetry = telemetry
         self._max_body_bytes, self._max_upload_bytes = max_body_bytes, max_upload_bytes
+        self._smaller_limit = min(max_body_bytes, max_upload_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Admit, time and answer one request."""
@@ -107,12 +108,16 @@ class Edge:
 
     def _body(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive) -> Receive:
         """The body as routes see it; one limit holds for what is sent and what it inflates to."""
-        limit = self._max_upload_bytes if _UPLOAD.match(scope["path"]) else self._max_body_bytes
         declared = headers.get(b"content-length", b"")
+        encoded = b"content-encoding" in headers
+        plain = not encoded and b"transfer-encoding" not in headers and declared.isdigit()
+        if plain and int(declared) <= self._smaller_limit:
+            return receive  # the server reads no more than was declared
+        limit = self._max_upload_bytes if _UPLOAD.match(scope["path"]) else self._max_body_bytes
         if declared.isdigit() and int(declared) > limit:
             raise BodyTooLarge(f"the body has {int(declared)} bytes, at most {limit} are read")
         sent = limited(receive, limit)
-        if b"content-encoding" not in headers:
+        if not encoded:
             return sent
         codings = [value for name, value in scope["headers"] if name == b"content-encoding"]
         coding = coding_of(b", ".join(codings).decode("latin-1"))

@@ -43,7 +43,7 @@ class RowHistogram:
         bounds = self._bounds32 if values.dtype == np.float32 else self._bounds
         # A comparison with each bound: a third of what searching the bounds for each value costs.
         below = [np.count_nonzero(values <= bound) for bound in bounds]
-        self._cumulative += (*below, values.size)
+        self._cumulative += np.array([*below, values.size])
         self._sum += float(values.sum(dtype=np.float64))
 
     def buckets(self) -> list[tuple[str, float]]:

@@ -46,6 +46,9 @@ HALF_SUM_TOLERANCE: Final = 1e-2  # float16 log-probabilities carry errors of 0.
 RANGE_TOLERANCE: Final = 1e-6  # float32 softmax can exceed one by a few ulps
 
 
+_FLOAT32: Final = np.dtype(np.float32)
+
+
 def as_logits(values: ArrayLike, *, name: str = "logits", n_classes: int | None = None) -> Logits:
     """Logits as a checked, C-contiguous float32 array.
 
@@ -69,10 +72,13 @@ def as_logits(values: ArrayLike, *, name: str = "logits", n_classes: int | None 
         Wrong shape or type, or a number that is not finite in float32.
     """
     array = _matrix(values, name, n_classes)
-    if array.dtype != np.float32 or not array.flags.c_contiguous:
-        with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):  # entered once: it costs as much as a sum
+        if array.dtype != _FLOAT32 or not array.flags.c_contiguous:
             array = np.ascontiguousarray(array, dtype=np.float32)
-    _require_finite(array, name)
+        total = np.add.reduce(array, axis=None)
+    # A finite sum proves that every term is; only a sum that is not needs the slower look.
+    if not math.isfinite(total):
+        _require_finite(array, name)
     return array
 
 
@@ -152,8 +158,8 @@ def _matrix(values: ArrayLike, name: str, n_classes: int | None) -> NDArray[Any]
         raise InvalidInput(
             f"{name} must be rows of equal length, got ragged rows", field=name
         ) from None
-    expected = f"(n, {n_classes})" if n_classes is not None else "(n, k)"
     if array.ndim != 2 or (n_classes is not None and array.shape[1] != n_classes):
+        expected = f"(n, {n_classes})" if n_classes is not None else "(n, k)"
         raise InvalidInput(f"{name} must have shape {expected}, got {array.shape}", field=name)
     if array.dtype.kind not in "iuf":
         raise InvalidInput(f"{name} must be numbers, got {array.dtype}", field=name)
@@ -165,9 +171,8 @@ def _matrix(values: ArrayLike, name: str, n_classes: int | None) -> NDArray[Any]
 
 
 def _require_finite(array: NDArray[Any], name: str) -> None:
-    # A finite sum proves that every term is; only a sum that is not needs the slower look.
     with np.errstate(over="ignore", invalid="ignore"):
-        if math.isfinite(float(array.sum())):
+        if math.isfinite(array.sum()):
             return
     finite = np.isfinite(array).all(axis=1)
     if not finite.all():

@@ -67,13 +67,12 @@ def compute(deployment: Deployment, logits: NDArray[np.float32]) -> Answer:
     Answer
     """
     found = deployment.calibrator.calibrated(logits)
-    confidence = found.probabilities[np.arange(len(logits)), found.prediction]
     return Answer(
         deployment=deployment,
         logits=logits,
         probabilities=found.probabilities,
         prediction=found.prediction,
-        confidence=confidence.astype(np.float64),
+        confidence=found.confidence.astype(np.float64),
         temperature=found.temperature,
         logit_gap=found.logit_gap,
     )

@@ -74,11 +74,13 @@ def answer_fields(
         indices, probabilities = likeliest(answer.probabilities, answer.prediction, top)
         classes = [_names(answer, row) for row in indices.tolist()]
         special |= dict(zip(TOP_FIELDS, (indices, classes, probabilities), strict=True))
-    return {
-        name: _SIMPLE[name](answer) if name in _SIMPLE else special[name]
-        for name in names
-        if name in _SIMPLE or name in special
-    }
+    fields = {}
+    for name in names:
+        if (read := _SIMPLE.get(name)) is not None:
+            fields[name] = read(answer)
+        elif name in special:
+            fields[name] = special[name]
+    return fields
 
 
 def _names(answer: Answer, indices: list[int]) -> list[str]:

@@ -24,7 +24,7 @@ from service.inference.answer import Answer, compute
 from service.inference.answer_fields import answer_fields
 from service.inference.body_stream import read_body, read_whole
 from service.inference.cores import usable_cores
-from service.inference.deployment import Deployment
+from service.inference.deployment import Deployment, Headers
 from service.inference.elsewhere import Elsewhere
 from service.inference.oip_routes import ROUTES, Call
 from service.inference.prediction_body import (
@@ -114,10 +114,10 @@ class HotRoutes:
 
     async def _health(self, path: str, send: Send) -> None:
         if path == LIVE:
-            await _send(send, 200, orjson.dumps({"live": True}), {})
+            await _send(send, 200, orjson.dumps({"live": True}), ())
             return
         ready, document = self._readiness()
-        await _send(send, 200 if ready else 503, orjson.dumps(document), {})
+        await _send(send, 200 if ready else 503, orjson.dumps(document), ())
 
     async def _predict(self, model: str, scope: Scope, receive: Receive, send: Send) -> None:
         request = PredictionRequest.from_scope(scope)
@@ -144,28 +144,29 @@ class HotRoutes:
         deployment: Deployment,
         logits: NDArray[np.float32],
         receipts: bool,
-    ) -> tuple[Body, dict[str, str]]:
+    ) -> tuple[Body, Headers]:
         answer = compute(deployment, logits)
         deployment.meters.observe(
             answer.logit_gap, answer.temperature, answer.confidence, answer.probabilities
         )
         issued = receipts and deployment.revision is not None
         ids = answer.prediction_ids(self._receipts()) if issued else None
-        return _encode(request, answer, ids), _pair_headers(deployment)
+        return _encode(request, answer, ids), deployment.headers
 
     async def _open_inference(self, call: Call, scope: Scope, receive: Receive, send: Send) -> None:
         if call.model is None or scope["method"] != "POST":
             reply = await open_inference.describe(call, self._deployments)
-            await _send(send, 200, reply.body, {})
+            await _send(send, 200, reply.body, ())
             return
         deployment = await self._deployments.current(call.model, call.version)
         reply = await open_inference.infer(
             dict(scope["headers"]), await read_whole(receive), deployment,
             bodies=self._bodies, receipts=self._receipts, receive=receive,
         )  # fmt: skip
-        headers = _pair_headers(deployment)
+        headers = deployment.headers
         if reply.header_length is not None:
-            headers[HEADER_LENGTH] = str(reply.header_length)
+            length = str(reply.header_length).encode()
+            headers = (*headers, (HEADER_LENGTH.lower().encode(), length))
         await _send(send, 200, reply.body, headers, media_type=reply.media_type)
 
 
@@ -178,33 +179,21 @@ def _encode(request: PredictionRequest, answer: Answer, ids: list[str] | None) -
     return wire_json.encode(fields)
 
 
-def _pair_headers(deployment: Deployment) -> dict[str, str]:
-    return {
-        "trueprob-version": str(deployment.served.version),
-        "trueprob-calibrator": deployment.calibrator_id,
-        **(
-            {"trueprob-revision": str(deployment.revision)}
-            if deployment.revision is not None
-            else {}
-        ),
-    }
-
-
 async def _send(
     send: Send,
     status: int,
     body: Body,
-    headers: dict[str, str],
+    headers: Headers,
     *,
     media_type: str = "application/json",
 ) -> None:
-    parts = body if isinstance(body, tuple) else (body,)
+    first, last = body if isinstance(body, tuple) else (b"", body)
     raw = [
         (b"content-type", media_type.encode()),
-        (b"content-length", str(sum(map(len, parts))).encode()),
-        *((name.encode(), value.encode()) for name, value in headers.items()),
+        (b"content-length", b"%d" % (len(first) + len(last))),
+        *headers,
     ]
     await send({"type": "http.response.start", "status": status, "headers": raw})
-    for part in parts[:-1]:
-        await send({"type": "http.response.body", "body": part, "more_body": True})
-    await send({"type": "http.response.body", "body": parts[-1]})
+    if first:
+        await send({"type": "http.response.body", "body": first, "more_body": True})
+    await send({"type": "http.response.body", "body": last})

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -20,7 +21,9 @@ from service.errors import ModelNotFound, VersionNotFound
 from service.inference.served_version import ServedVersion
 from trueprob.calibrators import Calibrator
 
-__all__ = ["Deployment", "Deployments", "Meters", "Network", "ServedVersion"]
+__all__ = ["Deployment", "Deployments", "Headers", "Meters", "Network", "ServedVersion"]
+
+Headers = tuple[tuple[bytes, bytes], ...]
 
 
 class Network(Protocol):
@@ -68,6 +71,20 @@ class Deployment:
     revision: int | None
     network: Network | None
     meters: Meters
+
+    @cached_property
+    def headers(self) -> Headers:
+        """What an answer's headers say of the pair."""
+        said = {
+            "trueprob-version": self.served.version,
+            "trueprob-calibrator": self.calibrator_id,
+            "trueprob-revision": self.revision,
+        }
+        return tuple(
+            (name.encode(), str(value).encode())
+            for name, value in said.items()
+            if value is not None
+        )
 
 
 @dataclass(frozen=True)

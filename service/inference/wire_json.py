@@ -59,9 +59,9 @@ def decode(body: bytes) -> tuple[str, NDArray[Any] | list[bytes]]:
         ) from None
     if not isinstance(document, dict):
         raise InvalidRequest(f"expected a JSON object with one of {_listed()}")
-    unknown = sorted(set(document) - set(INPUTS))
-    if unknown:
-        raise InvalidRequest(f"unknown field {unknown[0]!r}: expected one of {_listed()}")
+    for name in document:
+        if name not in INPUTS:
+            raise InvalidRequest(f"unknown field {name!r}: expected one of {_listed()}")
     if len(document) != 1:
         raise InvalidRequest(f"expected exactly one of {_listed()}, got {len(document)}")
     ((name, values),) = document.items()
@@ -127,9 +127,10 @@ def encode(answer: dict[str, Any]) -> bytes:
     Large arrays are written some rows at a time: orjson holds the interpreter's lock while it
     writes, and between two writes other threads get it.
     """
-    if not any(
-        isinstance(value, np.ndarray) and value.size > _AT_ONCE for value in answer.values()
-    ):
+    for value in answer.values():
+        if isinstance(value, np.ndarray) and value.size > _AT_ONCE:
+            break
+    else:
         return _text(answer)
     members = (_text(name) + b":" + _array(value) for name, value in answer.items())
     return b"{" + b",".join(members) + b"}"

@@ -41,6 +41,8 @@ class Calibrated:
     ----------
     probabilities : ndarray of shape (n, k), float32
     prediction : ndarray of shape (n,), int64
+    confidence : ndarray of shape (n,), float32
+        The probability of the prediction.
     temperature : ndarray of shape (n,), float64, or None
     logit_gap : ndarray of shape (n,), float32
         Of the incoming logits.
@@ -48,6 +50,7 @@ class Calibrated:
 
     probabilities: Probabilities
     prediction: Labels
+    confidence: NDArray[np.float32]
     temperature: NDArray[np.float64] | None
     logit_gap: NDArray[np.float32]
 
@@ -117,7 +120,7 @@ class Calibrator(ABC):
         return self._prediction(as_logits(logits, n_classes=self.n_classes))
 
     def calibrated(self, logits: Logits) -> Calibrated:
-        """`predict_proba`, `prediction` and `temperature` at once, the same bit for bit.
+        """`predict_proba`, `prediction`, `temperature` and more at once, the same bit for bit.
 
         Parameters
         ----------
@@ -128,12 +131,10 @@ class Calibrator(ABC):
         -------
         Calibrated
         """
-        return Calibrated(
-            self._probabilities(logits),
-            self._prediction(logits),
-            self._temperature(logits),
-            logit_gap(logits),
-        )
+        probabilities, prediction = self._probabilities(logits), self._prediction(logits)
+        confidence = probabilities[np.arange(len(logits)), prediction]
+        temperature = self._temperature(logits)
+        return Calibrated(probabilities, prediction, confidence, temperature, logit_gap(logits))
 
     @property
     def id(self) -> str:

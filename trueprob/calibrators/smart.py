@@ -26,11 +26,14 @@ from typing import Any, ClassVar, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from trueprob.arrays import Labels, Logits, Probabilities, logit_gap, prediction, tempered_softmax
+from trueprob.arrays import Labels, Logits, Probabilities, logit_gap
 from trueprob.calibrators.base import Calibrated, Calibrator, FitOutcome, FittedCalibrator
+from trueprob.calibrators.gap_map import inverse_temperature_of_gap
+from trueprob.calibrators.narrow_rows import calibrate_narrow_rows
 from trueprob.calibrators.out_of_fold import out_of_fold_logit
 from trueprob.calibrators.parameters import number, numbers, require_keys
 from trueprob.calibrators.second_stage import SecondStage, fit_second_stage
+from trueprob.calibrators.single_row import calibrate_single_row
 from trueprob.calibrators.smart_fit import LogSlopes, fit_log_slopes
 from trueprob.calibrators.smart_terms import DEFAULT_TERMS, Terms
 from trueprob.calibrators.wide_rows import calibrate_wide_rows
@@ -38,7 +41,7 @@ from trueprob.errors import InvalidDocument
 from trueprob.folds import Groups, fold_of_rows
 from trueprob.logit_functions import TRANSPOSE_BELOW
 
-__all__ = ["SmartCalibrator", "fit_smart", "inverse_temperature_of_gap"]
+__all__ = ["SmartCalibrator", "fit_smart"]
 
 N_INTERVALS: Final = 8  # between quantiles of the calibration gaps
 UNIFORM_SHARE: Final = 0.25  # w = this / (n + 1)
@@ -116,6 +119,11 @@ class SmartCalibrator(Calibrator):
         intercepts = np.concatenate([[0.0], np.cumsum((slopes[:-1] - slopes[1:]) * edges)])
         return edges, slopes, intercepts
 
+    @cached_property
+    def _segment_lists(self) -> tuple[list[float], list[float], list[float]]:
+        edges, slopes, intercepts = self._segments
+        return edges.tolist(), slopes.tolist(), intercepts.tolist()
+
     def calibrated(self, logits: Logits) -> Calibrated:
         """All of it with one pass over the gap, in blocks that stay in the cache."""
         n, k = logits.shape
@@ -123,26 +131,27 @@ class SmartCalibrator(Calibrator):
         if n <= step:
             return self._block(logits)
         p, top = np.empty((n, k), np.float32), np.empty(n, np.int64)
-        temperature, gap = np.empty(n), np.empty(n, np.float32)
+        confidence, temperature = np.empty(n, np.float32), np.empty(n)
+        gap = np.empty(n, np.float32)
         for start in range(0, n, step):
             rows = slice(start, start + step)
             block = self._block(logits[rows], p[rows])
-            top[rows] = block.prediction
+            top[rows], confidence[rows] = block.prediction, block.confidence
             temperature[rows], gap[rows] = block.temperature, block.logit_gap
-        return Calibrated(p, top, temperature, gap)
+        return Calibrated(p, top, confidence, temperature, gap)
 
     def _block(self, logits: Logits, out: Probabilities | None = None) -> Calibrated:
+        stages = self._inverse_temperature, self.uniform_weight, self.second_stage
         if logits.shape[1] >= TRANSPOSE_BELOW:
-            stages = self._inverse_temperature, self.uniform_weight, self.second_stage
             return calibrate_wide_rows(logits, *stages, out=out)
-        gap, top = logit_gap(logits), prediction(logits)
-        temperature = 1.0 / self._inverse_temperature(gap)
-        p = tempered_softmax(logits, temperature, uniform_weight=self.uniform_weight)
-        if self.second_stage is not None:
-            p = self.second_stage.apply(p, top)
+        if len(logits) == 1 and self.second_stage is None:
+            alone = calibrate_single_row(logits, *self._segment_lists, self.uniform_weight)
+            if alone is not None:
+                return alone
+        found = calibrate_narrow_rows(logits, *stages)
         if out is not None:
-            out[:] = p
-        return Calibrated(p, top, temperature, gap)
+            out[:] = found.probabilities
+        return found
 
     def _probabilities(self, logits: Logits) -> Probabilities:
         return self.calibrated(logits).probabilities
@@ -152,21 +161,6 @@ class SmartCalibrator(Calibrator):
 
     def _inverse_temperature(self, gap: NDArray[np.float32]) -> NDArray[np.float64]:
         return inverse_temperature_of_gap(gap, *self._segments)
-
-
-def inverse_temperature_of_gap(
-    gap: NDArray[np.float32],
-    edges: NDArray[np.float64],
-    slopes: NDArray[np.float64],
-    intercepts: NDArray[np.float64],
-) -> NDArray[np.float64]:
-    """β(g) = s(g)/g = slope_j + intercept_j / g on segment j, and slope_1 at g = 0."""
-    g = gap.astype(np.float64)
-    segment = np.searchsorted(edges, g)
-    # The first segment's intercept is 0, so a gap of 0 needs no division by it.
-    positive = np.maximum(g, np.finfo(np.float32).tiny)
-    beta: NDArray[np.float64] = slopes[segment] + intercepts[segment] / positive
-    return beta
 
 
 def fit_smart(

@@ -2,9 +2,7 @@
 
 Written plainly, the gap, the softmax and the map of the confidence each copy the block and look
 for its largest values again. Here the gap is read off the differences that the softmax needs
-anyway, and the confidence, the rest and the runner-up are known before any probability is
-written: with e_j = exp(β·(z_j − z(1))) every class but the top one is A·e_j + B with a row's own
-A and B, which hold the normalisation, the uniform mixture and the second stage's scale.
+anyway, and a row's confidence is known before any probability is written (`row_factors`).
 """
 
 from __future__ import annotations
@@ -16,11 +14,10 @@ from numpy.typing import NDArray
 
 from trueprob.arrays import Logits, Probabilities
 from trueprob.calibrators.base import Calibrated
+from trueprob.calibrators.row_factors import row_factors, within_float32
 from trueprob.calibrators.second_stage import SecondStage
 
 __all__ = ["calibrate_wide_rows"]
-
-SMALLEST_REST = float(np.finfo(np.float32).tiny)
 
 
 def calibrate_wide_rows(
@@ -57,29 +54,16 @@ def calibrate_wide_rows(
         work = np.subtract(logits, logits[rows, top][:, None], out=out)
         work[rows, top] = -np.inf
         second = work.argmax(axis=1)
-        gap = np.minimum(-work[rows, second], np.finfo(np.float32).max)
+        # From zero, for a gap of +0 between equal logits.
+        gap = np.minimum(np.float32(0.0) - work[rows, second], np.finfo(np.float32).max)
         beta = inverse_temperature(gap)
-        # Kept well inside float32: 0 · −inf would be NaN.
-        work *= np.clip(beta, 1e-30, 1e30).astype(np.float32)[:, None]
+        work *= within_float32(beta)[:, None]
         np.exp(work, out=work)  # 0 for the top class
-        others = work.sum(axis=1)
-        factor = np.float32(1.0 - uniform_weight) / (1.0 + others)
-        uniform = np.float32(uniform_weight / k)
-        offset = np.full(n, uniform)
-        confidence = factor + uniform
-        if second_stage is not None:
-            rest = others.astype(np.float64) * factor + (k - 1.0) * float(uniform)
-            rest = np.maximum(rest, SMALLEST_REST)
-            logit = np.log(confidence.astype(np.float64)) - np.log(rest)
-            runner_up = work[rows, second].astype(np.float64) * factor + float(uniform)
-            wanted = np.minimum(second_stage.others(logit), 1.0 / (1.0 + runner_up / rest))
-            scale = (wanted / rest).astype(np.float32)
-            factor, offset = factor * scale, offset * scale
-            confidence = (1.0 - wanted).astype(np.float32)
-        # Rounding may leave the runner-up a bit above; the prediction is never below it.
-        confidence = np.maximum(confidence, work[rows, second] * factor + offset)
+        factor, offset, confidence = row_factors(
+            work.sum(axis=1), work[rows, second], k, uniform_weight, second_stage
+        )
         work *= factor[:, None]
         if uniform_weight:
-            work += offset[:, None]
+            work += np.asarray(offset)[..., None]
         work[rows, top] = confidence
-    return Calibrated(work, top.astype(np.int64, copy=False), 1.0 / beta, gap)
+    return Calibrated(work, top.astype(np.int64, copy=False), confidence, 1.0 / beta, gap)
