@@ -17,6 +17,7 @@ from service.errors import Overloaded
 from service.inference import wire_json, wire_oip
 from service.inference.json_worker import JsonWorker
 from service.inference.simd_rows import simd_rows
+from service.inference.simd_tensors import simd_request
 
 __all__ = ["LARGE_BYTES", "SIMD_BYTES", "JsonPool"]
 
@@ -81,6 +82,8 @@ class JsonPool:
         json_bytes = len(body) if header_length is None else header_length
         if json_bytes <= LARGE_BYTES or not self._workers:
             return wire_oip.decode(body, header_length)
+        if json_bytes <= SIMD_BYTES and (read := simd_request(body[:json_bytes])) is not None:
+            return wire_oip.decode(body, header_length, read=read)
         return await self._elsewhere(lambda worker: worker.decode_inference(body, header_length))
 
     def close(self) -> None:

@@ -183,6 +183,10 @@ def from_json(item: dict[str, Any], where: str, *, may_hold_bools: bool) -> Inpu
     if typecode is None:
         raise InvalidRequest(f"{where}: {datatype} is read as binary data only, not from JSON")
     data = item.get("data")
+    if isinstance(data, np.ndarray):  # flat numbers, of `simd_request`
+        _check_count(data.size, shape, where)
+        with np.errstate(over="ignore"):  # infinity, as `array` has it; refused where it matters
+            return InputTensor(name, datatype, data.astype(dtype).reshape(shape))
     if not isinstance(data, list):
         raise InvalidRequest(f"{where} must have data (a list) or parameters.binary_data_size")
     flat = _flat(data, shape, where)
@@ -201,12 +205,8 @@ def from_json(item: dict[str, Any], where: str, *, may_hold_bools: bool) -> Inpu
 
 def _flat(data: list[Any], shape: tuple[int, ...], where: str) -> list[Any]:
     """The numbers in row-major order, from the flat or the nested form."""
-    count = math.prod(shape)
     if not any(isinstance(value, list) for value in data[:1]):
-        if len(data) != count:
-            raise InvalidRequest(
-                f"{where}.data has {len(data)} numbers, but shape {list(shape)} has {count}"
-            )
+        _check_count(len(data), shape, where)
         return data
     level: list[Any] = [data]
     for axis, side in enumerate(shape):
@@ -216,6 +216,13 @@ def _flat(data: list[Any], shape: tuple[int, ...], where: str) -> list[Any]:
             )
         level = list(chain.from_iterable(level))
     return level
+
+
+def _check_count(given: int, shape: tuple[int, ...], where: str) -> None:
+    if given != (count := math.prod(shape)):
+        raise InvalidRequest(
+            f"{where}.data has {given} numbers, but shape {list(shape)} has {count}"
+        )
 
 
 def _bytes_tensor(texts: list[str]) -> bytes:

@@ -14,7 +14,7 @@ import numpy as np
 import simdjson
 from numpy.typing import NDArray
 
-__all__ = ["MIN_BYTES", "simd_rows"]
+__all__ = ["BYTE_ORDER_MARK", "MIN_BYTES", "parser_for", "simd_rows"]
 
 # Below this the slow reader is as fast: 150 numbers or so.
 MIN_BYTES: Final = 1 << 10
@@ -22,7 +22,7 @@ MIN_BYTES: Final = 1 << 10
 _KEPT_BYTES: Final = 4 << 20
 # Whole numbers above are not all exact in float64, which they go through here.
 _EXACT: Final = 2.0**53
-_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"  # simdjson skips it, JSON does not allow it
+BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"  # simdjson skips it, JSON does not allow it
 
 _parsers = threading.local()
 
@@ -43,10 +43,10 @@ def simd_rows(body: bytes, names: tuple[str, ...]) -> tuple[str, NDArray[np.floa
         Each the float64 nearest to its decimal text.
         None instead of both: the body is something else, or wrong; nothing is said about which.
     """
-    if body.startswith(_BYTE_ORDER_MARK):
+    if body.startswith(BYTE_ORDER_MARK):
         return None
     try:
-        document = _parser(len(body)).parse(body)
+        document = parser_for(len(body)).parse(body)
         if not isinstance(document, simdjson.Object) or len(document) != 1:
             return None
         (name,) = document
@@ -66,7 +66,8 @@ def simd_rows(body: bytes, names: tuple[str, ...]) -> tuple[str, NDArray[np.floa
     return name, flat.reshape(n, -1)
 
 
-def _parser(size: int) -> Any:
+def parser_for(size: int) -> Any:
+    """A parser for so many bytes: this thread's own, or one to be thrown away."""
     if size > _KEPT_BYTES:
         return simdjson.Parser()
     parser = getattr(_parsers, "parser", None)

@@ -26,6 +26,8 @@ from service.inference.oip_tensors import (
     from_json,
     text_field,
 )
+from service.inference.simd_rows import MIN_BYTES
+from service.inference.simd_tensors import simd_request
 
 __all__ = ["HEADER_LENGTH", "InferenceRequest", "RequestedOutput", "decode", "encode"]
 
@@ -63,7 +65,9 @@ class InferenceRequest:
     binary_output: bool = False
 
 
-def decode(body: bytes, header_length: int | None) -> InferenceRequest:
+def decode(
+    body: bytes, header_length: int | None, *, read: dict[str, Any] | None = None
+) -> InferenceRequest:
     """Read an inference request.
 
     Parameters
@@ -72,6 +76,8 @@ def decode(body: bytes, header_length: int | None) -> InferenceRequest:
         Inflated.
     header_length : int or None
         Of the JSON at its start (``Inference-Header-Content-Length``); None: all of it.
+    read : dict, optional
+        What `simd_request` makes of the JSON, where that was asked already.
 
     Returns
     -------
@@ -87,9 +93,11 @@ def decode(body: bytes, header_length: int | None) -> InferenceRequest:
     length = len(body) if header_length is None else header_length
     if length > len(body):
         raise BadRequest(f"{HEADER_LENGTH} is {length}, but the body has {len(body)} bytes")
-    head = memoryview(body)[:length]
+    head = body[:length]
+    if read is None and length >= MIN_BYTES:
+        read = simd_request(head)
     try:
-        document = orjson.loads(head)
+        document = orjson.loads(head) if read is None else read
     except orjson.JSONDecodeError as error:
         raise BadRequest(
             f"the request is not JSON in its first {length} bytes: {error.msg} at byte {error.pos}"
@@ -97,7 +105,7 @@ def decode(body: bytes, header_length: int | None) -> InferenceRequest:
     if not isinstance(document, dict):
         raise InvalidRequest("expected a JSON object with inputs")
     # An array takes true for 1; a request without the words needs no closer look.
-    may_hold_bools = b"true" in body[:length] or b"false" in body[:length]
+    may_hold_bools = b"true" in head or b"false" in head
     inputs, start = [], length
     for i, item in enumerate(_objects(document, "inputs")):
         where = f"inputs[{i}]"

@@ -78,15 +78,18 @@ def test_open_inference_requests_come_back_the_same() -> None:
         "datatype": "FP32",
         "data": ROWS.ravel().tolist(),
     }
-    head = json.dumps({"id": "7", "inputs": [flat], "outputs": [{"name": "logit_gap"}]}).encode()
+    plain = json.dumps({"id": "7", "inputs": [flat], "outputs": [{"name": "logit_gap"}]}).encode()
+    head = padded(plain)
     binary = {"name": "image", "shape": [4], "datatype": "UINT8"}
     mixed = {**binary, "parameters": {"binary_data_size": 4}}
-    both = json.dumps({"inputs": [flat, mixed]}).encode()
+    both = padded(json.dumps({"inputs": [flat, mixed]}).encode())
 
     async def scenario() -> None:
         async with pool() as (running, (worker,)):
+            assert len(plain) > LARGE_BYTES
+            assert (await running.decode_inference(plain, None)).id == "7"
+            assert worker.pid is None, "plain numbers are read on the spot"
             for body, length in ((head, None), (both + b"abcd", len(both))):
-                assert len(body) > LARGE_BYTES
                 got = await running.decode_inference(body, length)
                 expected = wire_oip.decode(body, length)
                 assert (got.id, got.outputs) == (expected.id, expected.outputs)
