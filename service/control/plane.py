@@ -23,6 +23,7 @@ from service.control.labels import CLOCK_TOLERANCE_SECONDS, Labels
 from service.control.models import Catalogue
 from service.control.promotion import Promotions
 from service.control.refit import Refits
+from service.control.refit_window import RefitWindow
 from service.control.repository_watch import RepositoryWatch
 from service.control.retention import Retention
 from service.control.statistics import Statistics
@@ -54,6 +55,7 @@ class Parts:
     following: Following
     promotions: Promotions
     refits: Refits
+    refit_window: RefitWindow
     artifacts: Artifacts
     stored_sets: StoredSets
     calibration_sets: CalibrationSets
@@ -144,6 +146,7 @@ class ControlPlane:
             following=following,
             promotions=Promotions(store, catalogue, clock=clock),
             refits=refits,
+            refit_window=RefitWindow(store, settings=settings),
             artifacts=artifacts,
             stored_sets=stored_sets,
             calibration_sets=CalibrationSets(
