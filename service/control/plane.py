@@ -26,6 +26,7 @@ from service.control.refit import Refits
 from service.control.refit_window import RefitWindow
 from service.control.repository_watch import RepositoryWatch
 from service.control.retention import Retention
+from service.control.row_labels import RowLabels
 from service.control.statistics import Statistics
 from service.control.store import Store, open_store
 from service.control.stored_sets import StoredSets
@@ -60,6 +61,7 @@ class Parts:
     stored_sets: StoredSets
     calibration_sets: CalibrationSets
     labels: Labels
+    row_labels: RowLabels
     retention: Retention
     statistics: Statistics
 
@@ -134,6 +136,7 @@ class ControlPlane:
             seconds=settings.poll_seconds,
             patience_seconds=3 * settings.repository_poll_seconds,
         )
+        refit_window = RefitWindow(store, settings=settings)
         stored_sets = StoredSets(store, artifacts, refits, settings=settings, clock=clock)
         self._parts = Parts(
             settings=settings,
@@ -146,7 +149,7 @@ class ControlPlane:
             following=following,
             promotions=Promotions(store, catalogue, clock=clock),
             refits=refits,
-            refit_window=RefitWindow(store, settings=settings),
+            refit_window=refit_window,
             artifacts=artifacts,
             stored_sets=stored_sets,
             calibration_sets=CalibrationSets(
@@ -163,6 +166,9 @@ class ControlPlane:
                 window_labels=settings.window_labels,
                 clock=clock,
                 count_label=self._count_label,
+            ),
+            row_labels=RowLabels(
+                store, refit_window, ttl_seconds=settings.receipt_ttl_seconds, clock=clock
             ),
             retention=Retention(
                 store,
