@@ -154,6 +154,7 @@ class ControlPlane:
             stored_sets=stored_sets,
             calibration_sets=CalibrationSets(
                 stored_sets,
+                refit_window,
                 artifacts.uploads,
                 deployments=self._deployments,
                 following=following,

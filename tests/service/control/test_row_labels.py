@@ -10,7 +10,7 @@ import httpx
 import numpy as np
 import pytest
 
-from tests.service.control.harness import START, World
+from tests.service.control.harness import START, WAIT, World, rows
 
 KEY = {"idempotency-key": "one"}
 
@@ -202,3 +202,35 @@ def test_a_thousand_rows_are_what_they_were(sqlite_world: World) -> None:
     found = sqlite_world.plane.parts.refit_window.read("m", 1)
     assert found is not None
     np.testing.assert_array_equal(found.logits, logits)
+
+
+def test_the_window_can_be_fitted_by_hand(world: World) -> None:
+    body = {"source": "refit-window", "method": "temperature"}
+    path = "/v1/models/m/fits"
+    empty = world.call("POST", path, json=body)
+    assert empty.status_code == 409
+    assert "labels sent as rows fill it" in empty.json()["detail"]
+    logits, labels = rows(3, 400, sharpness=3.0)
+    of = [
+        {"id": str(index), "logits": values, "label": int(label)}
+        for index, (values, label) in enumerate(zip(logits.tolist(), labels, strict=True))
+    ]
+    sent(world, of[:300])
+    answer = world.call("POST", path, json=body, headers={**WAIT, **KEY})
+    assert answer.status_code == 201, answer.text
+    report = answer.json()
+    assert (report["state"], report["n"], report["promoted"]) == ("done", 300, True)
+    stored = f"/v1/models/m/calibration-sets/{report['calibration_set']}"
+    assert world.get(stored)["n"] == 300
+    sent(world, of[300:])
+    # The same request: the same fit, though the window has grown.
+    again = world.call("POST", path, json=body, headers={**WAIT, **KEY}).json()
+    assert (again["fit"], again["n"]) == (report["fit"], 300)
+    assert world.call("POST", path, json=body, headers=WAIT).json()["n"] == 400
+
+
+def test_a_fit_is_of_a_set_or_of_the_window(shared_world: World) -> None:
+    for body in ({}, {"calibration_set": "a", "source": "refit-window"}, {"source": "elsewhere"}):
+        answer = shared_world.call("POST", "/v1/models/m/fits", json=body)
+        assert answer.status_code == 422
+        assert "source" in answer.text
