@@ -95,6 +95,12 @@ class Settings(BaseModel):
     receipt_ttl_seconds: int = Field(
         30 * 86400, ge=1, description="How long a label may come after its prediction."
     )
+    receipt_key_seconds: float = Field(
+        90 * 86400.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="Age at which another key begins to sign receipts.",
+    )
     receipt_secret: str = Field(
         "", description="Wraps the receipt keys in the database.", repr=False
     )

@@ -18,6 +18,7 @@ from service.control.description import Descriptions
 from service.control.fit_process import FitProcess, FitRunner
 from service.control.fit_queue import FitQueue
 from service.control.following import Following
+from service.control.key_rotation import ReceiptKeys, rotate_by_age
 from service.control.keys import open_receipts
 from service.control.labels import CLOCK_TOLERANCE_SECONDS, Labels
 from service.control.models import Catalogue
@@ -129,11 +130,13 @@ class ControlPlane:
             seconds=settings.poll_seconds,
             deadline_seconds=settings.fit_deadline_seconds,
         )
+        receipt_keys = ReceiptKeys(store, receipts, secret=settings.receipt_secret)
         following = Following(
             store,
             catalogue,
             self._deployments,
             seconds=settings.poll_seconds,
+            also=receipt_keys.refresh,
             patience_seconds=3 * settings.repository_poll_seconds,
         )
         refit_window = RefitWindow(store, settings=settings)
@@ -163,6 +166,7 @@ class ControlPlane:
             labels=Labels(
                 store,
                 receipts,
+                refresh_keys=receipt_keys.refresh,
                 ttl_seconds=settings.receipt_ttl_seconds,
                 window_labels=settings.window_labels,
                 clock=clock,
@@ -176,6 +180,12 @@ class ControlPlane:
                 artifacts,
                 keep_seconds=settings.receipt_ttl_seconds + CLOCK_TOLERANCE_SECONDS,
                 seconds=settings.sweep_seconds,
+                next_key=lambda transaction, now: rotate_by_age(
+                    transaction,
+                    secret=settings.receipt_secret,
+                    seconds=settings.receipt_key_seconds,
+                    now=now,
+                ),
                 clock=clock,
             ),
             statistics=Statistics(
