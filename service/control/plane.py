@@ -14,6 +14,7 @@ from fastapi import APIRouter
 from service.control.artifacts import Artifacts
 from service.control.calibration_sets import CalibrationSets
 from service.control.declarations import Declarations
+from service.control.deletion import Deletions
 from service.control.description import Descriptions
 from service.control.fit_process import FitProcess, FitRunner
 from service.control.fit_queue import FitQueue
@@ -54,6 +55,7 @@ class Parts:
     catalogue: Catalogue
     descriptions: Descriptions
     declarations: Declarations
+    deletions: Deletions
     following: Following
     promotions: Promotions
     refits: Refits
@@ -149,6 +151,9 @@ class ControlPlane:
             catalogue=catalogue,
             descriptions=Descriptions(store, catalogue),
             declarations=Declarations(store, catalogue, clock=clock),
+            deletions=Deletions(
+                store, following, refits, root=settings.model_repository, clock=clock
+            ),
             following=following,
             promotions=Promotions(store, catalogue, clock=clock),
             refits=refits,

@@ -7,6 +7,7 @@ from sqlalchemy import Connection
 from service.control.store.bins import Bins
 from service.control.store.calibration_sets import CalibrationSets
 from service.control.store.calibrators import Calibrators
+from service.control.store.deleted_models import DeletedModels
 from service.control.store.fits import Fits
 from service.control.store.idempotent_requests import IdempotentRequests
 from service.control.store.label_keys import LabelKeys
@@ -34,6 +35,7 @@ class Transaction:
 
     def __init__(self, connection: Connection) -> None:
         self.models = Models(connection)
+        self.deleted_models = DeletedModels(connection)
         self.calibrators = Calibrators(connection)
         self.promotions = Promotions(connection)
         self.calibration_sets = CalibrationSets(connection)
