@@ -18,7 +18,7 @@ from service.control.label_history import Histories, History, Label
 from service.control.store import Store, Transaction
 from service.control.store.promotions import PromotionRow
 from service.control.window import advance
-from service.errors import InvalidRequest
+from service.errors import InvalidRequest, ModelNotFound
 from service.receipts import Receipt, Receipts
 from trueprob.binned import BinnedCalibration
 
@@ -38,6 +38,8 @@ class Labels:
     ----------
     store : Store
     receipts : Receipts
+    refresh_keys : callable
+        Takes over the receipts' keys from the database; whether there were others.
     ttl_seconds : int
         How long after its prediction a label may come.
     window_labels : int
@@ -53,6 +55,7 @@ class Labels:
         store: Store,
         receipts: Receipts,
         *,
+        refresh_keys: Callable[[], bool],
         ttl_seconds: int,
         window_labels: int,
         clock: Callable[[], float],
@@ -60,6 +63,7 @@ class Labels:
     ) -> None:
         self._store = store
         self._receipts = receipts
+        self._refresh_keys = refresh_keys
         self._ttl_seconds = ttl_seconds
         self._window_labels = window_labels
         self._clock = clock
@@ -93,6 +97,9 @@ class Labels:
         """
         now = self._clock()
         receipts = self._receipts.verify_all(prediction_ids)
+        # Another replica may have signed with a key that is a moment old.
+        if None in receipts and self._refresh_keys():
+            receipts = self._receipts.verify_all(prediction_ids)
         with self._store.read() as transaction:
             history = self._histories.read(transaction, model, receipts)
         classes = history.classes[history.live.version]
@@ -136,7 +143,8 @@ class Labels:
         keys = {nonce: _at(receipts, index).issued_at + keep for nonce, index in first.items()}
         counted: dict[int, list[int]] = {}
         with self._store.write() as transaction:
-            transaction.models.lock(model)
+            if transaction.models.lock(model) != history.model_id:
+                raise ModelNotFound(f"model {model!r} was deleted a moment ago")
             fresh = transaction.label_keys.claim(keys)
             # Read after the claim: a sweep that forgot a key before it was claimed is seen here.
             forgotten = transaction.swept.keys_before()

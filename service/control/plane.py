@@ -14,17 +14,21 @@ from fastapi import APIRouter
 from service.control.artifacts import Artifacts
 from service.control.calibration_sets import CalibrationSets
 from service.control.declarations import Declarations
+from service.control.deletion import Deletions
 from service.control.description import Descriptions
 from service.control.fit_process import FitProcess, FitRunner
 from service.control.fit_queue import FitQueue
 from service.control.following import Following
+from service.control.key_rotation import ReceiptKeys, rotate_by_age
 from service.control.keys import open_receipts
 from service.control.labels import CLOCK_TOLERANCE_SECONDS, Labels
 from service.control.models import Catalogue
 from service.control.promotion import Promotions
 from service.control.refit import Refits
+from service.control.refit_window import RefitWindow
 from service.control.repository_watch import RepositoryWatch
 from service.control.retention import Retention
+from service.control.row_labels import RowLabels
 from service.control.statistics import Statistics
 from service.control.store import Store, open_store
 from service.control.stored_sets import StoredSets
@@ -51,13 +55,16 @@ class Parts:
     catalogue: Catalogue
     descriptions: Descriptions
     declarations: Declarations
+    deletions: Deletions
     following: Following
     promotions: Promotions
     refits: Refits
+    refit_window: RefitWindow
     artifacts: Artifacts
     stored_sets: StoredSets
     calibration_sets: CalibrationSets
     labels: Labels
+    row_labels: RowLabels
     retention: Retention
     statistics: Statistics
 
@@ -125,13 +132,16 @@ class ControlPlane:
             seconds=settings.poll_seconds,
             deadline_seconds=settings.fit_deadline_seconds,
         )
+        receipt_keys = ReceiptKeys(store, receipts, secret=settings.receipt_secret)
         following = Following(
             store,
             catalogue,
             self._deployments,
             seconds=settings.poll_seconds,
+            also=receipt_keys.refresh,
             patience_seconds=3 * settings.repository_poll_seconds,
         )
+        refit_window = RefitWindow(store, settings=settings)
         stored_sets = StoredSets(store, artifacts, refits, settings=settings, clock=clock)
         self._parts = Parts(
             settings=settings,
@@ -141,13 +151,18 @@ class ControlPlane:
             catalogue=catalogue,
             descriptions=Descriptions(store, catalogue),
             declarations=Declarations(store, catalogue, clock=clock),
+            deletions=Deletions(
+                store, following, refits, root=settings.model_repository, clock=clock
+            ),
             following=following,
             promotions=Promotions(store, catalogue, clock=clock),
             refits=refits,
+            refit_window=refit_window,
             artifacts=artifacts,
             stored_sets=stored_sets,
             calibration_sets=CalibrationSets(
                 stored_sets,
+                refit_window,
                 artifacts.uploads,
                 deployments=self._deployments,
                 following=following,
@@ -156,16 +171,26 @@ class ControlPlane:
             labels=Labels(
                 store,
                 receipts,
+                refresh_keys=receipt_keys.refresh,
                 ttl_seconds=settings.receipt_ttl_seconds,
                 window_labels=settings.window_labels,
                 clock=clock,
                 count_label=self._count_label,
+            ),
+            row_labels=RowLabels(
+                store, refit_window, ttl_seconds=settings.receipt_ttl_seconds, clock=clock
             ),
             retention=Retention(
                 store,
                 artifacts,
                 keep_seconds=settings.receipt_ttl_seconds + CLOCK_TOLERANCE_SECONDS,
                 seconds=settings.sweep_seconds,
+                next_key=lambda transaction, now: rotate_by_age(
+                    transaction,
+                    secret=settings.receipt_secret,
+                    seconds=settings.receipt_key_seconds,
+                    now=now,
+                ),
                 clock=clock,
             ),
             statistics=Statistics(

@@ -5,6 +5,9 @@
   whatever a clock says: a clock that is set back does not make a label count twice.
 - Hourly bins older than five weeks become daily ones.
 - Idempotency keys after a day.
+- Which revisions the names of deleted models have used up, a day after the last receipt of theirs.
+- Keys of receipts that none can be taken of any more; one that is too old to sign is followed by
+  another.
 - Files of sets that no model has any more, a day after they were last kept, and bodies that a
   crash left half received.
 
@@ -21,6 +24,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from service.control.artifacts import Artifacts
+from service.control.key_rotation import LATE_SECONDS, forget_old_keys
 from service.control.store import Store, Transaction
 from service.errors import DatabaseUnavailable
 
@@ -43,6 +47,8 @@ class Sweep:
     hourly_bins: int
     idempotent_requests: int
     files: int
+    signing_keys: int
+    deleted_models: int
 
 
 class Retention:
@@ -56,6 +62,8 @@ class Retention:
         How long after its receipt was issued a key is needed.
     seconds : float
         Between two sweeps.
+    next_key : callable
+        ``(transaction, now)``: makes another key for receipts when it is time.
     clock : callable
         Seconds since 1970 UTC.
     """
@@ -67,12 +75,14 @@ class Retention:
         *,
         keep_seconds: float,
         seconds: float,
+        next_key: Callable[[Transaction, float], object],
         clock: Callable[[], float],
     ) -> None:
         self._store = store
         self._artifacts = artifacts
         self._keep_seconds = keep_seconds
         self._seconds = seconds
+        self._next_key = next_key
         self._clock = clock
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._work, name="trueprob-sweep", daemon=True)
@@ -101,6 +111,8 @@ class Retention:
             hourly_bins=self._repeat(self._roll_up),
             idempotent_requests=self._repeat(self._forget_requests),
             files=self._remove_files(),
+            signing_keys=self._repeat(self._change_keys),
+            deleted_models=self._repeat(self._forget_deleted),
         )
 
     def _work(self) -> None:
@@ -137,6 +149,15 @@ class Retention:
     def _forget_requests(self, transaction: Transaction, now: float) -> int:
         before = now - _REPEAT_SECONDS
         return transaction.idempotent_requests.forget(before=before, limit=_ROWS)
+
+    def _change_keys(self, transaction: Transaction, now: float) -> int:
+        self._next_key(transaction, now)
+        # Receipts issued before that are refused already, whatever the clock will say.
+        return forget_old_keys(transaction, issued_before=transaction.swept.keys_before())
+
+    def _forget_deleted(self, transaction: Transaction, now: float) -> int:  # noqa: ARG002
+        before = transaction.swept.keys_before() - LATE_SECONDS
+        return transaction.deleted_models.forget(before=before)
 
     def _remove_files(self) -> int:
         self._artifacts.remove_parts()

@@ -65,9 +65,17 @@ class StoredSets:
         self._clock = clock
 
     def accept(
-        self, served: ServedVersion, rows: CalibrationSet, wish: Wish
+        self, served: ServedVersion, rows: CalibrationSet, wish: Wish, *, asked: str | None = None
     ) -> tuple[int, Future[None]]:
         """Keep a set and queue its fit; the fit's id, and a future that is done when it ends.
+
+        Parameters
+        ----------
+        served : ServedVersion
+        rows : CalibrationSet
+        wish : Wish
+        asked : str, optional
+            What a request with the same Idempotency-Key must be for; default: these rows.
 
         Raises
         ------
@@ -77,8 +85,8 @@ class StoredSets:
         self._require_rows(rows.n, wish)
         size_bytes = self._keep(rows)
         with self._store.write() as transaction:
-            transaction.models.lock(served.model)
-            before = repeats.find(transaction, served.model, wish, "upload", rows.digest)
+            self._lock(transaction, served)
+            before = repeats.find(transaction, served.model, wish, "upload", asked or rows.digest)
             if before is not None and before.fit is not None:
                 return before.fit, self._refits.submit(before.fit)
             self._add(transaction, served, rows, size_bytes, wish)
@@ -87,7 +95,7 @@ class StoredSets:
                 sets.name(served.model, wish.name, rows.digest, now=self._clock())
             fit_id = self._queue(transaction, served, rows.digest, wish)
             came = self._came(served.model, rows.digest, fit_id)
-            repeats.remember(transaction, wish, "upload", rows.digest, came)
+            repeats.remember(transaction, wish, "upload", asked or rows.digest, came)
         self._keep(rows)  # a sweep may have come between
         return fit_id, self._refits.submit(fit_id)
 
@@ -102,7 +110,7 @@ class StoredSets:
         """
         model = served.model
         with self._store.write() as transaction:
-            transaction.models.lock(model)
+            self._lock(transaction, served)
             before = repeats.find(transaction, model, wish, "fit", digest_or_name)
             if before is not None and before.fit is not None:
                 return before.fit, self._refits.submit(before.fit)
@@ -145,7 +153,7 @@ class StoredSets:
                 )
             size_bytes = self._keep(whole)
             with self._store.write() as transaction:
-                transaction.models.lock(model)
+                self._lock(transaction, served)
                 before = repeats.find(transaction, model, wish, f"rows {name}", rows.digest)
                 if before is not None:
                     known = transaction.calibration_sets.get(
@@ -185,6 +193,13 @@ class StoredSets:
             if waiting:
                 raise Conflict(f"{waiting} fits on this set have not ended: cancel them, or wait")
             transaction.calibration_sets.delete(model, row.digest, now=self._clock())
+
+    def _lock(self, transaction: Transaction, served: ServedVersion) -> None:
+        """Lock the model, which may have been deleted, or declared anew, since it was looked up."""
+        transaction.models.lock(served.model)
+        known = transaction.models.version(served.model, served.version)
+        if known is None or known.class_names != served.class_names:
+            raise ModelNotFound(f"model {served.model!r} was deleted a moment ago")
 
     def _require_rows(self, n: int, wish: Wish) -> None:
         least = self._settings.min_calibration_rows

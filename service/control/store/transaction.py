@@ -7,9 +7,11 @@ from sqlalchemy import Connection
 from service.control.store.bins import Bins
 from service.control.store.calibration_sets import CalibrationSets
 from service.control.store.calibrators import Calibrators
+from service.control.store.deleted_models import DeletedModels
 from service.control.store.fits import Fits
 from service.control.store.idempotent_requests import IdempotentRequests
 from service.control.store.label_keys import LabelKeys
+from service.control.store.labelled_rows import LabelledRows
 from service.control.store.models import Models
 from service.control.store.promotions import Promotions
 from service.control.store.signing_keys import SigningKeys
@@ -33,12 +35,14 @@ class Transaction:
 
     def __init__(self, connection: Connection) -> None:
         self.models = Models(connection)
+        self.deleted_models = DeletedModels(connection)
         self.calibrators = Calibrators(connection)
         self.promotions = Promotions(connection)
         self.calibration_sets = CalibrationSets(connection)
         self.fits = Fits(connection)
         self.idempotent_requests = IdempotentRequests(connection)
         self.label_keys = LabelKeys(connection)
+        self.labelled_rows = LabelledRows(connection)
         self.state = State(connection)
         self.swept = Swept(connection)
         self.bins = Bins(connection)

@@ -11,6 +11,7 @@ import pytest
 
 from service.__main__ import main
 from service.control.artifacts import Artifacts
+from service.control.key_rotation import rotate
 from service.control.state_archive import export_state, import_state
 from service.control.store import open_store
 from service.errors import Conflict, InvalidRequest
@@ -23,7 +24,14 @@ def used(world: World) -> tuple[str, list[str]]:
     logits, labels = rows(21, 60)
     *_, ids = world.predict(logits)
     assert world.label(ids[:40], labels[:40].tolist()).json()["accepted"] == 40
+    assert send_row(world) == (1, 0)
     return report["calibrator"], ids
+
+
+def send_row(world: World) -> tuple[int, int]:
+    body = {"rows": [{"id": "a", "logits": [1, 2, 3], "label": 1, "group": "g"}]}
+    answer = world.call("POST", "/v1/models/m/labels", json=body).json()
+    return answer["accepted"], answer["duplicate"]
 
 
 @pytest.mark.parametrize("secret", ["", "passphrase"])
@@ -35,10 +43,15 @@ def test_a_service_goes_on_with_another_database(
 ) -> None:
     world = begin(settings={"receipt_secret": secret})
     world.declare()
+    world.declare("gone")
     calibrator, ids = used(world)
+    rotate(world.plane.parts.store, secret=secret, clock=world.clock)
+    world.call("DELETE", "/v1/models/gone", headers={"if-match": '"1"'})
     archive = tmp_path / "state.zip"
     counts = export_state(world.plane.parts.store, world.plane.parts.artifacts, archive)
-    assert (counts["label_key"], counts["promotion"], counts["fit"]) == (40, 2, 1)
+    assert (counts["label_key"], counts["promotion"], counts["fit"]) == (41, 2, 1)
+    assert counts["labelled_row"] == 1
+    assert (counts["signing_key"], counts["deleted_model"]) == (2, 1)
     before = world.get("/v1/models/m/calibration")
     world.plane.close()
 
@@ -51,6 +64,12 @@ def test_a_service_goes_on_with_another_database(
     assert moved.get("/v1/models/m/calibration") == before
     answer = moved.label(ids, [0] * 60).json()
     assert (answer["accepted"], answer["duplicate"]) == (20, 40)
+    assert send_row(moved) == (0, 1)
+    window = moved.plane.parts.refit_window.read("m", 1)
+    assert window is not None
+    assert window.labels.tolist() == [1]
+    moved.declare("gone")
+    assert moved.deployments.current("gone").revision == 2
     again = moved.upload(overconfident(), "?name=may", **{"idempotency-key": "one"})
     assert again["fit"] == "1"
     fresh = moved.upload(overconfident(seed=4))
