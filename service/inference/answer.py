@@ -41,6 +41,7 @@ class Answer:
     def prediction_ids(self, receipts: Receipts) -> list[str]:
         """A signed receipt a row; only of a deployment that is live."""
         served, revision = self.deployment.served, self.deployment.revision
+        shadow = self.deployment.shadow
         if revision is None:
             raise ValueError("a version that is not live gives no receipts")
         return receipts.issue(
@@ -50,6 +51,7 @@ class Answer:
             class_list=served.class_list_digest,
             prediction=self.prediction,
             confidence=self.confidence,
+            shadow=None if shadow is None else shadow.answer(self.logits),
         )
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from service.errors import ModelNotFound, VersionNotFound
 from service.inference.served_version import ServedVersion
+from service.inference.shadow import Shadow
 from trueprob.calibrators import Calibrator
 
 __all__ = ["Deployment", "Deployments", "Meters", "Network", "ServedVersion"]
@@ -60,6 +61,8 @@ class Deployment:
     network : Network or None
         None when the version has no ``model.onnx``.
     meters : Meters
+    shadow : Shadow or None
+        A candidate whose answers go into the receipts.
     """
 
     served: ServedVersion
@@ -68,6 +71,7 @@ class Deployment:
     revision: int | None
     network: Network | None
     meters: Meters
+    shadow: Shadow | None = None
 
 
 @dataclass(frozen=True)
@@ -176,7 +180,7 @@ class Deployments:
             )
             by_version = dict(before.by_version) if before is not None else {}
             if revision is not None and live is not None and live.served.version != served.version:
-                by_version[live.served.version] = replace(live, revision=None)
+                by_version[live.served.version] = replace(live, revision=None, shadow=None)
             by_version[served.version] = deployment
             is_live = revision is not None or before is None
             now_live = served.version if is_live or before is None else before.live
@@ -186,6 +190,17 @@ class Deployments:
                     served.model: _Versions(now_live, MappingProxyType(by_version)),
                 }
             )
+
+    def shadow(self, model: str, revision: int, shadow: Shadow | None) -> None:
+        """Let a candidate shadow a live pair, or none; nothing when that is not live here."""
+        with self._writing:
+            known = self._models.get(model)
+            if known is None or known.by_version[known.live].revision != revision:
+                return
+            live = replace(known.by_version[known.live], shadow=shadow)
+            by_version = MappingProxyType({**known.by_version, known.live: live})
+            changed = {model: _Versions(known.live, by_version)}
+            self._models = MappingProxyType({**self._models, **changed})
 
     def _network(self, served: ServedVersion) -> Network | None:
         """The network of a version, built once; loading one may take minutes."""
