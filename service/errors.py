@@ -13,7 +13,8 @@
     │   ├── CalibratorNotFound
     │   ├── CalibrationSetNotFound
     │   ├── FitNotFound
-    │   └── PromotionNotFound
+    │   ├── PromotionNotFound
+    │   └── ShadowNotFound
     ├── MethodNotAllowed          the route exists, the verb does not
     ├── NotAcceptable             no representation that the client accepts
     ├── Conflict                  the request contradicts the present state
@@ -56,6 +57,7 @@ __all__ = [
     "PromotionNotFound",
     "ProviderUnavailable",
     "ServiceError",
+    "ShadowNotFound",
     "StaleRevision",
     "Unauthenticated",
     "Unavailable",
@@ -122,6 +124,10 @@ class FitNotFound(NotFound):
 
 class PromotionNotFound(NotFound):
     """The model's history has no such revision to go back to."""
+
+
+class ShadowNotFound(NotFound):
+    """No candidate shadows the model, or none ever did."""
 
 
 class MethodNotAllowed(ServiceError):

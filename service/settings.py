@@ -110,6 +110,14 @@ class Settings(BaseModel):
     alarm_tolerance: float = Field(
         0.02, ge=0, le=1, description="Calibration error that is not worth an alarm."
     )
+    shadow_policy: Literal["act", "tell"] = Field(
+        "act",
+        description="Whether the evidence of labels promotes or drops a shadowing candidate (act), "
+        "or is only told.",
+    )
+    shadow_alpha: float = Field(
+        0.01, gt=0, lt=1, description="Probability of ever deciding wrongly about a candidate."
+    )
 
     @field_validator("execution_providers", mode="before")
     @classmethod

@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.control.label_history import Histories, History, Label
+from service.control.models import Catalogue
+from service.control.shadow_scoring import Counted, Decision, score_shadow
 from service.control.store import Store, Transaction
 from service.control.store.promotions import PromotionRow
 from service.control.window import advance
@@ -37,6 +39,8 @@ class Labels:
     Parameters
     ----------
     store : Store
+    catalogue : Catalogue
+        Told of a candidate that a label has promoted.
     receipts : Receipts
     ttl_seconds : int
         How long after its prediction a label may come.
@@ -51,6 +55,7 @@ class Labels:
     def __init__(
         self,
         store: Store,
+        catalogue: Catalogue,
         receipts: Receipts,
         *,
         ttl_seconds: int,
@@ -59,6 +64,7 @@ class Labels:
         count_label: CountLabel,
     ) -> None:
         self._store = store
+        self._catalogue = catalogue
         self._receipts = receipts
         self._ttl_seconds = ttl_seconds
         self._window_labels = window_labels
@@ -96,23 +102,22 @@ class Labels:
         with self._store.read() as transaction:
             history = self._histories.read(transaction, model, receipts)
         classes = history.classes[history.live.version]
-        outcomes, correct = [], np.zeros(len(receipts), bool)
-        unknown = 0
-        for index, (receipt, label) in enumerate(zip(receipts, labels, strict=True)):
+        outcomes: list[str] = []
+        truth: list[int | None] = []
+        for receipt, label in zip(receipts, labels, strict=True):
             outcome, own_classes = history.judge(receipt, now=now, ttl_seconds=self._ttl_seconds)
             resolved = (own_classes or classes).resolve(label)
-            unknown += resolved is None
             if outcome == "accepted" and resolved is None:
                 outcome = "unknown_class"
             outcomes.append(outcome)
-            correct[index] = receipt is not None and resolved == receipt.prediction
-        if labels and unknown == len(labels):
+            truth.append(resolved)
+        if labels and all(label is None for label in truth):
             raise InvalidRequest(
                 f"labels[0] must be an integer 0..{len(classes.index) - 1} or a class name "
                 f"of model {model!r}, got {_shown(labels[0])}"
             )
-        counted = self._add(model, receipts, outcomes, correct, history, now)
-        self._report(model, outcomes, [now - receipt.issued_at for receipt in counted])
+        counted = self._add(model, receipts, outcomes, truth, history, now)
+        self._report(model, outcomes, [now - each.receipt.issued_at for each in counted])
         return outcomes
 
     def _add(
@@ -120,10 +125,10 @@ class Labels:
         model: str,
         receipts: Sequence[Receipt | None],
         outcomes: list[str],
-        correct: NDArray[np.bool_],
+        truth: Sequence[int | None],
         history: History,
         now: float,
-    ) -> list[Receipt]:
+    ) -> list[Counted]:
         """Count what is new, in one transaction; mark the rest as duplicates."""
         first: dict[bytes, int] = {}
         for index, receipt in enumerate(receipts):
@@ -134,7 +139,7 @@ class Labels:
                     first[receipt.nonce] = index
         keep = self._ttl_seconds + CLOCK_TOLERANCE_SECONDS
         keys = {nonce: _at(receipts, index).issued_at + keep for nonce, index in first.items()}
-        counted: dict[int, list[int]] = {}
+        counted: dict[int, list[Counted]] = {}
         with self._store.write() as transaction:
             transaction.models.lock(model)
             fresh = transaction.label_keys.claim(keys)
@@ -144,15 +149,28 @@ class Labels:
                 if _at(receipts, index).issued_at < forgotten:
                     outcomes[index] = "expired"
                 elif nonce in fresh:
-                    counted.setdefault(_at(receipts, index).revision, []).append(index)
+                    receipt, label = _at(receipts, index), truth[index]
+                    if label is not None:
+                        counted.setdefault(receipt.revision, []).append(Counted(receipt, label))
                 else:
                     outcomes[index] = "duplicate"
             for revision, rows in sorted(counted.items()):
-                confidence = np.array([_at(receipts, index).confidence for index in rows])
-                self._add_rows(
-                    transaction, history.promotions[revision], confidence, correct[rows], now
-                )
-        return [_at(receipts, index) for rows in counted.values() for index in rows]
+                confidence = np.array([row.receipt.confidence for row in rows])
+                correct = np.array([row.label == row.receipt.prediction for row in rows])
+                self._add_rows(transaction, history.promotions[revision], confidence, correct, now)
+            everything = [row for rows in counted.values() for row in rows]
+            decision = score_shadow(transaction, model, everything, self._receipts, now=now)
+        if decision is not None:
+            self._take_over(decision)
+        return everything
+
+    def _take_over(self, decision: Decision) -> None:
+        """Let the data plane of this process know; others follow."""
+        if decision.promoted is None:
+            self._catalogue.shadow(decision.shadow.model, decision.shadow.revision, None)
+        elif self._catalogue.find(decision.shadow.model, decision.shadow.version) is not None:
+            row, revision = decision.promoted
+            self._catalogue.deploy(row, revision=revision)
 
     def _add_rows(
         self,

@@ -26,6 +26,7 @@ from service.control.store.models import VersionRow
 from service.control.store.promotions import PromotionRow
 from service.errors import Conflict, ProviderUnavailable, ServiceError, VersionNotFound
 from service.inference.deployment import Deployments, ServedVersion
+from service.inference.shadow import Shadow
 from trueprob.calibrators import loads_calibrator
 
 __all__ = ["Catalogue", "answering"]
@@ -151,6 +152,13 @@ class Catalogue:
         calibrator = loads_calibrator(row.document.encode())
         served = self.served(row.model, row.version)
         self._deployments.deploy(served, calibrator, row.calibrator, revision=revision)
+
+    def shadow(self, model: str, revision: int, row: CalibratorRow | None) -> None:
+        """Let a calibrator shadow a live pair in the data plane, or none."""
+        shadow = None
+        if row is not None:
+            shadow = Shadow(loads_calibrator(row.document.encode()), row.calibrator)
+        self._deployments.shadow(model, revision, shadow)
 
     def baseline(self, model: str, version: int) -> Mapping[str, float]:
         """Scores on the version's calibration split; empty when it came without a baseline."""

@@ -15,6 +15,7 @@ from service.control.artifacts import Artifacts
 from service.control.calibration_sets import CalibrationSets
 from service.control.declarations import Declarations
 from service.control.description import Descriptions
+from service.control.fit_ending import FitEnding
 from service.control.fit_process import FitProcess, FitRunner
 from service.control.fit_queue import FitQueue
 from service.control.following import Following
@@ -25,6 +26,7 @@ from service.control.promotion import Promotions
 from service.control.refit import Refits
 from service.control.repository_watch import RepositoryWatch
 from service.control.retention import Retention
+from service.control.shadows import Shadows
 from service.control.statistics import Statistics
 from service.control.store import Store, open_store
 from service.control.stored_sets import StoredSets
@@ -53,6 +55,7 @@ class Parts:
     declarations: Declarations
     following: Following
     promotions: Promotions
+    shadows: Shadows
     refits: Refits
     artifacts: Artifacts
     stored_sets: StoredSets
@@ -120,7 +123,13 @@ class ControlPlane:
             store.close()
             raise
         refits = Refits(
-            FitQueue(store, catalogue, artifacts, clock=clock),
+            FitQueue(
+                store,
+                catalogue,
+                artifacts,
+                ending=FitEnding(catalogue, settings),
+                clock=clock,
+            ),
             self._fit_runner(),
             seconds=settings.poll_seconds,
             deadline_seconds=settings.fit_deadline_seconds,
@@ -143,6 +152,7 @@ class ControlPlane:
             declarations=Declarations(store, catalogue, clock=clock),
             following=following,
             promotions=Promotions(store, catalogue, clock=clock),
+            shadows=Shadows(store, catalogue, settings=settings, clock=clock),
             refits=refits,
             artifacts=artifacts,
             stored_sets=stored_sets,
@@ -155,6 +165,7 @@ class ControlPlane:
             ),
             labels=Labels(
                 store,
+                catalogue,
                 receipts,
                 ttl_seconds=settings.receipt_ttl_seconds,
                 window_labels=settings.window_labels,

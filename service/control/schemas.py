@@ -113,7 +113,7 @@ class LivePair(BaseModel):
 class PromotionSummary(LivePair):
     """One revision of the history."""
 
-    cause: str = Field(description="factory, admitted, forced or rollback")
+    cause: str = Field(description="factory, admitted, forced, shadow or rollback")
     restores: int | None = Field(description="Of a rollback: the revision whose pair it put back.")
     fit: str | None = Field(description="The fit that promoted it.")
     promoted_by: str | None = Field(description="Id of the API key.")

@@ -27,7 +27,7 @@ _WINDOW: Final = re.compile(r"(\d{1,6})(h|d)")
 _CACHE_SECONDS: Final = 3.0
 _MAX_HOURS: Final = 24 * 3660
 FIT_OUTCOMES: Final = ("admitted", "refused", "failed", "cancelled")
-CAUSES: Final = ("factory", "admitted", "forced", "rollback")
+CAUSES: Final = ("factory", "admitted", "forced", "shadow", "rollback")
 
 
 class Statistics:

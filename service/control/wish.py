@@ -14,7 +14,7 @@ from trueprob.fitting import METHODS, keeps_prediction
 
 __all__ = ["PROMOTE", "Wish", "check_key", "check_name"]
 
-PROMOTE: Final = ("auto", "never", "always")
+PROMOTE: Final = ("auto", "never", "always", "shadow")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 _KEY: Final = re.compile(r"[\x21-\x7e]{1,200}")
 
@@ -30,7 +30,7 @@ class Wish:
     method : str or None
         None for the setting's.
     promote : str
-        ``auto``, ``never`` or ``always``.
+        ``auto``, ``never``, ``always`` or ``shadow``.
     name : str or None
         A name that means this set from now on.
     allow_prediction_change : bool or None

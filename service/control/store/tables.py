@@ -166,7 +166,7 @@ promotion = Table(  # append-only
     Column("revision", Integer, primary_key=True, autoincrement=False),
     Column("version", Integer, nullable=False),
     Column("calibrator", _ID, nullable=False),
-    Column("cause", String(10), nullable=False),  # factory, admitted, forced, rollback
+    Column("cause", String(10), nullable=False),  # factory, admitted, forced, shadow, rollback
     Column("restores", Integer),  # of a rollback: the revision whose pair it put back
     Column("fit", Integer),
     Column("promoted_by", _ID),

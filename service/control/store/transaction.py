@@ -7,11 +7,14 @@ from sqlalchemy import Connection
 from service.control.store.bins import Bins
 from service.control.store.calibration_sets import CalibrationSets
 from service.control.store.calibrators import Calibrators
+from service.control.store.events import Events
 from service.control.store.fits import Fits
 from service.control.store.idempotent_requests import IdempotentRequests
+from service.control.store.label_counts import LabelCounts
 from service.control.store.label_keys import LabelKeys
 from service.control.store.models import Models
 from service.control.store.promotions import Promotions
+from service.control.store.shadows import Shadows
 from service.control.store.signing_keys import SigningKeys
 from service.control.store.state import State
 from service.control.store.swept import Swept
@@ -29,9 +32,11 @@ class Transaction:
     ----------
     connection : Connection
         With a transaction begun.
+    keep_events : bool, optional
+        Whether there is a webhook to tell of events.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, *, keep_events: bool = False) -> None:
         self.models = Models(connection)
         self.calibrators = Calibrators(connection)
         self.promotions = Promotions(connection)
@@ -44,3 +49,6 @@ class Transaction:
         self.bins = Bins(connection)
         self.window_blocks = WindowBlocks(connection)
         self.signing_keys = SigningKeys(connection)
+        self.shadows = Shadows(connection)
+        self.label_counts = LabelCounts(connection)
+        self.events = Events(connection, kept=keep_events)

@@ -142,6 +142,7 @@ class World:
             class_list=live.served.class_list_digest,
             prediction=prediction,
             confidence=confidence,
+            shadow=None if live.shadow is None else live.shadow.answer(logits),
         )
         return live, confidence, prediction, ids
 
