@@ -91,7 +91,11 @@ def create_app(
         on_remove=telemetry.forget,
     )
     plane = ControlPlane(
-        settings, deployments=deployments, clock=clock, count_label=telemetry.count_labels
+        settings,
+        deployments=deployments,
+        clock=clock,
+        count_label=telemetry.count_labels,
+        count_delivery=telemetry.count_delivery,
     )
     telemetry.watch(plane.label_statistics, tolerance=settings.alarm_tolerance)
     json_pool = JsonPool(settings.json_workers)

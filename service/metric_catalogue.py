@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, Literal
 
-__all__ = ["LABEL_OUTCOMES", "METRICS", "PREFIX", "Metric"]
+__all__ = ["DELIVERIES", "EVENT_KINDS", "LABEL_OUTCOMES", "METRICS", "PREFIX", "Metric"]
 
 PREFIX: Final = "trueprob_"
 # What can become of a label that is sent (docs/http-api.md says when).
@@ -19,7 +19,17 @@ LABEL_OUTCOMES: Final = (
     "foreign",
     "unknown_class",
     "superseded",
+    "capped",
 )
+# What a webhook is told (docs/http-api.md says when).
+EVENT_KINDS: Final = (
+    "alarm.raised",
+    "calibrator.promoted",
+    "candidate.admitted",
+    "candidate.refused",
+    "shadow.decided",
+)
+DELIVERIES: Final = ("delivered", "failed", "dead")
 
 
 @dataclass(frozen=True)
@@ -169,6 +179,24 @@ METRICS: Final[Mapping[str, Metric]] = MappingProxyType(
         ),
         "baseline_ece_ratio": Metric(
             "gauge", _PAIR, "database", "ECE of the version on its own calibration split."
+        ),
+        "shadow_better_log10": Metric(
+            "gauge", _PAIR, "database", "Evidence that a shadowing candidate is better."
+        ),
+        "shadow_worse_log10": Metric(
+            "gauge", _PAIR, "database", "Evidence that a shadowing candidate is worse."
+        ),
+        "shadow_threshold_log10": Metric(
+            "gauge", _PAIR, "database", "What either evidence must reach to decide."
+        ),
+        "webhook_waiting": Metric(
+            "gauge", ("kind",), "database", "Events that the webhook has not taken yet."
+        ),
+        "webhook_deliveries_total": Metric(
+            "counter",
+            ("kind", "outcome"),
+            "process",
+            "Attempts to deliver an event: delivered, failed, or dead after the last one.",
         ),
         "calibrator_info": Metric(
             "gauge", (*_PAIR, "kind", "revision"), "process", "1 for each live pair."

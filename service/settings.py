@@ -8,6 +8,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from service.webhook_signature import check_webhook, read_secrets
+
 __all__ = ["Settings"]
 
 
@@ -107,6 +109,17 @@ class Settings(BaseModel):
     )
     min_calibration_rows: int = Field(50, ge=1, description="Smallest set fitted without force.")
     window_labels: int = Field(2000, ge=10, description="Labels in the windowed gauges.")
+    labels_per_key: int = Field(
+        1_000_000,
+        ge=0,
+        description="Labels that count of one API key, a model and day (UTC); 0: no limit.",
+    )
+    labels_per_input: int = Field(
+        100,
+        ge=0,
+        description="Labels that count of predictions on one input, a model and day (UTC); "
+        "0: no limit.",
+    )
     alarm_tolerance: float = Field(
         0.02, ge=0, le=1, description="Calibration error that is not worth an alarm."
     )
@@ -117,6 +130,16 @@ class Settings(BaseModel):
     )
     shadow_alpha: float = Field(
         0.01, gt=0, lt=1, description="Probability of ever deciding wrongly about a candidate."
+    )
+
+    webhook_url: str = Field(
+        "", description="Where events are posted to (http or https); none: nowhere.", repr=False
+    )
+    webhook_secret: str = Field(
+        "",
+        description="Signs the events (Standard Webhooks): whsec_ and the base64 of 24 to 64 "
+        "bytes; several, separated by commas, while it is changed.",
+        repr=False,
     )
 
     @field_validator("execution_providers", mode="before")
@@ -156,6 +179,9 @@ class Settings(BaseModel):
                 f"fit_method {self.fit_method} may change predictions: set "
                 "allow_prediction_change=true if that is meant"
             )
+        if self.webhook_url:
+            check_webhook(self.webhook_url)
+            read_secrets(self.webhook_secret)
         if self.metrics_port:
             last = self.metrics_port + self.replicas - 1
             if last > 65535:

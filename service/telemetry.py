@@ -7,6 +7,7 @@ a callable, so that a restart resets nothing.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -28,7 +29,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from service.metric_catalogue import LABEL_OUTCOMES, METRICS, PREFIX
+from service.metric_catalogue import DELIVERIES, EVENT_KINDS, LABEL_OUTCOMES, METRICS, PREFIX
 from service.row_meters import DeploymentMeters, RowHistogram
 from service.statistics import ControlStatistics
 
@@ -67,6 +68,9 @@ class Telemetry(Collector):
         self._batch_rows = self._histogram("batch_rows")
         self._queue_rows = Gauge(*_declared("queue_rows"), registry=self.registry)
         self._labels = Counter(*_declared("labels_total"), registry=self.registry)
+        self._deliveries = Counter(*_declared("webhook_deliveries_total"), registry=self.registry)
+        for kind, outcome in itertools.product(EVENT_KINDS, DELIVERIES):
+            self._deliveries.labels(kind, outcome)
         self._network_info = Gauge(*_declared("network_info"), registry=self.registry)
         build_info = Gauge(*_declared("build_info"), registry=self.registry)
         build_info.labels(version, commit).set(1)
@@ -113,6 +117,10 @@ class Telemetry(Collector):
                 histogram = RowHistogram(METRICS["label_lag_seconds"].buckets)
                 self._lag[model, outcome] = histogram
             histogram.add(np.asarray(lag_seconds, np.float64))
+
+    def count_delivery(self, kind: str, outcome: str) -> None:
+        """Count one attempt to deliver an event to the webhook."""
+        self._deliveries.labels(kind, outcome).inc()
 
     def meters_for(
         self, model: str, version: int, calibrator: str, kind: str, revision: int | None
@@ -217,6 +225,11 @@ class Telemetry(Collector):
         for waiting, value in sorted(statistics.fit_queue.items()):
             queue.add_metric(waiting, value)
         yield queue
+        for name, further in statistics.gauges.items():
+            gauge = _gauge(name)
+            for names, number in sorted(further.items()):
+                gauge.add_metric(names, number)
+            yield gauge
 
 
 def _export(family: HistogramMetricFamily, labels: Sequence[str], histogram: RowHistogram) -> None:

@@ -24,7 +24,7 @@ class LabelOutcome(BaseModel):
 
     index: int
     outcome: str = Field(
-        description="duplicate, expired, forged, foreign, unknown_class or superseded"
+        description="duplicate, expired, forged, foreign, unknown_class, superseded or capped"
     )
 
 

@@ -14,6 +14,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from service.control.label_caps import LabelCaps
 from service.control.label_history import Histories, History, Label
 from service.control.models import Catalogue
 from service.control.shadow_scoring import Counted, Decision, score_shadow
@@ -42,6 +43,7 @@ class Labels:
     catalogue : Catalogue
         Told of a candidate that a label has promoted.
     receipts : Receipts
+    caps : LabelCaps
     ttl_seconds : int
         How long after its prediction a label may come.
     window_labels : int
@@ -58,6 +60,7 @@ class Labels:
         catalogue: Catalogue,
         receipts: Receipts,
         *,
+        caps: LabelCaps,
         ttl_seconds: int,
         window_labels: int,
         clock: Callable[[], float],
@@ -66,6 +69,7 @@ class Labels:
         self._store = store
         self._catalogue = catalogue
         self._receipts = receipts
+        self._caps = caps
         self._ttl_seconds = ttl_seconds
         self._window_labels = window_labels
         self._clock = clock
@@ -73,7 +77,12 @@ class Labels:
         self._histories = Histories()
 
     def count(
-        self, model: str, prediction_ids: Sequence[str], labels: Sequence[Label]
+        self,
+        model: str,
+        prediction_ids: Sequence[str],
+        labels: Sequence[Label],
+        *,
+        by: str | None = None,
     ) -> list[str]:
         """Count labels; the outcome of each, in order.
 
@@ -83,6 +92,8 @@ class Labels:
         prediction_ids : sequence of str
         labels : sequence of int or str
             As many; class indices or class names.
+        by : str, optional
+            Id of the API key.
 
         Returns
         -------
@@ -116,7 +127,7 @@ class Labels:
                 f"labels[0] must be an integer 0..{len(classes.index) - 1} or a class name "
                 f"of model {model!r}, got {_shown(labels[0])}"
             )
-        counted = self._add(model, receipts, outcomes, truth, history, now)
+        counted = self._add(model, receipts, outcomes, truth, history, by, now)
         self._report(model, outcomes, [now - each.receipt.issued_at for each in counted])
         return outcomes
 
@@ -127,6 +138,7 @@ class Labels:
         outcomes: list[str],
         truth: Sequence[int | None],
         history: History,
+        by: str | None,
         now: float,
     ) -> list[Counted]:
         """Count what is new, in one transaction; mark the rest as duplicates."""
@@ -148,12 +160,19 @@ class Labels:
             for nonce, index in first.items():
                 if _at(receipts, index).issued_at < forgotten:
                     outcomes[index] = "expired"
-                elif nonce in fresh:
-                    receipt, label = _at(receipts, index), truth[index]
-                    if label is not None:
-                        counted.setdefault(receipt.revision, []).append(Counted(receipt, label))
-                else:
+                elif nonce not in fresh:
                     outcomes[index] = "duplicate"
+            new = [index for index in first.values() if outcomes[index] == "accepted"]
+            given = [_at(receipts, index) for index in new]
+            taken, unused = self._caps.take(transaction, model, given, by=by, now=now), []
+            for index, receipt, fits in zip(new, given, taken, strict=True):
+                label = truth[index]
+                if fits and label is not None:
+                    counted.setdefault(receipt.revision, []).append(Counted(receipt, label))
+                else:
+                    outcomes[index] = "capped"
+                    unused.append(receipt.nonce)
+            transaction.label_keys.release(unused)
             for revision, rows in sorted(counted.items()):
                 confidence = np.array([row.receipt.confidence for row in rows])
                 correct = np.array([row.label == row.receipt.prediction for row in rows])

@@ -20,6 +20,7 @@ from service.control.fit_process import FitProcess, FitRunner
 from service.control.fit_queue import FitQueue
 from service.control.following import Following
 from service.control.keys import open_receipts
+from service.control.label_caps import LabelCaps
 from service.control.labels import CLOCK_TOLERANCE_SECONDS, Labels
 from service.control.models import Catalogue
 from service.control.promotion import Promotions
@@ -30,11 +31,13 @@ from service.control.shadows import Shadows
 from service.control.statistics import Statistics
 from service.control.store import Store, open_store
 from service.control.stored_sets import StoredSets
+from service.control.webhook import Webhook
 from service.errors import Unavailable
 from service.inference.deployment import Deployments
 from service.receipts import Receipts
 from service.settings import Settings
 from service.statistics import ControlStatistics
+from service.webhook_signature import read_secrets
 
 __all__ = ["ControlPlane", "Parts"]
 
@@ -77,6 +80,8 @@ class ControlPlane:
         Seconds since 1970 UTC.
     count_label : callable
         ``(model, outcome, n, lag_seconds)``: counts labels for the metrics.
+    count_delivery : callable, optional
+        ``(kind, outcome)``: counts the webhook's attempts for the metrics.
     fit_runner : callable, optional
         Makes what runs the fits; default: a process of its own.
     """
@@ -88,15 +93,18 @@ class ControlPlane:
         deployments: Deployments,
         clock: Callable[[], float],
         count_label: Callable[[str, str, int, Sequence[float]], None],
+        count_delivery: Callable[[str, str], None] | None = None,
         fit_runner: Callable[[], FitRunner] = FitProcess,
     ) -> None:
         self._settings = settings
         self._deployments = deployments
         self._clock = clock
         self._count_label = count_label
+        self._count_delivery = count_delivery
         self._fit_runner = fit_runner
         self._parts: Parts | None = None
         self._watch: RepositoryWatch | None = None
+        self._webhook: Webhook | None = None
         self._checking = threading.Lock()
         self._answers = True
         self._checked_at = 0.0
@@ -114,7 +122,8 @@ class ControlPlane:
         settings, clock = self._settings, self._clock
         artifacts = Artifacts(settings.state_dir)
         artifacts.start()
-        store = open_store(settings.resolved_database_url)
+        keep_events = bool(settings.webhook_url)
+        store = open_store(settings.resolved_database_url, keep_events=keep_events)
         try:
             receipts = open_receipts(store, secret=settings.receipt_secret, clock=clock)
             catalogue = Catalogue(self._deployments, clock=clock)
@@ -167,6 +176,7 @@ class ControlPlane:
                 store,
                 catalogue,
                 receipts,
+                caps=LabelCaps(settings.labels_per_key, settings.labels_per_input),
                 ttl_seconds=settings.receipt_ttl_seconds,
                 window_labels=settings.window_labels,
                 clock=clock,
@@ -197,6 +207,16 @@ class ControlPlane:
         self._watch.start()
         self._parts.following.start()
         self._parts.retention.start()
+        if settings.webhook_url:
+            self._webhook = Webhook(
+                store,
+                settings.webhook_url,
+                read_secrets(settings.webhook_secret),
+                seconds=settings.poll_seconds,
+                clock=clock,
+                count=self._count_delivery,
+            )
+            self._webhook.start()
 
     @property
     def parts(self) -> Parts:
@@ -258,6 +278,8 @@ class ControlPlane:
         if parts is not None:
             if self._watch is not None:
                 self._watch.close()
+            if self._webhook is not None:
+                self._webhook.close()
             parts.retention.close()
             parts.following.close()
             parts.refits.close()

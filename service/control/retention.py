@@ -32,6 +32,7 @@ _TRANSACTIONS: Final = 100  # of one sweep, each kind
 _PAUSE_SECONDS: Final = 0.02
 _HOURLY_DAYS: Final = 35
 _REPEAT_SECONDS: Final = 86_400.0
+_EVENT_SECONDS: Final = 7 * 86_400.0
 _UNREFERENCED_SECONDS: Final = 86_400.0
 
 
@@ -42,6 +43,8 @@ class Sweep:
     label_keys: int
     hourly_bins: int
     idempotent_requests: int
+    label_counts: int
+    events: int
     files: int
 
 
@@ -100,6 +103,8 @@ class Retention:
             label_keys=self._repeat(self._forget_keys),
             hourly_bins=self._repeat(self._roll_up),
             idempotent_requests=self._repeat(self._forget_requests),
+            label_counts=self._repeat(self._forget_label_counts),
+            events=self._repeat(self._forget_events),
             files=self._remove_files(),
         )
 
@@ -137,6 +142,15 @@ class Retention:
     def _forget_requests(self, transaction: Transaction, now: float) -> int:
         before = now - _REPEAT_SECONDS
         return transaction.idempotent_requests.forget(before=before, limit=_ROWS)
+
+    def _forget_label_counts(self, transaction: Transaction, now: float) -> int:
+        # A day more than is needed: replicas' clocks differ.
+        yesterday = int(now // 86_400) - 1
+        return transaction.label_counts.forget(before_day=yesterday, limit=_ROWS)
+
+    def _forget_events(self, transaction: Transaction, now: float) -> int:
+        before = now - _EVENT_SECONDS
+        return transaction.events.forget(ended_before=before, limit=_ROWS)
 
     def _remove_files(self) -> int:
         self._artifacts.remove_parts()

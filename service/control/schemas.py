@@ -79,7 +79,7 @@ class FitRequest(BaseModel):
     model_config = example(calibration_set="may", method="smart", promote="auto")
     calibration_set: StrictStr = Field(description="`sha256:…`, or a name.")
     method: StrictStr | None = Field(None, description="How to fit; default: a setting.")
-    promote: Literal["auto", "never", "always"] = Field(
+    promote: Literal["auto", "never", "always", "shadow"] = Field(
         "auto", description="`auto`: if admitted; `always` is recorded as forced."
     )
     version: Annotated[StrictInt, Field(ge=1)] | None = Field(

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from service.control.advice import advice
+from service.control.further_gauges import further_gauges
 from service.control.label_schemas import Bin, Calibration
 from service.control.models import Catalogue
 from service.control.store import Store, Transaction
@@ -149,6 +150,7 @@ class Statistics:
             fits={**_zeros(models, METHODS, FIT_OUTCOMES), **fits},
             fit_queue=waiting,
             promotions={**_zeros(models, KINDS, CAUSES), **transaction.promotions.counts()},
+            gauges=further_gauges(transaction),
         )
 
     def _reported(

@@ -9,6 +9,7 @@ from starlette.concurrency import run_in_threadpool
 
 from service.control import answers
 from service.control.bodies import media_type, read_body
+from service.control.headers import caller
 from service.control.label_body import read_labels
 from service.control.label_schemas import Calibration, LabelOutcomes, LabelRequest
 from service.control.routes.documentation import ModelPath, problems
@@ -37,13 +38,13 @@ def create_router(plane: ControlPlane) -> APIRouter:
         """Count up to 100 000 labels, each prediction once, whatever is sent again.
 
         What was not accepted is reported by index: duplicate, expired, forged, foreign (another
-        model's), unknown_class, superseded. When no label is a class of the model, the request is
-        refused.
+        model's), unknown_class, superseded, capped. When no label is a class of the model, the
+        request is refused.
         """
         if media_type(request) not in ("application/json", ""):
             raise UnsupportedMediaType("Content-Type must be application/json")
         body = await read_body(request, limit=plane.parts.settings.max_body_bytes)
-        return await run_in_threadpool(_count, plane, model, body)
+        return await run_in_threadpool(_count, plane, model, body, caller(request))
 
     @router.get(
         "/models/{model}/calibration",
@@ -60,6 +61,6 @@ def create_router(plane: ControlPlane) -> APIRouter:
     return router
 
 
-def _count(plane: ControlPlane, model: str, body: bytes) -> LabelOutcomes:
+def _count(plane: ControlPlane, model: str, body: bytes, by: str | None) -> LabelOutcomes:
     ids, labels = read_labels(body)
-    return answers.label_outcomes(plane.parts.labels.count(model, ids, labels))
+    return answers.label_outcomes(plane.parts.labels.count(model, ids, labels, by=by))

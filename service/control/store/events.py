@@ -145,10 +145,21 @@ class Events:
         """Try again later."""
         self._connection.execute(_held(event_id, owner).values(due_at=due_at, owner=None))
 
-    def waiting(self) -> int:
-        """How many are not delivered yet."""
-        statement = select(func.count()).where(webhook_event.c.state == "waiting")
-        return int(self._connection.execute(statement).scalar_one())
+    def any_due(self, *, now: float) -> bool:
+        """Whether `claim` would find one."""
+        statement = select(webhook_event.c.id).where(
+            webhook_event.c.state == "waiting", webhook_event.c.due_at <= now
+        )
+        return self._connection.execute(statement.limit(1)).first() is not None
+
+    def waiting(self) -> dict[str, int]:
+        """How many are not delivered yet, by kind."""
+        statement = (
+            select(webhook_event.c.kind, func.count().label("n"))
+            .where(webhook_event.c.state == "waiting")
+            .group_by(webhook_event.c.kind)
+        )
+        return {row.kind: int(row.n) for row in self._connection.execute(statement)}
 
     def forget(self, *, ended_before: float, limit: int) -> int:
         """Drop some that ended before a time; how many."""

@@ -49,7 +49,7 @@ def test_a_better_candidate_is_promoted_as_the_history_says(world: World) -> Non
     live = world.deployments.current("m")
     assert (live.calibrator_id, live.revision, live.shadow) == (calibrator, 2, None)
     history = world.get("/v1/models/m/promotions")["items"]
-    assert [(row["cause"], row["calibrator"]) for row in history][0] == ("shadow", calibrator)
+    assert (history[0]["cause"], history[0]["calibrator"]) == ("shadow", calibrator)
     (summary, *_) = world.get("/v1/models/m/calibrators")["items"]
     assert summary["admitted"]
 
