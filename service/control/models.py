@@ -25,8 +25,7 @@ from service.control.store.calibrators import CalibratorRow
 from service.control.store.models import VersionRow
 from service.control.store.promotions import PromotionRow
 from service.errors import Conflict, ProviderUnavailable, ServiceError, VersionNotFound
-from service.inference.deployment import Deployments, ServedVersion
-from service.inference.shadow import Shadow
+from service.inference.deployment import Deployments, ServedVersion, Shadow
 from trueprob.calibrators import loads_calibrator
 
 __all__ = ["Catalogue", "answering"]

@@ -21,7 +21,7 @@ from service.inference.served_version import ServedVersion
 from service.inference.shadow import Shadow
 from trueprob.calibrators import Calibrator
 
-__all__ = ["Deployment", "Deployments", "Meters", "Network", "ServedVersion"]
+__all__ = ["Deployment", "Deployments", "Meters", "Network", "ServedVersion", "Shadow"]
 
 
 class Network(Protocol):

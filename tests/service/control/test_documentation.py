@@ -22,6 +22,7 @@ ROUTES = {
     "/v1/models/{model}/labels": {"post"},
     "/v1/models/{model}/promotions": {"get"},
     "/v1/models/{model}/rollback": {"post"},
+    "/v1/models/{model}/shadow": {"delete", "get", "put"},
 }
 
 
