@@ -143,7 +143,7 @@ class Receipts:
         class_list: bytes,
         prediction: NDArray[np.int64],
         confidence: NDArray[np.float64],
-        group: int = 0,
+        group: int | Sequence[int] = 0,
         shadow: ShadowRows | None = None,
     ) -> list[str]:
         """Prediction ids for the rows of one answer.
@@ -156,8 +156,8 @@ class Receipts:
             Of the deployment that answered.
         prediction : ndarray of shape (n,), int64
         confidence : ndarray of shape (n,), float64
-        group : int, optional
-            64-bit digest shared by all rows; 0 when each row is its own group.
+        group : int or sequence of int, optional
+            64-bit digest shared by all rows, or one a row; 0 for a row that is its own group.
         shadow : ShadowRows, optional
             What a candidate would have answered.
 
@@ -168,12 +168,13 @@ class Receipts:
         """
         key_id, secret = self._current.key_id, self._current.secret
         issued_at, ids = int(self._clock() * 1e6), []
+        groups = [group] * len(prediction) if isinstance(group, int) else group
         shadows = [_NO_SHADOW] * len(prediction) if shadow is None else shadow.blocks()
-        rows = zip(prediction.tolist(), confidence.tolist(), shadows, strict=True)
-        for row, value, candidate in rows:
+        rows = zip(prediction.tolist(), confidence.tolist(), groups, shadows, strict=True)
+        for row, value, copies, candidate in rows:
             nonce = self._process + _COUNTER.pack(next(self._counter))
             block = _STRUCT.pack(
-                _DOMAIN, key_id, model, version, revision, class_list, row, value, group,
+                _DOMAIN, key_id, model, version, revision, class_list, row, value, copies,
                 issued_at, nonce, *candidate,
             )  # fmt: skip
             tag = hmac.digest(secret, block, "sha256")[:_TAG_BYTES]

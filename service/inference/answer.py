@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.inference.deployment import Deployment
+from service.inference.input_digests import input_digests
 from service.receipts import Receipts
 
 __all__ = ["Answer", "compute"]
@@ -51,6 +52,7 @@ class Answer:
             class_list=served.class_list_digest,
             prediction=self.prediction,
             confidence=self.confidence,
+            group=input_digests(self.logits),
             shadow=None if shadow is None else shadow.answer(self.logits),
         )
 

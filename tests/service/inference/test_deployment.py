@@ -163,3 +163,18 @@ def test_receipts_say_what_the_shadow_answers() -> None:
             np.float64(expected.max()),
             digest64(shadow().calibrator_id),
         )
+
+
+def test_receipts_of_one_input_share_a_group_and_others_do_not() -> None:
+    target = deployments()
+    deploy(target, 1, 1)
+    receipts = Receipts({1: ReceiptKey(1, bytes(32))}, 1, clock=lambda: 1.0)
+    logits = np.array([[0.0, 2.0, 1.0], [5.0, 0.0, 0.0], [0.0, 2.0, 1.0]], np.float32)
+    same_again = np.asfortranarray(logits)
+    found = [
+        receipts.verify(each).group
+        for rows in (logits, same_again)
+        for each in compute(target.current("m"), rows).prediction_ids(receipts)
+    ]
+    assert found[0] == found[2] == found[3] == found[5] != found[1] == found[4]
+    assert 0 not in found
