@@ -25,6 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     command = arguments.pop(0) if arguments and not arguments[0].startswith("-") else "serve"
+    if command == "keys" and arguments[:1] == ["rotate-receipts"]:
+        return _rotate_receipts(arguments[1:])
     if command == "keys":
         return _keys(arguments)
     if command == "register":
@@ -105,11 +107,49 @@ def _move_state(command: str, arguments: list[str]) -> int:
     return 0
 
 
+def _rotate_receipts(arguments: Sequence[str]) -> int:
+    import time
+
+    from service.control.key_rotation import rotate
+    from service.control.store import open_store
+    from service.errors import ServiceError
+
+    prog = "trueprob-service keys rotate-receipts"
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        usage=f"{prog} [--revoke] [settings as of serve]",
+        description="Make another key sign prediction ids, while the service runs or not. What was "
+        "signed before stays good for as long as labels may come.",
+    )
+    parser.add_argument(
+        "--revoke",
+        action="store_true",
+        help="forget the earlier keys at once: labels of what they signed are refused as forged",
+    )
+    options, rest = parser.parse_known_args(arguments)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    try:
+        settings, _ = load_settings(rest, os.environ)
+        store = open_store(settings.resolved_database_url)
+        try:
+            key_id = rotate(
+                store, secret=settings.receipt_secret, clock=time.time, revoke=options.revoke
+            )
+        finally:
+            store.close()
+    except (InvalidSettings, ServiceError, ValueError) as error:
+        print(f"trueprob-service: error: {error}", file=sys.stderr)
+        return 2
+    print(f"receipt key {key_id} signs from now on")
+    return 0
+
+
 def _keys(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="trueprob-service keys",
         description="Make an API key. The key goes to standard error, once; its line for "
-        "TRUEPROB_API_KEYS_FILE to standard output, so that >> appends just that.",
+        "TRUEPROB_API_KEYS_FILE to standard output, so that >> appends just that. "
+        "`keys rotate-receipts` is about the service's own keys.",
     )
     parser.add_argument("key_id", metavar="ID", help="who will use it")
     parser.add_argument(

@@ -134,6 +134,12 @@ class Receipts:
         # next() on itertools.count is atomic under the interpreter lock: no lock is needed.
         self._counter = itertools.count()
 
+    def use(self, keys: Mapping[int, ReceiptKey], current: int) -> None:
+        """Sign with another key, and verify with these, from now on."""
+        signs = keys[current]
+        self._keys = dict(keys)  # first: what is signed by the new key can be verified already
+        self._current = signs
+
     def issue(
         self,
         *,

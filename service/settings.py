@@ -97,6 +97,12 @@ class Settings(BaseModel):
     receipt_ttl_seconds: int = Field(
         30 * 86400, ge=1, description="How long a label may come after its prediction."
     )
+    receipt_key_seconds: float = Field(
+        90 * 86400.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="Age at which another key begins to sign receipts.",
+    )
     receipt_secret: str = Field(
         "", description="Wraps the receipt keys in the database.", repr=False
     )
@@ -108,6 +114,9 @@ class Settings(BaseModel):
         3600.0, gt=0, allow_inf_nan=False, description="A fit that takes longer is given up."
     )
     min_calibration_rows: int = Field(50, ge=1, description="Smallest set fitted without force.")
+    refit_window_rows: int = Field(
+        20_000, ge=1, le=10_000_000, description="Newest labelled rows kept of each version."
+    )
     window_labels: int = Field(2000, ge=10, description="Labels in the windowed gauges.")
     labels_per_key: int = Field(
         1_000_000,

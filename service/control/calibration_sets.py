@@ -21,12 +21,13 @@ from starlette.requests import Request
 
 from service.control.bodies import media_type, part_file, spool_body
 from service.control.following import Following
+from service.control.refit_window import RefitWindow
 from service.control.store.calibration_sets import CalibrationSetRow
 from service.control.stored_sets import StoredSets
 from service.control.uploads import check_media_type, read_upload
 from service.control.wish import Wish, check_key, check_name
-from service.errors import InvalidRequest, ModelNotFound
-from service.inference.deployment import Deployment, Deployments, Network
+from service.errors import Conflict, InvalidRequest, ModelNotFound
+from service.inference.deployment import Deployment, Deployments, Network, ServedVersion
 from service.inference.network_input import NetworkInput
 from service.settings import Settings
 from trueprob.calibration_set import CalibrationSet
@@ -44,6 +45,7 @@ class CalibrationSets:
     ----------
     sets : StoredSets
         Keeps what was checked.
+    window : RefitWindow
     uploads : Path
         Folder for bodies while they come in.
     deployments : Deployments
@@ -56,6 +58,7 @@ class CalibrationSets:
     def __init__(
         self,
         sets: StoredSets,
+        window: RefitWindow,
         uploads: Path,
         *,
         deployments: Deployments,
@@ -63,6 +66,7 @@ class CalibrationSets:
         settings: Settings,
     ) -> None:
         self._sets = sets
+        self._window = window
         self._uploads = uploads
         self._deployments = deployments
         self._following = following
@@ -106,13 +110,27 @@ class CalibrationSets:
                 self._sets.append, deployment.served, name, rows, wish
             )
 
-    async def fit(self, model: str, digest_or_name: str, wish: Wish) -> tuple[int, Future[None]]:
-        """Queue a fit on a stored set; as `upload`."""
+    async def fit(
+        self, model: str, digest_or_name: str | None, wish: Wish
+    ) -> tuple[int, Future[None]]:
+        """Queue a fit on a stored set, or on the refit window (None); as `upload`."""
         deployment = await self._deployment(model, wish.version)
         wish.check(self._settings)
+        if digest_or_name is None:
+            return await anyio.to_thread.run_sync(self._fit_window, deployment.served, wish)
         return await anyio.to_thread.run_sync(
             self._sets.fit, deployment.served, digest_or_name, wish
         )
+
+    def _fit_window(self, served: ServedVersion, wish: Wish) -> tuple[int, Future[None]]:
+        rows = self._window.read(served.model, served.version)
+        if rows is None:
+            raise Conflict(
+                f"the refit window of version {served.version} of model {served.model!r} is empty: "
+                "labels sent as rows fill it"
+            )
+        # Asked again under the same key, the rows may be others: the fit is the same.
+        return self._sets.accept(served, rows, wish, asked="the refit window")
 
     @asynccontextmanager
     async def _received(

@@ -12,6 +12,7 @@ import logging
 import math
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -51,6 +52,8 @@ class Following:
     deployments : Deployments
     seconds : float
         Between two looks.
+    also : callable, optional
+        Taken over in the same rhythm.
     patience_seconds : float, optional
         How long a live version with files may be missing here before the log says so: another
         process may have seen it on disk first.
@@ -63,12 +66,14 @@ class Following:
         deployments: Deployments,
         *,
         seconds: float,
+        also: Callable[[], object] = lambda: None,
         patience_seconds: float = 0.0,
     ) -> None:
         self._store = store
         self._catalogue = catalogue
         self._deployments = deployments
         self._seconds = seconds
+        self._also = also
         self._seen: dict[str, _Seen] = {}
         self._patience_seconds = patience_seconds
         self._missing: dict[str, tuple[_Seen, float]] = {}  # and when to say so
@@ -104,6 +109,7 @@ class Following:
     def _look_and_log(self) -> None:
         try:
             self.look()
+            self._also()
         except DatabaseUnavailable:
             if not self._away:
                 _LOG.warning("the database does not answer: other processes are not followed")

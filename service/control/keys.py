@@ -1,4 +1,6 @@
-"""The key that signs receipts: made once, kept in the database, wrapped when a secret is set.
+"""The keys that sign receipts: kept in the database, wrapped when a secret is set.
+
+The first process to start makes one; `service.control.key_rotation` makes others.
 
 Wrapping: K = PBKDF2-HMAC-SHA-256(secret, salt, 200 000 rounds), 64 bytes (K1, K2); the stored
 bytes are salt (16), key XOR K1 (32), HMAC-SHA-256(K2, salt + ciphertext) (32). K1 is used for
@@ -11,15 +13,15 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
-from service.control.store import Store
+from service.control.store import Store, Transaction
 from service.control.store.signing_keys import SigningKeyRow
 from service.receipts import ReceiptKey, Receipts
 from service.settings_reading import InvalidSettings
 
-__all__ = ["open_receipts", "unwrap", "wrap"]
+__all__ = ["new_key", "open_receipts", "opened", "unwrap", "wrap", "wrap_bare"]
 
 _ROUNDS: Final = 200_000
 _SALT_BYTES: Final = 16
@@ -44,19 +46,35 @@ def open_receipts(store: Store, *, secret: str, clock: Callable[[], float]) -> R
     """
     with store.write() as transaction:
         if not transaction.signing_keys.all():
-            fresh = SigningKeyRow(1, secrets.token_bytes(_KEY_BYTES), False, clock())
-            transaction.signing_keys.add(fresh)
+            transaction.signing_keys.add(new_key(1, secret="", now=clock()))
         rows = transaction.signing_keys.all()
-        for row in rows:
-            if secret and not row.wrapped:
-                transaction.signing_keys.wrap(row.key_id, wrap(row.secret, secret))
-    keys = {
-        row.key_id: ReceiptKey(
-            row.key_id, unwrap(row.secret, secret) if row.wrapped else row.secret
-        )
-        for row in rows
-    }
+        wrap_bare(transaction, rows, secret=secret)
+    keys = {row.key_id: opened(row, secret=secret) for row in rows}
     return Receipts(keys, max(keys), clock=clock)
+
+
+def new_key(key_id: int, *, secret: str, now: float) -> SigningKeyRow:
+    """A random key, wrapped when there is a secret."""
+    key = secrets.token_bytes(_KEY_BYTES)
+    return SigningKeyRow(key_id, wrap(key, secret) if secret else key, bool(secret), now)
+
+
+def wrap_bare(transaction: Transaction, rows: Iterable[SigningKeyRow], *, secret: str) -> None:
+    """Wrap what was stored before there was a secret."""
+    for row in rows:
+        if secret and not row.wrapped:
+            transaction.signing_keys.wrap(row.key_id, wrap(row.secret, secret))
+
+
+def opened(row: SigningKeyRow, *, secret: str) -> ReceiptKey:
+    """A stored key, ready for use.
+
+    Raises
+    ------
+    InvalidSettings
+        It is wrapped, and not by this secret.
+    """
+    return ReceiptKey(row.key_id, unwrap(row.secret, secret) if row.wrapped else row.secret)
 
 
 def wrap(key: bytes, secret: str) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -10,31 +11,47 @@ from service.control.label_history import Label
 from service.control.labels import MAX_LABELS
 from service.errors import BadRequest, InvalidRequest
 
-__all__ = ["read_labels"]
+__all__ = ["check_label", "kind", "list_of", "read_document", "read_labels"]
 
 
-def read_labels(body: bytes) -> tuple[list[str], list[Label]]:
-    """Prediction ids and their labels.
+def read_document(body: bytes) -> dict[str, Any]:
+    """The object in a body: either labels of prediction ids, or rows.
 
     Parameters
     ----------
     body : bytes
-        ``{"prediction_ids": […], "labels": […]}``.
+        ``{"prediction_ids": […], "labels": […]}`` or ``{"rows": […]}``.
 
     Raises
     ------
     BadRequest
         It is not JSON.
     InvalidRequest
-        A field is missing, of another type, too long, or not as long as the other.
+        It is not an object with these fields.
     """
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise BadRequest(f"the body is not JSON: {error.msg} at character {error.pos}") from None
-    if not isinstance(document, dict) or set(document) != {"prediction_ids", "labels"}:
-        raise InvalidRequest("the body must be an object with prediction_ids and labels")
-    ids, labels = _list(document, "prediction_ids"), _list(document, "labels")
+    if isinstance(document, dict) and set(document) in ({"prediction_ids", "labels"}, {"rows"}):
+        return document
+    raise InvalidRequest("the body must be an object with prediction_ids and labels, or with rows")
+
+
+def read_labels(document: Mapping[str, Any]) -> tuple[list[str], list[Label]]:
+    """Prediction ids and their labels.
+
+    Parameters
+    ----------
+    document : mapping
+        With ``prediction_ids`` and ``labels``.
+
+    Raises
+    ------
+    InvalidRequest
+        A field is of another type, too long, or not as long as the other.
+    """
+    ids, labels = list_of(document, "prediction_ids"), list_of(document, "labels")
     if len(ids) != len(labels):
         raise InvalidRequest(
             f"labels must be as many as prediction_ids, {len(ids)}, got {len(labels)}"
@@ -43,25 +60,30 @@ def read_labels(body: bytes) -> tuple[list[str], list[Label]]:
         raise InvalidRequest(f"labels must be at most {MAX_LABELS}, got {len(labels)}")
     for index, value in enumerate(ids):
         if type(value) is not str:
-            raise InvalidRequest(f"prediction_ids[{index}] must be a text, got {_kind(value)}")
+            raise InvalidRequest(f"prediction_ids[{index}] must be a text, got {kind(value)}")
     for index, value in enumerate(labels):
-        # type, not isinstance: true is an int to Python and would pass for class 1.
-        if type(value) is not int and type(value) is not str:
-            raise InvalidRequest(
-                f"labels[{index}] must be an integer (class index) or a text (class name), "
-                f"got {_kind(value)}"
-            )
+        check_label(value, f"labels[{index}]")
     return ids, labels
 
 
-def _list(document: dict[str, Any], name: str) -> list[Any]:
+def check_label(value: object, name: str) -> None:
+    """Refuse what is neither a class index nor a class name."""
+    # type, not isinstance: true is an int to Python and would pass for class 1.
+    if type(value) is not int and type(value) is not str:
+        raise InvalidRequest(
+            f"{name} must be an integer (class index) or a text (class name), got {kind(value)}"
+        )
+
+
+def list_of(document: Mapping[str, Any], name: str) -> list[Any]:
+    """The list under a name."""
     values = document[name]
     if not isinstance(values, list):
-        raise InvalidRequest(f"{name} must be a list, got {_kind(values)}")
+        raise InvalidRequest(f"{name} must be a list, got {kind(values)}")
     return values
 
 
-def _kind(value: object) -> str:
+def kind(value: object) -> str:
     """What JSON calls the type of a value."""
     names = {bool: "a boolean", float: "a fraction", type(None): "null", dict: "an object"}
     return {int: "a number", str: "a text", list: "a list", **names}.get(type(value), "something")

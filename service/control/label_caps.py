@@ -14,7 +14,6 @@ from typing import Final
 
 from service.control.store import Transaction
 from service.control.store.label_counts import Counted
-from service.receipts import Receipt
 
 __all__ = ["LabelCaps"]
 
@@ -38,7 +37,7 @@ class LabelCaps:
         self,
         transaction: Transaction,
         model: str,
-        receipts: Sequence[Receipt],
+        inputs: Sequence[int],
         *,
         by: str | None,
         now: float,
@@ -50,14 +49,15 @@ class LabelCaps:
         transaction : Transaction
             Holds the model's lock.
         model : str
-        receipts : sequence of Receipt
-            Of labels that would count, in the order in which they were sent.
+        inputs : sequence of int
+            Of labels that would count, in the order in which they were sent: the digest of the
+            input of each, 0 where there is none.
         by : str or None
             Id of the API key; those who need none share one limit.
         now : float
         """
         day = int(now // _DAY_SECONDS)
-        names = [self._names(receipt, by) for receipt in receipts]
+        names = [self._names(digest, by) for digest in inputs]
         limits = {"key": self.per_key, "input": self.per_input}
         wanted = sorted({name for each in names for name in each})
         before = transaction.label_counts.of(model, day, wanted)
@@ -72,10 +72,10 @@ class LabelCaps:
         transaction.label_counts.add(model, day, dict(sorted(more.items())))
         return taken
 
-    def _names(self, receipt: Receipt, by: str | None) -> list[Counted]:
+    def _names(self, digest: int, by: str | None) -> list[Counted]:
         names = []
         if self.per_key:
             names.append(("key", by or ""))
-        if self.per_input and receipt.group:
-            names.append(("input", f"{receipt.group:016x}"))
+        if self.per_input and digest:
+            names.append(("input", f"{digest:016x}"))
         return names

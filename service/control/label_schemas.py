@@ -6,7 +6,7 @@ from pydantic import BaseModel, Field, StrictInt, StrictStr
 
 from service.control.schemas import example
 
-__all__ = ["Bin", "Calibration", "LabelOutcome", "LabelOutcomes", "LabelRequest"]
+__all__ = ["Bin", "Calibration", "LabelOutcome", "LabelOutcomes", "LabelRequest", "RowsRequest"]
 
 
 class LabelRequest(BaseModel):
@@ -17,6 +17,26 @@ class LabelRequest(BaseModel):
     labels: list[StrictInt | StrictStr] = Field(
         description="As many: integers are class indices, strings class names."
     )
+
+
+class LabelledRow(BaseModel):
+    """A row and what it is."""
+
+    id: StrictStr | None = Field(
+        None, description="Yours, for this row; needed unless there is an Idempotency-Key."
+    )
+    logits: list[float]
+    label: StrictInt | StrictStr = Field(description="Class index or class name.")
+    group: StrictInt | StrictStr | None = Field(
+        None, description="Shared by rows that are not independent (a patient, a video)."
+    )
+
+
+class RowsRequest(BaseModel):
+    """Labels with the logits that they belong to."""
+
+    model_config = example(rows=[{"id": "scan-17", "logits": [0.1, 4.2, -1.0], "label": 1}])
+    rows: list[LabelledRow]
 
 
 class LabelOutcome(BaseModel):

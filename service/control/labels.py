@@ -44,6 +44,8 @@ class Labels:
         Told of a candidate that a label has promoted.
     receipts : Receipts
     caps : LabelCaps
+    refresh_keys : callable
+        Takes over the receipts' keys from the database; whether there were others.
     ttl_seconds : int
         How long after its prediction a label may come.
     window_labels : int
@@ -61,6 +63,7 @@ class Labels:
         receipts: Receipts,
         *,
         caps: LabelCaps,
+        refresh_keys: Callable[[], bool],
         ttl_seconds: int,
         window_labels: int,
         clock: Callable[[], float],
@@ -70,6 +73,7 @@ class Labels:
         self._catalogue = catalogue
         self._receipts = receipts
         self._caps = caps
+        self._refresh_keys = refresh_keys
         self._ttl_seconds = ttl_seconds
         self._window_labels = window_labels
         self._clock = clock
@@ -110,6 +114,9 @@ class Labels:
         """
         now = self._clock()
         receipts = self._receipts.verify_all(prediction_ids)
+        # Another replica may have signed with a key that is a moment old.
+        if None in receipts and self._refresh_keys():
+            receipts = self._receipts.verify_all(prediction_ids)
         with self._store.read() as transaction:
             history = self._histories.read(transaction, model, receipts)
         classes = history.classes[history.live.version]
@@ -164,7 +171,8 @@ class Labels:
                     outcomes[index] = "duplicate"
             new = [index for index in first.values() if outcomes[index] == "accepted"]
             given = [_at(receipts, index) for index in new]
-            taken, unused = self._caps.take(transaction, model, given, by=by, now=now), []
+            inputs = [receipt.group for receipt in given]
+            taken, unused = self._caps.take(transaction, model, inputs, by=by, now=now), []
             for index, receipt, fits in zip(new, given, taken, strict=True):
                 label = truth[index]
                 if fits and label is not None:
@@ -172,7 +180,7 @@ class Labels:
                 else:
                     outcomes[index] = "capped"
                     unused.append(receipt.nonce)
-            transaction.label_keys.release(unused)
+            transaction.label_keys.unclaim(unused)
             for revision, rows in sorted(counted.items()):
                 confidence = np.array([row.receipt.confidence for row in rows])
                 correct = np.array([row.label == row.receipt.prediction for row in rows])

@@ -14,7 +14,9 @@ from service.control.labels import Labels
 from service.control.models import Catalogue
 from service.control.promotion import Promotions
 from service.control.refit import Refits
+from service.control.refit_window import RefitWindow
 from service.control.retention import Retention
+from service.control.row_labels import RowLabels
 from service.control.shadows import Shadows
 from service.control.statistics import Statistics
 from service.control.store import Store
@@ -40,9 +42,11 @@ class Parts:
     promotions: Promotions
     shadows: Shadows
     refits: Refits
+    refit_window: RefitWindow
     artifacts: Artifacts
     stored_sets: StoredSets
     calibration_sets: CalibrationSets
     labels: Labels
+    row_labels: RowLabels
     retention: Retention
     statistics: Statistics

@@ -5,6 +5,8 @@
   whatever a clock says: a clock that is set back does not make a label count twice.
 - Hourly bins older than five weeks become daily ones.
 - Idempotency keys after a day.
+- Keys of receipts that none can be taken of any more; one that is too old to sign is followed by
+  another.
 - Files of sets that no model has any more, a day after they were last kept, and bodies that a
   crash left half received.
 
@@ -21,6 +23,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from service.control.artifacts import Artifacts
+from service.control.key_rotation import forget_old_keys
 from service.control.store import Store, Transaction
 from service.errors import DatabaseUnavailable
 
@@ -46,6 +49,7 @@ class Sweep:
     label_counts: int
     events: int
     files: int
+    signing_keys: int
 
 
 class Retention:
@@ -59,6 +63,8 @@ class Retention:
         How long after its receipt was issued a key is needed.
     seconds : float
         Between two sweeps.
+    next_key : callable
+        ``(transaction, now)``: makes another key for receipts when it is time.
     clock : callable
         Seconds since 1970 UTC.
     """
@@ -70,12 +76,14 @@ class Retention:
         *,
         keep_seconds: float,
         seconds: float,
+        next_key: Callable[[Transaction, float], object],
         clock: Callable[[], float],
     ) -> None:
         self._store = store
         self._artifacts = artifacts
         self._keep_seconds = keep_seconds
         self._seconds = seconds
+        self._next_key = next_key
         self._clock = clock
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._work, name="trueprob-sweep", daemon=True)
@@ -106,6 +114,7 @@ class Retention:
             label_counts=self._repeat(self._forget_label_counts),
             events=self._repeat(self._forget_events),
             files=self._remove_files(),
+            signing_keys=self._repeat(self._change_keys),
         )
 
     def _work(self) -> None:
@@ -151,6 +160,11 @@ class Retention:
     def _forget_events(self, transaction: Transaction, now: float) -> int:
         before = now - _EVENT_SECONDS
         return transaction.events.forget(ended_before=before, limit=_ROWS)
+
+    def _change_keys(self, transaction: Transaction, now: float) -> int:
+        self._next_key(transaction, now)
+        # Receipts issued before that are refused already, whatever the clock will say.
+        return forget_old_keys(transaction, issued_before=transaction.swept.keys_before())
 
     def _remove_files(self) -> int:
         self._artifacts.remove_parts()

@@ -74,10 +74,13 @@ class ModelRequest(BaseModel):
 
 
 class FitRequest(BaseModel):
-    """A fit on a stored set."""
+    """A fit on rows that are here: a stored set, or the refit window."""
 
     model_config = example(calibration_set="may", method="smart", promote="auto")
-    calibration_set: StrictStr = Field(description="`sha256:…`, or a name.")
+    calibration_set: StrictStr | None = Field(None, description="`sha256:…`, or a name.")
+    source: Literal["refit-window"] | None = Field(
+        None, description="In place of a set: the rows that came with labels."
+    )
     method: StrictStr | None = Field(None, description="How to fit; default: a setting.")
     promote: Literal["auto", "never", "always", "shadow"] = Field(
         "auto", description="`auto`: if admitted; `always` is recorded as forced."

@@ -65,9 +65,17 @@ class StoredSets:
         self._clock = clock
 
     def accept(
-        self, served: ServedVersion, rows: CalibrationSet, wish: Wish
+        self, served: ServedVersion, rows: CalibrationSet, wish: Wish, *, asked: str | None = None
     ) -> tuple[int, Future[None]]:
         """Keep a set and queue its fit; the fit's id, and a future that is done when it ends.
+
+        Parameters
+        ----------
+        served : ServedVersion
+        rows : CalibrationSet
+        wish : Wish
+        asked : str, optional
+            What a request with the same Idempotency-Key must be for; default: these rows.
 
         Raises
         ------
@@ -78,7 +86,7 @@ class StoredSets:
         size_bytes = self._keep(rows)
         with self._store.write() as transaction:
             transaction.models.lock(served.model)
-            before = repeats.find(transaction, served.model, wish, "upload", rows.digest)
+            before = repeats.find(transaction, served.model, wish, "upload", asked or rows.digest)
             if before is not None and before.fit is not None:
                 return before.fit, self._refits.submit(before.fit)
             self._add(transaction, served, rows, size_bytes, wish)
@@ -87,7 +95,7 @@ class StoredSets:
                 sets.name(served.model, wish.name, rows.digest, now=self._clock())
             fit_id = self._queue(transaction, served, rows.digest, wish)
             came = self._came(served.model, rows.digest, fit_id)
-            repeats.remember(transaction, wish, "upload", rows.digest, came)
+            repeats.remember(transaction, wish, "upload", asked or rows.digest, came)
         self._keep(rows)  # a sweep may have come between
         return fit_id, self._refits.submit(fit_id)
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.inference.deployment import Deployment
-from service.inference.input_digests import input_digests
+from service.input_digests import input_digests
 from service.receipts import Receipts
 
 __all__ = ["Answer", "compute"]

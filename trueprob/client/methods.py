@@ -10,8 +10,8 @@ import functools
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
+from trueprob.client import labelled_rows, predictions, uploads
 from trueprob.client import models as models_  # the class below has a method of that name
-from trueprob.client import predictions, uploads
 from trueprob.client.flow import Flow
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ class Methods:
 
     predict = Method(predictions.predict)
     label = Method(predictions.label)
+    label_rows = Method(labelled_rows.label_rows)
     calibration = Method(predictions.calibration)
     models = Method(models_.models)
     model = Method(models_.model)

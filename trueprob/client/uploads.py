@@ -144,8 +144,9 @@ def delete_calibration_set(model: str, digest: str) -> Flow[None]:
 
 def start_fit(
     model: str,
-    calibration_set: str,
+    calibration_set: str | None = None,
     *,
+    source: str | None = None,
     method: str | None = None,
     promote: str = "auto",
     version: int | None = None,
@@ -154,9 +155,13 @@ def start_fit(
     wait_seconds: float = 0.0,
     idempotency_key: str | None = None,
 ) -> Flow[FitSummary]:
-    """Fit a calibrator on a stored set, by digest or name; the rest is as for `upload`."""
+    """Fit a calibrator on a stored set, by digest or name; the rest is as for `upload`.
+
+    With ``source="refit-window"`` in place of a set: on the rows that came with labels.
+    """
     wish = {
         "calibration_set": calibration_set,
+        "source": source,
         "method": method,
         "promote": promote,
         "version": version,

@@ -26,7 +26,7 @@ from service.control.schemas import FitRequest, FitSummary, Items
 from service.control.store import Transaction
 from service.control.store.fits import ENDED, FitRow
 from service.control.wish import Wish
-from service.errors import FitNotFound, ModelNotFound
+from service.errors import FitNotFound, InvalidRequest, ModelNotFound
 
 if TYPE_CHECKING:
     from service.control.plane import ControlPlane
@@ -79,7 +79,7 @@ def create_router(plane: ControlPlane) -> APIRouter:
 
     @router.post(
         "/models/{model}/fits",
-        summary="Fit a calibrator on a stored set",
+        summary="Fit a calibrator on a stored set or on the refit window",
         status_code=202,
         responses={
             201: {"model": FitSummary, "description": "Done within the time of `Prefer: wait`"},
@@ -95,7 +95,12 @@ def create_router(plane: ControlPlane) -> APIRouter:
         prefer: PreferHeader = None,
         idempotency_key: IdempotencyKeyHeader = None,
     ) -> FitSummary:
-        """As an upload, of rows that are here already."""
+        """As an upload, of rows that are here already.
+
+        Of the refit window, the rows that it holds now are stored as a set first.
+        """
+        if (body.calibration_set is None) == (body.source is None):
+            raise InvalidRequest("exactly one of calibration_set and source is needed")
         wish = Wish(
             version=body.version,
             method=body.method,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+import hashlib
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from starlette.concurrency import run_in_threadpool
@@ -10,13 +11,20 @@ from starlette.concurrency import run_in_threadpool
 from service.control import answers
 from service.control.bodies import media_type, read_body
 from service.control.headers import caller
-from service.control.label_body import read_labels
-from service.control.label_schemas import Calibration, LabelOutcomes, LabelRequest
-from service.control.routes.documentation import ModelPath, problems
-from service.errors import UnsupportedMediaType
+from service.control.label_body import read_document, read_labels
+from service.control.label_schemas import Calibration, LabelOutcomes, LabelRequest, RowsRequest
+from service.control.routes.documentation import IdempotencyKeyHeader, ModelPath, problems
+from service.errors import InvalidRequest, UnsupportedMediaType
 
 if TYPE_CHECKING:
     from service.control.plane import ControlPlane
+
+
+def _body() -> dict[str, Any]:
+    """Schema of the two bodies; a reference to a definition would not be found in the document."""
+    rows = RowsRequest.model_json_schema()
+    rows["properties"]["rows"]["items"] = rows.pop("$defs")["LabelledRow"]
+    return {"anyOf": [LabelRequest.model_json_schema(), rows]}
 
 
 def create_router(plane: ControlPlane) -> APIRouter:
@@ -30,21 +38,34 @@ def create_router(plane: ControlPlane) -> APIRouter:
         openapi_extra={
             "requestBody": {
                 "required": True,
-                "content": {"application/json": {"schema": LabelRequest.model_json_schema()}},
+                "content": {"application/json": {"schema": _body()}},
             }
         },
     )
-    async def post_labels(model: ModelPath, request: Request) -> LabelOutcomes:
+    async def post_labels(
+        model: ModelPath,
+        request: Request,
+        version: Annotated[
+            int | None, Query(ge=1, description="Of rows: whose logits; default: the live one.")
+        ] = None,
+        idempotency_key: IdempotencyKeyHeader = None,
+    ) -> LabelOutcomes:
         """Count up to 100 000 labels, each prediction once, whatever is sent again.
 
         What was not accepted is reported by index: duplicate, expired, forged, foreign (another
         model's), unknown_class, superseded, capped. When no label is a class of the model, the
         request is refused.
+
+        Labels may come with the logits that they belong to, as `rows`, each with an id that
+        counts once (or the request with an Idempotency-Key). Rows are kept to be fitted on; they
+        say nothing about predictions and never raise an alarm.
         """
         if media_type(request) not in ("application/json", ""):
             raise UnsupportedMediaType("Content-Type must be application/json")
         body = await read_body(request, limit=plane.parts.settings.max_body_bytes)
-        return await run_in_threadpool(_count, plane, model, body, caller(request))
+        return await run_in_threadpool(
+            _count, plane, model, body, version, idempotency_key, caller(request)
+        )
 
     @router.get(
         "/models/{model}/calibration",
@@ -61,6 +82,22 @@ def create_router(plane: ControlPlane) -> APIRouter:
     return router
 
 
-def _count(plane: ControlPlane, model: str, body: bytes, by: str | None) -> LabelOutcomes:
-    ids, labels = read_labels(body)
+def _count(
+    plane: ControlPlane,
+    model: str,
+    body: bytes,
+    version: int | None,
+    key: str | None,
+    by: str | None,
+) -> LabelOutcomes:
+    document = read_document(body)
+    if "rows" in document:
+        digest = hashlib.sha256(body).hexdigest()
+        rows = plane.parts.row_labels
+        return answers.label_outcomes(
+            rows.count(model, document, version=version, key=key, digest=digest, by=by)
+        )
+    if version is not None:
+        raise InvalidRequest("version must come with rows: a prediction id says its own")
+    ids, labels = read_labels(document)
     return answers.label_outcomes(plane.parts.labels.count(model, ids, labels, by=by))

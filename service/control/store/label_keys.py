@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Final
+from collections.abc import Collection, Mapping
 
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection, bindparam, delete, select
 
 from service.control.store.insertion import insert_into
 from service.control.store.tables import label_key
 
 __all__ = ["LabelKeys"]
-
-
-# Below either database's limit of bound parameters.
-_NONCES: Final = 500
 
 
 class LabelKeys:
@@ -50,11 +45,13 @@ class LabelKeys:
         rows = [{"nonce": nonce, "expires_at": at} for nonce, at in expires_at.items()]
         return {bytes(nonce) for nonce in self._connection.execute(statement, rows).scalars()}
 
-    def release(self, nonces: Sequence[bytes]) -> None:
-        """Let go of nonces that were claimed and not used."""
-        for start in range(0, len(nonces), _NONCES):
-            some = nonces[start : start + _NONCES]
-            self._connection.execute(delete(label_key).where(label_key.c.nonce.in_(some)))
+    def unclaim(self, nonces: Collection[bytes]) -> None:
+        """Let go of nonces that were claimed in this transaction."""
+        if nonces:
+            self._connection.execute(
+                delete(label_key).where(label_key.c.nonce == bindparam("claimed")),
+                [{"claimed": nonce} for nonce in nonces],
+            )
 
     def forget(self, *, expired_before: float, limit: int) -> int:
         """Drop some keys that were to be kept until before a time; how many."""

@@ -40,12 +40,18 @@ class Models:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def lock(self, name: str) -> None:
+    def lock(self, name: str) -> int | None:
         """Wait for, and keep until the end, the right to change this model's state.
 
         First in the order of locks (model, bins). SQLite has one writer anyway.
+
+        Returns
+        -------
+        int or None
+            Its place in the list, which no other model ever had; None when there is none.
         """
-        self._connection.execute(select(model.c.id).where(model.c.name == name).with_for_update())
+        statement = select(model.c.id).where(model.c.name == name).with_for_update()
+        return self._connection.execute(statement).scalar()
 
     def add(self, name: str, *, declared: bool, now: float) -> bool:
         """Register a model; False when it is known already."""

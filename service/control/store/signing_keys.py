@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, delete, select, update
 
 from service.control.store.insertion import insert_into
 from service.control.store.tables import signing_key
@@ -28,11 +29,15 @@ class SigningKeys:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def add(self, row: SigningKeyRow) -> None:
-        """Keep a key; one of the same id stays (another process was first)."""
-        self._connection.execute(
-            insert_into(self._connection, signing_key).values(**vars(row)).on_conflict_do_nothing()
-        )
+    def add(self, row: SigningKeyRow) -> bool:
+        """Keep a key; False when one of the same id is there (another process was first)."""
+        statement = insert_into(self._connection, signing_key).values(**vars(row))
+        kept = statement.on_conflict_do_nothing().returning(signing_key.c.key_id)
+        return self._connection.execute(kept).first() is not None
+
+    def forget(self, key_ids: Collection[int]) -> None:
+        """Drop keys: what they have signed is forged from now on."""
+        self._connection.execute(delete(signing_key).where(signing_key.c.key_id.in_(key_ids)))
 
     def wrap(self, key_id: int, wrapped: bytes) -> None:
         """Put a key's wrapped bytes in place of the bare ones."""

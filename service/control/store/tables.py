@@ -1,4 +1,6 @@
-"""Every table. Times are seconds since 1970 UTC, sums are float64, digests are bytes or hex.
+"""Tables. Times are seconds since 1970 UTC, sums are float64, digests are bytes or hex.
+
+A few lie beside the noun that they are of.
 
 The migrations build this schema; a test holds the two against each other.
 """

@@ -12,6 +12,7 @@ from service.control.store.fits import Fits
 from service.control.store.idempotent_requests import IdempotentRequests
 from service.control.store.label_counts import LabelCounts
 from service.control.store.label_keys import LabelKeys
+from service.control.store.labelled_rows import LabelledRows
 from service.control.store.models import Models
 from service.control.store.promotions import Promotions
 from service.control.store.shadows import Shadows
@@ -44,6 +45,7 @@ class Transaction:
         self.fits = Fits(connection)
         self.idempotent_requests = IdempotentRequests(connection)
         self.label_keys = LabelKeys(connection)
+        self.labelled_rows = LabelledRows(connection)
         self.state = State(connection)
         self.swept = Swept(connection)
         self.bins = Bins(connection)

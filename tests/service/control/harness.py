@@ -20,7 +20,7 @@ from service.control.fit_worker import Fitted, Job, run
 from service.control.plane import ControlPlane
 from service.errors import ServiceError
 from service.inference.deployment import Deployment, Deployments, ServedVersion
-from service.inference.input_digests import input_digests
+from service.input_digests import input_digests
 from service.problems import problem_for
 from service.settings import Settings
 from trueprob.errors import TrueprobError

@@ -55,7 +55,10 @@ def test_bodies_are_described(shared_world: World) -> None:
         "multipart/form-data",
     }
     labels = paths["/v1/models/{model}/labels"]["post"]["requestBody"]["content"]
-    assert set(labels["application/json"]["schema"]["properties"]) == {"prediction_ids", "labels"}
+    of_receipts, of_rows = labels["application/json"]["schema"]["anyOf"]
+    assert set(of_receipts["properties"]) == {"prediction_ids", "labels"}
+    row = of_rows["properties"]["rows"]["items"]
+    assert set(row["properties"]) == {"id", "logits", "label", "group"}
 
 
 @pytest.mark.parametrize(

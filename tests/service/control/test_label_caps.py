@@ -75,10 +75,8 @@ def test_the_route_charges_the_key_and_tells(begin: Callable[..., World]) -> Non
 
 @pytest.mark.parametrize("caps", [LabelCaps(0, 0), LabelCaps(0, 1000), LabelCaps(1000, 0)])
 def test_a_limit_of_zero_is_none(world: World, caps: LabelCaps) -> None:
-    receipts = world.plane.receipts.verify_all(issue(world, 5, group=3))
-    found = [receipt for receipt in receipts if receipt is not None]
     with world.plane.parts.store.write() as transaction:
-        assert caps.take(transaction, "m", found, by="a", now=1.0) == [True] * 5
+        assert caps.take(transaction, "m", [3] * 5, by="a", now=1.0) == [True] * 5
 
 
 def test_counts_of_days_gone_by_are_forgotten(world: World) -> None:
@@ -87,3 +85,23 @@ def test_counts_of_days_gone_by_are_forgotten(world: World) -> None:
     assert world.plane.parts.retention.sweep().label_counts == 0
     world.clock.now += 2 * DAY
     assert world.plane.parts.retention.sweep().label_counts == 4  # the key, and three inputs
+
+
+def test_rows_that_are_sent_with_their_labels_are_charged_too(begin: Callable[..., World]) -> None:
+    world = begin(settings={"labels_per_key": 3})
+    world.declare()
+    sent = [
+        {"id": f"r{index}", "logits": [0.0, 1.0, float(index)], "label": 1} for index in range(5)
+    ]
+
+    def send() -> list[str]:
+        answer = world.call("POST", "/v1/models/m/labels", json={"rows": sent})
+        assert answer.status_code == 200, answer.text
+        return [each["outcome"] for each in answer.json()["outcomes"]]
+
+    assert send() == ["capped"] * 2
+    assert send() == [*["duplicate"] * 3, *["capped"] * 2]
+    assert world.plane.parts.refit_window.size("m", 1) == (3, 3)
+    world.clock.now += DAY
+    assert send() == ["duplicate"] * 3
+    assert world.plane.parts.refit_window.size("m", 1) == (5, 5)

@@ -7,6 +7,7 @@ import pytest
 
 from trueprob.client import LabelOutcomes, ServiceProblem, ServiceUnreachable
 from trueprob.client.flow import Pause, Reply, Request, address, answered, items
+from trueprob.client.labelled_rows import label_rows
 from trueprob.client.predictions import label, predict
 from trueprob.client.uploads import upload, wait_for_fit
 from trueprob.errors import InvalidInput
@@ -143,3 +144,34 @@ def test_waiting_for_a_fit_ends():
     running |= {"method": "smart", "n": 3}
     with pytest.raises(ServiceUnreachable, match="still running"):
         carried(wait_for_fit("m", "1", seconds=0.5), *[reply(running)] * 3)
+
+
+def test_many_rows_are_sent_in_pieces():
+    n, k = 5, 400_000  # two such rows go into one request
+    answers = [
+        reply({"accepted": a, "duplicate": 0, "rejected": r, "outcomes": o})
+        for a, r, o in ((2, 0, []), (1, 1, [{"index": 1, "outcome": "unknown_class"}]), (1, 0, []))
+    ]
+    flow = label_rows("m", list("abcde"), np.zeros((n, k)), np.arange(n), groups=list("aabbc"))
+    total, steps = carried(flow, *answers)
+    assert (total.accepted, total.rejected) == (4, 1)
+    assert [(o.index, o.outcome) for o in total.outcomes] == [(3, "unknown_class")]
+    sent = [row for step in steps for row in json.loads(step.content)["rows"]]
+    assert [(row["id"], row["label"], row["group"]) for row in sent] == [
+        ("a", 0, "a"), ("b", 1, "a"), ("c", 2, "b"), ("d", 3, "b"), ("e", 4, "c"),
+    ]  # fmt: skip
+    assert all(step.again for step in steps)
+
+
+@pytest.mark.parametrize(
+    ("logits", "labels", "groups"),
+    [
+        (np.zeros(3), [0, 1, 2], None),
+        (np.zeros((2, 3)), [0, 1], None),
+        (np.zeros((3, 3)), [0, 1], None),
+        (np.zeros((3, 3)), [0, 1, 2], ["a"]),
+    ],
+)
+def test_rows_ids_labels_and_groups_must_be_as_many(logits, labels, groups):
+    with pytest.raises(InvalidInput, match="logits must have shape"):
+        next(label_rows("m", ["a", "b", "c"], logits, labels, groups=groups))

@@ -123,6 +123,23 @@ def test_sets_that_grow_and_fits_of_them(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+def test_rows_with_labels_and_a_fit_of_them(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with connected(tmp_path, fit_method="temperature") as client:
+            await client.declare("m", class_names=["a", "b", "c"])
+            rows = overconfident()
+            ids = [f"scan {index}" for index in range(600)]
+            names = ["abc"[label] for label in rows.labels]
+            first = await client.label_rows("m", ids[:400], rows.logits[:400], names[:400])
+            assert (first.accepted, first.outcomes) == (400, ())
+            both = await client.label_rows("m", ids, rows.logits, rows.labels, version=1)
+            assert (both.accepted, both.duplicate) == (200, 400)
+            fit = await client.start_fit("m", source="refit-window", wait_seconds=60)
+            assert (fit.state, fit.n, fit.calibration_set) == ("done", 600, rows.digest)
+
+    asyncio.run(scenario())
+
+
 def test_pictures_probabilities_and_a_key(tmp_path: Path) -> None:
     from service.auth import new_key
 
@@ -156,7 +173,7 @@ def test_pictures_probabilities_and_a_key(tmp_path: Path) -> None:
 
 def test_every_method_is_documented_and_both_clients_have_it() -> None:
     methods = {name: m for name, m in vars(Methods).items() if isinstance(m, Method)}
-    assert len(methods) == 25
+    assert len(methods) == 26
     for name, method in methods.items():
         assert inspect.getdoc(method), name
         assert isinstance(getattr(Client, name), Method)

@@ -29,7 +29,7 @@ def input_digests(logits: NDArray[np.float32]) -> list[int]:
         One a row.
     """
     width = logits.shape[1] * 4
-    raw = memoryview(np.ascontiguousarray(logits, "<f4")).cast("B")
+    raw = np.ascontiguousarray(logits, "<f4").view(np.uint8).reshape(-1).data
     return [
         int.from_bytes(hashlib.blake2b(raw[start : start + width], digest_size=8).digest()) or 1
         for start in range(0, len(raw), width)

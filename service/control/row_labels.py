@@ -1,0 +1,216 @@
+"""Labels sent with their rows: each id counts once, and feeds the refit window only.
+
+Nothing here touches the binned statistics or an alarm: what the service did not predict itself says
+nothing about what it predicts. A row's key, a digest of its id, is remembered like the nonce of a
+receipt: for the time that a receipt lives, counted from when the row came. While the row is in the
+window it is not taken again even after that.
+
+A row does not say when it was made. When the clock says a time whose keys the sweep has forgotten
+already (it was ahead then, or is behind now), whether an id is new cannot be known, and rows are
+``expired`` until the clock has caught up.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from service.control.label_caps import LabelCaps
+from service.control.label_history import Label
+from service.control.labels import CLOCK_TOLERANCE_SECONDS
+from service.control.refit_window import RefitWindow
+from service.control.row_body import Rows, read_rows
+from service.control.store import Store, Transaction
+from service.control.store.idempotent_requests import RequestRow
+from service.control.store.labelled_rows import LabelledRow
+from service.control.store.models import VersionRow
+from service.control.wish import check_key
+from service.errors import InvalidRequest, ModelNotFound, VersionNotFound
+from service.input_digests import input_digests
+
+__all__ = ["RowLabels"]
+
+_KEY_BYTES: Final = 24
+_PERSON: Final = b"trueprob row"
+
+
+class RowLabels:
+    """Takes rows with labels in.
+
+    Parameters
+    ----------
+    store : Store
+    window : RefitWindow
+        Where the rows go.
+    caps : LabelCaps
+        Shared with labels of predictions.
+    ttl_seconds : int
+        How long an id is remembered, at least.
+    clock : callable
+        Seconds since 1970 UTC.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        window: RefitWindow,
+        *,
+        caps: LabelCaps,
+        ttl_seconds: int,
+        clock: Callable[[], float],
+    ) -> None:
+        self._store = store
+        self._caps = caps
+        self._window = window
+        self._ttl_seconds = ttl_seconds
+        self._clock = clock
+
+    def count(
+        self,
+        model: str,
+        document: Mapping[str, Any],
+        *,
+        version: int | None,
+        key: str | None,
+        digest: str,
+        by: str | None = None,
+    ) -> list[str]:
+        """Take rows; the outcome of each, in order.
+
+        Parameters
+        ----------
+        model : str
+        document : mapping
+            With ``rows``.
+        version : int or None
+            Whose logits they are; None for the live one.
+        key : str or None
+            Idempotency-Key.
+        digest : str
+            Of the body: another body under the same key is refused.
+        by : str, optional
+            Id of the API key.
+
+        Returns
+        -------
+        list of str
+            ``accepted``, ``duplicate``, ``unknown_class``, ``expired`` or ``capped``.
+
+        Raises
+        ------
+        ModelNotFound, VersionNotFound
+        InvalidRequest
+            A row cannot be used, no label is a class of the model, or the key was used for another
+            request; nothing is stored.
+        DatabaseUnavailable
+            Nothing is stored; the same request may be sent again.
+        """
+        check_key(key)
+        now = self._clock()
+        with self._store.read() as transaction:
+            model_id, of = _version(transaction, model, version)
+        rows = read_rows(document, n_classes=len(of.class_names), need_ids=key is None)
+        labels = _resolved(rows.labels, of)
+        fingerprint = hashlib.sha256(f"label rows {of.version} {digest}".encode()).hexdigest()
+        keys = [
+            _row_key(model_id, row_id, f"{key} {index} {fingerprint}")
+            for index, row_id in enumerate(rows.ids)
+        ]
+        with self._store.write() as transaction:
+            if transaction.models.lock(model) != model_id:
+                raise ModelNotFound(f"there is no model named {model!r}")
+            if key is not None:
+                _remember(transaction, model, key, fingerprint, now)
+            return self._add(transaction, of, rows, labels, keys, by, now)
+
+    def _add(
+        self,
+        transaction: Transaction,
+        of: VersionRow,
+        rows: Rows,
+        labels: Sequence[int | None],
+        keys: Sequence[bytes],
+        by: str | None,
+        now: float,
+    ) -> list[str]:
+        first: dict[bytes, int] = {}
+        outcomes = ["unknown_class" if label is None else "duplicate" for label in labels]
+        for index, row_key in enumerate(keys):
+            if labels[index] is not None:
+                first.setdefault(row_key, index)
+        keep_until = now + self._ttl_seconds + CLOCK_TOLERANCE_SECONDS
+        fresh = transaction.label_keys.claim(dict.fromkeys(first, keep_until))
+        # Read after the claim: a sweep that forgot a key before it was claimed is seen here.
+        expired = now - self._ttl_seconds < transaction.swept.keys_before()
+        if expired:
+            transaction.label_keys.unclaim(fresh)
+        fresh -= transaction.labelled_rows.known(of.model, of.version, [*fresh])
+        if expired:
+            for index in first.values():
+                outcomes[index] = "expired"
+            fresh = set()
+        given = [(row_key, index) for row_key, index in first.items() if row_key in fresh]
+        inputs = input_digests(rows.logits[[index for _, index in given]])
+        taken = self._caps.take(transaction, of.model, inputs, by=by, now=now)
+        new = []
+        for (row_key, index), fits in zip(given, taken, strict=True):
+            label = labels[index]
+            outcomes[index] = "accepted" if fits else "capped"
+            if fits and label is not None:
+                logits = rows.logits[index].astype("<f4").tobytes()
+                new.append(LabelledRow(row_key, logits, label, rows.groups[index]))
+        unused = [row_key for (row_key, _), fits in zip(given, taken, strict=True) if not fits]
+        transaction.label_keys.unclaim(unused)
+        self._window.add(
+            transaction, of.model, of.version, new, n_classes=len(of.class_names), now=now
+        )
+        return outcomes
+
+
+def _version(transaction: Transaction, model: str, version: int | None) -> tuple[int, VersionRow]:
+    row, live = transaction.models.get(model), transaction.promotions.live(model)
+    if row is None or live is None:
+        raise ModelNotFound(f"there is no model named {model!r}")
+    known = transaction.models.version(model, live.version if version is None else version)
+    if known is None:
+        raise VersionNotFound(f"model {model!r} has no version {version}")
+    return row.id, known
+
+
+def _resolved(labels: Sequence[Label], of: VersionRow) -> list[int | None]:
+    """Class indices; None where a label is no class, unless all are so."""
+    index, k = {name: number for number, name in enumerate(of.class_names)}, len(of.class_names)
+    found = [
+        index.get(label) if isinstance(label, str) else (label if 0 <= label < k else None)
+        for label in labels
+    ]
+    if found and all(label is None for label in found):
+        shown = repr(labels[0][:40]) if isinstance(labels[0], str) else labels[0]
+        raise InvalidRequest(
+            f"rows[0].label must be an integer 0..{k - 1} or a class name of model "
+            f"{of.model!r}, got {shown}"
+        )
+    return found
+
+
+def _row_key(model_id: int, row_id: str | None, otherwise: str) -> bytes:
+    """24 bytes under which a row counts once: by its id, else by its place in its request.
+
+    Of the model's place in the list and not of its name: a model that was deleted and declared
+    anew has seen no row yet.
+    """
+    name = f"{model_id} key {otherwise}" if row_id is None else f"{model_id} id {row_id}"
+    return hashlib.blake2b(name.encode(), digest_size=_KEY_BYTES, person=_PERSON).digest()
+
+
+def _remember(transaction: Transaction, model: str, key: str, fingerprint: str, now: float) -> None:
+    before = transaction.idempotent_requests.get(model, key)
+    if before is None:
+        # It neither queues a fit nor stores a set.
+        row = RequestRow(model, key, fingerprint, fit=None, calibration_set="", created_at=now)
+        transaction.idempotent_requests.add(row)
+    elif before.fingerprint != fingerprint:
+        raise InvalidRequest(
+            f"Idempotency-Key {key[:40]!r} was used for another request: use a new one"
+        )
