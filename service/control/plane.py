@@ -182,7 +182,7 @@ class ControlPlane:
                 store,
                 catalogue,
                 ttl_seconds=settings.receipt_ttl_seconds,
-                tolerance=settings.alarm_tolerance,
+                rules=rules,
                 clock=clock,
             ),
         )
