@@ -14,7 +14,8 @@
     │   ├── CalibrationSetNotFound
     │   ├── FitNotFound
     │   ├── PromotionNotFound
-    │   └── ShadowNotFound
+    │   ├── ShadowNotFound
+    │   └── AlarmNotFound
     ├── MethodNotAllowed          the route exists, the verb does not
     ├── NotAcceptable             no representation that the client accepts
     ├── Conflict                  the request contradicts the present state
@@ -37,6 +38,7 @@ Input errors of the core (`trueprob.InvalidInput`) are mapped there as they are.
 from __future__ import annotations
 
 __all__ = [
+    "AlarmNotFound",
     "BadRequest",
     "BodyTooLarge",
     "CalibrationSetNotFound",
@@ -128,6 +130,10 @@ class PromotionNotFound(NotFound):
 
 class ShadowNotFound(NotFound):
     """No candidate shadows the model, or none ever did."""
+
+
+class AlarmNotFound(NotFound):
+    """The model's history has no alarm with this id."""
 
 
 class MethodNotAllowed(ServiceError):

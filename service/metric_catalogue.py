@@ -120,6 +120,30 @@ METRICS: Final[Mapping[str, Metric]] = MappingProxyType(
         "expected_accuracy_ratio": Metric(
             "gauge", _PAIR, "process", "Mean calibrated confidence of recent answers."
         ),
+        "expected_accuracy_low_ratio": Metric(
+            "gauge",
+            _PAIR,
+            "process",
+            "Lower end of where the accuracy of recent answers lies in 9 of 10 cases.",
+        ),
+        "expected_accuracy_high_ratio": Metric(
+            "gauge",
+            _PAIR,
+            "process",
+            "Upper end of where the accuracy of recent answers lies in 9 of 10 cases.",
+        ),
+        "gap_shift_ratio": Metric(
+            "gauge",
+            _PAIR,
+            "process",
+            "PSI of recent logit gaps against the calibration split, over its noise.",
+        ),
+        "confidence_shift_ratio": Metric(
+            "gauge",
+            _PAIR,
+            "process",
+            "The same of the confidence, while the factory calibrator answers.",
+        ),
         "bin_labels_total": Metric(
             "counter", (*_PAIR, "bin"), "database", "Labels counted, by confidence bin."
         ),
@@ -158,6 +182,27 @@ METRICS: Final[Mapping[str, Metric]] = MappingProxyType(
         ),
         "tolerance_ratio": Metric(
             "gauge", _PAIR, "database", "Calibration error that is not worth an alarm."
+        ),
+        "evidence_log10": Metric(
+            "gauge",
+            _PAIR,
+            "database",
+            "Evidence since the promotion that confidence is off by more than the tolerance.",
+        ),
+        "evidence_threshold_log10": Metric(
+            "gauge", _PAIR, "database", "Evidence from which an alarm is raised."
+        ),
+        "change_log10": Metric(
+            "gauge",
+            _PAIR,
+            "database",
+            "That confidence has come to be off by more than the tolerance.",
+        ),
+        "change_threshold_log10": Metric(
+            "gauge", _PAIR, "database", "Change from which an alarm is raised."
+        ),
+        "alarms_total": Metric(
+            "counter", ("model", "statistic"), "database", "Alarms raised, by statistic."
         ),
         "labels_total": Metric(
             "counter", ("model", "outcome"), "process", "Labels received, by outcome."

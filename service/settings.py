@@ -130,7 +130,15 @@ class Settings(BaseModel):
         "0: no limit.",
     )
     alarm_tolerance: float = Field(
-        0.02, ge=0, le=1, description="Calibration error that is not worth an alarm."
+        0.02, ge=0, lt=0.5, description="Calibration error that is not worth an alarm."
+    )
+    alarm_alpha: float = Field(
+        0.01, gt=0, lt=1, description="Probability that a calibrated pair ever raises evidence."
+    )
+    alarm_run_length_labels: int = Field(
+        100_000,
+        ge=2,
+        description="Labels, at least and on average, until a calibrated pair raises change.",
     )
     shadow_policy: Literal["act", "tell"] = Field(
         "act",

@@ -14,11 +14,13 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from service.control.alarms import Alarms
 from service.control.label_caps import LabelCaps
 from service.control.label_history import Histories, History, Label
 from service.control.models import Catalogue
 from service.control.shadow_scoring import Counted, Decision, score_shadow
 from service.control.store import Store, Transaction
+from service.control.store.alarms import AlarmRow
 from service.control.store.promotions import PromotionRow
 from service.control.window import advance
 from service.errors import InvalidRequest
@@ -46,6 +48,7 @@ class Labels:
     caps : LabelCaps
     refresh_keys : callable
         Takes over the receipts' keys from the database; whether there were others.
+    alarms : Alarms
     ttl_seconds : int
         How long after its prediction a label may come.
     window_labels : int
@@ -61,6 +64,7 @@ class Labels:
         store: Store,
         catalogue: Catalogue,
         receipts: Receipts,
+        alarms: Alarms,
         *,
         caps: LabelCaps,
         refresh_keys: Callable[[], bool],
@@ -74,6 +78,7 @@ class Labels:
         self._receipts = receipts
         self._caps = caps
         self._refresh_keys = refresh_keys
+        self._alarms = alarms
         self._ttl_seconds = ttl_seconds
         self._window_labels = window_labels
         self._clock = clock
@@ -159,6 +164,7 @@ class Labels:
         keep = self._ttl_seconds + CLOCK_TOLERANCE_SECONDS
         keys = {nonce: _at(receipts, index).issued_at + keep for nonce, index in first.items()}
         counted: dict[int, list[Counted]] = {}
+        raised: list[AlarmRow] = []
         with self._store.write() as transaction:
             transaction.models.lock(model)
             fresh = transaction.label_keys.claim(keys)
@@ -181,12 +187,18 @@ class Labels:
                     outcomes[index] = "capped"
                     unused.append(receipt.nonce)
             transaction.label_keys.unclaim(unused)
-            for revision, rows in sorted(counted.items()):
-                confidence = np.array([row.receipt.confidence for row in rows])
-                correct = np.array([row.label == row.receipt.prediction for row in rows])
-                self._add_rows(transaction, history.promotions[revision], confidence, correct, now)
             everything = [row for rows in counted.values() for row in rows]
+            # Before the alarms: they mark the groups of these labels as counted.
             decision = score_shadow(transaction, model, everything, self._receipts, now=now)
+            for revision, rows in sorted(counted.items()):
+                promotion = history.promotions[revision]
+                accepted = [row.receipt for row in rows]
+                right = np.array([row.label == row.receipt.prediction for row in rows])
+                # Locks in one order: alarm_state, then bins.
+                raised += self._alarms.count(transaction, promotion, accepted, right, now=now)
+                confidence = np.array([receipt.confidence for receipt in accepted])
+                self._add_rows(transaction, promotion, confidence, right, now)
+        self._alarms.announce(raised)
         if decision is not None:
             self._take_over(decision)
         return everything

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from service.control.alarms import Alarms
 from service.control.artifacts import Artifacts
 from service.control.calibration_sets import CalibrationSets
 from service.control.declarations import Declarations
@@ -47,6 +48,7 @@ class Parts:
     stored_sets: StoredSets
     calibration_sets: CalibrationSets
     labels: Labels
+    alarms: Alarms
     row_labels: RowLabels
     retention: Retention
     statistics: Statistics

@@ -11,29 +11,13 @@ from typing import Any, Final
 from fastapi import APIRouter
 
 from service.control.artifacts import Artifacts
-from service.control.calibration_sets import CalibrationSets
-from service.control.declarations import Declarations
-from service.control.description import Descriptions
-from service.control.fit_ending import FitEnding
+from service.control.assembly import Opened, assemble
 from service.control.fit_process import FitProcess, FitRunner
-from service.control.fit_queue import FitQueue
-from service.control.following import Following
-from service.control.key_rotation import ReceiptKeys, rotate_by_age
 from service.control.keys import open_receipts
-from service.control.label_caps import LabelCaps
-from service.control.labels import CLOCK_TOLERANCE_SECONDS, Labels
 from service.control.models import Catalogue
 from service.control.parts import Parts
-from service.control.promotion import Promotions
-from service.control.refit import Refits
-from service.control.refit_window import RefitWindow
 from service.control.repository_watch import RepositoryWatch
-from service.control.retention import Retention
-from service.control.row_labels import RowLabels
-from service.control.shadows import Shadows
-from service.control.statistics import Statistics
 from service.control.store import open_store
-from service.control.stored_sets import StoredSets
 from service.control.webhook import Webhook
 from service.errors import Unavailable
 from service.inference.deployment import Deployments
@@ -111,93 +95,14 @@ class ControlPlane:
         except BaseException:
             store.close()
             raise
-        refits = Refits(
-            FitQueue(
-                store,
-                catalogue,
-                artifacts,
-                ending=FitEnding(catalogue, settings),
-                clock=clock,
-            ),
-            self._fit_runner(),
-            seconds=settings.poll_seconds,
-            deadline_seconds=settings.fit_deadline_seconds,
-        )
-        receipt_keys = ReceiptKeys(store, receipts, secret=settings.receipt_secret)
-        following = Following(
-            store,
-            catalogue,
-            self._deployments,
-            seconds=settings.poll_seconds,
-            also=receipt_keys.refresh,
-            patience_seconds=3 * settings.repository_poll_seconds,
-        )
-        refit_window = RefitWindow(store, settings=settings)
-        stored_sets = StoredSets(store, artifacts, refits, settings=settings, clock=clock)
-        caps = LabelCaps(settings.labels_per_key, settings.labels_per_input)
-        self._parts = Parts(
-            settings=settings,
+        self._parts = assemble(
+            settings,
+            Opened(store, receipts, catalogue, artifacts, self._deployments),
+            fit_runner=self._fit_runner(),
             clock=clock,
-            store=store,
-            receipts=receipts,
-            catalogue=catalogue,
-            descriptions=Descriptions(store, catalogue),
-            declarations=Declarations(store, catalogue, clock=clock),
-            following=following,
-            promotions=Promotions(store, catalogue, clock=clock),
-            shadows=Shadows(store, catalogue, settings=settings, clock=clock),
-            refits=refits,
-            refit_window=refit_window,
-            artifacts=artifacts,
-            stored_sets=stored_sets,
-            calibration_sets=CalibrationSets(
-                stored_sets,
-                refit_window,
-                artifacts.uploads,
-                deployments=self._deployments,
-                following=following,
-                settings=settings,
-            ),
-            labels=Labels(
-                store,
-                catalogue,
-                receipts,
-                caps=caps,
-                refresh_keys=receipt_keys.refresh,
-                ttl_seconds=settings.receipt_ttl_seconds,
-                window_labels=settings.window_labels,
-                clock=clock,
-                count_label=self._count_label,
-            ),
-            row_labels=RowLabels(
-                store,
-                refit_window,
-                caps=caps,
-                ttl_seconds=settings.receipt_ttl_seconds,
-                clock=clock,
-            ),
-            retention=Retention(
-                store,
-                artifacts,
-                keep_seconds=settings.receipt_ttl_seconds + CLOCK_TOLERANCE_SECONDS,
-                seconds=settings.sweep_seconds,
-                next_key=lambda transaction, now: rotate_by_age(
-                    transaction,
-                    secret=settings.receipt_secret,
-                    seconds=settings.receipt_key_seconds,
-                    now=now,
-                ),
-                clock=clock,
-            ),
-            statistics=Statistics(
-                store,
-                catalogue,
-                ttl_seconds=settings.receipt_ttl_seconds,
-                tolerance=settings.alarm_tolerance,
-                clock=clock,
-            ),
+            count_label=self._count_label,
         )
-        refits.start()
+        self._parts.refits.start()
         self._watch = RepositoryWatch(
             settings.model_repository,
             catalogue,

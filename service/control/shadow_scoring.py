@@ -37,13 +37,10 @@ class Counted:
     receipt : Receipt
     label : int
         Class index.
-    repeated : bool
-        Its group was counted before: it is no new evidence.
     """
 
     receipt: Receipt
     label: int
-    repeated: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,7 +72,7 @@ def score_shadow(
     Parameters
     ----------
     transaction : Transaction
-        Holds the model's lock.
+        Holds the model's lock; the alarms have not counted these labels yet.
     model : str
     counted : sequence of Counted
     receipts : Receipts
@@ -87,7 +84,7 @@ def score_shadow(
     Decision or None
         None while nothing is decided. The caller deploys what was promoted, after the commit.
     """
-    if all(each.receipt.shadow is None or each.repeated for each in counted):
+    if all(each.receipt.shadow is None for each in counted):
         return None
     shadow = transaction.shadows.running(model, lock=True)
     if shadow is None:
@@ -99,8 +96,11 @@ def score_shadow(
         if each.receipt.shadow is not None
         and each.receipt.shadow.candidate == candidate
         and each.receipt.revision == shadow.revision
-        and not each.repeated
     ]
+    # A copy of an outcome that was counted since the promotion is no new evidence.
+    groups = {each.receipt.group.to_bytes(8, "big") for each in rows if each.receipt.group}
+    known = transaction.counted_groups.known(model, shadow.revision, sorted(groups))
+    rows = [each for each in rows if each.receipt.group.to_bytes(8, "big") not in known]
     if not rows:
         return None
     incumbent, challenger = losses(rows, changes_prediction=shadow.changes_prediction)

@@ -6,6 +6,7 @@ from fastapi import APIRouter
 
 from service.control.plane import ControlPlane
 from service.control.routes import (
+    alarms,
     calibration_sets,
     calibrators,
     fits,
@@ -27,6 +28,6 @@ def create_router(plane: ControlPlane) -> APIRouter:
         Need not have started.
     """
     router = APIRouter(prefix="/v1")
-    for part in (models, calibration_sets, fits, calibrators, promotions, shadows, labels):
+    for part in (models, calibration_sets, fits, calibrators, promotions, shadows, labels, alarms):
         router.include_router(part.create_router(plane))
     return router
