@@ -67,15 +67,15 @@ class ControlStatistics:
     promotions : mapping of (model, method, outcome) to int
         ``method`` is the calibrator's kind; ``outcome`` says how it came about (admitted, forced,
         rollback, factory, shadow).
-    gauges : mapping of str to mapping of tuple of str to float
-        Further gauges: by name in the catalogue, the value of each set of labels.
     alarms : mapping of (model, statistic) to int
         Alarms ever raised.
+    gauges : mapping of str to mapping of tuple of str to float
+        Further gauges: by name in the catalogue, the value of each set of labels.
     """
 
     pairs: tuple[PairStatistics, ...] = ()
     fits: Mapping[tuple[str, str, str], int] = field(default_factory=dict)
     fit_queue: Mapping[tuple[str, str], int] = field(default_factory=dict)
     promotions: Mapping[tuple[str, str, str], int] = field(default_factory=dict)
-    gauges: Mapping[str, Mapping[tuple[str, ...], float]] = field(default_factory=dict)
     alarms: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    gauges: Mapping[str, Mapping[tuple[str, ...], float]] = field(default_factory=dict)
