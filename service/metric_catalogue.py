@@ -222,6 +222,12 @@ METRICS: Final[Mapping[str, Metric]] = MappingProxyType(
             "database",
             "Promotions; method is the calibrator's kind, outcome how it came about.",
         ),
+        "refits_total": Metric(
+            "counter",
+            ("model", "trigger", "outcome"),
+            "database",
+            "Fits of the refit policy that ended, by what triggered them.",
+        ),
         "baseline_ece_ratio": Metric(
             "gauge", _PAIR, "database", "ECE of the version on its own calibration split."
         ),

@@ -149,6 +149,25 @@ class Settings(BaseModel):
         0.01, gt=0, lt=1, description="Probability of ever deciding wrongly about a candidate."
     )
 
+    refit_policy: str = Field(
+        "off",
+        pattern=r"^(off|on-alarm|every=[1-9][0-9]{0,8})$",
+        description="When the refit window is fitted: off, on-alarm, or every=N labelled rows "
+        "with logits.",
+    )
+    refit_action: Literal["promote", "shadow", "tell"] = Field(
+        "promote",
+        description="What becomes of such a candidate: promote it if admitted, put it into the "
+        "shadow of what is live, or only tell.",
+    )
+    refit_promotions_per_day: int = Field(
+        3, ge=1, description="Promotions of the refit policy, a model and 24 hours, at most."
+    )
+    refit_reference: str = Field(
+        "reference",
+        description="Name of a calibration set on which such a candidate must not be "
+        "significantly worse, for models that have one of this name.",
+    )
     webhook_url: str = Field(
         "", description="Where events are posted to (http or https); none: nowhere.", repr=False
     )

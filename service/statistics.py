@@ -69,6 +69,8 @@ class ControlStatistics:
         rollback, factory, shadow).
     alarms : mapping of (model, statistic) to int
         Alarms ever raised.
+    refits : mapping of (model, trigger, outcome) to int
+        Fits of the refit policy that ended.
     gauges : mapping of str to mapping of tuple of str to float
         Further gauges: by name in the catalogue, the value of each set of labels.
     """
@@ -78,4 +80,5 @@ class ControlStatistics:
     fit_queue: Mapping[tuple[str, str], int] = field(default_factory=dict)
     promotions: Mapping[tuple[str, str, str], int] = field(default_factory=dict)
     alarms: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    refits: Mapping[tuple[str, str, str], int] = field(default_factory=dict)
     gauges: Mapping[str, Mapping[tuple[str, ...], float]] = field(default_factory=dict)

@@ -37,8 +37,7 @@ from service.statistics import ControlStatistics
 __all__ = ["METRICS", "DeploymentMeters", "Registry", "Telemetry"]
 
 Registry = CollectorRegistry
-# A second series beside every counter and histogram that nothing here asks for; the client has
-# this switch for the whole process only.
+# No second series beside each counter; the client has this switch for the whole process only.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
@@ -193,8 +192,8 @@ class Telemetry(Collector):
         yield from (info, *recent.values())
 
     def _collect_statistics(self, statistics: ControlStatistics) -> Iterable[Metric]:
-        totals = ("labels", "confidence", "correct", "variance")
-        counters = {name: _counter(f"bin_{name}_total") for name in totals}
+        names = ("labels", "confidence", "correct", "variance")
+        counters = {name: _counter(f"bin_{name}_total") for name in names}
         gauges = {
             name: _gauge(name)
             for name in (
@@ -229,6 +228,7 @@ class Telemetry(Collector):
             ("alarms_total", statistics.alarms),
             ("fits_total", statistics.fits),
             ("promotions_total", statistics.promotions),
+            ("refits_total", statistics.refits),
         ):
             counter = _counter(name)
             for key, value in sorted(values.items()):

@@ -113,6 +113,7 @@ def fit_report(row: FitRow, *, n: int) -> FitSummary:
         calibration_set=row.calibration_set,
         version=row.version,
         method=row.method,
+        trigger=row.trigger,
         n=n,
         **fields,
     )

@@ -21,6 +21,7 @@ from service.control.models import Catalogue
 from service.control.parts import Parts
 from service.control.promotion import Promotions
 from service.control.refit import Refits
+from service.control.refit_policy import RefitPolicy
 from service.control.refit_window import RefitWindow
 from service.control.retention import Retention
 from service.control.row_labels import RowLabels
@@ -121,6 +122,14 @@ def assemble(
         shadows=Shadows(store, catalogue, settings=settings, clock=clock),
         refits=refits,
         refit_window=refit_window,
+        refit_policy=RefitPolicy(
+            store,
+            refit_window,
+            stored_sets,
+            opened.deployments,
+            settings=settings,
+            clock=clock,
+        ),
         artifacts=artifacts,
         stored_sets=stored_sets,
         calibration_sets=CalibrationSets(

@@ -5,7 +5,9 @@ All of it happens in the transaction that ends the fit. The data plane is told a
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
+from typing import Final
 
 from service.control.fit_worker import Fitted
 from service.control.models import Catalogue
@@ -18,6 +20,9 @@ from service.control.store.promotions import PromotionRow
 from service.settings import Settings
 
 __all__ = ["FitEnding", "Settled"]
+
+_LOG: Final = logging.getLogger(__name__)
+_DAY_SECONDS: Final = 86_400.0
 
 
 @dataclass(frozen=True)
@@ -45,12 +50,18 @@ class FitEnding:
     ----------
     catalogue : Catalogue
     settings : Settings
-        Of shadows.
+        Of shadows and refits.
+
+    Attributes
+    ----------
+    reference : str
+        Name of the set that a refit of the policy is checked on.
     """
 
     def __init__(self, catalogue: Catalogue, settings: Settings) -> None:
         self._catalogue = catalogue
         self._settings = settings
+        self.reference = settings.refit_reference
 
     def settle(
         self,
@@ -91,7 +102,9 @@ class FitEnding:
             raise LookupError(f"model {fit.model} lost its live pair during a fit")
         settled, remarks = Settled(candidate, None, None), []
         if fit.promote == "always" or (fit.promote == "auto" and fitted.admitted):
-            obstacle = self._obstacle(fit, live, incumbent)
+            day = now - _DAY_SECONDS
+            promoted_today = transaction.policy_fits.promoted(fit.model, since=day)
+            obstacle = self._obstacle(fit, live, incumbent, promoted_today)
             if obstacle is None:
                 promotion = raise_revision(
                     transaction,
@@ -131,11 +144,17 @@ class FitEnding:
                 "version": fit.version,
                 "calibrator": fitted.calibrator,
                 "fit": str(fit.id),
+                "trigger": fit.trigger,
                 "reasons": [*fitted.reasons, *remarks],
                 "promoted": settled.promoted,
             },
             now=now,
         )
+        if fit.trigger is not None:
+            outcome = "admitted" if fitted.admitted else "refused"
+            fate = "went live" if settled.promoted is not None else "is not live"
+            told = (fit.model, fit.trigger, fitted.calibrator, outcome, fate)
+            _LOG.info("refit of model %s for %s: %s was %s and %s", *told)
         return settled
 
     def take_over(self, settled: Settled) -> None:
@@ -171,12 +190,17 @@ class FitEnding:
         )
         return None
 
-    def _obstacle(self, fit: FitRow, live: PromotionRow, incumbent: CalibratorRow) -> str | None:
+    def _obstacle(
+        self, fit: FitRow, live: PromotionRow, incumbent: CalibratorRow, promoted_today: int
+    ) -> str | None:
         """Why a candidate that should be promoted is not."""
         if self._catalogue.find(fit.model, fit.version) is None:
             return f"version {fit.version} is not available here"
         if fit.promote == "always":
             return None
+        limit = self._settings.refit_promotions_per_day
+        if fit.trigger is not None and promoted_today >= limit:
+            return f"the refit policy has promoted {promoted_today} times within a day"
         if live.version != fit.version:
             return f"version {fit.version} is not the live one"
         if live.calibrator != incumbent.calibrator:

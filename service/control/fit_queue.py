@@ -12,6 +12,7 @@ import logging
 import uuid
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from service.control.artifacts import Artifacts
@@ -195,5 +196,13 @@ class FitQueue:
             seen_row_digests=seen,
             created_at=self._clock(),
             allow_prediction_change=fit.allow_prediction_change,
+            reference=self._reference(transaction, fit),
         )
         return Begun(fit.id, incumbent, job)
+
+    def _reference(self, transaction: Transaction, fit: FitRow) -> Path | None:
+        """The set that somebody pinned, of a fit that nobody asked for."""
+        if fit.trigger is None:
+            return None
+        pinned = transaction.calibration_sets.get(fit.model, self._ending.reference)
+        return None if pinned is None else self._artifacts.path(pinned.digest)

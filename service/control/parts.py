@@ -15,6 +15,7 @@ from service.control.labels import Labels
 from service.control.models import Catalogue
 from service.control.promotion import Promotions
 from service.control.refit import Refits
+from service.control.refit_policy import RefitPolicy
 from service.control.refit_window import RefitWindow
 from service.control.retention import Retention
 from service.control.row_labels import RowLabels
@@ -44,6 +45,7 @@ class Parts:
     shadows: Shadows
     refits: Refits
     refit_window: RefitWindow
+    refit_policy: RefitPolicy
     artifacts: Artifacts
     stored_sets: StoredSets
     calibration_sets: CalibrationSets

@@ -112,6 +112,7 @@ class ControlPlane:
         self._watch.start()
         self._parts.following.start()
         self._parts.retention.start()
+        self._parts.refit_policy.start()
         if settings.webhook_url:
             self._webhook = Webhook(
                 store,
@@ -185,6 +186,7 @@ class ControlPlane:
                 self._watch.close()
             if self._webhook is not None:
                 self._webhook.close()
+            parts.refit_policy.close()
             parts.retention.close()
             parts.following.close()
             parts.refits.close()

@@ -224,6 +224,9 @@ class FitSummary(BaseModel):
     version: int
     method: str
     n: int
+    trigger: str | None = Field(
+        None, description="Of one of the refit policy: `alarm:ID`, or `rows:VERSION:COUNT`."
+    )
     progress: float | None = Field(
         None, description="Of one that waits or runs: which share is done, 0 to 1."
     )

@@ -174,6 +174,10 @@ class Statistics:
                 **transaction.alarms.counts(),
             },
             promotions={**_zeros(models, KINDS, CAUSES), **transaction.promotions.counts()},
+            refits={
+                **_zeros(models, ("alarm", "rows"), ("promoted", *FIT_OUTCOMES)),
+                **transaction.policy_fits.counts(),
+            },
             gauges=further_gauges(transaction),
         )
 

@@ -89,6 +89,10 @@ class StoredSets:
             before = repeats.find(transaction, served.model, wish, "upload", asked or rows.digest)
             if before is not None and before.fit is not None:
                 return before.fit, self._refits.submit(before.fit)
+            if wish.trigger is not None:
+                known = transaction.policy_fits.triggered(served.model, wish.trigger)
+                if known is not None:
+                    return known, self._refits.submit(known)
             self._add(transaction, served, rows, size_bytes, wish)
             if wish.name is not None:
                 sets = transaction.calibration_sets
@@ -259,6 +263,7 @@ class StoredSets:
             allow_prediction_change=wish.change_allowed(self._settings),
             created_by=wish.by,
             now=self._clock(),
+            trigger=wish.trigger,
         )
 
     def _came(self, model: str, digest: str, fit_id: int | None) -> repeats.Outcome:

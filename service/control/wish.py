@@ -41,6 +41,8 @@ class Wish:
         Id of the API key.
     key : str or None
         Idempotency-Key: the same request again has the same outcome.
+    trigger : str or None
+        Of the refit policy: a fit that bears it already is the outcome.
     """
 
     version: int | None = None
@@ -51,6 +53,7 @@ class Wish:
     force: bool = False
     by: str | None = None
     key: str | None = None
+    trigger: str | None = None
 
     def check(self, settings: Settings) -> None:
         """Refuse what cannot be done.
@@ -87,6 +90,7 @@ class Wish:
     def fingerprint(self, what: str, digest: str) -> str:
         """Of the request: what is asked for these rows; not by whom, nor under which key."""
         asked = {**asdict(self), "by": None, "key": None, "what": what, "digest": digest}
+        del asked["trigger"]  # requests have none
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 

@@ -134,12 +134,14 @@ fit = Table(
     Column("lease_until", Double),  # then any other may
     Column("progress", Double),  # 0 to 1
     Column("allow_prediction_change", Boolean, nullable=False, server_default=false()),
+    Column("trigger", String(100)),  # of the refit policy; one fit each
     ForeignKeyConstraint(
         ["model", "calibration_set"], ["calibration_set.model", "calibration_set.digest"]
     ),
     ForeignKeyConstraint(["model", "version"], ["model_version.model", "model_version.version"]),
     Index(None, "model"),
     Index(None, "state"),
+    Index(None, "model", "trigger", unique=True),
     sqlite_autoincrement=True,
 )
 

@@ -17,6 +17,7 @@ from service.control.store.label_counts import LabelCounts
 from service.control.store.label_keys import LabelKeys
 from service.control.store.labelled_rows import LabelledRows
 from service.control.store.models import Models
+from service.control.store.policy_fits import PolicyFits
 from service.control.store.promotions import Promotions
 from service.control.store.shadows import Shadows
 from service.control.store.signing_keys import SigningKeys
@@ -46,6 +47,7 @@ class Transaction:
         self.promotions = Promotions(connection)
         self.calibration_sets = CalibrationSets(connection)
         self.fits = Fits(connection)
+        self.policy_fits = PolicyFits(connection)
         self.idempotent_requests = IdempotentRequests(connection)
         self.label_keys = LabelKeys(connection)
         self.labelled_rows = LabelledRows(connection)

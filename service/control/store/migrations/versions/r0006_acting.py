@@ -1,4 +1,4 @@
-"""Candidates in shadow, caps of labels, and the webhook's outbox.
+"""Candidates in shadow, caps of labels, the webhook's outbox, and what triggered a fit.
 
 Revision: 0006, after 0005.
 """
@@ -15,6 +15,8 @@ depends_on = None
 
 
 def upgrade() -> None:
+    op.add_column("fit", sa.Column("trigger", sa.String(length=100), nullable=True))
+    op.create_index(op.f("ix_fit_model_trigger"), "fit", ["model", "trigger"], unique=True)
     op.create_table(
         "shadow",
         sa.Column("id", sa.Integer(), autoincrement=True, nullable=False),
