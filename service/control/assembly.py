@@ -9,6 +9,7 @@ from service.control.alarms import AlarmRules, Alarms
 from service.control.artifacts import Artifacts
 from service.control.calibration_sets import CalibrationSets
 from service.control.declarations import Declarations
+from service.control.deletion import Deletions
 from service.control.description import Descriptions
 from service.control.fit_ending import FitEnding
 from service.control.fit_process import FitRunner
@@ -117,6 +118,7 @@ def assemble(
         catalogue=catalogue,
         descriptions=Descriptions(store, catalogue),
         declarations=Declarations(store, catalogue, clock=clock),
+        deletions=Deletions(store, following, refits, root=settings.model_repository, clock=clock),
         following=following,
         promotions=Promotions(store, catalogue, clock=clock),
         shadows=Shadows(store, catalogue, settings=settings, clock=clock),

@@ -42,7 +42,7 @@ class Declarations:
         class_names: Sequence[str] | None,
         by: str | None,
     ) -> bool:
-        """Register a logits-only model: version 1, identity calibrator, revision 1.
+        """Register a logits-only model: version 1 with the identity calibrator, live at once.
 
         Parameters
         ----------
@@ -93,9 +93,10 @@ class Declarations:
             )
             promote_first(transaction, model, 1, identity.id, by=by, now=now)
             row = transaction.calibrators.get(model, 1, identity.id)
+            live = transaction.promotions.live(model)
         self._catalogue.declare(ServedVersion(model, 1, names))
-        if row is not None:
-            self._catalogue.deploy(row, revision=1)
+        if row is not None and live is not None:
+            self._catalogue.deploy(row, revision=live.revision)
         return True
 
 

@@ -19,12 +19,12 @@ from service.control.store.signing_keys import SigningKeyRow
 from service.receipts import ReceiptKey, Receipts
 from service.settings_reading import InvalidSettings
 
-__all__ = ["ReceiptKeys", "forget_old_keys", "rotate", "rotate_by_age"]
+__all__ = ["LATE_SECONDS", "ReceiptKeys", "forget_old_keys", "rotate", "rotate_by_age"]
 
 _LOG: Final = logging.getLogger(__name__)
-# A replica signs with the older key until it has heard of the new one. The longest time between
-# two questions is an hour, and the database may be away for some.
-_LATE_SECONDS: Final = 86_400.0
+# So long a replica may sign with the older key, or for a model that was deleted: until it has
+# heard of it. The longest time between two questions is an hour, and the database may be away.
+LATE_SECONDS: Final = 86_400.0
 
 
 class ReceiptKeys:
@@ -129,7 +129,7 @@ def forget_old_keys(transaction: Transaction, *, issued_before: float) -> int:
     old = [
         row.key_id
         for row, following in pairwise(rows)
-        if max(row.created_at, following.created_at) + _LATE_SECONDS < issued_before
+        if max(row.created_at, following.created_at) + LATE_SECONDS < issued_before
     ]
     if old:
         transaction.signing_keys.forget(old)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from service.control.store import Transaction
+from service.control.store.models import ModelRow
 from service.control.store.promotions import PromotionRow
 from service.errors import ModelNotFound
 from service.inference.deployment import ServedVersion
@@ -46,6 +47,8 @@ class History:
     ----------
     model : bytes
         Digest of the model's name, as in receipts.
+    model_id : int
+        Place of the model in the list: another one when it was deleted and declared anew.
     live : PromotionRow
     promotions : mapping of int to PromotionRow
         By revision.
@@ -54,6 +57,7 @@ class History:
     """
 
     model: bytes
+    model_id: int
     live: PromotionRow
     promotions: Mapping[int, PromotionRow]
     classes: Mapping[int, Classes]
@@ -94,7 +98,7 @@ class Histories:
     """Reads histories. Class lists never change, so each is read from the database once."""
 
     def __init__(self) -> None:
-        self._classes: dict[tuple[str, int], Classes] = {}
+        self._classes: dict[tuple[int, int], Classes] = {}  # by place of the model, and version
 
     def read(
         self, transaction: Transaction, model: str, receipts: Sequence[Receipt | None]
@@ -105,28 +109,28 @@ class Histories:
         ------
         ModelNotFound
         """
-        live = transaction.promotions.live(model)
-        if live is None:
+        row, live = transaction.models.get(model), transaction.promotions.live(model)
+        if row is None or live is None:
             raise ModelNotFound(f"there is no model named {model!r}")
         ours = digest64(model)
         revisions = {r.revision for r in receipts if r is not None and r.model == ours}
         promotions = {
-            revision: row
+            revision: promotion
             for revision in sorted(revisions)
-            if (row := transaction.promotions.get(model, revision)) is not None
+            if (promotion := transaction.promotions.get(model, revision)) is not None
         }
-        versions = {live.version, *(row.version for row in promotions.values())}
-        classes = {version: self._of(transaction, model, version) for version in versions}
-        return History(ours, live, promotions, classes)
+        versions = {live.version, *(each.version for each in promotions.values())}
+        classes = {version: self._of(transaction, row, version) for version in versions}
+        return History(ours, row.id, live, promotions, classes)
 
-    def _of(self, transaction: Transaction, model: str, version: int) -> Classes:
-        known = self._classes.get((model, version))
+    def _of(self, transaction: Transaction, model: ModelRow, version: int) -> Classes:
+        known = self._classes.get((model.id, version))
         if known is None:
-            row = transaction.models.version(model, version)
+            row = transaction.models.version(model.name, version)
             names = () if row is None else row.class_names
             known = Classes(
-                ServedVersion(model, version, names).class_list_digest,
+                ServedVersion(model.name, version, names).class_list_digest,
                 {name: index for index, name in enumerate(names)},
             )
-            self._classes[model, version] = known
+            self._classes[model.id, version] = known
         return known

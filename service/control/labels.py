@@ -23,7 +23,7 @@ from service.control.store import Store, Transaction
 from service.control.store.alarms import AlarmRow
 from service.control.store.promotions import PromotionRow
 from service.control.window import advance
-from service.errors import InvalidRequest
+from service.errors import InvalidRequest, ModelNotFound
 from service.receipts import Receipt, Receipts
 from trueprob.binned import BinnedCalibration
 
@@ -166,7 +166,8 @@ class Labels:
         counted: dict[int, list[Counted]] = {}
         raised: list[AlarmRow] = []
         with self._store.write() as transaction:
-            transaction.models.lock(model)
+            if transaction.models.lock(model) != history.model_id:
+                raise ModelNotFound(f"model {model!r} was deleted a moment ago")
             fresh = transaction.label_keys.claim(keys)
             # Read after the claim: a sweep that forgot a key before it was claimed is seen here.
             forgotten = transaction.swept.keys_before()

@@ -145,6 +145,8 @@ class Catalogue:
     def forget(self, model: str) -> None:
         """Let go of a model that is no longer in the database."""
         self._served = {key: served for key, served in self._served.items() if key[0] != model}
+        self._baselines = {k: v for k, v in self._baselines.items() if k[0] != model}
+        self._unavailable = {k: v for k, v in self._unavailable.items() if k[0] != model}
 
     def deploy(self, row: CalibratorRow, *, revision: int | None) -> None:
         """Let a version answer with a calibrator; live when there is a revision."""

@@ -9,6 +9,7 @@ from service.control.alarms import Alarms
 from service.control.artifacts import Artifacts
 from service.control.calibration_sets import CalibrationSets
 from service.control.declarations import Declarations
+from service.control.deletion import Deletions
 from service.control.description import Descriptions
 from service.control.following import Following
 from service.control.labels import Labels
@@ -40,6 +41,7 @@ class Parts:
     catalogue: Catalogue
     descriptions: Descriptions
     declarations: Declarations
+    deletions: Deletions
     following: Following
     promotions: Promotions
     shadows: Shadows

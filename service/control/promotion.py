@@ -25,7 +25,7 @@ from service.errors import (
     VersionNotFound,
 )
 
-__all__ = ["Promotions", "raise_revision"]
+__all__ = ["Promotions", "locked", "raise_revision"]
 
 
 class Promotions:
@@ -76,7 +76,7 @@ class Promotions:
             available.
         """
         with self._store.write() as transaction:
-            live = _locked(transaction, model, expected)
+            live = locked(transaction, model, expected)
             wanted = live.version if version is None else version
             row = transaction.calibrators.get(model, wanted, calibrator)
             if row is None:
@@ -108,7 +108,7 @@ class Promotions:
             The version is not available here.
         """
         with self._store.write() as transaction:
-            live = _locked(transaction, model, expected)
+            live = locked(transaction, model, expected)
             known = transaction.models.version(model, version)
             if known is None:
                 raise VersionNotFound(f"model {model!r} has no version {version}")
@@ -140,7 +140,7 @@ class Promotions:
             Nothing is left to undo, or the pair's version is not available.
         """
         with self._store.write() as transaction:
-            live = _locked(transaction, model, expected)
+            live = locked(transaction, model, expected)
             if revision is None:
                 undone = live.restores or live.revision
                 target = transaction.promotions.get(model, undone - 1)
@@ -239,7 +239,13 @@ def raise_revision(
     return promotion
 
 
-def _locked(transaction: Transaction, model: str, expected: int) -> PromotionRow:
+def locked(transaction: Transaction, model: str, expected: int) -> PromotionRow:
+    """Lock a model and compare its live revision with the one that the client saw.
+
+    Raises
+    ------
+    ModelNotFound, StaleRevision
+    """
     transaction.models.lock(model)
     live = transaction.promotions.live(model)
     if live is None:

@@ -59,11 +59,14 @@ def promote_first(
     by: str | None,
     now: float,
 ) -> None:
-    """Make revision 1 of a model that has no live pair yet."""
+    """Make the first revision of a model that has no live pair yet.
+
+    It is 1, or the one after the last of a deleted model of this name.
+    """
     transaction.promotions.append(
         PromotionRow(
             model=model,
-            revision=1,
+            revision=transaction.deleted_models.last_revision(model) + 1,
             version=version,
             calibrator=calibrator,
             cause="factory",

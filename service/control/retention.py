@@ -6,6 +6,7 @@
 - Groups whose outcome an alarm has counted, once no row of theirs has come for as long.
 - Hourly bins older than five weeks become daily ones.
 - Idempotency keys after a day.
+- Which revisions the names of deleted models have used up, a day after the last receipt of theirs.
 - Keys of receipts that none can be taken of any more; one that is too old to sign is followed by
   another.
 - Files of sets that no model has any more, a day after they were last kept, and bodies that a
@@ -24,7 +25,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from service.control.artifacts import Artifacts
-from service.control.key_rotation import forget_old_keys
+from service.control.key_rotation import LATE_SECONDS, forget_old_keys
 from service.control.store import Store, Transaction
 from service.errors import DatabaseUnavailable
 
@@ -52,6 +53,7 @@ class Sweep:
     events: int
     files: int
     signing_keys: int
+    deleted_models: int
 
 
 class Retention:
@@ -118,6 +120,7 @@ class Retention:
             events=self._repeat(self._forget_events),
             files=self._remove_files(),
             signing_keys=self._repeat(self._change_keys),
+            deleted_models=self._repeat(self._forget_deleted),
         )
 
     def _work(self) -> None:
@@ -171,6 +174,10 @@ class Retention:
         self._next_key(transaction, now)
         # Receipts issued before that are refused already, whatever the clock will say.
         return forget_old_keys(transaction, issued_before=transaction.swept.keys_before())
+
+    def _forget_deleted(self, transaction: Transaction, now: float) -> int:  # noqa: ARG002
+        before = transaction.swept.keys_before() - LATE_SECONDS
+        return transaction.deleted_models.forget(before=before)
 
     def _remove_files(self) -> int:
         self._artifacts.remove_parts()

@@ -85,7 +85,7 @@ class StoredSets:
         self._require_rows(rows.n, wish)
         size_bytes = self._keep(rows)
         with self._store.write() as transaction:
-            transaction.models.lock(served.model)
+            self._lock(transaction, served)
             before = repeats.find(transaction, served.model, wish, "upload", asked or rows.digest)
             if before is not None and before.fit is not None:
                 return before.fit, self._refits.submit(before.fit)
@@ -114,7 +114,7 @@ class StoredSets:
         """
         model = served.model
         with self._store.write() as transaction:
-            transaction.models.lock(model)
+            self._lock(transaction, served)
             before = repeats.find(transaction, model, wish, "fit", digest_or_name)
             if before is not None and before.fit is not None:
                 return before.fit, self._refits.submit(before.fit)
@@ -157,7 +157,7 @@ class StoredSets:
                 )
             size_bytes = self._keep(whole)
             with self._store.write() as transaction:
-                transaction.models.lock(model)
+                self._lock(transaction, served)
                 before = repeats.find(transaction, model, wish, f"rows {name}", rows.digest)
                 if before is not None:
                     known = transaction.calibration_sets.get(
@@ -197,6 +197,13 @@ class StoredSets:
             if waiting:
                 raise Conflict(f"{waiting} fits on this set have not ended: cancel them, or wait")
             transaction.calibration_sets.delete(model, row.digest, now=self._clock())
+
+    def _lock(self, transaction: Transaction, served: ServedVersion) -> None:
+        """Lock the model, which may have been deleted, or declared anew, since it was looked up."""
+        transaction.models.lock(served.model)
+        known = transaction.models.version(served.model, served.version)
+        if known is None or known.class_names != served.class_names:
+            raise ModelNotFound(f"model {served.model!r} was deleted a moment ago")
 
     def _require_rows(self, n: int, wish: Wish) -> None:
         least = self._settings.min_calibration_rows

@@ -57,6 +57,7 @@ class Methods:
     models = Method(models_.models)
     model = Method(models_.model)
     declare = Method(models_.declare)
+    delete_model = Method(models_.delete_model)
     promote_version = Method(models_.promote_version)
     upload = Method(uploads.upload)
     append = Method(uploads.append)

@@ -18,6 +18,7 @@ __all__ = [
     "calibrator",
     "calibrators",
     "declare",
+    "delete_model",
     "model",
     "models",
     "promote",
@@ -48,6 +49,16 @@ def declare(
     path = address("v1", "models", name)
     reply = yield from answered(Request("PUT", path, headers=JSON, content=content, again=True))
     return read(ModelDescription, reply.json())
+
+
+def delete_model(name: str, *, revision: int) -> Flow[None]:
+    """Delete a declared model, or one whose folder is gone, with all that belongs to it.
+
+    ``revision`` is the live one that the decision is based on.
+    """
+    yield from answered(
+        Request("DELETE", address("v1", "models", name), headers=_if_match(revision))
+    )
 
 
 def promote_version(name: str, version: int, *, revision: int) -> Flow[ModelDescription]:

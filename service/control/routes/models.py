@@ -1,4 +1,4 @@
-"""Models: list, describe, declare, make a version live."""
+"""Models: list, describe, declare, make a version live, delete."""
 
 from __future__ import annotations
 
@@ -80,6 +80,21 @@ def create_router(plane: ControlPlane) -> APIRouter:
                 by=caller(request),
             )
         return _described(plane, model, response)
+
+    @router.delete(
+        "/models/{model}",
+        summary="Delete a model",
+        status_code=204,
+        responses=problems(404, 409, 412, 422, 428),
+    )
+    def delete_model(model: ModelPath, if_match: IfMatchHeader = None) -> None:
+        """Delete a declared model, or one whose folder is gone from the model repository.
+
+        With it go its calibrators, sets, fits (those that run are stopped), labels and history.
+        Prediction ids that it gave count for no model, not even for one that is declared under
+        its name later: that one's revisions go on after its last.
+        """
+        plane.parts.deletions.delete(model, expected=expected_revision(if_match))
 
     return router
 

@@ -209,9 +209,9 @@ class Fits:
         return [FitRow(**row._mapping) for row in self._connection.execute(statement)]
 
     def ended(self, fit_ids: Collection[int]) -> set[int]:
-        """Those of these fits that have ended."""
-        statement = select(fit.c.id).where(fit.c.id.in_(fit_ids), fit.c.state.in_(ENDED))
-        return set(self._connection.execute(statement).scalars())
+        """Those of these fits that have ended, or are gone with their model."""
+        statement = select(fit.c.id).where(fit.c.id.in_(fit_ids), fit.c.state.in_(WAITING))
+        return set(fit_ids) - set(self._connection.execute(statement).scalars())
 
     def page(self, model: str, *, before: int | None, limit: int) -> list[FitRow]:
         """Newest first, from below an id."""

@@ -10,6 +10,7 @@ from service.control.store.bins import Bins
 from service.control.store.calibration_sets import CalibrationSets
 from service.control.store.calibrators import Calibrators
 from service.control.store.counted_groups import CountedGroups
+from service.control.store.deleted_models import DeletedModels
 from service.control.store.events import Events
 from service.control.store.fits import Fits
 from service.control.store.idempotent_requests import IdempotentRequests
@@ -43,6 +44,7 @@ class Transaction:
 
     def __init__(self, connection: Connection, *, keep_events: bool = False) -> None:
         self.models = Models(connection)
+        self.deleted_models = DeletedModels(connection)
         self.calibrators = Calibrators(connection)
         self.promotions = Promotions(connection)
         self.calibration_sets = CalibrationSets(connection)

@@ -9,7 +9,7 @@ from tests.service.control.harness import World
 
 ROUTES = {
     "/v1/models": {"get"},
-    "/v1/models/{model}": {"get", "put"},
+    "/v1/models/{model}": {"delete", "get", "put"},
     "/v1/models/{model}/alarms": {"get"},
     "/v1/models/{model}/alarms/{alarm}/acknowledge": {"post"},
     "/v1/models/{model}/calibration": {"get"},

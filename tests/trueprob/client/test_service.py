@@ -92,6 +92,10 @@ def test_a_model_from_its_declaration_to_going_back(tmp_path: Path) -> None:
             assert live == {new.calibrator: True, fit.calibrator: False}
             assert {m.model for m in await client.models()} == {"m", "digits"}
             assert (await client.model("m")).revision == 5
+            with pytest.raises(ServiceProblem, match="live revision is 5"):
+                await client.delete_model("m", revision=4)
+            await client.delete_model("m", revision=5)
+            assert {m.model for m in await client.models()} == {"digits"}
 
     asyncio.run(scenario())
 
@@ -173,7 +177,7 @@ def test_pictures_probabilities_and_a_key(tmp_path: Path) -> None:
 
 def test_every_method_is_documented_and_both_clients_have_it() -> None:
     methods = {name: m for name, m in vars(Methods).items() if isinstance(m, Method)}
-    assert len(methods) == 26
+    assert len(methods) == 27
     for name, method in methods.items():
         assert inspect.getdoc(method), name
         assert isinstance(getattr(Client, name), Method)

@@ -1,4 +1,4 @@
-"""Rows with labels for refits.
+"""Rows with labels for refits, and names of deleted models.
 
 Revision: 0004, after 0003.
 """
@@ -34,4 +34,11 @@ def upgrade() -> None:
         sa.UniqueConstraint(
             "model", "version", "row_key", name=op.f("uq_labelled_row_model_version_row_key")
         ),
+    )
+    op.create_table(
+        "deleted_model",
+        sa.Column("name", sa.String(length=100), nullable=False),
+        sa.Column("revision", sa.Integer(), nullable=False),
+        sa.Column("deleted_at", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_deleted_model")),
     )
