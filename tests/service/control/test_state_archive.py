@@ -60,7 +60,7 @@ def test_a_service_goes_on_with_another_database(
     archive = tmp_path / "state.zip"
     counts = export_state(world.plane.parts.store, world.plane.parts.artifacts, archive)
     assert (counts["label_key"], counts["promotion"], counts["fit"]) == (430, 2, 1)
-    assert (counts["alarm_state"], counts["alarm"], counts["counted_group"]) == (2, 2, 3)
+    assert (counts["alarm_state"], counts["alarm"], counts["counted_group"]) == (2, 2, 343)
     before = world.get("/v1/models/m/calibration")
     world.plane.close()
 
