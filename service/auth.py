@@ -24,13 +24,16 @@ __all__ = ["SCOPES", "ApiKey", "Keyring", "new_key", "read_keys", "scope_needed"
 
 SCOPES: Final = ("predict", "label", "calibrate", "admin")
 # Open without a key, unless REQUIRE_KEY_EVERYWHERE: what probes, scrapers and browsers fetch.
-_OPEN: Final = re.compile(r"^/(metrics|docs(/.*)?|openapi\.json|v2/health/(live|ready))?$")
+_OPEN: Final = re.compile(
+    r"^/(metrics|docs(/.*)?|page/[a-z]+\.[a-z]+|openapi\.json|v2/health/(live|ready))?$"
+)
 _SCOPE_OF: Final = (
     (re.compile(r"^/v1/models/[^/]+/probabilities$"), "predict"),
     (re.compile(r"^/v2/models/[^/]+(/versions/[^/]+)?/infer$"), "predict"),
     (re.compile(r"^/v1/models/[^/]+/labels$"), "label"),
     (re.compile(r"^/v1/models/[^/]+/(calibration-sets|fits)(/.*)?$"), "calibrate"),
-    (re.compile(r"^/v1/models/[^/]+/(rollback|calibrators/[^/]+/promote)$"), "calibrate"),
+    (re.compile(r"^/v1/models/[^/]+/(rollback|shadow|calibrators/[^/]+/promote)$"), "calibrate"),
+    (re.compile(r"^/v1/models/[^/]+/alarms/[^/]+/acknowledge$"), "calibrate"),
 )
 
 

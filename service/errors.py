@@ -13,7 +13,9 @@
     │   ├── CalibratorNotFound
     │   ├── CalibrationSetNotFound
     │   ├── FitNotFound
-    │   └── PromotionNotFound
+    │   ├── PromotionNotFound
+    │   ├── ShadowNotFound
+    │   └── AlarmNotFound
     ├── MethodNotAllowed          the route exists, the verb does not
     ├── NotAcceptable             no representation that the client accepts
     ├── Conflict                  the request contradicts the present state
@@ -36,6 +38,7 @@ Input errors of the core (`trueprob.InvalidInput`) are mapped there as they are.
 from __future__ import annotations
 
 __all__ = [
+    "AlarmNotFound",
     "BadRequest",
     "BodyTooLarge",
     "CalibrationSetNotFound",
@@ -56,6 +59,7 @@ __all__ = [
     "PromotionNotFound",
     "ProviderUnavailable",
     "ServiceError",
+    "ShadowNotFound",
     "StaleRevision",
     "Unauthenticated",
     "Unavailable",
@@ -122,6 +126,14 @@ class FitNotFound(NotFound):
 
 class PromotionNotFound(NotFound):
     """The model's history has no such revision to go back to."""
+
+
+class ShadowNotFound(NotFound):
+    """No candidate shadows the model, or none ever did."""
+
+
+class AlarmNotFound(NotFound):
+    """The model's history has no alarm with this id."""
 
 
 class MethodNotAllowed(ServiceError):

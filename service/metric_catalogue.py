@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, Literal
 
-__all__ = ["LABEL_OUTCOMES", "METRICS", "PREFIX", "Metric"]
+__all__ = ["DELIVERIES", "EVENT_KINDS", "LABEL_OUTCOMES", "METRICS", "PREFIX", "Metric"]
 
 PREFIX: Final = "trueprob_"
 # What can become of a label that is sent (docs/http-api.md says when).
@@ -19,7 +19,17 @@ LABEL_OUTCOMES: Final = (
     "foreign",
     "unknown_class",
     "superseded",
+    "capped",
 )
+# What a webhook is told (docs/http-api.md says when).
+EVENT_KINDS: Final = (
+    "alarm.raised",
+    "calibrator.promoted",
+    "candidate.admitted",
+    "candidate.refused",
+    "shadow.decided",
+)
+DELIVERIES: Final = ("delivered", "failed", "dead")
 
 
 @dataclass(frozen=True)
@@ -110,6 +120,30 @@ METRICS: Final[Mapping[str, Metric]] = MappingProxyType(
         "expected_accuracy_ratio": Metric(
             "gauge", _PAIR, "process", "Mean calibrated confidence of recent answers."
         ),
+        "expected_accuracy_low_ratio": Metric(
+            "gauge",
+            _PAIR,
+            "process",
+            "Lower end of where the accuracy of recent answers lies in 9 of 10 cases.",
+        ),
+        "expected_accuracy_high_ratio": Metric(
+            "gauge",
+            _PAIR,
+            "process",
+            "Upper end of where the accuracy of recent answers lies in 9 of 10 cases.",
+        ),
+        "gap_shift_ratio": Metric(
+            "gauge",
+            _PAIR,
+            "process",
+            "PSI of recent logit gaps against the calibration split, over its noise.",
+        ),
+        "confidence_shift_ratio": Metric(
+            "gauge",
+            _PAIR,
+            "process",
+            "The same of the confidence, while the factory calibrator answers.",
+        ),
         "bin_labels_total": Metric(
             "counter", (*_PAIR, "bin"), "database", "Labels counted, by confidence bin."
         ),
@@ -149,6 +183,27 @@ METRICS: Final[Mapping[str, Metric]] = MappingProxyType(
         "tolerance_ratio": Metric(
             "gauge", _PAIR, "database", "Calibration error that is not worth an alarm."
         ),
+        "evidence_log10": Metric(
+            "gauge",
+            _PAIR,
+            "database",
+            "Evidence since the promotion that confidence is off by more than the tolerance.",
+        ),
+        "evidence_threshold_log10": Metric(
+            "gauge", _PAIR, "database", "Evidence from which an alarm is raised."
+        ),
+        "change_log10": Metric(
+            "gauge",
+            _PAIR,
+            "database",
+            "That confidence has come to be off by more than the tolerance.",
+        ),
+        "change_threshold_log10": Metric(
+            "gauge", _PAIR, "database", "Change from which an alarm is raised."
+        ),
+        "alarms_total": Metric(
+            "counter", ("model", "statistic"), "database", "Alarms raised, by statistic."
+        ),
         "labels_total": Metric(
             "counter", ("model", "outcome"), "process", "Labels received, by outcome."
         ),
@@ -167,8 +222,32 @@ METRICS: Final[Mapping[str, Metric]] = MappingProxyType(
             "database",
             "Promotions; method is the calibrator's kind, outcome how it came about.",
         ),
+        "refits_total": Metric(
+            "counter",
+            ("model", "trigger", "outcome"),
+            "database",
+            "Fits of the refit policy that ended, by what triggered them.",
+        ),
         "baseline_ece_ratio": Metric(
             "gauge", _PAIR, "database", "ECE of the version on its own calibration split."
+        ),
+        "shadow_better_log10": Metric(
+            "gauge", _PAIR, "database", "Evidence that a shadowing candidate is better."
+        ),
+        "shadow_worse_log10": Metric(
+            "gauge", _PAIR, "database", "Evidence that a shadowing candidate is worse."
+        ),
+        "shadow_threshold_log10": Metric(
+            "gauge", _PAIR, "database", "What either evidence must reach to decide."
+        ),
+        "webhook_waiting": Metric(
+            "gauge", ("kind",), "database", "Events that the webhook has not taken yet."
+        ),
+        "webhook_deliveries_total": Metric(
+            "counter",
+            ("kind", "outcome"),
+            "process",
+            "Attempts to deliver an event: delivered, failed, or dead after the last one.",
         ),
         "calibrator_info": Metric(
             "gauge", (*_PAIR, "kind", "revision"), "process", "1 for each live pair."

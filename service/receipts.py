@@ -42,11 +42,13 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from service.shadow_rows import ShadowRow, ShadowRows
+
 __all__ = ["ForgedReceipt", "Receipt", "ReceiptKey", "Receipts", "digest64"]
 
 _DOMAIN: Final = b"TPR1"
 _STRUCT: Final = struct.Struct(">4sI8sIQ8sIdQQ24sId8s")
-_NO_SHADOW: Final = (0, 0.0, bytes(8))
+_NO_SHADOW: Final = ShadowRow(0, 0.0, bytes(8))
 _TAG_BYTES: Final = 16
 _CHARACTERS: Final = -(-(_STRUCT.size + _TAG_BYTES) * 4 // 3)
 _COUNTER: Final = struct.Struct(">Q")
@@ -81,6 +83,8 @@ class Receipt:
         Seconds since 1970 UTC.
     nonce : bytes
         24 bytes that no other receipt has: the key under which a label counts once.
+    shadow : ShadowRow or None
+        None when no candidate shadowed.
     """
 
     model: bytes
@@ -92,6 +96,7 @@ class Receipt:
     group: int
     issued_at: float
     nonce: bytes
+    shadow: ShadowRow | None = None
 
 
 def digest64(text: str | bytes) -> bytes:
@@ -144,7 +149,8 @@ class Receipts:
         class_list: bytes,
         prediction: NDArray[np.int64],
         confidence: NDArray[np.float64],
-        group: int = 0,
+        group: int | Sequence[int] = 0,
+        shadow: ShadowRows | None = None,
     ) -> list[str]:
         """Prediction ids for the rows of one answer.
 
@@ -156,8 +162,10 @@ class Receipts:
             Of the deployment that answered.
         prediction : ndarray of shape (n,), int64
         confidence : ndarray of shape (n,), float64
-        group : int, optional
-            64-bit digest shared by all rows; 0 when each row is its own group.
+        group : int or sequence of int, optional
+            64-bit digest shared by all rows, or one a row; 0 for a row that is its own group.
+        shadow : ShadowRows, optional
+            What a candidate would have answered.
 
         Returns
         -------
@@ -166,11 +174,14 @@ class Receipts:
         """
         key_id, secret = self._current.key_id, self._current.secret
         issued_at, ids = int(self._clock() * 1e6), []
-        for row, value in zip(prediction.tolist(), confidence.tolist(), strict=True):
+        groups = [group] * len(prediction) if isinstance(group, int) else group
+        shadows = [_NO_SHADOW] * len(prediction) if shadow is None else shadow.blocks()
+        rows = zip(prediction.tolist(), confidence.tolist(), groups, shadows, strict=True)
+        for row, value, copies, candidate in rows:
             nonce = self._process + _COUNTER.pack(next(self._counter))
             block = _STRUCT.pack(
-                _DOMAIN, key_id, model, version, revision, class_list, row, value, group,
-                issued_at, nonce, *_NO_SHADOW,
+                _DOMAIN, key_id, model, version, revision, class_list, row, value, copies,
+                issued_at, nonce, *candidate,
             )  # fmt: skip
             tag = hmac.digest(secret, block, "sha256")[:_TAG_BYTES]
             ids.append(base64.urlsafe_b64encode(block + tag).rstrip(b"=").decode("ascii"))
@@ -212,7 +223,12 @@ class Receipts:
             group=fields[8],
             issued_at=fields[9] / 1e6,
             nonce=fields[10],
+            shadow=None if fields[13] == _NO_SHADOW.candidate else ShadowRow(*fields[11:]),
         )
+
+    def order_key(self, nonce: bytes) -> bytes:
+        """Where a label stands among those of its request: nobody outside can predict it."""
+        return hmac.digest(self._current.secret, b"TPO1" + nonce, "sha256")
 
     def verify_all(self, prediction_ids: Sequence[str]) -> list[Receipt | None]:
         """`verify` for each id; None in place of those that are forged."""

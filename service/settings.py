@@ -8,6 +8,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from service.webhook_signature import check_webhook, read_secrets
+
 __all__ = ["Settings"]
 
 
@@ -116,8 +118,64 @@ class Settings(BaseModel):
         20_000, ge=1, le=10_000_000, description="Newest labelled rows kept of each version."
     )
     window_labels: int = Field(2000, ge=10, description="Labels in the windowed gauges.")
+    labels_per_key: int = Field(
+        1_000_000,
+        ge=0,
+        description="Labels that count of one API key, a model and day (UTC); 0: no limit.",
+    )
+    labels_per_input: int = Field(
+        100,
+        ge=0,
+        description="Labels that count of predictions on one input, a model and day (UTC); "
+        "0: no limit.",
+    )
     alarm_tolerance: float = Field(
-        0.02, ge=0, le=1, description="Calibration error that is not worth an alarm."
+        0.02, ge=0, lt=0.5, description="Calibration error that is not worth an alarm."
+    )
+    alarm_alpha: float = Field(
+        0.01, gt=0, lt=1, description="Probability that a calibrated pair ever raises evidence."
+    )
+    alarm_run_length_labels: int = Field(
+        100_000,
+        ge=2,
+        description="Labels, at least and on average, until a calibrated pair raises change.",
+    )
+    shadow_policy: Literal["act", "tell"] = Field(
+        "act",
+        description="Whether the evidence of labels promotes or drops a shadowing candidate (act), "
+        "or is only told.",
+    )
+    shadow_alpha: float = Field(
+        0.01, gt=0, lt=1, description="Probability of ever deciding wrongly about a candidate."
+    )
+
+    refit_policy: str = Field(
+        "off",
+        pattern=r"^(off|on-alarm|every=[1-9][0-9]{0,8})$",
+        description="When the refit window is fitted: off, on-alarm, or every=N labelled rows "
+        "with logits.",
+    )
+    refit_action: Literal["promote", "shadow", "tell"] = Field(
+        "promote",
+        description="What becomes of such a candidate: promote it if admitted, put it into the "
+        "shadow of what is live, or only tell.",
+    )
+    refit_promotions_per_day: int = Field(
+        3, ge=1, description="Promotions of the refit policy, a model and 24 hours, at most."
+    )
+    refit_reference: str = Field(
+        "reference",
+        description="Name of a calibration set on which such a candidate must not be "
+        "significantly worse, for models that have one of this name.",
+    )
+    webhook_url: str = Field(
+        "", description="Where events are posted to (http or https); none: nowhere.", repr=False
+    )
+    webhook_secret: str = Field(
+        "",
+        description="Signs the events (Standard Webhooks): whsec_ and the base64 of 24 to 64 "
+        "bytes; several, separated by commas, while it is changed.",
+        repr=False,
     )
 
     @field_validator("execution_providers", mode="before")
@@ -157,6 +215,9 @@ class Settings(BaseModel):
                 f"fit_method {self.fit_method} may change predictions: set "
                 "allow_prediction_change=true if that is meant"
             )
+        if self.webhook_url:
+            check_webhook(self.webhook_url)
+            read_secrets(self.webhook_secret)
         if self.metrics_port:
             last = self.metrics_port + self.replicas - 1
             if last > 65535:

@@ -7,7 +7,8 @@ a callable, so that a restart resets nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,15 +29,15 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from service.metric_catalogue import LABEL_OUTCOMES, METRICS, PREFIX
+from service.metric_catalogue import DELIVERIES, EVENT_KINDS, LABEL_OUTCOMES, METRICS, PREFIX
+from service.recent_traffic import RECENT, RecentTraffic, TrafficReference
 from service.row_meters import DeploymentMeters, RowHistogram
 from service.statistics import ControlStatistics
 
 __all__ = ["METRICS", "DeploymentMeters", "Registry", "Telemetry"]
 
 Registry = CollectorRegistry
-# A second series beside every counter and histogram that nothing here asks for; the client has
-# this switch for the whole process only.
+# No second series beside each counter; the client has this switch for the whole process only.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
@@ -67,6 +68,9 @@ class Telemetry(Collector):
         self._batch_rows = self._histogram("batch_rows")
         self._queue_rows = Gauge(*_declared("queue_rows"), registry=self.registry)
         self._labels = Counter(*_declared("labels_total"), registry=self.registry)
+        self._sent = Counter(*_declared("webhook_deliveries_total"), registry=self.registry)
+        for kind, outcome in itertools.product(EVENT_KINDS, DELIVERIES):
+            self._sent.labels(kind, outcome)
         self._network_info = Gauge(*_declared("network_info"), registry=self.registry)
         build_info = Gauge(*_declared("build_info"), registry=self.registry)
         build_info.labels(version, commit).set(1)
@@ -114,12 +118,25 @@ class Telemetry(Collector):
                 self._lag[model, outcome] = histogram
             histogram.add(np.asarray(lag_seconds, np.float64))
 
+    def count_delivery(self, kind: str, outcome: str) -> None:
+        """Count one attempt to deliver an event to the webhook."""
+        self._sent.labels(kind, outcome).inc()
+
     def meters_for(
-        self, model: str, version: int, calibrator: str, kind: str, revision: int | None
+        self,
+        model: str,
+        version: int,
+        calibrator: str,
+        kind: str,
+        revision: int | None,
+        reference: TrafficReference | None = None,
     ) -> DeploymentMeters:
         """Row metrics of a deployment; with a revision, it becomes the model's live pair."""
         labels = (model, str(version), calibrator)
-        meters = self._deployments.setdefault(labels, DeploymentMeters())
+        meters = self._deployments.get(labels)
+        if meters is None:
+            recent = RecentTraffic.beside(reference, calibrator)
+            meters = self._deployments.setdefault(labels, DeploymentMeters(recent))
         for outcome in LABEL_OUTCOMES:
             # Created at 0: increase() over a counter that springs up at 5 misses the 5.
             self._labels.labels(model, outcome)
@@ -167,24 +184,23 @@ class Telemetry(Collector):
             _export(lag, key, histogram)
         yield lag
         info = _gauge("calibrator_info")
-        expected, entropy = _gauge("expected_accuracy_ratio"), _gauge("mean_entropy_nats")
+        recent = {name: _gauge(name) for name in RECENT}
         for labels, kind_and_revision in list(self._live.values()):
             info.add_metric((*labels, *kind_and_revision), 1)
-            meters = self._deployments[labels]
-            _add(expected, labels, meters.mean_confidence.value)
-            _add(entropy, labels, meters.mean_entropy.value)
-        yield from (info, expected, entropy)
+            for name, figure in self._deployments[labels].recent.figures().items():
+                _add(recent[name], labels, figure)
+        yield from (info, *recent.values())
 
     def _collect_statistics(self, statistics: ControlStatistics) -> Iterable[Metric]:
-        counters = {
-            name: _counter(f"bin_{name}_total")
-            for name in ("labels", "confidence", "correct", "variance")
-        }
+        names = ("labels", "confidence", "correct", "variance")
+        counters = {name: _counter(f"bin_{name}_total") for name in names}
         gauges = {
             name: _gauge(name)
             for name in (
                 "ece_ratio", "ece_floor_ratio", "calibration_drift_ratio",
                 "observed_accuracy_ratio", "tolerance_ratio", "baseline_ece_ratio",
+                "evidence_log10", "evidence_threshold_log10",
+                "change_log10", "change_threshold_log10",
             )
         }  # fmt: skip
         for pair in statistics.pairs:
@@ -198,6 +214,9 @@ class Telemetry(Collector):
                 continue
             _add(gauges["tolerance_ratio"], labels, self._tolerance)
             _add(gauges["baseline_ece_ratio"], labels, pair.baseline_ece)
+            if pair.alarm is not None:
+                for name, figure in vars(pair.alarm).items():
+                    _add(gauges[name], labels, figure)
             if pair.window.n > 0:
                 _add(gauges["ece_ratio"], labels, pair.window.ece())
                 _add(gauges["ece_floor_ratio"], labels, pair.window.ece_floor())
@@ -206,17 +225,22 @@ class Telemetry(Collector):
         yield from counters.values()
         yield from gauges.values()
         for name, values in (
+            ("alarms_total", statistics.alarms),
             ("fits_total", statistics.fits),
             ("promotions_total", statistics.promotions),
+            ("refits_total", statistics.refits),
         ):
             counter = _counter(name)
             for key, value in sorted(values.items()):
                 counter.add_metric(key, value)
             yield counter
-        queue = _gauge("fit_queue")
-        for waiting, value in sorted(statistics.fit_queue.items()):
-            queue.add_metric(waiting, value)
-        yield queue
+        further: dict[str, Mapping[Any, float]] = {"fit_queue": statistics.fit_queue}
+        further |= statistics.gauges
+        for name, by_labels in further.items():
+            gauge = _gauge(name)
+            for names, number in sorted(by_labels.items()):
+                gauge.add_metric(names, number)
+            yield gauge
 
 
 def _export(family: HistogramMetricFamily, labels: Sequence[str], histogram: RowHistogram) -> None:

@@ -59,7 +59,7 @@ ONLY_IN = {
     "onnx": ("trainer", "trueprob.onnx_export"),
     "pyarrow": ("trueprob.tables", "trainer.data.parquet"),
     "onnxruntime": ("service.inference.onnx_model", "trainer.export", "trainer.reduced_precision"),
-    "httpx": ("trueprob.client",),
+    "httpx": ("trueprob.client", "service.control.webhook"),
     "prometheus_client": ("service.telemetry",),
     "sqlalchemy": ("service.control.store",),
     "alembic": ("service.control.store",),

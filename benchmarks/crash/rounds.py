@@ -3,7 +3,8 @@
 In some rounds the clock is a little wrong, in some another key begins to sign receipts.
 
 After each start: what was not acknowledged is sent again; then the exported totals must equal the
-ledger's, none may have fallen, the history must begin as it was seen, and the live pair must be its
+ledger's, none may have fallen, the evidence of the live promotion must be that of the ledger's
+labels, the history must begin as it was seen, and the live pair must be its
 last. After the last round every fit must end, and `benchmarks.crash.finale` follows.
 """
 
@@ -37,6 +38,7 @@ SET_ROWS: Final = 300
 LEASE_SECONDS: Final = 50.0  # a killed process's fit is left to it so long, by a wrong clock too
 CLOCK_SHIFTS: Final = (0.0, 0.0, 10.0, -10.0)
 ROTATIONS: Final = 0.25  # of the rounds
+TOLERANCE: Final = 0.02  # the default of TRUEPROB_ALARM_TOLERANCE
 
 
 @dataclass
@@ -203,6 +205,7 @@ class CrashTest:
         faults += differences(self._ledger.totals(), totals, relative=SUMS_AGREE_TO)
         faults += falls(self._seen, totals)
         self._seen = totals
+        self._check_alarm_state(client)
         self._check_history(client)
         while self._pending:
             self._upload(client)
@@ -213,6 +216,15 @@ class CrashTest:
             faults.append(f"{len(fits)} fits, {len(self._acknowledged_fits)} uploads")
         self._outcome.labels = ROWS * len(self._ledger.acknowledged)
         self._outcome.duplicates = self._ledger.duplicates
+
+    def _check_alarm_state(self, client: Client) -> None:
+        now = client.calibration(MODEL)
+        wanted = self._ledger.evidence_log10(now.revision, tolerance=TOLERANCE)
+        if now.evidence_log10 is None or abs(now.evidence_log10 - wanted) > SUMS_AGREE_TO:
+            self._outcome.faults.append(
+                f"evidence of revision {now.revision} must be 10^{wanted!r}, "
+                f"got 10^{now.evidence_log10!r}"
+            )
 
     def _check_history(self, client: Client) -> None:
         faults = self._outcome.faults

@@ -12,16 +12,16 @@ import logging
 import uuid
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from service.control.artifacts import Artifacts
+from service.control.fit_ending import FitEnding
 from service.control.fit_worker import Fitted, Job
 from service.control.models import Catalogue, answering
-from service.control.promotion import raise_revision
 from service.control.store import Store, Transaction
 from service.control.store.calibrators import CalibratorRow
 from service.control.store.fits import FitRow
-from service.control.store.promotions import PromotionRow
 from service.errors import DatabaseUnavailable
 
 __all__ = ["LEASE_SECONDS", "Begun", "FitQueue"]
@@ -54,6 +54,8 @@ class FitQueue:
     catalogue : Catalogue
     artifacts : Artifacts
         Where the sets lie.
+    ending : FitEnding
+        Says what becomes of what was fitted.
     clock : callable
         Seconds since 1970 UTC. Processes on several hosts must agree to well within a lease.
     """
@@ -64,8 +66,10 @@ class FitQueue:
         catalogue: Catalogue,
         artifacts: Artifacts,
         *,
+        ending: FitEnding,
         clock: Callable[[], float],
     ) -> None:
+        self._ending = ending
         self._store = store
         self._catalogue = catalogue
         self._artifacts = artifacts
@@ -141,8 +145,7 @@ class FitQueue:
         DatabaseUnavailable
             Nothing is stored; it can be tried again.
         """
-        fit_id, incumbent = begun.fit_id, begun.incumbent
-        now, live_row, revision = self._clock(), None, None
+        fit_id, now = begun.fit_id, self._clock()
         with self._store.write() as transaction:
             fit = transaction.fits.by_id(fit_id)
             if fit is None:
@@ -155,51 +158,8 @@ class FitQueue:
             if fitted.error is not None:
                 transaction.fits.end(fit_id, "failed", now=now, error=fitted.error)
                 return
-            transaction.calibrators.add(
-                fit.model,
-                fit.version,
-                calibrator_id=fitted.calibrator,
-                kind=fitted.kind,
-                document=fitted.document,
-                origin="fit",
-                admitted=fitted.admitted,
-                calibration_set=fit.calibration_set,
-                now=now,
-            )
-            candidate = transaction.calibrators.get(fit.model, fit.version, fitted.calibrator)
-            live = transaction.promotions.live(fit.model)
-            if candidate is None or live is None:
-                raise LookupError(f"model {fit.model} lost its live pair during a fit")
-            wanted = fit.promote == "always" or (fit.promote == "auto" and fitted.admitted)
-            obstacle = self._obstacle(fit, live, incumbent) if wanted else None
-            if wanted and obstacle is None:
-                promotion = raise_revision(
-                    transaction,
-                    live,
-                    candidate,
-                    cause="admitted" if fitted.admitted else "forced",
-                    by=fit.created_by,
-                    now=now,
-                    fit=fit_id,
-                )
-                live_row, revision = candidate, promotion.revision
-            transaction.fits.end(
-                fit_id,
-                "done",
-                now=now,
-                seconds=fitted.seconds,
-                verdict={
-                    "admitted": fitted.admitted,
-                    "reasons": [*fitted.reasons, *([obstacle] if obstacle else [])],
-                },
-                scores=fitted.scores,
-                calibrator=fitted.calibrator,
-                admitted=fitted.admitted,
-                promoted=revision is not None,
-                revision=revision,
-            )
-        if live_row is not None:
-            self._catalogue.deploy(live_row, revision=revision)
+            settled = self._ending.settle(transaction, fit, begun.incumbent, fitted, now=now)
+        self._ending.take_over(settled)
 
     def _suits(self, fit: FitRow, now: float) -> bool:
         here = self._catalogue.find(fit.model, fit.version) is not None
@@ -236,17 +196,13 @@ class FitQueue:
             seen_row_digests=seen,
             created_at=self._clock(),
             allow_prediction_change=fit.allow_prediction_change,
+            reference=self._reference(transaction, fit),
         )
         return Begun(fit.id, incumbent, job)
 
-    def _obstacle(self, fit: FitRow, live: PromotionRow, incumbent: CalibratorRow) -> str | None:
-        """Why a candidate that should be promoted is not, in a sentence."""
-        if self._catalogue.find(fit.model, fit.version) is None:
-            return f"Not promoted: version {fit.version} is not available here."
-        if fit.promote == "always":
+    def _reference(self, transaction: Transaction, fit: FitRow) -> Path | None:
+        """The set that somebody pinned, of a fit that nobody asked for."""
+        if fit.trigger is None:
             return None
-        if live.version != fit.version:
-            return f"Not promoted: version {fit.version} is not the live one."
-        if live.calibrator != incumbent.calibrator:
-            return "Not promoted: another calibrator went live while this one was fitted."
-        return None
+        pinned = transaction.calibration_sets.get(fit.model, self._ending.reference)
+        return None if pinned is None else self._artifacts.path(pinned.digest)

@@ -24,11 +24,12 @@ from typing import Any, Final
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from trueprob.admission import admit
+from trueprob.admission import Verdict, admit
 from trueprob.calibration_set import load_calibration_set
 from trueprob.calibrators import FittedOn, loads_calibrator, to_dict
 from trueprob.errors import TrueprobError
 from trueprob.fitting import fit_rows, set_warnings
+from trueprob.reference_check import ReferenceCheck, check_reference
 
 __all__ = ["Fitted", "Job", "run", "serve"]
 
@@ -57,6 +58,8 @@ class Job:
         Seconds since 1970 UTC, for the document.
     allow_prediction_change : bool
         Whether the calibrator may change predictions.
+    reference : Path or None
+        A set on which the candidate must not be significantly worse, to be admitted.
     """
 
     path: Path
@@ -66,6 +69,7 @@ class Job:
     seen_row_digests: bytes
     created_at: float
     allow_prediction_change: bool = False
+    reference: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -135,6 +139,14 @@ def run(job: Job, progress: Callable[[float], None] = lambda _share: None) -> Fi
             progress=lambda share: progress(_JUDGING * share),
         )
         fitted = fit_rows(job.method, rows, allow_prediction_change=change)
+        check = None
+        if job.reference is not None:
+            check = check_reference(
+                loads_calibrator(job.incumbent.encode()),
+                fitted.calibrator,
+                load_calibration_set(job.reference, n_classes=job.n_classes),
+                fitted_row_digests=rows.row_digests,
+            )
     except TrueprobError as error:
         return Fitted(error=str(error))
     except Exception as error:  # noqa: BLE001 - a fault in one fit must not end the process
@@ -146,11 +158,20 @@ def run(job: Job, progress: Callable[[float], None] = lambda _share: None) -> Fi
         calibrator=fitted.calibrator.id,
         kind=fitted.calibrator.kind,
         document=json.dumps(to_dict(fitted.calibrator, source), allow_nan=False),
-        admitted=verdict.admitted,
-        reasons=(*verdict.reasons, *set_warnings(rows), *fitted.warnings),
+        admitted=verdict.admitted and (check is None or check.passed),
+        reasons=(*_in_order(verdict, check), *set_warnings(rows), *fitted.warnings),
         scores={
             side: None if scores is None else scores.to_dict()
             for side, scores in verdict.scores.items()
         },
         seconds=time.perf_counter() - started,
     )
+
+
+def _in_order(verdict: Verdict, check: ReferenceCheck | None) -> tuple[str, ...]:
+    """Reasons, the deciding one first."""
+    if check is None:
+        return verdict.reasons
+    if verdict.admitted and not check.passed:
+        return (check.reason, *verdict.reasons)
+    return (*verdict.reasons, check.reason)

@@ -22,7 +22,7 @@ from service.control.store.calibrators import CalibratorRow
 from service.control.store.models import VersionRow
 from service.control.store.promotions import PromotionRow
 from service.errors import DatabaseUnavailable, NotFound
-from service.inference.deployment import Deployments, ServedVersion
+from service.inference.deployment import Deployment, Deployments, ServedVersion
 from trueprob.errors import TrueprobError
 
 __all__ = ["Following"]
@@ -124,6 +124,7 @@ class Following:
         here = self._deployments.names()
         with self._store.read() as transaction:
             there = transaction.promotions.revisions()
+            candidates = transaction.shadows.candidates()
             states = {
                 name: _read(transaction, name)
                 for name, seen in there.items()
@@ -141,6 +142,21 @@ class Following:
                 self._missing.pop(name, None)
             else:
                 self._miss(name, there[name], obstacle)
+        for live in self._deployments.live():
+            self._take_over_shadow(live, candidates.get(live.served.model))
+
+    def _take_over_shadow(
+        self, live: Deployment, candidate: tuple[int, CalibratorRow] | None
+    ) -> None:
+        """Let the receipts of a live pair carry what shadows it; not what shadowed another."""
+        row = candidate[1] if candidate is not None and candidate[0] == live.revision else None
+        known = None if live.shadow is None else live.shadow.calibrator_id
+        if live.revision is None or known == (None if row is None else row.calibrator):
+            return
+        try:
+            self._catalogue.shadow(live.served.model, live.revision, row)
+        except TrueprobError as error:  # a newer release's calibrator
+            _LOG.error("the shadow of model %s cannot answer here: %s", live.served.model, error)
 
     def _miss(self, name: str, seen: _Seen, obstacle: str) -> None:
         now = time.monotonic()

@@ -14,8 +14,13 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from service.control.alarms import Alarms
+from service.control.label_caps import LabelCaps
 from service.control.label_history import Histories, History, Label
+from service.control.models import Catalogue
+from service.control.shadow_scoring import Counted, Decision, score_shadow
 from service.control.store import Store, Transaction
+from service.control.store.alarms import AlarmRow
 from service.control.store.promotions import PromotionRow
 from service.control.window import advance
 from service.errors import InvalidRequest, ModelNotFound
@@ -37,9 +42,13 @@ class Labels:
     Parameters
     ----------
     store : Store
+    catalogue : Catalogue
+        Told of a candidate that a label has promoted.
     receipts : Receipts
+    caps : LabelCaps
     refresh_keys : callable
         Takes over the receipts' keys from the database; whether there were others.
+    alarms : Alarms
     ttl_seconds : int
         How long after its prediction a label may come.
     window_labels : int
@@ -53,8 +62,11 @@ class Labels:
     def __init__(
         self,
         store: Store,
+        catalogue: Catalogue,
         receipts: Receipts,
+        alarms: Alarms,
         *,
+        caps: LabelCaps,
         refresh_keys: Callable[[], bool],
         ttl_seconds: int,
         window_labels: int,
@@ -62,8 +74,11 @@ class Labels:
         count_label: CountLabel,
     ) -> None:
         self._store = store
+        self._catalogue = catalogue
         self._receipts = receipts
+        self._caps = caps
         self._refresh_keys = refresh_keys
+        self._alarms = alarms
         self._ttl_seconds = ttl_seconds
         self._window_labels = window_labels
         self._clock = clock
@@ -71,7 +86,12 @@ class Labels:
         self._histories = Histories()
 
     def count(
-        self, model: str, prediction_ids: Sequence[str], labels: Sequence[Label]
+        self,
+        model: str,
+        prediction_ids: Sequence[str],
+        labels: Sequence[Label],
+        *,
+        by: str | None = None,
     ) -> list[str]:
         """Count labels; the outcome of each, in order.
 
@@ -81,6 +101,8 @@ class Labels:
         prediction_ids : sequence of str
         labels : sequence of int or str
             As many; class indices or class names.
+        by : str, optional
+            Id of the API key.
 
         Returns
         -------
@@ -103,23 +125,22 @@ class Labels:
         with self._store.read() as transaction:
             history = self._histories.read(transaction, model, receipts)
         classes = history.classes[history.live.version]
-        outcomes, correct = [], np.zeros(len(receipts), bool)
-        unknown = 0
-        for index, (receipt, label) in enumerate(zip(receipts, labels, strict=True)):
+        outcomes: list[str] = []
+        truth: list[int | None] = []
+        for receipt, label in zip(receipts, labels, strict=True):
             outcome, own_classes = history.judge(receipt, now=now, ttl_seconds=self._ttl_seconds)
             resolved = (own_classes or classes).resolve(label)
-            unknown += resolved is None
             if outcome == "accepted" and resolved is None:
                 outcome = "unknown_class"
             outcomes.append(outcome)
-            correct[index] = receipt is not None and resolved == receipt.prediction
-        if labels and unknown == len(labels):
+            truth.append(resolved)
+        if labels and all(label is None for label in truth):
             raise InvalidRequest(
                 f"labels[0] must be an integer 0..{len(classes.index) - 1} or a class name "
                 f"of model {model!r}, got {_shown(labels[0])}"
             )
-        counted = self._add(model, receipts, outcomes, correct, history, now)
-        self._report(model, outcomes, [now - receipt.issued_at for receipt in counted])
+        counted = self._add(model, receipts, outcomes, truth, history, by, now)
+        self._report(model, outcomes, [now - each.receipt.issued_at for each in counted])
         return outcomes
 
     def _add(
@@ -127,10 +148,11 @@ class Labels:
         model: str,
         receipts: Sequence[Receipt | None],
         outcomes: list[str],
-        correct: NDArray[np.bool_],
+        truth: Sequence[int | None],
         history: History,
+        by: str | None,
         now: float,
-    ) -> list[Receipt]:
+    ) -> list[Counted]:
         """Count what is new, in one transaction; mark the rest as duplicates."""
         first: dict[bytes, int] = {}
         for index, receipt in enumerate(receipts):
@@ -141,7 +163,8 @@ class Labels:
                     first[receipt.nonce] = index
         keep = self._ttl_seconds + CLOCK_TOLERANCE_SECONDS
         keys = {nonce: _at(receipts, index).issued_at + keep for nonce, index in first.items()}
-        counted: dict[int, list[int]] = {}
+        counted: dict[int, list[Counted]] = {}
+        raised: list[AlarmRow] = []
         with self._store.write() as transaction:
             if transaction.models.lock(model) != history.model_id:
                 raise ModelNotFound(f"model {model!r} was deleted a moment ago")
@@ -151,16 +174,43 @@ class Labels:
             for nonce, index in first.items():
                 if _at(receipts, index).issued_at < forgotten:
                     outcomes[index] = "expired"
-                elif nonce in fresh:
-                    counted.setdefault(_at(receipts, index).revision, []).append(index)
-                else:
+                elif nonce not in fresh:
                     outcomes[index] = "duplicate"
+            new = [index for index in first.values() if outcomes[index] == "accepted"]
+            given = [_at(receipts, index) for index in new]
+            inputs = [receipt.group for receipt in given]
+            taken, unused = self._caps.take(transaction, model, inputs, by=by, now=now), []
+            for index, receipt, fits in zip(new, given, taken, strict=True):
+                label = truth[index]
+                if fits and label is not None:
+                    counted.setdefault(receipt.revision, []).append(Counted(receipt, label))
+                else:
+                    outcomes[index] = "capped"
+                    unused.append(receipt.nonce)
+            transaction.label_keys.unclaim(unused)
+            everything = [row for rows in counted.values() for row in rows]
+            # Before the alarms: they mark the groups of these labels as counted.
+            decision = score_shadow(transaction, model, everything, self._receipts, now=now)
             for revision, rows in sorted(counted.items()):
-                confidence = np.array([_at(receipts, index).confidence for index in rows])
-                self._add_rows(
-                    transaction, history.promotions[revision], confidence, correct[rows], now
-                )
-        return [_at(receipts, index) for rows in counted.values() for index in rows]
+                promotion = history.promotions[revision]
+                accepted = [row.receipt for row in rows]
+                right = np.array([row.label == row.receipt.prediction for row in rows])
+                # Locks in one order: alarm_state, then bins.
+                raised += self._alarms.count(transaction, promotion, accepted, right, now=now)
+                confidence = np.array([receipt.confidence for receipt in accepted])
+                self._add_rows(transaction, promotion, confidence, right, now)
+        self._alarms.announce(raised)
+        if decision is not None:
+            self._take_over(decision)
+        return everything
+
+    def _take_over(self, decision: Decision) -> None:
+        """Let the data plane of this process know; others follow."""
+        if decision.promoted is None:
+            self._catalogue.shadow(decision.shadow.model, decision.shadow.revision, None)
+        elif self._catalogue.find(decision.shadow.model, decision.shadow.version) is not None:
+            row, revision = decision.promoted
+            self._catalogue.deploy(row, revision=revision)
 
     def _add_rows(
         self,

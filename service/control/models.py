@@ -25,7 +25,7 @@ from service.control.store.calibrators import CalibratorRow
 from service.control.store.models import VersionRow
 from service.control.store.promotions import PromotionRow
 from service.errors import Conflict, ProviderUnavailable, ServiceError, VersionNotFound
-from service.inference.deployment import Deployments, ServedVersion
+from service.inference.deployment import Deployments, ServedVersion, Shadow
 from trueprob.calibrators import loads_calibrator
 
 __all__ = ["Catalogue", "answering"]
@@ -154,6 +154,13 @@ class Catalogue:
         served = self.served(row.model, row.version)
         self._deployments.deploy(served, calibrator, row.calibrator, revision=revision)
 
+    def shadow(self, model: str, revision: int, row: CalibratorRow | None) -> None:
+        """Let a calibrator shadow a live pair in the data plane, or none."""
+        shadow = None
+        if row is not None:
+            shadow = Shadow(loads_calibrator(row.document.encode()), row.calibrator)
+        self._deployments.shadow(model, revision, shadow)
+
     def baseline(self, model: str, version: int) -> Mapping[str, float]:
         """Scores on the version's calibration split; empty when it came without a baseline."""
         return self._baselines.get((model, version), {})
@@ -215,7 +222,9 @@ class Catalogue:
         key = (version.model, version.version)
         revision = live.revision if live.version == version.version else None
         manifest = None if found is None else found.manifest
-        self._served = {**self._served, key: ServedVersion(*key, version.class_names, manifest)}
+        reference = None if found is None else found.reference
+        served = ServedVersion(*key, version.class_names, manifest, reference)
+        self._served = {**self._served, key: served}
         try:
             self.deploy(calibrator, revision=revision)
         except ProviderUnavailable:

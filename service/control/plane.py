@@ -6,67 +6,30 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from fastapi import APIRouter
 
 from service.control.artifacts import Artifacts
-from service.control.calibration_sets import CalibrationSets
-from service.control.declarations import Declarations
-from service.control.deletion import Deletions
-from service.control.description import Descriptions
+from service.control.assembly import Opened, assemble
 from service.control.fit_process import FitProcess, FitRunner
-from service.control.fit_queue import FitQueue
-from service.control.following import Following
-from service.control.key_rotation import ReceiptKeys, rotate_by_age
 from service.control.keys import open_receipts
-from service.control.labels import CLOCK_TOLERANCE_SECONDS, Labels
 from service.control.models import Catalogue
-from service.control.promotion import Promotions
-from service.control.refit import Refits
-from service.control.refit_window import RefitWindow
+from service.control.parts import Parts
 from service.control.repository_watch import RepositoryWatch
-from service.control.retention import Retention
-from service.control.row_labels import RowLabels
-from service.control.statistics import Statistics
-from service.control.store import Store, open_store
-from service.control.stored_sets import StoredSets
+from service.control.store import open_store
+from service.control.webhook import Webhook
 from service.errors import Unavailable
 from service.inference.deployment import Deployments
 from service.receipts import Receipts
 from service.settings import Settings
 from service.statistics import ControlStatistics
+from service.webhook_signature import read_secrets
 
 __all__ = ["ControlPlane", "Parts"]
 
 _LOG: Final = logging.getLogger(__name__)
 _CHECK_SECONDS: Final = 2.0
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What a started control plane is made of; routes use these and nothing else."""
-
-    settings: Settings
-    clock: Callable[[], float]
-    store: Store
-    receipts: Receipts
-    catalogue: Catalogue
-    descriptions: Descriptions
-    declarations: Declarations
-    deletions: Deletions
-    following: Following
-    promotions: Promotions
-    refits: Refits
-    refit_window: RefitWindow
-    artifacts: Artifacts
-    stored_sets: StoredSets
-    calibration_sets: CalibrationSets
-    labels: Labels
-    row_labels: RowLabels
-    retention: Retention
-    statistics: Statistics
 
 
 class ControlPlane:
@@ -81,6 +44,8 @@ class ControlPlane:
         Seconds since 1970 UTC.
     count_label : callable
         ``(model, outcome, n, lag_seconds)``: counts labels for the metrics.
+    count_delivery : callable, optional
+        ``(kind, outcome)``: counts the webhook's attempts for the metrics.
     fit_runner : callable, optional
         Makes what runs the fits; default: a process of its own.
     """
@@ -92,15 +57,18 @@ class ControlPlane:
         deployments: Deployments,
         clock: Callable[[], float],
         count_label: Callable[[str, str, int, Sequence[float]], None],
+        count_delivery: Callable[[str, str], None] | None = None,
         fit_runner: Callable[[], FitRunner] = FitProcess,
     ) -> None:
         self._settings = settings
         self._deployments = deployments
         self._clock = clock
         self._count_label = count_label
+        self._count_delivery = count_delivery
         self._fit_runner = fit_runner
         self._parts: Parts | None = None
         self._watch: RepositoryWatch | None = None
+        self._webhook: Webhook | None = None
         self._checking = threading.Lock()
         self._answers = True
         self._checked_at = 0.0
@@ -118,7 +86,8 @@ class ControlPlane:
         settings, clock = self._settings, self._clock
         artifacts = Artifacts(settings.state_dir)
         artifacts.start()
-        store = open_store(settings.resolved_database_url)
+        keep_events = bool(settings.webhook_url)
+        store = open_store(settings.resolved_database_url, keep_events=keep_events)
         try:
             receipts = open_receipts(store, secret=settings.receipt_secret, clock=clock)
             catalogue = Catalogue(self._deployments, clock=clock)
@@ -126,82 +95,14 @@ class ControlPlane:
         except BaseException:
             store.close()
             raise
-        refits = Refits(
-            FitQueue(store, catalogue, artifacts, clock=clock),
-            self._fit_runner(),
-            seconds=settings.poll_seconds,
-            deadline_seconds=settings.fit_deadline_seconds,
-        )
-        receipt_keys = ReceiptKeys(store, receipts, secret=settings.receipt_secret)
-        following = Following(
-            store,
-            catalogue,
-            self._deployments,
-            seconds=settings.poll_seconds,
-            also=receipt_keys.refresh,
-            patience_seconds=3 * settings.repository_poll_seconds,
-        )
-        refit_window = RefitWindow(store, settings=settings)
-        stored_sets = StoredSets(store, artifacts, refits, settings=settings, clock=clock)
-        self._parts = Parts(
-            settings=settings,
+        self._parts = assemble(
+            settings,
+            Opened(store, receipts, catalogue, artifacts, self._deployments),
+            fit_runner=self._fit_runner(),
             clock=clock,
-            store=store,
-            receipts=receipts,
-            catalogue=catalogue,
-            descriptions=Descriptions(store, catalogue),
-            declarations=Declarations(store, catalogue, clock=clock),
-            deletions=Deletions(
-                store, following, refits, root=settings.model_repository, clock=clock
-            ),
-            following=following,
-            promotions=Promotions(store, catalogue, clock=clock),
-            refits=refits,
-            refit_window=refit_window,
-            artifacts=artifacts,
-            stored_sets=stored_sets,
-            calibration_sets=CalibrationSets(
-                stored_sets,
-                refit_window,
-                artifacts.uploads,
-                deployments=self._deployments,
-                following=following,
-                settings=settings,
-            ),
-            labels=Labels(
-                store,
-                receipts,
-                refresh_keys=receipt_keys.refresh,
-                ttl_seconds=settings.receipt_ttl_seconds,
-                window_labels=settings.window_labels,
-                clock=clock,
-                count_label=self._count_label,
-            ),
-            row_labels=RowLabels(
-                store, refit_window, ttl_seconds=settings.receipt_ttl_seconds, clock=clock
-            ),
-            retention=Retention(
-                store,
-                artifacts,
-                keep_seconds=settings.receipt_ttl_seconds + CLOCK_TOLERANCE_SECONDS,
-                seconds=settings.sweep_seconds,
-                next_key=lambda transaction, now: rotate_by_age(
-                    transaction,
-                    secret=settings.receipt_secret,
-                    seconds=settings.receipt_key_seconds,
-                    now=now,
-                ),
-                clock=clock,
-            ),
-            statistics=Statistics(
-                store,
-                catalogue,
-                ttl_seconds=settings.receipt_ttl_seconds,
-                tolerance=settings.alarm_tolerance,
-                clock=clock,
-            ),
+            count_label=self._count_label,
         )
-        refits.start()
+        self._parts.refits.start()
         self._watch = RepositoryWatch(
             settings.model_repository,
             catalogue,
@@ -211,6 +112,17 @@ class ControlPlane:
         self._watch.start()
         self._parts.following.start()
         self._parts.retention.start()
+        self._parts.refit_policy.start()
+        if settings.webhook_url:
+            self._webhook = Webhook(
+                store,
+                settings.webhook_url,
+                read_secrets(settings.webhook_secret),
+                seconds=settings.poll_seconds,
+                clock=clock,
+                count=self._count_delivery,
+            )
+            self._webhook.start()
 
     @property
     def parts(self) -> Parts:
@@ -272,6 +184,9 @@ class ControlPlane:
         if parts is not None:
             if self._watch is not None:
                 self._watch.close()
+            if self._webhook is not None:
+                self._webhook.close()
+            parts.refit_policy.close()
             parts.retention.close()
             parts.following.close()
             parts.refits.close()

@@ -201,7 +201,7 @@ def raise_revision(
     row : CalibratorRow
         What is live from now on, with its version.
     cause : str
-        ``factory``, ``admitted``, ``forced`` or ``rollback``.
+        ``factory``, ``admitted``, ``forced``, ``shadow`` or ``rollback``.
     by : str or None
         Id of the API key.
     now : float
@@ -210,6 +210,7 @@ def raise_revision(
     fit : int, optional
         The fit that promotes.
     """
+    transaction.shadows.end(row.model, "superseded", now=now)
     promotion = PromotionRow(
         model=row.model,
         revision=live.revision + 1,
@@ -222,6 +223,19 @@ def raise_revision(
         promoted_at=now,
     )
     transaction.promotions.append(promotion)
+    transaction.events.add(
+        "calibrator.promoted",
+        row.model,
+        {
+            "version": row.version,
+            "calibrator": row.calibrator,
+            "revision": promotion.revision,
+            "cause": cause,
+            "by": by,
+            "before": {"version": live.version, "calibrator": live.calibrator},
+        },
+        now=now,
+    )
     return promotion
 
 

@@ -3,6 +3,7 @@
 - Keys of counted labels, once their receipts are too old to be taken. The time up to which keys
   were forgotten is stored in the same transaction, and receipts issued before it are refused
   whatever a clock says: a clock that is set back does not make a label count twice.
+- Groups whose outcome an alarm has counted, once no row of theirs has come for as long.
 - Hourly bins older than five weeks become daily ones.
 - Idempotency keys after a day.
 - Which revisions the names of deleted models have used up, a day after the last receipt of theirs.
@@ -36,6 +37,7 @@ _TRANSACTIONS: Final = 100  # of one sweep, each kind
 _PAUSE_SECONDS: Final = 0.02
 _HOURLY_DAYS: Final = 35
 _REPEAT_SECONDS: Final = 86_400.0
+_EVENT_SECONDS: Final = 7 * 86_400.0
 _UNREFERENCED_SECONDS: Final = 86_400.0
 
 
@@ -44,8 +46,11 @@ class Sweep:
     """How much of each was forgotten."""
 
     label_keys: int
+    counted_groups: int
     hourly_bins: int
     idempotent_requests: int
+    label_counts: int
+    events: int
     files: int
     signing_keys: int
     deleted_models: int
@@ -108,8 +113,11 @@ class Retention:
         """
         return Sweep(
             label_keys=self._repeat(self._forget_keys),
+            counted_groups=self._repeat(self._forget_groups),
             hourly_bins=self._repeat(self._roll_up),
             idempotent_requests=self._repeat(self._forget_requests),
+            label_counts=self._repeat(self._forget_label_counts),
+            events=self._repeat(self._forget_events),
             files=self._remove_files(),
             signing_keys=self._repeat(self._change_keys),
             deleted_models=self._repeat(self._forget_deleted),
@@ -142,6 +150,9 @@ class Retention:
         expired = issued_before + transaction.swept.shortest_keep_seconds()
         return transaction.label_keys.forget(expired_before=expired, limit=_ROWS)
 
+    def _forget_groups(self, transaction: Transaction, now: float) -> int:
+        return transaction.counted_groups.forget(seen_before=now - self._keep_seconds, limit=_ROWS)
+
     def _roll_up(self, transaction: Transaction, now: float) -> int:
         day = int(now // 86_400) - _HOURLY_DAYS
         return transaction.bins.roll_up(before_hour=24 * day, limit=_ROWS)
@@ -149,6 +160,15 @@ class Retention:
     def _forget_requests(self, transaction: Transaction, now: float) -> int:
         before = now - _REPEAT_SECONDS
         return transaction.idempotent_requests.forget(before=before, limit=_ROWS)
+
+    def _forget_label_counts(self, transaction: Transaction, now: float) -> int:
+        # A day more than is needed: replicas' clocks differ.
+        yesterday = int(now // 86_400) - 1
+        return transaction.label_counts.forget(before_day=yesterday, limit=_ROWS)
+
+    def _forget_events(self, transaction: Transaction, now: float) -> int:
+        before = now - _EVENT_SECONDS
+        return transaction.events.forget(ended_before=before, limit=_ROWS)
 
     def _change_keys(self, transaction: Transaction, now: float) -> int:
         self._next_key(transaction, now)

@@ -16,6 +16,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
+from service.control.label_caps import LabelCaps
 from service.control.label_history import Label
 from service.control.labels import CLOCK_TOLERANCE_SECONDS
 from service.control.refit_window import RefitWindow
@@ -26,6 +27,7 @@ from service.control.store.labelled_rows import LabelledRow
 from service.control.store.models import VersionRow
 from service.control.wish import check_key
 from service.errors import InvalidRequest, ModelNotFound, VersionNotFound
+from service.input_digests import input_digests
 
 __all__ = ["RowLabels"]
 
@@ -41,6 +43,8 @@ class RowLabels:
     store : Store
     window : RefitWindow
         Where the rows go.
+    caps : LabelCaps
+        Shared with labels of predictions.
     ttl_seconds : int
         How long an id is remembered, at least.
     clock : callable
@@ -48,9 +52,16 @@ class RowLabels:
     """
 
     def __init__(
-        self, store: Store, window: RefitWindow, *, ttl_seconds: int, clock: Callable[[], float]
+        self,
+        store: Store,
+        window: RefitWindow,
+        *,
+        caps: LabelCaps,
+        ttl_seconds: int,
+        clock: Callable[[], float],
     ) -> None:
         self._store = store
+        self._caps = caps
         self._window = window
         self._ttl_seconds = ttl_seconds
         self._clock = clock
@@ -63,6 +74,7 @@ class RowLabels:
         version: int | None,
         key: str | None,
         digest: str,
+        by: str | None = None,
     ) -> list[str]:
         """Take rows; the outcome of each, in order.
 
@@ -77,11 +89,13 @@ class RowLabels:
             Idempotency-Key.
         digest : str
             Of the body: another body under the same key is refused.
+        by : str, optional
+            Id of the API key.
 
         Returns
         -------
         list of str
-            ``accepted``, ``duplicate``, ``unknown_class`` or ``expired``.
+            ``accepted``, ``duplicate``, ``unknown_class``, ``expired`` or ``capped``.
 
         Raises
         ------
@@ -108,7 +122,7 @@ class RowLabels:
                 raise ModelNotFound(f"there is no model named {model!r}")
             if key is not None:
                 _remember(transaction, model, key, fingerprint, now)
-            return self._add(transaction, of, rows, labels, keys, now)
+            return self._add(transaction, of, rows, labels, keys, by, now)
 
     def _add(
         self,
@@ -117,6 +131,7 @@ class RowLabels:
         rows: Rows,
         labels: Sequence[int | None],
         keys: Sequence[bytes],
+        by: str | None,
         now: float,
     ) -> list[str]:
         first: dict[bytes, int] = {}
@@ -131,15 +146,22 @@ class RowLabels:
         if expired:
             transaction.label_keys.unclaim(fresh)
         fresh -= transaction.labelled_rows.known(of.model, of.version, [*fresh])
-        new = []
-        for row_key, index in first.items():
-            label = labels[index]
-            if expired:
+        if expired:
+            for index in first.values():
                 outcomes[index] = "expired"
-            elif row_key in fresh and label is not None:
-                outcomes[index] = "accepted"
+            fresh = set()
+        given = [(row_key, index) for row_key, index in first.items() if row_key in fresh]
+        inputs = input_digests(rows.logits[[index for _, index in given]])
+        taken = self._caps.take(transaction, of.model, inputs, by=by, now=now)
+        new = []
+        for (row_key, index), fits in zip(given, taken, strict=True):
+            label = labels[index]
+            outcomes[index] = "accepted" if fits else "capped"
+            if fits and label is not None:
                 logits = rows.logits[index].astype("<f4").tobytes()
                 new.append(LabelledRow(row_key, logits, label, rows.groups[index]))
+        unused = [row_key for (row_key, _), fits in zip(given, taken, strict=True) if not fits]
+        transaction.label_keys.unclaim(unused)
         self._window.add(
             transaction, of.model, of.version, new, n_classes=len(of.class_names), now=now
         )

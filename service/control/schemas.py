@@ -82,7 +82,7 @@ class FitRequest(BaseModel):
         None, description="In place of a set: the rows that came with labels."
     )
     method: StrictStr | None = Field(None, description="How to fit; default: a setting.")
-    promote: Literal["auto", "never", "always"] = Field(
+    promote: Literal["auto", "never", "always", "shadow"] = Field(
         "auto", description="`auto`: if admitted; `always` is recorded as forced."
     )
     version: Annotated[StrictInt, Field(ge=1)] | None = Field(
@@ -116,7 +116,7 @@ class LivePair(BaseModel):
 class PromotionSummary(LivePair):
     """One revision of the history."""
 
-    cause: str = Field(description="factory, admitted, forced or rollback")
+    cause: str = Field(description="factory, admitted, forced, shadow or rollback")
     restores: int | None = Field(description="Of a rollback: the revision whose pair it put back.")
     fit: str | None = Field(description="The fit that promoted it.")
     promoted_by: str | None = Field(description="Id of the API key.")
@@ -224,6 +224,9 @@ class FitSummary(BaseModel):
     version: int
     method: str
     n: int
+    trigger: str | None = Field(
+        None, description="Of one of the refit policy: `alarm:ID`, or `rows:VERSION:COUNT`."
+    )
     progress: float | None = Field(
         None, description="Of one that waits or runs: which share is done, 0 to 1."
     )

@@ -14,6 +14,7 @@ from service.control import repeats
 from service.control.appended_rows import joined
 from service.control.artifacts import Artifacts
 from service.control.bodies import part_file
+from service.control.queued_fit import queue_fit
 from service.control.refit import Refits
 from service.control.store import Store, Transaction
 from service.control.store.calibration_sets import CalibrationSetRow
@@ -89,6 +90,10 @@ class StoredSets:
             before = repeats.find(transaction, served.model, wish, "upload", asked or rows.digest)
             if before is not None and before.fit is not None:
                 return before.fit, self._refits.submit(before.fit)
+            if wish.trigger is not None:
+                known = transaction.policy_fits.triggered(served.model, wish.trigger)
+                if known is not None:
+                    return known, self._refits.submit(known)
             self._add(transaction, served, rows, size_bytes, wish)
             if wish.name is not None:
                 sets = transaction.calibration_sets
@@ -257,16 +262,8 @@ class StoredSets:
     def _queue(
         self, transaction: Transaction, served: ServedVersion, digest: str, wish: Wish
     ) -> int:
-        return transaction.fits.add(
-            served.model,
-            served.version,
-            calibration_set=digest,
-            method=wish.chosen_method(self._settings),
-            promote=wish.promote,
-            allow_prediction_change=wish.change_allowed(self._settings),
-            created_by=wish.by,
-            now=self._clock(),
-        )
+        now = self._clock()
+        return queue_fit(transaction, served, digest, wish, settings=self._settings, now=now)
 
     def _came(self, model: str, digest: str, fit_id: int | None) -> repeats.Outcome:
         return repeats.Outcome(model, digest, fit_id, self._clock())

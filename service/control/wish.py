@@ -14,7 +14,7 @@ from trueprob.fitting import METHODS, keeps_prediction
 
 __all__ = ["PROMOTE", "Wish", "check_key", "check_name"]
 
-PROMOTE: Final = ("auto", "never", "always")
+PROMOTE: Final = ("auto", "never", "always", "shadow")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 _KEY: Final = re.compile(r"[\x21-\x7e]{1,200}")
 
@@ -30,7 +30,7 @@ class Wish:
     method : str or None
         None for the setting's.
     promote : str
-        ``auto``, ``never`` or ``always``.
+        ``auto``, ``never``, ``always`` or ``shadow``.
     name : str or None
         A name that means this set from now on.
     allow_prediction_change : bool or None
@@ -41,6 +41,8 @@ class Wish:
         Id of the API key.
     key : str or None
         Idempotency-Key: the same request again has the same outcome.
+    trigger : str or None
+        Of the refit policy: a fit that bears it already is the outcome.
     """
 
     version: int | None = None
@@ -51,6 +53,7 @@ class Wish:
     force: bool = False
     by: str | None = None
     key: str | None = None
+    trigger: str | None = None
 
     def check(self, settings: Settings) -> None:
         """Refuse what cannot be done.
@@ -87,6 +90,7 @@ class Wish:
     def fingerprint(self, what: str, digest: str) -> str:
         """Of the request: what is asked for these rows; not by whom, nor under which key."""
         asked = {**asdict(self), "by": None, "key": None, "what": what, "digest": digest}
+        del asked["trigger"]  # requests have none
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.inference.deployment import Deployment
+from service.input_digests import input_digests
 from service.receipts import Receipts
 
 __all__ = ["Answer", "compute"]
@@ -41,6 +42,7 @@ class Answer:
     def prediction_ids(self, receipts: Receipts) -> list[str]:
         """A signed receipt a row; only of a deployment that is live."""
         served, revision = self.deployment.served, self.deployment.revision
+        shadow = self.deployment.shadow
         if revision is None:
             raise ValueError("a version that is not live gives no receipts")
         return receipts.issue(
@@ -50,6 +52,8 @@ class Answer:
             class_list=served.class_list_digest,
             prediction=self.prediction,
             confidence=self.confidence,
+            group=input_digests(self.logits),
+            shadow=None if shadow is None else shadow.answer(self.logits),
         )
 
 

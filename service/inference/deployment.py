@@ -19,9 +19,11 @@ from numpy.typing import NDArray
 
 from service.errors import ModelNotFound, VersionNotFound
 from service.inference.served_version import ServedVersion
+from service.inference.shadow import Shadow
+from service.recent_traffic import TrafficReference
 from trueprob.calibrators import Calibrator
 
-__all__ = ["Deployment", "Deployments", "Headers", "Meters", "Network", "ServedVersion"]
+__all__ = ["Deployment", "Deployments", "Headers", "Meters", "Network", "ServedVersion", "Shadow"]
 
 Headers = tuple[tuple[bytes, bytes], ...]
 
@@ -49,6 +51,9 @@ class Meters(Protocol):
         """Count the rows of one answer."""
 
 
+MetersFor = Callable[[str, int, str, str, int | None, TrafficReference | None], Meters]
+
+
 @dataclass(frozen=True)
 class Deployment:
     """A version and a calibrator that answer together.
@@ -63,6 +68,8 @@ class Deployment:
     network : Network or None
         None when the version has no ``model.onnx``.
     meters : Meters
+    shadow : Shadow or None
+        A candidate whose answers go into the receipts.
     """
 
     served: ServedVersion
@@ -71,6 +78,7 @@ class Deployment:
     revision: int | None
     network: Network | None
     meters: Meters
+    shadow: Shadow | None = None
 
     @cached_property
     def headers(self) -> Headers:
@@ -102,8 +110,8 @@ class Deployments:
         Builds the network of a version (warm), or gives None for a logits-only version. Called
         until it gives one, and never while a writer waits for another version.
     meters_for : callable
-        ``(model, version, calibrator_id, kind, revision) -> Meters``. Called once for each
-        deployment; resolves metric children so that the hot path does not.
+        ``(model, version, calibrator_id, kind, revision, reference) -> Meters``. Called once
+        for each deployment; resolves metric children so that the hot path does not.
     on_remove : callable, optional
         Told the name of a model that was removed.
     """
@@ -112,7 +120,7 @@ class Deployments:
         self,
         *,
         network_for: Callable[[ServedVersion], Network | None],
-        meters_for: Callable[[str, int, str, str, int | None], Meters],
+        meters_for: MetersFor,
         on_remove: Callable[[str], None] | None = None,
     ) -> None:
         self._network_for = network_for
@@ -188,12 +196,17 @@ class Deployments:
                 revision=revision,
                 network=network,
                 meters=self._meters_for(
-                    served.model, served.version, calibrator_id, calibrator.kind, revision
+                    served.model,
+                    served.version,
+                    calibrator_id,
+                    calibrator.kind,
+                    revision,
+                    served.reference,
                 ),
             )
             by_version = dict(before.by_version) if before is not None else {}
             if revision is not None and live is not None and live.served.version != served.version:
-                by_version[live.served.version] = replace(live, revision=None)
+                by_version[live.served.version] = replace(live, revision=None, shadow=None)
             by_version[served.version] = deployment
             is_live = revision is not None or before is None
             now_live = served.version if is_live or before is None else before.live
@@ -203,6 +216,17 @@ class Deployments:
                     served.model: _Versions(now_live, MappingProxyType(by_version)),
                 }
             )
+
+    def shadow(self, model: str, revision: int, shadow: Shadow | None) -> None:
+        """Let a candidate shadow a live pair, or none; nothing when that is not live here."""
+        with self._writing:
+            known = self._models.get(model)
+            if known is None or known.by_version[known.live].revision != revision:
+                return
+            live = replace(known.by_version[known.live], shadow=shadow)
+            by_version = MappingProxyType({**known.by_version, known.live: live})
+            changed = {model: _Versions(known.live, by_version)}
+            self._models = MappingProxyType({**self._models, **changed})
 
     def _network(self, served: ServedVersion) -> Network | None:
         """The network of a version, built once; loading one may take minutes."""

@@ -34,6 +34,7 @@ NEEDED = [
     ("DELETE", "/v1/models/m/fits/3", "calibrate"),
     ("POST", "/v1/models/m/calibrators/smart-1/promote", "calibrate"),
     ("POST", "/v1/models/m/rollback", "calibrate"),
+    ("POST", "/v1/models/m/alarms/3/acknowledge", "calibrate"),
     ("PUT", "/v1/models/m", "admin"),
     ("DELETE", "/v1/models/m", "admin"),
     ("POST", "/v1/anything/new", "admin"),
@@ -61,7 +62,16 @@ def test_without_a_known_key_nothing_is_answered(authorization: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/metrics", "/v2/health/live", "/v2/health/ready", "/docs", "/openapi.json", "/"]
+    "path",
+    [
+        "/metrics",
+        "/v2/health/live",
+        "/v2/health/ready",
+        "/docs",
+        "/openapi.json",
+        "/",
+        "/page/page.js",
+    ],
 )
 def test_what_probes_and_browsers_fetch_is_open_unless_told_otherwise(path: str) -> None:
     _, open_ring = ring()

@@ -112,7 +112,9 @@ def test_every_metric_is_exported_as_declared(tmp_path: Path) -> None:
             await client.post(f"{path}/labels", json={"prediction_ids": ids, "labels": [7]})
             upload = (ROOT / "examples/digits_calibration.npz").read_bytes()
             npz = {"content-type": "application/x-npz", "prefer": "wait=30"}
-            await client.post(f"{path}/calibration-sets?promote=never", headers=npz, content=upload)
+            await client.post(
+                f"{path}/calibration-sets?promote=shadow", headers=npz, content=upload
+            )
             return (await client.get("/metrics")).text
 
     families = {f.name: f for f in text_string_to_metric_families(asyncio.run(scenario()))}

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from service.receipts import ForgedReceipt, Receipt, ReceiptKey, Receipts, digest64
+from service.shadow_rows import ShadowRows
 
 KEY = ReceiptKey(1, bytes(range(32)))
 MODEL, CLASSES = digest64("digits"), digest64("0\x001")
@@ -123,3 +124,25 @@ def test_verify_all_marks_the_forged_ones() -> None:
     good, bad, also_good = issue(receipts)
     verified = receipts.verify_all([good, bad[:-2] + "zz", also_good])
     assert [receipt is not None for receipt in verified] == [True, False, True]
+
+
+def test_a_candidates_answer_travels_in_the_receipt() -> None:
+    receipts, candidate = make(), digest64("smart-0123456789ab")
+    ids = receipts.issue(
+        model=MODEL,
+        version=4,
+        revision=12,
+        class_list=CLASSES,
+        prediction=np.array([0, 1]),
+        confidence=np.array([0.5, 0.6]),
+        shadow=ShadowRows(candidate, np.array([2, 1]), np.array([1 / 3, 0.7])),
+    )
+    found = [receipts.verify(each) for each in ids]
+    assert [receipt.prediction for receipt in found] == [0, 1]
+    assert [receipt.shadow for receipt in found] == [(2, 1 / 3, candidate), (1, 0.7, candidate)]
+
+
+def test_labels_are_ordered_by_what_nobody_outside_can_predict() -> None:
+    ours, theirs = make(), make(ReceiptKey(1, bytes(32)))
+    assert ours.order_key(b"n" * 24) == ours.order_key(b"n" * 24)
+    assert ours.order_key(b"n" * 24) != theirs.order_key(b"n" * 24)

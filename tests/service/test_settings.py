@@ -1,3 +1,4 @@
+import base64
 import re
 from pathlib import Path
 
@@ -88,3 +89,19 @@ def test_the_readme_documents_every_setting_and_no_other() -> None:
     section = (ROOT / "README.md").read_text("utf-8").split("## Settings")[1].split("\n## ")[0]
     documented = set(re.findall(rf"^\| `{PREFIX}([A-Z_]+)` \|", section, re.MULTILINE))
     assert documented == {name.upper() for name in Settings.model_fields}
+
+
+def test_a_webhook_needs_an_address_and_a_secret() -> None:
+    secret = "whsec_" + base64.b64encode(bytes(32)).decode()
+    url = "https://example.org/hook?token=topsecret"
+    assert Settings(webhook_url=url, webhook_secret=secret).webhook_url == url
+    for address, key in (
+        (url, ""),
+        (url, "topsecret"),
+        ("ftp://topsecret", secret),
+        ("topsecret", secret),
+    ):
+        with pytest.raises(InvalidSettings, match="webhook_") as error:
+            load_settings([], {"TRUEPROB_WEBHOOK_URL": address, "TRUEPROB_WEBHOOK_SECRET": key})
+        assert "topsecret" not in str(error.value)
+    assert "topsecret" not in repr(Settings(webhook_url=url, webhook_secret=secret))

@@ -3,8 +3,8 @@ import pytest
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.row_meters import ENTROPY_ROWS, DeploymentMeters, RecentMean, RowHistogram
-from service.statistics import ControlStatistics, PairStatistics
+from service.row_meters import RowHistogram
+from service.statistics import AlarmFigures, ControlStatistics, PairStatistics
 from service.telemetry import Telemetry
 from trueprob.binned import BinnedCalibration
 
@@ -64,40 +64,6 @@ def test_every_row_is_counted_whether_or_not_somebody_scrapes() -> None:
         assert value(telemetry, f"trueprob_{name}_bucket", model="m", le="+Inf") == total
 
 
-def test_the_recent_means_are_those_of_the_rows() -> None:
-    meters = DeploymentMeters()
-    batches = [answer(ENTROPY_ROWS, seed=seed) for seed in range(3)]
-    for batch in batches:
-        meters.observe(*batch)
-    meters.fold()
-    entropies, confidences = [], []
-    for _, _, confidence, probabilities in batches:
-        p = probabilities.astype(np.float64)
-        entropies.append(-(p * np.log(p)).sum(axis=1).mean())
-        confidences.append(confidence.mean())
-    # Sixteen rows weigh next to nothing against a half-life of a thousand.
-    assert meters.mean_entropy.value == pytest.approx(np.mean(entropies), rel=0.01)
-    assert meters.mean_confidence.value == pytest.approx(np.mean(confidences), rel=0.01)
-
-
-def test_a_probability_of_zero_adds_no_entropy() -> None:
-    meters = DeploymentMeters()
-    certain = np.array([[1.0, 0.0]], np.float32)
-    meters.observe(np.ones(1, np.float32), None, np.ones(1), certain)
-    meters.fold()
-    assert meters.mean_entropy.value == 0.0
-
-
-def test_old_rows_fade_from_the_recent_mean() -> None:
-    mean = RecentMean()
-    assert mean.value is None
-    mean.add(1.0, 1000)
-    mean.add(0.0, 1000)
-    assert mean.value == pytest.approx(1 / 3)  # the first thousand count half
-    mean.add(0.0, 100_000)
-    assert mean.value == pytest.approx(0.0, abs=1e-12)
-
-
 def test_gauges_and_info_are_of_the_live_pair_only_and_counters_stay() -> None:
     telemetry = Telemetry(version="1", commit="c")
     old = telemetry.meters_for("m", 1, "smart-old", "smart", 1)
@@ -127,7 +93,10 @@ def test_label_statistics_are_exported_as_the_database_has_them() -> None:
     totals = BinnedCalibration.of(confidence, random.random(700) < confidence - 0.1)
     window = BinnedCalibration.of(confidence[:50], random.random(50) < 0.5)
     telemetry = Telemetry(version="1", commit="c")
-    pair = PairStatistics(*PAIR, live=True, totals=totals, window=window, baseline_ece=0.01)
+    alarm = AlarmFigures(0.4, 2.0, 1.1, 5.0)
+    pair = PairStatistics(
+        *PAIR, live=True, totals=totals, window=window, baseline_ece=0.01, alarm=alarm
+    )
     gone = PairStatistics("m", 1, "gone", live=False, totals=window, window=window,
                           baseline_ece=0.5)  # fmt: skip
     statistics = ControlStatistics(
@@ -135,6 +104,7 @@ def test_label_statistics_are_exported_as_the_database_has_them() -> None:
         {("m", "smart", "done"): 2},
         {("m", "smart"): 1},
         {("m", "smart", "forced"): 3},
+        {("m", "change"): 4},
     )
     telemetry.watch(lambda: statistics, tolerance=0.03)
     mine = {"calibrator": PAIR[2]}
@@ -145,6 +115,10 @@ def test_label_statistics_are_exported_as_the_database_has_them() -> None:
     assert value(telemetry, "trueprob_ece_floor_ratio", **mine) == window.ece_floor()
     assert value(telemetry, "trueprob_tolerance_ratio", **mine) == 0.03
     assert value(telemetry, "trueprob_baseline_ece_ratio", **mine) == 0.01
+    for name, figure in vars(alarm).items():
+        assert value(telemetry, f"trueprob_{name}", **mine) == figure
+        assert value(telemetry, f"trueprob_{name}", calibrator="gone") is None
+    assert value(telemetry, "trueprob_alarms_total", statistic="change") == 4
     assert value(telemetry, "trueprob_ece_ratio", calibrator="gone") is None
     assert value(telemetry, "trueprob_bin_labels_total", calibrator="gone", bin="14") is not None
     assert value(telemetry, "trueprob_fits_total", method="smart", outcome="done") == 2

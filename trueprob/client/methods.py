@@ -10,8 +10,9 @@ import functools
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
+from trueprob.client import alarms as alarms_  # the class below has methods of these names
 from trueprob.client import labelled_rows, predictions, uploads
-from trueprob.client import models as models_  # the class below has a method of that name
+from trueprob.client import models as models_
 from trueprob.client.flow import Flow
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ class Methods:
     label = Method(predictions.label)
     label_rows = Method(labelled_rows.label_rows)
     calibration = Method(predictions.calibration)
+    alarms = Method(alarms_.alarms)
+    acknowledge = Method(alarms_.acknowledge)
     models = Method(models_.models)
     model = Method(models_.model)
     declare = Method(models_.declare)

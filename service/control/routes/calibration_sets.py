@@ -53,7 +53,7 @@ def create_router(plane: ControlPlane) -> APIRouter:
         response: Response,
         method: Annotated[str | None, Query(description="How to fit; default: a setting.")] = None,
         promote: Annotated[
-            Literal["auto", "never", "always"],
+            Literal["auto", "never", "always", "shadow"],
             Query(description="`auto`: if admitted; `always` is recorded as forced."),
         ] = "auto",
         version: Annotated[int | None, Query(ge=1, description="Default: the live one.")] = None,

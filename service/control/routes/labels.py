@@ -10,6 +10,7 @@ from starlette.concurrency import run_in_threadpool
 
 from service.control import answers
 from service.control.bodies import media_type, read_body
+from service.control.headers import caller
 from service.control.label_body import read_document, read_labels
 from service.control.label_schemas import Calibration, LabelOutcomes, LabelRequest, RowsRequest
 from service.control.routes.documentation import IdempotencyKeyHeader, ModelPath, problems
@@ -52,8 +53,8 @@ def create_router(plane: ControlPlane) -> APIRouter:
         """Count up to 100 000 labels, each prediction once, whatever is sent again.
 
         What was not accepted is reported by index: duplicate, expired, forged, foreign (another
-        model's), unknown_class, superseded. When no label is a class of the model, the request is
-        refused.
+        model's), unknown_class, superseded, capped. When no label is a class of the model, the
+        request is refused.
 
         Labels may come with the logits that they belong to, as `rows`, each with an id that
         counts once (or the request with an Idempotency-Key). Rows are kept to be fitted on; they
@@ -62,7 +63,9 @@ def create_router(plane: ControlPlane) -> APIRouter:
         if media_type(request) not in ("application/json", ""):
             raise UnsupportedMediaType("Content-Type must be application/json")
         body = await read_body(request, limit=plane.parts.settings.max_body_bytes)
-        return await run_in_threadpool(_count, plane, model, body, version, idempotency_key)
+        return await run_in_threadpool(
+            _count, plane, model, body, version, idempotency_key, caller(request)
+        )
 
     @router.get(
         "/models/{model}/calibration",
@@ -80,16 +83,21 @@ def create_router(plane: ControlPlane) -> APIRouter:
 
 
 def _count(
-    plane: ControlPlane, model: str, body: bytes, version: int | None, key: str | None
+    plane: ControlPlane,
+    model: str,
+    body: bytes,
+    version: int | None,
+    key: str | None,
+    by: str | None,
 ) -> LabelOutcomes:
     document = read_document(body)
     if "rows" in document:
         digest = hashlib.sha256(body).hexdigest()
         rows = plane.parts.row_labels
         return answers.label_outcomes(
-            rows.count(model, document, version=version, key=key, digest=digest)
+            rows.count(model, document, version=version, key=key, digest=digest, by=by)
         )
     if version is not None:
         raise InvalidRequest("version must come with rows: a prediction id says its own")
     ids, labels = read_labels(document)
-    return answers.label_outcomes(plane.parts.labels.count(model, ids, labels))
+    return answers.label_outcomes(plane.parts.labels.count(model, ids, labels, by=by))

@@ -82,15 +82,19 @@ class Calibrators:
         )
         is_new = self._connection.execute(statement).first() is not None
         if not is_new and admitted:
-            self._connection.execute(
-                update(calibrator)
-                .where(
-                    calibrator.c.model == model,
-                    calibrator.c.version == version,
-                    calibrator.c.calibrator == calibrator_id,
-                )
-                .values(admitted=True)
+            self.admit(model, version, calibrator_id)
+
+    def admit(self, model: str, version: int, calibrator_id: str) -> None:
+        """Let a calibrator go live without force from now on."""
+        self._connection.execute(
+            update(calibrator)
+            .where(
+                calibrator.c.model == model,
+                calibrator.c.version == version,
+                calibrator.c.calibrator == calibrator_id,
             )
+            .values(admitted=True)
+        )
 
     def get(self, model: str, version: int, calibrator_id: str) -> CalibratorRow | None:
         """The calibrator of a version with this id."""

@@ -12,6 +12,7 @@ from typing import Final
 from sqlalchemy import Column, Connection, Double, Integer, String, Table, delete, select
 
 from service.control.store.insertion import insert_into
+from service.control.store.label_counts import label_count
 from service.control.store.tables import bin_running, metadata, model, window_block
 
 __all__ = ["DeletedModels", "deleted_model"]
@@ -65,10 +66,10 @@ class DeletedModels:
 def owned_tables() -> list[Table]:
     """Tables whose rows are a model's own, those first that refer to others.
 
-    All that refer to a model, directly or through another table, and two that need not. A table
+    All that refer to a model, directly or through another table, and three that need not. A table
     that names a model and outlives it has no foreign key.
     """
-    without_key = (bin_running, window_block)
+    without_key = (bin_running, window_block, label_count)
     return [
         table
         for table in reversed(metadata.sorted_tables)

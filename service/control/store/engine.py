@@ -43,10 +43,13 @@ class Store:
     ----------
     engine : Engine
         See `open_store`.
+    keep_events : bool, optional
+        Whether there is a webhook to tell of events.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, *, keep_events: bool = False) -> None:
         self._engine = engine
+        self._keep_events = keep_events
         self._sqlite = engine.dialect.name == "sqlite"
         # SQLite has one writer at a time and its busy handler polls: threads of this process
         # queue here instead, in order.
@@ -66,7 +69,7 @@ class Store:
         with self._writing, self._boundary(), self._engine.connect() as plain:
             connection = plain.execution_options(**{_WRITES: True})
             with connection.begin():
-                yield Transaction(connection)
+                yield Transaction(connection, keep_events=self._keep_events)
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Transaction]:
@@ -117,13 +120,15 @@ class Store:
             raise DatabaseUnavailable("the database does not answer; try again later") from error
 
 
-def open_store(url: str) -> Store:
+def open_store(url: str, *, keep_events: bool = False) -> Store:
     """Open a database and migrate it.
 
     Parameters
     ----------
     url : str
         ``sqlite:///path`` or ``postgresql://user@host/database``.
+    keep_events : bool, optional
+        Whether there is a webhook to tell of events.
 
     Returns
     -------
@@ -137,7 +142,7 @@ def open_store(url: str) -> Store:
         The URL names a database that is not supported; the password is not repeated.
     """
     engine = _engine(url)
-    store = Store(engine)
+    store = Store(engine, keep_events=keep_events)
     try:
         store.migrate()
     except BaseException:

@@ -51,6 +51,8 @@ class FitRow:
         Until then no other process does.
     progress : float or None
         0 to 1, while it runs.
+    trigger : str or None
+        Why the refit policy asked for it; None for one that a client did.
     """
 
     id: int
@@ -77,6 +79,7 @@ class FitRow:
     lease_until: float | None
     progress: float | None
     allow_prediction_change: bool
+    trigger: str | None
 
 
 class Fits:
@@ -96,6 +99,7 @@ class Fits:
         allow_prediction_change: bool,
         created_by: str | None,
         now: float,
+        trigger: str | None = None,
     ) -> int:
         """Queue a fit; its id."""
         statement = (
@@ -112,6 +116,7 @@ class Fits:
                 promoted=False,
                 created_by=created_by,
                 created_at=now,
+                trigger=trigger,
             )
             .returning(fit.c.id)
         )

@@ -152,6 +152,14 @@ class LabelledRows:
             for model, version, n, ever in self._connection.execute(statement)
         }
 
+    def ever(self, model: str, version: int) -> int:
+        """How many rows of a version ever came."""
+        last = select(func.max(labelled_row.c.sequence)).where(
+            labelled_row.c.model == model, labelled_row.c.version == version
+        )
+        found = self._connection.execute(last).scalar()
+        return 0 if found is None else int(found) + 1
+
     def count(self, model: str, version: int) -> tuple[int, int]:
         """As `counts`, of one version."""
         table = labelled_row

@@ -19,7 +19,7 @@ class PromotionRow:
     Attributes
     ----------
     cause : str
-        ``factory``, ``admitted``, ``forced`` or ``rollback``.
+        ``factory``, ``admitted``, ``forced``, ``shadow`` or ``rollback``.
     restores : int or None
         Of a rollback: the revision whose pair it put back, itself never a rollback.
     fit : int or None

@@ -134,12 +134,14 @@ fit = Table(
     Column("lease_until", Double),  # then any other may
     Column("progress", Double),  # 0 to 1
     Column("allow_prediction_change", Boolean, nullable=False, server_default=false()),
+    Column("trigger", String(100)),  # of the refit policy; one fit each
     ForeignKeyConstraint(
         ["model", "calibration_set"], ["calibration_set.model", "calibration_set.digest"]
     ),
     ForeignKeyConstraint(["model", "version"], ["model_version.model", "model_version.version"]),
     Index(None, "model"),
     Index(None, "state"),
+    Index(None, "model", "trigger", unique=True),
     sqlite_autoincrement=True,
 )
 
@@ -168,7 +170,7 @@ promotion = Table(  # append-only
     Column("revision", Integer, primary_key=True, autoincrement=False),
     Column("version", Integer, nullable=False),
     Column("calibrator", _ID, nullable=False),
-    Column("cause", String(10), nullable=False),  # factory, admitted, forced, rollback
+    Column("cause", String(10), nullable=False),  # factory, admitted, forced, shadow, rollback
     Column("restores", Integer),  # of a rollback: the revision whose pair it put back
     Column("fit", Integer),
     Column("promoted_by", _ID),

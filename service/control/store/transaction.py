@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from sqlalchemy import Connection
 
+from service.control.store.alarm_states import AlarmStates
+from service.control.store.alarms import Alarms
 from service.control.store.bins import Bins
 from service.control.store.calibration_sets import CalibrationSets
 from service.control.store.calibrators import Calibrators
+from service.control.store.counted_groups import CountedGroups
 from service.control.store.deleted_models import DeletedModels
+from service.control.store.events import Events
 from service.control.store.fits import Fits
 from service.control.store.idempotent_requests import IdempotentRequests
+from service.control.store.label_counts import LabelCounts
 from service.control.store.label_keys import LabelKeys
 from service.control.store.labelled_rows import LabelledRows
 from service.control.store.models import Models
+from service.control.store.policy_fits import PolicyFits
 from service.control.store.promotions import Promotions
+from service.control.store.shadows import Shadows
 from service.control.store.signing_keys import SigningKeys
 from service.control.store.state import State
 from service.control.store.swept import Swept
@@ -31,20 +38,29 @@ class Transaction:
     ----------
     connection : Connection
         With a transaction begun.
+    keep_events : bool, optional
+        Whether there is a webhook to tell of events.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, *, keep_events: bool = False) -> None:
         self.models = Models(connection)
         self.deleted_models = DeletedModels(connection)
         self.calibrators = Calibrators(connection)
         self.promotions = Promotions(connection)
         self.calibration_sets = CalibrationSets(connection)
         self.fits = Fits(connection)
+        self.policy_fits = PolicyFits(connection)
         self.idempotent_requests = IdempotentRequests(connection)
         self.label_keys = LabelKeys(connection)
         self.labelled_rows = LabelledRows(connection)
         self.state = State(connection)
         self.swept = Swept(connection)
+        self.alarm_states = AlarmStates(connection)
+        self.counted_groups = CountedGroups(connection)
+        self.alarms = Alarms(connection)
         self.bins = Bins(connection)
         self.window_blocks = WindowBlocks(connection)
         self.signing_keys = SigningKeys(connection)
+        self.shadows = Shadows(connection)
+        self.label_counts = LabelCounts(connection)
+        self.events = Events(connection, kept=keep_events)

@@ -20,6 +20,7 @@ from service.control.fit_worker import Fitted, Job, run
 from service.control.plane import ControlPlane
 from service.errors import ServiceError
 from service.inference.deployment import Deployment, Deployments, ServedVersion
+from service.input_digests import input_digests
 from service.problems import problem_for
 from service.settings import Settings
 from trueprob.errors import TrueprobError
@@ -142,6 +143,8 @@ class World:
             class_list=live.served.class_list_digest,
             prediction=prediction,
             confidence=confidence,
+            group=input_digests(logits),
+            shadow=None if live.shadow is None else live.shadow.answer(logits),
         )
         return live, confidence, prediction, ids
 

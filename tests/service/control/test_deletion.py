@@ -23,8 +23,8 @@ from tests.service.control.test_models import add_version
 from tests.service.control.test_repository_watch import watch_of
 from trueprob.calibration_set import CalibrationSet
 
-# What outlives a model, by design: used-up names, and what is not of one model.
-STAY = {"deleted_model", "label_key", "signing_key", "swept"}
+# What outlives a model, by design: used-up names, messages, and what is not of one model.
+STAY = {"deleted_model", "label_key", "signing_key", "swept", "webhook_event"}
 NEVER = {"poll_seconds": 3600.0}
 
 
@@ -43,6 +43,17 @@ def use(world: World, model: str) -> list[str]:
     row = {"id": "a", "logits": [1, 2, 3], "label": 1}
     path = f"/v1/models/{model}/labels"
     assert world.call("POST", path, json={"rows": [row]}).json()["accepted"] == 1
+    identity = world.get(f"/v1/models/{model}/promotions")["items"][-1]["calibrator"]
+    shadow = world.call("PUT", f"/v1/models/{model}/shadow", json={"calibrator": identity})
+    assert shadow.status_code == 201
+    with world.plane.parts.store.write() as transaction:
+        live = transaction.promotions.live(model)
+        assert live is not None
+        transaction.alarms.add(
+            model=model, revision=live.revision, version=1, calibrator=live.calibrator,
+            statistic="change", log10=5.1, threshold_log10=5.0, tolerance=0.02, counted=10,
+            raised_at=world.clock.now,
+        )  # fmt: skip
     return ids
 
 

@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from service.__main__ import main
@@ -25,6 +26,7 @@ def used(world: World) -> tuple[str, list[str]]:
     *_, ids = world.predict(logits)
     assert world.label(ids[:40], labels[:40].tolist()).json()["accepted"] == 40
     assert send_row(world) == (1, 0)
+    raise_alarm(world)
     return report["calibrator"], ids
 
 
@@ -32,6 +34,25 @@ def send_row(world: World) -> tuple[int, int]:
     body = {"rows": [{"id": "a", "logits": [1, 2, 3], "label": 1, "group": "g"}]}
     answer = world.call("POST", "/v1/models/m/labels", json=body).json()
     return answer["accepted"], answer["duplicate"]
+
+
+def raise_alarm(world: World) -> None:
+    """Two alarms and three counted groups: what only their tables know."""
+    served = world.deployments.current("m").served
+    for group in (3, 2**63, 2**64 - 1):
+        ids = world.plane.receipts.issue(
+            model=served.model_digest,
+            version=1,
+            revision=1,
+            class_list=served.class_list_digest,
+            prediction=np.zeros(30, np.int64),
+            confidence=np.full(30, 0.99),
+            group=group,
+        )
+        assert world.label(ids, [1] * 30).json()["accepted"] == 30
+    logits, labels = rows(22, 300)
+    *_, ids = world.predict(-4 * logits)
+    world.label(ids, labels.tolist())
 
 
 @pytest.mark.parametrize("secret", ["", "passphrase"])
@@ -49,9 +70,10 @@ def test_a_service_goes_on_with_another_database(
     world.call("DELETE", "/v1/models/gone", headers={"if-match": '"1"'})
     archive = tmp_path / "state.zip"
     counts = export_state(world.plane.parts.store, world.plane.parts.artifacts, archive)
-    assert (counts["label_key"], counts["promotion"], counts["fit"]) == (41, 2, 1)
+    assert (counts["label_key"], counts["promotion"], counts["fit"]) == (431, 2, 1)
     assert counts["labelled_row"] == 1
     assert (counts["signing_key"], counts["deleted_model"]) == (2, 1)
+    assert (counts["alarm_state"], counts["alarm"], counts["counted_group"]) == (2, 2, 343)
     before = world.get("/v1/models/m/calibration")
     world.plane.close()
 
@@ -62,6 +84,9 @@ def test_a_service_goes_on_with_another_database(
     moved = start(settings_in(elsewhere, database_url=url, receipt_secret=secret), world.clock)
     assert moved.deployments.current("m").calibrator_id == calibrator
     assert moved.get("/v1/models/m/calibration") == before
+    assert before["alarm"] is not None
+    path = f"/v1/models/m/alarms/{before['alarm']['id']}/acknowledge"
+    assert moved.call("POST", path).status_code == 200
     answer = moved.label(ids, [0] * 60).json()
     assert (answer["accepted"], answer["duplicate"]) == (20, 40)
     assert send_row(moved) == (0, 1)

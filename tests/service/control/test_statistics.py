@@ -15,6 +15,11 @@ from trueprob.calibrators import KINDS
 from trueprob.fitting import METHODS
 
 KEYS = {
+    "evidence_log10",
+    "evidence_threshold_log10",
+    "change_log10",
+    "change_threshold_log10",
+    "alarm",
     "model",
     "version",
     "calibrator",
@@ -124,7 +129,7 @@ def test_fits_and_promotions_are_counted(world: World) -> None:
     reading = world.plane.label_statistics()
     # Every other outcome is there too, at 0, before it first happens.
     assert len(reading.fits) == 4 * len(METHODS)
-    assert len(reading.promotions) == 4 * len(KINDS)
+    assert len(reading.promotions) == 5 * len(KINDS)
     assert {key: n for key, n in reading.fits.items() if n} == {
         ("m", "smart", "admitted"): 1,
         ("m", "smart", "refused"): 1,

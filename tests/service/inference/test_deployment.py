@@ -2,7 +2,10 @@ import numpy as np
 import pytest
 
 from service.errors import ModelNotFound, VersionNotFound
+from service.inference.answer import compute
 from service.inference.deployment import Deployments, ServedVersion
+from service.inference.shadow import Shadow
+from service.receipts import ReceiptKey, Receipts, digest64
 from trueprob.calibrators import IdentityCalibrator, TemperatureCalibrator
 
 NAMES = ("a", "b", "c")
@@ -124,3 +127,54 @@ def test_class_lists_that_differ_have_different_digests() -> None:
     lists = [("a", "b"), ("b", "a"), ("a", "c"), ("ab", "c"), ("a", "bc"), ("a", "b", "c")]
     digests = {ServedVersion("m", 1, names).class_list_digest for names in lists}
     assert len(digests) == len(lists)
+
+
+def shadow() -> Shadow:
+    calibrator = TemperatureCalibrator(3, 2.0)
+    return Shadow(calibrator, calibrator.id)
+
+
+def test_a_shadow_follows_the_revision_that_it_is_of() -> None:
+    target = deployments()
+    deploy(target, 1, 4)
+    target.shadow("m", 3, shadow())
+    target.shadow("other", 4, shadow())
+    assert target.current("m").shadow is None
+    target.shadow("m", 4, shadow())
+    assert target.current("m").shadow == shadow()
+    assert target.current("m").revision == 4
+    deploy(target, 2, 5)
+    assert target.current("m").shadow is None
+    assert target.current("m", 1).shadow is None
+
+
+def test_receipts_say_what_the_shadow_answers() -> None:
+    target = deployments()
+    deploy(target, 1, 1)
+    target.shadow("m", 1, shadow())
+    logits = np.array([[0.0, 2.0, 1.0], [5.0, 0.0, 0.0]], np.float32)
+    receipts = Receipts({1: ReceiptKey(1, bytes(32))}, 1, clock=lambda: 1.0)
+    ids = compute(target.current("m"), logits).prediction_ids(receipts)
+    softer = TemperatureCalibrator(3, 2.0).predict_proba(logits)
+    for row, expected in zip(ids, softer, strict=True):
+        found = receipts.verify(row).shadow
+        assert found == (
+            expected.argmax(),
+            np.float64(expected.max()),
+            digest64(shadow().calibrator_id),
+        )
+
+
+def test_receipts_of_one_input_share_a_group_and_others_do_not() -> None:
+    target = deployments()
+    deploy(target, 1, 1)
+    receipts = Receipts({1: ReceiptKey(1, bytes(32))}, 1, clock=lambda: 1.0)
+    logits = np.array([[0.0, 2.0, 1.0], [5.0, 0.0, 0.0], [0.0, 2.0, 1.0]], np.float32)
+    same_again = np.asfortranarray(logits)
+    found = [
+        receipts.verify(each).group
+        for rows in (logits, same_again)
+        for each in compute(target.current("m"), rows).prediction_ids(receipts)
+    ]
+    assert found[0] == found[2] == found[3] == found[5] != found[1] == found[4]
+    assert 0 not in found

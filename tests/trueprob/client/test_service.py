@@ -77,6 +77,19 @@ def test_a_model_from_its_declaration_to_going_back(tmp_path: Path) -> None:
             assert (again.duplicate, again.outcomes[4].outcome) == (5, "duplicate")
             held = await client.calibration("m", window="1h")
             assert (held.labels, held.observed_accuracy) == (5, 1.0)
+            assert (held.alarm, held.change_threshold_log10) == (None, 5.0)
+            sure = np.random.default_rng(3).uniform(8.0, 9.0, (90, 3)) * [1.0, 0.0, 0.0]
+            wrong = await client.predict("m", logits=sure)
+            wrong_ids = wrong.prediction_ids
+            assert wrong_ids is not None
+            await client.label("m", wrong_ids, [1] * 90)
+            raised = await client.alarms("m")
+            assert [alarm.statistic for alarm in raised] == ["change", "evidence"]
+            assert (await client.calibration("m")).alarm == raised[0]
+            known = await client.acknowledge("m", raised[0].id)
+            assert known == await client.acknowledge("m", raised[0].id)
+            assert known.acknowledged_at is not None
+            assert (await client.calibration("m")).change_log10 == 0.0
             assert "trueprob_bin_labels_total" in await client.metrics()
 
             with pytest.raises(ServiceProblem) as caught:

@@ -1,0 +1,194 @@
+"""Labels that compare a shadowing candidate with what is live, in the label's own transaction.
+
+Both are scored on the answers that the receipts carry. The loss of a row is the Brier score of the
+top label. Where the two may predict different classes that alone could be had by predicting
+unlikely ones: there the loss is the mean of the Brier score and of being wrong, which is least for
+the likeliest class with its true probability.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.control.promotion import raise_revision
+from service.control.store import Transaction
+from service.control.store.calibrators import CalibratorRow
+from service.control.store.shadows import ShadowRow
+from service.receipts import Receipt, Receipts, digest64
+from trueprob.drift import Comparison, ComparisonState, top_label_brier
+
+__all__ = ["Counted", "Decision", "losses", "score_shadow"]
+
+_LOG: Final = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Counted:
+    """A label that has just been counted.
+
+    Attributes
+    ----------
+    receipt : Receipt
+    label : int
+        Class index.
+    """
+
+    receipt: Receipt
+    label: int
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A comparison that has come to its end.
+
+    Attributes
+    ----------
+    shadow : ShadowRow
+        As it was before these labels.
+    promoted : tuple of CalibratorRow and int, or None
+        What is live now, and its revision.
+    """
+
+    shadow: ShadowRow
+    promoted: tuple[CalibratorRow, int] | None
+
+
+def score_shadow(
+    transaction: Transaction,
+    model: str,
+    counted: Sequence[Counted],
+    receipts: Receipts,
+    *,
+    now: float,
+) -> Decision | None:
+    """Score what shadows a model on newly counted labels, and act when the evidence suffices.
+
+    Parameters
+    ----------
+    transaction : Transaction
+        Holds the model's lock; the alarms have not counted these labels yet.
+    model : str
+    counted : sequence of Counted
+    receipts : Receipts
+        Their order of counting.
+    now : float
+
+    Returns
+    -------
+    Decision or None
+        None while nothing is decided. The caller deploys what was promoted, after the commit.
+    """
+    if all(each.receipt.shadow is None for each in counted):
+        return None
+    shadow = transaction.shadows.running(model, lock=True)
+    if shadow is None:
+        return None
+    candidate = digest64(shadow.calibrator)
+    rows = [
+        each
+        for each in counted
+        if each.receipt.shadow is not None
+        and each.receipt.shadow.candidate == candidate
+        and each.receipt.revision == shadow.revision
+    ]
+    # A copy of an outcome that was counted since the promotion is no new evidence.
+    groups = {each.receipt.group.to_bytes(8, "big") for each in rows if each.receipt.group}
+    known = transaction.counted_groups.known(model, shadow.revision, sorted(groups))
+    rows = [each for each in rows if each.receipt.group.to_bytes(8, "big") not in known]
+    if not rows:
+        return None
+    incumbent, challenger = losses(rows, changes_prediction=shadow.changes_prediction)
+    comparison = Comparison(alpha=shadow.alpha)
+    before = (
+        comparison.start()
+        if shadow.comparison is None
+        else ComparisonState.from_dict(shadow.comparison)
+    )
+    state = comparison.update(
+        before,
+        incumbent,
+        challenger,
+        order=[receipts.order_key(each.receipt.nonce) for each in rows],
+        groups=[
+            f"{each.receipt.group:x}" if each.receipt.group else f"row {index}"
+            for index, each in enumerate(rows)
+        ],
+    )
+    transaction.shadows.score(
+        shadow.id,
+        labels=shadow.labels + len(rows),
+        comparison=state.to_dict(),
+        better_log10=comparison.better_log10(state),
+        worse_log10=comparison.worse_log10(state),
+    )
+    verdict = comparison.verdict(state)
+    if verdict == "undecided":
+        return None
+    return _decide(transaction, shadow, verdict, labels=shadow.labels + len(rows), now=now)
+
+
+def _decide(
+    transaction: Transaction, shadow: ShadowRow, verdict: str, *, labels: int, now: float
+) -> Decision:
+    """End the shadow, and promote it where that is the policy."""
+    promoted = None
+    if verdict == "better":
+        # Stronger evidence than a fit's admission has: from now on no force is needed.
+        transaction.calibrators.admit(shadow.model, shadow.version, shadow.calibrator)
+        row = transaction.calibrators.get(shadow.model, shadow.version, shadow.calibrator)
+        live = transaction.promotions.live(shadow.model)
+        if shadow.policy == "act" and row is not None and live is not None:
+            # Ended first: a promotion supersedes what is still running.
+            transaction.shadows.end(shadow.model, verdict, now=now, promoted=live.revision + 1)
+            promotion = raise_revision(
+                transaction, live, row, cause="shadow", by=shadow.started_by, now=now
+            )
+            promoted = row, promotion.revision
+    transaction.shadows.end(shadow.model, verdict, now=now)
+    transaction.events.add(
+        "shadow.decided",
+        shadow.model,
+        {
+            "version": shadow.version,
+            "calibrator": shadow.calibrator,
+            "shadows": shadow.revision,
+            "verdict": verdict,
+            "labels": labels,
+            "promoted": None if promoted is None else promoted[1],
+        },
+        now=now,
+    )
+    _LOG.info(
+        "calibrator %s of model %s was %s than what is live over %d labels: %s",
+        shadow.calibrator,
+        shadow.model,
+        verdict,
+        labels,
+        "told only" if shadow.policy == "tell" else "promoted" if promoted else "dropped",
+    )
+    return Decision(shadow, promoted)
+
+
+def losses(
+    rows: Sequence[Counted], *, changes_prediction: bool
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Of what is live and of the candidate, in [0, 1]."""
+    answers = [(each.receipt, each.receipt.shadow or each.receipt) for each in rows]
+    sides = []
+    for side in (0, 1):
+        confidence = np.array([answer[side].confidence for answer in answers])
+        correct = np.array(
+            [
+                answer[side].prediction == each.label
+                for answer, each in zip(answers, rows, strict=True)
+            ]
+        )
+        loss = top_label_brier(confidence, correct)
+        sides.append((loss + ~correct) / 2 if changes_prediction else loss)
+    return sides[0], sides[1]

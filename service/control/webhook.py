@@ -1,0 +1,165 @@
+"""Delivers the outbox to the webhook: each event at least once, from one process at a time.
+
+Events are written by the transaction that did what they tell, so none is lost by a crash and none
+tells of what was rolled back. A process claims an event for as long as an attempt may take; when it
+dies, the event is due again. Any 2xx answer is a delivery; anything else, and a redirect, is tried
+again later, a bounded number of times.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import uuid
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from service.control.store import Store
+from service.control.store.events import EventRow
+from service.errors import DatabaseUnavailable
+from service.webhook_signature import signed_headers
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import httpx
+
+__all__ = ["RETRY_SECONDS", "Webhook"]
+
+_LOG: Final = logging.getLogger(__name__)
+# Between attempts: the schedule that Standard Webhooks recommends, a little over a day in all.
+RETRY_SECONDS: Final = (5.0, 300.0, 1800.0, 7200.0, 18_000.0, 36_000.0, 50_400.0)
+_TIMEOUT_SECONDS: Final = 15.0
+# Longer than an attempt can take: connecting, sending and reading have a timeout each.
+_HELD_SECONDS: Final = 120.0
+
+
+class Webhook:
+    """The courier of this process.
+
+    Parameters
+    ----------
+    store : Store
+    url : str
+    secrets : sequence of bytes
+        Each signs.
+    seconds : float
+        Between two looks for events that are due.
+    clock : callable
+        Seconds since 1970 UTC.
+    count : callable, optional
+        ``(kind, outcome)``, for the metrics.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        url: str,
+        secrets: Sequence[bytes],
+        *,
+        seconds: float,
+        clock: Callable[[], float],
+        count: Callable[[str, str], None] | None = None,
+    ) -> None:
+        self._store = store
+        self._url = url
+        self._secrets = secrets
+        self._seconds = seconds
+        self._clock = clock
+        self._count = count
+        self._owner = uuid.uuid4().hex
+        self._sending = threading.Lock()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="trueprob-webhook", daemon=True)
+
+    def start(self) -> None:
+        """Deliver from here on."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop after the attempt that is running."""
+        self._closing.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def deliver(self) -> int:
+        """Try what is due now, oldest first; how many attempts there were.
+
+        Raises
+        ------
+        DatabaseUnavailable
+        """
+        import httpx  # only where there is a webhook
+
+        attempts = 0
+        with self._sending, httpx.Client(timeout=_TIMEOUT_SECONDS) as client:
+            while not self._closing.is_set():
+                now = self._clock()
+                with self._store.write() as transaction:
+                    event = transaction.events.claim(
+                        owner=self._owner, now=now, held_until=now + _HELD_SECONDS
+                    )
+                if event is None:
+                    break
+                self._attempt(client, event, int(now))
+                attempts += 1
+        return attempts
+
+    def _work(self) -> None:
+        away = False
+        while not self._closing.wait(self._seconds):
+            try:
+                if self._due():
+                    self.deliver()
+                away = False
+            except DatabaseUnavailable:
+                if not away:
+                    _LOG.warning("the webhook waits for the database")
+                away = True
+            except Exception:  # noqa: BLE001 - a thread that ended would deliver nothing more
+                _LOG.exception("events could not be delivered")
+
+    def _due(self) -> bool:
+        """Asked in a read: a claim that finds nothing would still be a write."""
+        with self._store.read() as transaction:
+            return transaction.events.any_due(now=self._clock())
+
+    def _attempt(self, client: httpx.Client, event: EventRow, timestamp: int) -> None:
+        obstacle = self._post(client, event, timestamp)
+        now = self._clock()
+        last = event.attempts > len(RETRY_SECONDS)
+        with self._store.write() as transaction:
+            if obstacle is None:
+                transaction.events.end(event.id, "delivered", owner=self._owner, now=now)
+            elif last:
+                transaction.events.end(event.id, "dead", owner=self._owner, now=now)
+            else:
+                due_at = now + RETRY_SECONDS[event.attempts - 1]
+                transaction.events.retry(event.id, owner=self._owner, due_at=due_at)
+        if self._count is not None:
+            outcome = "delivered" if obstacle is None else "dead" if last else "failed"
+            self._count(event.kind, outcome)
+        if obstacle is not None:
+            level = logging.ERROR if last else logging.WARNING
+            fate = "given up" if last else "tried again later"
+            told = (event.kind, event.message, event.attempts, obstacle, fate)
+            _LOG.log(level, "event %s (%s), attempt %d: %s; it is %s", *told)
+
+    def _post(self, client: httpx.Client, event: EventRow, timestamp: int) -> str | None:
+        """Send one event; why it was not taken, if so. Never the URL: it may hold a secret."""
+        import httpx
+
+        body = event.body.encode()
+        headers = signed_headers(
+            self._secrets, message=event.message, timestamp=timestamp, body=body
+        )
+        try:
+            with client.stream(
+                "POST",
+                self._url,
+                content=body,
+                headers={"content-type": "application/json", **headers},
+            ) as answer:  # its body is nobody's business, and may be endless
+                return None if answer.is_success else f"status {answer.status_code}"
+        except httpx.HTTPError as error:
+            return type(error).__name__
