@@ -1,4 +1,5 @@
 import base64
+import hmac
 
 import numpy as np
 import pytest
@@ -123,3 +124,30 @@ def test_verify_all_marks_the_forged_ones() -> None:
     good, bad, also_good = issue(receipts)
     verified = receipts.verify_all([good, bad[:-2] + "zz", also_good])
     assert [receipt is not None for receipt in verified] == [True, False, True]
+
+
+def test_many_ids_say_what_each_says_alone() -> None:
+    receipts = make()
+    ids = issue(receipts, 40)
+    assert receipts.verify_all(ids) == [receipts.verify(text) for text in ids]
+    assert receipts.verify_all([]) == []
+
+
+@pytest.mark.parametrize("change", ["plus", "unused bits", "longer", "no text of ASCII"])
+def test_a_second_spelling_among_many_is_a_forgery(change: str) -> None:
+    receipts = make()
+    ids = issue(receipts, 3000)
+    place, text = next((i, text) for i, text in enumerate(ids) if "-" in text)
+    ids[place] = {
+        "plus": text.replace("-", "+", 1),
+        "unused bits": text[:-1] + chr(ord(text[-1]) + 1),
+        "longer": text + "A",
+        "no text of ASCII": "ä" + text[1:],
+    }[change]
+    verified = receipts.verify_all(ids)
+    assert [i for i, receipt in enumerate(verified) if receipt is None] == [place]
+
+
+def test_the_tag_is_an_hmac() -> None:
+    block = bytes(range(108))
+    assert KEY.tag(block) == hmac.digest(KEY.secret, block, "sha256")[:16]
