@@ -44,6 +44,12 @@ class Settings(BaseModel):
     database_url: str = Field(
         "", description="SQLAlchemy URL; default: SQLite in the state directory."
     )
+    artifact_url: str = Field(
+        "",
+        description="Where uploaded sets lie: a folder, or a URL of fsspec (s3://…; extra "
+        "artifacts). Default: the state directory.",
+        repr=False,
+    )
     poll_seconds: float = Field(
         2.0,
         gt=0,

@@ -22,7 +22,7 @@ from service.control.store import Store, Transaction
 from service.control.store.calibrators import CalibratorRow
 from service.control.store.fits import FitRow
 from service.control.store.promotions import PromotionRow
-from service.errors import DatabaseUnavailable
+from service.errors import DatabaseUnavailable, Unavailable
 
 __all__ = ["LEASE_SECONDS", "Begun", "FitQueue"]
 
@@ -42,6 +42,7 @@ class Begun:
 
     fit_id: int
     incumbent: CalibratorRow
+    calibration_set: str
     job: Job
 
 
@@ -100,6 +101,16 @@ class FitQueue:
                 return begun
             ids.remove(fit.id)
         return None
+
+    def fetch(self, begun: Begun) -> None:
+        """Bring the rows of a fit to this host, where they are elsewhere.
+
+        Raises
+        ------
+        Unavailable
+        """
+        if self._artifacts.find(begun.calibration_set) is None:
+            raise Unavailable("the rows of this fit are not to be found")
 
     def renew(self, begun: Begun, *, progress: float) -> bool:
         """Go on holding a fit; False when it was cancelled, or is another process's.
@@ -203,7 +214,7 @@ class FitQueue:
 
     def _suits(self, fit: FitRow, now: float) -> bool:
         here = self._catalogue.find(fit.model, fit.version) is not None
-        has_rows = here and self._artifacts.path(fit.calibration_set).exists()
+        has_rows = here and self._artifacts.exists(fit.calibration_set)
         return has_rows or now - fit.created_at > _PATIENCE_SECONDS
 
     def _begin(self, transaction: Transaction, fit: FitRow) -> Begun | None:
@@ -237,7 +248,7 @@ class FitQueue:
             created_at=self._clock(),
             allow_prediction_change=fit.allow_prediction_change,
         )
-        return Begun(fit.id, incumbent, job)
+        return Begun(fit.id, incumbent, fit.calibration_set, job)
 
     def _obstacle(self, fit: FitRow, live: PromotionRow, incumbent: CalibratorRow) -> str | None:
         """Why a candidate that should be promoted is not, in a sentence."""

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from fastapi import APIRouter
 
+from service.control.artifact_url import open_artifacts
 from service.control.artifacts import Artifacts
 from service.control.calibration_sets import CalibrationSets
 from service.control.declarations import Declarations
@@ -106,11 +107,11 @@ class ControlPlane:
         DatabaseUnavailable
             The database cannot be reached.
         InvalidSettings
-            ``receipt_secret`` is not what the stored keys are wrapped by.
+            ``receipt_secret`` is not what the stored keys are wrapped by, or ``artifact_url``
+            cannot be used.
         """
         settings, clock = self._settings, self._clock
-        artifacts = Artifacts(settings.state_dir)
-        artifacts.start()
+        artifacts = open_artifacts(settings.state_dir, settings.artifact_url)
         store = open_store(settings.resolved_database_url)
         try:
             receipts = open_receipts(store, secret=settings.receipt_secret, clock=clock)
