@@ -30,6 +30,7 @@ from service.inference.prediction_body import BodyReader
 from service.metrics_port import MetricsPort
 from service.middleware import Application, Edge
 from service.problems import problem_for
+from service.register.adding import version_adder
 from service.settings import Settings
 from service.telemetry import Registry, Telemetry
 from trueprob.errors import TrueprobError
@@ -91,7 +92,11 @@ def create_app(
         on_remove=telemetry.forget,
     )
     plane = ControlPlane(
-        settings, deployments=deployments, clock=clock, count_label=telemetry.count_labels
+        settings,
+        deployments=deployments,
+        clock=clock,
+        count_label=telemetry.count_labels,
+        add_version=version_adder(settings),
     )
     telemetry.watch(plane.label_statistics, tolerance=settings.alarm_tolerance)
     json_pool = JsonPool(settings.json_workers)

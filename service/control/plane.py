@@ -21,6 +21,7 @@ from service.control.fit_queue import FitQueue
 from service.control.following import Following
 from service.control.keys import open_receipts
 from service.control.labels import CLOCK_TOLERANCE_SECONDS, Labels
+from service.control.model_uploads import AddVersion, ModelUploads
 from service.control.models import Catalogue
 from service.control.promotion import Promotions
 from service.control.refit import Refits
@@ -58,6 +59,7 @@ class Parts:
     artifacts: Artifacts
     stored_sets: StoredSets
     calibration_sets: CalibrationSets
+    model_uploads: ModelUploads
     labels: Labels
     retention: Retention
     statistics: Statistics
@@ -77,6 +79,8 @@ class ControlPlane:
         ``(model, outcome, n, lag_seconds)``: counts labels for the metrics.
     fit_runner : callable, optional
         Makes what runs the fits; default: a process of its own.
+    add_version : callable, optional
+        Makes a version of an uploaded form; without it none is taken.
     """
 
     def __init__(
@@ -87,12 +91,14 @@ class ControlPlane:
         clock: Callable[[], float],
         count_label: Callable[[str, str, int, Sequence[float]], None],
         fit_runner: Callable[[], FitRunner] = FitProcess,
+        add_version: AddVersion | None = None,
     ) -> None:
         self._settings = settings
         self._deployments = deployments
         self._clock = clock
         self._count_label = count_label
         self._fit_runner = fit_runner
+        self._add_version = add_version
         self._parts: Parts | None = None
         self._watch: RepositoryWatch | None = None
         self._checking = threading.Lock()
@@ -134,6 +140,9 @@ class ControlPlane:
             patience_seconds=3 * settings.repository_poll_seconds,
         )
         stored_sets = StoredSets(store, artifacts, refits, settings=settings, clock=clock)
+        watch = self._watch = RepositoryWatch(
+            settings.model_repository, catalogue, store, settings.repository_poll_seconds
+        )
         self._parts = Parts(
             settings=settings,
             clock=clock,
@@ -153,6 +162,9 @@ class ControlPlane:
                 deployments=self._deployments,
                 following=following,
                 settings=settings,
+            ),
+            model_uploads=ModelUploads(
+                settings, artifacts.uploads, store, watch, self._add_version, clock=clock
             ),
             labels=Labels(
                 store,
@@ -178,13 +190,7 @@ class ControlPlane:
             ),
         )
         refits.start()
-        self._watch = RepositoryWatch(
-            settings.model_repository,
-            catalogue,
-            store,
-            interval_seconds=settings.repository_poll_seconds,
-        )
-        self._watch.start()
+        watch.start()
         self._parts.following.start()
         self._parts.retention.start()
 

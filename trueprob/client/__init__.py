@@ -22,6 +22,7 @@ from trueprob.client.answers import (
     LivePair,
     ModelDescription,
     PromotionSummary,
+    UploadedVersion,
     VersionSummary,
 )
 from trueprob.client.carriers import AsyncClient, Client
@@ -44,5 +45,6 @@ __all__ = [
     "PromotionSummary",
     "ServiceProblem",
     "ServiceUnreachable",
+    "UploadedVersion",
     "VersionSummary",
 ]

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 from trueprob.client import models as models_  # the class below has a method of that name
-from trueprob.client import predictions, uploads
+from trueprob.client import predictions, uploads, versions
 from trueprob.client.flow import Flow
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ class Methods:
     models = Method(models_.models)
     model = Method(models_.model)
     declare = Method(models_.declare)
+    add_version = Method(versions.add_version)
     promote_version = Method(models_.promote_version)
     upload = Method(uploads.upload)
     append = Method(uploads.append)
