@@ -26,7 +26,7 @@ from trueprob.client.answers import (
     VersionSummary,
 )
 from trueprob.client.carriers import AsyncClient, Client
-from trueprob.client.prediction import Prediction
+from trueprob.client.prediction import PartialPrediction, Prediction
 from trueprob.client.problems import ServiceProblem, ServiceUnreachable
 
 __all__ = [
@@ -41,6 +41,7 @@ __all__ = [
     "LabelOutcomes",
     "LivePair",
     "ModelDescription",
+    "PartialPrediction",
     "Prediction",
     "PromotionSummary",
     "ServiceProblem",

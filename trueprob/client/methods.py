@@ -51,6 +51,7 @@ class Methods:
     """Everything that can be asked of the service: see `predictions`, `models`, `uploads`."""
 
     predict = Method(predictions.predict)
+    predict_fields = Method(predictions.predict_fields)
     label = Method(predictions.label)
     calibration = Method(predictions.calibration)
     models = Method(models_.models)
