@@ -68,7 +68,9 @@ class ReceiptKey:
     _started: tuple[hashlib._Hash, hashlib._Hash] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        padded = self.secret.ljust(_BLOCK_BYTES, b"\0")
+        long = len(self.secret) > _BLOCK_BYTES
+        secret = hashlib.sha256(self.secret).digest() if long else self.secret
+        padded = secret.ljust(_BLOCK_BYTES, b"\0")
         started = tuple(hashlib.sha256(bytes(b ^ pad for b in padded)) for pad in (0x36, 0x5C))
         object.__setattr__(self, "_started", started)
 

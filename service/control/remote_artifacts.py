@@ -98,6 +98,7 @@ class RemoteArtifacts(Artifacts):
         if super().exists(digest):
             return True
         try:
+            self._files.invalidate_cache()
             return bool(self._files.exists(self._name(digest)))
         except OSError:
             return False
@@ -147,6 +148,8 @@ class RemoteArtifacts(Artifacts):
 
     def _is_there(self, name: str, size: int) -> bool:
         """Whether an object is there that is whole and too young to be swept."""
+        # What it remembers of a listing may be older than another host's sweep.
+        self._files.invalidate_cache()
         try:
             whole = self._files.size(name) == size
         except FileNotFoundError:
@@ -155,7 +158,6 @@ class RemoteArtifacts(Artifacts):
 
     def _names(self) -> list[str]:
         try:
-            # What it remembers of a listing may be older than what another host wrote.
             self._files.invalidate_cache()
             return [str(name) for name in self._files.find(self._folder)]
         except FileNotFoundError:

@@ -148,6 +148,7 @@ def test_a_second_spelling_among_many_is_a_forgery(change: str) -> None:
     assert [i for i, receipt in enumerate(verified) if receipt is None] == [place]
 
 
-def test_the_tag_is_an_hmac() -> None:
-    block = bytes(range(108))
-    assert KEY.tag(block) == hmac.digest(KEY.secret, block, "sha256")[:16]
+@pytest.mark.parametrize("length", [0, 32, 64, 65, 200])
+def test_the_tag_is_an_hmac(length: int) -> None:
+    block, secret = bytes(range(108)), bytes(range(length))
+    assert ReceiptKey(1, secret).tag(block) == hmac.digest(secret, block, "sha256")[:16]
