@@ -31,8 +31,8 @@ PIECE_BYTES: Final = 1 << 20
 
 
 def beside_fit_report(*, small: bool = False) -> str:
-    """The table; `small` uploads a tenth of the rows and takes two rounds in place of five."""
-    rows, rounds = (ROWS // 10, 2) if small else (ROWS, 5)
+    """The table; `small` uploads a tenth of the rows and takes two rounds in place of three."""
+    rows, rounds = (ROWS // 10, 2) if small else (ROWS, 3)
     with tempfile.TemporaryDirectory(prefix="trueprob-bench-") as name:
         stage, body = make_stage(Path(name, "stage")), Path(name, "rows.npz")
         logits, labels = realistic(rows, CLASSES)
@@ -87,7 +87,7 @@ def _rounds(
     """The probe at rest and beside uploads, in turn, and how many fits there were."""
     row = OURS.rows(stage)[OURS.name](CASES[0])
     assert row is not None
-    seconds = max(10.0, 2.0 * upload_seconds)
+    seconds = min(max(10.0, upload_seconds), 60.0)
     resting, beside, fitted = [], [], 0
     for _ in range(rounds):
         resting += Generators([(row, 1, INTERVAL)], port, seconds).wait()
