@@ -47,7 +47,6 @@ __all__ = ["ForgedReceipt", "Receipt", "ReceiptKey", "Receipts", "digest64"]
 
 _DOMAIN: Final = b"TPR1"
 _STRUCT: Final = struct.Struct(">4sI8sIQ8sIdQQ24sId8s")
-_FIELDS: Final = struct.Struct(">4sI8sIQ8sIdQQ24s20x")
 _NO_SHADOW: Final = (0, 0.0, bytes(8))
 _TAG_BYTES: Final = 16
 _BLOCK_BYTES: Final = 64  # of SHA-256; a key is 32
@@ -235,16 +234,14 @@ class Receipts:
     def _receipt(self, raw: bytes) -> Receipt | None:
         """What a block and its tag say; None when no key of ours has signed it."""
         block = raw[: _STRUCT.size]
-        domain, key_id, model, version, revision, classes, row, value, group, issued, nonce = (
-            _FIELDS.unpack(block)
-        )
-        key = self._keys.get(key_id)
-        if domain != _DOMAIN or key is None:
+        fields = _STRUCT.unpack(block)
+        key = self._keys.get(fields[1])
+        if fields[0] != _DOMAIN or key is None:
             return None
         if not hmac.compare_digest(raw[_STRUCT.size :], key.tag(block)):
             return None
         # In the order of the attributes: naming them costs as much as all else here.
-        return Receipt(model, version, revision, classes, row, value, group, issued / 1e6, nonce)
+        return Receipt(*fields[2:9], fields[9] / 1e6, fields[10])
 
 
 def _decode(prediction_id: str) -> bytes:
