@@ -241,7 +241,7 @@ class Receipts:
         if not hmac.compare_digest(raw[_STRUCT.size :], key.tag(block)):
             return None
         # In the order of the attributes: naming them costs as much as all else here.
-        return Receipt(*fields[2:9], fields[9] / 1e6, fields[10])
+        return Receipt._make((*fields[2:9], fields[9] / 1e6, fields[10]))
 
 
 def _decode(prediction_id: str) -> bytes:
