@@ -12,6 +12,8 @@ import json
 import logging
 import multiprocessing
 import re
+import signal
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -37,6 +39,7 @@ _WISHES: Final = tuple(name for name in vars(Wishes()) if name != "n_classes")
 _TEXTS: Final = ("class_names", "method", *_WISHES)
 _FILES: Final = ("model", "calibration")
 _RESAMPLES: Final = ("bilinear", "bicubic", "box")
+_GRACE_SECONDS: Final = 5.0
 # Nobody is told more of these than their sentence.
 _KINDS: Final[Mapping[str, type[errors.ServiceError]]] = {
     kind.__name__: kind
@@ -106,7 +109,9 @@ def register_apart(form: UploadedForm, *, seconds: float) -> dict[str, Any]:
             f"the process that ran the network ended with exit code {child.exitcode}"
         ) from None
     finally:
-        child.kill()
+        child.terminate()  # a version that is being written is removed on the way out
+        child.join(_GRACE_SECONDS)
+        child.kill()  # inside a network it does not hear of that, and then nothing is written
         child.join()
         ours.close()
     if isinstance(outcome, dict):
@@ -225,6 +230,7 @@ def _by_part(sentence: str) -> str:
 
 def _answer(connection: Connection, form: UploadedForm) -> None:
     """In the child: one document, or the kind and the sentence of what was wrong."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     try:
         connection.send(register_form(form))
     except errors.ServiceError as error:
