@@ -7,7 +7,7 @@ ACCELERATOR ?= $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 INPUTS = pyproject.toml constraints.txt
 BENCH_DATA ?= ../shared/data
 
-.PHONY: run test lint demo-model bench-calibration bench-serving bench-drift bench-training bench-sam bench-crash clean
+.PHONY: run test lint demo-model bench-calibration bench-serving bench-drift bench-training bench-sam bench-crash bench-control clean
 
 run: $(VENV)/.run
 	@exec $(VENV)/bin/python -m service serve
@@ -46,6 +46,10 @@ bench-sam: $(VENV)/.test
 # BENCH='--rounds 20' is quicker; BENCH='--database-url postgresql://…' takes an empty database.
 bench-crash: $(VENV)/.test
 	$(VENV)/bin/python -m benchmarks.crash $(BENCH)
+
+# The parts are labels, beside-fit and admission; BENCH=--small is quicker.
+bench-control: $(VENV)/.test
+	$(VENV)/bin/python -m benchmarks.control $(BENCH)
 
 $(VENV)/.run: $(INPUTS)
 	$(PYTHON) -m venv $(VENV)

@@ -73,7 +73,7 @@ def _serve(settings: Settings, warnings: Sequence[str]) -> int:
 def _move_state(command: str, arguments: list[str]) -> int:
     from pathlib import Path
 
-    from service.control.artifacts import Artifacts
+    from service.control.artifact_url import open_artifacts
     from service.control.state_archive import export_state, import_state
     from service.control.store import open_store
     from service.errors import ServiceError
@@ -91,8 +91,7 @@ def _move_state(command: str, arguments: list[str]) -> int:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     try:
         settings, _ = load_settings(rest, os.environ)
-        artifacts = Artifacts(settings.state_dir)
-        artifacts.start()
+        artifacts = open_artifacts(settings.state_dir, settings.artifact_url)
         store = open_store(settings.resolved_database_url)
         try:
             move = export_state if command == "export-state" else import_state

@@ -46,6 +46,12 @@ class Settings(BaseModel):
     database_url: str = Field(
         "", description="SQLAlchemy URL; default: SQLite in the state directory."
     )
+    artifact_url: str = Field(
+        "",
+        description="Where uploaded sets lie: a folder, or a URL of fsspec (s3://…; extra "
+        "artifacts). Default: the state directory.",
+        repr=False,
+    )
     poll_seconds: float = Field(
         2.0,
         gt=0,
@@ -63,6 +69,9 @@ class Settings(BaseModel):
     model_repository: Path = Field(Path("models"), description="The model repository's folder.")
     repository_poll_seconds: float = Field(
         5.0, ge=0, le=86400, description="How often it is looked at for new versions; 0: never."
+    )
+    allow_model_upload: bool = Field(
+        False, description="Keys with the scope admin may add versions of models over HTTP."
     )
     execution_providers: tuple[Provider, ...] = Field(
         ("auto",),

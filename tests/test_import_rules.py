@@ -59,6 +59,7 @@ ONLY_IN = {
     "onnx": ("trainer", "trueprob.onnx_export"),
     "pyarrow": ("trueprob.tables", "trainer.data.parquet"),
     "onnxruntime": ("service.inference.onnx_model", "trainer.export", "trainer.reduced_precision"),
+    "fsspec": ("service.control.artifact_url", "service.control.remote_artifacts"),
     "httpx": ("trueprob.client", "service.control.webhook"),
     "prometheus_client": ("service.telemetry",),
     "sqlalchemy": ("service.control.store",),

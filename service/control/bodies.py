@@ -45,7 +45,9 @@ async def read_body(request: Request, *, limit: int) -> bytes:
     return b"".join(chunks)
 
 
-async def spool_body(request: Request, path: Path, *, limit: int) -> int:
+async def spool_body(
+    request: Request, path: Path, *, limit: int, expected: str = "a calibration set"
+) -> int:
     """Write the body to a file as it arrives.
 
     Parameters
@@ -55,6 +57,8 @@ async def spool_body(request: Request, path: Path, *, limit: int) -> int:
         Must not exist.
     limit : int
         Bytes.
+    expected : str
+        What should be in it.
 
     Returns
     -------
@@ -78,7 +82,7 @@ async def spool_body(request: Request, path: Path, *, limit: int) -> int:
                 waiting.clear()
         await anyio.to_thread.run_sync(file.write, bytes(waiting))
     if total == 0:
-        raise BadRequest("the body is empty: expected a calibration set")
+        raise BadRequest(f"the body is empty: expected {expected}")
     return total
 
 

@@ -22,7 +22,7 @@ from service.control.models import Catalogue, answering
 from service.control.store import Store, Transaction
 from service.control.store.calibrators import CalibratorRow
 from service.control.store.fits import FitRow
-from service.errors import DatabaseUnavailable
+from service.errors import DatabaseUnavailable, Unavailable
 
 __all__ = ["LEASE_SECONDS", "Begun", "FitQueue"]
 
@@ -42,6 +42,7 @@ class Begun:
 
     fit_id: int
     incumbent: CalibratorRow
+    calibration_set: str
     job: Job
 
 
@@ -105,6 +106,16 @@ class FitQueue:
             ids.remove(fit.id)
         return None
 
+    def fetch(self, begun: Begun) -> None:
+        """Bring the rows of a fit to this host, where they are elsewhere.
+
+        Raises
+        ------
+        Unavailable
+        """
+        if self._artifacts.find(begun.calibration_set) is None:
+            raise Unavailable("the rows of this fit are not to be found")
+
     def renew(self, begun: Begun, *, progress: float) -> bool:
         """Go on holding a fit; False when it was cancelled, or is another process's.
 
@@ -163,7 +174,7 @@ class FitQueue:
 
     def _suits(self, fit: FitRow, now: float) -> bool:
         here = self._catalogue.find(fit.model, fit.version) is not None
-        has_rows = here and self._artifacts.path(fit.calibration_set).exists()
+        has_rows = here and self._artifacts.exists(fit.calibration_set)
         return has_rows or now - fit.created_at > _PATIENCE_SECONDS
 
     def _begin(self, transaction: Transaction, fit: FitRow) -> Begun | None:
@@ -198,7 +209,7 @@ class FitQueue:
             allow_prediction_change=fit.allow_prediction_change,
             reference=self._reference(transaction, fit),
         )
-        return Begun(fit.id, incumbent, job)
+        return Begun(fit.id, incumbent, fit.calibration_set, job)
 
     def _reference(self, transaction: Transaction, fit: FitRow) -> Path | None:
         """The set that somebody pinned, of a fit that nobody asked for."""

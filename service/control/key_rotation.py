@@ -16,7 +16,8 @@ from typing import Final
 from service.control.keys import new_key, opened, wrap_bare
 from service.control.store import Store, Transaction
 from service.control.store.signing_keys import SigningKeyRow
-from service.receipts import ReceiptKey, Receipts
+from service.receipt_key import ReceiptKey
+from service.receipts import Receipts
 from service.settings_reading import InvalidSettings
 
 __all__ = ["LATE_SECONDS", "ReceiptKeys", "forget_old_keys", "rotate", "rotate_by_age"]

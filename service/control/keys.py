@@ -18,7 +18,8 @@ from typing import Final
 
 from service.control.store import Store, Transaction
 from service.control.store.signing_keys import SigningKeyRow
-from service.receipts import ReceiptKey, Receipts
+from service.receipt_key import ReceiptKey
+from service.receipts import Receipts
 from service.settings_reading import InvalidSettings
 
 __all__ = ["new_key", "open_receipts", "opened", "unwrap", "wrap", "wrap_bare"]

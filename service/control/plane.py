@@ -10,10 +10,11 @@ from typing import Any, Final
 
 from fastapi import APIRouter
 
-from service.control.artifacts import Artifacts
+from service.control.artifact_url import open_artifacts
 from service.control.assembly import Opened, assemble
 from service.control.fit_process import FitProcess, FitRunner
 from service.control.keys import open_receipts
+from service.control.model_uploads import AddVersion
 from service.control.models import Catalogue
 from service.control.parts import Parts
 from service.control.repository_watch import RepositoryWatch
@@ -48,6 +49,8 @@ class ControlPlane:
         ``(kind, outcome)``: counts the webhook's attempts for the metrics.
     fit_runner : callable, optional
         Makes what runs the fits; default: a process of its own.
+    add_version : callable, optional
+        Makes a version of an uploaded form; without it none is taken.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class ControlPlane:
         count_label: Callable[[str, str, int, Sequence[float]], None],
         count_delivery: Callable[[str, str], None] | None = None,
         fit_runner: Callable[[], FitRunner] = FitProcess,
+        add_version: AddVersion | None = None,
     ) -> None:
         self._settings = settings
         self._deployments = deployments
@@ -66,6 +70,7 @@ class ControlPlane:
         self._count_label = count_label
         self._count_delivery = count_delivery
         self._fit_runner = fit_runner
+        self._add_version = add_version
         self._parts: Parts | None = None
         self._watch: RepositoryWatch | None = None
         self._webhook: Webhook | None = None
@@ -81,11 +86,11 @@ class ControlPlane:
         DatabaseUnavailable
             The database cannot be reached.
         InvalidSettings
-            ``receipt_secret`` is not what the stored keys are wrapped by.
+            ``receipt_secret`` is not what the stored keys are wrapped by, or ``artifact_url``
+            cannot be used.
         """
         settings, clock = self._settings, self._clock
-        artifacts = Artifacts(settings.state_dir)
-        artifacts.start()
+        artifacts = open_artifacts(settings.state_dir, settings.artifact_url)
         keep_events = bool(settings.webhook_url)
         store = open_store(settings.resolved_database_url, keep_events=keep_events)
         try:
@@ -95,21 +100,22 @@ class ControlPlane:
         except BaseException:
             store.close()
             raise
-        self._parts = assemble(
-            settings,
-            Opened(store, receipts, catalogue, artifacts, self._deployments),
-            fit_runner=self._fit_runner(),
-            clock=clock,
-            count_label=self._count_label,
-        )
-        self._parts.refits.start()
-        self._watch = RepositoryWatch(
+        watch = self._watch = RepositoryWatch(
             settings.model_repository,
             catalogue,
             store,
             interval_seconds=settings.repository_poll_seconds,
         )
-        self._watch.start()
+        self._parts = assemble(
+            settings,
+            Opened(store, receipts, catalogue, artifacts, self._deployments, watch),
+            fit_runner=self._fit_runner(),
+            clock=clock,
+            count_label=self._count_label,
+            add_version=self._add_version,
+        )
+        self._parts.refits.start()
+        watch.start()
         self._parts.following.start()
         self._parts.retention.start()
         self._parts.refit_policy.start()

@@ -18,7 +18,7 @@ from typing import Final
 from service.control.fit_process import FitRunner
 from service.control.fit_queue import LEASE_SECONDS, Begun, FitQueue
 from service.control.fit_worker import Fitted
-from service.errors import DatabaseUnavailable
+from service.errors import DatabaseUnavailable, Unavailable
 
 __all__ = ["Refits"]
 
@@ -108,9 +108,13 @@ class Refits:
         given_up = threading.Event()
         try:
             with self._held(begun, given_up):
+                self._queue.fetch(begun)
                 fitted = self._runner.run(begun.job)
                 if fitted is not None:
                     self._store(begun, fitted)
+        except Unavailable as away:
+            self._queue.fail(begun, away.detail)
+            return True
         except Exception:  # noqa: BLE001 - whatever it was, this fit must not be begun for ever
             _LOG.exception("fit %d was not finished", begun.fit_id)
             self._queue.fail(begun, "the fit could not be finished; the log says more")

@@ -39,7 +39,7 @@ class RepositoryWatch:
     """
 
     def __init__(
-        self, root: Path, catalogue: Catalogue, store: Store, *, interval_seconds: float
+        self, root: Path, catalogue: Catalogue, store: Store, interval_seconds: float
     ) -> None:
         self._root = root
         self._catalogue = catalogue
@@ -47,6 +47,7 @@ class RepositoryWatch:
         self._interval_seconds = interval_seconds
         self._seen: dict[Key, Signature] = {}
         self._trouble = ""
+        self._looking = threading.Lock()  # an upload looks too
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._work, name="trueprob-repository", daemon=True)
 
@@ -69,6 +70,10 @@ class RepositoryWatch:
         DatabaseUnavailable, OSError
             Nothing is remembered of this look; the next one repeats it.
         """
+        with self._looking:
+            self._look()
+
+    def _look(self) -> None:
         lies = _signatures(self._root)
         changed = {key for key, signature in lies.items() if self._seen.get(key) != signature}
         loaded = {key for key in changed if self._catalogue.is_loaded(key)}

@@ -27,7 +27,7 @@ from typing import Final
 from service.control.artifacts import Artifacts
 from service.control.key_rotation import LATE_SECONDS, forget_old_keys
 from service.control.store import Store, Transaction
-from service.errors import DatabaseUnavailable
+from service.errors import Unavailable
 
 __all__ = ["Retention", "Sweep"]
 
@@ -109,7 +109,7 @@ class Retention:
 
         Raises
         ------
-        DatabaseUnavailable
+        DatabaseUnavailable, Unavailable
         """
         return Sweep(
             label_keys=self._repeat(self._forget_keys),
@@ -127,8 +127,8 @@ class Retention:
         while not self._closing.wait(self._seconds):
             try:
                 self.sweep()
-            except DatabaseUnavailable:
-                _LOG.warning("the sweep waits for the database")
+            except Unavailable as away:
+                _LOG.warning("the sweep waits: %s", away.detail)
             except Exception:  # noqa: BLE001 - the next sweep may fare better
                 _LOG.exception("the sweep failed")
 

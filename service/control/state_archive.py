@@ -55,8 +55,8 @@ def export_state(store: Store, artifacts: Artifacts, path: Path) -> dict[str, in
                             kept.append(row["digest"])
             schema = state.schema()
         for digest in sorted(set(kept)):
-            file_path = artifacts.path(digest)
-            if file_path.exists():  # else it lies on another host, and is exported there
+            file_path = artifacts.find(digest)
+            if file_path is not None:  # else it lies on another host, and is exported there
                 archive.write(file_path, _member(digest))
         head = {"format": _FORMAT, "schema": schema, "rows": counts}
         archive.writestr("state.json", json.dumps(head))
@@ -121,5 +121,4 @@ def _restore_sets(archive: zipfile.ZipFile, artifacts: Artifacts) -> None:
             rows = load_calibration_set(file.read())
         if _member(rows.digest) != member:
             raise InvalidRequest(f"{member} does not hold the rows that its name says")
-        with part_file(artifacts.uploads) as part:
-            artifacts.keep(rows, part)
+        artifacts.keep(rows)

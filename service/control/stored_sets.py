@@ -13,7 +13,6 @@ from typing import Final
 from service.control import repeats
 from service.control.appended_rows import joined
 from service.control.artifacts import Artifacts
-from service.control.bodies import part_file
 from service.control.queued_fit import queue_fit
 from service.control.refit import Refits
 from service.control.store import Store, Transaction
@@ -31,8 +30,9 @@ from service.inference.deployment import ServedVersion
 from service.settings import Settings
 from trueprob.calibration_set import CalibrationSet, load_calibration_set
 
-__all__ = ["StoredSets"]
+__all__ = ["NO_ROWS", "StoredSets"]
 
+NO_ROWS: Final = "the rows of this set are not on this host, nor at another artifact_url"
 # Appends to one name at the same time: each but the first reads the set anew.
 _ATTEMPTS: Final = 20
 
@@ -84,7 +84,7 @@ class StoredSets:
             Too few rows, or the Idempotency-Key was used for another request.
         """
         self._require_rows(rows.n, wish)
-        size_bytes = self._keep(rows)
+        size_bytes = self._artifacts.keep(rows)
         with self._store.write() as transaction:
             self._lock(transaction, served)
             before = repeats.find(transaction, served.model, wish, "upload", asked or rows.digest)
@@ -101,7 +101,7 @@ class StoredSets:
             fit_id = self._queue(transaction, served, rows.digest, wish)
             came = self._came(served.model, rows.digest, fit_id)
             repeats.remember(transaction, wish, "upload", asked or rows.digest, came)
-        self._keep(rows)  # a sweep may have come between
+        self._artifacts.keep(rows)  # a sweep may have come between
         return fit_id, self._refits.submit(fit_id)
 
     def fit(
@@ -156,7 +156,7 @@ class StoredSets:
                     f"set {name!r} would have {size} bytes, at most "
                     f"{self._settings.max_upload_bytes} are kept"
                 )
-            size_bytes = self._keep(whole)
+            size_bytes = self._artifacts.keep(whole)
             with self._store.write() as transaction:
                 self._lock(transaction, served)
                 before = repeats.find(transaction, model, wish, f"rows {name}", rows.digest)
@@ -176,7 +176,7 @@ class StoredSets:
                 came = self._came(model, whole.digest, None)
                 repeats.remember(transaction, wish, f"rows {name}", rows.digest, came)
                 row = self._found(transaction, model, whole.digest)
-            self._keep(whole)  # a sweep may have come between
+            self._artifacts.keep(whole)  # a sweep may have come between
             return row
         raise Conflict(f"set {name!r} is being appended to by many at the same time: try again")
 
@@ -214,14 +214,10 @@ class StoredSets:
                 f"got {n}; ?force=true fits them all the same"
             )
 
-    def _keep(self, rows: CalibrationSet) -> int:
-        with part_file(self._artifacts.uploads) as part:
-            return self._artifacts.keep(rows, part)
-
     def _rows(self, row: CalibrationSetRow) -> CalibrationSet:
-        path = self._artifacts.path(row.digest)
-        if not path.exists():
-            raise Unavailable("the rows of this set are not on this host")
+        path = self._artifacts.find(row.digest)
+        if path is None:
+            raise Unavailable(NO_ROWS)
         return load_calibration_set(path, n_classes=row.n_classes)
 
     def _found(

@@ -17,8 +17,8 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from service.control.form_parts import Part, form_parts
 from service.errors import BadRequest, InvalidRequest, UnsupportedMediaType
+from service.form_parts import Part, form_parts
 from trueprob.array_files import UNNAMED
 from trueprob.calibration_set import read_arrays
 from trueprob.tables import Rows, read_csv

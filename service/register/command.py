@@ -5,15 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
-from service.errors import ModelUnavailable, ServiceError
-from service.inference.onnx_model import open_session
-from service.register.graph import Network, inspect
+from service.errors import ServiceError
+from service.register.inspection import described, inspect_content
 from service.register.version import Registered, register
 from service.register.wishes import Ask, Unusable, Wishes, class_names, refuse_to_guess
 from service.settings import Settings
@@ -63,7 +61,7 @@ def main(argv: Sequence[str], environ: Mapping[str, str], *, ask: Ask | None = N
         return _refuse(f"{error.filename or 'a file'}: {error.strerror}")
     for warning in registered.warnings:
         print(f"trueprob-service: warning: {warning}", file=sys.stderr)
-    print(json.dumps(_document(registered)) if options.json else _text(registered))
+    print(json.dumps(described(registered)) if options.json else _text(registered))
     return 0
 
 
@@ -116,7 +114,7 @@ def _register(options: argparse.Namespace, settings: Settings, ask: Ask) -> Regi
         n_classes=None if names is None else len(names),
         **{name: getattr(options, name) for name in vars(Wishes()) if name != "n_classes"},
     )
-    network = _inspect(content, wishes, ask)
+    network = inspect_content(content, wishes, ask)
     if names is None:
         names = tuple(str(index) for index in range(network.n_classes))
     if len(names) != network.n_classes:
@@ -139,41 +137,8 @@ def _register(options: argparse.Namespace, settings: Settings, ask: Ask) -> Regi
     )
 
 
-def _inspect(content: bytes, wishes: Wishes, ask: Ask) -> Network:
-    """Look at the network in a folder by itself, as it will lie in the repository."""
-    with tempfile.TemporaryDirectory() as folder:
-        alone = Path(folder) / "model.onnx"
-        alone.write_bytes(content)
-        try:
-            session = open_session(alone)
-        except ModelUnavailable as error:
-            if "external data" in str(error.__cause__).lower():
-                raise Unusable(
-                    "the network keeps its weights in a second file: save it as one file "
-                    "(torch.onnx.export with external_data=False)"
-                ) from None
-            raise
-        return inspect(session, wishes, ask)
-
-
-def _document(registered: Registered) -> dict[str, Any]:
-    version, fitted = registered.version, registered.fit
-    described = version.manifest.to_dict()
-    return {
-        "model": version.name,
-        "version": version.version,
-        "path": str(version.path),
-        "n_classes": version.manifest.n_classes,
-        "input": described["input"],
-        "output": {"name": version.manifest.output_name, "kind": version.manifest.output_kind},
-        "calibrator": None if fitted is None else fitted.calibrator.id,
-        "scores": None if fitted is None else fitted.report.to_dict()["scores"],
-        "warnings": list(registered.warnings),
-    }
-
-
 def _text(registered: Registered) -> str:
-    document = _document(registered)
+    document = described(registered)
     spec, output = document["input"], document["output"]
     lines = [
         f"{document['model']}/{document['version']}: {document['n_classes']} classes",

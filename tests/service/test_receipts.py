@@ -1,9 +1,11 @@
 import base64
+import hmac
 
 import numpy as np
 import pytest
 
-from service.receipts import ForgedReceipt, Receipt, ReceiptKey, Receipts, digest64
+from service.receipt_key import ReceiptKey
+from service.receipts import ForgedReceipt, Receipt, Receipts, digest64
 from service.shadow_rows import ShadowRows
 
 KEY = ReceiptKey(1, bytes(range(32)))
@@ -146,3 +148,31 @@ def test_labels_are_ordered_by_what_nobody_outside_can_predict() -> None:
     ours, theirs = make(), make(ReceiptKey(1, bytes(32)))
     assert ours.order_key(b"n" * 24) == ours.order_key(b"n" * 24)
     assert ours.order_key(b"n" * 24) != theirs.order_key(b"n" * 24)
+
+
+def test_many_ids_say_what_each_says_alone() -> None:
+    receipts = make()
+    ids = issue(receipts, 40)
+    assert receipts.verify_all(ids) == [receipts.verify(text) for text in ids]
+    assert receipts.verify_all([]) == []
+
+
+@pytest.mark.parametrize("change", ["plus", "unused bits", "longer", "no text of ASCII"])
+def test_a_second_spelling_among_many_is_a_forgery(change: str) -> None:
+    receipts = make()
+    ids = issue(receipts, 3000)
+    place, text = next((i, text) for i, text in enumerate(ids) if "-" in text)
+    ids[place] = {
+        "plus": text.replace("-", "+", 1),
+        "unused bits": text[:-1] + chr(ord(text[-1]) + 1),
+        "longer": text + "A",
+        "no text of ASCII": "ä" + text[1:],
+    }[change]
+    verified = receipts.verify_all(ids)
+    assert [i for i, receipt in enumerate(verified) if receipt is None] == [place]
+
+
+@pytest.mark.parametrize("length", [0, 32, 64, 65, 200])
+def test_the_tag_is_an_hmac(length: int) -> None:
+    block, secret = bytes(range(108)), bytes(range(length))
+    assert ReceiptKey(1, secret).tag(block) == hmac.digest(secret, block, "sha256")[:16]

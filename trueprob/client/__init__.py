@@ -23,10 +23,11 @@ from trueprob.client.answers import (
     LivePair,
     ModelDescription,
     PromotionSummary,
+    UploadedVersion,
     VersionSummary,
 )
 from trueprob.client.carriers import AsyncClient, Client
-from trueprob.client.prediction import Prediction
+from trueprob.client.prediction import PartialPrediction, Prediction
 from trueprob.client.problems import ServiceProblem, ServiceUnreachable
 
 __all__ = [
@@ -42,9 +43,11 @@ __all__ = [
     "LabelOutcomes",
     "LivePair",
     "ModelDescription",
+    "PartialPrediction",
     "Prediction",
     "PromotionSummary",
     "ServiceProblem",
     "ServiceUnreachable",
+    "UploadedVersion",
     "VersionSummary",
 ]

@@ -18,6 +18,7 @@ __all__ = [
     "LivePair",
     "ModelDescription",
     "PromotionSummary",
+    "UploadedVersion",
     "VersionSummary",
     "read",
 ]
@@ -76,6 +77,21 @@ class VersionSummary:
     calibrator: str
     n_classes: int
     network: bool
+
+
+@dataclass(frozen=True)
+class UploadedVersion:
+    """A version that was added; ``calibrator`` and ``scores`` are None without a set."""
+
+    model: str
+    version: int
+    live: bool
+    n_classes: int
+    input: Mapping[str, Any]
+    output: Mapping[str, Any]
+    calibrator: str | None
+    scores: Mapping[str, Any] | None
+    warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 from trueprob.client import alarms as alarms_  # the class below has methods of these names
-from trueprob.client import labelled_rows, predictions, uploads
+from trueprob.client import labelled_rows, predictions, uploads, versions
 from trueprob.client import models as models_
 from trueprob.client.flow import Flow
 
@@ -52,6 +52,7 @@ class Methods:
     """Everything that can be asked of the service: see `predictions`, `models`, `uploads`."""
 
     predict = Method(predictions.predict)
+    predict_fields = Method(predictions.predict_fields)
     label = Method(predictions.label)
     label_rows = Method(labelled_rows.label_rows)
     calibration = Method(predictions.calibration)
@@ -61,6 +62,7 @@ class Methods:
     model = Method(models_.model)
     declare = Method(models_.declare)
     delete_model = Method(models_.delete_model)
+    add_version = Method(versions.add_version)
     promote_version = Method(models_.promote_version)
     upload = Method(uploads.upload)
     append = Method(uploads.append)

@@ -12,10 +12,10 @@ from numpy.typing import ArrayLike
 
 from trueprob.client.answers import Calibration, LabelOutcome, LabelOutcomes, read
 from trueprob.client.flow import JSON, Flow, Request, address, answered, to_json
-from trueprob.client.prediction import Prediction
+from trueprob.client.prediction import NPZ, PartialPrediction, Prediction, document_of
 from trueprob.errors import InvalidInput
 
-__all__ = ["calibration", "label", "metrics", "predict", "readiness"]
+__all__ = ["calibration", "label", "metrics", "predict", "predict_fields", "readiness"]
 
 MAX_LABELS: Final = 100_000  # of one request; more are sent in several
 
@@ -29,6 +29,7 @@ def predict(
     images: Sequence[bytes] | None = None,
     version: int | None = None,
     receipts: bool = True,
+    binary: bool = False,
 ) -> Flow[Prediction]:
     """Calibrated probabilities of exactly one of logits, probabilities, their logarithms, pictures.
 
@@ -42,12 +43,74 @@ def predict(
         Default: the live one.
     receipts : bool
         Whether the answer carries prediction ids, which labels need.
+    binary : bool
+        Ask for the answer as an ``.npz``: the same numbers, quicker for many rows.
     """
     arrays = {
         "logits": logits,
         "probabilities": probabilities,
         "log_probabilities": log_probabilities,
     }
+    params = {"version": version, "receipts": receipts}
+    reply = yield from answered(_request(model, arrays, images, params, binary))
+    return Prediction.of(document_of(reply))
+
+
+def predict_fields(
+    model: str,
+    fields: Sequence[str] | None = None,
+    *,
+    top: int | None = None,
+    logits: ArrayLike | None = None,
+    probabilities: ArrayLike | None = None,
+    log_probabilities: ArrayLike | None = None,
+    images: Sequence[bytes] | None = None,
+    version: int | None = None,
+    binary: bool = False,
+) -> Flow[PartialPrediction]:
+    """A part of what `predict` gives, or more than that.
+
+    Parameters
+    ----------
+    model : str
+    fields : sequence of str, optional
+        Of ``probabilities``, ``prediction``, ``class``, ``confidence``, ``temperature``,
+        ``prediction_ids`` (asks for receipts), ``logit_gap``, ``logits`` and, beside `top`,
+        ``top_indices``, ``top_classes``, ``top_probabilities``. Default: what `predict` has
+        without receipts, `top` in place of the probabilities.
+    top : int, optional
+        How many of the likeliest classes.
+    logits, probabilities, log_probabilities, images, version, binary
+        As for `predict`.
+    """
+    arrays = {
+        "logits": logits,
+        "probabilities": probabilities,
+        "log_probabilities": log_probabilities,
+    }
+    params: dict[str, Any] = {"version": version, "top": top}
+    if fields is None:
+        params["receipts"] = False
+    else:
+        params["return"] = ",".join(fields)
+    reply = yield from answered(_request(model, arrays, images, params, binary))
+    return PartialPrediction.of(reply)
+
+
+def _request(
+    model: str,
+    arrays: Mapping[str, ArrayLike | None],
+    images: Sequence[bytes] | None,
+    params: Mapping[str, Any],
+    binary: bool,
+) -> Request:
+    """One of arrays and pictures, as it is sent.
+
+    Raises
+    ------
+    InvalidInput
+        None of them was given, or several.
+    """
     given = {name: values for name, values in arrays.items() if values is not None}
     if len(given) + (images is not None) != 1:
         raise InvalidInput(
@@ -55,18 +118,17 @@ def predict(
             f"got {len(given) + (images is not None)}",
             field="logits",
         )
-    params: dict[str, Any] = {"version": version, "receipts": receipts}
+    sent = dict(params)
     if images is not None:
         content = to_json({"images": [base64.b64encode(image).decode() for image in images]})
         headers: Mapping[str, str] = JSON
     else:
         ((name, values),) = given.items()
-        params["input"] = name
+        sent["input"] = name
         content, headers = _npy(values), {"content-type": "application/x-npy"}
-    headers = {**headers, "accept": "application/json"}
+    headers = {**headers, "accept": NPZ if binary else "application/json"}
     path = address("v1", "models", model, "probabilities")
-    reply = yield from answered(Request("POST", path, params, headers, content, again=True))
-    return Prediction.of(reply.json())
+    return Request("POST", path, sent, headers, content, again=True)
 
 
 def label(

@@ -14,6 +14,7 @@ from service.control.routes import (
     models,
     promotions,
     shadows,
+    versions,
 )
 
 __all__ = ["create_router"]
@@ -28,6 +29,8 @@ def create_router(plane: ControlPlane) -> APIRouter:
         Need not have started.
     """
     router = APIRouter(prefix="/v1")
-    for part in (models, calibration_sets, fits, calibrators, promotions, shadows, labels, alarms):
+    for part in (
+        models, versions, calibration_sets, fits, calibrators, promotions, shadows, labels, alarms,
+    ):  # fmt: skip
         router.include_router(part.create_router(plane))
     return router

@@ -23,6 +23,7 @@ from service.control.routes.documentation import (
 from service.control.routes.fits import answer_fit
 from service.control.schemas import CalibrationSetSummary, FitSummary, Items
 from service.control.store.calibration_sets import CalibrationSetRow
+from service.control.stored_sets import NO_ROWS
 from service.control.upload_body import UPLOAD_BODY
 from service.control.uploads import NPZ_TYPES
 from service.control.wish import Wish
@@ -156,9 +157,9 @@ def create_router(plane: ControlPlane) -> APIRouter:
             raise CalibrationSetNotFound(f"model {model!r} has no calibration set {digest!r}")
         if NPZ_TYPES[0] not in (accept or ""):
             return _summary(plane, row)
-        path = plane.parts.artifacts.path(row.digest)
-        if not path.exists():
-            raise Unavailable("the rows of this set are not on this host")
+        path = plane.parts.artifacts.find(row.digest)
+        if path is None:
+            raise Unavailable(NO_ROWS)
         return FileResponse(path, media_type=NPZ_TYPES[0], filename=path.name)
 
     @router.delete(

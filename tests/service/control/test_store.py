@@ -151,6 +151,20 @@ def test_a_nonce_is_claimed_once_in_any_number_of_rows(store: Store) -> None:
     assert nothing == set()
 
 
+@pytest.mark.parametrize("n", [99, 100, 1700])
+def test_new_nonces_among_known_ones_are_told_from_them(store: Store, n: int) -> None:
+    nonces = [index.to_bytes(24, "big") for index in range(n)]
+    with store.write() as transaction:
+        transaction.label_keys.claim(dict.fromkeys(nonces[::3], 1.0))
+    with store.write() as transaction:
+        fresh = transaction.label_keys.claim(dict.fromkeys(nonces, 2.0))
+    assert fresh == set(nonces) - set(nonces[::3])
+    with store.write() as transaction:
+        # Those that were known keep their own time, and none was put in twice.
+        assert transaction.label_keys.forget(expired_before=1.5, limit=n) == len(nonces[::3])
+        assert transaction.label_keys.forget(expired_before=9.0, limit=n) == len(fresh)
+
+
 def test_a_database_that_is_away_is_one_kind_of_error(
     new_postgres_url: Callable[[], str], tmp_path: Path
 ) -> None:

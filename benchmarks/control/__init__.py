@@ -1,0 +1,1 @@
+"""``python -m benchmarks.control``: labels a second, predictions beside a fit, admission."""

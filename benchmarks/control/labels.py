@@ -1,0 +1,186 @@
+"""Labels a second over HTTP against the rate at which the bare database takes the same rows."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from benchmarks.calibration.report import table
+from benchmarks.control.bare_inserts import Bare, BarePostgreSQL, BareSQLite, Row
+from benchmarks.control.postgres_server import NoServer, postgres_server
+from benchmarks.serving.processes import running
+from benchmarks.serving.spread import judged, middle, ratio, ratios
+from trueprob.client import Client
+
+MODEL: Final = "m"
+BATCHES: Final = (1, 100, 10_000)
+REQUESTS: Final = {1: 50, 100: 30, 10_000: 4}  # of one round
+LIMITS: Final = {"SQLite": 0.3, "PostgreSQL": 0.5}  # of the bare rate, at 10 000
+NONCE: Final = slice(64, 88)  # of a receipt, see service.receipts
+KEEP_SECONDS: Final = 2_592_300.0
+
+
+@dataclass
+class Rates:
+    """Rows a second, round by round."""
+
+    labels: list[float] = field(default_factory=list)
+    by_rows: list[float] = field(default_factory=list)
+    by_statements: list[float] = field(default_factory=list)
+
+
+def labels_report(*, small: bool = False) -> str:
+    """The table; `small` takes two rounds in place of five."""
+    rounds = 2 if small else 5
+    rates: dict[str, dict[int, Rates]] = {}
+    notes = []
+    for start in (_sqlite, _postgresql):
+        try:
+            with start() as (bare, flags):
+                rates[bare.name] = _measure(bare, flags, rounds)
+        except NoServer as reason:
+            notes.append(f"- PostgreSQL: skipped, {reason}.")
+    rows = [
+        [
+            f"{name}, batches of {batch}",
+            middle(of.labels),
+            middle(of.by_rows),
+            ratio(of.labels, of.by_rows),
+            middle(of.by_statements),
+            ratio(of.labels, of.by_statements),
+        ]
+        for name, batches in rates.items()
+        for batch, of in batches.items()
+    ]
+    header = ["rows a second", "labels", "bare", "ratio", "bare, many rows a statement", "ratio"]
+    how = (
+        "One client sends batch after batch to `POST …/labels` of a service in a process of its "
+        "own; a transaction each. Bare: the driver's `executemany` of the rows that these labels "
+        "put into the table of used receipts, same table and index, as many rows a transaction, "
+        "same durability (SQLite WAL with `synchronous=FULL`, PostgreSQL as installed), in turn "
+        f"with the service. {rounds} rounds of {REQUESTS[1]}, {REQUESTS[100]} and "
+        f"{REQUESTS[10_000]} batches; median, smallest and largest; ratios of the same round. A "
+        "label is also verified, judged and added to the statistics in that transaction."
+    )
+    return "\n".join(
+        [
+            how,
+            "",
+            table(header, rows),
+            "",
+            *(
+                judged(
+                    f"labels in batches of 10 000 at least {limit} of the bare rate, {name}",
+                    limit,
+                    {"median": _median(rates.get(name), 10_000)},
+                )
+                for name, limit in LIMITS.items()
+            ),
+            *notes,
+        ]
+    )
+
+
+def _median(batches: dict[int, Rates] | None, batch: int) -> float | None:
+    if batches is None:
+        return None
+    of = batches[batch]
+    return float(np.median(ratios(of.labels, of.by_rows)))
+
+
+@contextmanager
+def _sqlite() -> Iterator[tuple[Bare, list[str]]]:
+    with (
+        tempfile.TemporaryDirectory(prefix="trueprob-bench-") as folder,
+        closing(BareSQLite(Path(folder, "bare.sqlite3"))) as bare,
+    ):
+        yield bare, ["--state-dir", f"{folder}/state"]
+
+
+@contextmanager
+def _postgresql() -> Iterator[tuple[Bare, list[str]]]:
+    with (
+        postgres_server() as server,
+        tempfile.TemporaryDirectory(prefix="trueprob-bench-") as folder,
+        closing(BarePostgreSQL(server)) as bare,
+    ):
+        url = f"postgresql://trueprob@/postgres?host={server}"
+        yield bare, ["--state-dir", f"{folder}/state", "--database-url", url]
+
+
+def _measure(bare: Bare, flags: list[str], rounds: int) -> dict[int, Rates]:
+    def command(port: int) -> list[str]:
+        none = ["--model-repository", f"{flags[1]}/no-models"]
+        return [sys.executable, "-m", "service", "serve", "--port", str(port), *none, *flags]
+
+    rates = {batch: Rates() for batch in BATCHES}
+    with (
+        running(command, ready="/v2/health/ready", environment={}) as process,
+        Client(f"http://127.0.0.1:{process.port}") as client,
+    ):
+        client.declare(MODEL, n_classes=3)
+        _round(client, process.port, bare, 10_000, 1)  # warms up
+        for _ in range(rounds):
+            for batch in BATCHES:
+                n = batch * REQUESTS[batch]
+                labels, by_rows, by_statements = _round(
+                    client, process.port, bare, batch, REQUESTS[batch]
+                )
+                rates[batch].labels.append(n / labels)
+                rates[batch].by_rows.append(n / by_rows)
+                rates[batch].by_statements.append(n / by_statements)
+    return rates
+
+
+def _round(
+    client: Client, port: int, bare: Bare, batch: int, requests: int
+) -> tuple[float, float, float]:
+    """Seconds of the labels, of the bare rows one by one, and of many a statement."""
+    bodies, kept = [], []
+    for _ in range(requests):
+        ids = _prediction_ids(client, batch)
+        bodies.append(json.dumps({"prediction_ids": ids, "labels": [0] * batch}).encode())
+        kept.append([row_of(text) for text in ids])
+    labels = _send(port, bodies, batch)
+    by_rows = sum(map(bare.by_rows, kept))
+    # Other rows of the same kind: the first half of a nonce tells the processes apart.
+    others = [[(b"\0" * 16 + nonce[16:], at) for nonce, at in rows] for rows in kept]
+    return labels, by_rows, sum(map(bare.by_statements, others))
+
+
+def _send(port: int, bodies: list[bytes], batch: int) -> float:
+    """Seconds, once connected, of one body after the other."""
+    headers = {"Content-Type": "application/json"}
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
+        connection.connect()
+        start = time.perf_counter()
+        for body in bodies:
+            connection.request("POST", f"/v1/models/{MODEL}/labels", body, headers)
+            counted = json.loads(connection.getresponse().read())
+            if counted.get("accepted") != batch:
+                raise RuntimeError(f"{batch} labels were sent, the answer is {str(counted)[:300]}")
+        return time.perf_counter() - start
+
+
+def _prediction_ids(client: Client, n: int) -> list[str]:
+    logits = np.random.default_rng(n).normal(0.0, 2.0, (n, 3)).astype(np.float32)
+    ids = client.predict(MODEL, logits=logits).prediction_ids
+    assert ids is not None
+    return list(ids)
+
+
+def row_of(prediction_id: str) -> Row:
+    """What the service remembers of a counted label."""
+    receipt = base64.urlsafe_b64decode(prediction_id + "==")
+    return receipt[NONCE], time.time() + KEEP_SECONDS
