@@ -6,7 +6,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from fastapi import APIRouter
@@ -23,6 +22,7 @@ from service.control.key_rotation import ReceiptKeys, rotate_by_age
 from service.control.keys import open_receipts
 from service.control.labels import CLOCK_TOLERANCE_SECONDS, Labels
 from service.control.models import Catalogue
+from service.control.parts import Parts
 from service.control.promotion import Promotions
 from service.control.refit import Refits
 from service.control.refit_window import RefitWindow
@@ -30,7 +30,7 @@ from service.control.repository_watch import RepositoryWatch
 from service.control.retention import Retention
 from service.control.row_labels import RowLabels
 from service.control.statistics import Statistics
-from service.control.store import Store, open_store
+from service.control.store import open_store
 from service.control.stored_sets import StoredSets
 from service.errors import Unavailable
 from service.inference.deployment import Deployments
@@ -42,31 +42,6 @@ __all__ = ["ControlPlane", "Parts"]
 
 _LOG: Final = logging.getLogger(__name__)
 _CHECK_SECONDS: Final = 2.0
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What a started control plane is made of; routes use these and nothing else."""
-
-    settings: Settings
-    clock: Callable[[], float]
-    store: Store
-    receipts: Receipts
-    catalogue: Catalogue
-    descriptions: Descriptions
-    declarations: Declarations
-    deletions: Deletions
-    following: Following
-    promotions: Promotions
-    refits: Refits
-    refit_window: RefitWindow
-    artifacts: Artifacts
-    stored_sets: StoredSets
-    calibration_sets: CalibrationSets
-    labels: Labels
-    row_labels: RowLabels
-    retention: Retention
-    statistics: Statistics
 
 
 class ControlPlane:
