@@ -97,6 +97,24 @@ def test_an_alarm_is_shown_listed_exported_acknowledged_and_over_at_the_next_pro
     assert [pair.alarm.change_log10 for pair in live if pair.alarm] == [0.0]
 
 
+def test_every_replica_tells_the_same_and_any_may_acknowledge(
+    begin: Callable[..., World],
+) -> None:
+    first = begin()
+    first.declare()
+    second = begin(clock=first.clock)
+    for seed in range(4):
+        send((first, second)[seed % 2], 50 + seed, 150, sharpness=3.0)
+    first.clock.now += 60.0
+    told = [world.plane.label_statistics() for world in (first, second)]
+    assert [pair.alarm for pair in told[0].pairs] == [pair.alarm for pair in told[1].pairs]
+    assert told[0].alarms == told[1].alarms == {("m", "change"): 1, ("m", "evidence"): 1}
+    alarm = first.get("/v1/models/m/calibration")["alarm"]
+    assert second.get("/v1/models/m/calibration")["alarm"] == alarm
+    assert second.call("POST", f"/v1/models/m/alarms/{alarm['id']}/acknowledge").status_code == 200
+    assert figures(first)["change_log10"] == 0.0
+
+
 def test_what_does_not_exist_is_not_found(shared_world: World) -> None:
     assert shared_world.call("GET", "/v1/models/none/alarms").status_code == 404
     for model, alarm, code in (
