@@ -34,6 +34,7 @@ from trueprob.drift import BetState, CalibrationBets, ChangeDetector, Evidence
 __all__ = ["AlarmRules", "Alarms"]
 
 _LOG: Final = logging.getLogger(__name__)
+_KEY_BYTES: Final = 32
 
 
 @dataclass(frozen=True)
@@ -73,9 +74,8 @@ class AlarmRules:
     def log10(self, row: AlarmStateRow | None) -> tuple[float, float]:
         """log10 of both statistics; exactly 0 before the first label."""
         evidence, change = self.states(row)
-        if evidence.n == 0:
-            return 0.0, 0.0
-        return self.evidence.log10(evidence), self.change.log10(change)
+        value = self.evidence.log10(evidence) if evidence.n else 0.0
+        return value, self.change.log10(change)
 
 
 class Alarms:
@@ -106,7 +106,7 @@ class Alarms:
         self.rules = rules
         self._store = store
         self._clock = clock
-        self._order_key = order_key or secrets.token_bytes(32)
+        self._order_key = order_key or secrets.token_bytes(_KEY_BYTES)
         self._on_raised = on_raised
 
     def count(
