@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trueprob.binned import bin_index
 from trueprob.client import Prediction
 from trueprob.drift import CalibrationBets, Evidence
 
-__all__ = ["Batch", "Ledger", "Totals", "exported"]
+__all__ = ["Batch", "Ledger", "RowBatch", "Totals", "exported", "rows_of"]
 
 # (calibrator, bin) → labels, sum of confidence, right predictions
 Totals = Mapping[tuple[str, int], tuple[float, float, float]]
@@ -40,12 +41,35 @@ class Batch:
         return ids
 
 
+@dataclass(frozen=True, eq=False)
+class RowBatch:
+    """Labels that were sent with their rows."""
+
+    ids: tuple[str, ...]
+    logits: NDArray[np.float32]
+    labels: tuple[int, ...]
+
+
+def rows_of(
+    batches: Iterable[RowBatch],
+) -> tuple[list[str], NDArray[np.float32], NDArray[np.int64]]:
+    """All rows in the order in which they were sent: ids, logits, labels."""
+    listed = list(batches)
+    return (
+        [each for batch in listed for each in batch.ids],
+        np.concatenate([np.empty((0, 3), np.float32), *(batch.logits for batch in listed)]),
+        np.array([label for batch in listed for label in batch.labels], np.int64),
+    )
+
+
 @dataclass
 class Ledger:
     """Labels that were acknowledged, and those of which that is not known."""
 
     acknowledged: list[Batch] = field(default_factory=list)
     uncertain: list[Batch] = field(default_factory=list)
+    rows: list[RowBatch] = field(default_factory=list)
+    uncertain_rows: list[RowBatch] = field(default_factory=list)
     accepted: int = 0
     duplicates: int = 0
 

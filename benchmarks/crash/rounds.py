@@ -1,9 +1,11 @@
 """Rounds of kill -9: two threads send labels and uploads, a third kills, the next start is checked.
 
+In some rounds the clock is a little wrong, in some another key begins to sign receipts.
+
 After each start: what was not acknowledged is sent again; then the exported totals must equal the
 ledger's, none may have fallen, the evidence of the live promotion must be that of the ledger's
 labels, the history must begin as it was seen, and the live pair must be its
-last. After the last round every fit must end.
+last. After the last round every fit must end, and `benchmarks.crash.finale` follows.
 """
 
 from __future__ import annotations
@@ -18,7 +20,13 @@ from typing import Final
 
 import numpy as np
 
-from benchmarks.crash.ledger import Batch, Ledger, Totals, differences, exported, falls
+from benchmarks.crash.finale import (
+    SUMS_AGREE_TO,
+    rotate_keys,
+    sent_again_after_a_sweep,
+    sent_again_with_another_key,
+)
+from benchmarks.crash.ledger import Batch, Ledger, RowBatch, Totals, differences, exported, falls
 from benchmarks.crash.service_process import ServiceProcess
 from trueprob.client import Client, FitSummary, PromotionSummary, ServiceProblem, ServiceUnreachable
 
@@ -27,9 +35,10 @@ __all__ = ["CrashTest", "Outcome"]
 MODEL: Final = "m"
 ROWS: Final = 25
 SET_ROWS: Final = 300
-SUMS_AGREE_TO: Final = 1e-9
 TOLERANCE: Final = 0.02  # the default of TRUEPROB_ALARM_TOLERANCE
-LEASE_SECONDS: Final = 30.0  # a killed process's fit is left to it so long
+LEASE_SECONDS: Final = 50.0  # a killed process's fit is left to it so long, by a wrong clock too
+CLOCK_SHIFTS: Final = (0.0, 0.0, 10.0, -10.0)
+ROTATIONS: Final = 0.25  # of the rounds
 
 
 @dataclass
@@ -42,6 +51,9 @@ class Outcome:
     uploads: int = 0
     promotions: int = 0
     given_up_fits: int = 0
+    rows: int = 0
+    rotations: int = 0
+    rounds_by_a_wrong_clock: int = 0
     faults: list[str] = field(default_factory=list)
 
 
@@ -60,7 +72,7 @@ class CrashTest:
 
     def __init__(self, folder: Path, database_url: str, *, seed: int) -> None:
         self._state = folder / "state"
-        self._flags = ("--database-url", database_url) if database_url else ()
+        self._database_url = database_url or f"sqlite:///{self._state.resolve()}/trueprob.sqlite3"
         self._random = np.random.default_rng(seed)
         self._ledger = Ledger()
         self._pending: list[tuple[str, dict[str, np.ndarray], str]] = []  # key, rows, promote
@@ -69,10 +81,11 @@ class CrashTest:
         self._seen: Totals = {}
         self._outcome = Outcome()
 
-    def run(self, rounds: int, *, wait_for_fits: bool = True) -> Outcome:
+    def run(self, rounds: int, *, wait_for_fits: bool = True, with_sweep: bool = True) -> Outcome:
         """Kill that often; what came of it."""
         for _ in range(rounds):
-            service = ServiceProcess(self._state, *self._flags)
+            shift = float(self._random.choice(CLOCK_SHIFTS))
+            service = self._start(clock_shift=shift)
             try:
                 with Client(service.url, timeout_seconds=30) as client:
                     self._check(client)
@@ -80,14 +93,28 @@ class CrashTest:
             finally:
                 service.kill()
             self._outcome.rounds += 1
-        service = ServiceProcess(self._state, *self._flags)
+            self._outcome.rounds_by_a_wrong_clock += shift != 0
+        self._rotate()
+        service = self._start()
+        faults, ledger = self._outcome.faults, self._ledger
         try:
-            with Client(service.url, timeout_seconds=30) as client:
+            with Client(service.url, timeout_seconds=60) as client:
                 self._check(client)
                 self._check_fits(client, wait=wait_for_fits)
+                faults += sent_again_with_another_key(client, MODEL, ledger)
         finally:
             service.kill()
+        if with_sweep:
+            faults += sent_again_after_a_sweep(self._start, self._database_url, MODEL, ledger)
         return self._outcome
+
+    def _rotate(self) -> None:
+        rotate_keys(self._database_url)
+        self._outcome.rotations += 1
+
+    def _start(self, *flags: str, clock_shift: float = 0.0) -> ServiceProcess:
+        database = ("--database-url", self._database_url)
+        return ServiceProcess(self._state, *database, *flags, clock_shift=clock_shift)
 
     def _stream_until_killed(self, service: ServiceProcess) -> None:
         threads = [
@@ -96,7 +123,10 @@ class CrashTest:
         ]
         for thread in threads:
             thread.start()
-        time.sleep(self._random.uniform(0.01, 0.8))
+        time.sleep(self._random.uniform(0.01, 0.4))
+        if self._random.random() < ROTATIONS:
+            self._rotate()
+        time.sleep(self._random.uniform(0.0, 0.4))
         service.kill()
         for thread in threads:
             thread.join()
@@ -106,11 +136,18 @@ class CrashTest:
         # Not the retrying method: what was not answered is uncertain, and is looked at.
         with Client(url, timeout_seconds=10) as client, contextlib.suppress(ServiceUnreachable):
             while True:
-                logits = rng.normal(0.0, 2.0, (ROWS, 3)).astype(np.float32)
-                answer = client.predict(MODEL, logits=logits)
-                batch = Batch(answer, tuple(int(label) for label in rng.integers(0, 3, ROWS)))
-                self._ledger.uncertain.append(batch)
-                self._send(client, batch)
+                self._send_batch(client, rng)
+
+    def _send_batch(self, client: Client, rng: np.random.Generator) -> None:
+        """Predict, label the predictions, and send the rows with their labels too."""
+        logits = rng.normal(0.0, 2.0, (ROWS, 3)).astype(np.float32)
+        answer = client.predict(MODEL, logits=logits)
+        batch = Batch(answer, tuple(int(label) for label in rng.integers(0, 3, ROWS)))
+        self._ledger.uncertain.append(batch)
+        self._send(client, batch)
+        rows = RowBatch(tuple(uuid.uuid4().hex for _ in range(ROWS)), logits, batch.labels)
+        self._ledger.uncertain_rows.append(rows)
+        self._send_rows(client, rows)
 
     def _send(self, client: Client, batch: Batch) -> None:
         outcomes = client.label(MODEL, batch.ids, batch.labels)
@@ -120,6 +157,14 @@ class CrashTest:
         self._ledger.duplicates += outcomes.duplicate
         if outcomes.rejected:
             self._outcome.faults.append(f"{outcomes.rejected} labels of a batch were rejected")
+
+    def _send_rows(self, client: Client, rows: RowBatch) -> None:
+        outcomes = client.label_rows(MODEL, rows.ids, rows.logits, rows.labels)
+        self._ledger.uncertain_rows.remove(rows)
+        self._ledger.rows.append(rows)
+        self._outcome.rows += outcomes.accepted + outcomes.duplicate
+        if outcomes.rejected or outcomes.accepted not in (0, ROWS):
+            self._outcome.faults.append(f"of {ROWS} rows {outcomes.accepted} were accepted")
 
     def _send_uploads(self, url: str, seed: int) -> None:
         rng = np.random.default_rng(seed)
@@ -152,6 +197,9 @@ class CrashTest:
             client.declare(MODEL, n_classes=3)
         for batch in list(self._ledger.uncertain):
             self._send(client, batch)
+        for rows in list(self._ledger.uncertain_rows):
+            self._send_rows(client, rows)
+        self._send_batch(client, self._random)  # some in every round, however soon the kill comes
         totals = exported(client.metrics())  # the first reading of this process: not a cached one
         faults = self._outcome.faults
         faults += differences(self._ledger.totals(), totals, relative=SUMS_AGREE_TO)

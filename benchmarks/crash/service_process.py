@@ -13,15 +13,17 @@ __all__ = ["ServiceProcess"]
 
 
 class ServiceProcess:
-    """``python -m service`` on a free port, listening once this is made."""
+    """``python -m service`` on a free port, listening once this is made; its clock may be wrong."""
 
-    def __init__(self, state_dir: Path, *flags: str) -> None:
+    def __init__(self, state_dir: Path, *flags: str, clock_shift: float = 0.0) -> None:
         folder = state_dir.parent
         self._log = (folder / "service.log").open("a")
         environment = {k: v for k, v in os.environ.items() if not k.startswith("TRUEPROB_")}
+        shifted = ["benchmarks.crash.shifted_service", str(clock_shift)]
         self._process = subprocess.Popen(
             [
-                sys.executable, "-m", "service", "serve", "--port", "0",
+                sys.executable, "-m", *(shifted if clock_shift else ["service", "serve"]),
+                "--port", "0",
                 "--state-dir", str(state_dir), "--model-repository", str(folder / "no-models"),
                 *flags,
             ],

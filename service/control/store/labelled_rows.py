@@ -105,7 +105,7 @@ class LabelledRows:
         ring = (table.c.model == model, table.c.version == version)
         last = self._connection.execute(select(func.max(table.c.sequence)).where(*ring)).scalar()
         first = 0 if last is None else last + 1
-        stays = len(rows) - min(cap, len(rows))
+        passed = max(0, len(rows) - cap)  # came and would be gone at once
         self._connection.execute(
             insert(table),
             [
@@ -117,7 +117,7 @@ class LabelledRows:
                     "labelled_at": now,
                 }
                 for index, row in enumerate(rows)
-                if index >= stays
+                if index >= passed
             ],
         )
         oldest = first + len(rows) - cap

@@ -12,6 +12,7 @@ import pytest
 
 from service.__main__ import main
 from service.control.artifacts import Artifacts
+from service.control.key_rotation import rotate
 from service.control.state_archive import export_state, import_state
 from service.control.store import open_store
 from service.errors import Conflict, InvalidRequest
@@ -24,6 +25,7 @@ def used(world: World) -> tuple[str, list[str]]:
     logits, labels = rows(21, 60)
     *_, ids = world.predict(logits)
     assert world.label(ids[:40], labels[:40].tolist()).json()["accepted"] == 40
+    assert send_row(world) == (1, 0)
     raise_alarm(world)
     return report["calibrator"], ids
 
@@ -47,6 +49,12 @@ def raise_alarm(world: World) -> None:
     world.label(ids, labels.tolist())
 
 
+def send_row(world: World) -> tuple[int, int]:
+    body = {"rows": [{"id": "a", "logits": [1, 2, 3], "label": 1, "group": "g"}]}
+    answer = world.call("POST", "/v1/models/m/labels", json=body).json()
+    return answer["accepted"], answer["duplicate"]
+
+
 @pytest.mark.parametrize("secret", ["", "passphrase"])
 def test_a_service_goes_on_with_another_database(
     begin: Callable[..., World],
@@ -56,11 +64,16 @@ def test_a_service_goes_on_with_another_database(
 ) -> None:
     world = begin(settings={"receipt_secret": secret})
     world.declare()
+    world.declare("gone")
     calibrator, ids = used(world)
+    rotate(world.plane.parts.store, secret=secret, clock=world.clock)
+    world.call("DELETE", "/v1/models/gone", headers={"if-match": '"1"'})
     archive = tmp_path / "state.zip"
     counts = export_state(world.plane.parts.store, world.plane.parts.artifacts, archive)
-    assert (counts["label_key"], counts["promotion"], counts["fit"]) == (430, 2, 1)
+    assert (counts["label_key"], counts["promotion"], counts["fit"]) == (431, 2, 1)
     assert (counts["alarm_state"], counts["alarm"], counts["counted_group"]) == (2, 2, 343)
+    assert counts["labelled_row"] == 1
+    assert (counts["signing_key"], counts["deleted_model"]) == (2, 1)
     before = world.get("/v1/models/m/calibration")
     world.plane.close()
 
@@ -76,6 +89,12 @@ def test_a_service_goes_on_with_another_database(
     assert moved.call("POST", path).status_code == 200
     answer = moved.label(ids, [0] * 60).json()
     assert (answer["accepted"], answer["duplicate"]) == (20, 40)
+    assert send_row(moved) == (0, 1)
+    window = moved.plane.parts.refit_window.read("m", 1)
+    assert window is not None
+    assert window.labels.tolist() == [1]
+    moved.declare("gone")
+    assert moved.deployments.current("gone").revision == 2
     again = moved.upload(overconfident(), "?name=may", **{"idempotency-key": "one"})
     assert again["fit"] == "1"
     fresh = moved.upload(overconfident(seed=4))

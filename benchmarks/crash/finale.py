@@ -1,0 +1,124 @@
+"""After the last round: everything is sent again, and nothing may count.
+
+Once as it is, with another key signing; then after a sweep under a clock that ran ahead until every
+receipt had expired, and with that clock set back.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from sqlalchemy import create_engine, func, make_url, select
+
+from benchmarks.crash.ledger import Ledger, differences, exported, rows_of
+from benchmarks.crash.service_process import ServiceProcess
+from service.control.key_rotation import rotate
+from service.control.store import open_store
+from service.control.store.tables import label_key, signing_key
+from service.settings import Settings
+from trueprob.client import Client
+
+__all__ = ["rotate_keys", "sent_again_after_a_sweep", "sent_again_with_another_key"]
+
+TTL_SECONDS: Final = Settings().receipt_ttl_seconds
+# Beyond the life of receipts, the tolerance between clocks and the patience with late replicas.
+AHEAD_SECONDS: Final = TTL_SECONDS + 2 * 86_400.0
+SUMS_AGREE_TO: Final = 1e-9
+SWEEP_SECONDS: Final = 0.2
+PATIENCE_SECONDS: Final = 60.0
+
+
+def rotate_keys(database_url: str) -> None:
+    """What ``keys rotate-receipts`` does, without a process for it."""
+    store = open_store(database_url)
+    try:
+        rotate(store, secret="", clock=time.time)
+    finally:
+        store.close()
+
+
+def sent_again_with_another_key(client: Client, model: str, ledger: Ledger) -> Iterable[str]:
+    """A sentence for each thing that is wrong.
+
+    Parameters
+    ----------
+    client : Client
+        Of a service that was started after a rotation.
+    model : str
+    ledger : Ledger
+        Of what was acknowledged; nothing is uncertain.
+    """
+    yield from _sent_again(client, model, ledger, "duplicate")
+    yield from _window(client, model, ledger)
+
+
+def sent_again_after_a_sweep(
+    start: Callable[..., ServiceProcess], database_url: str, model: str, ledger: Ledger
+) -> Iterable[str]:
+    """A sentence for each thing that is wrong.
+
+    Parameters
+    ----------
+    start : callable
+        Starts the service with flags and ``clock_shift``.
+    database_url : str
+    model : str
+    ledger : Ledger
+    """
+    ahead = start("--sweep-seconds", str(SWEEP_SECONDS), clock_shift=AHEAD_SECONDS)
+    try:
+        yield from _swept(database_url)
+    finally:
+        ahead.kill()
+    service = start()
+    try:
+        with Client(service.url, timeout_seconds=60) as client:
+            yield from _sent_again(client, model, ledger, "rejected")
+    finally:
+        service.kill()
+
+
+def _sent_again(client: Client, model: str, ledger: Ledger, expected: str) -> Iterable[str]:
+    batches = ledger.acknowledged
+    answer = client.label(
+        model,
+        [each for batch in batches for each in batch.ids],
+        [label for batch in batches for label in batch.labels],
+    )
+    n = sum(len(batch.labels) for batch in batches)
+    if getattr(answer, expected) != n:
+        yield f"of {n} labels sent again {getattr(answer, expected)} were {expected}, not all"
+    rows = client.label_rows(model, *rows_of(ledger.rows))
+    if rows.accepted:
+        yield f"{rows.accepted} rows that were sent again were accepted"
+    yield from differences(ledger.totals(), exported(client.metrics()), relative=SUMS_AGREE_TO)
+
+
+def _window(client: Client, model: str, ledger: Ledger) -> Iterable[str]:
+    """The refit window must hold the last rows of the ledger, each once and in order."""
+    fit = client.start_fit(model, source="refit-window", method="temperature", promote="never")
+    stored = client.download(model, fit.calibration_set)
+    _, logits, labels = rows_of(ledger.rows)
+    n = stored.n
+    if n != min(len(labels), Settings().refit_window_rows):
+        yield f"the refit window has {n} rows of {len(labels)}"
+    elif (stored.logits != logits[-n:]).any() or (stored.labels != labels[-n:]).any():
+        yield "the refit window does not hold the newest rows in their order"
+
+
+def _swept(database_url: str) -> Iterable[str]:
+    """Wait until all keys of labels are forgotten, and all keys of receipts but the one."""
+    url = make_url(database_url.replace("postgresql:", "postgresql+psycopg:"))
+    engine = create_engine(url)
+    counts = [select(func.count()).select_from(table) for table in (label_key, signing_key)]
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    left = []
+    while left != [0, 1] and time.monotonic() < deadline:
+        time.sleep(SWEEP_SECONDS)
+        with engine.connect() as connection:
+            left = [int(connection.execute(count).scalar_one()) for count in counts]
+    engine.dispose()
+    if left != [0, 1]:
+        yield f"the sweep left {left[0]} keys of labels and {left[1]} of receipts"
