@@ -35,10 +35,10 @@ __all__ = ["CrashTest", "Outcome"]
 MODEL: Final = "m"
 ROWS: Final = 25
 SET_ROWS: Final = 300
+TOLERANCE: Final = 0.02  # the default of TRUEPROB_ALARM_TOLERANCE
 LEASE_SECONDS: Final = 50.0  # a killed process's fit is left to it so long, by a wrong clock too
 CLOCK_SHIFTS: Final = (0.0, 0.0, 10.0, -10.0)
 ROTATIONS: Final = 0.25  # of the rounds
-TOLERANCE: Final = 0.02  # the default of TRUEPROB_ALARM_TOLERANCE
 
 
 @dataclass

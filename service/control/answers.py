@@ -107,13 +107,14 @@ def fit_report(row: FitRow, *, n: int) -> FitSummary:
         fields = {"error": row.error}
     else:
         fields = {"progress": row.progress or 0.0}
+    if row.trigger is not None:
+        fields["trigger"] = row.trigger
     return FitSummary(
         fit=str(row.id),
         state=row.state,
         calibration_set=row.calibration_set,
         version=row.version,
         method=row.method,
-        trigger=row.trigger,
         n=n,
         **fields,
     )

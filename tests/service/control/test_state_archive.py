@@ -30,12 +30,6 @@ def used(world: World) -> tuple[str, list[str]]:
     return report["calibrator"], ids
 
 
-def send_row(world: World) -> tuple[int, int]:
-    body = {"rows": [{"id": "a", "logits": [1, 2, 3], "label": 1, "group": "g"}]}
-    answer = world.call("POST", "/v1/models/m/labels", json=body).json()
-    return answer["accepted"], answer["duplicate"]
-
-
 def raise_alarm(world: World) -> None:
     """Two alarms and three counted groups: what only their tables know."""
     served = world.deployments.current("m").served
@@ -55,6 +49,12 @@ def raise_alarm(world: World) -> None:
     world.label(ids, labels.tolist())
 
 
+def send_row(world: World) -> tuple[int, int]:
+    body = {"rows": [{"id": "a", "logits": [1, 2, 3], "label": 1, "group": "g"}]}
+    answer = world.call("POST", "/v1/models/m/labels", json=body).json()
+    return answer["accepted"], answer["duplicate"]
+
+
 @pytest.mark.parametrize("secret", ["", "passphrase"])
 def test_a_service_goes_on_with_another_database(
     begin: Callable[..., World],
@@ -71,9 +71,9 @@ def test_a_service_goes_on_with_another_database(
     archive = tmp_path / "state.zip"
     counts = export_state(world.plane.parts.store, world.plane.parts.artifacts, archive)
     assert (counts["label_key"], counts["promotion"], counts["fit"]) == (431, 2, 1)
+    assert (counts["alarm_state"], counts["alarm"], counts["counted_group"]) == (2, 2, 343)
     assert counts["labelled_row"] == 1
     assert (counts["signing_key"], counts["deleted_model"]) == (2, 1)
-    assert (counts["alarm_state"], counts["alarm"], counts["counted_group"]) == (2, 2, 343)
     before = world.get("/v1/models/m/calibration")
     world.plane.close()
 
