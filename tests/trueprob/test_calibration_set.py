@@ -1,4 +1,6 @@
+import hashlib
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -122,3 +124,26 @@ def test_the_number_of_classes_can_be_required():
 def test_construction_validates_too():
     with pytest.raises(InvalidInput, match="labels must lie in"):
         CalibrationSet(LOGITS, np.array([0, 1, 5]))
+
+
+def test_a_large_set_is_hashed_and_written_in_pieces_as_if_whole(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    n, k = 3000, 200  # more than two pieces of a megabyte
+    logits = rng.normal(size=(n, k)).astype(np.float32) * (rng.random((n, k)) > 0.1)
+    rows = CalibrationSet(logits, rng.integers(0, k, n), groups=rng.integers(0, 9, n).astype(str))
+    flat = np.add(rows.logits, 0.0)  # -0 is 0
+    expected = [
+        hashlib.blake2b(row.tobytes() + label.tobytes(), digest_size=16).digest()
+        for row, label in zip(flat, rows.labels, strict=True)
+    ]
+    assert [digest.tobytes() for digest in rows.row_digests] == expected
+    content = b"trueprob calibration set 1\n" + f"logits float32 {(n, k)}\n".encode()
+    content += flat.tobytes() + f"labels int64 {(n,)}\n".encode() + rows.labels.tobytes()
+    without_groups = CalibrationSet(rows.logits, rows.labels)
+    assert without_groups.digest == f"sha256:{hashlib.sha256(content).hexdigest()}"
+    rows.save(tmp_path / "a.npz")
+    with np.load(tmp_path / "a.npz", allow_pickle=False) as archive:
+        assert archive.files == ["logits", "labels", "groups"]
+        assert np.array_equal(archive["logits"], rows.logits)
+        assert np.array_equal(archive["groups"], rows.groups)
+    assert load_calibration_set(tmp_path / "a.npz").digest == rows.digest
