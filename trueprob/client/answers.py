@@ -193,3 +193,8 @@ class Calibration(LivePair):
     advice: str
     bins: tuple[Mapping[str, float], ...]
     baseline: Mapping[str, float]
+    evidence_log10: float | None = None
+    evidence_threshold_log10: float | None = None
+    change_log10: float | None = None
+    change_threshold_log10: float | None = None
+    alarm: Mapping[str, Any] | None = None
