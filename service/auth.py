@@ -30,6 +30,7 @@ _SCOPE_OF: Final = (
     (re.compile(r"^/v1/models/[^/]+/labels$"), "label"),
     (re.compile(r"^/v1/models/[^/]+/(calibration-sets|fits)(/.*)?$"), "calibrate"),
     (re.compile(r"^/v1/models/[^/]+/(rollback|calibrators/[^/]+/promote)$"), "calibrate"),
+    (re.compile(r"^/v1/models/[^/]+/alarms/[^/]+/acknowledge$"), "calibrate"),
 )
 
 

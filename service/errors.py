@@ -13,7 +13,8 @@
     │   ├── CalibratorNotFound
     │   ├── CalibrationSetNotFound
     │   ├── FitNotFound
-    │   └── PromotionNotFound
+    │   ├── PromotionNotFound
+    │   └── AlarmNotFound
     ├── MethodNotAllowed          the route exists, the verb does not
     ├── NotAcceptable             no representation that the client accepts
     ├── Conflict                  the request contradicts the present state
@@ -36,6 +37,7 @@ Input errors of the core (`trueprob.InvalidInput`) are mapped there as they are.
 from __future__ import annotations
 
 __all__ = [
+    "AlarmNotFound",
     "BadRequest",
     "BodyTooLarge",
     "CalibrationSetNotFound",
@@ -122,6 +124,10 @@ class FitNotFound(NotFound):
 
 class PromotionNotFound(NotFound):
     """The model's history has no such revision to go back to."""
+
+
+class AlarmNotFound(NotFound):
+    """The model's history has no alarm with this id."""
 
 
 class MethodNotAllowed(ServiceError):

@@ -149,6 +149,27 @@ METRICS: Final[Mapping[str, Metric]] = MappingProxyType(
         "tolerance_ratio": Metric(
             "gauge", _PAIR, "database", "Calibration error that is not worth an alarm."
         ),
+        "evidence_log10": Metric(
+            "gauge",
+            _PAIR,
+            "database",
+            "Evidence since the promotion that confidence is off by more than the tolerance.",
+        ),
+        "evidence_threshold_log10": Metric(
+            "gauge", _PAIR, "database", "Evidence from which an alarm is raised."
+        ),
+        "change_log10": Metric(
+            "gauge",
+            _PAIR,
+            "database",
+            "That confidence has come to be off by more than the tolerance.",
+        ),
+        "change_threshold_log10": Metric(
+            "gauge", _PAIR, "database", "Change from which an alarm is raised."
+        ),
+        "alarms_total": Metric(
+            "counter", ("model", "statistic"), "database", "Alarms raised, by statistic."
+        ),
         "labels_total": Metric(
             "counter", ("model", "outcome"), "process", "Labels received, by outcome."
         ),

@@ -35,6 +35,7 @@ STATUS: Final[Mapping[type[Exception], int]] = MappingProxyType(
         errors.CalibrationSetNotFound: 404,
         errors.FitNotFound: 404,
         errors.PromotionNotFound: 404,
+        errors.AlarmNotFound: 404,
         errors.MethodNotAllowed: 405,
         errors.NotAcceptable: 406,
         errors.Conflict: 409,

@@ -108,7 +108,15 @@ class Settings(BaseModel):
     min_calibration_rows: int = Field(50, ge=1, description="Smallest set fitted without force.")
     window_labels: int = Field(2000, ge=10, description="Labels in the windowed gauges.")
     alarm_tolerance: float = Field(
-        0.02, ge=0, le=1, description="Calibration error that is not worth an alarm."
+        0.02, ge=0, lt=0.5, description="Calibration error that is not worth an alarm."
+    )
+    alarm_alpha: float = Field(
+        0.01, gt=0, lt=1, description="Probability that a calibrated pair ever raises evidence."
+    )
+    alarm_run_length_labels: int = Field(
+        100_000,
+        ge=2,
+        description="Labels, at least and on average, until a calibrated pair raises change.",
     )
 
     @field_validator("execution_providers", mode="before")

@@ -11,7 +11,17 @@ from dataclasses import dataclass, field
 
 from trueprob.binned import BinnedCalibration
 
-__all__ = ["ControlStatistics", "PairStatistics"]
+__all__ = ["AlarmFigures", "ControlStatistics", "PairStatistics"]
+
+
+@dataclass(frozen=True)
+class AlarmFigures:
+    """The sequential statistics of a live promotion, as logarithms to base 10."""
+
+    evidence_log10: float
+    evidence_threshold_log10: float
+    change_log10: float
+    change_threshold_log10: float
 
 
 @dataclass(frozen=True)
@@ -29,6 +39,8 @@ class PairStatistics:
         Over about the last ``window_labels`` labels.
     baseline_ece : float or None
         ECE on the calibration split, as a fraction, from the version's ``baseline.npz``.
+    alarm : AlarmFigures or None
+        Of the live promotion.
     """
 
     model: str
@@ -38,6 +50,7 @@ class PairStatistics:
     totals: BinnedCalibration
     window: BinnedCalibration
     baseline_ece: float | None
+    alarm: AlarmFigures | None = None
 
 
 @dataclass(frozen=True)
@@ -54,9 +67,12 @@ class ControlStatistics:
     promotions : mapping of (model, method, outcome) to int
         ``method`` is the calibrator's kind; ``outcome`` says how it came about (admitted, forced,
         rollback, factory).
+    alarms : mapping of (model, statistic) to int
+        Alarms ever raised.
     """
 
     pairs: tuple[PairStatistics, ...] = ()
     fits: Mapping[tuple[str, str, str], int] = field(default_factory=dict)
     fit_queue: Mapping[tuple[str, str], int] = field(default_factory=dict)
     promotions: Mapping[tuple[str, str, str], int] = field(default_factory=dict)
+    alarms: Mapping[tuple[str, str], int] = field(default_factory=dict)

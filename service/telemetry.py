@@ -185,6 +185,8 @@ class Telemetry(Collector):
             for name in (
                 "ece_ratio", "ece_floor_ratio", "calibration_drift_ratio",
                 "observed_accuracy_ratio", "tolerance_ratio", "baseline_ece_ratio",
+                "evidence_log10", "evidence_threshold_log10",
+                "change_log10", "change_threshold_log10",
             )
         }  # fmt: skip
         for pair in statistics.pairs:
@@ -198,6 +200,9 @@ class Telemetry(Collector):
                 continue
             _add(gauges["tolerance_ratio"], labels, self._tolerance)
             _add(gauges["baseline_ece_ratio"], labels, pair.baseline_ece)
+            if pair.alarm is not None:
+                for name, figure in vars(pair.alarm).items():
+                    _add(gauges[name], labels, figure)
             if pair.window.n > 0:
                 _add(gauges["ece_ratio"], labels, pair.window.ece())
                 _add(gauges["ece_floor_ratio"], labels, pair.window.ece_floor())
@@ -206,6 +211,7 @@ class Telemetry(Collector):
         yield from counters.values()
         yield from gauges.values()
         for name, values in (
+            ("alarms_total", statistics.alarms),
             ("fits_total", statistics.fits),
             ("promotions_total", statistics.promotions),
         ):

@@ -1,9 +1,11 @@
-"""One sentence on what label statistics mean and what to do about them."""
+"""One sentence on what label statistics and alarms mean and what to do about them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
+from service.control.store.alarms import AlarmRow
 from trueprob.binned import BinnedCalibration
 
 __all__ = ["advice"]
@@ -12,7 +14,14 @@ __all__ = ["advice"]
 _ENOUGH_VARIANCE: Final = 20.0
 
 
-def advice(model: str, window: str, binned: BinnedCalibration, *, tolerance: float) -> str:
+def advice(
+    model: str,
+    window: str,
+    binned: BinnedCalibration,
+    *,
+    tolerance: float,
+    alarms: Sequence[AlarmRow] = (),
+) -> str:
     """What to do, in a sentence.
 
     Parameters
@@ -24,7 +33,13 @@ def advice(model: str, window: str, binned: BinnedCalibration, *, tolerance: flo
         Statistics of the labels within the window.
     tolerance : float
         Calibration error that is not worth an alarm.
+    alarms : sequence of AlarmRow
+        Of the live promotion. One of `change` that was acknowledged is over; one of `evidence`
+        tells of the whole time since the promotion and stays.
     """
+    standing = [a for a in alarms if a.acknowledged_at is None or a.statistic == "evidence"]
+    if standing:
+        return _of_alarms(model, window, binned, tolerance, standing)
     n = int(binned.n)
     labels = f"{n} label" if n == 1 else f"{n} labels"
     if n == 0:
@@ -32,17 +47,63 @@ def advice(model: str, window: str, binned: BinnedCalibration, *, tolerance: flo
             f"No labels in the last {window}: send them to /v1/models/{model}/labels to learn "
             "whether the probabilities hold."
         )
-    if float(binned.variance.sum()) < _ENOUGH_VARIANCE:
-        return f"{labels} are too few to tell: collect more before judging the calibration."
+    if not _enough(binned):
+        are = "is" if n == 1 else "are"
+        return f"{labels} {are} too few to tell: collect more before judging the calibration."
     if not binned.miscalibrated(tolerance):
         return f"Calibrated within what {labels} can tell."
-    excess = binned.mean_confidence() - binned.accuracy()
-    how = (
-        f"confidence is {abs(excess):.3f} too {'high' if excess > 0 else 'low'} on average"
-        if abs(excess) > tolerance
-        else "confidence is too high in some bins and too low in others"
-    )
+    how = _direction(binned, tolerance) or "confidence is too high in some bins, too low in others"
     return (
         f"Miscalibrated: ECE {binned.ece():.3f} where noise explains {binned.ece_floor():.3f} and "
         f"{how}; upload recent labelled rows to /v1/models/{model}/calibration-sets."
     )
+
+
+def _of_alarms(
+    model: str,
+    window: str,
+    binned: BinnedCalibration,
+    tolerance: float,
+    standing: Sequence[AlarmRow],
+) -> str:
+    """What an alarm says: it was raised at a commit, whatever the statistics are now."""
+    by_time = sorted(standing, key=lambda alarm: alarm.id)
+    reasons = " and ".join(_reason(alarm) for alarm in by_time)
+    how = _direction(binned, tolerance) if _enough(binned) else ""
+    now = f"; in the last {window} {how}" if how else ""
+    unseen = [str(alarm.id) for alarm in by_time if alarm.acknowledged_at is None]
+    then = (
+        f", then acknowledge alarm {' and '.join(unseen)}."
+        if unseen
+        else ": a promotion starts the statistics anew."
+    )
+    return (
+        f"Miscalibrated by more than {by_time[-1].tolerance:g}: {reasons}{now}; upload recent "
+        f"labelled rows to /v1/models/{model}/calibration-sets and promote what is admitted{then}"
+    )
+
+
+def _reason(alarm: AlarmRow) -> str:
+    if alarm.statistic == "evidence":
+        return (
+            f"evidence since the promotion reached 10^{alarm.log10:.1f} after {alarm.counted} "
+            f"labels, and a calibrated pair ever reaches 10^{alarm.threshold_log10:.1f} with "
+            f"probability {10**-alarm.threshold_log10:.3g} at most"
+        )
+    return (
+        f"change reached 10^{alarm.log10:.1f} after {alarm.counted} labels, and a calibrated pair "
+        f"reaches 10^{alarm.threshold_log10:.1f} once in {10**alarm.threshold_log10:.0f} labels at "
+        "most"
+    )
+
+
+def _enough(binned: BinnedCalibration) -> bool:
+    return float(binned.variance.sum()) >= _ENOUGH_VARIANCE
+
+
+def _direction(binned: BinnedCalibration, tolerance: float) -> str:
+    """Whether confidence is too high or too low on average; empty when it is neither."""
+    excess = binned.mean_confidence() - binned.accuracy()
+    if abs(excess) <= tolerance:
+        return ""
+    return f"confidence is {abs(excess):.3f} too {'high' if excess > 0 else 'low'} on average"

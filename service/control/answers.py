@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from service.control.alarm_schemas import AlarmSummary
 from service.control.label_schemas import LabelOutcome, LabelOutcomes
 from service.control.schemas import (
     CalibrationSetSummary,
@@ -15,12 +16,14 @@ from service.control.schemas import (
     PromotionSummary,
     Verdict,
 )
+from service.control.store.alarms import AlarmRow
 from service.control.store.calibration_sets import CalibrationSetRow
 from service.control.store.calibrators import CalibratorRow
 from service.control.store.fits import FitRow
 from service.control.store.promotions import PromotionRow
 
 __all__ = [
+    "alarm",
     "calibration_set",
     "calibrator",
     "fit",
@@ -122,6 +125,26 @@ def fit(row: FitRow, *, n: int) -> FitSummary:
     if row.finished_at is not None:
         report.finished_at = timestamp(row.finished_at)
     return report
+
+
+def alarm(row: AlarmRow) -> AlarmSummary:
+    """An alarm of the history."""
+    seen = row.acknowledged_at
+    return AlarmSummary(
+        id=str(row.id),
+        model=row.model,
+        version=row.version,
+        calibrator=row.calibrator,
+        revision=row.revision,
+        statistic=row.statistic,
+        log10=row.log10,
+        threshold_log10=row.threshold_log10,
+        tolerance=row.tolerance,
+        labels=row.counted,
+        raised_at=timestamp(row.raised_at),
+        acknowledged_at=None if seen is None else timestamp(seen),
+        acknowledged_by=row.acknowledged_by,
+    )
 
 
 def label_outcomes(outcomes: Sequence[str]) -> LabelOutcomes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, Field, StrictInt, StrictStr
 
+from service.control.alarm_schemas import AlarmSummary
 from service.control.schemas import example
 
 __all__ = ["Bin", "Calibration", "LabelOutcome", "LabelOutcomes", "LabelRequest"]
@@ -67,6 +68,11 @@ class Calibration(BaseModel):
         drift_ratio=1.7,
         expected_accuracy=0.91,
         observed_accuracy=0.90,
+        evidence_log10=0.4,
+        evidence_threshold_log10=2.0,
+        change_log10=1.1,
+        change_threshold_log10=5.0,
+        alarm=None,
         advice="Calibrated within what 1200 labels can tell.",
         bins=[
             {
@@ -92,6 +98,17 @@ class Calibration(BaseModel):
     drift_ratio: float | None = Field(description="ece / ece_floor: a picture, not an alarm.")
     expected_accuracy: float | None
     observed_accuracy: float | None
+    evidence_log10: float = Field(
+        description="Evidence, since the promotion, that it is off by more than the tolerance."
+    )
+    evidence_threshold_log10: float
+    change_log10: float = Field(
+        description="That it has become so; 0 at the promotion and after an acknowledged alarm."
+    )
+    change_threshold_log10: float
+    alarm: AlarmSummary | None = Field(
+        description="The newest alarm of the live promotion that is not acknowledged."
+    )
     advice: str
     bins: list[Bin]
     baseline: dict[str, float] = Field(description="Scores on the version's calibration split.")

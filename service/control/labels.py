@@ -14,8 +14,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from service.control.alarms import Alarms
 from service.control.label_history import Histories, History, Label
 from service.control.store import Store, Transaction
+from service.control.store.alarms import AlarmRow
 from service.control.store.promotions import PromotionRow
 from service.control.window import advance
 from service.errors import InvalidRequest
@@ -38,6 +40,7 @@ class Labels:
     ----------
     store : Store
     receipts : Receipts
+    alarms : Alarms
     ttl_seconds : int
         How long after its prediction a label may come.
     window_labels : int
@@ -52,6 +55,7 @@ class Labels:
         self,
         store: Store,
         receipts: Receipts,
+        alarms: Alarms,
         *,
         ttl_seconds: int,
         window_labels: int,
@@ -60,6 +64,7 @@ class Labels:
     ) -> None:
         self._store = store
         self._receipts = receipts
+        self._alarms = alarms
         self._ttl_seconds = ttl_seconds
         self._window_labels = window_labels
         self._clock = clock
@@ -135,6 +140,7 @@ class Labels:
         keep = self._ttl_seconds + CLOCK_TOLERANCE_SECONDS
         keys = {nonce: _at(receipts, index).issued_at + keep for nonce, index in first.items()}
         counted: dict[int, list[int]] = {}
+        raised: list[AlarmRow] = []
         with self._store.write() as transaction:
             transaction.models.lock(model)
             fresh = transaction.label_keys.claim(keys)
@@ -148,10 +154,13 @@ class Labels:
                 else:
                     outcomes[index] = "duplicate"
             for revision, rows in sorted(counted.items()):
-                confidence = np.array([_at(receipts, index).confidence for index in rows])
-                self._add_rows(
-                    transaction, history.promotions[revision], confidence, correct[rows], now
-                )
+                accepted = [_at(receipts, index) for index in rows]
+                promotion, right = history.promotions[revision], correct[rows]
+                # Locks in one order: alarm_state, then bins.
+                raised += self._alarms.count(transaction, promotion, accepted, right, now=now)
+                confidence = np.array([receipt.confidence for receipt in accepted])
+                self._add_rows(transaction, promotion, confidence, right, now)
+        self._alarms.announce(raised)
         return [_at(receipts, index) for rows in counted.values() for index in rows]
 
     def _add_rows(

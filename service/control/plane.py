@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from fastapi import APIRouter
 
+from service.control.alarms import AlarmRules, Alarms
 from service.control.artifacts import Artifacts
 from service.control.calibration_sets import CalibrationSets
 from service.control.declarations import Declarations
@@ -58,6 +59,7 @@ class Parts:
     stored_sets: StoredSets
     calibration_sets: CalibrationSets
     labels: Labels
+    alarms: Alarms
     retention: Retention
     statistics: Statistics
 
@@ -132,6 +134,12 @@ class ControlPlane:
             seconds=settings.poll_seconds,
             patience_seconds=3 * settings.repository_poll_seconds,
         )
+        rules = AlarmRules.of(
+            tolerance=settings.alarm_tolerance,
+            alpha=settings.alarm_alpha,
+            run_length=settings.alarm_run_length_labels,
+        )
+        alarms = Alarms(store, rules, clock=clock)
         stored_sets = StoredSets(store, artifacts, refits, settings=settings, clock=clock)
         self._parts = Parts(
             settings=settings,
@@ -156,11 +164,13 @@ class ControlPlane:
             labels=Labels(
                 store,
                 receipts,
+                alarms,
                 ttl_seconds=settings.receipt_ttl_seconds,
                 window_labels=settings.window_labels,
                 clock=clock,
                 count_label=self._count_label,
             ),
+            alarms=alarms,
             retention=Retention(
                 store,
                 artifacts,
@@ -172,7 +182,7 @@ class ControlPlane:
                 store,
                 catalogue,
                 ttl_seconds=settings.receipt_ttl_seconds,
-                tolerance=settings.alarm_tolerance,
+                rules=rules,
                 clock=clock,
             ),
         )

@@ -10,12 +10,15 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
+from service.control import answers
 from service.control.advice import advice
+from service.control.alarms import AlarmRules
 from service.control.label_schemas import Bin, Calibration
 from service.control.models import Catalogue
 from service.control.store import Store, Transaction
+from service.control.store.alarm_states import AlarmStateRow
 from service.errors import DatabaseUnavailable, InvalidRequest, ModelNotFound
-from service.statistics import ControlStatistics, PairStatistics
+from service.statistics import AlarmFigures, ControlStatistics, PairStatistics
 from trueprob.binned import BinnedCalibration
 from trueprob.calibrators import KINDS
 from trueprob.fitting import METHODS
@@ -27,6 +30,7 @@ _WINDOW: Final = re.compile(r"(\d{1,6})(h|d)")
 _CACHE_SECONDS: Final = 3.0
 _MAX_HOURS: Final = 24 * 3660
 FIT_OUTCOMES: Final = ("admitted", "refused", "failed", "cancelled")
+ALARM_STATISTICS: Final = ("evidence", "change")
 CAUSES: Final = ("factory", "admitted", "forced", "rollback")
 
 
@@ -40,8 +44,7 @@ class Statistics:
         Knows the baselines.
     ttl_seconds : int
         How long a replaced pair is still reported: its labels may come that late.
-    tolerance : float
-        Calibration error that is not worth an alarm.
+    rules : AlarmRules
     clock : callable
         Seconds since 1970 UTC.
     """
@@ -52,13 +55,14 @@ class Statistics:
         catalogue: Catalogue,
         *,
         ttl_seconds: int,
-        tolerance: float,
+        rules: AlarmRules,
         clock: Callable[[], float],
     ) -> None:
         self._store = store
         self._catalogue = catalogue
         self._ttl_seconds = ttl_seconds
-        self._tolerance = tolerance
+        self._rules = rules
+        self._tolerance = rules.bets.tolerance
         self._clock = clock
         self._reading = threading.Lock()
         self._last = ControlStatistics()
@@ -102,7 +106,10 @@ class Statistics:
             binned = transaction.bins.since(
                 model, version=live.version, calibrator=live.calibrator, hour=first_hour
             )
+            state = transaction.alarm_states.get(model, live.revision)
+            alarms = transaction.alarms.of(model, live.revision)
         n = int(binned.n)
+        figures = self._figures(state)
         miscalibrated = bool(n and binned.miscalibrated(self._tolerance))
         return Calibration(
             model=model,
@@ -117,7 +124,9 @@ class Statistics:
             drift_ratio=_number(binned.drift_ratio()) if n else None,
             expected_accuracy=_number(binned.mean_confidence()) if n else None,
             observed_accuracy=_number(binned.accuracy()) if n else None,
-            advice=advice(model, window, binned, tolerance=self._tolerance),
+            **vars(figures),
+            alarm=next((answers.alarm(a) for a in alarms if a.acknowledged_at is None), None),
+            advice=advice(model, window, binned, tolerance=self._tolerance, alarms=alarms),
             bins=[Bin.model_validate(row) for row in binned.rows()],
             baseline={
                 name: number
@@ -126,9 +135,19 @@ class Statistics:
             },
         )
 
+    def _figures(self, state: AlarmStateRow | None) -> AlarmFigures:
+        evidence, change = self._rules.log10(state)
+        return AlarmFigures(
+            evidence_log10=evidence,
+            evidence_threshold_log10=self._rules.evidence.threshold_log10,
+            change_log10=change,
+            change_threshold_log10=self._rules.change.threshold_log10,
+        )
+
     def _collect(self, transaction: Transaction, now: float) -> ControlStatistics:
         totals = transaction.bins.running()
         windows = transaction.window_blocks.windows()
+        states = transaction.alarm_states.live()
         fits, waiting = transaction.fits.counts()
         zeros = BinnedCalibration.zeros()
         models = [model.name for model in transaction.models.all()]
@@ -142,12 +161,17 @@ class Statistics:
                     totals=totals.get(pair, zeros),
                     window=windows.get(pair, zeros),
                     baseline_ece=self._catalogue.baseline(pair[0], pair[1]).get("ece"),
+                    alarm=self._figures(states.get(pair[0])) if live else None,
                 )
                 for pair, live in self._reported(transaction, now).items()
             ),
             # Created at 0: increase() over a counter that springs up at 1 misses the 1.
             fits={**_zeros(models, METHODS, FIT_OUTCOMES), **fits},
             fit_queue=waiting,
+            alarms={
+                **dict.fromkeys(itertools.product(models, ALARM_STATISTICS), 0),
+                **transaction.alarms.counts(),
+            },
             promotions={**_zeros(models, KINDS, CAUSES), **transaction.promotions.counts()},
         )
 

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 
-from service.statistics import ControlStatistics, PairStatistics
+from service.statistics import AlarmFigures, ControlStatistics, PairStatistics
 from service.telemetry import Telemetry
 from trueprob.binned import BinnedCalibration
 
@@ -35,6 +35,7 @@ class Exporter:
             fits={(MODEL, "smart", "admitted"): 1},
             fit_queue={(MODEL, "smart"): 0},
             promotions={(MODEL, "smart", "admitted"): 1},
+            alarms={(MODEL, "change"): 0, (MODEL, "evidence"): 0},
         )
 
     def work(self, n: int = 40) -> None:
@@ -58,7 +59,14 @@ class Exporter:
 
 def _pair(totals: BinnedCalibration) -> PairStatistics:
     return PairStatistics(
-        MODEL, VERSION, CALIBRATOR, live=True, totals=totals, window=totals, baseline_ece=0.013
+        MODEL,
+        VERSION,
+        CALIBRATOR,
+        live=True,
+        totals=totals,
+        window=totals,
+        baseline_ece=0.013,
+        alarm=AlarmFigures(0.4, 2.0, 1.1, 5.0),
     )
 
 

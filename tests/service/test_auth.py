@@ -34,6 +34,7 @@ NEEDED = [
     ("DELETE", "/v1/models/m/fits/3", "calibrate"),
     ("POST", "/v1/models/m/calibrators/smart-1/promote", "calibrate"),
     ("POST", "/v1/models/m/rollback", "calibrate"),
+    ("POST", "/v1/models/m/alarms/3/acknowledge", "calibrate"),
     ("PUT", "/v1/models/m", "admin"),
     ("DELETE", "/v1/models/m", "admin"),
     ("POST", "/v1/anything/new", "admin"),

@@ -4,7 +4,7 @@ from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.row_meters import ENTROPY_ROWS, DeploymentMeters, RecentMean, RowHistogram
-from service.statistics import ControlStatistics, PairStatistics
+from service.statistics import AlarmFigures, ControlStatistics, PairStatistics
 from service.telemetry import Telemetry
 from trueprob.binned import BinnedCalibration
 
@@ -127,7 +127,10 @@ def test_label_statistics_are_exported_as_the_database_has_them() -> None:
     totals = BinnedCalibration.of(confidence, random.random(700) < confidence - 0.1)
     window = BinnedCalibration.of(confidence[:50], random.random(50) < 0.5)
     telemetry = Telemetry(version="1", commit="c")
-    pair = PairStatistics(*PAIR, live=True, totals=totals, window=window, baseline_ece=0.01)
+    alarm = AlarmFigures(0.4, 2.0, 1.1, 5.0)
+    pair = PairStatistics(
+        *PAIR, live=True, totals=totals, window=window, baseline_ece=0.01, alarm=alarm
+    )
     gone = PairStatistics("m", 1, "gone", live=False, totals=window, window=window,
                           baseline_ece=0.5)  # fmt: skip
     statistics = ControlStatistics(
@@ -135,6 +138,7 @@ def test_label_statistics_are_exported_as_the_database_has_them() -> None:
         {("m", "smart", "done"): 2},
         {("m", "smart"): 1},
         {("m", "smart", "forced"): 3},
+        {("m", "change"): 4},
     )
     telemetry.watch(lambda: statistics, tolerance=0.03)
     mine = {"calibrator": PAIR[2]}
@@ -145,6 +149,10 @@ def test_label_statistics_are_exported_as_the_database_has_them() -> None:
     assert value(telemetry, "trueprob_ece_floor_ratio", **mine) == window.ece_floor()
     assert value(telemetry, "trueprob_tolerance_ratio", **mine) == 0.03
     assert value(telemetry, "trueprob_baseline_ece_ratio", **mine) == 0.01
+    for name, figure in vars(alarm).items():
+        assert value(telemetry, f"trueprob_{name}", **mine) == figure
+        assert value(telemetry, f"trueprob_{name}", calibrator="gone") is None
+    assert value(telemetry, "trueprob_alarms_total", statistic="change") == 4
     assert value(telemetry, "trueprob_ece_ratio", calibrator="gone") is None
     assert value(telemetry, "trueprob_bin_labels_total", calibrator="gone", bin="14") is not None
     assert value(telemetry, "trueprob_fits_total", method="smart", outcome="done") == 2

@@ -5,7 +5,15 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from service.control.plane import ControlPlane
-from service.control.routes import calibration_sets, calibrators, fits, labels, models, promotions
+from service.control.routes import (
+    alarms,
+    calibration_sets,
+    calibrators,
+    fits,
+    labels,
+    models,
+    promotions,
+)
 
 __all__ = ["create_router"]
 
@@ -19,6 +27,6 @@ def create_router(plane: ControlPlane) -> APIRouter:
         Need not have started.
     """
     router = APIRouter(prefix="/v1")
-    for part in (models, calibration_sets, fits, calibrators, promotions, labels):
+    for part in (models, calibration_sets, fits, calibrators, promotions, labels, alarms):
         router.include_router(part.create_router(plane))
     return router

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from sqlalchemy import Connection
 
+from service.control.store.alarm_states import AlarmStates
+from service.control.store.alarms import Alarms
 from service.control.store.bins import Bins
 from service.control.store.calibration_sets import CalibrationSets
 from service.control.store.calibrators import Calibrators
+from service.control.store.counted_groups import CountedGroups
 from service.control.store.fits import Fits
 from service.control.store.idempotent_requests import IdempotentRequests
 from service.control.store.label_keys import LabelKeys
@@ -41,6 +44,9 @@ class Transaction:
         self.label_keys = LabelKeys(connection)
         self.state = State(connection)
         self.swept = Swept(connection)
+        self.alarm_states = AlarmStates(connection)
+        self.counted_groups = CountedGroups(connection)
+        self.alarms = Alarms(connection)
         self.bins = Bins(connection)
         self.window_blocks = WindowBlocks(connection)
         self.signing_keys = SigningKeys(connection)

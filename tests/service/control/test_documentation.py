@@ -10,6 +10,8 @@ from tests.service.control.harness import World
 ROUTES = {
     "/v1/models": {"get"},
     "/v1/models/{model}": {"get", "put"},
+    "/v1/models/{model}/alarms": {"get"},
+    "/v1/models/{model}/alarms/{alarm}/acknowledge": {"post"},
     "/v1/models/{model}/calibration": {"get"},
     "/v1/models/{model}/calibration-sets": {"get", "post"},
     "/v1/models/{model}/calibration-sets/{digest}": {"delete", "get"},

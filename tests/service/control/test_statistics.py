@@ -15,6 +15,11 @@ from trueprob.calibrators import KINDS
 from trueprob.fitting import METHODS
 
 KEYS = {
+    "evidence_log10",
+    "evidence_threshold_log10",
+    "change_log10",
+    "change_threshold_log10",
+    "alarm",
     "model",
     "version",
     "calibrator",

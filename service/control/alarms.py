@@ -1,0 +1,256 @@
+"""Sequential alarms in the transaction of the labels: evidence and change of each promotion.
+
+What a request adds is counted in the order of an HMAC of its nonces, under a key that this process
+drew and nobody sees: a client whose labels are sorted by outcome cannot choose the order, nor can
+the order in which a database returns rows. Rows that share a group make one factor; of a group
+that was counted before no further row counts. Both statistics are looked at once, when all labels
+of the request are in, so what is recorded is what a commit shows.
+
+An alarm is a row of the table ``alarm``, written in that same transaction. `evidence` is raised at
+most once a promotion (it may fall again, but it has been there); `change` again after every
+acknowledgement, which sets its statistic back. Both start anew with every promotion.
+"""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.control.store import Store, Transaction
+from service.control.store.alarm_states import AlarmStateRow
+from service.control.store.alarms import AlarmRow
+from service.control.store.promotions import PromotionRow
+from service.errors import AlarmNotFound, ModelNotFound
+from service.receipts import Receipt
+from trueprob.drift import BetState, CalibrationBets, ChangeDetector, Evidence
+
+__all__ = ["AlarmRules", "Alarms"]
+
+_LOG: Final = logging.getLogger(__name__)
+_KEY_BYTES: Final = 32
+
+
+@dataclass(frozen=True)
+class AlarmRules:
+    """When an alarm is raised.
+
+    Attributes
+    ----------
+    bets : CalibrationBets
+        With the calibration error that is not worth an alarm.
+    evidence : Evidence
+        Test of "never off by more than that since the promotion".
+    change : ChangeDetector
+        Detector of "has just come to be off".
+    """
+
+    bets: CalibrationBets
+    evidence: Evidence
+    change: ChangeDetector
+
+    @classmethod
+    def of(cls, *, tolerance: float, alpha: float, run_length: float) -> AlarmRules:
+        """From the settings of the same names."""
+        bets = CalibrationBets(tolerance)
+        return cls(bets, Evidence(bets, alpha), ChangeDetector(bets, run_length))
+
+    def states(self, row: AlarmStateRow | None) -> tuple[BetState, BetState]:
+        """Evidence and change as a row has them; the start without one, or with other bets'."""
+        starts = self.evidence.start(), self.change.start()
+        if row is None:
+            return starts
+        stored = BetState.from_dict(row.evidence), BetState.from_dict(row.change)
+        # A release with another mixture cannot go on from these numbers.
+        same = all(a.mixture == b.mixture for a, b in zip(stored, starts, strict=True))
+        return stored if same else starts
+
+    def log10(self, row: AlarmStateRow | None) -> tuple[float, float]:
+        """log10 of both statistics."""
+        evidence, change = self.states(row)
+        return self.evidence.log10(evidence), self.change.log10(change)
+
+
+class Alarms:
+    """Counts labels into the statistics, raises and acknowledges alarms.
+
+    Parameters
+    ----------
+    store : Store
+    rules : AlarmRules
+    clock : callable
+        Seconds since 1970 UTC.
+    order_key : bytes, optional
+        Of the HMAC by which labels are ordered; default: drawn.
+    on_raised : callable, optional
+        Told of each alarm after its commit; a hint: `store.alarms.unanswered` knows of it
+        whatever becomes of this process.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        rules: AlarmRules,
+        *,
+        clock: Callable[[], float],
+        order_key: bytes | None = None,
+        on_raised: Callable[[AlarmRow], None] | None = None,
+    ) -> None:
+        self.rules = rules
+        self._store = store
+        self._clock = clock
+        self._order_key = secrets.token_bytes(_KEY_BYTES) if order_key is None else order_key
+        self._on_raised = on_raised
+
+    def count(
+        self,
+        transaction: Transaction,
+        promotion: PromotionRow,
+        receipts: Sequence[Receipt],
+        correct: NDArray[np.bool_],
+        *,
+        now: float,
+    ) -> list[AlarmRow]:
+        """Count a request's new labels of one promotion; alarms that they raise.
+
+        Parameters
+        ----------
+        transaction : Transaction
+            With the model's lock.
+        promotion : PromotionRow
+        receipts : sequence of Receipt
+            Newly accepted, at least one.
+        correct : ndarray of shape (n,), bool
+        now : float
+        """
+        before = transaction.alarm_states.lock(promotion.model, promotion.revision)
+        groups, repeated = self._groups(transaction, promotion, receipts, now)
+        evidence, change = self.rules.states(before)
+        factors = self.rules.bets.factors(
+            np.array([receipt.confidence for receipt in receipts]),
+            correct,
+            order=[self._order(receipt.nonce) for receipt in receipts],
+            groups=groups,
+            repeated=repeated,
+        )
+        left_out = int(repeated.sum())
+        after = AlarmStateRow(
+            promotion.model,
+            promotion.revision,
+            self.rules.evidence.update(evidence, factors).to_dict(),
+            self.rules.change.update(change, factors).to_dict(),
+            (0 if before is None else before.counted) + len(receipts) - left_out,
+            (0 if before is None else before.repeated) + left_out,
+            now,
+        )
+        transaction.alarm_states.put(after)
+        return self._raise(transaction, promotion, after, now)
+
+    def announce(self, raised: Sequence[AlarmRow]) -> None:
+        """Tell of alarms whose commit is done."""
+        for alarm in raised:
+            _LOG.warning(
+                "alarm %d: %s of model %s, version %d, %s, revision %d is 10^%.2f after %d labels, "
+                "threshold 10^%.2f, tolerance %g",
+                alarm.id, alarm.statistic, alarm.model, alarm.version, alarm.calibrator,
+                alarm.revision, alarm.log10, alarm.counted, alarm.threshold_log10, alarm.tolerance,
+            )  # fmt: skip
+            if self._on_raised is not None:
+                self._on_raised(alarm)
+
+    def acknowledge(self, model: str, alarm_id: int, *, by: str | None) -> AlarmRow:
+        """Somebody knows of an alarm: `change` of its promotion starts again.
+
+        Parameters
+        ----------
+        model : str
+        alarm_id : int
+        by : str or None
+            Id of the API key.
+
+        Returns
+        -------
+        AlarmRow
+            As it is now. Acknowledging twice changes nothing: the first one counts.
+
+        Raises
+        ------
+        ModelNotFound, AlarmNotFound
+        """
+        now = self._clock()
+        with self._store.write() as transaction:
+            transaction.models.lock(model)
+            if transaction.models.get(model) is None:
+                raise ModelNotFound(f"there is no model named {model!r}")
+            alarm = transaction.alarms.get(model, alarm_id)
+            if alarm is None:
+                raise AlarmNotFound(f"model {model!r} has no alarm {alarm_id}")
+            if transaction.alarms.acknowledge(alarm_id, by=by, now=now):
+                state = transaction.alarm_states.lock(model, alarm.revision)
+                if state is not None:
+                    fresh = self.rules.change.start().to_dict()
+                    transaction.alarm_states.put(replace(state, change=fresh, updated_at=now))
+            found = transaction.alarms.get(model, alarm_id)
+        return alarm if found is None else found
+
+    def _raise(
+        self, transaction: Transaction, promotion: PromotionRow, state: AlarmStateRow, now: float
+    ) -> list[AlarmRow]:
+        rules = self.rules
+        evidence, change = rules.log10(state)
+        passed = {
+            "evidence": (evidence, rules.evidence.threshold_log10),
+            "change": (change, rules.change.threshold_log10),
+        }
+        passed = {name: pair for name, pair in passed.items() if pair[0] >= pair[1]}
+        if not passed:
+            return []
+        before = transaction.alarms.of(promotion.model, promotion.revision)
+        standing = {
+            alarm.statistic
+            for alarm in before
+            if alarm.acknowledged_at is None or alarm.statistic == "evidence"
+        }
+        return [
+            transaction.alarms.add(
+                model=promotion.model,
+                revision=promotion.revision,
+                version=promotion.version,
+                calibrator=promotion.calibrator,
+                statistic=name,
+                log10=value,
+                threshold_log10=threshold,
+                tolerance=rules.bets.tolerance,
+                counted=state.counted,
+                raised_at=now,
+            )
+            for name, (value, threshold) in passed.items()
+            if name not in standing
+        ]
+
+    def _order(self, nonce: bytes) -> bytes:
+        return hmac.digest(self._order_key, nonce, "sha256")
+
+    @staticmethod
+    def _groups(
+        transaction: Transaction, promotion: PromotionRow, receipts: Sequence[Receipt], now: float
+    ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """The unit of each row, and which rows belong to a group that was counted before."""
+        first: dict[int, int] = {}
+        units = [
+            first.setdefault(receipt.group, index) if receipt.group else index
+            for index, receipt in enumerate(receipts)
+        ]
+        digests = {group: group.to_bytes(8, "big") for group in first}
+        fresh = transaction.counted_groups.claim(
+            promotion.model, promotion.revision, list(digests.values()), now=now
+        )
+        known = {group for group, digest in digests.items() if digest not in fresh}
+        repeated = np.array([receipt.group in known for receipt in receipts])
+        return np.array(units, dtype=np.int64), repeated

@@ -1,0 +1,73 @@
+"""Groups whose outcome a promotion's alarm state has counted: copies count once.
+
+A group is forgotten when no row of it has come for as long as a receipt lives, so the table has at
+most a row for each label of that time. Copies that lie further apart count as new.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Final
+
+from sqlalchemy import Connection, delete, select, tuple_, update
+
+from service.control.store.alarm_tables import counted_group
+from service.control.store.insertion import insert_into
+
+__all__ = ["CountedGroups"]
+
+_RENEW_SECONDS: Final = 86_400.0  # a group that is seen all day long is written once a day
+_DIGESTS: Final = 500  # of one statement
+
+
+class CountedGroups:
+    """The table ``counted_group``. The caller holds the promotion's alarm state."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def claim(
+        self, model: str, revision: int, digests: Collection[bytes], *, now: float
+    ) -> set[bytes]:
+        """Mark groups as counted; those that were not before.
+
+        Parameters
+        ----------
+        model, revision : str, int
+        digests : collection of bytes
+            Distinct, 8 bytes each.
+        now : float
+        """
+        if not digests:
+            return set()
+        statement = (
+            insert_into(self._connection, counted_group)
+            .on_conflict_do_nothing(index_elements=list(counted_group.primary_key.columns))
+            .returning(counted_group.c.digest)
+        )
+        key = {"model": model, "revision": revision, "seen_at": now}
+        rows = [{**key, "digest": digest} for digest in digests]
+        fresh = {bytes(digest) for digest in self._connection.execute(statement, rows).scalars()}
+        known = [digest for digest in digests if digest not in fresh]
+        for start in range(0, len(known), _DIGESTS):
+            self._connection.execute(
+                update(counted_group)
+                .where(
+                    counted_group.c.model == model,
+                    counted_group.c.revision == revision,
+                    counted_group.c.digest.in_(known[start : start + _DIGESTS]),
+                    counted_group.c.seen_at < now - _RENEW_SECONDS,
+                )
+                .values(seen_at=now)
+            )
+        return fresh
+
+    def forget(self, *, seen_before: float, limit: int) -> int:
+        """Drop some groups of which no row has come since a time; how many."""
+        key = tuple_(*counted_group.primary_key.columns)
+        some = (
+            select(*counted_group.primary_key.columns)
+            .where(counted_group.c.seen_at < seen_before - _RENEW_SECONDS)
+            .limit(limit)
+        )
+        return self._connection.execute(delete(counted_group).where(key.in_(some))).rowcount
