@@ -11,18 +11,19 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Final, NoReturn
 
 import numpy as np
 
 from service.demo.errors import BadInput
 from service.demo.own_service import own_service
+from service.demo.pace import Pace
 from service.demo.pictures import Digits
 from service.demo.screen import Screen
 from service.demo.stage import Stage, set_stage, why_not
-from service.demo.story import Pace, Story, tell
+from service.demo.story import Story
+from service.demo.telling import tell
 from trueprob.client import Client, ServiceProblem, ServiceUnreachable
 
 __all__ = ["main"]
@@ -118,7 +119,7 @@ def _run(options: argparse.Namespace) -> int:
                 "model": MODEL, "url": url, "own_service": own, "seed": options.seed,
                 "speed": options.speed, "seconds": round(time.monotonic() - begin, 1),
             }  # fmt: skip
-            print(json.dumps({**about, **_document(story)}, allow_nan=False), flush=True)
+            print(json.dumps({**about, **story.document()}, allow_nan=False), flush=True)
         if own and options.keep:
             screen.say(f"{url} stays until Ctrl-C: look at {url}/v1/models/{MODEL}/calibration")
             threading.Event().wait()
@@ -162,17 +163,6 @@ def _conclude(story: Story, screen: Screen) -> None:
         screen.say("That is the story. docs/watching.md says what each number promises.")
     for complaint in story.complaints:
         screen.say(f"The story did not happen: {complaint}.")
-
-
-def _document(story: Story) -> dict[str, Any]:
-    return {
-        "happened": story.happened,
-        "complaints": story.complaints,
-        "chapters": [asdict(chapter) for chapter in story.chapters],
-        "before_labels": None if story.before_labels is None else asdict(story.before_labels),
-        "alarm": None if story.alarm is None else asdict(story.alarm),
-        "fit": None if story.fit is None else asdict(story.fit),
-    }
 
 
 def _key(file: Path | None) -> str | None:

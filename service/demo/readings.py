@@ -59,6 +59,15 @@ class Reading:
     alarm: Mapping[str, Any] | None
     advice: str
 
+    @property
+    def both_passed(self) -> bool:
+        """Whether evidence and change are both at their thresholds or above."""
+        pairs = (
+            (self.evidence_log10, self.evidence_threshold_log10),
+            (self.change_log10, self.change_threshold_log10),
+        )
+        return all(v is not None and t is not None and v >= t for v, t in pairs)
+
 
 def read(client: Client, model: str) -> Reading:
     """Ask the service.

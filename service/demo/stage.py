@@ -16,6 +16,7 @@ CLASSES: Final = 10
 def why_not(client: Client, url: str, model: str) -> str | None:
     """What keeps the demo from using the service at an address; None when it will do."""
     try:
+        client.readiness()  # asked once; the others are asked again where nothing answers
         found = client.model(model)
         client.metrics()
     except ServiceUnreachable:
