@@ -121,7 +121,7 @@ def _run(options: argparse.Namespace) -> int:
             }  # fmt: skip
             print(json.dumps({**about, **story.document()}, allow_nan=False), flush=True)
         if own and options.keep:
-            screen.say(f"{url} stays until Ctrl-C: look at {url}/v1/models/{MODEL}/calibration")
+            screen.say(f"{url} stays until Ctrl-C.")
             threading.Event().wait()
     return 0 if story.happened else 1
 
@@ -130,28 +130,31 @@ def _service(
     options: argparse.Namespace, stack: ExitStack, screen: Screen
 ) -> tuple[Client, str, bool]:
     """A client, its address, and whether the service is the demo's own."""
-    why = "As asked"
     if not options.own:
         url = (options.url or RUNNING).rstrip("/")
         client = stack.enter_context(Client(url, key=_key(options.key_file)))
         reason = why_not(client, url, MODEL)
         if reason is None:
-            screen.say(f"Trueprob demo, seed {options.seed}, on the service at {url}")
+            screen.say(f"Trueprob demo, seed {options.seed}, on {url}. {_along(url)}")
             return client, url, False
         if options.url:
             raise BadInput(reason)
-        why = reason[0].upper() + reason[1:]
-    screen.say(f"{why}. The demo starts a service of its own, with default settings.")
+        screen.say(f"{reason[0].upper()}{reason[1:]}.")
+    screen.say("The demo starts a service of its own, with default settings and no state.")
     url = stack.enter_context(own_service(ROOT / "models"))
-    screen.say(f"Trueprob demo, seed {options.seed}, on its own service at {url}")
+    screen.say(f"Trueprob demo, seed {options.seed}, on {url}. {_along(url)}")
     return stack.enter_context(Client(url)), url, True
 
 
+def _along(url: str) -> str:
+    return f"Watch along: {url}/v1/models/{MODEL}/calibration"
+
+
 def _leave(client: Client, stage: Stage, screen: Screen, *, keep: bool) -> None:
+    if not stage.made:
+        return
     if keep:
         screen.say("What the demo promoted stays live; POST …/rollback goes back.")
-    elif not stage.made:
-        return
     elif stage.put_back(client):
         screen.say(f"Put back: what was live before, revision {stage.revision}.")
     else:
