@@ -110,6 +110,30 @@ METRICS: Final[Mapping[str, Metric]] = MappingProxyType(
         "expected_accuracy_ratio": Metric(
             "gauge", _PAIR, "process", "Mean calibrated confidence of recent answers."
         ),
+        "expected_accuracy_low_ratio": Metric(
+            "gauge",
+            _PAIR,
+            "process",
+            "Lower end of where the accuracy of recent answers lies in 9 of 10 cases.",
+        ),
+        "expected_accuracy_high_ratio": Metric(
+            "gauge",
+            _PAIR,
+            "process",
+            "Upper end of where the accuracy of recent answers lies in 9 of 10 cases.",
+        ),
+        "gap_shift_ratio": Metric(
+            "gauge",
+            _PAIR,
+            "process",
+            "PSI of recent logit gaps against the calibration split, over its noise.",
+        ),
+        "confidence_shift_ratio": Metric(
+            "gauge",
+            _PAIR,
+            "process",
+            "The same of the confidence, while the factory calibrator answers.",
+        ),
         "bin_labels_total": Metric(
             "counter", (*_PAIR, "bin"), "database", "Labels counted, by confidence bin."
         ),

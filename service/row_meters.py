@@ -9,14 +9,17 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.metric_catalogue import METRICS
+from service.recent_traffic import RecentTraffic
+from trueprob.drift import UnlabelledTraffic
 
-__all__ = ["ENTROPY_ROWS", "DeploymentMeters", "RecentMean", "RowHistogram"]
+__all__ = ["ENTROPY_ROWS", "DeploymentMeters", "RowHistogram"]
 
 # Answers kept before they are folded: bounds the memory of a process that nobody scrapes.
 _PENDING_ANSWERS: Final = 256
@@ -24,8 +27,6 @@ _PENDING_ROWS: Final = 1 << 16  # threads may miss a few in counting them
 # Rows of an answer whose entropy is looked at: a mean needs no more, and 4096 × 1000 logarithms
 # would cost more than the softmax.
 ENTROPY_ROWS: Final = 16
-# Rows after which an old answer counts half in the "recent" gauges.
-_HALF_LIFE_ROWS: Final = 1000.0
 
 
 class RowHistogram:
@@ -53,38 +54,23 @@ class RowHistogram:
         return self._sum
 
 
-class RecentMean:
-    """Exponentially weighted mean over rows, unbiased from the first one."""
-
-    def __init__(self) -> None:
-        self._sum = 0.0
-        self._weight = 0.0
-
-    def add(self, mean: float, rows: int) -> None:
-        """Take in the mean of so many rows."""
-        keep = 0.5 ** (rows / _HALF_LIFE_ROWS)
-        self._sum = keep * self._sum + rows * mean
-        self._weight = keep * self._weight + rows
-
-    @property
-    def value(self) -> float | None:
-        """The mean; None before the first row."""
-        return self._sum / self._weight if self._weight else None
-
-
 class DeploymentMeters:
     """Row metrics of one (model, version, calibrator).
 
     `observe` is an append to a thread-safe queue; only folding takes a lock.
+
+    Parameters
+    ----------
+    recent : RecentTraffic, optional
+        Default: one without a reference to compare with.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, recent: RecentTraffic | None = None) -> None:
         self.predictions = 0
         self.gap = RowHistogram(METRICS["logit_gap"].buckets)
         self.temperature = RowHistogram(METRICS["temperature"].buckets)
         self.confidence = RowHistogram(METRICS["confidence"].buckets)
-        self.mean_confidence = RecentMean()
-        self.mean_entropy = RecentMean()
+        self.recent = RecentTraffic() if recent is None else recent
         self._folding = threading.Lock()
         self._pending_rows = 0
         self._pending: deque[tuple[NDArray[Any], NDArray[Any] | None, NDArray[Any], Any]] = deque()
@@ -122,7 +108,8 @@ class DeploymentMeters:
                 return
             # One pass over all of them: NumPy's cost is by the call.
             gaps, temperatures, confidences, samples = zip(*answers, strict=True)
-            self.gap.add(np.concatenate(gaps))
+            gap = np.concatenate(gaps)
+            self.gap.add(gap)
             known = [temperature for temperature in temperatures if temperature is not None]
             if known:
                 self.temperature.add(np.concatenate(known))
@@ -131,16 +118,13 @@ class DeploymentMeters:
             self.predictions += len(confidence)
             positive = np.where(sample > 0, sample, 1.0)
             entropy = -(sample * np.log(positive)).sum(axis=1, dtype=np.float64)
-            rows = [len(each) for each in confidences]
-            for n, mean in zip(rows, _means(confidence, rows), strict=True):
-                self.mean_confidence.add(mean, n)
-            sampled = [len(each) for each in samples]
-            for n, mean in zip(rows, _means(entropy, sampled), strict=True):
-                self.mean_entropy.add(mean, n)
+            rows, sampled = (np.array([len(a) for a in each]) for each in (confidences, samples))
+            # An answer's sample stands for all of its rows.
+            weighted = float((_sums(entropy, sampled) / sampled) @ rows)
+            sums = UnlabelledTraffic.of(confidence)
+            self.recent.add(gap, confidence, replace(sums, entropy=weighted, n_entropy=sums.n))
 
 
-def _means(values: NDArray[np.float64], counts: Sequence[int]) -> list[float]:
-    """Mean of each of the runs of `values` that have these lengths, all positive."""
-    starts = np.cumsum([0, *counts[:-1]])
-    means: list[float] = (np.add.reduceat(values, starts) / counts).tolist()
-    return means
+def _sums(values: NDArray[np.float64], counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Sum of each of the runs of `values` that have these lengths, all positive."""
+    return np.add.reduceat(values, np.concatenate([[0], np.cumsum(counts)[:-1]]))

@@ -29,6 +29,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from service.metric_catalogue import LABEL_OUTCOMES, METRICS, PREFIX
+from service.recent_traffic import RECENT, RecentTraffic, TrafficReference
 from service.row_meters import DeploymentMeters, RowHistogram
 from service.statistics import ControlStatistics
 
@@ -115,11 +116,20 @@ class Telemetry(Collector):
             histogram.add(np.asarray(lag_seconds, np.float64))
 
     def meters_for(
-        self, model: str, version: int, calibrator: str, kind: str, revision: int | None
+        self,
+        model: str,
+        version: int,
+        calibrator: str,
+        kind: str,
+        revision: int | None,
+        reference: TrafficReference | None = None,
     ) -> DeploymentMeters:
         """Row metrics of a deployment; with a revision, it becomes the model's live pair."""
         labels = (model, str(version), calibrator)
-        meters = self._deployments.setdefault(labels, DeploymentMeters())
+        meters = self._deployments.get(labels)
+        if meters is None:
+            recent = RecentTraffic.beside(reference, calibrator)
+            meters = self._deployments.setdefault(labels, DeploymentMeters(recent))
         for outcome in LABEL_OUTCOMES:
             # Created at 0: increase() over a counter that springs up at 5 misses the 5.
             self._labels.labels(model, outcome)
@@ -167,13 +177,12 @@ class Telemetry(Collector):
             _export(lag, key, histogram)
         yield lag
         info = _gauge("calibrator_info")
-        expected, entropy = _gauge("expected_accuracy_ratio"), _gauge("mean_entropy_nats")
+        recent = {name: _gauge(name) for name in RECENT}
         for labels, kind_and_revision in list(self._live.values()):
             info.add_metric((*labels, *kind_and_revision), 1)
-            meters = self._deployments[labels]
-            _add(expected, labels, meters.mean_confidence.value)
-            _add(entropy, labels, meters.mean_entropy.value)
-        yield from (info, expected, entropy)
+            for name, figure in self._deployments[labels].recent.figures().items():
+                _add(recent[name], labels, figure)
+        yield from (info, *recent.values())
 
     def _collect_statistics(self, statistics: ControlStatistics) -> Iterable[Metric]:
         counters = {

@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from service.recent_traffic import TrafficReference
 from trueprob.calibrators import Calibrator, dumps_calibrator
 from trueprob.errors import TrueprobError
 from trueprob.repository import Manifest, ModelRepository
@@ -32,12 +33,15 @@ class Found:
     baseline : Mapping
         ``n``, ``ece``, ``ece_floor`` and ``accuracy`` on the calibration split; empty when the
         version has no ``baseline.npz``.
+    reference : TrafficReference or None
+        From the same file: what unlabelled traffic is compared with.
     """
 
     manifest: Manifest
     calibrator: Calibrator
     document: str
     baseline: Mapping[str, float]
+    reference: TrafficReference | None = None
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,7 @@ def _verified(repository: ModelRepository, name: str, number: int) -> Found:
     file = version.path / "calibrator.json"
     document = file.read_bytes() if file.exists() else dumps_calibrator(calibrator)
     scores: dict[str, float] = {}
+    reference = None
     if (baseline := version.baseline()) is not None:
         binned = baseline.binned
         scores = {
@@ -89,4 +94,5 @@ def _verified(repository: ModelRepository, name: str, number: int) -> Found:
             "ece_floor": binned.ece_floor(),
             "accuracy": binned.accuracy(),
         }
-    return Found(version.manifest, calibrator, document.decode(), scores)
+        reference = TrafficReference.of(baseline, calibrator.id)
+    return Found(version.manifest, calibrator, document.decode(), scores, reference)

@@ -213,7 +213,9 @@ class Catalogue:
         key = (version.model, version.version)
         revision = live.revision if live.version == version.version else None
         manifest = None if found is None else found.manifest
-        self._served = {**self._served, key: ServedVersion(*key, version.class_names, manifest)}
+        reference = None if found is None else found.reference
+        served = ServedVersion(*key, version.class_names, manifest, reference)
+        self._served = {**self._served, key: served}
         try:
             self.deploy(calibrator, revision=revision)
         except ProviderUnavailable:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from service.errors import ModelNotFound, VersionNotFound
 from service.inference.served_version import ServedVersion
+from service.recent_traffic import TrafficReference
 from trueprob.calibrators import Calibrator
 
 __all__ = ["Deployment", "Deployments", "Meters", "Network", "ServedVersion"]
@@ -44,6 +45,9 @@ class Meters(Protocol):
         probabilities: NDArray[np.float32],
     ) -> None:
         """Count the rows of one answer."""
+
+
+MetersFor = Callable[[str, int, str, str, int | None, TrafficReference | None], Meters]
 
 
 @dataclass(frozen=True)
@@ -85,8 +89,8 @@ class Deployments:
         Builds the network of a version (warm), or gives None for a logits-only version. Called
         until it gives one, and never while a writer waits for another version.
     meters_for : callable
-        ``(model, version, calibrator_id, kind, revision) -> Meters``. Called once for each
-        deployment; resolves metric children so that the hot path does not.
+        ``(model, version, calibrator_id, kind, revision, reference) -> Meters``. Called once
+        for each deployment; resolves metric children so that the hot path does not.
     on_remove : callable, optional
         Told the name of a model that was removed.
     """
@@ -95,7 +99,7 @@ class Deployments:
         self,
         *,
         network_for: Callable[[ServedVersion], Network | None],
-        meters_for: Callable[[str, int, str, str, int | None], Meters],
+        meters_for: MetersFor,
         on_remove: Callable[[str], None] | None = None,
     ) -> None:
         self._network_for = network_for
@@ -171,7 +175,12 @@ class Deployments:
                 revision=revision,
                 network=network,
                 meters=self._meters_for(
-                    served.model, served.version, calibrator_id, calibrator.kind, revision
+                    served.model,
+                    served.version,
+                    calibrator_id,
+                    calibrator.kind,
+                    revision,
+                    served.reference,
                 ),
             )
             by_version = dict(before.by_version) if before is not None else {}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from service.receipts import digest64
+from service.recent_traffic import TrafficReference
 from trueprob.repository import Manifest
 
 __all__ = ["ServedVersion"]
@@ -23,12 +24,15 @@ class ServedVersion:
         One name a class, in index order.
     manifest : Manifest or None
         None for a model that was declared over HTTP: its network runs elsewhere.
+    reference : TrafficReference or None
+        What unlabelled traffic is compared with; None when it came without ``baseline.npz``.
     """
 
     model: str
     version: int
     class_names: tuple[str, ...]
     manifest: Manifest | None = None
+    reference: TrafficReference | None = field(default=None, compare=False)
 
     @property
     def n_classes(self) -> int:

@@ -9,9 +9,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 
+from service.recent_traffic import TrafficReference
 from service.statistics import AlarmFigures, ControlStatistics, PairStatistics
 from service.telemetry import Telemetry
 from trueprob.binned import BinnedCalibration
+from trueprob.drift import ReferenceBins
 
 MODEL, VERSION, CALIBRATOR = "digits", 1, "smart-3f9a1c0d2b7e"
 TOLERANCE = 0.02
@@ -22,7 +24,9 @@ class Exporter:
 
     def __init__(self) -> None:
         self.telemetry = Telemetry(version="0.1.0", commit="test")
-        self.meters = self.telemetry.meters_for(MODEL, VERSION, CALIBRATOR, "smart", 1)
+        self.meters = self.telemetry.meters_for(
+            MODEL, VERSION, CALIBRATOR, "smart", 1, _reference()
+        )
         self.telemetry.name_provider(MODEL, VERSION, "CPUExecutionProvider")
         self.statistics = ControlStatistics(pairs=(_pair(BinnedCalibration.zeros()),))
         self.telemetry.watch(lambda: self.statistics, tolerance=TOLERANCE)
@@ -55,6 +59,11 @@ class Exporter:
             self.telemetry.observe_request(route, status, 0.004)
         self.telemetry.observe_batch(MODEL, rows=8, seconds=0.01, delays=[0.001, 0.002], waiting=3)
         self.telemetry.count_labels(MODEL, "accepted", 3, [5.0, 60.0, 4000.0])
+
+
+def _reference() -> TrafficReference:
+    bins = ReferenceBins.of_percentiles(np.linspace(0.0, 8.0, 101), 600)
+    return TrafficReference(gap=bins, confidence=bins, calibrator=CALIBRATOR)
 
 
 def _pair(totals: BinnedCalibration) -> PairStatistics:

@@ -3,7 +3,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.row_meters import ENTROPY_ROWS, DeploymentMeters, RecentMean, RowHistogram
+from service.row_meters import RowHistogram
 from service.statistics import AlarmFigures, ControlStatistics, PairStatistics
 from service.telemetry import Telemetry
 from trueprob.binned import BinnedCalibration
@@ -62,40 +62,6 @@ def test_every_row_is_counted_whether_or_not_somebody_scrapes() -> None:
     for name in ("logit_gap", "temperature", "confidence"):
         assert value(telemetry, f"trueprob_{name}_count", model="m") == total
         assert value(telemetry, f"trueprob_{name}_bucket", model="m", le="+Inf") == total
-
-
-def test_the_recent_means_are_those_of_the_rows() -> None:
-    meters = DeploymentMeters()
-    batches = [answer(ENTROPY_ROWS, seed=seed) for seed in range(3)]
-    for batch in batches:
-        meters.observe(*batch)
-    meters.fold()
-    entropies, confidences = [], []
-    for _, _, confidence, probabilities in batches:
-        p = probabilities.astype(np.float64)
-        entropies.append(-(p * np.log(p)).sum(axis=1).mean())
-        confidences.append(confidence.mean())
-    # Sixteen rows weigh next to nothing against a half-life of a thousand.
-    assert meters.mean_entropy.value == pytest.approx(np.mean(entropies), rel=0.01)
-    assert meters.mean_confidence.value == pytest.approx(np.mean(confidences), rel=0.01)
-
-
-def test_a_probability_of_zero_adds_no_entropy() -> None:
-    meters = DeploymentMeters()
-    certain = np.array([[1.0, 0.0]], np.float32)
-    meters.observe(np.ones(1, np.float32), None, np.ones(1), certain)
-    meters.fold()
-    assert meters.mean_entropy.value == 0.0
-
-
-def test_old_rows_fade_from_the_recent_mean() -> None:
-    mean = RecentMean()
-    assert mean.value is None
-    mean.add(1.0, 1000)
-    mean.add(0.0, 1000)
-    assert mean.value == pytest.approx(1 / 3)  # the first thousand count half
-    mean.add(0.0, 100_000)
-    assert mean.value == pytest.approx(0.0, abs=1e-12)
 
 
 def test_gauges_and_info_are_of_the_live_pair_only_and_counters_stay() -> None:
