@@ -104,8 +104,9 @@ def _run(options: argparse.Namespace) -> int:
             stack.callback(_leave, client, stage, screen, keep=options.keep)
             if stage.earlier_labels:
                 screen.say(
-                    f"{stage.earlier_labels} labels of the last 24 hours are in the observed "
-                    "accuracy, ECE and floor of the first two chapters."
+                    f"It has counted {stage.earlier_labels} labels of this pair within 24 hours: "
+                    "in the first two chapters all but evidence and change are of earlier traffic "
+                    "too. A service of the demo's own (--own) begins at zero."
                 )
         stack.callback(screen.end)
         story = tell(
