@@ -32,9 +32,12 @@ class Screen:
         """A paragraph."""
         self._write("\n".join(textwrap.wrap(text, _WIDTH, subsequent_indent="   ")))
 
-    def header(self) -> None:
-        """The names of the columns."""
+    def header(self, reading: Reading) -> None:
+        """The names of the columns, and from where on evidence and change raise an alarm."""
+        thresholds = (reading.evidence_threshold_log10, reading.change_threshold_log10)
+        blank = ("",) * (len(COLUMNS) - 3)
         self._write(_line(COLUMNS))
+        self._write(_line((*blank, "alarm:", *(_number(value, ".2f") for value in thresholds))))
 
     def row(self, reading: Reading) -> None:
         """One reading."""

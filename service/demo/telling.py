@@ -29,7 +29,7 @@ from trueprob.client import Client, FitSummary
 __all__ = ["tell"]
 
 SHOWN_EVERY: Final = 4  # requests
-PATIENCE: Final = 8  # requests after the first alarm until the other statistic is not waited for
+PATIENCE: Final = 24  # requests after the first alarm until the other statistic is not waited for
 
 
 def tell(
@@ -93,7 +93,7 @@ class _Teller:
             "1. Digits of the test split as the model knows them; each label comes "
             f"{LATENESS * REQUEST} predictions late."
         )
-        self._screen.header()
+        self._screen.header(read(self._client, self._model))
         last = self._chapter("as trained", self._requests(AS_TRAINED))
         if last.alarm is not None:
             self._complain("there was an alarm before the digits changed")

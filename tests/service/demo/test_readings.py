@@ -58,13 +58,15 @@ def test_what_is_not_known_yet_is_a_dash() -> None:
 def test_a_row_of_the_table() -> None:
     stream = io.StringIO()
     screen = Screen(stream)
-    screen.header()
+    screen.header(reading())
     screen.row(reading())
     screen.row(reading(alarm=ALARM))
     screen.progress(1, 4)
     screen.end()
-    header, calm, alarmed = stream.getvalue().splitlines()
+    header, thresholds, calm, alarmed = stream.getvalue().splitlines()
     assert header.split() == list(COLUMNS)
+    assert thresholds.split() == ["alarm:", "2.00", "5.00"]
+    assert len({len(line) for line in (header, thresholds, calm)}) == 1
     shown = ["512", "384", "92.2", "%", "94.5", "%", "1.8", "%", "2.7", "%", "1.1", "-0.31", "2.41"]
     assert calm.split() == shown
     assert alarmed == calm + "  ALARM"

@@ -117,7 +117,7 @@ def test_a_change_that_is_not_waited_for() -> None:
     story, _, _ = story_of(ScriptedService(only_evidence))
     assert story.happened
     last = story.chapters[1].readings[-1]
-    assert last.labels == ROWS + (6 + 8) * REQUEST
+    assert last.labels == ROWS + (6 + 24) * REQUEST
 
 
 def test_requests_keep_their_times_and_late_ones_delay_the_rest() -> None:
