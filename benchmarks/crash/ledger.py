@@ -13,6 +13,7 @@ import numpy as np
 
 from trueprob.binned import bin_index
 from trueprob.client import Prediction
+from trueprob.drift import CalibrationBets, Evidence
 
 __all__ = ["Batch", "Ledger", "Totals", "exported"]
 
@@ -47,6 +48,21 @@ class Ledger:
     uncertain: list[Batch] = field(default_factory=list)
     accepted: int = 0
     duplicates: int = 0
+
+    def evidence_log10(self, revision: int, *, tolerance: float) -> float:
+        """The evidence that a promotion must have when nothing is uncertain.
+
+        A product does not hang on the order of its factors, so the service's secret order of
+        counting need not be known; the change statistic does, and cannot be computed here.
+        """
+        evidence = Evidence(CalibrationBets(tolerance))
+        state = evidence.start()
+        for batch in self.acknowledged:
+            if batch.answer.revision == revision:
+                correct = batch.answer.prediction == np.asarray(batch.labels)
+                factors = CalibrationBets(tolerance).factors(batch.answer.confidence, correct)
+                state = evidence.update(state, factors)
+        return evidence.log10(state)
 
     def totals(self) -> Totals:
         """What the service must export when nothing is uncertain."""

@@ -1,7 +1,8 @@
 """Rounds of kill -9: two threads send labels and uploads, a third kills, the next start is checked.
 
 After each start: what was not acknowledged is sent again; then the exported totals must equal the
-ledger's, none may have fallen, the history must begin as it was seen, and the live pair must be its
+ledger's, none may have fallen, the evidence of the live promotion must be that of the ledger's
+labels, the history must begin as it was seen, and the live pair must be its
 last. After the last round every fit must end.
 """
 
@@ -27,6 +28,7 @@ MODEL: Final = "m"
 ROWS: Final = 25
 SET_ROWS: Final = 300
 SUMS_AGREE_TO: Final = 1e-9
+TOLERANCE: Final = 0.02  # the default of TRUEPROB_ALARM_TOLERANCE
 LEASE_SECONDS: Final = 30.0  # a killed process's fit is left to it so long
 
 
@@ -155,6 +157,7 @@ class CrashTest:
         faults += differences(self._ledger.totals(), totals, relative=SUMS_AGREE_TO)
         faults += falls(self._seen, totals)
         self._seen = totals
+        self._check_alarm_state(client)
         self._check_history(client)
         while self._pending:
             self._upload(client)
@@ -165,6 +168,15 @@ class CrashTest:
             faults.append(f"{len(fits)} fits, {len(self._acknowledged_fits)} uploads")
         self._outcome.labels = ROWS * len(self._ledger.acknowledged)
         self._outcome.duplicates = self._ledger.duplicates
+
+    def _check_alarm_state(self, client: Client) -> None:
+        now = client.calibration(MODEL)
+        wanted = self._ledger.evidence_log10(now.revision, tolerance=TOLERANCE)
+        if now.evidence_log10 is None or abs(now.evidence_log10 - wanted) > SUMS_AGREE_TO:
+            self._outcome.faults.append(
+                f"evidence of revision {now.revision} must be 10^{wanted!r}, "
+                f"got 10^{now.evidence_log10!r}"
+            )
 
     def _check_history(self, client: Client) -> None:
         faults = self._outcome.faults

@@ -3,6 +3,7 @@
 - Keys of counted labels, once their receipts are too old to be taken. The time up to which keys
   were forgotten is stored in the same transaction, and receipts issued before it are refused
   whatever a clock says: a clock that is set back does not make a label count twice.
+- Groups whose outcome an alarm has counted, once no row of theirs has come for as long.
 - Hourly bins older than five weeks become daily ones.
 - Idempotency keys after a day.
 - Files of sets that no model has any more, a day after they were last kept, and bodies that a
@@ -40,6 +41,7 @@ class Sweep:
     """How much of each was forgotten."""
 
     label_keys: int
+    counted_groups: int
     hourly_bins: int
     idempotent_requests: int
     files: int
@@ -98,6 +100,7 @@ class Retention:
         """
         return Sweep(
             label_keys=self._repeat(self._forget_keys),
+            counted_groups=self._repeat(self._forget_groups),
             hourly_bins=self._repeat(self._roll_up),
             idempotent_requests=self._repeat(self._forget_requests),
             files=self._remove_files(),
@@ -129,6 +132,9 @@ class Retention:
         # its receipt is younger than it looks: it is kept for the longer time that holds now.
         expired = issued_before + transaction.swept.shortest_keep_seconds()
         return transaction.label_keys.forget(expired_before=expired, limit=_ROWS)
+
+    def _forget_groups(self, transaction: Transaction, now: float) -> int:
+        return transaction.counted_groups.forget(seen_before=now - self._keep_seconds, limit=_ROWS)
 
     def _roll_up(self, transaction: Transaction, now: float) -> int:
         day = int(now // 86_400) - _HOURLY_DAYS

@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
-from trueprob.client import Client
+from trueprob.client import AlarmSummary, Client
 
 __all__ = ["Reading", "read", "sample"]
 
@@ -38,7 +38,7 @@ class Reading:
         Of the live pair's labels within the window.
     evidence_log10, evidence_threshold_log10, change_log10, change_threshold_log10 : float or None
         Since the promotion.
-    alarm : mapping or None
+    alarm : AlarmSummary or None
     advice : str
     """
 
@@ -56,7 +56,7 @@ class Reading:
     evidence_threshold_log10: float | None
     change_log10: float | None
     change_threshold_log10: float | None
-    alarm: Mapping[str, Any] | None
+    alarm: AlarmSummary | None
     advice: str
 
     @property

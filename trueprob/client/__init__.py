@@ -12,6 +12,7 @@ requests only. The Open Inference routes have clients of their own and are left 
 """
 
 from trueprob.client.answers import (
+    AlarmSummary,
     Calibration,
     CalibrationSetSummary,
     CalibratorSummary,
@@ -29,6 +30,7 @@ from trueprob.client.prediction import Prediction
 from trueprob.client.problems import ServiceProblem, ServiceUnreachable
 
 __all__ = [
+    "AlarmSummary",
     "AsyncClient",
     "Calibration",
     "CalibrationSetSummary",

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
 __all__ = [
+    "AlarmSummary",
     "Calibration",
     "CalibrationSetSummary",
     "CalibratorSummary",
@@ -179,6 +180,21 @@ class LabelOutcomes:
 
 
 @dataclass(frozen=True)
+class AlarmSummary(LivePair):
+    """An alarm; ``statistic`` is evidence or change, ``log10`` what it was when it was raised."""
+
+    id: str
+    statistic: str
+    log10: float
+    threshold_log10: float
+    tolerance: float
+    labels: int
+    raised_at: str
+    acknowledged_at: str | None
+    acknowledged_by: str | None
+
+
+@dataclass(frozen=True)
 class Calibration(LivePair):
     """How well the live pair's confidence has held over a window."""
 
@@ -197,4 +213,4 @@ class Calibration(LivePair):
     evidence_threshold_log10: float | None = None
     change_log10: float | None = None
     change_threshold_log10: float | None = None
-    alarm: Mapping[str, Any] | None = None
+    alarm: AlarmSummary | None = field(default=None, metadata={"of": AlarmSummary})

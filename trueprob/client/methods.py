@@ -10,7 +10,8 @@ import functools
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
-from trueprob.client import models as models_  # the class below has a method of that name
+from trueprob.client import alarms as alarms_  # the class below has methods of these names
+from trueprob.client import models as models_
 from trueprob.client import predictions, uploads
 from trueprob.client.flow import Flow
 
@@ -53,6 +54,8 @@ class Methods:
     predict = Method(predictions.predict)
     label = Method(predictions.label)
     calibration = Method(predictions.calibration)
+    alarms = Method(alarms_.alarms)
+    acknowledge = Method(alarms_.acknowledge)
     models = Method(models_.models)
     model = Method(models_.model)
     declare = Method(models_.declare)

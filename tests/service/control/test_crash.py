@@ -40,6 +40,11 @@ def test_the_ledger_notices_a_label_that_is_lost_counted_twice_or_changed() -> N
     assert list(differences(wanted, wanted, relative=1e-9)) == []
     for wrong in ([one], [one, two, two], [one, batch([0.9], [1], [2])]):
         assert list(differences(wanted, Ledger(wrong).totals(), relative=1e-9))
+    evidence = Ledger([one, two]).evidence_log10(1, tolerance=0.02)
+    assert Ledger([two, one]).evidence_log10(1, tolerance=0.02) == pytest.approx(evidence)
+    for wrong in ([one], [one, two, two], [one, batch([0.9], [1], [2])]):
+        assert abs(Ledger(wrong).evidence_log10(1, tolerance=0.02) - evidence) > 1e-3
+    assert Ledger([one]).evidence_log10(2, tolerance=0.02) == pytest.approx(0.0)
     assert list(falls(wanted, wanted)) == []
     assert list(falls(wanted, Ledger([one]).totals()))
 

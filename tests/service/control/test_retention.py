@@ -80,6 +80,29 @@ def test_a_longer_time_to_live_does_not_count_a_label_twice(begin: Callable[...,
     assert longer.label(ids, [0] * 40).json()["rejected"] == 40
 
 
+def test_groups_are_forgotten_when_no_row_of_them_has_come_for_a_receipts_life(
+    short: World,
+) -> None:
+    store, retention = short.plane.parts.store, short.plane.parts.retention
+
+    def claim(*digests: bytes) -> set[bytes]:
+        with store.write() as transaction:
+            groups = transaction.counted_groups
+            return groups.claim("m", 1, list(digests), now=short.clock.now)
+
+    assert claim(b"still...", b"ended...") == {b"still...", b"ended..."}
+    many = [index.to_bytes(8, "big") for index in range(700)]
+    assert claim(*many, b"still...") == set(many)
+    assert claim(*many) == set()
+    short.clock.now += TTL / 2
+    assert claim(b"still...") == set()  # a copy: the group is younger now
+    short.clock.now += TTL / 2 + 300
+    assert retention.sweep().counted_groups == 0  # written at most once a day
+    short.clock.now += DAY + 1
+    assert retention.sweep().counted_groups == 701
+    assert claim(b"still...", b"ended...") == {b"ended..."}
+
+
 def test_old_hours_become_days_and_no_sum_changes(short: World) -> None:
     for _ in range(5):
         label_some(short)

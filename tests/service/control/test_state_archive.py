@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from service.__main__ import main
@@ -23,7 +24,27 @@ def used(world: World) -> tuple[str, list[str]]:
     logits, labels = rows(21, 60)
     *_, ids = world.predict(logits)
     assert world.label(ids[:40], labels[:40].tolist()).json()["accepted"] == 40
+    raise_alarm(world)
     return report["calibrator"], ids
+
+
+def raise_alarm(world: World) -> None:
+    """Two alarms and three counted groups: what only their tables know."""
+    served = world.deployments.current("m").served
+    for group in (3, 2**63, 2**64 - 1):
+        ids = world.plane.receipts.issue(
+            model=served.model_digest,
+            version=1,
+            revision=1,
+            class_list=served.class_list_digest,
+            prediction=np.zeros(30, np.int64),
+            confidence=np.full(30, 0.99),
+            group=group,
+        )
+        assert world.label(ids, [1] * 30).json()["accepted"] == 30
+    logits, labels = rows(22, 300)
+    *_, ids = world.predict(-4 * logits)
+    world.label(ids, labels.tolist())
 
 
 @pytest.mark.parametrize("secret", ["", "passphrase"])
@@ -38,7 +59,8 @@ def test_a_service_goes_on_with_another_database(
     calibrator, ids = used(world)
     archive = tmp_path / "state.zip"
     counts = export_state(world.plane.parts.store, world.plane.parts.artifacts, archive)
-    assert (counts["label_key"], counts["promotion"], counts["fit"]) == (40, 2, 1)
+    assert (counts["label_key"], counts["promotion"], counts["fit"]) == (430, 2, 1)
+    assert (counts["alarm_state"], counts["alarm"], counts["counted_group"]) == (2, 2, 3)
     before = world.get("/v1/models/m/calibration")
     world.plane.close()
 
@@ -49,6 +71,9 @@ def test_a_service_goes_on_with_another_database(
     moved = start(settings_in(elsewhere, database_url=url, receipt_secret=secret), world.clock)
     assert moved.deployments.current("m").calibrator_id == calibrator
     assert moved.get("/v1/models/m/calibration") == before
+    assert before["alarm"] is not None
+    path = f"/v1/models/m/alarms/{before['alarm']['id']}/acknowledge"
+    assert moved.call("POST", path).status_code == 200
     answer = moved.label(ids, [0] * 60).json()
     assert (answer["accepted"], answer["duplicate"]) == (20, 40)
     again = moved.upload(overconfident(), "?name=may", **{"idempotency-key": "one"})

@@ -8,13 +8,20 @@ from typing import Any
 
 import numpy as np
 
-from trueprob.client import Calibration, FitSummary, FitVerdict, LabelOutcomes, Prediction
+from trueprob.client import (
+    AlarmSummary,
+    Calibration,
+    FitSummary,
+    FitVerdict,
+    LabelOutcomes,
+    Prediction,
+)
 
-ALARM = {
-    "id": "1", "model": "digits", "version": 1, "calibrator": "smart-8af4e5cf4aaa", "revision": 1,
-    "statistic": "change", "log10": 5.4, "threshold_log10": 5.0, "tolerance": 0.02, "labels": 610,
-    "raised_at": "2026-05-04T09:12:30.000Z", "acknowledged_at": None, "acknowledged_by": None,
-}  # fmt: skip
+ALARM = AlarmSummary(
+    id="1", model="digits", version=1, calibrator="smart-8af4e5cf4aaa", revision=1,
+    statistic="change", log10=5.4, threshold_log10=5.0, tolerance=0.02, labels=610,
+    raised_at="2026-05-04T09:12:30.000Z", acknowledged_at=None, acknowledged_by=None,
+)  # fmt: skip
 
 METRICS = """\
 # HELP trueprob_predictions_total Rows answered.

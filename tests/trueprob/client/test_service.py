@@ -77,6 +77,19 @@ def test_a_model_from_its_declaration_to_going_back(tmp_path: Path) -> None:
             assert (again.duplicate, again.outcomes[4].outcome) == (5, "duplicate")
             held = await client.calibration("m", window="1h")
             assert (held.labels, held.observed_accuracy) == (5, 1.0)
+            assert (held.alarm, held.change_threshold_log10) == (None, 5.0)
+            sure = np.random.default_rng(3).uniform(8.0, 9.0, (90, 3)) * [1.0, 0.0, 0.0]
+            wrong = await client.predict("m", logits=sure)
+            wrong_ids = wrong.prediction_ids
+            assert wrong_ids is not None
+            await client.label("m", wrong_ids, [1] * 90)
+            raised = await client.alarms("m")
+            assert [alarm.statistic for alarm in raised] == ["change", "evidence"]
+            assert (await client.calibration("m")).alarm == raised[0]
+            known = await client.acknowledge("m", raised[0].id)
+            assert known == await client.acknowledge("m", raised[0].id)
+            assert known.acknowledged_at is not None
+            assert (await client.calibration("m")).change_log10 == 0.0
             assert "trueprob_bin_labels_total" in await client.metrics()
 
             with pytest.raises(ServiceProblem) as caught:
@@ -156,7 +169,7 @@ def test_pictures_probabilities_and_a_key(tmp_path: Path) -> None:
 
 def test_every_method_is_documented_and_both_clients_have_it() -> None:
     methods = {name: m for name, m in vars(Methods).items() if isinstance(m, Method)}
-    assert len(methods) == 25
+    assert len(methods) == 27
     for name, method in methods.items():
         assert inspect.getdoc(method), name
         assert isinstance(getattr(Client, name), Method)
