@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,8 @@ def test_the_story_happens(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         assert (fit["promoted"], fit["revision"]) == (True, 2)
         it_stays_low(recalibrated)
 
+        readme_shows(captured.err)
+
         # The numbers are the service's own, and it answers as before the demo.
         with Client(service.url) as client:
             alarms = service.client.get("/v1/models/digits/alarms").json()["items"]
@@ -42,6 +45,17 @@ def test_the_story_happens(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
             causes = [promotion.cause for promotion in client.promotions("digits")]
             assert causes == ["rollback", "admitted", "factory"]
             assert client.model("digits").calibrator == calm[-1]["calibrator"]
+
+
+def readme_shows(printed: str) -> None:
+    """All of README's lines, the numbers and ids aside: those are of the machine and the run."""
+    varying = re.compile(r"smart-[0-9a-f]{12}|[-−]?\d+(\.\d+)?")
+    lines = {" ".join(varying.sub("#", line).split()) for line in printed.splitlines()}
+    readme = (ROOT / "README.md").read_text("utf-8")
+    shown = readme.split("## Watch it happen")[1].split("```\n")[2]
+    assert len(shown.splitlines()) > 20
+    for line in shown.splitlines():
+        assert " ".join(varying.sub("#", line).split()) in lines, line
 
 
 def it_is_calm(last: dict[str, Any]) -> None:
