@@ -6,6 +6,7 @@ import argparse
 import importlib.util
 import json
 import math
+import signal
 import sys
 import threading
 import time
@@ -96,6 +97,9 @@ def _run(options: argparse.Namespace) -> int:
     screen = Screen(sys.stderr if options.json else sys.stdout)
     begin = time.monotonic()
     with ExitStack() as stack:
+        # SIGTERM ends the demo as Ctrl-C does: what it started or promoted must not outlive it.
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        stack.callback(signal.signal, signal.SIGTERM, before)
         client, url, own = _service(options, stack, screen)
         promoted: set[int] = set()
         if not own:

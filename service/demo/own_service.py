@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import subprocess
 import sys
 import tempfile
@@ -48,12 +47,9 @@ def own_service(models: Path) -> Iterator[str]:
                 command, stdout=subprocess.PIPE, stderr=file, text=True, env=environment,
                 start_new_session=True,  # Ctrl-C is the demo's to handle
             )  # fmt: skip
-            # SIGTERM ends the demo like Ctrl-C: the service must not outlive it.
-            before = signal.signal(signal.SIGTERM, signal.default_int_handler)
             try:
                 yield _address(process, log)
             finally:
-                signal.signal(signal.SIGTERM, before)
                 _stop(process)
 
 

@@ -82,6 +82,8 @@ class Digits:
         try:
             with np.load(path, allow_pickle=False) as file:
                 return cls(**{part: file[part] for part in _PARTS})
+        except FileNotFoundError:
+            raise BadInput(f"{path} is not there: the demo runs in a checkout only") from None
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise BadInput(f"{path} must hold the demo's digits: {error}") from None
 

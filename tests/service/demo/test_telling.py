@@ -1,11 +1,13 @@
 """The story is what the service says; what does not happen is complained of."""
 
 import io
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from service.demo.errors import BadInput
 from service.demo.pace import Pace
 from service.demo.pictures import AS_TRAINED, SHIFTED, Digits
 from service.demo.screen import Screen
@@ -150,3 +152,13 @@ def test_pictures_are_taken_anew_each_time() -> None:
     # Noise of 60 grey levels around the digit itself, clipped at both ends.
     middle = (DIGITS.test_images > 100) & (DIGITS.test_images < 156)
     assert (first.astype(float) - DIGITS.test_images)[middle].std() == pytest.approx(58, abs=4)
+
+
+def test_files_that_do_not_hold_the_digits_are_named(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"other\.npz is not there: the demo runs in a checkout"):
+        Digits.load(tmp_path / "other.npz")
+    with pytest.raises(BadInput, match="must hold the demo's digits"):
+        Digits.load(ROOT / "examples/digits_test.npz")
+    (tmp_path / "other.npz").write_bytes(b"no archive")
+    with pytest.raises(BadInput, match="must hold the demo's digits"):
+        Digits.load(tmp_path / "other.npz")
