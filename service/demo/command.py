@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final, NoReturn
+from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -72,7 +73,7 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
         "changed, and what it does. Without --url it uses the service that runs at "
         f"{RUNNING}, or starts one of its own where none does.",
     )
-    parser.add_argument("--url", help="of a running service")
+    parser.add_argument("--url", type=_url, help="of a running service")
     parser.add_argument("--own", action="store_true", help="start one in any case")
     parser.add_argument("--key-file", type=Path, metavar="FILE", help="holds an API key")
     parser.add_argument("--seed", type=_natural, default=0, help="of order and noise, default 0")
@@ -136,7 +137,7 @@ def _service(
 ) -> tuple[Client, str, bool]:
     """A client, its address, and whether the service is the demo's own."""
     if not options.own:
-        url = (options.url or RUNNING).rstrip("/")
+        url = options.url or RUNNING
         client = stack.enter_context(Client(url, key=_key(options.key_file)))
         reason = why_not(client, url, MODEL)
         if reason is None:
@@ -177,9 +178,21 @@ def _key(file: Path | None) -> str | None:
     if file is None:
         return None
     try:
-        return file.read_text("utf-8").strip()
+        return file.read_text("ascii").strip()  # as a header has it
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"--key-file {file}: {error}") from None
+
+
+def _url(text: str) -> str:
+    wrong = argparse.ArgumentTypeError(f"expected http://HOST:PORT or https://…, got {text!r}")
+    try:
+        parts = urlsplit(text)
+        port = parts.port  # raises when it is none
+    except ValueError:
+        raise wrong from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
+        raise wrong
+    return text.rstrip("/")
 
 
 def _natural(text: str) -> int:

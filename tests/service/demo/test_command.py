@@ -46,7 +46,10 @@ def stranger() -> Iterator[str]:
         (["--sped", "2"], "unrecognized arguments: --sped 2"),
         (["--own", "--url", "http://127.0.0.1:1"], "--own and --url exclude each other"),
         (["--url", "http://127.0.0.1:1"], "no service answers at http://127.0.0.1:1: start one"),
-        (["--url", "nonsense"], "no service answers at nonsense"),
+        (["--url", "nonsense"], "--url: expected http://HOST:PORT or https://…, got 'nonsense'"),
+        (["--url", "http://[::1"], "--url: expected http://HOST:PORT"),
+        (["--url", "http://127.0.0.1:99999"], "--url: expected http://HOST:PORT"),
+        (["--url", ""], "--url: expected http://HOST:PORT"),
         (["--url", "http://127.0.0.1:1", "--key-file", "/no/such"], "--key-file /no/such:"),
     ],
 )
