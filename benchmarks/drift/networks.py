@@ -85,7 +85,7 @@ def cifar10_cases(data: Path, models: Path = ROOT / "models", *, small: bool) ->
     # Given as test set: neither trained on nor fitted on, whatever the seed.
     images, labels = load(f"npz:{file}").of(Split.TEST)
     n = SMALL_ROWS if small else ROWS
-    # The test set is sorted by class.
+    # Some copies of the data are sorted by class.
     chosen = np.random.default_rng(0).permutation(labels.shape[0])[:n]
     images, labels = images[chosen], labels[chosen]
     names = SMALL_CORRUPTIONS if small else tuple(CORRUPTIONS)
