@@ -14,7 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.responses import HTMLResponse, RedirectResponse
+from starlette.responses import HTMLResponse
 from starlette.staticfiles import StaticFiles
 
 from service import __version__, errors
@@ -185,7 +185,7 @@ def _add_error_handlers(api: FastAPI) -> None:
 
 
 def _add_pages(api: FastAPI) -> None:
-    """``/docs`` from our own files: a browser without internet access shows it too."""
+    """``/`` and ``/docs`` from our own files: a browser without internet access shows them too."""
     assets = resources.files("fastapi_swagger") / "resources"
     api.mount("/docs/assets", StaticFiles(directory=str(assets)), name="docs-assets")
 
@@ -199,6 +199,11 @@ def _add_pages(api: FastAPI) -> None:
             swagger_favicon_url="docs/assets/favicon-32x32.png",
         )
 
+    web = resources.files("service") / "web"
+    api.mount("/page", StaticFiles(directory=str(web)), name="page")
+
     @api.get("/", include_in_schema=False)
-    def home() -> RedirectResponse:
-        return RedirectResponse("docs")
+    def home() -> HTMLResponse:
+        policy = "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'"
+        page = (web / "index.html").read_text("utf-8")
+        return HTMLResponse(page, headers={"content-security-policy": policy})

@@ -23,7 +23,9 @@ __all__ = ["SCOPES", "ApiKey", "Keyring", "new_key", "read_keys", "scope_needed"
 
 SCOPES: Final = ("predict", "label", "calibrate", "admin")
 # Open without a key, unless REQUIRE_KEY_EVERYWHERE: what probes, scrapers and browsers fetch.
-_OPEN: Final = re.compile(r"^/(metrics|docs(/.*)?|openapi\.json|v2/health/(live|ready))?$")
+_OPEN: Final = re.compile(
+    r"^/(metrics|docs(/.*)?|page/[a-z]+\.[a-z]+|openapi\.json|v2/health/(live|ready))?$"
+)
 _SCOPE_OF: Final = (
     (re.compile(r"^/v1/models/[^/]+/probabilities$"), "predict"),
     (re.compile(r"^/v2/models/[^/]+(/versions/[^/]+)?/infer$"), "predict"),

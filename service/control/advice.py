@@ -73,7 +73,7 @@ def _of_alarms(
     now = f"; in the last {window} {how}" if how else ""
     unseen = [str(alarm.id) for alarm in by_time if alarm.acknowledged_at is None]
     then = (
-        f", then acknowledge alarm {' and '.join(unseen)}."
+        f", then acknowledge {_alarms(unseen)}."
         if unseen
         else ": a promotion starts the statistics anew."
     )
@@ -83,17 +83,23 @@ def _of_alarms(
     )
 
 
+def _alarms(ids: Sequence[str]) -> str:
+    return f"alarm {ids[0]}" if len(ids) == 1 else f"alarms {' and '.join(ids)}"
+
+
 def _reason(alarm: AlarmRow) -> str:
+    reached = f"10^{alarm.log10:.1f} after {alarm.counted} labels"
+    threshold = f"10^{alarm.threshold_log10:.1f}"
     if alarm.statistic == "evidence":
+        probability = 10**-alarm.threshold_log10
         return (
-            f"evidence since the promotion reached 10^{alarm.log10:.1f} after {alarm.counted} "
-            f"labels, and a calibrated pair ever reaches 10^{alarm.threshold_log10:.1f} with "
-            f"probability {10**-alarm.threshold_log10:.3g} at most"
+            f"evidence since the promotion was {reached} (a calibrated pair ever reaches "
+            f"{threshold} with probability {probability:.3g} at most)"
         )
+    labels = 10**alarm.threshold_log10
     return (
-        f"change reached 10^{alarm.log10:.1f} after {alarm.counted} labels, and a calibrated pair "
-        f"reaches 10^{alarm.threshold_log10:.1f} once in {10**alarm.threshold_log10:.0f} labels at "
-        "most"
+        f"change was {reached} (a calibrated pair reaches {threshold} once in {labels:.0f} labels "
+        "at most)"
     )
 
 

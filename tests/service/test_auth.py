@@ -62,7 +62,16 @@ def test_without_a_known_key_nothing_is_answered(authorization: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/metrics", "/v2/health/live", "/v2/health/ready", "/docs", "/openapi.json", "/"]
+    "path",
+    [
+        "/metrics",
+        "/v2/health/live",
+        "/v2/health/ready",
+        "/docs",
+        "/openapi.json",
+        "/",
+        "/page/page.js",
+    ],
 )
 def test_what_probes_and_browsers_fetch_is_open_unless_told_otherwise(path: str) -> None:
     _, open_ring = ring()

@@ -16,12 +16,12 @@ EVIDENCE = AlarmRow(4, "m", 5, 1, "c", "evidence", 2.04, 2.0, 0.02, 13000, 0.0)
 UPLOAD = "upload recent labelled rows to /v1/models/m/calibration-sets"
 MORE = "Miscalibrated by more than 0.02"
 CHANGED = (
-    "change reached 10^5.2 after 12480 labels, and a calibrated pair reaches 10^5.0 once in "
-    "100000 labels at most"
+    "change was 10^5.2 after 12480 labels (a calibrated pair reaches 10^5.0 once in 100000 labels "
+    "at most)"
 )
 PROVED = (
-    "evidence since the promotion reached 10^2.0 after 13000 labels, and a calibrated pair ever "
-    "reaches 10^2.0 with probability 0.01 at most"
+    "evidence since the promotion was 10^2.0 after 13000 labels (a calibrated pair ever reaches "
+    "10^2.0 with probability 0.01 at most)"
 )
 
 
@@ -98,7 +98,7 @@ def seen(alarm: AlarmRow) -> AlarmRow:
             [EVIDENCE, CHANGE],
             (
                 f"{MORE}: {CHANGED} and {PROVED}; {UPLOAD} and promote what "
-                "is admitted, then acknowledge alarm 3 and 4."
+                "is admitted, then acknowledge alarms 3 and 4."
             ),
         ),
         (

@@ -58,7 +58,7 @@ def test_an_alarm_is_shown_listed_exported_acknowledged_and_over_at_the_next_pro
 
     answer = world.get("/v1/models/m/calibration")
     assert answer["alarm"] == change
-    assert f"acknowledge alarm {evidence['id']} and {change['id']}" in answer["advice"]
+    assert f"acknowledge alarms {evidence['id']} and {change['id']}" in answer["advice"]
     world.clock.now += 60.0
     statistics = world.plane.label_statistics()
     assert statistics.alarms == {("m", "change"): 1, ("m", "evidence"): 1}
