@@ -141,19 +141,19 @@ def _service(
         client = stack.enter_context(Client(url, key=_key(options.key_file)))
         reason = why_not(client, url, MODEL)
         if reason is None:
-            screen.say(f"Trueprob demo, seed {options.seed}, on {url}. {_along(url)}")
+            _introduce(options.seed, url, screen)
             return client, url, False
         if options.url:
             raise BadInput(reason)
         screen.say(f"{reason[0].upper()}{reason[1:]}.")
     screen.say("The demo starts a service of its own, with default settings and no state.")
     url = stack.enter_context(own_service(ROOT / "models"))
-    screen.say(f"Trueprob demo, seed {options.seed}, on {url}. {_along(url)}")
+    _introduce(options.seed, url, screen)
     return stack.enter_context(Client(url)), url, True
 
 
-def _along(url: str) -> str:
-    return f"Watch along: {url}/v1/models/{MODEL}/calibration"
+def _introduce(seed: int, url: str, screen: Screen) -> None:
+    screen.say(f"Trueprob demo, seed {seed}. Watch along in a browser: {url}/")
 
 
 def _leave(client: Client, stage: Stage, screen: Screen, *, keep: bool) -> None:
