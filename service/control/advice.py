@@ -37,7 +37,7 @@ def advice(
         Of the live promotion. One of `change` that was acknowledged is over; one of `evidence`
         tells of the whole time since the promotion and stays.
     """
-    standing = [a for a in alarms if a.acknowledged_at is None or a.statistic == "evidence"]
+    standing = [alarm for alarm in alarms if alarm.stands]
     if standing:
         return _of_alarms(model, window, binned, tolerance, standing)
     n = int(binned.n)

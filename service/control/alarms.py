@@ -7,8 +7,8 @@ that was counted before no further row counts. Both statistics are looked at onc
 of the request are in, so what is recorded is what a commit shows.
 
 An alarm is a row of the table ``alarm``, written in that same transaction. `evidence` is raised at
-most once a promotion (it may fall again, but it has been there); `change` again after every
-acknowledgement, which sets its statistic back. Both start anew with every promotion.
+most once a promotion (it may fall again, but it has been there); `change` again after it was
+acknowledged, which sets the statistic back. Both start anew with every promotion.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ class Alarms:
         factors = self.rules.bets.factors(
             np.array([receipt.confidence for receipt in receipts]),
             correct,
-            order=[self._order(receipt.nonce) for receipt in receipts],
+            order=[hmac.digest(self._order_key, r.nonce, "sha256") for r in receipts],
             groups=groups,
             repeated=repeated,
         )
@@ -165,12 +165,11 @@ class Alarms:
                 self._on_raised(alarm)
 
     def acknowledge(self, model: str, alarm_id: int, *, by: str | None) -> AlarmRow:
-        """Somebody knows of an alarm: `change` of its promotion starts again.
+        """Somebody knows of an alarm; one of `change` sets that statistic back to 0.
 
         Parameters
         ----------
-        model : str
-        alarm_id : int
+        model, alarm_id : str, int
         by : str or None
             Id of the API key.
 
@@ -191,13 +190,14 @@ class Alarms:
             alarm = transaction.alarms.get(model, alarm_id)
             if alarm is None:
                 raise AlarmNotFound(f"model {model!r} has no alarm {alarm_id}")
-            if transaction.alarms.acknowledge(alarm_id, by=by, now=now):
+            if alarm.acknowledged_at is None:
+                alarm = replace(alarm, acknowledged_at=now, acknowledged_by=by)
+                transaction.alarms.acknowledge(alarm_id, by=by, now=now)
                 state = transaction.alarm_states.lock(model, alarm.revision)
-                if state is not None:
+                if state is not None and alarm.statistic == "change":
                     fresh = self.rules.change.start().to_dict()
                     transaction.alarm_states.put(replace(state, change=fresh, updated_at=now))
-            found = transaction.alarms.get(model, alarm_id)
-        return alarm if found is None else found
+        return alarm
 
     def _raise(
         self, transaction: Transaction, promotion: PromotionRow, state: AlarmStateRow, now: float
@@ -212,11 +212,7 @@ class Alarms:
         if not passed:
             return []
         before = transaction.alarms.of(promotion.model, promotion.revision)
-        standing = {
-            alarm.statistic
-            for alarm in before
-            if alarm.acknowledged_at is None or alarm.statistic == "evidence"
-        }
+        standing = {alarm.statistic for alarm in before if alarm.stands}
         return [
             transaction.alarms.add(
                 model=promotion.model,
@@ -233,9 +229,6 @@ class Alarms:
             for name, (value, threshold) in passed.items()
             if name not in standing
         ]
-
-    def _order(self, nonce: bytes) -> bytes:
-        return hmac.digest(self._order_key, nonce, "sha256")
 
     @staticmethod
     def _groups(

@@ -103,7 +103,7 @@ class Calibration(BaseModel):
     )
     evidence_threshold_log10: float
     change_log10: float = Field(
-        description="That it has become so; 0 at the promotion and after an acknowledged alarm."
+        description="That it has become so; 0 at the promotion and once its alarm is acknowledged."
     )
     change_threshold_log10: float
     alarm: AlarmSummary | None = Field(

@@ -38,6 +38,8 @@ CALIBRATION = {
     "model": str, "version": int, "calibrator": str, "revision": int, "window": str,
     "labels": int, "ece": number, "ece_floor": number, "miscalibrated": bool,
     "drift_ratio": number, "expected_accuracy": number, "observed_accuracy": number, "advice": str,
+    "evidence_log10": number, "evidence_threshold_log10": number, "change_log10": number,
+    "change_threshold_log10": number, "alarm": type(None),
     "bins": [{"lower": number, "upper": number, "count": number, "confidence": number,
               "correct": number, "variance": number}],
     "baseline": dict,

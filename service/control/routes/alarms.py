@@ -53,7 +53,7 @@ def create_router(plane: ControlPlane) -> APIRouter:
         responses=problems(404),
     )
     def acknowledge(model: ModelPath, alarm: _AlarmPath, request: Request) -> AlarmSummary:
-        """Say that it is known: the change statistic of its promotion starts again at 0.
+        """Say that it is known: an alarm of change sets that statistic of its promotion back to 0.
 
         Doing so again changes nothing; the first one stays recorded. Evidence is not set back: it
         tells of the whole time since the promotion, and the next promotion starts it anew.

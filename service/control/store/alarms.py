@@ -52,6 +52,11 @@ class AlarmRow:
     acknowledged_by: str | None = None
     answered_at: float | None = None
 
+    @property
+    def stands(self) -> bool:
+        """Whether it holds still: one of change until somebody knows, one of evidence for good."""
+        return self.acknowledged_at is None or self.statistic == "evidence"
+
 
 class Alarms:
     """The table ``alarm``."""
@@ -108,14 +113,13 @@ class Alarms:
         )
         return self._connection.execute(statement).rowcount == 1
 
-    def acknowledge(self, alarm_id: int, *, by: str | None, now: float) -> bool:
-        """Somebody knows of an alarm; False when somebody did before."""
-        statement = (
+    def acknowledge(self, alarm_id: int, *, by: str | None, now: float) -> None:
+        """Somebody knows of an alarm. The caller holds the model's lock and has read the alarm."""
+        self._connection.execute(
             update(alarm)
-            .where(alarm.c.id == alarm_id, alarm.c.acknowledged_at.is_(None))
+            .where(alarm.c.id == alarm_id)
             .values(acknowledged_at=now, acknowledged_by=by)
         )
-        return self._connection.execute(statement).rowcount == 1
 
     def counts(self) -> dict[tuple[str, str], int]:
         """Alarms ever raised, by (model, statistic)."""

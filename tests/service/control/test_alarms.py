@@ -121,9 +121,6 @@ def test_the_clients_order_does_not_matter(store: Store) -> None:
     evidence, change = recomputed([(given, correct)])
     assert BetState.from_dict(state(store).evidence) == evidence
     assert BetState.from_dict(state(store).change) == change
-    # Another process draws another key, and the promise does not hang on which.
-    other = Alarms(store, RULES, clock=Clock())
-    assert other._order(given[0].nonce) != alarms_on(store)._order(given[0].nonce)
 
 
 def test_a_group_counts_once_in_a_request_and_since_the_promotion(store: Store) -> None:
@@ -212,7 +209,8 @@ def test_alarms_are_raised_once_and_change_again_after_it_was_acknowledged(
     assert alarms.acknowledge("m", change.id, by="somebody else") == known
     assert state(store) == one  # the second acknowledgement set nothing back
 
-    alarms.acknowledge("m", seen[0].id, by=None)
+    assert alarms.acknowledge("m", seen[0].id, by=None).acknowledged_at == START
+    assert state(store) == one  # evidence tells of the whole time: nothing is set back
     again = count(alarms, store, receipts([0.95] * 40, start=9000), [False] * 40)
     assert [alarm.statistic for alarm in again] == ["change"]
 
