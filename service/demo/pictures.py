@@ -50,8 +50,8 @@ class Conditions:
 
 
 AS_TRAINED: Final = Conditions(degrees=0.0, noise=60.0)  # models/digits/1/MODEL_CARD.md
-# Chosen on the reserved rows: three predictions in four become one in two, and the model goes on
-# claiming three in four.
+# Chosen by looking (docs/demo.md): one prediction in two is right, and the model claims three in
+# four.
 SHIFTED: Final = Conditions(degrees=20.0, noise=75.0)
 
 
