@@ -1,8 +1,14 @@
-"""Alarms over HTTP: what is told of them, their history, and that somebody knows."""
+"""Alarms over HTTP: what labels do to them, what is told of them, and that somebody knows."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
 from tests.service.control.harness import START, World, overconfident, rows
+from trueprob.drift import BetState, CalibrationBets
 
 
 def send(world: World, seed: int, n: int, sharpness: float = 1.0) -> None:
@@ -102,3 +108,44 @@ def test_what_does_not_exist_is_not_found(shared_world: World) -> None:
         answer = shared_world.call("POST", f"/v1/models/{model}/alarms/{alarm}/acknowledge")
         assert (answer.status_code, answer.json()["code"]) == (404, code)
     assert shared_world.call("GET", "/v1/models/m/alarms?cursor=x").status_code == 422
+
+
+def send_twice(world: World, seed: int, n: int) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    logits, labels = rows(seed, n)
+    _, confidence, prediction, ids = world.predict(logits)
+    assert world.label(ids, labels.tolist()).json()["accepted"] == n
+    assert world.label(ids, [0] * n).json()["duplicate"] == n
+    return confidence, prediction == labels
+
+
+def evidence_of(world: World, revision: int) -> BetState:
+    with world.plane.parts.store.read() as transaction:
+        row = transaction.alarm_states.get("m", revision)
+    assert row is not None
+    return BetState.from_dict(row.evidence)
+
+
+def test_labels_go_into_the_state_of_the_promotion_that_predicted_and_once(
+    begin: Callable[..., World],
+) -> None:
+    world = begin()
+    world.declare()
+    logits, labels = rows(30, 80)
+    _, confidence, prediction, late = world.predict(logits)
+    first, right = send_twice(world, 31, 40)
+    assert world.upload(overconfident())["promoted"]
+    send_twice(world, 32, 25)
+    assert world.label(late, labels.tolist()).json()["accepted"] == 80
+    assert (evidence_of(world, 1).n, evidence_of(world, 2).n) == (120, 25)
+    world.plane.close()
+    restarted = begin(clock=world.clock)
+    send_twice(restarted, 33, 5)
+    assert evidence_of(restarted, 2).n == 30
+    # A product does not hang on its order, so evidence can be computed without the order's key.
+    evidence, bets = restarted.plane.parts.alarms.rules.evidence, CalibrationBets(0.02)
+    expected = evidence.start()
+    for p, correct in ((first, right), (confidence, prediction == labels)):
+        expected = evidence.update(expected, bets.factors(p, correct))
+    got = evidence_of(restarted, 1)
+    assert got.n == expected.n
+    np.testing.assert_allclose(got.logs, expected.logs, rtol=0, atol=1e-9)
