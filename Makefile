@@ -7,10 +7,14 @@ ACCELERATOR ?= $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 INPUTS = pyproject.toml constraints.txt
 BENCH_DATA ?= ../shared/data
 
-.PHONY: run test lint demo-model bench-calibration bench-serving bench-drift bench-training bench-sam bench-crash bench-control clean
+.PHONY: run demo test lint demo-model bench-calibration bench-serving bench-drift bench-training bench-sam bench-crash bench-control clean
 
 run: $(VENV)/.run
 	@exec $(VENV)/bin/python -m service serve
+
+# A minute; on the service of `make run`, or its own. DEMO='--seed 3', DEMO='--speed 10 --json', …
+demo: $(VENV)/.run
+	@exec $(VENV)/bin/python -m service demo $(DEMO)
 
 test: $(VENV)/.test
 	$(VENV)/bin/python -m pytest
@@ -53,7 +57,7 @@ bench-control: $(VENV)/.test
 
 $(VENV)/.run: $(INPUTS)
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) -e '.[service,cli,$(ACCELERATOR)]' && touch $@
+	$(PIP) -e '.[service,cli,client,$(ACCELERATOR)]' && touch $@
 
 $(VENV)/.test: $(INPUTS)
 	$(PYTHON) -m venv $(VENV)

@@ -111,6 +111,23 @@ def test_the_service_never_imports_the_trainer() -> None:
     assert [i for i in ALL_IMPORTS if is_in(i[0], "service") and is_in(i[1], "trainer")] == []
 
 
+def test_the_demo_is_a_client_like_any_other() -> None:
+    strays = [
+        (importer, imported)
+        for importer, imported, _ in ALL_IMPORTS
+        if is_in(importer, "service.demo")
+        and is_in(imported, "service", "trueprob")
+        and not is_in(imported, "service.demo", "trueprob.client")
+    ]
+    assert strays == []
+    users = {
+        importer
+        for importer, imported, _ in ALL_IMPORTS
+        if is_in(imported, "service.demo") and not is_in(importer, "service.demo")
+    }
+    assert users == {"service.__main__"}
+
+
 def test_the_data_plane_never_imports_the_control_plane() -> None:
     strays = [
         i

@@ -7,6 +7,8 @@
   the factory calibrator is visibly off on them and a refit has something to show.
 - ``digits_test.npz``: logits and labels of the *test split*, on which nothing was fitted or
   chosen: what the factory calibrator does on the pictures it was made for.
+- ``digits_pictures.npz``: the digits of the test split and the reserved ones as scikit-learn ships
+  them, *before* any noise: what `make demo` turns and adds noise to.
 """
 
 import io
@@ -19,7 +21,7 @@ from PIL import Image
 
 from trainer.config import TrainConfig
 from trainer.data import Split, load
-from trainer.data.scikit_digits import with_noise
+from trainer.data.scikit_digits import digits, with_noise
 from trainer.errors import BadInput
 from trainer.export import onnx_logits
 from trueprob.arrays import prediction, softmax
@@ -35,12 +37,13 @@ class Examples:
 
     Parameters
     ----------
-    seven_png, calibration_npz, test_npz, logits_json : bytes
+    seven_png, calibration_npz, test_npz, pictures_npz, logits_json : bytes
     """
 
     seven_png: bytes
     calibration_npz: bytes
     test_npz: bytes
+    pictures_npz: bytes
     logits_json: bytes
 
     def files(self) -> dict[str, bytes]:
@@ -49,6 +52,7 @@ class Examples:
             "seven.png": self.seven_png,
             "digits_calibration.npz": self.calibration_npz,
             "digits_test.npz": self.test_npz,
+            "digits_pictures.npz": self.pictures_npz,
             "digits_logits.json": self.logits_json,
         }
 
@@ -85,6 +89,7 @@ def make_examples(version: ModelVersion) -> Examples:
         seven_png=_png(images[_plainest(logits, labels, data.class_names.index("7"))]),
         calibration_npz=_npz(logits=shifted, labels=labels),
         test_npz=_npz(logits=onnx_logits(content, test_images), labels=test_labels),
+        pictures_npz=_clean_pictures(),
         logits_json=_body(logits[:2]),
     )
 
@@ -104,6 +109,19 @@ def another_camera(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     rows = (wide[:-2] + 4 * wide[1:-1] + wide[2:]) / 6
     blurred = (rows[:, :-2] + 4 * rows[:, 1:-1] + rows[:, 2:]) / 6
     return with_noise(np.rint(blurred).astype(np.uint8), EXTRA_NOISE, "another-camera")
+
+
+def _clean_pictures() -> bytes:
+    """A row's split is decided by its clean picture, so these are the rows of those splits."""
+    clean = digits()
+    test_images, test_labels = clean.of(Split.TEST)
+    reserved_images, reserved_labels = clean.of(Split.EXAMPLES)
+    return _npz(
+        test_images=test_images,
+        test_labels=test_labels,
+        reserved_images=reserved_images,
+        reserved_labels=reserved_labels,
+    )
 
 
 def _plainest(logits: NDArray[np.float32], labels: NDArray[np.int64], wanted: int) -> int:

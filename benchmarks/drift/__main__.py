@@ -24,7 +24,9 @@ PARTS: dict[str, Callable[[argparse.Namespace], str]] = {
     "promise": lambda o: promise_report(logit_sets(o.data, small=o.small), small=o.small),
     "quiet": lambda o: quiet_report(small=o.small),
     "delay": lambda o: delay_report(small=o.small),
-    "real-shifts": lambda o: real_shifts_report(logit_sets(o.data, small=o.small), small=o.small),
+    "real-shifts": lambda o: real_shifts_report(
+        logit_sets(o.data, small=o.small), o.data, small=o.small
+    ),
     "cost": lambda o: cost_report(small=o.small),
 }
 

@@ -18,8 +18,9 @@ from benchmarks.drift.detectors import (
 )
 from benchmarks.drift.promise import after_every_label, by_requests, of_real_set
 from benchmarks.drift.quiet import one_stream
-from benchmarks.drift.real_shifts import KINDS, cases_of, first_sights
+from benchmarks.drift.real_shifts import KINDS, first_sights
 from benchmarks.drift.running import RunningSums, RunningWealth, of_bets
+from benchmarks.drift.shift_cases import cases_of
 from benchmarks.drift.streams import CALIBRATED, confidences, sigmoid, tempered
 from trueprob import BinnedCalibration, CalibrationBets, ChangeDetector, Evidence
 

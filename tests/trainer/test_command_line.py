@@ -31,7 +31,7 @@ def test_train_evaluate_export_register_examples(
     assert "agree within the noise floor: yes" in capsys.readouterr().out
     output = str(tmp_path / "examples")
     assert main(["examples", "--model", first, "--output", output]) == 0
-    assert len(list((tmp_path / "examples").iterdir())) == 4
+    assert len(list((tmp_path / "examples").iterdir())) == 5
 
 
 def test_distil_resume_and_logs_as_typed(

@@ -76,6 +76,10 @@ def test_examples_are_made_again_to_the_last_bit() -> None:
         with np.load(EXAMPLES / name) as kept, np.load(io.BytesIO(made.files()[name])) as new:
             assert np.array_equal(kept["labels"], new["labels"]), name
             np.testing.assert_allclose(kept["logits"], new["logits"], atol=1e-4, err_msg=name)
+    name = "digits_pictures.npz"
+    with np.load(EXAMPLES / name) as kept, np.load(io.BytesIO(made.files()[name])) as new:
+        assert set(kept) == set(new)
+        assert all(np.array_equal(kept[part], new[part]) for part in new)
 
 
 def test_the_seven_is_a_reserved_row_that_the_model_reads_as_seven() -> None:
