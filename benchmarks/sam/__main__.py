@@ -12,9 +12,9 @@ from pathlib import Path
 
 from benchmarks.calibration.report import machine
 from benchmarks.calibration.sets import ROOT, default_folder
+from benchmarks.sam.document import report
 from benchmarks.sam.measure import run_missing
 from benchmarks.sam.plan import MEMBERS, SEEDS, cells, known
-from benchmarks.sam.tables import report
 
 DOCUMENT = ROOT / "docs" / "benchmarks-training.md"
 PARTS = ("digits", "cifar10", "label noise", "csam sensitivity", "distillation")
