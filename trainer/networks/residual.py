@@ -2,9 +2,9 @@
 
 ``resnet8`` is the paper's CIFAR family (section 4.2: three stages of 16, 32, 64 channels) with one
 block a stage and projections as shortcuts; ``resnet10`` has a fourth stage, of 24 to 192 channels:
-most of its weights work on 4x4 pixels, where they cost a CPU little. ``resnet18`` and ``resnet50`` are its ImageNet networks
-with the stem that 32x32 images want: one 3x3 convolution of stride 1 and no pooling, in place of
-a 7x7 convolution and a pooling that would leave 8x8.
+most of its weights work on 4x4 pixels, where they cost a CPU little. ``resnet18`` and ``resnet50``
+are its ImageNet networks with the stem that 32x32 images want: one 3x3 convolution of stride 1 and
+no pooling, in place of a 7x7 convolution and a pooling that would leave 8x8.
 """
 
 from collections.abc import Sequence
