@@ -65,11 +65,12 @@ def _data(training: Training) -> str:
     sizes = {split: int(np.sum(training.data.split == split)) for split in Split}
     counts = ", ".join(f"{split.name.lower()} {n}" for split, n in sizes.items() if n)
     notes = "".join(f"\n- {note}" for note in training.data.notes)
+    others = "; the example rows are in none of these" if sizes[Split.EXAMPLES] else ""
     return (
         f"{training.data.description}.\n\nRows: {counts}. A row's split is decided by a digest of "
         "its own bytes, so no image is in two. The network saw the train rows only; the factory "
-        "calibrator was fitted on the calibration rows; the table below is from the test rows; the "
-        f"example rows are in none of these.\n{notes}"
+        "calibrator was fitted on the calibration rows; the table below is from the test rows"
+        f"{others}.\n{notes}"
     )
 
 
@@ -133,10 +134,17 @@ def _honesty(training: Training, evaluation: Evaluation) -> str:
     before, after = evaluation.scores["uncalibrated"], evaluation.scores["smart"]
     n_train = int(np.sum(training.data.split == Split.TRAIN))
     visible = "visible above" if before.ece > 1.5 * before.ece_floor else "not far from"
+    loss = training.history[-1]["loss"]
+    by_heart = (
+        "What it claims about rows that it knows by heart, it claims about others, too: "
+        if loss < 0.1 * before.nll
+        else "The loss on rows that it was fitted to is the lower one, and its confidence follows: "
+        if loss < before.nll
+        else "It does not know its rows by heart (those of training were augmented, too): "
+    )
     return (
         f"The network was fitted to {n_train} rows until its loss on them was "
-        f"{training.history[-1]['loss']:.5f} nats; on new rows it is {before.nll:.2f} nats. What "
-        f"it claims about rows that it knows by heart, it claims about others, too: ECE "
+        f"{loss:.5f} nats; on new rows it is {before.nll:.2f} nats. {by_heart}ECE "
         f"{100 * before.ece:.1f} %, {visible} its floor of {100 * before.ece_floor:.1f} %. After "
         f"SMART it is {100 * after.ece:.1f} % with a floor of {100 * after.ece_floor:.1f} %."
     )
