@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 from benchmarks.sam.findings import findings, sensitivity
@@ -23,6 +24,10 @@ def report(cells: list[Cell], results: Results, missing: Iterable[str]) -> str:
     absent = list(missing)
     if absent:
         parts += ["", f"Not measured, for this build has no such optimiser: {', '.join(absent)}."]
+    left = Counter(cell.part for cell in cells if cell.key not in results)
+    if left:
+        named = ", ".join(f"{n} of {part}" for part, n in left.items())
+        parts += ["", f"**{left.total()} of {len(cells)} runs are missing**: {named}."]
     found = findings(cells, results)
     if found:
         parts += ["", "## What held and what did not", "", found]

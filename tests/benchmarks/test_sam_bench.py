@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.sam.__main__ import PARTS, main
+from benchmarks.sam.document import report
 from benchmarks.sam.findings import CLAIMS, findings, sensitivity
 from benchmarks.sam.measure import result_of, run_missing
 from benchmarks.sam.plan import MEMBERS, Cell, cells, known, teacher_recipe
@@ -121,6 +122,12 @@ def test_the_findings_follow_from_the_numbers(tmp_path: Path) -> None:
     assert text.index("**held**") < text.index("**not told apart**")
     assert "reversed" not in text.replace("0 reversed", "")
     assert findings(plan, {}) == ""
+    text = report(plan, results, [])
+    assert "missing" not in text
+    assert "## Digits" in text
+    assert "**1 of 9 runs are missing**: 1 of digits." in report(
+        plan, {key: results[key] for key in list(results)[1:]}, []
+    )
 
 
 def test_the_best_gamma_and_rho_are_named() -> None:
