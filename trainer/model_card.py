@@ -45,7 +45,7 @@ def model_card(
                 "## Reliability\n\n" + _reliability(evaluation, factory),
                 "## Where the calibration error comes from\n\n" + _honesty(training, evaluation),
                 "## Export\n\n" + _parity(manifest, largest_difference),
-                "## Limits\n\n" + _limits(training),
+                "## Limits\n\n" + _limits(training, evaluation),
             ]
         )
         + "\n"
@@ -165,13 +165,16 @@ def _parity(manifest: Manifest, largest_difference: float) -> str:
     )
 
 
-def _limits(training: Training) -> str:
+def _limits(training: Training, evaluation: Evaluation) -> str:
+    n_test = int(np.sum(training.data.split == Split.TEST))
+    accuracy = evaluation.scores["uncalibrated"].accuracy
+    uncertain = 200 * (accuracy * (1 - accuracy) / n_test) ** 0.5
     return (
         '- Every image is given one of the classes: there is no answer "none of these", and the '
         "confidence on pictures of anything else means nothing.\n"
         "- The calibration holds for images like those of the calibration split. On blurred, "
         "shifted, cleaner or noisier ones it does not; that is what labels, monitoring and "
         "recalibration are for.\n"
-        f"- {int(np.sum(training.data.split == Split.TEST))} test rows leave the accuracy "
-        "uncertain by some points, and a class by itself far more."
+        f"- {n_test} test rows leave the accuracy uncertain by {uncertain:.1f} points (two "
+        "standard errors), and a class by itself far more."
     )
