@@ -82,8 +82,9 @@ ORDER = ("held", "reversed", "not told apart")
 
 
 def judged(claim: Claim, rows: Rows) -> tuple[str, str, str] | None:
-    """Heading, shown difference and verdict of a claim, None where a row is missing."""
-    if claim.first not in rows or claim.second not in rows:
+    """Heading, shown difference and verdict of a claim, None with fewer than two seeds."""
+    seeds = set(rows.get(claim.first, ())) & set(rows.get(claim.second, ()))
+    if len(seeds) < 2:  # one difference has no error
         return None
     heading, factor, unit = SCORES[claim.score]
     mean, error, word = verdict(
@@ -107,8 +108,10 @@ def findings(cells: list[Cell], results: Results) -> str:
         return ""
     lines.sort(key=lambda line: ORDER.index(line[2].strip("*")))
     count = ", ".join(f"{sum(line[2] == f'**{w}**' for line in lines)} {w}" for w in ORDER)
+    waiting = len(CLAIMS) - len(lines)
+    more = f" {waiting} more wait for runs of two seeds or more." if waiting else ""
     return (
-        f"Of {len(lines)} claims at this size: {count}. A claim held when each seed says so and "
+        f"Of {len(lines)} claims at this size: {count}.{more} A claim held when each seed says so and "
         "the mean paired difference (first minus second) exceeds two standard errors. With three "
         "seeds, and as many claims as these, one or two verdicts may be luck.\n\n"
         + table(("claim", "difference", "at this size"), lines)

@@ -49,9 +49,8 @@ def part_table(rows: Mapping[str, Mapping[int, Any]], *, scored: str = "test") -
             mean, error = mean_and_error(factor * scores[state][name] for scores in there)
             spread = f" ± {error:.{digits}f}" if error == error else ""
             cells.append(f"{mean:.{digits}f}{spread}")
-        seconds, _ = mean_and_error(result["seconds"] for result in seeds.values())
-        lines.append([*cells, f"{seconds:.1f}"])
-    return table(("", "seeds", *(column[0] for column in COLUMNS), "train s"), lines)
+        lines.append(cells)
+    return table(("", "seeds", *(column[0] for column in COLUMNS)), lines)
 
 
 def verdict(
