@@ -82,7 +82,7 @@ ORDER = ("held", "reversed", "not told apart")
 
 
 def judged(claim: Claim, rows: Rows) -> tuple[str, str, str] | None:
-    """Heading, shown difference and verdict of a claim, None with fewer than two seeds."""
+    """Heading, shown difference and verdict, None with fewer than two seeds of both."""
     seeds = set(rows.get(claim.first, ())) & set(rows.get(claim.second, ()))
     if len(seeds) < 2:  # one difference has no error
         return None
@@ -111,9 +111,9 @@ def findings(cells: list[Cell], results: Results) -> str:
     waiting = len(CLAIMS) - len(lines)
     more = f" {waiting} more wait for runs of two seeds or more." if waiting else ""
     return (
-        f"Of {len(lines)} claims at this size: {count}.{more} A claim held when each seed says so and "
-        "the mean paired difference (first minus second) exceeds two standard errors. With three "
-        "seeds, and as many claims as these, one or two verdicts may be luck.\n\n"
+        f"Of {len(lines)} claims at this size: {count}.{more} A claim held when each seed says so "
+        "and the mean paired difference (first minus second) exceeds two standard errors. With "
+        "three seeds, and as many claims as these, one or two verdicts may be luck.\n\n"
         + table(("claim", "difference", "at this size"), lines)
     )
 
