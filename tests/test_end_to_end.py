@@ -17,6 +17,8 @@ from tests.running_service import RunningService, running_service
 from trainer.__main__ import main as trainer
 from trainer.data import LabelledImages, Split, load
 from trueprob.binned import BinnedCalibration
+from trueprob.repository import ModelRepository
+from trueprob.scores import score
 
 pytestmark = pytest.mark.integration
 MODEL = "/v1/models/tiny"
@@ -41,7 +43,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def png(image: np.ndarray) -> bytes:
     stream = io.BytesIO()
-    Image.fromarray(image[:, :, 0]).save(stream, "PNG")
+    Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image).save(stream, "PNG")
     return stream.getvalue()
 
 
@@ -173,6 +175,50 @@ def test_the_whole_path(models: Path, data: LabelledImages, tmp_path: Path) -> N
         for samples, expected in sums:
             got = [samples[done["calibrator"], str(b)] for b in range(15)]
             np.testing.assert_allclose(got, expected, rtol=0, atol=1e-9)
+
+
+def test_the_answers_have_the_scores_that_the_manifest_states(
+    models: Path, data: LabelledImages, tmp_path: Path
+) -> None:
+    images, labels = data.of(Split.TEST)
+    with running_service(tmp_path / "state", models) as service:
+        answers = [predict(service.client, images[i : i + 128]) for i in range(0, len(images), 128)]
+    probabilities = np.array([row for answer in answers for row in answer["probabilities"]])
+    stated = ModelRepository(models).get("tiny", 1).manifest.scores["test"]["calibrated"]
+    for name, value in score(probabilities, labels).to_dict().items():
+        assert value == pytest.approx(stated[name], abs=1e-5), name
+
+
+def test_coloured_pictures_of_a_file_are_trained_on_and_served(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 900)
+    images = rng.integers(0, 160, (900, 8, 8, 3))
+    images[np.arange(900), :, :, labels] += 30  # which colour is a little brighter
+    images = images.astype(np.uint8)
+    np.savez(tmp_path / "colours.npz", images=images, labels=labels, class_names=["r", "g", "b"])
+    run, repository = str(tmp_path / "run"), tmp_path / "models"
+    recipe = [
+        "--network",
+        "resnet-8",
+        "--optimiser",
+        "csam",
+        "--epochs",
+        "3",
+        "--bf16",
+        "--crop",
+        "1",
+    ]
+    source = f"npz:{tmp_path / 'colours.npz'}"
+    assert trainer(["train", "--data", source, *recipe, "--run", run]) == 0
+    assert trainer(["register", "--run", run, "--name", "tiny", "--models", str(repository)]) == 0
+    version = ModelRepository(repository).get("tiny", 1)
+    assert str(tmp_path) not in (version.path / "MODEL_CARD.md").read_text("utf-8")
+    with running_service(tmp_path / "state", repository) as service:
+        answer = predict(service.client, images[:300])
+    assert answer["calibrator"].startswith("smart-")
+    assert answer["class"][0] in ("r", "g", "b")
+    assert np.mean(np.array(answer["prediction"]) == labels[:300]) > 0.8
+    np.testing.assert_allclose(np.sum(answer["probabilities"], axis=1), 1, atol=1e-6)
 
 
 def test_ctrl_c_stops_it_cleanly(models: Path, tmp_path: Path) -> None:

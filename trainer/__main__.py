@@ -113,6 +113,13 @@ def _parser() -> argparse.ArgumentParser:
         "--precision", choices=("fp32", "fp16", "int8"), default="fp32", help="of the graph (fp32)"
     )
     register.add_argument(
+        "--note",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="for the card's section on the data, such as origin and licence; may be repeated",
+    )
+    register.add_argument(
         "--compare-with",
         type=Path,
         metavar="VERSION_FOLDER",

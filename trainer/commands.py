@@ -120,6 +120,7 @@ def register(arguments: argparse.Namespace) -> None:
         arguments.models,
         calibrator=arguments.calibrator,
         precision=arguments.precision,
+        notes=arguments.note,
         created_at=datetime.now(UTC),
     )
     _say(registered.evaluation.table())

@@ -5,7 +5,7 @@ saves BatchNorm, but neither dropout nor anything else that asks for the mode). 
 size, uint8 pixels in, logits out.
 
 Parity is not assumed: onnxruntime answers real images in batches of several sizes and must agree
-with torch to :data:`TOLERANCE`.
+with torch to :data:`TOLERANCE`, or to :data:`RELATIVE` of the largest logit where that is more.
 """
 
 import io
@@ -30,6 +30,7 @@ OPSET = 20
 INPUT, OUTPUT = "image", "logits"
 PARITY_BATCHES = (1, 7, 64)
 TOLERANCE = 1e-4  # nats; logits all off by this much move no probability by more than 0.005 %
+RELATIVE = 2e-6  # of logits beyond 50 nats, where float32 has no more: DenseNet-121 4e-7 at 500
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ def check_parity(
     batches : sequence of int
         Sizes; each takes the first images.
     tolerance : float
-        Largest allowed difference of a logit, nats.
+        Largest allowed difference of a logit, nats, while logits are below 50.
 
     Returns
     -------
@@ -154,10 +155,11 @@ def check_parity(
                 f"got {by_onnx.shape} from the exported graph"
             )
         difference = float(np.max(np.abs(by_onnx - by_torch)))
-        if not difference <= tolerance:  # NaN is refused, too
+        allowed = max(tolerance, RELATIVE * float(np.max(np.abs(by_torch))))
+        if not difference <= allowed:  # NaN is refused, too
             raise ParityError(
                 f"logits of a batch of {size} differ by {difference:.3g} nats between torch and "
-                f"onnxruntime, allowed are {tolerance:.3g}"
+                f"onnxruntime, allowed are {allowed:.3g}"
             )
         largest = max(largest, difference)
     return largest

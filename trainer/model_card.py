@@ -45,7 +45,7 @@ def model_card(
                 "## Reliability\n\n" + _reliability(evaluation, factory),
                 "## Where the calibration error comes from\n\n" + _honesty(training, evaluation),
                 "## Export\n\n" + _parity(manifest, largest_difference),
-                "## Limits\n\n" + _limits(training),
+                "## Limits\n\n" + _limits(training, evaluation),
             ]
         )
         + "\n"
@@ -65,11 +65,12 @@ def _data(training: Training) -> str:
     sizes = {split: int(np.sum(training.data.split == split)) for split in Split}
     counts = ", ".join(f"{split.name.lower()} {n}" for split, n in sizes.items() if n)
     notes = "".join(f"\n- {note}" for note in training.data.notes)
+    others = "; the example rows are in none of these" if sizes[Split.EXAMPLES] else ""
     return (
         f"{training.data.description}.\n\nRows: {counts}. A row's split is decided by a digest of "
         "its own bytes, so no image is in two. The network saw the train rows only; the factory "
-        "calibrator was fitted on the calibration rows; the table below is from the test rows; the "
-        f"example rows are in none of these.\n{notes}"
+        "calibrator was fitted on the calibration rows; the table below is from the test rows"
+        f"{others}.\n{notes}"
     )
 
 
@@ -133,10 +134,17 @@ def _honesty(training: Training, evaluation: Evaluation) -> str:
     before, after = evaluation.scores["uncalibrated"], evaluation.scores["smart"]
     n_train = int(np.sum(training.data.split == Split.TRAIN))
     visible = "visible above" if before.ece > 1.5 * before.ece_floor else "not far from"
+    loss = training.history[-1]["loss"]
+    by_heart = (
+        "What it claims about rows that it knows by heart, it claims about others, too: "
+        if loss < 0.1 * before.nll
+        else "The loss on rows that it was fitted to is the lower one, and its confidence follows: "
+        if loss < before.nll
+        else "It does not know its rows by heart (those of training were augmented, too): "
+    )
     return (
         f"The network was fitted to {n_train} rows until its loss on them was "
-        f"{training.history[-1]['loss']:.5f} nats; on new rows it is {before.nll:.2f} nats. What "
-        f"it claims about rows that it knows by heart, it claims about others, too: ECE "
+        f"{loss:.5f} nats; on new rows it is {before.nll:.2f} nats. {by_heart}ECE "
         f"{100 * before.ece:.1f} %, {visible} its floor of {100 * before.ece_floor:.1f} %. After "
         f"SMART it is {100 * after.ece:.1f} % with a floor of {100 * after.ece_floor:.1f} %."
     )
@@ -157,13 +165,16 @@ def _parity(manifest: Manifest, largest_difference: float) -> str:
     )
 
 
-def _limits(training: Training) -> str:
+def _limits(training: Training, evaluation: Evaluation) -> str:
+    n_test = int(np.sum(training.data.split == Split.TEST))
+    accuracy = evaluation.scores["uncalibrated"].accuracy
+    uncertain = 200 * (accuracy * (1 - accuracy) / n_test) ** 0.5
     return (
         '- Every image is given one of the classes: there is no answer "none of these", and the '
         "confidence on pictures of anything else means nothing.\n"
         "- The calibration holds for images like those of the calibration split. On blurred, "
         "shifted, cleaner or noisier ones it does not; that is what labels, monitoring and "
         "recalibration are for.\n"
-        f"- {int(np.sum(training.data.split == Split.TEST))} test rows leave the accuracy "
-        "uncertain by some points, and a class by itself far more."
+        f"- {n_test} test rows leave the accuracy uncertain by {uncertain:.1f} points (two "
+        "standard errors), and a class by itself far more."
     )

@@ -5,6 +5,8 @@ from its logits of the calibration split, the scores from its logits of the test
 written when parity fails.
 """
 
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -51,6 +53,7 @@ def register(
     created_at: datetime,
     calibrator: str = "smart",
     precision: str = "fp32",
+    notes: Sequence[str] = (),
 ) -> Registered:
     """Export, calibrate, score and write the next version of a model.
 
@@ -68,6 +71,8 @@ def register(
     precision : str
         ``fp32``, ``fp16`` or ``int8``: of the graph that is registered. Everything is fitted and
         scored with that graph.
+    notes : sequence of str
+        What else the card should say of the data: origin, licence.
 
     Returns
     -------
@@ -82,6 +87,8 @@ def register(
     trueprob.errors.TrueprobError
         The repository refuses the name.
     """
+    noted = dataclasses.replace(training.data, notes=(*training.data.notes, *notes))
+    training = dataclasses.replace(training, data=noted)
     data, k = training.data, len(training.data.class_names)
     calibration_images, calibration_labels = data.of(Split.CALIBRATION)
     test_images, test_labels = data.of(Split.TEST)

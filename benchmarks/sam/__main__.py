@@ -1,6 +1,6 @@
 """Trains what is missing, prints the tables and writes docs/benchmarks-training.md.
 
-python -m benchmarks.sam [--smoke] [--part PART] [--budget-minutes 40] [--no-write]
+python -m benchmarks.sam [--smoke] [--part PART] [--budget-minutes 40] [--no-write | --partial]
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from pathlib import Path
 
 from benchmarks.calibration.report import machine
 from benchmarks.calibration.sets import ROOT, default_folder
+from benchmarks.sam.document import report
 from benchmarks.sam.measure import run_missing
 from benchmarks.sam.plan import MEMBERS, SEEDS, cells, known
-from benchmarks.sam.tables import report
 
 DOCUMENT = ROOT / "docs" / "benchmarks-training.md"
 PARTS = ("digits", "cifar10", "label noise", "csam sensitivity", "distillation")
@@ -26,6 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--part", choices=PARTS, help="one part")
     parser.add_argument("--budget-minutes", type=float, default=40.0)
     parser.add_argument("--no-write", action="store_true", help="print only")
+    parser.add_argument("--partial", action="store_true", help="write though runs are missing")
     parser.add_argument("--results", type=Path, default=ROOT / "var" / "bench-sam")
     parser.add_argument("--data", type=Path, default=default_folder(), help="default $BENCH_DATA")
     options = parser.parse_args(arguments)
@@ -48,9 +49,12 @@ def main(arguments: list[str] | None = None) -> int:
     text = report(planned, results, [m.name for m in MEMBERS if known(m.name) is None])
     text += f"\nOn {machine()}; mean ± standard error over seeds {', '.join(map(str, SEEDS))}.\n"
     print(text)
-    whole = options.part is None and len(results) == len(planned)
-    if whole and not (options.smoke or options.no_write):
+    if options.smoke or options.no_write or options.part is not None:
+        return 0
+    if cifar.exists() and (options.partial or len(results) == len(planned)):
         DOCUMENT.write_text(text, "utf-8")
+    else:
+        print("not written: runs are missing, --partial writes all the same", file=sys.stderr)
     return 0
 
 

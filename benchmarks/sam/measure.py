@@ -95,7 +95,7 @@ def run_missing(
     *,
     budget_seconds: float,
     say: Callable[[str], None],
-    clock: Callable[[], float] = time.monotonic,
+    clock: Callable[[], float] = time.process_time,
 ) -> dict[str, dict[str, Any]]:
     """Run the cells that have no result, until the budget is spent.
 

@@ -49,15 +49,22 @@ def part_table(rows: Mapping[str, Mapping[int, Any]], *, scored: str = "test") -
             mean, error = mean_and_error(factor * scores[state][name] for scores in there)
             spread = f" ± {error:.{digits}f}" if error == error else ""
             cells.append(f"{mean:.{digits}f}{spread}")
-        seconds, _ = mean_and_error(result["seconds"] for result in seeds.values())
-        lines.append([*cells, f"{seconds:.1f}"])
-    return table(("", "seeds", *(column[0] for column in COLUMNS), "train s"), lines)
+        lines.append(cells)
+    return table(("", "seeds", *(column[0] for column in COLUMNS)), lines)
 
 
 def verdict(
-    first: Mapping[int, Any], second: Mapping[int, Any], state: str, name: str
+    first: Mapping[int, Any],
+    second: Mapping[int, Any],
+    state: str,
+    name: str,
+    *,
+    scored: str = "test",
+    sign: int = 1,
 ) -> tuple[float, float, str]:
     """Whether the first row has the smaller score, from seeds that both have.
+
+    With `sign` -1: the larger one.
 
     Returns
     -------
@@ -66,15 +73,15 @@ def verdict(
         every seed), `reversed` (above likewise) or `not told apart`.
     """
     differences = [
-        first[seed]["test"][state][name] - second[seed]["test"][state][name]
+        first[seed][scored][state][name] - second[seed][scored][state][name]
         for seed in first
         if seed in second
     ]
     if not differences:
         return math.nan, math.nan, "not told apart"
     mean, error = mean_and_error(differences)
-    for sign, word in ((-1, "held"), (1, "reversed")):
-        if all(sign * d > 0 for d in differences) and sign * mean > 2 * error:
+    for direction, word in ((-sign, "held"), (sign, "reversed")):
+        if all(direction * d > 0 for d in differences) and direction * mean > 2 * error:
             return mean, error, word
     return mean, error, "not told apart"
 
@@ -92,22 +99,3 @@ def claims(rows: Mapping[str, Mapping[int, Any]]) -> str:
             shown = f"{factor * mean:+.{digits}f}{spread}"
             lines.append([f"{first} below {second}: {heading}", shown, word])
     return table(("claim", "paired difference", "at this size"), lines)
-
-
-def report(cells: list[Cell], results: Results, missing: Iterable[str]) -> str:
-    """All parts that have results."""
-    parts = ["# Training benchmarks", "", "Written by `make bench-sam`."]
-    absent = list(missing)
-    if absent:
-        parts += ["", f"Not measured, for this build has no such optimiser: {', '.join(absent)}."]
-    for part in dict.fromkeys(cell.part for cell in cells):
-        rows = by_row(cells, results, part)
-        if not rows:
-            continue
-        parts += ["", f"## {part[0].upper()}{part[1:]}", "", part_table(rows)]
-        if any("corrupted" in result for seeds in rows.values() for result in seeds.values()):
-            heading = "Means over 13 corruptions at severities 1, 3 and 5:"
-            parts += ["", heading, "", part_table(rows, scored="corrupted")]
-        if part in ("digits", "cifar10"):
-            parts += ["", claims(rows)]
-    return "\n".join(parts) + "\n"

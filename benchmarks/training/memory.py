@@ -15,7 +15,7 @@ from pathlib import Path
 from benchmarks.calibration.report import table
 from benchmarks.calibration.sets import ROOT
 from benchmarks.training.methods import METHODS, optimiser_of, stepping
-from benchmarks.training.networks import NETWORKS, built
+from benchmarks.training.networks import NETWORKS, blocks, built
 
 CHECKPOINTED = "SAM, checkpointed"
 
@@ -38,8 +38,8 @@ def peak(network_name: str, method_name: str, *, small: bool) -> int:
     network, images, labels = built(network_name, small=small)
     method = next(m for m in METHODS if m.name == method_name.removesuffix(", checkpointed"))
     step = stepping(optimiser_of(method, network), network, images, labels)
-    stages = network.stages if method_name == CHECKPOINTED else []
-    with checkpointed(stages) if stages else contextlib.nullcontext():
+    again = blocks(network) if method_name == CHECKPOINTED else []
+    with checkpointed(again) if again else contextlib.nullcontext():
         step()
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()

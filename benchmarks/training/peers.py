@@ -12,17 +12,17 @@ from torch import Tensor, nn
 
 from benchmarks.calibration.report import table
 from benchmarks.training.cost import seconds
-from benchmarks.training.networks import NETWORKS, ResNet, built
+from benchmarks.training.networks import NETWORKS, built
 from benchmarks.training.usual import UsualSAM, hold_statistics, release_statistics
 from trainer.sharpness_aware import ASAM, SAM, LookSAM, frozen_running_statistics
 
 OPTIONS: dict[str, Any] = {"lr": 1e-3, "momentum": 0.9, "weight_decay": 5e-4}
 Step = Callable[[], object]
-Maker = Callable[[ResNet, Tensor, Tensor], Step]
+Maker = Callable[[nn.Module, Tensor, Tensor], Step]
 
 
 def ours(build: type[Any], **options: Any) -> Maker:
-    def make(network: ResNet, images: Tensor, labels: Tensor) -> Step:
+    def make(network: nn.Module, images: Tensor, labels: Tensor) -> Step:
         optimiser = build(torch.optim.SGD(network.parameters(), **OPTIONS), 1e-3, **options)
 
         def step() -> None:
@@ -37,7 +37,7 @@ def ours(build: type[Any], **options: Any) -> Maker:
     return make
 
 
-def usual(network: ResNet, images: Tensor, labels: Tensor) -> Step:
+def usual(network: nn.Module, images: Tensor, labels: Tensor) -> Step:
     optimiser = UsualSAM(network.parameters(), torch.optim.SGD, 1e-3, **OPTIONS)
 
     def step() -> None:
@@ -54,7 +54,7 @@ def usual(network: ResNet, images: Tensor, labels: Tensor) -> Step:
 def theirs(name: str, **options: Any) -> Maker:
     """pytorch-optimizer's, as its documentation says: a closure that does forward and backward."""
 
-    def make(network: ResNet, images: Tensor, labels: Tensor) -> Step:
+    def make(network: nn.Module, images: Tensor, labels: Tensor) -> Step:
         import pytorch_optimizer
 
         build = getattr(pytorch_optimizer, name)

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.sam.__main__ import PARTS, main
+from benchmarks.sam.document import report
+from benchmarks.sam.findings import CLAIMS, findings, sensitivity
 from benchmarks.sam.measure import result_of, run_missing
 from benchmarks.sam.plan import MEMBERS, Cell, cells, known, teacher_recipe
 from benchmarks.sam.tables import by_row, claims, mean_and_error, part_table, verdict
@@ -89,3 +91,56 @@ def test_the_command_runs_a_part(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "CIFAR-10 is left out" in captured.err
     assert "| sam teacher, sgd student | 1 |" in captured.out
     assert "Not measured" in captured.out or all(known(m.name) for m in MEMBERS)
+
+
+def test_every_claim_is_about_rows_that_are_planned(tmp_path: Path) -> None:
+    rows = {(cell.part, cell.row): cell for cell in planned(tmp_path)}
+    for claim in CLAIMS:
+        for row in (claim.first, claim.second):
+            assert (claim.part, row) in rows, claim
+            assert claim.scored == "test" or rows[claim.part, row].corrupted, claim
+
+
+def test_the_findings_follow_from_the_numbers(tmp_path: Path) -> None:
+    def scored(accuracy: float, ece: float) -> dict[str, object]:
+        scores = {"accuracy": accuracy, "ece": ece, "nll": ece}
+        return {"test": {"uncalibrated": scores, "smart": scores}, "seconds": 1.0}
+
+    plan = [c for c in planned(tmp_path) if c.part == "digits" and c.row in ("sgd", "sam", "csam")]
+    # SAM is right more often in every seed and better calibrated; CSAM about as SAM.
+    by_name = {"sgd": (0.80, 0.2), "sam": (0.90, 0.1), "csam": (0.90, 0.1)}
+    results = {}
+    for cell in plan:
+        accuracy, ece = by_name[cell.row]
+        wobble = 0.001 * cell.config.seed * (-1 if cell.row == "csam" else 1)
+        results[cell.key] = scored(accuracy + wobble, ece + wobble - 0.0005)
+    text = findings(plan, results)
+    held = "| SAM generalises better than SGD (2010.01412), digits | accuracy +10.0 ± 0.0 points "
+    assert held + "| **held** |" in text
+    assert "| SAM is better calibrated than SGD (2505.23866), digits | ECE -10.0 " in text
+    assert "CSAM is better calibrated than SAM (2505.23866), digits | ECE -0.2 ± 0.1" in text
+    assert text.index("**held**") < text.index("**not told apart**")
+    assert "reversed" not in text.replace("0 reversed", "")
+    assert findings(plan, {}) == ""
+    text = report(plan, results, [])
+    assert "missing" not in text
+    assert "## Digits" in text
+    assert "**1 of 9 runs are missing**: 1 of digits." in report(
+        plan, {key: results[key] for key in list(results)[1:]}, []
+    )
+
+
+def test_the_best_gamma_and_rho_are_named() -> None:
+    def rows(*eces: float) -> dict[int, dict[str, object]]:
+        scores = [{"uncalibrated": {"ece": e, "accuracy": 0.9}} for e in eces]
+        return {i: {"test": s} for i, s in enumerate(scores)}
+
+    text = sensitivity(
+        {
+            "gamma 0, rho 0.05": rows(0.03, 0.03),
+            "gamma 1, rho 0.05": rows(0.01, 0.01),
+            "gamma 1, rho 0.2": rows(0.02, 0.02),
+        }
+    )
+    assert "- gamma, ECE: best at gamma 1, rho 0.05 (1.0 %); from 1.0 to 3.0 %" in text
+    assert "- rho, ECE: best at gamma 1, rho 0.05 (1.0 %); from 1.0 to 2.0 %" in text

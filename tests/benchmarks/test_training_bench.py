@@ -3,10 +3,11 @@
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from benchmarks.training.__main__ import DOCUMENT, PARTS
 from benchmarks.training.methods import METHODS, optimiser_of, stepping
-from benchmarks.training.networks import NETWORKS, resnet8, resnet18
+from benchmarks.training.networks import NETWORKS, blocks, built
 from benchmarks.training.peers import PAIRS
 from trainer.sharpness_aware import OPTIMISERS, checkpointed
 
@@ -16,9 +17,15 @@ def test_every_optimiser_is_measured() -> None:
 
 
 def test_the_networks_have_their_published_sizes() -> None:
-    assert sum(p.numel() for p in resnet18().parameters()) == 11_173_962
-    assert sum(p.numel() for p in resnet8().parameters()) == 78_042
-    assert set(NETWORKS) == {"ResNet-8", "ResNet-18"}
+    sizes = {
+        name: sum(p.numel() for p in built(name, small=True)[0].parameters()) for name in NETWORKS
+    }
+    assert sizes == {"ResNet-8": 78_042, "ResNet-18": 11_173_962}
+    assert [len(blocks(built(name, small=True)[0])) for name in NETWORKS] == [3, 8]
+
+
+def resnet8() -> nn.Module:
+    return NETWORKS["ResNet-8"][0](channels=3, n_classes=10)
 
 
 def test_each_method_takes_a_step_with_and_without_checkpointing() -> None:
@@ -28,7 +35,7 @@ def test_each_method_takes_a_step_with_and_without_checkpointing() -> None:
         step = stepping(optimiser_of(method, network), network, images, labels)
         assert torch.isfinite(step())
         if method.optimiser == "sam":
-            with checkpointed(network.stages):
+            with checkpointed(blocks(network)):
                 assert torch.isfinite(step())
 
 

@@ -112,6 +112,31 @@ def test_their_documented_loop_moves_the_statistics_twice() -> None:
     assert not torch.allclose(model.body[1].running_mean, once.body[1].running_mean)
 
 
+def test_an_error_in_their_second_pass_leaves_the_weights_perturbed() -> None:
+    model = small()
+    start = model.head.weight.detach().clone()
+
+    def failing(*_: object) -> Any:
+        raise ZeroDivisionError
+
+    optimiser, _ = theirs("SAM", model, rho=5.0)
+    loss_of(model).backward()  # type: ignore[no-untyped-call]
+    with pytest.raises(ZeroDivisionError):
+        optimiser.step(failing)
+    assert not torch.equal(model.head.weight, start)
+    model = small()
+    ours = SAM(torch.optim.SGD(model.parameters(), lr=0.0), 5.0, model=model)
+    passes: list[int] = []
+
+    def second_fails(rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        passes.append(1)
+        return (model(IMAGES), LABELS) if len(passes) == 1 else failing(rows)
+
+    with pytest.raises(ZeroDivisionError):
+        ours.step(second_fails)
+    assert torch.equal(model.head.weight, start)
+
+
 def test_their_adaptive_sam_cannot_move_a_weight_at_zero() -> None:
     model = small()
     with torch.no_grad():

@@ -25,8 +25,10 @@ def test_train_evaluate_export_register_examples(
     assert main(["export", "--run", run]) == 0
     assert (tmp_path / "run" / "model.onnx").exists()
     register = ["register", "--run", run, "--name", "tiny", "--models", models]
-    assert main(register) == 0
+    assert main([*register, "--note", "Origin: a shelf.", "--note", "Licence: none."]) == 0
     first = str(tmp_path / "models" / "tiny" / "1")
+    card = (tmp_path / "models" / "tiny" / "1" / "MODEL_CARD.md").read_text()
+    assert "- Origin: a shelf.\n- Licence: none.\n" in card
     assert main([*register, "--compare-with", first]) == 0
     assert "agree within the noise floor: yes" in capsys.readouterr().out
     output = str(tmp_path / "examples")

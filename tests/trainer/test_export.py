@@ -84,6 +84,29 @@ def test_another_networks_graph_is_refused() -> None:
         check_parity(exported().content, training.model, images[:10])
 
 
+class Louder(torch.nn.Module):
+    """Logits of hundreds of nats, as networks have that have just begun to train."""
+
+    def __init__(self, model: torch.nn.Module, offset: float = 0.0) -> None:
+        super().__init__()
+        self.model, self.offset = model, offset
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Logits times 100."""
+        logits: torch.Tensor = 100 * self.model(image) + self.offset
+        return logits
+
+
+def test_beyond_fifty_nats_the_tolerance_is_relative() -> None:
+    training = trained()
+    images = training.data.of(Split.CALIBRATION)[0][:64]
+    content = onnx_of(Louder(training.model).eval(), images[:2])
+    assert np.abs(predict_logits(Louder(training.model), images[:1])).max() > 300
+    check_parity(content, Louder(training.model, offset=4e-4), images)
+    with pytest.raises(ParityError, match="differ by"):
+        check_parity(content, Louder(training.model, offset=1e-2), images)
+
+
 def test_large_inputs_are_answered_in_parts() -> None:
     images, _ = trained().data.of(Split.TEST)
     whole = onnx_logits(exported().content, images)

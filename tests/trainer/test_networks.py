@@ -54,7 +54,8 @@ def test_the_transformer_differs_from_deit_s_by_patches_positions_and_classes_al
 
 
 @pytest.mark.parametrize(
-    ("name", "millions"), [("wrn-16-4", 2.7), ("wrn-28-10", 36.5), ("resnet-8", 0.08)]
+    ("name", "millions"),
+    [("wrn-16-4", 2.7), ("wrn-28-10", 36.5), ("resnet-8", 0.08), ("resnet-10", 0.69)],
 )
 def test_the_cifar_networks_have_the_published_size(name: str, millions: float) -> None:
     assert round(n_weights(own(name)) / 1e6, len(str(millions)) - 2) == pytest.approx(

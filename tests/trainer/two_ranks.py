@@ -21,6 +21,7 @@ LOCAL = ("sam", "asam", "fisher-sam", "csam", "functional-sam", "periodic-sam")
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     **{name: (name, {"gamma": 1.0} if name == "esam" else {}) for name in OPTIMISERS},
     **{f"{name}, rank-local": (name, {"rank_local": True}) for name in LOCAL},
+    "fisher-sam by samples, rank-local": ("fisher-sam", {"fisher": "samples", "rank_local": True}),
 }
 
 
@@ -45,6 +46,10 @@ def main(rank: int, folder: Path) -> None:
         own = {k: v.clone() for k, v in model.state_dict().items()}
         average_running_statistics(ddp)
         results[case] = (own, model.state_dict())
+    try:
+        OPTIMISERS["fisher-sam"](sgd(model), model=ddp, fisher="samples")
+    except ValueError as problem:
+        (folder / f"refused{rank}.txt").write_text(str(problem))
     torch.save(results, folder / f"rank{rank}.pt")
     torch.distributed.destroy_process_group()
 

@@ -14,7 +14,7 @@ from torch import nn
 from trainer.errors import BadInput
 from trainer.networks.dense import densenet121
 from trainer.networks.digits_cnn import digits_cnn
-from trainer.networks.residual import resnet8, resnet18, resnet50
+from trainer.networks.residual import resnet8, resnet10, resnet18, resnet50
 from trainer.networks.vision_transformer import vit_small_4
 from trainer.networks.wide_residual import wrn_16_4, wrn_28_10
 
@@ -23,6 +23,7 @@ NetworkFunction = Callable[..., nn.Module]
 NETWORKS: dict[str, NetworkFunction] = {
     "digits-cnn": digits_cnn,
     "resnet-8": resnet8,
+    "resnet-10": resnet10,
     "resnet-18": resnet18,
     "resnet-50": resnet50,
     "wrn-16-4": wrn_16_4,

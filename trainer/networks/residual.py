@@ -1,9 +1,10 @@
 """Residual networks for small images (He, Zhang, Ren, Sun: arXiv:1512.03385).
 
 ``resnet8`` is the paper's CIFAR family (section 4.2: three stages of 16, 32, 64 channels) with one
-block a stage and projections as shortcuts. ``resnet18`` and ``resnet50`` are its ImageNet networks
-with the stem that 32x32 images want: one 3x3 convolution of stride 1 and no pooling, in place of
-a 7x7 convolution and a pooling that would leave 8x8.
+block a stage and projections as shortcuts; ``resnet10`` has a fourth stage, of 24 to 192 channels:
+most of its weights work on 4x4 pixels, where they cost a CPU little. ``resnet18`` and ``resnet50``
+are its ImageNet networks with the stem that 32x32 images want: one 3x3 convolution of stride 1 and
+no pooling, in place of a 7x7 convolution and a pooling that would leave 8x8.
 """
 
 from collections.abc import Sequence
@@ -91,6 +92,11 @@ def residual_network(
 def resnet8(*, channels: int, n_classes: int) -> nn.Module:
     """ResNet-8, 78 000 weights: for CPUs and a few thousand images."""
     return residual_network(BasicBlock, (1, 1, 1), 16, channels=channels, n_classes=n_classes)
+
+
+def resnet10(*, channels: int, n_classes: int) -> nn.Module:
+    """Narrow ResNet-10, 692 000 weights: CIFAR-10 on one CPU core, and 2.8 MB as a graph."""
+    return residual_network(BasicBlock, (1, 1, 1, 1), 24, channels=channels, n_classes=n_classes)
 
 
 def resnet18(*, channels: int, n_classes: int) -> nn.Module:

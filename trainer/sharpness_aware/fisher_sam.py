@@ -13,6 +13,9 @@ F is its diagonal. Three estimates:
   Fisher itself. One backward pass a row; ``step(closure)`` only.
 - either with ``decay`` above 0: a running mean of it, kept in the checkpoint.
 
+Under DDP ``"samples"`` goes with ``rank_local=True`` only: each rank squares the gradients of its
+own rows, and those of the others are not sent.
+
 An undamped inverse explodes where f is near zero (with f = g² and a dead unit ‖ε‖ = 8·10⁷ was
 seen). The paper's remedy is used: F⁻¹ = 1 / (1 + η f), which is SAM at η = 0 and never above 1.
 """
@@ -20,7 +23,7 @@ seen). The paper's remedy is used: F⁻¹ = 1 / (1 + η f), which is SAM at η =
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from trainer.sharpness_aware.displacement import Part, joint_norm, scale_to_radius
 from trainer.sharpness_aware.passes import Closure
@@ -48,6 +51,11 @@ class FisherSAM(TwoPassOptimizer):
     **shared
         See :class:`TwoPassOptimizer`.
 
+    Raises
+    ------
+    ValueError
+        A parameter is out of its range; or ``"samples"`` with a DDP model and a climb by all ranks.
+
     References
     ----------
     arXiv:2206.04920, section 3.
@@ -69,6 +77,12 @@ class FisherSAM(TwoPassOptimizer):
             raise ValueError(f"fisher must be one of {', '.join(ESTIMATES)}, got {fisher}")
         if not 0 <= decay < 1:
             raise ValueError(f"decay must be at least 0 and below 1, got {decay}")
+        distributed = isinstance(self.model, nn.parallel.DistributedDataParallel)
+        if fisher == "samples" and distributed and not self.rank_local:
+            raise ValueError(
+                'fisher="samples" is of the rows of one rank: with a DDP model rank_local must be '
+                "True, got False"
+            )
         self.eta = eta
         self.decay = decay
         self._needs_closure = self._by_rows = fisher == "samples"

@@ -54,6 +54,7 @@ class LookSAM(PeriodicSAM):
         require_range("alpha", alpha)
         self.alpha = alpha
         self._flat: PerParameter = {}  # g between the passes of a SAM step, then g_v
+        self._flat_length: Tensor | None = None  # ‖g_v‖, found when it is first reused
 
     def _perturbation(self, parts: list[Part]) -> None:
         kept: PerParameter = {}
@@ -67,6 +68,8 @@ class LookSAM(PeriodicSAM):
     def _before_step(self) -> None:
         due = self.second_pass_due
         super()._before_step()
+        if due:
+            self._flat_length = None
         if self._overflowed:
             self._flat = {}
         elif due:
@@ -95,7 +98,9 @@ class LookSAM(PeriodicSAM):
     def _reuse_flat_direction(self) -> None:
         gradients = [p.grad for p in self._parameters() if p.grad is not None]
         directions = list(self._flat.values())
-        length = joint_norm(directions)
+        if self._flat_length is None:
+            self._flat_length = joint_norm(directions)
+        length = self._flat_length
         factor = self.alpha * joint_norm(gradients) / length
         factor = torch.where(length > 0, factor, torch.zeros_like(factor))
         for parameter, direction in self._flat.items():
@@ -111,6 +116,7 @@ class LookSAM(PeriodicSAM):
     def _load_ascent_state(self, ascent: dict[str, Any]) -> None:
         super()._load_ascent_state(ascent)
         self._flat = from_positions(ascent["flat"], self._parameters())
+        self._flat_length = None
 
 
 def _dot(left: list[Tensor], right: list[Tensor]) -> Tensor:

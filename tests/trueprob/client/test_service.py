@@ -103,7 +103,7 @@ def test_a_model_from_its_declaration_to_going_back(tmp_path: Path) -> None:
             ]  # fmt: skip
             live = {c.calibrator: c.live for c in await client.calibrators("m")}
             assert live == {new.calibrator: True, fit.calibrator: False}
-            assert {m.model for m in await client.models()} == {"m", "digits"}
+            assert {m.model for m in await client.models()} == {"m", "digits", "cifar10"}
             assert (await client.model("m")).revision == 5
             with pytest.raises(ServiceProblem, match="live revision is 5"):
                 await client.delete_model("m", revision=4)
