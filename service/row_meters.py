@@ -27,6 +27,7 @@ _PENDING_ROWS: Final = 1 << 16  # threads may miss a few in counting them
 # Rows of an answer whose entropy is looked at: a mean needs no more, and 4096 × 1000 logarithms
 # would cost more than the softmax.
 ENTROPY_ROWS: Final = 16
+_TINY: Final = np.finfo(np.float32).tiny
 
 
 class RowHistogram:
@@ -120,8 +121,8 @@ class DeploymentMeters:
             confidence, sample = np.concatenate(confidences), np.concatenate(samples)
             self.confidence.add(confidence)
             self.predictions += len(confidence)
-            positive = np.where(sample > 0, sample, 1.0)
-            entropy = -(sample * np.log(positive)).sum(axis=1, dtype=np.float64)
+            logs = np.log(np.maximum(sample, _TINY))  # 0 · log 0 is to be 0
+            entropy = -np.einsum("ij,ij->i", sample, logs).astype(np.float64)
             rows, sampled = (np.array([len(a) for a in each]) for each in (confidences, samples))
             # An answer's sample stands for all of its rows.
             weighted = float((_sums(entropy, sampled) / sampled) @ rows)
