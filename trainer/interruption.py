@@ -12,14 +12,20 @@ class Interruption:
     """Notices a signal; the loop asks after every step.
 
     Outside the main thread, where Python sets no handlers, nothing is ever noticed.
+
+    Parameters
+    ----------
+    wanted : bool
+        False leaves the signals alone: a run without a folder has nowhere to save to.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, wanted: bool = True) -> None:
+        self._wanted = wanted
         self.signal: signal.Signals | None = None
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "Interruption":
-        if threading.current_thread() is threading.main_thread():
+        if self._wanted and threading.current_thread() is threading.main_thread():
             for each in SIGNALS:
                 self._before[each] = signal.signal(each, self._notice)
         return self

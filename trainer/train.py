@@ -76,7 +76,7 @@ def train_with(
     begun = saved_at = time.perf_counter()
     device = device_of(config)
     data = prepare(config) if data is None else data
-    with repeatable(config, device), Interruption() as interruption:
+    with repeatable(config, device), Interruption(wanted=run is not None) as interruption:
         state = begin(config, data, device)
         if run is not None and resume and (run.path / "checkpoint.pt").exists():
             state.restore(run.checkpoint())

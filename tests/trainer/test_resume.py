@@ -180,3 +180,9 @@ def test_the_command_saves_on_sigterm_and_resumes(tmp_path: Path) -> None:
     assert checkpoint["epoch"] >= 1
     lines = (tmp_path / "r" / "metrics.jsonl").read_text().splitlines()
     assert len(lines) == checkpoint["epoch"]
+
+
+def test_a_run_without_a_folder_leaves_the_signals_alone() -> None:
+    seen = []
+    train_with(TrainConfig(epochs=1), logs=[lambda _: seen.append(signal.getsignal(signal.SIGINT))])
+    assert seen == [signal.getsignal(signal.SIGINT)]
