@@ -121,7 +121,8 @@ class DeploymentMeters:
             rows, sampled = (np.array([len(a) for a in each]) for each in (confidences, samples))
             # An answer's sample stands for all of its rows.
             weighted = float((_sums(entropy, sampled) / sampled) @ rows)
-            sums = UnlabelledTraffic.of(confidence)
+            # Clipped: an answer is never lost to a confidence that rounding put above 1.
+            sums = UnlabelledTraffic.of(confidence.clip(0.0, 1.0))
             self.recent.add(gap, confidence, replace(sums, entropy=weighted, n_entropy=sums.n))
 
 

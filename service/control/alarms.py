@@ -77,9 +77,10 @@ class AlarmRules:
         return stored if same else starts
 
     def log10(self, row: AlarmStateRow | None) -> tuple[float, float]:
-        """log10 of both statistics."""
+        """log10 of both statistics; exactly 0 before the first label."""
         evidence, change = self.states(row)
-        return self.evidence.log10(evidence), self.change.log10(change)
+        value = self.evidence.log10(evidence) if evidence.n else 0.0
+        return value, self.change.log10(change)
 
 
 class Alarms:
@@ -110,7 +111,7 @@ class Alarms:
         self.rules = rules
         self._store = store
         self._clock = clock
-        self._order_key = secrets.token_bytes(_KEY_BYTES) if order_key is None else order_key
+        self._order_key = order_key or secrets.token_bytes(_KEY_BYTES)
         self._on_raised = on_raised
 
     def count(
@@ -213,11 +214,11 @@ class Alarms:
     ) -> list[AlarmRow]:
         rules = self.rules
         evidence, change = rules.log10(state)
-        passed = {
+        figures = {
             "evidence": (evidence, rules.evidence.threshold_log10),
             "change": (change, rules.change.threshold_log10),
         }
-        passed = {name: pair for name, pair in passed.items() if pair[0] >= pair[1]}
+        passed = {name: pair for name, pair in figures.items() if pair[0] >= pair[1]}
         if not passed:
             return []
         before = transaction.alarms.of(promotion.model, promotion.revision)

@@ -123,6 +123,13 @@ def test_without_rows_or_baseline_nothing_is_claimed() -> None:
     assert set(RECENT) <= set(METRICS)
 
 
+def test_a_confidence_that_rounding_put_above_one_stops_no_answer() -> None:
+    meters = DeploymentMeters()
+    above = np.array([np.nextafter(1.0, 2.0)])
+    meters.observe(np.ones(1, np.float32), None, above, np.ones((1, 1), np.float32))
+    assert figures(meters)["expected_accuracy_ratio"] == 1.0
+
+
 def test_an_answers_sample_stands_for_all_its_rows() -> None:
     meters = DeploymentMeters()
     certain = np.tile(np.array([[1.0, 0.0]], np.float32), (3 * ENTROPY_ROWS, 1))

@@ -1,8 +1,14 @@
-"""Alarms over HTTP: what is told of them, their history, and that somebody knows."""
+"""Alarms over HTTP: what labels do to them, what is told of them, and that somebody knows."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
 from tests.service.control.harness import START, World, overconfident, rows
+from trueprob.drift import BetState, CalibrationBets
 
 
 def send(world: World, seed: int, n: int, sharpness: float = 1.0) -> None:
@@ -91,6 +97,24 @@ def test_an_alarm_is_shown_listed_exported_acknowledged_and_over_at_the_next_pro
     assert [pair.alarm.change_log10 for pair in live if pair.alarm] == [0.0]
 
 
+def test_every_replica_tells_the_same_and_any_may_acknowledge(
+    begin: Callable[..., World],
+) -> None:
+    first = begin()
+    first.declare()
+    second = begin(clock=first.clock)
+    for seed in range(4):
+        send((first, second)[seed % 2], 50 + seed, 150, sharpness=3.0)
+    first.clock.now += 60.0
+    told = [world.plane.label_statistics() for world in (first, second)]
+    assert [pair.alarm for pair in told[0].pairs] == [pair.alarm for pair in told[1].pairs]
+    assert told[0].alarms == told[1].alarms == {("m", "change"): 1, ("m", "evidence"): 1}
+    alarm = first.get("/v1/models/m/calibration")["alarm"]
+    assert second.get("/v1/models/m/calibration")["alarm"] == alarm
+    assert second.call("POST", f"/v1/models/m/alarms/{alarm['id']}/acknowledge").status_code == 200
+    assert figures(first)["change_log10"] == 0.0
+
+
 def test_what_does_not_exist_is_not_found(shared_world: World) -> None:
     assert shared_world.call("GET", "/v1/models/none/alarms").status_code == 404
     for model, alarm, code in (
@@ -102,3 +126,44 @@ def test_what_does_not_exist_is_not_found(shared_world: World) -> None:
         answer = shared_world.call("POST", f"/v1/models/{model}/alarms/{alarm}/acknowledge")
         assert (answer.status_code, answer.json()["code"]) == (404, code)
     assert shared_world.call("GET", "/v1/models/m/alarms?cursor=x").status_code == 422
+
+
+def send_twice(world: World, seed: int, n: int) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    logits, labels = rows(seed, n)
+    _, confidence, prediction, ids = world.predict(logits)
+    assert world.label(ids, labels.tolist()).json()["accepted"] == n
+    assert world.label(ids, [0] * n).json()["duplicate"] == n
+    return confidence, prediction == labels
+
+
+def evidence_of(world: World, revision: int) -> BetState:
+    with world.plane.parts.store.read() as transaction:
+        row = transaction.alarm_states.get("m", revision)
+    assert row is not None
+    return BetState.from_dict(row.evidence)
+
+
+def test_labels_go_into_the_state_of_the_promotion_that_predicted_and_once(
+    begin: Callable[..., World],
+) -> None:
+    world = begin()
+    world.declare()
+    logits, labels = rows(30, 80)
+    _, confidence, prediction, late = world.predict(logits)
+    first, right = send_twice(world, 31, 40)
+    assert world.upload(overconfident())["promoted"]
+    send_twice(world, 32, 25)
+    assert world.label(late, labels.tolist()).json()["accepted"] == 80
+    assert (evidence_of(world, 1).n, evidence_of(world, 2).n) == (120, 25)
+    world.plane.close()
+    restarted = begin(clock=world.clock)
+    send_twice(restarted, 33, 5)
+    assert evidence_of(restarted, 2).n == 30
+    # A product does not hang on its order, so evidence can be computed without the order's key.
+    evidence, bets = restarted.plane.parts.alarms.rules.evidence, CalibrationBets(0.02)
+    expected = evidence.start()
+    for p, correct in ((first, right), (confidence, prediction == labels)):
+        expected = evidence.update(expected, bets.factors(p, correct))
+    got = evidence_of(restarted, 1)
+    assert got.n == expected.n
+    np.testing.assert_allclose(got.logs, expected.logs, rtol=0, atol=1e-9)

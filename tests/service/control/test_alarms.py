@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
@@ -16,9 +16,9 @@ from service.control.store import Store, open_store
 from service.control.store.alarm_states import AlarmStateRow
 from service.control.store.alarms import AlarmRow
 from service.receipts import Receipt, digest64
-from tests.service.control.harness import START, Clock, World, overconfident, rows
+from tests.service.control.harness import START, Clock
 from tests.service.control.test_store import register
-from trueprob.drift import BetState, CalibrationBets
+from trueprob.drift import BetState
 
 KEY = b"secret of this test, 32 bytes..."
 RULES = AlarmRules.of(tolerance=0.0, alpha=0.01, run_length=1000)
@@ -242,44 +242,3 @@ def test_the_state_of_other_bets_is_not_continued(store: Store) -> None:
     assert alarms.rules.log10(state(store)) == pytest.approx((0.0, 0.0), abs=1e-12)
     count(alarms, store, receipts([0.8], start=5), [True])
     assert BetState.from_dict(state(store).evidence).n == 1
-
-
-def send(world: World, seed: int, n: int) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    logits, labels = rows(seed, n)
-    _, confidence, prediction, ids = world.predict(logits)
-    assert world.label(ids, labels.tolist()).json()["accepted"] == n
-    assert world.label(ids, [0] * n).json()["duplicate"] == n
-    return confidence, prediction == labels
-
-
-def evidence_of(world: World, revision: int) -> BetState:
-    with world.plane.parts.store.read() as transaction:
-        row = transaction.alarm_states.get("m", revision)
-    assert row is not None
-    return BetState.from_dict(row.evidence)
-
-
-def test_labels_go_into_the_state_of_the_promotion_that_predicted_and_once(
-    begin: Callable[..., World],
-) -> None:
-    world = begin()
-    world.declare()
-    logits, labels = rows(30, 80)
-    _, confidence, prediction, late = world.predict(logits)
-    first, right = send(world, 31, 40)
-    assert world.upload(overconfident())["promoted"]
-    send(world, 32, 25)
-    assert world.label(late, labels.tolist()).json()["accepted"] == 80
-    assert (evidence_of(world, 1).n, evidence_of(world, 2).n) == (120, 25)
-    world.plane.close()
-    restarted = begin(clock=world.clock)
-    send(restarted, 33, 5)
-    assert evidence_of(restarted, 2).n == 30
-    # A product does not hang on its order, so evidence can be computed without the order's key.
-    evidence, bets = restarted.plane.parts.alarms.rules.evidence, CalibrationBets(0.02)
-    expected = evidence.start()
-    for p, correct in ((first, right), (confidence, prediction == labels)):
-        expected = evidence.update(expected, bets.factors(p, correct))
-    got = evidence_of(restarted, 1)
-    assert got.n == expected.n
-    np.testing.assert_allclose(got.logs, expected.logs, rtol=0, atol=1e-9)
