@@ -70,13 +70,7 @@ class StoredSets:
     ) -> tuple[int, Future[None]]:
         """Keep a set and queue its fit; the fit's id, and a future that is done when it ends.
 
-        Parameters
-        ----------
-        served : ServedVersion
-        rows : CalibrationSet
-        wish : Wish
-        asked : str, optional
-            What a request with the same Idempotency-Key must be for; default: these rows.
+        With the same Idempotency-Key the same must be asked for: ``asked``, else these rows.
 
         Raises
         ------

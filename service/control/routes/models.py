@@ -57,7 +57,8 @@ def create_router(plane: ControlPlane) -> APIRouter:
         """Declare a model whose network runs elsewhere, or promote one of a model's versions.
 
         With `n_classes` (and `class_names`): version 1 with the identity calibrator goes live as
-        revision 1. The same again changes nothing; other classes are a conflict.
+        revision 1, or as the one after the last of a deleted model of this name. The same again
+        changes nothing; other classes are a conflict.
 
         With `live_version` and `If-Match`: that version goes live with its last promoted, else its
         factory calibrator.
