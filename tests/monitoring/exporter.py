@@ -6,6 +6,7 @@ import contextlib
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Final
 
 import numpy as np
 
@@ -17,6 +18,9 @@ from trueprob.drift import ReferenceBins
 
 MODEL, VERSION, CALIBRATOR = "digits", 1, "smart-3f9a1c0d2b7e"
 TOLERANCE = 0.02
+
+
+_SHADOW: Final = (MODEL, str(VERSION), "smart-ffffffffffff")
 
 
 class Exporter:
@@ -40,6 +44,13 @@ class Exporter:
             fit_queue={(MODEL, "smart"): 0},
             promotions={(MODEL, "smart", "admitted"): 1},
             alarms={(MODEL, "change"): 0, (MODEL, "evidence"): 0},
+            refits={(MODEL, "alarm", "promoted"): 1},
+            gauges={
+                "shadow_better_log10": {_SHADOW: 0.7},
+                "shadow_worse_log10": {_SHADOW: -0.2},
+                "shadow_threshold_log10": {_SHADOW: 2.0},
+                "webhook_waiting": {("alarm.raised",): 0},
+            },
         )
 
     def work(self, n: int = 40) -> None:
