@@ -108,7 +108,7 @@ def test_a_model_from_its_declaration_to_going_back(tmp_path: Path) -> None:
             with pytest.raises(ServiceProblem, match="live revision is 5"):
                 await client.delete_model("m", revision=4)
             await client.delete_model("m", revision=5)
-            assert {m.model for m in await client.models()} == {"digits"}
+            assert {m.model for m in await client.models()} == {"digits", "cifar10"}
 
     asyncio.run(scenario())
 
