@@ -57,7 +57,10 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--fit", action="store_true", help="fit a calibrator on it")
     parser.add_argument("--method", help="how; default the service's")
     parser.add_argument(
-        "--promote", choices=("auto", "never", "always"), default="auto", help="default: auto"
+        "--promote",
+        choices=("auto", "never", "always", "shadow"),
+        default="auto",
+        help="default: auto",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.set_defaults(run=run)

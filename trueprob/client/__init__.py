@@ -29,6 +29,7 @@ from trueprob.client.answers import (
 from trueprob.client.carriers import AsyncClient, Client
 from trueprob.client.prediction import PartialPrediction, Prediction
 from trueprob.client.problems import ServiceProblem, ServiceUnreachable
+from trueprob.client.shadows import ShadowSummary
 
 __all__ = [
     "AlarmSummary",
@@ -48,6 +49,7 @@ __all__ = [
     "PromotionSummary",
     "ServiceProblem",
     "ServiceUnreachable",
+    "ShadowSummary",
     "UploadedVersion",
     "VersionSummary",
 ]

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 from trueprob.client import alarms as alarms_  # the class below has methods of these names
-from trueprob.client import labelled_rows, predictions, uploads, versions
+from trueprob.client import labelled_rows, predictions, shadows, uploads, versions
 from trueprob.client import models as models_
 from trueprob.client.flow import Flow
 
@@ -64,6 +64,9 @@ class Methods:
     delete_model = Method(models_.delete_model)
     add_version = Method(versions.add_version)
     promote_version = Method(models_.promote_version)
+    shadow = Method(shadows.shadow)
+    start_shadow = Method(shadows.start_shadow)
+    end_shadow = Method(shadows.end_shadow)
     upload = Method(uploads.upload)
     append = Method(uploads.append)
     calibration_sets = Method(uploads.calibration_sets)

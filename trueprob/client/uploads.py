@@ -57,7 +57,8 @@ def upload(
         or an ``.npz`` or ``.csv`` file, or the bytes of an ``.npz``.
     method : str, optional
         Default: the service's.
-    promote : {"auto", "never", "always"}
+    promote : {"auto", "never", "always", "shadow"}
+        What becomes of a candidate; `shadow`: admitted or not, it shadows the live pair.
     version : int, optional
         Whose rows they are; default: the live one.
     name : str, optional

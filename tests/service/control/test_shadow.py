@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -179,7 +178,7 @@ def test_predicting_unlikely_classes_wins_nothing() -> None:
     receipt = Receipt(bytes(8), 1, 1, bytes(8), 0, 0.7, 0, 0.0, bytes(24))
     honest_and_useless = ShadowRow(1, 0.05, digest64("x"))
     labels = [0] * 70 + [1] * 5 + [2] * 25
-    counted = [Counted(replace(receipt, shadow=honest_and_useless), label) for label in labels]
+    counted = [Counted(receipt._replace(shadow=honest_and_useless), label) for label in labels]
     live, other = losses(counted, changes_prediction=False)
     assert np.mean(other) < np.mean(live)
     live, other = losses(counted, changes_prediction=True)

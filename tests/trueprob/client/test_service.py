@@ -105,6 +105,11 @@ def test_a_model_from_its_declaration_to_going_back(tmp_path: Path) -> None:
             assert live == {new.calibrator: True, fit.calibrator: False}
             assert {m.model for m in await client.models()} == {"m", "digits", "cifar10"}
             assert (await client.model("m")).revision == 5
+            began = await client.start_shadow("m", fit.calibrator, policy="tell")
+            assert (began.calibrator, began.revision, began.state) == (fit.calibrator, 5, "running")
+            assert await client.shadow("m") == began
+            await client.end_shadow("m")
+            assert (await client.shadow("m")).state == "removed"
             with pytest.raises(ServiceProblem, match="live revision is 5"):
                 await client.delete_model("m", revision=4)
             await client.delete_model("m", revision=5)
