@@ -133,7 +133,7 @@ class Settings(BaseModel):
         description="Labels that count of one API key, a model and day (UTC); 0: no limit.",
     )
     labels_per_input: int = Field(
-        100,
+        1000,
         ge=0,
         description="Labels that count of predictions on one input, a model and day (UTC); "
         "0: no limit.",

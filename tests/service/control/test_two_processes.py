@@ -39,7 +39,9 @@ def test_answers_are_of_one_calibrator_and_labels_count_once_wherever_they_go(
     new_postgres_url: Callable[[], str], tmp_path: Path
 ) -> None:
     url = new_postgres_url()
-    flags = ("--database-url", url, "--poll-seconds", "0.1")
+    # One input, sent over and over: its cap is not what is tried here.
+    uncapped = ("--labels-per-input", "0")
+    flags = ("--database-url", url, "--poll-seconds", "0.1", *uncapped)
     answers: dict[str, list[Prediction]] = {}
     failures: list[BaseException] = []
     stop = threading.Event()
