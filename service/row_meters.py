@@ -84,7 +84,7 @@ class DeploymentMeters:
         self,
         logit_gap: NDArray[np.float32],
         temperature: NDArray[np.float64] | None,
-        confidence: NDArray[np.float64],
+        confidence: NDArray[np.float32],
         probabilities: NDArray[np.float32],
     ) -> None:
         """Count the rows of one answer.
@@ -93,7 +93,7 @@ class DeploymentMeters:
         ----------
         logit_gap : ndarray of shape (n,), float32
         temperature : ndarray of shape (n,), float64, or None
-        confidence : ndarray of shape (n,), float64
+        confidence : ndarray of shape (n,), float32
         probabilities : ndarray of shape (n, k), float32
             Of these, an even sample of `ENTROPY_ROWS` rows is copied.
         """
@@ -118,8 +118,9 @@ class DeploymentMeters:
             known = [temperature for temperature in temperatures if temperature is not None]
             if known:
                 self.temperature.add(np.concatenate(known))
-            confidence, sample = np.concatenate(confidences), np.concatenate(samples)
-            self.confidence.add(confidence)
+            of_rows, sample = np.concatenate(confidences), np.concatenate(samples)
+            self.confidence.add(of_rows)
+            confidence = of_rows.astype(np.float64)
             self.predictions += len(confidence)
             logs = np.log(np.maximum(sample, _TINY))  # 0 · log 0 is to be 0
             entropy = -np.einsum("ij,ij->i", sample, logs).astype(np.float64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 import sys
 from collections.abc import Callable
@@ -61,6 +62,9 @@ class AnnouncingServer(uvicorn.Server):
         sys.setswitchinterval(SWITCH_SECONDS)
         await super().startup(sockets)
         if self.started:
+            # What is loaded by now stays: the collector need not walk through it over and over.
+            gc.collect()
+            gc.freeze()
             listening = [sock for server in self.servers for sock in server.sockets]
             self._announce(listening[0].getsockname()[1])
 

@@ -24,8 +24,8 @@ class Answer:
     logits : ndarray of shape (n, k), float32
     probabilities : ndarray of shape (n, k), float32
     prediction : ndarray of shape (n,), int64
-    confidence : ndarray of shape (n,), float64
-        The probability of the prediction; the float64 that a receipt carries.
+    confidence : ndarray of shape (n,), float32
+        The probability of the prediction; a receipt carries the same number as a float64.
     temperature : ndarray of shape (n,), float64, or None
     logit_gap : ndarray of shape (n,), float32
         Nats.
@@ -35,7 +35,7 @@ class Answer:
     logits: NDArray[np.float32]
     probabilities: NDArray[np.float32]
     prediction: NDArray[np.int64]
-    confidence: NDArray[np.float64]
+    confidence: NDArray[np.float32]
     temperature: NDArray[np.float64] | None
     logit_gap: NDArray[np.float32]
 
@@ -51,7 +51,7 @@ class Answer:
             revision=revision,
             class_list=served.class_list_digest,
             prediction=self.prediction,
-            confidence=self.confidence,
+            confidence=self.confidence.astype(np.float64),
             group=input_digests(self.logits),
             shadow=None if shadow is None else shadow.answer(self.logits),
         )
@@ -76,7 +76,7 @@ def compute(deployment: Deployment, logits: NDArray[np.float32]) -> Answer:
         logits=logits,
         probabilities=found.probabilities,
         prediction=found.prediction,
-        confidence=found.confidence.astype(np.float64),
+        confidence=found.confidence,
         temperature=found.temperature,
         logit_gap=found.logit_gap,
     )

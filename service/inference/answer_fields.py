@@ -22,8 +22,8 @@ _SIMPLE: Final[Mapping[str, Callable[[Answer], Any]]] = MappingProxyType(
         "probabilities": lambda answer: answer.probabilities,
         "prediction": lambda answer: answer.prediction,
         "class": lambda answer: _names(answer, answer.prediction.tolist()),
+        "confidence": lambda answer: answer.confidence,
         # float32 prints as the shortest text that names it: 0.93, not 0.9300000071525574.
-        "confidence": lambda answer: answer.confidence.astype(np.float32),
         "temperature": lambda answer: (
             None if answer.temperature is None else answer.temperature.astype(np.float32)
         ),

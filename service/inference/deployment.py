@@ -45,7 +45,7 @@ class Meters(Protocol):
         self,
         logit_gap: NDArray[np.float32],
         temperature: NDArray[np.float64] | None,
-        confidence: NDArray[np.float64],
+        confidence: NDArray[np.float32],
         probabilities: NDArray[np.float32],
     ) -> None:
         """Count the rows of one answer."""
