@@ -153,7 +153,7 @@ def _service(
 
 
 def _introduce(seed: int, url: str, screen: Screen) -> None:
-    screen.say(f"Trueprob demo, seed {seed}. Watch along in a browser: {url}/")
+    screen.say(f"Trueprob demo, seed {seed}. Watch along in a browser: {url}/#digits")
 
 
 def _leave(client: Client, stage: Stage, screen: Screen, *, keep: bool) -> None:

@@ -18,7 +18,8 @@ async function ask(path, options = {}) {
 const of = (model, rest) => `v1/models/${encodeURIComponent(model)}/${rest}`;
 
 async function listModels() {
-  const select = byId("model"), chosen = select.value;
+  // A link may name the model: /#digits.
+  const select = byId("model"), chosen = select.value || decodeURIComponent(location.hash.slice(1));
   const names = [];
   let cursor = "";
   do {
@@ -98,7 +99,10 @@ async function refresh() {
   }
 }
 
-byId("model").addEventListener("change", refresh);
+byId("model").addEventListener("change", () => {
+  history.replaceState(null, "", `#${encodeURIComponent(byId("model").value)}`);
+  refresh();
+});
 byId("window").addEventListener("change", refresh);
 byId("sign-in").addEventListener("submit", (event) => {
   event.preventDefault();

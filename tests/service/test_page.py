@@ -25,7 +25,7 @@ def rendered(service: RunningService, profile: Path) -> str:
             "--disable-background-networking", "--disable-component-update", "--disable-sync",
             "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
             f"--user-data-dir={profile}", "--virtual-time-budget=4000",
-            "--dump-dom", f"{service.url}/",
+            "--dump-dom", f"{service.url}/#digits",
         ],
         capture_output=True, text=True, timeout=120, check=True,
     ).stdout  # fmt: skip
