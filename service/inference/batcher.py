@@ -22,7 +22,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import BodyTooLarge, InferenceFailed, ModelUnavailable, Overloaded
-from service.inference.batch_size import BatchSize
 
 __all__ = ["Batcher", "RunsBatches"]
 
@@ -92,7 +91,6 @@ class Batcher:
     ) -> None:
         self._max_batch_rows, self._queue_rows = max_batch_rows, queue_rows
         self._observe, self._name = observe, name
-        self._size = BatchSize(max_batch_rows)
         self._waiting: deque[_Request] = deque()
         self._waiting_rows = 0
         self._seconds_a_row = 0.0
@@ -184,8 +182,6 @@ class Batcher:
             self._run_batch(network, batch)
             seconds = time.perf_counter() - started
             rows = sum(len(request.images) for request in batch)
-            if len(batch) > 1 or rows <= self._max_batch_rows:
-                self._size.observe(rows, seconds)
             self._seconds_a_row += _RECENT * (seconds / rows - self._seconds_a_row)
             try:
                 self._observe(
@@ -198,15 +194,15 @@ class Batcher:
                 _log.exception("%s: a batch could not be counted", self._name)
 
     def _next_batch(self) -> list[_Request]:
-        """Whole requests up to the best size, at least one; empty when closed."""
+        """Whole requests up to the limit, at least one; empty when closed."""
         with self._changed:
             while not self._waiting and not self._closed:
                 self._changed.wait()
             batch: list[_Request] = []
-            rows, most = 0, self._size.choose(max(self._waiting_rows, 1))
+            rows = 0
             while self._waiting:
                 n = len(self._waiting[0].images)
-                if batch and rows + n > most:
+                if batch and rows + n > self._max_batch_rows:
                     break
                 batch.append(self._waiting.popleft())
                 rows += n
