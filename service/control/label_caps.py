@@ -59,17 +59,22 @@ class LabelCaps:
         day = int(now // _DAY_SECONDS)
         names = [self._names(digest, by) for digest in inputs]
         limits = {"key": self.per_key, "input": self.per_input}
-        wanted = sorted({name for each in names for name in each})
-        before = transaction.label_counts.of(model, day, wanted)
-        more: Counter[Counted] = Counter()
+        wanted = Counter(name for each in names for name in each)
+        # In one order: two processes that lock these rows never wait for each other.
+        after = transaction.label_counts.add(model, day, dict(sorted(wanted.items())))
+        left = {name: limits[name[0]] - (after[name] - n) for name, n in wanted.items()}
+        unused: Counter[Counted] = Counter()
         taken = []
         for each in names:
-            fits = all(before.get(name, 0) + more.get(name, 0) < limits[name[0]] for name in each)
+            fits = all(left[name] > 0 for name in each)
             taken.append(fits)
             if fits:
-                more.update(each)
-        # In one order: two processes that lock these rows never wait for each other.
-        transaction.label_counts.add(model, day, dict(sorted(more.items())))
+                for name in each:
+                    left[name] -= 1
+            else:
+                unused.update(each)
+        less = {name: -n for name, n in sorted(unused.items())}
+        transaction.label_counts.add(model, day, less)
         return taken
 
     def _names(self, digest: int, by: str | None) -> list[Counted]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from itertools import islice
+from collections.abc import Mapping
 from typing import Final
 
 from sqlalchemy import Column, Connection, Index, Integer, String, Table, delete, select, tuple_
@@ -23,9 +22,6 @@ label_count: Final = Table(
     Column("labels", Integer, nullable=False),
     Index(None, "day"),
 )
-# Below either database's limit of bound parameters.
-_CHUNK: Final = 400
-
 # What it is (``key`` or ``input``), and which.
 Counted = tuple[str, str]
 
@@ -36,34 +32,28 @@ class LabelCounts:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def of(self, model: str, day: int, whats: Iterable[Counted]) -> dict[Counted, int]:
-        """Labels of a day so far; those without any are left out."""
-        found: dict[Counted, int] = {}
-        rest = iter(whats)
-        while some := list(islice(rest, _CHUNK)):
-            statement = select(label_count.c.what, label_count.c.name, label_count.c.labels).where(
-                label_count.c.model == model,
-                label_count.c.day == day,
-                tuple_(label_count.c.what, label_count.c.name).in_(some),
-            )
-            found |= {(what, name): n for what, name, n in self._connection.execute(statement)}
-        return found
+    def add(self, model: str, day: int, more: Mapping[Counted, int]) -> dict[Counted, int]:
+        """Count further labels; how many each has then.
 
-    def add(self, model: str, day: int, more: Mapping[Counted, int]) -> None:
-        """Count further labels."""
+        Notes
+        -----
+        Reading them first would cost PostgreSQL a scan of the day's rows for each chunk of names,
+        until it has statistics of a table that is new every day.
+        """
         if not more:
-            return
+            return {}
         statement = insert_into(self._connection, label_count)
-        self._connection.execute(
+        result = self._connection.execute(
             statement.on_conflict_do_update(
                 index_elements=list(label_count.primary_key.columns),
                 set_={"labels": label_count.c.labels + statement.excluded.labels},
-            ),
+            ).returning(label_count.c.what, label_count.c.name, label_count.c.labels),
             [
                 {"model": model, "day": day, "what": what, "name": name, "labels": n}
                 for (what, name), n in more.items()
             ],
         )
+        return {(what, name): n for what, name, n in result}
 
     def forget(self, *, before_day: int, limit: int) -> int:
         """Drop some counts of days before this one; how many."""
