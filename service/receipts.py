@@ -30,7 +30,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import hmac
 import itertools
 import secrets
 import struct
@@ -40,6 +39,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from service.receipt_columns import BLOCK_BYTES, ROW, ReceiptColumns
 from service.receipt_key import TAG_BYTES, ReceiptKey
 from service.shadow_rows import ShadowRow, ShadowRows
 from service.url_safe_base64 import decode_all
@@ -58,7 +58,7 @@ class ForgedReceipt(ValueError):
 
 
 class Receipt(NamedTuple):
-    """What a verified prediction id says; a tuple, because it is made 100 000 times a request.
+    """What a verified prediction id says.
 
     Attributes
     ----------
@@ -195,51 +195,33 @@ class Receipts:
         ForgedReceipt
             Not in the form that `issue` gives, signed by no key of ours, or changed.
         """
-        receipt = self._receipt(_decode(prediction_id))
-        if receipt is None:
+        if len(prediction_id) != _CHARACTERS:
+            raise ForgedReceipt(
+                f"prediction_id must have {_CHARACTERS} characters, got {len(prediction_id)}"
+            )
+        verified = self.verify_all([prediction_id])
+        if not verified.genuine[0]:
             raise ForgedReceipt("prediction_id was not signed by this service")
-        return receipt
-
-    def order_key(self, nonce: bytes) -> bytes:
-        """Where a label stands among those of its request: nobody outside can predict it."""
-        return hmac.digest(self._current.secret, b"TPO1" + nonce, "sha256")
-
-    def verify_all(self, prediction_ids: Sequence[str]) -> list[Receipt | None]:
-        """`verify` for each id; None in place of those that are forged.
-
-        All are decoded at once where all are in the form that `issue` gives.
-        """
-        raw = decode_all(prediction_ids, characters=_CHARACTERS)
-        if raw is not None:
-            return [self._receipt(row) for row in raw]
-        receipts: list[Receipt | None] = []
-        for prediction_id in prediction_ids:
-            try:
-                receipts.append(self.verify(prediction_id))
-            except ForgedReceipt:
-                receipts.append(None)
-        return receipts
-
-    def _receipt(self, raw: bytes) -> Receipt | None:
-        """What a block and its tag say; None when no key of ours has signed it."""
-        block = raw[: _STRUCT.size]
-        fields = _STRUCT.unpack(block)
-        key = self._keys.get(fields[1])
-        if fields[0] != _DOMAIN or key is None:
-            return None
-        if not hmac.compare_digest(raw[_STRUCT.size :], key.tag(block)):
-            return None
-        # In the order of the attributes: naming them costs as much as all else here.
+        fields = _STRUCT.unpack(verified.rows.tobytes()[:BLOCK_BYTES])
         shadow = None if fields[13] == _NO_SHADOW.candidate else ShadowRow(*fields[11:])
         return Receipt._make((*fields[2:9], fields[9] / 1e6, fields[10], shadow))
 
+    def verify_all(self, prediction_ids: Sequence[str]) -> ReceiptColumns:
+        """`verify` for each id, as columns; those that are forged are not `genuine`."""
+        raw, genuine = decode_all(prediction_ids, characters=_CHARACTERS)
+        rows = raw.reshape(-1).view(ROW)
+        genuine &= rows["domain"] == _DOMAIN
+        for key_id in np.unique(rows["key_id"][genuine]).tolist():
+            signed = np.flatnonzero(genuine & (rows["key_id"] == key_id))
+            key = self._keys.get(key_id)
+            genuine[signed] = key is not None and _signed(raw[signed], key)
+        return ReceiptColumns(rows, genuine)
 
-def _decode(prediction_id: str) -> bytes:
-    if len(prediction_id) != _CHARACTERS:
-        raise ForgedReceipt(
-            f"prediction_id must have {_CHARACTERS} characters, got {len(prediction_id)}"
-        )
-    raw = decode_all([prediction_id], characters=_CHARACTERS)
-    if raw is None:
-        raise ForgedReceipt("prediction_id is not URL-safe base64 in the spelling of its issue")
-    return raw[0]
+
+def _signed(raw: NDArray[np.uint8], key: ReceiptKey) -> NDArray[np.bool_]:
+    """Which rows a key has signed, in a time that does not hang on where tags differ."""
+    whole = raw[:, :BLOCK_BYTES].tobytes()
+    starts = range(0, len(whole), BLOCK_BYTES)
+    tags = b"".join(key.tags(whole[start : start + BLOCK_BYTES] for start in starts))
+    ours = np.frombuffer(tags, np.uint8).reshape(-1, TAG_BYTES)
+    return np.asarray((raw[:, BLOCK_BYTES:] == ours).all(axis=1))

@@ -1,10 +1,11 @@
 """Sequential alarms in the transaction of the labels: evidence and change of each promotion.
 
-What a request adds is counted in the order of an HMAC of its nonces, under a key that this process
-drew and nobody sees: a client whose labels are sorted by outcome cannot choose the order, nor can
-the order in which a database returns rows. Rows that share a group make one factor; of a group
-that was counted before no further row counts. Both statistics are looked at once, when all labels
-of the request are in, so what is recorded is what a commit shows.
+What a request adds is counted in the order of a keyed hash of its nonces, under a key that this
+process drew and nobody sees (`service.control.counted_labels`): a client whose labels are sorted by
+outcome cannot choose the order, nor can the order in which a database returns rows. Rows that share
+a group make one factor; of a group that was counted before no further row counts. Both statistics
+are looked at once, when all labels of the request are in, so what is recorded is what a commit
+shows.
 
 An alarm is a row of the table ``alarm``, written in that same transaction. `evidence` is raised at
 most once a promotion (it may fall again, but it has been there); `change` again after it was
@@ -13,28 +14,24 @@ acknowledged, which sets the statistic back. Both start anew with every promotio
 
 from __future__ import annotations
 
-import hmac
 import logging
-import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
+from service.control.counted_labels import CountedLabels
 from service.control.store import Store, Transaction
 from service.control.store.alarm_states import AlarmStateRow
 from service.control.store.alarms import AlarmRow
 from service.control.store.promotions import PromotionRow
 from service.errors import AlarmNotFound, ModelNotFound
-from service.receipts import Receipt
 from trueprob.drift import BetState, CalibrationBets, ChangeDetector, Evidence
 
 __all__ = ["AlarmRules", "Alarms"]
 
 _LOG: Final = logging.getLogger(__name__)
-_KEY_BYTES: Final = 32
 # What a webhook is told of an alarm.
 _TOLD: Final = (
     "id", "version", "calibrator", "revision", "statistic", "log10", "threshold_log10",
@@ -92,8 +89,6 @@ class Alarms:
     rules : AlarmRules
     clock : callable
         Seconds since 1970 UTC.
-    order_key : bytes, optional
-        Of the HMAC by which labels are ordered; default: drawn.
     on_raised : callable, optional
         Told of each alarm after its commit; a hint: `store.alarms.unanswered` knows of it
         whatever becomes of this process.
@@ -105,21 +100,18 @@ class Alarms:
         rules: AlarmRules,
         *,
         clock: Callable[[], float],
-        order_key: bytes | None = None,
         on_raised: Callable[[AlarmRow], None] | None = None,
     ) -> None:
         self.rules = rules
         self._store = store
         self._clock = clock
-        self._order_key = order_key or secrets.token_bytes(_KEY_BYTES)
         self._on_raised = on_raised
 
     def count(
         self,
         transaction: Transaction,
         promotion: PromotionRow,
-        receipts: Sequence[Receipt],
-        correct: NDArray[np.bool_],
+        labels: CountedLabels,
         *,
         now: float,
     ) -> list[AlarmRow]:
@@ -130,28 +122,25 @@ class Alarms:
         transaction : Transaction
             With the model's lock.
         promotion : PromotionRow
-        receipts : sequence of Receipt
-            Newly accepted, at least one.
-        correct : ndarray of shape (n,), bool
+        labels : CountedLabels
         now : float
         """
         before = transaction.alarm_states.lock(promotion.model, promotion.revision)
-        groups, repeated = self._groups(transaction, promotion, receipts, now)
         evidence, change = self.rules.states(before)
         factors = self.rules.bets.factors(
-            np.array([receipt.confidence for receipt in receipts]),
-            correct,
-            order=[hmac.digest(self._order_key, r.nonce, "sha256") for r in receipts],
-            groups=groups,
-            repeated=repeated,
+            labels.receipts.confidence,
+            labels.correct,
+            order=labels.order,
+            groups=labels.units,
+            repeated=labels.repeated,
         )
-        left_out = int(repeated.sum())
+        left_out = int(np.count_nonzero(labels.repeated))
         after = AlarmStateRow(
             promotion.model,
             promotion.revision,
             self.rules.evidence.update(evidence, factors).to_dict(),
             self.rules.change.update(change, factors).to_dict(),
-            (0 if before is None else before.counted) + len(receipts) - left_out,
+            (0 if before is None else before.counted) + len(labels) - left_out,
             (0 if before is None else before.repeated) + left_out,
             now,
         )
@@ -239,21 +228,3 @@ class Alarms:
             for name, (value, threshold) in passed.items()
             if name not in standing
         ]
-
-    @staticmethod
-    def _groups(
-        transaction: Transaction, promotion: PromotionRow, receipts: Sequence[Receipt], now: float
-    ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """The unit of each row, and which rows belong to a group that was counted before."""
-        first: dict[int, int] = {}
-        units = [
-            first.setdefault(receipt.group, index) if receipt.group else index
-            for index, receipt in enumerate(receipts)
-        ]
-        digests = {group: group.to_bytes(8, "big") for group in first}
-        fresh = transaction.counted_groups.claim(
-            promotion.model, promotion.revision, list(digests.values()), now=now
-        )
-        known = {group for group, digest in digests.items() if digest not in fresh}
-        repeated = np.array([receipt.group in known for receipt in receipts])
-        return np.array(units, dtype=np.int64), repeated

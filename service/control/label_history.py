@@ -4,17 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
 
 from service.control.store import Transaction
 from service.control.store.models import ModelRow
 from service.control.store.promotions import PromotionRow
 from service.errors import ModelNotFound
 from service.inference.deployment import ServedVersion
-from service.receipts import Receipt, digest64
+from service.receipt_columns import ReceiptColumns, number
+from service.receipts import digest64
 
-__all__ = ["Classes", "Histories", "History", "Label"]
+__all__ = ["NO_CLASS", "Classes", "Histories", "History", "Judged", "Label", "Outcome"]
 
 Label = int | str
+NO_CLASS = -1
+
+
+class Outcome(IntEnum):
+    """What became of a label; names as in `service.metric_catalogue.LABEL_OUTCOMES`."""
+
+    ACCEPTED = 0
+    DUPLICATE = 1
+    EXPIRED = 2
+    FORGED = 3
+    FOREIGN = 4
+    UNKNOWN_CLASS = 5
+    SUPERSEDED = 6
+    CAPPED = 7
 
 
 @dataclass(frozen=True)
@@ -23,20 +42,49 @@ class Classes:
 
     Attributes
     ----------
-    digest : bytes
+    digest : int
         As in receipts.
     index : mapping of str to int
         Class index of each name.
     """
 
-    digest: bytes
+    digest: int
     index: Mapping[str, int]
 
-    def resolve(self, label: Label) -> int | None:
-        """Class index of a label; None when it is no class."""
-        if isinstance(label, str):
-            return self.index.get(label)
-        return label if 0 <= label < len(self.index) else None
+    def resolve(self, labels: Sequence[Label]) -> NDArray[np.int64]:
+        """Class index of each label; `NO_CLASS` of one that is no class. Shape (n,)."""
+        k = len(self.index)
+        if set(map(type, labels)) <= {int}:
+            try:
+                given = np.array(labels, dtype=np.int64)
+            except OverflowError:  # a number of JSON may be of any size
+                pass
+            else:
+                return np.where((given >= 0) & (given < k), given, NO_CLASS)
+        found = [
+            self.index.get(label, NO_CLASS)
+            if isinstance(label, str)
+            else (label if 0 <= label < k else NO_CLASS)
+            for label in labels
+        ]
+        return np.array(found, dtype=np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """Labels as their receipts alone let them be judged.
+
+    Attributes
+    ----------
+    outcome : ndarray of shape (n,), int8
+        `Outcome`.
+    label : ndarray of shape (n,), int64
+        Class index of the version that predicted, of the live one where that is not known;
+        `NO_CLASS` of what is no class.
+    """
+
+    outcome: NDArray[np.int8]
+    label: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -45,7 +93,7 @@ class History:
 
     Attributes
     ----------
-    model : bytes
+    model : int
         Digest of the model's name, as in receipts.
     model_id : int
         Place of the model in the list: another one when it was deleted and declared anew.
@@ -56,42 +104,54 @@ class History:
         By version.
     """
 
-    model: bytes
+    model: int
     model_id: int
     live: PromotionRow
     promotions: Mapping[int, PromotionRow]
     classes: Mapping[int, Classes]
 
     def judge(
-        self, receipt: Receipt | None, *, now: float, ttl_seconds: float
-    ) -> tuple[str, Classes | None]:
-        """Outcome of a label by its receipt alone, and the classes that its label is one of.
+        self,
+        receipts: ReceiptColumns,
+        labels: Sequence[Label],
+        *,
+        now: float,
+        ttl_seconds: float,
+    ) -> Judged:
+        """Outcomes by receipts alone, and the classes that the labels are.
 
         Parameters
         ----------
-        receipt : Receipt or None
-            None for one that was not ours.
+        receipts : ReceiptColumns
+        labels : sequence of int or str
+            As many.
         now, ttl_seconds : float
-
-        Returns
-        -------
-        outcome : str
-            ``accepted``, ``expired``, ``forged``, ``foreign`` or ``superseded``.
-        classes : Classes or None
         """
-        if receipt is None:
-            return "forged", None
-        if receipt.model != self.model:
-            return "foreign", None
-        promotion = self.promotions.get(receipt.revision)
-        if promotion is None or promotion.version != receipt.version:
-            return "superseded", None
-        classes = self.classes[promotion.version]
-        if classes.digest != receipt.class_list:
-            return "superseded", None
-        if now - receipt.issued_at > ttl_seconds:
-            return "expired", classes
-        return "accepted", classes
+        outcome = np.full(len(receipts), Outcome.SUPERSEDED, np.int8)
+        label = np.full(len(receipts), NO_CLASS, np.int64)
+        unknown = np.ones(len(receipts), np.bool_)  # what predicted is not known
+        ours = receipts.genuine & (receipts.model == self.model)
+        revision, version, class_list = receipts.revision, receipts.version, receipts.class_list
+        for promotion in self.promotions.values():
+            classes = self.classes[promotion.version]
+            meant = ours & (revision == promotion.revision) & (version == promotion.version)
+            meant &= class_list == classes.digest
+            outcome[meant] = Outcome.ACCEPTED
+            label[meant] = classes.resolve(_at(labels, meant))
+            unknown &= ~meant
+        label[unknown] = self.classes[self.live.version].resolve(_at(labels, unknown))
+        accepted = outcome == Outcome.ACCEPTED
+        outcome[accepted & (label == NO_CLASS)] = Outcome.UNKNOWN_CLASS
+        outcome[accepted & (now - receipts.issued_at > ttl_seconds)] = Outcome.EXPIRED
+        outcome[~ours] = Outcome.FOREIGN
+        outcome[~receipts.genuine] = Outcome.FORGED
+        return Judged(outcome, label)
+
+
+def _at(labels: Sequence[Label], chosen: NDArray[np.bool_]) -> Sequence[Label]:
+    if chosen.all():
+        return labels
+    return [labels[index] for index in np.flatnonzero(chosen).tolist()]
 
 
 class Histories:
@@ -100,9 +160,7 @@ class Histories:
     def __init__(self) -> None:
         self._classes: dict[tuple[int, int], Classes] = {}  # by place of the model, and version
 
-    def read(
-        self, transaction: Transaction, model: str, receipts: Sequence[Receipt | None]
-    ) -> History:
+    def read(self, transaction: Transaction, model: str, receipts: ReceiptColumns) -> History:
         """The history that these receipts need.
 
         Raises
@@ -112,11 +170,11 @@ class Histories:
         row, live = transaction.models.get(model), transaction.promotions.live(model)
         if row is None or live is None:
             raise ModelNotFound(f"there is no model named {model!r}")
-        ours = digest64(model)
-        revisions = {r.revision for r in receipts if r is not None and r.model == ours}
+        ours = number(digest64(model))
+        revisions = np.unique(receipts.revision[receipts.genuine & (receipts.model == ours)])
         promotions = {
             revision: promotion
-            for revision in sorted(revisions)
+            for revision in revisions.tolist()
             if (promotion := transaction.promotions.get(model, revision)) is not None
         }
         versions = {live.version, *(each.version for each in promotions.values())}
@@ -129,7 +187,7 @@ class Histories:
             row = transaction.models.version(model.name, version)
             names = () if row is None else row.class_names
             known = Classes(
-                ServedVersion(model.name, version, names).class_list_digest,
+                number(ServedVersion(model.name, version, names).class_list_digest),
                 {name: index for index, name in enumerate(names)},
             )
             self._classes[model.id, version] = known

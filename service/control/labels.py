@@ -7,24 +7,27 @@ replica and still lands where its prediction was made.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Sequence
+import secrets
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.control.alarms import Alarms
+from service.control.counted_labels import CountedLabels, count_within_caps
 from service.control.label_caps import LabelCaps
-from service.control.label_history import Histories, History, Label
+from service.control.label_history import NO_CLASS, Histories, History, Judged, Label, Outcome
 from service.control.models import Catalogue
-from service.control.shadow_scoring import Counted, Decision, score_shadow
+from service.control.shadow_scoring import Decision, score_shadow
 from service.control.store import Store, Transaction
 from service.control.store.alarms import AlarmRow
 from service.control.store.promotions import PromotionRow
 from service.control.window import advance
 from service.errors import InvalidRequest, ModelNotFound
-from service.receipts import Receipt, Receipts
+from service.metric_catalogue import LABEL_OUTCOMES
+from service.receipt_columns import ReceiptColumns
+from service.receipts import Receipts
 from trueprob.binned import BinnedCalibration
 
 __all__ = ["CLOCK_TOLERANCE_SECONDS", "MAX_LABELS", "Labels"]
@@ -32,6 +35,8 @@ __all__ = ["CLOCK_TOLERANCE_SECONDS", "MAX_LABELS", "Labels"]
 MAX_LABELS: Final = 100_000
 # Replicas' clocks differ: a used nonce is remembered this much longer than its receipt is good.
 CLOCK_TOLERANCE_SECONDS: Final = 300.0
+
+_KEY_BYTES: Final = 32
 
 CountLabel = Callable[[str, str, int, Sequence[float]], None]
 
@@ -57,6 +62,8 @@ class Labels:
         Seconds since 1970 UTC.
     count_label : callable
         ``(model, outcome, n, lag_seconds)``, for the metrics; called after the commit.
+    order_key : bytes, optional
+        By which the labels of a request are ordered; default: drawn.
     """
 
     def __init__(
@@ -72,6 +79,7 @@ class Labels:
         window_labels: int,
         clock: Callable[[], float],
         count_label: CountLabel,
+        order_key: bytes | None = None,
     ) -> None:
         self._store = store
         self._catalogue = catalogue
@@ -83,6 +91,7 @@ class Labels:
         self._window_labels = window_labels
         self._clock = clock
         self._count_label = count_label
+        self.order_key = order_key or secrets.token_bytes(_KEY_BYTES)
         self._histories = Histories()
 
     def count(
@@ -120,89 +129,85 @@ class Labels:
         now = self._clock()
         receipts = self._receipts.verify_all(prediction_ids)
         # Another replica may have signed with a key that is a moment old.
-        if None in receipts and self._refresh_keys():
+        if not receipts.genuine.all() and self._refresh_keys():
             receipts = self._receipts.verify_all(prediction_ids)
         with self._store.read() as transaction:
             history = self._histories.read(transaction, model, receipts)
-        classes = history.classes[history.live.version]
-        outcomes: list[str] = []
-        truth: list[int | None] = []
-        for receipt, label in zip(receipts, labels, strict=True):
-            outcome, own_classes = history.judge(receipt, now=now, ttl_seconds=self._ttl_seconds)
-            resolved = (own_classes or classes).resolve(label)
-            if outcome == "accepted" and resolved is None:
-                outcome = "unknown_class"
-            outcomes.append(outcome)
-            truth.append(resolved)
-        if labels and all(label is None for label in truth):
+        judged = history.judge(receipts, labels, now=now, ttl_seconds=self._ttl_seconds)
+        if labels and (judged.label == NO_CLASS).all():
+            classes = history.classes[history.live.version]
             raise InvalidRequest(
                 f"labels[0] must be an integer 0..{len(classes.index) - 1} or a class name "
                 f"of model {model!r}, got {_shown(labels[0])}"
             )
-        counted = self._add(model, receipts, outcomes, truth, history, by, now)
-        self._report(model, outcomes, [now - each.receipt.issued_at for each in counted])
-        return outcomes
+        outcome = self._add(model, receipts, judged, history, by, now)
+        self._report(model, outcome, now - receipts.issued_at)
+        return [LABEL_OUTCOMES[each] for each in outcome.tolist()]
 
     def _add(
         self,
         model: str,
-        receipts: Sequence[Receipt | None],
-        outcomes: list[str],
-        truth: Sequence[int | None],
+        receipts: ReceiptColumns,
+        judged: Judged,
         history: History,
         by: str | None,
         now: float,
-    ) -> list[Counted]:
-        """Count what is new, in one transaction; mark the rest as duplicates."""
+    ) -> NDArray[np.int8]:
+        """Count what is new, in one transaction; outcomes of all."""
+        outcome = judged.outcome.copy()
+        nonces = receipts.nonce_bytes
+        good = np.flatnonzero(outcome == Outcome.ACCEPTED)
         first: dict[bytes, int] = {}
-        for index, receipt in enumerate(receipts):
-            if receipt is not None and outcomes[index] == "accepted":
-                if receipt.nonce in first:
-                    outcomes[index] = "duplicate"
-                else:
-                    first[receipt.nonce] = index
-        keep = self._ttl_seconds + CLOCK_TOLERANCE_SECONDS
-        keys = {nonce: _at(receipts, index).issued_at + keep for nonce, index in first.items()}
-        counted: dict[int, list[Counted]] = {}
-        raised: list[AlarmRow] = []
+        for index in good.tolist():
+            first.setdefault(nonces[index], index)
+        outcome[good] = Outcome.DUPLICATE
+        new = np.fromiter(first.values(), np.int64, len(first))
+        issued_at = receipts.issued_at[new]
+        keep_until = issued_at + self._ttl_seconds + CLOCK_TOLERANCE_SECONDS
         with self._store.write() as transaction:
             if transaction.models.lock(model) != history.model_id:
                 raise ModelNotFound(f"model {model!r} was deleted a moment ago")
-            fresh = transaction.label_keys.claim(keys)
+            fresh = transaction.label_keys.claim(list(first), keep_until.tolist())
             # Read after the claim: a sweep that forgot a key before it was claimed is seen here.
-            forgotten = transaction.swept.keys_before()
-            for nonce, index in first.items():
-                if _at(receipts, index).issued_at < forgotten:
-                    outcomes[index] = "expired"
-                elif nonce not in fresh:
-                    outcomes[index] = "duplicate"
-            new = [index for index in first.values() if outcomes[index] == "accepted"]
-            given = [_at(receipts, index) for index in new]
-            inputs = [receipt.group for receipt in given]
-            taken, unused = self._caps.take(transaction, model, inputs, by=by, now=now), []
-            for index, receipt, fits in zip(new, given, taken, strict=True):
-                label = truth[index]
-                if fits and label is not None:
-                    counted.setdefault(receipt.revision, []).append(Counted(receipt, label))
-                else:
-                    outcomes[index] = "capped"
-                    unused.append(receipt.nonce)
-            transaction.label_keys.unclaim(unused)
-            everything = [row for rows in counted.values() for row in rows]
-            # Before the alarms: they mark the groups of these labels as counted.
-            decision = score_shadow(transaction, model, everything, self._receipts, now=now)
-            for revision, rows in sorted(counted.items()):
-                promotion = history.promotions[revision]
-                accepted = [row.receipt for row in rows]
-                right = np.array([row.label == row.receipt.prediction for row in rows])
-                # Locks in one order: alarm_state, then bins.
-                raised += self._alarms.count(transaction, promotion, accepted, right, now=now)
-                confidence = np.array([receipt.confidence for receipt in accepted])
-                self._add_rows(transaction, promotion, confidence, right, now)
+            forgotten = issued_at < transaction.swept.keys_before()
+            outcome[new[forgotten]] = Outcome.EXPIRED
+            new = new[fresh & ~forgotten]
+            outcome[new] = Outcome.CAPPED
+            fits, counted = count_within_caps(
+                transaction,
+                receipts[new],
+                judged.label[new],
+                model=model,
+                model_id=history.model_id,
+                caps=self._caps,
+                by=by,
+                now=now,
+                order_key=self.order_key,
+            )
+            outcome[new[fits]] = Outcome.ACCEPTED
+            transaction.label_keys.unclaim([nonces[index] for index in new[~fits].tolist()])
+            decision, raised = self._move(transaction, history, counted, now)
         self._alarms.announce(raised)
         if decision is not None:
             self._take_over(decision)
-        return everything
+        return outcome
+
+    def _move(
+        self,
+        transaction: Transaction,
+        history: History,
+        counted: Mapping[int, CountedLabels],
+        now: float,
+    ) -> tuple[Decision | None, list[AlarmRow]]:
+        """Let newly counted labels, by revision, move everything that is made of labels."""
+        decision = score_shadow(transaction, history.live.model, counted, now=now)
+        raised: list[AlarmRow] = []
+        for revision, labels in counted.items():
+            promotion = history.promotions[revision]
+            # Locks in one order: alarm_state, then bins.
+            raised += self._alarms.count(transaction, promotion, labels, now=now)
+            self._add_rows(transaction, promotion, labels, now)
+        return decision, raised
 
     def _take_over(self, decision: Decision) -> None:
         """Let the data plane of this process know; others follow."""
@@ -213,14 +218,10 @@ class Labels:
             self._catalogue.deploy(row, revision=revision)
 
     def _add_rows(
-        self,
-        transaction: Transaction,
-        promotion: PromotionRow,
-        confidence: NDArray[np.float64],
-        correct: NDArray[np.bool_],
-        now: float,
+        self, transaction: Transaction, promotion: PromotionRow, labels: CountedLabels, now: float
     ) -> None:
         model, version, calibrator = promotion.model, promotion.version, promotion.calibrator
+        confidence, correct = labels.receipts.confidence, labels.correct
         transaction.bins.add(
             model,
             promotion.revision,
@@ -233,16 +234,11 @@ class Labels:
         blocks = advance(newest, confidence, correct, window_labels=self._window_labels)
         transaction.window_blocks.put(model, version, calibrator, blocks)
 
-    def _report(self, model: str, outcomes: Sequence[str], lags: Sequence[float]) -> None:
-        for outcome, n in sorted(Counter(outcomes).items()):
-            self._count_label(model, outcome, n, lags if outcome == "accepted" else ())
-
-
-def _at(receipts: Sequence[Receipt | None], index: int) -> Receipt:
-    receipt = receipts[index]
-    if receipt is None:
-        raise LookupError("a forged receipt is never counted")
-    return receipt
+    def _report(self, model: str, outcome: NDArray[np.int8], lags: NDArray[np.float64]) -> None:
+        for code in np.unique(outcome).tolist():
+            meant = outcome == code
+            seconds = lags[meant].tolist() if code == Outcome.ACCEPTED else ()
+            self._count_label(model, LABEL_OUTCOMES[code], int(np.count_nonzero(meant)), seconds)
 
 
 def _shown(label: Label) -> str:

@@ -26,7 +26,9 @@ from typing import Final
 
 from service.control.artifacts import Artifacts
 from service.control.key_rotation import LATE_SECONDS, forget_old_keys
+from service.control.label_caps import DAY_SECONDS
 from service.control.store import Store, Transaction
+from service.control.store.group_counts import Position
 from service.errors import Unavailable
 
 __all__ = ["Retention", "Sweep"]
@@ -46,10 +48,10 @@ class Sweep:
     """How much of each was forgotten."""
 
     label_keys: int
-    counted_groups: int
+    groups: int
     hourly_bins: int
     idempotent_requests: int
-    label_counts: int
+    key_counts: int
     events: int
     files: int
     signing_keys: int
@@ -89,6 +91,7 @@ class Retention:
         self._seconds = seconds
         self._next_key = next_key
         self._clock = clock
+        self._groups_seen: Position | None = None
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._work, name="trueprob-sweep", daemon=True)
 
@@ -113,10 +116,10 @@ class Retention:
         """
         return Sweep(
             label_keys=self._repeat(self._forget_keys),
-            counted_groups=self._repeat(self._forget_groups),
+            groups=self._forget_groups(),
             hourly_bins=self._repeat(self._roll_up),
             idempotent_requests=self._repeat(self._forget_requests),
-            label_counts=self._repeat(self._forget_label_counts),
+            key_counts=self._repeat(self._forget_key_counts),
             events=self._repeat(self._forget_events),
             files=self._remove_files(),
             signing_keys=self._repeat(self._change_keys),
@@ -150,21 +153,33 @@ class Retention:
         expired = issued_before + transaction.swept.shortest_keep_seconds()
         return transaction.label_keys.forget(expired_before=expired, limit=_ROWS)
 
-    def _forget_groups(self, transaction: Transaction, now: float) -> int:
-        return transaction.counted_groups.forget(seen_before=now - self._keep_seconds, limit=_ROWS)
+    def _forget_groups(self) -> int:
+        """Look at the next groups in the table; from its beginning once its end was reached."""
+        total = 0
+        for _ in range(_TRANSACTIONS):
+            with self._store.write() as transaction:
+                n, self._groups_seen = transaction.group_counts.forget(
+                    before_day=int((self._clock() - self._keep_seconds) // DAY_SECONDS),
+                    limit=_ROWS,
+                    after=self._groups_seen,
+                )
+            total += n
+            if self._groups_seen is None or self._closing.wait(_PAUSE_SECONDS):
+                break
+        return total
 
     def _roll_up(self, transaction: Transaction, now: float) -> int:
-        day = int(now // 86_400) - _HOURLY_DAYS
+        day = int(now // DAY_SECONDS) - _HOURLY_DAYS
         return transaction.bins.roll_up(before_hour=24 * day, limit=_ROWS)
 
     def _forget_requests(self, transaction: Transaction, now: float) -> int:
         before = now - _REPEAT_SECONDS
         return transaction.idempotent_requests.forget(before=before, limit=_ROWS)
 
-    def _forget_label_counts(self, transaction: Transaction, now: float) -> int:
+    def _forget_key_counts(self, transaction: Transaction, now: float) -> int:
         # A day more than is needed: replicas' clocks differ.
-        yesterday = int(now // 86_400) - 1
-        return transaction.label_counts.forget(before_day=yesterday, limit=_ROWS)
+        yesterday = int(now // DAY_SECONDS) - 1
+        return transaction.key_counts.forget(before_day=yesterday, limit=_ROWS)
 
     def _forget_events(self, transaction: Transaction, now: float) -> int:
         before = now - _EVENT_SECONDS

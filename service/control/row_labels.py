@@ -16,12 +16,16 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from service.control.label_caps import LabelCaps
+import numpy as np
+
+from service.control.group_tally import GroupTally
+from service.control.label_caps import DAY_SECONDS, LabelCaps
 from service.control.label_history import Label
 from service.control.labels import CLOCK_TOLERANCE_SECONDS
 from service.control.refit_window import RefitWindow
 from service.control.row_body import Rows, read_rows
 from service.control.store import Store, Transaction
+from service.control.store.group_counts import NO_PROMOTION
 from service.control.store.idempotent_requests import RequestRow
 from service.control.store.labelled_rows import LabelledRow
 from service.control.store.models import VersionRow
@@ -122,11 +126,12 @@ class RowLabels:
                 raise ModelNotFound(f"there is no model named {model!r}")
             if key is not None:
                 _remember(transaction, model, key, fingerprint, now)
-            return self._add(transaction, of, rows, labels, keys, by, now)
+            return self._add(transaction, model_id, of, rows, labels, keys, by, now)
 
     def _add(
         self,
         transaction: Transaction,
+        model_id: int,
         of: VersionRow,
         rows: Rows,
         labels: Sequence[int | None],
@@ -140,7 +145,8 @@ class RowLabels:
             if labels[index] is not None:
                 first.setdefault(row_key, index)
         keep_until = now + self._ttl_seconds + CLOCK_TOLERANCE_SECONDS
-        fresh = transaction.label_keys.claim(dict.fromkeys(first, keep_until))
+        claimed = transaction.label_keys.claim([*first], [keep_until] * len(first))
+        fresh = {row_key for row_key, new in zip(first, claimed, strict=True) if new}
         # Read after the claim: a sweep that forgot a key before it was claimed is seen here.
         expired = now - self._ttl_seconds < transaction.swept.keys_before()
         if expired:
@@ -152,7 +158,10 @@ class RowLabels:
             fresh = set()
         given = [(row_key, index) for row_key, index in first.items() if row_key in fresh]
         inputs = input_digests(rows.logits[[index for _, index in given]])
-        taken = self._caps.take(transaction, of.model, inputs, by=by, now=now)
+        group, day = np.array(inputs, np.uint64), int(now // DAY_SECONDS)
+        tally = GroupTally.read(transaction, model_id, NO_PROMOTION, group, day=day)
+        taken = self._caps.take(transaction, of.model, tally.before, by=by, day=day)
+        tally.write(transaction, taken)
         new = []
         for (row_key, index), fits in zip(given, taken, strict=True):
             label = labels[index]

@@ -9,38 +9,25 @@ the likeliest class with its true probability.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from service.control.counted_labels import CountedLabels
 from service.control.promotion import raise_revision
 from service.control.store import Transaction
 from service.control.store.calibrators import CalibratorRow
 from service.control.store.shadows import ShadowRow
-from service.receipts import Receipt, Receipts, digest64
+from service.receipt_columns import number
+from service.receipts import digest64
 from trueprob.drift import Comparison, ComparisonState, top_label_brier
 
-__all__ = ["Counted", "Decision", "losses", "score_shadow"]
+__all__ = ["Decision", "losses", "score_shadow"]
 
 _LOG: Final = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Counted:
-    """A label that has just been counted.
-
-    Attributes
-    ----------
-    receipt : Receipt
-    label : int
-        Class index.
-    """
-
-    receipt: Receipt
-    label: int
 
 
 @dataclass(frozen=True)
@@ -60,23 +47,17 @@ class Decision:
 
 
 def score_shadow(
-    transaction: Transaction,
-    model: str,
-    counted: Sequence[Counted],
-    receipts: Receipts,
-    *,
-    now: float,
+    transaction: Transaction, model: str, counted: Mapping[int, CountedLabels], *, now: float
 ) -> Decision | None:
     """Score what shadows a model on newly counted labels, and act when the evidence suffices.
 
     Parameters
     ----------
     transaction : Transaction
-        Holds the model's lock; the alarms have not counted these labels yet.
+        Holds the model's lock.
     model : str
-    counted : sequence of Counted
-    receipts : Receipts
-        Their order of counting.
+    counted : mapping of int to CountedLabels
+        By revision.
     now : float
 
     Returns
@@ -84,26 +65,18 @@ def score_shadow(
     Decision or None
         None while nothing is decided. The caller deploys what was promoted, after the commit.
     """
-    if all(each.receipt.shadow is None for each in counted):
+    if not any(labels.receipts.shadow_candidate.any() for labels in counted.values()):
         return None
     shadow = transaction.shadows.running(model, lock=True)
-    if shadow is None:
+    if shadow is None or shadow.revision not in counted:
         return None
-    candidate = digest64(shadow.calibrator)
-    rows = [
-        each
-        for each in counted
-        if each.receipt.shadow is not None
-        and each.receipt.shadow.candidate == candidate
-        and each.receipt.revision == shadow.revision
-    ]
+    labels = counted[shadow.revision]
+    candidate = number(digest64(shadow.calibrator))
     # A copy of an outcome that was counted since the promotion is no new evidence.
-    groups = {each.receipt.group.to_bytes(8, "big") for each in rows if each.receipt.group}
-    known = transaction.counted_groups.known(model, shadow.revision, sorted(groups))
-    rows = [each for each in rows if each.receipt.group.to_bytes(8, "big") not in known]
-    if not rows:
+    labels = labels[(labels.receipts.shadow_candidate == candidate) & ~labels.repeated]
+    if not len(labels):
         return None
-    incumbent, challenger = losses(rows, changes_prediction=shadow.changes_prediction)
+    incumbent, challenger = losses(labels, changes_prediction=shadow.changes_prediction)
     comparison = Comparison(alpha=shadow.alpha)
     before = (
         comparison.start()
@@ -111,18 +84,12 @@ def score_shadow(
         else ComparisonState.from_dict(shadow.comparison)
     )
     state = comparison.update(
-        before,
-        incumbent,
-        challenger,
-        order=[receipts.order_key(each.receipt.nonce) for each in rows],
-        groups=[
-            f"{each.receipt.group:x}" if each.receipt.group else f"row {index}"
-            for index, each in enumerate(rows)
-        ],
+        before, incumbent, challenger, order=labels.order, groups=labels.units
     )
+    scored = shadow.labels + len(labels)
     transaction.shadows.score(
         shadow.id,
-        labels=shadow.labels + len(rows),
+        labels=scored,
         comparison=state.to_dict(),
         better_log10=comparison.better_log10(state),
         worse_log10=comparison.worse_log10(state),
@@ -130,7 +97,7 @@ def score_shadow(
     verdict = comparison.verdict(state)
     if verdict == "undecided":
         return None
-    return _decide(transaction, shadow, verdict, labels=shadow.labels + len(rows), now=now)
+    return _decide(transaction, shadow, verdict, labels=scored, now=now)
 
 
 def _decide(
@@ -176,19 +143,16 @@ def _decide(
 
 
 def losses(
-    rows: Sequence[Counted], *, changes_prediction: bool
+    labels: CountedLabels, *, changes_prediction: bool
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Of what is live and of the candidate, in [0, 1]."""
-    answers = [(each.receipt, each.receipt.shadow or each.receipt) for each in rows]
+    """Of what is live and of the candidate, in [0, 1], shape (n,) each."""
+    receipts = labels.receipts
     sides = []
-    for side in (0, 1):
-        confidence = np.array([answer[side].confidence for answer in answers])
-        correct = np.array(
-            [
-                answer[side].prediction == each.label
-                for answer, each in zip(answers, rows, strict=True)
-            ]
-        )
+    for confidence, prediction in (
+        (receipts.confidence, receipts.prediction),
+        (receipts.shadow_confidence, receipts.shadow_prediction),
+    ):
+        correct = prediction == labels.label
         loss = top_label_brier(confidence, correct)
         sides.append((loss + ~correct) / 2 if changes_prediction else loss)
     return sides[0], sides[1]

@@ -125,7 +125,7 @@ def test_verify_all_marks_the_forged_ones() -> None:
     receipts = make()
     good, bad, also_good = issue(receipts)
     verified = receipts.verify_all([good, bad[:-2] + "zz", also_good])
-    assert [receipt is not None for receipt in verified] == [True, False, True]
+    assert verified.genuine.tolist() == [True, False, True]
 
 
 def test_a_candidates_answer_travels_in_the_receipt() -> None:
@@ -142,19 +142,34 @@ def test_a_candidates_answer_travels_in_the_receipt() -> None:
     found = [receipts.verify(each) for each in ids]
     assert [receipt.prediction for receipt in found] == [0, 1]
     assert [receipt.shadow for receipt in found] == [(2, 1 / 3, candidate), (1, 0.7, candidate)]
-
-
-def test_labels_are_ordered_by_what_nobody_outside_can_predict() -> None:
-    ours, theirs = make(), make(ReceiptKey(1, bytes(32)))
-    assert ours.order_key(b"n" * 24) == ours.order_key(b"n" * 24)
-    assert ours.order_key(b"n" * 24) != theirs.order_key(b"n" * 24)
+    columns = receipts.verify_all(ids)
+    assert columns.shadow_prediction.tolist() == [2, 1]
+    assert columns.shadow_confidence.tolist() == [1 / 3, 0.7]
+    assert columns.shadow_candidate.tolist() == [int.from_bytes(candidate, "big")] * 2
 
 
 def test_many_ids_say_what_each_says_alone() -> None:
     receipts = make()
     ids = issue(receipts, 40)
-    assert receipts.verify_all(ids) == [receipts.verify(text) for text in ids]
-    assert receipts.verify_all([]) == []
+    verified, each = receipts.verify_all(ids), [receipts.verify(text) for text in ids]
+    for name in ("version", "revision", "prediction", "confidence", "group", "issued_at"):
+        assert getattr(verified, name).tolist() == [getattr(receipt, name) for receipt in each]
+    for name in ("model", "class_list"):
+        digests = [getattr(receipt, name) for receipt in each]
+        assert [n.to_bytes(8, "big") for n in getattr(verified, name).tolist()] == digests
+    assert verified.nonce_bytes == [receipt.nonce for receipt in each]
+    assert len(receipts.verify_all([])) == 0
+
+
+def test_ids_of_several_keys_are_told_apart_row_by_row() -> None:
+    old, new = ReceiptKey(1, bytes(32)), ReceiptKey(2, bytes(range(32)))
+    both = Receipts({1: old, 2: new}, 2, clock=lambda: 0.0)
+    ids = [*issue(make(old), 2), *issue(make(new), 2), *issue(make(ReceiptKey(3, bytes(32))), 2)]
+    mixed = [ids[place] for place in (4, 0, 2, 5, 1, 3)]
+    assert both.verify_all(mixed).genuine.tolist() == [False, True, True, False, True, True]
+    # The right id of a key, and another one's signature.
+    forged = issue(make(ReceiptKey(2, bytes(32))), 1)
+    assert not both.verify_all([*forged, ids[0]]).genuine[0]
 
 
 @pytest.mark.parametrize("change", ["plus", "unused bits", "longer", "no text of ASCII"])
@@ -169,7 +184,7 @@ def test_a_second_spelling_among_many_is_a_forgery(change: str) -> None:
         "no text of ASCII": "ä" + text[1:],
     }[change]
     verified = receipts.verify_all(ids)
-    assert [i for i, receipt in enumerate(verified) if receipt is None] == [place]
+    assert np.flatnonzero(~verified.genuine).tolist() == [place]
 
 
 @pytest.mark.parametrize("length", [0, 32, 64, 65, 200])

@@ -10,14 +10,13 @@ from sqlalchemy import (
     ForeignKeyConstraint,
     Index,
     Integer,
-    LargeBinary,
     String,
     Table,
 )
 
 from service.control.store.tables import metadata
 
-__all__ = ["alarm", "alarm_state", "counted_group"]
+__all__ = ["alarm", "alarm_state"]
 
 alarm_state = Table(  # one row a promotion, from its first label on; locked on update
     "alarm_state",
@@ -30,18 +29,6 @@ alarm_state = Table(  # one row a promotion, from its first label on; locked on 
     Column("repeated", BigInteger, nullable=False),  # labels of groups counted before: left out
     Column("updated_at", Double, nullable=False),
     ForeignKeyConstraint(["model", "revision"], ["promotion.model", "promotion.revision"]),
-)
-
-counted_group = Table(  # groups whose outcome went into the alarm state of a promotion
-    "counted_group",
-    metadata,
-    Column("model", String(100), primary_key=True),
-    Column("revision", Integer, primary_key=True, autoincrement=False),
-    Column("digest", LargeBinary(8), primary_key=True),
-    Column("seen_at", Double, nullable=False),  # to within a day; what the sweep goes by
-    ForeignKeyConstraint(["model", "revision"], ["promotion.model", "promotion.revision"]),
-    Index(None, "seen_at"),
-    sqlite_with_rowid=False,
 )
 
 alarm = Table(  # history: never removed

@@ -11,8 +11,9 @@ from typing import Final
 
 from sqlalchemy import Column, Connection, Double, Integer, String, Table, delete, select
 
+from service.control.store.group_counts import group_count
 from service.control.store.insertion import insert_into
-from service.control.store.label_counts import label_count
+from service.control.store.key_counts import key_count
 from service.control.store.tables import bin_running, metadata, model, window_block
 
 __all__ = ["DeletedModels", "deleted_model"]
@@ -44,6 +45,8 @@ class DeletedModels:
         """
         for table in owned_tables():
             self._connection.execute(delete(table).where(table.c.model == name))
+        place = select(model.c.id).where(model.c.name == name).scalar_subquery()
+        self._connection.execute(delete(group_count).where(group_count.c.model_id == place))
         self._connection.execute(delete(model).where(model.c.name == name))
         values = {"revision": revision, "deleted_at": now}
         self._connection.execute(
@@ -69,7 +72,7 @@ def owned_tables() -> list[Table]:
     All that refer to a model, directly or through another table, and three that need not. A table
     that names a model and outlives it has no foreign key.
     """
-    without_key = (bin_running, window_block, label_count)
+    without_key = (bin_running, window_block, key_count)
     return [
         table
         for table in reversed(metadata.sorted_tables)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Final
 
+import numpy as np
+from numpy.typing import NDArray
 from sqlalchemy import Connection, CursorResult, bindparam, delete, select
 
-from service.control.store.insertion import insert_new
 from service.control.store.tables import label_key
 
 __all__ = ["LabelKeys"]
 
+_NONCE_BYTES: Final = 24
+# SQLite parses each new text: one of 500 rows is kept by its driver, and far below its limits.
+_ROWS: Final = 500
 _MANY: Final = 100  # rows of which asking for each costs more than a savepoint
 
 
@@ -21,17 +26,19 @@ class LabelKeys:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def claim(self, expires_at: Mapping[bytes, float]) -> set[bytes]:
-        """Mark nonces as used; those that were not used before.
+    def claim(self, nonces: Sequence[bytes], expires_at: Sequence[float]) -> NDArray[np.bool_]:
+        """Mark nonces as used; which were not used before.
 
         Parameters
         ----------
-        expires_at : mapping of bytes to float
-            Until when each nonce must be remembered.
+        nonces : sequence of bytes
+            Distinct, 24 bytes each.
+        expires_at : sequence of float
+            Until when each must be remembered.
 
         Returns
         -------
-        set of bytes
+        ndarray of shape (n,), bool
 
         Notes
         -----
@@ -39,23 +46,40 @@ class LabelKeys:
         the database. Many keys are put in without asking which were new, as all are nearly always,
         and only when some were not, once more with the question.
         """
-        rows = list(expires_at.items())
-        if len(rows) >= _MANY:
+        if len(nonces) >= _MANY:
             with self._connection.begin_nested() as attempt:
-                inserts = self._inserts(rows, returning=False)
-                if sum(result.rowcount for result in inserts) == len(rows):
-                    return set(expires_at)
+                inserts = self._inserts(nonces, expires_at, returning=False)
+                if sum(result.rowcount for result in inserts) == len(nonces):
+                    return np.ones(len(nonces), np.bool_)
                 attempt.rollback()
         fresh: set[bytes] = set()
-        for result in self._inserts(rows, returning=True):
+        for result in self._inserts(nonces, expires_at, returning=True):
             fresh.update(bytes(nonce) for (nonce,) in result)
-        return fresh
+        return np.fromiter((nonce in fresh for nonce in nonces), np.bool_, len(nonces))
 
     def _inserts(
-        self, rows: Sequence[tuple[bytes, float]], *, returning: bool
+        self, nonces: Sequence[bytes], expires_at: Sequence[float], *, returning: bool
     ) -> Iterator[CursorResult[Any]]:
-        for statement, values in insert_new(self._connection, label_key, rows, returning=returning):
-            yield self._connection.exec_driver_sql(statement, values)
+        end = "ON CONFLICT (nonce) DO NOTHING" + " RETURNING nonce" * returning
+        if self._connection.dialect.name == "postgresql":
+            # All nonces in one value and all times in another: an array of byte strings is written
+            # by the driver in Python, one after the other.
+            text = (
+                "INSERT INTO label_key (nonce, expires_at) "  # noqa: S608 - no value in the text
+                f"SELECT substr(%b::bytea, {_NONCE_BYTES} * (place - 1)::integer + 1, "
+                f"{_NONCE_BYTES}), expires_at FROM unnest(%s::double precision[]) "
+                f"WITH ORDINALITY AS given (expires_at, place) {end}"
+            )
+            times = f"{{{','.join(map(repr, expires_at))}}}"
+            yield self._connection.exec_driver_sql(text, (b"".join(nonces), times))
+            return
+        rows = list(zip(nonces, expires_at, strict=True))
+        for start in range(0, len(rows), _ROWS):
+            some = rows[start : start + _ROWS]
+            places = ", ".join(["(?, ?)"] * len(some))
+            text = f"INSERT INTO label_key (nonce, expires_at) VALUES {places} {end}"  # noqa: S608
+            values = tuple(itertools.chain.from_iterable(some))
+            yield self._connection.exec_driver_sql(text, values)
 
     def unclaim(self, nonces: Collection[bytes]) -> None:
         """Let go of nonces that were claimed in this transaction."""

@@ -9,12 +9,12 @@ from service.control.store.alarms import Alarms
 from service.control.store.bins import Bins
 from service.control.store.calibration_sets import CalibrationSets
 from service.control.store.calibrators import Calibrators
-from service.control.store.counted_groups import CountedGroups
 from service.control.store.deleted_models import DeletedModels
 from service.control.store.events import Events
 from service.control.store.fits import Fits
+from service.control.store.group_counts import GroupCounts
 from service.control.store.idempotent_requests import IdempotentRequests
-from service.control.store.label_counts import LabelCounts
+from service.control.store.key_counts import KeyCounts
 from service.control.store.label_keys import LabelKeys
 from service.control.store.labelled_rows import LabelledRows
 from service.control.store.models import Models
@@ -56,11 +56,11 @@ class Transaction:
         self.state = State(connection)
         self.swept = Swept(connection)
         self.alarm_states = AlarmStates(connection)
-        self.counted_groups = CountedGroups(connection)
+        self.group_counts = GroupCounts(connection)
         self.alarms = Alarms(connection)
         self.bins = Bins(connection)
         self.window_blocks = WindowBlocks(connection)
         self.signing_keys = SigningKeys(connection)
         self.shadows = Shadows(connection)
-        self.label_counts = LabelCounts(connection)
+        self.key_counts = KeyCounts(connection)
         self.events = Events(connection, kept=keep_events)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 import logging
 import threading
 from collections.abc import Iterator, Sequence
@@ -12,10 +11,13 @@ import pytest
 from numpy.typing import NDArray
 
 from service.control.alarms import AlarmRules, Alarms
-from service.control.store import Store, open_store
+from service.control.counted_labels import count_within_caps, counting_order
+from service.control.label_caps import LabelCaps
+from service.control.store import Store, Transaction, open_store
 from service.control.store.alarm_states import AlarmStateRow
 from service.control.store.alarms import AlarmRow
-from service.receipts import Receipt, digest64
+from service.receipt_columns import ROW, ReceiptColumns, number
+from service.receipts import digest64
 from tests.service.control.harness import START, Clock
 from tests.service.control.test_store import register
 from trueprob.drift import BetState
@@ -33,41 +35,51 @@ def store(database_url: str) -> Iterator[Store]:
 
 
 def alarms_on(store: Store, **options: object) -> Alarms:
-    return Alarms(store, RULES, clock=Clock(), order_key=KEY, **options)  # type: ignore[arg-type]
+    return Alarms(store, RULES, clock=Clock(), **options)  # type: ignore[arg-type]
 
 
 def receipts(
     confidence: Sequence[float], *, start: int = 0, groups: Sequence[int] | None = None
-) -> list[Receipt]:
-    return [
-        Receipt(
-            model=digest64("m"),
-            version=1,
-            revision=1,
-            class_list=bytes(8),
-            prediction=0,
-            confidence=float(p),
-            group=0 if groups is None else groups[index],
-            issued_at=START,
-            nonce=(start + index).to_bytes(24, "big"),
-        )
-        for index, p in enumerate(confidence)
-    ]
+) -> ReceiptColumns:
+    n = len(confidence)
+    rows = np.zeros(n, ROW)
+    rows["model"], rows["version"], rows["revision"] = number(digest64("m")), 1, 1
+    rows["confidence"], rows["group"] = confidence, 0 if groups is None else groups
+    rows["issued_at"], rows["nonce"][:, 2] = int(START * 1e6), start + np.arange(n)
+    return ReceiptColumns(rows, np.ones(n, np.bool_))
+
+
+def add(
+    alarms: Alarms,
+    transaction: Transaction,
+    new: ReceiptColumns,
+    correct: Sequence[bool] | NDArray[np.bool_],
+    *,
+    now: float,
+) -> list[AlarmRow]:
+    model_id = transaction.models.lock("m")
+    promotion = transaction.promotions.live("m")
+    assert promotion is not None
+    assert model_id is not None
+    label = np.where(correct, 0, 1)  # all predictions are class 0
+    fits, counted = count_within_caps(
+        transaction, new, label, model="m", model_id=model_id, caps=LabelCaps(0, 0), by=None,
+        now=now, order_key=KEY,
+    )  # fmt: skip
+    assert fits.all()
+    return alarms.count(transaction, promotion, counted[1], now=now)
 
 
 def count(
     alarms: Alarms,
     store: Store,
-    new: Sequence[Receipt],
+    new: ReceiptColumns,
     correct: Sequence[bool] | NDArray[np.bool_],
     *,
     now: float = START,
 ) -> list[AlarmRow]:
     with store.write() as transaction:
-        transaction.models.lock("m")
-        promotion = transaction.promotions.live("m")
-        assert promotion is not None
-        return alarms.count(transaction, promotion, new, np.asarray(correct), now=now)
+        return add(alarms, transaction, new, correct, now=now)
 
 
 def state(store: Store, revision: int = 1) -> AlarmStateRow:
@@ -78,16 +90,12 @@ def state(store: Store, revision: int = 1) -> AlarmStateRow:
 
 
 def recomputed(
-    requests: Sequence[tuple[Sequence[Receipt], Sequence[bool] | NDArray[np.bool_]]],
+    requests: Sequence[tuple[ReceiptColumns, Sequence[bool] | NDArray[np.bool_]]],
 ) -> tuple[BetState, BetState]:
     """Both states from the library alone, requests one after another, without groups."""
     evidence, change = RULES.evidence.start(), RULES.change.start()
     for new, correct in requests:
-        factors = RULES.bets.factors(
-            [receipt.confidence for receipt in new],
-            correct,
-            order=[hmac.digest(KEY, receipt.nonce, "sha256") for receipt in new],
-        )
+        factors = RULES.bets.factors(new.confidence, correct, order=counting_order(KEY, new))
         evidence = RULES.evidence.update(evidence, factors)
         change = RULES.change.update(change, factors)
     return evidence, change
@@ -117,10 +125,21 @@ def test_the_clients_order_does_not_matter(store: Store) -> None:
     confidence, correct = stream(3, 200)
     given = receipts(confidence.tolist())
     by_outcome = np.argsort(correct, kind="stable")
-    count(alarms_on(store), store, [given[i] for i in by_outcome], correct[by_outcome])
+    count(alarms_on(store), store, given[by_outcome], correct[by_outcome])
     evidence, change = recomputed([(given, correct)])
     assert BetState.from_dict(state(store).evidence) == evidence
     assert BetState.from_dict(state(store).change) == change
+
+
+def test_the_order_is_by_nonces_and_by_what_nobody_outside_knows() -> None:
+    given = receipts([0.5] * 500, start=7)
+    order = counting_order(KEY, given)
+    assert len(set(order.tolist())) == 500
+    backwards = counting_order(KEY, given[np.arange(500)[::-1]])
+    assert backwards.tolist() == order[::-1].tolist()
+    other = counting_order(bytes(32), given)
+    assert abs(np.corrcoef(np.argsort(order), np.argsort(other))[0, 1]) < 0.2
+    assert abs(np.corrcoef(np.argsort(order), np.arange(500))[0, 1]) < 0.2
 
 
 def test_a_group_counts_once_in_a_request_and_since_the_promotion(store: Store) -> None:
@@ -154,10 +173,7 @@ def test_replicas_at_the_same_time_are_as_one_after_the_other(database_url: str)
         for index in mine:
             new, correct = requests[index]
             with store.write() as transaction:
-                transaction.models.lock("m")
-                promotion = transaction.promotions.live("m")
-                assert promotion is not None
-                alarms.count(transaction, promotion, new, correct, now=START)
+                add(alarms, transaction, new, correct, now=START)
                 row = transaction.alarm_states.get("m", 1)
                 assert row is not None
                 done.append((row.counted, index))

@@ -59,11 +59,16 @@ def use(world: World, model: str) -> list[str]:
 
 def models_in_tables(world: World) -> dict[str, set[str]]:
     with world.plane.parts.store._engine.connect() as connection:
-        return {
+        found = {
             table.name: set(connection.execute(select(column)).scalars())
             for table in metadata.sorted_tables
             if (column := table.c.get("model", table.c.get("name"))) is not None
         }
+        model, group = metadata.tables["model"], metadata.tables["group_count"]
+        of = select(model.c.name).select_from(
+            group.outerjoin(model, model.c.id == group.c.model_id)  # None: a row that was left
+        )
+        return {**found, "group_count": set(connection.execute(of).scalars())}
 
 
 def test_every_row_of_a_model_goes_and_no_other(world: World) -> None:

@@ -65,6 +65,29 @@ def test_one_input_that_is_sent_again_and_again_counts_so_often(
     assert count(restarted, [same[2]], None) == ["capped"]
 
 
+def test_an_input_counts_anew_on_another_day_and_goes_on_in_a_later_request(
+    begin: Callable[..., World],
+) -> None:
+    world = begin(settings={"labels_per_input": 3})
+    world.declare()
+    ids = issue(world, 9, group=5)
+    assert count(world, ids[:2], None) == ["accepted"] * 2
+    assert count(world, ids[2:5], None) == ["accepted", "capped", "capped"]
+    world.clock.now += DAY
+    assert count(world, ids[3:], None) == [*["accepted"] * 3, *["capped"] * 3]
+
+
+def test_a_key_is_charged_for_what_counts_only(begin: Callable[..., World]) -> None:
+    world = begin(settings={"labels_per_key": 3, "labels_per_input": 1})
+    world.declare()
+    same = issue(world, 3, group=7)
+    assert count(world, same, "a") == ["accepted", "capped", "capped"]
+    others = [issue(world, 1, group=group)[0] for group in (8, 9, 10)]
+    assert count(world, [same[1], *others], "a") == ["capped", "accepted", "accepted", "capped"]
+    # What the key could not have is no label of its input.
+    assert count(world, others[2:], "b") == ["accepted"]
+
+
 def test_the_route_charges_the_key_and_tells(begin: Callable[..., World]) -> None:
     world = begin(settings={"labels_per_key": 1})
     world.declare()
@@ -76,15 +99,15 @@ def test_the_route_charges_the_key_and_tells(begin: Callable[..., World]) -> Non
 @pytest.mark.parametrize("caps", [LabelCaps(0, 0), LabelCaps(0, 1000), LabelCaps(1000, 0)])
 def test_a_limit_of_zero_is_none(world: World, caps: LabelCaps) -> None:
     with world.plane.parts.store.write() as transaction:
-        assert caps.take(transaction, "m", [3] * 5, by="a", now=1.0) == [True] * 5
+        assert caps.take(transaction, "m", np.arange(5), by="a", day=1).all()
 
 
 def test_counts_of_days_gone_by_are_forgotten(world: World) -> None:
     _, _, _, ids = world.predict(rows(5, 3)[0])
     count(world, ids, "a")
-    assert world.plane.parts.retention.sweep().label_counts == 0
+    assert world.plane.parts.retention.sweep().key_counts == 0
     world.clock.now += 2 * DAY
-    assert world.plane.parts.retention.sweep().label_counts == 4  # the key, and three inputs
+    assert world.plane.parts.retention.sweep().key_counts == 1
 
 
 def test_rows_that_are_sent_with_their_labels_are_charged_too(begin: Callable[..., World]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from service.control.group_tally import GroupTally
 from tests.service.control.harness import START, Clock, World, overconfident, rows
 
 DAY = 86_400.0
@@ -85,22 +86,50 @@ def test_groups_are_forgotten_when_no_row_of_them_has_come_for_a_receipts_life(
 ) -> None:
     store, retention = short.plane.parts.store, short.plane.parts.retention
 
-    def claim(*digests: bytes) -> set[bytes]:
+    def count(*groups: int) -> list[bool]:
+        """Count a label of each; which were known."""
+        day, given = int(short.clock.now // DAY), np.array(groups, np.uint64)
         with store.write() as transaction:
-            groups = transaction.counted_groups
-            return groups.claim("m", 1, list(digests), now=short.clock.now)
+            tally = GroupTally.read(transaction, 1, 1, given, day=day)
+            tally.write(transaction, np.ones(len(given), np.bool_))
+        return list(tally.repeated)
 
-    assert claim(b"still...", b"ended...") == {b"still...", b"ended..."}
-    many = [index.to_bytes(8, "big") for index in range(700)]
-    assert claim(*many, b"still...") == set(many)
-    assert claim(*many) == set()
-    short.clock.now += TTL / 2
-    assert claim(b"still...") == set()  # a copy: the group is younger now
-    short.clock.now += TTL / 2 + 300
-    assert retention.sweep().counted_groups == 0  # written at most once a day
-    short.clock.now += DAY + 1
-    assert retention.sweep().counted_groups == 701
-    assert claim(b"still...", b"ended...") == {b"ended..."}
+    still, ended = 2**64 - 1, 5
+    assert count(still, ended) == [False, False]
+    many = range(1000, 1700)
+    assert count(*many, still) == [*[False] * 700, True]
+    assert all(count(*many))
+    short.clock.now += DAY
+    assert count(still) == [True]  # a copy: the group is younger now
+    short.clock.now += TTL + 301 - DAY
+    assert retention.sweep().groups == 0  # to be kept until the end of the day
+    short.clock.now += DAY
+    assert retention.sweep().groups == 701
+    assert count(still, ended) == [True, False]
+
+
+def test_the_sweep_of_groups_goes_on_where_it_ended(short: World) -> None:
+    store = short.plane.parts.store
+    with store.write() as transaction:
+        groups = transaction.group_counts
+        for model_id, revision in ((1, 1), (1, 2), (2, 1)):
+            given = np.array([3, 2**63, 2**64 - 1], np.uint64)
+            day = 9 if revision == 2 else 4
+            groups.put(model_id, revision, given, np.ones(3, np.int64), day=day)
+        seen, position, removed = [], None, 0
+        while True:
+            n, position = groups.forget(before_day=9, limit=2, after=position)
+            removed += n
+            if position is None:
+                break
+            seen.append(position)
+        # The numbers are signed in the table: 2**63 comes first.
+        low = -(2**63)
+        assert seen == [(1, 1, -1), (1, 2, low), (1, 2, 3), (2, 1, -1)]
+        assert removed == 6
+        known = groups.known(1, 2, np.array([3, 4, 2**63], np.uint64))
+    assert known.counted.tolist() == [True, False, True]
+    assert known.day.tolist() == [9, 0, 9]
 
 
 def test_old_hours_become_days_and_no_sum_changes(short: World) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.control.shadow_scoring import Counted, losses
-from service.receipts import Receipt, digest64
-from service.shadow_rows import ShadowRow
+from service.control.counted_labels import CountedLabels, counting_order
+from service.control.shadow_scoring import losses
+from service.receipt_columns import ROW, ReceiptColumns
 from tests.service.control.harness import World, overconfident, rows
 from trueprob.drift import Comparison, top_label_brier
 
@@ -85,7 +85,7 @@ def test_the_evidence_is_the_librarys_on_the_same_rows(world: World) -> None:
     beside = live.shadow.answer(logits)
     world.label(ids[:30], labels[:30].tolist())
     world.label(ids[30:], labels[30:].tolist())
-    receipts = world.plane.receipts
+    labels_of = world.plane.parts.labels
     comparison = Comparison(alpha=0.01)
     state = comparison.start()
     for part in (slice(0, 30), slice(30, 60)):
@@ -94,7 +94,7 @@ def test_the_evidence_is_the_librarys_on_the_same_rows(world: World) -> None:
             state,
             top_label_brier(confidence[part], correct),
             top_label_brier(beside.confidence[part], beside.prediction[part] == labels[part]),
-            order=[receipts.order_key(receipts.verify(each).nonce) for each in ids[part]],
+            order=counting_order(labels_of.order_key, world.plane.receipts.verify_all(ids[part])),
         )
     shadow = world.get(SHADOW)
     assert shadow["labels"] == 60
@@ -175,10 +175,15 @@ def test_the_same_again_changes_nothing_and_another_takes_its_place(sqlite_world
 
 def test_predicting_unlikely_classes_wins_nothing() -> None:
     """A class of probability 0.05 at confidence 0.05 has a tiny Brier score, and no merit."""
-    receipt = Receipt(bytes(8), 1, 1, bytes(8), 0, 0.7, 0, 0.0, bytes(24))
-    honest_and_useless = ShadowRow(1, 0.05, digest64("x"))
-    labels = [0] * 70 + [1] * 5 + [2] * 25
-    counted = [Counted(receipt._replace(shadow=honest_and_useless), label) for label in labels]
+    rows = np.zeros(100, ROW)
+    rows["confidence"], rows["shadow_confidence"], rows["shadow_prediction"] = 0.7, 0.05, 1
+    receipts, label = (
+        ReceiptColumns(rows, np.ones(100, np.bool_)),
+        np.repeat([0, 1, 2], [70, 5, 25]),
+    )
+    counted = CountedLabels(
+        receipts, label, np.arange(100, dtype=np.uint64), np.zeros(100, np.bool_)
+    )
     live, other = losses(counted, changes_prediction=False)
     assert np.mean(other) < np.mean(live)
     live, other = losses(counted, changes_prediction=True)

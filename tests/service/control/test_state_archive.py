@@ -71,7 +71,7 @@ def test_a_service_goes_on_with_another_database(
     archive = tmp_path / "state.zip"
     counts = export_state(world.plane.parts.store, world.plane.parts.artifacts, archive)
     assert (counts["label_key"], counts["promotion"], counts["fit"]) == (431, 2, 1)
-    assert (counts["alarm_state"], counts["alarm"], counts["counted_group"]) == (2, 2, 343)
+    assert (counts["alarm_state"], counts["alarm"], counts["group_count"]) == (2, 2, 344)
     assert counts["labelled_row"] == 1
     assert (counts["signing_key"], counts["deleted_model"]) == (2, 1)
     before = world.get("/v1/models/m/calibration")

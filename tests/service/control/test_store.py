@@ -143,26 +143,26 @@ def test_writers_that_read_first_do_not_lose_updates(store: Store) -> None:
 def test_a_nonce_is_claimed_once_in_any_number_of_rows(store: Store) -> None:
     nonces = [index.to_bytes(24, "big") for index in range(25_000)]
     with store.write() as transaction:
-        first = transaction.label_keys.claim(dict.fromkeys(nonces[:15_000], 1.0))
-        again = transaction.label_keys.claim(dict.fromkeys(nonces, 1.0))
-        nothing = transaction.label_keys.claim({})
-    assert first == set(nonces[:15_000])
-    assert again == set(nonces[15_000:])
-    assert nothing == set()
+        first = transaction.label_keys.claim(nonces[:15_000], [1.0] * 15_000)
+        again = transaction.label_keys.claim(nonces, [1.0] * 25_000)
+        nothing = transaction.label_keys.claim([], [])
+    assert first.all()
+    assert again.tolist() == [False] * 15_000 + [True] * 10_000
+    assert not len(nothing)
 
 
 @pytest.mark.parametrize("n", [99, 100, 1700])
 def test_new_nonces_among_known_ones_are_told_from_them(store: Store, n: int) -> None:
     nonces = [index.to_bytes(24, "big") for index in range(n)]
     with store.write() as transaction:
-        transaction.label_keys.claim(dict.fromkeys(nonces[::3], 1.0))
+        transaction.label_keys.claim(nonces[::3], [1.0] * len(nonces[::3]))
     with store.write() as transaction:
-        fresh = transaction.label_keys.claim(dict.fromkeys(nonces, 2.0))
-    assert fresh == set(nonces) - set(nonces[::3])
+        fresh = transaction.label_keys.claim(nonces, [2.0] * n)
+    assert fresh.tolist() == [index % 3 != 0 for index in range(n)]
     with store.write() as transaction:
         # Those that were known keep their own time, and none was put in twice.
         assert transaction.label_keys.forget(expired_before=1.5, limit=n) == len(nonces[::3])
-        assert transaction.label_keys.forget(expired_before=9.0, limit=n) == len(fresh)
+        assert transaction.label_keys.forget(expired_before=9.0, limit=n) == fresh.sum()
 
 
 def test_a_database_that_is_away_is_one_kind_of_error(

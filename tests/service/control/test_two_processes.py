@@ -103,6 +103,6 @@ def test_answers_are_of_one_calibrator_and_labels_count_once_wherever_they_go(
     with store.read() as transaction:
         counted = sum(float(t.count.sum()) for t in transaction.bins.running().values())
     store.close()
-    assert all(receipt is not None for receipt in receipts)
-    assert len({receipt.nonce for receipt in receipts if receipt is not None}) == len(receipts)
+    assert receipts.genuine.all()
+    assert len(set(receipts.nonce_bytes)) == len(receipts)
     assert counted == len(receipts)

@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 __all__ = ["upgrade"]
 
 
-def upgrade(connection: Connection) -> None:
+def upgrade(connection: Connection, *, to: str = "head") -> None:
     """Run the revisions that this database has not seen, in the connection's transaction."""
     config = Config()
     # Config reads through configparser, for which a percent sign starts an interpolation.
@@ -23,4 +23,4 @@ def upgrade(connection: Connection) -> None:
     config.set_main_option("script_location", folder)
     config.set_main_option("path_separator", "os")
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    command.upgrade(config, to)

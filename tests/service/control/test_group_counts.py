@@ -1,0 +1,102 @@
+"""Groups of labels: what was counted of them, and that the older tables become the new one."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from sqlalchemy import create_engine, make_url, text
+
+from service.control.group_tally import GroupTally
+from service.control.store import Store, open_store
+from service.control.store.migrations import upgrade
+
+LARGEST = 2**64 - 1
+
+
+@pytest.fixture
+def store(database_url: str) -> Iterator[Store]:
+    opened = open_store(database_url)
+    yield opened
+    opened.close()
+
+
+def test_groups_that_were_counted_before_the_migration_stay_counted(database_url: str) -> None:
+    engine = create_engine(make_url(database_url.replace("postgresql:", "postgresql+psycopg:")))
+    with engine.begin() as connection:
+        upgrade(connection, to="0006")
+        connection.execute(
+            text(
+                "INSERT INTO model (name, declared, created_at) "
+                "VALUES ('x', true, 1), ('m', true, 1)"
+            )
+        )
+        connection.execute(
+            text(
+                "INSERT INTO promotion (model, revision, version, calibrator, cause, promoted_at) "
+                "VALUES ('m', 3, 1, 'c', 'factory', 1)"
+            )
+        )
+        insert = text("INSERT INTO counted_group VALUES ('m', 3, :digest, :seen_at)")
+        groups = [1, 2**63, LARGEST, *range(10, 20_010)]
+        connection.execute(
+            insert,
+            [{"digest": g.to_bytes(8, "big"), "seen_at": 86_400 * 5 + g % 1000} for g in groups],
+        )
+        counts = (
+            "INSERT INTO label_count VALUES ('m', 5, 'key', 'ops', 17), ('m', 5, 'input', 'ff', 2)"
+        )
+        connection.execute(text(counts))
+    engine.dispose()
+
+    store = open_store(database_url)
+    with store.read() as transaction:
+        place = transaction.models.get("m")
+        assert place is not None
+        asked = np.array([1, 2, 2**63, LARGEST, *range(10, 20_010)], np.uint64)
+        asked.sort()
+        known = transaction.group_counts.known(place.id, 3, asked)
+        assert asked[~known.counted].tolist() == [2]
+        assert set(known.day[known.counted].tolist()) == {5}
+        assert not transaction.group_counts.known(place.id, 1, asked).counted.any()
+        assert transaction.key_counts.get("m", 5, "ops") == 17
+        assert transaction.key_counts.get("m", 5, "ff") == 0
+    store.close()
+
+
+def test_the_tally_is_that_of_a_loop(store: Store) -> None:
+    """Random requests of few groups, on several days, against a dictionary and a counter."""
+    rng = np.random.default_rng(0)
+    seen: set[int] = set()
+    counts: Counter[tuple[int, int]] = Counter()
+    choices = np.array([0, 0, 1, 2, 3, 2**63, LARGEST], np.uint64)
+    for request in range(60):
+        day = request // 20
+        group = rng.choice(choices, rng.integers(0, 12))
+        taken = rng.random(len(group)) < 0.7
+        with store.write() as transaction:
+            tally = GroupTally.read(transaction, 4, 2, group, day=day)
+            tally.write(transaction, taken)
+        given = group.tolist()
+        assert tally.repeated.tolist() == [g in seen for g in given]
+        within = [given[:index].count(g) for index, g in enumerate(given)]
+        assert tally.before.tolist() == [
+            counts[g, day] + earlier if g else 0 for g, earlier in zip(given, within, strict=True)
+        ]
+        new = [g for g, counted in zip(given, taken, strict=True) if counted and g]
+        seen |= set(new)
+        counts.update((g, day) for g in new)
+
+
+def test_other_models_and_promotions_have_their_own(store: Store) -> None:
+    group = np.array([7, LARGEST], np.uint64)
+    with store.write() as transaction:
+        for place in ((1, 1), (1, 2), (2, 1)):
+            tally = GroupTally.read(transaction, *place, group, day=3)
+            assert not tally.repeated.any()
+            tally.write(transaction, np.array([True, place == (1, 2)]))
+        again = GroupTally.read(transaction, 1, 2, group[::-1].copy(), day=3)
+        assert again.repeated.tolist() == [True, True]
+        assert GroupTally.read(transaction, 2, 1, group, day=3).repeated.tolist() == [True, False]
