@@ -6,6 +6,7 @@ Groups are what copies of an outcome share: the digest of the input, or a key of
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,8 @@ from service.control.store import Transaction
 from service.control.store.group_counts import Known
 
 __all__ = ["GroupTally"]
+
+_MANY: Final = 50  # groups of which looking for each costs more than a savepoint
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +32,8 @@ class GroupTally:
         Of each label the place of its group; -1 for a label that is its own group.
     known : Known
         What was counted of these groups before.
+    written : bool
+        Whether all labels stand in the table already.
     """
 
     model_id: int
@@ -37,6 +42,7 @@ class GroupTally:
     groups: NDArray[np.uint64]
     member: NDArray[np.int64]
     known: Known
+    written: bool
 
     @classmethod
     def read(
@@ -49,6 +55,8 @@ class GroupTally:
         day: int,
     ) -> GroupTally:
         """Look up the groups of some labels.
+
+        Many are put in at once, as nearly always all are new; looked up only where some are not.
 
         Parameters
         ----------
@@ -63,8 +71,16 @@ class GroupTally:
         groups, member = np.unique(group, return_inverse=True)
         if len(groups) and groups[0] == 0:
             groups, member = groups[1:], member - 1
-        known = transaction.group_counts.known(model_id, revision, groups)
-        return cls(model_id, revision, day, groups, member, known)
+        written = False
+        if len(groups) >= _MANY:
+            sizes = np.bincount(member + 1, minlength=len(groups) + 1)[1:]
+            written = transaction.group_counts.put_new(model_id, revision, groups, sizes, day=day)
+        known = (
+            Known.nothing(len(groups))
+            if written
+            else transaction.group_counts.known(model_id, revision, groups)
+        )
+        return cls(model_id, revision, day, groups, member, known, written)
 
     @property
     def repeated(self) -> NDArray[np.bool_]:
@@ -92,8 +108,11 @@ class GroupTally:
         transaction : Transaction
         taken : ndarray of shape (n,), bool
         """
+        if self.written and taken.all():
+            return
         more = np.bincount(self.member[taken] + 1, minlength=len(self.groups) + 1)[1:]
-        some = more > 0
+        # Only what was written here, and not by an earlier request, is taken out.
+        some = (more > 0) | self.written
         counts = (self._today + more)[some]
         transaction.group_counts.put(
             self.model_id, self.revision, self.groups[some], counts, day=self.day

@@ -37,11 +37,15 @@ def advance(
     capacity = -(-window_labels // N_BLOCKS)
     sequence, filling = (0, BinnedCalibration.zeros()) if newest is None else newest
     blocks: list[Block] = []
+    # The first labels of many may go to blocks that the last of them overwrite: passed over.
+    passed = (len(confidence) - capacity) // capacity - N_BLOCKS
     start = 0
     while start < len(confidence):
         room = capacity - int(filling.n)
         if room <= 0:
             sequence, filling, room = sequence + 1, BinnedCalibration.zeros(), capacity
+            if passed > 0:
+                sequence, start, passed = sequence + passed, start + passed * capacity, 0
         part = slice(start, start + room)
         filling = filling.update(confidence[part], correct[part])
         start += room

@@ -134,7 +134,8 @@ class CalibrationBets:
         if not ((y == 0.0) | (y == 1.0)).all():
             raise InvalidInput("correct must be bool, or 0 and 1", field="correct")
         counted = CountingOrder.of(p.shape[0], order=order, groups=groups, repeated=repeated)
-        return Factors(MIXTURE, counted.mean_factors(self._of_rows(p, y)))
+        rows = self._of_rows(p[counted.rows], y[counted.rows])
+        return Factors(MIXTURE, counted.mean_factors(rows))
 
     def _of_rows(self, p: Array, y: Array) -> Array:
         low = np.maximum(p - self.tolerance, 0.0)

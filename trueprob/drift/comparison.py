@@ -85,7 +85,7 @@ class LossBets:
 
     def factors(self, gain: Array, counted: CountingOrder) -> Factors:
         """What each bet is multiplied by, for gains in [−1, 1] (higher loss less lower)."""
-        values = 1.0 + np.array(STAKES)[:, None] * (gain - self.margin)
+        values = 1.0 + np.array(STAKES)[:, None] * (gain[counted.rows] - self.margin)
         return Factors(MIXTURE, counted.mean_factors(values))
 
 

@@ -117,13 +117,11 @@ class CountingOrder:
         return cls(rows[together], np.flatnonzero(np.diff(at[together], prepend=-1)))
 
     def mean_factors(self, values: Array) -> Array:
-        """Factors of the units from those of the rows: (n_bets, n) → (n_bets, n_units)."""
-        n_units = self.starts.shape[0]
-        ordered = values[:, self.rows]
-        if n_units == self.rows.shape[0]:
-            return ordered
+        """Factors of the units from those of `rows`: (n_bets, m) → (n_bets, n_units)."""
+        if self.starts.shape[0] == self.rows.shape[0]:
+            return values
         counts = np.diff(self.starts, append=self.rows.shape[0])
-        return np.asarray(np.add.reduceat(ordered, self.starts, axis=1) / counts)
+        return np.asarray(np.add.reduceat(values, self.starts, axis=1) / counts)
 
 
 def _ascending(order: OrderKeys, n_rows: int) -> NDArray[np.int64]:

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, bindparam, func, select
 
 from service.control.store.alarm_tables import alarm_state
-from service.control.store.insertion import insert_into
+from service.control.store.insertion import upsert
 from service.control.store.tables import promotion
 
 __all__ = ["AlarmStateRow", "AlarmStates"]
+
+_LOCKED: Final = (
+    select(alarm_state)
+    .where(
+        alarm_state.c.model == bindparam("model"), alarm_state.c.revision == bindparam("revision")
+    )
+    .with_for_update()
+)
 
 
 @dataclass(frozen=True)
@@ -50,22 +58,13 @@ class AlarmStates:
         Second in the order of locks (model, alarm_state, bins); the caller holds the model's, so
         two that find no row cannot both make it.
         """
-        row = self._connection.execute(
-            select(alarm_state)
-            .where(alarm_state.c.model == model, alarm_state.c.revision == revision)
-            .with_for_update()
-        ).first()
+        key = {"model": model, "revision": revision}
+        row = self._connection.execute(_LOCKED, key).first()
         return None if row is None else AlarmStateRow(**row._mapping)
 
     def put(self, row: AlarmStateRow) -> None:
         """Write a state that was locked."""
-        self._connection.execute(
-            insert_into(self._connection, alarm_state)
-            .values(**vars(row))
-            .on_conflict_do_update(
-                index_elements=list(alarm_state.primary_key.columns), set_=vars(row)
-            )
-        )
+        self._connection.execute(upsert(self._connection, alarm_state), vars(row))
 
     def get(self, model: str, revision: int) -> AlarmStateRow | None:
         """The state, to be read only."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 from sqlalchemy import Connection, Table, delete, func, select
 
-from service.control.store.insertion import insert_into
+from service.control.store.insertion import upsert
 from service.control.store.tables import bin_running, bin_total, model, promotion
 from trueprob.binned import N_BINS, BinnedCalibration
 
@@ -44,13 +44,7 @@ class Bins:
         ]
         if not rows:
             return
-        statement = insert_into(self._connection, table).values(rows)
-        self._connection.execute(
-            statement.on_conflict_do_update(
-                index_elements=list(table.primary_key.columns),
-                set_={name: table.c[name] + statement.excluded[name] for name in _SUMS},
-            )
-        )
+        self._connection.execute(upsert(self._connection, table, adds=True), rows)
 
     def roll_up(self, *, before_hour: int, limit: int) -> int:
         """Add hours before this one to the first of their day; how many rows went.
@@ -73,15 +67,8 @@ class Bins:
             values = dict(row._mapping)
             key = [table.c[name] == values[name] for name in ("model", "revision", "hour", "bin")]
             self._connection.execute(delete(table).where(*key))
-            statement = insert_into(self._connection, table).values(
-                {**values, "hour": row.hour - row.hour % 24}
-            )
-            self._connection.execute(
-                statement.on_conflict_do_update(
-                    index_elements=list(table.primary_key.columns),
-                    set_={name: table.c[name] + statement.excluded[name] for name in _SUMS},
-                )
-            )
+            first_hour = {**values, "hour": row.hour - row.hour % 24}
+            self._connection.execute(upsert(self._connection, table, adds=True), first_hour)
         return len(rows)
 
     def running(self) -> dict[tuple[str, int, str], BinnedCalibration]:

@@ -11,12 +11,22 @@ most a row for each label of that time. Copies that lie further apart count as n
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
-from sqlalchemy import BigInteger, Column, Connection, Integer, Table, delete, select, tuple_
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Connection,
+    Integer,
+    Table,
+    bindparam,
+    delete,
+    select,
+    tuple_,
+)
 
 from service.control.store.tables import metadata
 
@@ -56,6 +66,12 @@ class Known:
     day: NDArray[np.int64]
     labels: NDArray[np.int64]
 
+    @classmethod
+    def nothing(cls, n: int) -> Known:
+        """Of n groups none of which was counted."""
+        day, labels = np.zeros((2, n), np.int64)
+        return cls(np.zeros(n, np.bool_), day, labels)
+
 
 class GroupCounts:
     """The table ``group_count``. The caller holds the model's lock.
@@ -77,27 +93,48 @@ class GroupCounts:
         groups : ndarray of shape (n,), uint64
             Ascending and distinct, none of them 0.
         """
-        day, labels = np.zeros((2, len(groups)), np.int64)
-        counted = np.zeros(len(groups), np.bool_)
-        given = groups.view(np.int64)
-        if not len(given):
-            return Known(counted, day, labels)
+        known = Known.nothing(len(groups))
+        given = groups.view(np.int64).tolist()
+        if not given:
+            return known
         if self._postgresql:
-            rows = self._execute(
-                "SELECT digest, day, labels FROM group_count WHERE model_id = %s "
-                "AND revision = %s AND digest = ANY(%s::bigint[])",
-                (model_id, revision, _array(given.tolist())),
+            # One look into the index each, whatever the planner takes the table's size for.
+            text = (
+                "SELECT given.digest, found.day, found.labels "
+                "FROM unnest(%s::bigint[]) AS given (digest), LATERAL ("
+                "SELECT day, labels FROM group_count "
+                "WHERE model_id = %s AND revision = %s AND digest = given.digest LIMIT 1) AS found"
             )
+            values = (_array(given), model_id, revision)
         else:
-            rows = self._execute(
-                "SELECT digest, day, labels FROM group_count WHERE model_id = ? "
-                "AND revision = ? AND digest IN (SELECT value FROM json_each(?))",
-                (model_id, revision, orjson.dumps(given.tolist()).decode()),
+            text = (
+                "SELECT digest, day, labels FROM group_count "
+                "WHERE digest IN (SELECT value FROM json_each(?)) "
+                "AND model_id = ? AND revision = ?"
             )
+            values = (orjson.dumps(given).decode(), model_id, revision)
+        rows = self._connection.exec_driver_sql(text, values)
         found = np.array([tuple(row) for row in rows], np.int64).reshape(-1, 3)
-        places = np.searchsorted(groups, found[:, 0].astype(np.int64).view(np.uint64))
-        counted[places], day[places], labels[places] = True, found[:, 1], found[:, 2]
-        return Known(counted, day, labels)
+        places = np.searchsorted(groups, np.ascontiguousarray(found[:, 0]).view(np.uint64))
+        known.counted[places], known.day[places], known.labels[places] = True, *found[:, 1:].T
+        return known
+
+    def put_new(
+        self,
+        model_id: int,
+        revision: int,
+        groups: NDArray[np.uint64],
+        labels: NDArray[np.int64],
+        *,
+        day: int,
+    ) -> bool:
+        """`put`, or nothing and False where any of the groups is known already."""
+        with self._connection.begin_nested() as attempt:
+            n = self._insert(model_id, revision, groups, labels, day, "DO NOTHING")
+            if n == len(groups):
+                return True
+            attempt.rollback()
+        return False
 
     def put(
         self,
@@ -114,31 +151,50 @@ class GroupCounts:
         ----------
         model_id, revision : int
         groups : ndarray of shape (n,), uint64
+            Distinct, none of them 0.
         labels : ndarray of shape (n,), int64
+            0: the group is taken out.
         day : int
         """
+        some = labels > 0
+        update = "DO UPDATE SET day = excluded.day, labels = excluded.labels"
+        self._insert(model_id, revision, groups[some], labels[some], day, update)
+        out = groups[~some].view(np.int64).tolist()
+        if out:
+            gone = delete(group_count).where(
+                group_count.c.model_id == model_id,
+                group_count.c.revision == revision,
+                group_count.c.digest == bindparam("out"),
+            )
+            self._connection.execute(gone, [{"out": digest} for digest in out])
+
+    def _insert(
+        self,
+        model_id: int,
+        revision: int,
+        groups: NDArray[np.uint64],
+        labels: NDArray[np.int64],
+        day: int,
+        conflict: str,
+    ) -> int:
+        """Insert rows; how many were written."""
         given, counts = groups.view(np.int64).tolist(), labels.tolist()
-        update = (
-            "ON CONFLICT (model_id, revision, digest) "
-            "DO UPDATE SET day = excluded.day, labels = excluded.labels"
-        )
         into = "INSERT INTO group_count (model_id, revision, digest, day, labels)"
+        end = f"ON CONFLICT (model_id, revision, digest) {conflict}"
         if not given:
-            return
+            return 0
         if self._postgresql:
-            self._execute(
+            text = (
                 f"{into} SELECT %s, %s, digest, %s, labels "  # noqa: S608 - no value in the text
-                f"FROM unnest(%s::bigint[], %s::bigint[]) AS given (digest, labels) {update}",
-                (model_id, revision, day, _array(given), _array(counts)),
+                f"FROM unnest(%s::bigint[], %s::bigint[]) AS given (digest, labels) {end}"
             )
-        else:
-            self._connection.exec_driver_sql(
-                f"{into} VALUES (?, ?, ?, ?, ?) {update}",
-                [
-                    (model_id, revision, digest, day, n)
-                    for digest, n in zip(given, counts, strict=True)
-                ],
-            )
+            values = (model_id, revision, day, _array(given), _array(counts))
+            return self._connection.exec_driver_sql(text, values).rowcount
+        rows = [
+            (model_id, revision, digest, day, n) for digest, n in zip(given, counts, strict=True)
+        ]
+        text = f"{into} VALUES (?, ?, ?, ?, ?) {end}"
+        return self._connection.exec_driver_sql(text, rows).rowcount
 
     def forget(
         self, *, before_day: int, limit: int, after: Position | None
@@ -170,9 +226,6 @@ class GroupCounts:
             old = old.where(key <= tuple_(*last))
         gone = delete(group_count).where(key.in_(old))
         return self._connection.execute(gone).rowcount, None if last is None else tuple(last)
-
-    def _execute(self, text: str, values: tuple[Any, ...]) -> Any:
-        return self._connection.exec_driver_sql(text, values)
 
 
 def _array(values: list[int]) -> str:

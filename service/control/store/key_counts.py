@@ -4,9 +4,20 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import Column, Connection, Index, Integer, String, Table, delete, select, tuple_
+from sqlalchemy import (
+    Column,
+    Connection,
+    Index,
+    Integer,
+    String,
+    Table,
+    bindparam,
+    delete,
+    select,
+    tuple_,
+)
 
-from service.control.store.insertion import insert_into
+from service.control.store.insertion import upsert
 from service.control.store.tables import metadata
 
 __all__ = ["KeyCounts", "key_count"]
@@ -20,6 +31,9 @@ key_count: Final = Table(
     Column("labels", Integer, nullable=False),
     Index(None, "day"),
 )
+_COUNTED: Final = select(key_count.c.labels).where(
+    *(key_count.c[name] == bindparam(name) for name in ("model", "day", "key"))
+)
 
 
 class KeyCounts:
@@ -30,20 +44,13 @@ class KeyCounts:
 
     def get(self, model: str, day: int, key: str) -> int:
         """Labels that were counted."""
-        query = select(key_count.c.labels).where(
-            key_count.c.model == model, key_count.c.day == day, key_count.c.key == key
-        )
-        return self._connection.execute(query).scalar() or 0
+        of = {"model": model, "day": day, "key": key}
+        return self._connection.execute(_COUNTED, of).scalar() or 0
 
     def add(self, model: str, day: int, key: str, labels: int) -> None:
         """Count further labels."""
-        statement = insert_into(self._connection, key_count)
-        self._connection.execute(
-            statement.values(model=model, day=day, key=key, labels=labels).on_conflict_do_update(
-                index_elements=list(key_count.primary_key.columns),
-                set_={"labels": key_count.c.labels + statement.excluded.labels},
-            )
-        )
+        row = {"model": model, "day": day, "key": key, "labels": labels}
+        self._connection.execute(upsert(self._connection, key_count, adds=True), row)
 
     def forget(self, *, before_day: int, limit: int) -> int:
         """Drop some counts of days before this one; how many."""

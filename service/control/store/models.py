@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, Row, bindparam, select
 
 from service.control.store.insertion import insert_into
 from service.control.store.tables import model, model_version
 
 __all__ = ["ModelRow", "Models", "VersionRow"]
+
+_NAMED: Final = select(model).where(model.c.name == bindparam("name"))
+_LOCKED: Final = select(model.c.id).where(model.c.name == bindparam("name")).with_for_update()
 
 
 @dataclass(frozen=True)
@@ -50,8 +54,7 @@ class Models:
         int or None
             Its place in the list, which no other model ever had; None when there is none.
         """
-        statement = select(model.c.id).where(model.c.name == name).with_for_update()
-        return self._connection.execute(statement).scalar()
+        return self._connection.execute(_LOCKED, {"name": name}).scalar()
 
     def add(self, name: str, *, declared: bool, now: float) -> bool:
         """Register a model; False when it is known already."""
@@ -65,7 +68,7 @@ class Models:
 
     def get(self, name: str) -> ModelRow | None:
         """The model of this name."""
-        row = self._connection.execute(select(model).where(model.c.name == name)).first()
+        row = self._connection.execute(_NAMED, {"name": name}).first()
         return None if row is None else ModelRow(**row._mapping)
 
     def all(self) -> list[ModelRow]:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
-from sqlalchemy import Connection, func, insert, select
+from sqlalchemy import Connection, bindparam, func, insert, select
 from sqlalchemy import Row as SqlRow
 
 from service.control.store.tables import calibrator, model, promotion
 
 __all__ = ["PromotionRow", "Promotions"]
+
+_OF_MODEL: Final = select(promotion).where(promotion.c.model == bindparam("model"))
+_NEWEST: Final = _OF_MODEL.order_by(promotion.c.revision.desc()).limit(1)
+_NUMBERED: Final = _OF_MODEL.where(promotion.c.revision == bindparam("revision"))
 
 
 @dataclass(frozen=True)
@@ -67,18 +72,12 @@ class Promotions:
 
     def live(self, model: str) -> PromotionRow | None:
         """The newest revision of a model."""
-        rows = self.page(model, before=None, limit=1)
-        return rows[0] if rows else None
+        return _one(self._connection.execute(_NEWEST, {"model": model}).first())
 
     def get(self, model: str, revision: int) -> PromotionRow | None:
         """One revision of a model."""
-        return _one(
-            self._connection.execute(
-                select(promotion).where(
-                    promotion.c.model == model, promotion.c.revision == revision
-                )
-            ).first()
-        )
+        key = {"model": model, "revision": revision}
+        return _one(self._connection.execute(_NUMBERED, key).first())
 
     def last_of_version(self, model: str, version: int) -> PromotionRow | None:
         """The newest revision in which a version was live."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import ColumnElement, Connection, select
+from sqlalchemy import ColumnElement, Connection, bindparam, select
 
 from service.control.store.insertion import insert_into
 from service.control.store.tables import swept
@@ -13,6 +13,7 @@ __all__ = ["Swept"]
 
 _KEYS: Final = "label_keys"
 _SHORTEST: Final = "shortest_keep_seconds"
+_BEFORE: Final = select(swept.c.before).where(swept.c.what == bindparam("what"))
 
 
 class Swept:
@@ -38,7 +39,7 @@ class Swept:
         self._put(_SHORTEST, seconds, only_if=swept.c.before > seconds)
 
     def _get(self, what: str) -> float | None:
-        return self._connection.execute(select(swept.c.before).where(swept.c.what == what)).scalar()
+        return self._connection.execute(_BEFORE, {"what": what}).scalar()
 
     def _put(self, what: str, value: float, *, only_if: ColumnElement[bool]) -> None:
         """Write a number, compared with the one that is there by the database itself.

@@ -9,15 +9,25 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, bindparam, select
 
-from service.control.store.insertion import insert_into
+from service.control.store.insertion import upsert
 from service.control.store.tables import window_block
 from trueprob.binned import N_BINS, BinnedCalibration
 
 __all__ = ["N_BLOCKS", "Block", "WindowBlocks"]
 
 N_BLOCKS: Final = 10
+_NEWEST: Final = (
+    select(window_block.c.sequence, window_block.c.sums)
+    .where(
+        window_block.c.model == bindparam("model"),
+        window_block.c.version == bindparam("version"),
+        window_block.c.calibrator == bindparam("calibrator"),
+    )
+    .order_by(window_block.c.sequence.desc())
+    .limit(1)
+)
 
 # Place in the endless sequence of blocks, and what it holds.
 Block = tuple[int, BinnedCalibration]
@@ -31,39 +41,26 @@ class WindowBlocks:
 
     def newest(self, model: str, version: int, calibrator: str) -> Block | None:
         """The block that is filling."""
-        row = self._connection.execute(
-            select(window_block.c.sequence, window_block.c.sums)
-            .where(
-                window_block.c.model == model,
-                window_block.c.version == version,
-                window_block.c.calibrator == calibrator,
-            )
-            .order_by(window_block.c.sequence.desc())
-            .limit(1)
-        ).first()
+        pair = {"model": model, "version": version, "calibrator": calibrator}
+        row = self._connection.execute(_NEWEST, pair).first()
         return None if row is None else (row.sequence, _from_bytes(row.sums))
 
     def put(self, model: str, version: int, calibrator: str, blocks: list[Block]) -> None:
         """Write blocks over those that lie ten places back."""
-        for sequence, binned in blocks:
-            values = {
+        rows = [
+            {
+                "model": model,
+                "version": version,
+                "calibrator": calibrator,
+                "slot": sequence % N_BLOCKS,
                 "sequence": sequence,
                 "labels": int(binned.count.sum()),
                 "sums": _to_bytes(binned),
             }
-            self._connection.execute(
-                insert_into(self._connection, window_block)
-                .values(
-                    model=model,
-                    version=version,
-                    calibrator=calibrator,
-                    slot=sequence % N_BLOCKS,
-                    **values,
-                )
-                .on_conflict_do_update(
-                    index_elements=list(window_block.primary_key.columns), set_=values
-                )
-            )
+            for sequence, binned in blocks
+        ]
+        if rows:
+            self._connection.execute(upsert(self._connection, window_block), rows)
 
     def windows(self) -> dict[tuple[str, int, str], BinnedCalibration]:
         """The sum of each pair's blocks."""

@@ -66,16 +66,20 @@ def test_groups_that_were_counted_before_the_migration_stay_counted(database_url
     store.close()
 
 
-def test_the_tally_is_that_of_a_loop(store: Store) -> None:
-    """Random requests of few groups, on several days, against a dictionary and a counter."""
+@pytest.mark.parametrize("most", [12, 400])
+def test_the_tally_is_that_of_a_loop(store: Store, most: int) -> None:
+    """Random requests, on several days, against a dictionary and a counter."""
     rng = np.random.default_rng(0)
     seen: set[int] = set()
     counts: Counter[tuple[int, int]] = Counter()
     choices = np.array([0, 0, 1, 2, 3, 2**63, LARGEST], np.uint64)
     for request in range(60):
         day = request // 20
-        group = rng.choice(choices, rng.integers(0, 12))
-        taken = rng.random(len(group)) < 0.7
+        group = rng.choice(choices, rng.integers(0, most))
+        if most > 100 and request % 3:  # many groups, often none of them known
+            group = rng.integers(0, 2**64, len(group), dtype=np.uint64)
+            group[::7] = group[:1]
+        taken = rng.random(len(group)) < (0.7 if request % 2 else 1.1)
         with store.write() as transaction:
             tally = GroupTally.read(transaction, 4, 2, group, day=day)
             tally.write(transaction, taken)
