@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.control.store import Transaction
-from service.control.store.models import ModelRow
 from service.control.store.promotions import PromotionRow
 from service.errors import ModelNotFound
 from service.inference.deployment import ServedVersion
@@ -155,40 +154,54 @@ def _at(labels: Sequence[Label], chosen: NDArray[np.bool_]) -> Sequence[Label]:
 
 
 class Histories:
-    """Reads histories. Class lists never change, so each is read from the database once."""
+    """Reads histories. Neither class lists nor promotions ever change: each is read once."""
 
     def __init__(self) -> None:
-        self._classes: dict[tuple[int, int], Classes] = {}  # by place of the model, and version
+        # By place of the model, and version or revision.
+        self._classes: dict[tuple[int, int], Classes] = {}
+        self._promotions: dict[tuple[int, int], PromotionRow] = {}
 
     def read(self, transaction: Transaction, model: str, receipts: ReceiptColumns) -> History:
-        """The history that these receipts need.
+        """The history that these receipts need, under the model's lock from here on.
 
         Raises
         ------
         ModelNotFound
         """
-        row, live = transaction.models.get(model), transaction.promotions.live(model)
-        if row is None or live is None:
+        model_id, live = transaction.models.lock(model), transaction.promotions.live(model)
+        if model_id is None or live is None:
             raise ModelNotFound(f"there is no model named {model!r}")
         ours = number(digest64(model))
         revisions = np.unique(receipts.revision[receipts.genuine & (receipts.model == ours)])
         promotions = {
             revision: promotion
             for revision in revisions.tolist()
-            if (promotion := transaction.promotions.get(model, revision)) is not None
+            if (promotion := self._promotion(transaction, model, model_id, revision)) is not None
         }
-        versions = {live.version, *(each.version for each in promotions.values())}
-        classes = {version: self._of(transaction, row, version) for version in versions}
-        return History(ours, row.id, live, promotions, classes)
+        classes = {
+            each.version: self._of(transaction, model, model_id, each.version)
+            for each in (live, *promotions.values())
+        }
+        return History(ours, model_id, live, promotions, classes)
 
-    def _of(self, transaction: Transaction, model: ModelRow, version: int) -> Classes:
-        known = self._classes.get((model.id, version))
+    def _promotion(
+        self, transaction: Transaction, model: str, model_id: int, revision: int
+    ) -> PromotionRow | None:
+        known = self._promotions.get((model_id, revision))
         if known is None:
-            row = transaction.models.version(model.name, version)
+            known = transaction.promotions.get(model, revision)
+            if known is not None:
+                self._promotions[model_id, revision] = known
+        return known
+
+    def _of(self, transaction: Transaction, model: str, model_id: int, version: int) -> Classes:
+        known = self._classes.get((model_id, version))
+        if known is None:
+            row = transaction.models.version(model, version)
             names = () if row is None else row.class_names
             known = Classes(
-                number(ServedVersion(model.name, version, names).class_list_digest),
+                number(ServedVersion(model, version, names).class_list_digest),
                 {name: index for index, name in enumerate(names)},
             )
-            self._classes[model.id, version] = known
+            self._classes[model_id, version] = known
         return known

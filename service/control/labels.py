@@ -24,7 +24,7 @@ from service.control.store import Store, Transaction
 from service.control.store.alarms import AlarmRow
 from service.control.store.promotions import PromotionRow
 from service.control.window import advance
-from service.errors import InvalidRequest, ModelNotFound
+from service.errors import InvalidRequest
 from service.metric_catalogue import LABEL_OUTCOMES
 from service.receipt_columns import ReceiptColumns
 from service.receipts import Receipts
@@ -131,29 +131,33 @@ class Labels:
         # Another replica may have signed with a key that is a moment old.
         if not receipts.genuine.all() and self._refresh_keys():
             receipts = self._receipts.verify_all(prediction_ids)
-        with self._store.read() as transaction:
+        with self._store.write() as transaction:
             history = self._histories.read(transaction, model, receipts)
-        judged = history.judge(receipts, labels, now=now, ttl_seconds=self._ttl_seconds)
-        if labels and (judged.label == NO_CLASS).all():
-            classes = history.classes[history.live.version]
-            raise InvalidRequest(
-                f"labels[0] must be an integer 0..{len(classes.index) - 1} or a class name "
-                f"of model {model!r}, got {_shown(labels[0])}"
-            )
-        outcome = self._add(model, receipts, judged, history, by, now)
+            judged = history.judge(receipts, labels, now=now, ttl_seconds=self._ttl_seconds)
+            if labels and (judged.label == NO_CLASS).all():
+                classes = history.classes[history.live.version]
+                raise InvalidRequest(
+                    f"labels[0] must be an integer 0..{len(classes.index) - 1} or a class name "
+                    f"of model {model!r}, got {_shown(labels[0])}"
+                )
+            outcome, counted = self._add(transaction, receipts, judged, history, by, now)
+            decision, raised = self._move(transaction, history, counted, now)
+        self._alarms.announce(raised)
+        if decision is not None:
+            self._take_over(decision)
         self._report(model, outcome, now - receipts.issued_at)
         return [LABEL_OUTCOMES[each] for each in outcome.tolist()]
 
     def _add(
         self,
-        model: str,
+        transaction: Transaction,
         receipts: ReceiptColumns,
         judged: Judged,
         history: History,
         by: str | None,
         now: float,
-    ) -> NDArray[np.int8]:
-        """Count what is new, in one transaction; outcomes of all."""
+    ) -> tuple[NDArray[np.int8], dict[int, CountedLabels]]:
+        """Mark the receipts of what is new as used: outcomes of all, and what counts."""
         outcome = judged.outcome.copy()
         nonces = receipts.nonce_bytes
         good = np.flatnonzero(outcome == Outcome.ACCEPTED)
@@ -164,33 +168,26 @@ class Labels:
         new = np.fromiter(first.values(), np.int64, len(first))
         issued_at = receipts.issued_at[new]
         keep_until = issued_at + self._ttl_seconds + CLOCK_TOLERANCE_SECONDS
-        with self._store.write() as transaction:
-            if transaction.models.lock(model) != history.model_id:
-                raise ModelNotFound(f"model {model!r} was deleted a moment ago")
-            fresh = transaction.label_keys.claim(list(first), keep_until.tolist())
-            # Read after the claim: a sweep that forgot a key before it was claimed is seen here.
-            forgotten = issued_at < transaction.swept.keys_before()
-            outcome[new[forgotten]] = Outcome.EXPIRED
-            new = new[fresh & ~forgotten]
-            outcome[new] = Outcome.CAPPED
-            fits, counted = count_within_caps(
-                transaction,
-                receipts[new],
-                judged.label[new],
-                model=model,
-                model_id=history.model_id,
-                caps=self._caps,
-                by=by,
-                now=now,
-                order_key=self.order_key,
-            )
-            outcome[new[fits]] = Outcome.ACCEPTED
-            transaction.label_keys.unclaim([nonces[index] for index in new[~fits].tolist()])
-            decision, raised = self._move(transaction, history, counted, now)
-        self._alarms.announce(raised)
-        if decision is not None:
-            self._take_over(decision)
-        return outcome
+        fresh = transaction.label_keys.claim(list(first), keep_until.tolist())
+        # Read after the claim: a sweep that forgot a key before it was claimed is seen here.
+        forgotten = issued_at < transaction.swept.keys_before()
+        outcome[new[forgotten]] = Outcome.EXPIRED
+        new = new[fresh & ~forgotten]
+        outcome[new] = Outcome.CAPPED
+        fits, counted = count_within_caps(
+            transaction,
+            receipts[new],
+            judged.label[new],
+            model=history.live.model,
+            model_id=history.model_id,
+            caps=self._caps,
+            by=by,
+            now=now,
+            order_key=self.order_key,
+        )
+        outcome[new[fits]] = Outcome.ACCEPTED
+        transaction.label_keys.unclaim([nonces[index] for index in new[~fits].tolist()])
+        return outcome, counted
 
     def _move(
         self,
