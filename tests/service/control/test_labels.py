@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from sqlalchemy import select
 
+from service.control.label_history import NO_CLASS, Classes
 from service.control.labels import CLOCK_TOLERANCE_SECONDS
 from service.control.store.tables import label_key
 from service.statistics import PairStatistics
@@ -138,6 +139,35 @@ def test_every_outcome_is_told_by_index_and_counted(world: World) -> None:
     }
     lags = [lag for _, outcome, _, of in world.counted for lag in of if outcome == "accepted"]
     assert lags == [0.0]
+
+
+def test_labels_of_all_kinds_are_resolved_as_each_alone() -> None:
+    classes = Classes(1, {"a": 0, "b": 1, "1": 2})
+    given = [0, 2, 3, -1, 2**63 - 1, "a", "1", "", "c"]
+    alone = [int(classes.resolve([label])[0]) for label in given]
+    assert alone == [0, 2, NO_CLASS, NO_CLASS, NO_CLASS, 0, 2, NO_CLASS, NO_CLASS]
+    assert classes.resolve(given).tolist() == alone
+    assert classes.resolve(given[:5]).tolist() == alone[:5]
+    assert classes.resolve([2**64 - 1, 1]).tolist() == [NO_CLASS, 1]  # JSON's largest integer
+    assert classes.resolve([]).tolist() == []
+
+
+def test_labels_of_several_promotions_in_one_request_go_to_their_own(world: World) -> None:
+    logits, labels = rows(18, 60)
+    _, _, prediction, before = world.predict(logits[:30])
+    world.upload(overconfident(), "?promote=always")
+    _, _, later, after = world.predict(logits[30:])
+    mixed = [text for pair in zip(before, after, strict=True) for text in pair]
+    truth = [int(y) for pair in zip(labels[:30], labels[30:], strict=True) for y in pair]
+    answer = world.label([*mixed, mixed[0]], [*truth, truth[0]]).json()
+    assert (answer["accepted"], answer["duplicate"]) == (60, 1)
+    right = {1: prediction == labels[:30], 2: later == labels[30:]}
+    with world.plane.parts.store.read() as transaction:
+        for revision, correct in right.items():
+            promotion = transaction.promotions.get("m", revision)
+            assert promotion is not None
+            sums = transaction.bins.running()["m", 1, promotion.calibrator]
+            assert (sums.n, sums.correct.sum()) == (30, correct.sum())
 
 
 def test_a_used_nonce_is_remembered_longer_than_its_receipt_is_good(world: World) -> None:
