@@ -137,7 +137,7 @@ def test_the_data_plane_never_imports_the_control_plane() -> None:
     assert strays == []
 
 
-SEEN_BY_CONTROL = ("deployment", "network_input", "wire_images")
+SEEN_BY_CONTROL = ("deployment", "deployments", "network_input", "wire_images")
 
 
 def test_the_control_plane_sees_deployments_and_inputs_of_the_data_plane_only() -> None:

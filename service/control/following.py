@@ -22,7 +22,8 @@ from service.control.store.calibrators import CalibratorRow
 from service.control.store.models import VersionRow
 from service.control.store.promotions import PromotionRow
 from service.errors import DatabaseUnavailable, NotFound
-from service.inference.deployment import Deployment, Deployments, ServedVersion
+from service.inference.deployment import Deployment, ServedVersion
+from service.inference.deployments import Deployments
 from trueprob.errors import TrueprobError
 
 __all__ = ["Following"]

@@ -20,7 +20,8 @@ from service.control.store import Store
 from service.control.stored_sets import StoredSets
 from service.control.wish import Wish
 from service.errors import DatabaseUnavailable, ServiceError
-from service.inference.deployment import Deployments, ServedVersion
+from service.inference.deployment import ServedVersion
+from service.inference.deployments import Deployments
 from service.settings import Settings
 
 __all__ = ["RefitPolicy", "Trigger", "rows_between"]
