@@ -61,7 +61,7 @@ ONLY_IN = {
     "onnxruntime": ("service.inference.onnx_model", "trainer.export", "trainer.reduced_precision"),
     "fsspec": ("service.control.artifact_url", "service.control.remote_artifacts"),
     "httpx": ("trueprob.client", "service.control.webhook"),
-    "prometheus_client": ("service.telemetry",),
+    "prometheus_client": ("service.telemetry", "service.metric_families"),
     "sqlalchemy": ("service.control.store",),
     "alembic": ("service.control.store",),
     "fastapi": ("service",),
