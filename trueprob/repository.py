@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import os
 import re
 import secrets
 import shutil
@@ -23,6 +22,7 @@ from typing import Final
 from trueprob.errors import InvalidDocument, InvalidInput, ModelVersionNotFound, VersionExists
 from trueprob.manifest import InputSpec, Manifest, valid_file_name, valid_model_name
 from trueprob.model_version import ModelVersion
+from trueprob.synced_files import sync_directory, write_synced
 
 __all__ = ["InputSpec", "Manifest", "ModelRepository", "ModelVersion"]
 
@@ -130,8 +130,8 @@ class ModelRepository:
         temporary.mkdir()
         try:
             for file, data in {**files, MANIFEST: complete.dumps()}.items():
-                _write_synced(temporary / file, data)
-            _sync_directory(temporary)
+                write_synced(temporary / file, data)
+            sync_directory(temporary)
             # Renaming onto a directory that has files fails: of two writers one wins.
             temporary.rename(final)
         except OSError as error:
@@ -144,7 +144,7 @@ class ModelRepository:
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
-        _sync_directory(parent)
+        sync_directory(parent)
         return ModelVersion(name, manifest.version, final, complete)
 
 
@@ -153,18 +153,3 @@ def _directories(path: Path) -> list[Path]:
         return [entry for entry in path.iterdir() if entry.is_dir()]
     except (FileNotFoundError, NotADirectoryError):
         return []
-
-
-def _write_synced(path: Path, data: bytes) -> None:
-    with path.open("xb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
