@@ -21,7 +21,8 @@ from service import __version__, errors
 from service.auth import Keyring, read_keys
 from service.control.plane import ControlPlane
 from service.inference.asgi import HotRoutes
-from service.inference.deployment import Deployments, Network, ServedVersion
+from service.inference.deployment import Network, ServedVersion
+from service.inference.deployments import Deployments
 from service.inference.elsewhere import Elsewhere
 from service.inference.json_pool import JsonPool
 from service.inference.network import network_builder

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final, Literal
+from typing import Final
+
+from service.metric import Metric
 
 __all__ = ["DELIVERIES", "EVENT_KINDS", "LABEL_OUTCOMES", "METRICS", "PREFIX", "Metric"]
 
@@ -30,30 +31,6 @@ EVENT_KINDS: Final = (
     "shadow.decided",
 )
 DELIVERIES: Final = ("delivered", "failed", "dead")
-
-
-@dataclass(frozen=True)
-class Metric:
-    """Declaration of one metric.
-
-    Attributes
-    ----------
-    kind : {"counter", "gauge", "histogram"}
-    labels : tuple of str
-    owner : {"process", "database"}
-        What a process did is summed over replicas; what the database says is the same in all of
-        them, so its maximum is taken.
-    help : str
-    buckets : tuple of float
-        Upper bounds of a histogram, without +Inf.
-    """
-
-    kind: Literal["counter", "gauge", "histogram"]
-    labels: tuple[str, ...]
-    owner: Literal["process", "database"]
-    help: str
-    buckets: tuple[float, ...] = ()
-
 
 _PAIR: Final = ("model", "version", "calibrator")
 _FIT: Final = ("model", "method", "outcome")

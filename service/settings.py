@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import ipaddress
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from service.webhook_signature import check_webhook, read_secrets
+from service.consistent_settings import check_consistent
 
 __all__ = ["Settings"]
-
 
 Provider = Literal["auto", "cpu", "cuda", "tensorrt"]
 
@@ -212,35 +210,8 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
-        if (self.tls_cert is None) != (self.tls_key is None):
-            raise ValueError("tls_cert and tls_key must be set together")
-        if not _is_loopback(self.host) and self.api_keys_file is None and not self.allow_anonymous:
-            raise ValueError(
-                f"host {self.host} is reachable from other machines: set api_keys_file, "
-                "or allow_anonymous=true if that is meant"
-            )
-        if not (self.allow_prediction_change or self._keeps_prediction()):
-            raise ValueError(
-                f"fit_method {self.fit_method} may change predictions: set "
-                "allow_prediction_change=true if that is meant"
-            )
-        if self.webhook_url:
-            check_webhook(self.webhook_url)
-            read_secrets(self.webhook_secret)
-        if self.metrics_port:
-            last = self.metrics_port + self.replicas - 1
-            if last > 65535:
-                raise ValueError(f"metrics_port + replicas - 1 must be at most 65535, got {last}")
-            if self.metrics_port <= self.port <= last:
-                raise ValueError(f"metrics_port {self.metrics_port} to {last} must leave out port")
+        check_consistent(self)
         return self
-
-    def _keeps_prediction(self) -> bool:
-        if "fit_method" not in self.model_fields_set:
-            return True  # the parent of replicas reads settings and never loads NumPy
-        from trueprob.fitting import keeps_prediction
-
-        return keeps_prediction(self.fit_method)
 
     @property
     def resolved_metrics_targets_file(self) -> Path:
@@ -251,12 +222,3 @@ class Settings(BaseModel):
     def resolved_database_url(self) -> str:
         """The SQLAlchemy URL: what was set, else SQLite under the state directory."""
         return self.database_url or f"sqlite:///{(self.state_dir / 'trueprob.sqlite3').resolve()}"
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

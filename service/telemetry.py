@@ -1,4 +1,4 @@
-"""Prometheus metrics of one process; the only module that knows `prometheus_client`.
+"""Prometheus metrics of one process; with `metric_families` all that knows `prometheus_client`.
 
 Request, batch and label counts are the client's own metrics. What answered rows add is kept by
 `service.row_meters` and exported here. What labels say is read from the database's totals through
@@ -8,8 +8,7 @@ a callable, so that a restart resets nothing.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from prometheus_client import (
@@ -21,15 +20,19 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    Metric,
-)
+from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
-from service.metric_catalogue import DELIVERIES, EVENT_KINDS, LABEL_OUTCOMES, METRICS, PREFIX
+from service.metric_catalogue import DELIVERIES, EVENT_KINDS, LABEL_OUTCOMES, METRICS
+from service.metric_families import (
+    add_figure,
+    add_histogram,
+    counter_family,
+    declared,
+    gauge_family,
+    histogram_family,
+    statistics_families,
+)
 from service.recent_traffic import RECENT, RecentTraffic, TrafficReference
 from service.row_meters import DeploymentMeters, RowHistogram
 from service.statistics import ControlStatistics
@@ -66,19 +69,19 @@ class Telemetry(Collector):
         self._inference_duration = self._histogram("inference_duration_seconds")
         self._queue_delay = self._histogram("queue_delay_seconds")
         self._batch_rows = self._histogram("batch_rows")
-        self._queue_rows = Gauge(*_declared("queue_rows"), registry=self.registry)
-        self._labels = Counter(*_declared("labels_total"), registry=self.registry)
-        self._sent = Counter(*_declared("webhook_deliveries_total"), registry=self.registry)
+        self._queue_rows = Gauge(*declared("queue_rows"), registry=self.registry)
+        self._labels = Counter(*declared("labels_total"), registry=self.registry)
+        self._sent = Counter(*declared("webhook_deliveries_total"), registry=self.registry)
         for kind, outcome in itertools.product(EVENT_KINDS, DELIVERIES):
             self._sent.labels(kind, outcome)
-        self._network_info = Gauge(*_declared("network_info"), registry=self.registry)
-        build_info = Gauge(*_declared("build_info"), registry=self.registry)
+        self._network_info = Gauge(*declared("network_info"), registry=self.registry)
+        build_info = Gauge(*declared("build_info"), registry=self.registry)
         build_info.labels(version, commit).set(1)
         self.registry.register(self)
 
     def _histogram(self, name: str) -> Histogram:
         buckets = METRICS[name].buckets
-        return Histogram(*_declared(name), buckets=buckets, registry=self.registry)
+        return Histogram(*declared(name), buckets=buckets, registry=self.registry)
 
     # What happens in the process ---------------------------------------------------------------
 
@@ -166,105 +169,29 @@ class Telemetry(Collector):
     def collect(self) -> Iterable[Metric]:
         """Row metrics, live pairs and the database's totals."""
         yield from self._collect_rows()
-        yield from self._collect_statistics(self._statistics())
+        yield from statistics_families(self._statistics(), tolerance=self._tolerance)
 
     def _collect_rows(self) -> Iterable[Metric]:
-        predictions = _counter("predictions_total")
-        histograms = {name: _family(name) for name in ("logit_gap", "temperature", "confidence")}
+        predictions = counter_family("predictions_total")
+        histograms = {
+            name: histogram_family(name) for name in ("logit_gap", "temperature", "confidence")
+        }
         for labels, meters in list(self._deployments.items()):
             meters.fold()
             predictions.add_metric(labels, meters.predictions)
-            _export(histograms["logit_gap"], labels, meters.gap)
-            _export(histograms["temperature"], labels, meters.temperature)
-            _export(histograms["confidence"], labels, meters.confidence)
+            add_histogram(histograms["logit_gap"], labels, meters.gap)
+            add_histogram(histograms["temperature"], labels, meters.temperature)
+            add_histogram(histograms["confidence"], labels, meters.confidence)
         yield predictions
         yield from histograms.values()
-        lag = _family("label_lag_seconds")
+        lag = histogram_family("label_lag_seconds")
         for key, histogram in list(self._lag.items()):
-            _export(lag, key, histogram)
+            add_histogram(lag, key, histogram)
         yield lag
-        info = _gauge("calibrator_info")
-        recent = {name: _gauge(name) for name in RECENT}
+        info = gauge_family("calibrator_info")
+        recent = {name: gauge_family(name) for name in RECENT}
         for labels, kind_and_revision in list(self._live.values()):
             info.add_metric((*labels, *kind_and_revision), 1)
             for name, figure in self._deployments[labels].recent.figures().items():
-                _add(recent[name], labels, figure)
+                add_figure(recent[name], labels, figure)
         yield from (info, *recent.values())
-
-    def _collect_statistics(self, statistics: ControlStatistics) -> Iterable[Metric]:
-        names = ("labels", "confidence", "correct", "variance")
-        counters = {name: _counter(f"bin_{name}_total") for name in names}
-        gauges = {
-            name: _gauge(name)
-            for name in (
-                "ece_ratio", "ece_floor_ratio", "calibration_drift_ratio",
-                "observed_accuracy_ratio", "tolerance_ratio", "baseline_ece_ratio",
-                "evidence_log10", "evidence_threshold_log10",
-                "change_log10", "change_threshold_log10",
-            )
-        }  # fmt: skip
-        for pair in statistics.pairs:
-            labels = (pair.model, str(pair.version), pair.calibrator)
-            sums = (pair.totals.count, pair.totals.confidence, pair.totals.correct,
-                    pair.totals.variance)  # fmt: skip
-            for family, per_bin in zip(counters.values(), sums, strict=True):
-                for bin_, value in enumerate(per_bin):
-                    family.add_metric((*labels, str(bin_)), float(value))
-            if not pair.live:
-                continue
-            _add(gauges["tolerance_ratio"], labels, self._tolerance)
-            _add(gauges["baseline_ece_ratio"], labels, pair.baseline_ece)
-            if pair.alarm is not None:
-                for name, figure in vars(pair.alarm).items():
-                    _add(gauges[name], labels, figure)
-            if pair.window.n > 0:
-                _add(gauges["ece_ratio"], labels, pair.window.ece())
-                _add(gauges["ece_floor_ratio"], labels, pair.window.ece_floor())
-                _add(gauges["calibration_drift_ratio"], labels, pair.window.drift_ratio())
-                _add(gauges["observed_accuracy_ratio"], labels, pair.window.accuracy())
-        yield from counters.values()
-        yield from gauges.values()
-        for name, values in (
-            ("alarms_total", statistics.alarms),
-            ("fits_total", statistics.fits),
-            ("promotions_total", statistics.promotions),
-            ("refits_total", statistics.refits),
-        ):
-            counter = _counter(name)
-            for key, value in sorted(values.items()):
-                counter.add_metric(key, value)
-            yield counter
-        further: dict[str, Mapping[Any, float]] = {"fit_queue": statistics.fit_queue}
-        further |= statistics.gauges
-        for name, by_labels in further.items():
-            gauge = _gauge(name)
-            for names, number in sorted(by_labels.items()):
-                gauge.add_metric(names, number)
-            yield gauge
-
-
-def _export(family: HistogramMetricFamily, labels: Sequence[str], histogram: RowHistogram) -> None:
-    buckets: list[Any] = [list(bucket) for bucket in histogram.buckets()]
-    family.add_metric(labels, buckets=buckets, sum_value=histogram.sum)
-
-
-def _add(family: GaugeMetricFamily, labels: Sequence[str], value: float | None) -> None:
-    if value is not None and np.isfinite(value):
-        family.add_metric(labels, value)
-
-
-def _declared(name: str) -> tuple[str, str, tuple[str, ...]]:
-    """Full name, help and labels, as the catalogue has them."""
-    return PREFIX + name, METRICS[name].help, METRICS[name].labels
-
-
-def _counter(name: str) -> CounterMetricFamily:
-    return CounterMetricFamily(PREFIX + name, METRICS[name].help, labels=METRICS[name].labels)
-
-
-def _gauge(name: str) -> GaugeMetricFamily:
-    return GaugeMetricFamily(PREFIX + name, METRICS[name].help, labels=METRICS[name].labels)
-
-
-def _family(name: str) -> HistogramMetricFamily:
-    return HistogramMetricFamily(PREFIX + name, METRICS[name].help, labels=METRICS[name].labels)

@@ -12,6 +12,7 @@ from service.server import quickstart
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 @pytest.mark.parametrize("block", re.findall(r"^```python\n(.*?)^```", README, re.M | re.S))
@@ -53,7 +54,7 @@ def test_the_shown_registration_runs(tmp_path: Path) -> None:
     line = next(line for line in README.splitlines() if line.startswith("trueprob-service regis"))
     arguments = [*shlex.split(line)[1:], "--models", str(tmp_path)]
     subprocess.run([sys.executable, "-m", "service", *arguments], cwd=ROOT, check=True, timeout=60)
-    assert (tmp_path / "mine/1/calibrator.json").is_file()
+    assert (tmp_path / "my-digits/1/calibrator.json").is_file()
 
 
 def test_the_shown_diagram_is_what_its_command_draws(tmp_path: Path) -> None:
@@ -72,7 +73,19 @@ def test_the_shown_diagram_is_what_its_command_draws(tmp_path: Path) -> None:
     assert values[0] == pytest.approx(values[1], abs=0.02)
 
 
-def test_every_relative_link_leads_somewhere() -> None:
-    for document in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
-        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text("utf-8")):
-            assert (document.parent / target).exists(), f"{document.name}: {target}"
+def anchors(document: Path) -> set[str]:
+    """Anchors of a document's headings, as GitHub makes them."""
+    text = re.sub(r"^```.*?^```", "", document.read_text("utf-8"), flags=re.M | re.S)
+    headings = re.findall(r"^#+ (.+)$", text, flags=re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
+def test_every_relative_link_leads_somewhere(document: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", document.read_text("utf-8")):
+        if target.startswith("https://"):
+            continue
+        file, _, anchor = target.partition("#")
+        linked = document.parent / file if file else document
+        assert linked.exists(), target
+        assert not anchor or anchor in anchors(linked), target

@@ -8,10 +8,9 @@ numbers have the same digest whether they came as `.npz`, JSON or probabilities.
 from __future__ import annotations
 
 import difflib
-import hashlib
 import os
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import IO, Any, BinaryIO, Final
@@ -28,6 +27,7 @@ from trueprob.arrays import (
     logits_from_log_probabilities,
     logits_from_probabilities,
 )
+from trueprob.content_digests import PIECE_BYTES, content_digest, row_digests
 from trueprob.errors import InvalidInput
 from trueprob.weights_and_groups import as_groups, as_weights
 
@@ -39,7 +39,6 @@ INPUTS: Final = {
     "log_probabilities": logits_from_log_probabilities,
 }
 NAMES: Final = (*INPUTS, "labels", "weights", "groups")
-_PIECE_BYTES: Final = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,22 +136,8 @@ class CalibrationSet:
     @cached_property
     def digest(self) -> str:
         """``sha256:…`` of the canonical content: little-endian arrays with their shapes."""
-        state = hashlib.sha256(b"trueprob calibration set 1\n")
-        for name in ("logits", "labels", "weights", "groups"):
-            array = getattr(self, name)
-            if array is None:
-                continue
-            if array.dtype.kind == "U":
-                parts = [text.encode("utf-8", "surrogatepass") for text in array.tolist()]
-                lengths = np.array([len(part) for part in parts], dtype="<i8")
-                state.update(f"{name} text {len(parts)}\n".encode())
-                state.update(lengths.tobytes())
-                state.update(b"".join(parts))
-                continue
-            state.update(f"{name} {array.dtype.name} {array.shape}\n".encode())
-            for piece in _canonical(array):
-                state.update(piece)
-        return f"sha256:{state.hexdigest()}"
+        names = ("logits", "labels", "weights", "groups")
+        return content_digest({name: getattr(self, name) for name in names})
 
     @cached_property
     def row_digests(self) -> NDArray[np.uint8]:
@@ -160,16 +145,7 @@ class CalibrationSet:
 
         Weights and groups are left out: the same row with another weight is the same evidence.
         """
-        n, k = self.logits.shape
-        labels = b"".join(_canonical(self.labels))
-        digests, i = bytearray(), 0
-        for piece in _canonical(self.logits):
-            for start in range(0, len(piece), 4 * k):
-                state = hashlib.blake2b(piece[start : start + 4 * k], digest_size=16)
-                state.update(labels[8 * i : 8 * (i + 1)])
-                digests += state.digest()
-                i += 1
-        return np.frombuffer(bytes(digests), dtype=np.uint8).reshape(n, 16)
+        return row_digests(self.logits, self.labels)
 
     def subset(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> CalibrationSet:
         """The set of these rows, by index or mask."""
@@ -224,29 +200,14 @@ def load_calibration_set(
     return CalibrationSet.from_arrays(arrays, n_classes=n_classes, class_names=class_names)
 
 
-def _canonical(array: NDArray[np.generic]) -> Iterator[memoryview]:
-    """The bytes of an array, some whole rows at a time.
-
-    One copy of 100 MB holds the interpreter's lock for a tenth of a second, and a service's other
-    requests wait for it.
-    """
-    step = max(1, _PIECE_BYTES // max(1, array[:1].nbytes))
-    for start in range(0, len(array), step):
-        rows = array[start : start + step]
-        if rows.dtype.kind == "f":
-            rows = np.add(rows, 0.0)  # −0 and 0 are the same number
-        rows = np.ascontiguousarray(rows, dtype=rows.dtype.newbyteorder("<"))
-        yield rows.reshape(-1).view(np.uint8).data
-
-
 def _write_npy(member: IO[bytes], array: NDArray[Any]) -> None:
     """As `numpy.save`, which holds the interpreter's lock for 16 MB at a time."""
     array = np.ascontiguousarray(array)
     header = np.lib.format.header_data_from_array_1_0(array)
     np.lib.format.write_array_header_1_0(member, header)
     whole = array.reshape(-1).view(np.uint8).data
-    for start in range(0, len(whole), _PIECE_BYTES):
-        member.write(whole[start : start + _PIECE_BYTES])
+    for start in range(0, len(whole), PIECE_BYTES):
+        member.write(whole[start : start + PIECE_BYTES])
 
 
 def _require_known(mapping: Mapping[str, ArrayLike]) -> None:

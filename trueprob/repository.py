@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import os
 import re
 import secrets
 import shutil
@@ -20,100 +19,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from trueprob.baseline import Baseline
-from trueprob.calibrators import Calibrator, IdentityCalibrator, loads_calibrator
-from trueprob.errors import (
-    DigestMismatch,
-    InvalidDocument,
-    InvalidInput,
-    ModelVersionNotFound,
-    VersionExists,
-)
+from trueprob.errors import InvalidDocument, InvalidInput, ModelVersionNotFound, VersionExists
 from trueprob.manifest import InputSpec, Manifest, valid_file_name, valid_model_name
+from trueprob.model_version import ModelVersion
+from trueprob.synced_files import sync_directory, write_synced
 
 __all__ = ["InputSpec", "Manifest", "ModelRepository", "ModelVersion"]
 
 MANIFEST: Final = "manifest.json"
-MODEL: Final = "model.onnx"
-CALIBRATOR: Final = "calibrator.json"
-BASELINE: Final = "baseline.npz"
 VERSION: Final = re.compile(r"[1-9][0-9]{0,8}")
-
-
-@dataclass(frozen=True)
-class ModelVersion:
-    """One version on disk.
-
-    Attributes
-    ----------
-    name : str
-    version : int
-    path : Path
-        Its directory.
-    manifest : Manifest
-    """
-
-    name: str
-    version: int
-    path: Path
-    manifest: Manifest
-
-    @property
-    def onnx_path(self) -> Path | None:
-        """The network, None for a logits-only model."""
-        path = self.path / MODEL
-        return path if path.is_file() else None
-
-    def calibrator(self) -> Calibrator:
-        """The factory calibrator; the identity when the version has none.
-
-        Raises
-        ------
-        InvalidDocument
-            Not a calibrator, or one for another number of classes.
-        """
-        path = self.path / CALIBRATOR
-        if not path.is_file():
-            return IdentityCalibrator(self.manifest.n_classes)
-        calibrator = loads_calibrator(path.read_bytes())
-        if calibrator.n_classes != self.manifest.n_classes:
-            raise InvalidDocument(
-                f"calibrator n_classes must be the manifest's {self.manifest.n_classes}, "
-                f"got {calibrator.n_classes}"
-            )
-        return calibrator
-
-    def baseline(self) -> Baseline | None:
-        """Statistics of the calibration split, None when the version has none.
-
-        Raises
-        ------
-        InvalidDocument
-            Not a baseline.
-        """
-        path = self.path / BASELINE
-        return Baseline.load(path) if path.is_file() else None
-
-    def verify(self) -> None:
-        """Compare every file with its digest.
-
-        Raises
-        ------
-        DigestMismatch
-            A file is missing, was changed, or is used without having a digest.
-        """
-        where = f"{self.name}/{self.version}"
-        for file, expected in self.manifest.files.items():
-            try:
-                with (self.path / file).open("rb") as stream:
-                    actual = hashlib.file_digest(stream, "sha256").hexdigest()
-            except OSError:
-                raise DigestMismatch(f"{file} of {where} is missing") from None
-            if f"sha256:{actual}" != expected:
-                raise DigestMismatch(f"{file} of {where} does not match its digest")
-        for file in (MODEL, CALIBRATOR, BASELINE):
-            if file not in self.manifest.files and (self.path / file).exists():
-                raise DigestMismatch(f"{file} of {where} has no digest in the manifest")
 
 
 @dataclass(frozen=True)
@@ -216,8 +130,8 @@ class ModelRepository:
         temporary.mkdir()
         try:
             for file, data in {**files, MANIFEST: complete.dumps()}.items():
-                _write_synced(temporary / file, data)
-            _sync_directory(temporary)
+                write_synced(temporary / file, data)
+            sync_directory(temporary)
             # Renaming onto a directory that has files fails: of two writers one wins.
             temporary.rename(final)
         except OSError as error:
@@ -230,7 +144,7 @@ class ModelRepository:
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
-        _sync_directory(parent)
+        sync_directory(parent)
         return ModelVersion(name, manifest.version, final, complete)
 
 
@@ -239,18 +153,3 @@ def _directories(path: Path) -> list[Path]:
         return [entry for entry in path.iterdir() if entry.is_dir()]
     except (FileNotFoundError, NotADirectoryError):
         return []
-
-
-def _write_synced(path: Path, data: bytes) -> None:
-    with path.open("xb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

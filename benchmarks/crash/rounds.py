@@ -4,8 +4,8 @@ In some rounds the clock is a little wrong, in some another key begins to sign r
 
 After each start: what was not acknowledged is sent again; then the exported totals must equal the
 ledger's, none may have fallen, the evidence of the live promotion must be that of the ledger's
-labels, the history must begin as it was seen, and the live pair must be its
-last. After the last round every fit must end, and `benchmarks.crash.finale` follows.
+labels, the history must begin as it was seen, and the live pair must be its last. After the last
+round every fit must end, and `benchmarks.crash.finale` follows.
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-import uuid
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -26,35 +24,17 @@ from benchmarks.crash.finale import (
     sent_again_after_a_sweep,
     sent_again_with_another_key,
 )
-from benchmarks.crash.ledger import Batch, Ledger, RowBatch, Totals, differences, exported, falls
+from benchmarks.crash.ledger import Totals, differences, exported, falls
 from benchmarks.crash.service_process import ServiceProcess
-from trueprob.client import Client, FitSummary, PromotionSummary, ServiceProblem, ServiceUnreachable
+from benchmarks.crash.traffic import MODEL, ROWS, Outcome, Traffic
+from trueprob.client import Client, FitSummary, PromotionSummary, ServiceProblem
 
 __all__ = ["CrashTest", "Outcome"]
 
-MODEL: Final = "m"
-ROWS: Final = 25
-SET_ROWS: Final = 300
 TOLERANCE: Final = 0.02  # the default of TRUEPROB_ALARM_TOLERANCE
 LEASE_SECONDS: Final = 50.0  # a killed process's fit is left to it so long, by a wrong clock too
 CLOCK_SHIFTS: Final = (0.0, 0.0, 10.0, -10.0)
 ROTATIONS: Final = 0.25  # of the rounds
-
-
-@dataclass
-class Outcome:
-    """What happened, and what was wrong."""
-
-    rounds: int = 0
-    labels: int = 0
-    duplicates: int = 0
-    uploads: int = 0
-    promotions: int = 0
-    given_up_fits: int = 0
-    rows: int = 0
-    rotations: int = 0
-    rounds_by_a_wrong_clock: int = 0
-    faults: list[str] = field(default_factory=list)
 
 
 class CrashTest:
@@ -74,12 +54,10 @@ class CrashTest:
         self._state = folder / "state"
         self._database_url = database_url or f"sqlite:///{self._state.resolve()}/trueprob.sqlite3"
         self._random = np.random.default_rng(seed)
-        self._ledger = Ledger()
-        self._pending: list[tuple[str, dict[str, np.ndarray], str]] = []  # key, rows, promote
-        self._acknowledged_fits: set[str] = set()
         self._history: list[PromotionSummary] = []
         self._seen: Totals = {}
         self._outcome = Outcome()
+        self._traffic = Traffic(self._outcome)
 
     def run(self, rounds: int, *, wait_for_fits: bool = True, with_sweep: bool = True) -> Outcome:
         """Kill that often; what came of it."""
@@ -96,7 +74,7 @@ class CrashTest:
             self._outcome.rounds_by_a_wrong_clock += shift != 0
         self._rotate()
         service = self._start()
-        faults, ledger = self._outcome.faults, self._ledger
+        faults, ledger = self._outcome.faults, self._traffic.ledger
         try:
             with Client(service.url, timeout_seconds=60) as client:
                 self._check(client)
@@ -119,7 +97,7 @@ class CrashTest:
     def _stream_until_killed(self, service: ServiceProcess) -> None:
         threads = [
             threading.Thread(target=work, args=(service.url, self._random.integers(2**32)))
-            for work in (self._send_labels, self._send_uploads)
+            for work in (self._traffic.send_labels, self._traffic.send_uploads)
         ]
         for thread in threads:
             thread.start()
@@ -131,95 +109,31 @@ class CrashTest:
         for thread in threads:
             thread.join()
 
-    def _send_labels(self, url: str, seed: int) -> None:
-        rng = np.random.default_rng(seed)
-        # Not the retrying method: what was not answered is uncertain, and is looked at.
-        with Client(url, timeout_seconds=10) as client, contextlib.suppress(ServiceUnreachable):
-            while True:
-                self._send_batch(client, rng)
-
-    def _send_batch(self, client: Client, rng: np.random.Generator) -> None:
-        """Predict, label the predictions, and send the rows with their labels too."""
-        logits = rng.normal(0.0, 2.0, (ROWS, 3)).astype(np.float32)
-        answer = client.predict(MODEL, logits=logits)
-        batch = Batch(answer, tuple(int(label) for label in rng.integers(0, 3, ROWS)))
-        self._ledger.uncertain.append(batch)
-        self._send(client, batch)
-        rows = RowBatch(tuple(uuid.uuid4().hex for _ in range(ROWS)), logits, batch.labels)
-        self._ledger.uncertain_rows.append(rows)
-        self._send_rows(client, rows)
-
-    def _send(self, client: Client, batch: Batch) -> None:
-        outcomes = client.label(MODEL, batch.ids, batch.labels)
-        self._ledger.uncertain.remove(batch)
-        self._ledger.acknowledged.append(batch)
-        self._ledger.accepted += outcomes.accepted
-        self._ledger.duplicates += outcomes.duplicate
-        if outcomes.rejected:
-            self._outcome.faults.append(f"{outcomes.rejected} labels of a batch were rejected")
-
-    def _send_rows(self, client: Client, rows: RowBatch) -> None:
-        outcomes = client.label_rows(MODEL, rows.ids, rows.logits, rows.labels)
-        self._ledger.uncertain_rows.remove(rows)
-        self._ledger.rows.append(rows)
-        self._outcome.rows += outcomes.accepted + outcomes.duplicate
-        if outcomes.rejected or outcomes.accepted not in (0, ROWS):
-            self._outcome.faults.append(f"of {ROWS} rows {outcomes.accepted} were accepted")
-
-    def _send_uploads(self, url: str, seed: int) -> None:
-        rng = np.random.default_rng(seed)
-        with Client(url, timeout_seconds=10) as client, contextlib.suppress(ServiceUnreachable):
-            while True:
-                logits = rng.normal(0.0, 2.0, (SET_ROWS, 3))
-                labels = np.argmax(logits + rng.gumbel(size=logits.shape), axis=1)
-                sharp = (rng.uniform(0.5, 3.0) * logits).astype(np.float32)
-                promote = "always" if rng.random() < 0.5 else "auto"
-                self._pending.append(
-                    (uuid.uuid4().hex, {"logits": sharp, "labels": labels}, promote)
-                )
-                self._upload(client)
-
-    def _upload(self, client: Client) -> None:
-        """Send the oldest upload that was not acknowledged."""
-        key, rows, promote = self._pending[0]
-        fit = client.upload(
-            MODEL, rows, method="temperature", promote=promote, idempotency_key=key,
-            wait_seconds=2,
-        )  # fmt: skip
-        self._pending.pop(0)
-        if fit.fit in self._acknowledged_fits:
-            self._outcome.faults.append(f"two uploads were answered with fit {fit.fit}")
-        self._acknowledged_fits.add(fit.fit)
-        self._outcome.uploads += 1
-
     def _check(self, client: Client) -> None:
         with contextlib.suppress(ServiceProblem):
             client.declare(MODEL, n_classes=3)
-        for batch in list(self._ledger.uncertain):
-            self._send(client, batch)
-        for rows in list(self._ledger.uncertain_rows):
-            self._send_rows(client, rows)
-        self._send_batch(client, self._random)  # some in every round, however soon the kill comes
+        self._traffic.send_uncertain(client)
+        # Some labels in every round, however soon the kill comes.
+        self._traffic.send_batch(client, self._random)
         totals = exported(client.metrics())  # the first reading of this process: not a cached one
         faults = self._outcome.faults
-        faults += differences(self._ledger.totals(), totals, relative=SUMS_AGREE_TO)
+        faults += differences(self._traffic.ledger.totals(), totals, relative=SUMS_AGREE_TO)
         faults += falls(self._seen, totals)
         self._seen = totals
         self._check_alarm_state(client)
         self._check_history(client)
-        while self._pending:
-            self._upload(client)
+        self._traffic.send_pending(client)
         fits = {fit.fit for fit in client.fits(MODEL)}
-        if missing := sorted(self._acknowledged_fits - fits):
+        if missing := sorted(self._traffic.acknowledged_fits - fits):
             faults.append(f"fits {missing} were acknowledged and are gone")
-        if len(fits) != len(self._acknowledged_fits):
-            faults.append(f"{len(fits)} fits, {len(self._acknowledged_fits)} uploads")
-        self._outcome.labels = ROWS * len(self._ledger.acknowledged)
-        self._outcome.duplicates = self._ledger.duplicates
+        if len(fits) != len(self._traffic.acknowledged_fits):
+            faults.append(f"{len(fits)} fits, {len(self._traffic.acknowledged_fits)} uploads")
+        self._outcome.labels = ROWS * len(self._traffic.ledger.acknowledged)
+        self._outcome.duplicates = self._traffic.ledger.duplicates
 
     def _check_alarm_state(self, client: Client) -> None:
         now = client.calibration(MODEL)
-        wanted = self._ledger.evidence_log10(now.revision, tolerance=TOLERANCE)
+        wanted = self._traffic.ledger.evidence_log10(now.revision, tolerance=TOLERANCE)
         if now.evidence_log10 is None or abs(now.evidence_log10 - wanted) > SUMS_AGREE_TO:
             self._outcome.faults.append(
                 f"evidence of revision {now.revision} must be 10^{wanted!r}, "

@@ -11,6 +11,7 @@ from typing import Final, Protocol
 
 from service.control.bodies import part_file
 from trueprob.calibration_set import CalibrationSet
+from trueprob.synced_files import sync_directory
 
 __all__ = ["SWEPT", "Artifacts", "Aside"]
 
@@ -138,7 +139,7 @@ class Artifacts:
         path.parent.mkdir(parents=True, exist_ok=True)
         part.replace(path)
         for folder in (path.parent, path.parent.parent):
-            _sync_folder(folder)
+            sync_directory(folder)
 
 
 class _Renamed:
@@ -158,12 +159,3 @@ def _age_seconds(path: Path) -> float:
         return time.time() - path.stat().st_mtime
     except FileNotFoundError:
         return 0.0
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename durable: the entry lies in the folder, not in the file."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

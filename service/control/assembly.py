@@ -32,7 +32,7 @@ from service.control.shadows import Shadows
 from service.control.statistics import Statistics
 from service.control.store import Store
 from service.control.stored_sets import StoredSets
-from service.inference.deployment import Deployments
+from service.inference.deployments import Deployments
 from service.receipts import Receipts
 from service.settings import Settings
 

@@ -27,7 +27,8 @@ from service.control.stored_sets import StoredSets
 from service.control.uploads import check_media_type, read_upload
 from service.control.wish import Wish, check_key, check_name
 from service.errors import Conflict, InvalidRequest, ModelNotFound
-from service.inference.deployment import Deployment, Deployments, Network, ServedVersion
+from service.inference.deployment import Deployment, Network, ServedVersion
+from service.inference.deployments import Deployments
 from service.inference.network_input import NetworkInput
 from service.settings import Settings
 from trueprob.calibration_set import CalibrationSet

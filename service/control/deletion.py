@@ -12,8 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from service.control.following import Following
-from service.control.promotion import locked
 from service.control.refit import Refits
+from service.control.revision import locked
 from service.control.store import Store
 from service.errors import Conflict, DatabaseUnavailable
 from trueprob.repository import ModelRepository

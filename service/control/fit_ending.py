@@ -11,7 +11,7 @@ from typing import Final
 
 from service.control.fit_worker import Fitted
 from service.control.models import Catalogue
-from service.control.promotion import raise_revision
+from service.control.revision import raise_revision
 from service.control.shadows import start_shadow
 from service.control.store import Transaction
 from service.control.store.calibrators import CalibratorRow

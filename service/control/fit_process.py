@@ -6,15 +6,13 @@ for it when the service ends; a process and a pipe can.
 
 from __future__ import annotations
 
-import multiprocessing
 import signal
 import threading
 from collections.abc import Callable
 from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
 from typing import Protocol
 
-from service.child_process import start_without_ctrl_c
+from service.child_process import Child
 from service.control.fit_worker import Fitted, Job, serve
 
 __all__ = ["FitProcess", "FitRunner"]
@@ -51,14 +49,15 @@ class FitProcess:
     """
 
     def __init__(self, target: Callable[[Connection], None] = serve) -> None:
-        self._target = target
-        self._spawn = multiprocessing.get_context("spawn")
+        self._child = Child(target, name="trueprob-fit")
         self._changing = threading.Lock()
-        self._process: BaseProcess | None = None
-        self._connection: Connection | None = None
         self._job: Job | None = None
-        self._closed = False
         self.progress = 0.0
+
+    @property
+    def pid(self) -> int | None:
+        """Of the child; None while there is none."""
+        return self._child.pid
 
     def run(self, job: Job) -> Fitted | None:
         """Wait for a job's outcome. Called by one thread.
@@ -88,45 +87,25 @@ class FitProcess:
     def cancel(self, job: Job) -> None:
         """End the child if it runs this job; the next job gets another child."""
         with self._changing:
-            if self._job is job and self._process is not None:
-                self._process.terminate()
+            if self._job is job:
+                self._child.terminate()
 
     def close(self) -> None:
         """End the child, in the middle of a job if need be."""
-        with self._changing:
-            self._closed = True
-            process = self._process
-        if process is not None:
-            process.terminate()
-            process.join()
+        self._child.close()
 
     def _started(self, job: Job) -> Connection | None:
-        with self._changing:
-            if self._closed:
-                return None
-            self._job, self.progress = job, 0.0
-            if self._connection is None:
-                ours, theirs = self._spawn.Pipe()
-                self._process = self._spawn.Process(
-                    target=self._target, args=(theirs,), name="trueprob-fit", daemon=True
-                )
-                start_without_ctrl_c(self._process)
-                theirs.close()
-                self._connection = ours
-            return self._connection
+        with self._changing:  # who cancels finds the job only when there is a child to end
+            connection = self._child.connection()
+            if connection is not None:
+                self._job, self.progress = job, 0.0
+            return connection
 
     def _died(self) -> Fitted | None:
-        with self._changing:
-            process, connection = self._process, self._connection
-            self._process = self._connection = None
-        if connection is not None:
-            connection.close()
-        if self._closed or process is None:
-            return None
-        process.join()
-        if process.exitcode == -signal.SIGTERM:
+        exit_code = self._child.let_go()
+        if self._child.closed or exit_code in (None, -signal.SIGTERM):
             return None
         return Fitted(
-            error=f"the fitting process ended with exit code {process.exitcode}; "
+            error=f"the fitting process ended with exit code {exit_code}; "
             "it may have run out of memory"
         )

@@ -17,12 +17,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from service.control.models import Catalogue, answering
+from service.control.poll import Poll
 from service.control.store import Store, Transaction
 from service.control.store.calibrators import CalibratorRow
 from service.control.store.models import VersionRow
 from service.control.store.promotions import PromotionRow
-from service.errors import DatabaseUnavailable, NotFound
-from service.inference.deployment import Deployment, Deployments, ServedVersion
+from service.errors import NotFound
+from service.inference.deployment import Deployment, ServedVersion
+from service.inference.deployments import Deployments
 from trueprob.errors import TrueprobError
 
 __all__ = ["Following"]
@@ -72,21 +74,23 @@ class Following:
         self._store = store
         self._catalogue = catalogue
         self._deployments = deployments
-        self._seconds = seconds
         self._also = also
         self._seen: dict[str, _Seen] = {}
         self._patience_seconds = patience_seconds
         self._missing: dict[str, tuple[_Seen, float]] = {}  # and when to say so
-        self._away = False
         self._looking = threading.Lock()
         self._began = 0.0
-        self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="trueprob-following", daemon=True)
+        self._poll = Poll(
+            self._look_and_tell,
+            what="following other processes",
+            seconds=seconds,
+            name="trueprob-following",
+        )
 
     def start(self) -> None:
         """Look, and go on looking."""
-        self._look_and_log()
-        self._thread.start()
+        self._poll.once()
+        self._poll.start()
 
     def look(self) -> None:
         """Take over what has changed until now. Of callers that wait for one another one asks."""
@@ -98,26 +102,11 @@ class Following:
 
     def close(self) -> None:
         """Stop."""
-        self._closing.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        self._poll.close()
 
-    def _work(self) -> None:
-        while not self._closing.wait(self._seconds):
-            self._look_and_log()
-
-    def _look_and_log(self) -> None:
-        try:
-            self.look()
-            self._also()
-        except DatabaseUnavailable:
-            if not self._away:
-                _LOG.warning("the database does not answer: other processes are not followed")
-            self._away = True
-        except Exception:  # noqa: BLE001 - a thread that ended would leave this process behind
-            _LOG.exception("what other processes changed could not be taken over")
-        else:
-            self._away = False
+    def _look_and_tell(self) -> None:
+        self.look()
+        self._also()
 
     def _look(self) -> None:
         # Before the question: a model that is declared here meanwhile is not in its answer.

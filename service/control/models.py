@@ -25,7 +25,8 @@ from service.control.store.calibrators import CalibratorRow
 from service.control.store.models import VersionRow
 from service.control.store.promotions import PromotionRow
 from service.errors import Conflict, ProviderUnavailable, ServiceError, VersionNotFound
-from service.inference.deployment import Deployments, ServedVersion, Shadow
+from service.inference.deployment import ServedVersion, Shadow
+from service.inference.deployments import Deployments
 from trueprob.calibrators import loads_calibrator
 
 __all__ = ["Catalogue", "answering"]

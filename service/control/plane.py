@@ -21,7 +21,7 @@ from service.control.repository_watch import RepositoryWatch
 from service.control.store import open_store
 from service.control.webhook import Webhook
 from service.errors import Unavailable
-from service.inference.deployment import Deployments
+from service.inference.deployments import Deployments
 from service.receipts import Receipts
 from service.settings import Settings
 from service.statistics import ControlStatistics

@@ -1,8 +1,6 @@
 """Making a pair live and going back, each in one transaction that raises the revision.
 
-The revision that the client saw (If-Match) is compared inside the transaction, under the model's
-lock: of two changes based on the same revision exactly one happens. After the commit the data
-plane is told; it ignores a revision older than the one that it has.
+After the commit the data plane is told; it ignores a revision older than the one that it has.
 
 Going back without a revision undoes step by step: ``restores`` of a rollback names the promotion
 whose pair it put back, so the next undo starts from there and never undoes a rollback.
@@ -13,19 +11,18 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from service.control.models import Catalogue, answering
+from service.control.revision import locked, raise_revision
 from service.control.store import Store, Transaction
 from service.control.store.calibrators import CalibratorRow
 from service.control.store.promotions import PromotionRow
 from service.errors import (
     CalibratorNotFound,
     Conflict,
-    ModelNotFound,
     PromotionNotFound,
-    StaleRevision,
     VersionNotFound,
 )
 
-__all__ = ["Promotions", "locked", "raise_revision"]
+__all__ = ["Promotions", "raise_revision"]
 
 
 class Promotions:
@@ -178,81 +175,6 @@ class Promotions:
         return raise_revision(
             transaction, live, row, cause=cause, by=by, restores=restores, now=self._clock()
         )
-
-
-def raise_revision(
-    transaction: Transaction,
-    live: PromotionRow,
-    row: CalibratorRow,
-    *,
-    cause: str,
-    by: str | None,
-    now: float,
-    restores: int | None = None,
-    fit: int | None = None,
-) -> PromotionRow:
-    """Append the next revision. The caller holds the model's lock and read ``live`` under it.
-
-    Parameters
-    ----------
-    transaction : Transaction
-    live : PromotionRow
-        What is live until now.
-    row : CalibratorRow
-        What is live from now on, with its version.
-    cause : str
-        ``factory``, ``admitted``, ``forced``, ``shadow`` or ``rollback``.
-    by : str or None
-        Id of the API key.
-    now : float
-    restores : int, optional
-        Of a rollback: the revision whose pair it puts back.
-    fit : int, optional
-        The fit that promotes.
-    """
-    transaction.shadows.end(row.model, "superseded", now=now)
-    promotion = PromotionRow(
-        model=row.model,
-        revision=live.revision + 1,
-        version=row.version,
-        calibrator=row.calibrator,
-        cause=cause,
-        restores=restores,
-        fit=fit,
-        promoted_by=by,
-        promoted_at=now,
-    )
-    transaction.promotions.append(promotion)
-    transaction.events.add(
-        "calibrator.promoted",
-        row.model,
-        {
-            "version": row.version,
-            "calibrator": row.calibrator,
-            "revision": promotion.revision,
-            "cause": cause,
-            "by": by,
-            "before": {"version": live.version, "calibrator": live.calibrator},
-        },
-        now=now,
-    )
-    return promotion
-
-
-def locked(transaction: Transaction, model: str, expected: int) -> PromotionRow:
-    """Lock a model and compare its live revision with the one that the client saw.
-
-    Raises
-    ------
-    ModelNotFound, StaleRevision
-    """
-    transaction.models.lock(model)
-    live = transaction.promotions.live(model)
-    if live is None:
-        raise ModelNotFound(f"there is no model named {model!r}")
-    if live.revision != expected:
-        raise StaleRevision(f"the live revision is {live.revision}, If-Match says {expected}")
-    return live
 
 
 def _cause(row: CalibratorRow) -> str:

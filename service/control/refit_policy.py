@@ -10,17 +10,18 @@ from __future__ import annotations
 
 import logging
 import re
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from service.control.poll import Poll
 from service.control.refit_window import RefitWindow
 from service.control.store import Store
 from service.control.stored_sets import StoredSets
 from service.control.wish import Wish
 from service.errors import DatabaseUnavailable, ServiceError
-from service.inference.deployment import Deployments, ServedVersion
+from service.inference.deployment import ServedVersion
+from service.inference.deployments import Deployments
 from service.settings import Settings
 
 __all__ = ["RefitPolicy", "Trigger", "rows_between"]
@@ -86,19 +87,21 @@ class RefitPolicy:
         self._settings = settings
         self._clock = clock
         self._rows = rows_between(settings.refit_policy)
-        self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="trueprob-policy", daemon=True)
+        self._poll = Poll(
+            self.look,
+            what="the refit policy",
+            seconds=settings.poll_seconds,
+            name="trueprob-policy",
+        )
 
     def start(self) -> None:
         """Look now and then, unless the policy is off."""
         if self._settings.refit_policy != "off":
-            self._thread.start()
+            self._poll.start()
 
     def close(self) -> None:
         """Stop after the look that is under way."""
-        self._closing.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        self._poll.close()
 
     def look(self) -> list[int]:
         """Queue what is due; the ids of the fits.
@@ -116,19 +119,6 @@ class RefitPolicy:
             if fit is not None:
                 fits.append(fit)
         return fits
-
-    def _work(self) -> None:
-        away = False
-        while not self._closing.wait(self._settings.poll_seconds):
-            try:
-                self.look()
-                away = False
-            except DatabaseUnavailable:
-                if not away:
-                    _LOG.warning("the refit policy waits for the database")
-                away = True
-            except Exception:  # noqa: BLE001 - a thread that ended would refit nothing more
-                _LOG.exception("the refit policy failed")
 
     def _alarms(self) -> list[Trigger]:
         """Of alarms of what is live; those of what is not any more are answered by that."""

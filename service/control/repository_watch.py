@@ -16,6 +16,7 @@ from typing import Final
 
 from service.control.discovery import Key, discover
 from service.control.models import Catalogue
+from service.control.poll import Poll
 from service.control.store import Store
 from trueprob.repository import ModelRepository
 
@@ -46,21 +47,22 @@ class RepositoryWatch:
         self._store = store
         self._interval_seconds = interval_seconds
         self._seen: dict[Key, Signature] = {}
-        self._trouble = ""
         self._looking = threading.Lock()  # an upload looks too
-        self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="trueprob-repository", daemon=True)
+        self._poll = Poll(
+            self.look,
+            what="the look into the model repository",
+            seconds=interval_seconds,
+            name="trueprob-repository",
+        )
 
     def start(self) -> None:
         """Begin to look."""
         if self._interval_seconds > 0:
-            self._thread.start()
+            self._poll.start()
 
     def close(self) -> None:
         """End after the look that is under way."""
-        self._closing.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        self._poll.close()
 
     def look(self) -> None:
         """Take in what is new since the last look.
@@ -93,16 +95,6 @@ class RepositoryWatch:
             else:
                 self._catalogue.pardon(key)
         self._seen = lies
-
-    def _work(self) -> None:
-        while not self._closing.wait(self._interval_seconds):
-            try:
-                self.look()
-                self._trouble = ""
-            except Exception as error:  # noqa: BLE001 - whatever it is, the next look is worth it
-                if self._trouble != repr(error):
-                    self._trouble = repr(error)
-                    _LOG.warning("the model repository could not be looked at", exc_info=True)
 
 
 def _signatures(root: Path) -> dict[Key, Signature]:

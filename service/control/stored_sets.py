@@ -13,19 +13,13 @@ from typing import Final
 from service.control import repeats
 from service.control.appended_rows import joined
 from service.control.artifacts import Artifacts
+from service.control.known_sets import known_set, lock_version
 from service.control.queued_fit import queue_fit
 from service.control.refit import Refits
 from service.control.store import Store, Transaction
 from service.control.store.calibration_sets import CalibrationSetRow
 from service.control.wish import Wish
-from service.errors import (
-    BodyTooLarge,
-    CalibrationSetNotFound,
-    Conflict,
-    InvalidRequest,
-    ModelNotFound,
-    Unavailable,
-)
+from service.errors import BodyTooLarge, Conflict, InvalidRequest, ModelNotFound, Unavailable
 from service.inference.deployment import ServedVersion
 from service.settings import Settings
 from trueprob.calibration_set import CalibrationSet, load_calibration_set
@@ -80,7 +74,7 @@ class StoredSets:
         self._require_rows(rows.n, wish)
         size_bytes = self._artifacts.keep(rows)
         with self._store.write() as transaction:
-            self._lock(transaction, served)
+            lock_version(transaction, served)
             before = repeats.find(transaction, served.model, wish, "upload", asked or rows.digest)
             if before is not None and before.fit is not None:
                 return before.fit, self._refits.submit(before.fit)
@@ -109,11 +103,11 @@ class StoredSets:
         """
         model = served.model
         with self._store.write() as transaction:
-            self._lock(transaction, served)
+            lock_version(transaction, served)
             before = repeats.find(transaction, model, wish, "fit", digest_or_name)
             if before is not None and before.fit is not None:
                 return before.fit, self._refits.submit(before.fit)
-            row = self._found(transaction, model, digest_or_name)
+            row = known_set(transaction, model, digest_or_name)
             if row.n_classes != served.n_classes:
                 raise Conflict(
                     f"the set has {row.n_classes} classes, version {served.version} has "
@@ -152,7 +146,7 @@ class StoredSets:
                 )
             size_bytes = self._artifacts.keep(whole)
             with self._store.write() as transaction:
-                self._lock(transaction, served)
+                lock_version(transaction, served)
                 before = repeats.find(transaction, model, wish, f"rows {name}", rows.digest)
                 if before is not None:
                     known = transaction.calibration_sets.get(
@@ -169,7 +163,7 @@ class StoredSets:
                     self._let_go(transaction, base)
                 came = self._came(model, whole.digest, None)
                 repeats.remember(transaction, wish, f"rows {name}", rows.digest, came)
-                row = self._found(transaction, model, whole.digest)
+                row = known_set(transaction, model, whole.digest)
             self._artifacts.keep(whole)  # a sweep may have come between
             return row
         raise Conflict(f"set {name!r} is being appended to by many at the same time: try again")
@@ -187,18 +181,11 @@ class StoredSets:
             transaction.models.lock(model)
             if transaction.models.get(model) is None:
                 raise ModelNotFound(f"there is no model named {model!r}")
-            row = self._found(transaction, model, digest_or_name)
+            row = known_set(transaction, model, digest_or_name)
             waiting = transaction.fits.using(model, row.digest)
             if waiting:
                 raise Conflict(f"{waiting} fits on this set have not ended: cancel them, or wait")
             transaction.calibration_sets.delete(model, row.digest, now=self._clock())
-
-    def _lock(self, transaction: Transaction, served: ServedVersion) -> None:
-        """Lock the model, which may have been deleted, or declared anew, since it was looked up."""
-        transaction.models.lock(served.model)
-        known = transaction.models.version(served.model, served.version)
-        if known is None or known.class_names != served.class_names:
-            raise ModelNotFound(f"model {served.model!r} was deleted a moment ago")
 
     def _require_rows(self, n: int, wish: Wish) -> None:
         least = self._settings.min_calibration_rows
@@ -213,16 +200,6 @@ class StoredSets:
         if path is None:
             raise Unavailable(NO_ROWS)
         return load_calibration_set(path, n_classes=row.n_classes)
-
-    def _found(
-        self, transaction: Transaction, model: str, digest_or_name: str
-    ) -> CalibrationSetRow:
-        row = transaction.calibration_sets.get(model, digest_or_name)
-        if row is None:
-            raise CalibrationSetNotFound(
-                f"model {model!r} has no calibration set {digest_or_name!r}"
-            )
-        return row
 
     def _add(
         self,

@@ -6,8 +6,6 @@ order: shapes, classes and values are checked by `trueprob.CalibrationSet`.
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +15,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from service.base64_pictures import pictures_from_base64
 from service.errors import BadRequest, InvalidRequest, UnsupportedMediaType
 from service.form_parts import Part, form_parts
 from trueprob.array_files import UNNAMED
@@ -128,7 +127,7 @@ def _document(document: object) -> Upload:
 
 def _with_field(upload: Upload, name: str, values: object) -> Upload:
     if name == "images":
-        return replace(upload, pictures=_pictures(values))
+        return replace(upload, pictures=pictures_from_base64(values))
     array = _matrix(name, values) if name in _MATRICES else _vector(name, values)
     return replace(upload, arrays={**upload.arrays, name: array})
 
@@ -188,18 +187,6 @@ def _json(text: bytes, what: str) -> object:
         return orjson.loads(text)
     except orjson.JSONDecodeError as error:
         raise BadRequest(f"{what} is not JSON: {error.msg} at character {error.pos}") from None
-
-
-def _pictures(values: object) -> list[bytes]:
-    if not isinstance(values, list) or not values:
-        raise InvalidRequest("images must be a list of base64 strings with at least one")
-    pictures = []
-    for index, text in enumerate(values):
-        try:
-            pictures.append(base64.b64decode(text, validate=True))
-        except (binascii.Error, ValueError, TypeError):
-            raise InvalidRequest(f"images[{index}] is not a base64 string") from None
-    return pictures
 
 
 def _matrix(name: str, values: object) -> NDArray[np.float64]:

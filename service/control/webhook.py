@@ -14,9 +14,9 @@ import uuid
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from service.control.poll import Poll
 from service.control.store import Store
 from service.control.store.events import EventRow
-from service.errors import DatabaseUnavailable
 from service.webhook_signature import signed_headers
 
 if TYPE_CHECKING:
@@ -64,23 +64,19 @@ class Webhook:
         self._store = store
         self._url = url
         self._secrets = secrets
-        self._seconds = seconds
         self._clock = clock
         self._count = count
         self._owner = uuid.uuid4().hex
         self._sending = threading.Lock()
-        self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="trueprob-webhook", daemon=True)
+        self._poll = Poll(self._look, what="the webhook", seconds=seconds, name="trueprob-webhook")
 
     def start(self) -> None:
         """Deliver from here on."""
-        self._thread.start()
+        self._poll.start()
 
     def close(self) -> None:
         """Stop after the attempt that is running."""
-        self._closing.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        self._poll.close()
 
     def deliver(self) -> int:
         """Try what is due now, oldest first; how many attempts there were.
@@ -93,7 +89,7 @@ class Webhook:
 
         attempts = 0
         with self._sending, httpx.Client(timeout=_TIMEOUT_SECONDS) as client:
-            while not self._closing.is_set():
+            while not self._poll.closing:
                 now = self._clock()
                 with self._store.write() as transaction:
                     event = transaction.events.claim(
@@ -105,24 +101,12 @@ class Webhook:
                 attempts += 1
         return attempts
 
-    def _work(self) -> None:
-        away = False
-        while not self._closing.wait(self._seconds):
-            try:
-                if self._due():
-                    self.deliver()
-                away = False
-            except DatabaseUnavailable:
-                if not away:
-                    _LOG.warning("the webhook waits for the database")
-                away = True
-            except Exception:  # noqa: BLE001 - a thread that ended would deliver nothing more
-                _LOG.exception("events could not be delivered")
-
-    def _due(self) -> bool:
-        """Asked in a read: a claim that finds nothing would still be a write."""
+    def _look(self) -> None:
+        # Asked in a read: a claim that finds nothing would still be a write.
         with self._store.read() as transaction:
-            return transaction.events.any_due(now=self._clock())
+            due = transaction.events.any_due(now=self._clock())
+        if due:
+            self.deliver()
 
     def _attempt(self, client: httpx.Client, event: EventRow, timestamp: int) -> None:
         obstacle = self._post(client, event, timestamp)

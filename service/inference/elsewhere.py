@@ -13,7 +13,8 @@ import time
 from collections.abc import Callable
 
 from service.errors import ModelNotFound
-from service.inference.deployment import Deployment, Deployments
+from service.inference.deployment import Deployment
+from service.inference.deployments import Deployments
 
 __all__ = ["Elsewhere"]
 

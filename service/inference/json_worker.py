@@ -7,17 +7,14 @@ comes back as itself.
 
 from __future__ import annotations
 
-import multiprocessing
-import threading
 from collections.abc import Callable
 from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
 from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.child_process import start_without_ctrl_c
+from service.child_process import Child
 from service.errors import ServiceError, Unavailable
 from service.inference import wire_json, wire_oip
 
@@ -63,17 +60,12 @@ class JsonWorker:
     """
 
     def __init__(self, target: Callable[[Connection], None] = parse_forever) -> None:
-        self._target = target
-        self._spawn = multiprocessing.get_context("spawn")
-        self._changing = threading.Lock()
-        self._process: BaseProcess | None = None
-        self._connection: Connection | None = None
-        self._closed = False
+        self._child = Child(target, name="trueprob-json")
 
     @property
     def pid(self) -> int | None:
         """Of the child; None while there is none."""
-        return self._process.pid if self._process is not None else None
+        return self._child.pid
 
     def decode(self, body: bytes) -> tuple[str, NDArray[Any] | list[bytes]]:
         """`wire_json.decode`, elsewhere. Called by one thread at a time.
@@ -96,45 +88,20 @@ class JsonWorker:
         """
         return self._asked(lambda connection: _inference(connection, body, header_length))
 
+    def close(self) -> None:
+        """End the child, in the middle of a body if need be."""
+        self._child.close()
+
     def _asked(self, exchange: Callable[[Connection], Decoded]) -> Decoded:
         for _ in range(2):
-            connection = self._started()
+            connection = self._child.connection()
+            if connection is None:
+                raise Unavailable("the service is stopping")
             try:
                 return exchange(connection)
             except (EOFError, OSError):
-                self._died()
+                self._child.let_go()
         raise Unavailable("the process that parses large JSON bodies ended while it had this one")
-
-    def close(self) -> None:
-        """End the child, in the middle of a body if need be."""
-        with self._changing:
-            self._closed = True
-            process = self._process
-        if process is not None:
-            process.terminate()
-            process.join()
-
-    def _started(self) -> Connection:
-        with self._changing:
-            if self._closed:
-                raise Unavailable("the service is stopping")
-            if self._connection is None:
-                self._connection, theirs = self._spawn.Pipe()
-                self._process = self._spawn.Process(
-                    target=self._target, args=(theirs,), name="trueprob-json", daemon=True
-                )
-                start_without_ctrl_c(self._process)
-                theirs.close()
-            return self._connection
-
-    def _died(self) -> None:
-        with self._changing:
-            process, connection = self._process, self._connection
-            self._process = self._connection = None
-        if connection is not None:
-            connection.close()
-        if process is not None:
-            process.join()
 
 
 def _answer(connection: Connection, header_length: int | str | None, body: bytes) -> Any:

@@ -6,14 +6,13 @@ A body has exactly one of ``logits``, ``probabilities``, ``log_probabilities`` o
 
 from __future__ import annotations
 
-import base64
-import binascii
 from typing import Any, Final
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from service.base64_pictures import pictures_from_base64
 from service.errors import BadRequest, InvalidRequest
 from service.inference.simd_rows import MIN_BYTES, simd_rows
 
@@ -66,7 +65,7 @@ def decode(body: bytes) -> tuple[str, NDArray[Any] | list[bytes]]:
         raise InvalidRequest(f"expected exactly one of {_listed()}, got {len(document)}")
     ((name, values),) = document.items()
     if name == "images":
-        return name, _pictures(values)
+        return name, pictures_from_base64(values)
     # NumPy takes true for 1 in a list of numbers, and one long text makes all elements as wide as
     # itself. A body without the words, with no quotes but the name's, needs no closer look.
     suspicious = body.count(b'"') > 2 or b"true" in body or b"false" in body
@@ -105,20 +104,6 @@ def _first_other(name: str, rows: list[list[Any]]) -> str | None:
                 kind = "null" if value is None else type(value).__name__
                 return f"{kind} at {name}[{i}][{j}]"
     return None
-
-
-def _pictures(values: object) -> list[bytes]:
-    if not isinstance(values, list) or not values:
-        raise InvalidRequest("images must be a list of base64 strings with at least one")
-    pictures = []
-    for i, text in enumerate(values):
-        if not isinstance(text, str):
-            raise InvalidRequest(f"images[{i}] must be a base64 string")
-        try:
-            pictures.append(base64.b64decode(text, validate=True))
-        except (binascii.Error, ValueError):
-            raise InvalidRequest(f"images[{i}] is not valid base64") from None
-    return pictures
 
 
 def encode(answer: dict[str, Any]) -> bytes:

@@ -8,7 +8,6 @@ model repository by one rename, or not at all.
 
 from __future__ import annotations
 
-import json
 import logging
 import multiprocessing
 import re
@@ -26,7 +25,7 @@ from service.child_process import start_without_ctrl_c
 from service.form_parts import form_parts
 from service.register.inspection import described, inspect_content
 from service.register.version import register
-from service.register.wishes import Unusable, Wishes, refuse_to_guess
+from service.register.wishes import Unusable, Wishes, listed_names, refuse_to_guess
 from trueprob.errors import TrueprobError, VersionExists
 from trueprob.fitting import METHODS
 from trueprob.repository import ModelRepository
@@ -211,16 +210,11 @@ def _registered(
 
 
 def _names(text: str) -> Sequence[str]:
-    """A JSON list, or one name a line."""
-    if not text.lstrip().startswith("["):
-        return tuple(line.strip() for line in text.splitlines() if line.strip())
-    try:
-        names = json.loads(text)
-    except ValueError:
-        names = None
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise Unusable("part class_names must be a JSON list of texts, or one name a line")
-    return tuple(names)
+    return listed_names(
+        text,
+        is_json=text.lstrip().startswith("["),
+        otherwise="part class_names must be a JSON list of texts, or one name a line",
+    )
 
 
 def _by_part(sentence: str) -> str:

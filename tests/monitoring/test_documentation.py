@@ -1,7 +1,4 @@
 import re
-from pathlib import Path
-
-import pytest
 
 from service.telemetry import METRICS
 from tests.monitoring.monitoring_files import (
@@ -79,23 +76,9 @@ def test_every_metric_can_be_seen_on_the_dashboard() -> None:
     assert set(METRICS) - seen == set()
 
 
-def anchors(page: Path) -> set[str]:
-    """Anchors of a page's headings, as GitHub makes them."""
-    headings = re.findall(r"^#+ (.+)$", page.read_text("utf-8"), flags=re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
-
-
-@pytest.mark.parametrize("page", [METRICS_PAGE, OPERATIONS_PAGE], ids=lambda page: page.name)
-def test_links_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)]+)\)", page.read_text("utf-8")):
-        file, _, anchor = target.partition("#")
-        linked = page.parent / file if file else page
-        assert linked.is_file(), target
-        assert not anchor or anchor in anchors(linked), target
-
-
 def test_every_alert_has_its_section() -> None:
-    assert {rule["alert"].lower() for rule in rules_of(ALERTS)} <= anchors(OPERATIONS_PAGE)
+    sections = re.findall(r"^### (\w+)$", OPERATIONS_PAGE.read_text("utf-8"), flags=re.MULTILINE)
+    assert {rule["alert"] for rule in rules_of(ALERTS)} <= set(sections)
 
 
 def test_settings_and_outcomes_named_on_the_pages_exist() -> None:

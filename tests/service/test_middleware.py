@@ -3,6 +3,7 @@ import logging
 from collections.abc import MutableMapping
 from typing import Any
 
+import orjson
 import pytest
 
 from service.auth import Keyring
@@ -12,7 +13,13 @@ from service.telemetry import Telemetry
 Message = MutableMapping[str, Any]
 
 
-async def call(app: Any, *, path: str = "/x", receive: Any = None) -> tuple[list[Message], str]:
+async def call(
+    app: Any,
+    *,
+    path: str = "/x",
+    headers: tuple[tuple[bytes, bytes], ...] = (),
+    receive: Any = None,
+) -> tuple[list[Message], str]:
     telemetry = Telemetry(version="1", commit="c")
     edge = Edge(
         app,
@@ -29,7 +36,7 @@ async def call(app: Any, *, path: str = "/x", receive: Any = None) -> tuple[list
     async def send(message: Message) -> None:
         sent.append(message)
 
-    scope = {"type": "http", "method": "GET", "path": path, "headers": []}
+    scope = {"type": "http", "method": "GET", "path": path, "headers": [*headers]}
     await edge(scope, receive or nothing, send)
     return sent, telemetry.exposition()[0].decode()
 
@@ -76,18 +83,32 @@ def test_an_answer_that_breaks_off_stays_broken_off() -> None:
 
 
 @pytest.mark.parametrize(("path", "limit"), [("/x", 100), ("/v1/models/m/calibration-sets", 1000)])
-def test_the_limit_holds_for_bodies_that_declare_nothing(path: str, limit: int) -> None:
+@pytest.mark.parametrize(
+    "headers",
+    [
+        (),
+        ((b"transfer-encoding", b"chunked"),),
+        # Chunks have no declared length, whatever the other header says (RFC 9112, 6.3).
+        ((b"content-length", b"10"), (b"transfer-encoding", b"chunked")),
+        ((b"transfer-encoding", b"chunked"), (b"content-length", b"10")),
+    ],
+)
+def test_the_limit_holds_for_bodies_whose_length_is_not_known(
+    path: str, limit: int, headers: tuple[tuple[bytes, bytes], ...]
+) -> None:
     received = 0
 
     async def endless() -> Message:
         nonlocal received
         received += 60
-        return {"type": "http.request", "body": bytes(60), "more_body": True}
+        return {"type": "http.request", "body": bytes(60), "more_body": received < 10 * limit}
 
     async def reads(scope: Any, receive: Any, send: Any) -> None:
-        while True:
-            await receive()
+        while (await receive())["more_body"]:
+            pass
 
-    sent, _ = asyncio.run(call(reads, path=path, receive=endless))
+    sent, _ = asyncio.run(call(reads, path=path, headers=headers, receive=endless))
     assert sent[0]["status"] == 413
+    assert (b"content-type", b"application/problem+json") in sent[0]["headers"]
+    assert orjson.loads(sent[1]["body"])["status"] == 413
     assert limit < received <= limit + 60

@@ -10,6 +10,7 @@ from starlette.concurrency import run_in_threadpool
 
 from service.control import answers
 from service.control.headers import caller
+from service.control.known_sets import known_set
 from service.control.paging import Page, split
 from service.control.routes.documentation import (
     DEFAULT_PAGE,
@@ -27,7 +28,7 @@ from service.control.stored_sets import NO_ROWS
 from service.control.upload_body import UPLOAD_BODY
 from service.control.uploads import NPZ_TYPES
 from service.control.wish import Wish
-from service.errors import CalibrationSetNotFound, ModelNotFound, Unavailable
+from service.errors import ModelNotFound, Unavailable
 
 if TYPE_CHECKING:
     from service.control.plane import ControlPlane
@@ -152,9 +153,7 @@ def create_router(plane: ControlPlane) -> APIRouter:
     ) -> CalibrationSetSummary | FileResponse:
         """How many rows it has, and since when it is stored; or the rows, as an `.npz`."""
         with plane.parts.store.read() as transaction:
-            row = transaction.calibration_sets.get(model, digest)
-        if row is None:
-            raise CalibrationSetNotFound(f"model {model!r} has no calibration set {digest!r}")
+            row = known_set(transaction, model, digest)
         if NPZ_TYPES[0] not in (accept or ""):
             return _summary(plane, row)
         path = plane.parts.artifacts.find(row.digest)

@@ -26,7 +26,7 @@ from hypothesis.stateful import (
 
 from service.control.key_rotation import rotate
 from tests.service.control.harness import NPZ, WAIT, Clock, World, npz, rows, settings_in, start
-from tests.service.control.test_models import add_version
+from tests.service.control.model_folders import add_version
 
 MODEL = "blocks"
 PATH = f"/v1/models/{MODEL}"

@@ -19,7 +19,8 @@ from service.control.fit_process import FitRunner
 from service.control.fit_worker import Fitted, Job, run
 from service.control.plane import ControlPlane
 from service.errors import ServiceError
-from service.inference.deployment import Deployment, Deployments, ServedVersion
+from service.inference.deployment import Deployment, ServedVersion
+from service.inference.deployments import Deployments
 from service.input_digests import input_digests
 from service.problems import problem_for
 from service.settings import Settings

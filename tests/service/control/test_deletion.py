@@ -18,8 +18,8 @@ from service.control.stored_sets import StoredSets
 from service.control.wish import Wish
 from service.errors import ModelNotFound
 from tests.service.control.harness import NPZ, WAIT, World, overconfident, rows
+from tests.service.control.model_folders import add_version
 from tests.service.control.test_fit_control import Cancellable, post, until
-from tests.service.control.test_models import add_version
 from tests.service.control.test_repository_watch import watch_of
 from trueprob.calibration_set import CalibrationSet
 

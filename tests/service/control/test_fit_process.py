@@ -86,7 +86,7 @@ def test_closing_gives_up_the_running_job() -> None:
     outcomes: list[object] = []
     thread = threading.Thread(target=lambda: outcomes.append(runner.run(job(Path("x")))))
     thread.start()
-    while runner._process is None or not runner._process.is_alive():
+    while runner.pid is None:
         time.sleep(0.01)
     runner.close()
     thread.join()
@@ -98,9 +98,8 @@ def test_ctrl_c_does_not_reach_the_child(tmp_path: Path) -> None:
     path, _ = stored(tmp_path)
     runner = FitProcess()
     assert runner.run(job(path)) is not None
-    assert runner._process is not None
-    assert runner._process.pid is not None
-    os.kill(runner._process.pid, signal.SIGINT)
+    assert runner.pid is not None
+    os.kill(runner.pid, signal.SIGINT)
     outcome = runner.run(job(path))
     assert outcome is not None
     assert outcome.error is None

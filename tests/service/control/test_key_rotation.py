@@ -30,7 +30,7 @@ def turn(world: World, *, revoke: bool = False) -> int:
 
 
 def look(world: World) -> None:
-    world.plane.parts.following._look_and_log()
+    world.plane.parts.following._look_and_tell()
 
 
 def outcomes(world: World, ids: list[str]) -> list[str]:

@@ -12,7 +12,7 @@ import pytest
 from service.control.repository_watch import RepositoryWatch
 from service.errors import DatabaseUnavailable, ModelNotFound, VersionNotFound
 from tests.service.control.harness import World
-from tests.service.control.test_models import add_version
+from tests.service.control.model_folders import add_version
 
 UNWATCHED = {"repository_poll_seconds": 0}
 

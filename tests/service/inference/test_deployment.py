@@ -3,7 +3,8 @@ import pytest
 
 from service.errors import ModelNotFound, VersionNotFound
 from service.inference.answer import compute
-from service.inference.deployment import Deployments, ServedVersion
+from service.inference.deployment import ServedVersion
+from service.inference.deployments import Deployments
 from service.inference.shadow import Shadow
 from service.receipt_key import ReceiptKey
 from service.receipts import Receipts, digest64

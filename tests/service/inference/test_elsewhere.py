@@ -4,7 +4,8 @@ import time
 import pytest
 
 from service.errors import ModelNotFound
-from service.inference.deployment import Deployments, ServedVersion
+from service.inference.deployment import ServedVersion
+from service.inference.deployments import Deployments
 from service.inference.elsewhere import Elsewhere
 from trueprob.calibrators import IdentityCalibrator
 

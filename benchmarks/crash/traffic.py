@@ -1,0 +1,137 @@
+"""What two threads send until the service is killed, and what is known of it.
+
+Each batch of rows is predicted, labelled through its receipts, and sent once more as rows with
+labels; uploads are fitted, half of them promoted whatever the verdict. What was not answered
+before the kill is uncertain: it is kept and sent again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+
+from benchmarks.crash.ledger import Batch, Ledger, RowBatch
+from trueprob.client import Client, ServiceUnreachable
+
+__all__ = ["MODEL", "ROWS", "Outcome", "Traffic"]
+
+MODEL: Final = "m"
+ROWS: Final = 25
+SET_ROWS: Final = 300
+
+
+@dataclass
+class Outcome:
+    """What happened, and what was wrong."""
+
+    rounds: int = 0
+    labels: int = 0
+    duplicates: int = 0
+    uploads: int = 0
+    promotions: int = 0
+    given_up_fits: int = 0
+    rows: int = 0
+    rotations: int = 0
+    rounds_by_a_wrong_clock: int = 0
+    faults: list[str] = field(default_factory=list)
+
+
+class Traffic:
+    """Labels, rows and uploads of one client that forgets nothing.
+
+    Parameters
+    ----------
+    outcome : Outcome
+        Counts and faults are written there.
+
+    Attributes
+    ----------
+    ledger : Ledger
+        Of labels and rows.
+    acknowledged_fits : set of str
+    """
+
+    def __init__(self, outcome: Outcome) -> None:
+        self.ledger = Ledger()
+        self.acknowledged_fits: set[str] = set()
+        self._outcome = outcome
+        self._pending: list[tuple[str, dict[str, np.ndarray], str]] = []  # key, rows, promote
+
+    def send_labels(self, url: str, seed: int) -> None:
+        """Send batches until the service is gone."""
+        rng = np.random.default_rng(seed)
+        # Not the retrying method: what was not answered is uncertain, and is looked at.
+        with Client(url, timeout_seconds=10) as client, contextlib.suppress(ServiceUnreachable):
+            while True:
+                self.send_batch(client, rng)
+
+    def send_batch(self, client: Client, rng: np.random.Generator) -> None:
+        """Predict, label the predictions, and send the rows with their labels too."""
+        logits = rng.normal(0.0, 2.0, (ROWS, 3)).astype(np.float32)
+        answer = client.predict(MODEL, logits=logits)
+        batch = Batch(answer, tuple(int(label) for label in rng.integers(0, 3, ROWS)))
+        self.ledger.uncertain.append(batch)
+        self._send(client, batch)
+        rows = RowBatch(tuple(uuid.uuid4().hex for _ in range(ROWS)), logits, batch.labels)
+        self.ledger.uncertain_rows.append(rows)
+        self._send_rows(client, rows)
+
+    def send_uncertain(self, client: Client) -> None:
+        """Send the labels and rows again that were not answered."""
+        for batch in list(self.ledger.uncertain):
+            self._send(client, batch)
+        for rows in list(self.ledger.uncertain_rows):
+            self._send_rows(client, rows)
+
+    def send_uploads(self, url: str, seed: int) -> None:
+        """Send uploads until the service is gone."""
+        rng = np.random.default_rng(seed)
+        with Client(url, timeout_seconds=10) as client, contextlib.suppress(ServiceUnreachable):
+            while True:
+                logits = rng.normal(0.0, 2.0, (SET_ROWS, 3))
+                labels = np.argmax(logits + rng.gumbel(size=logits.shape), axis=1)
+                sharp = (rng.uniform(0.5, 3.0) * logits).astype(np.float32)
+                promote = "always" if rng.random() < 0.5 else "auto"
+                self._pending.append(
+                    (uuid.uuid4().hex, {"logits": sharp, "labels": labels}, promote)
+                )
+                self._upload(client)
+
+    def send_pending(self, client: Client) -> None:
+        """Send the uploads again that were not answered."""
+        while self._pending:
+            self._upload(client)
+
+    def _send(self, client: Client, batch: Batch) -> None:
+        outcomes = client.label(MODEL, batch.ids, batch.labels)
+        self.ledger.uncertain.remove(batch)
+        self.ledger.acknowledged.append(batch)
+        self.ledger.accepted += outcomes.accepted
+        self.ledger.duplicates += outcomes.duplicate
+        if outcomes.rejected:
+            self._outcome.faults.append(f"{outcomes.rejected} labels of a batch were rejected")
+
+    def _send_rows(self, client: Client, rows: RowBatch) -> None:
+        outcomes = client.label_rows(MODEL, rows.ids, rows.logits, rows.labels)
+        self.ledger.uncertain_rows.remove(rows)
+        self.ledger.rows.append(rows)
+        self._outcome.rows += outcomes.accepted + outcomes.duplicate
+        if outcomes.rejected or outcomes.accepted not in (0, ROWS):
+            self._outcome.faults.append(f"of {ROWS} rows {outcomes.accepted} were accepted")
+
+    def _upload(self, client: Client) -> None:
+        """Send the oldest upload that was not acknowledged."""
+        key, rows, promote = self._pending[0]
+        fit = client.upload(
+            MODEL, rows, method="temperature", promote=promote, idempotency_key=key,
+            wait_seconds=2,
+        )  # fmt: skip
+        self._pending.pop(0)
+        if fit.fit in self.acknowledged_fits:
+            self._outcome.faults.append(f"two uploads were answered with fit {fit.fit}")
+        self.acknowledged_fits.add(fit.fit)
+        self._outcome.uploads += 1
