@@ -42,6 +42,10 @@ class Poll:
         """Whether a look that goes on for long should end."""
         return self._closing.is_set()
 
+    def pause(self, seconds: float) -> bool:
+        """Wait in the middle of a look; whether it should end."""
+        return self._closing.wait(seconds)
+
     def start(self) -> None:
         """Look from here on."""
         self._thread.start()

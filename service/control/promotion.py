@@ -22,7 +22,7 @@ from service.errors import (
     VersionNotFound,
 )
 
-__all__ = ["Promotions", "raise_revision"]
+__all__ = ["Promotions"]
 
 
 class Promotions:

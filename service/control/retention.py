@@ -18,8 +18,6 @@ do each other no harm.
 
 from __future__ import annotations
 
-import logging
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -27,13 +25,12 @@ from typing import Final
 from service.control.artifacts import Artifacts
 from service.control.key_rotation import LATE_SECONDS, forget_old_keys
 from service.control.label_caps import DAY_SECONDS
+from service.control.poll import Poll
 from service.control.store import Store, Transaction
 from service.control.store.group_counts import Position
-from service.errors import Unavailable
 
 __all__ = ["Retention", "Sweep"]
 
-_LOG: Final = logging.getLogger(__name__)
 _ROWS: Final = 5_000  # of one transaction
 _TRANSACTIONS: Final = 100  # of one sweep, each kind
 _PAUSE_SECONDS: Final = 0.02
@@ -88,24 +85,20 @@ class Retention:
         self._store = store
         self._artifacts = artifacts
         self._keep_seconds = keep_seconds
-        self._seconds = seconds
         self._next_key = next_key
         self._clock = clock
         self._groups_seen: Position | None = None
-        self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="trueprob-sweep", daemon=True)
+        self._poll = Poll(self.sweep, what="the sweep", seconds=seconds, name="trueprob-sweep")
 
     def start(self) -> None:
         """Sweep now and then from here on."""
         with self._store.write() as transaction:
             transaction.swept.lower_shortest_keep(self._keep_seconds)
-        self._thread.start()
+        self._poll.start()
 
     def close(self) -> None:
         """Stop after the transaction that is running."""
-        self._closing.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        self._poll.close()
 
     def sweep(self) -> Sweep:
         """Forget what need not be remembered, as much as is done at once.
@@ -126,22 +119,13 @@ class Retention:
             deleted_models=self._repeat(self._forget_deleted),
         )
 
-    def _work(self) -> None:
-        while not self._closing.wait(self._seconds):
-            try:
-                self.sweep()
-            except Unavailable as away:
-                _LOG.warning("the sweep waits: %s", away.detail)
-            except Exception:  # noqa: BLE001 - the next sweep may fare better
-                _LOG.exception("the sweep failed")
-
     def _repeat(self, some: Callable[[Transaction, float], int]) -> int:
         total = 0
         for _ in range(_TRANSACTIONS):
             with self._store.write() as transaction:
                 n = some(transaction, self._clock())
             total += n
-            if n < _ROWS or self._closing.wait(_PAUSE_SECONDS):
+            if n < _ROWS or self._poll.pause(_PAUSE_SECONDS):
                 break
         return total
 
@@ -164,7 +148,7 @@ class Retention:
                     after=self._groups_seen,
                 )
             total += n
-            if self._groups_seen is None or self._closing.wait(_PAUSE_SECONDS):
+            if self._groups_seen is None or self._poll.pause(_PAUSE_SECONDS):
                 break
         return total
 
@@ -207,7 +191,7 @@ class Retention:
                         aside.put_back()
                     else:
                         removed += 1
-            if self._closing.is_set():
+            if self._poll.closing:
                 break
         return removed
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.control.counted_labels import CountedLabels
-from service.control.promotion import raise_revision
+from service.control.revision import raise_revision
 from service.control.store import Transaction
 from service.control.store.calibrators import CalibratorRow
 from service.control.store.shadows import ShadowRow

@@ -3,13 +3,38 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import (
+    Column,
+    Connection,
+    Double,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    String,
+    Table,
+    delete,
+    select,
+)
 
 from service.control.store.insertion import insert_into
-from service.control.store.tables import idempotent_request
+from service.control.store.tables import metadata
 
-__all__ = ["IdempotentRequests", "RequestRow"]
+__all__ = ["IdempotentRequests", "RequestRow", "idempotent_request"]
+
+idempotent_request: Final = Table(  # what came of a request that may be sent again
+    "idempotent_request",
+    metadata,
+    Column("model", String(100), primary_key=True),
+    Column("key", String(200), primary_key=True),
+    Column("fingerprint", String(64), nullable=False),  # of what was asked
+    Column("fit", Integer),
+    Column("calibration_set", String(71), nullable=False),
+    Column("created_at", Double, nullable=False),
+    ForeignKeyConstraint(["model"], ["model.name"]),
+    Index(None, "created_at"),
+)
 
 
 @dataclass(frozen=True)

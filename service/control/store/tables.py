@@ -34,7 +34,6 @@ __all__ = [
     "calibration_set_name",
     "calibrator",
     "fit",
-    "idempotent_request",
     "label_key",
     "metadata",
     "model",
@@ -235,19 +234,6 @@ signing_key = Table(
     Column("secret", LargeBinary, nullable=False),
     Column("wrapped", Boolean, nullable=False),  # by the secret of the environment
     Column("created_at", Double, nullable=False),
-)
-
-idempotent_request = Table(  # what came of a request that may be sent again
-    "idempotent_request",
-    metadata,
-    Column("model", _NAME, primary_key=True),
-    Column("key", String(200), primary_key=True),
-    Column("fingerprint", String(64), nullable=False),  # of what was asked
-    Column("fit", Integer),
-    Column("calibration_set", _DIGEST, nullable=False),
-    Column("created_at", Double, nullable=False),
-    ForeignKeyConstraint(["model"], ["model.name"]),
-    Index(None, "created_at"),
 )
 
 swept = Table(  # up to when the sweep has forgotten; only ever raised
