@@ -16,7 +16,7 @@ class Part(NamedTuple):
 
     group: dict[str, Any]
     parameters: list[Tensor]
-    gradients: list[Tensor]  # at w, unscaled; to be overwritten by ε
+    gradients: list[Tensor]  # at w, unscaled; to be overwritten by ε, or a multiple of it
     scratch: list[Tensor]  # of the parameters' shapes, of any content; free to use
 
 
@@ -40,7 +40,7 @@ class Displacement:
         groups : list of dict
             Of the optimiser.
         gradient_of : callable
-            Tensor to be overwritten by ε, or None for a parameter that stays.
+            What may be overwritten on the way to ε, or None for a parameter that stays.
 
         Returns
         -------
@@ -126,22 +126,35 @@ def joint_norm(tensors: list[Tensor]) -> Tensor:
     """
     wide = torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
     norms = torch._foreach_norm(tensors, 2.0, dtype=wide)
-    together: Tensor = torch.linalg.vector_norm(
-        torch.stack([norm.to(tensors[0].device) for norm in norms])
-    )
+    device = norms[0].device
+    if any(norm.device != device for norm in norms):
+        norms = [norm.to(device) for norm in norms]
+    together: Tensor = torch.linalg.vector_norm(torch.stack(norms))
     return together
 
 
-def scale_to_radius(parts: list[Part], norm: Tensor) -> None:
-    """Multiply the gradients by rho of their group over the norm; by 0 where the norm is 0.
+def scale_to_radius(parts: list[Part], norm: Tensor) -> list[float]:
+    """What the gradients are to be multiplied by: rho over the norm, 0 where the norm is 0.
+
+    On the CPU the norm is a number at once, and the product costs nothing in the sum with the
+    weights that comes next. A GPU would have to be waited for: there it is done here.
 
     Parameters
     ----------
     parts : list of Part
     norm : Tensor
         0-dimensional; one for all groups.
+
+    Returns
+    -------
+    list of float
+        What remains to be multiplied by, for each part.
     """
+    if norm.device.type == "cpu":
+        length = float(norm)
+        return [part.group["rho"] / length if length > 0 else 0.0 for part in parts]
     inverse = torch.where(norm > 0, 1 / norm, torch.zeros_like(norm))
     for part in parts:
         factor = (float(part.group["rho"]) * inverse).to(part.gradients[0].device)
         torch._foreach_mul_(part.gradients, factor)
+    return [1.0] * len(parts)
