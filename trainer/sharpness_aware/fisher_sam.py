@@ -118,8 +118,8 @@ class FisherSAM(TwoPassOptimizer):
         norm = joint_norm([g for part in parts for g in part.gradients])
         for part in parts:
             torch._foreach_div_(part.gradients, part.scratch)
-        return scale_to_radius(parts, norm)
         self._squares = {}
+        return scale_to_radius(parts, norm)
 
     def _estimate_fisher(self, part: Part) -> None:
         """Put f into the scratch tensors."""
