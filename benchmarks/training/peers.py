@@ -7,6 +7,7 @@ documentation. Whole steps run the network there; :mod:`own` hands out gradients
 from __future__ import annotations
 
 import functools
+import importlib
 import importlib.util
 import statistics
 from collections.abc import Callable
@@ -67,9 +68,8 @@ def theirs(name: str, *, held: bool = False, **options: Any) -> Maker:
     """
 
     def make(network: nn.Module, passes: Passes) -> Step:
-        import pytorch_optimizer
-
-        build = getattr(pytorch_optimizer, name)
+        package: Any = importlib.import_module("pytorch_optimizer")
+        build = getattr(package, name)
         optimiser = build(network.parameters(), torch.optim.SGD, rho=1e-3, **options, **OPTIONS)
 
         def closure() -> object:
@@ -79,10 +79,10 @@ def theirs(name: str, *, held: bool = False, **options: Any) -> Maker:
         def step() -> None:
             closure()
             if held:
-                pytorch_optimizer.disable_running_stats(network)
+                package.disable_running_stats(network)
             optimiser.step(closure)
             if held:
-                pytorch_optimizer.enable_running_stats(network)
+                package.enable_running_stats(network)
 
         return step
 
@@ -138,7 +138,7 @@ def compared(
         for step in made:
             for _ in range(2 * steps):
                 step()
-        ratios += in_turn(made[0], made[1], rounds=8, steps=steps)
+        ratios += in_turn(*made, rounds=8 if steps == 1 else 4, steps=steps)
     return ratios
 
 

@@ -170,9 +170,20 @@ def scale_to_radius(parts: list[Part], norm: Tensor) -> list[float]:
     """
     if norm.device.type == "cpu":
         length = float(norm)
-        return [part.group["rho"] / length if length > 0 else 0.0 for part in parts]
+        return [float(part.group["rho"]) / length if length > 0 else 0.0 for part in parts]
+    scale_in_place(parts, norm)
+    return [1.0] * len(parts)
+
+
+def scale_in_place(parts: list[Part], norm: Tensor) -> None:
+    """:func:`scale_to_radius` on the gradients themselves, without waiting for the norm.
+
+    Parameters
+    ----------
+    parts, norm
+        As there.
+    """
     inverse = torch.where(norm > 0, 1 / norm, torch.zeros_like(norm))
     for part in parts:
         factor = (float(part.group["rho"]) * inverse).to(part.gradients[0].device)
         torch._foreach_mul_(part.gradients, factor)
-    return [1.0] * len(parts)
