@@ -2,8 +2,10 @@
 
 A few hundred microseconds beside passes of many milliseconds, whose own noise is larger: whole
 steps cannot tell two optimisers apart where this can. Weights, gradients and copies of a large
-network are memory that is asked for and given back, so each pair runs in a process with the C
-library's allocator as it comes, and in one where it keeps what it has.
+network are memory that is asked for and given back, so each pair runs in processes with the C
+library's allocator as it comes, and in others where it keeps what it has. In which of the two's
+favour memory lies is drawn with the process: there are several, each second one built the other way
+round.
 """
 
 from __future__ import annotations
@@ -50,16 +52,17 @@ def own_seconds(step: Step, passes: ReadyGradients) -> float:
     return seconds(step) - passes.seconds
 
 
-def measure(number: int, network: str, *, small: bool) -> tuple[list[float], list[float]]:
+def measure(number: int, network: str, *, turned: bool) -> tuple[list[float], list[float]]:
     """Runs in a process of its own: seconds of our step, and theirs over ours in each round."""
     torch.set_num_threads(1)
     _, mine, _, peer, steps = PAIRS[number]
     made = []
-    for maker in (mine, peer):
+    for maker in (peer, mine) if turned else (mine, peer):
         own, images, labels = built(network, small=True)  # the batch does not matter here
         passes = ReadyGradients(own, images, labels)
         made.append((maker(own, passes), passes))
-    rounds = (20 if small else 60) * (5 if network == "ResNet-8" else 1)
+    made = made[::-1] if turned else made
+    rounds = 16 * (5 if network == "ResNet-8" else 1)
     taken: tuple[list[float], list[float]] = ([], [])
     for turn in range(3 + rounds):
         for which in (0, 1) if turn % 2 == 0 else (1, 0):
@@ -69,11 +72,11 @@ def measure(number: int, network: str, *, small: bool) -> tuple[list[float], lis
 
 
 def in_own_process(
-    number: int, network: str, environment: dict[str, str], *, small: bool
+    number: int, network: str, environment: dict[str, str], *, turned: bool
 ) -> tuple[list[float], list[float]]:
     code = "import json, sys; from benchmarks.training.own import measure; "
-    code += "print(json.dumps(measure(int(sys.argv[1]), sys.argv[2], small=sys.argv[3] == '1')))"
-    command = [sys.executable, "-c", code, str(number), network, str(int(small))]
+    code += "print(json.dumps(measure(int(sys.argv[1]), sys.argv[2], turned=sys.argv[3] == '1')))"
+    command = [sys.executable, "-c", code, str(number), network, str(int(turned))]
     run = subprocess.run(
         command,
         cwd=ROOT,
@@ -95,7 +98,12 @@ def own_report(*, small: bool = False) -> str:
         row = [mine, other]
         for network in NETWORKS:
             for environment in ALLOCATORS.values():
-                ours, ratios = in_own_process(number, network, environment, small=small)
+                ours, ratios = [], []
+                for process in range(2 if small else 6):
+                    turned = process % 2 == 1
+                    found = in_own_process(number, network, environment, turned=turned)
+                    ours += found[0]
+                    ratios += found[1]
                 low, _, high = statistics.quantiles(ratios, n=4)
                 spread = f"{statistics.median(ratios):.2f} ({low:.2f} – {high:.2f})"
                 row.append(f"{1e3 * statistics.median(ours):.2f} ms, {spread}")

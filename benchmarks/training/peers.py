@@ -122,7 +122,7 @@ def in_turn(mine: Step, other: Step, *, rounds: int, steps: int) -> list[float]:
 
 
 def compared(
-    network: str, pair: tuple[Maker, Maker], *, steps: int, small: bool, builds: int = 3
+    network: str, pair: tuple[Maker, Maker], *, steps: int, small: bool, builds: int = 4
 ) -> list[float]:
     """Ratios of whole steps.
 
@@ -130,15 +130,16 @@ def compared(
     of it the allocator gives back and fetches again in a step, is worth some per cent.
     """
     ratios = []
-    for _ in range(builds):
+    for number in range(builds):
+        turned = number % 2 == 1
         made = []
-        for maker in pair:
+        for maker in reversed(pair) if turned else pair:
             own, images, labels = built(network, small=small)
             made.append(maker(own, functools.partial(_passes, own, images, labels)))
-        for step in made:
-            for _ in range(2 * steps):
-                step()
-        ratios += in_turn(*made, rounds=8 if steps == 1 else 4, steps=steps)
+            for _ in range(steps + 1):
+                made[-1]()
+        mine, other = reversed(made) if turned else made
+        ratios += in_turn(mine, other, rounds=6 if steps == 1 else 2, steps=steps)
     return ratios
 
 
