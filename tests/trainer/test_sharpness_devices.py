@@ -85,6 +85,17 @@ def test_the_gpus_scaling_is_the_cpus(empty: bool) -> None:
             assert bool(g.any()) is not empty
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_a_tiny_gradient_moves_weights_of_any_precision_by_the_radius(dtype: torch.dtype) -> None:
+    weight = nn.Parameter(torch.zeros(4, dtype=dtype))
+    optimiser = SAM(torch.optim.SGD([weight], lr=0.0), 0.5)
+    weight.grad = torch.full_like(weight, 6e-7 if dtype is torch.float16 else 1e-12)
+    assert optimiser.ascend()
+    torch.testing.assert_close(weight.detach().float(), torch.full((4,), 0.25), rtol=5e-3, atol=0)
+    optimiser.restore()
+    assert not weight.any()
+
+
 def test_the_cpus_pieces_are_one_ascent() -> None:
     widths = [PIECE - 1, 1, 5, 2 * PIECE, 3]
     model = nn.ParameterList([torch.randn(n, dtype=torch.float64) for n in widths])

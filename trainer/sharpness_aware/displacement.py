@@ -14,6 +14,10 @@ from torch import Tensor
 # from which the next of several operations reads them. A GPU takes all at once, in one kernel.
 PIECE = 2**17
 
+# A number that every floating type holds: torch refuses to add with a factor beyond the tensors'
+# own, of which float16's is 65 504. Tiny gradients have such factors.
+LARGEST_FACTOR = 2.0**15
+
 
 class Part(NamedTuple):
     """Parameters of one group on one device, with their gradients; not empty."""
@@ -170,7 +174,9 @@ def scale_to_radius(parts: list[Part], norm: Tensor) -> list[float]:
     """
     if norm.device.type == "cpu":
         length = float(norm)
-        return [float(part.group["rho"]) / length if length > 0 else 0.0 for part in parts]
+        radii = [float(part.group["rho"]) for part in parts]
+        if max(radii) <= length * LARGEST_FACTOR or not length > 0:
+            return [radius / length if length > 0 else 0.0 for radius in radii]
     scale_in_place(parts, norm)
     return [1.0] * len(parts)
 
