@@ -15,11 +15,17 @@ from benchmarks.calibration.report import machine, write_section
 from benchmarks.calibration.sets import ROOT
 from benchmarks.training.cost import cost_report
 from benchmarks.training.memory import memory_report
+from benchmarks.training.own import own_report
 from benchmarks.training.peers import peers_report
 
 DOCUMENT = ROOT / "docs" / "benchmarks.md"
 PACKAGES = ("torch", "pytorch-optimizer")
-PARTS = {"cost": cost_report, "memory": memory_report, "peers": peers_report}
+PARTS = {
+    "cost": cost_report,
+    "memory": memory_report,
+    "peers": peers_report,
+    "own": own_report,
+}
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:

@@ -2,13 +2,15 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 from torch import nn
 
 from benchmarks.training.__main__ import DOCUMENT, PARTS
 from benchmarks.training.methods import METHODS, optimiser_of, stepping
 from benchmarks.training.networks import NETWORKS, blocks, built
-from benchmarks.training.peers import PAIRS
+from benchmarks.training.own import ReadyGradients, own_seconds
+from benchmarks.training.peers import PAIRS, in_turn, installed
 from trainer.sharpness_aware import OPTIMISERS, checkpointed
 
 
@@ -39,12 +41,27 @@ def test_each_method_takes_a_step_with_and_without_checkpointing() -> None:
                 assert torch.isfinite(step())
 
 
-def test_our_side_of_each_comparison_runs() -> None:
-    for _, own, _, _, steps in PAIRS:
+@pytest.mark.parametrize("side", [1, 3])
+def test_each_side_of_each_comparison_runs_on_ready_gradients(side: int) -> None:
+    for pair in PAIRS:
         network = resnet8()
-        step = own(network, torch.randn(4, 3, 8, 8), torch.tensor([0, 1, 2, 3]))
-        for _ in range(steps):
-            step()
+        before = network.get_parameter("0.weight").detach().clone()
+        passes = ReadyGradients(network, torch.randn(4, 3, 8, 8), torch.tensor([0, 1, 2, 3]))
+        if installed(pair[2]):
+            step = pair[side](network, passes)  # type: ignore[operator]
+            for _ in range(pair[4]):
+                own_seconds(step, passes)
+            assert passes.seconds > 0
+            assert not torch.equal(network.get_parameter("0.weight"), before)
+
+
+def test_of_two_in_turn_each_begins_every_other_round() -> None:
+    order: list[str] = []
+    rounds = in_turn(
+        lambda: order.append("ours"), lambda: order.append("theirs"), rounds=4, steps=1
+    )
+    assert len(rounds) == 4
+    assert order == ["ours", "theirs", "theirs", "ours"] * 2
 
 
 def test_the_document_has_room_for_every_part() -> None:

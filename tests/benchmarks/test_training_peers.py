@@ -77,6 +77,25 @@ def test_the_usual_one_fails_on_a_parameter_whose_gradient_comes_second() -> Non
         optimiser.second_step()
 
 
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_the_usual_one_leaves_behind_what_shares_a_weights_memory(wrapped: bool) -> None:
+    model = small()
+    start, shared = model.head.weight.detach().clone(), model.head.weight.detach()
+    if wrapped:
+        ours = SAM(torch.optim.SGD(model.parameters(), lr=0.0), 0.5)
+        climb, back = ours.ascend, ours.descend
+    else:
+        theirs = usual(model)
+        climb, back = theirs.first_step, theirs.second_step  # type: ignore[assignment]
+    loss_of(model).backward()  # type: ignore[no-untyped-call]
+    climb()
+    loss_of(model).backward()  # type: ignore[no-untyped-call]
+    back()
+    assert torch.equal(model.head.weight, start)
+    assert torch.equal(shared, start) is wrapped
+    assert (shared.data_ptr() == model.head.weight.data_ptr()) is wrapped
+
+
 def test_the_usual_one_counts_two_batches_a_step() -> None:
     model = small()
     usual_step(usual(model), model)

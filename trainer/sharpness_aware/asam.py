@@ -48,7 +48,7 @@ class ASAM(TwoPassOptimizer):
         require_range("eta", eta)
         self.eta = eta
 
-    def _perturbation(self, parts: list[Part]) -> None:
+    def _perturbation(self, parts: list[Part]) -> list[float]:
         for part in parts:
             torch._foreach_copy_(part.scratch, part.parameters)
             torch._foreach_abs_(part.scratch)
@@ -57,4 +57,4 @@ class ASAM(TwoPassOptimizer):
         norm = joint_norm([g for part in parts for g in part.gradients])
         for part in parts:
             torch._foreach_mul_(part.gradients, part.scratch)
-        scale_to_radius(parts, norm)
+        return scale_to_radius(parts, norm)

@@ -49,8 +49,8 @@ class AscentOptimizer(WrappedOptimizer):
         return True
 
     @abstractmethod
-    def _perturbation(self, parts: list[Part]) -> None:
-        """Overwrite the gradients by ε."""
+    def _perturbation(self, parts: list[Part]) -> list[float]:
+        """Overwrite the gradients by ε over the factors returned, one for each part."""
 
     def ascend(self) -> bool:
         """Move from w to w + ε by the gradients in place, and clear them.
@@ -144,9 +144,8 @@ class AscentOptimizer(WrappedOptimizer):
         if self._overflowed:
             for part in parts:
                 torch._foreach_zero_(part.gradients)
-        else:
-            self._perturbation(parts)
-        self._displacement.move(parts)
+        factors = None if self._overflowed else self._perturbation(parts)
+        self._displacement.move(parts, factors=factors)
         self.zero_grad(set_to_none=True)
         return True
 

@@ -10,13 +10,21 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+# Weights that the CPU works on at a time: with gradients and copies 1.5 MB, about a core's cache,
+# from which the next of several operations reads them. A GPU takes all at once, in one kernel.
+PIECE = 2**17
+
+# A number that every floating type holds: torch refuses to add with a factor beyond the tensors'
+# own, of which float16's is 65 504. Tiny gradients have such factors.
+LARGEST_FACTOR = 2.0**15
+
 
 class Part(NamedTuple):
     """Parameters of one group on one device, with their gradients; not empty."""
 
     group: dict[str, Any]
     parameters: list[Tensor]
-    gradients: list[Tensor]  # at w, unscaled; to be overwritten by ε
+    gradients: list[Tensor]  # at w, unscaled; to be overwritten by ε, or a multiple of it
     scratch: list[Tensor]  # of the parameters' shapes, of any content; free to use
 
 
@@ -33,14 +41,14 @@ class Displacement:
     def parts(
         self, groups: list[dict[str, Any]], gradient_of: Callable[[Tensor], Tensor | None]
     ) -> list[Part]:
-        """Split by group and device what has a gradient.
+        """Split what has a gradient by group and device, on the CPU also by :data:`PIECE`.
 
         Parameters
         ----------
         groups : list of dict
             Of the optimiser.
         gradient_of : callable
-            Tensor to be overwritten by ε, or None for a parameter that stays.
+            What may be overwritten on the way to ε, or None for a parameter that stays.
 
         Returns
         -------
@@ -53,10 +61,11 @@ class Displacement:
                 gradient = gradient_of(p)
                 if gradient is not None:
                     by_device.setdefault(p.device, []).append((p, gradient))
-            for pairs in by_device.values():
-                moved = [p for p, _ in pairs]
-                scratch = [self._copy_of(p) for p in moved]
-                parts.append(Part(group, moved, [g for _, g in pairs], scratch))
+            for device, pairs in by_device.items():
+                for piece in _in_cache(pairs) if device.type == "cpu" else [pairs]:
+                    moved = [p for p, _ in piece]
+                    scratch = [self._copy_of(p) for p in moved]
+                    parts.append(Part(group, moved, [g for _, g in piece], scratch))
         return parts
 
     def move(self, parts: list[Part], *, factors: list[float] | None = None) -> None:
@@ -87,6 +96,19 @@ class Displacement:
         if copy is None or not fits:
             copy = self._copies[parameter] = torch.empty_like(parameter, requires_grad=False)
         return copy
+
+
+def _in_cache(pairs: list[tuple[Tensor, Tensor]]) -> list[list[tuple[Tensor, Tensor]]]:
+    """Neighbours together until they have :data:`PIECE` weights; larger tensors are not cut."""
+    pieces: list[list[tuple[Tensor, Tensor]]] = []
+    size = PIECE
+    for pair in pairs:
+        if size >= PIECE:
+            pieces.append([])
+            size = 0
+        pieces[-1].append(pair)
+        size += pair[0].numel()
+    return pieces
 
 
 def dense_gradient(parameter: Tensor) -> Tensor | None:
@@ -125,21 +147,47 @@ def joint_norm(tensors: list[Tensor]) -> Tensor:
         0-dimensional, on the first tensor's device, without waiting for it.
     """
     wide = torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
-    norms = torch._foreach_norm(tensors, 2.0, dtype=wide)
-    together: Tensor = torch.linalg.vector_norm(
-        torch.stack([norm.to(tensors[0].device) for norm in norms])
-    )
+    norms = list(torch._foreach_norm(tensors, 2.0, dtype=wide))
+    device = norms[0].device
+    if any(norm.device != device for norm in norms):
+        norms = [norm.to(device) for norm in norms]
+    together: Tensor = torch.linalg.vector_norm(torch.stack(norms))
     return together
 
 
-def scale_to_radius(parts: list[Part], norm: Tensor) -> None:
-    """Multiply the gradients by rho of their group over the norm; by 0 where the norm is 0.
+def scale_to_radius(parts: list[Part], norm: Tensor) -> list[float]:
+    """What the gradients are to be multiplied by: rho over the norm, 0 where the norm is 0.
+
+    On the CPU the norm is a number at once, and the product costs nothing in the sum with the
+    weights that comes next. A GPU would have to be waited for: there it is done here.
 
     Parameters
     ----------
     parts : list of Part
     norm : Tensor
         0-dimensional; one for all groups.
+
+    Returns
+    -------
+    list of float
+        What remains to be multiplied by, for each part.
+    """
+    if norm.device.type == "cpu":
+        length = float(norm)
+        radii = [float(part.group["rho"]) for part in parts]
+        if max(radii) <= length * LARGEST_FACTOR or not length > 0:
+            return [radius / length if length > 0 else 0.0 for radius in radii]
+    scale_in_place(parts, norm)
+    return [1.0] * len(parts)
+
+
+def scale_in_place(parts: list[Part], norm: Tensor) -> None:
+    """:func:`scale_to_radius` on the gradients themselves, without waiting for the norm.
+
+    Parameters
+    ----------
+    parts, norm
+        As there.
     """
     inverse = torch.where(norm > 0, 1 / norm, torch.zeros_like(norm))
     for part in parts:

@@ -83,12 +83,13 @@ class ESAM(SAM):
         self._kept.append((random, losses.detach()))
         return losses
 
-    def _perturbation(self, parts: list[Part]) -> None:
-        super()._perturbation(parts)
+    def _perturbation(self, parts: list[Part]) -> list[float]:
+        remaining = super()._perturbation(parts)
         for part in parts:
             draws = torch.rand(len(part.gradients), generator=self._draws).tolist()
             factors = [1 / self.beta if draw < self.beta else 0.0 for draw in draws]
             torch._foreach_mul_(part.gradients, factors)
+        return remaining
 
     def _second_losses(self, index: int, closure: Closure) -> Tensor:
         random, before = self._kept[index]

@@ -108,7 +108,7 @@ class FisherSAM(TwoPassOptimizer):
             self._n_rows += losses.numel()
         return losses
 
-    def _perturbation(self, parts: list[Part]) -> None:
+    def _perturbation(self, parts: list[Part]) -> list[float]:
         for part in parts:
             self._estimate_fisher(part)
             torch._foreach_mul_(part.scratch, self.eta)
@@ -118,8 +118,8 @@ class FisherSAM(TwoPassOptimizer):
         norm = joint_norm([g for part in parts for g in part.gradients])
         for part in parts:
             torch._foreach_div_(part.gradients, part.scratch)
-        scale_to_radius(parts, norm)
         self._squares = {}
+        return scale_to_radius(parts, norm)
 
     def _estimate_fisher(self, part: Part) -> None:
         """Put f into the scratch tensors."""

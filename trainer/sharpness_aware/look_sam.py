@@ -56,14 +56,14 @@ class LookSAM(PeriodicSAM):
         self._flat: PerParameter = {}  # g between the passes of a SAM step, then g_v
         self._flat_length: Tensor | None = None  # ‖g_v‖, found when it is first reused
 
-    def _perturbation(self, parts: list[Part]) -> None:
+    def _perturbation(self, parts: list[Part]) -> list[float]:
         kept: PerParameter = {}
         for part in parts:
             for parameter, gradient in zip(part.parameters, part.gradients, strict=True):
                 copy = self._flat.pop(parameter, None)
                 kept[parameter] = gradient.clone() if copy is None else copy.copy_(gradient)
         self._flat = kept
-        super()._perturbation(parts)
+        return super()._perturbation(parts)
 
     def _before_step(self) -> None:
         due = self.second_pass_due

@@ -122,7 +122,7 @@ class MomentumSAM(AscentOptimizer):
         self.descend()
         return loss
 
-    def _perturbation(self, parts: list[Part]) -> None:
+    def _perturbation(self, parts: list[Part]) -> list[float]:
         """Not called: v is not overwritten."""
         raise NotImplementedError
 

@@ -64,7 +64,7 @@ class PreconditionedSAM(SAM):
         self._squares: PerParameter = {}
         self._n_squares: PerParameter = {}  # how many are in each mean
 
-    def _perturbation(self, parts: list[Part]) -> None:
+    def _perturbation(self, parts: list[Part]) -> list[float]:
         norm = joint_norm([g for part in parts for g in part.gradients])
         for part in parts:
             found = [
@@ -76,7 +76,7 @@ class PreconditionedSAM(SAM):
             torch._foreach_sqrt_(part.scratch)
             torch._foreach_add_(part.scratch, self.eps)
             torch._foreach_div_(part.gradients, part.scratch)
-        scale_to_radius(parts, norm)
+        return scale_to_radius(parts, norm)
 
     def _second_moment(
         self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]

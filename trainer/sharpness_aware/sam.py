@@ -37,5 +37,5 @@ class SAM(TwoPassOptimizer):
     arXiv:2010.01412, eq. 2 and algorithm 1.
     """
 
-    def _perturbation(self, parts: list[Part]) -> None:
-        scale_to_radius(parts, joint_norm([g for part in parts for g in part.gradients]))
+    def _perturbation(self, parts: list[Part]) -> list[float]:
+        return scale_to_radius(parts, joint_norm([g for part in parts for g in part.gradients]))
