@@ -41,6 +41,7 @@ class BareSQLite:
         for statement in (
             "PRAGMA journal_mode=WAL",
             "PRAGMA synchronous=FULL",
+            "PRAGMA wal_autocheckpoint=8000",
             """CREATE TABLE label_key (nonce BLOB NOT NULL PRIMARY KEY, expires_at DOUBLE NOT NULL)
                WITHOUT ROWID""",
             "CREATE INDEX ix_label_key_expires_at ON label_key (expires_at)",

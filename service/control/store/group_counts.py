@@ -178,23 +178,26 @@ class GroupCounts:
         conflict: str,
     ) -> int:
         """Insert rows; how many were written."""
-        given, counts = groups.view(np.int64).tolist(), labels.tolist()
         into = "INSERT INTO group_count (model_id, revision, digest, day, labels)"
         end = f"ON CONFLICT (model_id, revision, digest) {conflict}"
-        if not given:
+        if not len(groups):
             return 0
         if self._postgresql:
+            given, counts = groups.view(np.int64).tolist(), labels.tolist()
             text = (
                 f"{into} SELECT %s, %s, digest, %s, labels "  # noqa: S608 - no value in the text
                 f"FROM unnest(%s::bigint[], %s::bigint[]) AS given (digest, labels) {end}"
             )
             values = (model_id, revision, day, _array(given), _array(counts))
             return self._connection.exec_driver_sql(text, values).rowcount
-        rows = [
-            (model_id, revision, digest, day, n) for digest, n in zip(given, counts, strict=True)
-        ]
-        text = f"{into} VALUES (?, ?, ?, ?, ?) {end}"
-        return self._connection.exec_driver_sql(text, rows).rowcount
+        # One statement for each number of labels, which is 1 nearly always.
+        text = f"{into} SELECT ?, ?, value, ?, ? FROM json_each(?) WHERE true {end}"  # noqa: S608
+        written = 0
+        for n in np.unique(labels).tolist():
+            digests = orjson.dumps(groups[labels == n].view(np.int64).tolist()).decode()
+            values = (model_id, revision, day, n, digests)
+            written += self._connection.exec_driver_sql(text, values).rowcount
+        return written
 
     def forget(
         self, *, before_day: int, limit: int, after: Position | None
