@@ -129,7 +129,7 @@ def count_within_caps(
     tallies = {}
     for number in np.unique(revision).tolist():
         own = revision == number
-        tally = GroupTally.read(transaction, model_id, number, group[own], day=day)
+        tally = GroupTally.claim(transaction, model_id, number, group[own], day=day)
         tallies[number], before[own], repeated[own] = tally, tally.before, tally.repeated
     fits = caps.take(transaction, model, before, by=by, day=day)
     counted = {}

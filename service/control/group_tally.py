@@ -33,7 +33,7 @@ class GroupTally:
     known : Known
         What was counted of these groups before.
     written : bool
-        Whether all labels stand in the table already.
+        Whether all labels stand in the table already, as if they counted.
     """
 
     model_id: int
@@ -45,7 +45,7 @@ class GroupTally:
     written: bool
 
     @classmethod
-    def read(
+    def claim(
         cls,
         transaction: Transaction,
         model_id: int,
@@ -54,9 +54,10 @@ class GroupTally:
         *,
         day: int,
     ) -> GroupTally:
-        """Look up the groups of some labels.
+        """What was counted of the groups of some labels.
 
-        Many are put in at once, as nearly always all are new; looked up only where some are not.
+        Many groups are put in at once, for nearly always all are new, and looked up only where some
+        are not. `write` must follow: it says which of the labels count.
 
         Parameters
         ----------

@@ -159,7 +159,7 @@ class RowLabels:
         given = [(row_key, index) for row_key, index in first.items() if row_key in fresh]
         inputs = input_digests(rows.logits[[index for _, index in given]])
         group, day = np.array(inputs, np.uint64), int(now // DAY_SECONDS)
-        tally = GroupTally.read(transaction, model_id, NO_PROMOTION, group, day=day)
+        tally = GroupTally.claim(transaction, model_id, NO_PROMOTION, group, day=day)
         taken = self._caps.take(transaction, of.model, tally.before, by=by, day=day)
         tally.write(transaction, taken)
         new = []

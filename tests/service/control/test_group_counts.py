@@ -81,7 +81,7 @@ def test_the_tally_is_that_of_a_loop(store: Store, most: int) -> None:
             group[::7] = group[:1]
         taken = rng.random(len(group)) < (0.7 if request % 2 else 1.1)
         with store.write() as transaction:
-            tally = GroupTally.read(transaction, 4, 2, group, day=day)
+            tally = GroupTally.claim(transaction, 4, 2, group, day=day)
             tally.write(transaction, taken)
         given = group.tolist()
         assert tally.repeated.tolist() == [g in seen for g in given]
@@ -98,9 +98,9 @@ def test_other_models_and_promotions_have_their_own(store: Store) -> None:
     group = np.array([7, LARGEST], np.uint64)
     with store.write() as transaction:
         for place in ((1, 1), (1, 2), (2, 1)):
-            tally = GroupTally.read(transaction, *place, group, day=3)
+            tally = GroupTally.claim(transaction, *place, group, day=3)
             assert not tally.repeated.any()
             tally.write(transaction, np.array([True, place == (1, 2)]))
-        again = GroupTally.read(transaction, 1, 2, group[::-1].copy(), day=3)
+        again = GroupTally.claim(transaction, 1, 2, group[::-1].copy(), day=3)
         assert again.repeated.tolist() == [True, True]
-        assert GroupTally.read(transaction, 2, 1, group, day=3).repeated.tolist() == [True, False]
+        assert GroupTally.claim(transaction, 2, 1, group, day=3).repeated.tolist() == [True, False]

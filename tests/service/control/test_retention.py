@@ -90,7 +90,7 @@ def test_groups_are_forgotten_when_no_row_of_them_has_come_for_a_receipts_life(
         """Count a label of each; which were known."""
         day, given = int(short.clock.now // DAY), np.array(groups, np.uint64)
         with store.write() as transaction:
-            tally = GroupTally.read(transaction, 1, 1, given, day=day)
+            tally = GroupTally.claim(transaction, 1, 1, given, day=day)
             tally.write(transaction, np.ones(len(given), np.bool_))
         return list(tally.repeated)
 
