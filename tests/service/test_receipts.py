@@ -161,6 +161,17 @@ def test_many_ids_say_what_each_says_alone() -> None:
     assert len(receipts.verify_all([])) == 0
 
 
+def test_those_in_another_form_do_not_spoil_the_others() -> None:
+    receipts = make()
+    ids = issue(receipts, 50)
+    wrong = {3: "", 9: ids[9] + "A", 20: "é" + ids[20][1:], 21: ids[21][:-1] + "\n", 49: "+" * 166}
+    spare = ids[30][:-1] + chr(ord(ids[30][-1]) + 1)  # a bit that no encoder sets
+    verified = receipts.verify_all([wrong.get(i, spare if i == 30 else ids[i]) for i in range(50)])
+    assert np.flatnonzero(~verified.genuine).tolist() == [3, 9, 20, 21, 30, 49]
+    assert verified.nonce_bytes[40] == receipts.verify(ids[40]).nonce
+    assert not receipts.verify_all(list(wrong.values())).genuine.any()
+
+
 def test_ids_of_several_keys_are_told_apart_row_by_row() -> None:
     old, new = ReceiptKey(1, bytes(32)), ReceiptKey(2, bytes(range(32)))
     both = Receipts({1: old, 2: new}, 2, clock=lambda: 0.0)
