@@ -161,6 +161,16 @@ def test_many_ids_say_what_each_says_alone() -> None:
     assert len(receipts.verify_all([])) == 0
 
 
+def test_what_was_signed_as_something_else_is_no_receipt() -> None:
+    key = ReceiptKey(1, bytes(range(32)))
+    receipts = Receipts({1: key}, 1, clock=lambda: 0.0)
+    block = base64.urlsafe_b64decode(issue(receipts)[0] + "==")[:108]
+    for domain, genuine in ((b"TPR1", True), (b"TPX1", False)):
+        other = domain + block[4:]
+        text = base64.urlsafe_b64encode(other + key.tag(other)).rstrip(b"=").decode()
+        assert receipts.verify_all([text]).genuine.tolist() == [genuine]
+
+
 def test_those_in_another_form_do_not_spoil_the_others() -> None:
     receipts = make()
     ids = issue(receipts, 50)

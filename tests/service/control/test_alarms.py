@@ -157,6 +157,9 @@ def test_a_group_counts_once_in_a_request_and_since_the_promotion(store: Store) 
     mixed = receipts([0.7, 0.5], start=20, groups=[8, 7])
     count(alarms, store, mixed, [True, True])
     assert BetState.from_dict(state(store).evidence).n == 4
+    alone = receipts([0.7, 0.5, 0.6, 0.8], start=30, groups=[0, 9, 0, 9])
+    count(alarms, store, alone, [True, True, False, True])
+    assert BetState.from_dict(state(store).evidence).n == 7  # rows without a group are their own
 
 
 def test_replicas_at_the_same_time_are_as_one_after_the_other(database_url: str) -> None:

@@ -94,6 +94,20 @@ def test_the_tally_is_that_of_a_loop(store: Store, most: int) -> None:
         counts.update((g, day) for g in new)
 
 
+def test_a_group_whose_labels_were_all_capped_was_not_counted(store: Store) -> None:
+    group = np.arange(1, 201, dtype=np.uint64)  # many, all new: put in before it is known
+    taken = group % 3 == 0
+    with store.write() as transaction:
+        tally = GroupTally.claim(transaction, 1, 1, group, day=3)
+        assert tally.written
+        tally.write(transaction, taken)
+    with store.write() as transaction:
+        again = GroupTally.claim(transaction, 1, 1, group, day=3)
+        assert not again.written
+        assert again.repeated.tolist() == taken.tolist()
+        assert again.before.tolist() == taken.astype(int).tolist()
+
+
 def test_other_models_and_promotions_have_their_own(store: Store) -> None:
     group = np.array([7, LARGEST], np.uint64)
     with store.write() as transaction:

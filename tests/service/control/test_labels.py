@@ -112,11 +112,12 @@ def test_every_outcome_is_told_by_index_and_counted(world: World) -> None:
     )
     changed = late[2][:-1] + ("A" if late[2][-1] != "A" else "B")
     sent = [ids[0], late[0], late[0], late[1], foreign[0], superseded[0], gone[0], changed, "x"]
-    answer = world.label(sent, [0, 0, 0, "no such class", 0, 0, 0, 0, 0])
+    sent.append(ids[1])
+    answer = world.label(sent, [0, 0, 0, "no such class", 0, 0, 0, 0, 0, "no such class"])
     assert answer.json() == {
         "accepted": 1,
         "duplicate": 1,
-        "rejected": 7,
+        "rejected": 8,
         "outcomes": [
             {"index": 0, "outcome": "expired"},
             {"index": 2, "outcome": "duplicate"},
@@ -126,12 +127,13 @@ def test_every_outcome_is_told_by_index_and_counted(world: World) -> None:
             {"index": 6, "outcome": "superseded"},
             {"index": 7, "outcome": "forged"},
             {"index": 8, "outcome": "forged"},
+            {"index": 9, "outcome": "expired"},
         ],
     }
     assert {(outcome, n) for _, outcome, n, _ in world.counted} == {
         ("accepted", 1),
         ("duplicate", 1),
-        ("expired", 1),
+        ("expired", 2),
         ("unknown_class", 1),
         ("foreign", 1),
         ("superseded", 2),

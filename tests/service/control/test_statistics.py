@@ -157,6 +157,23 @@ def test_a_reading_is_cached_and_repeated_while_the_database_is_away(sqlite_worl
     assert sqlite_world.label(["x"], [0]).status_code == 503
 
 
+def test_many_labels_at_once_leave_the_ring_that_single_ones_do() -> None:
+    confidence = np.random.default_rng(1).uniform(0, 1, 1234)
+    correct = confidence > 0.3
+    newest, ring = None, {}
+    for index in range(1234):
+        part = slice(index, index + 1)
+        for sequence, block in advance(newest, confidence[part], correct[part], window_labels=200):
+            newest = ring[sequence % N_BLOCKS] = (sequence, block)
+    together = advance(None, confidence, correct, window_labels=200)
+    assert [sequence for sequence, _ in together] == sorted(
+        sequence for sequence, _ in ring.values()
+    )
+    for sequence, block in together:
+        alone = ring[sequence % N_BLOCKS][1]
+        np.testing.assert_allclose(block.confidence, alone.confidence, atol=1e-12)
+
+
 def test_the_ring_holds_the_last_labels_in_ten_blocks() -> None:
     rng = np.random.default_rng(0)
     ring: dict[int, BinnedCalibration] = {}
