@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 Row = tuple[bytes, float]  # nonce, until when it is kept
-ROWS = 500  # of one statement, as the service sends them to SQLite
+ROWS = 500  # of one statement: far below SQLite's limits, and a text that its driver keeps
 
 
 class Bare(Protocol):

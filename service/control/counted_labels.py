@@ -66,7 +66,7 @@ def counting_order(secret: bytes, receipts: ReceiptColumns) -> NDArray[np.uint64
 
     A keyed hash of the nonces of all of them (SHAKE-128), read as one number a label in the order
     of the nonces: it hangs on neither the outcomes nor the order in which the labels were sent.
-    One hash of many rows costs a twentieth of a hash a row.
+    One hash of many rows costs far less than a hash a row.
 
     Parameters
     ----------

@@ -61,7 +61,7 @@ class LabelKeys:
         """Insert those that are not there: all nonces in one value, all times in another.
 
         An array of byte strings is written by PostgreSQL's driver in Python, one after the other,
-        and a row of parameters each costs SQLite twice the time of its insert.
+        and SQLite takes longer over parameters for each row.
         """
         whole = b"".join(nonces)
         if self._connection.dialect.name == "postgresql":
