@@ -17,8 +17,8 @@ Provider = Literal["auto", "cpu", "cuda", "tensorrt"]
 class Settings(BaseModel):
     """What an operator can set.
 
-    Each field's description is what ``--help`` prints; the README's table is held against this
-    class by a test. Sizes are bytes, times are seconds, tolerances are fractions.
+    Each field's description is what ``--help`` prints; a test compares the table in
+    docs/settings.md with this class. Sizes are bytes, times are seconds, tolerances are fractions.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

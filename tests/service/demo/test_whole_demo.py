@@ -36,7 +36,7 @@ def test_the_story_happens(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         assert (fit["promoted"], fit["revision"]) == (True, 2)
         it_stays_low(recalibrated)
 
-        readme_shows(captured.err)
+        quickstart_shows(captured.err)
 
         # The numbers are the service's own, and it answers as before the demo.
         with Client(service.url) as client:
@@ -47,12 +47,12 @@ def test_the_story_happens(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
             assert client.model("digits").calibrator == calm[-1]["calibrator"]
 
 
-def readme_shows(printed: str) -> None:
-    """All of README's lines, the numbers and ids aside: those are of the machine and the run."""
+def quickstart_shows(printed: str) -> None:
+    """All lines of the quickstart page, apart from numbers and ids, which vary by machine."""
     varying = re.compile(r"smart-[0-9a-f]{12}|[-−]?\d+(\.\d+)?")
     lines = {" ".join(varying.sub("#", line).split()) for line in printed.splitlines()}
-    readme = (ROOT / "README.md").read_text("utf-8")
-    shown = readme.split("## Watch it happen")[1].split("```\n")[2]
+    page = (ROOT / "docs/quickstart.md").read_text("utf-8")
+    shown = page.split("## Watch it happen")[1].split("```\n")[2]
     assert len(shown.splitlines()) > 20
     # What the alarm's advice says is the service's own business, and its tests'.
     shown = re.sub(r"^   Alarm\..*?\n(?=   +\d)", "", shown, flags=re.M | re.S)
