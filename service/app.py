@@ -31,7 +31,6 @@ from service.inference.prediction_body import BodyReader
 from service.metrics_port import MetricsPort
 from service.middleware import Application, Edge
 from service.problems import problem_for
-from service.register.adding import version_adder
 from service.settings import Settings
 from service.telemetry import Registry, Telemetry
 from trueprob.errors import TrueprobError
@@ -98,7 +97,6 @@ def create_app(
         clock=clock,
         count_label=telemetry.count_labels,
         count_delivery=telemetry.count_delivery,
-        add_version=version_adder(settings),
     )
     telemetry.watch(plane.label_statistics, tolerance=settings.alarm_tolerance)
     json_pool = JsonPool(settings.json_workers)
