@@ -68,9 +68,6 @@ class Settings(BaseModel):
     repository_poll_seconds: float = Field(
         5.0, ge=0, le=86400, description="How often it is looked at for new versions; 0: never."
     )
-    allow_model_upload: bool = Field(
-        False, description="Keys with the scope admin may add versions of models over HTTP."
-    )
     execution_providers: tuple[Provider, ...] = Field(
         ("auto",),
         min_length=1,

@@ -64,8 +64,14 @@ ONLY_IN = {
     "prometheus_client": ("service.telemetry", "service.metric_families"),
     "sqlalchemy": ("service.control.store",),
     "alembic": ("service.control.store",),
-    "fastapi": ("service",),
-    "pydantic": ("service.control", "service.settings", "service.settings_reading"),
+    "fastapi": ("service.app", "service.control", "service.prediction_routes"),
+    "pydantic": (
+        "service.control",
+        "service.prediction_routes",
+        "service.prediction_schemas",
+        "service.settings",
+        "service.settings_reading",
+    ),
     "matplotlib": ("trueprob.diagram", "trainer"),
 }
 
@@ -135,6 +141,15 @@ def test_the_data_plane_never_imports_the_control_plane() -> None:
         if is_in(i[0], "service.inference") and is_in(i[1], "service.control")
     ]
     assert strays == []
+
+
+def test_the_data_plane_loads_neither_fastapi_nor_pydantic() -> None:
+    code = (
+        "import sys, service.inference.asgi; "
+        "bad = {'fastapi', 'pydantic'} & set(sys.modules); "
+        "assert not bad, bad"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
 SEEN_BY_CONTROL = ("deployment", "deployments", "network_input", "wire_images")

@@ -18,14 +18,12 @@ from service.control.following import Following
 from service.control.key_rotation import ReceiptKeys, rotate_by_age
 from service.control.label_caps import LabelCaps
 from service.control.labels import CLOCK_TOLERANCE_SECONDS, Labels
-from service.control.model_uploads import AddVersion, ModelUploads
 from service.control.models import Catalogue
 from service.control.parts import Parts
 from service.control.promotion import Promotions
 from service.control.refit import Refits
 from service.control.refit_policy import RefitPolicy
 from service.control.refit_window import RefitWindow
-from service.control.repository_watch import RepositoryWatch
 from service.control.retention import Retention
 from service.control.row_labels import RowLabels
 from service.control.shadows import Shadows
@@ -51,8 +49,6 @@ class Opened:
         Started.
     artifacts : Artifacts
     deployments : Deployments
-    watch : RepositoryWatch
-        Of the model repository.
     """
 
     store: Store
@@ -60,7 +56,6 @@ class Opened:
     catalogue: Catalogue
     artifacts: Artifacts
     deployments: Deployments
-    watch: RepositoryWatch
 
 
 def assemble(
@@ -70,7 +65,6 @@ def assemble(
     fit_runner: FitRunner,
     clock: Callable[[], float],
     count_label: Callable[[str, str, int, Sequence[float]], None],
-    add_version: AddVersion | None,
 ) -> Parts:
     """Put the parts together.
 
@@ -82,8 +76,6 @@ def assemble(
     clock : callable
         Seconds since 1970 UTC.
     count_label : callable
-    add_version : callable or None
-        As of `ControlPlane`.
     """
     store, receipts = opened.store, opened.receipts
     catalogue, artifacts = opened.catalogue, opened.artifacts
@@ -148,9 +140,6 @@ def assemble(
             deployments=opened.deployments,
             following=following,
             settings=settings,
-        ),
-        model_uploads=ModelUploads(
-            settings, artifacts.uploads, store, opened.watch, add_version, clock=clock
         ),
         labels=Labels(
             store,

@@ -14,7 +14,6 @@ from service.control.artifact_url import open_artifacts
 from service.control.assembly import Opened, assemble
 from service.control.fit_process import FitProcess, FitRunner
 from service.control.keys import open_receipts
-from service.control.model_uploads import AddVersion
 from service.control.models import Catalogue
 from service.control.parts import Parts
 from service.control.repository_watch import RepositoryWatch
@@ -49,8 +48,6 @@ class ControlPlane:
         ``(kind, outcome)``: counts the webhook's attempts for the metrics.
     fit_runner : callable, optional
         Makes what runs the fits; default: a process of its own.
-    add_version : callable, optional
-        Makes a version of an uploaded form; without it none is taken.
     """
 
     def __init__(
@@ -62,7 +59,6 @@ class ControlPlane:
         count_label: Callable[[str, str, int, Sequence[float]], None],
         count_delivery: Callable[[str, str], None] | None = None,
         fit_runner: Callable[[], FitRunner] = FitProcess,
-        add_version: AddVersion | None = None,
     ) -> None:
         self._settings = settings
         self._deployments = deployments
@@ -70,7 +66,6 @@ class ControlPlane:
         self._count_label = count_label
         self._count_delivery = count_delivery
         self._fit_runner = fit_runner
-        self._add_version = add_version
         self._parts: Parts | None = None
         self._watch: RepositoryWatch | None = None
         self._webhook: Webhook | None = None
@@ -108,11 +103,10 @@ class ControlPlane:
         )
         self._parts = assemble(
             settings,
-            Opened(store, receipts, catalogue, artifacts, self._deployments, watch),
+            Opened(store, receipts, catalogue, artifacts, self._deployments),
             fit_runner=self._fit_runner(),
             clock=clock,
             count_label=self._count_label,
-            add_version=self._add_version,
         )
         self._parts.refits.start()
         watch.start()
