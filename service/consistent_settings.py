@@ -6,7 +6,7 @@ import ipaddress
 from typing import TYPE_CHECKING
 
 from service.receipt_secrets import HOW_TO_MAKE_ONE
-from service.webhook_signature import check_webhook, read_secrets
+from service.webhook_settings import check_webhook, read_secrets
 
 if TYPE_CHECKING:
     from service.settings import Settings

@@ -180,7 +180,7 @@ class Settings(BaseModel):
     webhook_secret: str = Field(
         "",
         description="Signs the events (Standard Webhooks): whsec_ and the base64 of 24 to 64 "
-        "bytes; several, separated by commas, while it is changed.",
+        "bytes; several, comma separated, all sign while one takes the place of another.",
         repr=False,
     )
 

@@ -1,20 +1,18 @@
-"""Signatures of Standard Webhooks: HMAC-SHA-256 over id, time and body.
+"""The webhook's settings: an address, and secrets in the form of Standard Webhooks.
 
-Reference: https://www.standardwebhooks.com, "Signature scheme": the signed content is
-``{id}.{timestamp}.{body}``, a symmetric signature is ``v1,`` and base64, several are separated by
-spaces, a secret is ``whsec_`` and the base64 of 24 to 64 bytes.
+A secret is ``whsec_`` and the base64 of 24 to 64 bytes; several, separated by commas, all sign
+while one takes the place of another. Reference: "Signature scheme" of
+https://www.standardwebhooks.com.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-import hmac
-from collections.abc import Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
-__all__ = ["check_webhook", "read_secrets", "signed_headers"]
+__all__ = ["check_webhook", "read_secrets"]
 
 PREFIX: Final = "whsec_"
 _MIN_BYTES: Final = 24
@@ -38,8 +36,8 @@ def check_webhook(url: str) -> None:
         raise ValueError("webhook_url must be an address, as in https://example.org/hook")
 
 
-def read_secrets(text: str) -> tuple[bytes, ...]:
-    """Secrets as they are set: one, or several separated by commas while they are changed.
+def read_secrets(text: str) -> tuple[str, ...]:
+    """Secrets as they are set, each with its prefix.
 
     Raises
     ------
@@ -48,41 +46,15 @@ def read_secrets(text: str) -> tuple[bytes, ...]:
     """
     secrets = []
     for number, part in enumerate(text.split(","), 1):
+        secret = part.strip()
         try:
-            secret = base64.b64decode(part.strip().removeprefix(PREFIX), validate=True)
+            decoded = base64.b64decode(secret.removeprefix(PREFIX), validate=True)
         except (binascii.Error, ValueError):
-            secret = b""
-        if not part.strip().startswith(PREFIX) or not _MIN_BYTES <= len(secret) <= _MAX_BYTES:
+            decoded = b""
+        if not secret.startswith(PREFIX) or not _MIN_BYTES <= len(decoded) <= _MAX_BYTES:
             raise ValueError(
                 f"webhook_secret must be {PREFIX} and the base64 of {_MIN_BYTES} to {_MAX_BYTES} "
                 f"bytes, secret {number} is not"
             )
         secrets.append(secret)
     return tuple(secrets)
-
-
-def signed_headers(
-    secrets: Sequence[bytes], *, message: str, timestamp: int, body: bytes
-) -> dict[str, str]:
-    """Headers of one attempt.
-
-    Parameters
-    ----------
-    secrets : sequence of bytes
-        The receiver accepts any of them.
-    message : str
-        The same at every attempt: what the receiver knows a repetition by.
-    timestamp : int
-        Of this attempt, seconds since 1970 UTC.
-    body : bytes
-    """
-    content = f"{message}.{timestamp}.".encode() + body
-    signatures = [
-        f"v1,{base64.b64encode(hmac.digest(secret, content, 'sha256')).decode()}"
-        for secret in secrets
-    ]
-    return {
-        "webhook-id": message,
-        "webhook-timestamp": str(timestamp),
-        "webhook-signature": " ".join(signatures),
-    }

@@ -25,7 +25,7 @@ from service.receipt_secret_file import open_receipt_keys
 from service.receipts import Receipts
 from service.settings import Settings
 from service.statistics import ControlStatistics
-from service.webhook_signature import read_secrets
+from service.webhook_settings import read_secrets
 
 __all__ = ["ControlPlane", "Parts"]
 
