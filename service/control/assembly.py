@@ -15,7 +15,6 @@ from service.control.fit_ending import FitEnding
 from service.control.fit_process import FitRunner
 from service.control.fit_queue import FitQueue
 from service.control.following import Following
-from service.control.key_rotation import ReceiptKeys, rotate_by_age
 from service.control.label_caps import LabelCaps
 from service.control.labels import CLOCK_TOLERANCE_SECONDS, Labels
 from service.control.models import Catalogue
@@ -91,13 +90,11 @@ def assemble(
         seconds=settings.poll_seconds,
         deadline_seconds=settings.fit_deadline_seconds,
     )
-    receipt_keys = ReceiptKeys(store, receipts, secret=settings.receipt_secret)
     following = Following(
         store,
         catalogue,
         opened.deployments,
         seconds=settings.poll_seconds,
-        also=receipt_keys.refresh,
         patience_seconds=3 * settings.repository_poll_seconds,
     )
     refit_window = RefitWindow(store, settings=settings)
@@ -147,7 +144,6 @@ def assemble(
             receipts,
             alarms,
             caps=caps,
-            refresh_keys=receipt_keys.refresh,
             ttl_seconds=settings.receipt_ttl_seconds,
             window_labels=settings.window_labels,
             clock=clock,
@@ -166,12 +162,6 @@ def assemble(
             artifacts,
             keep_seconds=settings.receipt_ttl_seconds + CLOCK_TOLERANCE_SECONDS,
             seconds=settings.sweep_seconds,
-            next_key=lambda transaction, now: rotate_by_age(
-                transaction,
-                secret=settings.receipt_secret,
-                seconds=settings.receipt_key_seconds,
-                now=now,
-            ),
             clock=clock,
         ),
         statistics=Statistics(
