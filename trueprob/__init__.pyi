@@ -25,7 +25,6 @@ from trueprob.calibrators import IdentityCalibrator as IdentityCalibrator
 from trueprob.calibrators import IsotonicCalibrator as IsotonicCalibrator
 from trueprob.calibrators import SmartCalibrator as SmartCalibrator
 from trueprob.calibrators import SmartMatrixCalibrator as SmartMatrixCalibrator
-from trueprob.calibrators import SmartMlpAuthorsCalibrator as SmartMlpAuthorsCalibrator
 from trueprob.calibrators import SmartMlpCalibrator as SmartMlpCalibrator
 from trueprob.calibrators import SmartVectorCalibrator as SmartVectorCalibrator
 from trueprob.calibrators import TemperatureCalibrator as TemperatureCalibrator

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.calibration.smart_mlp_authors import fit_smart_mlp_authors
 from trueprob.arrays import Labels, Logits, log_softmax
 from trueprob.fitting import FITTERS, METHODS
 
@@ -213,5 +214,6 @@ PEERS = [
 
 
 def all_methods() -> list[Method]:
-    """Ours, then the peers."""
-    return [*our_methods(), *PEERS]
+    """Ours, the comparison method that the library does not offer, then the peers."""
+    authors = Method("smart-mlp-authors", fit_smart_mlp_authors, ours=True)
+    return [*our_methods(), authors, *PEERS]
