@@ -19,7 +19,7 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from trainer.errors import PrecisionLoss
 from trainer.export import INPUT, onnx_logits
-from trueprob.arrays import softmax
+from trueprob.logit_functions import softmax
 from trueprob.scores import Scores, score
 
 PRECISIONS = ("fp32", "fp16", "int8")

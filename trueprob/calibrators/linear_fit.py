@@ -25,10 +25,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from trueprob.arrays import Labels, Logits
 from trueprob.calibrators.lbfgs import minimise_convex
 from trueprob.calibrators.linear_stage import CHUNK, LinearStage, centred
 from trueprob.calibrators.smart_fit import fit_log_slopes
+from trueprob.labels import Labels
+from trueprob.logit_functions import Logits
 
 __all__ = ["DEFAULT_SHRINKAGE", "LinearFit", "LinearObjective", "Shrinkage", "fit_linear_stage"]
 

@@ -18,12 +18,13 @@ from typing import Any, ClassVar, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from trueprob.arrays import Labels, Logits, Probabilities, logit_gap, tempered_softmax
 from trueprob.calibrators.base import Calibrator, FitOutcome, FittedCalibrator
 from trueprob.calibrators.gap_network import H_FLOOR, HIDDEN, GapScaling, before_softplus
 from trueprob.calibrators.parameters import number, numbers, require_keys
 from trueprob.calibrators.smart_mlp_objective import fit_network
 from trueprob.errors import InvalidDocument
+from trueprob.labels import Labels
+from trueprob.logit_functions import Logits, Probabilities, logit_gap, tempered_softmax
 
 __all__ = ["SmartMlpCalibrator", "fit_smart_mlp"]
 

@@ -10,7 +10,6 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from trueprob.arrays import Labels, Logits, logit_gap
 from trueprob.calibrators.gap_network import (
     H_FLOOR,
     GapScaling,
@@ -19,6 +18,8 @@ from trueprob.calibrators.gap_network import (
     weight_gradient,
 )
 from trueprob.calibrators.soft_ece import soft_ece
+from trueprob.labels import Labels
+from trueprob.logit_functions import Logits, logit_gap
 
 __all__ = ["fit_network", "loss_and_gradient"]
 

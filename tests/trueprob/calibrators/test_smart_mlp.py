@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 import torch
 
-from trueprob.arrays import logit_gap
 from trueprob.calibrators import fit_smart_mlp
 from trueprob.calibrators.gap_network import GapScaling, before_softplus, initial_weights, kinks
 from trueprob.calibrators.smart_mlp_objective import fit_network, loss_and_gradient
 from trueprob.calibrators.soft_ece import CENTRES, soft_ece
+from trueprob.logit_functions import logit_gap
 from trueprob.scores import score
 
 
