@@ -13,8 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from trueprob.brier_decomposition import BrierDecomposition, brier_decomposition
-from trueprob.confidence_moments import top_label_brier_decomposition
+from trueprob.brier_decomposition import (
+    BrierDecomposition,
+    brier_decomposition,
+    top_label_brier_decomposition,
+)
 from trueprob.debiased_ece import debiased_calibration_error
 from trueprob.labels import as_labels
 from trueprob.scores import checked_probabilities, mean_entropy
