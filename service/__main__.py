@@ -1,4 +1,4 @@
-"""``python -m service``: serve (the default), demo, register, keys, export-state, import-state."""
+"""``python -m service``: serve (the default), register, keys, export-state, import-state."""
 
 from __future__ import annotations
 
@@ -31,16 +31,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         from service.register.command import main as register
 
         return register(arguments, os.environ)
-    if command == "demo":
-        from service.demo.command import main as demo
-
-        return demo(arguments)
     if command in ("export-state", "import-state"):
         return _move_state(command, arguments)
     if command != "serve":
         print(
-            f"trueprob-service: error: unknown command {command!r}, expected serve, demo, "
-            "register, keys, export-state or import-state",
+            f"trueprob-service: error: unknown command {command!r}, expected serve, register, "
+            "keys, export-state or import-state",
             file=sys.stderr,
         )
         return 2

@@ -1,4 +1,4 @@
-"""A service that answers from a script: what the demo's parts do, without a process."""
+"""A service that answers from a script: what the demo's steps do, without a process."""
 
 from __future__ import annotations
 
@@ -23,16 +23,6 @@ ALARM = AlarmSummary(
     raised_at="2026-05-04T09:12:30.000Z", acknowledged_at=None, acknowledged_by=None,
 )  # fmt: skip
 
-METRICS = """\
-# HELP trueprob_predictions_total Rows answered.
-# TYPE trueprob_predictions_total counter
-trueprob_predictions_total{model="digits",version="1",calibrator="smart-8af4e5cf4aaa"} 512.0
-trueprob_predictions_total{model="other",version="1",calibrator="smart-8af4e5cf4aaa"} 7.0
-trueprob_expected_accuracy_ratio{model="digits",version="1",calibrator="smart-8af4e5cf4aaa"} 0.9218
-trueprob_gap_shift_ratio{model="digits",version="1",calibrator="smart-8af4e5cf4aaa"} 1.0625
-trueprob_build_info{version="0.1.0",commit="a \\"b\\" c"} 1.0
-"""
-
 
 def calibration(**changes: Any) -> Calibration:
     """A calm answer of ``GET /v1/models/digits/calibration``."""
@@ -49,7 +39,7 @@ def calibration(**changes: Any) -> Calibration:
 
 @dataclass
 class ScriptedService:
-    """Has the methods of the client that the demo uses.
+    """Has the methods of the client that the story uses.
 
     ``said`` gets the number of labels counted and whether the candidate is live, and changes the
     calm answer; ``expected`` gets the number of pictures answered.
@@ -57,15 +47,16 @@ class ScriptedService:
 
     said: Callable[[int, bool], dict[str, Any]]
     expected: Callable[[int], float] = lambda n: 0.92 if n <= 512 else 0.85
-    admitted: bool = True
     promotes: bool = True
     uncounted: int = 0
     answered: int = 0
     labels: list[int] = field(default_factory=list)
+    owed: list[int] = field(default_factory=list)
     live: bool = False
     uploads: list[Any] = field(default_factory=list)
 
     def predict(self, model: str, *, images: list[bytes]) -> Prediction:
+        self.owed.append(self.answered - len(self.labels))
         first, self.answered = self.answered, self.answered + len(images)
         assert all(image.startswith(b"\x89PNG") for image in images)
         ids = tuple(str(first + i) for i in range(len(images)))
@@ -87,12 +78,15 @@ class ScriptedService:
         pair = '{model="digits",version="1",calibrator="smart-8af4e5cf4aaa"}'
         return f"trueprob_expected_accuracy_ratio{pair} {self.expected(self.answered)}\n"
 
-    def upload(self, model: str, rows: Any, *, wait_seconds: float) -> FitSummary:
+    def upload(self, model: str, rows: Any) -> FitSummary:
         self.uploads.append(rows)
-        self.live = self.admitted and self.promotes
+        self.live = self.promotes
+        return self.wait_for_fit(model, "1", seconds=0)
+
+    def wait_for_fit(self, model: str, fit: str, *, seconds: float) -> FitSummary:
         return FitSummary(
-            "1", "done", "sha256:…", 1, "smart", len(rows["labels"]),
-            verdict=FitVerdict(self.admitted, ("NLL 1.9 → 1.3 nats",)),
+            fit, "done", "sha256:…", 1, "smart", len(self.uploads[0]["labels"]),
+            verdict=FitVerdict(self.live, ("NLL 1.9 → 1.3 nats",)),
             calibrator="smart-91be7d20c4aa",
             promoted=self.live, revision=2 if self.live else None,
         )  # fmt: skip
