@@ -209,3 +209,13 @@ def test_a_term_of_the_glossary_is_used(term: str) -> None:
                (ROOT / part).rglob("*.py")]  # fmt: skip
     pattern = re.compile(r"[\s_-]+".join(map(re.escape, term.split())), re.I)
     assert any(pattern.search(path.read_text("utf-8")) for path in [*pages, *sources])
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/architecture.md"])
+def test_every_file_that_a_page_for_developers_names_exists(page: str) -> None:
+    names = re.findall(r"`([\w/.*-]+\.(?:py|yml|md|txt))`", (ROOT / page).read_text("utf-8"))
+    folders = ["", "service", "service/control", "service/inference", "trueprob/client"]
+    assert names
+    for name in names:
+        if "NAME" not in name:
+            assert any(list((ROOT / folder).glob(name)) for folder in folders), name
