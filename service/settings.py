@@ -18,8 +18,8 @@ Provider = Literal["auto", "cpu", "cuda", "tensorrt"]
 class Settings(BaseModel):
     """What an operator can set.
 
-    Each field's description is what ``--help`` prints; the README's table is held against this
-    class by a test. Sizes are bytes, times are seconds, tolerances are fractions.
+    Each field's description is what ``--help`` prints; a test compares the table in
+    docs/settings.md with this class. Sizes are bytes, times are seconds, tolerances are fractions.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -33,21 +33,22 @@ class Settings(BaseModel):
         None,
         ge=0,
         le=65535,
-        description="Port of /metrics, which the other one then refuses: replica i listens on this "
-        "one + i, 0 takes free ones. Default: with one process the same port, else free ones.",
+        description="Port of /metrics, which the main port then refuses. Replica i uses this port "
+        "+ i; 0 takes free ports. Default: the main port for one process, free ports "
+        "for several.",
     )
     metrics_targets_file: Path | None = Field(
         None,
-        description="Prometheus file_sd file that lists the replicas' metrics ports; default: "
-        "metrics-targets.json in the state directory.",
+        description="Prometheus file_sd file that lists the metrics ports of the replicas. "
+        "Default: metrics-targets.json in the state directory.",
     )
-    state_dir: Path = Field(Path("var"), description="Where uploads and the SQLite file live.")
+    state_dir: Path = Field(Path("var"), description="Folder of the uploads and the SQLite file.")
     database_url: str = Field(
-        "", description="SQLAlchemy URL; default: SQLite in the state directory."
+        "", description="SQLAlchemy URL. Default: SQLite in the state directory."
     )
     artifact_url: str = Field(
         "",
-        description="Where uploaded sets lie: a folder, or a URL of fsspec (s3://…; extra "
+        description="Where uploaded sets are stored: a folder, or an fsspec URL (s3://…; extra "
         "artifacts). Default: the state directory.",
         repr=False,
     )
@@ -56,27 +57,31 @@ class Settings(BaseModel):
         gt=0,
         le=3600,
         allow_inf_nan=False,
-        description="How often the database is asked for promotions, models and fits that come "
-        "from other processes.",
+        description="How often a process asks the database for promotions, models and fits of "
+        "other processes.",
     )
     sweep_seconds: float = Field(
         3600.0,
         gt=0,
         allow_inf_nan=False,
-        description="How often what need not be remembered any more is forgotten.",
+        description="Interval of the clean-up job.",
     )
     model_repository: Path = Field(Path("models"), description="The model repository's folder.")
     repository_poll_seconds: float = Field(
-        5.0, ge=0, le=86400, description="How often it is looked at for new versions; 0: never."
+        5.0,
+        ge=0,
+        le=86400,
+        description="How often a process looks for new versions in the model repository; 0: never.",
     )
     execution_providers: tuple[Provider, ...] = Field(
         ("auto",),
         min_length=1,
         description="onnxruntime providers (cpu, cuda, tensorrt) in order of preference, comma "
-        "separated: without the first the service does not start. auto: CUDA if it works, or CPU.",
+        "separated. If the first does not run, the service does not start. auto: CUDA "
+        "if it works, otherwise CPU.",
     )
     max_body_bytes: int = Field(
-        64 << 20, ge=1024, description="Limit of a prediction's body, as sent and inflated."
+        64 << 20, ge=1024, description="Limit of a prediction's body, both as sent and inflated."
     )
     max_upload_bytes: int = Field(1 << 30, ge=1024, description="Limit of an upload, inflated.")
     max_image_pixels: int = Field(50_000_000, ge=1, description="Limit of one image's pixels.")
@@ -95,12 +100,12 @@ class Settings(BaseModel):
         False, description="Ask for a key on metrics, health and documentation too."
     )
     trusted_proxies: str = Field(
-        "127.0.0.1", description="Proxies whose X-Forwarded-* headers are believed."
+        "127.0.0.1", description="Proxies whose X-Forwarded-* headers are trusted."
     )
     tls_cert: Path | None = Field(None, description="TLS certificate chain (PEM).")
     tls_key: Path | None = Field(None, description="TLS private key (PEM).")
     receipt_ttl_seconds: int = Field(
-        30 * 86400, ge=1, description="How long a label may come after its prediction."
+        30 * 86400, ge=1, description="How long after its prediction a label is accepted."
     )
     receipt_secrets: str = Field(
         "",
@@ -114,22 +119,24 @@ class Settings(BaseModel):
         False, description="Fits may choose a calibrator that changes predictions."
     )
     fit_deadline_seconds: float = Field(
-        3600.0, gt=0, allow_inf_nan=False, description="A fit that takes longer is given up."
+        3600.0, gt=0, allow_inf_nan=False, description="Longest time that a fit may take."
     )
     min_calibration_rows: int = Field(50, ge=1, description="Smallest set fitted without force.")
     refit_window_rows: int = Field(
-        20_000, ge=1, le=10_000_000, description="Newest labelled rows kept of each version."
+        20_000, ge=1, le=10_000_000, description="Newest labelled rows kept for each version."
     )
-    window_labels: int = Field(2000, ge=10, description="Labels in the windowed gauges.")
+    window_labels: int = Field(
+        2000, ge=10, description="Number of latest labels that the gauges cover."
+    )
     labels_per_key: int = Field(
         1_000_000,
         ge=0,
-        description="Labels that count of one API key, a model and day (UTC); 0: no limit.",
+        description="Labels of one API key that count, per model and day (UTC); 0: no limit.",
     )
     labels_per_input: int = Field(
         1000,
         ge=0,
-        description="Labels that count of predictions on one input, a model and day (UTC); "
+        description="Labels of predictions on one input that count, per promotion and day (UTC); "
         "0: no limit.",
     )
     alarm_tolerance: float = Field(
@@ -145,8 +152,8 @@ class Settings(BaseModel):
     )
     shadow_policy: Literal["act", "tell"] = Field(
         "act",
-        description="Whether the evidence of labels promotes or drops a shadowing candidate (act), "
-        "or is only told.",
+        description="Whether labels promote or drop a shadowing candidate (act), or only report "
+        "it (tell).",
     )
     shadow_alpha: float = Field(
         0.01, gt=0, lt=1, description="Probability of ever deciding wrongly about a candidate."
@@ -160,16 +167,18 @@ class Settings(BaseModel):
     )
     refit_action: Literal["promote", "shadow", "tell"] = Field(
         "promote",
-        description="What becomes of such a candidate: promote it if admitted, put it into the "
-        "shadow of what is live, or only tell.",
+        description="What happens to such a candidate: promote it if admitted, put it into the "
+        "shadow of the live pair, or only tell.",
     )
     refit_promotions_per_day: int = Field(
-        3, ge=1, description="Promotions of the refit policy, a model and 24 hours, at most."
+        3,
+        ge=1,
+        description="Largest number of promotions by the refit policy, per model and 24 hours.",
     )
     refit_reference: str = Field(
         "reference",
-        description="Name of a calibration set on which such a candidate must not be "
-        "significantly worse, for models that have one of this name.",
+        description="Name of a calibration set. If a model has it, such a candidate must not be "
+        "significantly worse on it.",
     )
     webhook_url: str = Field(
         "", description="Where events are posted to (http or https); none: nowhere.", repr=False

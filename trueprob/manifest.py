@@ -1,4 +1,4 @@
-"""`manifest.json`: what a model version is. Its format is in the README's model repository part.
+"""`manifest.json`: what a model version is. Its format is in docs/service.md#model-repository.
 
 Every refusal is an InvalidDocument that names the key.
 """

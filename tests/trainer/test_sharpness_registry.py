@@ -170,12 +170,6 @@ def test_a_second_micro_batch_that_fails_leaves_nothing_behind() -> None:
     torch.testing.assert_close(model.head.weight, expected.head.weight)
 
 
-@pytest.mark.parametrize("block", re.findall(r"^```python\n(.*?)^```", DOCUMENT, re.M | re.S))
-def test_what_the_document_shows_runs(block: str) -> None:
-    with torch.random.fork_rng():
-        exec(block, {})
-
-
 def test_the_document_names_every_optimiser_and_option() -> None:
     for name, build in OPTIMISERS.items():
         (row,) = [line for line in DOCUMENT.splitlines() if line.startswith(f"| `{name}` |")]

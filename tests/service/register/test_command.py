@@ -211,7 +211,7 @@ def test_calibration_sets_that_cannot_be_used(
 
 
 def test_the_demo_network_is_registered_with_one_command(tmp_path: Path, capsys: Any) -> None:
-    """As the README shows it."""
+    """As docs/quickstart.md shows it."""
     demo, rows = ROOT / "models/digits/1/model.onnx", ROOT / "examples/digits_calibration.npz"
     flags = ["--name", "mine", "--calibration", str(rows), "--models", str(tmp_path)]
     assert service_main(["register", str(demo), *flags]) == 0
