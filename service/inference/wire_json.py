@@ -6,6 +6,9 @@ A body has exactly one of ``logits``, ``probabilities``, ``log_probabilities`` o
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+from itertools import chain
 from typing import Any, Final
 
 import numpy as np
@@ -14,7 +17,8 @@ from numpy.typing import NDArray
 
 from service.base64_pictures import pictures_from_base64
 from service.errors import BadRequest, InvalidRequest
-from service.inference.simd_rows import MIN_BYTES, simd_rows
+from service.inference.simd_rows import MIN_BYTES, matrix_in_blocks, simd_rows
+from service.json_blocks import BLOCK_BYTES, elements_in_blocks
 
 __all__ = ["ARRAYS", "INPUTS", "MEDIA_TYPE", "decode", "encode"]
 
@@ -22,14 +26,23 @@ MEDIA_TYPE: Final = "application/json"
 _AT_ONCE: Final = 1 << 15  # elements: about a millisecond of writing
 ARRAYS: Final = ("logits", "probabilities", "log_probabilities")
 INPUTS: Final = (*ARRAYS, "images")
+_SPACE: Final = rb"[ \t\n\r]*"
+_OPENING: Final = re.compile(
+    _SPACE.join((b"", rb"\{", b'"(' + "|".join(ARRAYS).encode() + b')"', b":", rb"\["))
+)
+_CLOSING: Final = re.compile(_SPACE.join((b"", rb"\}", b"")))
 
 
-def decode(body: bytes) -> tuple[str, NDArray[Any] | list[bytes]]:
+def decode(
+    body: bytes, *, block_bytes: int = BLOCK_BYTES
+) -> tuple[str, NDArray[Any] | list[bytes]]:
     """The one input of a JSON body.
 
     Parameters
     ----------
     body : bytes
+    block_bytes : int, optional
+        Rows in a longer body are parsed so many bytes at a time; the result is the same.
 
     Returns
     -------
@@ -45,7 +58,10 @@ def decode(body: bytes) -> tuple[str, NDArray[Any] | list[bytes]]:
     InvalidRequest
         Not an object with exactly one input, ragged rows, or elements that are no numbers.
     """
-    if len(body) >= MIN_BYTES and (found := simd_rows(body, ARRAYS)) is not None:
+    if len(body) > block_bytes:
+        if (found := _decode_in_blocks(body, block_bytes)) is not None:
+            return found
+    elif len(body) >= MIN_BYTES and (found := simd_rows(body, ARRAYS)) is not None:
         return found
     if not body:
         raise BadRequest(f"expected a JSON object with one of {_listed()}, got an empty body")
@@ -66,39 +82,81 @@ def decode(body: bytes) -> tuple[str, NDArray[Any] | list[bytes]]:
     ((name, values),) = document.items()
     if name == "images":
         return name, pictures_from_base64(values)
-    # NumPy takes true for 1 in a list of numbers, and one long text makes all elements as wide as
-    # itself. A body without the words, with no quotes but the name's, needs no closer look.
-    suspicious = body.count(b'"') > 2 or b"true" in body or b"false" in body
-    return name, _rows(name, values, suspicious=suspicious)
+    return name, _rows(name, [values], suspicious=_suspicious(body, quotes=2))
+
+
+def _decode_in_blocks(body: bytes, block_bytes: int) -> tuple[str, NDArray[Any]] | None:
+    """As `decode`; None for what has to be parsed at once, to be used or to be refused."""
+    opening = _OPENING.match(body)
+    if opening is None:
+        return None
+    name, start = opening[1].decode(), opening.end()
+    if (plain := matrix_in_blocks(body, start, block_bytes=block_bytes)) is not None:
+        values, stop = plain
+        return (name, values) if _CLOSING.fullmatch(body, stop) else None
+    suspicious = False
+
+    def parse(block: bytes) -> list[Any] | None:
+        nonlocal suspicious
+        suspicious = suspicious or _suspicious(block, quotes=0)
+        try:
+            rows: list[Any] = orjson.loads(block)
+        except orjson.JSONDecodeError:
+            return None
+        return rows
+
+    listed = elements_in_blocks(body, start, b"]", parse, block_bytes=block_bytes)
+    if listed is None or not _CLOSING.fullmatch(body, listed[1]):
+        return None
+    return name, _rows(name, listed[0], suspicious=suspicious)
 
 
 def _listed() -> str:
     return ", ".join(INPUTS)
 
 
-def _rows(name: str, values: object, *, suspicious: bool) -> NDArray[Any]:
-    if not isinstance(values, list) or not all(isinstance(row, list) for row in values):
+def _suspicious(text: bytes, *, quotes: int) -> bool:
+    """Whether rows may hold what NumPy takes for numbers though it is none.
+
+    It takes true for 1, and one long text makes all elements as wide as itself. A text without
+    the words, with no quotes but those of the name, needs no closer look.
+    """
+    return text.count(b'"') > quotes or b"true" in text or b"false" in text
+
+
+def _rows(name: str, blocks: Sequence[object], *, suspicious: bool) -> NDArray[Any]:
+    """One array of the rows in all blocks."""
+    lists = [block for block in blocks if isinstance(block, list)]
+    if len(lists) < len(blocks) or not all(isinstance(row, list) for row in _chained(lists)):
         raise InvalidRequest(f"{name} must be a list of rows, each a list of numbers")
-    if not values:
+    if not lists[0]:
         raise InvalidRequest(f"{name} must have at least one row, got none")
-    k = len(values[0])
-    for i, row in enumerate(values):
+    k = len(lists[0][0])
+    for i, row in enumerate(_chained(lists)):
         if len(row) != k:
             raise InvalidRequest(f"{name} is ragged: row 0 has {k} numbers, row {i} has {len(row)}")
-    other = _first_other(name, values) if suspicious else None
+    other = _first_other(name, lists) if suspicious else None
     if other is None:
-        try:
-            array = np.asarray(values)
-        except ValueError:  # lists in the rows, of several lengths or too deep
-            array = np.empty(0)
-        if array.ndim == 2 and array.dtype.kind in "fiu":
-            return array
-        other = _first_other(name, values) or "one that does not fit 64 bits"
+        arrays = [_array_of(block) for block in lists]
+        if all(array.ndim == 2 and array.dtype.kind in "fiu" for array in arrays):
+            return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+        other = _first_other(name, lists) or "one that does not fit 64 bits"
     raise InvalidRequest(f"{name} must hold numbers only, got {other}")
 
 
-def _first_other(name: str, rows: list[list[Any]]) -> str | None:
-    for i, row in enumerate(rows):
+def _chained(blocks: list[list[Any]]) -> chain[Any]:
+    return chain.from_iterable(blocks)
+
+
+def _array_of(rows: list[list[Any]]) -> NDArray[Any]:
+    try:
+        return np.asarray(rows)
+    except ValueError:  # lists in the rows, of several lengths or too deep
+        return np.empty(0)
+
+
+def _first_other(name: str, blocks: list[list[Any]]) -> str | None:
+    for i, row in enumerate(_chained(blocks)):
         for j, value in enumerate(row):
             if isinstance(value, bool) or not isinstance(value, int | float):
                 kind = "null" if value is None else type(value).__name__
