@@ -83,7 +83,10 @@ def request_in_blocks(head: bytes, *, block_bytes: int = BLOCK_BYTES) -> dict[st
         hold plain numbers that fit the input's datatype. None for what has to be parsed at once.
     """
     word = secrets.token_hex(16)
-    kept, starts, arrays, position = [], [], [], 0
+    kept: list[bytes] = []
+    starts: list[int] = []
+    arrays: list[NDArray[Any] | None] = []
+    position = 0
     while (opening := _DATA.search(head, position)) is not None:
         if len(starts) == _MOST_LISTS:
             return None
@@ -150,7 +153,7 @@ def _fitting(item: dict[str, Any], values: NDArray[Any] | None) -> NDArray[Any] 
     datatype, flat = item.get("datatype"), values.reshape(-1)
     if datatype in _FLOATS:
         return flat.astype(np.float64, copy=False)
-    if datatype not in INTEGERS or values.dtype != np.int64:
+    if not isinstance(datatype, str) or datatype not in INTEGERS or values.dtype != np.int64:
         return None
     limits = np.iinfo(INTEGERS[datatype])
     fits = limits.min <= int(flat.min()) and int(flat.max()) <= limits.max

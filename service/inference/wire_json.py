@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Final
 
@@ -82,7 +83,9 @@ def decode(
     ((name, values),) = document.items()
     if name == "images":
         return name, pictures_from_base64(values)
-    return name, _rows(name, [values], suspicious=_suspicious(body, quotes=2))
+    if not isinstance(values, list):
+        raise InvalidRequest(f"{name} must be a list of rows, each a list of numbers")
+    return name, _joined(name, [_Rows.of(values, suspicious=_suspicious(body, quotes=2))])
 
 
 def _decode_in_blocks(body: bytes, block_bytes: int) -> tuple[str, NDArray[Any]] | None:
@@ -94,21 +97,19 @@ def _decode_in_blocks(body: bytes, block_bytes: int) -> tuple[str, NDArray[Any]]
     if (plain := matrix_in_blocks(body, start, block_bytes=block_bytes)) is not None:
         values, stop = plain
         return (name, values) if _CLOSING.fullmatch(body, stop) else None
-    suspicious = False
 
-    def parse(block: bytes) -> list[Any] | None:
-        nonlocal suspicious
-        suspicious = suspicious or _suspicious(block, quotes=0)
+    def parse(block: bytes) -> _Rows | None:
         try:
-            rows: list[Any] = orjson.loads(block)
+            rows = orjson.loads(block)
         except orjson.JSONDecodeError:
             return None
-        return rows
+        return _Rows.of(rows, suspicious=_suspicious(block, quotes=0))
 
+    # Only what is needed of each block is kept: freeing all lists at once would take long, too.
     listed = elements_in_blocks(body, start, b"]", parse, block_bytes=block_bytes)
     if listed is None or not _CLOSING.fullmatch(body, listed[1]):
         return None
-    return name, _rows(name, listed[0], suspicious=suspicious)
+    return name, _joined(name, listed[0])
 
 
 def _listed() -> str:
@@ -124,44 +125,65 @@ def _suspicious(text: bytes, *, quotes: int) -> bool:
     return text.count(b'"') > quotes or b"true" in text or b"false" in text
 
 
-def _rows(name: str, blocks: Sequence[object], *, suspicious: bool) -> NDArray[Any]:
-    """One array of the rows in all blocks."""
-    lists = [block for block in blocks if isinstance(block, list)]
-    if len(lists) < len(blocks) or not all(isinstance(row, list) for row in _chained(lists)):
-        raise InvalidRequest(f"{name} must be a list of rows, each a list of numbers")
-    if not lists[0]:
-        raise InvalidRequest(f"{name} must have at least one row, got none")
-    k = len(lists[0][0])
-    for i, row in enumerate(_chained(lists)):
-        if len(row) != k:
-            raise InvalidRequest(f"{name} is ragged: row 0 has {k} numbers, row {i} has {len(row)}")
-    other = _first_other(name, lists) if suspicious else None
-    if other is None:
-        arrays = [_array_of(block) for block in lists]
-        if all(array.ndim == 2 and array.dtype.kind in "fiu" for array in arrays):
-            return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
-        other = _first_other(name, lists) or "one that does not fit 64 bits"
-    raise InvalidRequest(f"{name} must hold numbers only, got {other}")
+@dataclass(frozen=True)
+class _Rows:
+    """What some rows are: their lengths (None: some are no lists), then an array or a fault."""
+
+    n: int
+    lengths: list[int] | None
+    array: NDArray[Any] | None = None
+    fault: tuple[int, int, str] | None = None  # row, column, what is there
+
+    @classmethod
+    def of(cls, rows: list[Any], *, suspicious: bool) -> _Rows:
+        if not all(isinstance(row, list) for row in rows):
+            return cls(len(rows), None)
+        lengths = [len(row) for row in rows]
+        fault = _first_fault(rows) if suspicious else None
+        if fault is not None or len(set(lengths)) != 1:  # none or ragged: refused by lengths alone
+            return cls(len(rows), lengths, None, fault)
+        try:
+            array = np.asarray(rows)
+        except ValueError:  # lists in the rows, of several lengths or too deep
+            array = np.empty(0)
+        if array.ndim == 2 and array.dtype.kind in "fiu":
+            return cls(len(rows), lengths, array)
+        return cls(len(rows), lengths, None, _first_fault(rows))
+
+    def __len__(self) -> int:
+        return self.n
 
 
-def _chained(blocks: list[list[Any]]) -> chain[Any]:
-    return chain.from_iterable(blocks)
-
-
-def _array_of(rows: list[list[Any]]) -> NDArray[Any]:
-    try:
-        return np.asarray(rows)
-    except ValueError:  # lists in the rows, of several lengths or too deep
-        return np.empty(0)
-
-
-def _first_other(name: str, blocks: list[list[Any]]) -> str | None:
-    for i, row in enumerate(_chained(blocks)):
+def _first_fault(rows: list[list[Any]]) -> tuple[int, int, str] | None:
+    for i, row in enumerate(rows):
         for j, value in enumerate(row):
             if isinstance(value, bool) or not isinstance(value, int | float):
-                kind = "null" if value is None else type(value).__name__
-                return f"{kind} at {name}[{i}][{j}]"
+                return i, j, "null" if value is None else type(value).__name__
     return None
+
+
+def _joined(name: str, blocks: Sequence[_Rows]) -> NDArray[Any]:
+    """One array of the rows in all blocks."""
+    lengths = [block.lengths for block in blocks if block.lengths is not None]
+    if len(lengths) < len(blocks):
+        raise InvalidRequest(f"{name} must be a list of rows, each a list of numbers")
+    if not lengths[0]:
+        raise InvalidRequest(f"{name} must have at least one row, got none")
+    k = lengths[0][0]
+    for i, length in enumerate(chain.from_iterable(lengths)):
+        if length != k:
+            raise InvalidRequest(f"{name} is ragged: row 0 has {k} numbers, row {i} has {length}")
+    arrays, first = [], 0
+    for block in blocks:
+        if block.array is None:
+            other = "one that does not fit 64 bits"
+            if block.fault is not None:
+                i, j, kind = block.fault
+                other = f"{kind} at {name}[{first + i}][{j}]"
+            raise InvalidRequest(f"{name} must hold numbers only, got {other}")
+        arrays.append(block.array)
+        first += block.n
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
 
 
 def encode(answer: dict[str, Any]) -> bytes:
