@@ -27,7 +27,7 @@ Parse = Callable[[bytes], Block | None]
 
 def elements_in_blocks(
     text: bytes, start: int, end: bytes, parse: Parse[Block], *, block_bytes: int = BLOCK_BYTES
-) -> tuple[list[Block], int] | None:
+) -> tuple[list[Block] | None, int]:
     """The elements of a list, all of which are lists or all objects.
 
     Blocks that are JSON by themselves, with a comma between each two, are JSON together: a cut at
@@ -47,11 +47,10 @@ def elements_in_blocks(
 
     Returns
     -------
-    blocks : list
-        What `parse` made of each.
+    blocks : list or None
+        What `parse` made of each; None: the list was not found to be one.
     stop : int
-        Just behind the list's closing bracket.
-        None instead of both: the list was not found to be one.
+        Just behind the list's closing bracket, or where the block begins that is wrong.
     """
     blocks: list[Block] = []
     while True:
@@ -59,17 +58,17 @@ def elements_in_blocks(
         if not stop:  # an element longer than a block
             stop = text.find(end, start + block_bytes) + 1
         if not stop:
-            return None
+            return None, start
         block = parse(b"[" + text[start:stop] + b"]")
         if block is None or not len(block):
             # The list may have ended before: then there is more than one element's end.
             last = _LAST[end].search(text, start, stop + 1)
             if last is None or last.start() + 1 >= stop:
-                return None
+                return None, start
             stop = last.start() + 1
             block = parse(b"[" + text[start:stop] + b"]")
         if block is None or not len(block):
-            return None
+            return None, start
         blocks.append(block)
         _pause(stop - start)
         stop = skip_space(text, stop)
@@ -77,13 +76,13 @@ def elements_in_blocks(
         if mark == b"]":
             return blocks, stop + 1
         if mark != b",":
-            return None
+            return None, start
         start = stop + 1
 
 
 def numbers_in_blocks(
     text: bytes, start: int, parse: Parse[Block], *, block_bytes: int = BLOCK_BYTES
-) -> tuple[list[Block], int] | None:
+) -> tuple[list[Block] | None, int]:
     """The elements of a list, none of which has a comma or a bracket: numbers.
 
     As `elements_in_blocks`.
@@ -97,12 +96,12 @@ def numbers_in_blocks(
         if stop < 0:  # a number longer than a block, or the space around it
             found = _MARK.search(text, limit)
             if found is None:
-                return None
+                return None, start
             stop = found.start()
             end = stop if found[0] == b"]" else -1
         block = parse(b"[" + text[start:stop] + b"]")
         if block is None or not len(block):
-            return None
+            return None, start
         blocks.append(block)
         if stop == end:
             return blocks, stop + 1

@@ -55,10 +55,10 @@ def _rows_in_blocks(body: bytes, block_bytes: int) -> list[Any] | None:
     opening = _ROWS.match(body)
     if opening is None:
         return None
-    found = elements_in_blocks(body, opening.end(), b"}", _loads, block_bytes=block_bytes)
-    if found is None or not _CLOSING.fullmatch(body, found[1]):
+    blocks, stop = elements_in_blocks(body, opening.end(), b"}", _loads, block_bytes=block_bytes)
+    if blocks is None or not _CLOSING.fullmatch(body, stop):
         return None
-    return list(chain.from_iterable(found[0]))
+    return list(chain.from_iterable(blocks))
 
 
 def _loads(block: bytes) -> list[Any] | None:

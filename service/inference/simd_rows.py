@@ -86,11 +86,8 @@ def matrix_in_blocks(
         # Its own brackets are two more.
         return _rows(block) if len(block) <= block_bytes + 2 else _long_row(block, block_bytes)
 
-    found = elements_in_blocks(text, start, b"]", parse, block_bytes=block_bytes)
-    if found is None:
-        return None
-    blocks, stop = found
-    if len({block.shape[1] for block in blocks}) != 1:
+    blocks, stop = elements_in_blocks(text, start, b"]", parse, block_bytes=block_bytes)
+    if blocks is None or len({block.shape[1] for block in blocks}) != 1:
         return None
     return np.concatenate(blocks), stop
 
@@ -120,10 +117,10 @@ def _long_row(block: bytes, block_bytes: int) -> NDArray[np.float64] | None:
     start = skip_space(block, 1) + 1
     if block[start - 1 : start] != b"[":
         return None
-    found = numbers_in_blocks(block, start, numbers, block_bytes=block_bytes)
-    if found is None or found[1] != len(block) - 1:
+    parts, stop = numbers_in_blocks(block, start, numbers, block_bytes=block_bytes)
+    if parts is None or stop != len(block) - 1:
         return None
-    row = np.concatenate(found[0]).astype(np.float64, copy=False)
+    row = np.concatenate(parts).astype(np.float64, copy=False)
     return row[np.newaxis] if _exact(row) else None
 
 

@@ -123,19 +123,19 @@ def _array(head: bytes, start: int, block_bytes: int) -> tuple[NDArray[Any] | No
         if rows is not None:
             return rows
     else:
-        found = numbers_in_blocks(head, start, numbers, block_bytes=block_bytes)
-        if found is not None:
-            return np.concatenate(found[0]), found[1]
+        blocks, stop = numbers_in_blocks(head, start, numbers, block_bytes=block_bytes)
+        if blocks is not None:
+            return np.concatenate(blocks), stop
     listed = _list(head, start, block_bytes)
     return None, None if listed is None else listed[1]
 
 
 def _list(head: bytes, start: int, block_bytes: int) -> tuple[list[Any], int] | None:
     if head[(place := skip_space(head, start)) : place + 1] == b"[":
-        found = elements_in_blocks(head, start, b"]", _loads, block_bytes=block_bytes)
+        blocks, stop = elements_in_blocks(head, start, b"]", _loads, block_bytes=block_bytes)
     else:
-        found = numbers_in_blocks(head, start, _loads, block_bytes=block_bytes)
-    return None if found is None else (list(chain.from_iterable(found[0])), found[1])
+        blocks, stop = numbers_in_blocks(head, start, _loads, block_bytes=block_bytes)
+    return None if blocks is None else (list(chain.from_iterable(blocks)), stop)
 
 
 def _loads(block: bytes) -> list[Any] | None:

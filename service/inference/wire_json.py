@@ -69,10 +69,7 @@ def decode(
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise BadRequest(
-            f"the body is not JSON: {error.msg} at byte {error.pos} "
-            "(logits must be finite: NaN and Infinity are not JSON)"
-        ) from None
+        raise _not_json(error.msg, error.pos) from None
     if not isinstance(document, dict):
         raise InvalidRequest(f"expected a JSON object with one of {_listed()}")
     for name in document:
@@ -106,10 +103,32 @@ def _decode_in_blocks(body: bytes, block_bytes: int) -> tuple[str, NDArray[Any]]
         return _Rows.of(rows, suspicious=_suspicious(block, quotes=0))
 
     # Only what is needed of each block is kept: freeing all lists at once would take long, too.
-    listed = elements_in_blocks(body, start, b"]", parse, block_bytes=block_bytes)
-    if listed is None or not _CLOSING.fullmatch(body, listed[1]):
+    blocks, stop = elements_in_blocks(body, start, b"]", parse, block_bytes=block_bytes)
+    if blocks is None:
+        _raise_not_json(body, b'{"":[' if stop == start else b'{"":[0,', stop)
         return None
-    return name, _joined(name, listed[0])
+    return (name, _joined(name, blocks)) if _CLOSING.fullmatch(body, stop) else None
+
+
+def _raise_not_json(body: bytes, opening: bytes, start: int) -> None:
+    """Say where a body is no JSON, if that is at `start` or later.
+
+    A short text in place of what was parsed already leaves the parser little to do.
+    """
+    if not body[:start].isascii():  # the parser counts characters
+        return
+    try:
+        orjson.loads(opening + body[start:])
+    except orjson.JSONDecodeError as error:
+        if error.pos >= len(opening):  # at 0 it tells of bytes that are no UTF-8
+            raise _not_json(error.msg, error.pos - len(opening) + start) from None
+
+
+def _not_json(message: str, position: int) -> BadRequest:
+    return BadRequest(
+        f"the body is not JSON: {message} at byte {position} "
+        "(logits must be finite: NaN and Infinity are not JSON)"
+    )
 
 
 def _listed() -> str:

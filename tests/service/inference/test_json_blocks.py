@@ -208,14 +208,14 @@ def parsed(block: bytes) -> list[Any] | None:
 @pytest.mark.parametrize("size", [1, 5, 9, 16, 100])
 def test_no_block_is_longer_than_it_may_be_unless_one_element_is(size: int) -> None:
     text = b"[" + b" [1,2], [3,44] , [5,6],[7,8]]"
-    blocks = elements_in_blocks(text, 1, b"]", parsed, block_bytes=size)
-    flat = numbers_in_blocks(b"[1, 22,333 ,4]", 1, parsed, block_bytes=size)
+    blocks, _ = elements_in_blocks(text, 1, b"]", parsed, block_bytes=size)
+    flat, _ = numbers_in_blocks(b"[1, 22,333 ,4]", 1, parsed, block_bytes=size)
     assert blocks is not None
     assert flat is not None
-    assert list(chain.from_iterable(blocks[0])) == [[1, 2], [3, 44], [5, 6], [7, 8]]
-    assert list(chain.from_iterable(flat[0])) == [1, 22, 333, 4]
+    assert list(chain.from_iterable(blocks)) == [[1, 2], [3, 44], [5, 6], [7, 8]]
+    assert list(chain.from_iterable(flat)) == [1, 22, 333, 4]
     if size < 9:
-        assert [len(block) for block in blocks[0]] == [1, 1, 1, 1]
+        assert [len(block) for block in blocks] == [1, 1, 1, 1]
 
 
 @pytest.mark.parametrize(
@@ -224,5 +224,5 @@ def test_no_block_is_longer_than_it_may_be_unless_one_element_is(size: int) -> N
 )
 @pytest.mark.parametrize("size", [1, 2, 3, 50])
 def test_what_is_no_list_of_numbers_is_none(text: bytes, size: int) -> None:
-    assert numbers_in_blocks(text, 0, numbers, block_bytes=size) is None
+    assert numbers_in_blocks(text, 0, numbers, block_bytes=size)[0] is None
     assert matrix_in_blocks(text, 0, block_bytes=size) is None or text == b"[1]]"
