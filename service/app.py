@@ -24,7 +24,7 @@ from service.inference.asgi import HotRoutes
 from service.inference.deployment import Network, ServedVersion
 from service.inference.deployments import Deployments
 from service.inference.elsewhere import Elsewhere
-from service.inference.json_pool import JsonPool
+from service.inference.json_bodies import JsonBodies
 from service.inference.network import network_builder
 from service.inference.prediction_body import BodyReader
 from service.metrics_port import MetricsPort
@@ -98,7 +98,7 @@ def create_app(
         count_delivery=telemetry.count_delivery,
     )
     telemetry.watch(plane.label_statistics, tolerance=settings.alarm_tolerance)
-    json_pool = JsonPool(settings.json_workers)
+    json_bodies = JsonBodies()
     started = False
 
     @asynccontextmanager
@@ -110,7 +110,7 @@ def create_app(
             yield
         finally:
             started = False
-            await run_in_threadpool(json_pool.close)
+            await run_in_threadpool(json_bodies.close)
             await run_in_threadpool(plane.close)
             await run_in_threadpool(deployments.close)
 
@@ -144,7 +144,7 @@ def create_app(
         receipts=lambda: plane.receipts,
         readiness=readiness,
         bodies=BodyReader(
-            json_pool, max_pixels=settings.max_image_pixels, max_images=settings.queue_rows
+            json_bodies, max_pixels=settings.max_image_pixels, max_images=settings.queue_rows
         ),
     )
     return Edge(

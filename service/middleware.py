@@ -16,6 +16,7 @@ from typing import Any, Final
 from starlette.requests import ClientDisconnect
 
 from service.auth import Keyring
+from service.body_limits import BodyLimits
 from service.content_encoding import coding_of
 from service.errors import BodyTooLarge
 from service.problems import problem_for
@@ -33,7 +34,6 @@ Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _REQUEST_ID: Final = re.compile(rb"^[A-Za-z0-9._:/+=-]{1,128}$")
-_UPLOAD: Final = re.compile(r"^/v1/models/[^/]+/calibration-sets(/.*)?$")
 
 
 class Edge:
@@ -46,6 +46,7 @@ class Edge:
     telemetry : Telemetry
     max_body_bytes, max_upload_bytes : int
         Of a body as it was sent and of what it inflates to; the second is for calibration sets.
+        `BodyLimits` says which routes have less.
     """
 
     def __init__(
@@ -60,8 +61,7 @@ class Edge:
         self._app = app
         self._keyring = keyring
         self._telemetry = telemetry
-        self._max_body_bytes, self._max_upload_bytes = max_body_bytes, max_upload_bytes
-        self._smaller_limit = min(max_body_bytes, max_upload_bytes)
+        self._limits = BodyLimits(max_body_bytes, max_upload_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Admit, time and answer one request."""
@@ -111,11 +111,15 @@ class Edge:
         declared = headers.get(b"content-length", b"")
         encoded = b"content-encoding" in headers
         plain = not encoded and b"transfer-encoding" not in headers and declared.isdigit()
-        if plain and int(declared) <= self._smaller_limit:
+        if plain and int(declared) <= self._limits.smallest:
             return receive  # the server reads no more than was declared
-        limit = self._max_upload_bytes if _UPLOAD.match(scope["path"]) else self._max_body_bytes
-        if declared.isdigit() and int(declared) > limit:
-            raise BodyTooLarge(f"the body has {int(declared)} bytes, at most {limit} are read")
+        limit = self._limits.of(scope["path"], headers.get(b"content-type", b"").decode("latin-1"))
+        if declared.isdigit() and int(declared) > limit.most:
+            raise BodyTooLarge(
+                limit.refusal(f"the body has {int(declared)} bytes, at most {limit.most} are read")
+            )
+        if plain:
+            return receive
         sent = limited(receive, limit)
         if not encoded:
             return sent

@@ -8,6 +8,7 @@ from typing import Any
 
 from starlette.exceptions import HTTPException
 
+from service.body_limits import BodyLimit
 from service.content_encoding import Inflater
 from service.errors import BadRequest, BodyTooLarge
 
@@ -36,14 +37,13 @@ class DamagedWhileReading(BadRequest, HTTPException):
         BadRequest.__init__(self, detail)
 
 
-def limited(receive: Receive, limit: int) -> Receive:
-    """A ``receive()`` that gives no more than `limit` bytes.
+def limited(receive: Receive, limit: BodyLimit) -> Receive:
+    """A ``receive()`` that gives no more bytes than a limit says.
 
     Parameters
     ----------
     receive : callable
-    limit : int
-        Bytes as they were sent.
+    limit : BodyLimit
 
     Returns
     -------
@@ -56,16 +56,16 @@ def limited(receive: Receive, limit: int) -> Receive:
         nonlocal received
         message = await receive()
         received += len(message.get("body", b""))
-        if received > limit:
+        if received > limit.most:
             raise BodyTooLargeWhileReading(
-                f"the body has more than {limit} bytes, the most that are read"
+                limit.refusal(f"the body has more than {limit.most} bytes, the most that are read")
             )
         return message
 
     return receive_limited
 
 
-def inflated(receive: Receive, coding: str, limit: int) -> Receive:
+def inflated(receive: Receive, coding: str, limit: BodyLimit) -> Receive:
     """A ``receive()`` that inflates what it is sent, while it arrives.
 
     Parameters
@@ -73,15 +73,15 @@ def inflated(receive: Receive, coding: str, limit: int) -> Receive:
     receive : callable
     coding : str
         One of `service.content_encoding.CODINGS`.
-    limit : int
-        Bytes that the body may inflate to.
+    limit : BodyLimit
+        Of what the body may inflate to.
 
     Returns
     -------
     callable
         Raises `BodyTooLargeWhileReading` and `DamagedWhileReading`.
     """
-    inflater = Inflater(coding, limit=limit)
+    inflater = Inflater(coding, limit=limit.most)
     pieces: Iterator[bytes] = iter(())
     more, ended = True, False
 
@@ -106,7 +106,7 @@ def inflated(receive: Receive, coding: str, limit: int) -> Receive:
                 more = message.get("more_body", False)
                 pieces = inflater.feed(message.get("body", b""))
         except BodyTooLarge as error:
-            raise BodyTooLargeWhileReading(error.detail) from None
+            raise BodyTooLargeWhileReading(limit.refusal(error.detail)) from None
         except BadRequest as error:
             raise DamagedWhileReading(error.detail) from None
 

@@ -87,9 +87,6 @@ class Settings(BaseModel):
     max_image_pixels: int = Field(50_000_000, ge=1, description="Limit of one image's pixels.")
     max_batch_rows: int = Field(64, ge=1, description="Images run through the network at once.")
     queue_rows: int = Field(1024, ge=1, description="Images that may wait for the network.")
-    json_workers: int = Field(
-        2, ge=0, description="Processes that parse JSON bodies above 1 MB; 0 parses them in line."
-    )
     api_keys_file: Path | None = Field(
         None, description="JSON lines of API keys (id, sha256, scopes); see `keys`."
     )

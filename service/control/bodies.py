@@ -11,6 +11,7 @@ from typing import Final
 import anyio.to_thread
 from starlette.requests import Request
 
+from service.body_limits import BodyLimit
 from service.errors import BadRequest, BodyTooLarge, UnsupportedMediaType
 
 __all__ = ["media_type", "part_file", "read_body", "spool_body"]
@@ -33,13 +34,13 @@ def media_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-async def read_body(request: Request, *, limit: int) -> bytes:
+async def read_body(request: Request, *, limit: BodyLimit) -> bytes:
     """The whole body.
 
     Raises
     ------
     BodyTooLarge
-        It, or the Content-Length that announces it, has more than ``limit`` bytes.
+        It, or the Content-Length that announces it, has more bytes than the limit says.
     """
     chunks = [chunk async for chunk in _limited(request, limit)]
     return b"".join(chunks)
@@ -74,7 +75,7 @@ async def spool_body(
     total = 0
     with path.open("xb") as file:
         waiting = bytearray()
-        async for chunk in _limited(request, limit):
+        async for chunk in _limited(request, BodyLimit(limit)):
             waiting += chunk
             total += len(chunk)
             if len(waiting) >= _WRITE_BYTES:
@@ -97,16 +98,22 @@ def part_file(folder: Path) -> Iterator[Path]:
         path.unlink(missing_ok=True)
 
 
-async def _limited(request: Request, limit: int) -> AsyncIterator[bytes]:
+async def _limited(request: Request, limit: BodyLimit) -> AsyncIterator[bytes]:
     announced = request.headers.get("content-length")
     if announced is not None:
         if not (announced.isascii() and announced.isdigit()):
             raise BadRequest("Content-Length must be a number of bytes")
-        if int(announced) > limit:
-            raise BodyTooLarge(f"the body must have at most {limit} bytes, got {int(announced)}")
+        if int(announced) > limit.most:
+            raise BodyTooLarge(
+                limit.refusal(
+                    f"the body must have at most {limit.most} bytes, got {int(announced)}"
+                )
+            )
     total = 0
     async for chunk in request.stream():
         total += len(chunk)
-        if total > limit:
-            raise BodyTooLarge(f"the body must have at most {limit} bytes, got more")
+        if total > limit.most:
+            raise BodyTooLarge(
+                limit.refusal(f"the body must have at most {limit.most} bytes, got more")
+            )
         yield chunk

@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from typing import Any
+from itertools import chain
+from typing import Any, Final
 
 import orjson
 
 from service.control.label_history import Label
 from service.control.labels import MAX_LABELS
 from service.errors import BadRequest, InvalidRequest
+from service.json_blocks import elements_in_blocks
 
 __all__ = ["check_label", "kind", "list_of", "read_document", "read_labels"]
 
+# As objects, rows take the parser four times as long as plain numbers do: some 2 ms.
+ROW_BLOCK_BYTES: Final = 1 << 18
+_SPACE: Final = rb"[ \t\n\r]*"
+_ROWS: Final = re.compile(_SPACE.join((b"", rb"\{", b'"rows"', b":", rb"\[")))
+_CLOSING: Final = re.compile(_SPACE.join((b"", rb"\}", b"")))
 
-def read_document(body: bytes) -> dict[str, Any]:
+
+def read_document(body: bytes, *, block_bytes: int = ROW_BLOCK_BYTES) -> dict[str, Any]:
     """The object in a body: either labels of prediction ids, or rows.
 
     Parameters
     ----------
     body : bytes
         ``{"prediction_ids": […], "labels": […]}`` or ``{"rows": […]}``.
+    block_bytes : int, optional
+        Rows in a longer body are parsed so many bytes at a time; the result is the same.
 
     Raises
     ------
@@ -29,6 +40,8 @@ def read_document(body: bytes) -> dict[str, Any]:
     InvalidRequest
         It is not an object with these fields.
     """
+    if len(body) > block_bytes and (rows := _rows_in_blocks(body, block_bytes)) is not None:
+        return {"rows": rows}
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -36,6 +49,24 @@ def read_document(body: bytes) -> dict[str, Any]:
     if isinstance(document, dict) and set(document) in ({"prediction_ids", "labels"}, {"rows"}):
         return document
     raise InvalidRequest("the body must be an object with prediction_ids and labels, or with rows")
+
+
+def _rows_in_blocks(body: bytes, block_bytes: int) -> list[Any] | None:
+    opening = _ROWS.match(body)
+    if opening is None:
+        return None
+    blocks, stop = elements_in_blocks(body, opening.end(), b"}", _loads, block_bytes=block_bytes)
+    if blocks is None or not _CLOSING.fullmatch(body, stop):
+        return None
+    return list(chain.from_iterable(blocks))
+
+
+def _loads(block: bytes) -> list[Any] | None:
+    try:
+        read: list[Any] = orjson.loads(block)
+    except orjson.JSONDecodeError:
+        return None
+    return read
 
 
 def read_labels(document: Mapping[str, Any]) -> tuple[list[str], list[Label]]:

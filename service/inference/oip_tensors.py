@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from service.errors import BadRequest, InvalidRequest
 
 __all__ = [
-    "DATATYPES", "InputTensor", "OutputTensor", "from_binary", "from_json", "from_raw",
+    "DATATYPES", "INTEGERS", "InputTensor", "OutputTensor", "from_binary", "from_json", "from_raw",
     "text_field",
 ]  # fmt: skip
 
@@ -35,6 +35,10 @@ _TYPES: Final[Mapping[str, tuple[str, str | None]]] = MappingProxyType(
     }
 )  # fmt: skip
 DATATYPES: Final = tuple(_TYPES)
+# The dtype of each integer type.
+INTEGERS: Final[Mapping[str, np.dtype[Any]]] = MappingProxyType(
+    {name: np.dtype(dtype) for name, (dtype, _) in _TYPES.items() if "INT" in name}
+)
 _MAX_DIMENSIONS: Final = 8  # images have 4; NumPy itself ends at 64
 
 
@@ -183,7 +187,7 @@ def from_json(item: dict[str, Any], where: str, *, may_hold_bools: bool) -> Inpu
     if typecode is None:
         raise InvalidRequest(f"{where}: {datatype} is read as binary data only, not from JSON")
     data = item.get("data")
-    if isinstance(data, np.ndarray):  # flat numbers, of `simd_request`
+    if isinstance(data, np.ndarray):  # flat numbers that were parsed without lists
         _check_count(data.size, shape, where)
         with np.errstate(over="ignore"):  # infinity, as `array` has it; refused where it matters
             return InputTensor(name, datatype, data.astype(dtype).reshape(shape))

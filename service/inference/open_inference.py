@@ -95,7 +95,7 @@ async def infer(
         Inflated.
     deployment : Deployment
     bodies : BodyReader
-        Whose pool parses a JSON part above 1 MB.
+        Whose thread parses a large JSON part.
     receipts : callable
         The `Receipts` of the running service.
     receive : callable, optional
@@ -150,11 +150,11 @@ async def _decode(
 ) -> wire_oip.InferenceRequest:
     declared = headers.get(wire_oip.HEADER_LENGTH.encode())
     if declared is None:
-        return await bodies.json_pool.decode_inference(body, None)
+        return await bodies.json_bodies.decode_inference(body, None)
     if not declared.isdigit() or len(declared) > 12:
         raise BadRequest(f"{wire_oip.HEADER_LENGTH} must be a number of bytes")
     if int(declared) > 0:
-        return await bodies.json_pool.decode_inference(body, int(declared))
+        return await bodies.json_bodies.decode_inference(body, int(declared))
     # Triton's "raw binary request": the body is the one input and nothing else.
     spec = network_input(deployment)
     if spec is None:

@@ -13,7 +13,7 @@ from service.errors import BodyTooLarge, InvalidRequest, ModelUnavailable, Unsup
 from service.inference import wire_images, wire_json, wire_multipart, wire_npy
 from service.inference.connection import Receive, while_connected
 from service.inference.deployment import Deployment
-from service.inference.json_pool import JsonPool
+from service.inference.json_bodies import JsonBodies
 from service.inference.network_input import NetworkInput
 from service.inference.prediction_request import PredictionRequest
 from trueprob.arrays import as_logits, logits_from_log_probabilities, logits_from_probabilities
@@ -40,14 +40,14 @@ class BodyReader:
 
     Attributes
     ----------
-    json_pool : JsonPool
+    json_bodies : JsonBodies
     max_pixels : int
         Limit of one picture.
     max_images : int
         Limit of a request.
     """
 
-    json_pool: JsonPool
+    json_bodies: JsonBodies
     max_pixels: int
     max_images: int
 
@@ -83,7 +83,7 @@ class BodyReader:
             return await checked_logits(request.array_input, array, n_classes), False, False
         body = bytes(body)
         if media_type == wire_json.MEDIA_TYPE:
-            name, values = await self.json_pool.decode(body)
+            name, values = await self.json_bodies.decode(body)
             if isinstance(values, list):
                 return await self._run_pictures(values, deployment, receive), True, True
             return await checked_logits(name, values, deployment.served.n_classes), True, False

@@ -14,7 +14,11 @@ import numpy as np
 import simdjson
 from numpy.typing import NDArray
 
-__all__ = ["BYTE_ORDER_MARK", "MIN_BYTES", "parser_for", "simd_rows"]
+from service.json_blocks import BLOCK_BYTES, elements_in_blocks, numbers_in_blocks, skip_space
+
+__all__ = [
+    "BYTE_ORDER_MARK", "MIN_BYTES", "matrix_in_blocks", "numbers", "parser_for", "simd_rows",
+]  # fmt: skip
 
 # Below this the slow reader is as fast: 150 numbers or so.
 MIN_BYTES: Final = 1 << 10
@@ -50,20 +54,90 @@ def simd_rows(body: bytes, names: tuple[str, ...]) -> tuple[str, NDArray[np.floa
         if not isinstance(document, simdjson.Object) or len(document) != 1:
             return None
         (name,) = document
-        rows: Any = document[name]
-        if name not in names or not isinstance(rows, simdjson.Array) or not len(rows):
+        if name not in names:
             return None
-        widths = {len(row) for row in cast("Iterable[Sized]", rows)}
-        flat = np.frombuffer(rows.as_buffer(of_type="d"), np.float64)
+        values = _matrix(document[name], body)
     except (ValueError, TypeError, RuntimeError):
         return None
+    return None if values is None else (name, values)
+
+
+def matrix_in_blocks(
+    text: bytes, start: int, *, block_bytes: int = BLOCK_BYTES
+) -> tuple[NDArray[np.float64], int] | None:
+    """The rows of a list in JSON text, parsed some at a time.
+
+    Parameters
+    ----------
+    text : bytes
+    start : int
+        Just behind the list's opening bracket.
+    block_bytes : int, optional
+
+    Returns
+    -------
+    values : ndarray of shape (n, k), float64
+    stop : int
+        Just behind the list's closing bracket.
+        None instead of both: they are no plain rows, as for `simd_rows`.
+    """
+
+    def parse(block: bytes) -> NDArray[np.float64] | None:
+        # Its own brackets are two more.
+        return _rows(block) if len(block) <= block_bytes + 2 else _long_row(block, block_bytes)
+
+    blocks, stop = elements_in_blocks(text, start, b"]", parse, block_bytes=block_bytes)
+    if blocks is None or len({block.shape[1] for block in blocks}) != 1:
+        return None
+    return np.concatenate(blocks), stop
+
+
+def numbers(block: bytes) -> NDArray[np.int64] | NDArray[np.float64] | None:
+    """The numbers of a JSON list of nothing else; whole ones, if all are and fit, as integers."""
+    try:
+        values = parser_for(len(block)).parse(block)
+        if not isinstance(values, simdjson.Array) or block.count(b"[") != 1:
+            return None
+        try:
+            return np.frombuffer(values.as_buffer(of_type="i"), np.int64)
+        except (ValueError, TypeError):
+            return np.frombuffer(values.as_buffer(of_type="d"), np.float64)
+    except (ValueError, TypeError, RuntimeError):
+        return None
+
+
+def _rows(block: bytes) -> NDArray[np.float64] | None:
+    try:
+        return _matrix(parser_for(len(block)).parse(block), block)
+    except (ValueError, TypeError, RuntimeError):
+        return None
+
+
+def _long_row(block: bytes, block_bytes: int) -> NDArray[np.float64] | None:
+    start = skip_space(block, 1) + 1
+    if block[start - 1 : start] != b"[":
+        return None
+    parts, stop = numbers_in_blocks(block, start, numbers, block_bytes=block_bytes)
+    if parts is None or stop != len(block) - 1:
+        return None
+    row = np.concatenate(parts).astype(np.float64, copy=False)
+    return row[np.newaxis] if _exact(row) else None
+
+
+def _matrix(rows: Any, text: bytes) -> NDArray[np.float64] | None:
+    if not isinstance(rows, simdjson.Array) or not len(rows):
+        return None
+    widths = {len(row) for row in cast("Iterable[Sized]", rows)}
+    flat = np.frombuffer(rows.as_buffer(of_type="d"), np.float64)
     n = len(rows)
-    # Rows within rows come out flat as well; no other bracket can be in a body without strings.
-    if len(widths) != 1 or flat.size != n * widths.pop() or body.count(b"[") != n + 1:
+    # Rows within rows come out flat as well; no other bracket can be in a text without strings.
+    if len(widths) != 1 or flat.size != n * widths.pop() or text.count(b"[") != n + 1:
         return None
-    if flat.size and max(flat.max(), -flat.min()) >= _EXACT:
-        return None
-    return name, flat.reshape(n, -1)
+    return flat.reshape(n, -1) if _exact(flat) else None
+
+
+def _exact(values: NDArray[np.float64]) -> bool:
+    return not values.size or max(values.max(), -values.min()) < _EXACT
 
 
 def parser_for(size: int) -> Any:

@@ -27,7 +27,8 @@ from service.inference.oip_tensors import (
     text_field,
 )
 from service.inference.simd_rows import MIN_BYTES
-from service.inference.simd_tensors import simd_request
+from service.inference.simd_tensors import request_in_blocks, simd_request
+from service.json_blocks import BLOCK_BYTES
 
 __all__ = ["HEADER_LENGTH", "InferenceRequest", "RequestedOutput", "decode", "encode"]
 
@@ -66,7 +67,11 @@ class InferenceRequest:
 
 
 def decode(
-    body: bytes, header_length: int | None, *, read: dict[str, Any] | None = None
+    body: bytes,
+    header_length: int | None,
+    *,
+    read: dict[str, Any] | None = None,
+    block_bytes: int = BLOCK_BYTES,
 ) -> InferenceRequest:
     """Read an inference request.
 
@@ -78,6 +83,8 @@ def decode(
         Of the JSON at its start (``Inference-Header-Content-Length``); None: all of it.
     read : dict, optional
         What `simd_request` makes of the JSON, where that was asked already.
+    block_bytes : int, optional
+        Numbers in a longer JSON part are parsed so many bytes at a time; the result is the same.
 
     Returns
     -------
@@ -94,7 +101,9 @@ def decode(
     if length > len(body):
         raise BadRequest(f"{HEADER_LENGTH} is {length}, but the body has {len(body)} bytes")
     head = body[:length]
-    if read is None and length >= MIN_BYTES:
+    if read is None and length > block_bytes:
+        read = request_in_blocks(head, block_bytes=block_bytes)
+    elif read is None and length >= MIN_BYTES:
         read = simd_request(head)
     try:
         document = orjson.loads(head) if read is None else read
@@ -104,10 +113,13 @@ def decode(
         ) from None
     if not isinstance(document, dict):
         raise InvalidRequest("expected a JSON object with inputs")
-    # An array takes true for 1; a request without the words needs no closer look.
-    may_hold_bools = b"true" in head or b"false" in head
+    items = _objects(document, "inputs")
+    # A list's array takes true for 1; a request without the words needs no closer look.
+    may_hold_bools = any(isinstance(item.get("data"), list) for item in items) and (
+        b"true" in head or b"false" in head
+    )
     inputs, start = [], length
-    for i, item in enumerate(_objects(document, "inputs")):
+    for i, item in enumerate(items):
         where = f"inputs[{i}]"
         size = _parameters(item, where).get("binary_data_size")
         if size is None:

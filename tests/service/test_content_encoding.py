@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from service.body_limits import BodyLimit
 from service.content_encoding import CODINGS, PIECE_BYTES, Inflater, coding_of
 from service.errors import BadRequest, BodyTooLarge, UnsupportedEncoding
 from service.request_body import inflated
@@ -60,7 +61,7 @@ def test_a_bomb_costs_the_limit_and_little_more(coding: str) -> None:
     async def scenario() -> None:
         nonlocal read
         kept = []
-        reading = inflated(receive, coding, LIMIT)
+        reading = inflated(receive, coding, BodyLimit(LIMIT))
         while True:
             kept.append((await reading())["body"])
             read += len(kept[-1])

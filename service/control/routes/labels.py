@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import APIRouter, Query, Request
 from starlette.concurrency import run_in_threadpool
 
+from service.body_limits import BodyLimits
 from service.control import answers
 from service.control.bodies import media_type, read_body
 from service.control.headers import caller
@@ -62,7 +63,9 @@ def create_router(plane: ControlPlane) -> APIRouter:
         """
         if media_type(request) not in ("application/json", ""):
             raise UnsupportedMediaType("Content-Type must be application/json")
-        body = await read_body(request, limit=plane.parts.settings.max_body_bytes)
+        settings = plane.parts.settings
+        limits = BodyLimits(settings.max_body_bytes, settings.max_upload_bytes)
+        body = await read_body(request, limit=limits.labels)
         return await run_in_threadpool(
             _count, plane, model, body, version, idempotency_key, caller(request)
         )

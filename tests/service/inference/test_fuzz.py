@@ -20,7 +20,7 @@ from PIL import Image
 from service.content_encoding import CODINGS, Inflater
 from service.inference import wire_json, wire_multipart, wire_npy
 from service.inference.deployment import Deployment, ServedVersion
-from service.inference.json_pool import JsonPool
+from service.inference.json_bodies import JsonBodies
 from service.inference.prediction_body import BodyReader
 from service.inference.prediction_request import PredictionRequest
 from service.inference.simd_rows import MIN_BYTES, simd_rows
@@ -198,7 +198,7 @@ MEDIA_TYPES = [
     "application/json", "application/x-npy", "image/png", "image/webp", "text/csv",
     "multipart/form-data; boundary=XX", "",
 ]  # fmt: skip
-reader = BodyReader(JsonPool(0), max_pixels=10_000, max_images=4)
+reader = BodyReader(JsonBodies(), max_pixels=10_000, max_images=4)
 elsewhere = Deployment(
     ServedVersion("m", 1, ("a", "b", "c")), IdentityCalibrator(3), "identity-0", 1, None, None  # type: ignore[arg-type]
 )  # fmt: skip
