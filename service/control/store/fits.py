@@ -18,9 +18,9 @@ from sqlalchemy import (
     update,
 )
 
-from service.control.store.tables import fit
+from service.control.store.tables import calibrator, fit
 
-__all__ = ["ENDED", "FitRow", "Fits"]
+__all__ = ["ENDED", "WAITING", "FitRow", "Fits"]
 
 WAITING: Final = ("queued", "running")
 ENDED: Final = ("done", "failed", "cancelled")
@@ -33,13 +33,17 @@ class FitRow:
     Attributes
     ----------
     promote : str
-        ``auto``, ``never`` or ``always``.
+        ``auto``, ``never``, ``always`` or ``shadow``.
     state : str
         ``queued``, ``running``, ``done``, ``failed`` or ``cancelled``.
     attempts : int
         How often it was begun.
     verdict, scores : dict or None
         As in the report, once done.
+    warnings : list of str or None
+        Of fitting itself; they are among the reasons of the verdict too.
+    judged_revision : int or None
+        What was live when it was judged.
     promoted : bool
     revision : int or None
         Of its promotion.
@@ -70,6 +74,8 @@ class FitRow:
     seconds: float | None
     verdict: dict[str, Any] | None
     scores: dict[str, Any] | None
+    warnings: list[str] | None
+    judged_revision: int | None
     calibrator: str | None
     admitted: bool | None
     promoted: bool
@@ -171,6 +177,58 @@ class Fits:
             .where(fit.c.id == fit_id, fit.c.state == "running", fit.c.owner == owner)
             .values(state="queued", owner=None, lease_until=None, progress=None)
         )
+
+    def newest(
+        self,
+        model: str,
+        version: int,
+        digest: str,
+        *,
+        method: str,
+        allow_prediction_change: bool,
+        promote: str,
+    ) -> FitRow | None:
+        """The last fit that a client has asked for like this."""
+        statement = (
+            select(fit)
+            .where(
+                fit.c.model == model,
+                fit.c.version == version,
+                fit.c.calibration_set == digest,
+                fit.c.method == method,
+                fit.c.allow_prediction_change == allow_prediction_change,
+                fit.c.promote == promote,
+                fit.c.trigger.is_(None),
+            )
+            .order_by(fit.c.id.desc())
+            .limit(1)
+        )
+        row = self._connection.execute(statement).first()
+        return None if row is None else FitRow(**row._mapping)
+
+    def fitted_before(self, of: FitRow) -> tuple[str, list[str]] | None:
+        """What fitting the same rows in the same way came to before: document and warnings."""
+        statement = (
+            select(calibrator.c.document, fit.c.warnings)
+            .join(
+                calibrator,
+                (calibrator.c.model == fit.c.model)
+                & (calibrator.c.version == fit.c.version)
+                & (calibrator.c.calibrator == fit.c.calibrator),
+            )
+            .where(
+                fit.c.model == of.model,
+                fit.c.version == of.version,
+                fit.c.calibration_set == of.calibration_set,
+                fit.c.method == of.method,
+                fit.c.allow_prediction_change == of.allow_prediction_change,
+                fit.c.state == "done",
+            )
+            .order_by(fit.c.id.desc())
+            .limit(1)
+        )
+        row = self._connection.execute(statement).first()
+        return None if row is None else (row.document, row.warnings or [])
 
     def using(self, model: str, digest: str) -> int:
         """How many fits on a set have not ended."""

@@ -114,7 +114,7 @@ fit = Table(
     Column("version", Integer, nullable=False),
     Column("calibration_set", _DIGEST, nullable=False),
     Column("method", String(40), nullable=False),
-    Column("promote", String(10), nullable=False),  # auto, never, always
+    Column("promote", String(10), nullable=False),  # auto, never, always, shadow
     Column("state", String(10), nullable=False),  # queued, running, done, failed, cancelled
     Column("attempts", Integer, nullable=False),
     Column("created_at", Double, nullable=False),
@@ -124,6 +124,8 @@ fit = Table(
     Column("seconds", Double),
     Column("verdict", JSON(none_as_null=True)),
     Column("scores", JSON(none_as_null=True)),
+    Column("warnings", JSON(none_as_null=True)),  # of fitting itself
+    Column("judged_revision", Integer),  # what was live when it was judged
     Column("calibrator", _ID),
     Column("admitted", Boolean),
     Column("promoted", Boolean, nullable=False),

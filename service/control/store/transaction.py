@@ -13,7 +13,6 @@ from service.control.store.deleted_models import DeletedModels
 from service.control.store.events import Events
 from service.control.store.fits import Fits
 from service.control.store.group_counts import GroupCounts
-from service.control.store.idempotent_requests import IdempotentRequests
 from service.control.store.key_counts import KeyCounts
 from service.control.store.label_keys import LabelKeys
 from service.control.store.labelled_rows import LabelledRows
@@ -50,7 +49,6 @@ class Transaction:
         self.calibration_sets = CalibrationSets(connection)
         self.fits = Fits(connection)
         self.policy_fits = PolicyFits(connection)
-        self.idempotent_requests = IdempotentRequests(connection)
         self.label_keys = LabelKeys(connection)
         self.labelled_rows = LabelledRows(connection)
         self.state = State(connection)
