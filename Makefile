@@ -12,9 +12,9 @@ BENCH_DATA ?= ../shared/data
 run: $(VENV)/.run
 	@exec $(VENV)/bin/python -m service serve
 
-# A minute; on the service of `make run`, or its own. DEMO='--seed 3', DEMO='--speed 10 --json', …
+# A minute; on the service of `make run`, or its own. DEMO='--seed 3', DEMO='--own --speed 10', …
 demo: $(VENV)/.run
-	@exec $(VENV)/bin/python -m service demo $(DEMO)
+	@exec $(VENV)/bin/python -m examples.demo $(DEMO)
 
 test: $(VENV)/.test
 	$(VENV)/bin/python -m pytest

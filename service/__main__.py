@@ -1,4 +1,4 @@
-"""``python -m service``: serve (the default), demo, register, keys, export-state, import-state."""
+"""``python -m service``: serve (the default), register, keys, export-state, import-state."""
 
 from __future__ import annotations
 
@@ -25,24 +25,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     command = arguments.pop(0) if arguments and not arguments[0].startswith("-") else "serve"
-    if command == "keys" and arguments[:1] == ["rotate-receipts"]:
-        return _rotate_receipts(arguments[1:])
     if command == "keys":
         return _keys(arguments)
     if command == "register":
         from service.register.command import main as register
 
         return register(arguments, os.environ)
-    if command == "demo":
-        from service.demo.command import main as demo
-
-        return demo(arguments)
     if command in ("export-state", "import-state"):
         return _move_state(command, arguments)
     if command != "serve":
         print(
-            f"trueprob-service: error: unknown command {command!r}, expected serve, demo, "
-            "register, keys, export-state or import-state",
+            f"trueprob-service: error: unknown command {command!r}, expected serve, register, "
+            "keys, export-state or import-state",
             file=sys.stderr,
         )
         return 2
@@ -64,6 +58,10 @@ def _serve(settings: Settings, warnings: Sequence[str]) -> int:
     logging.getLogger("python_multipart").setLevel(logging.ERROR)
     for warning in warnings:
         logging.getLogger("service.settings").warning(warning)
+    from service.receipt_secret_file import open_receipt_keys
+
+    # Here it is one line for the operator; in a replica it would be one start after another.
+    open_receipt_keys(settings)
     if settings.replicas > 1 or settings.metrics_port is not None:
         from service.replicas.serving import serve_replicas
 
@@ -107,43 +105,10 @@ def _move_state(command: str, arguments: list[str]) -> int:
         return 2
     for table, n in counts.items():
         print(f"{table}: {n}")
-    return 0
-
-
-def _rotate_receipts(arguments: Sequence[str]) -> int:
-    import time
-
-    from service.control.key_rotation import rotate
-    from service.control.store import open_store
-    from service.errors import ServiceError
-
-    prog = "trueprob-service keys rotate-receipts"
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        usage=f"{prog} [--revoke] [settings as of serve]",
-        description="Make another key sign prediction ids, while the service runs or not. What was "
-        "signed before stays good for as long as labels may come.",
-    )
-    parser.add_argument(
-        "--revoke",
-        action="store_true",
-        help="forget the earlier keys at once: labels of what they signed are refused as forged",
-    )
-    options, rest = parser.parse_known_args(arguments)
-    logging.getLogger("alembic").setLevel(logging.WARNING)
-    try:
-        settings, _ = load_settings(rest, os.environ)
-        store = open_store(settings.resolved_database_url)
-        try:
-            key_id = rotate(
-                store, secret=settings.receipt_secret, clock=time.time, revoke=options.revoke
-            )
-        finally:
-            store.close()
-    except (InvalidSettings, ServiceError, ValueError) as error:
-        print(f"trueprob-service: error: {error}", file=sys.stderr)
-        return 2
-    print(f"receipt key {key_id} signs from now on")
+    if command == "export-state":
+        given = bool(settings.receipt_secrets.strip())
+        kept = "TRUEPROB_RECEIPT_SECRETS" if given else settings.receipt_secret_file
+        print(f"The secrets that sign receipts are not in it: keep {kept} too.", file=sys.stderr)
     return 0
 
 
@@ -151,8 +116,7 @@ def _keys(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="trueprob-service keys",
         description="Make an API key. The key goes to standard error, once; its line for "
-        "TRUEPROB_API_KEYS_FILE to standard output, so that >> appends just that. "
-        "`keys rotate-receipts` is about the service's own keys.",
+        "TRUEPROB_API_KEYS_FILE to standard output, so that >> appends just that.",
     )
     parser.add_argument("key_id", metavar="ID", help="who will use it")
     parser.add_argument(

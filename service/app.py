@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse
 from starlette.staticfiles import StaticFiles
 
-from service import __version__, errors
+from service import __version__, errors, prediction_routes
 from service.auth import Keyring, read_keys
 from service.control.plane import ControlPlane
 from service.inference.asgi import HotRoutes
@@ -26,12 +26,10 @@ from service.inference.deployments import Deployments
 from service.inference.elsewhere import Elsewhere
 from service.inference.json_pool import JsonPool
 from service.inference.network import network_builder
-from service.inference.openapi import add_hot_routes
 from service.inference.prediction_body import BodyReader
 from service.metrics_port import MetricsPort
 from service.middleware import Application, Edge
 from service.problems import problem_for
-from service.register.adding import version_adder
 from service.settings import Settings
 from service.telemetry import Registry, Telemetry
 from trueprob.errors import TrueprobError
@@ -98,7 +96,6 @@ def create_app(
         clock=clock,
         count_label=telemetry.count_labels,
         count_delivery=telemetry.count_delivery,
-        add_version=version_adder(settings),
     )
     telemetry.watch(plane.label_statistics, tolerance=settings.alarm_tolerance)
     json_pool = JsonPool(settings.json_workers)
@@ -139,7 +136,7 @@ def create_app(
         text, media_type = telemetry.exposition()
         return Response(text, media_type=media_type)
 
-    add_hot_routes(api)
+    api.include_router(prediction_routes.create_router())
     keys = read_keys(settings.api_keys_file) if settings.api_keys_file is not None else ()
     hot = HotRoutes(
         api,

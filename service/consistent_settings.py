@@ -5,7 +5,8 @@ from __future__ import annotations
 import ipaddress
 from typing import TYPE_CHECKING
 
-from service.webhook_signature import check_webhook, read_secrets
+from service.receipt_secrets import HOW_TO_MAKE_ONE
+from service.webhook_settings import check_webhook, read_secrets
 
 if TYPE_CHECKING:
     from service.settings import Settings
@@ -33,6 +34,11 @@ def check_consistent(settings: Settings) -> None:
         raise ValueError(
             f"fit_method {settings.fit_method} may change predictions: set "
             "allow_prediction_change=true if that is meant"
+        )
+    if settings.database_url.startswith("postgresql") and not settings.receipt_secrets.strip():
+        raise ValueError(
+            "receipt_secrets must be set with PostgreSQL, the same for every process on the "
+            f"database; make one with: {HOW_TO_MAKE_ONE}"
         )
     if settings.webhook_url:
         check_webhook(settings.webhook_url)

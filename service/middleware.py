@@ -33,7 +33,7 @@ Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _REQUEST_ID: Final = re.compile(rb"^[A-Za-z0-9._:/+=-]{1,128}$")
-_UPLOAD: Final = re.compile(r"^/v1/models/[^/]+/(calibration-sets(/.*)?|versions)$")
+_UPLOAD: Final = re.compile(r"^/v1/models/[^/]+/calibration-sets(/.*)?$")
 
 
 class Edge:

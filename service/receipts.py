@@ -7,7 +7,7 @@ without padding. Big-endian layout of format 1 (``BODY``), 108 bytes:
 offset  bytes  field
 ======  =====  ==========================================================================
 0       4      domain tag ``TPR1``: these bytes were signed as a receipt and nothing else
-4       4      key id
+4       4      key id: which secret signed (``service.receipt_key``)
 8       8      model: first 8 bytes of the SHA-256 of its name
 16      4      version
 20      8      revision of the promotion that was live
@@ -30,10 +30,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import hmac
 import itertools
 import secrets
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -99,10 +100,8 @@ class Receipts:
 
     Parameters
     ----------
-    keys : mapping of int to ReceiptKey
-        Every key that may still be verified, by id.
-    current : int
-        Id of the key that signs.
+    keys : sequence of ReceiptKey
+        The first signs, all verify.
     clock : callable
         Returns seconds since 1970 UTC.
     random_bytes : callable, optional
@@ -111,24 +110,17 @@ class Receipts:
 
     def __init__(
         self,
-        keys: Mapping[int, ReceiptKey],
-        current: int,
+        keys: Sequence[ReceiptKey],
         *,
         clock: Callable[[], float],
         random_bytes: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
-        self._keys = dict(keys)
-        self._current = self._keys[current]
+        self._keys = {key.key_id: key for key in keys}
+        self._current = keys[0]
         self._clock = clock
         self._process = random_bytes(16)
         # next() on itertools.count is atomic under the interpreter lock: no lock is needed.
         self._counter = itertools.count()
-
-    def use(self, keys: Mapping[int, ReceiptKey], current: int) -> None:
-        """Sign with another key, and verify with these, from now on."""
-        signs = keys[current]
-        self._keys = dict(keys)  # first: what is signed by the new key can be verified already
-        self._current = signs
 
     def issue(
         self,
@@ -163,19 +155,21 @@ class Receipts:
             One id a row, URL-safe base64.
         """
         key = self._current
-        issued_at, ids = int(self._clock() * 1e6), []
+        issued_at, blocks = int(self._clock() * 1e6), []
         groups = [group] * len(prediction) if isinstance(group, int) else group
         shadows = [_NO_SHADOW] * len(prediction) if shadow is None else shadow.blocks()
         rows = zip(prediction.tolist(), confidence.tolist(), groups, shadows, strict=True)
         for row, value, copies, candidate in rows:
             nonce = self._process + _COUNTER.pack(next(self._counter))
-            block = _STRUCT.pack(
+            blocks.append(_STRUCT.pack(
                 _DOMAIN, key.key_id, model, version, revision, class_list, row, value, copies,
                 issued_at, nonce, *candidate,
-            )  # fmt: skip
-            text = base64.urlsafe_b64encode(block + key.tag(block))
-            ids.append(text.rstrip(b"=").decode("ascii"))
-        return ids
+            ))  # fmt: skip
+        signed = zip(blocks, key.tags(blocks), strict=True)
+        return [
+            base64.urlsafe_b64encode(block + tag).rstrip(b"=").decode("ascii")
+            for block, tag in signed
+        ]
 
     def verify(self, prediction_id: str) -> Receipt:
         """What a prediction id says, when it is one of ours.
@@ -220,8 +214,8 @@ class Receipts:
 
 def _signed(raw: NDArray[np.uint8], key: ReceiptKey) -> NDArray[np.bool_]:
     """Which rows a key has signed, in a time that does not hang on where tags differ."""
-    whole = raw[:, :BLOCK_BYTES].tobytes()
+    whole, given = raw[:, :BLOCK_BYTES].tobytes(), raw[:, BLOCK_BYTES:].tobytes()
     starts = range(0, len(whole), BLOCK_BYTES)
-    tags = b"".join(key.tags(whole[start : start + BLOCK_BYTES] for start in starts))
-    ours = np.frombuffer(tags, np.uint8).reshape(-1, TAG_BYTES)
-    return np.asarray((raw[:, BLOCK_BYTES:] == ours).all(axis=1))
+    ours = key.tags(whole[start : start + BLOCK_BYTES] for start in starts)
+    theirs = (given[start : start + TAG_BYTES] for start in range(0, len(given), TAG_BYTES))
+    return np.fromiter(map(hmac.compare_digest, ours, theirs), np.bool_, len(ours))

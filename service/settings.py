@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from service.consistent_settings import check_consistent
+from service.receipt_secrets import read_receipt_secrets
 
 __all__ = ["Settings"]
 
@@ -21,7 +22,7 @@ class Settings(BaseModel):
     class by a test. Sizes are bytes, times are seconds, tolerances are fractions.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port; 0 takes a free one.")
@@ -68,9 +69,6 @@ class Settings(BaseModel):
     repository_poll_seconds: float = Field(
         5.0, ge=0, le=86400, description="How often it is looked at for new versions; 0: never."
     )
-    allow_model_upload: bool = Field(
-        False, description="Keys with the scope admin may add versions of models over HTTP."
-    )
     execution_providers: tuple[Provider, ...] = Field(
         ("auto",),
         min_length=1,
@@ -104,14 +102,12 @@ class Settings(BaseModel):
     receipt_ttl_seconds: int = Field(
         30 * 86400, ge=1, description="How long a label may come after its prediction."
     )
-    receipt_key_seconds: float = Field(
-        90 * 86400.0,
-        gt=0,
-        allow_inf_nan=False,
-        description="Age at which another key begins to sign receipts.",
-    )
-    receipt_secret: str = Field(
-        "", description="Wraps the receipt keys in the database.", repr=False
+    receipt_secrets: str = Field(
+        "",
+        description="Secrets that sign receipts, comma separated, at least 16 bytes each: the "
+        "first signs, all verify. Default with SQLite: one in the state directory, made at the "
+        "first start.",
+        repr=False,
     )
     fit_method: str = Field("smart", description="Calibration method of uploads that name none.")
     allow_prediction_change: bool = Field(
@@ -181,7 +177,7 @@ class Settings(BaseModel):
     webhook_secret: str = Field(
         "",
         description="Signs the events (Standard Webhooks): whsec_ and the base64 of 24 to 64 "
-        "bytes; several, separated by commas, while it is changed.",
+        "bytes; several, comma separated, all sign while one takes the place of another.",
         repr=False,
     )
 
@@ -208,6 +204,12 @@ class Settings(BaseModel):
             raise ValueError(f"expected one of {', '.join(METHODS)}, got {value!r}")
         return value
 
+    @field_validator("receipt_secrets")
+    @classmethod
+    def _fine_secrets(cls, value: str) -> str:
+        read_receipt_secrets(value)
+        return value
+
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
         check_consistent(self)
@@ -217,6 +219,11 @@ class Settings(BaseModel):
     def resolved_metrics_targets_file(self) -> Path:
         """Where the file for Prometheus goes: what was set, else the state directory."""
         return self.metrics_targets_file or self.state_dir / "metrics-targets.json"
+
+    @property
+    def receipt_secret_file(self) -> Path:
+        """Where the secret lies that the service makes when it is given none."""
+        return self.state_dir / "receipt-secret"
 
     @property
     def resolved_database_url(self) -> str:

@@ -23,6 +23,8 @@ PREFIX: Final = "TRUEPROB_"
 _SERVICE_LINK: Final = re.compile(
     r"^TRUEPROB_(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT_\d+_(TCP|UDP)(_(PROTO|PORT|ADDR))?)$"
 )
+# Names of settings that are gone, and what took their place: not to be ignored with a warning.
+_RENAMED: Final = {"receipt_secret": "receipt_secrets"}
 _LINK_VALUE: Final = re.compile(r"^(tcp|udp)://")
 
 
@@ -53,8 +55,9 @@ def load_settings(
     Raises
     ------
     InvalidSettings
-        A value cannot be used; the message names the setting.
+        A value cannot be used, or a setting has another name now; the message names the setting.
     """
+    _refuse_old_names(argv, environ)
     values: dict[str, Any] = {}
     unknown: list[str] = []
     for name, value in environ.items():
@@ -73,6 +76,20 @@ def load_settings(
         first = error.errors(include_url=False, include_input=False)[0]
         where = str(first["loc"][0]) if first["loc"] else "settings"
         raise InvalidSettings(f"{where}: {first['msg'].removeprefix('Value error, ')}") from None
+
+
+def _refuse_old_names(argv: Sequence[str], environ: Mapping[str, str]) -> None:
+    flags = {argument.partition("=")[0] for argument in argv}
+    for old, new in _RENAMED.items():
+        for name, renamed in (
+            (f"{PREFIX}{old.upper()}", f"{PREFIX}{new.upper()}"),
+            (f"--{old.replace('_', '-')}", f"--{new.replace('_', '-')}"),
+        ):
+            if name in environ or name in flags:
+                raise InvalidSettings(
+                    f"{name} is no setting any more: remove it and set {renamed} "
+                    f"({Settings.model_fields[new].description})"
+                )
 
 
 def _parser(program: str) -> argparse.ArgumentParser:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from math import sqrt
 
 from trainer.errors import BadInput
-from trueprob.repository import Manifest
+from trueprob.manifest import Manifest
 
 
 @dataclass(frozen=True)

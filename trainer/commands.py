@@ -17,7 +17,7 @@ from trainer.errors import BadInput
 
 if TYPE_CHECKING:
     from trainer.run_folder import RunFolder
-    from trueprob.repository import ModelVersion
+    from trueprob.model_version import ModelVersion
 
 
 def train(arguments: argparse.Namespace) -> None:
@@ -110,8 +110,8 @@ def register(arguments: argparse.Namespace) -> None:
     """Write the next version of a model, and compare it with a shipped one."""
     from trainer.agreement import compare
     from trainer.errors import Disagreement
+    from trainer.finished import load_training
     from trainer.register import register as registered_of
-    from trainer.train import load_training
 
     shipped = None if arguments.compare_with is None else _version(arguments.compare_with).manifest
     registered = registered_of(

@@ -18,7 +18,7 @@ from trainer.evaluate import Evaluation
 from trainer.robustness.adversarial import fgsm, pgd
 from trainer.robustness.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from trainer.robustness.label_shift import exponential_weights, thirds_by_frequency
-from trueprob.arrays import Logits
+from trueprob.logit_functions import Logits
 from trueprob.scores import Scores, score
 
 Predict = Callable[[NDArray[np.uint8]], Logits]

@@ -16,7 +16,7 @@ from trainer.errors import BadInput
 from trainer.finished import load_training
 from trainer.networks.classifier import predict_logits
 from trainer.run_folder import RunFolder
-from trueprob.arrays import Logits, softmax
+from trueprob.logit_functions import Logits, softmax
 
 SMALLEST = 1e-12  # probabilities are floored before the logarithm, as everywhere in trueprob
 

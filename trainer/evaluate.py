@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from trueprob.arrays import Labels, Logits, softmax
 from trueprob.calibrators import Calibrator, IdentityCalibrator
 from trueprob.diagram import Panel
 from trueprob.fitting import fit
+from trueprob.labels import Labels
+from trueprob.logit_functions import Logits, softmax
 from trueprob.scores import Scores, mean_entropy, score
 
 METHODS = ("temperature", "smart")

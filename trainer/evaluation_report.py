@@ -25,8 +25,8 @@ from trainer.evaluate import Evaluation, evaluate
 from trainer.finished import Training
 from trainer.networks.classifier import predict_logits
 from trainer.robustness.corruptions import SEVERITIES
-from trueprob.arrays import Logits
 from trueprob.diagram import svg
+from trueprob.logit_functions import Logits
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ from trainer.data import Split, load
 from trainer.data.scikit_digits import digits, with_noise
 from trainer.errors import BadInput
 from trainer.export import onnx_logits
-from trueprob.arrays import prediction, softmax
-from trueprob.repository import ModelVersion
+from trueprob.logit_functions import prediction, softmax
+from trueprob.model_version import ModelVersion
 
 ENLARGED = 16  # screen pixels a side for one pixel of the image
 EXTRA_NOISE = 70.0  # grey levels after the blur: enough that the model claims too much, not all

@@ -117,7 +117,6 @@ def check_parity(
     images: NDArray[np.uint8],
     *,
     batches: Sequence[int] = PARITY_BATCHES,
-    tolerance: float = TOLERANCE,
 ) -> float:
     """Compare onnxruntime with torch in evaluation mode.
 
@@ -130,8 +129,6 @@ def check_parity(
         n at least the largest batch.
     batches : sequence of int
         Sizes; each takes the first images.
-    tolerance : float
-        Largest allowed difference of a logit, nats, while logits are below 50.
 
     Returns
     -------
@@ -141,7 +138,8 @@ def check_parity(
     Raises
     ------
     ParityError
-        Larger than the tolerance, another shape, or not a number.
+        A logit differs by more than :data:`TOLERANCE` (of logits above 50, than their
+        :data:`RELATIVE`), another shape, or not a number.
     """
     largest = 0.0
     for size in batches:
@@ -155,7 +153,7 @@ def check_parity(
                 f"got {by_onnx.shape} from the exported graph"
             )
         difference = float(np.max(np.abs(by_onnx - by_torch)))
-        allowed = max(tolerance, RELATIVE * float(np.max(np.abs(by_torch))))
+        allowed = max(TOLERANCE, RELATIVE * float(np.max(np.abs(by_torch))))
         if not difference <= allowed:  # NaN is refused, too
             raise ParityError(
                 f"logits of a batch of {size} differ by {difference:.3g} nats between torch and "

@@ -6,9 +6,9 @@ from trainer.config import ALWAYS_LISTED, TrainConfig
 from trainer.data import Split
 from trainer.evaluate import Evaluation
 from trainer.export import OPSET, PARITY_BATCHES, TOLERANCE
-from trainer.train import Training
+from trainer.finished import Training
 from trueprob.calibrators import Calibrator
-from trueprob.repository import Manifest
+from trueprob.manifest import Manifest
 
 
 def model_card(

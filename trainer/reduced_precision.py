@@ -19,10 +19,9 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from trainer.errors import PrecisionLoss
 from trainer.export import INPUT, onnx_logits
-from trueprob.arrays import softmax
+from trueprob.logit_functions import softmax
 from trueprob.scores import Scores, score
 
-PRECISIONS = ("fp32", "fp16", "int8")
 RANGE_ROWS = 512  # calibration images that the ranges of activations are taken from
 LARGEST_LOSS = 0.01  # of accuracy on the calibration split, before a graph is refused
 
@@ -35,7 +34,7 @@ def in_precision(content: bytes, precision: str, images: NDArray[np.uint8]) -> b
     content : bytes
         ``model.onnx`` in float32.
     precision : str
-        One of :data:`PRECISIONS`.
+        ``fp32``, ``fp16`` or ``int8``.
     images : ndarray of shape (n, height, width, channels), uint8
         Of the calibration split; int8 takes the ranges of activations from them.
 
@@ -130,15 +129,13 @@ def table(precisions: list[Precision]) -> str:
     return "\n".join(lines)
 
 
-def check_loss(precisions: list[Precision], *, largest: float = LARGEST_LOSS) -> None:
+def check_loss(precisions: list[Precision]) -> None:
     """Refuse a graph that is less often right than the first.
 
     Parameters
     ----------
     precisions : list of Precision
         The first is float32.
-    largest : float
-        Allowed loss of accuracy.
 
     Raises
     ------
@@ -147,9 +144,9 @@ def check_loss(precisions: list[Precision], *, largest: float = LARGEST_LOSS) ->
     """
     whole = precisions[0].scores.accuracy
     for reduced in precisions[1:]:
-        if not whole - reduced.scores.accuracy <= largest:
+        if not whole - reduced.scores.accuracy <= LARGEST_LOSS:
             raise PrecisionLoss(
                 f"{reduced.name} is right on {100 * reduced.scores.accuracy:.2f} % of the "
                 f"calibration rows, float32 on {100 * whole:.2f} %: allowed are "
-                f"{100 * largest:g} points less"
+                f"{100 * LARGEST_LOSS:g} points less"
             )

@@ -18,11 +18,14 @@ from trainer.export import INPUT, OUTPUT, export, onnx_logits
 from trainer.finished import Training
 from trainer.model_card import model_card
 from trainer.reduced_precision import check_loss, compare_precisions, in_precision
-from trueprob.arrays import as_labels, as_logits
+from trueprob.arrays import as_logits
 from trueprob.baseline import Baseline
 from trueprob.calibration_set import CalibrationSet
 from trueprob.calibrators import FittedOn, dumps_calibrator
-from trueprob.repository import InputSpec, Manifest, ModelRepository, ModelVersion
+from trueprob.labels import as_labels
+from trueprob.manifest import InputSpec, Manifest
+from trueprob.model_version import ModelVersion
+from trueprob.repository import ModelRepository
 
 FACTORY_CALIBRATORS = {"smart": "smart", "temperature": "temperature", "identity": "uncalibrated"}
 """What ``--calibrator`` takes, and the key of an evaluation that it means."""

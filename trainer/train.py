@@ -19,7 +19,7 @@ from trainer.config import TrainConfig
 from trainer.data import LabelledImages
 from trainer.data.recipe import prepare
 from trainer.errors import BadInput, Interrupted
-from trainer.finished import Training, load_training, ready
+from trainer.finished import Training, ready
 from trainer.interruption import Interruption
 from trainer.loop_state import LoopState
 from trainer.progress import silent
@@ -29,7 +29,7 @@ from trainer.teacher import Teacher
 
 Log = Callable[[Sequence[dict[str, float | int]]], None]
 
-__all__ = ["Log", "Training", "begin", "checked_data", "load_training", "train_with"]
+__all__ = ["Log", "begin", "checked_data", "train_with"]
 
 CHECKPOINT_SECONDS = 60.0  # between checkpoints, at ends of epochs: what a power cut may cost
 

@@ -14,23 +14,12 @@ from typing import Any
 
 # The module of each public name; `__init__.pyi` says the same to type checkers.
 _HOMES = {
-    "trueprob.admission": (
-        "Verdict",
-        "admit",
-    ),
+    "trueprob.admission": ("admit",),
     "trueprob.array_files": ("read_arrays",),
     "trueprob.arrays": (
-        "Labels",
-        "Logits",
-        "Probabilities",
-        "as_labels",
         "as_logits",
-        "log_softmax",
-        "logit_gap",
         "logits_from_log_probabilities",
         "logits_from_probabilities",
-        "prediction",
-        "softmax",
     ),
     "trueprob.baseline": ("Baseline",),
     "trueprob.binned": ("BinnedCalibration",),
@@ -46,7 +35,6 @@ _HOMES = {
         "IsotonicCalibrator",
         "SmartCalibrator",
         "SmartMatrixCalibrator",
-        "SmartMlpAuthorsCalibrator",
         "SmartMlpCalibrator",
         "SmartVectorCalibrator",
         "TemperatureCalibrator",
@@ -56,9 +44,11 @@ _HOMES = {
         "loads_calibrator",
         "to_dict",
     ),
-    "trueprob.score_details": (
-        "DetailedScores",
-        "detailed_scores",
+    "trueprob.confidence_scores": (
+        "adaptive_calibration_error",
+        "confidence_auroc",
+        "expected_calibration_error",
+        "maximum_calibration_error",
     ),
     "trueprob.drift": (
         "BetState",
@@ -80,18 +70,36 @@ _HOMES = {
         "TrueprobError",
         "VersionExists",
     ),
-    "trueprob.fitting": (
+    "trueprob.fit_report": (
         "Fit",
         "FitReport",
-        "METHODS",
+    ),
+    "trueprob.fitting": (
         "cross_fit",
         "fit",
     ),
-    "trueprob.repository": (
+    "trueprob.labels": (
+        "Labels",
+        "as_labels",
+    ),
+    "trueprob.logit_functions": (
+        "Logits",
+        "Probabilities",
+        "log_softmax",
+        "logit_gap",
+        "prediction",
+        "softmax",
+    ),
+    "trueprob.manifest": (
         "InputSpec",
         "Manifest",
-        "ModelRepository",
-        "ModelVersion",
+    ),
+    "trueprob.methods": ("METHODS",),
+    "trueprob.model_version": ("ModelVersion",),
+    "trueprob.repository": ("ModelRepository",),
+    "trueprob.score_details": (
+        "DetailedScores",
+        "detailed_scores",
     ),
     "trueprob.score_interval": (
         "Interval",
@@ -99,16 +107,13 @@ _HOMES = {
     ),
     "trueprob.scores": (
         "Scores",
-        "adaptive_calibration_error",
         "brier_score",
         "classwise_calibration_error",
-        "confidence_auroc",
-        "expected_calibration_error",
-        "maximum_calibration_error",
         "mean_entropy",
         "negative_log_likelihood",
         "score",
     ),
+    "trueprob.verdict": ("Verdict",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -148,7 +153,6 @@ __all__ = [
     "Scores",
     "SmartCalibrator",
     "SmartMatrixCalibrator",
-    "SmartMlpAuthorsCalibrator",
     "SmartMlpCalibrator",
     "SmartVectorCalibrator",
     "TemperatureCalibrator",

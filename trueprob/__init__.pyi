@@ -1,19 +1,10 @@
 """What `__init__.py` loads when it is asked for, for type checkers and editors."""
 
-from trueprob.admission import Verdict as Verdict
 from trueprob.admission import admit as admit
 from trueprob.array_files import read_arrays as read_arrays
-from trueprob.arrays import Labels as Labels
-from trueprob.arrays import Logits as Logits
-from trueprob.arrays import Probabilities as Probabilities
-from trueprob.arrays import as_labels as as_labels
 from trueprob.arrays import as_logits as as_logits
-from trueprob.arrays import log_softmax as log_softmax
-from trueprob.arrays import logit_gap as logit_gap
 from trueprob.arrays import logits_from_log_probabilities as logits_from_log_probabilities
 from trueprob.arrays import logits_from_probabilities as logits_from_probabilities
-from trueprob.arrays import prediction as prediction
-from trueprob.arrays import softmax as softmax
 from trueprob.baseline import Baseline as Baseline
 from trueprob.binned import BinnedCalibration as BinnedCalibration
 from trueprob.calibration_set import CalibrationSet as CalibrationSet
@@ -25,7 +16,6 @@ from trueprob.calibrators import IdentityCalibrator as IdentityCalibrator
 from trueprob.calibrators import IsotonicCalibrator as IsotonicCalibrator
 from trueprob.calibrators import SmartCalibrator as SmartCalibrator
 from trueprob.calibrators import SmartMatrixCalibrator as SmartMatrixCalibrator
-from trueprob.calibrators import SmartMlpAuthorsCalibrator as SmartMlpAuthorsCalibrator
 from trueprob.calibrators import SmartMlpCalibrator as SmartMlpCalibrator
 from trueprob.calibrators import SmartVectorCalibrator as SmartVectorCalibrator
 from trueprob.calibrators import TemperatureCalibrator as TemperatureCalibrator
@@ -34,6 +24,10 @@ from trueprob.calibrators import dumps_calibrator as dumps_calibrator
 from trueprob.calibrators import from_dict as from_dict
 from trueprob.calibrators import loads_calibrator as loads_calibrator
 from trueprob.calibrators import to_dict as to_dict
+from trueprob.confidence_scores import adaptive_calibration_error as adaptive_calibration_error
+from trueprob.confidence_scores import confidence_auroc as confidence_auroc
+from trueprob.confidence_scores import expected_calibration_error as expected_calibration_error
+from trueprob.confidence_scores import maximum_calibration_error as maximum_calibration_error
 from trueprob.drift import BetState as BetState
 from trueprob.drift import CalibrationBets as CalibrationBets
 from trueprob.drift import ChangeDetector as ChangeDetector
@@ -50,29 +44,34 @@ from trueprob.errors import InvalidInput as InvalidInput
 from trueprob.errors import ModelVersionNotFound as ModelVersionNotFound
 from trueprob.errors import TrueprobError as TrueprobError
 from trueprob.errors import VersionExists as VersionExists
-from trueprob.fitting import METHODS as METHODS
-from trueprob.fitting import Fit as Fit
-from trueprob.fitting import FitReport as FitReport
+from trueprob.fit_report import Fit as Fit
+from trueprob.fit_report import FitReport as FitReport
 from trueprob.fitting import cross_fit as cross_fit
 from trueprob.fitting import fit as fit
-from trueprob.repository import InputSpec as InputSpec
-from trueprob.repository import Manifest as Manifest
+from trueprob.labels import Labels as Labels
+from trueprob.labels import as_labels as as_labels
+from trueprob.logit_functions import Logits as Logits
+from trueprob.logit_functions import Probabilities as Probabilities
+from trueprob.logit_functions import log_softmax as log_softmax
+from trueprob.logit_functions import logit_gap as logit_gap
+from trueprob.logit_functions import prediction as prediction
+from trueprob.logit_functions import softmax as softmax
+from trueprob.manifest import InputSpec as InputSpec
+from trueprob.manifest import Manifest as Manifest
+from trueprob.methods import METHODS as METHODS
+from trueprob.model_version import ModelVersion as ModelVersion
 from trueprob.repository import ModelRepository as ModelRepository
-from trueprob.repository import ModelVersion as ModelVersion
 from trueprob.score_details import DetailedScores as DetailedScores
 from trueprob.score_details import detailed_scores as detailed_scores
 from trueprob.score_interval import Interval as Interval
 from trueprob.score_interval import bootstrap_interval as bootstrap_interval
 from trueprob.scores import Scores as Scores
-from trueprob.scores import adaptive_calibration_error as adaptive_calibration_error
 from trueprob.scores import brier_score as brier_score
 from trueprob.scores import classwise_calibration_error as classwise_calibration_error
-from trueprob.scores import confidence_auroc as confidence_auroc
-from trueprob.scores import expected_calibration_error as expected_calibration_error
-from trueprob.scores import maximum_calibration_error as maximum_calibration_error
 from trueprob.scores import mean_entropy as mean_entropy
 from trueprob.scores import negative_log_likelihood as negative_log_likelihood
 from trueprob.scores import score as score
+from trueprob.verdict import Verdict as Verdict
 
 __all__: list[str]
 __version__: str

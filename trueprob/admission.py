@@ -16,12 +16,13 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from trueprob.arrays import prediction
 from trueprob.bootstrap import unit_of_rows
 from trueprob.calibration_set import CalibrationSet
 from trueprob.calibrators import Calibrator
 from trueprob.errors import InvalidInput
-from trueprob.fitting import METHODS, cross_fit, keeps_prediction, part_of
+from trueprob.fitting import cross_fit, part_of
+from trueprob.logit_functions import prediction
+from trueprob.methods import METHODS, keeps_prediction
 from trueprob.new_rows import is_new_row
 from trueprob.verdict import Verdict, judge, side_of
 

@@ -14,31 +14,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from trueprob.errors import InvalidInput
-from trueprob.labels import Labels, as_labels
-from trueprob.logit_functions import (
-    Logits,
-    Probabilities,
-    log_softmax,
-    logit_gap,
-    prediction,
-    softmax,
-    tempered_softmax,
-)
+from trueprob.logit_functions import Logits
 
-__all__ = [
-    "Labels",
-    "Logits",
-    "Probabilities",
-    "as_labels",
-    "as_logits",
-    "log_softmax",
-    "logit_gap",
-    "logits_from_log_probabilities",
-    "logits_from_probabilities",
-    "prediction",
-    "softmax",
-    "tempered_softmax",
-]
+__all__ = ["as_logits", "logits_from_log_probabilities", "logits_from_probabilities"]
 
 PROBABILITY_FLOOR: Final = 1e-12  # probabilities enter as log(max(p, this)): the contract's floor
 SUM_TOLERANCE: Final = 1e-3  # by how much a row of probabilities may miss one

@@ -21,7 +21,6 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from trueprob.arrays import Labels, Logits, prediction
 from trueprob.bootstrap import unit_of_rows
 from trueprob.calibrators import (
     KINDS,
@@ -36,6 +35,8 @@ from trueprob.calibrators import (
 )
 from trueprob.fit_report import CandidateScore
 from trueprob.folds import Groups, fold_of_rows
+from trueprob.labels import Labels
+from trueprob.logit_functions import Logits, prediction
 from trueprob.scores import SMALLEST
 
 __all__ = ["CANDIDATES", "WITH_INNER_FOLDS", "SelectedCalibrator", "candidates", "fit_auto"]

@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trueprob.array_files import read_arrays
-from trueprob.arrays import Labels, Logits, logit_gap
 from trueprob.binned import N_BINS, BinnedCalibration
 from trueprob.calibrators import Calibrator
 from trueprob.errors import InvalidDocument, InvalidInput
+from trueprob.labels import Labels
+from trueprob.logit_functions import Logits, logit_gap
 
 __all__ = ["Baseline"]
 

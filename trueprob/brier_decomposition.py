@@ -15,7 +15,7 @@ they do not (Stephenson, Coelho, Jolliffe 2008: within-bin variance and covarian
 sum is exact. The bins are the 15 of equal width, right-closed, that the ECE uses.
 
 `brier_decomposition` adds up the parts of the k events "the label is c": its sum is
-`brier_score`. That of the one event "the prediction is right" is in `confidence_moments`.
+`brier_score`. `top_label_brier_decomposition` is of the one event "the prediction is right".
 
 References
 ----------
@@ -31,14 +31,15 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from trueprob.binned import N_BINS, bin_index
+from trueprob.binned import N_BINS, BinnedCalibration, bin_index
+from trueprob.errors import InvalidInput
 from trueprob.scores import checked_probabilities
 from trueprob.weights_and_groups import as_weights
 
 __all__ = [
     "BrierDecomposition",
     "brier_decomposition",
-    "decomposition_of_sums",
+    "top_label_brier_decomposition",
 ]
 
 # A little below 1/15: smaller probabilities are in the first bin, whose sums are what remains.
@@ -119,7 +120,7 @@ def brier_decomposition(
     chosen = p[np.arange(n), y].astype(np.float64)
     hit = y * N_BINS + bin_index(chosen)
     mass = float(w.sum())
-    return decomposition_of_sums(
+    return _decomposition_of_sums(
         mass,
         filled(w[rows], mass),
         filled(w[rows] * values, total),
@@ -130,7 +131,48 @@ def brier_decomposition(
     )
 
 
-def decomposition_of_sums(
+def top_label_brier_decomposition(
+    confidence: ArrayLike, correct: ArrayLike, *, weights: ArrayLike | None = None
+) -> BrierDecomposition:
+    """Parts of the top-label Brier score.
+
+    Parameters
+    ----------
+    confidence : array_like of shape (n,)
+        Of the prediction, in [0, 1].
+    correct : array_like of shape (n,)
+        Whether it was right.
+    weights : array_like of shape (n,), optional
+        Non-negative.
+
+    Returns
+    -------
+    BrierDecomposition
+
+    Raises
+    ------
+    InvalidInput
+        Shapes differ, a confidence lies outside [0, 1], or there are no rows.
+    """
+    binned = BinnedCalibration.of(confidence, correct, weights)
+    if not binned.n > 0:
+        raise InvalidInput("confidence must have one row at least", field="confidence")
+    p = np.asarray(confidence, dtype=np.float64)
+    y = np.asarray(correct, dtype=np.float64)
+    w = np.ones_like(p) if weights is None else np.asarray(weights, dtype=np.float64)
+    index = bin_index(p)
+    sums = (
+        binned.count,
+        binned.confidence,
+        binned.correct,
+        binned.variance,
+        np.bincount(index, weights=w * p * p, minlength=N_BINS).astype(np.float64),
+        np.bincount(index, weights=w * p * y, minlength=N_BINS).astype(np.float64),
+    )
+    return _decomposition_of_sums(binned.n, *(each[None] for each in sums))
+
+
+def _decomposition_of_sums(
     n: float,
     count: Array,
     probability: Array,

@@ -19,16 +19,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from trueprob.array_files import read_arrays
-from trueprob.arrays import (
-    Labels,
-    Logits,
-    as_labels,
-    as_logits,
-    logits_from_log_probabilities,
-    logits_from_probabilities,
-)
+from trueprob.arrays import as_logits, logits_from_log_probabilities, logits_from_probabilities
 from trueprob.content_digests import PIECE_BYTES, content_digest, row_digests
 from trueprob.errors import InvalidInput
+from trueprob.labels import Labels, as_labels
+from trueprob.logit_functions import Logits
 from trueprob.weights_and_groups import as_groups, as_weights
 
 __all__ = ["CalibrationSet", "load_calibration_set", "read_arrays"]

@@ -13,7 +13,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from trueprob.arrays import Labels, Logits
+from trueprob.labels import Labels
+from trueprob.logit_functions import Logits
 
 __all__ = ["PIECE_BYTES", "content_digest", "row_digests"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from trueprob.arrays import prediction
 from trueprob.calibration_set import CalibrationSet
 from trueprob.calibrators import Calibrator, FitOutcome
+from trueprob.logit_functions import prediction
 from trueprob.scores import Scores
 
 __all__ = ["MIN_CROSS_FIT_ROWS", "CandidateScore", "Fit", "FitReport", "set_warnings"]

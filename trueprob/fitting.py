@@ -9,21 +9,19 @@ from typing import Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from trueprob.arrays import Probabilities, prediction
 from trueprob.auto import SelectedCalibrator
 from trueprob.calibration_set import CalibrationSet
-from trueprob.calibrators import FitOutcome, IdentityCalibrator
+from trueprob.calibrators import IdentityCalibrator
 from trueprob.errors import InvalidInput
 from trueprob.fit_report import MIN_CROSS_FIT_ROWS, Fit, FitReport, set_warnings
 from trueprob.folds import fold_of_rows
-from trueprob.methods import FITTERS, METHODS, fit_rows, keeps_prediction
+from trueprob.logit_functions import Probabilities, prediction
+from trueprob.methods import METHODS, fit_rows, keeps_prediction
 from trueprob.scores import Scores, score
 
 __all__ = [
-    "FITTERS",
     "METHODS",
     "Fit",
-    "FitOutcome",
     "FitReport",
     "cross_fit",
     "fit",

@@ -13,10 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from trueprob.arrays import as_labels
-from trueprob.brier_decomposition import BrierDecomposition, brier_decomposition
-from trueprob.confidence_moments import top_label_brier_decomposition
+from trueprob.brier_decomposition import (
+    BrierDecomposition,
+    brier_decomposition,
+    top_label_brier_decomposition,
+)
 from trueprob.debiased_ece import debiased_calibration_error
+from trueprob.labels import as_labels
 from trueprob.scores import checked_probabilities, mean_entropy
 from trueprob.selective_risk import area_under_risk_coverage
 from trueprob.smooth_ece import smooth_ece

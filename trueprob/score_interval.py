@@ -22,13 +22,13 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from trueprob.arrays import Labels
 from trueprob.binned import N_BINS
 from trueprob.bootstrap import resampled_sums, unit_of_rows
 from trueprob.confidence_rows import Array, checked_rows
 from trueprob.confidence_scores import adaptive_calibration_error, confidence_auroc
 from trueprob.debiased_ece import N_SUMS, bin_columns, debiased_ece_of_sums
 from trueprob.errors import InvalidInput
+from trueprob.labels import Labels
 from trueprob.scores import checked_probabilities, row_brier, row_entropy, row_nll
 from trueprob.selective_risk import area_under_risk_coverage
 from trueprob.smooth_ece import smooth_calibration_error

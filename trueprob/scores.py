@@ -14,26 +14,20 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from trueprob.arrays import Labels, as_labels
 from trueprob.binned import N_BINS, BinnedCalibration, bin_index
 from trueprob.confidence_scores import (
     adaptive_calibration_error,
     confidence_auroc,
-    expected_calibration_error,
-    maximum_calibration_error,
 )
 from trueprob.errors import InvalidInput
+from trueprob.labels import Labels, as_labels
 from trueprob.weights_and_groups import as_weights
 
 __all__ = [
     "Scores",
-    "adaptive_calibration_error",
     "brier_score",
     "checked_probabilities",
     "classwise_calibration_error",
-    "confidence_auroc",
-    "expected_calibration_error",
-    "maximum_calibration_error",
     "mean_entropy",
     "negative_log_likelihood",
     "row_brier",

@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trueprob.arrays import Labels, Probabilities
 from trueprob.binned import N_BINS, bin_index
 from trueprob.bootstrap import resampled_sums
 from trueprob.calibration_set import CalibrationSet
+from trueprob.labels import Labels
+from trueprob.logit_functions import Probabilities
 from trueprob.scores import SMALLEST, Scores, score
 
 __all__ = ["Side", "Verdict", "judge", "side_of"]

@@ -39,7 +39,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 def quality(options: argparse.Namespace) -> str:
     methods = all_methods()
-    if options.small:  # of the two forms of one recipe, the library's own
+    if options.small:  # of the two forms of one recipe, the one in NumPy
         methods = [method for method in methods if method.fit is not authors_smart]
     return quality_report(measure(logit_sets(options.data, small=options.small), methods), methods)
 

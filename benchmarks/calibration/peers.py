@@ -19,8 +19,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trueprob.arrays import Labels, Logits, log_softmax
-from trueprob.fitting import FITTERS, METHODS
+from benchmarks.calibration.smart_mlp_authors import fit_smart_mlp_authors
+from trueprob.labels import Labels
+from trueprob.logit_functions import Logits, log_softmax
+from trueprob.methods import FITTERS, METHODS
 
 Predict = Callable[[Logits], NDArray[Any]]
 FitFunction = Callable[[Logits, Labels], Predict]
@@ -213,5 +215,6 @@ PEERS = [
 
 
 def all_methods() -> list[Method]:
-    """Ours, then the peers."""
-    return [*our_methods(), *PEERS]
+    """Ours, the comparison method that the library does not offer, then the peers."""
+    authors = Method("smart-mlp-authors", fit_smart_mlp_authors, ours=True)
+    return [*our_methods(), authors, *PEERS]

@@ -15,8 +15,9 @@ import numpy as np
 
 from benchmarks.calibration.report import table
 from benchmarks.calibration.sets import ROOT
-from trueprob.arrays import Labels, Logits
-from trueprob.fitting import FITTERS
+from trueprob.labels import Labels
+from trueprob.logit_functions import Logits
+from trueprob.methods import FITTERS
 from trueprob.scores import score
 
 PUBLISHED_ELEMENTS = 100_000  # beyond, the published recipe runs 10 steps of 2 000

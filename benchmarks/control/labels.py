@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import http.client
 import json
+import secrets
 import sys
 import tempfile
 import time
@@ -121,7 +122,8 @@ def _postgresql() -> Iterator[tuple[Bare, list[str]]]:
         closing(BarePostgreSQL(server)) as bare,
     ):
         url = f"postgresql://trueprob@/postgres?host={server}"
-        yield bare, ["--state-dir", f"{folder}/state", "--database-url", url]
+        secret = ["--receipt-secrets", secrets.token_hex(32)]
+        yield bare, ["--state-dir", f"{folder}/state", "--database-url", url, *secret]
 
 
 def _measure(bare: Bare, flags: list[str], rounds: int) -> Measured:

@@ -1,7 +1,7 @@
 """After the last round: everything is sent again, and nothing may count.
 
-Once as it is, with another key signing; then after a sweep under a clock that ran ahead until every
-receipt had expired, and with that clock set back.
+Once as it is, with a new secret in front; then after a sweep under a clock that ran ahead until
+every receipt had expired, and with that clock set back.
 """
 
 from __future__ import annotations
@@ -14,13 +14,11 @@ from sqlalchemy import create_engine, func, make_url, select
 
 from benchmarks.crash.ledger import Ledger, differences, exported, rows_of
 from benchmarks.crash.service_process import ServiceProcess
-from service.control.key_rotation import rotate
-from service.control.store import open_store
-from service.control.store.tables import label_key, signing_key
+from service.control.store.tables import label_key
 from service.settings import Settings
 from trueprob.client import Client
 
-__all__ = ["rotate_keys", "sent_again_after_a_sweep", "sent_again_with_another_key"]
+__all__ = ["sent_again_after_a_sweep", "sent_again_with_a_new_secret"]
 
 TTL_SECONDS: Final = Settings().receipt_ttl_seconds
 # Beyond the life of receipts, the tolerance between clocks and the patience with late replicas.
@@ -30,22 +28,13 @@ SWEEP_SECONDS: Final = 0.2
 PATIENCE_SECONDS: Final = 60.0
 
 
-def rotate_keys(database_url: str) -> None:
-    """What ``keys rotate-receipts`` does, without a process for it."""
-    store = open_store(database_url)
-    try:
-        rotate(store, secret="", clock=time.time)
-    finally:
-        store.close()
-
-
-def sent_again_with_another_key(client: Client, model: str, ledger: Ledger) -> Iterable[str]:
+def sent_again_with_a_new_secret(client: Client, model: str, ledger: Ledger) -> Iterable[str]:
     """A sentence for each thing that is wrong.
 
     Parameters
     ----------
     client : Client
-        Of a service that was started after a rotation.
+        Of a service that was started with a new secret in front.
     model : str
     ledger : Ledger
         Of what was acknowledged; nothing is uncertain.
@@ -109,16 +98,16 @@ def _window(client: Client, model: str, ledger: Ledger) -> Iterable[str]:
 
 
 def _swept(database_url: str) -> Iterable[str]:
-    """Wait until all keys of labels are forgotten, and all keys of receipts but the one."""
+    """Wait until all keys of labels are forgotten."""
     url = make_url(database_url.replace("postgresql:", "postgresql+psycopg:"))
     engine = create_engine(url)
-    counts = [select(func.count()).select_from(table) for table in (label_key, signing_key)]
+    count = select(func.count()).select_from(label_key)
     deadline = time.monotonic() + PATIENCE_SECONDS
-    left = []
-    while left != [0, 1] and time.monotonic() < deadline:
+    left = -1
+    while left != 0 and time.monotonic() < deadline:
         time.sleep(SWEEP_SECONDS)
         with engine.connect() as connection:
-            left = [int(connection.execute(count).scalar_one()) for count in counts]
+            left = int(connection.execute(count).scalar_one())
     engine.dispose()
-    if left != [0, 1]:
-        yield f"the sweep left {left[0]} keys of labels and {left[1]} of receipts"
+    if left != 0:
+        yield f"the sweep left {left} keys of labels"

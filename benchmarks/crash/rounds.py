@@ -1,6 +1,6 @@
 """Rounds of kill -9: two threads send labels and uploads, a third kills, the next start is checked.
 
-In some rounds the clock is a little wrong, in some another key begins to sign receipts.
+In some rounds the clock is a little wrong, before some a new secret is put in front.
 
 After each start: what was not acknowledged is sent again; then the exported totals must equal the
 ledger's, none may have fallen, the evidence of the live promotion must be that of the ledger's
@@ -11,6 +11,7 @@ round every fit must end, and `benchmarks.crash.finale` follows.
 from __future__ import annotations
 
 import contextlib
+import secrets
 import threading
 import time
 from pathlib import Path
@@ -20,9 +21,8 @@ import numpy as np
 
 from benchmarks.crash.finale import (
     SUMS_AGREE_TO,
-    rotate_keys,
     sent_again_after_a_sweep,
-    sent_again_with_another_key,
+    sent_again_with_a_new_secret,
 )
 from benchmarks.crash.ledger import Totals, differences, exported, falls
 from benchmarks.crash.service_process import ServiceProcess
@@ -54,6 +54,7 @@ class CrashTest:
         self._state = folder / "state"
         self._database_url = database_url or f"sqlite:///{self._state.resolve()}/trueprob.sqlite3"
         self._random = np.random.default_rng(seed)
+        self._secrets = [secrets.token_hex(32)]
         self._history: list[PromotionSummary] = []
         self._seen: Totals = {}
         self._outcome = Outcome()
@@ -63,6 +64,8 @@ class CrashTest:
         """Kill that often; what came of it."""
         for _ in range(rounds):
             shift = float(self._random.choice(CLOCK_SHIFTS))
+            if self._random.random() < ROTATIONS:
+                self._rotate()
             service = self._start(clock_shift=shift)
             try:
                 with Client(service.url, timeout_seconds=30) as client:
@@ -79,7 +82,7 @@ class CrashTest:
             with Client(service.url, timeout_seconds=60) as client:
                 self._check(client)
                 self._check_fits(client, wait=wait_for_fits)
-                faults += sent_again_with_another_key(client, MODEL, ledger)
+                faults += sent_again_with_a_new_secret(client, MODEL, ledger)
         finally:
             service.kill()
         if with_sweep:
@@ -87,12 +90,16 @@ class CrashTest:
         return self._outcome
 
     def _rotate(self) -> None:
-        rotate_keys(self._database_url)
+        """Put a new secret in front, from the next start on."""
+        self._secrets.insert(0, secrets.token_hex(32))
         self._outcome.rotations += 1
 
     def _start(self, *flags: str, clock_shift: float = 0.0) -> ServiceProcess:
-        database = ("--database-url", self._database_url)
-        return ServiceProcess(self._state, *database, *flags, clock_shift=clock_shift)
+        settings = (
+            *("--database-url", self._database_url),
+            *("--receipt-secrets", ",".join(self._secrets)),
+        )
+        return ServiceProcess(self._state, *settings, *flags, clock_shift=clock_shift)
 
     def _stream_until_killed(self, service: ServiceProcess) -> None:
         threads = [
@@ -101,10 +108,7 @@ class CrashTest:
         ]
         for thread in threads:
             thread.start()
-        time.sleep(self._random.uniform(0.01, 0.4))
-        if self._random.random() < ROTATIONS:
-            self._rotate()
-        time.sleep(self._random.uniform(0.0, 0.4))
+        time.sleep(self._random.uniform(0.01, 0.8))
         service.kill()
         for thread in threads:
             thread.join()

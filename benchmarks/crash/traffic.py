@@ -59,7 +59,7 @@ class Traffic:
         self.ledger = Ledger()
         self.acknowledged_fits: set[str] = set()
         self._outcome = outcome
-        self._pending: list[tuple[str, dict[str, np.ndarray], str]] = []  # key, rows, promote
+        self._pending: list[tuple[dict[str, np.ndarray], str]] = []  # rows, promote
 
     def send_labels(self, url: str, seed: int) -> None:
         """Send batches until the service is gone."""
@@ -96,9 +96,7 @@ class Traffic:
                 labels = np.argmax(logits + rng.gumbel(size=logits.shape), axis=1)
                 sharp = (rng.uniform(0.5, 3.0) * logits).astype(np.float32)
                 promote = "always" if rng.random() < 0.5 else "auto"
-                self._pending.append(
-                    (uuid.uuid4().hex, {"logits": sharp, "labels": labels}, promote)
-                )
+                self._pending.append(({"logits": sharp, "labels": labels}, promote))
                 self._upload(client)
 
     def send_pending(self, client: Client) -> None:
@@ -125,11 +123,8 @@ class Traffic:
 
     def _upload(self, client: Client) -> None:
         """Send the oldest upload that was not acknowledged."""
-        key, rows, promote = self._pending[0]
-        fit = client.upload(
-            MODEL, rows, method="temperature", promote=promote, idempotency_key=key,
-            wait_seconds=2,
-        )  # fmt: skip
+        rows, promote = self._pending[0]
+        fit = client.upload(MODEL, rows, method="temperature", promote=promote, wait_seconds=2)
         self._pending.pop(0)
         if fit.fit in self.acknowledged_fits:
             self._outcome.faults.append(f"two uploads were answered with fit {fit.fit}")

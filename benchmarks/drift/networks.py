@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from benchmarks.calibration.sets import ROOT
 from benchmarks.drift.shift_cases import Case, Rows
 from trueprob import ModelRepository
-from trueprob.repository import ModelVersion
+from trueprob.model_version import ModelVersion
 
 ROWS, SEVERITY = 4_000, 3  # of the CIFAR-10 test set; of 5
 SMALL_ROWS, SMALL_CORRUPTIONS = 600, ("gaussian-noise", "contrast")

@@ -10,8 +10,9 @@ from benchmarks.calibration.speed import realistic
 from benchmarks.serving.cases import CLASSES, model_name
 from service.auth import new_key
 from trueprob.calibrators import Calibrator, dumps_calibrator
-from trueprob.fitting import FITTERS
-from trueprob.repository import Manifest, ModelRepository
+from trueprob.manifest import Manifest
+from trueprob.methods import FITTERS
+from trueprob.repository import ModelRepository
 
 
 @dataclass(frozen=True)

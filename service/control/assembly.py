@@ -15,17 +15,14 @@ from service.control.fit_ending import FitEnding
 from service.control.fit_process import FitRunner
 from service.control.fit_queue import FitQueue
 from service.control.following import Following
-from service.control.key_rotation import ReceiptKeys, rotate_by_age
 from service.control.label_caps import LabelCaps
 from service.control.labels import CLOCK_TOLERANCE_SECONDS, Labels
-from service.control.model_uploads import AddVersion, ModelUploads
 from service.control.models import Catalogue
 from service.control.parts import Parts
 from service.control.promotion import Promotions
 from service.control.refit import Refits
 from service.control.refit_policy import RefitPolicy
 from service.control.refit_window import RefitWindow
-from service.control.repository_watch import RepositoryWatch
 from service.control.retention import Retention
 from service.control.row_labels import RowLabels
 from service.control.shadows import Shadows
@@ -51,8 +48,6 @@ class Opened:
         Started.
     artifacts : Artifacts
     deployments : Deployments
-    watch : RepositoryWatch
-        Of the model repository.
     """
 
     store: Store
@@ -60,7 +55,6 @@ class Opened:
     catalogue: Catalogue
     artifacts: Artifacts
     deployments: Deployments
-    watch: RepositoryWatch
 
 
 def assemble(
@@ -70,7 +64,6 @@ def assemble(
     fit_runner: FitRunner,
     clock: Callable[[], float],
     count_label: Callable[[str, str, int, Sequence[float]], None],
-    add_version: AddVersion | None,
 ) -> Parts:
     """Put the parts together.
 
@@ -82,8 +75,6 @@ def assemble(
     clock : callable
         Seconds since 1970 UTC.
     count_label : callable
-    add_version : callable or None
-        As of `ControlPlane`.
     """
     store, receipts = opened.store, opened.receipts
     catalogue, artifacts = opened.catalogue, opened.artifacts
@@ -99,13 +90,11 @@ def assemble(
         seconds=settings.poll_seconds,
         deadline_seconds=settings.fit_deadline_seconds,
     )
-    receipt_keys = ReceiptKeys(store, receipts, secret=settings.receipt_secret)
     following = Following(
         store,
         catalogue,
         opened.deployments,
         seconds=settings.poll_seconds,
-        also=receipt_keys.refresh,
         patience_seconds=3 * settings.repository_poll_seconds,
     )
     refit_window = RefitWindow(store, settings=settings)
@@ -149,16 +138,12 @@ def assemble(
             following=following,
             settings=settings,
         ),
-        model_uploads=ModelUploads(
-            settings, artifacts.uploads, store, opened.watch, add_version, clock=clock
-        ),
         labels=Labels(
             store,
             catalogue,
             receipts,
             alarms,
             caps=caps,
-            refresh_keys=receipt_keys.refresh,
             ttl_seconds=settings.receipt_ttl_seconds,
             window_labels=settings.window_labels,
             clock=clock,
@@ -177,12 +162,6 @@ def assemble(
             artifacts,
             keep_seconds=settings.receipt_ttl_seconds + CLOCK_TOLERANCE_SECONDS,
             seconds=settings.sweep_seconds,
-            next_key=lambda transaction, now: rotate_by_age(
-                transaction,
-                secret=settings.receipt_secret,
-                seconds=settings.receipt_key_seconds,
-                now=now,
-            ),
             clock=clock,
         ),
         statistics=Statistics(

@@ -12,7 +12,6 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -54,8 +53,6 @@ class Following:
     deployments : Deployments
     seconds : float
         Between two looks.
-    also : callable, optional
-        Taken over in the same rhythm.
     patience_seconds : float, optional
         How long a live version with files may be missing here before the log says so: another
         process may have seen it on disk first.
@@ -68,20 +65,18 @@ class Following:
         deployments: Deployments,
         *,
         seconds: float,
-        also: Callable[[], object] = lambda: None,
         patience_seconds: float = 0.0,
     ) -> None:
         self._store = store
         self._catalogue = catalogue
         self._deployments = deployments
-        self._also = also
         self._seen: dict[str, _Seen] = {}
         self._patience_seconds = patience_seconds
         self._missing: dict[str, tuple[_Seen, float]] = {}  # and when to say so
         self._looking = threading.Lock()
         self._began = 0.0
         self._poll = Poll(
-            self._look_and_tell,
+            self.look,
             what="following other processes",
             seconds=seconds,
             name="trueprob-following",
@@ -103,10 +98,6 @@ class Following:
     def close(self) -> None:
         """Stop."""
         self._poll.close()
-
-    def _look_and_tell(self) -> None:
-        self.look()
-        self._also()
 
     def _look(self) -> None:
         # Before the question: a model that is declared here meanwhile is not in its answer.

@@ -51,8 +51,6 @@ class Labels:
         Told of a candidate that a label has promoted.
     receipts : Receipts
     caps : LabelCaps
-    refresh_keys : callable
-        Takes over the receipts' keys from the database; whether there were others.
     alarms : Alarms
     ttl_seconds : int
         How long after its prediction a label may come.
@@ -74,7 +72,6 @@ class Labels:
         alarms: Alarms,
         *,
         caps: LabelCaps,
-        refresh_keys: Callable[[], bool],
         ttl_seconds: int,
         window_labels: int,
         clock: Callable[[], float],
@@ -85,7 +82,6 @@ class Labels:
         self._catalogue = catalogue
         self._receipts = receipts
         self._caps = caps
-        self._refresh_keys = refresh_keys
         self._alarms = alarms
         self._ttl_seconds = ttl_seconds
         self._window_labels = window_labels
@@ -128,9 +124,6 @@ class Labels:
         """
         now = self._clock()
         receipts = self._receipts.verify_all(prediction_ids)
-        # Another replica may have signed with a key that is a moment old.
-        if not receipts.genuine.all() and self._refresh_keys():
-            receipts = self._receipts.verify_all(prediction_ids)
         with self._store.write() as transaction:
             history = self._histories.read(transaction, model, receipts)
             judged = history.judge(receipts, labels, now=now, ttl_seconds=self._ttl_seconds)

@@ -13,7 +13,6 @@ from service.control.deletion import Deletions
 from service.control.description import Descriptions
 from service.control.following import Following
 from service.control.labels import Labels
-from service.control.model_uploads import ModelUploads
 from service.control.models import Catalogue
 from service.control.promotion import Promotions
 from service.control.refit import Refits
@@ -52,7 +51,6 @@ class Parts:
     artifacts: Artifacts
     stored_sets: StoredSets
     calibration_sets: CalibrationSets
-    model_uploads: ModelUploads
     labels: Labels
     alarms: Alarms
     row_labels: RowLabels

@@ -13,8 +13,6 @@ from fastapi import APIRouter
 from service.control.artifact_url import open_artifacts
 from service.control.assembly import Opened, assemble
 from service.control.fit_process import FitProcess, FitRunner
-from service.control.keys import open_receipts
-from service.control.model_uploads import AddVersion
 from service.control.models import Catalogue
 from service.control.parts import Parts
 from service.control.repository_watch import RepositoryWatch
@@ -22,10 +20,11 @@ from service.control.store import open_store
 from service.control.webhook import Webhook
 from service.errors import Unavailable
 from service.inference.deployments import Deployments
+from service.receipt_secret_file import open_receipt_keys
 from service.receipts import Receipts
 from service.settings import Settings
 from service.statistics import ControlStatistics
-from service.webhook_signature import read_secrets
+from service.webhook_settings import read_secrets
 
 __all__ = ["ControlPlane", "Parts"]
 
@@ -49,8 +48,6 @@ class ControlPlane:
         ``(kind, outcome)``: counts the webhook's attempts for the metrics.
     fit_runner : callable, optional
         Makes what runs the fits; default: a process of its own.
-    add_version : callable, optional
-        Makes a version of an uploaded form; without it none is taken.
     """
 
     def __init__(
@@ -62,7 +59,6 @@ class ControlPlane:
         count_label: Callable[[str, str, int, Sequence[float]], None],
         count_delivery: Callable[[str, str], None] | None = None,
         fit_runner: Callable[[], FitRunner] = FitProcess,
-        add_version: AddVersion | None = None,
     ) -> None:
         self._settings = settings
         self._deployments = deployments
@@ -70,7 +66,6 @@ class ControlPlane:
         self._count_label = count_label
         self._count_delivery = count_delivery
         self._fit_runner = fit_runner
-        self._add_version = add_version
         self._parts: Parts | None = None
         self._watch: RepositoryWatch | None = None
         self._webhook: Webhook | None = None
@@ -86,15 +81,14 @@ class ControlPlane:
         DatabaseUnavailable
             The database cannot be reached.
         InvalidSettings
-            ``receipt_secret`` is not what the stored keys are wrapped by, or ``artifact_url``
-            cannot be used.
+            The file of the receipt secret or ``artifact_url`` cannot be used.
         """
         settings, clock = self._settings, self._clock
+        receipts = Receipts(open_receipt_keys(settings), clock=clock)
         artifacts = open_artifacts(settings.state_dir, settings.artifact_url)
         keep_events = bool(settings.webhook_url)
         store = open_store(settings.resolved_database_url, keep_events=keep_events)
         try:
-            receipts = open_receipts(store, secret=settings.receipt_secret, clock=clock)
             catalogue = Catalogue(self._deployments, clock=clock)
             catalogue.start(store, settings.model_repository)
         except BaseException:
@@ -108,11 +102,10 @@ class ControlPlane:
         )
         self._parts = assemble(
             settings,
-            Opened(store, receipts, catalogue, artifacts, self._deployments, watch),
+            Opened(store, receipts, catalogue, artifacts, self._deployments),
             fit_runner=self._fit_runner(),
             clock=clock,
             count_label=self._count_label,
-            add_version=self._add_version,
         )
         self._parts.refits.start()
         watch.start()
@@ -145,7 +138,7 @@ class ControlPlane:
 
     @property
     def receipts(self) -> Receipts:
-        """Issues and verifies prediction ids with the shared keys."""
+        """Issues and verifies prediction ids."""
         return self.parts.receipts
 
     def label_statistics(self) -> ControlStatistics:

@@ -2,6 +2,9 @@
 
 Object stores show an object once it is whole and know no rename; others (SFTP, say) know one and
 are written under another name first. Whatever comes back is compared with its digest.
+
+fsspec's own caches (simplecache, filecache) are not used: they download under the final name, so a
+lost connection leaves half a file that is taken for the whole.
 """
 
 from __future__ import annotations

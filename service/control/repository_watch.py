@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 from pathlib import Path
 from typing import Final
 
@@ -47,7 +46,6 @@ class RepositoryWatch:
         self._store = store
         self._interval_seconds = interval_seconds
         self._seen: dict[Key, Signature] = {}
-        self._looking = threading.Lock()  # an upload looks too
         self._poll = Poll(
             self.look,
             what="the look into the model repository",
@@ -72,10 +70,6 @@ class RepositoryWatch:
         DatabaseUnavailable, OSError
             Nothing is remembered of this look; the next one repeats it.
         """
-        with self._looking:
-            self._look()
-
-    def _look(self) -> None:
         lies = _signatures(self._root)
         changed = {key for key, signature in lies.items() if self._seen.get(key) != signature}
         loaded = {key for key in changed if self._catalogue.is_loaded(key)}

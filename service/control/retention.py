@@ -6,8 +6,6 @@
 - Groups whose outcome an alarm has counted, once no row of theirs has come for as long.
 - Hourly bins older than five weeks become daily ones.
 - Which revisions the names of deleted models have used up, a day after the last receipt of theirs.
-- Keys of receipts that none can be taken of any more; one that is too old to sign is followed by
-  another.
 - Files of sets that no model has any more, a day after they were last kept, and bodies that a
   crash left half received.
 
@@ -22,7 +20,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from service.control.artifacts import Artifacts
-from service.control.key_rotation import LATE_SECONDS, forget_old_keys
 from service.control.label_caps import DAY_SECONDS
 from service.control.poll import Poll
 from service.control.store import Store, Transaction
@@ -36,6 +33,9 @@ _PAUSE_SECONDS: Final = 0.02
 _HOURLY_DAYS: Final = 35
 _EVENT_SECONDS: Final = 7 * 86_400.0
 _UNREFERENCED_SECONDS: Final = 86_400.0
+# So long a replica may answer for a model that was deleted: until it has heard of it. The longest
+# time between two questions is an hour, and the database may be away.
+_LATE_SECONDS: Final = 86_400.0
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,6 @@ class Sweep:
     key_counts: int
     events: int
     files: int
-    signing_keys: int
     deleted_models: int
 
 
@@ -63,8 +62,6 @@ class Retention:
         How long after its receipt was issued a key is needed.
     seconds : float
         Between two sweeps.
-    next_key : callable
-        ``(transaction, now)``: makes another key for receipts when it is time.
     clock : callable
         Seconds since 1970 UTC.
     """
@@ -76,13 +73,11 @@ class Retention:
         *,
         keep_seconds: float,
         seconds: float,
-        next_key: Callable[[Transaction, float], object],
         clock: Callable[[], float],
     ) -> None:
         self._store = store
         self._artifacts = artifacts
         self._keep_seconds = keep_seconds
-        self._next_key = next_key
         self._clock = clock
         self._groups_seen: Position | None = None
         self._poll = Poll(self.sweep, what="the sweep", seconds=seconds, name="trueprob-sweep")
@@ -111,7 +106,6 @@ class Retention:
             key_counts=self._repeat(self._forget_key_counts),
             events=self._repeat(self._forget_events),
             files=self._remove_files(),
-            signing_keys=self._repeat(self._change_keys),
             deleted_models=self._repeat(self._forget_deleted),
         )
 
@@ -161,13 +155,9 @@ class Retention:
         before = now - _EVENT_SECONDS
         return transaction.events.forget(ended_before=before, limit=_ROWS)
 
-    def _change_keys(self, transaction: Transaction, now: float) -> int:
-        self._next_key(transaction, now)
-        # Receipts issued before that are refused already, whatever the clock will say.
-        return forget_old_keys(transaction, issued_before=transaction.swept.keys_before())
-
     def _forget_deleted(self, transaction: Transaction, now: float) -> int:  # noqa: ARG002
-        before = transaction.swept.keys_before() - LATE_SECONDS
+        # Receipts issued before that are refused already, whatever the clock will say.
+        before = transaction.swept.keys_before() - _LATE_SECONDS
         return transaction.deleted_models.forget(before=before)
 
     def _remove_files(self) -> int:

@@ -2,8 +2,7 @@
 
 A zip: ``state.json`` (format, schema, rows of each table), ``tables/NAME.jsonl`` and the files of
 the calibration sets under their digests. It is written from one snapshot while the service goes on,
-and read into a database that is empty. Signing keys are in it, as they are stored: wrapped when
-``RECEIPT_SECRET`` is set, else as they are, so such a file is a secret.
+and read into a database that is empty. The secrets that sign receipts are not in it.
 """
 
 from __future__ import annotations

@@ -16,8 +16,8 @@ import orjson
 from numpy.typing import NDArray
 
 from service.base64_pictures import pictures_from_base64
+from service.control.form_parts import Part, form_parts
 from service.errors import BadRequest, InvalidRequest, UnsupportedMediaType
-from service.form_parts import Part, form_parts
 from trueprob.array_files import UNNAMED
 from trueprob.calibration_set import read_arrays
 from trueprob.tables import Rows, read_csv

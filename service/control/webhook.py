@@ -11,20 +11,20 @@ from __future__ import annotations
 import logging
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
+
+import standardwebhooks
 
 from service.control.poll import Poll
 from service.control.store import Store
 from service.control.store.events import EventRow
-from service.webhook_signature import signed_headers
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import httpx
 
-__all__ = ["RETRY_SECONDS", "Webhook"]
+__all__ = ["RETRY_SECONDS", "Webhook", "signed_headers"]
 
 _LOG: Final = logging.getLogger(__name__)
 # Between attempts: the schedule that Standard Webhooks recommends, a little over a day in all.
@@ -41,8 +41,8 @@ class Webhook:
     ----------
     store : Store
     url : str
-    secrets : sequence of bytes
-        Each signs.
+    secrets : sequence of str
+        In the form of Standard Webhooks; each signs.
     seconds : float
         Between two looks for events that are due.
     clock : callable
@@ -55,7 +55,7 @@ class Webhook:
         self,
         store: Store,
         url: str,
-        secrets: Sequence[bytes],
+        secrets: Sequence[str],
         *,
         seconds: float,
         clock: Callable[[], float],
@@ -63,7 +63,7 @@ class Webhook:
     ) -> None:
         self._store = store
         self._url = url
-        self._secrets = secrets
+        self._signers = [standardwebhooks.Webhook(secret) for secret in secrets]
         self._clock = clock
         self._count = count
         self._owner = uuid.uuid4().hex
@@ -133,17 +133,39 @@ class Webhook:
         """Send one event; why it was not taken, if so. Never the URL: it may hold a secret."""
         import httpx
 
-        body = event.body.encode()
         headers = signed_headers(
-            self._secrets, message=event.message, timestamp=timestamp, body=body
+            self._signers, message=event.message, timestamp=timestamp, body=event.body
         )
         try:
             with client.stream(
                 "POST",
                 self._url,
-                content=body,
+                content=event.body.encode(),
                 headers={"content-type": "application/json", **headers},
             ) as answer:  # its body is nobody's business, and may be endless
                 return None if answer.is_success else f"status {answer.status_code}"
         except httpx.HTTPError as error:
             return type(error).__name__
+
+
+def signed_headers(
+    signers: Sequence[standardwebhooks.Webhook], *, message: str, timestamp: int, body: str
+) -> dict[str, str]:
+    """Headers of one attempt.
+
+    Parameters
+    ----------
+    signers : sequence of standardwebhooks.Webhook
+        The receiver accepts the signature of any of them.
+    message : str
+        The same at every attempt: what the receiver knows a repetition by.
+    timestamp : int
+        Of this attempt, seconds since 1970 UTC.
+    body : str
+    """
+    moment = datetime.fromtimestamp(timestamp, UTC)
+    return {
+        "webhook-id": message,
+        "webhook-timestamp": str(timestamp),
+        "webhook-signature": " ".join(each.sign(message, moment, body) for each in signers),
+    }

@@ -48,7 +48,7 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 PREDICT: Final = "/v1/models/{model}/probabilities"
 LIVE: Final = "/v2/health/live"
 READY: Final = "/v2/health/ready"
-# Template → methods; OpenAPI documents these by hand (service.inference.openapi).
+# Template → methods; service.prediction_routes documents these.
 HOT_ROUTES: Final = {
     PREDICT: ("POST",),
     LIVE: ("GET", "HEAD"),

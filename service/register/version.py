@@ -48,12 +48,11 @@ def register(
     name: str,
     number: int,
     names: Sequence[str],
-    calibration: Path | bytes | None,
+    calibration: Path | None,
     method: str,
     providers: Sequence[str],
     source: str,
     created_at: datetime,
-    max_bytes: int | None = None,
 ) -> Registered:
     """Write a version; nothing is written when anything fails.
 
@@ -69,9 +68,9 @@ def register(
         The version.
     names : sequence of str
         Of the classes.
-    calibration : Path, bytes or None
-        An ``.npz``, or what one holds, of ``labels`` and ``logits`` (or ``probabilities``,
-        ``log_probabilities``) or ``images``, which are run through the network.
+    calibration : Path or None
+        An ``.npz`` of ``labels`` and ``logits`` (or ``probabilities``, ``log_probabilities``) or
+        ``images``, which are run through the network.
     method : str
         Of `trueprob.fitting.METHODS`.
     providers : sequence of str
@@ -80,8 +79,6 @@ def register(
         What the file was called.
     created_at : datetime
         With a time zone.
-    max_bytes : int, optional
-        Limit of what the calibration set inflates to.
 
     Raises
     ------
@@ -116,7 +113,7 @@ def register(
     fitted: Fit | None = None
     warnings: tuple[str, ...] = ()
     if calibration is not None:
-        rows, by_network = _rows(calibration, manifest, taken, model, max_bytes)
+        rows, by_network = _rows(calibration, manifest, taken, model)
         fitted = fit_calibration_set(rows, method)
         warnings = _warnings(fitted, by_network)
         fitted_on = FittedOn(rows.digest, rows.n, created_at.isoformat(timespec="seconds"))
@@ -129,22 +126,15 @@ def register(
 
 
 def _rows(
-    source: Path | bytes,
-    manifest: Manifest,
-    taken: NetworkInput,
-    model: OnnxModel,
-    max_bytes: int | None,
+    source: Path, manifest: Manifest, taken: NetworkInput, model: OnnxModel
 ) -> tuple[CalibrationSet, bool]:
     """The calibration set, and whether its logits come from the network."""
-    called = "" if isinstance(source, bytes) else f" {source}"
-    arrays: dict[str, NDArray[Any]] = dict(
-        read_arrays(source, max_bytes=max_bytes, name=called.strip() or "calibration")
-    )
+    arrays: dict[str, NDArray[Any]] = dict(read_arrays(source, name=str(source)))
     by_network = "images" in arrays
     if by_network:
         both = sorted(set(INPUTS) & set(arrays))
         if both:
-            raise Unusable(f"--calibration{called} must not hold images and {both[0]} together")
+            raise Unusable(f"--calibration {source} must not hold images and {both[0]} together")
         images = taken.check(arrays.pop("images"))
         blocks = range(0, len(images), _BATCH_ROWS)
         arrays["logits"] = np.concatenate(

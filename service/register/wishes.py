@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Ask", "Unusable", "Wishes", "class_names", "listed_names", "numbers", "refuse_to_guess"]
+__all__ = ["Ask", "Unusable", "Wishes", "class_names", "numbers", "refuse_to_guess"]
 
 Ask = Callable[[str, str], str]
 """``(flag, what is not known) -> what the flag would have said``."""
@@ -93,33 +93,12 @@ def class_names(text: str) -> tuple[str, ...]:
         raise Unusable(
             f"--class-names must be a text file or a comma-separated list, got {text!r}"
         ) from None
-    return listed_names(
-        content,
-        is_json=path.suffix.lower() == ".json",
-        otherwise=f"{text} must hold a JSON list of texts",
-    )
-
-
-def listed_names(content: str, *, is_json: bool, otherwise: str) -> tuple[str, ...]:
-    """Names from a JSON list, or one a line.
-
-    Parameters
-    ----------
-    content : str
-    is_json : bool
-    otherwise : str
-        What to say of JSON that is no list of texts.
-
-    Raises
-    ------
-    Unusable
-    """
-    if not is_json:
+    if path.suffix.lower() != ".json":
         return tuple(line.strip() for line in content.splitlines() if line.strip())
     try:
         names = json.loads(content)
     except ValueError:
         names = None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise Unusable(otherwise)
+        raise Unusable(f"{text} must hold a JSON list of texts")
     return tuple(names)

@@ -54,8 +54,7 @@ def test_a_share_is_shown_with_its_error() -> None:
 
 
 def test_the_bare_rows_are_those_of_the_receipts(tmp_path: Path) -> None:
-    key = ReceiptKey(1, bytes(32))
-    receipts = Receipts({1: key}, 1, clock=lambda: 1.0)
+    receipts = Receipts([ReceiptKey(1, bytes(32))], clock=lambda: 1.0)
     ids = receipts.issue(
         model=digest64("m"),
         version=1,

@@ -14,8 +14,7 @@ MODEL, CLASSES = digest64("digits"), digest64("0\x001")
 
 def make(key: ReceiptKey = KEY, now: float = 1_700_000_000.25, process: int = 7) -> Receipts:
     return Receipts(
-        {key.key_id: key},
-        key.key_id,
+        [key],
         clock=lambda: now,
         random_bytes=lambda n: bytes([process]) * n,
     )
@@ -163,7 +162,7 @@ def test_many_ids_say_what_each_says_alone() -> None:
 
 def test_what_was_signed_as_something_else_is_no_receipt() -> None:
     key = ReceiptKey(1, bytes(range(32)))
-    receipts = Receipts({1: key}, 1, clock=lambda: 0.0)
+    receipts = Receipts([key], clock=lambda: 0.0)
     block = base64.urlsafe_b64decode(issue(receipts)[0] + "==")[:108]
     for domain, genuine in ((b"TPR1", True), (b"TPX1", False)):
         other = domain + block[4:]
@@ -184,7 +183,7 @@ def test_those_in_another_form_do_not_spoil_the_others() -> None:
 
 def test_ids_of_several_keys_are_told_apart_row_by_row() -> None:
     old, new = ReceiptKey(1, bytes(32)), ReceiptKey(2, bytes(range(32)))
-    both = Receipts({1: old, 2: new}, 2, clock=lambda: 0.0)
+    both = Receipts([new, old], clock=lambda: 0.0)
     ids = [*issue(make(old), 2), *issue(make(new), 2), *issue(make(ReceiptKey(3, bytes(32))), 2)]
     mixed = [ids[place] for place in (4, 0, 2, 5, 1, 3)]
     assert both.verify_all(mixed).genuine.tolist() == [False, True, True, False, True, True]

@@ -79,7 +79,7 @@ def test_anonymous_use_beyond_loopback_must_be_meant() -> None:
 
 
 def test_the_settings_are_frozen_and_their_secret_is_not_printed() -> None:
-    settings = Settings(receipt_secret="hush")
+    settings = Settings(receipt_secrets="hush: this is a secret")
     assert "hush" not in repr(settings)
     with pytest.raises(ValueError, match="frozen"):
         settings.port = 1  # type: ignore[misc]

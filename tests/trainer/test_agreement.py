@@ -6,7 +6,7 @@ import pytest
 
 from trainer.agreement import compare
 from trainer.errors import BadInput
-from trueprob.repository import InputSpec, Manifest
+from trueprob.manifest import InputSpec, Manifest
 
 
 def manifest(ece: float = 0.05, accuracy: float = 0.9, n: int = 500) -> Manifest:

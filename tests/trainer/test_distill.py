@@ -14,7 +14,7 @@ from trainer.networks.classifier import predict_logits
 from trainer.run_folder import RunFolder
 from trainer.teacher import Teacher
 from trainer.train import train_with
-from trueprob.arrays import softmax
+from trueprob.logit_functions import softmax
 
 SHORT = TrainConfig(data="digits", epochs=5, batch_size=64, optimiser="sgd")
 

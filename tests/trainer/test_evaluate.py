@@ -18,12 +18,13 @@ from trainer.ensemble import ensemble_logits, members
 from trainer.errors import BadInput
 from trainer.evaluate import evaluate
 from trainer.evaluation_report import report
+from trainer.finished import Training
 from trainer.networks.classifier import predict_logits
 from trainer.robustness.adversarial import fgsm, pgd
 from trainer.robustness.label_shift import exponential_weights, thirds_by_frequency
 from trainer.run_folder import RunFolder
-from trainer.train import Training, train_with
-from trueprob.arrays import softmax
+from trainer.train import train_with
+from trueprob.logit_functions import softmax
 from trueprob.scores import mean_entropy, score
 
 CONFIG = TrainConfig(data="digits", epochs=8)

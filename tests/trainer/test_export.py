@@ -12,8 +12,9 @@ from trainer.config import TrainConfig
 from trainer.data import Split
 from trainer.errors import ParityError
 from trainer.export import OPSET, Exported, check_parity, export, onnx_logits, onnx_of
+from trainer.finished import Training
 from trainer.networks.classifier import predict_logits
-from trainer.train import Training, train_with
+from trainer.train import train_with
 
 
 @functools.cache

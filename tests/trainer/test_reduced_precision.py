@@ -15,10 +15,11 @@ from trainer.data import Split
 from trainer.errors import ParityError, PrecisionLoss
 from trainer.export import onnx_logits, onnx_outputs
 from trainer.export_files import ExportFiles, export_files
+from trainer.finished import Training
 from trainer.fused import fuse
 from trainer.reduced_precision import check_loss, compare_precisions
 from trainer.register import register
-from trainer.train import Training, train_with
+from trainer.train import train_with
 from trueprob.calibrators import TemperatureCalibrator
 from trueprob.repository import ModelRepository
 

@@ -14,8 +14,9 @@ from trainer.config import TrainConfig
 from trainer.data import Split
 from trainer.errors import ParityError
 from trainer.export import onnx_logits
+from trainer.finished import Training
 from trainer.register import FACTORY_CALIBRATORS, register
-from trainer.train import Training, train_with
+from trainer.train import train_with
 from trueprob.errors import TrueprobError
 from trueprob.repository import ModelRepository
 

@@ -19,9 +19,10 @@ from torch import nn
 
 from trainer.config import TrainConfig
 from trainer.errors import BadInput, Interrupted
+from trainer.finished import load_training
 from trainer.logs import CsvLog, TensorBoardLog
 from trainer.run_folder import RunFolder
-from trainer.train import load_training, train_with
+from trainer.train import train_with
 
 PLAIN = TrainConfig(data="digits", epochs=3, batch_size=64, seed=5)
 EVERYTHING = dataclasses.replace(

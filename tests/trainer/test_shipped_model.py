@@ -14,9 +14,10 @@ from trainer.data import LabelledImages, Split, load
 from trainer.examples import make_examples
 from trainer.export import onnx_logits
 from trueprob.admission import admit
-from trueprob.arrays import prediction, softmax
 from trueprob.calibration_set import load_calibration_set
-from trueprob.repository import ModelRepository, ModelVersion
+from trueprob.logit_functions import prediction, softmax
+from trueprob.model_version import ModelVersion
+from trueprob.repository import ModelRepository
 from trueprob.scores import score
 
 ROOT = Path(__file__).parents[2]

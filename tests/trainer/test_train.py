@@ -13,11 +13,12 @@ from trainer.building import build_model
 from trainer.config import TrainConfig
 from trainer.data import Split
 from trainer.errors import BadInput
+from trainer.finished import load_training
 from trainer.networks import network_function
 from trainer.networks.classifier import predict_logits
 from trainer.progress import Progress
 from trainer.run_folder import RunFolder
-from trainer.train import load_training, train_with
+from trainer.train import train_with
 
 TINY = TrainConfig(epochs=2, batch_size=64, seed=5)
 

@@ -6,7 +6,7 @@ import pytest
 from trueprob import CalibrationSet, admit, cross_fit, fit
 from trueprob.auto import CANDIDATES, candidates, fit_auto
 from trueprob.calibrators import KINDS
-from trueprob.fitting import keeps_prediction
+from trueprob.methods import keeps_prediction
 
 
 def favoured(overconfident, n=600):

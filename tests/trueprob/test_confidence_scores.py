@@ -12,8 +12,7 @@ import pytest
 from sklearn.metrics import brier_score_loss
 
 from trueprob import InvalidInput, brier_score, confidence_scores, softmax
-from trueprob.brier_decomposition import brier_decomposition
-from trueprob.confidence_moments import ConfidenceMoments, top_label_brier_decomposition
+from trueprob.brier_decomposition import brier_decomposition, top_label_brier_decomposition
 from trueprob.debiased_ece import debiased_calibration_error
 from trueprob.selective_risk import area_under_risk_coverage
 from trueprob.smooth_ece import smooth_calibration_error, smooth_ece, smooth_ece_at_width
@@ -172,16 +171,6 @@ def test_brier_parts_of_all_classes_are_the_sum_of_each(overconfident, k, weight
     assert whole.brier == pytest.approx(brier_score(p, labels, weights=weights), abs=1e-7)
     total = whole.reliability - whole.resolution + whole.uncertainty + whole.within_bins
     assert total == pytest.approx(whole.brier, abs=1e-7)
-
-
-def test_brier_parts_stream():
-    confidence, correct = golden_rows()
-    whole = top_label_brier_decomposition(confidence, correct)
-    streamed = ConfidenceMoments.of(confidence[:150], correct[:150]) + ConfidenceMoments.of(
-        confidence[150:], correct[150:]
-    )
-    for name, value in vars(streamed.decomposition()).items():
-        assert value == pytest.approx(getattr(whole, name), abs=1e-12), name
 
 
 def test_reliability_of_calibrated_rows_is_at_its_floor():

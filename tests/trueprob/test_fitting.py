@@ -13,7 +13,7 @@ from trueprob import (
     negative_log_likelihood,
 )
 from trueprob.calibrators import KINDS
-from trueprob.fitting import fit_rows, keeps_prediction
+from trueprob.methods import fit_rows, keeps_prediction
 
 
 def test_every_method_fits_and_reports(overconfident):

@@ -11,7 +11,7 @@ from tests.trueprob.exported_graphs import answers, check, classifier, hard_rows
 from trueprob import InvalidInput, logits_from_probabilities
 from trueprob.calibrators import IdentityCalibrator, SmartCalibrator, SmartMlpCalibrator
 from trueprob.calibrators.second_stage import SecondStage
-from trueprob.fitting import FITTERS
+from trueprob.methods import FITTERS
 from trueprob.onnx_export import EXPRESSIBLE, fused_onnx, head_onnx
 
 MODEL = Path(__file__).parents[2] / "models" / "digits" / "1"

@@ -20,7 +20,7 @@ from trueprob.calibrators import (
 )
 from trueprob.calibrators.linear_stage import LinearStage, centred
 from trueprob.calibrators.second_stage import SecondStage
-from trueprob.fitting import FITTERS
+from trueprob.methods import FITTERS
 from trueprob.onnx_export import EXPRESSIBLE, fused_onnx, head_onnx
 from trueprob.onnx_export.nodes import Nodes
 

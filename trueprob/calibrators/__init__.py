@@ -15,10 +15,6 @@ from trueprob.calibrators.isotonic import IsotonicCalibrator, fit_isotonic
 from trueprob.calibrators.smart import SmartCalibrator, fit_smart
 from trueprob.calibrators.smart_matrix import SmartMatrixCalibrator, fit_smart_matrix
 from trueprob.calibrators.smart_mlp import SmartMlpCalibrator, fit_smart_mlp
-from trueprob.calibrators.smart_mlp_authors import (
-    SmartMlpAuthorsCalibrator,
-    fit_smart_mlp_authors,
-)
 from trueprob.calibrators.smart_vector import SmartVectorCalibrator, fit_smart_vector
 from trueprob.calibrators.temperature import TemperatureCalibrator, fit_temperature
 from trueprob.calibrators.vector import VectorCalibrator, fit_vector
@@ -34,7 +30,6 @@ __all__ = [
     "IsotonicCalibrator",
     "SmartCalibrator",
     "SmartMatrixCalibrator",
-    "SmartMlpAuthorsCalibrator",
     "SmartMlpCalibrator",
     "SmartVectorCalibrator",
     "TemperatureCalibrator",
@@ -45,7 +40,6 @@ __all__ = [
     "fit_smart",
     "fit_smart_matrix",
     "fit_smart_mlp",
-    "fit_smart_mlp_authors",
     "fit_smart_vector",
     "fit_temperature",
     "fit_vector",

@@ -18,8 +18,10 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from trueprob import arrays
-from trueprob.arrays import Labels, Logits, Probabilities, as_logits, logit_gap
+from trueprob import logit_functions
+from trueprob.arrays import as_logits
+from trueprob.labels import Labels
+from trueprob.logit_functions import Logits, Probabilities, logit_gap
 
 __all__ = ["Calibrated", "Calibrator", "FitOutcome", "FittedCalibrator"]
 
@@ -160,7 +162,7 @@ class Calibrator(ABC):
         """The calibrator that `parameters` describes; InvalidDocument otherwise."""
 
     def _prediction(self, logits: Logits) -> Labels:
-        return arrays.prediction(logits)
+        return logit_functions.prediction(logits)
 
     @abstractmethod
     def _probabilities(self, logits: Logits) -> Probabilities: ...

@@ -22,7 +22,6 @@ from trueprob.calibrators.parameters import require_keys
 from trueprob.calibrators.smart import SmartCalibrator
 from trueprob.calibrators.smart_matrix import SmartMatrixCalibrator
 from trueprob.calibrators.smart_mlp import SmartMlpCalibrator
-from trueprob.calibrators.smart_mlp_authors import SmartMlpAuthorsCalibrator
 from trueprob.calibrators.smart_vector import SmartVectorCalibrator
 from trueprob.calibrators.temperature import TemperatureCalibrator
 from trueprob.calibrators.vector import VectorCalibrator
@@ -48,7 +47,6 @@ KINDS: Final[Mapping[str, type[Calibrator]]] = MappingProxyType(
             IsotonicCalibrator,
             SmartCalibrator,
             SmartMatrixCalibrator,
-            SmartMlpAuthorsCalibrator,
             SmartMlpCalibrator,
             SmartVectorCalibrator,
             TemperatureCalibrator,

@@ -19,13 +19,14 @@ from typing import Any, ClassVar, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from trueprob.arrays import Labels, Logits, Probabilities, prediction, softmax
 from trueprob.calibrators.base import Calibrator, FitOutcome, FittedCalibrator
 from trueprob.calibrators.confidence import put_confidence
 from trueprob.calibrators.parameters import numbers, require_keys
 from trueprob.errors import InvalidDocument
+from trueprob.labels import Labels
+from trueprob.logit_functions import Logits, Probabilities, prediction, softmax
 
-__all__ = ["IsotonicCalibrator", "fit_isotonic", "pool_adjacent_violators"]
+__all__ = ["IsotonicCalibrator", "fit_isotonic"]
 
 END_ROWS: Final = 0.5  # rows by which the ends stay away from certainty (Krichevsky–Trofimov)
 DIGITS: Final = 9  # of u, in nats: rows that differ by rounding alone are one
@@ -99,38 +100,6 @@ class IsotonicCalibrator(Calibrator):
         return
 
 
-def pool_adjacent_violators(values: Array, weights: Array) -> tuple[NDArray[np.int64], Array]:
-    """The non-decreasing sequence closest to `values` in weighted least squares, as blocks.
-
-    Parameters
-    ----------
-    values : ndarray of shape (m,), float64
-    weights : ndarray of shape (m,), float64
-        Positive.
-
-    Returns
-    -------
-    starts : ndarray of shape (b,), int64
-        Index at which each block begins.
-    means : ndarray of shape (b,), float64
-        Increasing.
-    """
-    starts: list[int] = []
-    means: list[float] = []
-    masses: list[float] = []
-    for index, (value, weight) in enumerate(zip(values.tolist(), weights.tolist(), strict=True)):
-        start, mean, mass = index, value, weight
-        while means and means[-1] >= mean:
-            total = masses[-1] + mass
-            mean = (means.pop() * masses[-1] + mean * mass) / total
-            mass, start = total, starts.pop()
-            masses.pop()
-        starts.append(start)
-        means.append(mean)
-        masses.append(mass)
-    return np.array(starts, dtype=np.int64), np.array(means)
-
-
 def fit_isotonic(
     logits: Logits, labels: Labels, weights: NDArray[np.float64] | None = None, *, seed: int = 0
 ) -> FittedCalibrator:
@@ -149,6 +118,8 @@ def fit_isotonic(
     -------
     FittedCalibrator
     """
+    from scipy.optimize import isotonic_regression
+
     del seed
     n, k = logits.shape
     top = prediction(logits)
@@ -157,13 +128,11 @@ def fit_isotonic(
     mass = np.bincount(inverse, weights=share).astype(np.float64)
     hits = np.bincount(inverse, weights=share * (top == labels)).astype(np.float64)
     knots, mass, hits = knots[mass > 0.0], mass[mass > 0.0], hits[mass > 0.0]
-    starts, means = pool_adjacent_violators(hits / mass, mass)
-    ends = np.append(starts[1:], knots.shape[0]) - 1
-    margin = END_ROWS / (n + 1)
-    clipped = np.clip(means, margin, 1.0 - margin)
+    pooled = isotonic_regression(hits / mass, weights=mass)
     # A block is known by its first and last row; between two blocks the map is a line.
-    kept, first = np.unique(np.column_stack([starts, ends]).ravel(), return_index=True)
-    confidences = np.repeat(clipped, 2)[first]
+    kept = np.unique(np.concatenate([pooled.blocks[:-1], pooled.blocks[1:] - 1]))
+    margin = END_ROWS / (n + 1)
+    confidences = np.clip(pooled.x[kept], margin, 1.0 - margin)
     calibrator = IsotonicCalibrator(
         k, tuple(map(float, knots[kept])), tuple(map(float, confidences))
     )

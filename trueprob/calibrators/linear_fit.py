@@ -25,32 +25,26 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from trueprob.arrays import Labels, Logits
 from trueprob.calibrators.lbfgs import minimise_convex
 from trueprob.calibrators.linear_stage import CHUNK, LinearStage, centred
 from trueprob.calibrators.smart_fit import fit_log_slopes
+from trueprob.labels import Labels
+from trueprob.logit_functions import Logits
 
-__all__ = ["DEFAULT_SHRINKAGE", "LinearFit", "LinearObjective", "Shrinkage", "fit_linear_stage"]
+__all__ = ["LinearFit", "LinearObjective", "fit_linear_stage"]
 
 MAX_STEPS: Final = 500
 # Relative decrease of the mean objective at which L-BFGS stops: what is left after it is some
 # 1e-5 nats on held-out rows, a hundredth of the standard error of 5 000 of them.
 TOLERANCE: Final = 1e-8
 
+# Strengths of the priors, nats of the summed log likelihood; see the module.
+COMMON: Final = 0.1
+DIAGONAL: Final = 1.0
+BIAS: Final = 1.0
+OFF_DIAGONAL: Final = 1.0  # times k: each output has k − 1 of them
+
 Array = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Shrinkage:
-    """Strengths of the priors, nats of the summed log likelihood; see the module."""
-
-    common: float = 0.1
-    diagonal: float = 1.0
-    bias: float = 1.0
-    off_diagonal: float = 1.0  # times k: each output has k − 1 of them
-
-
-DEFAULT_SHRINKAGE: Final = Shrinkage()
 
 
 @dataclass(frozen=True)
@@ -73,7 +67,6 @@ class LinearObjective:
         β, the single inverse temperature.
     full : bool
         With M.
-    shrinkage : Shrinkage
     """
 
     def __init__(
@@ -84,7 +77,6 @@ class LinearObjective:
         scale: float,
         *,
         full: bool,
-        shrinkage: Shrinkage = DEFAULT_SHRINKAGE,
     ) -> None:
         n, k = logits.shape
         self.logits, self.labels, self.full, self.scale = logits, labels, full, scale
@@ -97,12 +89,12 @@ class LinearObjective:
         spread = math.sqrt(square) if square > 0.0 else 1.0  # constant rows say nothing of W
         unit = np.ones(k)
         penalty = [
-            np.array([shrinkage.common * spread**2]),
-            unit * shrinkage.diagonal * spread**2,
-            unit * shrinkage.bias,
+            np.array([COMMON * spread**2]),
+            unit * DIAGONAL * spread**2,
+            unit * BIAS,
         ]
         if full:
-            penalty.append(np.ones(k * k) * shrinkage.off_diagonal * k * spread**2)
+            penalty.append(np.ones(k * k) * OFF_DIAGONAL * k * spread**2)
         self.whitening = 1.0 / np.sqrt(2.0 * np.concatenate(penalty))
         self.size = self.whitening.shape[0]
 
@@ -175,7 +167,6 @@ def fit_linear_stage(
     weights: Array | None = None,
     *,
     full: bool,
-    shrinkage: Shrinkage = DEFAULT_SHRINKAGE,
     start: LinearStage | None = None,
 ) -> LinearFit:
     """Minimise the objective from the single temperature, or from a stage that is close.
@@ -188,7 +179,6 @@ def fit_linear_stage(
         Only their ratios matter.
     full : bool
         A matrix rather than its diagonal.
-    shrinkage : Shrinkage
     start : LinearStage, optional
         Saves steps; the minimum is the same, being the only one.
 
@@ -198,7 +188,7 @@ def fit_linear_stage(
     """
     # One slope of `smart`: unlike plain maximum likelihood it exists for sets without errors.
     scale = math.exp(float(fit_log_slopes(logits, labels, weights, n_intervals=1).log_slopes[0]))
-    objective = LinearObjective(logits, labels, weights, scale, full=full, shrinkage=shrinkage)
+    objective = LinearObjective(logits, labels, weights, scale, full=full)
     best, converged = minimise_convex(
         objective,
         np.zeros(objective.size) if start is None else objective.pack(start),

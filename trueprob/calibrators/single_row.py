@@ -14,8 +14,8 @@ from typing import Final
 
 import numpy as np
 
-from trueprob.arrays import Logits
 from trueprob.calibrators.base import Calibrated
+from trueprob.logit_functions import Logits
 
 __all__ = ["calibrate_single_row"]
 

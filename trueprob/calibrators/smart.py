@@ -26,7 +26,6 @@ from typing import Any, ClassVar, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from trueprob.arrays import Labels, Logits, Probabilities, logit_gap
 from trueprob.calibrators.base import Calibrated, Calibrator, FitOutcome, FittedCalibrator
 from trueprob.calibrators.gap_map import inverse_temperature_of_gap
 from trueprob.calibrators.narrow_rows import calibrate_narrow_rows
@@ -39,7 +38,8 @@ from trueprob.calibrators.smart_terms import DEFAULT_TERMS, Terms
 from trueprob.calibrators.wide_rows import calibrate_wide_rows
 from trueprob.errors import InvalidDocument
 from trueprob.folds import Groups, fold_of_rows
-from trueprob.logit_functions import TRANSPOSE_BELOW
+from trueprob.labels import Labels
+from trueprob.logit_functions import TRANSPOSE_BELOW, Logits, Probabilities, logit_gap
 
 __all__ = ["SmartCalibrator", "fit_smart"]
 

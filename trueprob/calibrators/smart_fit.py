@@ -13,12 +13,12 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from trueprob.arrays import Labels, Logits
 from trueprob.calibrators.base import FitOutcome
 from trueprob.calibrators.smart_objective import GapObjective, SmartObjective, interval_edges
 from trueprob.calibrators.smart_terms import DEFAULT_TERMS, Terms
 from trueprob.calibrators.temperature import LOG_RANGE, inverse_temperature, sample_rows
-from trueprob.logit_functions import logit_gap
+from trueprob.labels import Labels
+from trueprob.logit_functions import Logits, logit_gap
 
 __all__ = ["LogSlopes", "fit_log_slopes", "minimise"]
 

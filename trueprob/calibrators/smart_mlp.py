@@ -18,17 +18,16 @@ from typing import Any, ClassVar, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from trueprob.arrays import Labels, Logits, Probabilities, logit_gap, tempered_softmax
 from trueprob.calibrators.base import Calibrator, FitOutcome, FittedCalibrator
-from trueprob.calibrators.gap_network import GapNetwork, GapScaling
+from trueprob.calibrators.gap_network import H_FLOOR, HIDDEN, GapScaling, before_softplus
 from trueprob.calibrators.parameters import number, numbers, require_keys
 from trueprob.calibrators.smart_mlp_objective import fit_network
 from trueprob.errors import InvalidDocument
+from trueprob.labels import Labels
+from trueprob.logit_functions import Logits, Probabilities, logit_gap, tempered_softmax
 
-__all__ = ["MAX_WEIGHT", "SmartMlpCalibrator", "fit_smart_mlp"]
+__all__ = ["SmartMlpCalibrator", "fit_smart_mlp"]
 
-HIDDEN: Final = 16  # 16 + 16 + 16 + 1 = 49 parameters
-NETWORK: Final = GapNetwork((HIDDEN,))
 MAX_WEIGHT: Final = 1e6  # keeps h finite and positive whatever a document says
 
 
@@ -95,7 +94,8 @@ class SmartMlpCalibrator(Calibrator):
         weights = np.array(
             [*self.hidden_weights, *self.hidden_biases, *self.output_weights, self.output_bias]
         )
-        return NETWORK.temperature(scaling.apply(logit_gap(logits)), weights)
+        out, _ = before_softplus(scaling.apply(logit_gap(logits)), weights)
+        return np.asarray(np.logaddexp(0.0, out) + H_FLOOR)
 
     def _probabilities(self, logits: Logits) -> Probabilities:
         return tempered_softmax(logits, self._temperature(logits))
@@ -120,7 +120,7 @@ def fit_smart_mlp(
     FittedCalibrator
         `not_converged` never: the published recipe stops after 2 000 steps wherever it is.
     """
-    scaling, trained = fit_network(NETWORK, logits, labels, weights, seed=seed)
+    scaling, trained = fit_network(logits, labels, weights, seed=seed)
     values = [float(value) for value in trained]
     calibrator = SmartMlpCalibrator(
         logits.shape[1],

@@ -1,21 +1,27 @@
-"""Loss and training of the published SMART networks, with hand-written gradients.
+"""Loss and training of the published SMART network, with hand-written gradients.
 
 The loss is `soft_ece`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trueprob.arrays import Labels, Logits, logit_gap
-from trueprob.calibrators.gap_network import H_FLOOR, GapNetwork, GapScaling
+from trueprob.calibrators.gap_network import (
+    H_FLOOR,
+    GapScaling,
+    before_softplus,
+    initial_weights,
+    weight_gradient,
+)
 from trueprob.calibrators.soft_ece import soft_ece
+from trueprob.labels import Labels
+from trueprob.logit_functions import Logits, logit_gap
 
-__all__ = ["Patience", "fit_network", "loss_and_gradient"]
+__all__ = ["fit_network", "loss_and_gradient"]
 
 LEARNING_RATE: Final = 5e-3
 EPOCHS: Final = 2_000  # full-batch steps
@@ -25,23 +31,14 @@ ADAM_EPSILON: Final = 1e-8
 Array = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class Patience:
-    """Stop after `steps` steps that did not lower the loss by `min_delta`; keep the best state."""
-
-    steps: int
-    min_delta: float
-
-
 def loss_and_gradient(
-    network: GapNetwork, weights: Array, x: Array, shifted: Array, correct: Array, share: Array
+    weights: Array, x: Array, shifted: Array, correct: Array, share: Array
 ) -> tuple[float, Array]:
     """Loss of the network and its gradient by its weights.
 
     Parameters
     ----------
-    network : GapNetwork
-    weights : ndarray of shape (network.size,)
+    weights : ndarray of shape (49,)
     x : ndarray of shape (n,)
         Scaled gaps.
     shifted : ndarray of shape (k, n)
@@ -50,9 +47,9 @@ def loss_and_gradient(
 
     Returns
     -------
-    float, ndarray of shape (network.size,)
+    float, ndarray of shape (49,)
     """
-    out, inputs = network.before_softplus(x, weights)
+    out, hidden = before_softplus(x, weights)
     h = np.logaddexp(0.0, out) + H_FLOOR
     with np.errstate(under="ignore"):
         terms = np.exp(shifted / h)
@@ -63,21 +60,19 @@ def loss_and_gradient(
         loss, by_confidence = soft_ece(confidence, correct, share)
         # softplus' = sigmoid, written through tanh so that no exponential overflows
         by_out = by_confidence * by_h * (0.5 + 0.5 * np.tanh(0.5 * out))
-        gradient = network.gradient(weights, inputs, by_out)
+        gradient = weight_gradient(x, hidden, weights, by_out)
     return loss, gradient
 
 
 def fit_network(
-    network: GapNetwork,
     logits: Logits,
     labels: Labels,
     weights: NDArray[np.float64] | None = None,
     *,
     seed: int = 0,
     epochs: int = EPOCHS,
-    patience: Patience | None = None,
 ) -> tuple[GapScaling, Array]:
-    """Train by full-batch Adam; without patience all steps are taken and the last state is kept."""
+    """Train by full-batch Adam; all steps are taken and the last state is kept."""
     n = labels.shape[0]
     share = np.full(n, 1.0 / n) if weights is None else weights / weights.sum()
     gap = logit_gap(logits)
@@ -88,21 +83,13 @@ def fit_network(
     shifted -= shifted[-1]
     correct = (logits.argmax(axis=1) == labels).astype(np.float64)
 
-    state = network.initial(np.random.default_rng(seed))
+    state = initial_weights(np.random.default_rng(seed))
     first, second = np.zeros_like(state), np.zeros_like(state)
     decay1, decay2 = ADAM_DECAY
-    best, best_state, waited = np.inf, state, 0
     for step in range(1, epochs + 1):
-        loss, gradient = loss_and_gradient(network, state, x, shifted, correct, share)
-        if patience is not None:
-            if loss < best - patience.min_delta:
-                best, best_state, waited = loss, state, 0
-            else:
-                waited += 1
-                if waited >= patience.steps:
-                    break
+        _, gradient = loss_and_gradient(state, x, shifted, correct, share)
         first += (1 - decay1) * (gradient - first)
         second += (1 - decay2) * (np.square(gradient) - second)
         corrected = np.sqrt(second / (1 - decay2**step)) + ADAM_EPSILON
         state = state - LEARNING_RATE * first / (1 - decay1**step) / corrected
-    return scaling, state if patience is None else best_state
+    return scaling, state

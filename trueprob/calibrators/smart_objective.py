@@ -26,11 +26,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from trueprob.arrays import Labels, Logits
 from trueprob.calibrators.smart_terms import DEFAULT_TERMS, Terms, prior
 from trueprob.calibrators.soft_ece import soft_ece
 from trueprob.calibrators.temperature import CHUNK, LARGE
-from trueprob.logit_functions import TRANSPOSE_BELOW
+from trueprob.labels import Labels
+from trueprob.logit_functions import TRANSPOSE_BELOW, Logits
 
 __all__ = ["GapObjective", "SmartObjective", "interval_edges"]
 

@@ -19,8 +19,8 @@ from typing import Any, ClassVar, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from trueprob import arrays
-from trueprob.arrays import Labels, Logits, Probabilities, as_logits, logit_gap
+from trueprob import logit_functions
+from trueprob.arrays import as_logits
 from trueprob.calibrators.base import Calibrated, Calibrator, FitOutcome
 from trueprob.calibrators.linear_fit import fit_linear_stage
 from trueprob.calibrators.linear_stage import LinearStage
@@ -29,6 +29,8 @@ from trueprob.calibrators.smart import SmartCalibrator, fit_smart
 from trueprob.calibrators.vector import UNCONVERGED
 from trueprob.errors import InvalidDocument
 from trueprob.folds import Groups, fold_of_rows
+from trueprob.labels import Labels
+from trueprob.logit_functions import Logits, Probabilities, logit_gap
 
 __all__ = ["TwoStages", "TwoStagesFit", "fit_two_stages"]
 
@@ -85,7 +87,7 @@ class TwoStages(Calibrator):
 
     def _prediction(self, logits: Logits) -> Labels:
         """Argmax of the linear stage's output, the first of ties."""
-        return arrays.prediction(self._linear(logits))
+        return logit_functions.prediction(self._linear(logits))
 
     def _probabilities(self, logits: Logits) -> Probabilities:
         return self.gap_stage.predict_proba(self._linear(logits))
@@ -133,7 +135,7 @@ def fit_two_stages(
     -------
     TwoStagesFit
     """
-    correct = arrays.prediction(logits) == labels
+    correct = logit_functions.prediction(logits) == labels
     fold = fold_of_rows(correct, groups, N_FOLDS, seed=seed)
     if fold.max() == 0:
         warning = "no linear stage: it needs rows of at least two groups; this is the gap stage"

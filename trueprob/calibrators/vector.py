@@ -16,14 +16,15 @@ from typing import Any, ClassVar, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from trueprob import arrays
-from trueprob.arrays import Labels, Logits, Probabilities, tempered_softmax
+from trueprob import logit_functions
 from trueprob.calibrators.base import Calibrator, FitOutcome, FittedCalibrator
 from trueprob.calibrators.linear_fit import fit_linear_stage
 from trueprob.calibrators.linear_stage import LinearStage
 from trueprob.calibrators.parameters import number, require_keys
 from trueprob.calibrators.smart import UNIFORM_SHARE
 from trueprob.errors import InvalidDocument
+from trueprob.labels import Labels
+from trueprob.logit_functions import Logits, Probabilities, tempered_softmax
 
 __all__ = ["UNCONVERGED", "VectorCalibrator", "fit_vector"]
 
@@ -66,7 +67,7 @@ class VectorCalibrator(Calibrator):
 
     def _prediction(self, logits: Logits) -> Labels:
         """Argmax of the linear stage's output, the first of ties."""
-        return arrays.prediction(self.linear.apply(logits))
+        return logit_functions.prediction(self.linear.apply(logits))
 
     def _probabilities(self, logits: Logits) -> Probabilities:
         return tempered_softmax(self.linear.apply(logits), uniform_weight=self.uniform_weight)

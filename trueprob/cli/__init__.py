@@ -1,1 +1,1 @@
-"""The command line: `trueprob fit | apply | evaluate | plot | inspect`, one command a file."""
+"""The command line of `trueprob`, one command a file."""

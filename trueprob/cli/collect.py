@@ -1,13 +1,13 @@
 """`trueprob collect MODEL DATA`: rows through a running service into a named calibration set.
 
-Pictures become logits in the service's network. Rows go in batches that are appended to the set
-under keys made of what they hold, so a command that was interrupted can be given again.
+Pictures become logits in the service's network. Rows go in batches that are appended to the set;
+the service leaves out a batch that the set holds already, so a command that was interrupted can be
+given again.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import importlib.util
 import io
 import sys
@@ -15,8 +15,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-
-import numpy as np
 
 from trueprob.array_files import read_arrays
 from trueprob.cli.files import UnusableFile, write_whole
@@ -38,8 +36,7 @@ def add_parser(commands: Any) -> None:
         "collect",
         help="send labelled rows through a running service into a calibration set",
         description="Append labelled pictures or logits to a named calibration set of a running "
-        "service, download it, and fit it. The same command again appends nothing twice, for a "
-        "day.",
+        "service, download it, and fit it. The same command again appends nothing twice.",
     )
     parser.add_argument("model", metavar="MODEL")
     parser.add_argument(
@@ -103,13 +100,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _append(client: Client, arguments: argparse.Namespace) -> CalibrationSetSummary:
     found = None
     for index, batch in enumerate(_batches(Path(arguments.data), arguments.batch_rows)):
-        found = client.append(
-            arguments.model,
-            arguments.name,
-            batch,
-            version=arguments.version,
-            idempotency_key=_digest(arguments.name, index, batch),
-        )
+        found = client.append(arguments.model, arguments.name, batch, version=arguments.version)
         print_line(f"batch {index + 1}: the set has {found.n} rows", sys.stderr)
     if found is None:
         raise InvalidInput(f"{arguments.data} holds no row", field="data")
@@ -154,23 +145,6 @@ def _batches(data: Path, rows: int) -> Iterator[Mapping[str, Any] | Path]:
             )
         for start in range(0, lengths["labels"], rows):
             yield {name: array[start : start + rows] for name, array in arrays.items()}
-
-
-def _digest(name: str, index: int, batch: Mapping[str, Any] | Path) -> str:
-    """The same batch of the same command has the same key."""
-    state = hashlib.sha256(f"{name}\n{index}\n".encode())
-    if isinstance(batch, Path):
-        state.update(batch.read_bytes())
-        return state.hexdigest()
-    for array, values in sorted(batch.items()):
-        state.update(array.encode())
-        if isinstance(values, np.ndarray):
-            state.update(np.ascontiguousarray(values).tobytes())
-        else:
-            for value in values:
-                state.update(value if isinstance(value, bytes) else str(value).encode())
-                state.update(b"\n")
-    return state.hexdigest()
 
 
 def _key(path: str | None) -> str | None:

@@ -24,7 +24,8 @@ from trueprob.cli.tables import (
     print_scores,
     score_document,
 )
-from trueprob.fitting import METHODS, fit_calibration_set
+from trueprob.fitting import fit_calibration_set
+from trueprob.methods import METHODS
 
 __all__ = ["add_parser"]
 

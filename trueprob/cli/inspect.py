@@ -17,8 +17,8 @@ from trueprob.calibrators import Calibrator
 from trueprob.calibrators.document import parse_json, read_fitted_on
 from trueprob.cli.tables import print_json, print_line
 from trueprob.errors import DigestMismatch, ModelVersionNotFound
-from trueprob.model_version import CALIBRATOR
-from trueprob.repository import MANIFEST, VERSION, ModelRepository, ModelVersion
+from trueprob.model_version import CALIBRATOR, ModelVersion
+from trueprob.repository import MANIFEST, VERSION, ModelRepository
 
 __all__ = ["add_parser"]
 

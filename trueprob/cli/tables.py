@@ -33,9 +33,9 @@ def score_document(scores: Scores) -> dict[str, Any]:
     return {name: value for name, value in scores.to_dict().items() if name != "n"}
 
 
-def print_json(document: Mapping[str, Any], stream: TextIO | None = None) -> None:
+def print_json(document: Mapping[str, Any]) -> None:
     """One JSON document on one line."""
-    print_line(json.dumps(document, allow_nan=False, ensure_ascii=False), stream)
+    print_line(json.dumps(document, allow_nan=False, ensure_ascii=False))
 
 
 def print_line(text: str, stream: TextIO | None = None) -> None:
@@ -58,9 +58,7 @@ def print_scores(scores: Mapping[str, Scores], stream: TextIO | None = None) -> 
     _print_table(header, rows, stream)
 
 
-def print_candidates(
-    candidates: Iterable[CandidateScore], chosen: str, stream: TextIO | None = None
-) -> None:
+def print_candidates(candidates: Iterable[CandidateScore], chosen: str) -> None:
     """What `auto` chose from: held-out NLL of each method, and how far it is behind the best."""
     header = ["candidate", "NLL", "standard error", "behind the best", "standard error", ""]
     rows = [
@@ -74,7 +72,7 @@ def print_candidates(
         ]
         for candidate in candidates
     ]
-    _print_table(header, rows, stream or sys.stdout)
+    _print_table(header, rows, sys.stdout)
 
 
 def _print_table(header: list[str], rows: list[list[str]], stream: TextIO) -> None:

@@ -1,14 +1,12 @@
-"""A small client of the service (extra ``client``): everything of docs/http-api.md, typed.
+"""A typed client of the service (extra ``client``): everything of docs/http-api.md.
 
     with Client("http://127.0.0.1:8000") as client:
         answer = client.predict("digits", logits=logits)
         client.label("digits", answer.prediction_ids, labels)
 
-`AsyncClient` has the same methods to be awaited. Each is written once, as a generator that yields
-requests and is sent replies (`trueprob.client.flow`); the two clients differ in what carries those
-requests only. The Open Inference routes have clients of their own and are left to them.
-
-`import trueprob` does not import this, and httpx is loaded when a client is made.
+`AsyncClient` has the same methods to be awaited. `requests` builds what is sent, `answers` reads
+what comes back, `transport` carries both and retries. The Open Inference routes have clients of
+their own and are left to them. `import trueprob` does not import this; it needs httpx.
 """
 
 from trueprob.client.answers import (
@@ -22,14 +20,15 @@ from trueprob.client.answers import (
     LabelOutcomes,
     LivePair,
     ModelDescription,
+    PartialPrediction,
+    Prediction,
     PromotionSummary,
-    UploadedVersion,
+    ShadowSummary,
     VersionSummary,
 )
-from trueprob.client.carriers import AsyncClient, Client
-from trueprob.client.prediction import PartialPrediction, Prediction
-from trueprob.client.problems import ServiceProblem, ServiceUnreachable
-from trueprob.client.shadows import ShadowSummary
+from trueprob.client.async_client import AsyncClient
+from trueprob.client.client import Client
+from trueprob.client.transport import ServiceProblem, ServiceUnreachable
 
 __all__ = [
     "AlarmSummary",
@@ -50,6 +49,5 @@ __all__ = [
     "ServiceProblem",
     "ServiceUnreachable",
     "ShadowSummary",
-    "UploadedVersion",
     "VersionSummary",
 ]

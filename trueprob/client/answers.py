@@ -1,10 +1,21 @@
-"""What the service answers, as frozen values. Fields that a later service adds are left aside."""
+"""What the service answers, as frozen values.
+
+Each class but the two predictions and `FitVerdict` has the name of its schema in the service's
+OpenAPI document. Fields that a later service adds are left aside.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trueprob.array_files import read_arrays
+from trueprob.client.requests import NPZ
+from trueprob.client.transport import HttpResponse
 
 __all__ = [
     "AlarmSummary",
@@ -17,34 +28,18 @@ __all__ = [
     "LabelOutcomes",
     "LivePair",
     "ModelDescription",
+    "PartialPrediction",
+    "Prediction",
     "PromotionSummary",
-    "UploadedVersion",
+    "ShadowSummary",
     "VersionSummary",
+    "combined",
+    "partial_prediction_from",
+    "prediction_from",
     "read",
 ]
 
 T = TypeVar("T")
-
-
-def read(kind: type[T], document: Mapping[str, Any]) -> T:
-    """A value of this kind; what the document leaves out is None or the field's default.
-
-    A field's metadata ``of`` names the kind of its value, or of each item of its list.
-    """
-    values: dict[str, Any] = {}
-    for each in fields(kind):  # type: ignore[arg-type]  # every kind here is a dataclass
-        value, of = document.get(each.name), each.metadata.get("of")
-        if value is not None and of is not None:
-            value = (
-                tuple(read(of, item) for item in value)
-                if isinstance(value, list)
-                else read(of, value)
-            )
-        elif isinstance(value, list):
-            value = tuple(value)
-        if value is not None or each.name in document:
-            values[each.name] = value
-    return kind(**values)
 
 
 @dataclass(frozen=True)
@@ -77,21 +72,6 @@ class VersionSummary:
     calibrator: str
     n_classes: int
     network: bool
-
-
-@dataclass(frozen=True)
-class UploadedVersion:
-    """A version that was added; ``calibrator`` and ``scores`` are None without a set."""
-
-    model: str
-    version: int
-    live: bool
-    n_classes: int
-    input: Mapping[str, Any]
-    output: Mapping[str, Any]
-    calibrator: str | None
-    scores: Mapping[str, Any] | None
-    warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -230,3 +210,190 @@ class Calibration(LivePair):
     change_log10: float | None = None
     change_threshold_log10: float | None = None
     alarm: AlarmSummary | None = field(default=None, metadata={"of": AlarmSummary})
+
+
+@dataclass(frozen=True)
+class ShadowSummary(LivePair):
+    """A candidate beside the live pair of this revision; ``promoted`` is what it became."""
+
+    state: str
+    policy: str
+    labels: int
+    better_log10: float
+    worse_log10: float
+    threshold_log10: float
+    alpha: float
+    promoted: int | None
+    started_at: str
+    started_by: str | None
+    ended_at: str | None
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """Calibrated probabilities, and what they were computed with.
+
+    Attributes
+    ----------
+    model, version, calibrator : str, int, str
+    revision : int or None
+        None for a version that is not live.
+    probabilities : ndarray of shape (n, k), float32
+    prediction : ndarray of shape (n,), int64
+    classes : tuple of str
+        The name of each prediction.
+    confidence : ndarray of shape (n,), float64
+    temperature : ndarray of shape (n,), float64, or None
+    prediction_ids : tuple of str or None
+        For `Client.label`.
+    """
+
+    model: str
+    version: int
+    calibrator: str
+    revision: int | None
+    probabilities: NDArray[np.float32]
+    prediction: NDArray[np.int64]
+    classes: tuple[str, ...]
+    confidence: NDArray[np.float64]
+    temperature: NDArray[np.float64] | None
+    prediction_ids: tuple[str, ...] | None
+
+
+@dataclass(frozen=True, eq=False)
+class PartialPrediction:
+    """What was asked for of a prediction; the rest is None.
+
+    Attributes
+    ----------
+    version, calibrator : int, str
+        Always there.
+    revision : int or None
+        None for a version that is not live.
+    probabilities : ndarray of shape (n, k), float32
+    prediction : ndarray of shape (n,), int64
+    classes : tuple of str
+        The name of each prediction.
+    confidence, temperature, logit_gap : ndarray of shape (n,), float64
+    logits : ndarray of shape (n, k), float32
+    prediction_ids : tuple of str
+    top_indices : ndarray of shape (n, m), int64
+        The likeliest classes, the prediction first.
+    top_classes : tuple of tuple of str
+    top_probabilities : ndarray of shape (n, m), float32
+    """
+
+    version: int
+    calibrator: str
+    revision: int | None
+    probabilities: NDArray[np.float32] | None = None
+    prediction: NDArray[np.int64] | None = None
+    classes: tuple[str, ...] | None = None
+    confidence: NDArray[np.float64] | None = None
+    temperature: NDArray[np.float64] | None = None
+    logit_gap: NDArray[np.float64] | None = None
+    logits: NDArray[np.float32] | None = None
+    prediction_ids: tuple[str, ...] | None = None
+    top_indices: NDArray[np.int64] | None = None
+    top_classes: tuple[tuple[str, ...], ...] | None = None
+    top_probabilities: NDArray[np.float32] | None = None
+
+
+def read(kind: type[T], response: HttpResponse) -> T:
+    """A value of this kind from a response."""
+    return value_of(kind, response.json())
+
+
+def value_of(kind: type[T], document: Mapping[str, Any]) -> T:
+    """A value of this kind; what the document leaves out is None or the field's default.
+
+    A field's metadata ``of`` names the kind of its value, or of each item of its list.
+    """
+    values: dict[str, Any] = {}
+    for each in fields(kind):  # type: ignore[arg-type]  # every kind here is a dataclass
+        value, of = document.get(each.name), each.metadata.get("of")
+        if isinstance(value, list):
+            value = tuple(value if of is None else (value_of(of, item) for item in value))
+        elif value is not None and of is not None:
+            value = value_of(of, value)
+        if value is not None or each.name in document:
+            values[each.name] = value
+    return kind(**values)
+
+
+def combined(total: LabelOutcomes, part: LabelOutcomes, start: int) -> LabelOutcomes:
+    """Outcomes of several requests; those of ``part`` begin at index ``start``."""
+    return LabelOutcomes(
+        total.accepted + part.accepted,
+        total.duplicate + part.duplicate,
+        total.rejected + part.rejected,
+        (*total.outcomes, *(LabelOutcome(o.index + start, o.outcome) for o in part.outcomes)),
+    )
+
+
+def prediction_from(response: HttpResponse) -> Prediction:
+    """A whole answer."""
+    document, arrays = _decoded(response)
+    optional = {"revision": None, "temperature": None, "prediction_ids": None}
+    found: dict[str, Any] = {**optional, **document, **arrays}
+    values: dict[str, Any] = {each.name: found[each.name] for each in fields(Prediction)}
+    return Prediction(**values)
+
+
+def partial_prediction_from(response: HttpResponse) -> PartialPrediction:
+    """The fields of an answer; the version, the calibrator and the revision are in its headers."""
+    revision = response.headers.get("trueprob-revision")
+    return PartialPrediction(
+        version=int(response.headers["trueprob-version"]),
+        calibrator=response.headers["trueprob-calibrator"],
+        revision=None if revision is None else int(revision),
+        **_decoded(response)[1],
+    )
+
+
+def _decoded(response: HttpResponse) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The members of an answer in JSON or ``.npz``, and those of its rows as a field holds them."""
+    if response.headers.get("content-type", "") == NPZ:
+        arrays = read_arrays(response.content, name="the answer")
+        document = {name: array if array.ndim else array.item() for name, array in arrays.items()}
+    else:
+        document = response.json()
+    return document, {
+        "classes" if name == "class" else name: _READ[name](value)
+        for name, value in document.items()
+        if value is not None and name in _READ
+    }
+
+
+def _as_float32(values: Any) -> NDArray[np.float32]:
+    return np.asarray(values, np.float32)
+
+
+def _as_float64(values: Any) -> NDArray[np.float64]:
+    """Numbers that were written as the shortest text of a float32: exactly that float32."""
+    return np.asarray(values, np.float32).astype(np.float64)
+
+
+def _as_int64(values: Any) -> NDArray[np.int64]:
+    return np.asarray(values, np.int64)
+
+
+def _as_texts(values: Any) -> tuple[Any, ...]:
+    """Texts, or a row of them for each row."""
+    listed = values.tolist() if isinstance(values, np.ndarray) else values
+    return tuple(tuple(value) if isinstance(value, list) else value for value in listed)
+
+
+_READ: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "probabilities": _as_float32,
+    "prediction": _as_int64,
+    "class": _as_texts,
+    "confidence": _as_float64,
+    "temperature": _as_float64,
+    "logit_gap": _as_float64,
+    "logits": _as_float32,
+    "prediction_ids": _as_texts,
+    "top_indices": _as_int64,
+    "top_classes": _as_texts,
+    "top_probabilities": _as_float32,
+}

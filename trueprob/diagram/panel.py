@@ -15,8 +15,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import ArrayLike
 
-from trueprob.arrays import as_labels
 from trueprob.binned import EDGES, N_BINS, BinnedCalibration
+from trueprob.labels import as_labels
 from trueprob.scores import Scores, checked_probabilities, score
 
 __all__ = ["Bin", "Panel", "printable", "shortened"]

@@ -30,9 +30,9 @@ from trueprob.onnx_export.classifier import (
 )
 from trueprob.onnx_export.head import add_answers
 from trueprob.onnx_export.nodes import FLOAT, INT64, TOO_LARGE, Nodes
-from trueprob.onnx_export.parts import EXPRESSIBLE, parts_of
+from trueprob.onnx_export.parts import parts_of
 
-__all__ = ["EXPRESSIBLE", "OUTPUTS", "fused_onnx", "head_onnx"]
+__all__ = ["OUTPUTS", "fused_onnx", "head_onnx"]
 
 OUTPUTS: Final = ("probabilities", "prediction", "temperature", "logits")
 NUMBERS: Final = ("logits", "probabilities", "log_probabilities")

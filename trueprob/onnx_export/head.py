@@ -1,6 +1,6 @@
 """From the logits to probabilities, prediction and temperature, as ONNX nodes.
 
-The arithmetic is that of `arrays.tempered_softmax`: the row's maximum is subtracted before
+The arithmetic is that of `logit_functions.tempered_softmax`: the row's maximum is subtracted before
 anything is scaled, so p[prediction] == max(p) exactly.
 """
 

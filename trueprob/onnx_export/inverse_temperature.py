@@ -1,7 +1,7 @@
 """1/h of each row as ONNX nodes, one function for each kind that can be expressed.
 
 A temperature from the gap comes from a piecewise linear function in both methods: s(g) = g/h(g)
-of `smart`, and the number before the softplus of `smart-mlp` and `smart-mlp-authors`.
+of `smart`, and the number before the softplus of `smart-mlp`.
 """
 
 from __future__ import annotations
@@ -16,14 +16,12 @@ from trueprob.calibrators import (
     Calibrator,
     IdentityCalibrator,
     SmartCalibrator,
-    SmartMlpAuthorsCalibrator,
     SmartMlpCalibrator,
     TemperatureCalibrator,
 )
-from trueprob.calibrators.gap_network import H_FLOOR, GapNetwork
-from trueprob.calibrators.smart_mlp_authors import NETWORK as AUTHORS_NETWORK
+from trueprob.calibrators.gap_network import H_FLOOR, before_softplus, kinks
 from trueprob.onnx_export.nodes import Nodes
-from trueprob.onnx_export.piecewise_linear import LARGEST, Array, PiecewiseLinear, not_above
+from trueprob.onnx_export.piecewise_linear import LARGEST, PiecewiseLinear, not_above
 
 __all__ = ["INVERSE_TEMPERATURES"]
 
@@ -55,27 +53,14 @@ def _smart(nodes: Nodes, logits: str, calibrator: Calibrator) -> str:
 def _smart_mlp(nodes: Nodes, logits: str, calibrator: Calibrator) -> str:
     p = calibrator.parameters()
     parts = (p["hidden_weights"], p["hidden_biases"], p["output_weights"], [p["output_bias"]])
-    network = GapNetwork((len(p["hidden_weights"]),))
-    return _gap_network(nodes, logits, p, network, np.concatenate(parts))
-
-
-def _smart_mlp_authors(nodes: Nodes, logits: str, calibrator: Calibrator) -> str:
-    p = calibrator.parameters()
-    return _gap_network(nodes, logits, p, AUTHORS_NETWORK, np.array(p["weights"]))
-
-
-def _gap_network(
-    nodes: Nodes, logits: str, p: Mapping[str, float], network: GapNetwork, weights: Array
-) -> str:
+    weights = np.concatenate(parts)
     low, high = float(p["gap_low"]), float(p["gap_high"])
     mean, deviation = float(p["gap_mean"]), float(p["gap_sd"])
-    kinks = mean + deviation * network.kinks(
-        (low - mean) / deviation, (high - mean) / deviation, weights
-    )
+    bends = mean + deviation * kinks((low - mean) / deviation, (high - mean) / deviation, weights)
     # Outside [low, high] nothing changes any more.
-    edges = np.unique(np.concatenate([[low, high], kinks[(kinks > low) & (kinks < high)]]))
+    edges = np.unique(np.concatenate([[low, high], bends[(bends > low) & (bends < high)]]))
     anchors = np.concatenate([edges[:1], edges])
-    values, _ = network.before_softplus((anchors - mean) / deviation, weights)
+    values, _ = before_softplus((anchors - mean) / deviation, weights)
     slopes = np.zeros_like(anchors)
     slopes[1:-1] = np.diff(values[1:]) / np.diff(edges)
     line = PiecewiseLinear(edges, anchors, values, slopes).add_to(nodes, _gap(nodes, logits))
@@ -93,7 +78,6 @@ INVERSE_TEMPERATURES: Final[Mapping[str, Callable[[Nodes, str, Calibrator], str]
         {
             IdentityCalibrator.kind: _identity,
             SmartCalibrator.kind: _smart,
-            SmartMlpAuthorsCalibrator.kind: _smart_mlp_authors,
             SmartMlpCalibrator.kind: _smart_mlp,
             TemperatureCalibrator.kind: _temperature,
         }

@@ -32,13 +32,10 @@ class Nodes:
     graph : onnx.GraphProto
     opset : int
         Of the default domain, at least 13.
-    prefix : str
-        Of every value that is added; no value of the graph begins with it.
     """
 
     graph: Any
     opset: int
-    prefix: str = "trueprob_"
     _count: int = field(default=0, init=False)
 
     def constant(self, values: ArrayLike, dtype: DTypeLike = np.float32) -> str:
@@ -106,4 +103,4 @@ class Nodes:
 
     def _name(self, what: str) -> str:
         self._count += 1
-        return f"{self.prefix}{what}_{self._count}"
+        return f"trueprob_{what}_{self._count}"

@@ -14,7 +14,6 @@ from service.control.routes import (
     models,
     promotions,
     shadows,
-    versions,
 )
 
 __all__ = ["create_router"]
@@ -30,7 +29,7 @@ def create_router(plane: ControlPlane) -> APIRouter:
     """
     router = APIRouter(prefix="/v1")
     for part in (
-        models, versions, calibration_sets, fits, calibrators, promotions, shadows, labels, alarms,
+        models, calibration_sets, fits, calibrators, promotions, shadows, labels, alarms,
     ):  # fmt: skip
         router.include_router(part.create_router(plane))
     return router

@@ -39,7 +39,6 @@ __all__ = [
     "model",
     "model_version",
     "promotion",
-    "signing_key",
     "swept",
     "window_block",
 ]
@@ -227,15 +226,6 @@ window_block = Table(  # a ring of ten blocks for "the last N labels"
     Column("sequence", Integer, nullable=False),
     Column("labels", Integer, nullable=False),
     Column("sums", LargeBinary, nullable=False),  # (4, 15) little-endian float64
-)
-
-signing_key = Table(
-    "signing_key",
-    metadata,
-    Column("key_id", Integer, primary_key=True, autoincrement=False),
-    Column("secret", LargeBinary, nullable=False),
-    Column("wrapped", Boolean, nullable=False),  # by the secret of the environment
-    Column("created_at", Double, nullable=False),
 )
 
 swept = Table(  # up to when the sweep has forgotten; only ever raised

@@ -20,7 +20,6 @@ from service.control.store.models import Models
 from service.control.store.policy_fits import PolicyFits
 from service.control.store.promotions import Promotions
 from service.control.store.shadows import Shadows
-from service.control.store.signing_keys import SigningKeys
 from service.control.store.state import State
 from service.control.store.swept import Swept
 from service.control.store.window_blocks import WindowBlocks
@@ -58,7 +57,6 @@ class Transaction:
         self.alarms = Alarms(connection)
         self.bins = Bins(connection)
         self.window_blocks = WindowBlocks(connection)
-        self.signing_keys = SigningKeys(connection)
         self.shadows = Shadows(connection)
         self.key_counts = KeyCounts(connection)
         self.events = Events(connection, kept=keep_events)

@@ -24,7 +24,6 @@ from hypothesis.stateful import (
     rule,
 )
 
-from service.control.key_rotation import rotate
 from tests.service.control.harness import NPZ, WAIT, Clock, World, npz, rows, settings_in, start
 from tests.service.control.model_folders import add_version
 
@@ -42,7 +41,7 @@ class Fit(NamedTuple):
 
 
 class ControlPlaneMachine(RuleBasedStateMachine):
-    """Upload, fit, promote, roll back, label, rows, new version, delete, rotate, restart."""
+    """Upload, fit, promote, roll back, label, rows, new version, delete, new secret, restart."""
 
     database: Callable[[Path], str]
     predictions = Bundle("predictions")
@@ -52,7 +51,9 @@ class ControlPlaneMachine(RuleBasedStateMachine):
         super().__init__()
         self._folder = tempfile.TemporaryDirectory()
         self._root = Path(self._folder.name)
-        self._settings = settings_in(self._root, database_url=type(self).database(self._root))
+        self._settings = settings_in(
+            self._root, database_url=type(self).database(self._root), receipt_secrets="0" * 32
+        )
         self._clock = Clock()
         self._pairs: list[Pair] = []  # of revisions since the model was deleted last
         self._undoable: list[list[int]] = []  # of each revision: promotions that are not undone
@@ -222,8 +223,11 @@ class ControlPlaneMachine(RuleBasedStateMachine):
         self._rows |= set(ids)
 
     @rule()
-    def rotate_keys(self) -> None:
-        rotate(self.world.plane.parts.store, secret="", clock=self._clock)
+    def put_a_new_secret_in_front(self) -> None:
+        older = self._settings.receipt_secrets
+        newer = f"{older.count(',') + 1:032},{older}"
+        self._settings = self._settings.model_copy(update={"receipt_secrets": newer})
+        self.restart()
 
     @precondition(lambda self: self._deletions < 2)
     @rule(behind=st.sampled_from([0, 0, 1]), folder=st.sampled_from([False, False, True]))

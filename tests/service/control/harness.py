@@ -29,6 +29,7 @@ from trueprob.errors import TrueprobError
 START = 1_800_000_000.0
 NPZ = {"content-type": "application/x-npz"}
 WAIT = {"prefer": "wait=60"}
+SECRET = "of every test on PostgreSQL"
 
 
 @dataclass
@@ -197,8 +198,13 @@ def start(
 
 
 def settings_in(folder: Path, **more: Any) -> Settings:
-    """Settings whose state and models lie in a folder."""
-    folders = {"state_dir": folder / "state", "model_repository": folder / "models"}
+    """Settings whose state and models lie in a folder; with PostgreSQL and the secret it needs."""
+    folders: dict[str, Any] = {
+        "state_dir": folder / "state",
+        "model_repository": folder / "models",
+    }
+    if str(more.get("database_url", "")).startswith("postgresql"):
+        folders["receipt_secrets"] = SECRET
     return Settings(**{**folders, **more})
 
 

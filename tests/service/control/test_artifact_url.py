@@ -216,6 +216,33 @@ def test_a_file_system_that_renames_never_shows_half_a_file(tmp_path: Path) -> N
     assert elsewhere.find(a_set().digest) is not None
 
 
+def test_a_lost_connection_leaves_no_half_copy(tmp_path: Path) -> None:
+    class Cut(LocalFileSystem):
+        """Loses the connection in the middle of the first file."""
+
+        cachable = False
+
+        def get_file(self, rpath: str, lpath: str, **options: object) -> None:
+            if not cut:
+                cut.append(lpath)
+                Path(lpath).write_bytes(Path(rpath).read_bytes()[:100])
+                raise ConnectionResetError
+            super().get_file(rpath, lpath, **options)
+
+    cut: list[str] = []
+    there = str(tmp_path / "there")
+    RemoteArtifacts(tmp_path / "a", LocalFileSystem(), there).keep(a_set())
+    artifacts = RemoteArtifacts(tmp_path / "b", Cut(), there)
+    artifacts.start()
+    with pytest.raises(Unavailable, match="cannot be read: ConnectionResetError"):
+        artifacts.find(a_set().digest)
+    assert not artifacts.path(a_set().digest).exists()
+    found = artifacts.find(a_set().digest)
+    assert found is not None
+    assert trueprob.load_calibration_set(found).digest == a_set().digest
+    assert not Path(cut[0]).exists()
+
+
 def test_a_place_that_does_not_answer_is_one_kind_of_error(tmp_path: Path) -> None:
     class Away(LocalFileSystem):
         """A host that is not reached, and says its name."""

@@ -24,7 +24,7 @@ from tests.service.control.test_repository_watch import watch_of
 from trueprob.calibration_set import CalibrationSet
 
 # What outlives a model, by design: used-up names, messages, and what is not of one model.
-STAY = {"deleted_model", "label_key", "signing_key", "swept", "webhook_event"}
+STAY = {"deleted_model", "label_key", "swept", "webhook_event"}
 NEVER = {"poll_seconds": 3600.0}
 
 

@@ -25,7 +25,6 @@ ROUTES = {
     "/v1/models/{model}/promotions": {"get"},
     "/v1/models/{model}/rollback": {"post"},
     "/v1/models/{model}/shadow": {"delete", "get", "put"},
-    "/v1/models/{model}/versions": {"post"},
 }
 
 

@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.control.keys import open_receipts
 from service.control.store import open_store
+from service.receipt_key import ReceiptKey
+from service.receipts import Receipts
 from tests.running_service import running_service
+from tests.service.control.harness import SECRET
 from trueprob import CalibrationSet, TemperatureCalibrator
 from trueprob.client import Client, Prediction
 
@@ -41,7 +43,8 @@ def test_answers_are_of_one_calibrator_and_labels_count_once_wherever_they_go(
     url = new_postgres_url()
     # One input, sent over and over: its cap is not what is tried here.
     uncapped = ("--labels-per-input", "0")
-    flags = ("--database-url", url, "--poll-seconds", "0.1", *uncapped)
+    shared = ("--database-url", url, "--receipt-secrets", SECRET)
+    flags = (*shared, "--poll-seconds", "0.1", *uncapped)
     answers: dict[str, list[Prediction]] = {}
     failures: list[BaseException] = []
     stop = threading.Event()
@@ -97,7 +100,7 @@ def test_answers_are_of_one_calibrator_and_labels_count_once_wherever_they_go(
             assert home.label("m", sent[at], [0] * len(sent[at])).duplicate == len(sent[at])
 
     store = open_store(url)
-    receipts = open_receipts(store, secret="", clock=time.time).verify_all(
+    receipts = Receipts([ReceiptKey.of(SECRET)], clock=time.time).verify_all(
         [*sent[one.url], *sent[two.url]]
     )
     with store.read() as transaction:

@@ -7,21 +7,24 @@ import hashlib
 import hmac
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+import standardwebhooks
 from sqlalchemy import select
 
 from service.control.store.events import webhook_event
-from service.control.webhook import RETRY_SECONDS, Webhook
-from service.webhook_signature import read_secrets, signed_headers
-from tests.service.control.harness import START, World, overconfident
+from service.control.webhook import RETRY_SECONDS, Webhook, signed_headers
+from service.webhook_settings import read_secrets
+from tests.service.control.harness import START, Clock, World, overconfident
 from tests.waiting import wait_until
 
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
+OTHER_SECRET = "whsec_" + base64.b64encode(bytes(24)).decode()
 # A plane whose own courier stays out of the way: tests deliver when they say so.
 SETTINGS = {"webhook_url": "http://127.0.0.1:9/", "webhook_secret": SECRET, "poll_seconds": 3600.0}
 
@@ -80,12 +83,15 @@ def receiver(server: Receiver) -> Receiver:
 
 
 def courier(
-    world: World, receiver: Receiver, counted: list[tuple[str, str]] | None = None
+    world: World,
+    receiver: Receiver,
+    counted: list[tuple[str, str]] | None = None,
+    secrets: str = SECRET,
 ) -> Webhook:
     return Webhook(
         world.plane.parts.store,
         receiver.url,
-        read_secrets(SECRET),
+        read_secrets(secrets),
         seconds=3600.0,
         clock=world.clock,
         count=None if counted is None else lambda kind, outcome: counted.append((kind, outcome)),
@@ -240,21 +246,42 @@ def test_a_running_service_delivers_by_itself(
     assert [body["type"] for body in receiver.bodies()] == ["candidate.admitted"]
 
 
+def test_receivers_verify_with_the_library_of_standard_webhooks(
+    begin: Callable[..., World], receiver: Receiver
+) -> None:
+    world = begin(settings=SETTINGS, clock=Clock(time.time()))  # the library knows its own only
+    world.declare()
+    world.upload(overconfident(), "?promote=never")
+    assert courier(world, receiver, secrets=f"{OTHER_SECRET},{SECRET}").deliver() == 1
+    ((headers, body),) = receiver.requests
+    for secret in (SECRET, OTHER_SECRET):
+        event_of = standardwebhooks.Webhook(secret).verify(body, headers)
+        assert event_of["type"] == "candidate.admitted"
+    third = "whsec_" + base64.b64encode(bytes([1] * 24)).decode()
+    for secret, content in ((SECRET, body + b" "), (third, body)):
+        with pytest.raises(standardwebhooks.WebhookVerificationError):
+            standardwebhooks.Webhook(secret).verify(content, headers)
+
+
+def signers(text: str) -> list[standardwebhooks.Webhook]:
+    return [standardwebhooks.Webhook(secret) for secret in read_secrets(text)]
+
+
 def test_the_signature_is_that_of_standard_webhooks() -> None:
     # The vector of the reference libraries' own tests (standard-webhooks/standard-webhooks).
     headers = signed_headers(
-        read_secrets("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
+        signers("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
         message="msg_p5jXN8AQM9LWM0D4loKWxJek",
         timestamp=1_614_265_330,
-        body=b'{"test": 2432232314}',
+        body='{"test": 2432232314}',
     )
     assert headers["webhook-signature"] == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
 
 
 def test_while_a_secret_is_changed_both_sign() -> None:
-    both = read_secrets(f"{SECRET}, whsec_{base64.b64encode(bytes(24)).decode()}")
-    alone = [signed_headers([each], message="m", timestamp=1, body=b"{}") for each in both]
-    signature = signed_headers(both, message="m", timestamp=1, body=b"{}")["webhook-signature"]
+    both = signers(f"{SECRET}, {OTHER_SECRET}")
+    alone = [signed_headers([each], message="m", timestamp=1, body="{}") for each in both]
+    signature = signed_headers(both, message="m", timestamp=1, body="{}")["webhook-signature"]
     assert signature.split(" ") == [headers["webhook-signature"] for headers in alone]
 
 

@@ -155,7 +155,7 @@ def test_receipts_say_what_the_shadow_answers() -> None:
     deploy(target, 1, 1)
     target.shadow("m", 1, shadow())
     logits = np.array([[0.0, 2.0, 1.0], [5.0, 0.0, 0.0]], np.float32)
-    receipts = Receipts({1: ReceiptKey(1, bytes(32))}, 1, clock=lambda: 1.0)
+    receipts = Receipts([ReceiptKey(1, bytes(32))], clock=lambda: 1.0)
     ids = compute(target.current("m"), logits).prediction_ids(receipts)
     softer = TemperatureCalibrator(3, 2.0).predict_proba(logits)
     for row, expected in zip(ids, softer, strict=True):
@@ -170,7 +170,7 @@ def test_receipts_say_what_the_shadow_answers() -> None:
 def test_receipts_of_one_input_share_a_group_and_others_do_not() -> None:
     target = deployments()
     deploy(target, 1, 1)
-    receipts = Receipts({1: ReceiptKey(1, bytes(32))}, 1, clock=lambda: 1.0)
+    receipts = Receipts([ReceiptKey(1, bytes(32))], clock=lambda: 1.0)
     logits = np.array([[0.0, 2.0, 1.0], [5.0, 0.0, 0.0], [0.0, 2.0, 1.0]], np.float32)
     same_again = np.asfortranarray(logits)
     found = [

@@ -63,6 +63,10 @@ def test_provenance_is_read_back():
         (changed(SMART, format=2), "calibrator format must be 1"),
         (changed(SMART, format=True), "calibrator format must be 1"),
         (changed(SMART, kind="magic"), "calibrator kind 'magic' is unknown, expected one of"),
+        (
+            changed(SMART, kind="smart-mlp-authors"),
+            "calibrator kind 'smart-mlp-authors' is unknown, expected one of",
+        ),
         (changed(SMART, kind=None), "calibrator kind NoneType is unknown"),
         (changed(SMART, extra=1), "calibrator has the unknown key 'extra'"),
         ({k: v for k, v in SMART.items() if k != "id"}, "must have the key 'id'"),

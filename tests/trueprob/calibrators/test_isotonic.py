@@ -6,22 +6,22 @@ from sklearn.isotonic import IsotonicRegression
 
 from trueprob import InvalidDocument, IsotonicCalibrator, from_dict, to_dict
 from trueprob.calibrators import fit_isotonic
-from trueprob.calibrators.isotonic import pool_adjacent_violators
 
 rows = st.lists(
-    st.tuples(st.floats(-5, 5, allow_subnormal=False), st.floats(0.01, 9)), min_size=1, max_size=40
+    st.tuples(st.floats(0.01, 9), st.booleans(), st.floats(0.01, 9)), min_size=1, max_size=40
 )
 
 
 @given(rows)
-def test_blocks_are_those_of_scikit_learn(pairs):
-    values, weights = np.array(pairs).T
-    starts, means = pool_adjacent_violators(values, weights)
-    sizes = np.diff(np.append(starts, values.shape[0]))
-    index = np.arange(values.shape[0])
-    expected = IsotonicRegression().fit(index, values, sample_weight=weights).predict(index)
-    assert np.repeat(means, sizes) == pytest.approx(expected, abs=1e-9)
-    assert (np.diff(means) > 0).all()
+def test_the_map_is_that_of_scikit_learn(triples):
+    gaps, right, weights = np.array(triples).T
+    gaps = np.ceil(8.0 * gaps) / 8.0  # exact in float32; some rows share a confidence
+    logits = np.column_stack([gaps, np.zeros_like(gaps)]).astype(np.float32)
+    calibrator = fit_isotonic(logits, 1 - right.astype(np.int64), weights).calibrator
+    found = np.interp(gaps, calibrator.knots, calibrator.confidences)
+    expected = IsotonicRegression().fit(gaps, right, sample_weight=weights).predict(gaps)
+    margin = 0.5 / (gaps.shape[0] + 1)
+    assert found == pytest.approx(np.clip(expected, margin, 1.0 - margin), abs=1e-9)
 
 
 def test_the_confidence_is_the_share_that_is_right(overconfident):

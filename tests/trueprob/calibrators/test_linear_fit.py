@@ -2,7 +2,14 @@ import numpy as np
 import pytest
 import torch
 
-from trueprob.calibrators.linear_fit import LinearObjective, Shrinkage, fit_linear_stage
+from trueprob.calibrators.linear_fit import (
+    BIAS,
+    COMMON,
+    DIAGONAL,
+    OFF_DIAGONAL,
+    LinearObjective,
+    fit_linear_stage,
+)
 from trueprob.calibrators.linear_stage import LinearStage, centred
 
 both = pytest.mark.parametrize("full", [False, True])
@@ -31,19 +38,18 @@ def test_the_gradient_is_that_of_finite_differences(full, overconfident):
 def test_value_and_gradient_are_those_of_autograd(full, overconfident):
     function, logits, labels = objective(overconfident, full)
     k, n = 4, 70
-    strengths = Shrinkage()
     x = torch.tensor(0.4 * centred(logits))
     start = np.random.default_rng(3).normal(size=function.size) * 0.3
     raw = torch.tensor(start * function.whitening, requires_grad=True)
     common, a, b = raw[0], raw[1 : k + 1], raw[k + 1 : 2 * k + 1]
     y = (1 + common) * x + a * x + b
     s2 = (x**2).mean()
-    penalty = s2 * (strengths.common * common**2 + strengths.diagonal * (a**2).sum())
-    penalty = penalty + strengths.bias * (b**2).sum()
+    penalty = s2 * (COMMON * common**2 + DIAGONAL * (a**2).sum())
+    penalty = penalty + BIAS * (b**2).sum()
     if full:
         m = raw[2 * k + 1 :].reshape(k, k)
         y = y + x @ (m * (1 - torch.eye(k))).T
-        penalty = penalty + strengths.off_diagonal * k * s2 * (m**2).sum()
+        penalty = penalty + OFF_DIAGONAL * k * s2 * (m**2).sum()
     loss = torch.nn.functional.cross_entropy(y, torch.tensor(labels)) + penalty / n
     loss.backward()
     value, gradient = function(start)

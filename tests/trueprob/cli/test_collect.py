@@ -46,8 +46,10 @@ def test_logits_in_batches_are_the_set_and_its_fit(
     assert document["fit"]["promoted"] is True
     code, again = collect(capsys, service, *arguments)
     assert (code, again["set"]["n"]) == (0, whole.n)
-    # The same rows are no new evidence: the answer is no.
-    assert collect(capsys, service, *arguments, "--fit")[0] == 1
+    # The same request is the same fit; with other options the rows are no new evidence.
+    code, again = collect(capsys, service, *arguments, "--fit")
+    assert (code, again["fit"]["fit"]) == (0, document["fit"]["fit"])
+    assert collect(capsys, service, *arguments, "--fit", "--method", "temperature")[0] == 1
 
 
 def test_folders_of_pictures_become_logits(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,9 @@ from tests.running_service import running_service
 from tests.service.application import ROOT
 from tests.trueprob.client.test_service import connected
 from trueprob.client import AsyncClient, Client, PartialPrediction, Prediction, ServiceProblem
-from trueprob.client.flow import Reply
-from trueprob.client.prediction import NPZ, document_of
+from trueprob.client.answers import partial_prediction_from, prediction_from
+from trueprob.client.requests import NPZ
+from trueprob.client.transport import HttpResponse
 from trueprob.errors import InvalidInput
 
 LOGITS = np.random.default_rng(0).normal(0, 4, (400, 10)).astype(np.float32)
@@ -109,11 +109,11 @@ def test_what_is_null_is_none_in_either_form() -> None:
               "class": ["b"], "confidence": [0.9], "probabilities": [[0.1, 0.9]]}  # fmt: skip
     text = json.dumps({**shared, "revision": None, "temperature": None}).encode()
     replies = (
-        Reply(200, {**headers, "content-type": "application/json"}, text),
-        Reply(200, {**headers, "content-type": NPZ}, wire_npz.encode(shared)),
+        HttpResponse(200, {**headers, "content-type": "application/json"}, text),
+        HttpResponse(200, {**headers, "content-type": NPZ}, wire_npz.encode(shared)),
     )
     for reply in replies:
-        answer, part = Prediction.of(document_of(reply)), PartialPrediction.of(reply)
+        answer, part = prediction_from(reply), partial_prediction_from(reply)
         assert answer.temperature is answer.revision is answer.prediction_ids is None
         assert part.temperature is part.revision is None
         assert (answer.version, part.version, part.classes) == (2, 2, ("b",))
@@ -133,8 +133,3 @@ def test_the_blocking_client(tmp_path: Path) -> None:
         assert part.top_classes is not None
         assert part.top_classes[0][0] == "7"
         assert client.predict("digits", images=[picture], binary=True).prediction.tolist() == [7]
-
-
-def test_both_clients_ask_by_the_same_flow() -> None:
-    methods: list[Callable[..., Any]] = [Client.predict_fields, AsyncClient.predict_fields]
-    assert methods[0] is methods[1]

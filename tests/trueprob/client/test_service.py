@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,7 +18,6 @@ from service.settings import Settings
 from tests.running_service import running_service
 from tests.service.application import ROOT, lifespan
 from trueprob.client import AsyncClient, Client, ServiceProblem, ServiceUnreachable
-from trueprob.client.methods import Method, Methods
 
 
 @asynccontextmanager
@@ -130,8 +128,8 @@ def test_sets_that_grow_and_fits_of_them(tmp_path: Path) -> None:
             table.write_text("\n".join(lines))
             assert (await client.append("m", "may", table)).n == 300
             rest = {"logits": rows.logits[300:], "labels": ["abc"[y] for y in rows.labels[300:]]}
-            grown = await client.append("m", "may", rest, idempotency_key="k")
-            assert grown == await client.append("m", "may", rest, idempotency_key="k")
+            grown = await client.append("m", "may", rest)
+            assert grown == await client.append("m", "may", rest)
             assert (grown.digest, grown.n) == (rows.digest, 600)
             assert (await client.download("m", "may")).digest == rows.digest
             queued = await client.start_fit("m", "may")
@@ -191,12 +189,3 @@ def test_pictures_probabilities_and_a_key(tmp_path: Path) -> None:
         server.kill()
         with pytest.raises(ServiceUnreachable):
             client.rollback("digits", revision=1)
-
-
-def test_every_method_is_documented_and_both_clients_have_it() -> None:
-    methods = {name: m for name, m in vars(Methods).items() if isinstance(m, Method)}
-    assert len(methods) > 25
-    for name, method in methods.items():
-        assert inspect.getdoc(method), name
-        assert isinstance(getattr(Client, name), Method)
-        assert isinstance(getattr(AsyncClient, name), Method)

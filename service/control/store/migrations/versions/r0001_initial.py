@@ -48,14 +48,6 @@ def upgrade() -> None:
         sqlite_autoincrement=True,
     )
     op.create_table(
-        "signing_key",
-        sa.Column("key_id", sa.Integer(), autoincrement=False, nullable=False),
-        sa.Column("secret", sa.LargeBinary(), nullable=False),
-        sa.Column("wrapped", sa.Boolean(), nullable=False),
-        sa.Column("created_at", sa.Double(), nullable=False),
-        sa.PrimaryKeyConstraint("key_id", name=op.f("pk_signing_key")),
-    )
-    op.create_table(
         "window_block",
         sa.Column("model", sa.String(length=100), nullable=False),
         sa.Column("version", sa.Integer(), autoincrement=False, nullable=False),

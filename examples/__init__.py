@@ -1,0 +1,1 @@
+"""Files to send to the demo model, and the demo."""

@@ -1,0 +1,1 @@
+"""A model's conditions change; the service notices and is recalibrated (docs/demo.md)."""

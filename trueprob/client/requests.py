@@ -1,0 +1,210 @@
+"""What is sent: paths, headers and bodies. Pure functions; nothing here does input or output."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from trueprob.calibration_set import CalibrationSet
+from trueprob.client.transport import HttpRequest
+from trueprob.errors import InvalidInput
+
+__all__ = [
+    "NPZ",
+    "CalibrationRows",
+    "ClassLabels",
+    "get",
+    "if_match",
+    "json_request",
+    "label_requests",
+    "model_path",
+    "prediction_request",
+    "row_label_requests",
+    "rows_request",
+]
+
+CalibrationRows = CalibrationSet | Mapping[str, ArrayLike] | Path | bytes
+ClassLabels = Sequence[int | str] | ArrayLike
+JSON: Final = "application/json"
+NPY: Final = "application/x-npy"
+NPZ: Final = "application/x-npz"
+CSV: Final = "text/csv"
+MAX_LABELS: Final = 100_000  # of one request; more are sent in several
+MAX_VALUES: Final = 1_000_000  # of one request: some 20 MB of JSON, under the service's 64 MiB
+LONGEST_WAIT_SECONDS: Final = 60.0  # the service's own limit of Prefer: wait
+
+
+def model_path(model: str, *parts: str | int) -> str:
+    """The path of a model or of something of it; each segment is escaped."""
+    return "/v1/models" + "".join(f"/{quote(str(part), safe=':')}" for part in (model, *parts))
+
+
+def get(
+    path: str, params: Mapping[str, Any] | None = None, *, accept: str | None = None
+) -> HttpRequest:
+    """A request that changes nothing."""
+    headers = {} if accept is None else {"accept": accept}
+    return HttpRequest("GET", path, params or {}, headers, retry=True)
+
+
+def json_request(
+    method: str,
+    path: str,
+    document: Mapping[str, Any],
+    *,
+    params: Mapping[str, Any] | None = None,
+    headers: Mapping[str, str] | None = None,
+    retry: bool = False,
+    wait_seconds: float = 0.0,
+) -> HttpRequest:
+    """A request with a JSON body; members that are None are left out."""
+    given = {name: value for name, value in document.items() if value is not None}
+    return HttpRequest(
+        method,
+        path,
+        params or {},
+        {"content-type": JSON, **(headers or {}), **_prefer(wait_seconds)},
+        json.dumps(given, allow_nan=False).encode(),
+        retry,
+        wait_seconds,
+    )
+
+
+def rows_request(
+    path: str, rows: CalibrationRows, params: Mapping[str, Any], *, wait_seconds: float = 0.0
+) -> HttpRequest:
+    """An upload of rows, as ``.npz``, ``.csv`` or, for encoded images, JSON."""
+    content, media_type = _encoded_rows(rows)
+    headers = {"content-type": media_type, **_prefer(wait_seconds)}
+    return HttpRequest("POST", path, params, headers, content, True, wait_seconds)
+
+
+def if_match(revision: int) -> dict[str, str]:
+    """The header that names the live revision a decision is based on."""
+    return {"if-match": f'"{revision}"'}
+
+
+def prediction_request(
+    model: str,
+    inputs: Mapping[str, ArrayLike | None],
+    images: Sequence[bytes] | None,
+    params: Mapping[str, Any],
+    *,
+    binary: bool,
+) -> HttpRequest:
+    """One of the inputs as ``.npy``, or images as JSON."""
+    given = {name: values for name, values in inputs.items() if values is not None}
+    if len(given) + (images is not None) != 1:
+        raise InvalidInput(
+            f"exactly one of {', '.join(inputs)} and images is needed, "
+            f"got {len(given) + (images is not None)}",
+            field="logits",
+        )
+    path = model_path(model, "probabilities")
+    accept = {"accept": NPZ if binary else JSON}
+    if images is not None:
+        document = {"images": _base64(images)}
+        return json_request("POST", path, document, params=params, headers=accept, retry=True)
+    ((name, values),) = given.items()
+    buffer = io.BytesIO()
+    np.save(buffer, np.asarray(values), allow_pickle=False)
+    headers = {"content-type": NPY, **accept}
+    return HttpRequest("POST", path, {**params, "input": name}, headers, buffer.getvalue(), True)
+
+
+def label_requests(
+    model: str, prediction_ids: Sequence[str], labels: ClassLabels
+) -> Iterator[tuple[int, HttpRequest]]:
+    """Labels by prediction id, in as many requests as needed, each with its first index."""
+    ids, values = list(prediction_ids), _listed(labels)
+    if len(ids) != len(values):
+        raise InvalidInput(
+            f"labels must be as many as prediction_ids, {len(ids)}, got {len(values)}",
+            field="labels",
+        )
+    path = model_path(model, "labels")
+    for start in range(0, max(len(ids), 1), MAX_LABELS):
+        part = slice(start, start + MAX_LABELS)
+        document = {"prediction_ids": ids[part], "labels": values[part]}
+        yield start, json_request("POST", path, document, retry=True)
+
+
+def row_label_requests(
+    model: str,
+    ids: Sequence[str],
+    logits: ArrayLike,
+    labels: ClassLabels,
+    groups: ClassLabels | None,
+    version: int | None,
+) -> Iterator[tuple[int, HttpRequest]]:
+    """Labels with their logits, in as many requests as needed, each with its first index."""
+    matrix = np.asarray(logits, np.float64)
+    columns: dict[str, list[Any]] = {"id": list(ids), "label": _listed(labels)}
+    if groups is not None:
+        columns["group"] = _listed(groups)
+    n = len(matrix) if matrix.ndim else 0
+    for name, values in columns.items():
+        if matrix.ndim != 2 or len(values) != n:
+            raise InvalidInput(
+                f"logits must have shape ({len(values)}, k), one row for each {name}, "
+                f"got {matrix.shape}",
+                field="logits",
+            )
+    path = model_path(model, "labels")
+    step = max(1, min(MAX_LABELS, MAX_VALUES // max(matrix.shape[1], 1)))
+    for start in range(0, max(n, 1), step):
+        rows = [
+            {**{name: columns[name][index] for name in columns}, "logits": matrix[index].tolist()}
+            for index in range(start, min(start + step, n))
+        ]
+        document = {"rows": rows}
+        yield start, json_request("POST", path, document, params={"version": version}, retry=True)
+
+
+def _encoded_rows(rows: CalibrationRows) -> tuple[bytes | Path, str]:
+    if isinstance(rows, bytes):
+        return rows, NPZ
+    if isinstance(rows, Path):
+        return rows, CSV if rows.suffix.lower() == ".csv" else NPZ
+    buffer = io.BytesIO()
+    if isinstance(rows, CalibrationSet):
+        rows.save(buffer)
+        return buffer.getvalue(), NPZ
+    images: Any = rows.get("images", ())
+    if len(images) and isinstance(images[0], bytes):
+        document = {name: _listed(values) for name, values in rows.items() if name != "images"}
+        document["images"] = _base64(images)
+        return json.dumps(document, allow_nan=False).encode(), JSON
+    arrays: dict[str, Any] = {name: np.asarray(values) for name, values in rows.items()}
+    for name, array in arrays.items():
+        if array.dtype.hasobject:
+            raise InvalidInput(
+                f"{name} must be numbers or texts of one kind, got objects", field=name
+            )
+    np.savez(buffer, allow_pickle=False, **arrays)
+    return buffer.getvalue(), NPZ
+
+
+def _base64(images: Sequence[bytes]) -> list[str]:
+    return [base64.b64encode(image).decode() for image in images]
+
+
+def _listed(values: ClassLabels) -> list[Any]:
+    if isinstance(values, Sequence):
+        return [value.item() if isinstance(value, np.generic) else value for value in values]
+    listed: list[Any] = np.atleast_1d(np.asarray(values)).tolist()
+    return listed
+
+
+def _prefer(wait_seconds: float) -> dict[str, str]:
+    if wait_seconds <= 0:
+        return {}
+    return {"prefer": f"wait={min(wait_seconds, LONGEST_WAIT_SECONDS):.0f}"}
