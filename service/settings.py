@@ -121,11 +121,6 @@ class Settings(BaseModel):
         20_000, ge=1, le=10_000_000, description="Newest labelled rows kept of each version."
     )
     window_labels: int = Field(2000, ge=10, description="Labels in the windowed gauges.")
-    labels_per_key: int = Field(
-        1_000_000,
-        ge=0,
-        description="Labels that count of one API key, a model and day (UTC); 0: no limit.",
-    )
     labels_per_input: int = Field(
         1000,
         ge=0,

@@ -45,7 +45,6 @@ class Sweep:
     label_keys: int
     groups: int
     hourly_bins: int
-    key_counts: int
     events: int
     files: int
     deleted_models: int
@@ -103,7 +102,6 @@ class Retention:
             label_keys=self._repeat(self._forget_keys),
             groups=self._forget_groups(),
             hourly_bins=self._repeat(self._roll_up),
-            key_counts=self._repeat(self._forget_key_counts),
             events=self._repeat(self._forget_events),
             files=self._remove_files(),
             deleted_models=self._repeat(self._forget_deleted),
@@ -145,11 +143,6 @@ class Retention:
     def _roll_up(self, transaction: Transaction, now: float) -> int:
         day = int(now // DAY_SECONDS) - _HOURLY_DAYS
         return transaction.bins.roll_up(before_hour=24 * day, limit=_ROWS)
-
-    def _forget_key_counts(self, transaction: Transaction, now: float) -> int:
-        # A day more than is needed: replicas' clocks differ.
-        yesterday = int(now // DAY_SECONDS) - 1
-        return transaction.key_counts.forget(before_day=yesterday, limit=_ROWS)
 
     def _forget_events(self, transaction: Transaction, now: float) -> int:
         before = now - _EVENT_SECONDS

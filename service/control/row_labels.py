@@ -19,7 +19,7 @@ from typing import Any, Final
 import numpy as np
 
 from service.control.group_tally import GroupTally
-from service.control.label_caps import DAY_SECONDS, LabelCaps
+from service.control.label_caps import DAY_SECONDS, within_cap
 from service.control.label_history import Label
 from service.control.labels import CLOCK_TOLERANCE_SECONDS
 from service.control.refit_window import RefitWindow
@@ -45,8 +45,8 @@ class RowLabels:
     store : Store
     window : RefitWindow
         Where the rows go.
-    caps : LabelCaps
-        Shared with labels of predictions.
+    labels_per_input : int
+        Rows of one input that are taken a day; 0 for no limit.
     ttl_seconds : int
         How long an id is remembered, at least.
     clock : callable
@@ -58,12 +58,12 @@ class RowLabels:
         store: Store,
         window: RefitWindow,
         *,
-        caps: LabelCaps,
+        labels_per_input: int,
         ttl_seconds: int,
         clock: Callable[[], float],
     ) -> None:
         self._store = store
-        self._caps = caps
+        self._labels_per_input = labels_per_input
         self._window = window
         self._ttl_seconds = ttl_seconds
         self._clock = clock
@@ -74,7 +74,6 @@ class RowLabels:
         document: Mapping[str, Any],
         *,
         version: int | None,
-        by: str | None = None,
     ) -> list[str]:
         """Take rows; the outcome of each, in order.
 
@@ -85,8 +84,6 @@ class RowLabels:
             With ``rows``.
         version : int or None
             Whose logits they are; None for the live one.
-        by : str, optional
-            Id of the API key.
 
         Returns
         -------
@@ -110,7 +107,7 @@ class RowLabels:
         with self._store.write() as transaction:
             if transaction.models.lock(model) != model_id:
                 raise ModelNotFound(f"there is no model named {model!r}")
-            return self._add(transaction, model_id, of, rows, labels, keys, by, now)
+            return self._add(transaction, model_id, of, rows, labels, keys, now)
 
     def _add(
         self,
@@ -120,7 +117,6 @@ class RowLabels:
         rows: Rows,
         labels: Sequence[int | None],
         keys: Sequence[bytes],
-        by: str | None,
         now: float,
     ) -> list[str]:
         first: dict[bytes, int] = {}
@@ -144,7 +140,7 @@ class RowLabels:
         inputs = input_digests(rows.logits[[index for _, index in given]])
         group, day = np.array(inputs, np.uint64), int(now // DAY_SECONDS)
         tally = GroupTally.claim(transaction, model_id, NO_PROMOTION, group, day=day)
-        taken = self._caps.take(transaction, of.model, tally.before, by=by, day=day)
+        taken = within_cap(tally.before, per_input=self._labels_per_input)
         tally.write(transaction, taken)
         new = []
         for (row_key, index), fits in zip(given, taken, strict=True):

@@ -9,7 +9,6 @@ from starlette.concurrency import run_in_threadpool
 
 from service.control import answers
 from service.control.bodies import media_type, read_body
-from service.control.headers import caller
 from service.control.label_body import read_document, read_labels
 from service.control.label_schemas import Calibration, LabelOutcomes, LabelRequest, RowsRequest
 from service.control.routes.documentation import ModelPath, problems
@@ -61,7 +60,7 @@ def create_router(plane: ControlPlane) -> APIRouter:
         if media_type(request) not in ("application/json", ""):
             raise UnsupportedMediaType("Content-Type must be application/json")
         body = await read_body(request, limit=plane.parts.settings.max_body_bytes)
-        return await run_in_threadpool(_count, plane, model, body, version, caller(request))
+        return await run_in_threadpool(_count, plane, model, body, version)
 
     @router.get(
         "/models/{model}/calibration",
@@ -83,13 +82,12 @@ def _count(
     model: str,
     body: bytes,
     version: int | None,
-    by: str | None,
 ) -> LabelOutcomes:
     document = read_document(body)
     if "rows" in document:
         rows = plane.parts.row_labels
-        return answers.label_outcomes(rows.count(model, document, version=version, by=by))
+        return answers.label_outcomes(rows.count(model, document, version=version))
     if version is not None:
         raise InvalidRequest("version must come with rows: a prediction id says its own")
     ids, labels = read_labels(document)
-    return answers.label_outcomes(plane.parts.labels.count(model, ids, labels, by=by))
+    return answers.label_outcomes(plane.parts.labels.count(model, ids, labels))

@@ -13,7 +13,6 @@ from service.control.store.deleted_models import DeletedModels
 from service.control.store.events import Events
 from service.control.store.fits import Fits
 from service.control.store.group_counts import GroupCounts
-from service.control.store.key_counts import KeyCounts
 from service.control.store.label_keys import LabelKeys
 from service.control.store.labelled_rows import LabelledRows
 from service.control.store.models import Models
@@ -58,5 +57,4 @@ class Transaction:
         self.bins = Bins(connection)
         self.window_blocks = WindowBlocks(connection)
         self.shadows = Shadows(connection)
-        self.key_counts = KeyCounts(connection)
         self.events = Events(connection, kept=keep_events)
