@@ -235,5 +235,5 @@ class FitQueue:
 
 def _fitted_before(transaction: Transaction, fit: FitRow) -> FittedBefore | None:
     """Rows that were fitted in this way before are judged only."""
-    found = transaction.fits.fitted_before(fit)
+    found = transaction.earlier_fits.fitted(fit)
     return None if found is None else FittedBefore(found[0], tuple(found[1]))

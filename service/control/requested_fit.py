@@ -35,7 +35,7 @@ def requested_fit(
     """Id of the fit of a stored set, queued if need be. The caller holds the model's lock."""
     method, change = request.chosen_method(settings), request.change_allowed(settings)
     if request.trigger is None:
-        same = transaction.fits.newest(
+        same = transaction.earlier_fits.newest(
             served.model,
             served.version,
             digest,

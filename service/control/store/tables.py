@@ -24,7 +24,6 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
-    false,
 )
 
 __all__ = [
@@ -133,7 +132,7 @@ fit = Table(
     Column("owner", _ID),  # the process that runs it
     Column("lease_until", Double),  # then any other may
     Column("progress", Double),  # 0 to 1
-    Column("allow_prediction_change", Boolean, nullable=False, server_default=false()),
+    Column("allow_prediction_change", Boolean, nullable=False),
     Column("trigger", String(100)),  # of the refit policy; one fit each
     ForeignKeyConstraint(
         ["model", "calibration_set"], ["calibration_set.model", "calibration_set.digest"]

@@ -10,6 +10,7 @@ from service.control.store.bins import Bins
 from service.control.store.calibration_sets import CalibrationSets
 from service.control.store.calibrators import Calibrators
 from service.control.store.deleted_models import DeletedModels
+from service.control.store.earlier_fits import EarlierFits
 from service.control.store.events import Events
 from service.control.store.fits import Fits
 from service.control.store.group_counts import GroupCounts
@@ -46,6 +47,7 @@ class Transaction:
         self.promotions = Promotions(connection)
         self.calibration_sets = CalibrationSets(connection)
         self.fits = Fits(connection)
+        self.earlier_fits = EarlierFits(connection)
         self.policy_fits = PolicyFits(connection)
         self.label_keys = LabelKeys(connection)
         self.labelled_rows = LabelledRows(connection)
