@@ -125,11 +125,6 @@ class Settings(BaseModel):
     window_labels: int = Field(
         2000, ge=10, description="Number of latest labels that the gauges cover."
     )
-    labels_per_key: int = Field(
-        1_000_000,
-        ge=0,
-        description="Labels of one API key that count, per model and day (UTC); 0: no limit.",
-    )
     labels_per_input: int = Field(
         1000,
         ge=0,

@@ -1,8 +1,8 @@
-"""Rows after rows: one calibration set of two."""
+"""Rows after rows: one calibration set of two, and whether that was done before."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from service.errors import InvalidRequest
 from trueprob.calibration_set import CalibrationSet
 
-__all__ = ["joined"]
+__all__ = ["holds", "joined"]
+
+_DIGEST_BYTES: Final = 16
 
 
 def joined(first: CalibrationSet, second: CalibrationSet) -> CalibrationSet:
@@ -37,4 +39,29 @@ def joined(first: CalibrationSet, second: CalibrationSet) -> CalibrationSet:
         np.concatenate([first.labels, second.labels]),
         optional["weights"],
         optional["groups"],
+    )
+
+
+def holds(whole: CalibrationSet, part: CalibrationSet) -> bool:
+    """Whether a set has the rows of another one in a run and in their order, as `joined` left them.
+
+    Weights and groups count too; both sets have them or neither does.
+    """
+    rows, wanted = whole.row_digests.tobytes(), part.row_digests.tobytes()
+    at = rows.find(wanted)
+    while at >= 0:
+        start, off = divmod(at, _DIGEST_BYTES)
+        if off == 0 and _same_beside(whole, part, start):
+            return True
+        at = rows.find(wanted, at + 1)
+    return False
+
+
+def _same_beside(whole: CalibrationSet, part: CalibrationSet, start: int) -> bool:
+    """Whether weights and groups from a row on are those of the other set."""
+    stop = start + part.n
+    pairs = ((whole.weights, part.weights), (whole.groups, part.groups))
+    return all(
+        left is None or right is None or np.array_equal(left[start:stop], right)
+        for left, right in pairs
     )

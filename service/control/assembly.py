@@ -15,7 +15,6 @@ from service.control.fit_ending import FitEnding
 from service.control.fit_process import FitRunner
 from service.control.fit_queue import FitQueue
 from service.control.following import Following
-from service.control.label_caps import LabelCaps
 from service.control.labels import CLOCK_TOLERANCE_SECONDS, Labels
 from service.control.models import Catalogue
 from service.control.parts import Parts
@@ -105,7 +104,6 @@ def assemble(
     )
     alarms = Alarms(store, rules, clock=clock)
     stored_sets = StoredSets(store, artifacts, refits, settings=settings, clock=clock)
-    caps = LabelCaps(settings.labels_per_key, settings.labels_per_input)
     return Parts(
         settings=settings,
         clock=clock,
@@ -143,7 +141,7 @@ def assemble(
             catalogue,
             receipts,
             alarms,
-            caps=caps,
+            labels_per_input=settings.labels_per_input,
             ttl_seconds=settings.receipt_ttl_seconds,
             window_labels=settings.window_labels,
             clock=clock,
@@ -152,7 +150,7 @@ def assemble(
         row_labels=RowLabels(
             store,
             refit_window,
-            caps=caps,
+            labels_per_input=settings.labels_per_input,
             ttl_seconds=settings.receipt_ttl_seconds,
             clock=clock,
         ),

@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 from starlette.requests import Request
 
 from service.control.bodies import media_type, part_file, spool_body
+from service.control.fit_request import FitRequest, check_name
 from service.control.following import Following
 from service.control.refit_window import RefitWindow
 from service.control.store.calibration_sets import CalibrationSetRow
 from service.control.stored_sets import StoredSets
 from service.control.uploads import check_media_type, read_upload
-from service.control.wish import Wish, check_key, check_name
 from service.errors import Conflict, InvalidRequest, ModelNotFound
 from service.inference.deployment import Deployment, Network, ServedVersion
 from service.inference.deployments import Deployments
@@ -74,8 +74,10 @@ class CalibrationSets:
         self._settings = settings
         self._parsing = asyncio.Semaphore(_PARSED_AT_ONCE)
 
-    async def upload(self, request: Request, model: str, wish: Wish) -> tuple[int, Future[None]]:
-        """Store the set in a request's body and queue its fit.
+    async def upload(
+        self, request: Request, model: str, asked: FitRequest
+    ) -> tuple[int, Future[None]]:
+        """Store the set in a request's body and see to its fit.
 
         Returns
         -------
@@ -88,13 +90,13 @@ class CalibrationSets:
         ServiceError, InvalidInput
             The request cannot be used; nothing is stored.
         """
-        deployment = await self._deployment(model, wish.version)
-        wish.check(self._settings)
+        deployment = await self._deployment(model, asked.version)
+        asked.check(self._settings)
         async with self._received(request, deployment) as rows:
-            return await anyio.to_thread.run_sync(self._sets.accept, deployment.served, rows, wish)
+            return await anyio.to_thread.run_sync(self._sets.accept, deployment.served, rows, asked)
 
     async def append(
-        self, request: Request, model: str, name: str, wish: Wish
+        self, request: Request, model: str, name: str, *, version: int | None, by: str | None
     ) -> CalibrationSetRow:
         """Add the rows in a request's body to the set of a name.
 
@@ -103,35 +105,33 @@ class CalibrationSets:
         ServiceError, InvalidInput
             The request cannot be used; nothing is stored.
         """
-        deployment = await self._deployment(model, wish.version)
+        deployment = await self._deployment(model, version)
         check_name(name)
-        check_key(wish.key)
         async with self._received(request, deployment) as rows:
             return await anyio.to_thread.run_sync(
-                self._sets.append, deployment.served, name, rows, wish
+                lambda: self._sets.append(deployment.served, name, rows, by=by)
             )
 
     async def fit(
-        self, model: str, digest_or_name: str | None, wish: Wish
+        self, model: str, digest_or_name: str | None, asked: FitRequest
     ) -> tuple[int, Future[None]]:
-        """Queue a fit on a stored set, or on the refit window (None); as `upload`."""
-        deployment = await self._deployment(model, wish.version)
-        wish.check(self._settings)
+        """See to a fit of a stored set, or of the refit window (None); as `upload`."""
+        deployment = await self._deployment(model, asked.version)
+        asked.check(self._settings)
         if digest_or_name is None:
-            return await anyio.to_thread.run_sync(self._fit_window, deployment.served, wish)
+            return await anyio.to_thread.run_sync(self._fit_window, deployment.served, asked)
         return await anyio.to_thread.run_sync(
-            self._sets.fit, deployment.served, digest_or_name, wish
+            self._sets.fit, deployment.served, digest_or_name, asked
         )
 
-    def _fit_window(self, served: ServedVersion, wish: Wish) -> tuple[int, Future[None]]:
+    def _fit_window(self, served: ServedVersion, asked: FitRequest) -> tuple[int, Future[None]]:
         rows = self._window.read(served.model, served.version)
         if rows is None:
             raise Conflict(
                 f"the refit window of version {served.version} of model {served.model!r} is empty: "
                 "labels sent as rows fill it"
             )
-        # Asked again under the same key, the rows may be others: the fit is the same.
-        return self._sets.accept(served, rows, wish, asked="the refit window")
+        return self._sets.accept(served, rows, asked)
 
     @asynccontextmanager
     async def _received(

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.control.group_tally import GroupTally
-from service.control.label_caps import DAY_SECONDS, LabelCaps
+from service.control.label_caps import DAY_SECONDS, within_cap
 from service.control.store import Transaction
 from service.receipt_columns import ReceiptColumns
 
-__all__ = ["CountedLabels", "count_within_caps", "counting_order"]
+__all__ = ["CountedLabels", "count_within_cap", "counting_order"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,19 +88,17 @@ def counting_order(secret: bytes, receipts: ReceiptColumns) -> NDArray[np.uint64
     return order
 
 
-def count_within_caps(
+def count_within_cap(
     transaction: Transaction,
     receipts: ReceiptColumns,
     label: NDArray[np.int64],
     *,
-    model: str,
     model_id: int,
-    caps: LabelCaps,
-    by: str | None,
+    labels_per_input: int,
     now: float,
     order_key: bytes,
 ) -> tuple[NDArray[np.bool_], dict[int, CountedLabels]]:
-    """Count those of some new labels that the caps let through: their key's, and their groups'.
+    """Count those of some new labels that the cap of their groups lets through.
 
     Parameters
     ----------
@@ -109,10 +107,7 @@ def count_within_caps(
     receipts : ReceiptColumns
         With distinct nonces, none of which was used before, in the order in which they were sent.
     label : ndarray of shape (n,), int64
-    model, model_id : str, int
-    caps : LabelCaps
-    by : str or None
-        Id of the API key.
+    model_id, labels_per_input : int
     now : float
     order_key : bytes
         See `counting_order`.
@@ -131,7 +126,7 @@ def count_within_caps(
         own = revision == number
         tally = GroupTally.claim(transaction, model_id, number, group[own], day=day)
         tallies[number], before[own], repeated[own] = tally, tally.before, tally.repeated
-    fits = caps.take(transaction, model, before, by=by, day=day)
+    fits = within_cap(before, per_input=labels_per_input)
     counted = {}
     for number, tally in tallies.items():
         own = revision == number

@@ -70,6 +70,7 @@ class FitEnding:
         incumbent: CalibratorRow,
         fitted: Fitted,
         *,
+        judged_revision: int | None,
         now: float,
     ) -> Settled:
         """Keep the calibrator, do what was asked for with it, and end the fit.
@@ -83,6 +84,8 @@ class FitEnding:
             What the candidate was judged against.
         fitted : Fitted
             Without an error.
+        judged_revision : int or None
+            What was live then.
         now : float
         """
         transaction.calibrators.add(
@@ -125,13 +128,16 @@ class FitEnding:
                 remarks.append(f"In the shadow of revision {live.revision}.")
             else:
                 remarks.append(f"Not put into the shadow: {obstacle}.")
+        reasons = [*fitted.reasons, *fitted.warnings, *remarks]
         transaction.fits.end(
             fit.id,
             "done",
             now=now,
             seconds=fitted.seconds,
-            verdict={"admitted": fitted.admitted, "reasons": [*fitted.reasons, *remarks]},
+            verdict={"admitted": fitted.admitted, "reasons": reasons},
             scores=fitted.scores,
+            warnings=list(fitted.warnings),
+            judged_revision=judged_revision,
             calibrator=fitted.calibrator,
             admitted=fitted.admitted,
             promoted=settled.promoted is not None,
@@ -145,7 +151,7 @@ class FitEnding:
                 "calibrator": fitted.calibrator,
                 "fit": str(fit.id),
                 "trigger": fit.trigger,
-                "reasons": [*fitted.reasons, *remarks],
+                "reasons": reasons,
                 "promoted": settled.promoted,
             },
             now=now,

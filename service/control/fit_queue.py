@@ -17,7 +17,7 @@ from typing import Final
 
 from service.control.artifacts import Artifacts
 from service.control.fit_ending import FitEnding
-from service.control.fit_worker import Fitted, Job
+from service.control.fit_worker import Fitted, FittedBefore, Job
 from service.control.models import Catalogue, answering
 from service.control.store import Store, Transaction
 from service.control.store.calibrators import CalibratorRow
@@ -38,10 +38,19 @@ _PATIENCE_SECONDS: Final = 3600.0
 
 @dataclass(frozen=True)
 class Begun:
-    """A fit that this process has claimed."""
+    """A fit that this process has claimed.
+
+    Attributes
+    ----------
+    incumbent : CalibratorRow
+        What the candidate is judged against.
+    revision : int or None
+        What was live of the model then.
+    """
 
     fit_id: int
     incumbent: CalibratorRow
+    revision: int | None
     calibration_set: str
     job: Job
 
@@ -169,7 +178,9 @@ class FitQueue:
             if fitted.error is not None:
                 transaction.fits.end(fit_id, "failed", now=now, error=fitted.error)
                 return
-            settled = self._ending.settle(transaction, fit, begun.incumbent, fitted, now=now)
+            settled = self._ending.settle(
+                transaction, fit, begun.incumbent, fitted, judged_revision=begun.revision, now=now
+            )
         self._ending.take_over(settled)
 
     def _suits(self, fit: FitRow, now: float) -> bool:
@@ -208,8 +219,11 @@ class FitQueue:
             created_at=self._clock(),
             allow_prediction_change=fit.allow_prediction_change,
             reference=self._reference(transaction, fit),
+            before=_fitted_before(transaction, fit),
         )
-        return Begun(fit.id, incumbent, fit.calibration_set, job)
+        live = transaction.promotions.live(fit.model)
+        revision = None if live is None else live.revision
+        return Begun(fit.id, incumbent, revision, fit.calibration_set, job)
 
     def _reference(self, transaction: Transaction, fit: FitRow) -> Path | None:
         """The set that somebody pinned, of a fit that nobody asked for."""
@@ -217,3 +231,9 @@ class FitQueue:
             return None
         pinned = transaction.calibration_sets.get(fit.model, self._ending.reference)
         return None if pinned is None else self._artifacts.path(pinned.digest)
+
+
+def _fitted_before(transaction: Transaction, fit: FitRow) -> FittedBefore | None:
+    """Rows that were fitted in this way before are judged only."""
+    found = transaction.earlier_fits.fitted(fit)
+    return None if found is None else FittedBefore(found[0], tuple(found[1]))

@@ -25,19 +25,35 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from trueprob.admission import Verdict, admit
-from trueprob.calibration_set import load_calibration_set
-from trueprob.calibrators import FittedOn, loads_calibrator, to_dict
+from trueprob.calibration_set import CalibrationSet, load_calibration_set
+from trueprob.calibrators import Calibrator, FittedOn, loads_calibrator, to_dict
 from trueprob.errors import TrueprobError
 from trueprob.fitting import fit_rows, set_warnings
 from trueprob.reference_check import ReferenceCheck, check_reference
 
-__all__ = ["Fitted", "Job", "run", "serve"]
+__all__ = ["Fitted", "FittedBefore", "Job", "run", "serve"]
 
 _LOG: Final = logging.getLogger(__name__)
 # Predictions are answered by the parent: they come first when the processor is scarce.
 _NICE: Final = 5
 # Five fits on four fifths of the rows come before the one on all of them.
 _JUDGING: Final = 0.8
+
+
+@dataclass(frozen=True)
+class FittedBefore:
+    """A calibrator that was fitted on the same rows in the same way.
+
+    Attributes
+    ----------
+    document : str
+        ``calibrator.json``.
+    warnings : tuple of str
+        Of fitting it.
+    """
+
+    document: str
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -58,6 +74,8 @@ class Job:
         Seconds since 1970 UTC, for the document.
     allow_prediction_change : bool
         Whether the calibrator may change predictions.
+    before : FittedBefore or None
+        What is judged in place of a calibrator that is fitted now.
     reference : Path or None
         A set on which the candidate must not be significantly worse, to be admitted.
     """
@@ -70,6 +88,7 @@ class Job:
     created_at: float
     allow_prediction_change: bool = False
     reference: Path | None = None
+    before: FittedBefore | None = None
 
 
 @dataclass(frozen=True)
@@ -82,6 +101,8 @@ class Fitted:
         The candidate, fitted on all rows.
     admitted : bool
     reasons : tuple of str
+    warnings : tuple of str
+        Of fitting.
     scores : dict
         ``incumbent`` and ``candidate``; None where no row could be compared.
     seconds : float
@@ -93,6 +114,7 @@ class Fitted:
     document: str = ""
     admitted: bool = False
     reasons: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     scores: dict[str, Any] | None = None
     seconds: float = 0.0
     error: str | None = None
@@ -124,7 +146,7 @@ def _end_with_parent() -> None:
 
 
 def run(job: Job, progress: Callable[[float], None] = lambda _share: None) -> Fitted:
-    """Judge and fit; failures are answers, whatever they are."""
+    """Judge, and fit if need be; failures are answers, whatever they are."""
     started = time.perf_counter()
     change = job.allow_prediction_change
     try:
@@ -138,12 +160,12 @@ def run(job: Job, progress: Callable[[float], None] = lambda _share: None) -> Fi
             allow_prediction_change=change,
             progress=lambda share: progress(_JUDGING * share),
         )
-        fitted = fit_rows(job.method, rows, allow_prediction_change=change)
+        candidate, fitted = _candidate(job, rows)
         check = None
         if job.reference is not None:
             check = check_reference(
                 loads_calibrator(job.incumbent.encode()),
-                fitted.calibrator,
+                candidate,
                 load_calibration_set(job.reference, n_classes=job.n_classes),
                 fitted_row_digests=rows.row_digests,
             )
@@ -152,20 +174,29 @@ def run(job: Job, progress: Callable[[float], None] = lambda _share: None) -> Fi
     except Exception as error:  # noqa: BLE001 - a fault in one fit must not end the process
         _LOG.exception("a fit with %s failed", job.method)
         return Fitted(error=f"the fit failed with {type(error).__name__}; the log says more")
-    created_at = datetime.fromtimestamp(job.created_at, UTC).isoformat(timespec="seconds")
-    source = FittedOn(digest=rows.digest, n=rows.n, created_at=created_at)
     return Fitted(
-        calibrator=fitted.calibrator.id,
-        kind=fitted.calibrator.kind,
-        document=json.dumps(to_dict(fitted.calibrator, source), allow_nan=False),
+        calibrator=candidate.id,
+        kind=candidate.kind,
+        document=fitted.document,
         admitted=verdict.admitted and (check is None or check.passed),
-        reasons=(*_in_order(verdict, check), *set_warnings(rows), *fitted.warnings),
+        reasons=(*_in_order(verdict, check), *set_warnings(rows)),
+        warnings=fitted.warnings,
         scores={
             side: None if scores is None else scores.to_dict()
             for side, scores in verdict.scores.items()
         },
         seconds=time.perf_counter() - started,
     )
+
+
+def _candidate(job: Job, rows: CalibrationSet) -> tuple[Calibrator, FittedBefore]:
+    if job.before is not None:
+        return loads_calibrator(job.before.document.encode()), job.before
+    fitted = fit_rows(job.method, rows, allow_prediction_change=job.allow_prediction_change)
+    created_at = datetime.fromtimestamp(job.created_at, UTC).isoformat(timespec="seconds")
+    source = FittedOn(digest=rows.digest, n=rows.n, created_at=created_at)
+    document = json.dumps(to_dict(fitted.calibrator, source), allow_nan=False)
+    return fitted.calibrator, FittedBefore(document, tuple(fitted.warnings))
 
 
 def _in_order(verdict: Verdict, check: ReferenceCheck | None) -> tuple[str, ...]:

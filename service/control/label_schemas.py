@@ -23,9 +23,7 @@ class LabelRequest(BaseModel):
 class LabelledRow(BaseModel):
     """A row and what it is."""
 
-    id: StrictStr | None = Field(
-        None, description="Yours, for this row; needed unless there is an Idempotency-Key."
-    )
+    id: StrictStr = Field(description="Yours, for this row: it counts once.")
     logits: list[float]
     label: StrictInt | StrictStr = Field(description="Class index or class name.")
     group: StrictInt | StrictStr | None = Field(

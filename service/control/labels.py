@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.control.alarms import Alarms
-from service.control.counted_labels import CountedLabels, count_within_caps
-from service.control.label_caps import LabelCaps
+from service.control.counted_labels import CountedLabels, count_within_cap
 from service.control.label_history import NO_CLASS, Histories, History, Judged, Label, Outcome
 from service.control.models import Catalogue
 from service.control.shadow_scoring import Decision, score_shadow
@@ -50,8 +49,9 @@ class Labels:
     catalogue : Catalogue
         Told of a candidate that a label has promoted.
     receipts : Receipts
-    caps : LabelCaps
     alarms : Alarms
+    labels_per_input : int
+        Labels of one input that count a day; 0 for no limit.
     ttl_seconds : int
         How long after its prediction a label may come.
     window_labels : int
@@ -71,7 +71,7 @@ class Labels:
         receipts: Receipts,
         alarms: Alarms,
         *,
-        caps: LabelCaps,
+        labels_per_input: int,
         ttl_seconds: int,
         window_labels: int,
         clock: Callable[[], float],
@@ -81,7 +81,7 @@ class Labels:
         self._store = store
         self._catalogue = catalogue
         self._receipts = receipts
-        self._caps = caps
+        self._labels_per_input = labels_per_input
         self._alarms = alarms
         self._ttl_seconds = ttl_seconds
         self._window_labels = window_labels
@@ -91,12 +91,7 @@ class Labels:
         self._histories = Histories()
 
     def count(
-        self,
-        model: str,
-        prediction_ids: Sequence[str],
-        labels: Sequence[Label],
-        *,
-        by: str | None = None,
+        self, model: str, prediction_ids: Sequence[str], labels: Sequence[Label]
     ) -> list[str]:
         """Count labels; the outcome of each, in order.
 
@@ -106,8 +101,6 @@ class Labels:
         prediction_ids : sequence of str
         labels : sequence of int or str
             As many; class indices or class names.
-        by : str, optional
-            Id of the API key.
 
         Returns
         -------
@@ -133,7 +126,7 @@ class Labels:
                     f"labels[0] must be an integer 0..{len(classes.index) - 1} or a class name "
                     f"of model {model!r}, got {_shown(labels[0])}"
                 )
-            outcome, counted = self._add(transaction, receipts, judged, history, by, now)
+            outcome, counted = self._add(transaction, receipts, judged, history, now)
             decision, raised = self._move(transaction, history, counted, now)
         self._alarms.announce(raised)
         if decision is not None:
@@ -147,7 +140,6 @@ class Labels:
         receipts: ReceiptColumns,
         judged: Judged,
         history: History,
-        by: str | None,
         now: float,
     ) -> tuple[NDArray[np.int8], dict[int, CountedLabels]]:
         """Mark the receipts of what is new as used: outcomes of all, and what counts."""
@@ -167,14 +159,12 @@ class Labels:
         outcome[new[forgotten]] = Outcome.EXPIRED
         new = new[fresh & ~forgotten]
         outcome[new] = Outcome.CAPPED
-        fits, counted = count_within_caps(
+        fits, counted = count_within_cap(
             transaction,
             receipts[new],
             judged.label[new],
-            model=history.live.model,
             model_id=history.model_id,
-            caps=self._caps,
-            by=by,
+            labels_per_input=self._labels_per_input,
             now=now,
             order_key=self.order_key,
         )

@@ -14,11 +14,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from service.control.fit_request import FitRequest
 from service.control.poll import Poll
 from service.control.refit_window import RefitWindow
 from service.control.store import Store
 from service.control.stored_sets import StoredSets
-from service.control.wish import Wish
 from service.errors import DatabaseUnavailable, ServiceError
 from service.inference.deployment import ServedVersion
 from service.inference.deployments import Deployments
@@ -166,13 +166,13 @@ class RefitPolicy:
         rows = self._window.read(model, version)
         if rows is None:
             return None
-        wish = Wish(
+        request = FitRequest(
             version=version,
             promote=_PROMOTE[self._settings.refit_action],
             trigger=trigger.name,
         )
         try:
-            fit, _ = self._sets.accept(trigger.served, rows, wish)
+            fit, _ = self._sets.accept(trigger.served, rows, request)
         except DatabaseUnavailable:
             raise
         except ServiceError as error:  # the model was deleted meanwhile, or the like

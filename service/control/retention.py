@@ -5,7 +5,6 @@
   whatever a clock says: a clock that is set back does not make a label count twice.
 - Groups whose outcome an alarm has counted, once no row of theirs has come for as long.
 - Hourly bins older than five weeks become daily ones.
-- Idempotency keys after a day.
 - Which revisions the names of deleted models have used up, a day after the last receipt of theirs.
 - Files of sets that no model has any more, a day after they were last kept, and bodies that a
   crash left half received.
@@ -32,7 +31,6 @@ _ROWS: Final = 5_000  # of one transaction
 _TRANSACTIONS: Final = 100  # of one sweep, each kind
 _PAUSE_SECONDS: Final = 0.02
 _HOURLY_DAYS: Final = 35
-_REPEAT_SECONDS: Final = 86_400.0
 _EVENT_SECONDS: Final = 7 * 86_400.0
 _UNREFERENCED_SECONDS: Final = 86_400.0
 # So long a replica may answer for a model that was deleted: until it has heard of it. The longest
@@ -47,8 +45,6 @@ class Sweep:
     label_keys: int
     groups: int
     hourly_bins: int
-    idempotent_requests: int
-    key_counts: int
     events: int
     files: int
     deleted_models: int
@@ -106,8 +102,6 @@ class Retention:
             label_keys=self._repeat(self._forget_keys),
             groups=self._forget_groups(),
             hourly_bins=self._repeat(self._roll_up),
-            idempotent_requests=self._repeat(self._forget_requests),
-            key_counts=self._repeat(self._forget_key_counts),
             events=self._repeat(self._forget_events),
             files=self._remove_files(),
             deleted_models=self._repeat(self._forget_deleted),
@@ -149,15 +143,6 @@ class Retention:
     def _roll_up(self, transaction: Transaction, now: float) -> int:
         day = int(now // DAY_SECONDS) - _HOURLY_DAYS
         return transaction.bins.roll_up(before_hour=24 * day, limit=_ROWS)
-
-    def _forget_requests(self, transaction: Transaction, now: float) -> int:
-        before = now - _REPEAT_SECONDS
-        return transaction.idempotent_requests.forget(before=before, limit=_ROWS)
-
-    def _forget_key_counts(self, transaction: Transaction, now: float) -> int:
-        # A day more than is needed: replicas' clocks differ.
-        yesterday = int(now // DAY_SECONDS) - 1
-        return transaction.key_counts.forget(before_day=yesterday, limit=_ROWS)
 
     def _forget_events(self, transaction: Transaction, now: float) -> int:
         before = now - _EVENT_SECONDS

@@ -19,7 +19,7 @@ from service.receipts import digest64
 __all__ = ["Rows", "read_rows"]
 
 _FIELDS: Final = frozenset({"id", "logits", "label", "group"})
-_NEEDED: Final = frozenset({"logits", "label"})
+_NEEDED: Final = ("id", "logits", "label")
 _ID_CHARACTERS: Final = 200
 # Numbers that NumPy makes of lists in one hold of the interpreter: some milliseconds.
 _AT_ONCE: Final = 1 << 16
@@ -31,8 +31,7 @@ class Rows:
 
     Attributes
     ----------
-    ids : sequence of str or None
-        None where a row has none.
+    ids : sequence of str
     logits : ndarray of shape (n, k), float32
     labels : sequence of int or str
         Class indices or class names.
@@ -40,13 +39,13 @@ class Rows:
         Signed 64-bit digests.
     """
 
-    ids: Sequence[str | None]
+    ids: Sequence[str]
     logits: NDArray[np.float32]
     labels: Sequence[Label]
     groups: Sequence[int | None]
 
 
-def read_rows(document: Mapping[str, Any], *, n_classes: int, need_ids: bool) -> Rows:
+def read_rows(document: Mapping[str, Any], *, n_classes: int) -> Rows:
     """The rows of a request.
 
     Parameters
@@ -55,8 +54,6 @@ def read_rows(document: Mapping[str, Any], *, n_classes: int, need_ids: bool) ->
         ``{"rows": [{"id": "…", "logits": […], "label": 3}, …]}``; ``group`` is optional.
     n_classes : int
         The k that is required.
-    need_ids : bool
-        Whether each row must have an id: not when the request has an Idempotency-Key.
 
     Raises
     ------
@@ -67,30 +64,26 @@ def read_rows(document: Mapping[str, Any], *, n_classes: int, need_ids: bool) ->
     if len(rows) > MAX_LABELS:
         raise InvalidRequest(f"rows must be at most {MAX_LABELS}, got {len(rows)}")
     for index, row in enumerate(rows):
-        _check(row, f"rows[{index}]", n_classes, need_ids)
+        _check(row, f"rows[{index}]", n_classes)
     return Rows(
-        ids=[row.get("id") for row in rows],
+        ids=[row["id"] for row in rows],
         logits=_matrix([row["logits"] for row in rows], n_classes),
         labels=[row["label"] for row in rows],
         groups=[_digest(row.get("group")) for row in rows],
     )
 
 
-def _check(row: object, name: str, n_classes: int, need_ids: bool) -> None:
+def _check(row: object, name: str, n_classes: int) -> None:
     if not isinstance(row, dict):
         raise InvalidRequest(f"{name} must be an object with id, logits and label, got {kind(row)}")
     if unknown := sorted(row.keys() - _FIELDS):
         raise InvalidRequest(
             f"{name} has an unknown field {unknown[0][:40]!r}, expected id, logits, label or group"
         )
-    if missing := sorted(_NEEDED - row.keys()):
+    if missing := [field for field in _NEEDED if field not in row]:
         raise InvalidRequest(f"{name}.{missing[0]} is missing")
-    row_id = row.get("id")
-    if "id" not in row and need_ids:
-        raise InvalidRequest(
-            f"{name}.id is missing: each row needs one, or the request an Idempotency-Key"
-        )
-    if "id" in row and not (type(row_id) is str and 0 < len(row_id) <= _ID_CHARACTERS):
+    row_id = row["id"]
+    if not (type(row_id) is str and 0 < len(row_id) <= _ID_CHARACTERS):
         got = f"{len(row_id)} characters" if type(row_id) is str else kind(row_id)
         raise InvalidRequest(f"{name}.id must be a text of 1 to {_ID_CHARACTERS}, got {got}")
     check_label(row["label"], f"{name}.label")

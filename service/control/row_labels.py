@@ -19,17 +19,15 @@ from typing import Any, Final
 import numpy as np
 
 from service.control.group_tally import GroupTally
-from service.control.label_caps import DAY_SECONDS, LabelCaps
+from service.control.label_caps import DAY_SECONDS, within_cap
 from service.control.label_history import Label
 from service.control.labels import CLOCK_TOLERANCE_SECONDS
 from service.control.refit_window import RefitWindow
 from service.control.row_body import Rows, read_rows
 from service.control.store import Store, Transaction
 from service.control.store.group_counts import NO_PROMOTION
-from service.control.store.idempotent_requests import RequestRow
 from service.control.store.labelled_rows import LabelledRow
 from service.control.store.models import VersionRow
-from service.control.wish import check_key
 from service.errors import InvalidRequest, ModelNotFound, VersionNotFound
 from service.input_digests import input_digests
 
@@ -47,8 +45,8 @@ class RowLabels:
     store : Store
     window : RefitWindow
         Where the rows go.
-    caps : LabelCaps
-        Shared with labels of predictions.
+    labels_per_input : int
+        Rows of one input that are taken a day; 0 for no limit.
     ttl_seconds : int
         How long an id is remembered, at least.
     clock : callable
@@ -60,12 +58,12 @@ class RowLabels:
         store: Store,
         window: RefitWindow,
         *,
-        caps: LabelCaps,
+        labels_per_input: int,
         ttl_seconds: int,
         clock: Callable[[], float],
     ) -> None:
         self._store = store
-        self._caps = caps
+        self._labels_per_input = labels_per_input
         self._window = window
         self._ttl_seconds = ttl_seconds
         self._clock = clock
@@ -76,9 +74,6 @@ class RowLabels:
         document: Mapping[str, Any],
         *,
         version: int | None,
-        key: str | None,
-        digest: str,
-        by: str | None = None,
     ) -> list[str]:
         """Take rows; the outcome of each, in order.
 
@@ -89,12 +84,6 @@ class RowLabels:
             With ``rows``.
         version : int or None
             Whose logits they are; None for the live one.
-        key : str or None
-            Idempotency-Key.
-        digest : str
-            Of the body: another body under the same key is refused.
-        by : str, optional
-            Id of the API key.
 
         Returns
         -------
@@ -105,28 +94,20 @@ class RowLabels:
         ------
         ModelNotFound, VersionNotFound
         InvalidRequest
-            A row cannot be used, no label is a class of the model, or the key was used for another
-            request; nothing is stored.
+            A row cannot be used, or no label is a class of the model; nothing is stored.
         DatabaseUnavailable
             Nothing is stored; the same request may be sent again.
         """
-        check_key(key)
         now = self._clock()
         with self._store.read() as transaction:
             model_id, of = _version(transaction, model, version)
-        rows = read_rows(document, n_classes=len(of.class_names), need_ids=key is None)
+        rows = read_rows(document, n_classes=len(of.class_names))
         labels = _resolved(rows.labels, of)
-        fingerprint = hashlib.sha256(f"label rows {of.version} {digest}".encode()).hexdigest()
-        keys = [
-            _row_key(model_id, row_id, f"{key} {index} {fingerprint}")
-            for index, row_id in enumerate(rows.ids)
-        ]
+        keys = [_row_key(model_id, row_id) for row_id in rows.ids]
         with self._store.write() as transaction:
             if transaction.models.lock(model) != model_id:
                 raise ModelNotFound(f"there is no model named {model!r}")
-            if key is not None:
-                _remember(transaction, model, key, fingerprint, now)
-            return self._add(transaction, model_id, of, rows, labels, keys, by, now)
+            return self._add(transaction, model_id, of, rows, labels, keys, now)
 
     def _add(
         self,
@@ -136,7 +117,6 @@ class RowLabels:
         rows: Rows,
         labels: Sequence[int | None],
         keys: Sequence[bytes],
-        by: str | None,
         now: float,
     ) -> list[str]:
         first: dict[bytes, int] = {}
@@ -160,7 +140,7 @@ class RowLabels:
         inputs = input_digests(rows.logits[[index for _, index in given]])
         group, day = np.array(inputs, np.uint64), int(now // DAY_SECONDS)
         tally = GroupTally.claim(transaction, model_id, NO_PROMOTION, group, day=day)
-        taken = self._caps.take(transaction, of.model, tally.before, by=by, day=day)
+        taken = within_cap(tally.before, per_input=self._labels_per_input)
         tally.write(transaction, taken)
         new = []
         for (row_key, index), fits in zip(given, taken, strict=True):
@@ -203,23 +183,11 @@ def _resolved(labels: Sequence[Label], of: VersionRow) -> list[int | None]:
     return found
 
 
-def _row_key(model_id: int, row_id: str | None, otherwise: str) -> bytes:
-    """24 bytes under which a row counts once: by its id, else by its place in its request.
+def _row_key(model_id: int, row_id: str) -> bytes:
+    """24 bytes under which a row counts once.
 
     Of the model's place in the list and not of its name: a model that was deleted and declared
     anew has seen no row yet.
     """
-    name = f"{model_id} key {otherwise}" if row_id is None else f"{model_id} id {row_id}"
+    name = f"{model_id} id {row_id}"
     return hashlib.blake2b(name.encode(), digest_size=_KEY_BYTES, person=_PERSON).digest()
-
-
-def _remember(transaction: Transaction, model: str, key: str, fingerprint: str, now: float) -> None:
-    before = transaction.idempotent_requests.get(model, key)
-    if before is None:
-        # It neither queues a fit nor stores a set.
-        row = RequestRow(model, key, fingerprint, fit=None, calibration_set="", created_at=now)
-        transaction.idempotent_requests.add(row)
-    elif before.fingerprint != fingerprint:
-        raise InvalidRequest(
-            f"Idempotency-Key {key[:40]!r} was used for another request: use a new one"
-        )

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, Strict
 __all__ = [
     "CalibrationSetSummary",
     "CalibratorSummary",
-    "FitRequest",
+    "FitBody",
     "FitSummary",
     "Items",
     "LivePair",
@@ -73,7 +73,7 @@ class ModelRequest(BaseModel):
     )
 
 
-class FitRequest(BaseModel):
+class FitBody(BaseModel):
     """A fit on rows that are here: a stored set, or the refit window."""
 
     model_config = example(calibration_set="may", method="smart", promote="auto")

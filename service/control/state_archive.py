@@ -86,7 +86,7 @@ def import_state(store: Store, artifacts: Artifacts, path: Path) -> dict[str, in
                 if state.schema() != head["schema"]:
                     raise InvalidRequest(
                         f"{path} has schema {head['schema']}, this version has {state.schema()}: "
-                        "start the service of this version once on the database it came from"
+                        "import it with the version that exported it, then start this one there"
                     )
                 if not state.is_empty():
                     raise Conflict("the database is not empty: import into a new one")

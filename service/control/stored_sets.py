@@ -10,15 +10,14 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Final
 
-from service.control import repeats
-from service.control.appended_rows import joined
+from service.control.appended_rows import holds, joined
 from service.control.artifacts import Artifacts
+from service.control.fit_request import FitRequest
 from service.control.known_sets import known_set, lock_version
-from service.control.queued_fit import queue_fit
 from service.control.refit import Refits
+from service.control.requested_fit import requested_fit
 from service.control.store import Store, Transaction
 from service.control.store.calibration_sets import CalibrationSetRow
-from service.control.wish import Wish
 from service.errors import BodyTooLarge, Conflict, InvalidRequest, ModelNotFound, Unavailable
 from service.inference.deployment import ServedVersion
 from service.settings import Settings
@@ -60,42 +59,35 @@ class StoredSets:
         self._clock = clock
 
     def accept(
-        self, served: ServedVersion, rows: CalibrationSet, wish: Wish, *, asked: str | None = None
+        self, served: ServedVersion, rows: CalibrationSet, request: FitRequest
     ) -> tuple[int, Future[None]]:
-        """Keep a set and queue its fit; the fit's id, and a future that is done when it ends.
-
-        With the same Idempotency-Key the same must be asked for: ``asked``, else these rows.
+        """Keep a set and see to its fit; the fit's id, and a future that is done when it ends.
 
         Raises
         ------
         InvalidRequest
-            Too few rows, or the Idempotency-Key was used for another request.
+            Too few rows.
         """
-        self._require_rows(rows.n, wish)
+        self._require_rows(rows.n, request)
         size_bytes = self._artifacts.keep(rows)
         with self._store.write() as transaction:
             lock_version(transaction, served)
-            before = repeats.find(transaction, served.model, wish, "upload", asked or rows.digest)
-            if before is not None and before.fit is not None:
-                return before.fit, self._refits.submit(before.fit)
-            if wish.trigger is not None:
-                known = transaction.policy_fits.triggered(served.model, wish.trigger)
+            if request.trigger is not None:
+                known = transaction.policy_fits.triggered(served.model, request.trigger)
                 if known is not None:
                     return known, self._refits.submit(known)
-            self._add(transaction, served, rows, size_bytes, wish)
-            if wish.name is not None:
+            self._add(transaction, served, rows, size_bytes, by=request.by)
+            if request.name is not None:
                 sets = transaction.calibration_sets
-                sets.name(served.model, wish.name, rows.digest, now=self._clock())
-            fit_id = self._queue(transaction, served, rows.digest, wish)
-            came = self._came(served.model, rows.digest, fit_id)
-            repeats.remember(transaction, wish, "upload", asked or rows.digest, came)
+                sets.name(served.model, request.name, rows.digest, now=self._clock())
+            fit_id = self._fit(transaction, served, rows.digest, request)
         self._artifacts.keep(rows)  # a sweep may have come between
         return fit_id, self._refits.submit(fit_id)
 
     def fit(
-        self, served: ServedVersion, digest_or_name: str, wish: Wish
+        self, served: ServedVersion, digest_or_name: str, request: FitRequest
     ) -> tuple[int, Future[None]]:
-        """Queue a fit on a stored set.
+        """See to a fit of a stored set; as `accept`.
 
         Raises
         ------
@@ -104,25 +96,22 @@ class StoredSets:
         model = served.model
         with self._store.write() as transaction:
             lock_version(transaction, served)
-            before = repeats.find(transaction, model, wish, "fit", digest_or_name)
-            if before is not None and before.fit is not None:
-                return before.fit, self._refits.submit(before.fit)
             row = known_set(transaction, model, digest_or_name)
             if row.n_classes != served.n_classes:
                 raise Conflict(
                     f"the set has {row.n_classes} classes, version {served.version} has "
                     f"{served.n_classes}"
                 )
-            self._require_rows(row.n_rows, wish)
-            fit_id = self._queue(transaction, served, row.digest, wish)
-            came = self._came(model, row.digest, fit_id)
-            repeats.remember(transaction, wish, "fit", digest_or_name, came)
+            self._require_rows(row.n_rows, request)
+            fit_id = self._fit(transaction, served, row.digest, request)
         return fit_id, self._refits.submit(fit_id)
 
     def append(
-        self, served: ServedVersion, name: str, rows: CalibrationSet, wish: Wish
+        self, served: ServedVersion, name: str, rows: CalibrationSet, *, by: str | None
     ) -> CalibrationSetRow:
         """Let a name mean its set with these rows after it; the first ones make it.
+
+        Rows that an earlier request has appended are not appended again.
 
         Raises
         ------
@@ -137,7 +126,12 @@ class StoredSets:
         for _ in range(_ATTEMPTS):
             with self._store.read() as transaction:
                 base = transaction.calibration_sets.get(model, name)
-            whole = rows if base is None else joined(self._rows(base), rows)
+            whole = rows
+            if base is not None:
+                known = self._rows(base)
+                whole = joined(known, rows)
+                if holds(known, rows):
+                    return base
             size = whole.logits.nbytes + whole.labels.nbytes
             if size > self._settings.max_upload_bytes:
                 raise BodyTooLarge(
@@ -147,22 +141,13 @@ class StoredSets:
             size_bytes = self._artifacts.keep(whole)
             with self._store.write() as transaction:
                 lock_version(transaction, served)
-                before = repeats.find(transaction, model, wish, f"rows {name}", rows.digest)
-                if before is not None:
-                    known = transaction.calibration_sets.get(
-                        model, before.calibration_set, deleted=True
-                    )
-                    if known is not None:
-                        return known
                 now_base = transaction.calibration_sets.get(model, name)
                 if (now_base and now_base.digest) != (base and base.digest):
                     continue
-                self._add(transaction, served, whole, size_bytes, wish)
+                self._add(transaction, served, whole, size_bytes, by=by)
                 transaction.calibration_sets.name(model, name, whole.digest, now=self._clock())
                 if base is not None and base.digest != whole.digest:
                     self._let_go(transaction, base)
-                came = self._came(model, whole.digest, None)
-                repeats.remember(transaction, wish, f"rows {name}", rows.digest, came)
                 row = known_set(transaction, model, whole.digest)
             self._artifacts.keep(whole)  # a sweep may have come between
             return row
@@ -187,9 +172,9 @@ class StoredSets:
                 raise Conflict(f"{waiting} fits on this set have not ended: cancel them, or wait")
             transaction.calibration_sets.delete(model, row.digest, now=self._clock())
 
-    def _require_rows(self, n: int, wish: Wish) -> None:
+    def _require_rows(self, n: int, request: FitRequest) -> None:
         least = self._settings.min_calibration_rows
-        if n < least and not wish.force:
+        if n < least and not request.force:
             raise InvalidRequest(
                 f"labels must have at least {least} rows for a fit that can be judged, "
                 f"got {n}; ?force=true fits them all the same"
@@ -207,7 +192,8 @@ class StoredSets:
         served: ServedVersion,
         rows: CalibrationSet,
         size_bytes: int,
-        wish: Wish,
+        *,
+        by: str | None,
     ) -> None:
         transaction.calibration_sets.add(
             served.model,
@@ -216,7 +202,7 @@ class StoredSets:
             n_classes=served.n_classes,
             size_bytes=size_bytes,
             row_digests=rows.row_digests.tobytes(),
-            created_by=wish.by,
+            created_by=by,
             now=self._clock(),
         )
 
@@ -226,11 +212,8 @@ class StoredSets:
         if not named and not transaction.fits.ever(row.model, row.digest):
             transaction.calibration_sets.delete(row.model, row.digest, now=self._clock())
 
-    def _queue(
-        self, transaction: Transaction, served: ServedVersion, digest: str, wish: Wish
+    def _fit(
+        self, transaction: Transaction, served: ServedVersion, digest: str, request: FitRequest
     ) -> int:
-        now = self._clock()
-        return queue_fit(transaction, served, digest, wish, settings=self._settings, now=now)
-
-    def _came(self, model: str, digest: str, fit_id: int | None) -> repeats.Outcome:
-        return repeats.Outcome(model, digest, fit_id, self._clock())
+        now, settings = self._clock(), self._settings
+        return requested_fit(transaction, served, digest, request, settings=settings, now=now)

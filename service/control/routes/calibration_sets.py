@@ -9,13 +9,13 @@ from fastapi.responses import FileResponse
 from starlette.concurrency import run_in_threadpool
 
 from service.control import answers
+from service.control.fit_request import FitRequest
 from service.control.headers import caller
 from service.control.known_sets import known_set
 from service.control.paging import Page, split
 from service.control.routes.documentation import (
     DEFAULT_PAGE,
     CursorQuery,
-    IdempotencyKeyHeader,
     LimitQuery,
     ModelPath,
     PreferHeader,
@@ -27,7 +27,6 @@ from service.control.store.calibration_sets import CalibrationSetRow
 from service.control.stored_sets import NO_ROWS
 from service.control.upload_body import UPLOAD_BODY
 from service.control.uploads import NPZ_TYPES
-from service.control.wish import Wish
 from service.errors import ModelNotFound, Unavailable
 
 if TYPE_CHECKING:
@@ -65,16 +64,17 @@ def create_router(plane: ControlPlane) -> APIRouter:
         ] = None,
         force: Annotated[bool, Query(description="Fit even a very small set.")] = False,
         prefer: PreferHeader = None,
-        idempotency_key: IdempotencyKeyHeader = None,
     ) -> FitSummary:
         """Store the rows, fit a calibrator on them, judge it against what is live.
 
         The body is an `.npz`, JSON, a `.csv` or a form with `labels` and one of `logits`,
         `probabilities`, `log_probabilities`, `images` (run through the network); `weights` and
-        `groups` are optional. It is checked whole before anything is stored; the same rows again
-        are stored once and fitted again.
+        `groups` are optional. It is checked whole before anything is stored. The same rows again
+        are the same set, and with the same parameters the same fit, as long as what is live is
+        what it was judged against or what came of it; later they are judged anew, and not fitted
+        again.
         """
-        wish = Wish(
+        asked = FitRequest(
             version=version,
             method=method,
             promote=promote,
@@ -82,9 +82,8 @@ def create_router(plane: ControlPlane) -> APIRouter:
             allow_prediction_change=allow_prediction_change,
             force=force,
             by=caller(request),
-            key=idempotency_key,
         )
-        fit_id, done = await plane.parts.calibration_sets.upload(request, model, wish)
+        fit_id, done = await plane.parts.calibration_sets.upload(request, model, asked)
         return await answer_fit(plane, model, fit_id, done, prefer=prefer, response=response)
 
     @router.post(
@@ -98,14 +97,15 @@ def create_router(plane: ControlPlane) -> APIRouter:
         name: Annotated[str, Path(description="The set's name; the first rows make the set.")],
         request: Request,
         version: Annotated[int | None, Query(ge=1, description="Default: the live one.")] = None,
-        idempotency_key: IdempotencyKeyHeader = None,
     ) -> CalibrationSetSummary:
         """Add rows, in a body as of an upload; nothing is fitted.
 
-        The name means the new, longer set from now on. `POST …/fits` fits it.
+        The name means the new, longer set from now on. `POST …/fits` fits it. Rows that it holds
+        already, all of the request in a run and in their order, are not added again.
         """
-        wish = Wish(version=version, name=name, by=caller(request), key=idempotency_key)
-        row = await plane.parts.calibration_sets.append(request, model, name, wish)
+        row = await plane.parts.calibration_sets.append(
+            request, model, name, version=version, by=caller(request)
+        )
         return await run_in_threadpool(_summary, plane, row)
 
     @router.get(

@@ -12,7 +12,6 @@ from service.problems import MEDIA_TYPE, TITLES
 
 __all__ = [
     "CursorQuery",
-    "IdempotencyKeyHeader",
     "IfMatchHeader",
     "LimitQuery",
     "ModelPath",
@@ -31,10 +30,6 @@ IfMatchHeader = Annotated[
 ]
 PreferHeader = Annotated[
     str | None, Header(description="`wait=SECONDS`: wait for the report, at most 60.")
-]
-IdempotencyKeyHeader = Annotated[
-    str | None,
-    Header(description="The same request with the same key has the same outcome, for a day."),
 ]
 DEFAULT_PAGE: Final = DEFAULT_LIMIT
 

@@ -11,21 +11,20 @@ from starlette.concurrency import run_in_threadpool
 
 from service.control import answers
 from service.control.cancellation import cancel_fit
+from service.control.fit_request import FitRequest
 from service.control.headers import caller, wait_seconds
 from service.control.paging import Page, split
 from service.control.routes.documentation import (
     DEFAULT_PAGE,
     CursorQuery,
-    IdempotencyKeyHeader,
     LimitQuery,
     ModelPath,
     PreferHeader,
     problems,
 )
-from service.control.schemas import FitRequest, FitSummary, Items
+from service.control.schemas import FitBody, FitSummary, Items
 from service.control.store import Transaction
 from service.control.store.fits import ENDED, FitRow
-from service.control.wish import Wish
 from service.errors import FitNotFound, InvalidRequest, ModelNotFound
 
 if TYPE_CHECKING:
@@ -89,29 +88,28 @@ def create_router(plane: ControlPlane) -> APIRouter:
     )
     async def start_fit(
         model: ModelPath,
-        body: FitRequest,
+        body: FitBody,
         request: Request,
         response: Response,
         prefer: PreferHeader = None,
-        idempotency_key: IdempotencyKeyHeader = None,
     ) -> FitSummary:
         """As an upload, of rows that are here already.
 
-        Of the refit window, the rows that it holds now are stored as a set first.
+        Of the refit window, the rows that it holds now are stored as a set first. Asked for again
+        it is the same fit, as of an upload.
         """
         if (body.calibration_set is None) == (body.source is None):
             raise InvalidRequest("exactly one of calibration_set and source is needed")
-        wish = Wish(
+        asked = FitRequest(
             version=body.version,
             method=body.method,
             promote=body.promote,
             allow_prediction_change=body.allow_prediction_change,
             force=body.force,
             by=caller(request),
-            key=idempotency_key,
         )
         sets = plane.parts.calibration_sets
-        fit_id, done = await sets.fit(model, body.calibration_set, wish)
+        fit_id, done = await sets.fit(model, body.calibration_set, asked)
         return await answer_fit(plane, model, fit_id, done, prefer=prefer, response=response)
 
     @router.delete(

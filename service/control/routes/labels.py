@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Query, Request
@@ -11,10 +10,9 @@ from starlette.concurrency import run_in_threadpool
 from service.body_limits import BodyLimits
 from service.control import answers
 from service.control.bodies import media_type, read_body
-from service.control.headers import caller
 from service.control.label_body import read_document, read_labels
 from service.control.label_schemas import Calibration, LabelOutcomes, LabelRequest, RowsRequest
-from service.control.routes.documentation import IdempotencyKeyHeader, ModelPath, problems
+from service.control.routes.documentation import ModelPath, problems
 from service.errors import InvalidRequest, UnsupportedMediaType
 
 if TYPE_CHECKING:
@@ -49,7 +47,6 @@ def create_router(plane: ControlPlane) -> APIRouter:
         version: Annotated[
             int | None, Query(ge=1, description="Of rows: whose logits; default: the live one.")
         ] = None,
-        idempotency_key: IdempotencyKeyHeader = None,
     ) -> LabelOutcomes:
         """Count up to 100 000 labels, each prediction once, whatever is sent again.
 
@@ -58,17 +55,15 @@ def create_router(plane: ControlPlane) -> APIRouter:
         request is refused.
 
         Labels may come with the logits that they belong to, as `rows`, each with an id that
-        counts once (or the request with an Idempotency-Key). Rows are kept to be fitted on; they
-        say nothing about predictions and never raise an alarm.
+        counts once. Rows are kept to be fitted on; they say nothing about predictions and never
+        raise an alarm.
         """
         if media_type(request) not in ("application/json", ""):
             raise UnsupportedMediaType("Content-Type must be application/json")
         settings = plane.parts.settings
         limits = BodyLimits(settings.max_body_bytes, settings.max_upload_bytes)
         body = await read_body(request, limit=limits.labels)
-        return await run_in_threadpool(
-            _count, plane, model, body, version, idempotency_key, caller(request)
-        )
+        return await run_in_threadpool(_count, plane, model, body, version)
 
     @router.get(
         "/models/{model}/calibration",
@@ -90,17 +85,12 @@ def _count(
     model: str,
     body: bytes,
     version: int | None,
-    key: str | None,
-    by: str | None,
 ) -> LabelOutcomes:
     document = read_document(body)
     if "rows" in document:
-        digest = hashlib.sha256(body).hexdigest()
         rows = plane.parts.row_labels
-        return answers.label_outcomes(
-            rows.count(model, document, version=version, key=key, digest=digest, by=by)
-        )
+        return answers.label_outcomes(rows.count(model, document, version=version))
     if version is not None:
         raise InvalidRequest("version must come with rows: a prediction id says its own")
     ids, labels = read_labels(document)
-    return answers.label_outcomes(plane.parts.labels.count(model, ids, labels, by=by))
+    return answers.label_outcomes(plane.parts.labels.count(model, ids, labels))

@@ -8,7 +8,7 @@
 The same statements run on SQLite and on PostgreSQL.
 """
 
-from service.control.store.engine import Store, open_store
+from service.control.store.engine import Store, UnknownSchema, open_store, refuse_unknown_schema
 from service.control.store.transaction import Transaction
 
-__all__ = ["Store", "Transaction", "open_store"]
+__all__ = ["Store", "Transaction", "UnknownSchema", "open_store", "refuse_unknown_schema"]

@@ -96,13 +96,14 @@ class CalibrationSets:
         return set(self._connection.execute(statement).scalars())
 
     def name(self, model: str, name: str, digest: str, *, now: float) -> None:
-        """Let a name mean this set from now on."""
+        """Let a name mean this set from now on; where it does already, nothing changes."""
         self._connection.execute(
             insert_into(self._connection, calibration_set_name)
             .values(model=model, name=name, digest=digest, updated_at=now)
             .on_conflict_do_update(
                 index_elements=[calibration_set_name.c.model, calibration_set_name.c.name],
                 set_={"digest": digest, "updated_at": now},
+                where=calibration_set_name.c.digest != digest,
             )
         )
 

@@ -13,7 +13,6 @@ from sqlalchemy import Column, Connection, Double, Integer, String, Table, delet
 
 from service.control.store.group_counts import group_count
 from service.control.store.insertion import insert_into
-from service.control.store.key_counts import key_count
 from service.control.store.tables import bin_running, metadata, model, window_block
 
 __all__ = ["DeletedModels", "deleted_model"]
@@ -69,10 +68,10 @@ class DeletedModels:
 def owned_tables() -> list[Table]:
     """Tables whose rows are a model's own, those first that refer to others.
 
-    All that refer to a model, directly or through another table, and three that need not. A table
+    All that refer to a model, directly or through another table, and two that need not. A table
     that names a model and outlives it has no foreign key.
     """
-    without_key = (bin_running, window_block, key_count)
+    without_key = (bin_running, window_block)
     return [
         table
         for table in reversed(metadata.sorted_tables)

@@ -22,11 +22,11 @@ from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from service.control.store.migrations import upgrade
+from service.control.store.migrations import UnknownSchema, check_schema, upgrade
 from service.control.store.transaction import Transaction
 from service.errors import DatabaseUnavailable
 
-__all__ = ["Store", "open_store"]
+__all__ = ["Store", "UnknownSchema", "open_store", "refuse_unknown_schema"]
 
 _WRITES: Final = "trueprob_writes"
 _BUSY_SECONDS: Final = 15.0
@@ -141,6 +141,8 @@ def open_store(url: str, *, keep_events: bool = False) -> Store:
     ------
     DatabaseUnavailable
         It cannot be reached.
+    UnknownSchema
+        A version that is not this one's predecessor wrote it.
     ValueError
         The URL names a database that is not supported; the password is not repeated.
     """
@@ -152,6 +154,25 @@ def open_store(url: str, *, keep_events: bool = False) -> Store:
         engine.dispose()
         raise
     return store
+
+
+def refuse_unknown_schema(url: str) -> None:
+    """Look at a database before anything is started on it; one that does not answer is let pass.
+
+    Raises
+    ------
+    UnknownSchema
+    ValueError
+        As of `open_store`.
+    """
+    engine = _engine(url)
+    try:
+        with engine.connect() as connection:
+            check_schema(connection)
+    except (OperationalError, InterfaceError, PoolTimeout):
+        return  # whoever opens it says so
+    finally:
+        engine.dispose()
 
 
 def _engine(text_url: str) -> Engine:

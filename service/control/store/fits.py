@@ -20,7 +20,7 @@ from sqlalchemy import (
 
 from service.control.store.tables import fit
 
-__all__ = ["ENDED", "FitRow", "Fits"]
+__all__ = ["ENDED", "WAITING", "FitRow", "Fits"]
 
 WAITING: Final = ("queued", "running")
 ENDED: Final = ("done", "failed", "cancelled")
@@ -33,13 +33,17 @@ class FitRow:
     Attributes
     ----------
     promote : str
-        ``auto``, ``never`` or ``always``.
+        ``auto``, ``never``, ``always`` or ``shadow``.
     state : str
         ``queued``, ``running``, ``done``, ``failed`` or ``cancelled``.
     attempts : int
         How often it was begun.
     verdict, scores : dict or None
         As in the report, once done.
+    warnings : list of str or None
+        Of fitting itself; they are among the reasons of the verdict too.
+    judged_revision : int or None
+        What was live when it was judged.
     promoted : bool
     revision : int or None
         Of its promotion.
@@ -70,6 +74,8 @@ class FitRow:
     seconds: float | None
     verdict: dict[str, Any] | None
     scores: dict[str, Any] | None
+    warnings: list[str] | None
+    judged_revision: int | None
     calibrator: str | None
     admitted: bool | None
     promoted: bool

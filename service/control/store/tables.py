@@ -24,7 +24,6 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
-    false,
 )
 
 __all__ = [
@@ -113,7 +112,7 @@ fit = Table(
     Column("version", Integer, nullable=False),
     Column("calibration_set", _DIGEST, nullable=False),
     Column("method", String(40), nullable=False),
-    Column("promote", String(10), nullable=False),  # auto, never, always
+    Column("promote", String(10), nullable=False),  # auto, never, always, shadow
     Column("state", String(10), nullable=False),  # queued, running, done, failed, cancelled
     Column("attempts", Integer, nullable=False),
     Column("created_at", Double, nullable=False),
@@ -123,6 +122,8 @@ fit = Table(
     Column("seconds", Double),
     Column("verdict", JSON(none_as_null=True)),
     Column("scores", JSON(none_as_null=True)),
+    Column("warnings", JSON(none_as_null=True)),  # of fitting itself
+    Column("judged_revision", Integer),  # what was live when it was judged
     Column("calibrator", _ID),
     Column("admitted", Boolean),
     Column("promoted", Boolean, nullable=False),
@@ -131,7 +132,7 @@ fit = Table(
     Column("owner", _ID),  # the process that runs it
     Column("lease_until", Double),  # then any other may
     Column("progress", Double),  # 0 to 1
-    Column("allow_prediction_change", Boolean, nullable=False, server_default=false()),
+    Column("allow_prediction_change", Boolean, nullable=False),
     Column("trigger", String(100)),  # of the refit policy; one fit each
     ForeignKeyConstraint(
         ["model", "calibration_set"], ["calibration_set.model", "calibration_set.digest"]

@@ -10,11 +10,10 @@ from service.control.store.bins import Bins
 from service.control.store.calibration_sets import CalibrationSets
 from service.control.store.calibrators import Calibrators
 from service.control.store.deleted_models import DeletedModels
+from service.control.store.earlier_fits import EarlierFits
 from service.control.store.events import Events
 from service.control.store.fits import Fits
 from service.control.store.group_counts import GroupCounts
-from service.control.store.idempotent_requests import IdempotentRequests
-from service.control.store.key_counts import KeyCounts
 from service.control.store.label_keys import LabelKeys
 from service.control.store.labelled_rows import LabelledRows
 from service.control.store.models import Models
@@ -48,8 +47,8 @@ class Transaction:
         self.promotions = Promotions(connection)
         self.calibration_sets = CalibrationSets(connection)
         self.fits = Fits(connection)
+        self.earlier_fits = EarlierFits(connection)
         self.policy_fits = PolicyFits(connection)
-        self.idempotent_requests = IdempotentRequests(connection)
         self.label_keys = LabelKeys(connection)
         self.labelled_rows = LabelledRows(connection)
         self.state = State(connection)
@@ -60,5 +59,4 @@ class Transaction:
         self.bins = Bins(connection)
         self.window_blocks = WindowBlocks(connection)
         self.shadows = Shadows(connection)
-        self.key_counts = KeyCounts(connection)
         self.events = Events(connection, kept=keep_events)

@@ -11,7 +11,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import hypothesis.strategies as st
 from hypothesis.stateful import (
@@ -32,6 +32,14 @@ PATH = f"/v1/models/{MODEL}"
 Pair = tuple[int, str]
 
 
+class Fit(NamedTuple):
+    """What a fit is recognised by when it is asked for again."""
+
+    id: str
+    judged_revision: int
+    pair: Pair
+
+
 class ControlPlaneMachine(RuleBasedStateMachine):
     """Upload, fit, promote, roll back, label, rows, new version, delete, new secret, restart."""
 
@@ -50,6 +58,8 @@ class ControlPlaneMachine(RuleBasedStateMachine):
         self._pairs: list[Pair] = []  # of revisions since the model was deleted last
         self._undoable: list[list[int]] = []  # of each revision: promotions that are not undone
         self._calibrators: list[Pair] = []
+        self._fits: dict[tuple[int, str, bool], Fit] = {}  # the last one of each kind
+        self._parameters: dict[tuple[int, str], str] = {}  # by version and set, whatever for
         self._factory: list[Pair] = []  # by version
         self._stored: set[str] = set()
         self._issued: dict[str, Pair] = {}
@@ -122,14 +132,23 @@ class ControlPlaneMachine(RuleBasedStateMachine):
         assert (report["state"], report["promoted"]) == ("done", always), report
         pair = (self._pairs[-1][0], report["calibrator"])
         assert report["version"] == pair[0]
+        digest = report["calibration_set"]
+        assert isinstance(digest, str)
+        self._stored.add(digest)
+        assert self._parameters.setdefault((pair[0], digest), pair[1]) == pair[1]
         if pair not in self._calibrators:
             self._calibrators.append(pair)
+        last = self._fits.get((pair[0], digest, always))
+        stands = last is not None and (
+            last.judged_revision == self.revision or last.pair == self._pairs[-1]
+        )
+        assert stands == (last is not None and report["fit"] == last.id)
+        if stands:
+            return digest
+        self._fits[pair[0], digest, always] = Fit(report["fit"], self.revision, pair)
         if always:
             self._went_live(pair)
             assert report["revision"] == self.revision
-        self._stored.add(report["calibration_set"])
-        digest = report["calibration_set"]
-        assert isinstance(digest, str)
         return digest
 
     @rule(digest=sets)
@@ -232,6 +251,7 @@ class ControlPlaneMachine(RuleBasedStateMachine):
         self._before, self._gone = self.revision, set(self._issued)
         self._pairs, self._undoable, self._stored = [], [], set()
         self._labelled, self._rows = set(), set()
+        self._fits, self._parameters = {}, {}
         self._calibrators = self._factory[:]
         self._went_live(self._factory[-1])
 

@@ -11,8 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from service.control.alarms import AlarmRules, Alarms
-from service.control.counted_labels import count_within_caps, counting_order
-from service.control.label_caps import LabelCaps
+from service.control.counted_labels import count_within_cap, counting_order
 from service.control.store import Store, Transaction, open_store
 from service.control.store.alarm_states import AlarmStateRow
 from service.control.store.alarms import AlarmRow
@@ -62,8 +61,8 @@ def add(
     assert promotion is not None
     assert model_id is not None
     label = np.where(correct, 0, 1)  # all predictions are class 0
-    fits, counted = count_within_caps(
-        transaction, new, label, model="m", model_id=model_id, caps=LabelCaps(0, 0), by=None,
+    fits, counted = count_within_cap(
+        transaction, new, label, model_id=model_id, labels_per_input=0,
         now=now, order_key=KEY,
     )  # fmt: skip
     assert fits.all()

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from sqlalchemy import select
 
+from service.control.fit_request import FitRequest
 from service.control.store.tables import metadata
 from service.control.stored_sets import StoredSets
-from service.control.wish import Wish
 from service.errors import ModelNotFound
 from tests.service.control.harness import NPZ, WAIT, World, overconfident, rows
 from tests.service.control.model_folders import add_version
@@ -37,7 +37,7 @@ def use(world: World, model: str) -> list[str]:
     """Something in every table; ids that are labelled already and ids that are not."""
     world.declare(model)
     logits, labels = rows(7, 20)
-    world.upload(overconfident(), "?name=may", model, **{"idempotency-key": "k"})
+    world.upload(overconfident(), "?name=may", model)
     *_, ids = world.predict(logits, model)
     assert world.label(ids[:10], labels[:10].tolist(), model).json()["accepted"] == 10
     row = {"id": "a", "logits": [1, 2, 3], "label": 1}
@@ -171,7 +171,7 @@ def test_fits_end_with_their_model(begin: Callable[..., World]) -> None:
     runner = Cancellable()
     world = begin(fit_runner=lambda: runner, settings={"poll_seconds": 0.02})
     world.declare()
-    running, queued = post(world)["fit"], post(world)["fit"]
+    running, queued = post(world)["fit"], post(world, "?promote=never")["fit"]
     until(world, running, lambda fit: fit["progress"] == 0.4)
     waited: list[int] = []
     path = "/v1/models/m/calibration-sets"
@@ -203,9 +203,9 @@ def test_what_was_looked_up_before_the_deletion_stores_nothing(world: World) -> 
     world.upload(overconfident(), "?name=may")
     assert delete(world, 2).status_code == 204
     for attempt in (
-        lambda: sets.accept(served, some, Wish()),
-        lambda: sets.append(served, "may", some, Wish()),
-        lambda: sets.fit(served, "may", Wish()),
+        lambda: sets.accept(served, some, FitRequest()),
+        lambda: sets.append(served, "may", some, by=None),
+        lambda: sets.fit(served, "may", FitRequest()),
     ):
         with pytest.raises(ModelNotFound):
             attempt()

@@ -62,7 +62,7 @@ def test_a_running_fit_is_watched_and_cancelled_and_the_next_one_begins(
     runner = Cancellable()
     world = begin(fit_runner=lambda: runner, settings={"poll_seconds": 0.02})
     world.declare()
-    running, queued = post(world)["fit"], post(world)["fit"]
+    running, queued = post(world)["fit"], post(world, "?promote=always")["fit"]
     assert until(world, running, lambda fit: fit["progress"] == 0.4)["state"] == "running"
     assert world.get(f"{FITS}/{queued}")["progress"] == 0.0
     answer = world.call("DELETE", f"{FITS}/{running}")
@@ -82,7 +82,7 @@ def test_a_queued_fit_is_cancelled_and_never_begun(begin: Callable[..., World]) 
     runner = Cancellable()
     world = begin(fit_runner=lambda: runner, settings={"poll_seconds": 0.02})
     world.declare()
-    running, queued = post(world)["fit"], post(world)["fit"]
+    running, queued = post(world)["fit"], post(world, "?promote=never")["fit"]
     until(world, running, lambda fit: fit["state"] == "running")
     assert world.call("DELETE", f"{FITS}/{queued}").json()["state"] == "cancelled"
     assert world.get(f"{FITS}/{running}")["state"] == "running"
@@ -164,9 +164,12 @@ def test_predictions_change_only_where_that_is_allowed(begin: Callable[..., Worl
     asked = Asked()
     world = begin(fit_runner=lambda: asked)
     world.declare()
-    for query in ("", "&allow_prediction_change=true", "&allow_prediction_change=false"):
+    reports = [
         world.upload(lopsided(), f"?method=auto&promote=never{query}")
-    assert asked.allowed == [False, True, False]
+        for query in ("", "&allow_prediction_change=true", "&allow_prediction_change=false")
+    ]
+    assert asked.allowed == [False, True]
+    assert reports[2] == reports[0]  # what was not asked for is the setting
 
 
 def test_a_method_that_changes_predictions_is_asked_for_twice(sqlite_world: World) -> None:

@@ -1,4 +1,4 @@
-"""Groups of labels: what was counted of them, and that the older tables become the new one."""
+"""Groups of labels: what was counted of them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from sqlalchemy import create_engine, make_url, text
 
 from service.control.group_tally import GroupTally
 from service.control.store import Store, open_store
-from service.control.store.migrations import upgrade
 
 LARGEST = 2**64 - 1
 
@@ -21,49 +19,6 @@ def store(database_url: str) -> Iterator[Store]:
     opened = open_store(database_url)
     yield opened
     opened.close()
-
-
-def test_groups_that_were_counted_before_the_migration_stay_counted(database_url: str) -> None:
-    engine = create_engine(make_url(database_url.replace("postgresql:", "postgresql+psycopg:")))
-    with engine.begin() as connection:
-        upgrade(connection, to="0006")
-        connection.execute(
-            text(
-                "INSERT INTO model (name, declared, created_at) "
-                "VALUES ('x', true, 1), ('m', true, 1)"
-            )
-        )
-        connection.execute(
-            text(
-                "INSERT INTO promotion (model, revision, version, calibrator, cause, promoted_at) "
-                "VALUES ('m', 3, 1, 'c', 'factory', 1)"
-            )
-        )
-        insert = text("INSERT INTO counted_group VALUES ('m', 3, :digest, :seen_at)")
-        groups = [1, 2**63, LARGEST, *range(10, 20_010)]
-        connection.execute(
-            insert,
-            [{"digest": g.to_bytes(8, "big"), "seen_at": 86_400 * 5 + g % 1000} for g in groups],
-        )
-        counts = (
-            "INSERT INTO label_count VALUES ('m', 5, 'key', 'ops', 17), ('m', 5, 'input', 'ff', 2)"
-        )
-        connection.execute(text(counts))
-    engine.dispose()
-
-    store = open_store(database_url)
-    with store.read() as transaction:
-        place = transaction.models.get("m")
-        assert place is not None
-        asked = np.array([1, 2, 2**63, LARGEST, *range(10, 20_010)], np.uint64)
-        asked.sort()
-        known = transaction.group_counts.known(place.id, 3, asked)
-        assert asked[~known.counted].tolist() == [2]
-        assert set(known.day[known.counted].tolist()) == {5}
-        assert not transaction.group_counts.known(place.id, 1, asked).counted.any()
-        assert transaction.key_counts.get("m", 5, "ops") == 17
-        assert transaction.key_counts.get("m", 5, "ff") == 0
-    store.close()
 
 
 @pytest.mark.parametrize("most", [12, 400])

@@ -1,4 +1,4 @@
-"""Labels of one key, and of one input, count up to a number a day."""
+"""Labels of one input count up to a number a day."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from service.control.label_caps import LabelCaps
-from tests.service.control.harness import World, rows
+from service.control.label_caps import within_cap
+from tests.service.control.harness import World
 
 DAY = 86_400.0
 
@@ -28,25 +28,8 @@ def issue(world: World, n: int, group: int = 0) -> list[str]:
     )
 
 
-def count(world: World, ids: list[str], by: str | None) -> list[str]:
-    return world.plane.parts.labels.count("m", ids, [0] * len(ids), by=by)
-
-
-def test_what_a_key_sends_beyond_its_limit_counts_on_another_day(
-    begin: Callable[..., World],
-) -> None:
-    world = begin(settings={"labels_per_key": 5})
-    world.declare()
-    ids = issue(world, 8)
-    assert count(world, ids[:3], "a") == ["accepted"] * 3
-    # A duplicate is not charged, and what is capped is not used up.
-    assert count(world, ids, "a") == [*["duplicate"] * 3, *["accepted"] * 2, *["capped"] * 3]
-    assert count(world, ids[5:6], "b") == ["accepted"]
-    assert count(world, ids[5:], "a") == ["duplicate", "capped", "capped"]
-    assert world.get("/v1/models/m/calibration")["labels"] == 6
-    world.clock.now += DAY
-    assert count(world, ids[5:], "a") == ["duplicate", "accepted", "accepted"]
-    assert {outcome for _, outcome, _, _ in world.counted} == {"accepted", "duplicate", "capped"}
+def count(world: World, ids: list[str]) -> list[str]:
+    return world.plane.parts.labels.count("m", ids, [0] * len(ids))
 
 
 def test_one_input_that_is_sent_again_and_again_counts_so_often(
@@ -57,12 +40,12 @@ def test_one_input_that_is_sent_again_and_again_counts_so_often(
     same = issue(world, 3, group=2**64 - 1)
     other = issue(world, 2, group=7)
     alone = issue(world, 4)  # rows without a digest are inputs of their own
-    assert count(world, [*same, *other, *alone], None) == [
+    assert count(world, [*same, *other, *alone]) == [
         "accepted", "accepted", "capped", *["accepted"] * 6,
     ]  # fmt: skip
-    assert count(world, [same[2], *issue(world, 1, group=7)], None) == ["capped", "capped"]
+    assert count(world, [same[2], *issue(world, 1, group=7)]) == ["capped", "capped"]
     restarted = begin(settings={"labels_per_input": 2}, clock=world.clock)
-    assert count(restarted, [same[2]], None) == ["capped"]
+    assert count(restarted, [same[2]]) == ["capped"]
 
 
 def test_an_input_counts_anew_on_another_day_and_goes_on_in_a_later_request(
@@ -71,51 +54,30 @@ def test_an_input_counts_anew_on_another_day_and_goes_on_in_a_later_request(
     world = begin(settings={"labels_per_input": 3})
     world.declare()
     ids = issue(world, 9, group=5)
-    assert count(world, ids[:2], None) == ["accepted"] * 2
-    assert count(world, ids[2:5], None) == ["accepted", "capped", "capped"]
+    assert count(world, ids[:2]) == ["accepted"] * 2
+    assert count(world, ids[2:5]) == ["accepted", "capped", "capped"]
     world.clock.now += DAY
-    assert count(world, ids[3:], None) == [*["accepted"] * 3, *["capped"] * 3]
+    assert count(world, ids[3:]) == [*["accepted"] * 3, *["capped"] * 3]
 
 
-def test_a_key_is_charged_for_what_counts_only(begin: Callable[..., World]) -> None:
-    world = begin(settings={"labels_per_key": 3, "labels_per_input": 1})
+def test_the_route_tells_what_was_not_counted(begin: Callable[..., World]) -> None:
+    world = begin(settings={"labels_per_input": 1})
     world.declare()
-    same = issue(world, 3, group=7)
-    assert count(world, same, "a") == ["accepted", "capped", "capped"]
-    others = [issue(world, 1, group=group)[0] for group in (8, 9, 10)]
-    assert count(world, [same[1], *others], "a") == ["capped", "accepted", "accepted", "capped"]
-    # What the key could not have is no label of its input.
-    assert count(world, others[2:], "b") == ["accepted"]
-
-
-def test_the_route_charges_the_key_and_tells(begin: Callable[..., World]) -> None:
-    world = begin(settings={"labels_per_key": 1})
-    world.declare()
-    answer = world.label(issue(world, 2), [0, 0]).json()
+    answer = world.label(issue(world, 2, group=7), [0, 0]).json()
     assert (answer["accepted"], answer["rejected"]) == (1, 1)
     assert answer["outcomes"] == [{"index": 1, "outcome": "capped"}]
+    assert {outcome for _, outcome, _, _ in world.counted} == {"accepted", "capped"}
 
 
-@pytest.mark.parametrize("caps", [LabelCaps(0, 0), LabelCaps(0, 1000), LabelCaps(1000, 0)])
-def test_a_limit_of_zero_is_none(world: World, caps: LabelCaps) -> None:
-    with world.plane.parts.store.write() as transaction:
-        assert caps.take(transaction, "m", np.arange(5), by="a", day=1).all()
+@pytest.mark.parametrize("per_input", [0, 1000])
+def test_a_limit_of_zero_is_none(per_input: int) -> None:
+    assert within_cap(np.arange(5), per_input=per_input).all()
 
 
-def test_counts_of_days_gone_by_are_forgotten(world: World) -> None:
-    _, _, _, ids = world.predict(rows(5, 3)[0])
-    count(world, ids, "a")
-    assert world.plane.parts.retention.sweep().key_counts == 0
-    world.clock.now += 2 * DAY
-    assert world.plane.parts.retention.sweep().key_counts == 1
-
-
-def test_rows_that_are_sent_with_their_labels_are_charged_too(begin: Callable[..., World]) -> None:
-    world = begin(settings={"labels_per_key": 3})
+def test_rows_that_are_sent_with_their_labels_are_capped_too(begin: Callable[..., World]) -> None:
+    world = begin(settings={"labels_per_input": 3})
     world.declare()
-    sent = [
-        {"id": f"r{index}", "logits": [0.0, 1.0, float(index)], "label": 1} for index in range(5)
-    ]
+    sent = [{"id": f"r{index}", "logits": [0.0, 1.0, 2.0], "label": 1} for index in range(5)]
 
     def send() -> list[str]:
         answer = world.call("POST", "/v1/models/m/labels", json={"rows": sent})

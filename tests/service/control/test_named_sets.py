@@ -1,4 +1,4 @@
-"""Sets that grow, are downloaded and deleted; requests that are sent again."""
+"""Sets that grow, are downloaded and deleted."""
 
 from __future__ import annotations
 
@@ -101,31 +101,31 @@ def test_a_set_may_not_outgrow_an_upload(begin: Callable[..., World]) -> None:
     assert (answer.status_code, "1700" in answer.text) == (413, True)
 
 
-def test_the_same_request_again_has_the_same_outcome(world: World) -> None:
-    key = {"idempotency-key": "one"}
-    first, again = (append(world, part(0, 30), **key).json() for _ in range(2))
-    assert first == again
-    assert append(world, part(30, 60), **key).status_code == 422
-    upload = [world.upload(overconfident(), **{"idempotency-key": "two"}) for _ in range(2)]
-    assert upload[0] == upload[1]
-    other = world.call(
-        "POST", f"{SETS}?promote=never", content=overconfident(), headers={**NPZ, **WAIT, **key}
-    )
-    assert (other.status_code, "Idempotency-Key" in other.text) == (422, True)
-    fits = [
-        world.call(
-            "POST",
-            "/v1/models/m/fits",
-            json={"calibration_set": "may", "force": True},
-            headers={**WAIT, "idempotency-key": "three"},
-        ).json()["fit"]
-        for _ in range(2)
-    ]
-    assert fits[0] == fits[1]
-    assert len(world.get("/v1/models/m/fits")["items"]) == 2
-    assert world.call(
-        "POST", SETS, content=b"x", headers={**NPZ, "idempotency-key": " "}
-    ).status_code in (202, 422)
+def test_rows_that_come_again_are_not_appended_again(world: World) -> None:
+    for start in (0, 30):
+        assert append(world, part(start, start + 30)).json()["n"] == start + 30
+    again = append(world, part(0, 30))
+    assert (again.status_code, again.json()["n"]) == (200, 60)
+    # In another order, or with others beside them, they are other rows.
+    assert append(world, part(15, 45)).json()["n"] == 60
+    assert append(world, part(30, 75)).json()["n"] == 105
+    assert append(world, part(0, 30), name="june").json()["n"] == 30
+
+
+def test_rows_with_another_weight_or_group_are_others(sqlite_world: World) -> None:
+    for groups in (np.arange(30), np.arange(1, 31)):
+        for weight in (1.0, 2.0):
+            content = part(0, 30, weights=np.full(30, weight), groups=groups)
+            found = [append(sqlite_world, content).json()["n"] for _ in range(2)]
+            assert found[0] == found[1]
+    assert found[1] == 120
+
+
+def test_a_set_that_is_full_takes_the_same_rows_again(begin: Callable[..., World]) -> None:
+    world = begin(settings={"max_upload_bytes": 1700})
+    world.declare()
+    for _ in range(2):
+        assert append(world, part(0, 45)).status_code == 200
 
 
 def test_a_set_is_not_deleted_while_a_fit_on_it_waits(begin: Callable[..., World]) -> None:
@@ -136,7 +136,7 @@ def test_a_set_is_not_deleted_while_a_fit_on_it_waits(begin: Callable[..., World
     refused = world.call("DELETE", f"{SETS}/may")
     assert (refused.status_code, refused.json()["code"]) == (409, "conflict")
     waits.go.set()
-    done = world.upload(overconfident())  # waits, and is a fit of its own on the same rows
+    done = world.upload(overconfident(), "?promote=never")  # waits: a fit on the same rows
     assert world.call("DELETE", f"{SETS}/may").status_code == 204
     assert world.get(SETS) == {"items": [], "next": None}
     for path in (f"{SETS}/may", f"{SETS}/{report['calibration_set']}"):
@@ -144,8 +144,8 @@ def test_a_set_is_not_deleted_while_a_fit_on_it_waits(begin: Callable[..., World
         assert world.call("DELETE", path).status_code == 404
     fit = world.get(f"/v1/models/m/fits/{done['fit']}")
     assert (fit["n"], fit["calibration_set"]) == (600, report["calibration_set"])
-    # Its rows are known still: the same upload is no new evidence.
-    again = world.upload(overconfident())
+    # Its rows are known still: they are no new evidence.
+    again = world.upload(overconfident(), "?method=temperature")
     assert again["promoted"] is False
     assert "new to the incumbent" in again["verdict"]["reasons"][0]
     assert world.get(f"{SETS}/{report['calibration_set']}")["n"] == 600

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
+from service.control.fit_request import FitRequest
 from service.control.refit_policy import rows_between
 from service.control.store.events import webhook_event
-from service.control.wish import Wish
 from tests.service.control.harness import World, calibrated, rows
 from tests.service.control.test_webhook import SETTINGS as WEBHOOK
 from tests.waiting import wait_until
@@ -129,7 +129,7 @@ def test_a_trigger_leads_to_one_fit_across_crashes_and_replicas(
     served = here.deployments.current("m").served
     window = parts.refit_window.read("m", 1)
     assert window is not None
-    again, _ = parts.stored_sets.accept(served, window, Wish(trigger="alarm:1"))
+    again, _ = parts.stored_sets.accept(served, window, FitRequest(trigger="alarm:1"))
     assert str(again) == here.get(FITS)["items"][0]["fit"]
     assert len(here.get(FITS)["items"]) == 1
 

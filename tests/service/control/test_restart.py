@@ -44,6 +44,9 @@ class Waits(Runner):
         self.go.set()
 
 
+CHANGE = "?allow_prediction_change=true"
+
+
 def post(world: World, query: str = "", **headers: str) -> Any:
     return world.call(
         "POST",
@@ -81,7 +84,7 @@ def test_a_fit_that_was_interrupted_is_done_after_the_restart(
     stuck = Stuck()
     world = begin(fit_runner=lambda: stuck)
     world.declare()
-    running, queued = post(world).json()["fit"], post(world).json()["fit"]
+    running, queued = (post(world, query).json()["fit"] for query in ("", CHANGE))
     stuck.entered.wait()
     assert world.get(f"/v1/models/m/fits/{running}")["state"] == "running"
     assert world.get(f"/v1/models/m/fits/{queued}")["state"] == "queued"

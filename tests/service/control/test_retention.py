@@ -179,14 +179,3 @@ def test_a_file_that_is_wanted_again_is_put_back(sqlite_world: World) -> None:
         assert not artifacts.path(digest).exists()
         aside.put_back()
     assert artifacts.path(digest).exists()
-
-
-def test_idempotency_keys_last_a_day(sqlite_world: World) -> None:
-    key = {"idempotency-key": "one"}
-    first = sqlite_world.upload(overconfident(), **key)["fit"]
-    sqlite_world.clock.now += DAY - 60
-    assert sqlite_world.plane.parts.retention.sweep().idempotent_requests == 0
-    assert sqlite_world.upload(overconfident(), **key)["fit"] == first
-    sqlite_world.clock.now += 120
-    assert sqlite_world.plane.parts.retention.sweep().idempotent_requests == 1
-    assert sqlite_world.upload(overconfident(), **key)["fit"] != first

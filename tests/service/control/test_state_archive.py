@@ -20,7 +20,7 @@ from tests.service.control.harness import World, overconfident, rows, settings_i
 
 def used(world: World) -> tuple[str, list[str]]:
     """A model with a fit, a promotion and labels; a live calibrator and ids not labelled yet."""
-    report = world.upload(overconfident(), "?name=may", **{"idempotency-key": "one"})
+    report = world.upload(overconfident(), "?name=may")
     logits, labels = rows(21, 60)
     *_, ids = world.predict(logits)
     assert world.label(ids[:40], labels[:40].tolist()).json()["accepted"] == 40
@@ -96,7 +96,7 @@ def test_a_service_goes_on_with_another_database(
     assert window.labels.tolist() == [1]
     moved.declare("gone")
     assert moved.deployments.current("gone").revision == 2
-    again = moved.upload(overconfident(), "?name=may", **{"idempotency-key": "one"})
+    again = moved.upload(overconfident(), "?name=may")
     assert again["fit"] == "1"
     fresh = moved.upload(overconfident(seed=4))
     assert fresh["fit"] == "2"  # ids go on after those that came

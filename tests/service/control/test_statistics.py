@@ -124,7 +124,7 @@ def test_running_totals_survive_a_restart_and_never_fall(begin: Callable[..., Wo
 
 def test_fits_and_promotions_are_counted(world: World) -> None:
     world.upload(overconfident())
-    world.upload(overconfident())
+    world.upload(overconfident(), "?promote=never")
     world.clock.now += 60.0
     reading = world.plane.label_statistics()
     # Every other outcome is there too, at 0, before it first happens.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,8 +13,9 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import create_engine, inspect, make_url, text
 
+from service.__main__ import main
 from service.control.registration import add_version, promote_first
-from service.control.store import Store, open_store
+from service.control.store import Store, UnknownSchema, open_store, refuse_unknown_schema
 from service.control.store.tables import metadata
 from service.errors import DatabaseUnavailable
 from trueprob.binned import BinnedCalibration
@@ -52,6 +54,44 @@ def test_migrations_build_exactly_the_tables(database_url: str) -> None:
         assert compare_metadata(context, metadata) == []
         assert set(inspect(connection).get_table_names()) == {*metadata.tables, "alembic_version"}
     engine.dispose()
+
+
+@pytest.mark.parametrize("schema", ["0001", "0005", "0009", "newer"])
+def test_a_database_of_a_schema_that_is_not_known_is_refused_and_left_alone(
+    database_url: str, schema: str
+) -> None:
+    engine = create_engine(make_url(database_url.replace("postgresql:", "postgresql+psycopg:")))
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)"))
+        connection.execute(text(f"INSERT INTO alembic_version VALUES ('{schema}')"))
+    for attempt in (open_store, refuse_unknown_schema):
+        with pytest.raises(UnknownSchema, match=f"has schema {schema}, .*move state_dir or the"):
+            attempt(database_url)
+    with engine.connect() as connection:
+        assert inspect(connection).get_table_names() == ["alembic_version"]
+    engine.dispose()
+
+
+def test_what_can_be_opened_is_not_refused(database_url: str, tmp_path: Path) -> None:
+    refuse_unknown_schema(database_url)
+    open_store(database_url).close()
+    refuse_unknown_schema(database_url)
+    refuse_unknown_schema(f"sqlite:///{tmp_path / 'no' / 'folder.sqlite3'}")  # told elsewhere
+
+
+@pytest.mark.parametrize("command", [["--port", "0"], ["--replicas", "2"], ["export-state", "a"]])
+def test_the_command_line_says_in_one_line_that_it_cannot_go_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    database = tmp_path / "trueprob.sqlite3"
+    with sqlite3.connect(database) as connection:
+        connection.execute("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)")
+        connection.execute("INSERT INTO alembic_version VALUES ('0007')")
+    connection.close()
+    assert main([*command, "--state-dir", str(tmp_path)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("trueprob-service: error: the database has schema 0007")
+    assert "run the version that wrote it" in line
 
 
 def test_numbers_of_the_sweep_move_one_way_only(database_url: str) -> None:

@@ -91,7 +91,7 @@ def test_promote_always_is_recorded_as_forced(sqlite_world: World) -> None:
 
 def test_the_same_rows_are_stored_once_and_do_not_judge_their_own_fit(sqlite_world: World) -> None:
     first = sqlite_world.upload(overconfident(), "?name=may")
-    second = sqlite_world.upload(overconfident())
+    second = sqlite_world.upload(overconfident(), "?method=temperature")
     assert first["calibration_set"] == second["calibration_set"]
     assert first["fit"] != second["fit"]
     # The incumbent was fitted on these rows: there is nothing to compare on.

@@ -110,7 +110,7 @@ def test_a_promotion_and_a_verdict_are_told_once(
     world = begin(settings=SETTINGS)
     world.declare()
     report = world.upload(overconfident())
-    world.upload(overconfident())  # no new row: refused
+    world.upload(overconfident(), "?method=temperature")  # no new row: refused
     counted: list[tuple[str, str]] = []
     webhook = courier(world, receiver, counted)
     assert webhook.deliver() == 3

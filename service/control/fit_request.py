@@ -1,26 +1,23 @@
-"""What a client asks for besides its rows, checked before anything is received."""
+"""What a fit is asked for with, besides the rows: checked before anything is received."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Final
 
 from service.errors import InvalidRequest
 from service.settings import Settings
 from trueprob.fitting import METHODS, keeps_prediction
 
-__all__ = ["PROMOTE", "Wish", "check_key", "check_name"]
+__all__ = ["PROMOTE", "FitRequest", "check_name"]
 
 PROMOTE: Final = ("auto", "never", "always", "shadow")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
-_KEY: Final = re.compile(r"[\x21-\x7e]{1,200}")
 
 
 @dataclass(frozen=True)
-class Wish:
+class FitRequest:
     """A fit, as it is asked for.
 
     Attributes
@@ -39,8 +36,6 @@ class Wish:
         Fit even a set that is too small.
     by : str or None
         Id of the API key.
-    key : str or None
-        Idempotency-Key: the same request again has the same outcome.
     trigger : str or None
         Of the refit policy: a fit that bears it already is the outcome.
     """
@@ -52,7 +47,6 @@ class Wish:
     allow_prediction_change: bool | None = None
     force: bool = False
     by: str | None = None
-    key: str | None = None
     trigger: str | None = None
 
     def check(self, settings: Settings) -> None:
@@ -75,7 +69,6 @@ class Wish:
                 "allow_prediction_change=true allows"
             )
         check_name(self.name)
-        check_key(self.key)
 
     def chosen_method(self, settings: Settings) -> str:
         """The method, or the setting's."""
@@ -86,12 +79,6 @@ class Wish:
         if self.allow_prediction_change is None:
             return settings.allow_prediction_change
         return self.allow_prediction_change
-
-    def fingerprint(self, what: str, digest: str) -> str:
-        """Of the request: what is asked for these rows; not by whom, nor under which key."""
-        asked = {**asdict(self), "by": None, "key": None, "what": what, "digest": digest}
-        del asked["trigger"]  # requests have none
-        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 
 def check_name(name: str | None) -> None:
@@ -106,14 +93,3 @@ def check_name(name: str | None) -> None:
             "name must be 1 to 100 letters, digits, '_', '.' or '-', "
             "and begin with a letter or a digit"
         )
-
-
-def check_key(key: str | None) -> None:
-    """Refuse what cannot be an Idempotency-Key.
-
-    Raises
-    ------
-    InvalidRequest
-    """
-    if key is not None and not _KEY.fullmatch(key):
-        raise InvalidRequest("Idempotency-Key must be 1 to 200 visible ASCII characters")

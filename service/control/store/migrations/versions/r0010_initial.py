@@ -1,6 +1,9 @@
-"""The first schema.
+"""The first schema: models with their sets, fits, calibrators and promotions.
 
-Revision: 0001, after nothing.
+Numbers below 0010 were schemas of versions that were never released: no later revision may have
+one of them.
+
+Revision: 0010, after nothing.
 """
 
 from __future__ import annotations
@@ -8,7 +11,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0001"
+revision = "0010"
 down_revision = None
 branch_labels = None
 depends_on = None
@@ -16,27 +19,12 @@ depends_on = None
 
 def upgrade() -> None:
     op.create_table(
-        "bin_running",
-        sa.Column("model", sa.String(length=100), nullable=False),
-        sa.Column("version", sa.Integer(), autoincrement=False, nullable=False),
-        sa.Column("calibrator", sa.String(length=100), nullable=False),
-        sa.Column("bin", sa.Integer(), autoincrement=False, nullable=False),
-        sa.Column("count", sa.Double(), nullable=False),
-        sa.Column("confidence", sa.Double(), nullable=False),
-        sa.Column("correct", sa.Double(), nullable=False),
-        sa.Column("variance", sa.Double(), nullable=False),
-        sa.PrimaryKeyConstraint(
-            "model", "version", "calibrator", "bin", name=op.f("pk_bin_running")
-        ),
+        "deleted_model",
+        sa.Column("name", sa.String(length=100), nullable=False),
+        sa.Column("revision", sa.Integer(), nullable=False),
+        sa.Column("deleted_at", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_deleted_model")),
     )
-    op.create_table(
-        "label_key",
-        sa.Column("nonce", sa.LargeBinary(length=24), nullable=False),
-        sa.Column("expires_at", sa.Double(), nullable=False),
-        sa.PrimaryKeyConstraint("nonce", name=op.f("pk_label_key")),
-        sqlite_with_rowid=False,
-    )
-    op.create_index(op.f("ix_label_key_expires_at"), "label_key", ["expires_at"], unique=False)
     op.create_table(
         "model",
         sa.Column("id", sa.Integer(), autoincrement=True, nullable=False),
@@ -46,19 +34,6 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_model")),
         sa.UniqueConstraint("name", name=op.f("uq_model_name")),
         sqlite_autoincrement=True,
-    )
-    op.create_table(
-        "window_block",
-        sa.Column("model", sa.String(length=100), nullable=False),
-        sa.Column("version", sa.Integer(), autoincrement=False, nullable=False),
-        sa.Column("calibrator", sa.String(length=100), nullable=False),
-        sa.Column("slot", sa.Integer(), autoincrement=False, nullable=False),
-        sa.Column("sequence", sa.Integer(), nullable=False),
-        sa.Column("labels", sa.Integer(), nullable=False),
-        sa.Column("sums", sa.LargeBinary(), nullable=False),
-        sa.PrimaryKeyConstraint(
-            "model", "version", "calibrator", "slot", name=op.f("pk_window_block")
-        ),
     )
     op.create_table(
         "calibration_set",
@@ -71,6 +46,7 @@ def upgrade() -> None:
         sa.Column("row_digests", sa.LargeBinary(), nullable=False),
         sa.Column("created_at", sa.Double(), nullable=False),
         sa.Column("created_by", sa.String(length=100), nullable=True),
+        sa.Column("deleted_at", sa.Double(), nullable=True),
         sa.ForeignKeyConstraint(["model"], ["model.name"], name=op.f("fk_calibration_set_model")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_calibration_set")),
         sa.UniqueConstraint("model", "digest", name=op.f("uq_calibration_set_model_digest")),
@@ -99,23 +75,6 @@ def upgrade() -> None:
         sa.Column("promoted_at", sa.Double(), nullable=False),
         sa.ForeignKeyConstraint(["model"], ["model.name"], name=op.f("fk_promotion_model")),
         sa.PrimaryKeyConstraint("model", "revision", name=op.f("pk_promotion")),
-    )
-    op.create_table(
-        "bin_total",
-        sa.Column("model", sa.String(length=100), nullable=False),
-        sa.Column("revision", sa.Integer(), autoincrement=False, nullable=False),
-        sa.Column("hour", sa.Integer(), autoincrement=False, nullable=False),
-        sa.Column("bin", sa.Integer(), autoincrement=False, nullable=False),
-        sa.Column("count", sa.Double(), nullable=False),
-        sa.Column("confidence", sa.Double(), nullable=False),
-        sa.Column("correct", sa.Double(), nullable=False),
-        sa.Column("variance", sa.Double(), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["model", "revision"],
-            ["promotion.model", "promotion.revision"],
-            name=op.f("fk_bin_total_model_revision"),
-        ),
-        sa.PrimaryKeyConstraint("model", "revision", "hour", "bin", name=op.f("pk_bin_total")),
     )
     op.create_table(
         "calibration_set_name",
@@ -170,11 +129,18 @@ def upgrade() -> None:
         sa.Column("seconds", sa.Double(), nullable=True),
         sa.Column("verdict", sa.JSON(none_as_null=True), nullable=True),
         sa.Column("scores", sa.JSON(none_as_null=True), nullable=True),
+        sa.Column("warnings", sa.JSON(none_as_null=True), nullable=True),
+        sa.Column("judged_revision", sa.Integer(), nullable=True),
         sa.Column("calibrator", sa.String(length=100), nullable=True),
         sa.Column("admitted", sa.Boolean(), nullable=True),
         sa.Column("promoted", sa.Boolean(), nullable=False),
         sa.Column("revision", sa.Integer(), nullable=True),
         sa.Column("error", sa.Text(), nullable=True),
+        sa.Column("owner", sa.String(length=100), nullable=True),
+        sa.Column("lease_until", sa.Double(), nullable=True),
+        sa.Column("progress", sa.Double(), nullable=True),
+        sa.Column("allow_prediction_change", sa.Boolean(), nullable=False),
+        sa.Column("trigger", sa.String(length=100), nullable=True),
         sa.ForeignKeyConstraint(
             ["model", "calibration_set"],
             ["calibration_set.model", "calibration_set.digest"],
@@ -189,4 +155,5 @@ def upgrade() -> None:
         sqlite_autoincrement=True,
     )
     op.create_index(op.f("ix_fit_model"), "fit", ["model"], unique=False)
+    op.create_index(op.f("ix_fit_model_trigger"), "fit", ["model", "trigger"], unique=True)
     op.create_index(op.f("ix_fit_state"), "fit", ["state"], unique=False)
