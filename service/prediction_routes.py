@@ -67,7 +67,7 @@ def _add_prediction(router: APIRouter) -> None:
         response_description="`Accept` chooses. An .npy answer is the probabilities alone, an .npz "
         "answer holds every field that is not null.",
         responses={
-            200: {"content": {wire_npy.MEDIA_TYPE: _BINARY, wire_npz.MEDIA_TYPE: _BINARY}},
+            200: {"content": {wire_npy.MEDIA_TYPE: _BINARY, wire_npz.NPZ_MEDIA_TYPE: _BINARY}},
             **problems(400, 404, 406, 413, 415),
         },
         openapi_extra={

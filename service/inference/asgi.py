@@ -174,8 +174,8 @@ def _encode(request: PredictionRequest, answer: Answer, ids: list[str] | None) -
     if request.answer_type == wire_npy.MEDIA_TYPE:
         return wire_npy.encode(answer.probabilities)
     fields = answer_fields(answer, request.fields, top=request.top, prediction_ids=ids)
-    if request.answer_type == wire_npz.MEDIA_TYPE:
-        return wire_npz.encode(fields)
+    if request.answer_type == wire_npz.NPZ_MEDIA_TYPE:
+        return wire_npz.encode_npz(fields)
     return wire_json.encode(fields)
 
 

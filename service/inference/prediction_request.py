@@ -17,7 +17,7 @@ __all__ = ["PredictionRequest"]
 
 _PARAMETERS: Final = ("version", "receipts", "input", "return", "top")
 _ARRAY_INPUTS: Final = ("logits", "probabilities", "log_probabilities")
-_ANSWER_TYPES: Final = (wire_json.MEDIA_TYPE, wire_npy.MEDIA_TYPE, wire_npz.MEDIA_TYPE)
+_ANSWER_TYPES: Final = (wire_json.MEDIA_TYPE, wire_npy.MEDIA_TYPE, wire_npz.NPZ_MEDIA_TYPE)
 # JSON answers up to this many rows carry receipts without being asked to.
 _RECEIPT_ROWS: Final = 256
 
@@ -108,7 +108,7 @@ def _request(content_type: str, accept: str, query_string: bytes) -> PredictionR
         )
     if top is None and named and set(named) & set(TOP_FIELDS):
         raise InvalidRequest(f"return names {TOP_FIELDS[0]} or its like: top must say how many")
-    plain = IN_NPZ if answer_type == wire_npz.MEDIA_TYPE else IN_JSON
+    plain = IN_NPZ if answer_type == wire_npz.NPZ_MEDIA_TYPE else IN_JSON
     return PredictionRequest(
         content_type=content_type,
         media_type=content_type.partition(";")[0].strip().lower() or wire_json.MEDIA_TYPE,

@@ -12,12 +12,12 @@ from typing import Any, Final
 
 import numpy as np
 
-__all__ = ["MEDIA_TYPE", "encode"]
+__all__ = ["NPZ_MEDIA_TYPE", "encode_npz"]
 
-MEDIA_TYPE: Final = "application/x-npz"
+NPZ_MEDIA_TYPE: Final = "application/x-npz"
 
 
-def encode(fields: Mapping[str, Any]) -> bytes:
+def encode_npz(fields: Mapping[str, Any]) -> bytes:
     """An ``.npz`` archive of arrays, lists of text, numbers and text.
 
     Parameters

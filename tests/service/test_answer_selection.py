@@ -62,7 +62,7 @@ def test_an_npz_answer_holds_everything(tmp_path: Path) -> None:
 
 
 def test_what_is_null_is_left_out_of_an_npz() -> None:
-    archive = wire_npz.encode({"temperature": None, "revision": 3, "class": ["é", "ab"]})
+    archive = wire_npz.encode_npz({"temperature": None, "revision": 3, "class": ["é", "ab"]})
     with np.load(io.BytesIO(archive), allow_pickle=False) as arrays:
         assert arrays.files == ["revision", "class"]
         assert arrays["revision"] == 3

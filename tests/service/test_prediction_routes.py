@@ -78,7 +78,7 @@ def test_what_the_hot_path_reads_and_writes_is_in_the_document() -> None:
     assert set(predict["responses"]["200"]["content"]) == {
         wire_json.MEDIA_TYPE,
         wire_npy.MEDIA_TYPE,
-        wire_npz.MEDIA_TYPE,
+        wire_npz.NPZ_MEDIA_TYPE,
     }
     named = {p["name"] for p in predict["parameters"]}
     assert named == {"model", "version", "receipts", "input", "return", "top", "Content-Encoding"}

@@ -55,7 +55,7 @@ def _part(path: Path, prefixes: tuple[str, ...]) -> tuple[NDArray[np.uint8], NDA
             f"{path.name} must hold {prefixes[0]}-images-idx3-ubyte and "
             f"{prefixes[0]}-labels-idx1-ubyte, plain or .gz"
         )
-    images, labels = _array(files[0]), _array(files[1]).astype(np.int64)
+    images, labels = _idx_array(files[0]), _idx_array(files[1]).astype(np.int64)
     return (images[..., np.newaxis] if images.ndim == 3 else images), labels
 
 
@@ -67,7 +67,7 @@ def _found(path: Path, prefixes: tuple[str, ...], what: str) -> Path | None:
     return None
 
 
-def _array(file: Path) -> NDArray[np.uint8]:
+def _idx_array(file: Path) -> NDArray[np.uint8]:
     content = file.read_bytes()
     if file.suffix == ".gz":
         try:

@@ -19,7 +19,7 @@ from trueprob.logit_functions import Logits
 
 __all__ = ["calibrate_single_row"]
 
-_TINY: Final = float(np.finfo(np.float32).tiny)
+_SMALLEST: Final = float(np.finfo(np.float32).tiny)
 _ONE: Final = np.float32(1.0)
 # Differences up to here times β up to here stay finite in float32; beyond, arrays do it.
 _MODERATE: Final = 1e18
@@ -57,7 +57,7 @@ def calibrate_single_row(
     gap = np.float32(0.0 - (max(values) - largest))  # from zero: +0 between equal logits
     g = float(gap)
     segment = bisect_left(edges, g)
-    beta = slopes[segment] + intercepts[segment] / max(g, _TINY)
+    beta = slopes[segment] + intercepts[segment] / max(g, _SMALLEST)
     if not 1e-30 <= beta <= _MODERATE:
         return None
     work = row - row[top]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 __all__ = ["DEFAULT_TERMS", "Terms", "prior"]
 
-Array = NDArray[np.float64]
+Vector = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Terms:
 DEFAULT_TERMS: Final = Terms()
 
 
-def prior(theta: Array, terms: Terms = DEFAULT_TERMS) -> tuple[float, Array, Array]:
+def prior(theta: Vector, terms: Terms = DEFAULT_TERMS) -> tuple[float, Vector, Vector]:
     """Penalty in nats of the summed log likelihood, its gradient, and a positive curvature.
 
     The curvature of the heavy tail is its majoriser's, 4/(1 + θ_1²): the true one is negative

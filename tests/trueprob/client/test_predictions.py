@@ -110,7 +110,7 @@ def test_what_is_null_is_none_in_either_form() -> None:
     text = json.dumps({**shared, "revision": None, "temperature": None}).encode()
     replies = (
         HttpResponse(200, {**headers, "content-type": "application/json"}, text),
-        HttpResponse(200, {**headers, "content-type": NPZ}, wire_npz.encode(shared)),
+        HttpResponse(200, {**headers, "content-type": NPZ}, wire_npz.encode_npz(shared)),
     )
     for reply in replies:
         answer, part = prediction_from(reply), partial_prediction_from(reply)
