@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from tests.running_service import running_service
-from trainer.config import TrainConfig
+from trueprob_trainer.config import TrainConfig
 from trueprob.repository import ModelRepository
 
 ROOT = Path(__file__).parents[1]

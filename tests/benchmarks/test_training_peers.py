@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from benchmarks.training.usual import UsualSAM, hold_statistics, release_statistics
 from tests.trainer.small_problems import batches, small
-from trainer.sharpness_aware import SAM
+from trueprob_trainer.sharpness_aware import SAM
 
 IMAGES, LABELS = batches(1)[0]
 

@@ -10,9 +10,9 @@ from typing import Final
 
 import numpy as np
 
-from service.recent_traffic import TrafficReference
-from service.statistics import AlarmFigures, ControlStatistics, PairStatistics
-from service.telemetry import Telemetry
+from trueprob_service.recent_traffic import TrafficReference
+from trueprob_service.statistics import (AlarmFigures, ControlStatistics, PairStatistics)
+from trueprob_service.telemetry import Telemetry
 from trueprob.binned import BinnedCalibration
 from trueprob.drift import ReferenceBins
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from service.settings import Settings
-from service.settings_reading import PREFIX
+from trueprob_service.settings import Settings
+from trueprob_service.settings_reading import PREFIX
 from tests.monitoring.monitoring_files import MONITORING, ROOT, load_yaml
 
 COMPOSE = load_yaml(ROOT / "docker-compose.yml")

@@ -10,8 +10,8 @@ from typing import Any
 
 import httpx
 
-from service.app import create_app
-from service.settings import Settings
+from trueprob_service.app import create_app
+from trueprob_service.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 

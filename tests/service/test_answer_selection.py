@@ -10,8 +10,8 @@ import httpx
 import numpy as np
 import pytest
 
-from service.inference import wire_npz
-from service.inference.answer_fields import FIELDS, IN_JSON, IN_NPZ, TOP_FIELDS
+from trueprob_service.inference import wire_npz
+from trueprob_service.inference.answer_fields import (FIELDS, IN_JSON, IN_NPZ, TOP_FIELDS)
 from tests.service.application import ROOT, application
 
 PREDICT = "/v1/models/digits/probabilities"

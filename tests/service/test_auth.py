@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from service.auth import SCOPES, ApiKey, Keyring, new_key, read_keys, scope_needed
-from service.errors import Forbidden, Unauthenticated
-from service.settings_reading import InvalidSettings
+from trueprob_service.auth import (SCOPES, ApiKey, Keyring, new_key, read_keys, scope_needed)
+from trueprob_service.errors import (Forbidden, Unauthenticated)
+from trueprob_service.settings_reading import InvalidSettings
 
 
 def ring(*scopes: str, everywhere: bool = False) -> tuple[str, Keyring]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from service.body_limits import CONTROL_BYTES, LABELS_BYTES
+from trueprob_service.body_limits import (CONTROL_BYTES, LABELS_BYTES)
 from tests.service.application import application
 from tests.service.compressed import COMPRESS
 

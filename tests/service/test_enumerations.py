@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from service import errors
-from service.auth import new_key
-from service.inference.asgi import HOT_ROUTES
-from service.metric_catalogue import LABEL_OUTCOMES, METRICS, PREFIX
-from service.problems import STATUS, TITLES, problem_for
+from trueprob_service import errors
+from trueprob_service.auth import new_key
+from trueprob_service.inference.asgi import HOT_ROUTES
+from trueprob_service.metric_catalogue import (LABEL_OUTCOMES, METRICS, PREFIX)
+from trueprob_service.problems import (STATUS, TITLES, problem_for)
 from tests.service.application import ROOT, application
 
 ERRORS = [

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.inference.oip_routes import ROUTES, Call
+from trueprob_service.inference.oip_routes import (ROUTES, Call)
 from tests.service.application import ROOT, application
 from tests.service.test_bad_input import check
 

@@ -13,9 +13,9 @@ import httpx
 import numpy as np
 import pytest
 
-from service.app import create_app
-from service.inference.batcher import Batcher
-from service.settings import Settings
+from trueprob_service.app import create_app
+from trueprob_service.inference.batcher import Batcher
+from trueprob_service.settings import Settings
 from tests.service.application import ROOT, lifespan
 
 PREDICT = "/v1/models/digits/probabilities"

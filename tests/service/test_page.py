@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.auth import new_key
+from trueprob_service.auth import new_key
 from tests.integration_requirements import require_program
 from tests.running_service import ROOT, RunningService, running_service
 from tests.service.application import application

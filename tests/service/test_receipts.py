@@ -4,9 +4,9 @@ import hmac
 import numpy as np
 import pytest
 
-from service.receipt_key import ReceiptKey
-from service.receipts import ForgedReceipt, Receipt, Receipts, digest64
-from service.shadow_rows import ShadowRows
+from trueprob_service.receipt_key import ReceiptKey
+from trueprob_service.receipts import (ForgedReceipt, Receipt, Receipts, digest64)
+from trueprob_service.shadow_rows import ShadowRows
 
 KEY = ReceiptKey(1, bytes(range(32)))
 MODEL, CLASSES = digest64("digits"), digest64("0\x001")

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from service.metric_catalogue import METRICS
-from service.recent_traffic import RECENT, ROWS, RecentTraffic, TrafficReference
-from service.row_meters import ENTROPY_ROWS, DeploymentMeters
-from service.telemetry import Telemetry
+from trueprob_service.metric_catalogue import METRICS
+from trueprob_service.recent_traffic import (RECENT, ROWS, RecentTraffic, TrafficReference)
+from trueprob_service.row_meters import (ENTROPY_ROWS, DeploymentMeters)
+from trueprob_service.telemetry import Telemetry
 from tests.service.test_telemetry import value
 from trueprob.baseline import Baseline
 from trueprob.calibrators import IdentityCalibrator

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from service.settings import Settings
-from service.settings_reading import PREFIX, InvalidSettings, load_settings
+from trueprob_service.settings import Settings
+from trueprob_service.settings_reading import (PREFIX, InvalidSettings, load_settings)
 
 ROOT = Path(__file__).parents[2]
 

@@ -3,9 +3,9 @@ import pytest
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.row_meters import RowHistogram
-from service.statistics import AlarmFigures, ControlStatistics, PairStatistics
-from service.telemetry import Telemetry
+from trueprob_service.row_meters import RowHistogram
+from trueprob_service.statistics import (AlarmFigures, ControlStatistics, PairStatistics)
+from trueprob_service.telemetry import Telemetry
 from trueprob.binned import BinnedCalibration
 
 PAIR = ("m", 1, "smart-000000000000")

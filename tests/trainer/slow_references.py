@@ -1,6 +1,6 @@
 """The papers' algorithms, one parameter and one formula at a time, without torch.optim.
 
-Written from the papers, not from the package: no code of trainer.sharpness_aware is used.
+Written from the papers, not from the package: no code of trueprob_trainer.sharpness_aware is used.
 """
 
 from collections.abc import Callable, Iterator

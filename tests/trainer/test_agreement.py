@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
-from trainer.agreement import compare
-from trainer.errors import BadInput
+from trueprob_trainer.agreement import compare
+from trueprob_trainer.errors import BadInput
 from trueprob.manifest import InputSpec, Manifest
 
 

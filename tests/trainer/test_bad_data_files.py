@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from trainer.data import load
-from trainer.errors import BadInput
+from trueprob_trainer.data import load
+from trueprob_trainer.errors import BadInput
 
 IMAGES = np.zeros((4, 8, 8, 3), dtype=np.uint8)
 LABELS = np.array([0, 1, 0, 1])

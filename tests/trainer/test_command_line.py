@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from trainer.__main__ import main
+from trueprob_trainer.__main__ import main
 
 TINY = ["train", "--epochs", "3", "--batch-size", "64"]
 

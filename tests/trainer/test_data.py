@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from trainer.data import DATA, Split, assign, load
-from trainer.data.scikit_digits import SHARES, with_noise
-from trainer.errors import BadInput
+from trueprob_trainer.data import (DATA, Split, assign, load)
+from trueprob_trainer.data.scikit_digits import (SHARES, with_noise)
+from trueprob_trainer.errors import BadInput
 
 
 def as_keys(images: np.ndarray) -> set[bytes]:

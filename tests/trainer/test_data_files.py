@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from trainer.data import READERS, LabelledImages, Split, load
-from trainer.data.decoding import decode
-from trainer.errors import BadInput
+from trueprob_trainer.data import (READERS, LabelledImages, Split, load)
+from trueprob_trainer.data.decoding import decode
+from trueprob_trainer.errors import BadInput
 
 NAMES = ("cat", "dog", "eel")
 RNG = np.random.default_rng(0)

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from trainer.config import TrainConfig
-from trainer.data import Split
-from trainer.errors import BadInput
-from trainer.networks.classifier import predict_logits
-from trainer.run_folder import RunFolder
-from trainer.teacher import Teacher
-from trainer.train import train_with
+from trueprob_trainer.config import TrainConfig
+from trueprob_trainer.data import Split
+from trueprob_trainer.errors import BadInput
+from trueprob_trainer.networks.classifier import predict_logits
+from trueprob_trainer.run_folder import RunFolder
+from trueprob_trainer.teacher import Teacher
+from trueprob_trainer.train import train_with
 from trueprob.logit_functions import softmax
 
 SHORT = TrainConfig(data="digits", epochs=5, batch_size=64, optimiser="sgd")

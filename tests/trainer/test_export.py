@@ -8,13 +8,13 @@ import onnx
 import pytest
 import torch
 
-from trainer.config import TrainConfig
-from trainer.data import Split
-from trainer.errors import ParityError
-from trainer.export import OPSET, Exported, check_parity, export, onnx_logits, onnx_of
-from trainer.finished import Training
-from trainer.networks.classifier import predict_logits
-from trainer.train import train_with
+from trueprob_trainer.config import TrainConfig
+from trueprob_trainer.data import Split
+from trueprob_trainer.errors import ParityError
+from trueprob_trainer.export import (OPSET, Exported, check_parity, export, onnx_logits, onnx_of)
+from trueprob_trainer.finished import Training
+from trueprob_trainer.networks.classifier import predict_logits
+from trueprob_trainer.train import train_with
 
 
 @functools.cache

@@ -7,15 +7,15 @@ import pytest
 import torch
 from torch import nn
 
-from trainer.errors import BadInput
-from trainer.export import export
-from trainer.networks import NETWORKS, build_network
-from trainer.networks.classifier import ImageClassifier
-from trainer.networks.dense import dense_network
-from trainer.networks.fine_tuning import start_from
-from trainer.networks.residual import BasicBlock, Bottleneck, residual_network
-from trainer.networks.vision_transformer import VisionTransformer
-from trainer.networks.wide_residual import wide_residual_network
+from trueprob_trainer.errors import BadInput
+from trueprob_trainer.export import export
+from trueprob_trainer.networks import (NETWORKS, build_network)
+from trueprob_trainer.networks.classifier import ImageClassifier
+from trueprob_trainer.networks.dense import dense_network
+from trueprob_trainer.networks.fine_tuning import start_from
+from trueprob_trainer.networks.residual import (BasicBlock, Bottleneck, residual_network)
+from trueprob_trainer.networks.vision_transformer import VisionTransformer
+from trueprob_trainer.networks.wide_residual import wide_residual_network
 
 SMALL = {"channels": 3, "n_classes": 4}
 

@@ -9,17 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trainer.__main__ import main
-from trainer.config import TrainConfig
-from trainer.data import Split
-from trainer.errors import ParityError, PrecisionLoss
-from trainer.export import onnx_logits, onnx_outputs
-from trainer.export_files import ExportFiles, export_files
-from trainer.finished import Training
-from trainer.fused import fuse
-from trainer.reduced_precision import check_loss, compare_precisions
-from trainer.register import register
-from trainer.train import train_with
+from trueprob_trainer.__main__ import main
+from trueprob_trainer.config import TrainConfig
+from trueprob_trainer.data import Split
+from trueprob_trainer.errors import (ParityError, PrecisionLoss)
+from trueprob_trainer.export import (onnx_logits, onnx_outputs)
+from trueprob_trainer.export_files import (ExportFiles, export_files)
+from trueprob_trainer.finished import Training
+from trueprob_trainer.fused import fuse
+from trueprob_trainer.reduced_precision import (check_loss, compare_precisions)
+from trueprob_trainer.register import register
+from trueprob_trainer.train import train_with
 from trueprob.calibrators import TemperatureCalibrator
 from trueprob.repository import ModelRepository
 

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from trainer.config import TrainConfig
-from trainer.data import Split
-from trainer.errors import ParityError
-from trainer.export import onnx_logits
-from trainer.finished import Training
-from trainer.register import FACTORY_CALIBRATORS, register
-from trainer.train import train_with
+from trueprob_trainer.config import TrainConfig
+from trueprob_trainer.data import Split
+from trueprob_trainer.errors import ParityError
+from trueprob_trainer.export import onnx_logits
+from trueprob_trainer.finished import Training
+from trueprob_trainer.register import (FACTORY_CALIBRATORS, register)
+from trueprob_trainer.train import train_with
 from trueprob.errors import TrueprobError
 from trueprob.repository import ModelRepository
 

@@ -17,12 +17,12 @@ import pytest
 import torch
 from torch import nn
 
-from trainer.config import TrainConfig
-from trainer.errors import BadInput, Interrupted
-from trainer.finished import load_training
-from trainer.logs import CsvLog, TensorBoardLog
-from trainer.run_folder import RunFolder
-from trainer.train import train_with
+from trueprob_trainer.config import TrainConfig
+from trueprob_trainer.errors import (BadInput, Interrupted)
+from trueprob_trainer.finished import load_training
+from trueprob_trainer.logs import (CsvLog, TensorBoardLog)
+from trueprob_trainer.run_folder import RunFolder
+from trueprob_trainer.train import train_with
 
 PLAIN = TrainConfig(data="digits", epochs=3, batch_size=64, seed=5)
 EVERYTHING = dataclasses.replace(
@@ -159,7 +159,7 @@ def test_the_command_saves_on_sigterm_and_resumes(tmp_path: Path) -> None:
         "-W",
         "error",
         "-m",
-        "trainer",
+        "trueprob_trainer",
         "train",
         "--run",
         str(tmp_path / "r"),

@@ -20,8 +20,8 @@ from tests.trainer.sam_problem import (
     sgd,
     small,
 )
-from trainer.sharpness_aware import SAM, frozen_running_statistics
-from trainer.sharpness_aware.wrapper import cross_entropy_per_sample
+from trueprob_trainer.sharpness_aware import (SAM, frozen_running_statistics)
+from trueprob_trainer.sharpness_aware.wrapper import cross_entropy_per_sample
 
 
 def test_ascent_has_length_rho_along_the_gradient() -> None:

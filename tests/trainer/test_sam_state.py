@@ -16,7 +16,7 @@ from tests.trainer.sam_problem import (
     sgd,
     small,
 )
-from trainer.sharpness_aware import SAM
+from trueprob_trainer.sharpness_aware import SAM
 
 
 def test_a_resumed_run_continues_bit_for_bit() -> None:

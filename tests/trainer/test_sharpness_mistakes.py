@@ -17,18 +17,9 @@ from tests.trainer.small_problems import (
     sgd,
     small,
 )
-from trainer.sharpness_aware import (
-    CSAM,
-    ESAM,
-    SAM,
-    LookSAM,
-    MomentumSAM,
-    Plain,
-    checkpointed,
-    frozen_running_statistics,
-)
-from trainer.sharpness_aware.csam import calibrating_weight
-from trainer.sharpness_aware.passes import Closure
+from trueprob_trainer.sharpness_aware import (CSAM, ESAM, SAM, LookSAM, MomentumSAM, Plain, checkpointed, frozen_running_statistics)
+from trueprob_trainer.sharpness_aware.csam import calibrating_weight
+from trueprob_trainer.sharpness_aware.passes import Closure
 
 IMAGES, LABELS = batches(1)[0]
 

@@ -9,14 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from tests.trainer.small_problems import batches, closure_of, distance, sgd, small
-from trainer.sharpness_aware import (
-    OPTIMISERS,
-    SAM,
-    checkpointed,
-    frozen_running_statistics,
-    kept_running_statistics,
-)
-from trainer.sharpness_aware.wrapper import WrappedOptimizer
+from trueprob_trainer.sharpness_aware import (OPTIMISERS, SAM, checkpointed, frozen_running_statistics, kept_running_statistics)
+from trueprob_trainer.sharpness_aware.wrapper import WrappedOptimizer
 
 IMAGES, LABELS = batches(1)[0]
 SPLITS = ([slice(0, 8), slice(8, 16)], [slice(0, 5), slice(5, 9), slice(9, 16)])

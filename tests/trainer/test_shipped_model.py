@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trainer.config import TrainConfig
-from trainer.data import LabelledImages, Split, load
-from trainer.examples import make_examples
-from trainer.export import onnx_logits
+from trueprob_trainer.config import TrainConfig
+from trueprob_trainer.data import (LabelledImages, Split, load)
+from trueprob_trainer.examples import make_examples
+from trueprob_trainer.export import onnx_logits
 from trueprob.admission import admit
 from trueprob.calibration_set import load_calibration_set
 from trueprob.logit_functions import prediction, softmax

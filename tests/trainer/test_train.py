@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from trainer.building import build_model
-from trainer.config import TrainConfig
-from trainer.data import Split
-from trainer.errors import BadInput
-from trainer.finished import load_training
-from trainer.networks import network_function
-from trainer.networks.classifier import predict_logits
-from trainer.progress import Progress
-from trainer.run_folder import RunFolder
-from trainer.train import train_with
+from trueprob_trainer.building import build_model
+from trueprob_trainer.config import TrainConfig
+from trueprob_trainer.data import Split
+from trueprob_trainer.errors import BadInput
+from trueprob_trainer.finished import load_training
+from trueprob_trainer.networks import network_function
+from trueprob_trainer.networks.classifier import predict_logits
+from trueprob_trainer.progress import Progress
+from trueprob_trainer.run_folder import RunFolder
+from trueprob_trainer.train import train_with
 
 TINY = TrainConfig(epochs=2, batch_size=64, seed=5)
 

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from service.control.alarms import AlarmRules, Alarms
-from service.control.counted_labels import count_within_cap, counting_order
-from service.control.store import Store, Transaction, open_store
-from service.control.store.alarm_states import AlarmStateRow
-from service.control.store.alarms import AlarmRow
-from service.receipt_columns import ROW, ReceiptColumns, number
-from service.receipts import digest64
+from trueprob_service.control.alarms import (AlarmRules, Alarms)
+from trueprob_service.control.counted_labels import (count_within_cap, counting_order)
+from trueprob_service.control.store import (Store, Transaction, open_store)
+from trueprob_service.control.store.alarm_states import AlarmStateRow
+from trueprob_service.control.store.alarms import AlarmRow
+from trueprob_service.receipt_columns import (ROW, ReceiptColumns, number)
+from trueprob_service.receipts import digest64
 from tests.service.control.harness import START, Clock
 from tests.service.control.test_store import register
 from trueprob.drift import BetState

@@ -15,12 +15,12 @@ import pytest
 from fsspec.implementations.local import LocalFileSystem
 
 import trueprob
-from service.__main__ import main
-from service.control.artifact_url import open_artifacts
-from service.control.remote_artifacts import RemoteArtifacts
-from service.control.state_archive import export_state
-from service.errors import Unavailable
-from service.settings_reading import InvalidSettings
+from trueprob_service.__main__ import main
+from trueprob_service.control.artifact_url import open_artifacts
+from trueprob_service.control.remote_artifacts import RemoteArtifacts
+from trueprob_service.control.state_archive import export_state
+from trueprob_service.errors import Unavailable
+from trueprob_service.settings_reading import InvalidSettings
 from tests.service.control.harness import World, overconfident, rows, settings_in, start
 
 SETS = "/v1/models/m/calibration-sets"

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from sqlalchemy import select
 
-from service.control.fit_request import FitRequest
-from service.control.store.tables import metadata
-from service.control.stored_sets import StoredSets
-from service.errors import ModelNotFound
+from trueprob_service.control.fit_request import FitRequest
+from trueprob_service.control.store.tables import metadata
+from trueprob_service.control.stored_sets import StoredSets
+from trueprob_service.errors import ModelNotFound
 from tests.service.control.harness import NPZ, WAIT, World, overconfident, rows
 from tests.service.control.model_folders import add_version
 from tests.service.control.test_fit_control import Cancellable, post, until

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.control.headers import wait_seconds
+from trueprob_service.control.headers import wait_seconds
 from tests.service.control.harness import World
 
 ROUTES = {

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from service.control.fit_queue import LEASE_SECONDS
-from service.control.fit_worker import Fitted, Job, run
-from service.control.store import open_store
+from trueprob_service.control.fit_queue import LEASE_SECONDS
+from trueprob_service.control.fit_worker import (Fitted, Job, run)
+from trueprob_service.control.store import open_store
 from tests.service.control.harness import (
     NPZ,
     START,

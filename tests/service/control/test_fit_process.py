@@ -9,8 +9,8 @@ import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from service.control.fit_process import FitProcess
-from service.control.fit_worker import Job, run
+from trueprob_service.control.fit_process import FitProcess
+from trueprob_service.control.fit_worker import (Job, run)
 from tests.service.control.harness import rows
 from trueprob.calibration_set import CalibrationSet
 from trueprob.calibrators import IdentityCalibrator, dumps_calibrator, loads_calibrator

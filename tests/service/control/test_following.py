@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from sqlalchemy import create_engine, make_url, text
 
-from service.errors import ModelNotFound
+from trueprob_service.errors import ModelNotFound
 from tests.service.control.harness import NPZ, World, overconfident, rows
 from tests.service.control.model_folders import add_version
 from tests.service.control.test_repository_watch import watch_of

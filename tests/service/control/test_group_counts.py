@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from service.control.group_tally import GroupTally
-from service.control.store import Store, open_store
+from trueprob_service.control.group_tally import GroupTally
+from trueprob_service.control.store import (Store, open_store)
 
 LARGEST = 2**64 - 1
 

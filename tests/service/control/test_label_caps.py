@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from service.control.label_caps import within_cap
+from trueprob_service.control.label_caps import within_cap
 from tests.service.control.harness import World
 
 DAY = 86_400.0

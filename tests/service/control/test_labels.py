@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from sqlalchemy import select
 
-from service.control.label_history import NO_CLASS, Classes
-from service.control.labels import CLOCK_TOLERANCE_SECONDS
-from service.control.store.tables import label_key
-from service.statistics import PairStatistics
+from trueprob_service.control.label_history import (NO_CLASS, Classes)
+from trueprob_service.control.labels import CLOCK_TOLERANCE_SECONDS
+from trueprob_service.control.store.tables import label_key
+from trueprob_service.statistics import PairStatistics
 from tests.service.control.harness import START, World, overconfident, rows
 from trueprob.binned import BinnedCalibration
 

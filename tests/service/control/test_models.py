@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.errors import ModelNotFound
+from trueprob_service.errors import ModelNotFound
 from tests.service.control.harness import (
     NPZ,
     World,

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from service.control.poll import Poll
-from service.errors import DatabaseUnavailable
+from trueprob_service.control.poll import Poll
+from trueprob_service.errors import DatabaseUnavailable
 
 
 def test_what_fails_is_logged_once_for_as_long_as_it_is_the_same(

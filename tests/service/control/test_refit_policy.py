@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from service.control.fit_request import FitRequest
-from service.control.refit_policy import rows_between
-from service.control.store.events import webhook_event
+from trueprob_service.control.fit_request import FitRequest
+from trueprob_service.control.refit_policy import rows_between
+from trueprob_service.control.store.events import webhook_event
 from tests.service.control.harness import World, calibrated, rows
 from tests.service.control.test_webhook import SETTINGS as WEBHOOK
 from tests.waiting import wait_until

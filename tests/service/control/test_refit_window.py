@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from service.control.store.labelled_rows import LabelledRow
+from trueprob_service.control.store.labelled_rows import LabelledRow
 from tests.service.control.harness import World
 
 

@@ -11,7 +11,7 @@ import httpx
 import numpy as np
 import pytest
 
-from service.control.store import open_store
+from trueprob_service.control.store import open_store
 from tests.service.application import application
 from tests.service.control.harness import WAIT, Clock, npz
 

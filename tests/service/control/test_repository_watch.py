@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from service.control.repository_watch import RepositoryWatch
-from service.errors import DatabaseUnavailable, ModelNotFound, VersionNotFound
+from trueprob_service.control.repository_watch import RepositoryWatch
+from trueprob_service.errors import (DatabaseUnavailable, ModelNotFound, VersionNotFound)
 from tests.service.control.harness import World
 from tests.service.control.model_folders import add_version
 
@@ -49,7 +49,7 @@ def test_a_model_that_appears_is_live_with_its_highest_version(
 def test_a_version_that_appears_waits_until_it_is_promoted(
     world: World, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, "service.control")
+    caplog.set_level(logging.INFO, "trueprob_service.control")
     watch = watch_of(world)
     add_version(tmp_path / "models", version=1)
     watch.look()

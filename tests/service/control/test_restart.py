@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from service.control.fit_process import FitProcess
-from service.control.fit_worker import Fitted, Job, run
+from trueprob_service.control.fit_process import FitProcess
+from trueprob_service.control.fit_worker import (Fitted, Job, run)
 from tests.service.control.harness import NPZ, START, Clock, Runner, World, npz, overconfident, rows
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.control.group_tally import GroupTally
+from trueprob_service.control.group_tally import GroupTally
 from tests.service.control.harness import START, Clock, World, overconfident, rows
 
 DAY = 86_400.0

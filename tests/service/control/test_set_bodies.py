@@ -10,7 +10,7 @@ import httpx
 import numpy as np
 import pytest
 
-from service.control import uploads
+from trueprob_service.control import uploads
 from tests.service.control.harness import NPZ, World, npz, rows
 
 NAMES = ["cat", "dog", "bird"]

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.__main__ import main
-from service.control.artifacts import Artifacts
-from service.control.state_archive import export_state, import_state
-from service.control.store import open_store
-from service.errors import Conflict, InvalidRequest
+from trueprob_service.__main__ import main
+from trueprob_service.control.artifacts import Artifacts
+from trueprob_service.control.state_archive import (export_state, import_state)
+from trueprob_service.control.store import open_store
+from trueprob_service.errors import (Conflict, InvalidRequest)
 from tests.service.control.harness import World, overconfident, rows, settings_in, start
 
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from service.control.store.window_blocks import N_BLOCKS
-from service.control.window import advance
+from trueprob_service.control.store.window_blocks import N_BLOCKS
+from trueprob_service.control.window import advance
 from tests.service.control.harness import World, overconfident, rows
 from trueprob.binned import BinnedCalibration
 from trueprob.calibrators import KINDS

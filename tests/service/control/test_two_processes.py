@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.control.store import open_store
-from service.receipt_key import ReceiptKey
-from service.receipts import Receipts
+from trueprob_service.control.store import open_store
+from trueprob_service.receipt_key import ReceiptKey
+from trueprob_service.receipts import Receipts
 from tests.running_service import running_service
 from tests.service.control.harness import SECRET
 from trueprob import CalibrationSet, TemperatureCalibrator

@@ -17,9 +17,9 @@ import pytest
 import standardwebhooks
 from sqlalchemy import select
 
-from service.control.store.events import webhook_event
-from service.control.webhook import RETRY_SECONDS, Webhook, signed_headers
-from service.webhook_settings import read_secrets
+from trueprob_service.control.store.events import webhook_event
+from trueprob_service.control.webhook import (RETRY_SECONDS, Webhook, signed_headers)
+from trueprob_service.webhook_settings import read_secrets
 from tests.service.control.harness import START, Clock, World, overconfident
 from tests.waiting import wait_until
 

@@ -1,7 +1,7 @@
 import pytest
 
-from service.errors import NotAcceptable
-from service.inference.accept import negotiate
+from trueprob_service.errors import NotAcceptable
+from trueprob_service.inference.accept import negotiate
 
 OFFERED = ("application/json", "application/x-npy", "application/x-npz")
 JSON, NPY, NPZ = OFFERED

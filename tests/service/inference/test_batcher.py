@@ -3,8 +3,8 @@ import asyncio
 import numpy as np
 import pytest
 
-from service.errors import BodyTooLarge, InferenceFailed, ModelUnavailable, Overloaded
-from service.inference.batcher import Batcher
+from trueprob_service.errors import (BodyTooLarge, InferenceFailed, ModelUnavailable, Overloaded)
+from trueprob_service.inference.batcher import Batcher
 from tests.service.inference.recorded_network import POISON, Recorder, batcher, held, images
 
 

@@ -1,13 +1,13 @@
 import numpy as np
 import pytest
 
-from service.errors import ModelNotFound, VersionNotFound
-from service.inference.answer import compute
-from service.inference.deployment import ServedVersion
-from service.inference.deployments import Deployments
-from service.inference.shadow import Shadow
-from service.receipt_key import ReceiptKey
-from service.receipts import Receipts, digest64
+from trueprob_service.errors import (ModelNotFound, VersionNotFound)
+from trueprob_service.inference.answer import compute
+from trueprob_service.inference.deployment import ServedVersion
+from trueprob_service.inference.deployments import Deployments
+from trueprob_service.inference.shadow import Shadow
+from trueprob_service.receipt_key import ReceiptKey
+from trueprob_service.receipts import (Receipts, digest64)
 from trueprob.calibrators import IdentityCalibrator, TemperatureCalibrator
 
 NAMES = ("a", "b", "c")

@@ -8,8 +8,8 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from service.errors import InferenceFailed, ProviderUnavailable
-from service.inference.onnx_model import OnnxModel
+from trueprob_service.errors import (InferenceFailed, ProviderUnavailable)
+from trueprob_service.inference.onnx_model import OnnxModel
 from tests.service.inference.test_onnx_model import flatten_network, images
 
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"

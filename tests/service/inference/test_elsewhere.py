@@ -3,10 +3,10 @@ import time
 
 import pytest
 
-from service.errors import ModelNotFound
-from service.inference.deployment import ServedVersion
-from service.inference.deployments import Deployments
-from service.inference.elsewhere import Elsewhere
+from trueprob_service.errors import ModelNotFound
+from trueprob_service.inference.deployment import ServedVersion
+from trueprob_service.inference.deployments import Deployments
+from trueprob_service.inference.elsewhere import Elsewhere
 from trueprob.calibrators import IdentityCalibrator
 
 

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from service.control.label_body import read_document
-from service.errors import ServiceError
-from service.inference import wire_json, wire_oip
-from service.inference.simd_rows import matrix_in_blocks, numbers
-from service.inference.simd_tensors import request_in_blocks
-from service.json_blocks import elements_in_blocks, numbers_in_blocks
+from trueprob_service.control.label_body import read_document
+from trueprob_service.errors import ServiceError
+from trueprob_service.inference import (wire_json, wire_oip)
+from trueprob_service.inference.simd_rows import (matrix_in_blocks, numbers)
+from trueprob_service.inference.simd_tensors import request_in_blocks
+from trueprob_service.json_blocks import (elements_in_blocks, numbers_in_blocks)
 from tests.service.inference.mutated import FUZZ, mutated
 
 WHOLE = 1 << 30

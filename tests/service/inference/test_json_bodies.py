@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.errors import BadRequest, InvalidRequest, Overloaded
-from service.inference.json_bodies import INLINE_BYTES, JsonBodies
-from service.json_blocks import BLOCK_BYTES
+from trueprob_service.errors import (BadRequest, InvalidRequest, Overloaded)
+from trueprob_service.inference.json_bodies import (INLINE_BYTES, JsonBodies)
+from trueprob_service.json_blocks import BLOCK_BYTES
 from tests.service.application import application
 
 PREDICT = "/v1/models/digits/probabilities"

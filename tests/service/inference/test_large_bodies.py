@@ -9,7 +9,7 @@ import httpx
 import numpy as np
 import pytest
 
-from service.inference import wire_npy
+from trueprob_service.inference import wire_npy
 from tests.service.application import application
 from trueprob import softmax
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.errors import InvalidRequest, ModelUnavailable
-from service.inference.network_input import NetworkInput
+from trueprob_service.errors import (InvalidRequest, ModelUnavailable)
+from trueprob_service.inference.network_input import NetworkInput
 from trueprob.manifest import InputSpec
 
 RGB = {"mode": "RGB", "resize": [2, 3]}

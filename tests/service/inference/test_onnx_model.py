@@ -5,8 +5,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from service.errors import InferenceFailed, ModelUnavailable
-from service.inference.onnx_model import OnnxModel
+from trueprob_service.errors import (InferenceFailed, ModelUnavailable)
+from trueprob_service.inference.onnx_model import OnnxModel
 from trueprob.repository import ModelRepository
 
 ROOT = Path(__file__).parents[3]

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from service.errors import ServiceError
-from service.inference import wire_oip
-from service.inference.simd_rows import MIN_BYTES
-from service.inference.simd_tensors import simd_request
+from trueprob_service.errors import ServiceError
+from trueprob_service.inference import wire_oip
+from trueprob_service.inference.simd_rows import MIN_BYTES
+from trueprob_service.inference.simd_tensors import simd_request
 from tests.service.inference.mutated import FUZZ, mutated
 
 numbers = st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**64), 2**64)

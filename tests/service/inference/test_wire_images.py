@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.errors import BadRequest, BodyTooLarge, InvalidRequest, ModelUnavailable
-from service.inference.wire_images import Preprocessing
+from trueprob_service.errors import (BadRequest, BodyTooLarge, InvalidRequest, ModelUnavailable)
+from trueprob_service.inference.wire_images import Preprocessing
 
 GREY = Preprocessing("L", 8, 8, "box")
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.errors import BadRequest, InvalidRequest, ServiceError
-from service.inference import wire_json
-from service.inference.simd_rows import MIN_BYTES, simd_rows
+from trueprob_service.errors import (BadRequest, InvalidRequest, ServiceError)
+from trueprob_service.inference import wire_json
+from trueprob_service.inference.simd_rows import (MIN_BYTES, simd_rows)
 from tests.service.inference.mutated import FUZZ
 
 rows = st.integers(1, 5).flatmap(

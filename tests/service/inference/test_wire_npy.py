@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from service.errors import BadRequest, InvalidRequest, ServiceError
-from service.inference import wire_npy
+from trueprob_service.errors import (BadRequest, InvalidRequest, ServiceError)
+from trueprob_service.inference import wire_npy
 from tests.service.inference.mutated import FUZZ
 
 

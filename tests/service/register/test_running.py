@@ -5,7 +5,7 @@ from pathlib import Path
 
 import httpx
 
-from service.register.command import main
+from trueprob_service.register.command import main
 from tests.running_service import ROOT, running_service
 
 

@@ -125,7 +125,7 @@ def test_one_process_may_have_a_port_for_its_metrics_too(tmp_path: Path) -> None
 
 def refusal(*flags: str, cwd: Path) -> tuple[int, str]:
     """Exit code and last line of a service that does not start."""
-    command = [sys.executable, "-m", "service", "serve", "--replicas", "2", *flags]
+    command = [sys.executable, "-m", "trueprob_service", "serve", "--replicas", "2", *flags]
     folders = ["--state-dir", str(cwd / "state"), "--model-repository", str(ROOT / "models")]
     done = subprocess.run(
         [*command, *folders], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.inference import wire_npz
+from trueprob_service.inference import wire_npz
 from tests.running_service import running_service
 from tests.service.application import ROOT
 from tests.trueprob.client.test_service import connected

@@ -1,0 +1,50 @@
+"""A model version as requests meet it: its name, its number, its classes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from trueprob_service.receipts import digest64
+from trueprob_service.recent_traffic import TrafficReference
+from trueprob.repository import Manifest
+
+__all__ = ["ServedVersion"]
+
+
+@dataclass(frozen=True)
+class ServedVersion:
+    """A model version as the service knows it, from disk or declared over HTTP.
+
+    Attributes
+    ----------
+    model : str
+    version : int
+    class_names : tuple of str
+        One name a class, in index order.
+    manifest : Manifest or None
+        None for a model that was declared over HTTP: its network runs elsewhere.
+    reference : TrafficReference or None
+        What unlabelled traffic is compared with; None when it came without ``baseline.npz``.
+    """
+
+    model: str
+    version: int
+    class_names: tuple[str, ...]
+    manifest: Manifest | None = None
+    reference: TrafficReference | None = field(default=None, compare=False)
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
+    @cached_property
+    def model_digest(self) -> bytes:
+        """8 bytes that stand for the model's name in receipts."""
+        return digest64(self.model)
+
+    @cached_property
+    def class_list_digest(self) -> bytes:
+        """8 bytes that stand for the class list in receipts (names cannot contain NUL)."""
+        return digest64("\0".join(self.class_names))
