@@ -149,7 +149,9 @@ def test_the_shown_registration_runs(tmp_path: Path) -> None:
         line for line in QUICKSTART.splitlines() if line.startswith("trueprob-service regis")
     )
     arguments = [*shlex.split(line)[1:], "--models", str(tmp_path)]
-    subprocess.run([sys.executable, "-m", "trueprob_service", *arguments], cwd=ROOT, check=True, timeout=60)
+    subprocess.run(
+        [sys.executable, "-m", "trueprob_service", *arguments], cwd=ROOT, check=True, timeout=60
+    )
     assert (tmp_path / "my-digits/1/calibrator.json").is_file()
 
 
@@ -214,7 +216,13 @@ def test_a_term_of_the_glossary_is_used(term: str) -> None:
 @pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/architecture.md"])
 def test_every_file_that_a_page_for_developers_names_exists(page: str) -> None:
     names = re.findall(r"`([\w/.*-]+\.(?:py|yml|md|txt))`", (ROOT / page).read_text("utf-8"))
-    folders = ["", "service", "service/trueprob_service/control", "service/trueprob_service/inference", "trueprob/client"]
+    folders = [
+        "",
+        "service",
+        "service/trueprob_service/control",
+        "service/trueprob_service/inference",
+        "trueprob/client",
+    ]
     assert names
     for name in names:
         if "NAME" not in name:

@@ -58,13 +58,24 @@ ONLY_IN = {
     "sklearn": ("trainer", "trueprob.estimators"),
     "onnx": ("trainer", "trueprob.onnx_export"),
     "pyarrow": ("trueprob.tables", "trueprob_trainer.data.parquet"),
-    "onnxruntime": ("trueprob_service.inference.onnx_model", "trueprob_trainer.export", "trueprob_trainer.reduced_precision"),
-    "fsspec": ("trueprob_service.control.artifact_url", "trueprob_service.control.remote_artifacts"),
+    "onnxruntime": (
+        "trueprob_service.inference.onnx_model",
+        "trueprob_trainer.export",
+        "trueprob_trainer.reduced_precision",
+    ),
+    "fsspec": (
+        "trueprob_service.control.artifact_url",
+        "trueprob_service.control.remote_artifacts",
+    ),
     "httpx": ("trueprob.client", "trueprob_service.control.webhook"),
     "prometheus_client": ("trueprob_service.telemetry", "trueprob_service.metric_families"),
     "sqlalchemy": ("trueprob_service.control.store",),
     "alembic": ("trueprob_service.control.store",),
-    "fastapi": ("trueprob_service.app", "trueprob_service.control", "trueprob_service.prediction_routes"),
+    "fastapi": (
+        "trueprob_service.app",
+        "trueprob_service.control",
+        "trueprob_service.prediction_routes",
+    ),
     "pydantic": (
         "trueprob_service.control",
         "trueprob_service.prediction_routes",

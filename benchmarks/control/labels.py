@@ -129,7 +129,16 @@ def _postgresql() -> Iterator[tuple[Bare, list[str]]]:
 def _measure(bare: Bare, flags: list[str], rounds: int) -> Measured:
     def command(port: int) -> list[str]:
         none = ["--model-repository", f"{flags[1]}/no-models"]
-        return [sys.executable, "-m", "trueprob_service", "serve", "--port", str(port), *none, *flags]
+        return [
+            sys.executable,
+            "-m",
+            "trueprob_service",
+            "serve",
+            "--port",
+            str(port),
+            *none,
+            *flags,
+        ]
 
     rates = {case: Rates() for case in CASES}
     inputs = np.random.default_rng(0)

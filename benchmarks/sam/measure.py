@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.sam.plan import Cell, teacher_recipe
-from trueprob_trainer.conditions import (Condition, corrupted, measure)
+from trueprob_trainer.conditions import Condition, corrupted, measure
 from trueprob_trainer.config import TrainConfig
-from trueprob_trainer.data import (LabelledImages, Split)
+from trueprob_trainer.data import LabelledImages, Split
 from trueprob_trainer.data.recipe import prepare
 from trueprob_trainer.evaluate import evaluate
 from trueprob_trainer.networks.classifier import predict_logits

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trueprob_trainer.config import TrainConfig
-from trueprob_trainer.sharpness_aware import (OPTIMISERS, options_of)
+from trueprob_trainer.sharpness_aware import OPTIMISERS, options_of
 
 SEEDS = (0, 1, 2)
 DIGITS = TrainConfig(data="noisy-digits")

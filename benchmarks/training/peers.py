@@ -20,7 +20,7 @@ from benchmarks.calibration.report import table
 from benchmarks.training.cost import seconds
 from benchmarks.training.networks import NETWORKS, built
 from benchmarks.training.usual import UsualSAM, hold_statistics, release_statistics
-from trueprob_trainer.sharpness_aware import (ASAM, SAM, LookSAM, frozen_running_statistics)
+from trueprob_trainer.sharpness_aware import ASAM, SAM, LookSAM, frozen_running_statistics
 
 OPTIONS: dict[str, Any] = {"lr": 1e-3, "momentum": 0.9, "weight_decay": 5e-4}
 Passes = Callable[[], object]

@@ -8,9 +8,9 @@ import os
 import sys
 from collections.abc import Sequence
 
-from trueprob_service.auth import (SCOPES, new_key)
+from trueprob_service.auth import SCOPES, new_key
 from trueprob_service.settings import Settings
-from trueprob_service.settings_reading import (InvalidSettings, load_settings)
+from trueprob_service.settings_reading import InvalidSettings, load_settings
 
 __all__ = ["main"]
 
@@ -81,7 +81,7 @@ def _move_state(command: str, arguments: list[str]) -> int:
     from pathlib import Path
 
     from trueprob_service.control.artifact_url import open_artifacts
-    from trueprob_service.control.state_archive import (export_state, import_state)
+    from trueprob_service.control.state_archive import export_state, import_state
     from trueprob_service.control.store import open_store
     from trueprob_service.errors import ServiceError
 

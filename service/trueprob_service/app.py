@@ -17,22 +17,22 @@ from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse
 from starlette.staticfiles import StaticFiles
 
-from trueprob_service import (__version__, errors, prediction_routes)
-from trueprob_service.auth import (Keyring, read_keys)
+from trueprob.errors import TrueprobError
+from trueprob_service import __version__, errors, prediction_routes
+from trueprob_service.auth import Keyring, read_keys
 from trueprob_service.control.plane import ControlPlane
 from trueprob_service.inference.asgi import HotRoutes
-from trueprob_service.inference.deployment import (Network, ServedVersion)
+from trueprob_service.inference.deployment import Network, ServedVersion
 from trueprob_service.inference.deployments import Deployments
 from trueprob_service.inference.elsewhere import Elsewhere
 from trueprob_service.inference.json_bodies import JsonBodies
 from trueprob_service.inference.network import network_builder
 from trueprob_service.inference.prediction_body import BodyReader
 from trueprob_service.metrics_port import MetricsPort
-from trueprob_service.middleware import (Application, Edge)
+from trueprob_service.middleware import Application, Edge
 from trueprob_service.problems import problem_for
 from trueprob_service.settings import Settings
-from trueprob_service.telemetry import (Registry, Telemetry)
-from trueprob.errors import TrueprobError
+from trueprob_service.telemetry import Registry, Telemetry
 
 __all__ = ["create_app"]
 

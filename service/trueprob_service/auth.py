@@ -1,8 +1,8 @@
 """API keys and their scopes.
 
-The key file has one JSON object a line: ``{"id": "team-a", "sha256": "<hex>", "scopes":
-["predict", "label"]}``. Only digests are stored; ``python -m trueprob_service keys`` makes a key and its
-line. A key is sent as ``Authorization: Bearer KEY``. Reading needs any key, writing needs a scope.
+The key file has one JSON object a line: ``{"id": "team-a", "sha256": "<hex>", "scopes": ["predict",
+"label"]}``. Only digests are stored; ``python -m trueprob_service keys`` makes a key and its line.
+A key is sent as ``Authorization: Bearer KEY``. Reading needs any key, writing needs a scope.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
-from trueprob_service.errors import (Forbidden, Unauthenticated)
+from trueprob_service.errors import Forbidden, Unauthenticated
 from trueprob_service.settings_reading import InvalidSettings
 
 __all__ = ["SCOPES", "ApiKey", "Keyring", "new_key", "read_keys", "scope_needed"]

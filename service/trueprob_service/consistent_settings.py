@@ -6,7 +6,7 @@ import ipaddress
 from typing import TYPE_CHECKING
 
 from trueprob_service.receipt_secrets import HOW_TO_MAKE_ONE
-from trueprob_service.webhook_settings import (check_webhook, read_secrets)
+from trueprob_service.webhook_settings import check_webhook, read_secrets
 
 if TYPE_CHECKING:
     from trueprob_service.settings import Settings

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Iterator
 from typing import Final
 
-from trueprob_service.errors import (BadRequest, BodyTooLarge, UnsupportedEncoding)
+from trueprob_service.errors import BadRequest, BodyTooLarge, UnsupportedEncoding
 
 if sys.version_info >= (3, 14):
     from compression import zstd

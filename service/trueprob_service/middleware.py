@@ -20,7 +20,7 @@ from trueprob_service.body_limits import BodyLimits
 from trueprob_service.content_encoding import coding_of
 from trueprob_service.errors import BodyTooLarge
 from trueprob_service.problems import problem_for
-from trueprob_service.request_body import (inflated, limited)
+from trueprob_service.request_body import inflated, limited
 from trueprob_service.telemetry import Telemetry
 
 __all__ = ["Edge"]

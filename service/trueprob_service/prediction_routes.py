@@ -1,7 +1,7 @@
 """The hot routes as FastAPI sees them: their signatures, for the OpenAPI document.
 
-`trueprob_service.inference.asgi` answers these paths before FastAPI's router is asked, so that none of the
-functions here is ever called.
+`trueprob_service.inference.asgi` answers these paths before FastAPI's router is asked, so that none
+of the functions here is ever called.
 """
 
 # ruff: noqa: ARG001 - the arguments are the documentation
@@ -16,11 +16,11 @@ from pydantic import Field
 
 from trueprob_service import prediction_schemas as schemas
 from trueprob_service.content_encoding import CODINGS
-from trueprob_service.control.routes.documentation import (ModelPath, problems)
+from trueprob_service.control.routes.documentation import ModelPath, problems
 from trueprob_service.errors import NotFound
-from trueprob_service.inference import (wire_images, wire_multipart, wire_npy, wire_npz)
+from trueprob_service.inference import wire_images, wire_multipart, wire_npy, wire_npz
 from trueprob_service.inference.answer_fields import FIELDS
-from trueprob_service.inference.asgi import (LIVE, PREDICT, READY)
+from trueprob_service.inference.asgi import LIVE, PREDICT, READY
 from trueprob_service.inference.wire_oip import HEADER_LENGTH
 
 __all__ = ["create_router"]

@@ -14,8 +14,8 @@ from typing import Final
 
 import orjson
 
-from trueprob_service import errors
 from trueprob.errors import DigestMismatch, InvalidDocument, InvalidInput, TrueprobError
+from trueprob_service import errors
 
 __all__ = ["STATUS", "Problem", "problem_for"]
 

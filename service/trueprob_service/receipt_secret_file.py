@@ -8,11 +8,11 @@ import secrets
 from pathlib import Path
 from typing import Final
 
+from trueprob.synced_files import sync_directory
 from trueprob_service.receipt_key import ReceiptKey
 from trueprob_service.receipt_secrets import read_receipt_secrets
 from trueprob_service.settings import Settings
 from trueprob_service.settings_reading import InvalidSettings
-from trueprob.synced_files import sync_directory
 
 __all__ = ["open_receipt_keys"]
 

@@ -40,9 +40,9 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from trueprob_service.receipt_columns import (BLOCK_BYTES, ROW, ReceiptColumns)
-from trueprob_service.receipt_key import (TAG_BYTES, ReceiptKey)
-from trueprob_service.shadow_rows import (ShadowRow, ShadowRows)
+from trueprob_service.receipt_columns import BLOCK_BYTES, ROW, ReceiptColumns
+from trueprob_service.receipt_key import TAG_BYTES, ReceiptKey
+from trueprob_service.shadow_rows import ShadowRow, ShadowRows
 from trueprob_service.url_safe_base64 import decode_all
 
 __all__ = ["ForgedReceipt", "Receipt", "Receipts", "digest64"]

@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 
 from trueprob_service.body_limits import BodyLimit
 from trueprob_service.content_encoding import Inflater
-from trueprob_service.errors import (BadRequest, BodyTooLarge)
+from trueprob_service.errors import BadRequest, BodyTooLarge
 
 __all__ = ["BodyTooLargeWhileReading", "DamagedWhileReading", "inflated", "limited"]
 

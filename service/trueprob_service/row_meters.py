@@ -15,9 +15,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from trueprob.drift import UnlabelledTraffic
 from trueprob_service.metric_catalogue import METRICS
 from trueprob_service.recent_traffic import RecentTraffic
-from trueprob.drift import UnlabelledTraffic
 
 __all__ = ["ENTROPY_ROWS", "DeploymentMeters", "RowHistogram"]
 

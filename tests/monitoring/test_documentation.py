@@ -1,6 +1,5 @@
 import re
 
-from trueprob_service.telemetry import METRICS
 from tests.monitoring.monitoring_files import (
     ALERTS,
     METRICS_PAGE,
@@ -12,6 +11,7 @@ from tests.monitoring.monitoring_files import (
     names_in,
     rules_of,
 )
+from trueprob_service.telemetry import METRICS
 
 
 def table_rows(prefix: str) -> list[list[str]]:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from trueprob_service.body_limits import (CONTROL_BYTES, LABELS_BYTES)
 from tests.service.application import application
 from tests.service.compressed import COMPRESS
+from trueprob_service.body_limits import CONTROL_BYTES, LABELS_BYTES
 
 LIMIT = 1 << 20
 JSON = "application/json"

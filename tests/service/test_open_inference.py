@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from trueprob_service.inference.oip_routes import (ROUTES, Call)
 from tests.service.application import ROOT, application
 from tests.service.test_bad_input import check
+from trueprob_service.inference.oip_routes import ROUTES, Call
 
 DIGITS = "/v2/models/digits"
 INFER = f"{DIGITS}/infer"

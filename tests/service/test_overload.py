@@ -13,10 +13,10 @@ import httpx
 import numpy as np
 import pytest
 
+from tests.service.application import ROOT, lifespan
 from trueprob_service.app import create_app
 from trueprob_service.inference.batcher import Batcher
 from trueprob_service.settings import Settings
-from tests.service.application import ROOT, lifespan
 
 PREDICT = "/v1/models/digits/probabilities"
 PNG = {"content-type": "image/png"}

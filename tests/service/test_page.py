@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trueprob_service.auth import new_key
 from tests.integration_requirements import require_program
 from tests.running_service import ROOT, RunningService, running_service
 from tests.service.application import application
+from trueprob_service.auth import new_key
 
 
 def rendered(service: RunningService, profile: Path) -> str:

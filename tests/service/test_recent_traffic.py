@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from trueprob_service.metric_catalogue import METRICS
-from trueprob_service.recent_traffic import (RECENT, ROWS, RecentTraffic, TrafficReference)
-from trueprob_service.row_meters import (ENTROPY_ROWS, DeploymentMeters)
-from trueprob_service.telemetry import Telemetry
 from tests.service.test_telemetry import value
 from trueprob.baseline import Baseline
 from trueprob.calibrators import IdentityCalibrator
 from trueprob.drift import ReferenceBins, UnlabelledTraffic
+from trueprob_service.metric_catalogue import METRICS
+from trueprob_service.recent_traffic import RECENT, ROWS, RecentTraffic, TrafficReference
+from trueprob_service.row_meters import ENTROPY_ROWS, DeploymentMeters
+from trueprob_service.telemetry import Telemetry
 
 K = 4
 FACTORY = IdentityCalibrator(K)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from trueprob_trainer.sharpness_aware import (SAM, frozen_running_statistics)
+from trueprob_trainer.sharpness_aware import SAM, frozen_running_statistics
 
 N_STEPS = 20
 CURVATURE = torch.diag(torch.tensor([9.0, 1.0, 0.1, 4.0], dtype=torch.float64))

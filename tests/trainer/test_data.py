@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from trueprob_trainer.data import (DATA, Split, assign, load)
-from trueprob_trainer.data.scikit_digits import (SHARES, with_noise)
+from trueprob_trainer.data import DATA, Split, assign, load
+from trueprob_trainer.data.scikit_digits import SHARES, with_noise
 from trueprob_trainer.errors import BadInput
 
 

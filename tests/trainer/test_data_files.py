@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from trueprob_trainer.data import (READERS, LabelledImages, Split, load)
+from trueprob_trainer.data import READERS, LabelledImages, Split, load
 from trueprob_trainer.data.decoding import decode
 from trueprob_trainer.errors import BadInput
 

@@ -9,11 +9,11 @@ from torch import nn
 
 from trueprob_trainer.errors import BadInput
 from trueprob_trainer.export import export
-from trueprob_trainer.networks import (NETWORKS, build_network)
+from trueprob_trainer.networks import NETWORKS, build_network
 from trueprob_trainer.networks.classifier import ImageClassifier
 from trueprob_trainer.networks.dense import dense_network
 from trueprob_trainer.networks.fine_tuning import start_from
-from trueprob_trainer.networks.residual import (BasicBlock, Bottleneck, residual_network)
+from trueprob_trainer.networks.residual import BasicBlock, Bottleneck, residual_network
 from trueprob_trainer.networks.vision_transformer import VisionTransformer
 from trueprob_trainer.networks.wide_residual import wide_residual_network
 

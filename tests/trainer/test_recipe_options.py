@@ -11,11 +11,17 @@ from torch import nn
 from tests.trainer.small_problems import closure_of
 from trueprob_trainer import augmentation
 from trueprob_trainer.batches import TrainRows
-from trueprob_trainer.building import (build_model, build_optimiser, build_schedule, cosine, train_moments)
+from trueprob_trainer.building import (
+    build_model,
+    build_optimiser,
+    build_schedule,
+    cosine,
+    train_moments,
+)
 from trueprob_trainer.config import TrainConfig
-from trueprob_trainer.data import (Split, load)
-from trueprob_trainer.losses import (cross_entropy, distillation, per_sample_loss)
-from trueprob_trainer.networks.classifier import (ImageClassifier, predict_logits)
+from trueprob_trainer.data import Split, load
+from trueprob_trainer.losses import cross_entropy, distillation, per_sample_loss
+from trueprob_trainer.networks.classifier import ImageClassifier, predict_logits
 from trueprob_trainer.sharpness_aware import OPTIMISERS
 from trueprob_trainer.train import train_with
 

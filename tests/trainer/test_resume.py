@@ -18,9 +18,9 @@ import torch
 from torch import nn
 
 from trueprob_trainer.config import TrainConfig
-from trueprob_trainer.errors import (BadInput, Interrupted)
+from trueprob_trainer.errors import BadInput, Interrupted
 from trueprob_trainer.finished import load_training
-from trueprob_trainer.logs import (CsvLog, TensorBoardLog)
+from trueprob_trainer.logs import CsvLog, TensorBoardLog
 from trueprob_trainer.run_folder import RunFolder
 from trueprob_trainer.train import train_with
 

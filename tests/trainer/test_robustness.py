@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from trueprob_trainer.config import TrainConfig
-from trueprob_trainer.data import (LabelledImages, Split, load)
-from trueprob_trainer.data.recipe import (prepare, with_train_rows)
+from trueprob_trainer.data import LabelledImages, Split, load
+from trueprob_trainer.data.recipe import prepare, with_train_rows
 from trueprob_trainer.errors import BadInput
-from trueprob_trainer.robustness.corruptions import (CORRUPTIONS, SEVERITIES, corrupt)
-from trueprob_trainer.robustness.label_noise import (asymmetric_neighbours, with_label_noise)
+from trueprob_trainer.robustness.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from trueprob_trainer.robustness.label_noise import asymmetric_neighbours, with_label_noise
 from trueprob_trainer.robustness.long_tail import with_long_tail
 
 CIFAR = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")

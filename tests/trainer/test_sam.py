@@ -20,7 +20,7 @@ from tests.trainer.sam_problem import (
     sgd,
     small,
 )
-from trueprob_trainer.sharpness_aware import (SAM, frozen_running_statistics)
+from trueprob_trainer.sharpness_aware import SAM, frozen_running_statistics
 from trueprob_trainer.sharpness_aware.wrapper import cross_entropy_per_sample
 
 

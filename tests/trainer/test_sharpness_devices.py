@@ -14,8 +14,26 @@ from torch import nn
 from tests.trainer.small_problems import adam, groups_of, sgd, small
 from trueprob_trainer.batches import TrainRows
 from trueprob_trainer.data import load
-from trueprob_trainer.sharpness_aware import (ASAM, ESAM, OPTIMISERS, SAM, AscentOptimizer, FisherSAM, LookSAM, MomentumSAM, PeriodicSAM, PreconditionedSAM)
-from trueprob_trainer.sharpness_aware.displacement import (PIECE, Displacement, dense_gradient, joint_norm, scale_in_place, scale_to_radius)
+from trueprob_trainer.sharpness_aware import (
+    ASAM,
+    ESAM,
+    OPTIMISERS,
+    SAM,
+    AscentOptimizer,
+    FisherSAM,
+    LookSAM,
+    MomentumSAM,
+    PeriodicSAM,
+    PreconditionedSAM,
+)
+from trueprob_trainer.sharpness_aware.displacement import (
+    PIECE,
+    Displacement,
+    dense_gradient,
+    joint_norm,
+    scale_in_place,
+    scale_to_radius,
+)
 
 META = torch.device("meta")
 

@@ -9,7 +9,7 @@ import torch
 
 from tests.trainer.small_problems import batches, closure_of, sgd, small
 from tests.trainer.two_ranks import CASES, HALVES, STEPS, WORLD
-from trueprob_trainer.sharpness_aware import (OPTIMISERS, LookSAM)
+from trueprob_trainer.sharpness_aware import OPTIMISERS, LookSAM
 
 ROOT = Path(__file__).parents[2]
 State = dict[str, torch.Tensor]

@@ -17,7 +17,16 @@ from tests.trainer.small_problems import (
     sgd,
     small,
 )
-from trueprob_trainer.sharpness_aware import (CSAM, ESAM, SAM, LookSAM, MomentumSAM, Plain, checkpointed, frozen_running_statistics)
+from trueprob_trainer.sharpness_aware import (
+    CSAM,
+    ESAM,
+    SAM,
+    LookSAM,
+    MomentumSAM,
+    Plain,
+    checkpointed,
+    frozen_running_statistics,
+)
 from trueprob_trainer.sharpness_aware.csam import calibrating_weight
 from trueprob_trainer.sharpness_aware.passes import Closure
 

@@ -10,7 +10,14 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.trainer.small_problems import adam, batches, closure_of, distance, sgd, small
-from trueprob_trainer.sharpness_aware import (ASAM, OPTIMISERS, SAM, FisherSAM, LookSAM, PreconditionedSAM)
+from trueprob_trainer.sharpness_aware import (
+    ASAM,
+    OPTIMISERS,
+    SAM,
+    FisherSAM,
+    LookSAM,
+    PreconditionedSAM,
+)
 from trueprob_trainer.sharpness_aware.wrapper import WrappedOptimizer
 
 IMAGES, LABELS = batches(1)[0]

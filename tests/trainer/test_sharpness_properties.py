@@ -7,7 +7,18 @@ import torch
 from torch import Tensor, nn
 
 from tests.trainer.small_problems import batches, closure_of, distance, problem, sgd, small
-from trueprob_trainer.sharpness_aware import (ASAM, CSAM, ESAM, SAM, FisherSAM, FunctionalSAM, LookSAM, MomentumSAM, PeriodicSAM, PreconditionedSAM)
+from trueprob_trainer.sharpness_aware import (
+    ASAM,
+    CSAM,
+    ESAM,
+    SAM,
+    FisherSAM,
+    FunctionalSAM,
+    LookSAM,
+    MomentumSAM,
+    PeriodicSAM,
+    PreconditionedSAM,
+)
 from trueprob_trainer.sharpness_aware.wrapper import WrappedOptimizer
 
 IMAGES, LABELS = batches(1)[0]

@@ -8,7 +8,7 @@ import torch
 
 from tests.trainer import slow_references as slow
 from tests.trainer.small_problems import adam, problem, sgd
-from trueprob_trainer.sharpness_aware import (OPTIMISERS, Plain)
+from trueprob_trainer.sharpness_aware import OPTIMISERS, Plain
 
 CASES: dict[str, tuple[str, dict[str, Any], Callable[..., slow.Named], str]] = {
     "sgd": ("sgd", {}, slow.sgd, "sgd"),

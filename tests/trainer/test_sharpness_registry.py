@@ -13,7 +13,21 @@ from trueprob_trainer.__main__ import main
 from trueprob_trainer.building import build_optimiser
 from trueprob_trainer.config import TrainConfig
 from trueprob_trainer.errors import BadInput
-from trueprob_trainer.sharpness_aware import (CSAM, ESAM, OPTIMISERS, SAM, FisherSAM, FunctionalSAM, LookSAM, MomentumSAM, Plain, PreconditionedFunctionalSAM, WrappedOptimizer, check_options, options_of)
+from trueprob_trainer.sharpness_aware import (
+    CSAM,
+    ESAM,
+    OPTIMISERS,
+    SAM,
+    FisherSAM,
+    FunctionalSAM,
+    LookSAM,
+    MomentumSAM,
+    Plain,
+    PreconditionedFunctionalSAM,
+    WrappedOptimizer,
+    check_options,
+    options_of,
+)
 from trueprob_trainer.train import train_with
 
 DOCUMENT = (Path(__file__).parents[2] / "docs/sharpness-aware.md").read_text("utf-8")

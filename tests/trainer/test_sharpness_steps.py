@@ -9,7 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from tests.trainer.small_problems import batches, closure_of, distance, sgd, small
-from trueprob_trainer.sharpness_aware import (OPTIMISERS, SAM, checkpointed, frozen_running_statistics, kept_running_statistics)
+from trueprob_trainer.sharpness_aware import (
+    OPTIMISERS,
+    SAM,
+    checkpointed,
+    frozen_running_statistics,
+    kept_running_statistics,
+)
 from trueprob_trainer.sharpness_aware.wrapper import WrappedOptimizer
 
 IMAGES, LABELS = batches(1)[0]

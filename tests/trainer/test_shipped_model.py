@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trueprob_trainer.config import TrainConfig
-from trueprob_trainer.data import (LabelledImages, Split, load)
-from trueprob_trainer.examples import make_examples
-from trueprob_trainer.export import onnx_logits
 from trueprob.admission import admit
 from trueprob.calibration_set import load_calibration_set
 from trueprob.logit_functions import prediction, softmax
 from trueprob.model_version import ModelVersion
 from trueprob.repository import ModelRepository
 from trueprob.scores import score
+from trueprob_trainer.config import TrainConfig
+from trueprob_trainer.data import LabelledImages, Split, load
+from trueprob_trainer.examples import make_examples
+from trueprob_trainer.export import onnx_logits
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"

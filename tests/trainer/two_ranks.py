@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from tests.trainer.small_problems import batches, closure_of, sgd, small
-from trueprob_trainer.sharpness_aware import (OPTIMISERS, average_running_statistics)
+from trueprob_trainer.sharpness_aware import OPTIMISERS, average_running_statistics
 
 WORLD = 2
 HALVES = (slice(0, 8), slice(8, 16))

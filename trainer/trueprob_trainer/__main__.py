@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from trueprob.errors import TrueprobError
 from trueprob_trainer import commands
 from trueprob_trainer.config import TrainConfig
-from trueprob_trainer.errors import (AnswerIsNo, Interrupted, TrainerError)
-from trueprob_trainer.robustness.corruptions import (CORRUPTIONS, SEVERITIES)
-from trueprob_trainer.sharpness_aware import (OPTIMISERS, options_of)
-from trueprob.errors import TrueprobError
+from trueprob_trainer.errors import AnswerIsNo, Interrupted, TrainerError
+from trueprob_trainer.robustness.corruptions import CORRUPTIONS, SEVERITIES
+from trueprob_trainer.sharpness_aware import OPTIMISERS, options_of
 
 
 class _OneLineParser(argparse.ArgumentParser):

@@ -8,8 +8,8 @@ held to what those rows can tell: an ECE to its noise floor, an accuracy to two 
 from dataclasses import dataclass
 from math import sqrt
 
-from trueprob_trainer.errors import BadInput
 from trueprob.manifest import Manifest
+from trueprob_trainer.errors import BadInput
 
 
 @dataclass(frozen=True)

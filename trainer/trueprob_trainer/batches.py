@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from trueprob_trainer import augmentation
 from trueprob_trainer.config import TrainConfig
-from trueprob_trainer.data import (LabelledImages, Split)
+from trueprob_trainer.data import LabelledImages, Split
 from trueprob_trainer.errors import BadInput
 from trueprob_trainer.teacher import Teacher
 
@@ -143,7 +143,8 @@ class Batches:
         Yields
         ------
         tuple of Tensor
-            Images, uint8 or float in grey levels, and targets as :mod:`trueprob_trainer.losses` takes them.
+            Images, uint8 or float in grey levels, and targets as :mod:`trueprob_trainer.losses`
+            takes them.
         """
         for images, labels in self.rows.batches(order):
             yield self._augmented(images, labels)

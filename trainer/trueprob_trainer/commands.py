@@ -16,16 +16,16 @@ from trueprob_trainer.config import TrainConfig
 from trueprob_trainer.errors import BadInput
 
 if TYPE_CHECKING:
-    from trueprob_trainer.run_folder import RunFolder
     from trueprob.model_version import ModelVersion
+    from trueprob_trainer.run_folder import RunFolder
 
 
 def train(arguments: argparse.Namespace) -> None:
     """Train into a new run folder, or go on with the run that is there."""
-    from trueprob_trainer.logs import (CsvLog, TensorBoardLog)
+    from trueprob_trainer.logs import CsvLog, TensorBoardLog
     from trueprob_trainer.progress import Progress
     from trueprob_trainer.run_folder import RunFolder
-    from trueprob_trainer.train import (Log, checked_data, train_with)
+    from trueprob_trainer.train import Log, checked_data, train_with
 
     given, data = _given(arguments), None
     if arguments.resume:

@@ -12,14 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from trueprob_trainer.data import (LabelledImages, Split)
-from trueprob_trainer.errors import BadInput
-from trueprob_trainer.evaluate import Evaluation
-from trueprob_trainer.robustness.adversarial import (fgsm, pgd)
-from trueprob_trainer.robustness.corruptions import (CORRUPTIONS, SEVERITIES, corrupt)
-from trueprob_trainer.robustness.label_shift import (exponential_weights, thirds_by_frequency)
 from trueprob.logit_functions import Logits
 from trueprob.scores import Scores, score
+from trueprob_trainer.data import LabelledImages, Split
+from trueprob_trainer.errors import BadInput
+from trueprob_trainer.evaluate import Evaluation
+from trueprob_trainer.robustness.adversarial import fgsm, pgd
+from trueprob_trainer.robustness.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from trueprob_trainer.robustness.label_shift import exponential_weights, thirds_by_frequency
 
 Predict = Callable[[NDArray[np.uint8]], Logits]
 ATTACKS = {"fgsm": fgsm, "pgd": pgd}

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from trueprob_trainer.errors import BadInput
-from trueprob_trainer.sharpness_aware import (OPTIMISERS, check_options)
+from trueprob_trainer.sharpness_aware import OPTIMISERS, check_options
 
 SCHEDULES = ("one-cycle", "cosine", "constant")
 BASES = ("sgd", "adamw")

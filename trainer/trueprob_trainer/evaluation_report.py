@@ -9,15 +9,24 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from trueprob_trainer.conditions import (Condition, Predict, as_document, as_table, attacked, corrupted, measure, shifted)
+from trueprob.diagram import svg
+from trueprob.logit_functions import Logits
+from trueprob_trainer.conditions import (
+    Condition,
+    Predict,
+    as_document,
+    as_table,
+    attacked,
+    corrupted,
+    measure,
+    shifted,
+)
 from trueprob_trainer.data import Split
-from trueprob_trainer.ensemble import (ensemble_logits, members)
-from trueprob_trainer.evaluate import (Evaluation, evaluate)
+from trueprob_trainer.ensemble import ensemble_logits, members
+from trueprob_trainer.evaluate import Evaluation, evaluate
 from trueprob_trainer.finished import Training
 from trueprob_trainer.networks.classifier import predict_logits
 from trueprob_trainer.robustness.corruptions import SEVERITIES
-from trueprob.diagram import svg
-from trueprob.logit_functions import Logits
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from trueprob.fitting import fit
 from trueprob_trainer.data import Split
-from trueprob_trainer.export import (export, onnx_logits)
+from trueprob_trainer.export import export, onnx_logits
 from trueprob_trainer.finished import Training
 from trueprob_trainer.fused import fuse
-from trueprob_trainer.reduced_precision import (compare_precisions, in_precision, table)
-from trueprob.fitting import fit
+from trueprob_trainer.reduced_precision import compare_precisions, in_precision, table
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,10 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from trueprob_trainer.errors import ParityError
-from trueprob_trainer.export import (PARITY_BATCHES, onnx_logits, onnx_outputs)
 from trueprob.calibrators import Calibrator
 from trueprob.onnx_export import fused_onnx
+from trueprob_trainer.errors import ParityError
+from trueprob_trainer.export import PARITY_BATCHES, onnx_logits, onnx_outputs
 
 TOLERANCE = 1e-5  # of a probability; the calibrator is float64 in NumPy and float32 in the graph
 
@@ -20,7 +20,8 @@ def fuse(content: bytes, calibrator: Calibrator, images: NDArray[np.uint8]) -> b
         ``model.onnx``.
     calibrator : Calibrator
     images : ndarray of shape (n, height, width, channels), uint8
-        Real ones, at least as many as the largest of :data:`~trueprob_trainer.export.PARITY_BATCHES`.
+        Real ones, at least as many as the largest of
+        :data:`~trueprob_trainer.export.PARITY_BATCHES`.
 
     Returns
     -------

@@ -2,13 +2,13 @@
 
 import numpy as np
 
-from trueprob_trainer.config import (ALWAYS_LISTED, TrainConfig)
-from trueprob_trainer.data import Split
-from trueprob_trainer.evaluate import Evaluation
-from trueprob_trainer.export import (OPSET, PARITY_BATCHES, TOLERANCE)
-from trueprob_trainer.finished import Training
 from trueprob.calibrators import Calibrator
 from trueprob.manifest import Manifest
+from trueprob_trainer.config import ALWAYS_LISTED, TrainConfig
+from trueprob_trainer.data import Split
+from trueprob_trainer.evaluate import Evaluation
+from trueprob_trainer.export import OPSET, PARITY_BATCHES, TOLERANCE
+from trueprob_trainer.finished import Training
 
 
 def model_card(

@@ -12,12 +12,6 @@ from datetime import datetime
 from pathlib import Path
 
 import trueprob
-from trueprob_trainer.data import Split
-from trueprob_trainer.evaluate import (Evaluation, evaluate)
-from trueprob_trainer.export import (INPUT, OUTPUT, export, onnx_logits)
-from trueprob_trainer.finished import Training
-from trueprob_trainer.model_card import model_card
-from trueprob_trainer.reduced_precision import (check_loss, compare_precisions, in_precision)
 from trueprob.arrays import as_logits
 from trueprob.baseline import Baseline
 from trueprob.calibration_set import CalibrationSet
@@ -26,6 +20,12 @@ from trueprob.labels import as_labels
 from trueprob.manifest import InputSpec, Manifest
 from trueprob.model_version import ModelVersion
 from trueprob.repository import ModelRepository
+from trueprob_trainer.data import Split
+from trueprob_trainer.evaluate import Evaluation, evaluate
+from trueprob_trainer.export import INPUT, OUTPUT, export, onnx_logits
+from trueprob_trainer.finished import Training
+from trueprob_trainer.model_card import model_card
+from trueprob_trainer.reduced_precision import check_loss, compare_precisions, in_precision
 
 FACTORY_CALIBRATORS = {"smart": "smart", "temperature": "temperature", "identity": "uncalibrated"}
 """What ``--calibrator`` takes, and the key of an evaluation that it means."""

@@ -14,16 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from trueprob_trainer.batches import Batches
-from trueprob_trainer.building import (build_average, build_model, build_optimiser, build_schedule)
+from trueprob_trainer.building import build_average, build_model, build_optimiser, build_schedule
 from trueprob_trainer.config import TrainConfig
 from trueprob_trainer.data import LabelledImages
 from trueprob_trainer.data.recipe import prepare
-from trueprob_trainer.errors import (BadInput, Interrupted)
-from trueprob_trainer.finished import (Training, ready)
+from trueprob_trainer.errors import BadInput, Interrupted
+from trueprob_trainer.finished import Training, ready
 from trueprob_trainer.interruption import Interruption
 from trueprob_trainer.loop_state import LoopState
 from trueprob_trainer.progress import silent
-from trueprob_trainer.repeatable import (device_of, repeatable)
+from trueprob_trainer.repeatable import device_of, repeatable
 from trueprob_trainer.run_folder import RunFolder
 from trueprob_trainer.teacher import Teacher
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from trueprob_service.control.store.alarms import AlarmRow
 from trueprob.binned import BinnedCalibration
+from trueprob_service.control.store.alarms import AlarmRow
 
 __all__ = ["advice"]
 

@@ -1,11 +1,11 @@
 """Sequential alarms in the transaction of the labels: evidence and change of each promotion.
 
 What a request adds is counted in the order of a keyed hash of its nonces, under a key that this
-process drew and nobody sees (`trueprob_service.control.counted_labels`): a client whose labels are sorted by
-outcome cannot choose the order, nor can the order in which a database returns rows. Rows that share
-a group make one factor; of a group that was counted before no further row counts. Both statistics
-are looked at once, when all labels of the request are in, so what is recorded is what a commit
-shows.
+process drew and nobody sees (`trueprob_service.control.counted_labels`): a client whose labels are
+sorted by outcome cannot choose the order, nor can the order in which a database returns rows. Rows
+that share a group make one factor; of a group that was counted before no further row counts. Both
+statistics are looked at once, when all labels of the request are in, so what is recorded is what a
+commit shows.
 
 An alarm is a row of the table ``alarm``, written in that same transaction. `evidence` is raised at
 most once a promotion (it may fall again, but it has been there); `change` again after it was
@@ -21,13 +21,13 @@ from typing import Final
 
 import numpy as np
 
+from trueprob.drift import BetState, CalibrationBets, ChangeDetector, Evidence
 from trueprob_service.control.counted_labels import CountedLabels
-from trueprob_service.control.store import (Store, Transaction)
+from trueprob_service.control.store import Store, Transaction
 from trueprob_service.control.store.alarm_states import AlarmStateRow
 from trueprob_service.control.store.alarms import AlarmRow
 from trueprob_service.control.store.promotions import PromotionRow
-from trueprob_service.errors import (AlarmNotFound, ModelNotFound)
-from trueprob.drift import BetState, CalibrationBets, ChangeDetector, Evidence
+from trueprob_service.errors import AlarmNotFound, ModelNotFound
 
 __all__ = ["AlarmRules", "Alarms"]
 

@@ -7,8 +7,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from trueprob_service.errors import InvalidRequest
 from trueprob.calibration_set import CalibrationSet
+from trueprob_service.errors import InvalidRequest
 
 __all__ = ["holds", "joined"]
 

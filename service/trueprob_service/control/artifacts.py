@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Protocol
 
-from trueprob_service.control.bodies import part_file
 from trueprob.calibration_set import CalibrationSet
 from trueprob.synced_files import sync_directory
+from trueprob_service.control.bodies import part_file
 
 __all__ = ["SWEPT", "Artifacts", "Aside"]
 

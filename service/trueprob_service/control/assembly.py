@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from trueprob_service.control.alarms import (AlarmRules, Alarms)
+from trueprob_service.control.alarms import AlarmRules, Alarms
 from trueprob_service.control.artifacts import Artifacts
 from trueprob_service.control.calibration_sets import CalibrationSets
 from trueprob_service.control.declarations import Declarations
@@ -15,7 +15,7 @@ from trueprob_service.control.fit_ending import FitEnding
 from trueprob_service.control.fit_process import FitRunner
 from trueprob_service.control.fit_queue import FitQueue
 from trueprob_service.control.following import Following
-from trueprob_service.control.labels import (CLOCK_TOLERANCE_SECONDS, Labels)
+from trueprob_service.control.labels import CLOCK_TOLERANCE_SECONDS, Labels
 from trueprob_service.control.models import Catalogue
 from trueprob_service.control.parts import Parts
 from trueprob_service.control.promotion import Promotions

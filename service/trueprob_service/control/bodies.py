@@ -12,7 +12,7 @@ import anyio.to_thread
 from starlette.requests import Request
 
 from trueprob_service.body_limits import BodyLimit
-from trueprob_service.errors import (BadRequest, BodyTooLarge, UnsupportedMediaType)
+from trueprob_service.errors import BadRequest, BodyTooLarge, UnsupportedMediaType
 
 __all__ = ["media_type", "part_file", "read_body", "spool_body"]
 

@@ -19,19 +19,19 @@ import numpy as np
 from numpy.typing import NDArray
 from starlette.requests import Request
 
-from trueprob_service.control.bodies import (media_type, part_file, spool_body)
-from trueprob_service.control.fit_request import (FitRequest, check_name)
+from trueprob.calibration_set import CalibrationSet
+from trueprob_service.control.bodies import media_type, part_file, spool_body
+from trueprob_service.control.fit_request import FitRequest, check_name
 from trueprob_service.control.following import Following
 from trueprob_service.control.refit_window import RefitWindow
 from trueprob_service.control.store.calibration_sets import CalibrationSetRow
 from trueprob_service.control.stored_sets import StoredSets
-from trueprob_service.control.uploads import (check_media_type, read_upload)
-from trueprob_service.errors import (Conflict, InvalidRequest, ModelNotFound)
-from trueprob_service.inference.deployment import (Deployment, Network, ServedVersion)
+from trueprob_service.control.uploads import check_media_type, read_upload
+from trueprob_service.errors import Conflict, InvalidRequest, ModelNotFound
+from trueprob_service.inference.deployment import Deployment, Network, ServedVersion
 from trueprob_service.inference.deployments import Deployments
 from trueprob_service.inference.network_input import NetworkInput
 from trueprob_service.settings import Settings
-from trueprob.calibration_set import CalibrationSet
 
 __all__ = ["CalibrationSets"]
 

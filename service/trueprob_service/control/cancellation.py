@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from trueprob_service.control.store import Store
-from trueprob_service.errors import (Conflict, FitNotFound)
+from trueprob_service.errors import Conflict, FitNotFound
 
 __all__ = ["cancel_fit"]
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trueprob_service.control.group_tally import GroupTally
-from trueprob_service.control.label_caps import (DAY_SECONDS, within_cap)
+from trueprob_service.control.label_caps import DAY_SECONDS, within_cap
 from trueprob_service.control.store import Transaction
 from trueprob_service.receipt_columns import ReceiptColumns
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from trueprob_service.control.models import Catalogue
-from trueprob_service.control.registration import (add_version, promote_first)
-from trueprob_service.control.store import Store
-from trueprob_service.errors import (Conflict, InvalidRequest)
-from trueprob_service.inference.deployment import ServedVersion
 from trueprob.calibrators import IdentityCalibrator, dumps_calibrator
 from trueprob.manifest import valid_model_name
+from trueprob_service.control.models import Catalogue
+from trueprob_service.control.registration import add_version, promote_first
+from trueprob_service.control.store import Store
+from trueprob_service.errors import Conflict, InvalidRequest
+from trueprob_service.inference.deployment import ServedVersion
 
 __all__ = ["MAX_CLASSES", "Declarations"]
 

@@ -11,12 +11,12 @@ import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
+from trueprob.repository import ModelRepository
 from trueprob_service.control.following import Following
 from trueprob_service.control.refit import Refits
 from trueprob_service.control.revision import locked
 from trueprob_service.control.store import Store
-from trueprob_service.errors import (Conflict, DatabaseUnavailable)
-from trueprob.repository import ModelRepository
+from trueprob_service.errors import Conflict, DatabaseUnavailable
 
 __all__ = ["Deletions"]
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from trueprob_service.control.models import (Catalogue, answering)
-from trueprob_service.control.paging import (Page, split)
-from trueprob_service.control.schemas import (Items, ModelDescription, UnavailableVersion, VersionSummary)
-from trueprob_service.control.store import (Store, Transaction)
+from trueprob_service.control.models import Catalogue, answering
+from trueprob_service.control.paging import Page, split
+from trueprob_service.control.schemas import (
+    Items,
+    ModelDescription,
+    UnavailableVersion,
+    VersionSummary,
+)
+from trueprob_service.control.store import Store, Transaction
 from trueprob_service.control.store.models import ModelRow
 from trueprob_service.errors import ModelNotFound
 

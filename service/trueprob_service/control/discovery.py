@@ -9,10 +9,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from trueprob_service.recent_traffic import TrafficReference
 from trueprob.calibrators import Calibrator, dumps_calibrator
 from trueprob.errors import TrueprobError
 from trueprob.repository import Manifest, ModelRepository
+from trueprob_service.recent_traffic import TrafficReference
 
 __all__ = ["Discovery", "Found", "Key", "discover"]
 

@@ -17,12 +17,12 @@ from typing import Final
 
 from trueprob_service.control.artifacts import Artifacts
 from trueprob_service.control.fit_ending import FitEnding
-from trueprob_service.control.fit_worker import (Fitted, FittedBefore, Job)
-from trueprob_service.control.models import (Catalogue, answering)
-from trueprob_service.control.store import (Store, Transaction)
+from trueprob_service.control.fit_worker import Fitted, FittedBefore, Job
+from trueprob_service.control.models import Catalogue, answering
+from trueprob_service.control.store import Store, Transaction
 from trueprob_service.control.store.calibrators import CalibratorRow
 from trueprob_service.control.store.fits import FitRow
-from trueprob_service.errors import (DatabaseUnavailable, Unavailable)
+from trueprob_service.errors import DatabaseUnavailable, Unavailable
 
 __all__ = ["LEASE_SECONDS", "Begun", "FitQueue"]
 

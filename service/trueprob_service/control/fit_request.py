@@ -6,9 +6,9 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from trueprob.fitting import METHODS, keeps_prediction
 from trueprob_service.errors import InvalidRequest
 from trueprob_service.settings import Settings
-from trueprob.fitting import METHODS, keeps_prediction
 
 __all__ = ["PROMOTE", "FitRequest", "check_name"]
 

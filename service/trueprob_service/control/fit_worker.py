@@ -1,8 +1,8 @@
 """The fitting process: reads a stored set, judges, fits, answers with plain values.
 
-Spawned by `trueprob_service.control.refit`, it imports the core and nothing of the service, so that it
-starts fast and holds neither sockets nor the database. It ends with its parent, in the middle of a
-fit if need be: when a replica was killed, another one runs that fit again.
+Spawned by `trueprob_service.control.refit`, it imports the core and nothing of the service, so that
+it starts fast and holds neither sockets nor the database. It ends with its parent, in the middle of
+a fit if need be: when a replica was killed, another one runs that fit again.
 """
 
 from __future__ import annotations

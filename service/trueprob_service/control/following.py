@@ -3,7 +3,8 @@
 A change made here reaches the data plane with its commit. What another process promotes, declares
 or removes is found by one query for all models, asked every few seconds: the revision of each.
 Where it differs from what was taken over last, that model's pairs are read in the same snapshot and
-swapped in, the live one first. Versions with files are found by `trueprob_service.control.discovery` only.
+swapped in, the live one first. Versions with files are found by
+`trueprob_service.control.discovery` only.
 """
 
 from __future__ import annotations
@@ -15,16 +16,16 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
-from trueprob_service.control.models import (Catalogue, answering)
+from trueprob.errors import TrueprobError
+from trueprob_service.control.models import Catalogue, answering
 from trueprob_service.control.poll import Poll
-from trueprob_service.control.store import (Store, Transaction)
+from trueprob_service.control.store import Store, Transaction
 from trueprob_service.control.store.calibrators import CalibratorRow
 from trueprob_service.control.store.models import VersionRow
 from trueprob_service.control.store.promotions import PromotionRow
 from trueprob_service.errors import NotFound
-from trueprob_service.inference.deployment import (Deployment, ServedVersion)
+from trueprob_service.inference.deployment import Deployment, ServedVersion
 from trueprob_service.inference.deployments import Deployments
-from trueprob.errors import TrueprobError
 
 __all__ = ["Following"]
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from starlette.requests import Request
 
-from trueprob_service.errors import (InvalidRequest, PreconditionRequired)
+from trueprob_service.errors import InvalidRequest, PreconditionRequired
 
 __all__ = ["MAX_WAIT_SECONDS", "caller", "expected_revision", "wait_seconds"]
 

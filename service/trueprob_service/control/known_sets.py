@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from trueprob_service.control.store import Transaction
 from trueprob_service.control.store.calibration_sets import CalibrationSetRow
-from trueprob_service.errors import (CalibrationSetNotFound, ModelNotFound)
+from trueprob_service.errors import CalibrationSetNotFound, ModelNotFound
 from trueprob_service.inference.deployment import ServedVersion
 
 __all__ = ["known_set", "lock_version"]

@@ -11,7 +11,7 @@ import orjson
 
 from trueprob_service.control.label_history import Label
 from trueprob_service.control.labels import MAX_LABELS
-from trueprob_service.errors import (BadRequest, InvalidRequest)
+from trueprob_service.errors import BadRequest, InvalidRequest
 from trueprob_service.json_blocks import elements_in_blocks
 
 __all__ = ["check_label", "kind", "list_of", "read_document", "read_labels"]

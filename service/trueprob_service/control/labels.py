@@ -14,12 +14,20 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from trueprob.binned import BinnedCalibration
 from trueprob_service.control.alarms import Alarms
-from trueprob_service.control.counted_labels import (CountedLabels, count_within_cap)
-from trueprob_service.control.label_history import (NO_CLASS, Histories, History, Judged, Label, Outcome)
+from trueprob_service.control.counted_labels import CountedLabels, count_within_cap
+from trueprob_service.control.label_history import (
+    NO_CLASS,
+    Histories,
+    History,
+    Judged,
+    Label,
+    Outcome,
+)
 from trueprob_service.control.models import Catalogue
-from trueprob_service.control.shadow_scoring import (Decision, score_shadow)
-from trueprob_service.control.store import (Store, Transaction)
+from trueprob_service.control.shadow_scoring import Decision, score_shadow
+from trueprob_service.control.store import Store, Transaction
 from trueprob_service.control.store.alarms import AlarmRow
 from trueprob_service.control.store.promotions import PromotionRow
 from trueprob_service.control.window import advance
@@ -27,7 +35,6 @@ from trueprob_service.errors import InvalidRequest
 from trueprob_service.metric_catalogue import LABEL_OUTCOMES
 from trueprob_service.receipt_columns import ReceiptColumns
 from trueprob_service.receipts import Receipts
-from trueprob.binned import BinnedCalibration
 
 __all__ = ["CLOCK_TOLERANCE_SECONDS", "MAX_LABELS", "Labels"]
 

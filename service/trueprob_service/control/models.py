@@ -17,17 +17,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from trueprob_service.control.answering import (answering, standing)
-from trueprob_service.control.discovery import (Discovery, Found, Key, discover)
-from trueprob_service.control.registration import (add_version, promote_first)
-from trueprob_service.control.store import (Store, Transaction)
+from trueprob.calibrators import loads_calibrator
+from trueprob_service.control.answering import answering, standing
+from trueprob_service.control.discovery import Discovery, Found, Key, discover
+from trueprob_service.control.registration import add_version, promote_first
+from trueprob_service.control.store import Store, Transaction
 from trueprob_service.control.store.calibrators import CalibratorRow
 from trueprob_service.control.store.models import VersionRow
 from trueprob_service.control.store.promotions import PromotionRow
-from trueprob_service.errors import (Conflict, ProviderUnavailable, ServiceError, VersionNotFound)
-from trueprob_service.inference.deployment import (ServedVersion, Shadow)
+from trueprob_service.errors import Conflict, ProviderUnavailable, ServiceError, VersionNotFound
+from trueprob_service.inference.deployment import ServedVersion, Shadow
 from trueprob_service.inference.deployments import Deployments
-from trueprob.calibrators import loads_calibrator
 
 __all__ = ["Catalogue", "answering"]
 

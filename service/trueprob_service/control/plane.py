@@ -11,8 +11,8 @@ from typing import Any, Final
 from fastapi import APIRouter
 
 from trueprob_service.control.artifact_url import open_artifacts
-from trueprob_service.control.assembly import (Opened, assemble)
-from trueprob_service.control.fit_process import (FitProcess, FitRunner)
+from trueprob_service.control.assembly import Opened, assemble
+from trueprob_service.control.fit_process import FitProcess, FitRunner
 from trueprob_service.control.models import Catalogue
 from trueprob_service.control.parts import Parts
 from trueprob_service.control.repository_watch import RepositoryWatch

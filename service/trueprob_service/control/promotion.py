@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from trueprob_service.control.models import (Catalogue, answering)
-from trueprob_service.control.revision import (locked, raise_revision)
-from trueprob_service.control.store import (Store, Transaction)
+from trueprob_service.control.models import Catalogue, answering
+from trueprob_service.control.revision import locked, raise_revision
+from trueprob_service.control.store import Store, Transaction
 from trueprob_service.control.store.calibrators import CalibratorRow
 from trueprob_service.control.store.promotions import PromotionRow
-from trueprob_service.errors import (CalibratorNotFound, Conflict, PromotionNotFound, VersionNotFound)
+from trueprob_service.errors import CalibratorNotFound, Conflict, PromotionNotFound, VersionNotFound
 
 __all__ = ["Promotions"]
 

@@ -16,9 +16,9 @@ from concurrent.futures import Future
 from typing import Final
 
 from trueprob_service.control.fit_process import FitRunner
-from trueprob_service.control.fit_queue import (LEASE_SECONDS, Begun, FitQueue)
+from trueprob_service.control.fit_queue import LEASE_SECONDS, Begun, FitQueue
 from trueprob_service.control.fit_worker import Fitted
-from trueprob_service.errors import (DatabaseUnavailable, Unavailable)
+from trueprob_service.errors import DatabaseUnavailable, Unavailable
 
 __all__ = ["Refits"]
 

@@ -19,7 +19,7 @@ from trueprob_service.control.poll import Poll
 from trueprob_service.control.refit_window import RefitWindow
 from trueprob_service.control.store import Store
 from trueprob_service.control.stored_sets import StoredSets
-from trueprob_service.errors import (DatabaseUnavailable, ServiceError)
+from trueprob_service.errors import DatabaseUnavailable, ServiceError
 from trueprob_service.inference.deployment import ServedVersion
 from trueprob_service.inference.deployments import Deployments
 from trueprob_service.settings import Settings

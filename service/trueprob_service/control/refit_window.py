@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from trueprob_service.control.store import (Store, Transaction)
+from trueprob.calibration_set import CalibrationSet
+from trueprob_service.control.store import Store, Transaction
 from trueprob_service.control.store.labelled_rows import LabelledRow
 from trueprob_service.settings import Settings
-from trueprob.calibration_set import CalibrationSet
 
 __all__ = ["RefitWindow"]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from trueprob.calibrators import Calibrator
 from trueprob_service.control.store import Transaction
 from trueprob_service.control.store.promotions import PromotionRow
-from trueprob.calibrators import Calibrator
 
 __all__ = ["add_version", "promote_first"]
 

@@ -19,11 +19,11 @@ from typing import Any, Final
 
 from fsspec import AbstractFileSystem
 
-from trueprob_service.control.artifacts import (ABANDONED_SECONDS, PREFIX, SWEPT, Artifacts, Aside)
-from trueprob_service.control.bodies import part_file
-from trueprob_service.errors import Unavailable
 from trueprob.calibration_set import CalibrationSet, load_calibration_set
 from trueprob.errors import TrueprobError
+from trueprob_service.control.artifacts import ABANDONED_SECONDS, PREFIX, SWEPT, Artifacts, Aside
+from trueprob_service.control.bodies import part_file
+from trueprob_service.errors import Unavailable
 
 __all__ = ["RemoteArtifacts"]
 

@@ -13,11 +13,11 @@ import os
 from pathlib import Path
 from typing import Final
 
-from trueprob_service.control.discovery import (Key, discover)
+from trueprob.repository import ModelRepository
+from trueprob_service.control.discovery import Key, discover
 from trueprob_service.control.models import Catalogue
 from trueprob_service.control.poll import Poll
 from trueprob_service.control.store import Store
-from trueprob.repository import ModelRepository
 
 __all__ = ["RepositoryWatch"]
 

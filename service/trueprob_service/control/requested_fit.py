@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from trueprob_service.control.fit_request import FitRequest
 from trueprob_service.control.store import Transaction
-from trueprob_service.control.store.fits import (WAITING, FitRow)
+from trueprob_service.control.store.fits import WAITING, FitRow
 from trueprob_service.inference.deployment import ServedVersion
 from trueprob_service.settings import Settings
 

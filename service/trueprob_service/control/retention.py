@@ -22,7 +22,7 @@ from typing import Final
 from trueprob_service.control.artifacts import Artifacts
 from trueprob_service.control.label_caps import DAY_SECONDS
 from trueprob_service.control.poll import Poll
-from trueprob_service.control.store import (Store, Transaction)
+from trueprob_service.control.store import Store, Transaction
 from trueprob_service.control.store.group_counts import Position
 
 __all__ = ["Retention", "Sweep"]

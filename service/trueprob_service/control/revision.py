@@ -9,7 +9,7 @@ from __future__ import annotations
 from trueprob_service.control.store import Transaction
 from trueprob_service.control.store.calibrators import CalibratorRow
 from trueprob_service.control.store.promotions import PromotionRow
-from trueprob_service.errors import (ModelNotFound, StaleRevision)
+from trueprob_service.errors import ModelNotFound, StaleRevision
 
 __all__ = ["locked", "raise_revision"]
 

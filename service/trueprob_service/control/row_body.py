@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from trueprob_service.control.label_body import (check_label, kind, list_of)
+from trueprob_service.control.label_body import check_label, kind, list_of
 from trueprob_service.control.label_history import Label
 from trueprob_service.control.labels import MAX_LABELS
 from trueprob_service.errors import InvalidRequest

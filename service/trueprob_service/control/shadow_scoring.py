@@ -16,6 +16,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from trueprob.drift import Comparison, ComparisonState, top_label_brier
 from trueprob_service.control.counted_labels import CountedLabels
 from trueprob_service.control.revision import raise_revision
 from trueprob_service.control.store import Transaction
@@ -23,7 +24,6 @@ from trueprob_service.control.store.calibrators import CalibratorRow
 from trueprob_service.control.store.shadows import ShadowRow
 from trueprob_service.receipt_columns import number
 from trueprob_service.receipts import digest64
-from trueprob.drift import Comparison, ComparisonState, top_label_brier
 
 __all__ = ["Decision", "losses", "score_shadow"]
 

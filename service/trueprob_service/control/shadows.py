@@ -9,14 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from trueprob.calibrators import KINDS
 from trueprob_service.control.models import Catalogue
-from trueprob_service.control.store import (Store, Transaction)
+from trueprob_service.control.store import Store, Transaction
 from trueprob_service.control.store.calibrators import CalibratorRow
 from trueprob_service.control.store.promotions import PromotionRow
 from trueprob_service.control.store.shadows import ShadowRow
-from trueprob_service.errors import (CalibratorNotFound, Conflict, InvalidRequest, ModelNotFound, ShadowNotFound)
+from trueprob_service.errors import (
+    CalibratorNotFound,
+    Conflict,
+    InvalidRequest,
+    ModelNotFound,
+    ShadowNotFound,
+)
 from trueprob_service.settings import Settings
-from trueprob.calibrators import KINDS
 
 __all__ = ["POLICIES", "Shadows", "start_shadow"]
 

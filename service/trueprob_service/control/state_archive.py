@@ -14,11 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from trueprob.calibration_set import load_calibration_set
 from trueprob_service.control.artifacts import Artifacts
 from trueprob_service.control.bodies import part_file
 from trueprob_service.control.store import Store
-from trueprob_service.errors import (Conflict, InvalidRequest)
-from trueprob.calibration_set import load_calibration_set
+from trueprob_service.errors import Conflict, InvalidRequest
 
 __all__ = ["export_state", "import_state"]
 

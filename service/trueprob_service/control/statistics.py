@@ -10,19 +10,19 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
+from trueprob.binned import BinnedCalibration
+from trueprob.calibrators import KINDS
+from trueprob.fitting import METHODS
 from trueprob_service.control import answers
 from trueprob_service.control.advice import advice
 from trueprob_service.control.alarms import AlarmRules
 from trueprob_service.control.further_gauges import further_gauges
-from trueprob_service.control.label_schemas import (Bin, Calibration)
+from trueprob_service.control.label_schemas import Bin, Calibration
 from trueprob_service.control.models import Catalogue
-from trueprob_service.control.store import (Store, Transaction)
+from trueprob_service.control.store import Store, Transaction
 from trueprob_service.control.store.alarm_states import AlarmStateRow
-from trueprob_service.errors import (DatabaseUnavailable, InvalidRequest, ModelNotFound)
-from trueprob_service.statistics import (AlarmFigures, ControlStatistics, PairStatistics)
-from trueprob.binned import BinnedCalibration
-from trueprob.calibrators import KINDS
-from trueprob.fitting import METHODS
+from trueprob_service.errors import DatabaseUnavailable, InvalidRequest, ModelNotFound
+from trueprob_service.statistics import AlarmFigures, ControlStatistics, PairStatistics
 
 __all__ = ["Statistics", "window_hours"]
 

@@ -10,18 +10,24 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Final
 
-from trueprob_service.control.appended_rows import (holds, joined)
+from trueprob.calibration_set import CalibrationSet, load_calibration_set
+from trueprob_service.control.appended_rows import holds, joined
 from trueprob_service.control.artifacts import Artifacts
 from trueprob_service.control.fit_request import FitRequest
-from trueprob_service.control.known_sets import (known_set, lock_version)
+from trueprob_service.control.known_sets import known_set, lock_version
 from trueprob_service.control.refit import Refits
 from trueprob_service.control.requested_fit import requested_fit
-from trueprob_service.control.store import (Store, Transaction)
+from trueprob_service.control.store import Store, Transaction
 from trueprob_service.control.store.calibration_sets import CalibrationSetRow
-from trueprob_service.errors import (BodyTooLarge, Conflict, InvalidRequest, ModelNotFound, Unavailable)
+from trueprob_service.errors import (
+    BodyTooLarge,
+    Conflict,
+    InvalidRequest,
+    ModelNotFound,
+    Unavailable,
+)
 from trueprob_service.inference.deployment import ServedVersion
 from trueprob_service.settings import Settings
-from trueprob.calibration_set import CalibrationSet, load_calibration_set
 
 __all__ = ["NO_ROWS", "StoredSets"]
 

@@ -15,13 +15,13 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from trueprob_service.base64_pictures import pictures_from_base64
-from trueprob_service.control.form_parts import (Part, form_parts)
-from trueprob_service.errors import (BadRequest, InvalidRequest, UnsupportedMediaType)
 from trueprob.array_files import UNNAMED
 from trueprob.calibration_set import read_arrays
 from trueprob.tables import Rows, read_csv
 from trueprob.tables.columns import UNSAID
+from trueprob_service.base64_pictures import pictures_from_base64
+from trueprob_service.control.form_parts import Part, form_parts
+from trueprob_service.errors import BadRequest, InvalidRequest, UnsupportedMediaType
 
 __all__ = [
     "CSV_TYPES",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from trueprob_service.control.store.window_blocks import (N_BLOCKS, Block)
 from trueprob.binned import BinnedCalibration
+from trueprob_service.control.store.window_blocks import N_BLOCKS, Block
 
 __all__ = ["advance"]
 

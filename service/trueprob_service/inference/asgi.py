@@ -19,15 +19,19 @@ import orjson
 from numpy.typing import NDArray
 
 from trueprob_service.errors import MethodNotAllowed
-from trueprob_service.inference import (open_inference, wire_json, wire_npy, wire_npz)
-from trueprob_service.inference.answer import (Answer, compute)
+from trueprob_service.inference import open_inference, wire_json, wire_npy, wire_npz
+from trueprob_service.inference.answer import Answer, compute
 from trueprob_service.inference.answer_fields import answer_fields
-from trueprob_service.inference.body_stream import (read_body, read_whole)
+from trueprob_service.inference.body_stream import read_body, read_whole
 from trueprob_service.inference.cores import usable_cores
-from trueprob_service.inference.deployment import (Deployment, Headers)
+from trueprob_service.inference.deployment import Deployment, Headers
 from trueprob_service.inference.elsewhere import Elsewhere
-from trueprob_service.inference.oip_routes import (ROUTES, Call)
-from trueprob_service.inference.prediction_body import (INLINE_ARRAY_ELEMENTS, INLINE_ELEMENTS, BodyReader)
+from trueprob_service.inference.oip_routes import ROUTES, Call
+from trueprob_service.inference.prediction_body import (
+    INLINE_ARRAY_ELEMENTS,
+    INLINE_ELEMENTS,
+    BodyReader,
+)
 from trueprob_service.inference.prediction_request import PredictionRequest
 from trueprob_service.inference.wire_oip import HEADER_LENGTH
 from trueprob_service.receipts import Receipts

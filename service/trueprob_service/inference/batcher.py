@@ -21,7 +21,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from trueprob_service.errors import (BodyTooLarge, InferenceFailed, ModelUnavailable, Overloaded)
+from trueprob_service.errors import BodyTooLarge, InferenceFailed, ModelUnavailable, Overloaded
 
 __all__ = ["Batcher", "RunsBatches"]
 

@@ -14,9 +14,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from trueprob.calibrators import Calibrator
 from trueprob_service.inference.served_version import ServedVersion
 from trueprob_service.inference.shadow import Shadow
-from trueprob.calibrators import Calibrator
 
 __all__ = ["Deployment", "Headers", "Meters", "Network", "ServedVersion", "Shadow"]
 

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from trueprob_service.errors import (ModelNotFound, VersionNotFound)
-from trueprob_service.inference.deployment import (Deployment, Meters, Network, ServedVersion, Shadow)
-from trueprob_service.recent_traffic import TrafficReference
 from trueprob.calibrators import Calibrator
+from trueprob_service.errors import ModelNotFound, VersionNotFound
+from trueprob_service.inference.deployment import Deployment, Meters, Network, ServedVersion, Shadow
+from trueprob_service.recent_traffic import TrafficReference
 
 __all__ = ["Deployments"]
 

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 from numpy.typing import NDArray
 
 from trueprob_service.errors import Overloaded
-from trueprob_service.inference import (wire_json, wire_oip)
+from trueprob_service.inference import wire_json, wire_oip
 
 __all__ = ["INLINE_BYTES", "JsonBodies"]
 

@@ -7,7 +7,7 @@ from functools import partial
 
 from trueprob_service.inference.batcher import Batcher
 from trueprob_service.inference.cores import usable_cores
-from trueprob_service.inference.deployment import (Network, ServedVersion)
+from trueprob_service.inference.deployment import Network, ServedVersion
 from trueprob_service.inference.network_input import NetworkInput
 from trueprob_service.inference.onnx_model import OnnxModel
 from trueprob_service.settings import Settings

@@ -14,9 +14,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from trueprob_service.errors import (InvalidRequest, ModelUnavailable)
-from trueprob_service.inference.wire_images import Preprocessing
 from trueprob.manifest import InputSpec
+from trueprob_service.errors import InvalidRequest, ModelUnavailable
+from trueprob_service.inference.wire_images import Preprocessing
 
 __all__ = ["LAYOUTS", "NetworkInput"]
 

@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from trueprob_service.errors import (BadRequest, InvalidRequest)
+from trueprob_service.errors import BadRequest, InvalidRequest
 
 __all__ = [
     "DATATYPES", "INTEGERS", "InputTensor", "OutputTensor", "from_binary", "from_json", "from_raw",

@@ -1,10 +1,10 @@
 """One ONNX network on onnxruntime: provider verified, warmed up, rows in, logits out.
 
 `OnnxModel` is synchronous and belongs to one thread (concurrent ``run`` on a CUDA session has
-crashed for others); `trueprob_service.inference.batcher` owns that thread. With a broken CUDA installation
-onnxruntime falls back to the CPU without a word, so the provider that a session really has is
-compared with what was asked for. On a device, batches are padded to powers of two: each of those
-shapes is run once at the start and has its buffers there, so that no request meets a new one.
+crashed for others); `trueprob_service.inference.batcher` owns that thread. With a broken CUDA
+installation onnxruntime falls back to the CPU without a word, so the provider that a session really
+has is compared with what was asked for. On a device, batches are padded to powers of two: each of
+those shapes is run once at the start and has its buffers there, so that no request meets a new one.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from trueprob_service.errors import (InferenceFailed, ModelUnavailable, ProviderUnavailable)
-from trueprob_service.inference.cores import usable_cores
-from trueprob_service.inference.session import Session
 from trueprob.arrays import logits_from_probabilities
 from trueprob.errors import InvalidInput
+from trueprob_service.errors import InferenceFailed, ModelUnavailable, ProviderUnavailable
+from trueprob_service.inference.cores import usable_cores
+from trueprob_service.inference.session import Session
 
 __all__ = ["OnnxModel", "open_session"]
 

@@ -9,14 +9,19 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from trueprob_service.errors import (BodyTooLarge, InvalidRequest, ModelUnavailable, UnsupportedMediaType)
-from trueprob_service.inference import (wire_images, wire_json, wire_multipart, wire_npy)
-from trueprob_service.inference.connection import (Receive, while_connected)
+from trueprob.arrays import as_logits, logits_from_log_probabilities, logits_from_probabilities
+from trueprob_service.errors import (
+    BodyTooLarge,
+    InvalidRequest,
+    ModelUnavailable,
+    UnsupportedMediaType,
+)
+from trueprob_service.inference import wire_images, wire_json, wire_multipart, wire_npy
+from trueprob_service.inference.connection import Receive, while_connected
 from trueprob_service.inference.deployment import Deployment
 from trueprob_service.inference.json_bodies import JsonBodies
 from trueprob_service.inference.network_input import NetworkInput
 from trueprob_service.inference.prediction_request import PredictionRequest
-from trueprob.arrays import as_logits, logits_from_log_probabilities, logits_from_probabilities
 
 __all__ = [
     "INLINE_ARRAY_ELEMENTS",

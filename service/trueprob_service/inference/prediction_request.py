@@ -9,9 +9,15 @@ from typing import Any, Final
 from urllib.parse import parse_qsl
 
 from trueprob_service.errors import InvalidRequest
-from trueprob_service.inference import (wire_json, wire_npy, wire_npz)
+from trueprob_service.inference import wire_json, wire_npy, wire_npz
 from trueprob_service.inference.accept import negotiate
-from trueprob_service.inference.answer_fields import (FIELDS, IN_JSON, IN_NPZ, TOP_FIELDS, default_fields)
+from trueprob_service.inference.answer_fields import (
+    FIELDS,
+    IN_JSON,
+    IN_NPZ,
+    TOP_FIELDS,
+    default_fields,
+)
 
 __all__ = ["PredictionRequest"]
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from trueprob.calibrators import Calibrator
 from trueprob_service.receipts import digest64
 from trueprob_service.shadow_rows import ShadowRows
-from trueprob.calibrators import Calibrator
 
 __all__ = ["Shadow"]
 

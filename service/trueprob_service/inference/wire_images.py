@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from trueprob_service.errors import (BadRequest, BodyTooLarge, InvalidRequest, ModelUnavailable)
+from trueprob_service.errors import BadRequest, BodyTooLarge, InvalidRequest, ModelUnavailable
 
 __all__ = ["MEDIA_TYPES", "Preprocessing"]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from trueprob_service.errors import (BadRequest, BodyTooLarge, InvalidRequest)
+from trueprob_service.errors import BadRequest, BodyTooLarge, InvalidRequest
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from trueprob_service.errors import (BadRequest, InvalidRequest)
+from trueprob_service.errors import BadRequest, InvalidRequest
 
 __all__ = ["MEDIA_TYPE", "SHARED_BYTES", "decode", "encode"]
 

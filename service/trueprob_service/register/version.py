@@ -11,11 +11,6 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from trueprob_service.inference.network_input import NetworkInput
-from trueprob_service.inference.onnx_model import OnnxModel
-from trueprob_service.register.card import model_card
-from trueprob_service.register.graph import Network
-from trueprob_service.register.wishes import Unusable
 from trueprob import __version__
 from trueprob.array_files import read_arrays
 from trueprob.baseline import Baseline
@@ -25,6 +20,11 @@ from trueprob.errors import VersionExists
 from trueprob.fitting import Fit, fit_calibration_set
 from trueprob.manifest import Manifest
 from trueprob.repository import ModelRepository, ModelVersion
+from trueprob_service.inference.network_input import NetworkInput
+from trueprob_service.inference.onnx_model import OnnxModel
+from trueprob_service.register.card import model_card
+from trueprob_service.register.graph import Network
+from trueprob_service.register.wishes import Unusable
 
 __all__ = ["Registered", "register"]
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from trueprob.binned import BinnedCalibration
 from trueprob_service.control.advice import advice
 from trueprob_service.control.store.alarms import AlarmRow
-from trueprob.binned import BinnedCalibration
 
 CHANGE = AlarmRow(3, "m", 5, 1, "c", "change", 5.21, 5.0, 0.02, 12480, 0.0)
 EVIDENCE = AlarmRow(4, "m", 5, 1, "c", "evidence", 2.04, 2.0, 0.02, 13000, 0.0)

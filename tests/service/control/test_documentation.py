@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from trueprob_service.control.headers import wait_seconds
 from tests.service.control.harness import World
+from trueprob_service.control.headers import wait_seconds
 
 ROUTES = {
     "/v1/models": {"get"},

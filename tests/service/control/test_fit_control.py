@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trueprob_service.control.fit_process import FitProcess
-from trueprob_service.control.fit_worker import (Fitted, Job, run)
-from trueprob_service.settings import Settings
 from tests.service.control.harness import NPZ, Runner, World, npz, overconfident
 from tests.service.control.test_restart import wait_for
+from trueprob_service.control.fit_process import FitProcess
+from trueprob_service.control.fit_worker import Fitted, Job, run
+from trueprob_service.settings import Settings
 
 FITS = "/v1/models/m/fits"
 

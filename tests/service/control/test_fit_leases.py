@@ -9,9 +9,6 @@ from typing import Any
 
 import pytest
 
-from trueprob_service.control.fit_queue import LEASE_SECONDS
-from trueprob_service.control.fit_worker import (Fitted, Job, run)
-from trueprob_service.control.store import open_store
 from tests.service.control.harness import (
     NPZ,
     START,
@@ -23,6 +20,9 @@ from tests.service.control.harness import (
     overconfident,
     rows,
 )
+from trueprob_service.control.fit_queue import LEASE_SECONDS
+from trueprob_service.control.fit_worker import Fitted, Job, run
+from trueprob_service.control.store import open_store
 
 QUICK: dict[str, Any] = {"poll_seconds": 0.02}
 

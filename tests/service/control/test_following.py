@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from sqlalchemy import create_engine, make_url, text
 
-from trueprob_service.errors import ModelNotFound
 from tests.service.control.harness import NPZ, World, overconfident, rows
 from tests.service.control.model_folders import add_version
 from tests.service.control.test_repository_watch import watch_of
+from trueprob_service.errors import ModelNotFound
 
 NEVER = {"poll_seconds": 3600.0}
 

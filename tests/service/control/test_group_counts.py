@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from trueprob_service.control.group_tally import GroupTally
-from trueprob_service.control.store import (Store, open_store)
+from trueprob_service.control.store import Store, open_store
 
 LARGEST = 2**64 - 1
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from trueprob_service.control.label_caps import within_cap
 from tests.service.control.harness import World
+from trueprob_service.control.label_caps import within_cap
 
 DAY = 86_400.0
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from sqlalchemy import select
 
-from trueprob_service.control.label_history import (NO_CLASS, Classes)
+from tests.service.control.harness import START, World, overconfident, rows
+from trueprob.binned import BinnedCalibration
+from trueprob_service.control.label_history import NO_CLASS, Classes
 from trueprob_service.control.labels import CLOCK_TOLERANCE_SECONDS
 from trueprob_service.control.store.tables import label_key
 from trueprob_service.statistics import PairStatistics
-from tests.service.control.harness import START, World, overconfident, rows
-from trueprob.binned import BinnedCalibration
 
 
 def live_totals(world: World) -> PairStatistics:

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trueprob_service.errors import ModelNotFound
 from tests.service.control.harness import (
     NPZ,
     World,
@@ -21,6 +20,7 @@ from tests.service.control.harness import (
     overconfident,
 )
 from tests.service.control.model_folders import add_version
+from trueprob_service.errors import ModelNotFound
 
 
 def test_the_highest_version_is_live_at_first_sight(

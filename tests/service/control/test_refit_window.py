@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from trueprob_service.control.store.labelled_rows import LabelledRow
 from tests.service.control.harness import World
+from trueprob_service.control.store.labelled_rows import LabelledRow
 
 
 def labelled(numbers: Iterable[int], *, group: int | None = None) -> list[LabelledRow]:

@@ -11,9 +11,9 @@ import httpx
 import numpy as np
 import pytest
 
-from trueprob_service.control.store import open_store
 from tests.service.application import application
 from tests.service.control.harness import WAIT, Clock, npz
+from trueprob_service.control.store import open_store
 
 MODEL: Final = "/v1/models/digits"
 NPZ: Final = {"content-type": "application/x-npz", **WAIT}

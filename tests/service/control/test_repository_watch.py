@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from trueprob_service.control.repository_watch import RepositoryWatch
-from trueprob_service.errors import (DatabaseUnavailable, ModelNotFound, VersionNotFound)
 from tests.service.control.harness import World
 from tests.service.control.model_folders import add_version
+from trueprob_service.control.repository_watch import RepositoryWatch
+from trueprob_service.errors import DatabaseUnavailable, ModelNotFound, VersionNotFound
 
 UNWATCHED = {"repository_poll_seconds": 0}
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from trueprob_service.control.fit_process import FitProcess
-from trueprob_service.control.fit_worker import (Fitted, Job, run)
 from tests.service.control.harness import NPZ, START, Clock, Runner, World, npz, overconfident, rows
+from trueprob_service.control.fit_process import FitProcess
+from trueprob_service.control.fit_worker import Fitted, Job, run
 
 
 class Stuck(Runner):

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trueprob_service.control.group_tally import GroupTally
 from tests.service.control.harness import START, Clock, World, overconfident, rows
+from trueprob_service.control.group_tally import GroupTally
 
 DAY = 86_400.0
 TTL = 10 * DAY

@@ -10,8 +10,8 @@ import httpx
 import numpy as np
 import pytest
 
-from trueprob_service.control import uploads
 from tests.service.control.harness import NPZ, World, npz, rows
+from trueprob_service.control import uploads
 
 NAMES = ["cat", "dog", "bird"]
 LOGITS, LABELS = rows(3, 60, sharpness=2.0)

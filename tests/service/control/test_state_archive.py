@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.service.control.harness import World, overconfident, rows, settings_in, start
 from trueprob_service.__main__ import main
 from trueprob_service.control.artifacts import Artifacts
-from trueprob_service.control.state_archive import (export_state, import_state)
+from trueprob_service.control.state_archive import export_state, import_state
 from trueprob_service.control.store import open_store
-from trueprob_service.errors import (Conflict, InvalidRequest)
-from tests.service.control.harness import World, overconfident, rows, settings_in, start
+from trueprob_service.errors import Conflict, InvalidRequest
 
 
 def used(world: World) -> tuple[str, list[str]]:

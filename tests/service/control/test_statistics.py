@@ -7,12 +7,12 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from trueprob_service.control.store.window_blocks import N_BLOCKS
-from trueprob_service.control.window import advance
 from tests.service.control.harness import World, overconfident, rows
 from trueprob.binned import BinnedCalibration
 from trueprob.calibrators import KINDS
 from trueprob.fitting import METHODS
+from trueprob_service.control.store.window_blocks import N_BLOCKS
+from trueprob_service.control.window import advance
 
 KEYS = {
     "evidence_log10",

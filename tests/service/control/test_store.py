@@ -13,13 +13,13 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import create_engine, inspect, make_url, text
 
-from trueprob_service.__main__ import main
-from trueprob_service.control.registration import (add_version, promote_first)
-from trueprob_service.control.store import (Store, UnknownSchema, open_store, refuse_unknown_schema)
-from trueprob_service.control.store.tables import metadata
-from trueprob_service.errors import DatabaseUnavailable
 from trueprob.binned import BinnedCalibration
 from trueprob.calibrators import IdentityCalibrator, dumps_calibrator
+from trueprob_service.__main__ import main
+from trueprob_service.control.registration import add_version, promote_first
+from trueprob_service.control.store import Store, UnknownSchema, open_store, refuse_unknown_schema
+from trueprob_service.control.store.tables import metadata
+from trueprob_service.errors import DatabaseUnavailable
 
 
 @pytest.fixture

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trueprob_service.control.store import open_store
-from trueprob_service.receipt_key import ReceiptKey
-from trueprob_service.receipts import Receipts
 from tests.running_service import running_service
 from tests.service.control.harness import SECRET
 from trueprob import CalibrationSet, TemperatureCalibrator
 from trueprob.client import Client, Prediction
+from trueprob_service.control.store import open_store
+from trueprob_service.receipt_key import ReceiptKey
+from trueprob_service.receipts import Receipts
 
 SECONDS = 1.5
 LOGITS = np.random.default_rng(0).normal(0.0, 2.0, (20, 3)).astype(np.float32)

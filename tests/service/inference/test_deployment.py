@@ -1,14 +1,14 @@
 import numpy as np
 import pytest
 
-from trueprob_service.errors import (ModelNotFound, VersionNotFound)
+from trueprob.calibrators import IdentityCalibrator, TemperatureCalibrator
+from trueprob_service.errors import ModelNotFound, VersionNotFound
 from trueprob_service.inference.answer import compute
 from trueprob_service.inference.deployment import ServedVersion
 from trueprob_service.inference.deployments import Deployments
 from trueprob_service.inference.shadow import Shadow
 from trueprob_service.receipt_key import ReceiptKey
-from trueprob_service.receipts import (Receipts, digest64)
-from trueprob.calibrators import IdentityCalibrator, TemperatureCalibrator
+from trueprob_service.receipts import Receipts, digest64
 
 NAMES = ("a", "b", "c")
 

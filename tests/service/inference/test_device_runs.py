@@ -8,9 +8,9 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from trueprob_service.errors import (InferenceFailed, ProviderUnavailable)
-from trueprob_service.inference.onnx_model import OnnxModel
 from tests.service.inference.test_onnx_model import flatten_network, images
+from trueprob_service.errors import InferenceFailed, ProviderUnavailable
+from trueprob_service.inference.onnx_model import OnnxModel
 
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 

@@ -3,11 +3,11 @@ import time
 
 import pytest
 
+from trueprob.calibrators import IdentityCalibrator
 from trueprob_service.errors import ModelNotFound
 from trueprob_service.inference.deployment import ServedVersion
 from trueprob_service.inference.deployments import Deployments
 from trueprob_service.inference.elsewhere import Elsewhere
-from trueprob.calibrators import IdentityCalibrator
 
 
 def empty() -> Deployments:

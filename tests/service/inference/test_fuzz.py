@@ -17,18 +17,18 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from trueprob_service.content_encoding import (CODINGS, Inflater)
-from trueprob_service.inference import (wire_json, wire_multipart, wire_npy)
-from trueprob_service.inference.deployment import (Deployment, ServedVersion)
-from trueprob_service.inference.json_bodies import JsonBodies
-from trueprob_service.inference.prediction_body import BodyReader
-from trueprob_service.inference.prediction_request import PredictionRequest
-from trueprob_service.inference.simd_rows import (MIN_BYTES, simd_rows)
-from trueprob_service.inference.wire_images import Preprocessing
-from trueprob_service.problems import problem_for
 from tests.service.compressed import COMPRESS, DECOMPRESS
 from tests.service.inference.mutated import FUZZ, mutated
 from trueprob.calibrators import IdentityCalibrator
+from trueprob_service.content_encoding import CODINGS, Inflater
+from trueprob_service.inference import wire_json, wire_multipart, wire_npy
+from trueprob_service.inference.deployment import Deployment, ServedVersion
+from trueprob_service.inference.json_bodies import JsonBodies
+from trueprob_service.inference.prediction_body import BodyReader
+from trueprob_service.inference.prediction_request import PredictionRequest
+from trueprob_service.inference.simd_rows import MIN_BYTES, simd_rows
+from trueprob_service.inference.wire_images import Preprocessing
+from trueprob_service.problems import problem_for
 
 
 @contextlib.contextmanager

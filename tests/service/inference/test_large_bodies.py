@@ -9,9 +9,9 @@ import httpx
 import numpy as np
 import pytest
 
-from trueprob_service.inference import wire_npy
 from tests.service.application import application
 from trueprob import softmax
+from trueprob_service.inference import wire_npy
 
 URL = "/v1/models/wide/probabilities"
 N_CLASSES = 64

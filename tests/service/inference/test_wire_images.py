@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trueprob_service.errors import (BadRequest, BodyTooLarge, InvalidRequest, ModelUnavailable)
+from trueprob_service.errors import BadRequest, BodyTooLarge, InvalidRequest, ModelUnavailable
 from trueprob_service.inference.wire_images import Preprocessing
 
 GREY = Preprocessing("L", 8, 8, "box")

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trueprob_service.errors import (BadRequest, InvalidRequest, ServiceError)
-from trueprob_service.inference import wire_json
-from trueprob_service.inference.simd_rows import (MIN_BYTES, simd_rows)
 from tests.service.inference.mutated import FUZZ
+from trueprob_service.errors import BadRequest, InvalidRequest, ServiceError
+from trueprob_service.inference import wire_json
+from trueprob_service.inference.simd_rows import MIN_BYTES, simd_rows
 
 rows = st.integers(1, 5).flatmap(
     lambda k: st.lists(

@@ -1,6 +1,6 @@
 import pytest
 
-from trueprob_service.errors import (BadRequest, BodyTooLarge, InvalidRequest, ServiceError)
+from trueprob_service.errors import BadRequest, BodyTooLarge, InvalidRequest, ServiceError
 from trueprob_service.inference import wire_multipart
 
 TYPE = "multipart/form-data; boundary=XX"

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from trueprob_service.errors import (BadRequest, InvalidRequest, ServiceError)
-from trueprob_service.inference import wire_npy
 from tests.service.inference.mutated import FUZZ
+from trueprob_service.errors import BadRequest, InvalidRequest, ServiceError
+from trueprob_service.inference import wire_npy
 
 
 def saved(array: np.ndarray) -> bytes:

@@ -13,11 +13,11 @@ import onnx
 import pytest
 from PIL import Image
 
-from trueprob_service.__main__ import main as service_main
-from trueprob_service.register.command import main
 from tests.service.application import ROOT, application
 from tests.service.register.networks import network, weights
 from trueprob.repository import ModelRepository
+from trueprob_service.__main__ import main as service_main
+from trueprob_service.register.command import main
 
 
 def register(folder: Path, path: Path, *flags: str) -> int:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import httpx
 
-from trueprob_service.register.command import main
 from tests.running_service import ROOT, running_service
+from trueprob_service.register.command import main
 
 
 def test_a_registered_network_is_served_without_a_restart(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trueprob_service.inference import wire_npz
 from tests.running_service import running_service
 from tests.service.application import ROOT
 from tests.trueprob.client.test_service import connected
@@ -20,6 +19,7 @@ from trueprob.client.answers import partial_prediction_from, prediction_from
 from trueprob.client.requests import NPZ
 from trueprob.client.transport import HttpResponse
 from trueprob.errors import InvalidInput
+from trueprob_service.inference import wire_npz
 
 LOGITS = np.random.default_rng(0).normal(0, 4, (400, 10)).astype(np.float32)
 

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 import trueprob
-from trueprob_service.app import create_app
-from trueprob_service.settings import Settings
 from tests.running_service import running_service
 from tests.service.application import ROOT, lifespan
 from trueprob.client import AsyncClient, Client, ServiceProblem, ServiceUnreachable
+from trueprob_service.app import create_app
+from trueprob_service.settings import Settings
 
 
 @asynccontextmanager

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
 from trueprob_trainer.data.images import LabelledImages
-from trueprob_trainer.data.splits import (Split, assign, digest)
+from trueprob_trainer.data.splits import Split, assign, digest
 
 SHARES = {Split.TRAIN: 0.25, Split.CALIBRATION: 0.27, Split.TEST: 0.28, Split.EXAMPLES: 0.20}
 NOISE = 60.0  # grey levels: leaves about nine in ten digits recognisable to a small network

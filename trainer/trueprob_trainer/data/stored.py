@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trueprob_trainer.data.images import LabelledImages
-from trueprob_trainer.data.splits import (Split, assign)
+from trueprob_trainer.data.splits import Split, assign
 from trueprob_trainer.errors import BadInput
 
 CALIBRATION_SHARE = 0.1  # of a source that brings a test set

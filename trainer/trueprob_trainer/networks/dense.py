@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from trueprob_trainer.networks.residual import (initialise, normalised)
+from trueprob_trainer.networks.residual import initialise, normalised
 
 
 class DenseLayer(nn.Module):

@@ -11,7 +11,7 @@ import dataclasses
 import numpy as np
 
 from trueprob_trainer.data.images import LabelledImages
-from trueprob_trainer.data.splits import (Split, place)
+from trueprob_trainer.data.splits import Split, place
 from trueprob_trainer.errors import BadInput
 
 KINDS = ("symmetric", "asymmetric")

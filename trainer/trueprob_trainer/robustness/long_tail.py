@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trueprob_trainer.data.images import LabelledImages
-from trueprob_trainer.data.splits import (Split, place)
+from trueprob_trainer.data.splits import Split, place
 from trueprob_trainer.errors import BadInput
 
 

@@ -9,7 +9,11 @@ clipping), :mod:`ascent` the pair ``ascend`` and ``descend``, :mod:`two_passes` 
 
 from trueprob_trainer.sharpness_aware.asam import ASAM
 from trueprob_trainer.sharpness_aware.ascent import AscentOptimizer
-from trueprob_trainer.sharpness_aware.batch_norm import (average_running_statistics, frozen_running_statistics, kept_running_statistics)
+from trueprob_trainer.sharpness_aware.batch_norm import (
+    average_running_statistics,
+    frozen_running_statistics,
+    kept_running_statistics,
+)
 from trueprob_trainer.sharpness_aware.checkpointing import checkpointed
 from trueprob_trainer.sharpness_aware.csam import CSAM
 from trueprob_trainer.sharpness_aware.esam import ESAM
@@ -19,9 +23,11 @@ from trueprob_trainer.sharpness_aware.look_sam import LookSAM
 from trueprob_trainer.sharpness_aware.momentum_sam import MomentumSAM
 from trueprob_trainer.sharpness_aware.periodic import PeriodicSAM
 from trueprob_trainer.sharpness_aware.plain import Plain
-from trueprob_trainer.sharpness_aware.preconditioned_functional_sam import PreconditionedFunctionalSAM
+from trueprob_trainer.sharpness_aware.preconditioned_functional_sam import (
+    PreconditionedFunctionalSAM,
+)
 from trueprob_trainer.sharpness_aware.preconditioned_sam import PreconditionedSAM
-from trueprob_trainer.sharpness_aware.registry import (OPTIMISERS, check_options, options_of)
+from trueprob_trainer.sharpness_aware.registry import OPTIMISERS, check_options, options_of
 from trueprob_trainer.sharpness_aware.sam import SAM
 from trueprob_trainer.sharpness_aware.two_passes import TwoPassOptimizer
 from trueprob_trainer.sharpness_aware.wrapper import WrappedOptimizer

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from trueprob_trainer.sharpness_aware.displacement import (Part, joint_norm, scale_to_radius)
+from trueprob_trainer.sharpness_aware.displacement import Part, joint_norm, scale_to_radius
 from trueprob_trainer.sharpness_aware.two_passes import TwoPassOptimizer
 from trueprob_trainer.sharpness_aware.wrapper import require_range
 

@@ -15,7 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trueprob_trainer.sharpness_aware.displacement import (Displacement, Part, dense_gradient, joint_norm)
+from trueprob_trainer.sharpness_aware.displacement import (
+    Displacement,
+    Part,
+    dense_gradient,
+    joint_norm,
+)
 from trueprob_trainer.sharpness_aware.wrapper import WrappedOptimizer
 
 

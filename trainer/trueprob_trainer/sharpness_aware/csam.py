@@ -22,7 +22,7 @@ from torch import Tensor
 
 from trueprob_trainer.sharpness_aware.passes import Closure
 from trueprob_trainer.sharpness_aware.sam import SAM
-from trueprob_trainer.sharpness_aware.wrapper import (in_full_precision, require_range)
+from trueprob_trainer.sharpness_aware.wrapper import in_full_precision, require_range
 
 
 class CSAM(SAM):

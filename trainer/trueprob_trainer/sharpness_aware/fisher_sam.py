@@ -25,9 +25,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trueprob_trainer.sharpness_aware.displacement import (Part, joint_norm, scale_to_radius)
+from trueprob_trainer.sharpness_aware.displacement import Part, joint_norm, scale_to_radius
 from trueprob_trainer.sharpness_aware.passes import Closure
-from trueprob_trainer.sharpness_aware.per_parameter import (PerParameter, from_positions, to_positions)
+from trueprob_trainer.sharpness_aware.per_parameter import (
+    PerParameter,
+    from_positions,
+    to_positions,
+)
 from trueprob_trainer.sharpness_aware.two_passes import TwoPassOptimizer
 from trueprob_trainer.sharpness_aware.wrapper import require_range
 

@@ -19,8 +19,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trueprob_trainer.sharpness_aware.displacement import (Part, joint_norm)
-from trueprob_trainer.sharpness_aware.per_parameter import (PerParameter, from_positions, to_positions)
+from trueprob_trainer.sharpness_aware.displacement import Part, joint_norm
+from trueprob_trainer.sharpness_aware.per_parameter import (
+    PerParameter,
+    from_positions,
+    to_positions,
+)
 from trueprob_trainer.sharpness_aware.periodic import PeriodicSAM
 from trueprob_trainer.sharpness_aware.wrapper import require_range
 

@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 
 from trueprob_trainer.sharpness_aware.ascent import AscentOptimizer
-from trueprob_trainer.sharpness_aware.displacement import (Part, joint_norm)
-from trueprob_trainer.sharpness_aware.passes import (Closures, as_micro_batches)
+from trueprob_trainer.sharpness_aware.displacement import Part, joint_norm
+from trueprob_trainer.sharpness_aware.passes import Closures, as_micro_batches
 
 BUFFERS = ("momentum_buffer", "exp_avg")
 

@@ -6,7 +6,7 @@ but the ascent. ``rho`` is accepted and not used.
 
 from torch import Tensor
 
-from trueprob_trainer.sharpness_aware.passes import (Closures, as_micro_batches)
+from trueprob_trainer.sharpness_aware.passes import Closures, as_micro_batches
 from trueprob_trainer.sharpness_aware.wrapper import WrappedOptimizer
 
 

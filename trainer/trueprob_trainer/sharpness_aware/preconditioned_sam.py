@@ -20,8 +20,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trueprob_trainer.sharpness_aware.displacement import (Part, joint_norm, scale_to_radius)
-from trueprob_trainer.sharpness_aware.per_parameter import (PerParameter, from_positions, to_positions)
+from trueprob_trainer.sharpness_aware.displacement import Part, joint_norm, scale_to_radius
+from trueprob_trainer.sharpness_aware.per_parameter import (
+    PerParameter,
+    from_positions,
+    to_positions,
+)
 from trueprob_trainer.sharpness_aware.sam import SAM
 
 

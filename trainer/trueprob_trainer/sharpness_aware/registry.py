@@ -13,7 +13,9 @@ from trueprob_trainer.sharpness_aware.look_sam import LookSAM
 from trueprob_trainer.sharpness_aware.momentum_sam import MomentumSAM
 from trueprob_trainer.sharpness_aware.periodic import PeriodicSAM
 from trueprob_trainer.sharpness_aware.plain import Plain
-from trueprob_trainer.sharpness_aware.preconditioned_functional_sam import PreconditionedFunctionalSAM
+from trueprob_trainer.sharpness_aware.preconditioned_functional_sam import (
+    PreconditionedFunctionalSAM,
+)
 from trueprob_trainer.sharpness_aware.preconditioned_sam import PreconditionedSAM
 from trueprob_trainer.sharpness_aware.sam import SAM
 from trueprob_trainer.sharpness_aware.wrapper import WrappedOptimizer

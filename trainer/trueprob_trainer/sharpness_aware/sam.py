@@ -16,7 +16,7 @@ The norm is taken over all groups together; each group scales the common directi
 zero gradient gives ε = 0. Not here: adaptive, sparse or reused perturbations (a file each).
 """
 
-from trueprob_trainer.sharpness_aware.displacement import (Part, joint_norm, scale_to_radius)
+from trueprob_trainer.sharpness_aware.displacement import Part, joint_norm, scale_to_radius
 from trueprob_trainer.sharpness_aware.two_passes import TwoPassOptimizer
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from trueprob_trainer.sharpness_aware.ascent import AscentOptimizer
 from trueprob_trainer.sharpness_aware.batch_norm import frozen_running_statistics
-from trueprob_trainer.sharpness_aware.passes import (Closure, Closures, as_micro_batches)
+from trueprob_trainer.sharpness_aware.passes import Closure, Closures, as_micro_batches
 
 
 class TwoPassOptimizer(AscentOptimizer):

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trueprob_trainer.sharpness_aware.passes import (Closure, Closures, LossesOf, gradient_pass)
+from trueprob_trainer.sharpness_aware.passes import Closure, Closures, LossesOf, gradient_pass
 
 PerSampleLoss = Callable[[Tensor, Tensor], Tensor]
 """``loss(logits, labels)`` of shapes (n, k) and (n,) to (n,)."""

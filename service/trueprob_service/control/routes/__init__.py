@@ -5,7 +5,16 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from trueprob_service.control.plane import ControlPlane
-from trueprob_service.control.routes import (alarms, calibration_sets, calibrators, fits, labels, models, promotions, shadows)
+from trueprob_service.control.routes import (
+    alarms,
+    calibration_sets,
+    calibrators,
+    fits,
+    labels,
+    models,
+    promotions,
+    shadows,
+)
 
 __all__ = ["create_router"]
 

@@ -9,10 +9,16 @@ from fastapi import APIRouter, Path, Request
 from trueprob_service.control import answers
 from trueprob_service.control.alarm_schemas import AlarmSummary
 from trueprob_service.control.headers import caller
-from trueprob_service.control.paging import (Page, split)
-from trueprob_service.control.routes.documentation import (DEFAULT_PAGE, CursorQuery, LimitQuery, ModelPath, problems)
+from trueprob_service.control.paging import Page, split
+from trueprob_service.control.routes.documentation import (
+    DEFAULT_PAGE,
+    CursorQuery,
+    LimitQuery,
+    ModelPath,
+    problems,
+)
 from trueprob_service.control.schemas import Items
-from trueprob_service.errors import (AlarmNotFound, ModelNotFound)
+from trueprob_service.errors import AlarmNotFound, ModelNotFound
 
 if TYPE_CHECKING:
     from trueprob_service.control.plane import ControlPlane

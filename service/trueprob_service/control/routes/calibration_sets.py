@@ -12,15 +12,22 @@ from trueprob_service.control import answers
 from trueprob_service.control.fit_request import FitRequest
 from trueprob_service.control.headers import caller
 from trueprob_service.control.known_sets import known_set
-from trueprob_service.control.paging import (Page, split)
-from trueprob_service.control.routes.documentation import (DEFAULT_PAGE, CursorQuery, LimitQuery, ModelPath, PreferHeader, problems)
+from trueprob_service.control.paging import Page, split
+from trueprob_service.control.routes.documentation import (
+    DEFAULT_PAGE,
+    CursorQuery,
+    LimitQuery,
+    ModelPath,
+    PreferHeader,
+    problems,
+)
 from trueprob_service.control.routes.fits import answer_fit
-from trueprob_service.control.schemas import (CalibrationSetSummary, FitSummary, Items)
+from trueprob_service.control.schemas import CalibrationSetSummary, FitSummary, Items
 from trueprob_service.control.store.calibration_sets import CalibrationSetRow
 from trueprob_service.control.stored_sets import NO_ROWS
 from trueprob_service.control.upload_body import UPLOAD_BODY
 from trueprob_service.control.uploads import NPZ_TYPES
-from trueprob_service.errors import (ModelNotFound, Unavailable)
+from trueprob_service.errors import ModelNotFound, Unavailable
 
 if TYPE_CHECKING:
     from trueprob_service.control.plane import ControlPlane

@@ -7,11 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from trueprob_service.control import answers
-from trueprob_service.control.headers import (caller, expected_revision)
-from trueprob_service.control.paging import (Page, split)
-from trueprob_service.control.routes.documentation import (DEFAULT_PAGE, CursorQuery, IfMatchHeader, LimitQuery, ModelPath, problems)
-from trueprob_service.control.schemas import (CalibratorSummary, Items, LivePair)
-from trueprob_service.errors import (CalibratorNotFound, ModelNotFound)
+from trueprob_service.control.headers import caller, expected_revision
+from trueprob_service.control.paging import Page, split
+from trueprob_service.control.routes.documentation import (
+    DEFAULT_PAGE,
+    CursorQuery,
+    IfMatchHeader,
+    LimitQuery,
+    ModelPath,
+    problems,
+)
+from trueprob_service.control.schemas import CalibratorSummary, Items, LivePair
+from trueprob_service.errors import CalibratorNotFound, ModelNotFound
 
 if TYPE_CHECKING:
     from trueprob_service.control.plane import ControlPlane

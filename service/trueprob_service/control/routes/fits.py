@@ -12,13 +12,20 @@ from starlette.concurrency import run_in_threadpool
 from trueprob_service.control import answers
 from trueprob_service.control.cancellation import cancel_fit
 from trueprob_service.control.fit_request import FitRequest
-from trueprob_service.control.headers import (caller, wait_seconds)
-from trueprob_service.control.paging import (Page, split)
-from trueprob_service.control.routes.documentation import (DEFAULT_PAGE, CursorQuery, LimitQuery, ModelPath, PreferHeader, problems)
-from trueprob_service.control.schemas import (FitBody, FitSummary, Items)
+from trueprob_service.control.headers import caller, wait_seconds
+from trueprob_service.control.paging import Page, split
+from trueprob_service.control.routes.documentation import (
+    DEFAULT_PAGE,
+    CursorQuery,
+    LimitQuery,
+    ModelPath,
+    PreferHeader,
+    problems,
+)
+from trueprob_service.control.schemas import FitBody, FitSummary, Items
 from trueprob_service.control.store import Transaction
-from trueprob_service.control.store.fits import (ENDED, FitRow)
-from trueprob_service.errors import (FitNotFound, InvalidRequest, ModelNotFound)
+from trueprob_service.control.store.fits import ENDED, FitRow
+from trueprob_service.errors import FitNotFound, InvalidRequest, ModelNotFound
 
 if TYPE_CHECKING:
     from trueprob_service.control.plane import ControlPlane

@@ -9,11 +9,16 @@ from starlette.concurrency import run_in_threadpool
 
 from trueprob_service.body_limits import BodyLimits
 from trueprob_service.control import answers
-from trueprob_service.control.bodies import (media_type, read_body)
-from trueprob_service.control.label_body import (read_document, read_labels)
-from trueprob_service.control.label_schemas import (Calibration, LabelOutcomes, LabelRequest, RowsRequest)
-from trueprob_service.control.routes.documentation import (ModelPath, problems)
-from trueprob_service.errors import (InvalidRequest, UnsupportedMediaType)
+from trueprob_service.control.bodies import media_type, read_body
+from trueprob_service.control.label_body import read_document, read_labels
+from trueprob_service.control.label_schemas import (
+    Calibration,
+    LabelOutcomes,
+    LabelRequest,
+    RowsRequest,
+)
+from trueprob_service.control.routes.documentation import ModelPath, problems
+from trueprob_service.errors import InvalidRequest, UnsupportedMediaType
 
 if TYPE_CHECKING:
     from trueprob_service.control.plane import ControlPlane

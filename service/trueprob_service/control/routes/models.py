@@ -6,10 +6,17 @@ from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, Request, Response
 
-from trueprob_service.control.headers import (caller, expected_revision)
+from trueprob_service.control.headers import caller, expected_revision
 from trueprob_service.control.paging import Page
-from trueprob_service.control.routes.documentation import (DEFAULT_PAGE, CursorQuery, IfMatchHeader, LimitQuery, ModelPath, problems)
-from trueprob_service.control.schemas import (Items, ModelDescription, ModelRequest)
+from trueprob_service.control.routes.documentation import (
+    DEFAULT_PAGE,
+    CursorQuery,
+    IfMatchHeader,
+    LimitQuery,
+    ModelPath,
+    problems,
+)
+from trueprob_service.control.schemas import Items, ModelDescription, ModelRequest
 from trueprob_service.errors import InvalidRequest
 
 if TYPE_CHECKING:

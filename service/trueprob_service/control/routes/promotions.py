@@ -7,10 +7,17 @@ from typing import TYPE_CHECKING
 from fastapi import APIRouter, Request
 
 from trueprob_service.control import answers
-from trueprob_service.control.headers import (caller, expected_revision)
-from trueprob_service.control.paging import (Page, split)
-from trueprob_service.control.routes.documentation import (DEFAULT_PAGE, CursorQuery, IfMatchHeader, LimitQuery, ModelPath, problems)
-from trueprob_service.control.schemas import (Items, LivePair, PromotionSummary, RollbackRequest)
+from trueprob_service.control.headers import caller, expected_revision
+from trueprob_service.control.paging import Page, split
+from trueprob_service.control.routes.documentation import (
+    DEFAULT_PAGE,
+    CursorQuery,
+    IfMatchHeader,
+    LimitQuery,
+    ModelPath,
+    problems,
+)
+from trueprob_service.control.schemas import Items, LivePair, PromotionSummary, RollbackRequest
 from trueprob_service.errors import ModelNotFound
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from fastapi import APIRouter, Request, Response
 
 from trueprob_service.control.headers import caller
-from trueprob_service.control.routes.documentation import (ModelPath, problems)
-from trueprob_service.control.shadow_schemas import (ShadowRequest, ShadowSummary, shadow_summary)
+from trueprob_service.control.routes.documentation import ModelPath, problems
+from trueprob_service.control.shadow_schemas import ShadowRequest, ShadowSummary, shadow_summary
 
 if TYPE_CHECKING:
     from trueprob_service.control.plane import ControlPlane

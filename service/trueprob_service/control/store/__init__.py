@@ -8,7 +8,12 @@
 The same statements run on SQLite and on PostgreSQL.
 """
 
-from trueprob_service.control.store.engine import (Store, UnknownSchema, open_store, refuse_unknown_schema)
+from trueprob_service.control.store.engine import (
+    Store,
+    UnknownSchema,
+    open_store,
+    refuse_unknown_schema,
+)
 from trueprob_service.control.store.transaction import Transaction
 
 __all__ = ["Store", "Transaction", "UnknownSchema", "open_store", "refuse_unknown_schema"]

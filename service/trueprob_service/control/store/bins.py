@@ -7,9 +7,9 @@ from collections.abc import Iterable
 import numpy as np
 from sqlalchemy import Connection, Table, delete, func, select
 
-from trueprob_service.control.store.insertion import upsert
-from trueprob_service.control.store.tables import (bin_running, bin_total, model, promotion)
 from trueprob.binned import N_BINS, BinnedCalibration
+from trueprob_service.control.store.insertion import upsert
+from trueprob_service.control.store.tables import bin_running, bin_total, model, promotion
 
 __all__ = ["Bins"]
 

@@ -13,7 +13,7 @@ from sqlalchemy import Column, Connection, Double, Integer, String, Table, delet
 
 from trueprob_service.control.store.group_counts import group_count
 from trueprob_service.control.store.insertion import insert_into
-from trueprob_service.control.store.tables import (bin_running, metadata, model, window_block)
+from trueprob_service.control.store.tables import bin_running, metadata, model, window_block
 
 __all__ = ["DeletedModels", "deleted_model"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import Connection, select
 
 from trueprob_service.control.store.fits import FitRow
-from trueprob_service.control.store.tables import (calibrator, fit)
+from trueprob_service.control.store.tables import calibrator, fit
 
 __all__ = ["EarlierFits"]
 

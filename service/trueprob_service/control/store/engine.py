@@ -22,7 +22,7 @@ from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from trueprob_service.control.store.migrations import (UnknownSchema, check_schema, upgrade)
+from trueprob_service.control.store.migrations import UnknownSchema, check_schema, upgrade
 from trueprob_service.control.store.transaction import Transaction
 from trueprob_service.errors import DatabaseUnavailable
 

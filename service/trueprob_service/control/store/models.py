@@ -9,7 +9,7 @@ from typing import Final
 from sqlalchemy import Connection, Row, bindparam, select
 
 from trueprob_service.control.store.insertion import insert_into
-from trueprob_service.control.store.tables import (model, model_version)
+from trueprob_service.control.store.tables import model, model_version
 
 __all__ = ["ModelRow", "Models", "VersionRow"]
 

@@ -8,7 +8,7 @@ from typing import Final
 from sqlalchemy import Connection, bindparam, func, insert, select
 from sqlalchemy import Row as SqlRow
 
-from trueprob_service.control.store.tables import (calibrator, model, promotion)
+from trueprob_service.control.store.tables import calibrator, model, promotion
 
 __all__ = ["PromotionRow", "Promotions"]
 

@@ -22,7 +22,7 @@ from sqlalchemy import (
 )
 
 from trueprob_service.control.store.calibrators import CalibratorRow
-from trueprob_service.control.store.tables import (calibrator, metadata)
+from trueprob_service.control.store.tables import calibrator, metadata
 
 __all__ = ["ShadowRow", "Shadows", "shadow"]
 
