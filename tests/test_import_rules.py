@@ -59,16 +59,16 @@ ONLY_IN = {
     "onnx": ("trainer", "trueprob.onnx_export"),
     "pyarrow": ("trueprob.tables", "trueprob_trainer.data.parquet"),
     "onnxruntime": (
-        "trueprob_service.inference.onnx_model",
-        "trueprob_trainer.export",
-        "trueprob_trainer.reduced_precision",
+        "trueprob_service.inference.network.onnx_model",
+        "trueprob_trainer.export.graph",
+        "trueprob_trainer.export.precision",
     ),
     "fsspec": (
-        "trueprob_service.control.artifact_url",
-        "trueprob_service.control.remote_artifacts",
+        "trueprob_service.control.fitting.set_location",
+        "trueprob_service.control.fitting.remote_set_files",
     ),
-    "httpx": ("trueprob.client", "trueprob_service.control.webhook"),
-    "prometheus_client": ("trueprob_service.telemetry", "trueprob_service.metric_families"),
+    "httpx": ("trueprob.client", "trueprob_service.control.upkeep.webhook"),
+    "prometheus_client": ("trueprob_service.metrics.telemetry", "trueprob_service.metric_families"),
     "sqlalchemy": ("trueprob_service.control.store",),
     "alembic": ("trueprob_service.control.store",),
     "fastapi": (

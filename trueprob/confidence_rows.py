@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from trueprob.errors import InvalidInput
-from trueprob.weights_and_groups import as_weights
+from trueprob.arrays.weights_and_groups import as_weights
 
 __all__ = ["Array", "checked_rows"]
 

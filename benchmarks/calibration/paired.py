@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.calibration.scoring import Rows
-from trueprob.binned import N_BINS, bin_index
+from trueprob.scores.binned import (N_BINS, bin_index)
 from trueprob.bootstrap import resampled_sums
 
 N_RESAMPLES = 10_000

@@ -29,7 +29,7 @@ MODEL: Final = "m"
 CASES: Final = ((1, False), (100, False), (10_000, False), (10_000, True))
 REQUESTS: Final = {1: 50, 100: 30, 10_000: 4}  # of one round
 LIMITS: Final = {"SQLite": 0.3, "PostgreSQL": 0.5}  # of the bare rate, at 10 000
-NONCE: Final = slice(64, 88)  # of a receipt, see trueprob_service.receipts
+NONCE: Final = slice(64, 88)  # of a receipt, see trueprob_service.receipts.receipt
 KEEP_SECONDS: Final = 2_592_300.0
 
 

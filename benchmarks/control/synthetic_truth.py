@@ -16,7 +16,7 @@ from scipy.optimize import brentq
 
 from trueprob import CalibrationSet
 from trueprob.calibrators import Calibrator, TemperatureCalibrator
-from trueprob.logit_functions import log_softmax
+from trueprob.arrays.logit_functions import log_softmax
 
 K: Final = 10
 SPREAD: Final = 3.0  # accuracy 0.66, mean confidence alike

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from trueprob.binned import bin_index
+from trueprob.scores.binned import bin_index
 from trueprob.client import Prediction
 from trueprob.drift import CalibrationBets, Evidence
 

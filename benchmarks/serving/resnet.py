@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.serving.pictures import SIDE
-from trueprob_trainer.export import onnx_of
+from trueprob_trainer.export.graph import onnx_of
 from trueprob_trainer.networks.classifier import ImageClassifier
 
 WIDTHS = (64, 128, 256, 512)

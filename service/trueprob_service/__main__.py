@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from trueprob_service.auth import SCOPES, new_key
+from trueprob_service.edge.auth import (SCOPES, new_key)
 from trueprob_service.settings import Settings
 from trueprob_service.settings_reading import InvalidSettings, load_settings
 
@@ -59,7 +59,7 @@ def _serve(settings: Settings, warnings: Sequence[str]) -> int:
     for warning in warnings:
         logging.getLogger("trueprob_service.settings").warning(warning)
     from trueprob_service.control.store import refuse_unknown_schema
-    from trueprob_service.receipt_secret_file import open_receipt_keys
+    from trueprob_service.receipts.secret_file import open_receipt_keys
 
     # Here it is one line for the operator; in a replica it would be one start after another.
     open_receipt_keys(settings)
@@ -80,8 +80,8 @@ def _serve(settings: Settings, warnings: Sequence[str]) -> int:
 def _move_state(command: str, arguments: list[str]) -> int:
     from pathlib import Path
 
-    from trueprob_service.control.artifact_url import open_artifacts
-    from trueprob_service.control.state_archive import export_state, import_state
+    from trueprob_service.control.fitting.set_location import open_artifacts
+    from trueprob_service.control.upkeep.archive import (export_state, import_state)
     from trueprob_service.control.store import open_store
     from trueprob_service.errors import ServiceError
 

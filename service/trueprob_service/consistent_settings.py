@@ -5,8 +5,8 @@ from __future__ import annotations
 import ipaddress
 from typing import TYPE_CHECKING
 
-from trueprob_service.receipt_secrets import HOW_TO_MAKE_ONE
-from trueprob_service.webhook_settings import check_webhook, read_secrets
+from trueprob_service.receipts.secrets import HOW_TO_MAKE_ONE
+from trueprob_service.control.upkeep.webhook_settings import (check_webhook, read_secrets)
 
 if TYPE_CHECKING:
     from trueprob_service.settings import Settings
@@ -58,7 +58,7 @@ def _check_metrics_ports(first: int, settings: Settings) -> None:
 def _keeps_prediction(settings: Settings) -> bool:
     if "fit_method" not in settings.model_fields_set:
         return True  # the parent of replicas reads settings and never loads NumPy
-    from trueprob.fitting import keeps_prediction
+    from trueprob.fitting.fit import keeps_prediction
 
     return keeps_prediction(settings.fit_method)
 

@@ -31,7 +31,7 @@
     │       └── ProviderUnavailable   it would run elsewhere than was asked for
     └── InferenceFailed           the network itself raised; the detail goes to the log only
 
-``trueprob_service.problems`` maps each class to a status; a test holds that none is left out.
+``trueprob_service.edge.problems`` maps each class to a status; a test holds that none is left out.
 Input errors of the core (`trueprob.InvalidInput`) are mapped there as they are.
 """
 

@@ -1,4 +1,4 @@
-"""Declaration of one metric; the table of all is `trueprob_service.metric_catalogue`."""
+"""Declaration of one metric; the table of all is `trueprob_service.metrics.catalogue`."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import re
 from typing import Final
 
 from trueprob_service.errors import NotFound
-from trueprob_service.middleware import Application, Receive, Scope, Send
+from trueprob_service.edge.middleware import (Application, Receive, Scope, Send)
 
 __all__ = ["MetricsPort"]
 

@@ -14,9 +14,7 @@ import uvicorn
 from trueprob_service.settings import Settings
 
 if TYPE_CHECKING:
-    from trueprob_service.middleware import (
-        Application,  # what it brings along is for who serves only
-    )
+    from trueprob_service.edge.middleware import Application
 
 __all__ = ["GRACE_SECONDS", "AnnouncingServer", "quickstart", "serve", "server_url"]
 

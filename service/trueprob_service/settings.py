@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from trueprob_service.consistent_settings import check_consistent
-from trueprob_service.receipt_secrets import read_receipt_secrets
+from trueprob_service.receipts.secrets import read_receipt_secrets
 
 __all__ = ["Settings"]
 
@@ -199,7 +199,7 @@ class Settings(BaseModel):
     @field_validator("fit_method")
     @classmethod
     def _known_method(cls, value: str) -> str:
-        from trueprob.fitting import METHODS
+        from trueprob.fitting.fit import METHODS
 
         if value not in METHODS:
             raise ValueError(f"expected one of {', '.join(METHODS)}, got {value!r}")

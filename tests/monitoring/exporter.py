@@ -10,11 +10,11 @@ from typing import Final
 
 import numpy as np
 
-from trueprob.binned import BinnedCalibration
+from trueprob.scores.binned import BinnedCalibration
 from trueprob.drift import ReferenceBins
-from trueprob_service.recent_traffic import TrafficReference
-from trueprob_service.statistics import AlarmFigures, ControlStatistics, PairStatistics
-from trueprob_service.telemetry import Telemetry
+from trueprob_service.metrics.recent_traffic import TrafficReference
+from trueprob_service.metrics.label_statistics import (AlarmFigures, ControlStatistics, PairStatistics)
+from trueprob_service.metrics.telemetry import Telemetry
 
 MODEL, VERSION, CALIBRATOR = "digits", 1, "smart-3f9a1c0d2b7e"
 TOLERANCE = 0.02

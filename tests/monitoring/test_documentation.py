@@ -11,7 +11,7 @@ from tests.monitoring.monitoring_files import (
     names_in,
     rules_of,
 )
-from trueprob_service.telemetry import METRICS
+from trueprob_service.metrics.telemetry import METRICS
 
 
 def table_rows(prefix: str) -> list[list[str]]:
@@ -82,7 +82,7 @@ def test_every_alert_has_its_section() -> None:
 
 
 def test_settings_and_outcomes_named_on_the_pages_exist() -> None:
-    from trueprob_service.metric_catalogue import LABEL_OUTCOMES
+    from trueprob_service.metrics.catalogue import LABEL_OUTCOMES
     from trueprob_service.settings import Settings
 
     text = METRICS_PAGE.read_text("utf-8") + OPERATIONS_PAGE.read_text("utf-8")

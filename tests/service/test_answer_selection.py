@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.service.application import ROOT, application
-from trueprob_service.inference import wire_npz
+from trueprob_service.inference.wire import npz as wire_npz
 from trueprob_service.inference.answer_fields import FIELDS, IN_JSON, IN_NPZ, TOP_FIELDS
 
 PREDICT = "/v1/models/digits/probabilities"

@@ -6,9 +6,9 @@ from typing import Any
 import orjson
 import pytest
 
-from trueprob_service.auth import Keyring
-from trueprob_service.middleware import Edge
-from trueprob_service.telemetry import Telemetry
+from trueprob_service.edge.auth import Keyring
+from trueprob_service.edge.middleware import Edge
+from trueprob_service.metrics.telemetry import Telemetry
 
 Message = MutableMapping[str, Any]
 

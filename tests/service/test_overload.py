@@ -15,7 +15,7 @@ import pytest
 
 from tests.service.application import ROOT, lifespan
 from trueprob_service.app import create_app
-from trueprob_service.inference.batcher import Batcher
+from trueprob_service.inference.network.batcher import Batcher
 from trueprob_service.settings import Settings
 
 PREDICT = "/v1/models/digits/probabilities"

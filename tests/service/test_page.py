@@ -14,7 +14,7 @@ import pytest
 from tests.integration_requirements import require_program
 from tests.running_service import ROOT, RunningService, running_service
 from tests.service.application import application
-from trueprob_service.auth import new_key
+from trueprob_service.edge.auth import new_key
 
 
 def rendered(service: RunningService, profile: Path) -> str:

@@ -11,9 +11,10 @@ from fastapi import FastAPI
 
 from tests.service.application import application
 from trueprob_service.errors import NotFound
-from trueprob_service.inference import wire_images, wire_json, wire_multipart, wire_npy, wire_npz
+from trueprob_service.inference.wire import (images as wire_images, json_rows as wire_json, npy as wire_npy, npz as wire_npz)
+from trueprob_service.inference import wire_multipart
 from trueprob_service.inference.asgi import HOT_ROUTES, PREDICT
-from trueprob_service.inference.wire_oip import HEADER_LENGTH
+from trueprob_service.inference.wire.oip import HEADER_LENGTH
 from trueprob_service.prediction_routes import create_router
 
 ROW = [0.1, 4.2, -1.0, 0.3, 0.0, -2.1, 0.7, 1.1, -0.4, 0.2]

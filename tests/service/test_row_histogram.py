@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from trueprob_service.row_meters import RowHistogram
+from trueprob_service.metrics.row_meters import RowHistogram
 
 
 @pytest.mark.parametrize("bound", [0.1, 0.2, 0.066667, 1.0, 24.0])

@@ -3,10 +3,10 @@ import pytest
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from trueprob.binned import BinnedCalibration
-from trueprob_service.row_meters import RowHistogram
-from trueprob_service.statistics import AlarmFigures, ControlStatistics, PairStatistics
-from trueprob_service.telemetry import Telemetry
+from trueprob.scores.binned import BinnedCalibration
+from trueprob_service.metrics.row_meters import RowHistogram
+from trueprob_service.metrics.label_statistics import (AlarmFigures, ControlStatistics, PairStatistics)
+from trueprob_service.metrics.telemetry import Telemetry
 
 PAIR = ("m", 1, "smart-000000000000")
 

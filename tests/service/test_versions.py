@@ -9,7 +9,7 @@ import pytest
 
 from tests.service.application import ROOT, application
 from trueprob.calibrators import IdentityCalibrator, dumps_calibrator
-from trueprob.repository import ModelRepository
+from trueprob.repository.model_repository import ModelRepository
 
 MODEL = "/v1/models/digits"
 SEVEN = {"content": (ROOT / "examples/seven.png").read_bytes(),

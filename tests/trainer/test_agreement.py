@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
-from trueprob.manifest import InputSpec, Manifest
-from trueprob_trainer.agreement import compare
+from trueprob.repository.manifest import (InputSpec, Manifest)
+from trueprob_trainer.evaluation.agreement import compare
 from trueprob_trainer.errors import BadInput
 
 

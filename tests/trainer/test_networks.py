@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from trueprob_trainer.errors import BadInput
-from trueprob_trainer.export import export
+from trueprob_trainer.export.graph import export
 from trueprob_trainer.networks import NETWORKS, build_network
 from trueprob_trainer.networks.classifier import ImageClassifier
-from trueprob_trainer.networks.dense import dense_network
+from trueprob_trainer.networks.convolutional import dense_network
 from trueprob_trainer.networks.fine_tuning import start_from
 from trueprob_trainer.networks.residual import BasicBlock, Bottleneck, residual_network
 from trueprob_trainer.networks.vision_transformer import VisionTransformer

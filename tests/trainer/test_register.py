@@ -11,14 +11,14 @@ import pytest
 import torch
 
 from trueprob.errors import TrueprobError
-from trueprob.repository import ModelRepository
+from trueprob.repository.model_repository import ModelRepository
 from trueprob_trainer.config import TrainConfig
 from trueprob_trainer.data import Split
 from trueprob_trainer.errors import ParityError
-from trueprob_trainer.export import onnx_logits
-from trueprob_trainer.finished import Training
-from trueprob_trainer.register import FACTORY_CALIBRATORS, register
-from trueprob_trainer.train import train_with
+from trueprob_trainer.export.graph import onnx_logits
+from trueprob_trainer.training.finished_run import Training
+from trueprob_trainer.export.registration import (FACTORY_CALIBRATORS, register)
+from trueprob_trainer.training.loop import train_with
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 

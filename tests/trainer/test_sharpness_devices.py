@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from tests.trainer.small_problems import adam, groups_of, sgd, small
-from trueprob_trainer.batches import TrainRows
+from trueprob_trainer.training.batches import TrainRows
 from trueprob_trainer.data import load
 from trueprob_trainer.sharpness_aware import (
     ASAM,

@@ -27,7 +27,7 @@ from trueprob_trainer.sharpness_aware import (
     checkpointed,
     frozen_running_statistics,
 )
-from trueprob_trainer.sharpness_aware.csam import calibrating_weight
+from trueprob_trainer.sharpness_aware.methods.csam import calibrating_weight
 from trueprob_trainer.sharpness_aware.passes import Closure
 
 IMAGES, LABELS = batches(1)[0]

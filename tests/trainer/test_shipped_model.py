@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trueprob.admission import admit
-from trueprob.calibration_set import load_calibration_set
-from trueprob.logit_functions import prediction, softmax
-from trueprob.model_version import ModelVersion
-from trueprob.repository import ModelRepository
-from trueprob.scores import score
+from trueprob.admission.decision import admit
+from trueprob.arrays.calibration_set import load_calibration_set
+from trueprob.arrays.logit_functions import (prediction, softmax)
+from trueprob.repository.model_version import ModelVersion
+from trueprob.repository.model_repository import ModelRepository
+from trueprob.scores.score import score
 from trueprob_trainer.config import TrainConfig
 from trueprob_trainer.data import LabelledImages, Split, load
 from trueprob_trainer.examples import make_examples
-from trueprob_trainer.export import onnx_logits
+from trueprob_trainer.export.graph import onnx_logits
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from trueprob import CalibrationSet, admit, cross_fit, fit
-from trueprob.auto import CANDIDATES, candidates, fit_auto
+from trueprob.fitting.auto import (CANDIDATES, candidates, fit_auto)
 from trueprob.calibrators import KINDS
-from trueprob.methods import keeps_prediction
+from trueprob.fitting.methods import keeps_prediction
 
 
 def favoured(overconfident, n=600):

@@ -17,7 +17,7 @@ from sklearn.utils import estimator_checks
 
 from trueprob import METHODS, InvalidInput, fit, softmax
 from trueprob.estimators import CalibratedModel, LogitCalibrator
-from trueprob.scores import negative_log_likelihood
+from trueprob.scores.score import negative_log_likelihood
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from onnx import TensorProto, helper
 from tests.trueprob.exported_graphs import answers, check, classifier, hard_rows
 from trueprob import InvalidInput, logits_from_probabilities
 from trueprob.calibrators import IdentityCalibrator, SmartCalibrator, SmartMlpCalibrator
-from trueprob.calibrators.second_stage import SecondStage
-from trueprob.methods import FITTERS
+from trueprob.calibrators.smart.second_stage import SecondStage
+from trueprob.fitting.methods import FITTERS
 from trueprob.onnx_export import EXPRESSIBLE, fused_onnx, head_onnx
 
 MODEL = Path(__file__).parents[2] / "models" / "digits" / "1"

@@ -18,9 +18,9 @@ from trueprob.calibrators import (
     VectorCalibrator,
     fit_isotonic,
 )
-from trueprob.calibrators.linear_stage import LinearStage, centred
-from trueprob.calibrators.second_stage import SecondStage
-from trueprob.methods import FITTERS
+from trueprob.calibrators.linear.stage import (LinearStage, centred)
+from trueprob.calibrators.smart.second_stage import SecondStage
+from trueprob.fitting.methods import FITTERS
 from trueprob.onnx_export import EXPRESSIBLE, fused_onnx, head_onnx
 from trueprob.onnx_export.nodes import Nodes
 

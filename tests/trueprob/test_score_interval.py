@@ -3,9 +3,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from trueprob import InvalidInput, scores, softmax
-from trueprob.score_details import detailed_scores
-from trueprob.score_interval import INTERVAL_SCORES, bootstrap_interval
+from trueprob import (InvalidInput, softmax)
+from trueprob.scores import score as scores
+from trueprob.scores.details import detailed_scores
+from trueprob.scores.interval import (INTERVAL_SCORES, bootstrap_interval)
 
 
 @pytest.fixture

@@ -16,16 +16,16 @@ from trueprob_trainer.config import TrainConfig
 from trueprob_trainer.errors import BadInput
 
 if TYPE_CHECKING:
-    from trueprob.model_version import ModelVersion
-    from trueprob_trainer.run_folder import RunFolder
+    from trueprob.repository.model_version import ModelVersion
+    from trueprob_trainer.training.run_folder import RunFolder
 
 
 def train(arguments: argparse.Namespace) -> None:
     """Train into a new run folder, or go on with the run that is there."""
-    from trueprob_trainer.logs import CsvLog, TensorBoardLog
-    from trueprob_trainer.progress import Progress
-    from trueprob_trainer.run_folder import RunFolder
-    from trueprob_trainer.train import Log, checked_data, train_with
+    from trueprob_trainer.training.logs import (CsvLog, TensorBoardLog)
+    from trueprob_trainer.training.progress import Progress
+    from trueprob_trainer.training.run_folder import RunFolder
+    from trueprob_trainer.training.loop import (Log, checked_data, train_with)
 
     given, data = _given(arguments), None
     if arguments.resume:
@@ -70,8 +70,8 @@ def _refuse_another_recipe(given: dict[str, object], config: TrainConfig) -> Non
 
 def evaluate(arguments: argparse.Namespace) -> None:
     """Score a run on its test split, and on what else was asked for."""
-    from trueprob_trainer.evaluation_report import report
-    from trueprob_trainer.finished import load_training
+    from trueprob_trainer.evaluation.report import report
+    from trueprob_trainer.training.finished_run import load_training
 
     run = _run(arguments)
     answer = report(
@@ -92,8 +92,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
 
 def export(arguments: argparse.Namespace) -> None:
     """Write ``model.onnx`` when it answers as the network, and what else was asked for."""
-    from trueprob_trainer.export_files import export_files
-    from trueprob_trainer.finished import load_training
+    from trueprob_trainer.export.files import export_files
+    from trueprob_trainer.training.finished_run import load_training
 
     run = _run(arguments)
     wanted = [name for name in ("fp16", "int8") if getattr(arguments, name)]
@@ -108,10 +108,10 @@ def export(arguments: argparse.Namespace) -> None:
 
 def register(arguments: argparse.Namespace) -> None:
     """Write the next version of a model, and compare it with a shipped one."""
-    from trueprob_trainer.agreement import compare
+    from trueprob_trainer.evaluation.agreement import compare
     from trueprob_trainer.errors import Disagreement
-    from trueprob_trainer.finished import load_training
-    from trueprob_trainer.register import register as registered_of
+    from trueprob_trainer.training.finished_run import load_training
+    from trueprob_trainer.export.registration import register as registered_of
 
     shipped = None if arguments.compare_with is None else _version(arguments.compare_with).manifest
     registered = registered_of(
@@ -144,13 +144,13 @@ def examples(arguments: argparse.Namespace) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> "RunFolder":
-    from trueprob_trainer.run_folder import RunFolder
+    from trueprob_trainer.training.run_folder import RunFolder
 
     return RunFolder(arguments.run)
 
 
 def _version(folder: Path) -> "ModelVersion":
-    from trueprob.repository import ModelRepository
+    from trueprob.repository.model_repository import ModelRepository
 
     if not folder.name.isdigit():
         raise BadInput(f"a version folder is models/NAME/VERSION, got {folder}")

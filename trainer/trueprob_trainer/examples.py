@@ -19,13 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from trueprob.logit_functions import prediction, softmax
-from trueprob.model_version import ModelVersion
+from trueprob.arrays.logit_functions import (prediction, softmax)
+from trueprob.repository.model_version import ModelVersion
 from trueprob_trainer.config import TrainConfig
 from trueprob_trainer.data import Split, load
 from trueprob_trainer.data.scikit_digits import digits, with_noise
 from trueprob_trainer.errors import BadInput
-from trueprob_trainer.export import onnx_logits
+from trueprob_trainer.export.graph import onnx_logits
 
 ENLARGED = 16  # screen pixels a side for one pixel of the image
 EXTRA_NOISE = 70.0  # grey levels after the blur: enough that the model claims too much, not all

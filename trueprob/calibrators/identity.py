@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from trueprob.calibrators.base import Calibrator, FitOutcome, FittedCalibrator
 from trueprob.calibrators.parameters import require_keys
-from trueprob.labels import Labels
-from trueprob.logit_functions import Logits, Probabilities, softmax
+from trueprob.arrays.labels import Labels
+from trueprob.arrays.logit_functions import (Logits, Probabilities, softmax)
 
 __all__ = ["IdentityCalibrator", "fit_identity"]
 

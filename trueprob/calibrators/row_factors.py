@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from trueprob.calibrators.second_stage import SecondStage
+from trueprob.calibrators.smart.second_stage import SecondStage
 
 __all__ = ["row_factors", "within_float32"]
 

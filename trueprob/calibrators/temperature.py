@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from trueprob.calibrators.base import Calibrator, FitOutcome, FittedCalibrator
 from trueprob.calibrators.parameters import number, require_keys
-from trueprob.labels import Labels
-from trueprob.logit_functions import Logits, Probabilities, tempered_softmax
+from trueprob.arrays.labels import Labels
+from trueprob.arrays.logit_functions import (Logits, Probabilities, tempered_softmax)
 
 __all__ = ["TemperatureCalibrator", "fit_temperature", "inverse_temperature"]
 

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from trueprob.calibrators.base import Calibrated
 from trueprob.calibrators.row_factors import row_factors, within_float32
-from trueprob.calibrators.second_stage import SecondStage
-from trueprob.logit_functions import Logits, Probabilities
+from trueprob.calibrators.smart.second_stage import SecondStage
+from trueprob.arrays.logit_functions import (Logits, Probabilities)
 
 __all__ = ["calibrate_wide_rows"]
 

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from trueprob.errors import InvalidInput
-from trueprob.weights_and_groups import as_groups
+from trueprob.arrays.weights_and_groups import as_groups
 
 __all__ = ["CountingOrder", "Factors", "OrderKeys"]
 

@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from trueprob.calibrators.second_stage import SecondStage
+from trueprob.calibrators.smart.second_stage import SecondStage
 from trueprob.onnx_export.confidence import put_confidence, top_and_others
 from trueprob.onnx_export.nodes import Nodes
 from trueprob.onnx_export.piecewise_linear import PiecewiseLinear

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, Field
 
-from trueprob_service.control.schemas import example
+from trueprob_service.control.schemas.documents import example
 
 __all__ = ["ALARM", "AlarmSummary"]
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from trueprob.calibration_set import CalibrationSet
+from trueprob.arrays.calibration_set import CalibrationSet
 from trueprob_service.errors import InvalidRequest
 
 __all__ = ["holds", "joined"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from trueprob_service.control.store import Transaction
-from trueprob_service.metric_catalogue import EVENT_KINDS
+from trueprob_service.metrics.catalogue import EVENT_KINDS
 
 __all__ = ["further_gauges"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from trueprob.binned import BinnedCalibration
+from trueprob.scores.binned import BinnedCalibration
 from trueprob_service.control.store.window_blocks import N_BLOCKS, Block
 
 __all__ = ["advance"]

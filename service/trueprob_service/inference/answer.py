@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from trueprob_service.inference.deployment import Deployment
 from trueprob_service.input_digests import input_digests
-from trueprob_service.receipts import Receipts
+from trueprob_service.receipts.receipt import Receipts
 
 __all__ = ["Answer", "compute"]
 
@@ -64,7 +64,7 @@ def compute(deployment: Deployment, logits: NDArray[np.float32]) -> Answer:
     ----------
     deployment : Deployment
     logits : ndarray of shape (n, k), float32
-        Checked (`trueprob.arrays.as_logits`).
+        Checked (`trueprob.arrays.logits.as_logits`).
 
     Returns
     -------

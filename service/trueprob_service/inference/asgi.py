@@ -1,7 +1,7 @@
 """The hot routes as a plain ASGI application in front of the rest.
 
 What is not one of them goes on to `fallback` (FastAPI) untouched, and what goes wrong goes up to
-`trueprob_service.middleware.Edge`, which answers it. A prediction's path is: body →
+`trueprob_service.edge.middleware.Edge`, which answers it. A prediction's path is: body →
 wire → logits (through the network for pictures) → the deployment captured once → answer → wire.
 No database, no pydantic, no queue and no lock for logits.
 """
@@ -19,22 +19,19 @@ import orjson
 from numpy.typing import NDArray
 
 from trueprob_service.errors import MethodNotAllowed
-from trueprob_service.inference import open_inference, wire_json, wire_npy, wire_npz
+from trueprob_service.inference.open_inference import routes as open_inference
+from trueprob_service.inference.wire import (json_rows as wire_json, npy as wire_npy, npz as wire_npz)
 from trueprob_service.inference.answer import Answer, compute
 from trueprob_service.inference.answer_fields import answer_fields
 from trueprob_service.inference.body_stream import read_body, read_whole
-from trueprob_service.inference.cores import usable_cores
+from trueprob_service.inference.network.cores import usable_cores
 from trueprob_service.inference.deployment import Deployment, Headers
 from trueprob_service.inference.elsewhere import Elsewhere
 from trueprob_service.inference.oip_routes import ROUTES, Call
-from trueprob_service.inference.prediction_body import (
-    INLINE_ARRAY_ELEMENTS,
-    INLINE_ELEMENTS,
-    BodyReader,
-)
-from trueprob_service.inference.prediction_request import PredictionRequest
-from trueprob_service.inference.wire_oip import HEADER_LENGTH
-from trueprob_service.receipts import Receipts
+from trueprob_service.inference.body import (INLINE_ARRAY_ELEMENTS, INLINE_ELEMENTS, BodyReader)
+from trueprob_service.inference.request import PredictionRequest
+from trueprob_service.inference.wire.oip import HEADER_LENGTH
+from trueprob_service.receipts.receipt import Receipts
 
 __all__ = ["HOT_ROUTES", "HotRoutes"]
 

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from trueprob.calibrators import Calibrator
 from trueprob_service.errors import ModelNotFound, VersionNotFound
 from trueprob_service.inference.deployment import Deployment, Meters, Network, ServedVersion, Shadow
-from trueprob_service.recent_traffic import TrafficReference
+from trueprob_service.metrics.recent_traffic import TrafficReference
 
 __all__ = ["Deployments"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from trueprob.repository import Manifest
-from trueprob_service.receipts import digest64
-from trueprob_service.recent_traffic import TrafficReference
+from trueprob.repository.model_repository import Manifest
+from trueprob_service.receipts.receipt import digest64
+from trueprob_service.metrics.recent_traffic import TrafficReference
 
 __all__ = ["ServedVersion"]
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trueprob.calibrators import Calibrator
-from trueprob_service.receipts import digest64
+from trueprob_service.receipts.receipt import digest64
 from trueprob_service.shadow_rows import ShadowRows
 
 __all__ = ["Shadow"]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from trueprob.fitting import Fit
-from trueprob.manifest import Manifest
-from trueprob.scores import Scores
+from trueprob.fitting.fit import Fit
+from trueprob.repository.manifest import Manifest
+from trueprob.scores.score import Scores
 
 __all__ = ["model_card"]
 

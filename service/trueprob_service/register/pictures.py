@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from trueprob.manifest import InputSpec
+from trueprob.repository.manifest import InputSpec
 from trueprob_service.errors import ModelUnavailable
-from trueprob_service.inference.network_input import LAYOUTS, NetworkInput
-from trueprob_service.register.wishes import Ask, Unusable, Wishes, numbers
+from trueprob_service.inference.network.input import (LAYOUTS, NetworkInput)
+from trueprob_service.register.options import (Ask, Unusable, Wishes, numbers)
 
 __all__ = ["picture_spec"]
 

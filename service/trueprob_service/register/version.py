@@ -12,19 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trueprob import __version__
-from trueprob.array_files import read_arrays
-from trueprob.baseline import Baseline
-from trueprob.calibration_set import INPUTS, CalibrationSet
+from trueprob.arrays.files import read_arrays
+from trueprob.repository.baseline import Baseline
+from trueprob.arrays.calibration_set import (INPUTS, CalibrationSet)
 from trueprob.calibrators import FittedOn, dumps_calibrator
 from trueprob.errors import VersionExists
-from trueprob.fitting import Fit, fit_calibration_set
-from trueprob.manifest import Manifest
-from trueprob.repository import ModelRepository, ModelVersion
-from trueprob_service.inference.network_input import NetworkInput
-from trueprob_service.inference.onnx_model import OnnxModel
+from trueprob.fitting.fit import (Fit, fit_calibration_set)
+from trueprob.repository.manifest import Manifest
+from trueprob.repository.model_repository import (ModelRepository, ModelVersion)
+from trueprob_service.inference.network.input import NetworkInput
+from trueprob_service.inference.network.onnx_model import OnnxModel
 from trueprob_service.register.card import model_card
 from trueprob_service.register.graph import Network
-from trueprob_service.register.wishes import Unusable
+from trueprob_service.register.options import Unusable
 
 __all__ = ["Registered", "register"]
 
@@ -72,7 +72,7 @@ def register(
         An ``.npz`` of ``labels`` and ``logits`` (or ``probabilities``, ``log_probabilities``) or
         ``images``, which are run through the network.
     method : str
-        Of `trueprob.fitting.METHODS`.
+        Of `trueprob.fitting.fit.METHODS`.
     providers : sequence of str
         Where the network is run, as the service will.
     source : str

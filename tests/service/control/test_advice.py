@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from trueprob.binned import BinnedCalibration
-from trueprob_service.control.advice import advice
+from trueprob.scores.binned import BinnedCalibration
+from trueprob_service.control.labels.advice import advice
 from trueprob_service.control.store.alarms import AlarmRow
 
 CHANGE = AlarmRow(3, "m", 5, 1, "c", "change", 5.21, 5.0, 0.02, 12480, 0.0)

@@ -17,10 +17,10 @@ from tests.service.control.harness import NPZ, WAIT, World, overconfident, rows
 from tests.service.control.model_folders import add_version
 from tests.service.control.test_fit_control import Cancellable, post, until
 from tests.service.control.test_repository_watch import watch_of
-from trueprob.calibration_set import CalibrationSet
-from trueprob_service.control.fit_request import FitRequest
+from trueprob.arrays.calibration_set import CalibrationSet
+from trueprob_service.control.fitting.request import FitRequest
 from trueprob_service.control.store.tables import metadata
-from trueprob_service.control.stored_sets import StoredSets
+from trueprob_service.control.fitting.stored_sets import StoredSets
 from trueprob_service.errors import ModelNotFound
 
 # What outlives a model, by design: used-up names, messages, and what is not of one model.

@@ -14,8 +14,8 @@ import pytest
 
 from tests.service.control.harness import NPZ, Runner, World, npz, overconfident
 from tests.service.control.test_restart import wait_for
-from trueprob_service.control.fit_process import FitProcess
-from trueprob_service.control.fit_worker import Fitted, Job, run
+from trueprob_service.control.fitting.process import FitProcess
+from trueprob_service.control.fitting.worker import (Fitted, Job, run)
 from trueprob_service.settings import Settings
 
 FITS = "/v1/models/m/fits"

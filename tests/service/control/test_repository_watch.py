@@ -11,7 +11,7 @@ import pytest
 
 from tests.service.control.harness import World
 from tests.service.control.model_folders import add_version
-from trueprob_service.control.repository_watch import RepositoryWatch
+from trueprob_service.control.models.repository_watch import RepositoryWatch
 from trueprob_service.errors import DatabaseUnavailable, ModelNotFound, VersionNotFound
 
 UNWATCHED = {"repository_poll_seconds": 0}

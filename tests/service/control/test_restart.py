@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from tests.service.control.harness import NPZ, START, Clock, Runner, World, npz, overconfident, rows
-from trueprob_service.control.fit_process import FitProcess
-from trueprob_service.control.fit_worker import Fitted, Job, run
+from trueprob_service.control.fitting.process import FitProcess
+from trueprob_service.control.fitting.worker import (Fitted, Job, run)
 
 
 class Stuck(Runner):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.service.control.harness import NPZ, World, npz, rows
-from trueprob_service.control import uploads
+from trueprob_service.control.fitting import upload_body as uploads
 
 NAMES = ["cat", "dog", "bird"]
 LOGITS, LABELS = rows(3, 60, sharpness=2.0)

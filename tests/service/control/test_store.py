@@ -13,7 +13,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import create_engine, inspect, make_url, text
 
-from trueprob.binned import BinnedCalibration
+from trueprob.scores.binned import BinnedCalibration
 from trueprob.calibrators import IdentityCalibrator, dumps_calibrator
 from trueprob_service.__main__ import main
 from trueprob_service.control.registration import add_version, promote_first

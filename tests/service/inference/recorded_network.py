@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from trueprob_service.inference.batcher import Batcher
+from trueprob_service.inference.network.batcher import Batcher
 
 __all__ = ["POISON", "Recorder", "batcher", "held", "images"]
 

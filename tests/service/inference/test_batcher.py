@@ -5,7 +5,7 @@ import pytest
 
 from tests.service.inference.recorded_network import POISON, Recorder, batcher, held, images
 from trueprob_service.errors import BodyTooLarge, InferenceFailed, ModelUnavailable, Overloaded
-from trueprob_service.inference.batcher import Batcher
+from trueprob_service.inference.network.batcher import Batcher
 
 
 def test_requests_that_wait_share_a_batch_and_get_their_own_rows() -> None:

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from trueprob_service.inference.cores import usable_cores
+from trueprob_service.inference.network.cores import usable_cores
 
 ALL = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.service.inference.test_onnx_model import flatten_network, images
 from trueprob_service.errors import InferenceFailed, ProviderUnavailable
-from trueprob_service.inference.onnx_model import OnnxModel
+from trueprob_service.inference.network.onnx_model import OnnxModel
 
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.service.application import application
 from trueprob import softmax
-from trueprob_service.inference import wire_npy
+from trueprob_service.inference.wire import npy as wire_npy
 
 URL = "/v1/models/wide/probabilities"
 N_CLASSES = 64

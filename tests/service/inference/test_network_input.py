@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trueprob.manifest import InputSpec
+from trueprob.repository.manifest import InputSpec
 from trueprob_service.errors import InvalidRequest, ModelUnavailable
-from trueprob_service.inference.network_input import NetworkInput
+from trueprob_service.inference.network.input import NetworkInput
 
 RGB = {"mode": "RGB", "resize": [2, 3]}
 IMAGENET = {"scale": 255, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}

@@ -5,9 +5,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from trueprob.repository import ModelRepository
+from trueprob.repository.model_repository import ModelRepository
 from trueprob_service.errors import InferenceFailed, ModelUnavailable
-from trueprob_service.inference.onnx_model import OnnxModel
+from trueprob_service.inference.network.onnx_model import OnnxModel
 
 ROOT = Path(__file__).parents[3]
 

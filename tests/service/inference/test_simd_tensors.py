@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.service.inference.mutated import FUZZ, mutated
 from trueprob_service.errors import ServiceError
-from trueprob_service.inference import wire_oip
+from trueprob_service.inference.wire import oip as wire_oip
 from trueprob_service.inference.simd_rows import MIN_BYTES
 from trueprob_service.inference.simd_tensors import simd_request
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from trueprob_service.errors import BadRequest, BodyTooLarge, InvalidRequest, ModelUnavailable
-from trueprob_service.inference.wire_images import Preprocessing
+from trueprob_service.inference.wire.images import Preprocessing
 
 GREY = Preprocessing("L", 8, 8, "box")
 

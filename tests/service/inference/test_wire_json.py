@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.service.inference.mutated import FUZZ
 from trueprob_service.errors import BadRequest, InvalidRequest, ServiceError
-from trueprob_service.inference import wire_json
+from trueprob_service.inference.wire import json_rows as wire_json
 from trueprob_service.inference.simd_rows import MIN_BYTES, simd_rows
 
 rows = st.integers(1, 5).flatmap(

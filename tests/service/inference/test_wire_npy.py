@@ -9,7 +9,7 @@ from hypothesis.extra import numpy as hnp
 
 from tests.service.inference.mutated import FUZZ
 from trueprob_service.errors import BadRequest, InvalidRequest, ServiceError
-from trueprob_service.inference import wire_npy
+from trueprob_service.inference.wire import npy as wire_npy
 
 
 def saved(array: np.ndarray) -> bytes:

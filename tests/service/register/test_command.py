@@ -15,7 +15,7 @@ from PIL import Image
 
 from tests.service.application import ROOT, application
 from tests.service.register.networks import network, weights
-from trueprob.repository import ModelRepository
+from trueprob.repository.model_repository import ModelRepository
 from trueprob_service.__main__ import main as service_main
 from trueprob_service.register.command import main
 

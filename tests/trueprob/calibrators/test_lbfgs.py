@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from trueprob.calibrators.lbfgs import minimise_convex
+from trueprob.calibrators.linear.lbfgs import minimise_convex
 
 
 def made(size: int, seed: int):

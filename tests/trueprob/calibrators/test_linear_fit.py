@@ -2,15 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from trueprob.calibrators.linear_fit import (
-    BIAS,
-    COMMON,
-    DIAGONAL,
-    OFF_DIAGONAL,
-    LinearObjective,
-    fit_linear_stage,
-)
-from trueprob.calibrators.linear_stage import LinearStage, centred
+from trueprob.calibrators.linear.fit import (BIAS, COMMON, DIAGONAL, OFF_DIAGONAL, LinearObjective, fit_linear_stage)
+from trueprob.calibrators.linear.stage import (LinearStage, centred)
 
 both = pytest.mark.parametrize("full", [False, True])
 
@@ -92,7 +85,7 @@ def test_the_bias_of_an_absent_class_does_not_run_away(full, overconfident):
 
 
 def test_rows_are_worked_in_blocks_to_the_same_end(overconfident):
-    from trueprob.calibrators import linear_stage
+    from trueprob.calibrators.linear import stage as linear_stage
 
     logits, _ = overconfident(3, 7)
     many = np.tile(logits, (linear_stage.CHUNK // 7, 1))

@@ -3,11 +3,11 @@ import pytest
 import torch
 
 from trueprob.calibrators import fit_smart_mlp
-from trueprob.calibrators.gap_network import GapScaling, before_softplus, initial_weights, kinks
-from trueprob.calibrators.smart_mlp_objective import fit_network, loss_and_gradient
+from trueprob.calibrators.published_smart.network import (GapScaling, before_softplus, initial_weights, kinks)
+from trueprob.calibrators.published_smart.objective import (fit_network, loss_and_gradient)
 from trueprob.calibrators.soft_ece import CENTRES, soft_ece
-from trueprob.logit_functions import logit_gap
-from trueprob.scores import score
+from trueprob.arrays.logit_functions import logit_gap
+from trueprob.scores.score import score
 
 
 def loss_by_torch(weights, x, logits, labels, share):

@@ -3,7 +3,7 @@ import pytest
 from scipy.optimize import minimize_scalar
 
 from trueprob.calibrators import FitOutcome, fit_temperature
-from trueprob.logit_functions import log_softmax
+from trueprob.arrays.logit_functions import log_softmax
 
 
 @pytest.mark.parametrize("k", [2, 10, 100])

@@ -161,7 +161,7 @@ def test_rows_with_labels_and_a_fit_of_them(tmp_path: Path) -> None:
 
 
 def test_pictures_probabilities_and_a_key(tmp_path: Path) -> None:
-    from trueprob_service.auth import new_key
+    from trueprob_service.edge.auth import new_key
 
     key, line = new_key("someone", ["predict"])
     keys = tmp_path / "keys.jsonl"

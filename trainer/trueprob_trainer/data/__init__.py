@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from trueprob_trainer.data.array_files import read_npz
+from trueprob_trainer.data.readers import read_npz
 from trueprob_trainer.data.cifar import read_cifar10, read_cifar100
 from trueprob_trainer.data.folders import read_folder
 from trueprob_trainer.data.idx import read_idx

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from torch import nn
 
 from trueprob_trainer.errors import BadInput
-from trueprob_trainer.networks.dense import densenet121
+from trueprob_trainer.networks.convolutional import densenet121
 from trueprob_trainer.networks.digits_cnn import digits_cnn
 from trueprob_trainer.networks.residual import resnet8, resnet10, resnet18, resnet50
 from trueprob_trainer.networks.vision_transformer import vit_small_4
