@@ -1,14 +1,21 @@
 """What `__init__.py` loads when it is asked for, for type checkers and editors."""
 
 from trueprob.admission.decision import admit as admit
+from trueprob.admission.verdict import Verdict as Verdict
+from trueprob.arrays.calibration_set import CalibrationSet as CalibrationSet
+from trueprob.arrays.calibration_set import load_calibration_set as load_calibration_set
 from trueprob.arrays.files import read_arrays as read_arrays
+from trueprob.arrays.labels import Labels as Labels
+from trueprob.arrays.labels import as_labels as as_labels
+from trueprob.arrays.logit_functions import Logits as Logits
+from trueprob.arrays.logit_functions import Probabilities as Probabilities
+from trueprob.arrays.logit_functions import log_softmax as log_softmax
+from trueprob.arrays.logit_functions import logit_gap as logit_gap
+from trueprob.arrays.logit_functions import prediction as prediction
+from trueprob.arrays.logit_functions import softmax as softmax
 from trueprob.arrays.logits import as_logits as as_logits
 from trueprob.arrays.logits import logits_from_log_probabilities as logits_from_log_probabilities
 from trueprob.arrays.logits import logits_from_probabilities as logits_from_probabilities
-from trueprob.repository.baseline import Baseline as Baseline
-from trueprob.scores.binned import BinnedCalibration as BinnedCalibration
-from trueprob.arrays.calibration_set import CalibrationSet as CalibrationSet
-from trueprob.arrays.calibration_set import load_calibration_set as load_calibration_set
 from trueprob.calibrators import Calibrator as Calibrator
 from trueprob.calibrators import FitOutcome as FitOutcome
 from trueprob.calibrators import FittedOn as FittedOn
@@ -24,10 +31,6 @@ from trueprob.calibrators import dumps_calibrator as dumps_calibrator
 from trueprob.calibrators import from_dict as from_dict
 from trueprob.calibrators import loads_calibrator as loads_calibrator
 from trueprob.calibrators import to_dict as to_dict
-from trueprob.scores.confidence import adaptive_calibration_error as adaptive_calibration_error
-from trueprob.scores.confidence import confidence_auroc as confidence_auroc
-from trueprob.scores.confidence import expected_calibration_error as expected_calibration_error
-from trueprob.scores.confidence import maximum_calibration_error as maximum_calibration_error
 from trueprob.drift import BetState as BetState
 from trueprob.drift import CalibrationBets as CalibrationBets
 from trueprob.drift import ChangeDetector as ChangeDetector
@@ -44,23 +47,21 @@ from trueprob.errors import InvalidInput as InvalidInput
 from trueprob.errors import ModelVersionNotFound as ModelVersionNotFound
 from trueprob.errors import TrueprobError as TrueprobError
 from trueprob.errors import VersionExists as VersionExists
-from trueprob.fitting.report import Fit as Fit
-from trueprob.fitting.report import FitReport as FitReport
 from trueprob.fitting.fit import cross_fit as cross_fit
 from trueprob.fitting.fit import fit as fit
-from trueprob.arrays.labels import Labels as Labels
-from trueprob.arrays.labels import as_labels as as_labels
-from trueprob.arrays.logit_functions import Logits as Logits
-from trueprob.arrays.logit_functions import Probabilities as Probabilities
-from trueprob.arrays.logit_functions import log_softmax as log_softmax
-from trueprob.arrays.logit_functions import logit_gap as logit_gap
-from trueprob.arrays.logit_functions import prediction as prediction
-from trueprob.arrays.logit_functions import softmax as softmax
+from trueprob.fitting.methods import METHODS as METHODS
+from trueprob.fitting.report import Fit as Fit
+from trueprob.fitting.report import FitReport as FitReport
+from trueprob.repository.baseline import Baseline as Baseline
 from trueprob.repository.manifest import InputSpec as InputSpec
 from trueprob.repository.manifest import Manifest as Manifest
-from trueprob.fitting.methods import METHODS as METHODS
-from trueprob.repository.model_version import ModelVersion as ModelVersion
 from trueprob.repository.model_repository import ModelRepository as ModelRepository
+from trueprob.repository.model_version import ModelVersion as ModelVersion
+from trueprob.scores.binned import BinnedCalibration as BinnedCalibration
+from trueprob.scores.confidence import adaptive_calibration_error as adaptive_calibration_error
+from trueprob.scores.confidence import confidence_auroc as confidence_auroc
+from trueprob.scores.confidence import expected_calibration_error as expected_calibration_error
+from trueprob.scores.confidence import maximum_calibration_error as maximum_calibration_error
 from trueprob.scores.details import DetailedScores as DetailedScores
 from trueprob.scores.details import detailed_scores as detailed_scores
 from trueprob.scores.interval import Interval as Interval
@@ -71,7 +72,6 @@ from trueprob.scores.score import classwise_calibration_error as classwise_calib
 from trueprob.scores.score import mean_entropy as mean_entropy
 from trueprob.scores.score import negative_log_likelihood as negative_log_likelihood
 from trueprob.scores.score import score as score
-from trueprob.admission.verdict import Verdict as Verdict
 
 __all__: list[str]
 __version__: str

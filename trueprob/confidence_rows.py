@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from trueprob.errors import InvalidInput
 from trueprob.arrays.weights_and_groups import as_weights
+from trueprob.errors import InvalidInput
 
 __all__ = ["Array", "checked_rows"]
 

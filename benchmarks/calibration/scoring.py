@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trueprob.scores.binned import (N_BINS, bin_index)
 from trueprob.arrays.labels import Labels
+from trueprob.scores.binned import N_BINS, bin_index
 from trueprob.scores.score import score
 
 SMALLEST = float(np.finfo(np.float32).tiny)  # what a probability of zero counts as: 87 nats

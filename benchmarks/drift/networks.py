@@ -75,7 +75,7 @@ def digits_cases() -> Iterator[Case]:
 def cifar10_cases(data: Path, models: Path = ROOT / "models", *, small: bool) -> Iterator[Case]:
     """Corrupted CIFAR-10 through the newest version of `cifar10`, where there is one."""
     from trueprob_trainer.data import Split, load
-    from trueprob_trainer.evaluation.corruptions import (CORRUPTIONS, corrupt)
+    from trueprob_trainer.evaluation.corruptions import CORRUPTIONS, corrupt
 
     version, file = newest(models, "cifar10"), data / "images" / "cifar10_jpeg.npz"
     if version is None or not file.is_file():

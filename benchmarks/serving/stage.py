@@ -9,8 +9,8 @@ from pathlib import Path
 from benchmarks.calibration.speed import realistic
 from benchmarks.serving.cases import CLASSES, model_name
 from trueprob.calibrators import Calibrator, dumps_calibrator
-from trueprob.repository.manifest import Manifest
 from trueprob.fitting.methods import FITTERS
+from trueprob.repository.manifest import Manifest
 from trueprob.repository.model_repository import ModelRepository
 from trueprob_service.edge.auth import new_key
 

@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from trueprob_service.edge.auth import (SCOPES, new_key)
+from trueprob_service.edge.auth import SCOPES, new_key
 from trueprob_service.settings import Settings
 from trueprob_service.settings_reading import InvalidSettings, load_settings
 
@@ -81,8 +81,8 @@ def _move_state(command: str, arguments: list[str]) -> int:
     from pathlib import Path
 
     from trueprob_service.control.fitting.set_location import open_artifacts
-    from trueprob_service.control.upkeep.archive import (export_state, import_state)
     from trueprob_service.control.store import open_store
+    from trueprob_service.control.upkeep.archive import export_state, import_state
     from trueprob_service.errors import ServiceError
 
     prog = f"trueprob-service {command}"

@@ -19,20 +19,20 @@ from starlette.staticfiles import StaticFiles
 
 from trueprob.errors import TrueprobError
 from trueprob_service import __version__, errors, prediction_routes
-from trueprob_service.edge.auth import (Keyring, read_keys)
 from trueprob_service.control.plane import ControlPlane
+from trueprob_service.edge.auth import Keyring, read_keys
+from trueprob_service.edge.middleware import Application, Edge
+from trueprob_service.edge.problems import problem_for
 from trueprob_service.inference.asgi import HotRoutes
+from trueprob_service.inference.body import BodyReader
 from trueprob_service.inference.deployment import Network, ServedVersion
 from trueprob_service.inference.deployments import Deployments
 from trueprob_service.inference.elsewhere import Elsewhere
-from trueprob_service.inference.wire.json_bodies import JsonBodies
 from trueprob_service.inference.network.builder import network_builder
-from trueprob_service.inference.body import BodyReader
+from trueprob_service.inference.wire.json_bodies import JsonBodies
+from trueprob_service.metrics.telemetry import Registry, Telemetry
 from trueprob_service.metrics_port import MetricsPort
-from trueprob_service.edge.middleware import (Application, Edge)
-from trueprob_service.edge.problems import problem_for
 from trueprob_service.settings import Settings
-from trueprob_service.metrics.telemetry import (Registry, Telemetry)
 
 __all__ = ["create_app"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import ipaddress
 from typing import TYPE_CHECKING
 
+from trueprob_service.control.upkeep.webhook_settings import check_webhook, read_secrets
 from trueprob_service.receipts.secrets import HOW_TO_MAKE_ONE
-from trueprob_service.control.upkeep.webhook_settings import (check_webhook, read_secrets)
 
 if TYPE_CHECKING:
     from trueprob_service.settings import Settings

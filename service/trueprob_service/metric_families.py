@@ -13,9 +13,9 @@ from prometheus_client.core import (
     Metric,
 )
 
-from trueprob_service.metrics.catalogue import (METRICS, PREFIX)
+from trueprob_service.metrics.catalogue import METRICS, PREFIX
+from trueprob_service.metrics.label_statistics import ControlStatistics, PairStatistics
 from trueprob_service.metrics.row_meters import RowHistogram
-from trueprob_service.metrics.label_statistics import (ControlStatistics, PairStatistics)
 
 __all__ = [
     "add_figure",

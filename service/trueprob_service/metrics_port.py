@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from trueprob_service.edge.middleware import Application, Receive, Scope, Send
 from trueprob_service.errors import NotFound
-from trueprob_service.edge.middleware import (Application, Receive, Scope, Send)
 
 __all__ = ["MetricsPort"]
 

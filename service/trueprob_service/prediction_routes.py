@@ -16,12 +16,14 @@ from pydantic import Field
 
 from trueprob_service import prediction_schemas as schemas
 from trueprob_service.content_encoding import CODINGS
-from trueprob_service.control.api.documentation import (ModelPath, problems)
+from trueprob_service.control.api.documentation import ModelPath, problems
 from trueprob_service.errors import NotFound
-from trueprob_service.inference.wire import (images as wire_images, npy as wire_npy, npz as wire_npz)
 from trueprob_service.inference import wire_multipart
 from trueprob_service.inference.answer_fields import FIELDS
 from trueprob_service.inference.asgi import LIVE, PREDICT, READY
+from trueprob_service.inference.wire import images as wire_images
+from trueprob_service.inference.wire import npy as wire_npy
+from trueprob_service.inference.wire import npz as wire_npz
 from trueprob_service.inference.wire.oip import HEADER_LENGTH
 
 __all__ = ["create_router"]

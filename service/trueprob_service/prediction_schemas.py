@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from pydantic.json_schema import SkipJsonSchema
 
-from trueprob_service.inference.open_inference.model import (DEFAULT_OUTPUTS, OUTPUTS, PREDICTION_ID)
+from trueprob_service.inference.open_inference.model import DEFAULT_OUTPUTS, OUTPUTS, PREDICTION_ID
 from trueprob_service.inference.wire.oip_tensors import DATATYPES
 
 __all__ = [

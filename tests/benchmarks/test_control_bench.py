@@ -13,7 +13,7 @@ from benchmarks.control.bare_inserts import BareSQLite
 from benchmarks.control.labels import KEEP_SECONDS, NONCE, row_of
 from benchmarks.control.synthetic_truth import Condition, inverse_temperature
 from trueprob_service.receipt_key import ReceiptKey
-from trueprob_service.receipts.receipt import (Receipts, digest64)
+from trueprob_service.receipts.receipt import Receipts, digest64
 
 
 def test_every_part_has_its_place_in_the_document(tmp_path: Path) -> None:

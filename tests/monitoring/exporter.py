@@ -10,10 +10,14 @@ from typing import Final
 
 import numpy as np
 
-from trueprob.scores.binned import BinnedCalibration
 from trueprob.drift import ReferenceBins
+from trueprob.scores.binned import BinnedCalibration
+from trueprob_service.metrics.label_statistics import (
+    AlarmFigures,
+    ControlStatistics,
+    PairStatistics,
+)
 from trueprob_service.metrics.recent_traffic import TrafficReference
-from trueprob_service.metrics.label_statistics import (AlarmFigures, ControlStatistics, PairStatistics)
 from trueprob_service.metrics.telemetry import Telemetry
 
 MODEL, VERSION, CALIBRATOR = "digits", 1, "smart-3f9a1c0d2b7e"

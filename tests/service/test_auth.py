@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from trueprob_service.edge.auth import (SCOPES, ApiKey, Keyring, new_key, read_keys, scope_needed)
+from trueprob_service.edge.auth import SCOPES, ApiKey, Keyring, new_key, read_keys, scope_needed
 from trueprob_service.errors import Forbidden, Unauthenticated
 from trueprob_service.settings_reading import InvalidSettings
 

@@ -13,10 +13,10 @@ import pytest
 
 from tests.service.application import ROOT, application
 from tests.service.compressed import COMPRESS, zstd
-from trueprob_service.edge.body_limits import BodyLimit
 from trueprob_service.content_encoding import CODINGS, PIECE_BYTES, Inflater, coding_of
-from trueprob_service.errors import BadRequest, BodyTooLarge, UnsupportedEncoding
 from trueprob_service.edge.bodies import inflated
+from trueprob_service.edge.body_limits import BodyLimit
+from trueprob_service.errors import BadRequest, BodyTooLarge, UnsupportedEncoding
 
 LIMIT = 1 << 20
 PREDICT = "/v1/models/digits/probabilities"

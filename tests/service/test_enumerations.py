@@ -11,9 +11,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.service.application import ROOT, application
 from trueprob_service import errors
 from trueprob_service.edge.auth import new_key
+from trueprob_service.edge.problems import STATUS, TITLES, problem_for
 from trueprob_service.inference.asgi import HOT_ROUTES
-from trueprob_service.metrics.catalogue import (LABEL_OUTCOMES, METRICS, PREFIX)
-from trueprob_service.edge.problems import (STATUS, TITLES, problem_for)
+from trueprob_service.metrics.catalogue import LABEL_OUTCOMES, METRICS, PREFIX
 
 ERRORS = [
     value

@@ -14,9 +14,9 @@ import pytest
 
 from trueprob_service.__main__ import main
 from trueprob_service.receipt_key import ReceiptKey
+from trueprob_service.receipts.receipt import ForgedReceipt, Receipts
 from trueprob_service.receipts.secret_file import open_receipt_keys
-from trueprob_service.receipts.secrets import (HOW_TO_MAKE_ONE, read_receipt_secrets)
-from trueprob_service.receipts.receipt import (ForgedReceipt, Receipts)
+from trueprob_service.receipts.secrets import HOW_TO_MAKE_ONE, read_receipt_secrets
 from trueprob_service.settings import Settings
 from trueprob_service.settings_reading import InvalidSettings, load_settings
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from trueprob_service.receipt_key import ReceiptKey
-from trueprob_service.receipts.receipt import (ForgedReceipt, Receipt, Receipts, digest64)
+from trueprob_service.receipts.receipt import ForgedReceipt, Receipt, Receipts, digest64
 from trueprob_service.shadow_rows import ShadowRows
 
 KEY = ReceiptKey(1, bytes(range(32)))

@@ -9,12 +9,12 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.service.test_telemetry import value
-from trueprob.repository.baseline import Baseline
 from trueprob.calibrators import IdentityCalibrator
 from trueprob.drift import ReferenceBins, UnlabelledTraffic
+from trueprob.repository.baseline import Baseline
 from trueprob_service.metrics.catalogue import METRICS
-from trueprob_service.metrics.recent_traffic import (RECENT, ROWS, RecentTraffic, TrafficReference)
-from trueprob_service.metrics.row_meters import (ENTROPY_ROWS, DeploymentMeters)
+from trueprob_service.metrics.recent_traffic import RECENT, ROWS, RecentTraffic, TrafficReference
+from trueprob_service.metrics.row_meters import ENTROPY_ROWS, DeploymentMeters
 from trueprob_service.metrics.telemetry import Telemetry
 
 K = 4

@@ -4,8 +4,12 @@ from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from trueprob.scores.binned import BinnedCalibration
+from trueprob_service.metrics.label_statistics import (
+    AlarmFigures,
+    ControlStatistics,
+    PairStatistics,
+)
 from trueprob_service.metrics.row_meters import RowHistogram
-from trueprob_service.metrics.label_statistics import (AlarmFigures, ControlStatistics, PairStatistics)
 from trueprob_service.metrics.telemetry import Telemetry
 
 PAIR = ("m", 1, "smart-000000000000")

@@ -12,9 +12,9 @@ from trueprob_trainer.config import TrainConfig
 from trueprob_trainer.data import Split
 from trueprob_trainer.errors import BadInput
 from trueprob_trainer.networks.classifier import predict_logits
+from trueprob_trainer.training.loop import train_with
 from trueprob_trainer.training.run_folder import RunFolder
 from trueprob_trainer.training.teacher import Teacher
-from trueprob_trainer.training.loop import train_with
 
 SHORT = TrainConfig(data="digits", epochs=5, batch_size=64, optimiser="sgd")
 

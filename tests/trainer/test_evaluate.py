@@ -11,21 +11,21 @@ import torch
 from torch import nn
 
 from trueprob.arrays.logit_functions import softmax
-from trueprob.scores.score import (mean_entropy, score)
+from trueprob.scores.score import mean_entropy, score
 from trueprob_trainer.__main__ import main
-from trueprob_trainer.evaluation.conditions import (attacked, measure, rows_to_test, shifted)
 from trueprob_trainer.config import TrainConfig
 from trueprob_trainer.data import Split
-from trueprob_trainer.evaluation.ensemble import (ensemble_logits, members)
 from trueprob_trainer.errors import BadInput
+from trueprob_trainer.evaluation.adversarial import fgsm, pgd
+from trueprob_trainer.evaluation.conditions import attacked, measure, rows_to_test, shifted
+from trueprob_trainer.evaluation.ensemble import ensemble_logits, members
+from trueprob_trainer.evaluation.label_shift import exponential_weights, thirds_by_frequency
 from trueprob_trainer.evaluation.network_scores import evaluate
 from trueprob_trainer.evaluation.report import report
-from trueprob_trainer.training.finished_run import Training
 from trueprob_trainer.networks.classifier import predict_logits
-from trueprob_trainer.evaluation.adversarial import (fgsm, pgd)
-from trueprob_trainer.evaluation.label_shift import (exponential_weights, thirds_by_frequency)
-from trueprob_trainer.training.run_folder import RunFolder
+from trueprob_trainer.training.finished_run import Training
 from trueprob_trainer.training.loop import train_with
+from trueprob_trainer.training.run_folder import RunFolder
 
 CONFIG = TrainConfig(data="digits", epochs=8)
 

@@ -11,9 +11,16 @@ import torch
 from trueprob_trainer.config import TrainConfig
 from trueprob_trainer.data import Split
 from trueprob_trainer.errors import ParityError
-from trueprob_trainer.export.graph import (OPSET, Exported, check_parity, export, onnx_logits, onnx_of)
-from trueprob_trainer.training.finished_run import Training
+from trueprob_trainer.export.graph import (
+    OPSET,
+    Exported,
+    check_parity,
+    export,
+    onnx_logits,
+    onnx_of,
+)
 from trueprob_trainer.networks.classifier import predict_logits
+from trueprob_trainer.training.finished_run import Training
 from trueprob_trainer.training.loop import train_with
 
 

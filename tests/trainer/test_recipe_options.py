@@ -9,15 +9,21 @@ import torch
 from torch import nn
 
 from tests.trainer.small_problems import closure_of
-from trueprob_trainer.training import augmentation
-from trueprob_trainer.training.batches import TrainRows
-from trueprob_trainer.training.building import (build_model, build_optimiser, build_schedule, cosine, train_moments)
 from trueprob_trainer.config import TrainConfig
 from trueprob_trainer.data import Split, load
-from trueprob_trainer.training.losses import (cross_entropy, distillation, per_sample_loss)
 from trueprob_trainer.networks.classifier import ImageClassifier, predict_logits
 from trueprob_trainer.sharpness_aware import OPTIMISERS
+from trueprob_trainer.training import augmentation
+from trueprob_trainer.training.batches import TrainRows
+from trueprob_trainer.training.building import (
+    build_model,
+    build_optimiser,
+    build_schedule,
+    cosine,
+    train_moments,
+)
 from trueprob_trainer.training.loop import train_with
+from trueprob_trainer.training.losses import cross_entropy, distillation, per_sample_loss
 
 CPU = torch.device("cpu")
 

@@ -16,8 +16,8 @@ from trueprob_trainer.config import TrainConfig
 from trueprob_trainer.data import Split
 from trueprob_trainer.errors import ParityError
 from trueprob_trainer.export.graph import onnx_logits
+from trueprob_trainer.export.registration import FACTORY_CALIBRATORS, register
 from trueprob_trainer.training.finished_run import Training
-from trueprob_trainer.export.registration import (FACTORY_CALIBRATORS, register)
 from trueprob_trainer.training.loop import train_with
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

@@ -12,7 +12,6 @@ import torch
 from torch import nn
 
 from tests.trainer.small_problems import adam, groups_of, sgd, small
-from trueprob_trainer.training.batches import TrainRows
 from trueprob_trainer.data import load
 from trueprob_trainer.sharpness_aware import (
     ASAM,
@@ -34,6 +33,7 @@ from trueprob_trainer.sharpness_aware.displacement import (
     scale_in_place,
     scale_to_radius,
 )
+from trueprob_trainer.training.batches import TrainRows
 
 META = torch.device("meta")
 

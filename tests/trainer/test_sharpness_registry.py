@@ -10,7 +10,6 @@ import torch
 
 from tests.trainer.small_problems import batches, closure_of, sgd, small
 from trueprob_trainer.__main__ import main
-from trueprob_trainer.training.building import build_optimiser
 from trueprob_trainer.config import TrainConfig
 from trueprob_trainer.errors import BadInput
 from trueprob_trainer.sharpness_aware import (
@@ -28,6 +27,7 @@ from trueprob_trainer.sharpness_aware import (
     check_options,
     options_of,
 )
+from trueprob_trainer.training.building import build_optimiser
 from trueprob_trainer.training.loop import train_with
 
 DOCUMENT = (Path(__file__).parents[2] / "docs/sharpness-aware.md").read_text("utf-8")

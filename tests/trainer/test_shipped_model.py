@@ -11,9 +11,9 @@ from PIL import Image
 
 from trueprob.admission.decision import admit
 from trueprob.arrays.calibration_set import load_calibration_set
-from trueprob.arrays.logit_functions import (prediction, softmax)
-from trueprob.repository.model_version import ModelVersion
+from trueprob.arrays.logit_functions import prediction, softmax
 from trueprob.repository.model_repository import ModelRepository
+from trueprob.repository.model_version import ModelVersion
 from trueprob.scores.score import score
 from trueprob_trainer.config import TrainConfig
 from trueprob_trainer.data import LabelledImages, Split, load

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from trueprob_trainer.training.building import build_model
 from trueprob_trainer.config import TrainConfig
 from trueprob_trainer.data import Split
 from trueprob_trainer.errors import BadInput
-from trueprob_trainer.training.finished_run import load_training
 from trueprob_trainer.networks import network_function
 from trueprob_trainer.networks.classifier import predict_logits
+from trueprob_trainer.training.building import build_model
+from trueprob_trainer.training.finished_run import load_training
+from trueprob_trainer.training.loop import train_with
 from trueprob_trainer.training.progress import Progress
 from trueprob_trainer.training.run_folder import RunFolder
-from trueprob_trainer.training.loop import train_with
 
 TINY = TrainConfig(epochs=2, batch_size=64, seed=5)
 

@@ -5,9 +5,19 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from trueprob import InvalidInput
-from trueprob.arrays.logits import (as_logits, logits_from_log_probabilities, logits_from_probabilities)
 from trueprob.arrays.labels import as_labels
-from trueprob.arrays.logit_functions import (log_softmax, logit_gap, prediction, softmax, tempered_softmax)
+from trueprob.arrays.logit_functions import (
+    log_softmax,
+    logit_gap,
+    prediction,
+    softmax,
+    tempered_softmax,
+)
+from trueprob.arrays.logits import (
+    as_logits,
+    logits_from_log_probabilities,
+    logits_from_probabilities,
+)
 
 matrices = st.integers(2, 80).flatmap(
     lambda k: arrays(

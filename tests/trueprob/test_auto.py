@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from trueprob import CalibrationSet, admit, cross_fit, fit
-from trueprob.fitting.auto import (CANDIDATES, candidates, fit_auto)
 from trueprob.calibrators import KINDS
+from trueprob.fitting.auto import CANDIDATES, candidates, fit_auto
 from trueprob.fitting.methods import keeps_prediction
 
 

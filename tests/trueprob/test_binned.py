@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trueprob import BinnedCalibration, InvalidInput
-from trueprob.scores.binned import (N_BINS, bin_index)
+from trueprob.scores.binned import N_BINS, bin_index
 from trueprob.scores.confidence import expected_calibration_error
 
 rows = st.lists(st.tuples(st.floats(0.0, 1.0), st.booleans()), min_size=1, max_size=40)

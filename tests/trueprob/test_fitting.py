@@ -3,10 +3,10 @@ import json
 import numpy as np
 import pytest
 
-from trueprob import (METHODS, CalibrationSet, InvalidInput, cross_fit, fit, negative_log_likelihood)
-from trueprob.fitting import fit as fitting
+from trueprob import METHODS, CalibrationSet, InvalidInput, cross_fit, fit, negative_log_likelihood
 from trueprob.calibrators import KINDS
-from trueprob.fitting.methods import (fit_rows, keeps_prediction)
+from trueprob.fitting import fit as fitting
+from trueprob.fitting.methods import fit_rows, keeps_prediction
 
 
 def test_every_method_fits_and_reports(overconfident):

@@ -18,7 +18,7 @@ from trueprob.calibrators import (
     VectorCalibrator,
     fit_isotonic,
 )
-from trueprob.calibrators.linear.stage import (LinearStage, centred)
+from trueprob.calibrators.linear.stage import LinearStage, centred
 from trueprob.calibrators.smart.second_stage import SecondStage
 from trueprob.fitting.methods import FITTERS
 from trueprob.onnx_export import EXPRESSIBLE, fused_onnx, head_onnx

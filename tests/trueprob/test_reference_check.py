@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
+from trueprob.admission.reference import check_reference
 from trueprob.arrays.calibration_set import CalibrationSet
 from trueprob.calibrators import IdentityCalibrator, TemperatureCalibrator
-from trueprob.admission.reference import check_reference
 
 
 def reference(n: int = 600, *, groups: bool = False, seed: int = 0) -> CalibrationSet:

@@ -3,10 +3,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from trueprob import (InvalidInput, softmax)
+from trueprob import InvalidInput, softmax
 from trueprob.scores import score as scores
 from trueprob.scores.details import detailed_scores
-from trueprob.scores.interval import (INTERVAL_SCORES, bootstrap_interval)
+from trueprob.scores.interval import INTERVAL_SCORES, bootstrap_interval
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
 
-from trueprob import (InvalidInput, softmax)
+from trueprob import InvalidInput, softmax
 from trueprob.scores import score as scores
 from trueprob.scores.binned import BinnedCalibration
 

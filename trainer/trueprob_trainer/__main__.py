@@ -15,7 +15,7 @@ from trueprob.errors import TrueprobError
 from trueprob_trainer import commands
 from trueprob_trainer.config import TrainConfig
 from trueprob_trainer.errors import AnswerIsNo, Interrupted, TrainerError
-from trueprob_trainer.evaluation.corruptions import (CORRUPTIONS, SEVERITIES)
+from trueprob_trainer.evaluation.corruptions import CORRUPTIONS, SEVERITIES
 from trueprob_trainer.sharpness_aware import OPTIMISERS, options_of
 
 

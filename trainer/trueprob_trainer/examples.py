@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from trueprob.arrays.logit_functions import (prediction, softmax)
+from trueprob.arrays.logit_functions import prediction, softmax
 from trueprob.repository.model_version import ModelVersion
 from trueprob_trainer.config import TrainConfig
 from trueprob_trainer.data import Split, load

@@ -16,15 +16,15 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from trueprob.bootstrap import unit_of_rows
+from trueprob.admission.verdict import Verdict, judge, side_of
 from trueprob.arrays.calibration_set import CalibrationSet
+from trueprob.arrays.logit_functions import prediction
+from trueprob.bootstrap import unit_of_rows
 from trueprob.calibrators import Calibrator
 from trueprob.errors import InvalidInput
-from trueprob.fitting.fit import (cross_fit, part_of)
-from trueprob.arrays.logit_functions import prediction
-from trueprob.fitting.methods import (METHODS, keeps_prediction)
+from trueprob.fitting.fit import cross_fit, part_of
+from trueprob.fitting.methods import METHODS, keeps_prediction
 from trueprob.new_rows import is_new_row
-from trueprob.admission.verdict import (Verdict, judge, side_of)
 
 __all__ = ["Verdict", "admit"]
 

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trueprob.admission.decision import MIN_UNITS
-from trueprob.bootstrap import resampled_sums, unit_of_rows
 from trueprob.arrays.calibration_set import CalibrationSet
+from trueprob.bootstrap import resampled_sums, unit_of_rows
 from trueprob.calibrators import Calibrator
 from trueprob.new_rows import is_new_row
 from trueprob.scores.score import SMALLEST

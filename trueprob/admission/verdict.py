@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trueprob.scores.binned import (N_BINS, bin_index)
-from trueprob.bootstrap import resampled_sums
 from trueprob.arrays.calibration_set import CalibrationSet
 from trueprob.arrays.labels import Labels
 from trueprob.arrays.logit_functions import Probabilities
-from trueprob.scores.score import (SMALLEST, Scores, score)
+from trueprob.bootstrap import resampled_sums
+from trueprob.scores.binned import N_BINS, bin_index
+from trueprob.scores.score import SMALLEST, Scores, score
 
 __all__ = ["Side", "Verdict", "judge", "side_of"]
 

@@ -18,13 +18,17 @@ from typing import IO, Any, BinaryIO, Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from trueprob.arrays.digests import PIECE_BYTES, content_digest, row_digests
 from trueprob.arrays.files import read_arrays
-from trueprob.arrays.logits import (as_logits, logits_from_log_probabilities, logits_from_probabilities)
-from trueprob.arrays.digests import (PIECE_BYTES, content_digest, row_digests)
-from trueprob.errors import InvalidInput
-from trueprob.arrays.labels import (Labels, as_labels)
+from trueprob.arrays.labels import Labels, as_labels
 from trueprob.arrays.logit_functions import Logits
-from trueprob.arrays.weights_and_groups import (as_groups, as_weights)
+from trueprob.arrays.logits import (
+    as_logits,
+    logits_from_log_probabilities,
+    logits_from_probabilities,
+)
+from trueprob.arrays.weights_and_groups import as_groups, as_weights
+from trueprob.errors import InvalidInput
 
 __all__ = ["CalibrationSet", "load_calibration_set", "read_arrays"]
 

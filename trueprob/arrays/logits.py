@@ -13,8 +13,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from trueprob.errors import InvalidInput
 from trueprob.arrays.logit_functions import Logits
+from trueprob.errors import InvalidInput
 
 __all__ = ["as_logits", "logits_from_log_probabilities", "logits_from_probabilities"]
 

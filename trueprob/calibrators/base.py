@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from trueprob.arrays import logit_functions
-from trueprob.arrays.logits import as_logits
 from trueprob.arrays.labels import Labels
-from trueprob.arrays.logit_functions import (Logits, Probabilities, logit_gap)
+from trueprob.arrays.logit_functions import Logits, Probabilities, logit_gap
+from trueprob.arrays.logits import as_logits
 
 __all__ = ["Calibrated", "Calibrator", "FitOutcome", "FittedCalibrator"]
 

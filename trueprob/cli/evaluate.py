@@ -17,7 +17,7 @@ from trueprob.cli.files import (
     read_calibrator,
 )
 from trueprob.cli.tables import print_json, print_line, print_scores, score_document
-from trueprob.scores.score import (Scores, score)
+from trueprob.scores.score import Scores, score
 
 __all__ = ["add_parser"]
 

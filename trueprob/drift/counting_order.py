@@ -23,8 +23,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from trueprob.errors import InvalidInput
 from trueprob.arrays.weights_and_groups import as_groups
+from trueprob.errors import InvalidInput
 
 __all__ = ["CountingOrder", "Factors", "OrderKeys"]
 

@@ -10,10 +10,10 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from trueprob.arrays.calibration_set import INPUTS
+from trueprob.arrays.logit_functions import Logits, Probabilities
 from trueprob.errors import InvalidInput
 from trueprob.estimators.named_labels import labels_of_columns
 from trueprob.fitting.fit import fit
-from trueprob.arrays.logit_functions import (Logits, Probabilities)
 
 __all__ = ["LogitCalibrator"]
 

@@ -21,6 +21,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from trueprob.arrays.labels import Labels
+from trueprob.arrays.logit_functions import Logits, prediction
 from trueprob.bootstrap import unit_of_rows
 from trueprob.calibrators import (
     KINDS,
@@ -35,8 +37,6 @@ from trueprob.calibrators import (
 )
 from trueprob.fitting.report import CandidateScore
 from trueprob.folds import Groups, fold_of_rows
-from trueprob.arrays.labels import Labels
-from trueprob.arrays.logit_functions import (Logits, prediction)
 from trueprob.scores.score import SMALLEST
 
 __all__ = ["CANDIDATES", "WITH_INNER_FOLDS", "SelectedCalibrator", "candidates", "fit_auto"]

@@ -9,15 +9,15 @@ from typing import Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from trueprob.fitting.auto import SelectedCalibrator
 from trueprob.arrays.calibration_set import CalibrationSet
+from trueprob.arrays.logit_functions import Probabilities, prediction
 from trueprob.calibrators import IdentityCalibrator
 from trueprob.errors import InvalidInput
-from trueprob.fitting.report import (MIN_CROSS_FIT_ROWS, Fit, FitReport, set_warnings)
+from trueprob.fitting.auto import SelectedCalibrator
+from trueprob.fitting.methods import METHODS, fit_rows, keeps_prediction
+from trueprob.fitting.report import MIN_CROSS_FIT_ROWS, Fit, FitReport, set_warnings
 from trueprob.folds import fold_of_rows
-from trueprob.arrays.logit_functions import (Probabilities, prediction)
-from trueprob.fitting.methods import (METHODS, fit_rows, keeps_prediction)
-from trueprob.scores.score import (Scores, score)
+from trueprob.scores.score import Scores, score
 
 __all__ = [
     "METHODS",

@@ -6,9 +6,8 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final
 
-from trueprob.arrays.logits import as_logits
-from trueprob.fitting.auto import (WITH_INNER_FOLDS, fit_auto)
 from trueprob.arrays.calibration_set import CalibrationSet
+from trueprob.arrays.logits import as_logits
 from trueprob.calibrators import (
     KINDS,
     FittedCalibrator,
@@ -22,6 +21,7 @@ from trueprob.calibrators import (
     fit_vector,
 )
 from trueprob.errors import InvalidInput
+from trueprob.fitting.auto import WITH_INNER_FOLDS, fit_auto
 
 __all__ = ["FITTERS", "METHODS", "fit_rows", "keeps_prediction"]
 

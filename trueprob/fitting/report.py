@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from trueprob.arrays.calibration_set import CalibrationSet
-from trueprob.calibrators import Calibrator, FitOutcome
 from trueprob.arrays.logit_functions import prediction
+from trueprob.calibrators import Calibrator, FitOutcome
 from trueprob.scores.score import Scores
 
 __all__ = ["MIN_CROSS_FIT_ROWS", "CandidateScore", "Fit", "FitReport", "set_warnings"]

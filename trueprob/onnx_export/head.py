@@ -13,8 +13,8 @@ from trueprob.onnx_export.inverse_temperature import INVERSE_TEMPERATURES
 from trueprob.onnx_export.isotonic import add_isotonic
 from trueprob.onnx_export.linear_stage import add_linear_stage
 from trueprob.onnx_export.nodes import Nodes
-from trueprob.onnx_export.stages import (Parts, parts_of)
 from trueprob.onnx_export.second_stage import add_second_stage
+from trueprob.onnx_export.stages import Parts, parts_of
 
 __all__ = ["add_answers"]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from trueprob.calibrators.linear.stage import (LARGEST, LinearStage)
+from trueprob.calibrators.linear.stage import LARGEST, LinearStage
 from trueprob.onnx_export.nodes import DOUBLE, FLOAT, Nodes
 
 __all__ = ["add_linear_stage"]

@@ -16,9 +16,9 @@ from trueprob.calibrators import (
     SmartVectorCalibrator,
     VectorCalibrator,
 )
+from trueprob.calibrators.linear.smart_vector_matrix import TwoStages
 from trueprob.calibrators.linear.stage import LinearStage
 from trueprob.calibrators.smart.second_stage import SecondStage
-from trueprob.calibrators.linear.smart_vector_matrix import TwoStages
 from trueprob.errors import InvalidInput
 from trueprob.onnx_export.inverse_temperature import INVERSE_TEMPERATURES
 

@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trueprob.arrays.files import read_arrays
-from trueprob.scores.binned import (N_BINS, BinnedCalibration)
+from trueprob.arrays.labels import Labels
+from trueprob.arrays.logit_functions import Logits, logit_gap
 from trueprob.calibrators import Calibrator
 from trueprob.errors import InvalidDocument, InvalidInput
-from trueprob.arrays.labels import Labels
-from trueprob.arrays.logit_functions import (Logits, logit_gap)
+from trueprob.scores.binned import N_BINS, BinnedCalibration
 
 __all__ = ["Baseline"]
 

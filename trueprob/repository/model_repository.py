@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from trueprob.arrays.synced_files import sync_directory, write_synced
 from trueprob.errors import InvalidDocument, InvalidInput, ModelVersionNotFound, VersionExists
-from trueprob.repository.manifest import (InputSpec, Manifest, valid_file_name, valid_model_name)
+from trueprob.repository.manifest import InputSpec, Manifest, valid_file_name, valid_model_name
 from trueprob.repository.model_version import ModelVersion
-from trueprob.arrays.synced_files import (sync_directory, write_synced)
 
 __all__ = ["InputSpec", "Manifest", "ModelRepository", "ModelVersion"]
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from trueprob.repository.baseline import Baseline
 from trueprob.calibrators import Calibrator, IdentityCalibrator, loads_calibrator
 from trueprob.errors import DigestMismatch, InvalidDocument
+from trueprob.repository.baseline import Baseline
 from trueprob.repository.manifest import Manifest
 
 __all__ = ["BASELINE", "CALIBRATOR", "MODEL", "ModelVersion"]

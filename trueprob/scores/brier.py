@@ -31,10 +31,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from trueprob.scores.binned import (N_BINS, BinnedCalibration, bin_index)
-from trueprob.errors import InvalidInput
-from trueprob.scores.score import checked_probabilities
 from trueprob.arrays.weights_and_groups import as_weights
+from trueprob.errors import InvalidInput
+from trueprob.scores.binned import N_BINS, BinnedCalibration, bin_index
+from trueprob.scores.score import checked_probabilities
 
 __all__ = [
     "BrierDecomposition",

@@ -11,8 +11,8 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike
 
-from trueprob.scores.binned import (N_BINS, BinnedCalibration)
 from trueprob.confidence_rows import checked_rows
+from trueprob.scores.binned import N_BINS, BinnedCalibration
 
 __all__ = [
     "adaptive_calibration_error",

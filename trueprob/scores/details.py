@@ -13,13 +13,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from trueprob.scores.brier import (BrierDecomposition, brier_decomposition, top_label_brier_decomposition)
-from trueprob.scores.debiased_ece import debiased_calibration_error
 from trueprob.arrays.labels import as_labels
-from trueprob.scores.score import (checked_probabilities, mean_entropy)
-from trueprob.selective_risk import area_under_risk_coverage
-from trueprob.scores.smooth_ece import smooth_ece
 from trueprob.arrays.weights_and_groups import as_weights
+from trueprob.scores.brier import (
+    BrierDecomposition,
+    brier_decomposition,
+    top_label_brier_decomposition,
+)
+from trueprob.scores.debiased_ece import debiased_calibration_error
+from trueprob.scores.score import checked_probabilities, mean_entropy
+from trueprob.scores.smooth_ece import smooth_ece
+from trueprob.selective_risk import area_under_risk_coverage
 
 __all__ = ["DetailedScores", "detailed_scores"]
 

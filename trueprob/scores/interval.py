@@ -22,17 +22,17 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from trueprob.scores.binned import N_BINS
+from trueprob.arrays.labels import Labels
+from trueprob.arrays.weights_and_groups import as_groups, as_weights
 from trueprob.bootstrap import resampled_sums, unit_of_rows
 from trueprob.confidence_rows import Array, checked_rows
-from trueprob.scores.confidence import (adaptive_calibration_error, confidence_auroc)
-from trueprob.scores.debiased_ece import (N_SUMS, bin_columns, debiased_ece_of_sums)
 from trueprob.errors import InvalidInput
-from trueprob.arrays.labels import Labels
-from trueprob.scores.score import (checked_probabilities, row_brier, row_entropy, row_nll)
-from trueprob.selective_risk import area_under_risk_coverage
+from trueprob.scores.binned import N_BINS
+from trueprob.scores.confidence import adaptive_calibration_error, confidence_auroc
+from trueprob.scores.debiased_ece import N_SUMS, bin_columns, debiased_ece_of_sums
+from trueprob.scores.score import checked_probabilities, row_brier, row_entropy, row_nll
 from trueprob.scores.smooth_ece import smooth_calibration_error
-from trueprob.arrays.weights_and_groups import (as_groups, as_weights)
+from trueprob.selective_risk import area_under_risk_coverage
 
 __all__ = ["INTERVAL_SCORES", "Interval", "bootstrap_interval"]
 

@@ -14,11 +14,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from trueprob.scores.binned import (N_BINS, BinnedCalibration, bin_index)
-from trueprob.scores.confidence import (adaptive_calibration_error, confidence_auroc)
-from trueprob.errors import InvalidInput
-from trueprob.arrays.labels import (Labels, as_labels)
+from trueprob.arrays.labels import Labels, as_labels
 from trueprob.arrays.weights_and_groups import as_weights
+from trueprob.errors import InvalidInput
+from trueprob.scores.binned import N_BINS, BinnedCalibration, bin_index
+from trueprob.scores.confidence import adaptive_calibration_error, confidence_auroc
 
 __all__ = [
     "Scores",

@@ -10,21 +10,21 @@ from typing import Any, Final
 
 from fastapi import APIRouter
 
-from trueprob_service.control.fitting.set_location import open_artifacts
 from trueprob_service.control.assembly import Opened, assemble
-from trueprob_service.control.fitting.process import (FitProcess, FitRunner)
+from trueprob_service.control.fitting.process import FitProcess, FitRunner
+from trueprob_service.control.fitting.set_location import open_artifacts
 from trueprob_service.control.models.catalogue import Catalogue
-from trueprob_service.control.parts import Parts
 from trueprob_service.control.models.repository_watch import RepositoryWatch
+from trueprob_service.control.parts import Parts
 from trueprob_service.control.store import open_store
 from trueprob_service.control.upkeep.webhook import Webhook
+from trueprob_service.control.upkeep.webhook_settings import read_secrets
 from trueprob_service.errors import Unavailable
 from trueprob_service.inference.deployments import Deployments
-from trueprob_service.receipts.secret_file import open_receipt_keys
-from trueprob_service.receipts.receipt import Receipts
-from trueprob_service.settings import Settings
 from trueprob_service.metrics.label_statistics import ControlStatistics
-from trueprob_service.control.upkeep.webhook_settings import read_secrets
+from trueprob_service.receipts.receipt import Receipts
+from trueprob_service.receipts.secret_file import open_receipt_keys
+from trueprob_service.settings import Settings
 
 __all__ = ["ControlPlane", "Parts"]
 
@@ -156,7 +156,9 @@ class ControlPlane:
 
     def router(self) -> APIRouter:
         """The control routes; they answer once the plane has started."""
-        from trueprob_service.control.api.router import create_router  # routes know the plane's type
+        from trueprob_service.control.api.router import (
+            create_router,  # routes know the plane's type
+        )
 
         return create_router(self)
 

@@ -10,9 +10,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from trueprob_service.control.labels.body import (check_label, kind, list_of)
-from trueprob_service.control.labels.judging import Label
+from trueprob_service.control.labels.body import check_label, kind, list_of
 from trueprob_service.control.labels.by_receipt import MAX_LABELS
+from trueprob_service.control.labels.judging import Label
 from trueprob_service.errors import InvalidRequest
 from trueprob_service.receipts.receipt import digest64
 

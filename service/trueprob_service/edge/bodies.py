@@ -8,8 +8,8 @@ from typing import Any
 
 from starlette.exceptions import HTTPException
 
-from trueprob_service.edge.body_limits import BodyLimit
 from trueprob_service.content_encoding import Inflater
+from trueprob_service.edge.body_limits import BodyLimit
 from trueprob_service.errors import BadRequest, BodyTooLarge
 
 __all__ = ["BodyTooLargeWhileReading", "DamagedWhileReading", "inflated", "limited"]

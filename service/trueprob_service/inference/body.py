@@ -9,20 +9,26 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from trueprob.arrays.logits import (as_logits, logits_from_log_probabilities, logits_from_probabilities)
+from trueprob.arrays.logits import (
+    as_logits,
+    logits_from_log_probabilities,
+    logits_from_probabilities,
+)
 from trueprob_service.errors import (
     BodyTooLarge,
     InvalidRequest,
     ModelUnavailable,
     UnsupportedMediaType,
 )
-from trueprob_service.inference.wire import (images as wire_images, json_rows as wire_json, npy as wire_npy)
 from trueprob_service.inference import wire_multipart
 from trueprob_service.inference.connection import Receive, while_connected
 from trueprob_service.inference.deployment import Deployment
-from trueprob_service.inference.wire.json_bodies import JsonBodies
 from trueprob_service.inference.network.input import NetworkInput
 from trueprob_service.inference.request import PredictionRequest
+from trueprob_service.inference.wire import images as wire_images
+from trueprob_service.inference.wire import json_rows as wire_json
+from trueprob_service.inference.wire import npy as wire_npy
+from trueprob_service.inference.wire.json_bodies import JsonBodies
 
 __all__ = [
     "INLINE_ARRAY_ELEMENTS",

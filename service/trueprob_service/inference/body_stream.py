@@ -8,9 +8,9 @@ import numpy as np
 from starlette.requests import ClientDisconnect
 
 from trueprob_service.errors import BadRequest
-from trueprob_service.inference.wire import npy as wire_npy
 from trueprob_service.inference.connection import Receive
 from trueprob_service.inference.request import PredictionRequest
+from trueprob_service.inference.wire import npy as wire_npy
 
 __all__ = ["read_body", "read_whole"]
 

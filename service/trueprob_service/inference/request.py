@@ -9,8 +9,6 @@ from typing import Any, Final
 from urllib.parse import parse_qsl
 
 from trueprob_service.errors import InvalidRequest
-from trueprob_service.inference.wire import (json_rows as wire_json, npy as wire_npy, npz as wire_npz)
-from trueprob_service.inference.wire.accept import negotiate
 from trueprob_service.inference.answer_fields import (
     FIELDS,
     IN_JSON,
@@ -18,6 +16,10 @@ from trueprob_service.inference.answer_fields import (
     TOP_FIELDS,
     default_fields,
 )
+from trueprob_service.inference.wire import json_rows as wire_json
+from trueprob_service.inference.wire import npy as wire_npy
+from trueprob_service.inference.wire import npz as wire_npz
+from trueprob_service.inference.wire.accept import negotiate
 
 __all__ = ["PredictionRequest"]
 

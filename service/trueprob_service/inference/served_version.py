@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from trueprob.repository.model_repository import Manifest
-from trueprob_service.receipts.receipt import digest64
 from trueprob_service.metrics.recent_traffic import TrafficReference
+from trueprob_service.receipts.receipt import digest64
 
 __all__ = ["ServedVersion"]
 

@@ -14,7 +14,12 @@ import numpy as np
 import simdjson
 from numpy.typing import NDArray
 
-from trueprob_service.edge.json_blocks import (BLOCK_BYTES, elements_in_blocks, numbers_in_blocks, skip_space)
+from trueprob_service.edge.json_blocks import (
+    BLOCK_BYTES,
+    elements_in_blocks,
+    numbers_in_blocks,
+    skip_space,
+)
 
 __all__ = [
     "BYTE_ORDER_MARK", "MIN_BYTES", "matrix_in_blocks", "numbers", "parser_for", "simd_rows",

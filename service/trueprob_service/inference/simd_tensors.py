@@ -16,14 +16,19 @@ import orjson
 import simdjson
 from numpy.typing import NDArray
 
-from trueprob_service.inference.wire.oip_tensors import INTEGERS
+from trueprob_service.edge.json_blocks import (
+    BLOCK_BYTES,
+    elements_in_blocks,
+    numbers_in_blocks,
+    skip_space,
+)
 from trueprob_service.inference.simd_rows import (
     BYTE_ORDER_MARK,
     matrix_in_blocks,
     numbers,
     parser_for,
 )
-from trueprob_service.edge.json_blocks import (BLOCK_BYTES, elements_in_blocks, numbers_in_blocks, skip_space)
+from trueprob_service.inference.wire.oip_tensors import INTEGERS
 
 __all__ = ["request_in_blocks", "simd_request"]
 

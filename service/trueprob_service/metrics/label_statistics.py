@@ -1,7 +1,7 @@
 """What the database knows that Prometheus is told: plain values between the two.
 
-The control plane fills these from its tables; `trueprob_service.metrics.telemetry` exports them. Neither
-knows the other.
+The control plane fills these from its tables; `trueprob_service.metrics.telemetry` exports them.
+Neither knows the other.
 """
 
 from __future__ import annotations

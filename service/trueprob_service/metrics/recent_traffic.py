@@ -14,8 +14,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from trueprob.repository.baseline import Baseline
 from trueprob.drift import ReferenceBins, UnlabelledTraffic
+from trueprob.repository.baseline import Baseline
 
 __all__ = ["RECENT", "ROWS", "RecentTraffic", "TrafficReference"]
 

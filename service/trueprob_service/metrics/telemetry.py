@@ -1,8 +1,8 @@
 """Prometheus metrics of one process; with `metric_families` all that knows `prometheus_client`.
 
 Request, batch and label counts are the client's own metrics. What answered rows add is kept by
-`trueprob_service.metrics.row_meters` and exported here. What labels say is read from the database's totals
-through a callable, so that a restart resets nothing.
+`trueprob_service.metrics.row_meters` and exported here. What labels say is read from the database's
+totals through a callable, so that a restart resets nothing.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from prometheus_client import (
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
-from trueprob_service.metrics.catalogue import (DELIVERIES, EVENT_KINDS, LABEL_OUTCOMES, METRICS)
 from trueprob_service.metric_families import (
     add_figure,
     add_histogram,
@@ -33,9 +32,10 @@ from trueprob_service.metric_families import (
     histogram_family,
     statistics_families,
 )
-from trueprob_service.metrics.recent_traffic import (RECENT, RecentTraffic, TrafficReference)
-from trueprob_service.metrics.row_meters import (DeploymentMeters, RowHistogram)
+from trueprob_service.metrics.catalogue import DELIVERIES, EVENT_KINDS, LABEL_OUTCOMES, METRICS
 from trueprob_service.metrics.label_statistics import ControlStatistics
+from trueprob_service.metrics.recent_traffic import RECENT, RecentTraffic, TrafficReference
+from trueprob_service.metrics.row_meters import DeploymentMeters, RowHistogram
 
 __all__ = ["METRICS", "DeploymentMeters", "Registry", "Telemetry"]
 

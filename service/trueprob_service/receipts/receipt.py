@@ -40,8 +40,8 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from trueprob_service.receipts.columns import (BLOCK_BYTES, ROW, ReceiptColumns)
 from trueprob_service.receipt_key import TAG_BYTES, ReceiptKey
+from trueprob_service.receipts.columns import BLOCK_BYTES, ROW, ReceiptColumns
 from trueprob_service.shadow_rows import ShadowRow, ShadowRows
 from trueprob_service.url_safe_base64 import decode_all
 

@@ -15,11 +15,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from trueprob.repository.manifest import (OUTPUT_KINDS, InputSpec)
+from trueprob.repository.manifest import OUTPUT_KINDS, InputSpec
 from trueprob_service.inference.network.input import NetworkInput
 from trueprob_service.inference.network.session import Session
+from trueprob_service.register.options import Ask, Unusable, Wishes
 from trueprob_service.register.pictures import picture_spec
-from trueprob_service.register.options import (Ask, Unusable, Wishes)
 
 __all__ = ["Network", "inspect"]
 

@@ -9,8 +9,8 @@ from typing import Any
 from trueprob_service.errors import ModelUnavailable
 from trueprob_service.inference.network.onnx_model import open_session
 from trueprob_service.register.graph import Network, inspect
+from trueprob_service.register.options import Ask, Unusable, Wishes
 from trueprob_service.register.version import Registered
-from trueprob_service.register.options import (Ask, Unusable, Wishes)
 
 __all__ = ["described", "inspect_content"]
 

@@ -7,8 +7,8 @@ from typing import Any, Final
 
 from trueprob.repository.manifest import InputSpec
 from trueprob_service.errors import ModelUnavailable
-from trueprob_service.inference.network.input import (LAYOUTS, NetworkInput)
-from trueprob_service.register.options import (Ask, Unusable, Wishes, numbers)
+from trueprob_service.inference.network.input import LAYOUTS, NetworkInput
+from trueprob_service.register.options import Ask, Unusable, Wishes, numbers
 
 __all__ = ["picture_spec"]
 

@@ -12,14 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trueprob import __version__
+from trueprob.arrays.calibration_set import INPUTS, CalibrationSet
 from trueprob.arrays.files import read_arrays
-from trueprob.repository.baseline import Baseline
-from trueprob.arrays.calibration_set import (INPUTS, CalibrationSet)
 from trueprob.calibrators import FittedOn, dumps_calibrator
 from trueprob.errors import VersionExists
-from trueprob.fitting.fit import (Fit, fit_calibration_set)
+from trueprob.fitting.fit import Fit, fit_calibration_set
+from trueprob.repository.baseline import Baseline
 from trueprob.repository.manifest import Manifest
-from trueprob.repository.model_repository import (ModelRepository, ModelVersion)
+from trueprob.repository.model_repository import ModelRepository, ModelVersion
 from trueprob_service.inference.network.input import NetworkInput
 from trueprob_service.inference.network.onnx_model import OnnxModel
 from trueprob_service.register.card import model_card

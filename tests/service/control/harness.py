@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 
 from trueprob.errors import TrueprobError
 from trueprob_service.control.fitting.process import FitRunner
-from trueprob_service.control.fitting.worker import (Fitted, Job, run)
+from trueprob_service.control.fitting.worker import Fitted, Job, run
 from trueprob_service.control.plane import ControlPlane
+from trueprob_service.edge.problems import problem_for
 from trueprob_service.errors import ServiceError
 from trueprob_service.inference.deployment import Deployment, ServedVersion
 from trueprob_service.inference.deployments import Deployments
 from trueprob_service.input_digests import input_digests
-from trueprob_service.edge.problems import problem_for
 from trueprob_service.settings import Settings
 
 START = 1_800_000_000.0

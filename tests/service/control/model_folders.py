@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.service.control.harness import rows
-from trueprob.repository.baseline import Baseline
 from trueprob.calibrators import TemperatureCalibrator, dumps_calibrator
-from trueprob.repository.model_repository import (InputSpec, Manifest, ModelRepository)
+from trueprob.repository.baseline import Baseline
+from trueprob.repository.model_repository import InputSpec, Manifest, ModelRepository
 
 __all__ = ["add_version"]
 

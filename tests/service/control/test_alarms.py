@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from tests.service.control.harness import START, Clock
 from tests.service.control.test_store import register
 from trueprob.drift import BetState
-from trueprob_service.control.labels.alarms import (AlarmRules, Alarms)
-from trueprob_service.control.labels.counting import (count_within_cap, counting_order)
+from trueprob_service.control.labels.alarms import AlarmRules, Alarms
+from trueprob_service.control.labels.counting import count_within_cap, counting_order
 from trueprob_service.control.store import Store, Transaction, open_store
 from trueprob_service.control.store.alarm_states import AlarmStateRow
 from trueprob_service.control.store.alarms import AlarmRow
-from trueprob_service.receipts.columns import (ROW, ReceiptColumns, number)
+from trueprob_service.receipts.columns import ROW, ReceiptColumns, number
 from trueprob_service.receipts.receipt import digest64
 
 KEY = b"secret of this test, 32 bytes..."

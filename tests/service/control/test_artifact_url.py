@@ -17,8 +17,8 @@ from fsspec.implementations.local import LocalFileSystem
 import trueprob
 from tests.service.control.harness import World, overconfident, rows, settings_in, start
 from trueprob_service.__main__ import main
-from trueprob_service.control.fitting.set_location import open_artifacts
 from trueprob_service.control.fitting.remote_set_files import RemoteArtifacts
+from trueprob_service.control.fitting.set_location import open_artifacts
 from trueprob_service.control.upkeep.archive import export_state
 from trueprob_service.errors import Unavailable
 from trueprob_service.settings_reading import InvalidSettings

@@ -19,8 +19,8 @@ from tests.service.control.test_fit_control import Cancellable, post, until
 from tests.service.control.test_repository_watch import watch_of
 from trueprob.arrays.calibration_set import CalibrationSet
 from trueprob_service.control.fitting.request import FitRequest
-from trueprob_service.control.store.tables import metadata
 from trueprob_service.control.fitting.stored_sets import StoredSets
+from trueprob_service.control.store.tables import metadata
 from trueprob_service.errors import ModelNotFound
 
 # What outlives a model, by design: used-up names, messages, and what is not of one model.

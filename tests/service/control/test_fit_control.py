@@ -15,7 +15,7 @@ import pytest
 from tests.service.control.harness import NPZ, Runner, World, npz, overconfident
 from tests.service.control.test_restart import wait_for
 from trueprob_service.control.fitting.process import FitProcess
-from trueprob_service.control.fitting.worker import (Fitted, Job, run)
+from trueprob_service.control.fitting.worker import Fitted, Job, run
 from trueprob_service.settings import Settings
 
 FITS = "/v1/models/m/fits"

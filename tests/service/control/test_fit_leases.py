@@ -21,7 +21,7 @@ from tests.service.control.harness import (
     rows,
 )
 from trueprob_service.control.fitting.queue import LEASE_SECONDS
-from trueprob_service.control.fitting.worker import (Fitted, Job, run)
+from trueprob_service.control.fitting.worker import Fitted, Job, run
 from trueprob_service.control.store import open_store
 
 QUICK: dict[str, Any] = {"poll_seconds": 0.02}

@@ -13,7 +13,7 @@ from tests.service.control.harness import rows
 from trueprob.arrays.calibration_set import CalibrationSet
 from trueprob.calibrators import IdentityCalibrator, dumps_calibrator, loads_calibrator
 from trueprob_service.control.fitting.process import FitProcess
-from trueprob_service.control.fitting.worker import (Job, run)
+from trueprob_service.control.fitting.worker import Job, run
 
 
 def job(path: Path, method: str = "temperature") -> Job:

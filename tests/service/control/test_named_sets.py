@@ -12,7 +12,7 @@ import pytest
 
 from tests.service.control.harness import NPZ, WAIT, World, npz, overconfident, rows
 from tests.service.control.test_restart import Waits
-from trueprob.arrays.calibration_set import (CalibrationSet, load_calibration_set)
+from trueprob.arrays.calibration_set import CalibrationSet, load_calibration_set
 
 SETS = "/v1/models/m/calibration-sets"
 LOGITS, LABELS = rows(7, 90, sharpness=2.5)

@@ -13,8 +13,8 @@ from sqlalchemy import select
 from tests.service.control.harness import World, calibrated, rows
 from tests.service.control.test_webhook import SETTINGS as WEBHOOK
 from tests.waiting import wait_until
-from trueprob_service.control.fitting.request import FitRequest
 from trueprob_service.control.fitting.policy import rows_between
+from trueprob_service.control.fitting.request import FitRequest
 from trueprob_service.control.store.events import webhook_event
 
 FITS = "/v1/models/m/fits"

@@ -11,7 +11,7 @@ import pytest
 
 from tests.service.control.harness import NPZ, START, Clock, Runner, World, npz, overconfident, rows
 from trueprob_service.control.fitting.process import FitProcess
-from trueprob_service.control.fitting.worker import (Fitted, Job, run)
+from trueprob_service.control.fitting.worker import Fitted, Job, run
 
 
 class Stuck(Runner):

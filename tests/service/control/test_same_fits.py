@@ -10,7 +10,7 @@ import pytest
 
 from tests.service.control.harness import Runner, World, npz, overconfident, rows
 from tests.service.control.test_fit_control import Cancellable, post, until
-from trueprob_service.control.fitting.worker import (Fitted, Job, run)
+from trueprob_service.control.fitting.worker import Fitted, Job, run
 
 FITS = "/v1/models/m/fits"
 

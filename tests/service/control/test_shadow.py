@@ -10,9 +10,9 @@ import pytest
 
 from tests.service.control.harness import World, overconfident, rows
 from trueprob.drift import Comparison, top_label_brier
-from trueprob_service.control.labels.counting import (CountedLabels, counting_order)
+from trueprob_service.control.labels.counting import CountedLabels, counting_order
 from trueprob_service.control.labels.shadow_scoring import losses
-from trueprob_service.receipts.columns import (ROW, ReceiptColumns)
+from trueprob_service.receipts.columns import ROW, ReceiptColumns
 
 SHADOW = "/v1/models/m/shadow"
 

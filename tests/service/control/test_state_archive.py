@@ -13,8 +13,8 @@ import pytest
 from tests.service.control.harness import World, overconfident, rows, settings_in, start
 from trueprob_service.__main__ import main
 from trueprob_service.control.fitting.set_files import Artifacts
-from trueprob_service.control.upkeep.archive import (export_state, import_state)
 from trueprob_service.control.store import open_store
+from trueprob_service.control.upkeep.archive import export_state, import_state
 from trueprob_service.errors import Conflict, InvalidRequest
 
 

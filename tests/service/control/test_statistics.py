@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from tests.service.control.harness import World, overconfident, rows
-from trueprob.scores.binned import BinnedCalibration
 from trueprob.calibrators import KINDS
 from trueprob.fitting.fit import METHODS
+from trueprob.scores.binned import BinnedCalibration
 from trueprob_service.control.store.window_blocks import N_BLOCKS
 from trueprob_service.control.window import advance
 

@@ -13,8 +13,8 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import create_engine, inspect, make_url, text
 
-from trueprob.scores.binned import BinnedCalibration
 from trueprob.calibrators import IdentityCalibrator, dumps_calibrator
+from trueprob.scores.binned import BinnedCalibration
 from trueprob_service.__main__ import main
 from trueprob_service.control.registration import add_version, promote_first
 from trueprob_service.control.store import Store, UnknownSchema, open_store, refuse_unknown_schema

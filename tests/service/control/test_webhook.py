@@ -20,7 +20,7 @@ from sqlalchemy import select
 from tests.service.control.harness import START, Clock, World, overconfident
 from tests.waiting import wait_until
 from trueprob_service.control.store.events import webhook_event
-from trueprob_service.control.upkeep.webhook import (RETRY_SECONDS, Webhook, signed_headers)
+from trueprob_service.control.upkeep.webhook import RETRY_SECONDS, Webhook, signed_headers
 from trueprob_service.control.upkeep.webhook_settings import read_secrets
 
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.service.inference.mutated import FUZZ
 from trueprob_service.errors import BadRequest, InvalidRequest, ServiceError
 from trueprob_service.inference.wire import oip as wire_oip
-from trueprob_service.inference.wire.oip_tensors import (DATATYPES, OutputTensor, from_raw)
+from trueprob_service.inference.wire.oip_tensors import DATATYPES, OutputTensor, from_raw
 
 # Datatype → struct's letter, for a decoder that takes one number at a time.
 LETTERS = {

@@ -10,7 +10,7 @@ import pytest
 from tests.service.register.networks import network, two_inputs
 from trueprob_service.inference.network.onnx_model import open_session
 from trueprob_service.register.graph import Network, inspect
-from trueprob_service.register.options import (Unusable, Wishes, class_names, refuse_to_guess)
+from trueprob_service.register.options import Unusable, Wishes, class_names, refuse_to_guess
 
 FLOATS = {"mean": "0.5", "std": "0.25"}
 

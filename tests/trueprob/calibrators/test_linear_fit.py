@@ -2,8 +2,15 @@ import numpy as np
 import pytest
 import torch
 
-from trueprob.calibrators.linear.fit import (BIAS, COMMON, DIAGONAL, OFF_DIAGONAL, LinearObjective, fit_linear_stage)
-from trueprob.calibrators.linear.stage import (LinearStage, centred)
+from trueprob.calibrators.linear.fit import (
+    BIAS,
+    COMMON,
+    DIAGONAL,
+    OFF_DIAGONAL,
+    LinearObjective,
+    fit_linear_stage,
+)
+from trueprob.calibrators.linear.stage import LinearStage, centred
 
 both = pytest.mark.parametrize("full", [False, True])
 

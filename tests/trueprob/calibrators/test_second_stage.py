@@ -3,7 +3,15 @@ import pytest
 
 from trueprob import logit_gap, softmax
 from trueprob.calibrators import fit_smart
-from trueprob.calibrators.smart.second_stage import (RIDGE, SecondStage, _knots, _minimise, _stage, confidence_logit, fit_second_stage)
+from trueprob.calibrators.smart.second_stage import (
+    RIDGE,
+    SecondStage,
+    _knots,
+    _minimise,
+    _stage,
+    confidence_logit,
+    fit_second_stage,
+)
 from trueprob.scores.score import score
 
 IDENTITY = SecondStage((-1.0, 0.0, 2.0), (-1.0, 0.0, 2.0))

@@ -2,11 +2,16 @@ import numpy as np
 import pytest
 import torch
 
-from trueprob.calibrators import fit_smart_mlp
-from trueprob.calibrators.published_smart.network import (GapScaling, before_softplus, initial_weights, kinks)
-from trueprob.calibrators.published_smart.objective import (fit_network, loss_and_gradient)
-from trueprob.calibrators.soft_ece import CENTRES, soft_ece
 from trueprob.arrays.logit_functions import logit_gap
+from trueprob.calibrators import fit_smart_mlp
+from trueprob.calibrators.published_smart.network import (
+    GapScaling,
+    before_softplus,
+    initial_weights,
+    kinks,
+)
+from trueprob.calibrators.published_smart.objective import fit_network, loss_and_gradient
+from trueprob.calibrators.soft_ece import CENTRES, soft_ece
 from trueprob.scores.score import score
 
 

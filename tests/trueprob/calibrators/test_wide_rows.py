@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from trueprob.arrays.logit_functions import logit_gap, prediction, tempered_softmax
 from trueprob.calibrators import SmartCalibrator
 from trueprob.calibrators.smart.second_stage import SecondStage
-from trueprob.arrays.logit_functions import (logit_gap, prediction, tempered_softmax)
 
 FIRST = SmartCalibrator(80, (1.0, 4.0), (-0.7, 0.2, -0.4), 1e-5)
 SECOND = SecondStage((-3.0, 0.0, 2.0, 6.0), (-3.5, -0.2, 1.0, 4.0))

@@ -10,10 +10,10 @@ import numpy as np
 from trueprob_trainer.config import TrainConfig
 from trueprob_trainer.data import load
 from trueprob_trainer.data.images import LabelledImages
-from trueprob_trainer.data.splits import Split, place
-from trueprob_trainer.errors import BadInput
 from trueprob_trainer.data.label_noise import with_label_noise
 from trueprob_trainer.data.long_tail import with_long_tail
+from trueprob_trainer.data.splits import Split, place
+from trueprob_trainer.errors import BadInput
 
 
 def prepare(config: TrainConfig) -> LabelledImages:

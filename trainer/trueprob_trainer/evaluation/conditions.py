@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from torch import nn
 
 from trueprob.arrays.logit_functions import Logits
-from trueprob.scores.score import (Scores, score)
+from trueprob.scores.score import Scores, score
 from trueprob_trainer.data import LabelledImages, Split
 from trueprob_trainer.errors import BadInput
+from trueprob_trainer.evaluation.adversarial import fgsm, pgd
+from trueprob_trainer.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from trueprob_trainer.evaluation.label_shift import exponential_weights, thirds_by_frequency
 from trueprob_trainer.evaluation.network_scores import Evaluation
-from trueprob_trainer.evaluation.adversarial import (fgsm, pgd)
-from trueprob_trainer.evaluation.corruptions import (CORRUPTIONS, SEVERITIES, corrupt)
-from trueprob_trainer.evaluation.label_shift import (exponential_weights, thirds_by_frequency)
 
 Predict = Callable[[NDArray[np.uint8]], Logits]
 ATTACKS = {"fgsm": fgsm, "pgd": pgd}

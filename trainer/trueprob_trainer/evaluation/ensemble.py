@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from trueprob.arrays.logit_functions import (Logits, softmax)
+from trueprob.arrays.logit_functions import Logits, softmax
 from trueprob_trainer.data import LabelledImages
 from trueprob_trainer.errors import BadInput
-from trueprob_trainer.training.finished_run import load_training
 from trueprob_trainer.networks.classifier import predict_logits
+from trueprob_trainer.training.finished_run import load_training
 from trueprob_trainer.training.run_folder import RunFolder
 
 SMALLEST = 1e-12  # probabilities are floored before the logarithm, as everywhere in trueprob

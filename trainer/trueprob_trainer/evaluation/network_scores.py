@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from trueprob.arrays.labels import Labels
+from trueprob.arrays.logit_functions import Logits, softmax
 from trueprob.calibrators import Calibrator, IdentityCalibrator
 from trueprob.diagram import Panel
 from trueprob.fitting.fit import fit
-from trueprob.arrays.labels import Labels
-from trueprob.arrays.logit_functions import (Logits, softmax)
-from trueprob.scores.score import (Scores, mean_entropy, score)
+from trueprob.scores.score import Scores, mean_entropy, score
 
 METHODS = ("temperature", "smart")
 

@@ -9,15 +9,24 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from trueprob.diagram import svg
 from trueprob.arrays.logit_functions import Logits
-from trueprob_trainer.evaluation.conditions import (Condition, Predict, as_document, as_table, attacked, corrupted, measure, shifted)
+from trueprob.diagram import svg
 from trueprob_trainer.data import Split
-from trueprob_trainer.evaluation.ensemble import (ensemble_logits, members)
-from trueprob_trainer.evaluation.network_scores import (Evaluation, evaluate)
-from trueprob_trainer.training.finished_run import Training
-from trueprob_trainer.networks.classifier import predict_logits
+from trueprob_trainer.evaluation.conditions import (
+    Condition,
+    Predict,
+    as_document,
+    as_table,
+    attacked,
+    corrupted,
+    measure,
+    shifted,
+)
 from trueprob_trainer.evaluation.corruptions import SEVERITIES
+from trueprob_trainer.evaluation.ensemble import ensemble_logits, members
+from trueprob_trainer.evaluation.network_scores import Evaluation, evaluate
+from trueprob_trainer.networks.classifier import predict_logits
+from trueprob_trainer.training.finished_run import Training
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ from typing import Any
 
 from trueprob.fitting.fit import fit
 from trueprob_trainer.data import Split
-from trueprob_trainer.export.graph import (export, onnx_logits)
-from trueprob_trainer.training.finished_run import Training
 from trueprob_trainer.export.fused import fuse
-from trueprob_trainer.export.precision import (compare_precisions, in_precision, table)
+from trueprob_trainer.export.graph import export, onnx_logits
+from trueprob_trainer.export.precision import compare_precisions, in_precision, table
+from trueprob_trainer.training.finished_run import Training
 
 
 @dataclass(frozen=True)

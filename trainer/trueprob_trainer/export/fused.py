@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from trueprob.calibrators import Calibrator
 from trueprob.onnx_export import fused_onnx
 from trueprob_trainer.errors import ParityError
-from trueprob_trainer.export.graph import (PARITY_BATCHES, onnx_logits, onnx_outputs)
+from trueprob_trainer.export.graph import PARITY_BATCHES, onnx_logits, onnx_outputs
 
 TOLERANCE = 1e-5  # of a probability; the calibrator is float64 in NumPy and float32 in the graph
 

@@ -7,7 +7,7 @@ from trueprob.repository.manifest import Manifest
 from trueprob_trainer.config import ALWAYS_LISTED, TrainConfig
 from trueprob_trainer.data import Split
 from trueprob_trainer.evaluation.network_scores import Evaluation
-from trueprob_trainer.export.graph import (OPSET, PARITY_BATCHES, TOLERANCE)
+from trueprob_trainer.export.graph import OPSET, PARITY_BATCHES, TOLERANCE
 from trueprob_trainer.training.finished_run import Training
 
 

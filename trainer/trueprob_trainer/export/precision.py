@@ -18,9 +18,9 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from trueprob.arrays.logit_functions import softmax
-from trueprob.scores.score import (Scores, score)
+from trueprob.scores.score import Scores, score
 from trueprob_trainer.errors import PrecisionLoss
-from trueprob_trainer.export.graph import (INPUT, onnx_logits)
+from trueprob_trainer.export.graph import INPUT, onnx_logits
 
 RANGE_ROWS = 512  # calibration images that the ranges of activations are taken from
 LARGEST_LOSS = 0.01  # of accuracy on the calibration split, before a graph is refused

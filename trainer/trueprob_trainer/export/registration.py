@@ -12,20 +12,20 @@ from datetime import datetime
 from pathlib import Path
 
 import trueprob
-from trueprob.arrays.logits import as_logits
-from trueprob.repository.baseline import Baseline
 from trueprob.arrays.calibration_set import CalibrationSet
-from trueprob.calibrators import FittedOn, dumps_calibrator
 from trueprob.arrays.labels import as_labels
-from trueprob.repository.manifest import (InputSpec, Manifest)
-from trueprob.repository.model_version import ModelVersion
+from trueprob.arrays.logits import as_logits
+from trueprob.calibrators import FittedOn, dumps_calibrator
+from trueprob.repository.baseline import Baseline
+from trueprob.repository.manifest import InputSpec, Manifest
 from trueprob.repository.model_repository import ModelRepository
+from trueprob.repository.model_version import ModelVersion
 from trueprob_trainer.data import Split
-from trueprob_trainer.evaluation.network_scores import (Evaluation, evaluate)
-from trueprob_trainer.export.graph import (INPUT, OUTPUT, export, onnx_logits)
-from trueprob_trainer.training.finished_run import Training
+from trueprob_trainer.evaluation.network_scores import Evaluation, evaluate
+from trueprob_trainer.export.graph import INPUT, OUTPUT, export, onnx_logits
 from trueprob_trainer.export.model_card import model_card
-from trueprob_trainer.export.precision import (check_loss, compare_precisions, in_precision)
+from trueprob_trainer.export.precision import check_loss, compare_precisions, in_precision
+from trueprob_trainer.training.finished_run import Training
 
 FACTORY_CALIBRATORS = {"smart": "smart", "temperature": "temperature", "identity": "uncalibrated"}
 """What ``--calibrator`` takes, and the key of an evaluation that it means."""

@@ -7,7 +7,6 @@ clipping), :mod:`ascent` the pair ``ascend`` and ``descend``, :mod:`two_passes` 
 :mod:`batch_norm` the running statistics, :mod:`checkpointing` a smaller memory.
 """
 
-from trueprob_trainer.sharpness_aware.methods.asam import ASAM
 from trueprob_trainer.sharpness_aware.ascent import AscentOptimizer
 from trueprob_trainer.sharpness_aware.batch_norm import (
     average_running_statistics,
@@ -15,6 +14,7 @@ from trueprob_trainer.sharpness_aware.batch_norm import (
     kept_running_statistics,
 )
 from trueprob_trainer.sharpness_aware.checkpointing import checkpointed
+from trueprob_trainer.sharpness_aware.methods.asam import ASAM
 from trueprob_trainer.sharpness_aware.methods.csam import CSAM
 from trueprob_trainer.sharpness_aware.methods.esam import ESAM
 from trueprob_trainer.sharpness_aware.methods.fisher_sam import FisherSAM
@@ -23,9 +23,11 @@ from trueprob_trainer.sharpness_aware.methods.look_sam import LookSAM
 from trueprob_trainer.sharpness_aware.methods.momentum_sam import MomentumSAM
 from trueprob_trainer.sharpness_aware.methods.periodic import PeriodicSAM
 from trueprob_trainer.sharpness_aware.methods.plain import Plain
-from trueprob_trainer.sharpness_aware.methods.preconditioned_functional_sam import PreconditionedFunctionalSAM
+from trueprob_trainer.sharpness_aware.methods.preconditioned_functional_sam import (
+    PreconditionedFunctionalSAM,
+)
 from trueprob_trainer.sharpness_aware.methods.preconditioned_sam import PreconditionedSAM
-from trueprob_trainer.sharpness_aware.methods.registry import (OPTIMISERS, check_options, options_of)
+from trueprob_trainer.sharpness_aware.methods.registry import OPTIMISERS, check_options, options_of
 from trueprob_trainer.sharpness_aware.methods.sam import SAM
 from trueprob_trainer.sharpness_aware.two_passes import TwoPassOptimizer
 from trueprob_trainer.sharpness_aware.wrapper import WrappedOptimizer

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from trueprob_trainer.training import augmentation
 from trueprob_trainer.config import TrainConfig
 from trueprob_trainer.data import LabelledImages, Split
 from trueprob_trainer.errors import BadInput
+from trueprob_trainer.training import augmentation
 from trueprob_trainer.training.teacher import Teacher
 
 RESIDENT_SHARE = 0.5  # of a GPU's free memory; the rest is for activations
@@ -143,8 +143,8 @@ class Batches:
         Yields
         ------
         tuple of Tensor
-            Images, uint8 or float in grey levels, and targets as :mod:`trueprob_trainer.training.losses`
-            takes them.
+            Images, uint8 or float in grey levels, and targets as
+            :mod:`trueprob_trainer.training.losses` takes them.
         """
         for images, labels in self.rows.batches(order):
             yield self._augmented(images, labels)

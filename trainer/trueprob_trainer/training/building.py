@@ -14,11 +14,11 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from trueprob_trainer.config import TrainConfig
 from trueprob_trainer.data import LabelledImages, Split
 from trueprob_trainer.errors import BadInput
-from trueprob_trainer.training.losses import per_sample_loss
 from trueprob_trainer.networks import build_network
 from trueprob_trainer.networks.classifier import ImageClassifier
 from trueprob_trainer.networks.fine_tuning import start_from
 from trueprob_trainer.sharpness_aware import OPTIMISERS, WrappedOptimizer, options_of
+from trueprob_trainer.training.losses import per_sample_loss
 
 CHUNK = 4096  # images at a time when their mean is taken
 

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import torch
 
-from trueprob_trainer.training.building import build_model
 from trueprob_trainer.config import TrainConfig
 from trueprob_trainer.data import LabelledImages
 from trueprob_trainer.data.recipe import prepare
 from trueprob_trainer.errors import BadInput
 from trueprob_trainer.networks.classifier import ImageClassifier
+from trueprob_trainer.training.building import build_model
 from trueprob_trainer.training.run_folder import RunFolder
 
 

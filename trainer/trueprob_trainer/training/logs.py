@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from trueprob_trainer.errors import BadInput
-from trueprob_trainer.training.run_folder import (EVENT_FILES, RunFolder)
+from trueprob_trainer.training.run_folder import EVENT_FILES, RunFolder
 
 Row = dict[str, float | int]
 

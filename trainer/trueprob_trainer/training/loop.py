@@ -13,18 +13,23 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from trueprob_trainer.training.batches import Batches
-from trueprob_trainer.training.building import (build_average, build_model, build_optimiser, build_schedule)
 from trueprob_trainer.config import TrainConfig
 from trueprob_trainer.data import LabelledImages
 from trueprob_trainer.data.recipe import prepare
 from trueprob_trainer.errors import BadInput, Interrupted
-from trueprob_trainer.training.finished_run import (Training, ready)
+from trueprob_trainer.training.batches import Batches
+from trueprob_trainer.training.building import (
+    build_average,
+    build_model,
+    build_optimiser,
+    build_schedule,
+)
+from trueprob_trainer.training.finished_run import Training, ready
 from trueprob_trainer.training.interruption import Interruption
-from trueprob_trainer.training.state import LoopState
 from trueprob_trainer.training.progress import silent
-from trueprob_trainer.training.repeatable import (device_of, repeatable)
+from trueprob_trainer.training.repeatable import device_of, repeatable
 from trueprob_trainer.training.run_folder import RunFolder
+from trueprob_trainer.training.state import LoopState
 from trueprob_trainer.training.teacher import Teacher
 
 Log = Callable[[Sequence[dict[str, float | int]]], None]

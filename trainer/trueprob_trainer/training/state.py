@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel
 
-from trueprob_trainer.training.batches import Batches
 from trueprob_trainer.errors import BadInput
 from trueprob_trainer.networks.classifier import ImageClassifier
 from trueprob_trainer.sharpness_aware import WrappedOptimizer
+from trueprob_trainer.training.batches import Batches
 
 History = list[dict[str, float | int]]
 

@@ -25,11 +25,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from trueprob.calibrators.linear.lbfgs import minimise_convex
-from trueprob.calibrators.linear.stage import (CHUNK, LinearStage, centred)
-from trueprob.calibrators.smart.fit import fit_log_slopes
 from trueprob.arrays.labels import Labels
 from trueprob.arrays.logit_functions import Logits
+from trueprob.calibrators.linear.lbfgs import minimise_convex
+from trueprob.calibrators.linear.stage import CHUNK, LinearStage, centred
+from trueprob.calibrators.smart.fit import fit_log_slopes
 
 __all__ = ["LinearFit", "LinearObjective", "fit_linear_stage"]
 

@@ -20,17 +20,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trueprob.arrays import logit_functions
+from trueprob.arrays.labels import Labels
+from trueprob.arrays.logit_functions import Logits, Probabilities, logit_gap
 from trueprob.arrays.logits import as_logits
 from trueprob.calibrators.base import Calibrated, Calibrator, FitOutcome
 from trueprob.calibrators.linear.fit import fit_linear_stage
 from trueprob.calibrators.linear.stage import LinearStage
-from trueprob.calibrators.parameters import require_keys
-from trueprob.calibrators.smart.calibrator import (SmartCalibrator, fit_smart)
 from trueprob.calibrators.linear.vector import UNCONVERGED
+from trueprob.calibrators.parameters import require_keys
+from trueprob.calibrators.smart.calibrator import SmartCalibrator, fit_smart
 from trueprob.errors import InvalidDocument
 from trueprob.folds import Groups, fold_of_rows
-from trueprob.arrays.labels import Labels
-from trueprob.arrays.logit_functions import (Logits, Probabilities, logit_gap)
 
 __all__ = ["TwoStages", "TwoStagesFit", "fit_two_stages"]
 

@@ -20,9 +20,9 @@ from typing import Any, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from trueprob.arrays.logit_functions import Logits
 from trueprob.calibrators.parameters import numbers, require_keys
 from trueprob.errors import InvalidDocument
-from trueprob.arrays.logit_functions import Logits
 
 __all__ = ["CHUNK", "LinearStage", "centred"]
 

@@ -17,14 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trueprob.arrays import logit_functions
+from trueprob.arrays.labels import Labels
+from trueprob.arrays.logit_functions import Logits, Probabilities, tempered_softmax
 from trueprob.calibrators.base import Calibrator, FitOutcome, FittedCalibrator
 from trueprob.calibrators.linear.fit import fit_linear_stage
 from trueprob.calibrators.linear.stage import LinearStage
 from trueprob.calibrators.parameters import number, require_keys
 from trueprob.calibrators.smart.calibrator import UNIFORM_SHARE
 from trueprob.errors import InvalidDocument
-from trueprob.arrays.labels import Labels
-from trueprob.arrays.logit_functions import (Logits, Probabilities, tempered_softmax)
 
 __all__ = ["UNCONVERGED", "VectorCalibrator", "fit_vector"]
 

@@ -10,10 +10,16 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from trueprob.calibrators.published_smart.network import (H_FLOOR, GapScaling, before_softplus, initial_weights, weight_gradient)
-from trueprob.calibrators.soft_ece import soft_ece
 from trueprob.arrays.labels import Labels
-from trueprob.arrays.logit_functions import (Logits, logit_gap)
+from trueprob.arrays.logit_functions import Logits, logit_gap
+from trueprob.calibrators.published_smart.network import (
+    H_FLOOR,
+    GapScaling,
+    before_softplus,
+    initial_weights,
+    weight_gradient,
+)
+from trueprob.calibrators.soft_ece import soft_ece
 
 __all__ = ["fit_network", "loss_and_gradient"]
 

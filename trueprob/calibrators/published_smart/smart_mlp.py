@@ -18,13 +18,18 @@ from typing import Any, ClassVar, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from trueprob.arrays.labels import Labels
+from trueprob.arrays.logit_functions import Logits, Probabilities, logit_gap, tempered_softmax
 from trueprob.calibrators.base import Calibrator, FitOutcome, FittedCalibrator
-from trueprob.calibrators.published_smart.network import (H_FLOOR, HIDDEN, GapScaling, before_softplus)
 from trueprob.calibrators.parameters import number, numbers, require_keys
+from trueprob.calibrators.published_smart.network import (
+    H_FLOOR,
+    HIDDEN,
+    GapScaling,
+    before_softplus,
+)
 from trueprob.calibrators.published_smart.objective import fit_network
 from trueprob.errors import InvalidDocument
-from trueprob.arrays.labels import Labels
-from trueprob.arrays.logit_functions import (Logits, Probabilities, logit_gap, tempered_softmax)
 
 __all__ = ["SmartMlpCalibrator", "fit_smart_mlp"]
 

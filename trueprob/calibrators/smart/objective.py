@@ -26,11 +26,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from trueprob.calibrators.smart.terms import (DEFAULT_TERMS, Terms, prior)
+from trueprob.arrays.labels import Labels
+from trueprob.arrays.logit_functions import TRANSPOSE_BELOW, Logits
+from trueprob.calibrators.smart.terms import DEFAULT_TERMS, Terms, prior
 from trueprob.calibrators.soft_ece import soft_ece
 from trueprob.calibrators.temperature import CHUNK, LARGE
-from trueprob.arrays.labels import Labels
-from trueprob.arrays.logit_functions import (TRANSPOSE_BELOW, Logits)
 
 __all__ = ["GapObjective", "SmartObjective", "interval_edges"]
 

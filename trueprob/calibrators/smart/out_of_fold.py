@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from trueprob.calibrators.smart.fit import (LogSlopes, minimise)
+from trueprob.calibrators.smart.fit import LogSlopes, minimise
 from trueprob.calibrators.smart.objective import GapObjective
 
 __all__ = ["out_of_fold_logit"]

@@ -11,10 +11,10 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from trueprob.arrays.logit_functions import Logits
 from trueprob.calibrators.base import Calibrated
 from trueprob.calibrators.row_factors import row_factors, within_float32
 from trueprob.calibrators.smart.second_stage import SecondStage
-from trueprob.arrays.logit_functions import Logits
 
 __all__ = ["calibrate_narrow_rows"]
 

@@ -14,8 +14,8 @@ from typing import Final
 
 import numpy as np
 
-from trueprob.calibrators.base import Calibrated
 from trueprob.arrays.logit_functions import Logits
+from trueprob.calibrators.base import Calibrated
 
 __all__ = ["calibrate_single_row"]
 

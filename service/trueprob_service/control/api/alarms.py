@@ -6,12 +6,18 @@ from typing import TYPE_CHECKING, Annotated
 
 from fastapi import APIRouter, Path, Request
 
-from trueprob_service.control.schemas import answers
 from trueprob_service.control.alarm_schemas import AlarmSummary
+from trueprob_service.control.api.documentation import (
+    DEFAULT_PAGE,
+    CursorQuery,
+    LimitQuery,
+    ModelPath,
+    problems,
+)
 from trueprob_service.control.api.requests import caller
-from trueprob_service.control.schemas.lists import (Page, split)
-from trueprob_service.control.api.documentation import (DEFAULT_PAGE, CursorQuery, LimitQuery, ModelPath, problems)
+from trueprob_service.control.schemas import answers
 from trueprob_service.control.schemas.documents import Items
+from trueprob_service.control.schemas.lists import Page, split
 from trueprob_service.errors import AlarmNotFound, ModelNotFound
 
 if TYPE_CHECKING:

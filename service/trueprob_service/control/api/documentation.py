@@ -6,9 +6,9 @@ from typing import Annotated, Any, Final
 
 from fastapi import Header, Path, Query
 
-from trueprob_service.control.schemas.lists import (DEFAULT_LIMIT, MAX_LIMIT)
 from trueprob_service.control.schemas.documents import ProblemDocument
-from trueprob_service.edge.problems import (MEDIA_TYPE, TITLES)
+from trueprob_service.control.schemas.lists import DEFAULT_LIMIT, MAX_LIMIT
+from trueprob_service.edge.problems import MEDIA_TYPE, TITLES
 
 __all__ = [
     "CursorQuery",

@@ -9,13 +9,20 @@ from typing import TYPE_CHECKING, Annotated
 from fastapi import APIRouter, Path, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from trueprob_service.control.schemas import answers
+from trueprob_service.control.api.documentation import (
+    DEFAULT_PAGE,
+    CursorQuery,
+    LimitQuery,
+    ModelPath,
+    PreferHeader,
+    problems,
+)
+from trueprob_service.control.api.requests import caller, wait_seconds
 from trueprob_service.control.cancellation import cancel_fit
 from trueprob_service.control.fitting.request import FitRequest
-from trueprob_service.control.api.requests import (caller, wait_seconds)
-from trueprob_service.control.schemas.lists import (Page, split)
-from trueprob_service.control.api.documentation import (DEFAULT_PAGE, CursorQuery, LimitQuery, ModelPath, PreferHeader, problems)
-from trueprob_service.control.schemas.documents import (FitBody, FitSummary, Items)
+from trueprob_service.control.schemas import answers
+from trueprob_service.control.schemas.documents import FitBody, FitSummary, Items
+from trueprob_service.control.schemas.lists import Page, split
 from trueprob_service.control.store import Transaction
 from trueprob_service.control.store.fits import ENDED, FitRow
 from trueprob_service.errors import FitNotFound, InvalidRequest, ModelNotFound

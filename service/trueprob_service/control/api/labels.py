@@ -7,12 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import APIRouter, Query, Request
 from starlette.concurrency import run_in_threadpool
 
-from trueprob_service.edge.body_limits import BodyLimits
-from trueprob_service.control.schemas import answers
+from trueprob_service.control.api.documentation import ModelPath, problems
 from trueprob_service.control.bodies import media_type, read_body
-from trueprob_service.control.labels.body import (read_document, read_labels)
-from trueprob_service.control.schemas.labels import (Calibration, LabelOutcomes, LabelRequest, RowsRequest)
-from trueprob_service.control.api.documentation import (ModelPath, problems)
+from trueprob_service.control.labels.body import read_document, read_labels
+from trueprob_service.control.schemas import answers
+from trueprob_service.control.schemas.labels import (
+    Calibration,
+    LabelOutcomes,
+    LabelRequest,
+    RowsRequest,
+)
+from trueprob_service.edge.body_limits import BodyLimits
 from trueprob_service.errors import InvalidRequest, UnsupportedMediaType
 
 if TYPE_CHECKING:

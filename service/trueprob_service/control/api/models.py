@@ -6,10 +6,17 @@ from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, Request, Response
 
-from trueprob_service.control.api.requests import (caller, expected_revision)
+from trueprob_service.control.api.documentation import (
+    DEFAULT_PAGE,
+    CursorQuery,
+    IfMatchHeader,
+    LimitQuery,
+    ModelPath,
+    problems,
+)
+from trueprob_service.control.api.requests import caller, expected_revision
+from trueprob_service.control.schemas.documents import Items, ModelDescription, ModelRequest
 from trueprob_service.control.schemas.lists import Page
-from trueprob_service.control.api.documentation import (DEFAULT_PAGE, CursorQuery, IfMatchHeader, LimitQuery, ModelPath, problems)
-from trueprob_service.control.schemas.documents import (Items, ModelDescription, ModelRequest)
 from trueprob_service.errors import InvalidRequest
 
 if TYPE_CHECKING:

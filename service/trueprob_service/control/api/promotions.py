@@ -6,11 +6,23 @@ from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, Request
 
+from trueprob_service.control.api.documentation import (
+    DEFAULT_PAGE,
+    CursorQuery,
+    IfMatchHeader,
+    LimitQuery,
+    ModelPath,
+    problems,
+)
+from trueprob_service.control.api.requests import caller, expected_revision
 from trueprob_service.control.schemas import answers
-from trueprob_service.control.api.requests import (caller, expected_revision)
-from trueprob_service.control.schemas.lists import (Page, split)
-from trueprob_service.control.api.documentation import (DEFAULT_PAGE, CursorQuery, IfMatchHeader, LimitQuery, ModelPath, problems)
-from trueprob_service.control.schemas.documents import (Items, LivePair, PromotionSummary, RollbackRequest)
+from trueprob_service.control.schemas.documents import (
+    Items,
+    LivePair,
+    PromotionSummary,
+    RollbackRequest,
+)
+from trueprob_service.control.schemas.lists import Page, split
 from trueprob_service.errors import ModelNotFound
 
 if TYPE_CHECKING:

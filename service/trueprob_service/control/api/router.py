@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
+from trueprob_service.control.api import (
+    alarms,
+    calibration_sets,
+    fits,
+    labels,
+    models,
+    promotions,
+    shadows,
+)
 from trueprob_service.control.plane import ControlPlane
-from trueprob_service.control.api import (alarms, calibration_sets, fits, labels, models, promotions, shadows)
 from trueprob_service.control.routes import calibrators
 
 __all__ = ["create_router"]

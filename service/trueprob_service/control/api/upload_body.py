@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from trueprob_service.control.fitting.upload_body import (CSV_TYPES, FORM_TYPES, JSON_TYPES, NPZ_TYPES)
+from trueprob_service.control.fitting.upload_body import (
+    CSV_TYPES,
+    FORM_TYPES,
+    JSON_TYPES,
+    NPZ_TYPES,
+)
 
 __all__ = ["UPLOAD_BODY"]
 

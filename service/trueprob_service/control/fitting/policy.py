@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from trueprob_service.control.fitting.request import FitRequest
-from trueprob_service.control.poll import Poll
-from trueprob_service.control.labels.refit_window import RefitWindow
-from trueprob_service.control.store import Store
 from trueprob_service.control.fitting.stored_sets import StoredSets
+from trueprob_service.control.labels.refit_window import RefitWindow
+from trueprob_service.control.poll import Poll
+from trueprob_service.control.store import Store
 from trueprob_service.errors import DatabaseUnavailable, ServiceError
 from trueprob_service.inference.deployment import ServedVersion
 from trueprob_service.inference.deployments import Deployments

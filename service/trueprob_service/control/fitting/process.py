@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 from typing import Protocol
 
 from trueprob_service.child_process import Child
-from trueprob_service.control.fitting.worker import (Fitted, Job, serve)
+from trueprob_service.control.fitting.worker import Fitted, Job, serve
 
 __all__ = ["FitProcess", "FitRunner"]
 

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from trueprob_service.control.fitting.set_files import Artifacts
 from trueprob_service.control.fitting.outcome import FitEnding
-from trueprob_service.control.fitting.worker import (Fitted, FittedBefore, Job)
-from trueprob_service.control.models.catalogue import (Catalogue, answering)
+from trueprob_service.control.fitting.set_files import Artifacts
+from trueprob_service.control.fitting.worker import Fitted, FittedBefore, Job
+from trueprob_service.control.models.catalogue import Catalogue, answering
 from trueprob_service.control.store import Store, Transaction
 from trueprob_service.control.store.calibrators import CalibratorRow
 from trueprob_service.control.store.fits import FitRow

@@ -19,10 +19,16 @@ from typing import Any, Final
 
 from fsspec import AbstractFileSystem
 
-from trueprob.arrays.calibration_set import (CalibrationSet, load_calibration_set)
+from trueprob.arrays.calibration_set import CalibrationSet, load_calibration_set
 from trueprob.errors import TrueprobError
-from trueprob_service.control.fitting.set_files import (ABANDONED_SECONDS, PREFIX, SWEPT, Artifacts, Aside)
 from trueprob_service.control.bodies import part_file
+from trueprob_service.control.fitting.set_files import (
+    ABANDONED_SECONDS,
+    PREFIX,
+    SWEPT,
+    Artifacts,
+    Aside,
+)
 from trueprob_service.errors import Unavailable
 
 __all__ = ["RemoteArtifacts"]

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from trueprob.fitting.fit import (METHODS, keeps_prediction)
+from trueprob.fitting.fit import METHODS, keeps_prediction
 from trueprob_service.errors import InvalidRequest
 from trueprob_service.settings import Settings
 

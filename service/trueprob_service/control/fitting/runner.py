@@ -16,7 +16,7 @@ from concurrent.futures import Future
 from typing import Final
 
 from trueprob_service.control.fitting.process import FitRunner
-from trueprob_service.control.fitting.queue import (LEASE_SECONDS, Begun, FitQueue)
+from trueprob_service.control.fitting.queue import LEASE_SECONDS, Begun, FitQueue
 from trueprob_service.control.fitting.worker import Fitted
 from trueprob_service.errors import DatabaseUnavailable, Unavailable
 

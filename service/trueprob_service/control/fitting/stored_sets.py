@@ -10,13 +10,13 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Final
 
-from trueprob.arrays.calibration_set import (CalibrationSet, load_calibration_set)
+from trueprob.arrays.calibration_set import CalibrationSet, load_calibration_set
 from trueprob_service.control.appended_rows import holds, joined
-from trueprob_service.control.fitting.set_files import Artifacts
 from trueprob_service.control.fitting.request import FitRequest
-from trueprob_service.control.known_sets import known_set, lock_version
-from trueprob_service.control.fitting.runner import Refits
 from trueprob_service.control.fitting.requested_fit import requested_fit
+from trueprob_service.control.fitting.runner import Refits
+from trueprob_service.control.fitting.set_files import Artifacts
+from trueprob_service.control.known_sets import known_set, lock_version
 from trueprob_service.control.store import Store, Transaction
 from trueprob_service.control.store.calibration_sets import CalibrationSetRow
 from trueprob_service.errors import (

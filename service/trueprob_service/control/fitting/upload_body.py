@@ -15,8 +15,8 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from trueprob.arrays.files import UNNAMED
 from trueprob.arrays.calibration_set import read_arrays
+from trueprob.arrays.files import UNNAMED
 from trueprob.tables import Rows, read_csv
 from trueprob.tables.columns import UNSAID
 from trueprob_service.base64_pictures import pictures_from_base64

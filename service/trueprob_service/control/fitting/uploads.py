@@ -21,12 +21,12 @@ from starlette.requests import Request
 
 from trueprob.arrays.calibration_set import CalibrationSet
 from trueprob_service.control.bodies import media_type, part_file, spool_body
-from trueprob_service.control.fitting.request import (FitRequest, check_name)
-from trueprob_service.control.models.other_replicas import Following
-from trueprob_service.control.labels.refit_window import RefitWindow
-from trueprob_service.control.store.calibration_sets import CalibrationSetRow
+from trueprob_service.control.fitting.request import FitRequest, check_name
 from trueprob_service.control.fitting.stored_sets import StoredSets
-from trueprob_service.control.fitting.upload_body import (check_media_type, read_upload)
+from trueprob_service.control.fitting.upload_body import check_media_type, read_upload
+from trueprob_service.control.labels.refit_window import RefitWindow
+from trueprob_service.control.models.other_replicas import Following
+from trueprob_service.control.store.calibration_sets import CalibrationSetRow
 from trueprob_service.errors import Conflict, InvalidRequest, ModelNotFound
 from trueprob_service.inference.deployment import Deployment, Network, ServedVersion
 from trueprob_service.inference.deployments import Deployments

@@ -1,8 +1,8 @@
 """The fitting process: reads a stored set, judges, fits, answers with plain values.
 
-Spawned by `trueprob_service.control.fitting.runner`, it imports the core and nothing of the service, so that
-it starts fast and holds neither sockets nor the database. It ends with its parent, in the middle of
-a fit if need be: when a replica was killed, another one runs that fit again.
+Spawned by `trueprob_service.control.fitting.runner`, it imports the core and nothing of the
+service, so that it starts fast and holds neither sockets nor the database. It ends with its parent,
+in the middle of a fit if need be: when a replica was killed, another one runs that fit again.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from typing import Any, Final
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from trueprob.admission.decision import (Verdict, admit)
-from trueprob.arrays.calibration_set import (CalibrationSet, load_calibration_set)
+from trueprob.admission.decision import Verdict, admit
+from trueprob.admission.reference import ReferenceCheck, check_reference
+from trueprob.arrays.calibration_set import CalibrationSet, load_calibration_set
 from trueprob.calibrators import Calibrator, FittedOn, loads_calibrator, to_dict
 from trueprob.errors import TrueprobError
-from trueprob.fitting.fit import (fit_rows, set_warnings)
-from trueprob.admission.reference import (ReferenceCheck, check_reference)
+from trueprob.fitting.fit import fit_rows, set_warnings
 
 __all__ = ["Fitted", "FittedBefore", "Job", "run", "serve"]
 

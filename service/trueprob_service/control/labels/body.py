@@ -9,10 +9,10 @@ from typing import Any, Final
 
 import orjson
 
-from trueprob_service.control.labels.judging import Label
 from trueprob_service.control.labels.by_receipt import MAX_LABELS
-from trueprob_service.errors import BadRequest, InvalidRequest
+from trueprob_service.control.labels.judging import Label
 from trueprob_service.edge.json_blocks import elements_in_blocks
+from trueprob_service.errors import BadRequest, InvalidRequest
 
 __all__ = ["check_label", "kind", "list_of", "read_document", "read_labels"]
 

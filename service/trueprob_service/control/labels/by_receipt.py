@@ -16,10 +16,17 @@ from numpy.typing import NDArray
 
 from trueprob.scores.binned import BinnedCalibration
 from trueprob_service.control.labels.alarms import Alarms
-from trueprob_service.control.labels.counting import (CountedLabels, count_within_cap)
-from trueprob_service.control.labels.judging import (NO_CLASS, Histories, History, Judged, Label, Outcome)
+from trueprob_service.control.labels.counting import CountedLabels, count_within_cap
+from trueprob_service.control.labels.judging import (
+    NO_CLASS,
+    Histories,
+    History,
+    Judged,
+    Label,
+    Outcome,
+)
+from trueprob_service.control.labels.shadow_scoring import Decision, score_shadow
 from trueprob_service.control.models.catalogue import Catalogue
-from trueprob_service.control.labels.shadow_scoring import (Decision, score_shadow)
 from trueprob_service.control.store import Store, Transaction
 from trueprob_service.control.store.alarms import AlarmRow
 from trueprob_service.control.store.promotions import PromotionRow

@@ -20,8 +20,8 @@ import numpy as np
 
 from trueprob_service.control.group_tally import GroupTally
 from trueprob_service.control.label_caps import DAY_SECONDS, within_cap
-from trueprob_service.control.labels.judging import Label
 from trueprob_service.control.labels.by_receipt import CLOCK_TOLERANCE_SECONDS
+from trueprob_service.control.labels.judging import Label
 from trueprob_service.control.labels.refit_window import RefitWindow
 from trueprob_service.control.row_body import Rows, read_rows
 from trueprob_service.control.store import Store, Transaction

@@ -13,7 +13,7 @@ from trueprob_service.control.store import Transaction
 from trueprob_service.control.store.promotions import PromotionRow
 from trueprob_service.errors import ModelNotFound
 from trueprob_service.inference.deployment import ServedVersion
-from trueprob_service.receipts.columns import (ReceiptColumns, number)
+from trueprob_service.receipts.columns import ReceiptColumns, number
 from trueprob_service.receipts.receipt import digest64
 
 __all__ = ["NO_CLASS", "Classes", "Histories", "History", "Judged", "Label", "Outcome"]

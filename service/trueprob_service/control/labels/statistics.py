@@ -10,19 +10,23 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
-from trueprob.scores.binned import BinnedCalibration
 from trueprob.calibrators import KINDS
 from trueprob.fitting.fit import METHODS
-from trueprob_service.control.schemas import answers
+from trueprob.scores.binned import BinnedCalibration
+from trueprob_service.control.further_gauges import further_gauges
 from trueprob_service.control.labels.advice import advice
 from trueprob_service.control.labels.alarms import AlarmRules
-from trueprob_service.control.further_gauges import further_gauges
-from trueprob_service.control.schemas.labels import (Bin, Calibration)
 from trueprob_service.control.models.catalogue import Catalogue
+from trueprob_service.control.schemas import answers
+from trueprob_service.control.schemas.labels import Bin, Calibration
 from trueprob_service.control.store import Store, Transaction
 from trueprob_service.control.store.alarm_states import AlarmStateRow
 from trueprob_service.errors import DatabaseUnavailable, InvalidRequest, ModelNotFound
-from trueprob_service.metrics.label_statistics import (AlarmFigures, ControlStatistics, PairStatistics)
+from trueprob_service.metrics.label_statistics import (
+    AlarmFigures,
+    ControlStatistics,
+    PairStatistics,
+)
 
 __all__ = ["Statistics", "window_hours"]
 

@@ -19,7 +19,7 @@ from typing import Final
 
 from trueprob.calibrators import loads_calibrator
 from trueprob_service.control.answering import answering, standing
-from trueprob_service.control.models.discovery import (Discovery, Found, Key, discover)
+from trueprob_service.control.models.discovery import Discovery, Found, Key, discover
 from trueprob_service.control.registration import add_version, promote_first
 from trueprob_service.control.store import Store, Transaction
 from trueprob_service.control.store.calibrators import CalibratorRow

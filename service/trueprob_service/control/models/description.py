@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from trueprob_service.control.models.catalogue import (Catalogue, answering)
-from trueprob_service.control.schemas.lists import (Page, split)
-from trueprob_service.control.schemas.documents import (Items, ModelDescription, UnavailableVersion, VersionSummary)
+from trueprob_service.control.models.catalogue import Catalogue, answering
+from trueprob_service.control.schemas.documents import (
+    Items,
+    ModelDescription,
+    UnavailableVersion,
+    VersionSummary,
+)
+from trueprob_service.control.schemas.lists import Page, split
 from trueprob_service.control.store import Store, Transaction
 from trueprob_service.control.store.models import ModelRow
 from trueprob_service.errors import ModelNotFound

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from trueprob.errors import TrueprobError
-from trueprob_service.control.models.catalogue import (Catalogue, answering)
+from trueprob_service.control.models.catalogue import Catalogue, answering
 from trueprob_service.control.poll import Poll
 from trueprob_service.control.store import Store, Transaction
 from trueprob_service.control.store.calibrators import CalibratorRow

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from trueprob_service.control.models.catalogue import (Catalogue, answering)
+from trueprob_service.control.models.catalogue import Catalogue, answering
 from trueprob_service.control.revision import locked, raise_revision
 from trueprob_service.control.store import Store, Transaction
 from trueprob_service.control.store.calibrators import CalibratorRow

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Final
 
 from trueprob.repository.model_repository import ModelRepository
-from trueprob_service.control.models.discovery import (Key, discover)
 from trueprob_service.control.models.catalogue import Catalogue
+from trueprob_service.control.models.discovery import Key, discover
 from trueprob_service.control.poll import Poll
 from trueprob_service.control.store import Store
 

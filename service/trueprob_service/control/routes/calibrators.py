@@ -6,11 +6,18 @@ from typing import TYPE_CHECKING, Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response
 
+from trueprob_service.control.api.documentation import (
+    DEFAULT_PAGE,
+    CursorQuery,
+    IfMatchHeader,
+    LimitQuery,
+    ModelPath,
+    problems,
+)
+from trueprob_service.control.api.requests import caller, expected_revision
 from trueprob_service.control.schemas import answers
-from trueprob_service.control.api.requests import (caller, expected_revision)
-from trueprob_service.control.schemas.lists import (Page, split)
-from trueprob_service.control.api.documentation import (DEFAULT_PAGE, CursorQuery, IfMatchHeader, LimitQuery, ModelPath, problems)
-from trueprob_service.control.schemas.documents import (CalibratorSummary, Items, LivePair)
+from trueprob_service.control.schemas.documents import CalibratorSummary, Items, LivePair
+from trueprob_service.control.schemas.lists import Page, split
 from trueprob_service.errors import CalibratorNotFound, ModelNotFound
 
 if TYPE_CHECKING:

@@ -7,8 +7,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 from trueprob_service.control.alarm_schemas import AlarmSummary
-from trueprob_service.control.schemas.labels import (LabelOutcome, LabelOutcomes)
-from trueprob_service.control.schemas.documents import (CalibrationSetSummary, CalibratorSummary, FitSummary, LivePair, PromotionSummary, Verdict)
+from trueprob_service.control.schemas.documents import (
+    CalibrationSetSummary,
+    CalibratorSummary,
+    FitSummary,
+    LivePair,
+    PromotionSummary,
+    Verdict,
+)
+from trueprob_service.control.schemas.labels import LabelOutcome, LabelOutcomes
 from trueprob_service.control.store.alarms import AlarmRow
 from trueprob_service.control.store.calibration_sets import CalibrationSetRow
 from trueprob_service.control.store.calibrators import CalibratorRow

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 from sqlalchemy import Connection, Table, delete, func, select
 
-from trueprob.scores.binned import (N_BINS, BinnedCalibration)
+from trueprob.scores.binned import N_BINS, BinnedCalibration
 from trueprob_service.control.store.insertion import upsert
 from trueprob_service.control.store.tables import bin_running, bin_total, model, promotion
 

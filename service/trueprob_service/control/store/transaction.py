@@ -6,7 +6,6 @@ from sqlalchemy import Connection
 
 from trueprob_service.control.store.alarm_states import AlarmStates
 from trueprob_service.control.store.alarms import Alarms
-from trueprob_service.control.store.label_sums import Bins
 from trueprob_service.control.store.calibration_sets import CalibrationSets
 from trueprob_service.control.store.calibrators import Calibrators
 from trueprob_service.control.store.deleted_models import DeletedModels
@@ -14,8 +13,9 @@ from trueprob_service.control.store.earlier_fits import EarlierFits
 from trueprob_service.control.store.events import Events
 from trueprob_service.control.store.fits import Fits
 from trueprob_service.control.store.group_counts import GroupCounts
-from trueprob_service.control.store.labels import LabelKeys
+from trueprob_service.control.store.label_sums import Bins
 from trueprob_service.control.store.labelled_rows import LabelledRows
+from trueprob_service.control.store.labels import LabelKeys
 from trueprob_service.control.store.models import Models
 from trueprob_service.control.store.policy_fits import PolicyFits
 from trueprob_service.control.store.promotions import Promotions

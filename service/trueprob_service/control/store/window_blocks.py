@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 from sqlalchemy import Connection, bindparam, select
 
-from trueprob.scores.binned import (N_BINS, BinnedCalibration)
+from trueprob.scores.binned import N_BINS, BinnedCalibration
 from trueprob_service.control.store.insertion import upsert
 from trueprob_service.control.store.tables import window_block
 

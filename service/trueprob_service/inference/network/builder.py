@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+from trueprob_service.inference.deployment import Network, ServedVersion
 from trueprob_service.inference.network.batcher import Batcher
 from trueprob_service.inference.network.cores import usable_cores
-from trueprob_service.inference.deployment import Network, ServedVersion
 from trueprob_service.inference.network.input import NetworkInput
 from trueprob_service.inference.network.onnx_model import OnnxModel
-from trueprob_service.settings import Settings
 from trueprob_service.metrics.telemetry import Telemetry
+from trueprob_service.settings import Settings
 
 __all__ = ["network_builder"]
 

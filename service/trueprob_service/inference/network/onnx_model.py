@@ -1,10 +1,11 @@
 """One ONNX network on onnxruntime: provider verified, warmed up, rows in, logits out.
 
 `OnnxModel` is synchronous and belongs to one thread (concurrent ``run`` on a CUDA session has
-crashed for others); `trueprob_service.inference.network.batcher` owns that thread. With a broken CUDA
-installation onnxruntime falls back to the CPU without a word, so the provider that a session really
-has is compared with what was asked for. On a device, batches are padded to powers of two: each of
-those shapes is run once at the start and has its buffers there, so that no request meets a new one.
+crashed for others); `trueprob_service.inference.network.batcher` owns that thread. With a broken
+CUDA installation onnxruntime falls back to the CPU without a word, so the provider that a session
+really has is compared with what was asked for. On a device, batches are padded to powers of two:
+each of those shapes is run once at the start and has its buffers there, so that no request meets a
+new one.
 """
 
 from __future__ import annotations

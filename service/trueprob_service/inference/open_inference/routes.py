@@ -20,16 +20,24 @@ from numpy.typing import NDArray
 
 from trueprob_service import __version__
 from trueprob_service.errors import BadRequest, InvalidRequest
-from trueprob_service.inference.open_inference import model as oip_model
-from trueprob_service.inference.wire import (json_rows as wire_json, oip as wire_oip)
 from trueprob_service.inference.answer import Answer, compute
+from trueprob_service.inference.body import INLINE_ELEMENTS, BodyReader, checked_logits, run_network
 from trueprob_service.inference.connection import Receive
 from trueprob_service.inference.deployment import Deployment
 from trueprob_service.inference.elsewhere import Elsewhere
-from trueprob_service.inference.open_inference.model import (DEFAULT_OUTPUTS, LOGIT_TYPES, OUTPUTS, PREDICTION_ID, InputTensorSpec, network_input)
 from trueprob_service.inference.oip_routes import Call
-from trueprob_service.inference.wire.oip_tensors import (OutputTensor, from_raw)
-from trueprob_service.inference.body import (INLINE_ELEMENTS, BodyReader, checked_logits, run_network)
+from trueprob_service.inference.open_inference import model as oip_model
+from trueprob_service.inference.open_inference.model import (
+    DEFAULT_OUTPUTS,
+    LOGIT_TYPES,
+    OUTPUTS,
+    PREDICTION_ID,
+    InputTensorSpec,
+    network_input,
+)
+from trueprob_service.inference.wire import json_rows as wire_json
+from trueprob_service.inference.wire import oip as wire_oip
+from trueprob_service.inference.wire.oip_tensors import OutputTensor, from_raw
 from trueprob_service.receipts.receipt import Receipts
 
 __all__ = ["Reply", "describe", "infer"]

@@ -10,7 +10,8 @@ from typing import Any, Final, TypeVar
 from numpy.typing import NDArray
 
 from trueprob_service.errors import Overloaded
-from trueprob_service.inference.wire import (json_rows as wire_json, oip as wire_oip)
+from trueprob_service.inference.wire import json_rows as wire_json
+from trueprob_service.inference.wire import oip as wire_oip
 
 __all__ = ["INLINE_BYTES", "JsonBodies"]
 

@@ -17,9 +17,9 @@ import orjson
 from numpy.typing import NDArray
 
 from trueprob_service.base64_pictures import pictures_from_base64
+from trueprob_service.edge.json_blocks import BLOCK_BYTES, elements_in_blocks
 from trueprob_service.errors import BadRequest, InvalidRequest
 from trueprob_service.inference.simd_rows import MIN_BYTES, matrix_in_blocks, simd_rows
-from trueprob_service.edge.json_blocks import (BLOCK_BYTES, elements_in_blocks)
 
 __all__ = ["ARRAYS", "INPUTS", "MEDIA_TYPE", "decode", "encode"]
 

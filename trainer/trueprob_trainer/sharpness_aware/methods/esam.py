@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 
 from trueprob_trainer.sharpness_aware.displacement import Part
+from trueprob_trainer.sharpness_aware.methods.sam import SAM
 from trueprob_trainer.sharpness_aware.passes import Closure
 from trueprob_trainer.sharpness_aware.randomness import RandomState
-from trueprob_trainer.sharpness_aware.methods.sam import SAM
 from trueprob_trainer.sharpness_aware.wrapper import require_range
 
 

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trueprob_trainer.sharpness_aware.methods.sam import SAM
 from trueprob_trainer.sharpness_aware.passes import Closure
 from trueprob_trainer.sharpness_aware.randomness import RandomState
-from trueprob_trainer.sharpness_aware.methods.sam import SAM
 from trueprob_trainer.sharpness_aware.wrapper import in_full_precision
 
 

@@ -20,12 +20,12 @@ import torch
 from torch import Tensor
 
 from trueprob_trainer.sharpness_aware.displacement import Part, joint_norm
+from trueprob_trainer.sharpness_aware.methods.periodic import PeriodicSAM
 from trueprob_trainer.sharpness_aware.per_parameter import (
     PerParameter,
     from_positions,
     to_positions,
 )
-from trueprob_trainer.sharpness_aware.methods.periodic import PeriodicSAM
 from trueprob_trainer.sharpness_aware.wrapper import require_range
 
 

@@ -21,12 +21,12 @@ import torch
 from torch import Tensor
 
 from trueprob_trainer.sharpness_aware.displacement import Part, joint_norm, scale_to_radius
+from trueprob_trainer.sharpness_aware.methods.sam import SAM
 from trueprob_trainer.sharpness_aware.per_parameter import (
     PerParameter,
     from_positions,
     to_positions,
 )
-from trueprob_trainer.sharpness_aware.methods.sam import SAM
 
 
 class PreconditionedSAM(SAM):

@@ -13,7 +13,9 @@ from trueprob_trainer.sharpness_aware.methods.look_sam import LookSAM
 from trueprob_trainer.sharpness_aware.methods.momentum_sam import MomentumSAM
 from trueprob_trainer.sharpness_aware.methods.periodic import PeriodicSAM
 from trueprob_trainer.sharpness_aware.methods.plain import Plain
-from trueprob_trainer.sharpness_aware.methods.preconditioned_functional_sam import PreconditionedFunctionalSAM
+from trueprob_trainer.sharpness_aware.methods.preconditioned_functional_sam import (
+    PreconditionedFunctionalSAM,
+)
 from trueprob_trainer.sharpness_aware.methods.preconditioned_sam import PreconditionedSAM
 from trueprob_trainer.sharpness_aware.methods.sam import SAM
 from trueprob_trainer.sharpness_aware.wrapper import WrappedOptimizer
