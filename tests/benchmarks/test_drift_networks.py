@@ -10,7 +10,7 @@ from PIL import Image
 from benchmarks.calibration.sets import of_arrays
 from benchmarks.drift.networks import cifar10_cases, newest
 from benchmarks.drift.shift_cases import hard_classes
-from tests.service.register.networks import network
+from tests.trueprob_service.register.networks import network
 from trueprob_service.register.command import main as register
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.running_service import running_service
-from tests.service.application import ROOT
+from tests.trueprob_service.application import ROOT
 from tests.trueprob.client.test_service import connected
 from trueprob.client import AsyncClient, Client, PartialPrediction, Prediction, ServiceProblem
 from trueprob.client.answers import partial_prediction_from, prediction_from

@@ -16,7 +16,7 @@ import pytest
 from mypy import api
 
 import trueprob.client as package
-from tests.service.application import lifespan
+from tests.trueprob_service.application import lifespan
 from tests.trueprob.client.generate import GENERATED, WRITTEN, async_source
 from trueprob.client import AsyncClient, Client
 from trueprob_service.app import create_app
