@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.trueprob_service.application import (ROOT, application)
+from tests.trueprob_service.application import ROOT, application
 from trueprob_service import errors
 from trueprob_service.edge.auth import new_key
 from trueprob_service.edge.problems import STATUS, TITLES, problem_for

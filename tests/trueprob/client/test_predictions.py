@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from tests.running_service import running_service
-from tests.trueprob_service.application import ROOT
 from tests.trueprob.client.test_service import connected
+from tests.trueprob_service.application import ROOT
 from trueprob.client import AsyncClient, Client, PartialPrediction, Prediction, ServiceProblem
 from trueprob.client.answers import partial_prediction_from, prediction_from
 from trueprob.client.requests import NPZ

@@ -14,7 +14,7 @@ import pytest
 
 import trueprob
 from tests.running_service import running_service
-from tests.trueprob_service.application import (ROOT, lifespan)
+from tests.trueprob_service.application import ROOT, lifespan
 from trueprob.client import AsyncClient, Client, ServiceProblem, ServiceUnreachable
 from trueprob_service.app import create_app
 from trueprob_service.settings import Settings

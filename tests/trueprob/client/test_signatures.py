@@ -16,8 +16,8 @@ import pytest
 from mypy import api
 
 import trueprob.client as package
-from tests.trueprob_service.application import lifespan
 from tests.trueprob.client.generate import GENERATED, WRITTEN, async_source
+from tests.trueprob_service.application import lifespan
 from trueprob.client import AsyncClient, Client
 from trueprob_service.app import create_app
 from trueprob_service.settings import Settings

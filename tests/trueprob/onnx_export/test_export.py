@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from tests.trueprob.onnx_export.exported_graphs import (answers, check, classifier, hard_rows)
+from tests.trueprob.onnx_export.exported_graphs import answers, check, classifier, hard_rows
 from trueprob import InvalidInput, logits_from_probabilities
 from trueprob.calibrators import IdentityCalibrator, SmartCalibrator, SmartMlpCalibrator
 from trueprob.calibrators.smart.second_stage import SecondStage

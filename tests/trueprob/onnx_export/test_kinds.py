@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx.reference import ReferenceEvaluator
 
-from tests.trueprob.onnx_export.exported_graphs import (answers, check, classifier, hard_rows)
+from tests.trueprob.onnx_export.exported_graphs import answers, check, classifier, hard_rows
 from trueprob import InvalidInput
 from trueprob.calibrators import (
     KINDS,

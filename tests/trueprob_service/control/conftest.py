@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.integration_requirements import require_module, require_program
-from tests.trueprob_service.control.harness import (World, settings_in, start)
+from tests.trueprob_service.control.harness import World, settings_in, start
 
 
 @pytest.fixture(scope="session")

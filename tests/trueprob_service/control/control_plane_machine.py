@@ -24,7 +24,16 @@ from hypothesis.stateful import (
     rule,
 )
 
-from tests.trueprob_service.control.harness import (NPZ, WAIT, Clock, World, npz, rows, settings_in, start)
+from tests.trueprob_service.control.harness import (
+    NPZ,
+    WAIT,
+    Clock,
+    World,
+    npz,
+    rows,
+    settings_in,
+    start,
+)
 from tests.trueprob_service.control.model_folders import add_version
 
 MODEL = "blocks"

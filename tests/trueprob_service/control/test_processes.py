@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 from tests.running_service import ROOT, running_service
-from tests.trueprob_service.control.harness import (SECRET, npz, rows)
-from tests.trueprob_service.replicas.replica_metrics import (live_revision, targets)
+from tests.trueprob_service.control.harness import SECRET, npz, rows
+from tests.trueprob_service.replicas.replica_metrics import live_revision, targets
 from tests.waiting import is_running, wait_until
 
 pytestmark = pytest.mark.integration

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.trueprob_service.control.harness import (World, rows)
+from tests.trueprob_service.control.harness import World, rows
 
 OLD, NEW, NEWEST = "the first of three secrets", "the second of three secrets", "the third of them"
 NEVER = {"poll_seconds": 3600.0}

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.trueprob_service.application import application
-from tests.trueprob_service.control.harness import (WAIT, Clock, npz)
+from tests.trueprob_service.control.harness import WAIT, Clock, npz
 from trueprob_service.control.store import open_store
 
 MODEL: Final = "/v1/models/digits"

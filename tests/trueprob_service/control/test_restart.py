@@ -9,7 +9,16 @@ from typing import Any
 
 import pytest
 
-from tests.trueprob_service.control.harness import (NPZ, START, Clock, Runner, World, npz, overconfident, rows)
+from tests.trueprob_service.control.harness import (
+    NPZ,
+    START,
+    Clock,
+    Runner,
+    World,
+    npz,
+    overconfident,
+    rows,
+)
 from trueprob_service.control.fitting.process import FitProcess
 from trueprob_service.control.fitting.worker import Fitted, Job, run
 

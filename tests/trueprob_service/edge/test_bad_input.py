@@ -14,7 +14,7 @@ import httpx
 import numpy as np
 import pytest
 
-from tests.trueprob_service.application import (ROOT, application)
+from tests.trueprob_service.application import ROOT, application
 
 PREDICT = "/v1/models/digits/probabilities"
 UPLOAD = "/v1/models/digits/calibration-sets"

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.trueprob_service.application import (ROOT, application)
-from tests.trueprob_service.compressed import (COMPRESS, zstd)
+from tests.trueprob_service.application import ROOT, application
+from tests.trueprob_service.compressed import COMPRESS, zstd
 from trueprob_service.content_encoding import CODINGS, PIECE_BYTES, Inflater, coding_of
 from trueprob_service.edge.bodies import inflated
 from trueprob_service.edge.body_limits import BodyLimit

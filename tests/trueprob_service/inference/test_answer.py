@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.trueprob_service.application import (ROOT, application)
+from tests.trueprob_service.application import ROOT, application
 
 MODEL = "/v1/models/digits"
 EXAMPLES = ROOT / "examples"

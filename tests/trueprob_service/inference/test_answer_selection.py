@@ -10,7 +10,7 @@ import httpx
 import numpy as np
 import pytest
 
-from tests.trueprob_service.application import (ROOT, application)
+from tests.trueprob_service.application import ROOT, application
 from trueprob_service.inference.answer_fields import FIELDS, IN_JSON, IN_NPZ, TOP_FIELDS
 from trueprob_service.inference.wire import npz as wire_npz
 

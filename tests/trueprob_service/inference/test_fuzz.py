@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from tests.trueprob_service.compressed import (COMPRESS, DECOMPRESS)
-from tests.trueprob_service.inference.mutated import (FUZZ, mutated)
+from tests.trueprob_service.compressed import COMPRESS, DECOMPRESS
+from tests.trueprob_service.inference.mutated import FUZZ, mutated
 from trueprob.calibrators import IdentityCalibrator
 from trueprob_service.content_encoding import CODINGS, Inflater
 from trueprob_service.edge.problems import problem_for

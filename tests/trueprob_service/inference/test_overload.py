@@ -13,7 +13,7 @@ import httpx
 import numpy as np
 import pytest
 
-from tests.trueprob_service.application import (ROOT, lifespan)
+from tests.trueprob_service.application import ROOT, lifespan
 from trueprob_service.app import create_app
 from trueprob_service.inference.network.batcher import Batcher
 from trueprob_service.settings import Settings

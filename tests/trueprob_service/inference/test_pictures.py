@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tests.trueprob_service.application import (ROOT, application)
+from tests.trueprob_service.application import ROOT, application
 
 PREDICT = "/v1/models/digits/probabilities"
 SEVEN = (ROOT / "examples/seven.png").read_bytes()

@@ -7,7 +7,7 @@ from pathlib import Path
 import onnxruntime
 import pytest
 
-from tests.trueprob_service.application import (ROOT, application)
+from tests.trueprob_service.application import ROOT, application
 from trueprob.calibrators import IdentityCalibrator, dumps_calibrator
 from trueprob.repository.model_repository import ModelRepository
 

@@ -13,8 +13,8 @@ import onnx
 import pytest
 from PIL import Image
 
-from tests.trueprob_service.application import (ROOT, application)
-from tests.trueprob_service.register.networks import (network, weights)
+from tests.trueprob_service.application import ROOT, application
+from tests.trueprob_service.register.networks import network, weights
 from trueprob.repository.model_repository import ModelRepository
 from trueprob_service.__main__ import main as service_main
 from trueprob_service.register.command import main

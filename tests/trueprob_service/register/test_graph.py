@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.trueprob_service.register.networks import (network, two_inputs)
+from tests.trueprob_service.register.networks import network, two_inputs
 from trueprob_service.inference.network.onnx_model import open_session
 from trueprob_service.register.graph import Network, inspect
 from trueprob_service.register.options import Unusable, Wishes, class_names, refuse_to_guess

@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from tests.running_service import ROOT, RunningService, running_service
-from tests.trueprob_service.replicas.replica_metrics import (predictions, targets)
+from tests.trueprob_service.replicas.replica_metrics import predictions, targets
 from tests.waiting import is_running, wait_until
 
 pytestmark = pytest.mark.integration

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from tests.trueprob_trainer.small_problems import (DECAYS, MOMENTUM, RADII, RATE, Problem)
+from tests.trueprob_trainer.small_problems import DECAYS, MOMENTUM, RADII, RATE, Problem
 
 Named = dict[str, Tensor]
 

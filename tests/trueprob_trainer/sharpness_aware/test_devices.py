@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.trueprob_trainer.small_problems import (adam, groups_of, sgd, small)
+from tests.trueprob_trainer.small_problems import adam, groups_of, sgd, small
 from trueprob_trainer.data import load
 from trueprob_trainer.sharpness_aware import (
     ASAM,

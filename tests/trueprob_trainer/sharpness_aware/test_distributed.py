@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.trueprob_trainer.small_problems import (batches, closure_of, sgd, small)
-from tests.trueprob_trainer.sharpness_aware.two_ranks import (CASES, HALVES, STEPS, WORLD)
+from tests.trueprob_trainer.sharpness_aware.two_ranks import CASES, HALVES, STEPS, WORLD
+from tests.trueprob_trainer.small_problems import batches, closure_of, sgd, small
 from trueprob_trainer.sharpness_aware import OPTIMISERS, LookSAM
 
 ROOT = Path(__file__).parents[2]
@@ -19,7 +19,13 @@ STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, tuple[State, State]]]:
     folder = tmp_path_factory.mktemp("ranks")
-    command = [sys.executable, "-W", "error", "-m", "tests.trueprob_trainer.sharpness_aware.two_ranks"]
+    command = [
+        sys.executable,
+        "-W",
+        "error",
+        "-m",
+        "tests.trueprob_trainer.sharpness_aware.two_ranks",
+    ]
     started = [
         subprocess.Popen([*command, str(rank), str(folder)], cwd=ROOT) for rank in range(WORLD)
     ]

@@ -7,7 +7,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.trueprob_trainer.small_problems import (CURVATURE, Bowl, batches, bowl_loss, closure_of, distance, sgd, small)
+from tests.trueprob_trainer.small_problems import (
+    CURVATURE,
+    Bowl,
+    batches,
+    bowl_loss,
+    closure_of,
+    distance,
+    sgd,
+    small,
+)
 from trueprob_trainer.sharpness_aware import (
     CSAM,
     ESAM,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tests.trueprob_trainer.small_problems import (adam, batches, closure_of, distance, sgd, small)
+from tests.trueprob_trainer.small_problems import adam, batches, closure_of, distance, sgd, small
 from trueprob_trainer.sharpness_aware import (
     ASAM,
     OPTIMISERS,

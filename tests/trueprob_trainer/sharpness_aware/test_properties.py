@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.trueprob_trainer.small_problems import (batches, closure_of, distance, problem, sgd, small)
+from tests.trueprob_trainer.small_problems import batches, closure_of, distance, problem, sgd, small
 from trueprob_trainer.sharpness_aware import (
     ASAM,
     CSAM,

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.trueprob_trainer.sharpness_aware import slow_references as slow
-from tests.trueprob_trainer.small_problems import (adam, problem, sgd)
+from tests.trueprob_trainer.small_problems import adam, problem, sgd
 from trueprob_trainer.sharpness_aware import OPTIMISERS, Plain
 
 CASES: dict[str, tuple[str, dict[str, Any], Callable[..., slow.Named], str]] = {

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.trueprob_trainer.small_problems import (batches, closure_of, sgd, small)
+from tests.trueprob_trainer.small_problems import batches, closure_of, sgd, small
 from trueprob_trainer.__main__ import main
 from trueprob_trainer.config import TrainConfig
 from trueprob_trainer.errors import BadInput

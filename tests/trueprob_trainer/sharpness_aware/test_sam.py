@@ -7,7 +7,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.trueprob_trainer.sharpness_aware.sam_problem import (CURVATURE, N_STEPS, Bowl, batches, distance, groups_of, loss_of, reference_steps, sam_steps, sgd, small)
+from tests.trueprob_trainer.sharpness_aware.sam_problem import (
+    CURVATURE,
+    N_STEPS,
+    Bowl,
+    batches,
+    distance,
+    groups_of,
+    loss_of,
+    reference_steps,
+    sam_steps,
+    sgd,
+    small,
+)
 from trueprob_trainer.sharpness_aware import SAM, frozen_running_statistics
 from trueprob_trainer.sharpness_aware.wrapper import cross_entropy_per_sample
 

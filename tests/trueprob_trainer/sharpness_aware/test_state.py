@@ -6,7 +6,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.trueprob_trainer.sharpness_aware.sam_problem import (Bowl, batches, distance, groups_of, loss_of, sam_steps, sgd, small)
+from tests.trueprob_trainer.sharpness_aware.sam_problem import (
+    Bowl,
+    batches,
+    distance,
+    groups_of,
+    loss_of,
+    sam_steps,
+    sgd,
+    small,
+)
 from trueprob_trainer.sharpness_aware import SAM
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from tests.trueprob_trainer.small_problems import (batches, closure_of, sgd, small)
+from tests.trueprob_trainer.small_problems import batches, closure_of, sgd, small
 from trueprob_trainer.sharpness_aware import OPTIMISERS, average_running_statistics
 
 WORLD = 2

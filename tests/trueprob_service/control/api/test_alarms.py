@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from tests.trueprob_service.control.harness import (START, World, overconfident, rows)
+from tests.trueprob_service.control.harness import START, World, overconfident, rows
 from trueprob.drift import BetState, CalibrationBets
 
 

@@ -9,7 +9,17 @@ from typing import Any
 
 import pytest
 
-from tests.trueprob_service.control.harness import (NPZ, START, WAIT, Clock, Runner, World, npz, overconfident, rows)
+from tests.trueprob_service.control.harness import (
+    NPZ,
+    START,
+    WAIT,
+    Clock,
+    Runner,
+    World,
+    npz,
+    overconfident,
+    rows,
+)
 from trueprob_service.control.fitting.queue import LEASE_SECONDS
 from trueprob_service.control.fitting.worker import Fitted, Job, run
 from trueprob_service.control.store import open_store

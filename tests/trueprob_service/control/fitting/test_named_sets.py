@@ -10,7 +10,7 @@ import httpx
 import numpy as np
 import pytest
 
-from tests.trueprob_service.control.harness import (NPZ, WAIT, World, npz, overconfident, rows)
+from tests.trueprob_service.control.harness import NPZ, WAIT, World, npz, overconfident, rows
 from tests.trueprob_service.control.test_restart import Waits
 from trueprob.arrays.calibration_set import CalibrationSet, load_calibration_set
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from tests.trueprob_service.control.harness import (World, calibrated, rows)
+from tests.trueprob_service.control.harness import World, calibrated, rows
 from tests.trueprob_service.control.upkeep.test_webhook import SETTINGS as WEBHOOK
 from tests.waiting import wait_until
 from trueprob_service.control.fitting.policy import rows_between

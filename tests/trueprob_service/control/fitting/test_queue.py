@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.trueprob_service.control.harness import (NPZ, Runner, World, npz, overconfident)
+from tests.trueprob_service.control.harness import NPZ, Runner, World, npz, overconfident
 from tests.trueprob_service.control.test_restart import wait_for
 from trueprob_service.control.fitting.process import FitProcess
 from trueprob_service.control.fitting.worker import Fitted, Job, run
@@ -132,7 +132,7 @@ def test_the_child_reports_progress_and_a_cancelled_job_ends_only_itself() -> No
 
 
 def test_progress_rises_to_the_end(tmp_path: Any) -> None:
-    from tests.trueprob_service.control.fitting.test_process import (job, stored)
+    from tests.trueprob_service.control.fitting.test_process import job, stored
 
     told: list[float] = []
     assert run(job(stored(tmp_path)[0]), told.append).error is None

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.trueprob_service.control.harness import (Runner, World, npz, overconfident, rows)
-from tests.trueprob_service.control.fitting.test_queue import (Cancellable, post, until)
+from tests.trueprob_service.control.fitting.test_queue import Cancellable, post, until
+from tests.trueprob_service.control.harness import Runner, World, npz, overconfident, rows
 from trueprob_service.control.fitting.worker import Fitted, Job, run
 
 FITS = "/v1/models/m/fits"

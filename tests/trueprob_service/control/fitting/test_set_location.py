@@ -15,7 +15,7 @@ import pytest
 from fsspec.implementations.local import LocalFileSystem
 
 import trueprob
-from tests.trueprob_service.control.harness import (World, overconfident, rows, settings_in, start)
+from tests.trueprob_service.control.harness import World, overconfident, rows, settings_in, start
 from trueprob_service.__main__ import main
 from trueprob_service.control.fitting.remote_set_files import RemoteArtifacts
 from trueprob_service.control.fitting.set_location import open_artifacts

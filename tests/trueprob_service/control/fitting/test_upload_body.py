@@ -10,7 +10,7 @@ import httpx
 import numpy as np
 import pytest
 
-from tests.trueprob_service.control.harness import (NPZ, World, npz, rows)
+from tests.trueprob_service.control.harness import NPZ, World, npz, rows
 from trueprob_service.control.fitting import upload_body as uploads
 
 NAMES = ["cat", "dog", "bird"]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from tests.trueprob_service.control.harness import (NPZ, World, calibrated, npz, overconfident, rows)
+from tests.trueprob_service.control.harness import NPZ, World, calibrated, npz, overconfident, rows
 
 KEYS = {
     "fit",

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.trueprob_service.control.harness import (START, Clock)
+from tests.trueprob_service.control.harness import START, Clock
 from tests.trueprob_service.control.store.test_engine import register
 from trueprob.drift import BetState
 from trueprob_service.control.labels.alarms import AlarmRules, Alarms

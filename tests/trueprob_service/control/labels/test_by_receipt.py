@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sqlalchemy import select
 
-from tests.trueprob_service.control.harness import (START, World, overconfident, rows)
+from tests.trueprob_service.control.harness import START, World, overconfident, rows
 from trueprob.scores.binned import BinnedCalibration
 from trueprob_service.control.labels.by_receipt import CLOCK_TOLERANCE_SECONDS
 from trueprob_service.control.labels.judging import NO_CLASS, Classes

@@ -10,7 +10,7 @@ import httpx
 import numpy as np
 import pytest
 
-from tests.trueprob_service.control.harness import (START, WAIT, World, rows)
+from tests.trueprob_service.control.harness import START, WAIT, World, rows
 
 
 def row(number: int, **more: object) -> dict[str, object]:

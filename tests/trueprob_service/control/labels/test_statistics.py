@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from tests.trueprob_service.control.harness import (World, overconfident, rows)
+from tests.trueprob_service.control.harness import World, overconfident, rows
 from trueprob.calibrators import KINDS
 from trueprob.fitting.fit import METHODS
 from trueprob.scores.binned import BinnedCalibration

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.trueprob_service.control.harness import (NPZ, World, block_logits, npz, overconfident)
+from tests.trueprob_service.control.harness import NPZ, World, block_logits, npz, overconfident
 from tests.trueprob_service.control.model_folders import add_version
 from trueprob_service.errors import ModelNotFound
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.trueprob_service.control.harness import (World, settings_in)
+from tests.trueprob_service.control.harness import World, settings_in
 from tests.trueprob_service.control.harness import start as start_world
 from tests.trueprob_service.control.model_folders import add_version
 from trueprob.calibrators import IdentityCalibrator

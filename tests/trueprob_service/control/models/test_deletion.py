@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from sqlalchemy import select
 
-from tests.trueprob_service.control.harness import (NPZ, WAIT, World, overconfident, rows)
+from tests.trueprob_service.control.fitting.test_queue import Cancellable, post, until
+from tests.trueprob_service.control.harness import NPZ, WAIT, World, overconfident, rows
 from tests.trueprob_service.control.model_folders import add_version
-from tests.trueprob_service.control.fitting.test_queue import (Cancellable, post, until)
 from tests.trueprob_service.control.models.test_repository_watch import watch_of
 from trueprob.arrays.calibration_set import CalibrationSet
 from trueprob_service.control.fitting.request import FitRequest

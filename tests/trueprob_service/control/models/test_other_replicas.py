@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from sqlalchemy import create_engine, make_url, text
 
-from tests.trueprob_service.control.harness import (NPZ, World, overconfident, rows)
+from tests.trueprob_service.control.harness import NPZ, World, overconfident, rows
 from tests.trueprob_service.control.model_folders import add_version
 from tests.trueprob_service.control.models.test_repository_watch import watch_of
 from trueprob_service.errors import ModelNotFound

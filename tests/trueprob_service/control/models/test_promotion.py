@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from tests.trueprob_service.control.harness import (World, calibrated, overconfident)
+from tests.trueprob_service.control.harness import World, calibrated, overconfident
 
 
 def history(world: World) -> list[tuple[int, str, int | None]]:

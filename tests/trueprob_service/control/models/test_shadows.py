@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.trueprob_service.control.harness import (World, overconfident, rows)
+from tests.trueprob_service.control.harness import World, overconfident, rows
 from trueprob.drift import Comparison, top_label_brier
 from trueprob_service.control.labels.counting import CountedLabels, counting_order
 from trueprob_service.control.labels.shadow_scoring import losses

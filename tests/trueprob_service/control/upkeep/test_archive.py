@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.trueprob_service.control.harness import (World, overconfident, rows, settings_in, start)
+from tests.trueprob_service.control.harness import World, overconfident, rows, settings_in, start
 from trueprob_service.__main__ import main
 from trueprob_service.control.fitting.set_files import Artifacts
 from trueprob_service.control.store import open_store

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.trueprob_service.control.harness import (START, Clock, World, overconfident, rows)
+from tests.trueprob_service.control.harness import START, Clock, World, overconfident, rows
 from trueprob_service.control.group_tally import GroupTally
 
 DAY = 86_400.0

@@ -17,7 +17,7 @@ import pytest
 import standardwebhooks
 from sqlalchemy import select
 
-from tests.trueprob_service.control.harness import (START, Clock, World, overconfident)
+from tests.trueprob_service.control.harness import START, Clock, World, overconfident
 from tests.waiting import wait_until
 from trueprob_service.control.store.events import webhook_event
 from trueprob_service.control.upkeep.webhook import RETRY_SECONDS, Webhook, signed_headers

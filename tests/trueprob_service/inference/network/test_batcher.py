@@ -3,7 +3,13 @@ import asyncio
 import numpy as np
 import pytest
 
-from tests.trueprob_service.inference.recorded_network import (POISON, Recorder, batcher, held, images)
+from tests.trueprob_service.inference.recorded_network import (
+    POISON,
+    Recorder,
+    batcher,
+    held,
+    images,
+)
 from trueprob_service.errors import BodyTooLarge, InferenceFailed, ModelUnavailable, Overloaded
 from trueprob_service.inference.network.batcher import Batcher
 

@@ -5,7 +5,13 @@ import threading
 
 import numpy as np
 
-from tests.trueprob_service.inference.recorded_network import (POISON, Recorder, batcher, held, images)
+from tests.trueprob_service.inference.recorded_network import (
+    POISON,
+    Recorder,
+    batcher,
+    held,
+    images,
+)
 
 
 def test_a_client_that_gave_up_frees_its_rows() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from tests.trueprob_service.inference.network.test_onnx_model import (flatten_network, images)
+from tests.trueprob_service.inference.network.test_onnx_model import flatten_network, images
 from trueprob_service.errors import InferenceFailed, ProviderUnavailable
 from trueprob_service.inference.network.onnx_model import OnnxModel
 

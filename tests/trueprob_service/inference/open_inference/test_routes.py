@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.trueprob_service.application import (ROOT, application)
+from tests.trueprob_service.application import ROOT, application
 from tests.trueprob_service.edge.test_bad_input import check
 from trueprob_service.inference.oip_routes import ROUTES, Call
 

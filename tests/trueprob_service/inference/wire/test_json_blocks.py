@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from tests.trueprob_service.inference.mutated import (FUZZ, mutated)
+from tests.trueprob_service.inference.mutated import FUZZ, mutated
 from trueprob_service.control.labels.body import read_document
 from trueprob_service.edge.json_blocks import elements_in_blocks, numbers_in_blocks
 from trueprob_service.errors import ServiceError

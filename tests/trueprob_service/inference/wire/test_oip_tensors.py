@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from tests.trueprob_service.inference.mutated import (FUZZ, mutated)
+from tests.trueprob_service.inference.mutated import FUZZ, mutated
 from trueprob_service.errors import ServiceError
 from trueprob_service.inference.simd_rows import MIN_BYTES
 from trueprob_service.inference.simd_tensors import simd_request
