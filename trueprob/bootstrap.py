@@ -30,19 +30,7 @@ def unit_of_rows(n: int, groups: NDArray[np.int64] | NDArray[np.str_] | None) ->
 def resampled_sums(
     columns: NDArray[np.float64], unit: NDArray[np.int64], *, seed: int
 ) -> NDArray[np.float64]:
-    """Sums of columns over resampled units.
-
-    Parameters
-    ----------
-    columns : ndarray of shape (n, m)
-    unit : ndarray of shape (n,), int64
-        In 0 … u − 1, each occurring.
-    seed : int
-
-    Returns
-    -------
-    ndarray of shape (2000, m)
-    """
+    """Sums of columns over resampled units."""
     generator = np.random.default_rng(seed)
     n_units = int(unit.max()) + 1
     if n_units > MAX_UNITS:

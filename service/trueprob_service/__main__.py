@@ -18,10 +18,7 @@ __all__ = ["main"]
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line.
 
-    Returns
-    -------
-    int
-        0 fine, 2 bad input (one line on standard error).
+    Returns: 0 fine, 2 bad input (one line on standard error).
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     command = arguments.pop(0) if arguments and not arguments[0].startswith("-") else "serve"

@@ -48,37 +48,16 @@ Errors are RFC 9457 problem documents."""
 def create_app(
     settings: Settings,
     *,
-    registry: Registry | None = None,
-    clock: Callable[[], float] = time.time,
+    registry: Registry | None = None,  # where metrics are registered; default: a new one
+    clock: Callable[[], float] = time.time,  # seconds since 1970 UTC
     model_factory: Callable[[ServedVersion], Network | None] | None = None,
     commit: str | None = None,
     metrics_port: int | None = None,
 ) -> Application:
     """Put a service together.
 
-    Parameters
-    ----------
-    settings : Settings
-    registry : Registry, optional
-        Where metrics are registered; default: a new one.
-    clock : callable, optional
-        Seconds since 1970 UTC.
-    model_factory : callable, optional
-        Builds the network of a version; default: onnxruntime as the settings say.
-    commit : str, optional
-        For ``build_info``; default: the variable ``SOURCE_COMMIT``, which the Dockerfile sets.
-    metrics_port : int, optional
-        The port, of several on which the application is served, that is for ``/metrics`` alone.
-
-    Returns
-    -------
-    ASGI application
-        Its lifespan opens the database and loads the models.
-
-    Raises
-    ------
-    InvalidSettings
-        The key file cannot be used.
+    Returns: its lifespan opens the database and loads the models. Raises `InvalidSettings`: the
+    key file cannot be used.
     """
     telemetry = Telemetry(
         version=__version__,

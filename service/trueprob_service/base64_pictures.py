@@ -13,20 +13,8 @@ __all__ = ["pictures_from_base64"]
 def pictures_from_base64(values: object) -> list[bytes]:
     """The encoded pictures of a body's ``images``.
 
-    Parameters
-    ----------
-    values : object
-        As the parser left it.
-
-    Returns
-    -------
-    list of bytes
-        At least one; nothing is decoded as a picture yet.
-
-    Raises
-    ------
-    InvalidRequest
-        Not a list of texts in base64 with at least one.
+    Returns: at least one; nothing is decoded as a picture yet. Raises `InvalidRequest`: not a list
+    of texts in base64 with at least one.
     """
     if not isinstance(values, list) or not values:
         raise InvalidRequest("images must be a list of base64 strings with at least one")

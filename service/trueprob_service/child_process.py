@@ -14,15 +14,7 @@ __all__ = ["Child", "start_without_ctrl_c"]
 
 
 class Child:
-    """A spawned process behind a pipe: started when first needed, and again after it ended.
-
-    Parameters
-    ----------
-    target : callable
-        What it executes, with its end of the pipe.
-    name : str
-        Of the process.
-    """
+    """A spawned process behind a pipe: started when first needed, and again after it ended."""
 
     def __init__(self, target: Callable[[Connection], None], *, name: str) -> None:
         self._target = target
@@ -91,11 +83,6 @@ def start_without_ctrl_c(process: BaseProcess) -> None:
 
     The mask is inherited, so it holds from the child's first instruction on, before it could
     ignore the signal by itself.
-
-    Parameters
-    ----------
-    process : BaseProcess
-        Not started yet.
     """
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         process.start()

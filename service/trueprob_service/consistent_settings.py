@@ -17,10 +17,7 @@ __all__ = ["check_consistent"]
 def check_consistent(settings: Settings) -> None:
     """Refuse what contradicts itself, and what would open the service by mistake.
 
-    Raises
-    ------
-    ValueError
-        Naming the settings.
+    Raises `ValueError`: naming the settings.
     """
     if (settings.tls_cert is None) != (settings.tls_key is None):
         raise ValueError("tls_cert and tls_key must be set together")

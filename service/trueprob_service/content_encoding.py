@@ -34,20 +34,8 @@ _ZSTD_WINDOW_LOG: Final = 23  # 8 MiB, the largest that RFC 9659 lets a sender u
 def coding_of(header: str) -> str | None:
     """What a Content-Encoding header asks for.
 
-    Parameters
-    ----------
-    header : str
-        The header's value; empty when there is none.
-
-    Returns
-    -------
-    str or None
-        One of `CODINGS`, None when the body is as it is.
-
-    Raises
-    ------
-    UnsupportedEncoding
-        Another coding, or several.
+    Returns: one of `CODINGS`, None when the body is as it is. Raises `UnsupportedEncoding`:
+    another coding, or several.
     """
     coding = header.strip().lower()
     if coding in ("", "identity"):
@@ -63,15 +51,7 @@ def coding_of(header: str) -> str | None:
 
 
 class Inflater:
-    """Inflates one body.
-
-    Parameters
-    ----------
-    coding : str
-        One of `CODINGS`.
-    limit : int
-        Bytes that the body may inflate to.
-    """
+    """Inflates one body."""
 
     def __init__(self, coding: str, *, limit: int) -> None:
         self._coding = coding
@@ -83,21 +63,8 @@ class Inflater:
     def feed(self, data: bytes) -> Iterator[bytes]:
         """What the next bytes of the body inflate to.
 
-        Parameters
-        ----------
-        data : bytes
-
-        Yields
-        ------
-        bytes
-            At most `PIECE_BYTES`; may be empty.
-
-        Raises
-        ------
-        BadRequest
-            The stream is corrupt.
-        BodyTooLarge
-            It inflates to more than the limit.
+        Returns: at most `PIECE_BYTES`; may be empty. Raises `BadRequest`: the stream is corrupt.
+        Raises `BodyTooLarge`: it inflates to more than the limit.
         """
         for start in range(0, len(data), _SLICE_BYTES):
             rest, pending = data[start : start + _SLICE_BYTES], False
@@ -114,10 +81,7 @@ class Inflater:
     def finish(self) -> None:
         """Hold that the stream has ended where the body did.
 
-        Raises
-        ------
-        BadRequest
-            The stream is truncated.
+        Raises `BadRequest`: the stream is truncated.
         """
         if self._member is not None or self._members == 0:
             raise BadRequest(f"the body is a truncated {self._coding} stream")

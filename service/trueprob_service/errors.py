@@ -70,14 +70,7 @@ __all__ = [
 
 
 class ServiceError(Exception):
-    """Root of everything that the service answers with a problem document.
-
-    Parameters
-    ----------
-    detail : str
-        One sentence for the caller: what was wrong, what was expected, what came. It names
-        fields by the caller's names and never repeats array contents or secrets.
-    """
+    """Root of everything that the service answers with a problem document."""
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
@@ -161,15 +154,7 @@ class UnsupportedMediaType(ServiceError):
 
 
 class UnsupportedEncoding(UnsupportedMediaType):
-    """The body has a Content-Encoding that is not inflated here.
-
-    Parameters
-    ----------
-    detail : str
-        As for `ServiceError`.
-    accepted : tuple of str, optional
-        What the Accept-Encoding header of the answer says.
-    """
+    """The body has a Content-Encoding that is not inflated here."""
 
     def __init__(self, detail: str, *, accepted: tuple[str, ...] = ()) -> None:
         super().__init__(detail)
@@ -181,15 +166,7 @@ class PreconditionRequired(ServiceError):
 
 
 class Overloaded(ServiceError):
-    """A bounded queue is full; the client should come back later.
-
-    Parameters
-    ----------
-    detail : str
-        As for `ServiceError`.
-    retry_after_seconds : int
-        What the Retry-After header says.
-    """
+    """A bounded queue is full; the client should come back later."""
 
     def __init__(self, detail: str, *, retry_after_seconds: int = 1) -> None:
         super().__init__(detail)

@@ -19,14 +19,7 @@ __all__ = ["input_digests"]
 def input_digests(logits: NDArray[np.float32]) -> list[int]:
     """64-bit digests, never 0, the same in every process.
 
-    Parameters
-    ----------
-    logits : ndarray of shape (n, k), float32
-
-    Returns
-    -------
-    list of int
-        One a row.
+    Returns: one a row.
     """
     width = logits.shape[1] * 4
     raw = np.ascontiguousarray(logits, "<f4").view(np.uint8).reshape(-1).data

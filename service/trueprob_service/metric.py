@@ -10,22 +10,12 @@ __all__ = ["Metric"]
 
 @dataclass(frozen=True)
 class Metric:
-    """Declaration of one metric.
-
-    Attributes
-    ----------
-    kind : {"counter", "gauge", "histogram"}
-    labels : tuple of str
-    owner : {"process", "database"}
-        What a process did is summed over replicas; what the database says is the same in all of
-        them, so its maximum is taken.
-    help : str
-    buckets : tuple of float
-        Upper bounds of a histogram, without +Inf.
-    """
+    """Declaration of one metric."""
 
     kind: Literal["counter", "gauge", "histogram"]
     labels: tuple[str, ...]
+    # what a process did is summed over replicas; what the database says is the same in all of
+    # them, so its maximum is taken
     owner: Literal["process", "database"]
     help: str
-    buckets: tuple[float, ...] = ()
+    buckets: tuple[float, ...] = ()  # upper bounds of a histogram, without +Inf

@@ -66,14 +66,7 @@ def add_figure(family: GaugeMetricFamily, labels: Sequence[str], value: float | 
 
 
 def statistics_families(statistics: ControlStatistics, *, tolerance: float) -> Iterable[Metric]:
-    """What the database says, as Prometheus reads it.
-
-    Parameters
-    ----------
-    statistics : ControlStatistics
-    tolerance : float
-        Exported beside the live pairs.
-    """
+    """What the database says, as Prometheus reads it."""
     yield from _pair_families(statistics.pairs, tolerance)
     for name, values in (
         ("alarms_total", statistics.alarms),

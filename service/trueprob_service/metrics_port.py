@@ -18,13 +18,7 @@ _PATHS: Final = re.compile(r"^/(metrics|v2/health/(live|ready))$")
 
 
 class MetricsPort:
-    """Answers ``/metrics`` on one port only, and little else there.
-
-    Parameters
-    ----------
-    app : ASGI application
-    port : int
-    """
+    """Answers ``/metrics`` on one port only, and little else there."""
 
     def __init__(self, app: Application, port: int) -> None:
         self._app = app

@@ -26,15 +26,7 @@ SWITCH_SECONDS: Final = 0.0005
 
 
 class AnnouncingServer(uvicorn.Server):
-    """A server that reports its port once it listens (port 0 is known only then).
-
-    Parameters
-    ----------
-    app : ASGI application
-    settings : Settings
-    announce : callable
-        Told the port.
-    """
+    """A server that reports its port once it listens (port 0 is known only then)."""
 
     def __init__(
         self, app: Application, settings: Settings, announce: Callable[[int], None]
@@ -72,10 +64,7 @@ class AnnouncingServer(uvicorn.Server):
 def serve(app: Application, settings: Settings) -> int:
     """Serve until SIGINT or SIGTERM.
 
-    Returns
-    -------
-    int
-        0 after a clean stop, 1 when the service could not start.
+    Returns: 0 after a clean stop, 1 when the service could not start.
     """
 
     def announce(port: int) -> None:
@@ -98,14 +87,7 @@ def server_url(settings: Settings, port: int) -> str:
 
 
 def quickstart(url: str, examples: Path) -> str:
-    """What is printed when the service listens.
-
-    Parameters
-    ----------
-    url : str
-    examples : Path
-        With the demo's example files in it, three lines to try follow.
-    """
+    """What is printed when the service listens."""
     lines = [f"Trueprob listens on {url} (documentation: {url}/docs)"]
     files = [examples / name for name in
              ("digits_logits.json", "seven.png", "digits_calibration.npz")]  # fmt: skip

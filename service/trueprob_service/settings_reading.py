@@ -37,25 +37,8 @@ def load_settings(
 ) -> tuple[Settings, tuple[str, ...]]:
     """Read the settings from flags and variables.
 
-    Parameters
-    ----------
-    argv : sequence of str
-        The flags, without the program's name.
-    environ : mapping of str to str
-        The environment.
-    program : str, optional
-        What ``--help`` calls the program.
-
-    Returns
-    -------
-    settings : Settings
-    warnings : tuple of str
-        A sentence for each variable with our prefix that is no setting.
-
-    Raises
-    ------
-    InvalidSettings
-        A value cannot be used, or a setting has another name now; the message names the setting.
+    Raises `InvalidSettings`: a value cannot be used, or a setting has another name now; the
+    message names the setting.
     """
     _refuse_old_names(argv, environ)
     values: dict[str, Any] = {}

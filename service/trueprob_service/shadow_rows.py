@@ -21,17 +21,9 @@ class ShadowRow(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ShadowRows:
-    """A candidate's answers to the rows of one request.
+    """A candidate's answers to the rows of one request."""
 
-    Attributes
-    ----------
-    candidate : bytes
-        8-byte digest of its id.
-    prediction : ndarray of shape (n,), int64
-    confidence : ndarray of shape (n,), float64
-    """
-
-    candidate: bytes
+    candidate: bytes  # 8-byte digest of its id
     prediction: NDArray[np.int64]
     confidence: NDArray[np.float64]
 

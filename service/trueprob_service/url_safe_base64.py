@@ -20,22 +20,6 @@ def decode_all(
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """Decode texts of one length, without padding.
 
-    Parameters
-    ----------
-    texts : sequence of str
-    characters : int
-        Of each.
-
-    Returns
-    -------
-    bytes : ndarray of shape (n, characters * 3 // 4), uint8
-        Zeros for a text that is not in that form.
-    well_formed : ndarray of shape (n,), bool
-        False too where a text's last character carries bits that no encoder sets, or it uses the
-        other alphabet: only one spelling of each value is taken.
-
-    Notes
-    -----
     One call of the decoder costs about a microsecond, as much as its work on 170 characters. Each
     text is filled up with A, which stands for zero bits, to whole groups of four.
     """

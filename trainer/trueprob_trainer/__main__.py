@@ -27,15 +27,7 @@ class _OneLineParser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command.
 
-    Parameters
-    ----------
-    argv : sequence of str, optional
-        Arguments; those of the process when not given.
-
-    Returns
-    -------
-    int
-        Exit code.
+    Returns: exit code.
     """
     arguments = _parser().parse_args(argv)
     try:

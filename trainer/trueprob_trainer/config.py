@@ -68,10 +68,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         """Refuse what cannot be trained.
 
-        Raises
-        ------
-        BadInput
-            Naming the field, what it must be and what came.
+        Raises `BadInput`: naming the field, what it must be and what came.
         """
         for name, choices in (
             ("optimiser", tuple(OPTIMISERS)),

@@ -21,14 +21,7 @@ class BadInput(TrainerError, ValueError):
 
 
 class Interrupted(TrainerError):
-    """A signal asked the run to stop, and it was saved.
-
-    Parameters
-    ----------
-    number : int
-        Of the signal.
-    message : str
-    """
+    """A signal asked the run to stop, and it was saved."""
 
     def __init__(self, number: int, message: str) -> None:
         super().__init__(message)

@@ -33,12 +33,7 @@ EXTRA_NOISE = 70.0  # grey levels after the blur: enough that the model claims t
 
 @dataclass(frozen=True)
 class Examples:
-    """Contents of the example files.
-
-    Parameters
-    ----------
-    seven_png, calibration_npz, test_npz, pictures_npz, logits_json : bytes
-    """
+    """Contents of the example files."""
 
     seven_png: bytes
     calibration_npz: bytes
@@ -60,20 +55,8 @@ class Examples:
 def make_examples(version: ModelVersion) -> Examples:
     """Make the examples for a registered model of 8x8 digits.
 
-    Parameters
-    ----------
-    version : ModelVersion
-        Whose graph answers, and whose manifest says which data set it was trained on.
-
-    Returns
-    -------
-    files : Examples
-        The same bytes for the same version.
-
-    Raises
-    ------
-    BadInput
-        The version has no network, or was not trained on digits here.
+    Returns: the same bytes for the same version. Raises `BadInput`: the version has no network, or
+    was not trained on digits here.
     """
     if version.onnx_path is None:
         raise BadInput(f"{version.name}/{version.version} has no model.onnx")
@@ -95,16 +78,7 @@ def make_examples(version: ModelVersion) -> Examples:
 
 
 def another_camera(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The image out of focus and with more noise of its own.
-
-    Parameters
-    ----------
-    image : ndarray of shape (height, width, 1), uint8
-
-    Returns
-    -------
-    ndarray of the same shape, uint8
-    """
+    """The image out of focus and with more noise of its own."""
     wide = np.pad(image.astype(float), ((1, 1), (1, 1), (0, 0)), mode="edge")
     rows = (wide[:-2] + 4 * wide[1:-1] + wide[2:]) / 6
     blurred = (rows[:, :-2] + 4 * rows[:, 1:-1] + rows[:, 2:]) / 6

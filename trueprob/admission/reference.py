@@ -29,20 +29,11 @@ __all__ = ["ReferenceCheck", "check_reference"]
 
 @dataclass(frozen=True)
 class ReferenceCheck:
-    """The answer of `check_reference`.
-
-    Attributes
-    ----------
-    passed : bool
-    reason : str
-        A sentence with the numbers.
-    n_compared : int
-        Rows on which the candidate was not fitted.
-    """
+    """The answer of `check_reference`."""
 
     passed: bool
-    reason: str
-    n_compared: int
+    reason: str  # a sentence with the numbers
+    n_compared: int  # rows on which the candidate was not fitted
 
 
 def check_reference(
@@ -51,23 +42,11 @@ def check_reference(
     reference: CalibrationSet,
     *,
     fitted_row_digests: NDArray[np.uint8] | Sequence[bytes] = (),
-    seed: int = 0,
+    seed: int = 0,  # of the resampling: the same call gives the same answer
 ) -> ReferenceCheck:
     """Compare two calibrators on a pinned set.
 
-    Parameters
-    ----------
-    incumbent, candidate : Calibrator
-    reference : CalibrationSet
-    fitted_row_digests : ndarray of shape (m, 16) or sequence of 16-byte strings
-        Of the rows on which the candidate was fitted: these are not compared.
-    seed : int
-        Of the resampling: the same call gives the same answer.
-
-    Returns
-    -------
-    ReferenceCheck
-        Not passed when too few rows are left to tell.
+    Returns: not passed when too few rows are left to tell.
     """
     new = np.flatnonzero(is_new_row(reference.row_digests, fitted_row_digests))
     if new.shape[0] == 0:

@@ -65,21 +65,12 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two compared: its scores, and per row what is summed.
-
-    Attributes
-    ----------
-    scores : Scores
-    nll, correct : ndarray of shape (n,)
-        Times the row's weight.
-    bins : ndarray of shape (n, 30)
-        Signed error, then variance, each in its bin's column.
-    """
+    """One of the two compared: its scores, and per row what is summed."""
 
     scores: Scores
-    nll: Array
-    correct: Array
-    bins: Array
+    nll: Array  # times the row's weight
+    correct: Array  # times the row's weight
+    bins: Array  # signed error, then variance, each in its bin's column
 
 
 def side_of(probabilities: Probabilities, predicted: Labels, data: CalibrationSet) -> Side:

@@ -26,15 +26,7 @@ PIECE_BYTES: Final = 1 << 20
 def content_digest(arrays: Mapping[str, NDArray[Any] | None]) -> str:
     """Digest of a calibration set's arrays.
 
-    Parameters
-    ----------
-    arrays : mapping of str to ndarray or None
-        In the order that the digest takes them; None for what the set does not have.
-
-    Returns
-    -------
-    str
-        ``sha256:`` and 64 hex digits.
+    Returns: ``sha256:`` and 64 hex digits.
     """
     state = hashlib.sha256(b"trueprob calibration set 1\n")
     for name, array in arrays.items():
@@ -56,15 +48,7 @@ def content_digest(arrays: Mapping[str, NDArray[Any] | None]) -> str:
 def row_digests(logits: Logits, labels: Labels) -> NDArray[np.uint8]:
     """Digest of each row's logits and label.
 
-    Parameters
-    ----------
-    logits : ndarray of shape (n, k), float32
-    labels : ndarray of shape (n,), int64
-
-    Returns
-    -------
-    ndarray of shape (n, 16), uint8
-        BLAKE2b.
+    Returns: BLAKE2b.
     """
     n, k = logits.shape
     label_bytes = b"".join(_canonical(labels))

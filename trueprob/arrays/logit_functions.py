@@ -93,28 +93,17 @@ def softmax(logits: Logits) -> Probabilities:
 
 
 def tempered_softmax(
-    logits: Logits,
+    logits: Logits,  # (n, k) float32
     temperature: float | NDArray[np.float64] | None = None,
     *,
-    uniform_weight: float = 0.0,
+    uniform_weight: float = 0.0,  # w in (1 − w)·p + w/k
 ) -> Probabilities:
     """Softmax of ``logits / temperature``, mixed with the uniform distribution.
 
     The row maximum is subtracted before the division, so the argmax of the incoming logits gets
     exp(0) exactly and no other class can overtake it by rounding: p[prediction] == max(p).
 
-    Parameters
-    ----------
-    logits : ndarray of shape (n, k), float32
-    temperature : float or ndarray of shape (n,), optional
-        Positive; one for all rows or one a row.
-    uniform_weight : float
-        w in (1 − w)·p + w/k.
-
-    Returns
-    -------
-    ndarray of shape (n, k), float32
-        C-contiguous.
+    Returns: C-contiguous.
     """
     k = logits.shape[1]
     class_major = k < TRANSPOSE_BELOW

@@ -9,17 +9,7 @@ __all__ = ["sync_directory", "write_synced"]
 
 
 def write_synced(path: Path, data: bytes) -> None:
-    """Write a new file; `sync_directory` makes its name durable.
-
-    Parameters
-    ----------
-    path : Path
-    data : bytes
-
-    Raises
-    ------
-    FileExistsError
-    """
+    """Write a new file; `sync_directory` makes its name durable."""
     with path.open("xb") as stream:
         stream.write(data)
         stream.flush()
@@ -27,12 +17,7 @@ def write_synced(path: Path, data: bytes) -> None:
 
 
 def sync_directory(path: Path) -> None:
-    """Make renames durable: the entry lies in the directory, not in the file.
-
-    Parameters
-    ----------
-    path : Path
-    """
+    """Make renames durable: the entry lies in the directory, not in the file."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

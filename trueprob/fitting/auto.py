@@ -67,14 +67,9 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class SelectedCalibrator(FittedCalibrator):
-    """The chosen calibrator, and what every candidate scored.
+    """The chosen calibrator, and what every candidate scored."""
 
-    Attributes
-    ----------
-    candidates : tuple of CandidateScore
-        Simplest first; empty for a single row or group, which cannot be left out.
-    """
-
+    # simplest first; empty for a single row or group, which cannot be left out
     candidates: tuple[CandidateScore, ...] = ()
 
 
@@ -89,33 +84,15 @@ def candidates(n_classes: int, *, allow_prediction_change: bool) -> tuple[str, .
 
 
 def fit_auto(
-    logits: Logits,
-    labels: Labels,
-    weights: Array | None = None,
+    logits: Logits,  # (n, k) float32
+    labels: Labels,  # (n,) int64
+    weights: Array | None = None,  # (n,), only their ratios matter
     *,
-    seed: int = 0,
+    seed: int = 0,  # of the first division into folds; the others count on from it
     groups: Groups | None = None,
     allow_prediction_change: bool = False,
 ) -> SelectedCalibrator:
-    """Cross-validate every candidate, apply the rule and fit the chosen one on all rows.
-
-    Parameters
-    ----------
-    logits : ndarray of shape (n, k), float32
-    labels : ndarray of shape (n,), int64
-    weights : ndarray of shape (n,), optional
-        Only their ratios matter.
-    seed : int
-        Of the first division into folds; the others count on from it.
-    groups : ndarray of shape (n,), optional
-        Rows of one group stay in one fold, and count as one in standard errors.
-    allow_prediction_change : bool
-        Whether methods that may change predictions are candidates.
-
-    Returns
-    -------
-    SelectedCalibrator
-    """
+    """Cross-validate every candidate, apply the rule and fit the chosen one on all rows."""
     names = candidates(logits.shape[1], allow_prediction_change=allow_prediction_change)
     unit = unit_of_rows(labels.shape[0], groups)
     if int(unit.max()) == 0:

@@ -46,24 +46,7 @@ def fit_rows(
 ) -> FittedCalibrator:
     """The calibrator alone, for callers that judge it themselves: no scores, no cross-fitting.
 
-    Parameters
-    ----------
-    method : str
-        One of `METHODS`.
-    data : CalibrationSet
-    seed : int
-        Of methods that draw.
-    allow_prediction_change : bool
-        As in `fit`.
-
-    Returns
-    -------
-    FittedCalibrator
-
-    Raises
-    ------
-    InvalidInput
-        Unknown method.
+    Raises `InvalidInput`: unknown method.
     """
     fitter = FITTERS.get(method)
     if fitter is None:

@@ -18,26 +18,13 @@ MIN_CROSS_FIT_ROWS: Final = 10
 
 @dataclass(frozen=True)
 class CandidateScore:
-    """The cross-validated score of one of the methods among which `auto` chose.
-
-    Attributes
-    ----------
-    method : str
-    nll : float
-        Mean over rows left out, nats.
-    standard_error : float
-        Of `nll`, over rows or groups.
-    behind : float
-        Mean paired difference to the best candidate, nats; 0 for the best.
-    behind_standard_error : float
-        Of `behind`.
-    """
+    """The cross-validated score of one of the methods among which `auto` chose."""
 
     method: str
-    nll: float
-    standard_error: float
-    behind: float
-    behind_standard_error: float
+    nll: float  # mean over rows left out, nats
+    standard_error: float  # of `nll`, over rows or groups
+    behind: float  # mean paired difference to the best candidate, nats; 0 for the best
+    behind_standard_error: float  # of `behind`
 
 
 @dataclass(frozen=True)

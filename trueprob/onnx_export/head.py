@@ -22,17 +22,7 @@ __all__ = ["add_answers"]
 def add_answers(nodes: Nodes, logits: str, calibrator: Calibrator) -> None:
     """Values named `probabilities`, `prediction` and `temperature`.
 
-    Parameters
-    ----------
-    nodes : Nodes
-    logits : str
-        Of shape (n, k), float32.
-    calibrator : Calibrator
-
-    Raises
-    ------
-    InvalidInput
-        A calibrator that cannot be expressed.
+    Raises `InvalidInput`: a calibrator that cannot be expressed.
     """
     parts, k = parts_of(calibrator), calibrator.n_classes
     if parts.linear is not None:

@@ -16,18 +16,7 @@ __all__ = ["add_linear_stage"]
 
 
 def add_linear_stage(nodes: Nodes, logits: str, stage: LinearStage) -> str:
-    """From the logits to y, both float32 of shape (n, k).
-
-    Parameters
-    ----------
-    nodes : Nodes
-    logits : str
-    stage : LinearStage
-
-    Returns
-    -------
-    str
-    """
+    """From the logits to y, both float32 of shape (n, k)."""
 
     def constant(values: float | list[float]) -> str:
         return nodes.constant(values, np.float64)

@@ -35,26 +35,13 @@ EXPRESSIBLE: Final = (
 
 @dataclass(frozen=True)
 class Parts:
-    """What the graph of a calibrator is made of.
+    """What the graph of a calibrator is made of."""
 
-    Attributes
-    ----------
-    gap_stage : Calibrator
-        Of a kind in `INVERSE_TEMPERATURES`: gives 1/h of each row.
-    linear : LinearStage or None
-        What comes before it.
-    uniform_weight : float
-    second : SecondStage, IsotonicCalibrator or None
-        Map of the resulting confidence.
-    has_temperature : bool
-        Whether the method has one: 1/h is 1 where it has none.
-    """
-
-    gap_stage: Calibrator
-    linear: LinearStage | None = None
+    gap_stage: Calibrator  # of a kind in `INVERSE_TEMPERATURES`: gives 1/h of each row
+    linear: LinearStage | None = None  # what comes before it
     uniform_weight: float = 0.0
-    second: SecondStage | IsotonicCalibrator | None = None
-    has_temperature: bool = True
+    second: SecondStage | IsotonicCalibrator | None = None  # map of the resulting confidence
+    has_temperature: bool = True  # whether the method has one: 1/h is 1 where it has none
 
 
 def parts_of(calibrator: Calibrator) -> Parts:

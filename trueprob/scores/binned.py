@@ -33,15 +33,7 @@ MIN_VARIANCE: Final = 20.0  # Σp(1−p) below this says nothing: about 200 labe
 def bin_index(confidence: ArrayLike) -> NDArray[np.int64]:
     """Bin of each confidence: right-closed (lo, hi], 0 in the first bin.
 
-    Parameters
-    ----------
-    confidence : array_like of shape (n,)
-        In [0, 1].
-
-    Returns
-    -------
-    ndarray of shape (n,), int64
-        In 0 … 14.
+    Returns: in 0 … 14.
     """
     values = np.asarray(confidence, dtype=np.float64)
     return np.searchsorted(EDGES[1:-1], values, side="left").astype(np.int64, copy=False)

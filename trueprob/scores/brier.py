@@ -50,26 +50,19 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class BrierDecomposition:
-    """Parts of a Brier score.
+    """Parts of a Brier score."""
 
-    Attributes
-    ----------
-    n : float
-        Rows, or the sum of their weights.
-    brier : float
-        Mean (p − y)², of one event or added up over the classes.
-    reliability, resolution, uncertainty, within_bins : float
-        See the module's text; brier = reliability − resolution + uncertainty + within_bins.
-    reliability_floor : float
-        The reliability that a perfectly calibrated model shows: Σ_b variance_b/n_b / n.
-    """
-
-    n: float
-    brier: float
+    n: float  # rows, or the sum of their weights
+    brier: float  # mean (p − y)², of one event or added up over the classes
+    # see the module's text; brier = reliability − resolution + uncertainty + within_bins
     reliability: float
+    # see the module's text; brier = reliability − resolution + uncertainty + within_bins
     resolution: float
+    # see the module's text; brier = reliability − resolution + uncertainty + within_bins
     uncertainty: float
+    # see the module's text; brier = reliability − resolution + uncertainty + within_bins
     within_bins: float
+    # the reliability that a perfectly calibrated model shows: Σ_b variance_b/n_b / n
     reliability_floor: float
 
 
@@ -78,22 +71,7 @@ def brier_decomposition(
 ) -> BrierDecomposition:
     """Parts of `brier_score`, added up over the classes.
 
-    Parameters
-    ----------
-    probabilities : array_like of shape (n, k)
-    labels : array_like of shape (n,)
-        Class indices.
-    weights : array_like of shape (n,), optional
-        Non-negative.
-
-    Returns
-    -------
-    BrierDecomposition
-
-    Raises
-    ------
-    InvalidInput
-        Shapes do not belong together, or a label is out of range.
+    Raises `InvalidInput`: shapes do not belong together, or a label is out of range.
     """
     p, y = checked_probabilities(probabilities, labels)
     n, k = p.shape
@@ -136,23 +114,7 @@ def top_label_brier_decomposition(
 ) -> BrierDecomposition:
     """Parts of the top-label Brier score.
 
-    Parameters
-    ----------
-    confidence : array_like of shape (n,)
-        Of the prediction, in [0, 1].
-    correct : array_like of shape (n,)
-        Whether it was right.
-    weights : array_like of shape (n,), optional
-        Non-negative.
-
-    Returns
-    -------
-    BrierDecomposition
-
-    Raises
-    ------
-    InvalidInput
-        Shapes differ, a confidence lies outside [0, 1], or there are no rows.
+    Raises `InvalidInput`: shapes differ, a confidence lies outside [0, 1], or there are no rows.
     """
     binned = BinnedCalibration.of(confidence, correct, weights)
     if not binned.n > 0:

@@ -44,24 +44,8 @@ def debiased_calibration_error(
 ) -> float:
     """Debiased ECE.
 
-    Parameters
-    ----------
-    confidence : array_like of shape (n,)
-        Of the prediction, in [0, 1].
-    correct : array_like of shape (n,)
-        Whether it was right.
-    weights : array_like of shape (n,), optional
-        Non-negative; a bin then has the effective size (Σw)²/Σw².
-
-    Returns
-    -------
-    float
-        A fraction, possibly below 0.
-
-    Raises
-    ------
-    InvalidInput
-        Shapes differ, there are no rows, or a confidence lies outside [0, 1].
+    Returns: a fraction, possibly below 0. Raises `InvalidInput`: shapes differ, there are no rows,
+    or a confidence lies outside [0, 1].
     """
     p, y, w = checked_rows(confidence, correct, weights)
     sums = bin_columns(p, y, w).sum(axis=0)
@@ -77,16 +61,7 @@ def bin_columns(p: Array, y: Array, w: Array) -> Array:
 
 
 def debiased_ece_of_sums(sums: Array) -> Array:
-    """Debiased ECE of sums of `bin_columns`.
-
-    Parameters
-    ----------
-    sums : ndarray of shape (m, 60)
-
-    Returns
-    -------
-    ndarray of shape (m,)
-    """
+    """Debiased ECE of sums of `bin_columns`."""
     from scipy.special import erf
 
     mass, squares, signed, right = sums.reshape(-1, N_SUMS, N_BINS).transpose(1, 0, 2)

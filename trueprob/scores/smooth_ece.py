@@ -41,21 +41,11 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class SmoothEce:
-    """The smooth ECE of some rows.
+    """The smooth ECE of some rows."""
 
-    Attributes
-    ----------
-    n : int
-        Rows.
-    value : float
-        smECE, a fraction; also the kernel's standard deviation σ*.
-    floor : float
-        What a perfectly calibrated model would show on the same confidences, about.
-    """
-
-    n: int
-    value: float
-    floor: float
+    n: int  # rows
+    value: float  # smECE, a fraction; also the kernel's standard deviation σ*
+    floor: float  # what a perfectly calibrated model would show on the same confidences, about
 
 
 def smooth_ece(
@@ -67,23 +57,7 @@ def smooth_ece(
     calibration, sqrt(2/π·variance(t)), where variance(t) = Σ_i K_σ(t, p_i)²·p_i(1 − p_i)/n² and
     K_σ² is taken as K_{σ/√2}/(2σ√π), which is exact away from the ends.
 
-    Parameters
-    ----------
-    confidence : array_like of shape (n,)
-        Of the prediction, in [0, 1].
-    correct : array_like of shape (n,)
-        Whether it was right.
-    weights : array_like of shape (n,), optional
-        Non-negative.
-
-    Returns
-    -------
-    SmoothEce
-
-    Raises
-    ------
-    InvalidInput
-        Shapes differ, there are no rows, or a confidence lies outside [0, 1].
+    Raises `InvalidInput`: shapes differ, there are no rows, or a confidence lies outside [0, 1].
     """
     p, y, w = checked_rows(confidence, correct, weights)
     share = w / w.sum()
@@ -111,18 +85,7 @@ def smooth_calibration_error(
 
 
 def smooth_ece_at_width(confidence: ArrayLike, correct: ArrayLike, sigma: float) -> float:
-    """smECE_σ for a given standard deviation of the kernel, a fraction.
-
-    Parameters
-    ----------
-    confidence, correct : array_like of shape (n,)
-    sigma : float
-        Positive.
-
-    Returns
-    -------
-    float
-    """
+    """smECE_σ for a given standard deviation of the kernel, a fraction."""
     p, y, w = checked_rows(confidence, correct, None)
     return _mean_absolute(_spectrum(p, w / w.sum() * (y - p)), sigma)
 

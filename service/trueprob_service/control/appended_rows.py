@@ -18,10 +18,8 @@ _DIGEST_BYTES: Final = 16
 def joined(first: CalibrationSet, second: CalibrationSet) -> CalibrationSet:
     """Rows after rows.
 
-    Raises
-    ------
-    InvalidRequest
-        Only one of the two has weights, or groups, or their groups are of another kind.
+    Raises `InvalidRequest`: only one of the two has weights, or groups, or their groups are of
+    another kind.
     """
     optional: dict[str, NDArray[Any] | None] = {}
     for name in ("weights", "groups"):

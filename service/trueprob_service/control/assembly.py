@@ -37,21 +37,11 @@ __all__ = ["Opened", "assemble"]
 
 @dataclass(frozen=True)
 class Opened:
-    """What has to be there before the parts are put together.
-
-    Attributes
-    ----------
-    store : Store
-    receipts : Receipts
-    catalogue : Catalogue
-        Started.
-    artifacts : Artifacts
-    deployments : Deployments
-    """
+    """What has to be there before the parts are put together."""
 
     store: Store
     receipts: Receipts
-    catalogue: Catalogue
+    catalogue: Catalogue  # started
     artifacts: Artifacts
     deployments: Deployments
 
@@ -61,20 +51,10 @@ def assemble(
     opened: Opened,
     *,
     fit_runner: FitRunner,
-    clock: Callable[[], float],
+    clock: Callable[[], float],  # seconds since 1970 UTC
     count_label: Callable[[str, str, int, Sequence[float]], None],
 ) -> Parts:
-    """Put the parts together.
-
-    Parameters
-    ----------
-    settings : Settings
-    opened : Opened
-    fit_runner : FitRunner
-    clock : callable
-        Seconds since 1970 UTC.
-    count_label : callable
-    """
+    """Put the parts together."""
     store, receipts = opened.store, opened.receipts
     catalogue, artifacts = opened.catalogue, opened.artifacts
     refits = Refits(

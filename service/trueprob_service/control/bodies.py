@@ -23,10 +23,8 @@ _WRITE_BYTES: Final = 1 << 20
 def media_type(request: Request) -> str:
     """The Content-Type without parameters, in lower case; empty when there is none.
 
-    Raises
-    ------
-    UnsupportedMediaType
-        The body is compressed still: the edge of the service inflates what it knows.
+    Raises `UnsupportedMediaType`: the body is compressed still: the edge of the service inflates
+    what it knows.
     """
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding != "identity":
@@ -37,10 +35,8 @@ def media_type(request: Request) -> str:
 async def read_body(request: Request, *, limit: BodyLimit) -> bytes:
     """The whole body.
 
-    Raises
-    ------
-    BodyTooLarge
-        It, or the Content-Length that announces it, has more bytes than the limit says.
+    Raises `BodyTooLarge`: it, or the Content-Length that announces it, has more bytes than the
+    limit says.
     """
     chunks = [chunk async for chunk in _limited(request, limit)]
     return b"".join(chunks)
@@ -51,26 +47,7 @@ async def spool_body(
 ) -> int:
     """Write the body to a file as it arrives.
 
-    Parameters
-    ----------
-    request : Request
-    path : Path
-        Must not exist.
-    limit : int
-        Bytes.
-    expected : str
-        What should be in it.
-
-    Returns
-    -------
-    int
-        Bytes written.
-
-    Raises
-    ------
-    BodyTooLarge
-    BadRequest
-        There are none.
+    Returns: bytes written. Raises `BadRequest`: there are none.
     """
     total = 0
     with path.open("xb") as file:

@@ -11,20 +11,7 @@ __all__ = ["cancel_fit"]
 def cancel_fit(store: Store, model: str, fit_id: int, *, by: str | None, now: float) -> None:
     """Let a fit that waits or runs end; one that was cancelled before stays as it is.
 
-    Parameters
-    ----------
-    store : Store
-    model : str
-    fit_id : int
-    by : str or None
-        Id of the API key.
-    now : float
-
-    Raises
-    ------
-    FitNotFound
-    Conflict
-        It has ended otherwise.
+    Raises `Conflict`: it has ended otherwise.
     """
     with store.write() as transaction:
         transaction.models.lock(model)  # first in the order of locks

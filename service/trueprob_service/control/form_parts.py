@@ -34,17 +34,7 @@ class Part:
 def form_parts(path: Path, content_type: str) -> list[Part]:
     """The parts of a form, in their order.
 
-    Parameters
-    ----------
-    path : Path
-        The body; its size is bounded already.
-    content_type : str
-        The header, with the boundary.
-
-    Raises
-    ------
-    BadRequest
-        There is no boundary, or the body is not such a form.
+    Raises `BadRequest`: there is no boundary, or the body is not such a form.
     """
     _, options = parse_options_header(content_type)
     boundary = options.get(b"boundary")

@@ -11,13 +11,7 @@ __all__ = ["further_gauges"]
 
 
 def further_gauges(transaction: Transaction) -> dict[str, dict[tuple[str, ...], float]]:
-    """Values by name and labels, as the database has them now.
-
-    Parameters
-    ----------
-    transaction : Transaction
-        Of reading.
-    """
+    """Values by name and labels, as the database has them now."""
     better: dict[tuple[str, ...], float] = {}
     worse: dict[tuple[str, ...], float] = {}
     threshold: dict[tuple[str, ...], float] = {}

@@ -21,53 +21,31 @@ _MANY: Final = 50  # groups of which looking for each costs more than a savepoin
 
 @dataclass(frozen=True, eq=False)
 class GroupTally:
-    """Labels of one promotion, in the order in which they were sent.
-
-    Attributes
-    ----------
-    model_id, revision, day : int
-    groups : ndarray of shape (m,), uint64
-        Those of the labels, ascending.
-    member : ndarray of shape (n,), int64
-        Of each label the place of its group; -1 for a label that is its own group.
-    known : Known
-        What was counted of these groups before.
-    written : bool
-        Whether all labels stand in the table already, as if they counted.
-    """
+    """Labels of one promotion, in the order in which they were sent."""
 
     model_id: int
     revision: int
     day: int
-    groups: NDArray[np.uint64]
+    groups: NDArray[np.uint64]  # those of the labels, ascending
+    # of each label the place of its group; -1 for a label that is its own group
     member: NDArray[np.int64]
-    known: Known
-    written: bool
+    known: Known  # what was counted of these groups before
+    written: bool  # whether all labels stand in the table already, as if they counted
 
     @classmethod
     def claim(
         cls,
-        transaction: Transaction,
+        transaction: Transaction,  # holds the model's lock
         model_id: int,
         revision: int,
-        group: NDArray[np.uint64],
+        group: NDArray[np.uint64],  # (n,) uint64, of each label; 0 for one that is its own group
         *,
-        day: int,
+        day: int,  # since 1970 UTC
     ) -> GroupTally:
         """What was counted of the groups of some labels.
 
         Many groups are put in at once, for nearly always all are new, and looked up only where some
         are not. `write` must follow: it says which of the labels count.
-
-        Parameters
-        ----------
-        transaction : Transaction
-            Holds the model's lock.
-        model_id, revision : int
-        group : ndarray of shape (n,), uint64
-            Of each label; 0 for one that is its own group.
-        day : int
-            Since 1970 UTC.
         """
         groups, member = np.unique(group, return_inverse=True)
         if len(groups) and groups[0] == 0:
@@ -102,13 +80,7 @@ class GroupTally:
         return earlier
 
     def write(self, transaction: Transaction, taken: NDArray[np.bool_]) -> None:
-        """Remember the labels that count.
-
-        Parameters
-        ----------
-        transaction : Transaction
-        taken : ndarray of shape (n,), bool
-        """
+        """Remember the labels that count."""
         if self.written and taken.all():
             return
         more = np.bincount(self.member[taken] + 1, minlength=len(self.groups) + 1)[1:]

@@ -11,12 +11,7 @@ __all__ = ["known_set", "lock_version"]
 
 
 def known_set(transaction: Transaction, model: str, digest_or_name: str) -> CalibrationSetRow:
-    """A stored set of a model.
-
-    Raises
-    ------
-    CalibrationSetNotFound
-    """
+    """A stored set of a model."""
     row = transaction.calibration_sets.get(model, digest_or_name)
     if row is None:
         raise CalibrationSetNotFound(f"model {model!r} has no calibration set {digest_or_name!r}")
@@ -26,10 +21,7 @@ def known_set(transaction: Transaction, model: str, digest_or_name: str) -> Cali
 def lock_version(transaction: Transaction, served: ServedVersion) -> None:
     """Lock the model of a version that was looked up before.
 
-    Raises
-    ------
-    ModelNotFound
-        It has been deleted since, or declared anew.
+    Raises `ModelNotFound`: it has been deleted since, or declared anew.
     """
     transaction.models.lock(served.model)
     known = transaction.models.version(served.model, served.version)

@@ -19,17 +19,5 @@ DAY_SECONDS: Final = 86_400
 
 
 def within_cap(before: NDArray[np.int64], *, per_input: int) -> NDArray[np.bool_]:
-    """Which of some labels count.
-
-    Parameters
-    ----------
-    before : ndarray of shape (n,), int64
-        How many of its input and day (UTC) come before each.
-    per_input : int
-        So many count; 0 for no limit.
-
-    Returns
-    -------
-    ndarray of shape (n,), bool
-    """
+    """Which of some labels count."""
     return before < per_input if per_input else np.ones(len(before), np.bool_)

@@ -33,29 +33,14 @@ _CHECK_SECONDS: Final = 2.0
 
 
 class ControlPlane:
-    """Learns, decides and remembers.
-
-    Parameters
-    ----------
-    settings : Settings
-    deployments : Deployments
-        Told of every pair that is to answer.
-    clock : callable
-        Seconds since 1970 UTC.
-    count_label : callable
-        ``(model, outcome, n, lag_seconds)``: counts labels for the metrics.
-    count_delivery : callable, optional
-        ``(kind, outcome)``: counts the webhook's attempts for the metrics.
-    fit_runner : callable, optional
-        Makes what runs the fits; default: a process of its own.
-    """
+    """Learns, decides and remembers."""
 
     def __init__(
         self,
         settings: Settings,
         *,
-        deployments: Deployments,
-        clock: Callable[[], float],
+        deployments: Deployments,  # told of every pair that is to answer
+        clock: Callable[[], float],  # seconds since 1970 UTC
         count_label: Callable[[str, str, int, Sequence[float]], None],
         count_delivery: Callable[[str, str], None] | None = None,
         fit_runner: Callable[[], FitRunner] = FitProcess,
@@ -76,12 +61,8 @@ class ControlPlane:
     def start(self) -> None:
         """Open and migrate the database, load the models, take up interrupted fits.
 
-        Raises
-        ------
-        DatabaseUnavailable
-            The database cannot be reached.
-        InvalidSettings
-            The file of the receipt secret or ``artifact_url`` cannot be used.
+        Raises `DatabaseUnavailable`: the database cannot be reached. Raises `InvalidSettings`: the
+        file of the receipt secret or ``artifact_url`` cannot be used.
         """
         settings, clock = self._settings, self._clock
         receipts = Receipts(open_receipt_keys(settings), clock=clock)
@@ -127,10 +108,7 @@ class ControlPlane:
     def parts(self) -> Parts:
         """What the plane is made of.
 
-        Raises
-        ------
-        Unavailable
-            It has not started, or has ended.
+        Raises `Unavailable`: it has not started, or has ended.
         """
         if self._parts is None:
             raise Unavailable("the service is starting or ending")
@@ -146,12 +124,7 @@ class ControlPlane:
         return ControlStatistics() if self._parts is None else self._parts.statistics.read()
 
     def look(self) -> None:
-        """Take over now what other processes have changed.
-
-        Raises
-        ------
-        Unavailable
-        """
+        """Take over now what other processes have changed."""
         self.parts.following.look()
 
     def router(self) -> APIRouter:
@@ -165,11 +138,8 @@ class ControlPlane:
     def ready(self) -> dict[str, Any]:
         """What readiness says. Returns at once: the database is asked by a thread.
 
-        Returns
-        -------
-        dict
-            ``status`` and ``database``, ``ok`` or ``degraded``, and ``unavailable``: how many
-            versions are refused.
+        Returns: ``status`` and ``database``, ``ok`` or ``degraded``, and ``unavailable``: how many
+        versions are refused.
         """
         now = time.monotonic()
         if now - self._checked_at > _CHECK_SECONDS and not self._checking.locked():

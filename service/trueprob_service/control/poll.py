@@ -15,19 +15,7 @@ _LOG: Final = logging.getLogger(__name__)
 
 
 class Poll:
-    """Calls one function again and again.
-
-    Parameters
-    ----------
-    look : callable
-        What it raises is logged, once for as long as it is the same, and tried again next time.
-    what : str
-        Whose look it is, for the log.
-    seconds : float
-        From the end of one look to the next.
-    name : str
-        Of the thread.
-    """
+    """Calls one function again and again."""
 
     def __init__(self, look: Callable[[], object], *, what: str, seconds: float, name: str) -> None:
         self._look = look

@@ -18,22 +18,10 @@ def add_version(
     *,
     class_names: Sequence[str],
     factory: Calibrator,
-    document: str,
+    document: str,  # its `calibrator.json`
     now: float,
 ) -> None:
-    """Register a version of a known model with the calibrator that it came with.
-
-    Parameters
-    ----------
-    transaction : Transaction
-    model : str
-    version : int
-    class_names : sequence of str
-    factory : Calibrator
-    document : str
-        Its ``calibrator.json``.
-    now : float
-    """
+    """Register a version of a known model with the calibrator that it came with."""
     transaction.models.add_version(
         model, version, class_names=class_names, factory=factory.id, now=now
     )

@@ -16,34 +16,16 @@ __all__ = ["locked", "raise_revision"]
 
 def raise_revision(
     transaction: Transaction,
-    live: PromotionRow,
-    row: CalibratorRow,
+    live: PromotionRow,  # what is live until now
+    row: CalibratorRow,  # what is live from now on, with its version
     *,
-    cause: str,
-    by: str | None,
+    cause: str,  # `factory`, `admitted`, `forced`, `shadow` or `rollback`
+    by: str | None,  # id of the API key
     now: float,
-    restores: int | None = None,
-    fit: int | None = None,
+    restores: int | None = None,  # of a rollback: the revision whose pair it puts back
+    fit: int | None = None,  # the fit that promotes
 ) -> PromotionRow:
-    """Append the next revision. The caller holds the model's lock and read ``live`` under it.
-
-    Parameters
-    ----------
-    transaction : Transaction
-    live : PromotionRow
-        What is live until now.
-    row : CalibratorRow
-        What is live from now on, with its version.
-    cause : str
-        ``factory``, ``admitted``, ``forced``, ``shadow`` or ``rollback``.
-    by : str or None
-        Id of the API key.
-    now : float
-    restores : int, optional
-        Of a rollback: the revision whose pair it puts back.
-    fit : int, optional
-        The fit that promotes.
-    """
+    """Append the next revision. The caller holds the model's lock and read ``live`` under it."""
     transaction.shadows.end(row.model, "superseded", now=now)
     promotion = PromotionRow(
         model=row.model,
@@ -74,12 +56,7 @@ def raise_revision(
 
 
 def locked(transaction: Transaction, model: str, expected: int) -> PromotionRow:
-    """Lock a model and compare its live revision with the one that the client saw.
-
-    Raises
-    ------
-    ModelNotFound, StaleRevision
-    """
+    """Lock a model and compare its live revision with the one that the client saw."""
     transaction.models.lock(model)
     live = transaction.promotions.live(model)
     if live is None:

@@ -27,38 +27,18 @@ _AT_ONCE: Final = 1 << 16
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows as they came.
-
-    Attributes
-    ----------
-    ids : sequence of str
-    logits : ndarray of shape (n, k), float32
-    labels : sequence of int or str
-        Class indices or class names.
-    groups : sequence of int or None
-        Signed 64-bit digests.
-    """
+    """Rows as they came."""
 
     ids: Sequence[str]
     logits: NDArray[np.float32]
-    labels: Sequence[Label]
-    groups: Sequence[int | None]
+    labels: Sequence[Label]  # class indices or class names
+    groups: Sequence[int | None]  # signed 64-bit digests
 
 
 def read_rows(document: Mapping[str, Any], *, n_classes: int) -> Rows:
     """The rows of a request.
 
-    Parameters
-    ----------
-    document : mapping
-        ``{"rows": [{"id": "…", "logits": […], "label": 3}, …]}``; ``group`` is optional.
-    n_classes : int
-        The k that is required.
-
-    Raises
-    ------
-    InvalidRequest
-        It names the row and the field.
+    Raises `InvalidRequest`: it names the row and the field.
     """
     rows = list_of(document, "rows")
     if len(rows) > MAX_LABELS:

@@ -12,27 +12,15 @@ __all__ = ["advance"]
 
 
 def advance(
-    newest: Block | None,
-    confidence: NDArray[np.float64],
-    correct: NDArray[np.bool_],
+    newest: Block | None,  # the block that is filling; None when there is none yet
+    confidence: NDArray[np.float64],  # (n,), new labels, in order
+    correct: NDArray[np.bool_],  # (n,), new labels, in order
     *,
-    window_labels: int,
+    window_labels: int,  # N; a block takes a tenth of it
 ) -> list[Block]:
     """Blocks to write so that the ring holds these labels too.
 
-    Parameters
-    ----------
-    newest : Block or None
-        The block that is filling; None when there is none yet.
-    confidence, correct : ndarray of shape (n,)
-        New labels, in order.
-    window_labels : int
-        N; a block takes a tenth of it.
-
-    Returns
-    -------
-    list of Block
-        In order, at most ten: earlier ones would be overwritten at once.
+    Returns: in order, at most ten: earlier ones would be overwritten at once.
     """
     capacity = -(-window_labels // N_BLOCKS)
     sequence, filling = (0, BinnedCalibration.zeros()) if newest is None else newest

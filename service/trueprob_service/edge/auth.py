@@ -39,28 +39,18 @@ _SCOPE_OF: Final = (
 
 @dataclass(frozen=True)
 class ApiKey:
-    """A key as the file describes it; the key itself is not known.
-
-    Attributes
-    ----------
-    key_id : str
-    sha256 : str
-        Lower-case hex digest of the key.
-    scopes : frozenset of str
-    """
+    """A key as the file describes it; the key itself is not known."""
 
     key_id: str
-    sha256: str
+    sha256: str  # Lower-case hex digest of the key
     scopes: frozenset[str]
 
 
 def read_keys(path: Path) -> tuple[ApiKey, ...]:
     """Read a key file.
 
-    Raises
-    ------
-    InvalidSettings
-        The file or one of its lines cannot be used; the message names the line.
+    Raises `InvalidSettings`: the file or one of its lines cannot be used; the message names the
+    line.
     """
     try:
         lines = path.read_text("utf-8").splitlines()
@@ -94,15 +84,7 @@ def _parse(line: str, number: int) -> ApiKey:
 
 
 def new_key(key_id: str, scopes: Iterable[str]) -> tuple[str, str]:
-    """A new random key and its line for the file.
-
-    Returns
-    -------
-    key : str
-        Shown once; give it to the client.
-    line : str
-        JSON, without a line break.
-    """
+    """A new random key and its line for the file."""
     key = f"tp_{secrets.token_urlsafe(32)}"
     digest = hashlib.sha256(key.encode()).hexdigest()
     return key, json.dumps({"id": key_id, "sha256": digest, "scopes": sorted(scopes)})
@@ -120,15 +102,7 @@ def scope_needed(method: str, path: str) -> str | None:
 
 
 class Keyring:
-    """The keys of a running service.
-
-    Parameters
-    ----------
-    keys : sequence of ApiKey
-        Empty: every request is allowed (loopback, or ``allow_anonymous``).
-    everywhere : bool
-        Ask for a key on the open paths too.
-    """
+    """The keys of a running service."""
 
     def __init__(self, keys: Sequence[ApiKey], *, everywhere: bool) -> None:
         self._by_digest: Mapping[str, ApiKey] = {key.sha256: key for key in keys}
@@ -137,20 +111,7 @@ class Keyring:
     def admit(self, method: str, path: str, authorization: str) -> str | None:
         """The id of the key that allows a request.
 
-        Parameters
-        ----------
-        method, path : str
-        authorization : str
-            The header's value; empty when there is none.
-
-        Returns
-        -------
-        str or None
-            None where no key is needed.
-
-        Raises
-        ------
-        Unauthenticated, Forbidden
+        Returns: none where no key is needed.
         """
         if not self._by_digest or (not self._everywhere and _is_open(path)):
             return None

@@ -40,15 +40,7 @@ class DamagedWhileReading(BadRequest, HTTPException):
 def limited(receive: Receive, limit: BodyLimit) -> Receive:
     """A ``receive()`` that gives no more bytes than a limit says.
 
-    Parameters
-    ----------
-    receive : callable
-    limit : BodyLimit
-
-    Returns
-    -------
-    callable
-        Raises `BodyTooLargeWhileReading`.
+    Returns: raises `BodyTooLargeWhileReading`.
     """
     received = 0
 
@@ -68,18 +60,7 @@ def limited(receive: Receive, limit: BodyLimit) -> Receive:
 def inflated(receive: Receive, coding: str, limit: BodyLimit) -> Receive:
     """A ``receive()`` that inflates what it is sent, while it arrives.
 
-    Parameters
-    ----------
-    receive : callable
-    coding : str
-        One of `trueprob_service.content_encoding.CODINGS`.
-    limit : BodyLimit
-        Of what the body may inflate to.
-
-    Returns
-    -------
-    callable
-        Raises `BodyTooLargeWhileReading` and `DamagedWhileReading`.
+    Returns: raises `BodyTooLargeWhileReading` and `DamagedWhileReading`.
     """
     inflater = Inflater(coding, limit=limit.most)
     pieces: Iterator[bytes] = iter(())

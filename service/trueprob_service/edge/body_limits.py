@@ -31,17 +31,10 @@ _SHORTER: Final = (
 
 @dataclass(frozen=True)
 class BodyLimit:
-    """Of one route.
+    """Of one route."""
 
-    Attributes
-    ----------
-    most : int
-        Bytes, as sent and as what they inflate to.
-    remedy : str
-        What a client can do, as the end of a sentence; empty where there is nothing to say.
-    """
-
-    most: int
+    most: int  # bytes, as sent and as what they inflate to
+    # what a client can do, as the end of a sentence; empty where there is nothing to say
     remedy: str = ""
 
     def refusal(self, fault: str) -> str:
@@ -50,13 +43,7 @@ class BodyLimit:
 
 
 class BodyLimits:
-    """The limits of all routes.
-
-    Parameters
-    ----------
-    max_body_bytes, max_upload_bytes : int
-        As the settings say; the second is for calibration sets and versions.
-    """
+    """The limits of all routes."""
 
     def __init__(self, max_body_bytes: int, max_upload_bytes: int) -> None:
         self._body = max_body_bytes
@@ -66,14 +53,7 @@ class BodyLimits:
         self.smallest = min(self._control.most, max_upload_bytes)
 
     def of(self, path: str, content_type: str) -> BodyLimit:
-        """The limit of a request.
-
-        Parameters
-        ----------
-        path : str
-        content_type : str
-            Its header; what came as another type has another remedy.
-        """
+        """The limit of a request."""
         if _PREDICTION.fullmatch(path):
             return BodyLimit(self._body, _prediction_remedy(content_type))
         if _INFERENCE.fullmatch(path):

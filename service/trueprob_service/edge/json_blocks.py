@@ -32,25 +32,6 @@ def elements_in_blocks(
 
     Blocks that are JSON by themselves, with a comma between each two, are JSON together: a cut at
     the wrong place (within a text, say) cannot give wrong elements, only none.
-
-    Parameters
-    ----------
-    text : bytes
-    start : int
-        Just behind the list's opening bracket.
-    end : bytes
-        What an element ends with: ``]`` or ``}``.
-    parse : callable
-        The list in the text of a whole list, or None.
-    block_bytes : int, optional
-        Length of a block at most, unless one element is longer.
-
-    Returns
-    -------
-    blocks : list or None
-        What `parse` made of each; None: the list was not found to be one.
-    stop : int
-        Just behind the list's closing bracket, or where the block begins that is wrong.
     """
     blocks: list[Block] = []
     while True:

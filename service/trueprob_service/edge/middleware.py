@@ -37,17 +37,7 @@ _REQUEST_ID: Final = re.compile(rb"^[A-Za-z0-9._:/+=-]{1,128}$")
 
 
 class Edge:
-    """The outermost layer.
-
-    Parameters
-    ----------
-    app : ASGI application
-    keyring : Keyring
-    telemetry : Telemetry
-    max_body_bytes, max_upload_bytes : int
-        Of a body as it was sent and of what it inflates to; the second is for calibration sets.
-        `BodyLimits` says which routes have less.
-    """
+    """The outermost layer."""
 
     def __init__(
         self,

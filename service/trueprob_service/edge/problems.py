@@ -79,17 +79,7 @@ TITLES: Final[Mapping[int, str]] = MappingProxyType(
 
 
 class Problem:
-    """An error ready to be written to a client.
-
-    Attributes
-    ----------
-    status : int
-    body : bytes
-        The problem document.
-    headers : dict of str to str
-        Content-Type, Retry-After where the client should come back, Accept-Encoding where it
-        should compress otherwise.
-    """
+    """An error ready to be written to a client."""
 
     def __init__(
         self, status: int, code: str, detail: str, headers: Mapping[str, str] | None = None
@@ -110,18 +100,7 @@ class Problem:
 
 
 def problem_for(error: Exception) -> Problem:
-    """Problem document of an error.
-
-    Parameters
-    ----------
-    error : Exception
-        The nearest class of its line of descent that `STATUS` has decides. What no class of
-        `STATUS` covers, and every status 500, is answered without its detail.
-
-    Returns
-    -------
-    Problem
-    """
+    """Problem document of an error."""
     kind = next((base for base in type(error).__mro__ if base in STATUS), None)
     status = STATUS[kind] if kind is not None else 500
     if kind is None or status == 500:

@@ -16,28 +16,16 @@ __all__ = ["Answer", "compute"]
 
 @dataclass(frozen=True)
 class Answer:
-    """Calibrated probabilities of one request, and what they were computed with.
-
-    Attributes
-    ----------
-    deployment : Deployment
-    logits : ndarray of shape (n, k), float32
-    probabilities : ndarray of shape (n, k), float32
-    prediction : ndarray of shape (n,), int64
-    confidence : ndarray of shape (n,), float32
-        The probability of the prediction; a receipt carries the same number as a float64.
-    temperature : ndarray of shape (n,), float64, or None
-    logit_gap : ndarray of shape (n,), float32
-        Nats.
-    """
+    """Calibrated probabilities of one request, and what they were computed with."""
 
     deployment: Deployment
     logits: NDArray[np.float32]
     probabilities: NDArray[np.float32]
     prediction: NDArray[np.int64]
+    # the probability of the prediction; a receipt carries the same number as a float64
     confidence: NDArray[np.float32]
     temperature: NDArray[np.float64] | None
-    logit_gap: NDArray[np.float32]
+    logit_gap: NDArray[np.float32]  # nats
 
     def prediction_ids(self, receipts: Receipts) -> list[str]:
         """A signed receipt a row; only of a deployment that is live."""
@@ -58,18 +46,7 @@ class Answer:
 
 
 def compute(deployment: Deployment, logits: NDArray[np.float32]) -> Answer:
-    """Calibrate logits.
-
-    Parameters
-    ----------
-    deployment : Deployment
-    logits : ndarray of shape (n, k), float32
-        Checked (`trueprob.arrays.logits.as_logits`).
-
-    Returns
-    -------
-    Answer
-    """
+    """Calibrate logits."""
     found = deployment.calibrator.calibrated(logits)
     return Answer(
         deployment=deployment,

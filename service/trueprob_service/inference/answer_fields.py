@@ -51,22 +51,7 @@ def default_fields(fields: tuple[str, ...], top: int | None) -> tuple[str, ...]:
 def answer_fields(
     answer: Answer, names: Sequence[str], *, top: int | None, prediction_ids: list[str] | None
 ) -> dict[str, Any]:
-    """The named fields of an answer.
-
-    Parameters
-    ----------
-    answer : Answer
-    names : sequence of str
-        Of `FIELDS`, in the order of the answer.
-    top : int or None
-        How many of the likeliest classes; None only without the `TOP_FIELDS`.
-    prediction_ids : list of str or None
-        None leaves the field out.
-
-    Returns
-    -------
-    dict of str to object
-    """
+    """The named fields of an answer."""
     special: dict[str, Any] = {}
     if prediction_ids is not None:
         special["prediction_ids"] = prediction_ids

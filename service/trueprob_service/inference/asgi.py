@@ -58,23 +58,11 @@ _PREDICT_PATH: Final = re.compile(r"^/v1/models/([^/]+)/probabilities$")
 
 
 class HotRoutes:
-    """Predictions, health and the Open Inference Protocol.
-
-    Parameters
-    ----------
-    fallback : ASGI application
-        Everything else.
-    deployments : Elsewhere
-    receipts : callable
-        The `Receipts` of the running service (they exist once the database was opened).
-    readiness : callable
-        ``() -> (ready, document)`` for ``/v2/health/ready``.
-    bodies : BodyReader
-    """
+    """Predictions, health and the Open Inference Protocol."""
 
     def __init__(
         self,
-        fallback: Application,
+        fallback: Application,  # everything else
         *,
         deployments: Elsewhere,
         receipts: Callable[[], Receipts],

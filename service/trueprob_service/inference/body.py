@@ -48,46 +48,20 @@ _INLINE_CHECK: Final = 1_000_000
 
 @dataclass(frozen=True)
 class BodyReader:
-    """Reads what a prediction may be asked with.
-
-    Attributes
-    ----------
-    json_bodies : JsonBodies
-    max_pixels : int
-        Limit of one picture.
-    max_images : int
-        Limit of a request.
-    """
+    """Reads what a prediction may be asked with."""
 
     json_bodies: JsonBodies
-    max_pixels: int
-    max_images: int
+    max_pixels: int  # limit of one picture
+    max_images: int  # limit of a request
 
     async def logits(
         self,
         request: PredictionRequest,
-        body: bytes | memoryview,
+        body: bytes | memoryview,  # the latter of `.npy` only
         deployment: Deployment,
         receive: Receive | None = None,
     ) -> tuple[NDArray[np.float32], bool, bool]:
-        """Logits of a request's body.
-
-        Parameters
-        ----------
-        request : PredictionRequest
-        body : bytes or memoryview
-            The latter of ``.npy`` only.
-        deployment : Deployment
-        receive : callable, optional
-            Of the ASGI request: pictures of a client that goes away leave the queue.
-
-        Returns
-        -------
-        logits : ndarray of shape (n, k), float32
-            Checked.
-        is_json, is_images : bool
-            What the body was.
-        """
+        """Logits of a request's body."""
         media_type = request.media_type
         if media_type == wire_npy.MEDIA_TYPE:
             array = wire_npy.decode(body, name=request.array_input)
@@ -133,19 +107,7 @@ async def run_network(
 ) -> NDArray[np.float32]:
     """Logits of the network's own tensor, through the batcher.
 
-    Parameters
-    ----------
-    deployment : Deployment
-        With a network.
-    tensor : ndarray of shape (n, *row_shape)
-        As `NetworkInput` gives it.
-    receive : callable or None
-        Of the ASGI request: rows of a client that goes away leave the queue.
-
-    Returns
-    -------
-    ndarray of shape (n, k), float32
-        Finite.
+    Returns: Finite.
     """
     network = deployment.network
     if network is None:

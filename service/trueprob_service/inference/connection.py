@@ -15,18 +15,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 
 async def while_connected(work: Coroutine[Any, Any, Result], receive: Receive | None) -> Result:
-    """Await work, or cancel it when the client goes away.
-
-    Parameters
-    ----------
-    work : coroutine
-    receive : callable or None
-        Of an ASGI request whose body has been read; None: nobody can go away.
-
-    Raises
-    ------
-    ClientDisconnect
-    """
+    """Await work, or cancel it when the client goes away."""
     if receive is None:
         return await work
     working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(_gone(receive))

@@ -48,29 +48,16 @@ class Meters(Protocol):
 
 @dataclass(frozen=True)
 class Deployment:
-    """A version and a calibrator that answer together.
-
-    Attributes
-    ----------
-    served : ServedVersion
-    calibrator : Calibrator
-    calibrator_id : str
-    revision : int or None
-        Of the promotion that made the pair live; None for a version that is not live.
-    network : Network or None
-        None when the version has no ``model.onnx``.
-    meters : Meters
-    shadow : Shadow or None
-        A candidate whose answers go into the receipts.
-    """
+    """A version and a calibrator that answer together."""
 
     served: ServedVersion
     calibrator: Calibrator
     calibrator_id: str
+    # of the promotion that made the pair live; None for a version that is not live
     revision: int | None
-    network: Network | None
+    network: Network | None  # none when the version has no `model.onnx`
     meters: Meters
-    shadow: Shadow | None = None
+    shadow: Shadow | None = None  # a candidate whose answers go into the receipts
 
     @cached_property
     def headers(self) -> Headers:

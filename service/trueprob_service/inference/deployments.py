@@ -27,26 +27,14 @@ class _Versions:
 
 
 class Deployments:
-    """Every deployment of the process, by model and version.
-
-    Parameters
-    ----------
-    network_for : callable
-        Builds the network of a version (warm), or gives None for a logits-only version. Called
-        until it gives one, and never while a writer waits for another version.
-    meters_for : callable
-        ``(model, version, calibrator_id, kind, revision, reference) -> Meters``. Called once
-        for each deployment; resolves metric children so that the hot path does not.
-    on_remove : callable, optional
-        Told the name of a model that was removed.
-    """
+    """Every deployment of the process, by model and version."""
 
     def __init__(
         self,
         *,
         network_for: Callable[[ServedVersion], Network | None],
         meters_for: MetersFor,
-        on_remove: Callable[[str], None] | None = None,
+        on_remove: Callable[[str], None] | None = None,  # told the name of a model that was removed
     ) -> None:
         self._network_for = network_for
         self._meters_for = meters_for
@@ -57,18 +45,7 @@ class Deployments:
         self._building = threading.Lock()
 
     def current(self, model: str, version: int | None = None) -> Deployment:
-        """The deployment that answers now.
-
-        Parameters
-        ----------
-        model : str
-        version : int, optional
-            Default: the live one.
-
-        Raises
-        ------
-        ModelNotFound, VersionNotFound
-        """
+        """The deployment that answers now."""
         versions = self._models.get(model)
         if versions is None:
             raise ModelNotFound(f"there is no model named {model!r}")
@@ -92,17 +69,6 @@ class Deployments:
     ) -> None:
         """Put a pair in place of what its version answered with until now.
 
-        Parameters
-        ----------
-        served : ServedVersion
-        calibrator : Calibrator
-        calibrator_id : str
-        revision : int or None
-            Not None makes the version the live one of its model (and a version that was live
-            before stays reachable by number, without receipts).
-
-        Notes
-        -----
         A promotion below the live revision is ignored, and so is the live version without one:
         writers that race leave the latest in place.
         """

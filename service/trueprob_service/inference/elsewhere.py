@@ -20,14 +20,7 @@ __all__ = ["Elsewhere"]
 
 
 class Elsewhere:
-    """Deployments of this process and, on second thoughts, of others.
-
-    Parameters
-    ----------
-    deployments : Deployments
-    look : callable
-        Takes over what other processes have changed; called in a thread.
-    """
+    """Deployments of this process and, on second thoughts, of others."""
 
     def __init__(self, deployments: Deployments, look: Callable[[], None]) -> None:
         self._deployments = deployments
@@ -38,11 +31,7 @@ class Elsewhere:
     async def current(self, model: str, version: int | None = None) -> Deployment:
         """As `Deployments.current`, after a look at the database for a name that is not known.
 
-        Raises
-        ------
-        ModelNotFound, VersionNotFound
-        DatabaseUnavailable
-            The name is not known here, and nobody can be asked.
+        Raises `DatabaseUnavailable`: the name is not known here, and nobody can be asked.
         """
         try:
             return self._deployments.current(model, version)

@@ -17,19 +17,6 @@ def likeliest(
 
     The prediction comes first, of other ties the lower index. Each probability and its class are
     packed into one integer, so no two are equal and a selection without a full sort is exact.
-
-    Parameters
-    ----------
-    probabilities : ndarray of shape (n, k), float32
-        Not negative; the prediction's is the largest of its row.
-    prediction : ndarray of shape (n,), int64
-    m : int
-        From 1 to k.
-
-    Returns
-    -------
-    indices : ndarray of shape (n, m), int64
-    probabilities : ndarray of shape (n, m), float32
     """
     n, k = probabilities.shape
     from_behind = np.arange(k - 1, -1, -1, dtype=np.uint64)

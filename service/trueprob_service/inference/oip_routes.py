@@ -24,21 +24,11 @@ _PATH: Final = re.compile(r"/v2(?:/models/([^/]+)(?:/versions/([^/]+))?(/ready|/
 
 @dataclass(frozen=True)
 class Call:
-    """Which of the protocol's routes a path is.
+    """Which of the protocol's routes a path is."""
 
-    Attributes
-    ----------
-    route : str
-        One of `ROUTES`.
-    model : str or None
-        None: the server itself.
-    version_text : str or None
-        None: the live one.
-    """
-
-    route: str
-    model: str | None = None
-    version_text: str | None = None
+    route: str  # one of `ROUTES`
+    model: str | None = None  # None: the server itself
+    version_text: str | None = None  # None: the live one
 
     @classmethod
     def from_path(cls, path: str) -> Call | None:
@@ -55,10 +45,7 @@ class Call:
     def version(self) -> int | None:
         """The version as a number.
 
-        Raises
-        ------
-        VersionNotFound
-            Not a positive integer: no version has that name.
+        Raises `VersionNotFound`: not a positive integer: no version has that name.
         """
         text = self.version_text
         if text is None:

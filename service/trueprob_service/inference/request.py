@@ -32,49 +32,24 @@ _RECEIPT_ROWS: Final = 256
 
 @dataclass(frozen=True)
 class PredictionRequest:
-    """Headers and query of a prediction.
+    """Headers and query of a prediction."""
 
-    Attributes
-    ----------
-    content_type : str
-        Of the body, with its parameters.
-    media_type : str
-        Of the body, without parameters.
-    answer_type : str
-        ``application/json``, ``application/x-npy`` or ``application/x-npz``.
-    version : int or None
-        None: the live one.
-    receipts : bool or None
-        None: by the default rule (`wants_receipts`).
-    array_input : str
-        What an ``.npy`` body holds.
-    fields : tuple of str
-        Of a JSON or ``.npz`` answer.
-    fields_named : bool
-        Whether `fields` are those of ``?return=``.
-    top : int or None
-        How many of the likeliest classes; None for all.
-    """
-
-    content_type: str
-    media_type: str
-    answer_type: str
-    version: int | None
-    receipts: bool | None
-    array_input: str
-    fields: tuple[str, ...]
-    fields_named: bool
-    top: int | None
+    content_type: str  # of the body, with its parameters
+    media_type: str  # of the body, without parameters
+    answer_type: str  # `application/json`, `application/x-npy` or `application/x-npz`
+    version: int | None  # None: the live one
+    receipts: bool | None  # None: by the default rule (`wants_receipts`)
+    array_input: str  # what an `.npy` body holds
+    fields: tuple[str, ...]  # of a JSON or `.npz` answer
+    fields_named: bool  # whether `fields` are those of `?return=`
+    top: int | None  # how many of the likeliest classes; None for all
 
     @classmethod
     def from_scope(cls, scope: MutableMapping[str, Any]) -> PredictionRequest:
         """Read an ASGI scope.
 
-        Raises
-        ------
-        InvalidRequest
-            A query parameter is unknown, given twice or has a value that cannot be used.
-        NotAcceptable
+        Raises `InvalidRequest`: a query parameter is unknown, given twice or has a value that
+        cannot be used.
         """
         content_type, accepts = "", []
         for header, value in scope["headers"]:
@@ -93,12 +68,7 @@ class PredictionRequest:
         return self.fields_named or is_images or (is_json and n <= _RECEIPT_ROWS)
 
     def check_top(self, n_classes: int) -> None:
-        """Hold `top` against the model's number of classes.
-
-        Raises
-        ------
-        InvalidRequest
-        """
+        """Hold `top` against the model's number of classes."""
         if self.top is not None and self.top > n_classes:
             raise InvalidRequest(f"top must be from 1 to {n_classes}, got {self.top}")
 

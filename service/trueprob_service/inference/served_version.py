@@ -14,24 +14,14 @@ __all__ = ["ServedVersion"]
 
 @dataclass(frozen=True)
 class ServedVersion:
-    """A model version as the service knows it, from disk or declared over HTTP.
-
-    Attributes
-    ----------
-    model : str
-    version : int
-    class_names : tuple of str
-        One name a class, in index order.
-    manifest : Manifest or None
-        None for a model that was declared over HTTP: its network runs elsewhere.
-    reference : TrafficReference or None
-        What unlabelled traffic is compared with; None when it came without ``baseline.npz``.
-    """
+    """A model version as the service knows it, from disk or declared over HTTP."""
 
     model: str
     version: int
-    class_names: tuple[str, ...]
+    class_names: tuple[str, ...]  # one name a class, in index order
+    # none for a model that was declared over HTTP: its network runs elsewhere
     manifest: Manifest | None = None
+    # what unlabelled traffic is compared with; None when it came without `baseline.npz`
     reference: TrafficReference | None = field(default=None, compare=False)
 
     @property

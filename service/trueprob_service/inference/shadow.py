@@ -16,25 +16,13 @@ __all__ = ["Shadow"]
 
 @dataclass(frozen=True)
 class Shadow:
-    """A calibrator in the shadow of a live pair of the same version.
-
-    Attributes
-    ----------
-    calibrator : Calibrator
-    calibrator_id : str
-    """
+    """A calibrator in the shadow of a live pair of the same version."""
 
     calibrator: Calibrator
     calibrator_id: str
 
     def answer(self, logits: NDArray[np.float32]) -> ShadowRows:
-        """What it would have answered; run only where receipts are issued.
-
-        Parameters
-        ----------
-        logits : ndarray of shape (n, k), float32
-            Checked.
-        """
+        """What it would have answered; run only where receipts are issued."""
         found = self.calibrator.calibrated(logits)
         confidence = found.probabilities[np.arange(len(logits)), found.prediction]
         return ShadowRows(

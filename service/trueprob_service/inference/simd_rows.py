@@ -37,21 +37,7 @@ _parsers = threading.local()
 
 
 def simd_rows(body: bytes, names: tuple[str, ...]) -> tuple[str, NDArray[np.float64]] | None:
-    """The one array of a body ``{"name": [[…], …]}``.
-
-    Parameters
-    ----------
-    body : bytes
-    names : tuple of str
-        What the array may be called.
-
-    Returns
-    -------
-    name : str
-    values : ndarray of shape (n, k), float64
-        Each the float64 nearest to its decimal text.
-        None instead of both: the body is something else, or wrong; nothing is said about which.
-    """
+    """The one array of a body ``{"name": [[…], …]}``."""
     if body.startswith(BYTE_ORDER_MARK):
         return None
     try:
@@ -70,22 +56,7 @@ def simd_rows(body: bytes, names: tuple[str, ...]) -> tuple[str, NDArray[np.floa
 def matrix_in_blocks(
     text: bytes, start: int, *, block_bytes: int = BLOCK_BYTES
 ) -> tuple[NDArray[np.float64], int] | None:
-    """The rows of a list in JSON text, parsed some at a time.
-
-    Parameters
-    ----------
-    text : bytes
-    start : int
-        Just behind the list's opening bracket.
-    block_bytes : int, optional
-
-    Returns
-    -------
-    values : ndarray of shape (n, k), float64
-    stop : int
-        Just behind the list's closing bracket.
-        None instead of both: they are no plain rows, as for `simd_rows`.
-    """
+    """The rows of a list in JSON text, parsed some at a time."""
 
     def parse(block: bytes) -> NDArray[np.float64] | None:
         # Its own brackets are two more.

@@ -41,16 +41,9 @@ _DATA: Final = re.compile(rb'(?<!\\)"data"[ \t\n\r]*:[ \t\n\r]*\[')
 def simd_request(head: bytes) -> dict[str, Any] | None:
     """The JSON of an inference request.
 
-    Parameters
-    ----------
-    head : bytes
-
-    Returns
-    -------
-    dict or None
-        As a parser gives it, but the ``data`` of ``FP32`` and ``FP64`` inputs as float64 arrays
-        of shape (m,). None when something else is in it than numbers in flat lists, or when it is
-        not JSON.
+    Returns: as a parser gives it, but the ``data`` of ``FP32`` and ``FP64`` inputs as float64
+    arrays of shape (m,). None when something else is in it than numbers in flat lists, or when it
+    is not JSON.
     """
     if head.startswith(BYTE_ORDER_MARK):
         return None
@@ -76,16 +69,8 @@ def request_in_blocks(head: bytes, *, block_bytes: int = BLOCK_BYTES) -> dict[st
     Each list of numbers is taken out of the text, a word that nobody can know put in its place,
     and what is left is parsed as usual.
 
-    Parameters
-    ----------
-    head : bytes
-    block_bytes : int, optional
-
-    Returns
-    -------
-    dict or None
-        As a parser gives it, but with the ``data`` of inputs as arrays of shape (m,) where they
-        hold plain numbers that fit the input's datatype. None for what has to be parsed at once.
+    Returns: as a parser gives it, but with the ``data`` of inputs as arrays of shape (m,) where
+    they hold plain numbers that fit the input's datatype. None for what has to be parsed at once.
     """
     word = secrets.token_hex(16)
     kept: list[bytes] = []

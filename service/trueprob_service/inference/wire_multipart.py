@@ -23,27 +23,9 @@ _HEADER_BYTES: Final = 4096
 def decode(body: bytes, content_type: str, *, max_parts: int) -> list[bytes]:
     """The pictures of a body.
 
-    Parameters
-    ----------
-    body : bytes
-    content_type : str
-        The header, with its ``boundary``.
-    max_parts : int
-        How many pictures a request may hold.
-
-    Returns
-    -------
-    list of bytes
-        At least one; what each part holds, not looked at.
-
-    Raises
-    ------
-    BadRequest
-        Not such a body, or a truncated one.
-    InvalidRequest
-        A part of another name, or none at all.
-    BodyTooLarge
-        More parts than the limit.
+    Returns: at least one; what each part holds, not looked at. Raises `BadRequest`: not such a
+    body, or a truncated one. Raises `InvalidRequest`: a part of another name, or none at all.
+    Raises `BodyTooLarge`: more parts than the limit.
     """
     boundary = parse_options_header(content_type)[1].get(b"boundary", b"")
     if not boundary:

@@ -26,59 +26,32 @@ class AlarmFigures:
 
 @dataclass(frozen=True)
 class PairStatistics:
-    """Label statistics of one (model, version, calibrator).
-
-    Attributes
-    ----------
-    model, version, calibrator : str, int, str
-    live : bool
-        Gauges are exported for the live pair only; counters linger.
-    totals : BinnedCalibration
-        Over every label counted since the pair was first promoted; never falls.
-    window : BinnedCalibration
-        Over about the last ``window_labels`` labels.
-    baseline_ece : float or None
-        ECE on the calibration split, as a fraction, from the version's ``baseline.npz``.
-    alarm : AlarmFigures or None
-        Of the live promotion.
-    """
+    """Label statistics of one (model, version, calibrator)."""
 
     model: str
     version: int
     calibrator: str
-    live: bool
+    live: bool  # gauges are exported for the live pair only; counters linger
+    # over every label counted since the pair was first promoted; never falls
     totals: BinnedCalibration
-    window: BinnedCalibration
+    window: BinnedCalibration  # over about the last `window_labels` labels
+    # ECE on the calibration split, as a fraction, from the version's `baseline.npz`
     baseline_ece: float | None
-    alarm: AlarmFigures | None = None
+    alarm: AlarmFigures | None = None  # of the live promotion
 
 
 @dataclass(frozen=True)
 class ControlStatistics:
-    """One consistent reading of what the control plane has stored.
-
-    Attributes
-    ----------
-    pairs : tuple of PairStatistics
-    fits : mapping of (model, method, outcome) to int
-        Fits that ended, ever.
-    fit_queue : mapping of (model, method) to int
-        Fits that wait or run.
-    promotions : mapping of (model, method, outcome) to int
-        ``method`` is the calibrator's kind; ``outcome`` says how it came about (admitted, forced,
-        rollback, factory, shadow).
-    alarms : mapping of (model, statistic) to int
-        Alarms ever raised.
-    refits : mapping of (model, trigger, outcome) to int
-        Fits of the refit policy that ended.
-    gauges : mapping of str to mapping of tuple of str to float
-        Further gauges: by name in the catalogue, the value of each set of labels.
-    """
+    """One consistent reading of what the control plane has stored."""
 
     pairs: tuple[PairStatistics, ...] = ()
-    fits: Mapping[tuple[str, str, str], int] = field(default_factory=dict)
-    fit_queue: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    fits: Mapping[tuple[str, str, str], int] = field(default_factory=dict)  # fits that ended, ever
+    fit_queue: Mapping[tuple[str, str], int] = field(default_factory=dict)  # fits that wait or run
+    # `method` is the calibrator's kind; `outcome` says how it came about (admitted, forced,
+    # rollback, factory, shadow)
     promotions: Mapping[tuple[str, str, str], int] = field(default_factory=dict)
-    alarms: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    alarms: Mapping[tuple[str, str], int] = field(default_factory=dict)  # alarms ever raised
+    # fits of the refit policy that ended
     refits: Mapping[tuple[str, str, str], int] = field(default_factory=dict)
+    # further gauges: by name in the catalogue, the value of each set of labels
     gauges: Mapping[str, Mapping[tuple[str, ...], float]] = field(default_factory=dict)

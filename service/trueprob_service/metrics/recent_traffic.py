@@ -35,30 +35,18 @@ RECENT: Final = (
 
 @dataclass(frozen=True)
 class TrafficReference:
-    """Where the logit gaps and confidences of a calibration split lie.
+    """Where the logit gaps and confidences of a calibration split lie."""
 
-    Attributes
-    ----------
-    gap : ReferenceBins
-        Of the network, whatever calibrates it.
-    confidence : ReferenceBins
-        Of the factory calibrator: another one's are elsewhere without any shift.
-    calibrator : str
-        Id of the factory calibrator.
-    """
-
-    gap: ReferenceBins
+    gap: ReferenceBins  # of the network, whatever calibrates it
+    # of the factory calibrator: another one's are elsewhere without any shift
     confidence: ReferenceBins
-    calibrator: str
+    calibrator: str  # id of the factory calibrator
 
     @classmethod
     def of(cls, baseline: Baseline, calibrator: str) -> TrafficReference:
         """From ``baseline.npz``.
 
-        Raises
-        ------
-        InvalidInput
-            Its percentiles do not ascend, or it is of no rows.
+        Raises `InvalidInput`: its percentiles do not ascend, or it is of no rows.
         """
         return cls(
             ReferenceBins.of_percentiles(baseline.gap_quantiles, baseline.n),
@@ -75,13 +63,7 @@ class _Block:
 
 
 class RecentTraffic:
-    """About the last `ROWS` rows of one (model, version, calibrator).
-
-    Parameters
-    ----------
-    gap, confidence : ReferenceBins, optional
-        Without: that shift is not known.
-    """
+    """About the last `ROWS` rows of one (model, version, calibrator)."""
 
     def __init__(
         self, *, gap: ReferenceBins | None = None, confidence: ReferenceBins | None = None
@@ -93,14 +75,7 @@ class RecentTraffic:
 
     @classmethod
     def beside(cls, reference: TrafficReference | None, calibrator: str) -> RecentTraffic:
-        """Compared with a version's calibration split, where it has one.
-
-        Parameters
-        ----------
-        reference : TrafficReference or None
-        calibrator : str
-            Id of the calibrator that answers.
-        """
+        """Compared with a version's calibration split, where it has one."""
         if reference is None:
             return cls()
         of_factory = reference.calibrator == calibrator
@@ -108,18 +83,11 @@ class RecentTraffic:
 
     def add(
         self,
-        gap: NDArray[np.floating[Any]],
-        confidence: NDArray[np.float64],
-        traffic: UnlabelledTraffic,
+        gap: NDArray[np.floating[Any]],  # (n,)
+        confidence: NDArray[np.float64],  # (n,)
+        traffic: UnlabelledTraffic,  # their sums
     ) -> None:
-        """Take rows in.
-
-        Parameters
-        ----------
-        gap, confidence : ndarray of shape (n,)
-        traffic : UnlabelledTraffic
-            Their sums.
-        """
+        """Take rows in."""
         new = _Block(_counts(self._gap, gap), _counts(self._confidence, confidence), traffic)
         newest = self._blocks[-1] if self._blocks else None
         if newest is not None and newest.traffic.n < _BLOCK_ROWS:

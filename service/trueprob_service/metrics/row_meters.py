@@ -63,11 +63,6 @@ class DeploymentMeters:
     """Row metrics of one (model, version, calibrator).
 
     `observe` is an append to a thread-safe queue; only folding takes a lock.
-
-    Parameters
-    ----------
-    recent : RecentTraffic, optional
-        Default: one without a reference to compare with.
     """
 
     def __init__(self, recent: RecentTraffic | None = None) -> None:
@@ -82,21 +77,12 @@ class DeploymentMeters:
 
     def observe(
         self,
-        logit_gap: NDArray[np.float32],
-        temperature: NDArray[np.float64] | None,
-        confidence: NDArray[np.float32],
+        logit_gap: NDArray[np.float32],  # (n,) float32
+        temperature: NDArray[np.float64] | None,  # (n,) float64
+        confidence: NDArray[np.float32],  # (n,) float32
         probabilities: NDArray[np.float32],
     ) -> None:
-        """Count the rows of one answer.
-
-        Parameters
-        ----------
-        logit_gap : ndarray of shape (n,), float32
-        temperature : ndarray of shape (n,), float64, or None
-        confidence : ndarray of shape (n,), float32
-        probabilities : ndarray of shape (n, k), float32
-            Of these, an even sample of `ENTROPY_ROWS` rows is copied.
-        """
+        """Count the rows of one answer."""
         step = -(-len(confidence) // ENTROPY_ROWS)
         sample = probabilities[::step].copy()
         self._pending.append((logit_gap, temperature, confidence, sample))

@@ -45,15 +45,7 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 class Telemetry(Collector):
-    """Everything that a process exports.
-
-    Parameters
-    ----------
-    version, commit : str
-        For ``build_info``.
-    registry : CollectorRegistry, optional
-        Default: a new one. Never the client's global registry.
-    """
+    """Everything that a process exports."""
 
     def __init__(
         self, *, version: str, commit: str, registry: CollectorRegistry | None = None

@@ -42,17 +42,10 @@ def number(digest: bytes) -> int:
 
 @dataclass(frozen=True, eq=False)
 class ReceiptColumns:
-    """Receipts of one request, in its order.
+    """Receipts of one request, in its order."""
 
-    Attributes
-    ----------
-    rows : ndarray of shape (n,), ROW
-        As decoded.
-    genuine : ndarray of shape (n,), bool
-        Signed by a key of ours. What the columns say of others means nothing.
-    """
-
-    rows: NDArray[np.void]
+    rows: NDArray[np.void]  # as decoded
+    # signed by a key of ours. What the columns say of others means nothing
     genuine: NDArray[np.bool_]
 
     def __len__(self) -> int:

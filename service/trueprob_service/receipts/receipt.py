@@ -59,35 +59,18 @@ class ForgedReceipt(ValueError):
 
 
 class Receipt(NamedTuple):
-    """What a verified prediction id says.
+    """What a verified prediction id says."""
 
-    Attributes
-    ----------
-    model, class_list : bytes
-        8-byte digests (`digest64`).
-    version, revision, prediction : int
-    confidence : float
-        The float64 that the prediction was answered with.
-    group : int
-        64-bit digest; 0 means that the row is its own group.
-    issued_at : float
-        Seconds since 1970 UTC.
-    nonce : bytes
-        24 bytes that no other receipt has: the key under which a label counts once.
-    shadow : ShadowRow or None
-        None when no candidate shadowed.
-    """
-
-    model: bytes
+    model: bytes  # 8-byte digests (`digest64`)
     version: int
     revision: int
-    class_list: bytes
+    class_list: bytes  # 8-byte digests (`digest64`)
     prediction: int
-    confidence: float
-    group: int
-    issued_at: float
-    nonce: bytes
-    shadow: ShadowRow | None = None
+    confidence: float  # the float64 that the prediction was answered with
+    group: int  # 64-bit digest; 0 means that the row is its own group
+    issued_at: float  # seconds since 1970 UTC
+    nonce: bytes  # 24 bytes that no other receipt has: the key under which a label counts once
+    shadow: ShadowRow | None = None  # none when no candidate shadowed
 
 
 def digest64(text: str | bytes) -> bytes:
@@ -96,23 +79,13 @@ def digest64(text: str | bytes) -> bytes:
 
 
 class Receipts:
-    """Issue and verify prediction ids.
-
-    Parameters
-    ----------
-    keys : sequence of ReceiptKey
-        The first signs, all verify.
-    clock : callable
-        Returns seconds since 1970 UTC.
-    random_bytes : callable, optional
-        Source of the process's 16 nonce bytes.
-    """
+    """Issue and verify prediction ids."""
 
     def __init__(
         self,
-        keys: Sequence[ReceiptKey],
+        keys: Sequence[ReceiptKey],  # the first signs, all verify
         *,
-        clock: Callable[[], float],
+        clock: Callable[[], float],  # returns seconds since 1970 UTC
         random_bytes: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
         self._keys = {key.key_id: key for key in keys}
@@ -125,34 +98,18 @@ class Receipts:
     def issue(
         self,
         *,
-        model: bytes,
-        version: int,
-        revision: int,
-        class_list: bytes,
-        prediction: NDArray[np.int64],
-        confidence: NDArray[np.float64],
+        model: bytes,  # 8-byte digests (`digest64`)
+        version: int,  # of the deployment that answered
+        revision: int,  # of the deployment that answered
+        class_list: bytes,  # 8-byte digests (`digest64`)
+        prediction: NDArray[np.int64],  # (n,) int64
+        confidence: NDArray[np.float64],  # (n,) float64
         group: int | Sequence[int] = 0,
-        shadow: ShadowRows | None = None,
+        shadow: ShadowRows | None = None,  # what a candidate would have answered
     ) -> list[str]:
         """Prediction ids for the rows of one answer.
 
-        Parameters
-        ----------
-        model, class_list : bytes
-            8-byte digests (`digest64`).
-        version, revision : int
-            Of the deployment that answered.
-        prediction : ndarray of shape (n,), int64
-        confidence : ndarray of shape (n,), float64
-        group : int or sequence of int, optional
-            64-bit digest shared by all rows, or one a row; 0 for a row that is its own group.
-        shadow : ShadowRows, optional
-            What a candidate would have answered.
-
-        Returns
-        -------
-        list of str
-            One id a row, URL-safe base64.
+        Returns: one id a row, URL-safe base64.
         """
         key = self._current
         issued_at, blocks = int(self._clock() * 1e6), []
@@ -174,20 +131,8 @@ class Receipts:
     def verify(self, prediction_id: str) -> Receipt:
         """What a prediction id says, when it is one of ours.
 
-        Parameters
-        ----------
-        prediction_id : str
-            As issued. Anything appended or re-encoded is refused: lenient base64 would let one
-            receipt count twice under two spellings.
-
-        Returns
-        -------
-        Receipt
-
-        Raises
-        ------
-        ForgedReceipt
-            Not in the form that `issue` gives, signed by no key of ours, or changed.
+        Raises `ForgedReceipt`: not in the form that `issue` gives, signed by no key of ours, or
+        changed.
         """
         if len(prediction_id) != _CHARACTERS:
             raise ForgedReceipt(

@@ -22,10 +22,7 @@ _SECRET_BYTES: Final = 32
 def open_receipt_keys(settings: Settings) -> tuple[ReceiptKey, ...]:
     """The keys of the settings; without any, the key of the state folder's secret.
 
-    Raises
-    ------
-    InvalidSettings
-        The file cannot be made or read, or holds no secret.
+    Raises `InvalidSettings`: the file cannot be made or read, or holds no secret.
     """
     if keys := read_receipt_secrets(settings.receipt_secrets):
         return keys

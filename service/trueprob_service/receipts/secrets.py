@@ -15,10 +15,7 @@ _MIN_BYTES: Final = 16
 def read_receipt_secrets(text: str) -> tuple[ReceiptKey, ...]:
     """The keys of comma-separated secrets, in their order; none of an empty text.
 
-    Raises
-    ------
-    ValueError
-        A secret is too short or is there twice; it is not repeated.
+    Raises `ValueError`: a secret is too short or is there twice; it is not repeated.
     """
     if not text.strip():
         return ()

@@ -12,15 +12,7 @@ __all__ = ["model_card"]
 
 
 def model_card(manifest: Manifest, fitted: Fit | None, created_at: datetime) -> str:
-    """Text of the card, Markdown.
-
-    Parameters
-    ----------
-    manifest : Manifest
-        With an input.
-    fitted : Fit or None
-    created_at : datetime
-    """
+    """Text of the card, Markdown."""
     spec = manifest.input
     if spec is None:
         raise ValueError("a registered network has an input")

@@ -32,20 +32,7 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str], environ: Mapping[str, str], *, ask: Ask | None = None) -> int:
     """Register a network.
 
-    Parameters
-    ----------
-    argv : sequence of str
-        After ``register``.
-    environ : mapping of str to str
-        Of which the settings are read: where the model repository is.
-    ask : callable, optional
-        Asked for what is not said and cannot be found out; default: the terminal, where there is
-        one, else it is an error that names the flag.
-
-    Returns
-    -------
-    int
-        0 fine, 2 bad input (one line on standard error).
+    Returns: 0 fine, 2 bad input (one line on standard error).
     """
     if ask is None:
         ask = _ask_terminal if sys.stdin.isatty() and sys.stderr.isatty() else refuse_to_guess

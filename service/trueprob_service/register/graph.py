@@ -39,15 +39,7 @@ _SUM_TOLERANCE: Final = 1e-3
 
 @dataclass(frozen=True)
 class Network:
-    """A network as a manifest describes it.
-
-    Attributes
-    ----------
-    input : InputSpec
-    output_name : str
-    output_kind : {"logits", "probabilities"}
-    n_classes : int
-    """
+    """A network as a manifest describes it."""
 
     input: InputSpec
     output_name: str
@@ -58,19 +50,7 @@ class Network:
 def inspect(session: Session, wishes: Wishes, ask: Ask) -> Network:
     """Find out what a network takes and gives.
 
-    Parameters
-    ----------
-    session : Session
-        On the CPU.
-    wishes : Wishes
-        What was said.
-    ask : callable
-        Called for what was not said and cannot be found out.
-
-    Raises
-    ------
-    Unusable
-        It is no classifier that can be served, or a wish contradicts it.
+    Raises `Unusable`: it is no classifier that can be served, or a wish contradicts it.
     """
     spec = _input(session, wishes, ask)
     found = _probe(session, spec)

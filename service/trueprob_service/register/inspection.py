@@ -16,12 +16,7 @@ __all__ = ["described", "inspect_content"]
 
 
 def inspect_content(content: bytes, wishes: Wishes, ask: Ask) -> Network:
-    """Look at a network in a folder by itself, as it will lie in the repository.
-
-    Raises
-    ------
-    Unusable, ModelUnavailable
-    """
+    """Look at a network in a folder by itself, as it will lie in the repository."""
     with tempfile.TemporaryDirectory() as folder:
         alone = Path(folder) / "model.onnx"
         alone.write_bytes(content)

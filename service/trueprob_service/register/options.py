@@ -19,58 +19,29 @@ class Unusable(Exception):
 
 @dataclass(frozen=True)
 class Wishes:
-    """Flags of the command; None is what was not said.
-
-    Attributes
-    ----------
-    output : str or None
-    output_kind : str or None
-        ``logits`` or ``probabilities``.
-    layout : str or None
-        ``NHWC`` or ``NCHW``.
-    mode : str or None
-        ``L`` or ``RGB``.
-    resize : str or None
-        ``HEIGHT,WIDTH``, or one number: of the shorter side before the middle is cut out.
-    crop : str or None
-        ``HEIGHT,WIDTH`` of that.
-    resample : str
-    scale, mean, std : str or None
-        Numbers, comma separated.
-    n_classes : int or None
-        As many as there are class names.
-    """
+    """Flags of the command; None is what was not said."""
 
     output: str | None = None
-    output_kind: str | None = None
-    layout: str | None = None
-    mode: str | None = None
+    output_kind: str | None = None  # `logits` or `probabilities`
+    layout: str | None = None  # `NHWC` or `NCHW`
+    mode: str | None = None  # `L` or `RGB`
+    # `HEIGHT,WIDTH`, or one number: of the shorter side before the middle is cut out
     resize: str | None = None
-    crop: str | None = None
+    crop: str | None = None  # `HEIGHT,WIDTH` of that
     resample: str = "bilinear"
-    scale: str | None = None
-    mean: str | None = None
-    std: str | None = None
-    n_classes: int | None = None
+    scale: str | None = None  # numbers, comma separated
+    mean: str | None = None  # numbers, comma separated
+    std: str | None = None  # numbers, comma separated
+    n_classes: int | None = None  # as many as there are class names
 
 
 def refuse_to_guess(flag: str, unknown: str) -> str:
-    """The `Ask` where nobody is there to answer.
-
-    Raises
-    ------
-    Unusable
-    """
+    """The `Ask` where nobody is there to answer."""
     raise Unusable(f"{unknown}; say it with {flag}")
 
 
 def numbers(flag: str, text: str) -> list[float]:
-    """Comma-separated numbers.
-
-    Raises
-    ------
-    Unusable
-    """
+    """Comma-separated numbers."""
     try:
         return [float(part) for part in text.split(",")]
     except ValueError:
@@ -78,12 +49,7 @@ def numbers(flag: str, text: str) -> list[float]:
 
 
 def class_names(text: str) -> tuple[str, ...]:
-    """Names from a file (a JSON list, or one a line) or a comma-separated list.
-
-    Raises
-    ------
-    Unusable
-    """
+    """Names from a file (a JSON list, or one a line) or a comma-separated list."""
     path = Path(text)
     if "," in text and not path.is_file():
         return tuple(part.strip() for part in text.split(","))

@@ -20,18 +20,7 @@ def picture_spec(
 ) -> InputSpec:
     """Describe an input of rank 4.
 
-    Parameters
-    ----------
-    name, dtype : str
-    shape : sequence of int or other
-        Anything that is not an integer is a free side.
-    wishes : Wishes
-    ask : callable
-
-    Raises
-    ------
-    Unusable
-        A wish contradicts the graph, or the graph does not take pictures.
+    Raises `Unusable`: a wish contradicts the graph, or the graph does not take pictures.
     """
     layout = _layout(name, shape, wishes, ask)
     channels, height, width = (

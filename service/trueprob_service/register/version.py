@@ -41,49 +41,20 @@ class Registered:
 
 
 def register(
-    content: bytes,
-    network: Network,
+    content: bytes,  # the `model.onnx`
+    network: Network,  # what it takes and gives
     *,
     repository: ModelRepository,
     name: str,
-    number: int,
-    names: Sequence[str],
+    number: int,  # the version
+    names: Sequence[str],  # of the classes
     calibration: Path | None,
-    method: str,
-    providers: Sequence[str],
-    source: str,
-    created_at: datetime,
+    method: str,  # of `trueprob.fitting.fit.METHODS`
+    providers: Sequence[str],  # where the network is run, as the service will
+    source: str,  # what the file was called
+    created_at: datetime,  # with a time zone
 ) -> Registered:
-    """Write a version; nothing is written when anything fails.
-
-    Parameters
-    ----------
-    content : bytes
-        The ``model.onnx``.
-    network : Network
-        What it takes and gives.
-    repository : ModelRepository
-    name : str
-    number : int
-        The version.
-    names : sequence of str
-        Of the classes.
-    calibration : Path or None
-        An ``.npz`` of ``labels`` and ``logits`` (or ``probabilities``, ``log_probabilities``) or
-        ``images``, which are run through the network.
-    method : str
-        Of `trueprob.fitting.fit.METHODS`.
-    providers : sequence of str
-        Where the network is run, as the service will.
-    source : str
-        What the file was called.
-    created_at : datetime
-        With a time zone.
-
-    Raises
-    ------
-    Unusable, TrueprobError, ServiceError, OSError
-    """
+    """Write a version; nothing is written when anything fails."""
     if number in repository.versions(name):
         raise VersionExists(f"model version {name}/{number} exists, and versions never change")
     manifest = Manifest(

@@ -16,15 +16,7 @@ _SAME_REQUEST_SECONDS: Final = 1.0
 
 
 class EndSignals:
-    """Notes the signals that arrive while its block runs; the main thread's.
-
-    Attributes
-    ----------
-    received : bool
-        One has arrived.
-    impatient : bool
-        Another one arrived: Ctrl-C at any time, SIGTERM a second or more after the first signal.
-    """
+    """Notes the signals that arrive while its block runs; the main thread's."""
 
     def __init__(self) -> None:
         self.received = False

@@ -21,18 +21,10 @@ class CannotListen(OSError):
 
 @dataclass(frozen=True)
 class Listening:
-    """Bound sockets.
+    """Bound sockets."""
 
-    Attributes
-    ----------
-    service : socket
-        That every replica answers on.
-    metrics : tuple of socket
-        One for each replica.
-    """
-
-    service: socket.socket
-    metrics: tuple[socket.socket, ...]
+    service: socket.socket  # that every replica answers on
+    metrics: tuple[socket.socket, ...]  # one for each replica
 
     @property
     def port(self) -> int:
@@ -53,10 +45,7 @@ class Listening:
 def bind(settings: Settings) -> Listening:
     """Bind what the settings name.
 
-    Raises
-    ------
-    CannotListen
-        An address is taken or is not this machine's.
+    Raises `CannotListen`: an address is taken or is not this machine's.
     """
     bound = [_bound(settings.host, settings.port, "port")]
     try:

@@ -19,23 +19,12 @@ READY = "ready"
 
 def run_replica(
     settings: Settings,
-    index: int,
-    shared: socket.socket,
-    metrics: socket.socket,
+    index: int,  # which replica this is, from 0
+    shared: socket.socket,  # bound by the parent; the second is this replica's own
+    metrics: socket.socket,  # bound by the parent; the second is this replica's own
     lifeline: Connection,
 ) -> None:
-    """Serve until the parent says so by SIGTERM, or is gone.
-
-    Parameters
-    ----------
-    settings : Settings
-    index : int
-        Which replica this is, from 0.
-    shared, metrics : socket
-        Bound by the parent; the second is this replica's own.
-    lifeline : Connection
-        Told when the replica listens. Its other end closes with the parent, however that ends.
-    """
+    """Serve until the parent says so by SIGTERM, or is gone."""
     logging.basicConfig(
         level=logging.INFO,
         format=f"%(asctime)s %(levelname)s replica {index} %(name)s: %(message)s",

@@ -18,11 +18,8 @@ __all__ = ["serve_replicas"]
 def serve_replicas(settings: Settings) -> int:
     """Serve with as many processes as the settings say, until SIGINT or SIGTERM.
 
-    Returns
-    -------
-    int
-        0 after a clean stop; 1 when a replica did not start, did not stay up or had to be killed at
-        the end; 2 when an address or the file for Prometheus cannot be had.
+    Returns: 0 after a clean stop; 1 when a replica did not start, did not stay up or had to be
+    killed at the end; 2 when an address or the file for Prometheus cannot be had.
     """
     try:
         listening = bind(settings)

@@ -27,27 +27,15 @@ _LOG: Final = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Patience:
-    """How long what is waited for.
+    """How long what is waited for."""
 
-    Attributes
-    ----------
-    restart_seconds : float
-        Before the first restart; doubled for each further one in a row.
-    longest_restart_seconds : float
-        To which it is doubled.
-    settled_seconds : float
-        A replica that was ready for so long has not ended "in a row".
-    restarts : int
-        In a row; at the next end, by default after a minute and a half, the service is given up.
-    stop_seconds : float
-        From SIGTERM to SIGKILL. More than a replica needs, less than supervisors of supervisors
-        grant (Docker Compose and Kubernetes: 30).
-    """
-
-    restart_seconds: float = 0.5
-    longest_restart_seconds: float = 30.0
-    settled_seconds: float = 60.0
+    restart_seconds: float = 0.5  # before the first restart; doubled for each further one in a row
+    longest_restart_seconds: float = 30.0  # to which it is doubled
+    settled_seconds: float = 60.0  # a replica that was ready for so long has not ended "in a row"
+    # in a row; at the next end, by default after a minute and a half, the service is given up
     restarts: int = 8
+    # from SIGTERM to SIGKILL. More than a replica needs, less than supervisors of supervisors
+    # grant (Docker Compose and Kubernetes: 30)
     stop_seconds: float = 25.0
 
 
@@ -66,21 +54,7 @@ class _Replica:
 
 
 class Supervisor:
-    """Keeps n replicas running until SIGINT or SIGTERM.
-
-    Parameters
-    ----------
-    n : int
-    target : callable
-        Executed by each replica, spawned; its last argument is the lifeline.
-    arguments : callable
-        ``index -> tuple``: the arguments before the lifeline.
-    on_ready : callable
-        Called once, when every replica is ready for the first time.
-    on_stop : callable
-        Lets go of the sockets: as long as any process has them, clients would wait for nobody.
-    patience : Patience, optional
-    """
+    """Keeps n replicas running until SIGINT or SIGTERM."""
 
     def __init__(
         self,
@@ -88,7 +62,7 @@ class Supervisor:
         *,
         target: Callable[..., None],
         arguments: Callable[[int], tuple[Any, ...]],
-        on_ready: Callable[[], None],
+        on_ready: Callable[[], None],  # called once, when every replica is ready for the first time
         on_stop: Callable[[], None],
         patience: Patience | None = None,
     ) -> None:
@@ -105,15 +79,8 @@ class Supervisor:
     def run(self) -> bool:
         """Work until told to end.
 
-        Returns
-        -------
-        bool
-            Whether every replica ended within its time.
-
-        Raises
-        ------
-        CrashLoop
-            A replica does not stay up; the others have been ended.
+        Returns: whether every replica ended within its time. Raises `CrashLoop`: a replica does
+        not stay up; the others have been ended.
         """
         with self._signals:
             try:

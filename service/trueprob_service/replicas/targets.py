@@ -14,14 +14,7 @@ __all__ = ["TargetsFile", "targets"]
 
 
 def targets(settings: Settings, ports: Sequence[int]) -> list[dict[str, object]]:
-    """One target group a replica, with its index as the label ``replica``.
-
-    Parameters
-    ----------
-    settings : Settings
-    ports : sequence of int
-        Of each replica's metrics, by index.
-    """
+    """One target group a replica, with its index as the label ``replica``."""
     host = settings.host
     if host in ("0.0.0.0", "::"):  # noqa: S104
         # No address to connect to. In a container this is the name that its network resolves.
@@ -35,13 +28,7 @@ def targets(settings: Settings, ports: Sequence[int]) -> list[dict[str, object]]
 
 
 class TargetsFile:
-    """Written whole or not at all, removed when the service ends.
-
-    Parameters
-    ----------
-    path : Path
-        Its folder is made if need be.
-    """
+    """Written whole or not at all, removed when the service ends."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -47,24 +47,7 @@ def read_cifar100(path: Path, *, image_size: int = 0) -> Stored:
 def read_cifar(path: Path, n_classes: int, *, image_size: int = 0) -> Stored:
     """Read an original archive.
 
-    Parameters
-    ----------
-    path : Path
-        The folder with the batches, or the archive.
-    n_classes : int
-        10 or 100.
-    image_size : int
-        0 or 32.
-
-    Returns
-    -------
-    Stored
-        With the test set that it brings.
-
-    Raises
-    ------
-    BadInput
-        Files are missing or damaged.
+    Returns: with the test set that it brings. Raises `BadInput`: files are missing or damaged.
     """
     if image_size not in (0, 32):
         raise BadInput(f"image_size must be 0 or 32 for CIFAR, got {image_size}")

@@ -16,34 +16,16 @@ IN_MEMORY_BYTES = 8 << 30  # decoded; above, the array is a temporary file mappe
 
 
 def decode(
-    encoded: Sequence[NDArray[np.uint8]],
+    encoded: Sequence[NDArray[np.uint8]],  # (m,) uint8, one file each
     *,
-    source: str,
+    source: str,  # for messages
     image_size: int = 0,
     in_memory_bytes: int = IN_MEMORY_BYTES,
 ) -> NDArray[np.uint8]:
     """Decode pictures of any format that Pillow reads.
 
-    Parameters
-    ----------
-    encoded : sequence of ndarray of shape (m,), uint8
-        One file each.
-    source : str
-        For messages.
-    image_size : int
-        Height and width to resize to (bilinear); 0 keeps the pictures' own, which must be one.
-    in_memory_bytes : int
-        A larger array lives in an unnamed temporary file, read page by page as rows are used.
-
-    Returns
-    -------
-    ndarray of shape (n, height, width, channels), uint8
-        One channel when the first picture is grey, three otherwise.
-
-    Raises
-    ------
-    BadInput
-        Nothing to decode, not a picture, or sizes that differ without ``image_size``.
+    Returns: one channel when the first picture is grey, three otherwise. Raises `BadInput`:
+    nothing to decode, not a picture, or sizes that differ without ``image_size``.
     """
     if not len(encoded):
         raise BadInput(f"{source}: there are no images")

@@ -15,21 +15,8 @@ from trueprob_trainer.errors import BadInput
 def read_folder(path: Path, *, image_size: int = 0) -> Stored:
     """Read a folder of pictures.
 
-    Parameters
-    ----------
-    path : Path
-    image_size : int
-        See :func:`~trueprob_trainer.data.decoding.decode`.
-
-    Returns
-    -------
-    Stored
-        With a test set where there is a folder ``test``.
-
-    Raises
-    ------
-    BadInput
-        No such folder, or the parts' classes differ.
+    Returns: with a test set where there is a folder ``test``. Raises `BadInput`: no such folder,
+    or the parts' classes differ.
     """
     if not path.is_dir():
         raise BadInput(f"{path.name} must be a folder of folders of images")

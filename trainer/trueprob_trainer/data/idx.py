@@ -20,21 +20,8 @@ UINT8 = 8
 def read_idx(path: Path, *, image_size: int = 0) -> Stored:
     """Read a folder of idx files.
 
-    Parameters
-    ----------
-    path : Path
-    image_size : int
-        0; the images are taken as they are.
-
-    Returns
-    -------
-    Stored
-        With a test set where there are files ``t10k-…`` or ``test-…``.
-
-    Raises
-    ------
-    BadInput
-        Files are missing or damaged.
+    Returns: with a test set where there are files ``t10k-…`` or ``test-…``. Raises `BadInput`:
+    files are missing or damaged.
     """
     if image_size:
         raise BadInput(f"image_size must be 0 for idx files, got {image_size}")

@@ -35,25 +35,7 @@ def with_label_noise(
 ) -> LabelledImages:
     """The data with wrong labels among its train rows.
 
-    Parameters
-    ----------
-    data : LabelledImages
-    rate : float
-        Probability that a label is touched, at least 0 and below 1. Asymmetric noise leaves
-        classes alone that have no neighbour where some others do.
-    kind : str
-        One of :data:`KINDS`.
-    seed : int
-
-    Returns
-    -------
-    LabelledImages
-        Calibration and test rows keep their labels.
-
-    Raises
-    ------
-    BadInput
-        No such kind or rate.
+    Returns: calibration and test rows keep their labels. Raises `BadInput`: no such kind or rate.
     """
     if kind not in KINDS:
         raise BadInput(f"label_noise_kind must be one of {', '.join(KINDS)}, got {kind}")
@@ -80,16 +62,7 @@ def with_label_noise(
 
 
 def asymmetric_neighbours(class_names: tuple[str, ...]) -> tuple[int, ...]:
-    """The class that each is taken for; its own index where it is taken for none.
-
-    Parameters
-    ----------
-    class_names : tuple of str
-
-    Returns
-    -------
-    tuple of int
-    """
+    """The class that each is taken for; its own index where it is taken for none."""
     places = {name: index for index, name in enumerate(class_names)}
     known = [places.get(TAKEN_FOR.get(name, ""), -1) for name in class_names]
     if max(known) < 0:

@@ -17,23 +17,8 @@ from trueprob_trainer.errors import BadInput
 def with_long_tail(data: LabelledImages, factor: float, *, seed: int = 0) -> LabelledImages:
     """The data with fewer train rows in later classes.
 
-    Parameters
-    ----------
-    data : LabelledImages
-    factor : float
-        Rows of the first class over those of the last, at least 1; 100 in the literature.
-    seed : int
-        Decides by digest which rows stay.
-
-    Returns
-    -------
-    LabelledImages
-        Calibration and test splits are as balanced as they were.
-
-    Raises
-    ------
-    BadInput
-        The factor is below 1, or would leave a class without rows.
+    Returns: calibration and test splits are as balanced as they were. Raises `BadInput`: the
+    factor is below 1, or would leave a class without rows.
     """
     if not 1 <= factor < float("inf"):
         raise BadInput(f"long_tail must be finite and at least 1, got {factor}")

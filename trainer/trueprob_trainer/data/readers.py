@@ -20,20 +20,7 @@ from trueprob_trainer.errors import BadInput
 def read_npz(path: Path, *, image_size: int = 0) -> Stored:
     """Read an ``.npz`` file.
 
-    Parameters
-    ----------
-    path : Path
-    image_size : int
-        For encoded pictures, see :func:`~trueprob_trainer.data.decoding.decode`.
-
-    Returns
-    -------
-    Stored
-
-    Raises
-    ------
-    BadInput
-        Not such a file.
+    Raises `BadInput`: not such a file.
     """
     try:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:

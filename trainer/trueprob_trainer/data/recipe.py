@@ -19,18 +19,7 @@ from trueprob_trainer.errors import BadInput
 def prepare(config: TrainConfig) -> LabelledImages:
     """Data as the recipe asks for it.
 
-    Parameters
-    ----------
-    config : TrainConfig
-
-    Returns
-    -------
-    LabelledImages
-
-    Raises
-    ------
-    BadInput
-        There is no such data, or what the recipe asks for cannot be done with it.
+    Raises `BadInput`: there is no such data, or what the recipe asks for cannot be done with it.
     """
     data = load(
         config.data,
@@ -49,21 +38,7 @@ def prepare(config: TrainConfig) -> LabelledImages:
 def with_train_rows(data: LabelledImages, n_rows: int, *, seed: int = 0) -> LabelledImages:
     """The data with that many rows in its train split.
 
-    Parameters
-    ----------
-    data : LabelledImages
-    n_rows : int
-        0 keeps all. Which rows stay follows from a digest: fewer rows are some of more.
-    seed : int
-
-    Returns
-    -------
-    LabelledImages
-
-    Raises
-    ------
-    BadInput
-        There are not so many.
+    Raises `BadInput`: there are not so many.
     """
     rows = np.flatnonzero(data.split == Split.TRAIN)
     if n_rows > len(rows):

@@ -41,15 +41,7 @@ WHY_NOISE = (
 def digits(seed: int = 0) -> LabelledImages:
     """The digits as they are.
 
-    Parameters
-    ----------
-    seed : int
-        Of the split.
-
-    Returns
-    -------
-    LabelledImages
-        1 797 images of shape (8, 8, 1).
+    Returns: 1 797 images of shape (8, 8, 1).
     """
     bundle = load_digits()
     images = np.rint(bundle.images * (255 / 16)).astype(np.uint8)[..., np.newaxis]
@@ -66,17 +58,7 @@ def digits(seed: int = 0) -> LabelledImages:
 
 
 def noisy_digits(seed: int = 0) -> LabelledImages:
-    """The digits under pixel noise of standard deviation :data:`NOISE`; same rows, same splits.
-
-    Parameters
-    ----------
-    seed : int
-        Of the split; the noise is one draw for all.
-
-    Returns
-    -------
-    LabelledImages
-    """
+    """The digits under pixel noise of standard deviation :data:`NOISE`; same rows, same splits."""
     clean = digits(seed)
     noisy = [with_noise(image, NOISE, "noisy-digits") for image in clean.images]
     return LabelledImages(
@@ -98,18 +80,6 @@ def with_noise(image: NDArray[np.uint8], deviation: float, purpose: str) -> NDAr
     The sum of twelve uniform bytes has mean 1 530 and standard deviation 256 to one part in 10⁵.
     Bytes of a hash are the same on every machine and under every version of NumPy, whose generators
     promise less; the shipped model's scores have to be reproducible years from now.
-
-    Parameters
-    ----------
-    image : ndarray of any shape, uint8
-    deviation : float
-        Standard deviation in grey levels, before clipping to 0 to 255.
-    purpose : str
-        Names the draw: another purpose, other noise.
-
-    Returns
-    -------
-    ndarray of the same shape, uint8
     """
     stream = hashlib.shake_256(digest(image, purpose)).digest(12 * image.size)
     sums = np.frombuffer(stream, dtype=np.uint8).reshape(12, *image.shape).sum(axis=0, dtype=int)

@@ -24,33 +24,12 @@ class Split(IntEnum):
 
 
 def digest(image: NDArray[np.uint8], purpose: str) -> bytes:
-    """32 bytes that depend on the image's bytes and on what they are wanted for.
-
-    Parameters
-    ----------
-    image : ndarray of any shape, uint8
-    purpose : str
-        Digests for different purposes are independent; a seed belongs in here.
-
-    Returns
-    -------
-    bytes
-    """
+    """32 bytes that depend on the image's bytes and on what they are wanted for."""
     return hashlib.sha256(purpose.encode() + b"\0" + image.tobytes()).digest()
 
 
 def place(image: NDArray[np.uint8], purpose: str) -> float:
-    """The digest as a number in [0, 1), uniform over images.
-
-    Parameters
-    ----------
-    image : ndarray of any shape, uint8
-    purpose : str
-
-    Returns
-    -------
-    float
-    """
+    """The digest as a number in [0, 1), uniform over images."""
     return int.from_bytes(digest(image, purpose)[:8], "big") / 2**64
 
 

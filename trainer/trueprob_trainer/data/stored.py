@@ -24,35 +24,21 @@ SHARES = (0.2, 0.2)  # calibration and test, of one that does not
 
 @dataclass(frozen=True)
 class Stored:
-    """Rows as a reader found them.
+    """Rows as a reader found them."""
 
-    Parameters
-    ----------
-    path : Path
-        Where; only its name is ever written down.
-    images : ndarray of shape (n, height, width, channels), uint8
-    labels : ndarray of shape (n,), int64
-    class_names : tuple of str
-    given_test : ndarray of shape (n,), bool, optional
-        Rows of the test set that the source brings.
-    encoded : list of ndarray, optional
-        Bytes of each row as stored, where that is not the image itself.
-    """
-
-    path: Path
+    path: Path  # Where; only its name is ever written down
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
     class_names: tuple[str, ...]
-    given_test: NDArray[np.bool_] | None = None
+    given_test: NDArray[np.bool_] | None = None  # rows of the test set that the source brings
+    # bytes of each row as stored, where that is not the image itself
     encoded: list[NDArray[np.uint8]] | None = None
 
     def __post_init__(self) -> None:
         """Refuse what is no data set for classification.
 
-        Raises
-        ------
-        BadInput
-            Shapes that do not belong together, too few classes, or a label without a class.
+        Raises `BadInput`: shapes that do not belong together, too few classes, or a label without
+        a class.
         """
         name, n, k = self.path.name, len(self.images), len(self.class_names)
         if self.images.ndim != 4 or self.images.shape[3] not in (1, 3):
@@ -75,21 +61,8 @@ class Stored:
     def split(self, *, calibration_share: float, test_share: float, seed: int) -> LabelledImages:
         """Divide the rows.
 
-        Parameters
-        ----------
-        calibration_share, test_share : float
-            Expected shares; 0 takes the source's own test set and :data:`CALIBRATION_SHARE` of the
-            rest, or :data:`SHARES`.
-        seed : int
-
-        Returns
-        -------
-        LabelledImages
-
-        Raises
-        ------
-        BadInput
-            A test share for a source that brings its test set, or shares that leave nothing.
+        Raises `BadInput`: a test share for a source that brings its test set, or shares that leave
+        nothing.
         """
         given = self.given_test
         if given is not None and test_share:

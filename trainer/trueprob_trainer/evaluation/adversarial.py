@@ -19,53 +19,26 @@ STEPS = 10  # of PGD, each of 2.5·ε/STEPS, which can reach any point of the ba
 
 
 def fgsm(
-    model: nn.Module,
-    images: NDArray[np.uint8],
-    labels: NDArray[np.int64],
+    model: nn.Module,  # images in grey levels, NHWC, to logits; used in evaluation mode
+    images: NDArray[np.uint8],  # (n, height, width, channels) uint8
+    labels: NDArray[np.int64],  # (n,) int64
     *,
-    epsilon: int = EPSILON,
+    epsilon: int = EPSILON,  # largest change of a value, grey levels
 ) -> NDArray[np.uint8]:
-    """Images one signed step up the loss.
-
-    Parameters
-    ----------
-    model : torch.nn.Module
-        Images in grey levels, NHWC, to logits; used in evaluation mode.
-    images : ndarray of shape (n, height, width, channels), uint8
-    labels : ndarray of shape (n,), int64
-    epsilon : int
-        Largest change of a value, grey levels.
-
-    Returns
-    -------
-    ndarray of the same shape, uint8
-    """
+    """Images one signed step up the loss."""
     return _attacked(model, images, labels, epsilon, steps=1, size=float(epsilon), rng=None)
 
 
 def pgd(
-    model: nn.Module,
-    images: NDArray[np.uint8],
-    labels: NDArray[np.int64],
+    model: nn.Module,  # as for :func:`fgsm`
+    images: NDArray[np.uint8],  # as for :func:`fgsm`
+    labels: NDArray[np.int64],  # as for :func:`fgsm`
     *,
-    epsilon: int = EPSILON,
+    epsilon: int = EPSILON,  # as for :func:`fgsm`
     steps: int = STEPS,
-    seed: int = 0,
+    seed: int = 0,  # of the start
 ) -> NDArray[np.uint8]:
-    """Images after projected gradient ascent of the loss from a random start.
-
-    Parameters
-    ----------
-    model, images, labels, epsilon
-        As for :func:`fgsm`.
-    steps : int
-    seed : int
-        Of the start.
-
-    Returns
-    -------
-    ndarray of the same shape, uint8
-    """
+    """Images after projected gradient ascent of the loss from a random start."""
     size = 2.5 * epsilon / steps
     rng = torch.Generator().manual_seed(seed)
     return _attacked(model, images, labels, epsilon, steps=steps, size=size, rng=rng)

@@ -14,14 +14,9 @@ from trueprob_trainer.errors import BadInput
 
 @dataclass(frozen=True)
 class Agreement:
-    """Figure by figure.
+    """Figure by figure."""
 
-    Parameters
-    ----------
-    rows : tuple of (str, float, float, float)
-        Name, ours, the shipped one, allowed difference; fractions.
-    """
-
+    # name, ours, the shipped one, allowed difference; fractions
     rows: tuple[tuple[str, float, float, float], ...]
 
     @property
@@ -42,19 +37,7 @@ class Agreement:
 def compare(ours: Manifest, shipped: Manifest) -> Agreement:
     """Compare the test scores of two versions.
 
-    Parameters
-    ----------
-    ours, shipped : Manifest
-        Scored on the same number of test rows of the same data set.
-
-    Returns
-    -------
-    Agreement
-
-    Raises
-    ------
-    BadInput
-        Scored on other data, or without scores.
+    Raises `BadInput`: scored on other data, or without scores.
     """
     try:
         a, b = ours.scores["test"], shipped.scores["test"]

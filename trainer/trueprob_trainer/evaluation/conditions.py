@@ -29,15 +29,7 @@ THIRDS = ("frequent classes", "middling classes", "rare classes")
 
 @dataclass(frozen=True)
 class Condition:
-    """A test set.
-
-    Parameters
-    ----------
-    name : str
-    images : ndarray of shape (n, height, width, channels), uint8
-    labels : ndarray of shape (n,), int64
-    weights : ndarray of shape (n,), optional
-    """
+    """A test set."""
 
     name: str
     images: NDArray[np.uint8]
@@ -48,18 +40,7 @@ class Condition:
 def rows_to_test(
     data: LabelledImages, n_rows: int = 0
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Images and labels of the test split, or of evenly spaced rows of it.
-
-    Parameters
-    ----------
-    data : LabelledImages
-    n_rows : int
-        0, or more than there are, takes all.
-
-    Returns
-    -------
-    tuple of ndarray
-    """
+    """Images and labels of the test split, or of evenly spaced rows of it."""
     images, labels = data.of(Split.TEST)
     if not 0 < n_rows < len(labels):
         return images, labels
@@ -72,22 +53,9 @@ def corrupted(
     names: Sequence[str] = tuple(CORRUPTIONS),
     severities: Sequence[int] = SEVERITIES,
     *,
-    n_rows: int = 0,
+    n_rows: int = 0,  # see :func:`rows_to_test`
 ) -> Iterator[Condition]:
-    """The test split under each corruption at each severity.
-
-    Parameters
-    ----------
-    data : LabelledImages
-    names : sequence of str
-    severities : sequence of int
-    n_rows : int
-        See :func:`rows_to_test`.
-
-    Yields
-    ------
-    Condition
-    """
+    """The test split under each corruption at each severity."""
     images, labels = rows_to_test(data, n_rows)
     for name in names:
         for severity in severities:
@@ -97,15 +65,8 @@ def corrupted(
 def shifted(data: LabelledImages) -> Iterator[Condition]:
     """The test split with other class frequencies, and by how common its classes were in training.
 
-    Parameters
-    ----------
-    data : LabelledImages
-
-    Yields
-    ------
-    Condition
-        First classes :data:`SHIFT` times as common as last ones, the reverse, and each third of the
-        classes by train rows (those of a long tail) that has test rows.
+    Returns: first classes :data:`SHIFT` times as common as last ones, the reverse, and each third
+    of the classes by train rows (those of a long tail) that has test rows.
     """
     images, labels = data.of(Split.TEST)
     k = len(data.class_names)
@@ -120,28 +81,12 @@ def shifted(data: LabelledImages) -> Iterator[Condition]:
 def attacked(
     data: LabelledImages,
     model: nn.Module,
-    names: Sequence[str],
-    epsilon: int,
+    names: Sequence[str],  # keys of :data:`ATTACKS`
+    epsilon: int,  # grey levels
     *,
-    n_rows: int = 0,
+    n_rows: int = 0,  # see :func:`rows_to_test`
 ) -> Iterator[Condition]:
-    """The test split under white-box attacks on a network.
-
-    Parameters
-    ----------
-    data : LabelledImages
-    model : torch.nn.Module
-    names : sequence of str
-        Keys of :data:`ATTACKS`.
-    epsilon : int
-        Grey levels.
-    n_rows : int
-        See :func:`rows_to_test`.
-
-    Yields
-    ------
-    Condition
-    """
+    """The test split under white-box attacks on a network."""
     images, labels = rows_to_test(data, n_rows)
     for name in names:
         if name not in ATTACKS:
@@ -155,17 +100,7 @@ def measure(
 ) -> dict[str, dict[str, Scores]]:
     """Scores under each condition with the calibrators of a clean evaluation.
 
-    Parameters
-    ----------
-    predict : callable
-        Images to logits.
-    evaluation : Evaluation
-    conditions : iterable of Condition
-
-    Returns
-    -------
-    dict
-        Condition to calibrator to scores.
+    Returns: condition to calibrator to scores.
     """
     measured: dict[str, dict[str, Scores]] = {}
     for condition in conditions:

@@ -150,24 +150,7 @@ def corrupt(
 ) -> NDArray[np.uint8]:
     """Corrupted copies of images.
 
-    Parameters
-    ----------
-    images : ndarray of shape (n, height, width, 1 or 3), uint8
-    name : str
-        A key of :data:`CORRUPTIONS`.
-    severity : int
-        1 to 5.
-    seed : int
-        Of the noise, drawn image after image.
-
-    Returns
-    -------
-    ndarray of the same shape, uint8
-
-    Raises
-    ------
-    BadInput
-        No such corruption or severity.
+    Raises `BadInput`: no such corruption or severity.
     """
     if name not in CORRUPTIONS:
         raise BadInput(f"corruption must be one of {', '.join(CORRUPTIONS)}, got {name}")

@@ -22,17 +22,7 @@ SMALLEST = 1e-12  # probabilities are floored before the logarithm, as everywher
 
 
 def ensemble_logits(models: Sequence[nn.Module], images: NDArray[np.uint8]) -> Logits:
-    """Logarithm of the mean probabilities.
-
-    Parameters
-    ----------
-    models : sequence of torch.nn.Module
-    images : ndarray of shape (n, height, width, channels), uint8
-
-    Returns
-    -------
-    ndarray of shape (n, k), float32
-    """
+    """Logarithm of the mean probabilities."""
     mean = np.mean([softmax(predict_logits(model, images)) for model in models], axis=0)
     logits: Logits = np.log(np.maximum(mean, SMALLEST)).astype(np.float32)
     return logits
@@ -41,20 +31,7 @@ def ensemble_logits(models: Sequence[nn.Module], images: NDArray[np.uint8]) -> L
 def members(runs: Sequence[Path], data: LabelledImages) -> list[nn.Module]:
     """Networks of further runs that were trained on the same rows.
 
-    Parameters
-    ----------
-    runs : sequence of Path
-    data : LabelledImages
-        Of the first member.
-
-    Returns
-    -------
-    list of torch.nn.Module
-
-    Raises
-    ------
-    BadInput
-        A run's calibration or test rows may have trained another member.
+    Raises `BadInput`: a run's calibration or test rows may have trained another member.
     """
     models: list[nn.Module] = []
     for path in runs:

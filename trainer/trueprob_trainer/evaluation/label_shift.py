@@ -15,22 +15,7 @@ def exponential_weights(
 ) -> NDArray[np.float64]:
     """Weights that make class frequencies fall by a factor from the first class to the last.
 
-    Parameters
-    ----------
-    labels : ndarray of shape (n,), int64
-    n_classes : int
-    factor : float
-        Frequency of the first class over that of the last; below 1 it is the last that is common.
-
-    Returns
-    -------
-    ndarray of shape (n,)
-        Positive, mean 1.
-
-    Raises
-    ------
-    BadInput
-        The factor is not positive.
+    Returns: positive, mean 1. Raises `BadInput`: the factor is not positive.
     """
     if not 0 < factor < float("inf"):
         raise BadInput(f"label shift must be by a positive factor, got {factor}")
@@ -44,15 +29,7 @@ def exponential_weights(
 def thirds_by_frequency(train_labels: NDArray[np.int64], n_classes: int) -> NDArray[np.int64]:
     """Which classes are frequent, middling and rare in the train split.
 
-    Parameters
-    ----------
-    train_labels : ndarray of shape (m,), int64
-    n_classes : int
-
-    Returns
-    -------
-    ndarray of shape (k,), int64
-        0 for the third of the classes with most rows, 1, and 2 for the rarest; ties by index.
+    Returns: 0 for the third of the classes with most rows, 1, and 2 for the rarest; ties by index.
     """
     counts = np.bincount(train_labels, minlength=n_classes)
     rank = np.empty(n_classes, dtype=np.int64)

@@ -20,24 +20,13 @@ METHODS = ("temperature", "smart")
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What the test split says.
+    """What the test split says."""
 
-    Parameters
-    ----------
-    calibrators : mapping of str to Calibrator
-        ``uncalibrated`` (the identity) and each of :data:`METHODS`.
-    scores : mapping of str to Scores
-        By the same keys; fractions and nats.
-    entropies : mapping of str to float
-        Mean entropy of the probabilities, nats.
-    panels : tuple of trueprob.diagram.Panel
-        One for each key, for a reliability diagram.
-    """
-
+    # `uncalibrated` (the identity) and each of :data:`METHODS`
     calibrators: Mapping[str, Calibrator]
-    scores: Mapping[str, Scores]
-    entropies: Mapping[str, float]
-    panels: tuple[Panel, ...]
+    scores: Mapping[str, Scores]  # by the same keys; fractions and nats
+    entropies: Mapping[str, float]  # mean entropy of the probabilities, nats
+    panels: tuple[Panel, ...]  # one for each key, for a reliability diagram
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-safe document: the scores by key, as a manifest has them."""
@@ -66,19 +55,7 @@ class Evaluation:
 def evaluate(
     calibration: tuple[Logits, Labels], test: tuple[Logits, Labels], *, seed: int = 0
 ) -> Evaluation:
-    """Fit on one split, score on the other.
-
-    Parameters
-    ----------
-    calibration, test : tuple of ndarray
-        Logits of shape (n, k) and labels of shape (n,).
-    seed : int
-        Of the fits' folds.
-
-    Returns
-    -------
-    Evaluation
-    """
+    """Fit on one split, score on the other."""
     calibrators: dict[str, Calibrator] = {
         "uncalibrated": IdentityCalibrator(n_classes=calibration[0].shape[1])
     }

@@ -31,58 +31,27 @@ from trueprob_trainer.training.finished_run import Training
 
 @dataclass(frozen=True)
 class Report:
-    """What was found.
+    """What was found."""
 
-    Parameters
-    ----------
-    document : dict
-        JSON-safe: scores of the clean test split by calibrator; where asked for, ``conditions``,
-        and ``ensemble`` with the same entries.
-    text : str
-        Tables, Markdown.
-    diagram : str
-        SVG of the clean test split, one panel a calibrator.
-    """
-
+    # JSON-safe: scores of the clean test split by calibrator; where asked for, `conditions`,
+    # and `ensemble` with the same entries
     document: dict[str, Any]
-    text: str
-    diagram: str
+    text: str  # tables, Markdown
+    diagram: str  # SVG of the clean test split, one panel a calibrator
 
 
 def report(
     training: Training,
     *,
-    corruptions: Sequence[str] = (),
+    corruptions: Sequence[str] = (),  # to test under, at each of `severities`
     severities: Sequence[int] = SEVERITIES,
-    shifts: bool = False,
+    shifts: bool = False,  # whether to test under label shift and by frequency of classes
     attacks: Sequence[str] = (),
-    epsilon: int = 8,
+    epsilon: int = 8,  # of the attacks, grey levels
     ensemble: Sequence[Path] = (),
-    n_rows: int = 0,
+    n_rows: int = 0,  # of the test split that are corrupted and attacked; 0 for all
 ) -> Report:
-    """Evaluate a run.
-
-    Parameters
-    ----------
-    training : Training
-    corruptions : sequence of str
-        To test under, at each of ``severities``.
-    severities : sequence of int
-    shifts : bool
-        Whether to test under label shift and by frequency of classes.
-    attacks : sequence of str
-        ``fgsm``, ``pgd``: on this run's network, whose images an ensemble sees, too.
-    epsilon : int
-        Of the attacks, grey levels.
-    ensemble : sequence of Path
-        Further runs; together with this one they are evaluated in the same way.
-    n_rows : int
-        Of the test split that are corrupted and attacked; 0 for all.
-
-    Returns
-    -------
-    Report
-    """
+    """Evaluate a run."""
     data, model = training.data, training.model
 
     def conditions() -> Iterator[Condition]:

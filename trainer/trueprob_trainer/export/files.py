@@ -14,21 +14,12 @@ from trueprob_trainer.training.finished_run import Training
 
 @dataclass(frozen=True)
 class ExportFiles:
-    """Graphs of one run.
+    """Graphs of one run."""
 
-    Parameters
-    ----------
-    files : dict of str to bytes
-        By file name.
-    document : dict
-        JSON-safe: ``largest_difference`` from torch, and bytes and scores by precision.
-    table : str
-        The same for a terminal, Markdown.
-    """
-
-    files: dict[str, bytes]
+    files: dict[str, bytes]  # by file name
+    # JSON-safe: `largest_difference` from torch, and bytes and scores by precision
     document: dict[str, Any]
-    table: str
+    table: str  # the same for a terminal, Markdown
 
 
 def export_files(
@@ -36,22 +27,7 @@ def export_files(
 ) -> ExportFiles:
     """Export a run.
 
-    Parameters
-    ----------
-    training : Training
-    precisions : sequence of str
-        ``fp16``, ``int8``: beside float32.
-    calibrated : bool
-        Whether to fuse a SMART calibrator, fitted on the calibration split, behind the network.
-
-    Returns
-    -------
-    ExportFiles
-
-    Raises
-    ------
-    ParityError
-        A graph does not answer as what it was made of.
+    Raises `ParityError`: a graph does not answer as what it was made of.
     """
     images, labels = training.data.of(Split.CALIBRATION)
     exported = export(training.model, images)

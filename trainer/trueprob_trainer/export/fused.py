@@ -14,23 +14,7 @@ TOLERANCE = 1e-5  # of a probability; the calibrator is float64 in NumPy and flo
 def fuse(content: bytes, calibrator: Calibrator, images: NDArray[np.uint8]) -> bytes:
     """A graph with the outputs ``probabilities``, ``prediction``, ``temperature``, ``logits``.
 
-    Parameters
-    ----------
-    content : bytes
-        ``model.onnx``.
-    calibrator : Calibrator
-    images : ndarray of shape (n, height, width, channels), uint8
-        Real ones, at least as many as the largest of
-        :data:`~trueprob_trainer.export.graph.PARITY_BATCHES`.
-
-    Returns
-    -------
-    bytes
-
-    Raises
-    ------
-    ParityError
-        Its probabilities are not the calibrator's of the network's logits.
+    Raises `ParityError`: its probabilities are not the calibrator's of the network's logits.
     """
     fused = fused_onnx(content, calibrator)
     for size in PARITY_BATCHES:

@@ -35,38 +35,16 @@ RELATIVE = 2e-6  # of logits beyond 50 nats, where float32 has no more: DenseNet
 
 @dataclass(frozen=True)
 class Exported:
-    """A graph and how well it was found to agree.
+    """A graph and how well it was found to agree."""
 
-    Parameters
-    ----------
-    content : bytes
-        ``model.onnx``.
-    largest_difference : float
-        Between a logit by onnxruntime and by torch, nats.
-    """
-
-    content: bytes
-    largest_difference: float
+    content: bytes  # `model.onnx`
+    largest_difference: float  # between a logit by onnxruntime and by torch, nats
 
 
 def export(model: nn.Module, images: NDArray[np.uint8]) -> Exported:
     """Export in evaluation mode and check parity.
 
-    Parameters
-    ----------
-    model : torch.nn.Module
-        Trained; uint8 NHWC images to logits. Left in evaluation mode.
-    images : ndarray of shape (n, height, width, channels), uint8
-        Real ones, at least as many as the largest of :data:`PARITY_BATCHES`.
-
-    Returns
-    -------
-    Exported
-
-    Raises
-    ------
-    ParityError
-        The graph does not answer as the network.
+    Raises `ParityError`: the graph does not answer as the network.
     """
     content = onnx_of(model.eval(), images[:2])
     return Exported(content, check_parity(content, model, images))
@@ -75,16 +53,7 @@ def export(model: nn.Module, images: NDArray[np.uint8]) -> Exported:
 def onnx_of(model: nn.Module, images: NDArray[np.uint8]) -> bytes:
     """The graph of a network, in the mode that it is in; :func:`export` is what to call.
 
-    Parameters
-    ----------
-    model : torch.nn.Module
-    images : ndarray of shape (n, height, width, channels), uint8
-        n >= 2; only the shape matters, and the batch stays free.
-
-    Returns
-    -------
-    bytes
-        Without the exporter's stack traces, which name files of the machine that it ran on.
+    Returns: without the exporter's stack traces, which name files of the machine that it ran on.
     """
     with _quiet_exporter():
         program = torch.onnx.export(
@@ -112,34 +81,17 @@ def onnx_of(model: nn.Module, images: NDArray[np.uint8]) -> bytes:
 
 
 def check_parity(
-    content: bytes,
+    content: bytes,  # `model.onnx`
     model: nn.Module,
-    images: NDArray[np.uint8],
+    images: NDArray[np.uint8],  # (n, height, width, channels) uint8, n at least the largest batch
     *,
-    batches: Sequence[int] = PARITY_BATCHES,
+    batches: Sequence[int] = PARITY_BATCHES,  # Sizes; each takes the first images
 ) -> float:
     """Compare onnxruntime with torch in evaluation mode.
 
-    Parameters
-    ----------
-    content : bytes
-        ``model.onnx``.
-    model : torch.nn.Module
-    images : ndarray of shape (n, height, width, channels), uint8
-        n at least the largest batch.
-    batches : sequence of int
-        Sizes; each takes the first images.
-
-    Returns
-    -------
-    float
-        Largest difference found.
-
-    Raises
-    ------
-    ParityError
-        A logit differs by more than :data:`TOLERANCE` (of logits above 50, than their
-        :data:`RELATIVE`), another shape, or not a number.
+    Returns: largest difference found. Raises `ParityError`: a logit differs by more than
+    :data:`TOLERANCE` (of logits above 50, than their :data:`RELATIVE`), another shape, or not a
+    number.
     """
     largest = 0.0
     for size in batches:
@@ -166,19 +118,7 @@ def check_parity(
 def onnx_logits(
     content: bytes, images: NDArray[np.uint8], batch_size: int = 512
 ) -> NDArray[np.float32]:
-    """Logits by onnxruntime on one CPU thread.
-
-    Parameters
-    ----------
-    content : bytes
-        ``model.onnx``.
-    images : ndarray of shape (n, height, width, channels), uint8
-    batch_size : int
-
-    Returns
-    -------
-    ndarray of shape (n, k), float32
-    """
+    """Logits by onnxruntime on one CPU thread."""
     return onnx_outputs(content, images, [OUTPUT], batch_size)[0].astype(np.float32)
 
 
@@ -187,17 +127,7 @@ def onnx_outputs(
 ) -> list[NDArray[Any]]:
     """Outputs of a graph by onnxruntime on one CPU thread.
 
-    Parameters
-    ----------
-    content : bytes
-    images : ndarray of shape (n, height, width, channels), uint8
-    names : sequence of str
-    batch_size : int
-
-    Returns
-    -------
-    list of ndarray
-        One for each name, n rows each.
+    Returns: one for each name, n rows each.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1

@@ -15,25 +15,10 @@ def model_card(
     manifest: Manifest,
     training: Training,
     evaluation: Evaluation,
-    factory: Calibrator,
-    largest_difference: float,
+    factory: Calibrator,  # the one that goes into `calibrator.json`
+    largest_difference: float,  # between the exported graph and torch, nats
 ) -> str:
-    """Text of the card, Markdown.
-
-    Parameters
-    ----------
-    manifest : Manifest
-    training : Training
-    evaluation : Evaluation
-    factory : Calibrator
-        The one that goes into ``calibrator.json``.
-    largest_difference : float
-        Between the exported graph and torch, nats.
-
-    Returns
-    -------
-    str
-    """
+    """Text of the card, Markdown."""
     return (
         "\n\n".join(
             [

@@ -27,21 +27,7 @@ LARGEST_LOSS = 0.01  # of accuracy on the calibration split, before a graph is r
 
 
 def in_precision(content: bytes, precision: str, images: NDArray[np.uint8]) -> bytes:
-    """The graph in another precision; inputs and outputs stay uint8 and float32.
-
-    Parameters
-    ----------
-    content : bytes
-        ``model.onnx`` in float32.
-    precision : str
-        ``fp32``, ``fp16`` or ``int8``.
-    images : ndarray of shape (n, height, width, channels), uint8
-        Of the calibration split; int8 takes the ranges of activations from them.
-
-    Returns
-    -------
-    bytes
-    """
+    """The graph in another precision; inputs and outputs stay uint8 and float32."""
     if precision == "fp32":
         return content
     if precision == "fp16":
@@ -78,36 +64,17 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]  # untyped
 
 @dataclass(frozen=True)
 class Precision:
-    """A graph in some precision.
-
-    Parameters
-    ----------
-    name : str
-    content : bytes
-    scores : Scores
-        Of the softmax of its logits.
-    """
+    """A graph in some precision."""
 
     name: str
     content: bytes
-    scores: Scores
+    scores: Scores  # of the softmax of its logits
 
 
 def compare_precisions(
     contents: Mapping[str, bytes], images: NDArray[np.uint8], labels: NDArray[np.int64]
 ) -> list[Precision]:
-    """Score graphs on the same rows.
-
-    Parameters
-    ----------
-    contents : mapping of str to bytes
-    images : ndarray of shape (n, height, width, channels), uint8
-    labels : ndarray of shape (n,), int64
-
-    Returns
-    -------
-    list of Precision
-    """
+    """Score graphs on the same rows."""
     return [
         Precision(name, content, score(softmax(onnx_logits(content, images)), labels))
         for name, content in contents.items()
@@ -132,15 +99,7 @@ def table(precisions: list[Precision]) -> str:
 def check_loss(precisions: list[Precision]) -> None:
     """Refuse a graph that is less often right than the first.
 
-    Parameters
-    ----------
-    precisions : list of Precision
-        The first is float32.
-
-    Raises
-    ------
-    PrecisionLoss
-        Naming the graph and both accuracies.
+    Raises `PrecisionLoss`: naming the graph and both accuracies.
     """
     whole = precisions[0].scores.accuracy
     for reduced in precisions[1:]:

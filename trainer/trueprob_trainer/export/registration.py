@@ -33,62 +33,28 @@ FACTORY_CALIBRATORS = {"smart": "smart", "temperature": "temperature", "identity
 
 @dataclass(frozen=True)
 class Registered:
-    """A version and what was measured on the way.
-
-    Parameters
-    ----------
-    version : ModelVersion
-    evaluation : Evaluation
-    largest_difference : float
-        Of a logit between onnxruntime and torch, nats.
-    """
+    """A version and what was measured on the way."""
 
     version: ModelVersion
     evaluation: Evaluation
-    largest_difference: float
+    largest_difference: float  # of a logit between onnxruntime and torch, nats
 
 
 def register(
     training: Training,
-    name: str,
-    models: Path,
+    name: str,  # of the model in the repository
+    models: Path,  # root of the repository
     *,
-    created_at: datetime,
-    calibrator: str = "smart",
+    created_at: datetime,  # with a time zone; goes beside the calibrator
+    calibrator: str = "smart",  # a key of :data:`FACTORY_CALIBRATORS`
     precision: str = "fp32",
-    notes: Sequence[str] = (),
+    notes: Sequence[str] = (),  # what else the card should say of the data: origin, licence
 ) -> Registered:
     """Export, calibrate, score and write the next version of a model.
 
-    Parameters
-    ----------
-    training : Training
-    name : str
-        Of the model in the repository.
-    models : Path
-        Root of the repository.
-    created_at : datetime
-        With a time zone; goes beside the calibrator.
-    calibrator : str
-        A key of :data:`FACTORY_CALIBRATORS`.
-    precision : str
-        ``fp32``, ``fp16`` or ``int8``: of the graph that is registered. Everything is fitted and
-        scored with that graph.
-    notes : sequence of str
-        What else the card should say of the data: origin, licence.
-
-    Returns
-    -------
-    Registered
-
-    Raises
-    ------
-    ParityError
-        The exported graph does not answer as the network; nothing was written.
-    PrecisionLoss
-        In that precision it is too often wrong on the calibration rows; nothing was written.
-    trueprob.errors.TrueprobError
-        The repository refuses the name.
+    Raises `ParityError`: the exported graph does not answer as the network; nothing was written.
+    Raises `PrecisionLoss`: in that precision it is too often wrong on the calibration rows;
+    nothing was written. Raises `trueprob.errors.TrueprobError`: the repository refuses the name.
     """
     noted = dataclasses.replace(training.data, notes=(*training.data.notes, *notes))
     training = dataclasses.replace(training, data=noted)

@@ -11,17 +11,9 @@ from torch import Tensor, nn
 
 
 class ImageClassifier(nn.Module):
-    """Standardise uint8 NHWC images, then run the network.
+    """Standardise uint8 NHWC images, then run the network."""
 
-    Parameters
-    ----------
-    network : torch.nn.Module
-        (n, channels, height, width) float to (n, k).
-    mean, deviation : ndarray of shape (channels,), float
-        Per channel, in grey levels. Buffers: saved with the weights and not trained.
-    """
-
-    mean: Tensor
+    mean: Tensor  # per channel, in grey levels. Buffers: saved with the weights and not trained
     scale: Tensor
 
     def __init__(
@@ -34,17 +26,7 @@ class ImageClassifier(nn.Module):
         self.register_buffer("scale", torch.tensor(1 / deviation, dtype=torch.float32))
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits of uint8 images.
-
-        Parameters
-        ----------
-        image : Tensor of shape (n, height, width, channels), uint8
-            Or float in grey levels, where images were mixed or moved by an attack.
-
-        Returns
-        -------
-        Tensor of shape (n, k), float32
-        """
+        """Logits of uint8 images."""
         standardised = (image.to(torch.float32) - self.mean) * self.scale
         planes = standardised.permute(0, 3, 1, 2)
         if self.channels_last:
@@ -58,20 +40,7 @@ class ImageClassifier(nn.Module):
 def predict_logits(
     model: nn.Module, images: NDArray[np.uint8], batch_size: int = 512
 ) -> NDArray[np.float32]:
-    """Logits of all images, in evaluation mode.
-
-    Parameters
-    ----------
-    model : torch.nn.Module
-        Left in the mode that it was in.
-    images : ndarray of shape (n, height, width, channels), uint8
-    batch_size : int
-        Images at a time; bounds the memory, changes nothing else.
-
-    Returns
-    -------
-    ndarray of shape (n, k), float32
-    """
+    """Logits of all images, in evaluation mode."""
     was_training = model.training
     model.eval()
     device = next(model.parameters()).device

@@ -34,20 +34,7 @@ class DenseLayer(nn.Module):
 def dense_network(
     blocks: Sequence[int], growth: int, *, channels: int, n_classes: int
 ) -> nn.Module:
-    """A DenseNet-BC with the stem for small images.
-
-    Parameters
-    ----------
-    blocks : sequence of int
-        Layers of each block.
-    growth : int
-        Channels that a layer adds; the stem has twice as many.
-    channels, n_classes : int
-
-    Returns
-    -------
-    torch.nn.Module
-    """
+    """A DenseNet-BC with the stem for small images."""
     width = 2 * growth
     layers: list[nn.Module] = [*normalised(channels, width, 3), nn.ReLU()]
     for i, n_layers in enumerate(blocks):

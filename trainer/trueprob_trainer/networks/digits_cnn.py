@@ -6,18 +6,7 @@ from torch import nn
 def digits_cnn(*, channels: int, n_classes: int, width: int = 32) -> nn.Module:
     """Build the network.
 
-    Parameters
-    ----------
-    channels : int
-        Of the images; 1 for digits.
-    n_classes : int
-    width : int
-        Channels of the first convolution; the weights grow with its square.
-
-    Returns
-    -------
-    torch.nn.Module
-        (n, channels, 8, 8) float to (n, n_classes); other sizes from 4x4 work, too.
+    Returns: (n, channels, 8, 8) float to (n, n_classes); other sizes from 4x4 work, too.
     """
     return nn.Sequential(
         *_block(channels, width, stride=1),

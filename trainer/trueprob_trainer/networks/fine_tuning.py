@@ -21,23 +21,8 @@ PREFIX = "network."  # of a network behind its preprocessing, as run folders sto
 def start_from(network: nn.Module, path: Path) -> tuple[str, ...]:
     """Copy the weights of a checkpoint into a network of the same kind.
 
-    Parameters
-    ----------
-    network : torch.nn.Module
-        Changed in place.
-    path : Path
-        A run folder, its ``checkpoint.pt``, or a file with a state dict of such a network. Loaded
-        without running code.
-
-    Returns
-    -------
-    tuple of str
-        Tensors that were left as they are, for their shape is another.
-
-    Raises
-    ------
-    BadInput
-        No readable checkpoint, another network, or nothing that fits.
+    Returns: tensors that were left as they are, for their shape is another. Raises `BadInput`: no
+    readable checkpoint, another network, or nothing that fits.
     """
     weights = _weights(path / "checkpoint.pt" if path.is_dir() else path)
     own = network.state_dict()

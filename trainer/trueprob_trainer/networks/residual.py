@@ -53,29 +53,14 @@ class Bottleneck(nn.Module):
 
 
 def residual_network(
-    block: type[BasicBlock] | type[Bottleneck],
+    block: type[BasicBlock] | type[Bottleneck],  # :class:`BasicBlock` or :class:`Bottleneck`
     blocks: Sequence[int],
-    width: int,
+    width: int,  # channels of the first stage, before a bottleneck's widening
     *,
     channels: int,
     n_classes: int,
 ) -> nn.Module:
-    """A residual network with the stem for small images.
-
-    Parameters
-    ----------
-    block : type
-        :class:`BasicBlock` or :class:`Bottleneck`.
-    blocks : sequence of int
-        Blocks of each stage; each stage after the first halves the sides and doubles the width.
-    width : int
-        Channels of the first stage, before a bottleneck's widening.
-    channels, n_classes : int
-
-    Returns
-    -------
-    torch.nn.Module
-    """
+    """A residual network with the stem for small images."""
     layers: list[nn.Module] = [*normalised(channels, width, 3), nn.ReLU()]
     inputs = width
     for stage, n_blocks in enumerate(blocks):
@@ -112,13 +97,8 @@ def resnet50(*, channels: int, n_classes: int) -> nn.Module:
 def initialise(network: nn.Module) -> None:
     """He initialisation of every convolution, zero bias of every linear layer.
 
-    Parameters
-    ----------
-    network : torch.nn.Module
-
-    References
-    ----------
-    arXiv:1502.01852, eq. 10, by outputs (fan out), as the residual networks' authors use it.
+    Source: arXiv:1502.01852, eq. 10, by outputs (fan out), as the residual networks' authors use
+    it.
     """
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d):

@@ -39,17 +39,7 @@ class EncoderBlock(nn.Module):
 class VisionTransformer(nn.Module):
     """Patches, position, encoder blocks, class token.
 
-    Parameters
-    ----------
-    channels, n_classes : int
-    image_size : tuple of int
-        Height and width, multiples of ``patch``: the positions are learnt for one size.
-    patch, width, depth, n_heads : int
-
-    Raises
-    ------
-    ValueError
-        The image cannot be cut into patches.
+    Raises `ValueError`: the image cannot be cut into patches.
     """
 
     def __init__(

@@ -39,22 +39,7 @@ def wide_residual_network(
 ) -> nn.Sequential:
     """WRN-depth-widening.
 
-    Parameters
-    ----------
-    depth : int
-        6b + 4 for b blocks a stage.
-    widening : int
-        Factor k on the channels 16, 32, 64.
-    channels, n_classes : int
-
-    Returns
-    -------
-    torch.nn.Module
-
-    Raises
-    ------
-    ValueError
-        No such depth.
+    Raises `ValueError`: no such depth.
     """
     n_blocks, rest = divmod(depth - 4, 6)
     if rest or n_blocks < 1:

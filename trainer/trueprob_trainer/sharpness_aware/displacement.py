@@ -41,19 +41,7 @@ class Displacement:
     def parts(
         self, groups: list[dict[str, Any]], gradient_of: Callable[[Tensor], Tensor | None]
     ) -> list[Part]:
-        """Split what has a gradient by group and device, on the CPU also by :data:`PIECE`.
-
-        Parameters
-        ----------
-        groups : list of dict
-            Of the optimiser.
-        gradient_of : callable
-            What may be overwritten on the way to ε, or None for a parameter that stays.
-
-        Returns
-        -------
-        list of Part
-        """
+        """Split what has a gradient by group and device, on the CPU also by :data:`PIECE`."""
         parts = []
         for group in groups:
             by_device: dict[torch.device, list[tuple[Tensor, Tensor]]] = {}
@@ -69,14 +57,7 @@ class Displacement:
         return parts
 
     def move(self, parts: list[Part], *, factors: list[float] | None = None) -> None:
-        """Save the start and add what the gradients have become.
-
-        Parameters
-        ----------
-        parts : list of Part
-        factors : list of float, optional
-            What to multiply the gradients of each part by on the way, leaving them as they are.
-        """
+        """Save the start and add what the gradients have become."""
         for part, factor in zip(parts, factors or [1.0] * len(parts), strict=True):
             torch._foreach_copy_(part.scratch, part.parameters)
             torch._foreach_add_(part.parameters, part.gradients, alpha=factor)
@@ -114,18 +95,7 @@ def _in_cache(pairs: list[tuple[Tensor, Tensor]]) -> list[list[tuple[Tensor, Ten
 def dense_gradient(parameter: Tensor) -> Tensor | None:
     """The gradient in place, or None.
 
-    Parameters
-    ----------
-    parameter : Tensor
-
-    Returns
-    -------
-    Tensor or None
-
-    Raises
-    ------
-    RuntimeError
-        It is sparse.
+    Raises `RuntimeError`: it is sparse.
     """
     gradient = parameter.grad
     if gradient is not None and gradient.layout is not torch.strided:
@@ -136,15 +106,7 @@ def dense_gradient(parameter: Tensor) -> Tensor | None:
 def joint_norm(tensors: list[Tensor]) -> Tensor:
     """2-norm over all tensors together, in at least float32.
 
-    Parameters
-    ----------
-    tensors : list of Tensor
-        Not empty; any shapes, floating types and devices.
-
-    Returns
-    -------
-    Tensor
-        0-dimensional, on the first tensor's device, without waiting for it.
+    Returns: 0-dimensional, on the first tensor's device, without waiting for it.
     """
     wide = torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
     norms = list(torch._foreach_norm(tensors, 2.0, dtype=wide))
@@ -161,16 +123,7 @@ def scale_to_radius(parts: list[Part], norm: Tensor) -> list[float]:
     On the CPU the norm is a number at once, and the product costs nothing in the sum with the
     weights that comes next. A GPU would have to be waited for: there it is done here.
 
-    Parameters
-    ----------
-    parts : list of Part
-    norm : Tensor
-        0-dimensional; one for all groups.
-
-    Returns
-    -------
-    list of float
-        What remains to be multiplied by, for each part.
+    Returns: what remains to be multiplied by, for each part.
     """
     if norm.device.type == "cpu":
         length = float(norm)
@@ -182,13 +135,7 @@ def scale_to_radius(parts: list[Part], norm: Tensor) -> list[float]:
 
 
 def scale_in_place(parts: list[Part], norm: Tensor) -> None:
-    """:func:`scale_to_radius` on the gradients themselves, without waiting for the norm.
-
-    Parameters
-    ----------
-    parts, norm
-        As there.
-    """
+    """:func:`scale_to_radius` on the gradients themselves, without waiting for the norm."""
     inverse = torch.where(norm > 0, 1 / norm, torch.zeros_like(norm))
     for part in parts:
         factor = (float(part.group["rho"]) * inverse).to(part.gradients[0].device)

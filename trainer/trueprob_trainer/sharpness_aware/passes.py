@@ -26,20 +26,7 @@ LossesOf = Callable[[int, Closure], Tensor]
 def as_micro_batches(closures: Closures | None, caller: str) -> list[Closure]:
     """The closures as a list.
 
-    Parameters
-    ----------
-    closures : callable or sequence of callable, optional
-    caller : str
-        Class whose ``step`` was called, for the message.
-
-    Returns
-    -------
-    list of callable
-
-    Raises
-    ------
-    RuntimeError
-        There is none.
+    Raises `RuntimeError`: there is none.
     """
     batches = [closures] if callable(closures) else list(closures or ())
     if not batches:
@@ -51,34 +38,16 @@ def as_micro_batches(closures: Closures | None, caller: str) -> list[Closure]:
 
 def gradient_pass(
     batches: Sequence[Closure],
-    losses_of: LossesOf,
-    parameters: Sequence[Tensor],
+    losses_of: LossesOf,  # `losses_of(i, closure)`: losses of the rows of micro-batch i
+    parameters: Sequence[Tensor],  # whose gradients are clear when this is called
     *,
     model: nn.Module | None = None,
-    scaler: torch.amp.GradScaler | None = None,
-    synchronise: bool = True,
+    scaler: torch.amp.GradScaler | None = None,  # gradients come out multiplied by its scale
+    synchronise: bool = True,  # false leaves each rank its own gradient
 ) -> tuple[Tensor, int]:
     """Add the gradient of the mean loss over all rows of all micro-batches to ``.grad``.
 
-    Parameters
-    ----------
-    batches : sequence of callable
-    losses_of : callable
-        ``losses_of(i, closure)``: losses of the rows of micro-batch i.
-    parameters : sequence of Tensor
-        Whose gradients are clear when this is called.
-    model : torch.nn.Module, optional
-        Its running statistics do not move in the backward pass, where activation checkpointing
-        runs layers again. Where it is :class:`DistributedDataParallel`, ranks are averaged once.
-    scaler : torch.amp.GradScaler, optional
-        Gradients come out multiplied by its scale.
-    synchronise : bool
-        False leaves each rank its own gradient.
-
-    Returns
-    -------
-    (Tensor, int)
-        Mean loss, detached, and the number of rows.
+    Returns: mean loss, detached, and the number of rows.
     """
     sums: list[Tensor] = []
     rows: list[int] = []

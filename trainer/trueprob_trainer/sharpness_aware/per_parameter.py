@@ -11,31 +11,10 @@ PerParameter = dict[Tensor, Tensor]
 
 
 def to_positions(kept: PerParameter, parameters: Sequence[Tensor]) -> dict[int, Tensor]:
-    """What is kept, by the position of its parameter.
-
-    Parameters
-    ----------
-    kept : dict of Tensor to Tensor
-    parameters : sequence of Tensor
-        Of all groups, in order.
-
-    Returns
-    -------
-    dict of int to Tensor
-    """
+    """What is kept, by the position of its parameter."""
     return {i: kept[p] for i, p in enumerate(parameters) if p in kept}
 
 
 def from_positions(saved: dict[int, Tensor], parameters: Sequence[Tensor]) -> PerParameter:
-    """Inverse of :func:`to_positions`, as copies on the parameters' devices.
-
-    Parameters
-    ----------
-    saved : dict of int to Tensor
-    parameters : sequence of Tensor
-
-    Returns
-    -------
-    dict of Tensor to Tensor
-    """
+    """Inverse of :func:`to_positions`, as copies on the parameters' devices."""
     return {parameters[i]: tensor.to(parameters[i].device).clone() for i, tensor in saved.items()}

@@ -8,13 +8,7 @@ from torch import Tensor, nn
 
 
 class RandomState:
-    """Generators of the CPU and of a network's GPUs, as they are now.
-
-    Parameters
-    ----------
-    model : torch.nn.Module, optional
-        Whose parameters say which GPUs.
-    """
+    """Generators of the CPU and of a network's GPUs, as they are now."""
 
     def __init__(self, model: nn.Module | None) -> None:
         parameters = () if model is None else model.parameters()
@@ -24,12 +18,7 @@ class RandomState:
 
     @contextmanager
     def replayed(self) -> Iterator[None]:
-        """Inside, random numbers come as they came after this was made; outside as if never asked.
-
-        Yields
-        ------
-        None
-        """
+        """Inside, random numbers come as they came after this was made; outside as if never asked."""
         with torch.random.fork_rng(devices=[device.index for device in self._gpus]):
             torch.set_rng_state(self._cpu)
             for device, state in self._gpus.items():

@@ -189,10 +189,7 @@ def in_full_precision(logits: Tensor) -> Tensor:
 def require_range(name: str, value: float, *, most: float = float("inf")) -> None:
     """Refuse a hyperparameter outside [0, most], and infinity.
 
-    Raises
-    ------
-    ValueError
-        Naming it.
+    Raises `ValueError`: naming it.
     """
     if not 0 <= value <= most or value == float("inf"):
         limits = "finite and at least 0" if most == float("inf") else f"between 0 and {most}"

@@ -11,18 +11,7 @@ from torch.nn import functional
 
 
 def crop(images: Tensor, padding: int, generator: Generator) -> Tensor:
-    """Each image moved by up to ``padding`` pixels in both directions, black coming in.
-
-    Parameters
-    ----------
-    images : Tensor of shape (n, height, width, channels), uint8
-    padding : int
-    generator : torch.Generator
-
-    Returns
-    -------
-    Tensor of the same shape, uint8
-    """
+    """Each image moved by up to ``padding`` pixels in both directions, black coming in."""
     n, height, width, _ = images.shape
     device = images.device
     padded = functional.pad(images, (0, 0, padding, padding, padding, padding))
@@ -33,37 +22,13 @@ def crop(images: Tensor, padding: int, generator: Generator) -> Tensor:
 
 
 def flip(images: Tensor, generator: Generator) -> Tensor:
-    """Each image mirrored, left and right, with probability one half.
-
-    Parameters
-    ----------
-    images : Tensor of shape (n, height, width, channels)
-    generator : torch.Generator
-
-    Returns
-    -------
-    Tensor of the same shape
-    """
+    """Each image mirrored, left and right, with probability one half."""
     mirrored = torch.rand(len(images), 1, 1, 1, generator=generator, device=images.device) < 0.5
     return torch.where(mirrored, images.flip(2), images)
 
 
 def cutout(images: Tensor, side: int, fill: Tensor, generator: Generator) -> Tensor:
-    """Each image with one square set to a colour (DeVries, Taylor: arXiv:1708.04552).
-
-    Parameters
-    ----------
-    images : Tensor of shape (n, height, width, channels), uint8
-    side : int
-        Of the square, pixels; its centre is any pixel, so it may stick out.
-    fill : Tensor of shape (channels,)
-        The mean colour, which is zero to the network.
-    generator : torch.Generator
-
-    Returns
-    -------
-    Tensor of the same shape, uint8
-    """
+    """Each image with one square set to a colour (DeVries, Taylor: arXiv:1708.04552)."""
     n, height, width, _ = images.shape
     device = images.device
     inside = []
@@ -81,19 +46,7 @@ def mixup(
 ) -> tuple[Tensor, Tensor]:
     """Images and targets averaged with those of another row (arXiv:1710.09412), one weight a batch.
 
-    Parameters
-    ----------
-    images : Tensor of shape (n, height, width, channels), uint8
-    targets : Tensor of shape (n, k), float
-        Probabilities of the classes.
-    alpha : float
-        The weight is Beta(alpha, alpha) distributed.
-    generator : torch.Generator
-
-    Returns
-    -------
-    tuple of Tensor
-        Float images in grey levels, and targets.
+    Returns: float images in grey levels, and targets.
     """
     seed = torch.randint(0, 2**62, (1,), generator=generator, device=images.device)
     weight = float(np.random.default_rng(int(seed)).beta(alpha, alpha))  # torch draws no Beta so

@@ -23,15 +23,7 @@ RESIDENT_SHARE = 0.5  # of a GPU's free memory; the rest is for activations
 
 
 class TrainRows:
-    """Images and labels of the train split, by place in it.
-
-    Parameters
-    ----------
-    data : LabelledImages
-    device : torch.device
-    resident : bool, optional
-        Whether to keep all rows on the device; by default where they fit.
-    """
+    """Images and labels of the train split, by place in it."""
 
     def __init__(
         self, data: LabelledImages, device: torch.device, *, resident: bool | None = None
@@ -59,15 +51,7 @@ class TrainRows:
     def batches(self, order: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Batch after batch.
 
-        Parameters
-        ----------
-        order : Tensor of shape (n_batches, rows), int64
-            Places in the split.
-
-        Yields
-        ------
-        tuple of Tensor
-            Images (rows, height, width, channels), uint8, and labels (rows,).
+        Returns: images (rows, height, width, channels), uint8, and labels (rows,).
         """
         if self.resident is not None:
             for rows in order.to(self.device):
@@ -91,29 +75,16 @@ class TrainRows:
 class Batches:
     """What the loop of a recipe is fed with.
 
-    Parameters
-    ----------
-    config : TrainConfig
-    data : LabelledImages
-    mean : Tensor of shape (channels,)
-        Colour that cutout fills with.
-    teacher : Teacher, optional
-        Whose answers stand beside the labels.
-    device : torch.device
-
-    Raises
-    ------
-    BadInput
-        Fewer train rows than one batch.
+    Raises `BadInput`: fewer train rows than one batch.
     """
 
     def __init__(
         self,
         config: TrainConfig,
         data: LabelledImages,
-        mean: Tensor,
+        mean: Tensor,  # (channels,), colour that cutout fills with
         device: torch.device,
-        teacher: Teacher | None = None,
+        teacher: Teacher | None = None,  # whose answers stand beside the labels
     ) -> None:
         self.config = config
         self.rows = TrainRows(data, device)
@@ -136,15 +107,8 @@ class Batches:
     def of(self, order: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Augmented batches in that order.
 
-        Parameters
-        ----------
-        order : Tensor of shape (any, batch_size)
-
-        Yields
-        ------
-        tuple of Tensor
-            Images, uint8 or float in grey levels, and targets as
-            :mod:`trueprob_trainer.training.losses` takes them.
+        Returns: images, uint8 or float in grey levels, and targets as
+        :mod:`trueprob_trainer.training.losses` takes them.
         """
         for images, labels in self.rows.batches(order):
             yield self._augmented(images, labels)

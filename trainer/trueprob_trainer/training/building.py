@@ -26,20 +26,7 @@ CHUNK = 4096  # images at a time when their mean is taken
 def build_model(config: TrainConfig, data: LabelledImages) -> ImageClassifier:
     """Untrained network behind the preprocessing for this data, or one to fine-tune.
 
-    Parameters
-    ----------
-    config : TrainConfig
-    data : LabelledImages
-        Mean and deviation are those of its train split, per channel.
-
-    Returns
-    -------
-    ImageClassifier
-
-    Raises
-    ------
-    BadInput
-        No such network, or nothing to start from.
+    Raises `BadInput`: no such network, or nothing to start from.
     """
     _, height, width, channels = data.images.shape
     network = build_network(
@@ -56,15 +43,8 @@ def build_model(config: TrainConfig, data: LabelledImages) -> ImageClassifier:
 def train_moments(data: LabelledImages) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mean and standard deviation of the train split, per channel, grey levels.
 
-    Parameters
-    ----------
-    data : LabelledImages
-
-    Returns
-    -------
-    tuple of ndarray of shape (channels,)
-        From sums of integers, so exact whatever the order, and never more than a few images in
-        memory twice. The deviation is at least 1e-6.
+    Returns: from sums of integers, so exact whatever the order, and never more than a few images
+    in memory twice. The deviation is at least 1e-6.
     """
     rows = np.flatnonzero(data.split == Split.TRAIN)
     if not len(rows):
@@ -84,19 +64,7 @@ def train_moments(data: LabelledImages) -> tuple[NDArray[np.float64], NDArray[np
 def build_optimiser(config: TrainConfig, model: nn.Module) -> WrappedOptimizer:
     """SGD or AdamW inside the optimiser that the recipe names.
 
-    Parameters
-    ----------
-    config : TrainConfig
-    model : torch.nn.Module
-
-    Returns
-    -------
-    WrappedOptimizer
-
-    Raises
-    ------
-    BadInput
-        An option of the optimiser is impossible.
+    Raises `BadInput`: an option of the optimiser is impossible.
     """
     base: torch.optim.Optimizer
     if config.base == "adamw":
@@ -126,18 +94,7 @@ def build_optimiser(config: TrainConfig, model: nn.Module) -> WrappedOptimizer:
 
 
 def build_schedule(config: TrainConfig, base: torch.optim.Optimizer, n_steps: int) -> LRScheduler:
-    """Learning rate over the steps of a run, on the base optimiser.
-
-    Parameters
-    ----------
-    config : TrainConfig
-    base : torch.optim.Optimizer
-    n_steps : int
-
-    Returns
-    -------
-    torch.optim.lr_scheduler.LRScheduler
-    """
+    """Learning rate over the steps of a run, on the base optimiser."""
     if config.schedule == "constant":
         return ConstantLR(base, factor=1.0)
     if config.schedule == "cosine":
@@ -146,20 +103,7 @@ def build_schedule(config: TrainConfig, base: torch.optim.Optimizer, n_steps: in
 
 
 def cosine(step: int, n_steps: int, warmup: float) -> float:
-    """Share of the peak rate: rising linearly at first, then half a cosine down to zero.
-
-    Parameters
-    ----------
-    step : int
-        From 0.
-    n_steps : int
-    warmup : float
-        Share of the steps in which it rises.
-
-    Returns
-    -------
-    float
-    """
+    """Share of the peak rate: rising linearly at first, then half a cosine down to zero."""
     rising = round(warmup * n_steps)
     if step < rising:
         return (step + 1) / (rising + 1)
@@ -169,15 +113,7 @@ def cosine(step: int, n_steps: int, warmup: float) -> float:
 def build_average(config: TrainConfig, model: ImageClassifier) -> AveragedModel | None:
     """Exponential moving average of weights and running statistics, where the recipe asks for it.
 
-    Parameters
-    ----------
-    config : TrainConfig
-    model : ImageClassifier
-
-    Returns
-    -------
-    torch.optim.swa_utils.AveragedModel or None
-        A copy; ``update_parameters(model)`` after each step.
+    Returns: a copy; ``update_parameters(model)`` after each step.
     """
     if not config.ema:
         return None

@@ -16,24 +16,14 @@ from trueprob_trainer.training.run_folder import RunFolder
 
 @dataclass(frozen=True)
 class Training:
-    """A finished run.
-
-    Parameters
-    ----------
-    config : TrainConfig
-    data : LabelledImages
-        All splits.
-    model : ImageClassifier
-        On the CPU, in evaluation mode, at the unperturbed weights, or at their average.
-    history : tuple of dict
-        One entry an epoch: ``epoch``, ``loss``, the mean over its batches before each step, in
-        nats, and ``learning_rate`` at its end.
-    seconds : float
-    """
+    """A finished run."""
 
     config: TrainConfig
-    data: LabelledImages
+    data: LabelledImages  # all splits
+    # on the CPU, in evaluation mode, at the unperturbed weights, or at their average
     model: ImageClassifier
+    # one entry an epoch: `epoch`, `loss`, the mean over its batches before each step, in nats,
+    # and `learning_rate` at its end
     history: tuple[dict[str, float | int], ...]
     seconds: float
 
@@ -41,18 +31,8 @@ class Training:
 def load_training(run: RunFolder) -> Training:
     """What an earlier :func:`train_with` left in its run folder.
 
-    Parameters
-    ----------
-    run : RunFolder
-
-    Returns
-    -------
-    Training
-
-    Raises
-    ------
-    BadInput
-        No such run, one that is not finished, or its checkpoint does not fit its config.
+    Raises `BadInput`: no such run, one that is not finished, or its checkpoint does not fit its
+    config.
     """
     config = run.config()
     data = prepare(config)
@@ -76,17 +56,7 @@ def load_training(run: RunFolder) -> Training:
 
 
 def ready(model: ImageClassifier) -> ImageClassifier:
-    """The network for evaluation and export: on the CPU, in the usual memory order.
-
-    Parameters
-    ----------
-    model : ImageClassifier
-        Changed in place.
-
-    Returns
-    -------
-    ImageClassifier
-    """
+    """The network for evaluation and export: on the CPU, in the usual memory order."""
     model.to("cpu").to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     model.channels_last = False
     return model.eval()

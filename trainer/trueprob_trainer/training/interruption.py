@@ -12,11 +12,6 @@ class Interruption:
     """Notices a signal; the loop asks after every step.
 
     Outside the main thread, where Python sets no handlers, nothing is ever noticed.
-
-    Parameters
-    ----------
-    wanted : bool
-        False leaves the signals alone: a run without a folder has nowhere to save to.
     """
 
     def __init__(self, *, wanted: bool = True) -> None:

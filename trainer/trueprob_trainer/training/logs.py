@@ -17,12 +17,7 @@ Row = dict[str, float | int]
 
 
 class CsvLog:
-    """Rewrites ``metrics.csv`` whole after every epoch.
-
-    Parameters
-    ----------
-    run : RunFolder
-    """
+    """Rewrites ``metrics.csv`` whole after every epoch."""
 
     def __init__(self, run: RunFolder) -> None:
         self.run = run
@@ -42,14 +37,7 @@ class TensorBoardLog:
     Every row is on disk when the call returns (tensorboardX's own ``SummaryWriter`` keeps the last
     two minutes in a queue).
 
-    Parameters
-    ----------
-    run : RunFolder
-
-    Raises
-    ------
-    BadInput
-        tensorboardX is not installed.
+    Raises `BadInput`: tensorboardX is not installed.
     """
 
     def __init__(self, run: RunFolder) -> None:

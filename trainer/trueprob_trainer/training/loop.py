@@ -42,41 +42,17 @@ CHECKPOINT_SECONDS = 60.0  # between checkpoints, at ends of epochs: what a powe
 def train_with(
     config: TrainConfig,
     *,
-    data: LabelledImages | None = None,
-    run: RunFolder | None = None,
-    resume: bool = False,
-    logs: Sequence[Log] = (),
-    progress: Callable[[int, int, str], None] = silent,
+    data: LabelledImages | None = None,  # what `prepare(config)` gave, where it was called before
+    run: RunFolder | None = None,  # gets a line of metrics an epoch, and checkpoints
+    resume: bool = False,  # go on from the run's checkpoint, where there is one
+    logs: Sequence[Log] = (),  # each is called with the whole history after every epoch
+    progress: Callable[[int, int, str], None] = silent,  # `progress(epochs_done, epochs, text)`
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
 ) -> Training:
     """Train a network.
 
-    Parameters
-    ----------
-    config : TrainConfig
-    data : LabelledImages, optional
-        What ``prepare(config)`` gave, where it was called before.
-    run : RunFolder, optional
-        Gets a line of metrics an epoch, and checkpoints.
-    resume : bool
-        Go on from the run's checkpoint, where there is one.
-    logs : sequence of callable
-        Each is called with the whole history after every epoch.
-    progress : callable
-        ``progress(epochs_done, epochs, text)``.
-    checkpoint_seconds : float
-        Least time between two checkpoints; the last is always written.
-
-    Returns
-    -------
-    Training
-
-    Raises
-    ------
-    BadInput
-        Unknown data or network, or fewer train rows than one batch.
-    Interrupted
-        SIGTERM or Ctrl-C, with a run folder; the run was saved.
+    Raises `BadInput`: unknown data or network, or fewer train rows than one batch. Raises
+    `Interrupted`: SIGTERM or Ctrl-C, with a run folder; the run was saved.
     """
     begun = saved_at = time.perf_counter()
     device = device_of(config)
@@ -126,18 +102,7 @@ def train_with(
 
 
 def begin(config: TrainConfig, data: LabelledImages, device: torch.device) -> LoopState:
-    """A run before its first step, under the seed that torch has.
-
-    Parameters
-    ----------
-    config : TrainConfig
-    data : LabelledImages
-    device : torch.device
-
-    Returns
-    -------
-    LoopState
-    """
+    """A run before its first step, under the seed that torch has."""
     model = build_model(config, data).to(device).train()
     if config.channels_last:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub
@@ -155,18 +120,7 @@ def begin(config: TrainConfig, data: LabelledImages, device: torch.device) -> Lo
 def checked_data(config: TrainConfig) -> LabelledImages:
     """Data for :func:`train_with`, when it would come as far as its first step.
 
-    Parameters
-    ----------
-    config : TrainConfig
-
-    Returns
-    -------
-    LabelledImages
-
-    Raises
-    ------
-    BadInput
-        The data, the network or the teacher is not usable.
+    Raises `BadInput`: the data, the network or the teacher is not usable.
     """
     data, device = prepare(config), device_of(config)
     with repeatable(config, device):

@@ -19,15 +19,8 @@ PerSampleLoss = Callable[[Tensor, Tensor], Tensor]
 def per_sample_loss(config: TrainConfig) -> PerSampleLoss | None:
     """The loss that a recipe asks for.
 
-    Parameters
-    ----------
-    config : TrainConfig
-
-    Returns
-    -------
-    callable or None
-        ``loss(logits, targets)`` of shapes (n, k) and (n,), (n, k) or (n, 2k) to (n,); None for
-        plain cross entropy, which is what every optimiser has by itself.
+    Returns: ``loss(logits, targets)`` of shapes (n, k) and (n,), (n, k) or (n, 2k) to (n,); None
+    for plain cross entropy, which is what every optimiser has by itself.
     """
     if not (config.label_smoothing or config.teacher):
         return None
@@ -44,37 +37,12 @@ def per_sample_loss(config: TrainConfig) -> PerSampleLoss | None:
 
 
 def cross_entropy(logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
-    """Cross entropy of each row, nats.
-
-    Parameters
-    ----------
-    logits : Tensor of shape (n, k)
-    targets : Tensor of shape (n,), int64, or (n, k), float
-    smoothing : float
-        Share of the target that is spread evenly over all classes.
-
-    Returns
-    -------
-    Tensor of shape (n,)
-    """
+    """Cross entropy of each row, nats."""
     return functional.cross_entropy(logits, targets, reduction="none", label_smoothing=smoothing)
 
 
 def distillation(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """T²·KL(teacher ‖ softmax(logits/T)) of each row (Hinton, Vinyals, Dean: arXiv:1503.02531).
-
-    Parameters
-    ----------
-    logits : Tensor of shape (n, k)
-    teacher : Tensor of shape (n, k)
-        Probabilities at the same temperature.
-    temperature : float
-        T > 0; the factor T² keeps the gradient's size.
-
-    Returns
-    -------
-    Tensor of shape (n,)
-    """
+    """T²·KL(teacher ‖ softmax(logits/T)) of each row (Hinton, Vinyals, Dean: arXiv:1503.02531)."""
     student = torch.log_softmax(logits / temperature, dim=1)
     divergence = functional.kl_div(student, teacher, reduction="none").sum(dim=1)
     return divergence * temperature**2

@@ -6,26 +6,13 @@ from typing import TextIO
 
 @dataclass(frozen=True)
 class Progress:
-    """Writes progress to a stream.
+    """Writes progress to a stream."""
 
-    Parameters
-    ----------
-    stream : file-like
-        A terminal gets one line that is rewritten, anything else about ten lines in all.
-    """
-
+    # a terminal gets one line that is rewritten, anything else about ten lines in all
     stream: TextIO
 
     def __call__(self, done: int, total: int, text: str) -> None:
-        """Say that ``done`` of ``total`` parts are finished.
-
-        Parameters
-        ----------
-        done, total : int
-            ``done`` counts from 1.
-        text : str
-            What is worth knowing after this part.
-        """
+        """Say that ``done`` of ``total`` parts are finished."""
         line = f"{done:>{len(str(total))}}/{total}  {text}"
         if self.stream.isatty():
             filled = 24 * done // total

@@ -13,18 +13,7 @@ from trueprob_trainer.errors import BadInput
 def device_of(config: TrainConfig) -> torch.device:
     """The device that a recipe asks for.
 
-    Parameters
-    ----------
-    config : TrainConfig
-
-    Returns
-    -------
-    torch.device
-
-    Raises
-    ------
-    BadInput
-        A GPU was asked for and torch sees none.
+    Raises `BadInput`: a GPU was asked for and torch sees none.
     """
     available = torch.cuda.is_available()
     if config.device == "cuda" and not available:
@@ -35,17 +24,7 @@ def device_of(config: TrainConfig) -> torch.device:
 
 @contextmanager
 def repeatable(config: TrainConfig, device: torch.device) -> Iterator[None]:
-    """Seed torch, fix its threads, choose deterministic kernels, and leave all as it was.
-
-    Parameters
-    ----------
-    config : TrainConfig
-    device : torch.device
-
-    Yields
-    ------
-    None
-    """
+    """Seed torch, fix its threads, choose deterministic kernels, and leave all as it was."""
     threads = torch.get_num_threads()
     strict = torch.are_deterministic_algorithms_enabled()
     benchmark = torch.backends.cudnn.benchmark

@@ -41,12 +41,7 @@ EVENT_FILES = "events.out.tfevents."  # beginnings of TensorBoard's names
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Where one training run lives.
-
-    Parameters
-    ----------
-    path : Path
-    """
+    """Where one training run lives."""
 
     path: Path
 
@@ -54,22 +49,7 @@ class RunFolder:
     def create(cls, path: Path, config: TrainConfig, *, overwrite: bool = False) -> "RunFolder":
         """Start a run.
 
-        Parameters
-        ----------
-        path : Path
-            Made with its parents.
-        config : TrainConfig
-        overwrite : bool
-            Replace an earlier run at that place; nothing but a run is ever removed.
-
-        Returns
-        -------
-        RunFolder
-
-        Raises
-        ------
-        BadInput
-            The place is taken.
+        Raises `BadInput`: the place is taken.
         """
         run = cls(path)
         if path.exists() and not path.is_dir():
@@ -88,10 +68,7 @@ class RunFolder:
     def config(self) -> TrainConfig:
         """Recipe of the run.
 
-        Raises
-        ------
-        BadInput
-            There is no run here.
+        Raises `BadInput`: there is no run here.
         """
         try:
             document = json.loads((self.path / "config.json").read_text())
@@ -100,18 +77,7 @@ class RunFolder:
         return TrainConfig.from_dict(document)
 
     def write(self, name: str, content: bytes) -> Path:
-        """Write a file so that it is there whole or not at all.
-
-        Parameters
-        ----------
-        name : str
-            One of :data:`RUN_FILES`.
-        content : bytes
-
-        Returns
-        -------
-        Path
-        """
+        """Write a file so that it is there whole or not at all."""
         temporary = self.path / PARTIAL
         with temporary.open("wb") as file:
             file.write(content)
@@ -120,33 +86,17 @@ class RunFolder:
         return temporary.replace(self.path / name)
 
     def append_metrics(self, row: dict[str, float | int]) -> None:
-        """Add a line to ``metrics.jsonl``.
-
-        Parameters
-        ----------
-        row : dict
-        """
+        """Add a line to ``metrics.jsonl``."""
         with (self.path / "metrics.jsonl").open("a") as file:
             file.write(json.dumps(row) + "\n")
 
     def write_metrics(self, rows: Sequence[dict[str, float | int]]) -> None:
-        """Replace ``metrics.jsonl``: a run that is taken up may have lines after its checkpoint.
-
-        Parameters
-        ----------
-        rows : sequence of dict
-        """
+        """Replace ``metrics.jsonl``: a run that is taken up may have lines after its checkpoint."""
         lines = "".join(json.dumps(row) + "\n" for row in rows)
         self.write("metrics.jsonl", lines.encode())
 
     def save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Write ``checkpoint.pt``.
-
-        Parameters
-        ----------
-        checkpoint : dict
-            Tensors and plain values only, so that it loads without running code.
-        """
+        """Write ``checkpoint.pt``."""
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
         self.write("checkpoint.pt", buffer.getvalue())
@@ -154,14 +104,7 @@ class RunFolder:
     def checkpoint(self) -> dict[str, Any]:
         """The last checkpoint.
 
-        Returns
-        -------
-        dict
-
-        Raises
-        ------
-        BadInput
-            None was written, or it is damaged.
+        Raises `BadInput`: none was written, or it is damaged.
         """
         path = self.path / "checkpoint.pt"
         if not zipfile.is_zipfile(path):  # what torch.save writes; anything else fails in odd ways

@@ -22,40 +22,19 @@ History = list[dict[str, float | int]]
 
 @dataclass
 class LoopState:
-    """A run between two steps.
-
-    Parameters
-    ----------
-    model : ImageClassifier
-    optimiser : WrappedOptimizer
-    schedule : torch.optim.lr_scheduler.LRScheduler
-    average : torch.optim.swa_utils.AveragedModel or None
-    batches : Batches
-    epoch : int
-        Epochs that are finished.
-    step : int
-        Steps of the next one that are done.
-    order : Tensor of shape (n_batches, batch_size), optional
-        Rows of the epoch under way.
-    losses : list of Tensor
-        Of its steps.
-    history : list of dict
-        A row for each finished epoch.
-    seconds : float
-        Spent before this process took the run up.
-    """
+    """A run between two steps."""
 
     model: ImageClassifier
     optimiser: WrappedOptimizer
     schedule: LRScheduler
     average: AveragedModel | None
     batches: Batches
-    epoch: int = 0
-    step: int = 0
-    order: Tensor | None = None
-    losses: list[Tensor] = field(default_factory=list)
-    history: History = field(default_factory=list)
-    seconds: float = 0.0
+    epoch: int = 0  # epochs that are finished
+    step: int = 0  # steps of the next one that are done
+    order: Tensor | None = None  # rows of the epoch under way
+    losses: list[Tensor] = field(default_factory=list)  # of its steps
+    history: History = field(default_factory=list)  # a row for each finished epoch
+    seconds: float = 0.0  # spent before this process took the run up
 
     @property
     def scored(self) -> ImageClassifier:
@@ -67,10 +46,7 @@ class LoopState:
     def finish_epoch(self) -> dict[str, float | int]:
         """Close the epoch under way.
 
-        Returns
-        -------
-        dict
-            Its row of the history.
+        Returns: its row of the history.
         """
         loss = float(torch.stack(self.losses).mean())
         self.epoch += 1
@@ -80,17 +56,7 @@ class LoopState:
         return self.history[-1]
 
     def checkpoint(self, seconds: float) -> dict[str, Any]:
-        """Tensors and plain values from which :meth:`restore` goes on.
-
-        Parameters
-        ----------
-        seconds : float
-            Spent in all.
-
-        Returns
-        -------
-        dict
-        """
+        """Tensors and plain values from which :meth:`restore` goes on."""
         saved: dict[str, Any] = {
             "epoch": self.epoch,
             "step": self.step,
@@ -115,14 +81,7 @@ class LoopState:
     def restore(self, saved: dict[str, Any]) -> None:
         """Go on where :meth:`checkpoint` was made; the inverse of it.
 
-        Parameters
-        ----------
-        saved : dict
-
-        Raises
-        ------
-        BadInput
-            It is of another run.
+        Raises `BadInput`: it is of another run.
         """
         try:
             self.model.load_state_dict(saved["model"])

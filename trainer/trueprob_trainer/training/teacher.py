@@ -11,15 +11,7 @@ from trueprob_trainer.training.run_folder import RunFolder
 
 
 class Teacher:
-    """Answers with probabilities at a temperature.
-
-    Parameters
-    ----------
-    models : list of torch.nn.Module
-        In evaluation mode; more than one are averaged.
-    temperature : float
-        Of the softmax.
-    """
+    """Answers with probabilities at a temperature."""
 
     def __init__(self, models: list[nn.Module], temperature: float) -> None:
         self.models = models
@@ -31,23 +23,7 @@ class Teacher:
     ) -> "Teacher":
         """Load finished runs.
 
-        Parameters
-        ----------
-        runs : str
-            Folders, separated by commas.
-        temperature : float
-        device : torch.device
-        class_names : tuple of str
-            Of the student; the teachers' must be the same.
-
-        Returns
-        -------
-        Teacher
-
-        Raises
-        ------
-        BadInput
-            A folder without a finished run, or one with other classes.
+        Raises `BadInput`: a folder without a finished run, or one with other classes.
         """
         models: list[nn.Module] = []
         for name in runs.split(","):
@@ -59,16 +35,6 @@ class Teacher:
 
     @torch.no_grad()
     def probabilities(self, images: Tensor) -> Tensor:
-        """Mean softmax of the teachers' logits over the temperature.
-
-        Parameters
-        ----------
-        images : Tensor of shape (n, height, width, channels)
-            As the student sees them: augmented and mixed.
-
-        Returns
-        -------
-        Tensor of shape (n, k)
-        """
+        """Mean softmax of the teachers' logits over the temperature."""
         answers = [torch.softmax(model(images) / self.temperature, dim=1) for model in self.models]
         return torch.stack(answers).mean(dim=0)

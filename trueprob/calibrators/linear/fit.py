@@ -56,27 +56,16 @@ class LinearFit:
 
 
 class LinearObjective:
-    """Mean objective and its gradient at whitened parameters t.
-
-    Parameters
-    ----------
-    logits : ndarray of shape (n, k), float32
-    labels : ndarray of shape (n,), int64
-    weights : ndarray of shape (n,) or None
-    scale : float
-        β, the single inverse temperature.
-    full : bool
-        With M.
-    """
+    """Mean objective and its gradient at whitened parameters t."""
 
     def __init__(
         self,
-        logits: Logits,
-        labels: Labels,
-        weights: Array | None,
-        scale: float,
+        logits: Logits,  # (n, k) float32
+        labels: Labels,  # (n,) int64
+        weights: Array | None,  # (n,)
+        scale: float,  # β, the single inverse temperature
         *,
-        full: bool,
+        full: bool,  # with M
     ) -> None:
         n, k = logits.shape
         self.logits, self.labels, self.full, self.scale = logits, labels, full, scale
@@ -162,30 +151,14 @@ class LinearObjective:
 
 
 def fit_linear_stage(
-    logits: Logits,
-    labels: Labels,
-    weights: Array | None = None,
+    logits: Logits,  # (n, k) float32
+    labels: Labels,  # (n,) int64
+    weights: Array | None = None,  # (n,), only their ratios matter
     *,
-    full: bool,
-    start: LinearStage | None = None,
+    full: bool,  # a matrix rather than its diagonal
+    start: LinearStage | None = None,  # saves steps; the minimum is the same, being the only one
 ) -> LinearFit:
-    """Minimise the objective from the single temperature, or from a stage that is close.
-
-    Parameters
-    ----------
-    logits : ndarray of shape (n, k), float32
-    labels : ndarray of shape (n,), int64
-    weights : ndarray of shape (n,), optional
-        Only their ratios matter.
-    full : bool
-        A matrix rather than its diagonal.
-    start : LinearStage, optional
-        Saves steps; the minimum is the same, being the only one.
-
-    Returns
-    -------
-    LinearFit
-    """
+    """Minimise the objective from the single temperature, or from a stage that is close."""
     # One slope of `smart`: unlike plain maximum likelihood it exists for sets without errors.
     scale = math.exp(float(fit_log_slopes(logits, labels, weights, n_intervals=1).log_slopes[0]))
     objective = LinearObjective(logits, labels, weights, scale, full=full)

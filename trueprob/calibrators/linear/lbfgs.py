@@ -29,30 +29,14 @@ Objective = Callable[[Array], tuple[float, Array]]
 
 
 def minimise_convex(
-    objective: Objective,
-    start: Array,
+    objective: Objective,  # value and gradient at a point of shape (m,)
+    start: Array,  # (m,)
     *,
     max_steps: int,
-    tolerance: float,
-    gradient_tolerance: float = 1e-7,
+    tolerance: float,  # relative decrease of a step at which it ends
+    gradient_tolerance: float = 1e-7,  # largest entry of the gradient at which it ends
 ) -> tuple[Array, bool]:
-    """The lowest point that the steps reach, and whether they converged.
-
-    Parameters
-    ----------
-    objective : callable
-        Value and gradient at a point of shape (m,).
-    start : ndarray of shape (m,)
-    max_steps : int
-    tolerance : float
-        Relative decrease of a step at which it ends.
-    gradient_tolerance : float
-        Largest entry of the gradient at which it ends.
-
-    Returns
-    -------
-    ndarray of shape (m,), bool
-    """
+    """The lowest point that the steps reach, and whether they converged."""
     point = np.array(start, dtype=np.float64)
     value, gradient = objective(point)
     pairs: deque[tuple[Array, Array, float]] = deque(maxlen=HISTORY)

@@ -40,16 +40,9 @@ MIN_ERRORS: Final = 10  # in each fold
 
 @dataclass(frozen=True)
 class TwoStages(Calibrator):
-    """The gap stage of `smart` on the output of a linear stage.
+    """The gap stage of `smart` on the output of a linear stage."""
 
-    Attributes
-    ----------
-    linear : LinearStage or None
-        None when the set could not support one.
-    gap_stage : SmartCalibrator
-    """
-
-    linear: LinearStage | None
+    linear: LinearStage | None  # none when the set could not support one
     gap_stage: SmartCalibrator
 
     full: ClassVar[bool]
@@ -108,33 +101,15 @@ class TwoStagesFit:
 
 
 def fit_two_stages(
-    logits: Logits,
-    labels: Labels,
-    weights: NDArray[np.float64] | None,
+    logits: Logits,  # (n, k) float32
+    labels: Labels,  # (n,) int64
+    weights: NDArray[np.float64] | None,  # (n,), only their ratios matter
     *,
-    full: bool,
-    seed: int,
-    groups: Groups | None = None,
+    full: bool,  # a matrix rather than its diagonal
+    seed: int,  # of the folds
+    groups: Groups | None = None,  # (n,), rows of one group stay in one fold
 ) -> TwoStagesFit:
-    """Fit a linear stage on all rows and the gap stage on its out-of-fold outputs.
-
-    Parameters
-    ----------
-    logits : ndarray of shape (n, k), float32
-    labels : ndarray of shape (n,), int64
-    weights : ndarray of shape (n,) or None
-        Only their ratios matter.
-    full : bool
-        A matrix rather than its diagonal.
-    seed : int
-        Of the folds.
-    groups : ndarray of shape (n,), optional
-        Rows of one group stay in one fold.
-
-    Returns
-    -------
-    TwoStagesFit
-    """
+    """Fit a linear stage on all rows and the gap stage on its out-of-fold outputs."""
     correct = logit_functions.prediction(logits) == labels
     fold = fold_of_rows(correct, groups, N_FOLDS, seed=seed)
     if fold.max() == 0:

@@ -33,16 +33,7 @@ Array = NDArray[np.float64]
 
 
 def centred(logits: Logits) -> Array:
-    """Logits of each row less their mean, in float64; constants in a row cancel exactly.
-
-    Parameters
-    ----------
-    logits : ndarray of shape (n, k), float32
-
-    Returns
-    -------
-    ndarray of shape (n, k), float64
-    """
+    """Logits of each row less their mean, in float64; constants in a row cancel exactly."""
     x: Array = logits.astype(np.float64)
     x -= x.max(axis=1, keepdims=True)
     x -= x.mean(axis=1, keepdims=True)
@@ -51,18 +42,10 @@ def centred(logits: Logits) -> Array:
 
 @dataclass(frozen=True)
 class LinearStage:
-    """y = W x + b with x the centred logits.
+    """y = W x + b with x the centred logits."""
 
-    Attributes
-    ----------
-    weights : tuple of k or k² floats
-        The diagonal of W, or W itself row by row: row j is what makes y_j.
-    bias : tuple of k floats
-        Nats.
-    """
-
-    weights: tuple[float, ...]
-    bias: tuple[float, ...]
+    weights: tuple[float, ...]  # the diagonal of W, or W itself row by row: row j is what makes y_j
+    bias: tuple[float, ...]  # nats
 
     def parameters(self) -> dict[str, Any]:
         """Weights and bias, as JSON values."""
@@ -94,14 +77,7 @@ class LinearStage:
     def apply(self, logits: Logits) -> Logits:
         """The output y, whose argmax is the prediction.
 
-        Parameters
-        ----------
-        logits : ndarray of shape (n, k), float32
-
-        Returns
-        -------
-        ndarray of shape (n, k), float32
-            Finite.
+        Returns: Finite.
         """
         weights, bias = self._arrays
         result = np.empty(logits.shape, dtype=np.float32)

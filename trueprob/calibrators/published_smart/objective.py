@@ -34,21 +34,7 @@ Array = NDArray[np.float64]
 def loss_and_gradient(
     weights: Array, x: Array, shifted: Array, correct: Array, share: Array
 ) -> tuple[float, Array]:
-    """Loss of the network and its gradient by its weights.
-
-    Parameters
-    ----------
-    weights : ndarray of shape (49,)
-    x : ndarray of shape (n,)
-        Scaled gaps.
-    shifted : ndarray of shape (k, n)
-        Logits minus their row's maximum, class-major.
-    correct, share : ndarray of shape (n,)
-
-    Returns
-    -------
-    float, ndarray of shape (49,)
-    """
+    """Loss of the network and its gradient by its weights."""
     out, hidden = before_softplus(x, weights)
     h = np.logaddexp(0.0, out) + H_FLOOR
     with np.errstate(under="ignore"):

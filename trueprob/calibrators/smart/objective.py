@@ -40,28 +40,13 @@ Array = NDArray[np.float64]
 
 
 class GapObjective(ABC):
-    """The objective of rows whose moments the concrete class knows.
+    """The objective of rows whose moments the concrete class knows."""
 
-    Attributes
-    ----------
-    n : int
-        Rows.
-    share : ndarray of shape (n,), float64
-        Weights that sum to one.
-    correct : ndarray of shape (n,), bool
-        Whether the top label is right.
-    label_difference : ndarray of shape (n,), float64
-        Logit of the label less the largest: 0 or negative, in nats.
-    coverage : ndarray of shape (n, m), float64
-        Share of [0, g] in each interval.
-    terms : Terms
-    """
-
-    n: int
-    share: Array
-    correct: NDArray[np.bool_]
-    label_difference: Array
-    coverage: Array
+    n: int  # rows
+    share: Array  # weights that sum to one
+    correct: NDArray[np.bool_]  # whether the top label is right
+    label_difference: Array  # logit of the label less the largest: 0 or negative, in nats
+    coverage: Array  # share of [0, g] in each interval
     terms: Terms
 
     @abstractmethod
@@ -105,24 +90,14 @@ class GapObjective(ABC):
 
 
 class SmartObjective(GapObjective):
-    """Value, gradient and curvature of the objective at given log slopes.
-
-    Parameters
-    ----------
-    logits : ndarray of shape (n, k), float32
-    labels : ndarray of shape (n,), int64
-    weights : ndarray of shape (n,) or None
-    edges : ndarray of shape (m − 1,)
-        Inner edges of the intervals of the gap.
-    terms : Terms
-    """
+    """Value, gradient and curvature of the objective at given log slopes."""
 
     def __init__(
         self,
-        logits: Logits,
-        labels: Labels,
-        weights: Array | None,
-        edges: Array,
+        logits: Logits,  # (n, k) float32
+        labels: Labels,  # (n,) int64
+        weights: Array | None,  # (n,)
+        edges: Array,  # (m − 1,), inner edges of the intervals of the gap
         terms: Terms = DEFAULT_TERMS,
     ) -> None:
         self.terms = terms

@@ -48,21 +48,7 @@ def out_of_fold_logit(
 ) -> Array:
     """Logit of each row's confidence by slopes that were fitted without its fold.
 
-    Parameters
-    ----------
-    solution : LogSlopes
-        The fit on all rows.
-    fold : ndarray of shape (n,), int64
-        Of each row; without any one fold the others' weights must not all be zero.
-    uniform_weight : float
-        w of the mixture with the uniform distribution.
-    n_classes : int
-        k.
-
-    Returns
-    -------
-    ndarray of shape (n,), float64
-        log c − log(1 − c), in nats; 1 − c is never formed by subtraction.
+    Returns: log c − log(1 − c), in nats; 1 − c is never formed by subtraction.
     """
     objective = solution.objective
     beta = objective.coverage @ np.exp(solution.log_slopes)

@@ -23,26 +23,14 @@ _ZERO = np.float32(0.0)
 
 
 def calibrate_narrow_rows(
-    logits: Logits,
+    logits: Logits,  # (n, k) float32
     inverse_temperature: Callable[[NDArray[np.float32]], NDArray[np.float64]],
-    uniform_weight: float,
+    uniform_weight: float,  # w of the mixture with the uniform distribution
     second_stage: SecondStage | None,
 ) -> Calibrated:
     """The same as gap, tempered softmax, mixture and second stage one after another.
 
-    Parameters
-    ----------
-    logits : ndarray of shape (n, k), float32
-    inverse_temperature : callable
-        β of gaps of shape (n,).
-    uniform_weight : float
-        w of the mixture with the uniform distribution.
-    second_stage : SecondStage or None
-
-    Returns
-    -------
-    Calibrated
-        ``p[prediction] == max(p)`` holds exactly.
+    Returns: ``p[prediction] == max(p)`` holds exactly.
     """
     n, k = logits.shape
     top = logits.argmax(axis=1)

@@ -42,18 +42,10 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class SecondStage:
-    """A continuous, increasing, piecewise linear map of logit(confidence).
+    """A continuous, increasing, piecewise linear map of logit(confidence)."""
 
-    Attributes
-    ----------
-    knots : tuple of m floats
-        Increasing, m >= 2; nats.
-    values : tuple of m floats
-        The map at the knots, increasing.
-    """
-
-    knots: tuple[float, ...]
-    values: tuple[float, ...]
+    knots: tuple[float, ...]  # increasing, m >= 2; nats
+    values: tuple[float, ...]  # the map at the knots, increasing
 
     def parameters(self) -> dict[str, Any]:
         """Knots and values, as JSON values."""
@@ -94,17 +86,7 @@ class SecondStage:
     ) -> NDArray[np.float32]:
         """Put the mapped confidence in place, rescale the rest; works in the array it is given.
 
-        Parameters
-        ----------
-        probabilities : ndarray of shape (n, k), float32
-            Of the first stage; overwritten.
-        top : ndarray of shape (n,), int64
-            The prediction: ``probabilities[i, top[i]]`` is the largest of its row.
-
-        Returns
-        -------
-        ndarray of shape (n, k), float32
-            The same array; ``p[top] == max(p)`` holds exactly.
+        Returns: the same array; ``p[top] == max(p)`` holds exactly.
         """
         logit, rest = confidence_logit(probabilities, top)
         return put_confidence(probabilities, top, rest, self.others(logit))
@@ -121,15 +103,6 @@ def confidence_logit(
     """Logit of the confidence and the sum of the other classes.
 
     The others are summed by themselves: 1 − c has no digits left when c is near 1.
-
-    Parameters
-    ----------
-    probabilities : ndarray of shape (n, k), float32
-    top : ndarray of shape (n,), int64
-
-    Returns
-    -------
-    logit, rest : ndarray of shape (n,), float64
     """
     rows = np.arange(top.shape[0])
     confidence = probabilities[rows, top].astype(np.float64)
@@ -142,30 +115,16 @@ def confidence_logit(
 
 def fit_second_stage(
     logit: Array,
-    correct: NDArray[np.bool_],
-    weights: Array | None,
+    correct: NDArray[np.bool_],  # (n,) bool
+    weights: Array | None,  # (n,)
     *,
-    seed: int = 0,
-    groups: Groups | None = None,
+    seed: int = 0,  # of the folds
+    groups: Groups | None = None,  # (n,), rows of one group stay in one fold
 ) -> SecondStage | None:
     """Fit the map and keep it when cross-validation prefers it.
 
-    Parameters
-    ----------
-    logit : ndarray of shape (n,), float64
-        Of the first stage's confidence, each computed without the row's own label.
-    correct : ndarray of shape (n,), bool
-    weights : ndarray of shape (n,) or None
-    seed : int
-        Of the folds.
-    groups : ndarray of shape (n,), optional
-        Rows of one group stay in one fold.
-
-    Returns
-    -------
-    SecondStage or None
-        None when the map's held-out cross entropy of "is the top label right" is not lower than
-        the identity's.
+    Returns: none when the map's held-out cross entropy of "is the top label right" is not lower
+    than the identity's.
     """
     n = logit.shape[0]
     share = np.ones(n) if weights is None else weights * (n / weights.sum())

@@ -26,26 +26,15 @@ _MODERATE: Final = 1e18
 
 
 def calibrate_single_row(
-    logits: Logits,
-    edges: Sequence[float],
-    slopes: Sequence[float],
-    intercepts: Sequence[float],
-    uniform_weight: float,
+    logits: Logits,  # (1, k) float32
+    edges: Sequence[float],  # β(g) = slope_j + intercept_j / g on segment j
+    slopes: Sequence[float],  # β(g) = slope_j + intercept_j / g on segment j
+    intercepts: Sequence[float],  # β(g) = slope_j + intercept_j / g on segment j
+    uniform_weight: float,  # w of the mixture with the uniform distribution
 ) -> Calibrated | None:
     """What `narrow_rows` says of one row, bit for bit.
 
-    Parameters
-    ----------
-    logits : ndarray of shape (1, k), float32
-    edges, slopes, intercepts : sequence of float
-        β(g) = slope_j + intercept_j / g on segment j.
-    uniform_weight : float
-        w of the mixture with the uniform distribution.
-
-    Returns
-    -------
-    Calibrated or None
-        None for numbers so large that float32 may overflow.
+    Returns: none for numbers so large that float32 may overflow.
     """
     row = logits[0]
     top = int(row.argmax())

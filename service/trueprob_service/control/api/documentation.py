@@ -35,12 +35,7 @@ DEFAULT_PAGE: Final = DEFAULT_LIMIT
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI responses of the errors of a route; 422 and 503 are those of all.
-
-    Parameters
-    ----------
-    *statuses : int
-    """
+    """OpenAPI responses of the errors of a route; 422 and 503 are those of all."""
     return {
         status: {
             "description": TITLES[status],

@@ -20,17 +20,8 @@ _WAIT: Final = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9})", re.IGNORECASE)
 def expected_revision(if_match: str | None) -> int:
     """The revision that the client saw before it asked for a change.
 
-    Parameters
-    ----------
-    if_match : str or None
-        The header: ``"4"``.
-
-    Raises
-    ------
-    PreconditionRequired
-        There is none.
-    InvalidRequest
-        It is not one revision. ``*`` is not taken: it would change what the client has not seen.
+    Raises `PreconditionRequired`: there is none. Raises `InvalidRequest`: it is not one revision.
+    ``*`` is not taken: it would change what the client has not seen.
     """
     if if_match is None:
         raise PreconditionRequired(
@@ -43,13 +34,7 @@ def expected_revision(if_match: str | None) -> int:
 
 
 def wait_seconds(prefer: str | None) -> float | None:
-    """How long the client would wait for the outcome (RFC 7240), at most a minute.
-
-    Parameters
-    ----------
-    prefer : str or None
-        The header: ``wait=30``. What it cannot be read as is ignored, as the RFC asks.
-    """
+    """How long the client would wait for the outcome (RFC 7240), at most a minute."""
     match = _WAIT.search(prefer or "")
     return None if match is None else min(float(match[1]), MAX_WAIT_SECONDS)
 

@@ -20,13 +20,7 @@ __all__ = ["create_router"]
 
 
 def create_router(plane: ControlPlane) -> APIRouter:
-    """Every control route.
-
-    Parameters
-    ----------
-    plane : ControlPlane
-        Need not have started.
-    """
+    """Every control route."""
     router = APIRouter(prefix="/v1")
     for part in (
         models, calibration_sets, fits, calibrators, promotions, shadows, labels, alarms,

@@ -27,36 +27,15 @@ _DAY_SECONDS: Final = 86_400.0
 
 @dataclass(frozen=True)
 class Settled:
-    """What the data plane has to know of a fit that ended.
-
-    Attributes
-    ----------
-    candidate : CalibratorRow
-    promoted : int or None
-        The revision that it became.
-    shadows : int or None
-        The revision that it shadows.
-    """
+    """What the data plane has to know of a fit that ended."""
 
     candidate: CalibratorRow
-    promoted: int | None
-    shadows: int | None
+    promoted: int | None  # the revision that it became
+    shadows: int | None  # the revision that it shadows
 
 
 class FitEnding:
-    """Ends fits that came to a calibrator.
-
-    Parameters
-    ----------
-    catalogue : Catalogue
-    settings : Settings
-        Of shadows and refits.
-
-    Attributes
-    ----------
-    reference : str
-        Name of the set that a refit of the policy is checked on.
-    """
+    """Ends fits that came to a calibrator."""
 
     def __init__(self, catalogue: Catalogue, settings: Settings) -> None:
         self._catalogue = catalogue
@@ -65,29 +44,15 @@ class FitEnding:
 
     def settle(
         self,
-        transaction: Transaction,
+        transaction: Transaction,  # holds the locks of the model and of the fit
         fit: FitRow,
-        incumbent: CalibratorRow,
-        fitted: Fitted,
+        incumbent: CalibratorRow,  # what the candidate was judged against
+        fitted: Fitted,  # without an error
         *,
-        judged_revision: int | None,
+        judged_revision: int | None,  # what was live then
         now: float,
     ) -> Settled:
-        """Keep the calibrator, do what was asked for with it, and end the fit.
-
-        Parameters
-        ----------
-        transaction : Transaction
-            Holds the locks of the model and of the fit.
-        fit : FitRow
-        incumbent : CalibratorRow
-            What the candidate was judged against.
-        fitted : Fitted
-            Without an error.
-        judged_revision : int or None
-            What was live then.
-        now : float
-        """
+        """Keep the calibrator, do what was asked for with it, and end the fit."""
         transaction.calibrators.add(
             fit.model,
             fit.version,

@@ -32,20 +32,11 @@ _PROMOTE: Final = {"promote": "auto", "shadow": "shadow", "tell": "never"}
 
 @dataclass(frozen=True)
 class Trigger:
-    """Why a version is to be refitted.
+    """Why a version is to be refitted."""
 
-    Attributes
-    ----------
-    name : str
-        Under which it counts once.
-    served : ServedVersion
-    alarms : tuple of int
-        Answered by the fit.
-    """
-
-    name: str
+    name: str  # under which it counts once
     served: ServedVersion
-    alarms: tuple[int, ...] = ()
+    alarms: tuple[int, ...] = ()  # answered by the fit
 
 
 def rows_between(policy: str) -> int | None:
@@ -55,30 +46,17 @@ def rows_between(policy: str) -> int | None:
 
 
 class RefitPolicy:
-    """The policy in this process.
-
-    Parameters
-    ----------
-    store : Store
-    window : RefitWindow
-    sets : StoredSets
-        Keeps the window's rows and queues the fit.
-    deployments : Deployments
-        What is live here.
-    settings : Settings
-    clock : callable
-        Seconds since 1970 UTC.
-    """
+    """The policy in this process."""
 
     def __init__(
         self,
         store: Store,
         window: RefitWindow,
-        sets: StoredSets,
-        deployments: Deployments,
+        sets: StoredSets,  # keeps the window's rows and queues the fit
+        deployments: Deployments,  # what is live here
         *,
         settings: Settings,
-        clock: Callable[[], float],
+        clock: Callable[[], float],  # seconds since 1970 UTC
     ) -> None:
         self._store = store
         self._window = window
@@ -104,12 +82,7 @@ class RefitPolicy:
         self._poll.close()
 
     def look(self) -> list[int]:
-        """Queue what is due; the ids of the fits.
-
-        Raises
-        ------
-        DatabaseUnavailable
-        """
+        """Queue what is due; the ids of the fits."""
         if self._settings.refit_policy == "off":
             return []
         due = self._alarms() if self._rows is None else self._counts(self._rows)

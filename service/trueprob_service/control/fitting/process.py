@@ -19,15 +19,9 @@ __all__ = ["FitProcess", "FitRunner"]
 
 
 class FitRunner(Protocol):
-    """Whatever runs jobs one after another.
+    """Whatever runs jobs one after another."""
 
-    Attributes
-    ----------
-    progress : float
-        Which share of the running job is done, 0 to 1.
-    """
-
-    progress: float
+    progress: float  # which share of the running job is done, 0 to 1
 
     def run(self, job: Job) -> Fitted | None:
         """What came of a job; None when the runner was told to give it up, or to end."""
@@ -40,13 +34,7 @@ class FitRunner(Protocol):
 
 
 class FitProcess:
-    """Runs jobs in a child process that is started when first needed.
-
-    Parameters
-    ----------
-    target : callable, optional
-        What the child executes; answers each job on the pipe.
-    """
+    """Runs jobs in a child process that is started when first needed."""
 
     def __init__(self, target: Callable[[Connection], None] = serve) -> None:
         self._child = Child(target, name="trueprob-fit")
@@ -62,11 +50,8 @@ class FitProcess:
     def run(self, job: Job) -> Fitted | None:
         """Wait for a job's outcome. Called by one thread.
 
-        Returns
-        -------
-        Fitted or None
-            None when the child was told to end, by `cancel`, `close` or a SIGTERM that reached the
-            whole service: the job was not finished and may be run again.
+        Returns: none when the child was told to end, by `cancel`, `close` or a SIGTERM that
+        reached the whole service: the job was not finished and may be run again.
         """
         connection = self._started(job)
         if connection is None:

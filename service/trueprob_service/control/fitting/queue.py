@@ -38,45 +38,25 @@ _PATIENCE_SECONDS: Final = 3600.0
 
 @dataclass(frozen=True)
 class Begun:
-    """A fit that this process has claimed.
-
-    Attributes
-    ----------
-    incumbent : CalibratorRow
-        What the candidate is judged against.
-    revision : int or None
-        What was live of the model then.
-    """
+    """A fit that this process has claimed."""
 
     fit_id: int
-    incumbent: CalibratorRow
-    revision: int | None
+    incumbent: CalibratorRow  # what the candidate is judged against
+    revision: int | None  # what was live of the model then
     calibration_set: str
     job: Job
 
 
 class FitQueue:
-    """The fits of the database as one process sees them.
-
-    Parameters
-    ----------
-    store : Store
-    catalogue : Catalogue
-    artifacts : Artifacts
-        Where the sets lie.
-    ending : FitEnding
-        Says what becomes of what was fitted.
-    clock : callable
-        Seconds since 1970 UTC. Processes on several hosts must agree to well within a lease.
-    """
+    """The fits of the database as one process sees them."""
 
     def __init__(
         self,
         store: Store,
         catalogue: Catalogue,
-        artifacts: Artifacts,
+        artifacts: Artifacts,  # where the sets lie
         *,
-        ending: FitEnding,
+        ending: FitEnding,  # says what becomes of what was fitted
         clock: Callable[[], float],
     ) -> None:
         self._ending = ending
@@ -87,17 +67,7 @@ class FitQueue:
         self._owner = uuid.uuid4().hex
 
     def claim(self, own: Collection[int]) -> Begun | None:
-        """The oldest fit that may be run here and now, from now on this process's.
-
-        Parameters
-        ----------
-        own : collection of int
-            Fits that came in here, and so are run here unless another process is quicker.
-
-        Raises
-        ------
-        DatabaseUnavailable
-        """
+        """The oldest fit that may be run here and now, from now on this process's."""
         now = self._clock()
         with self._store.read() as transaction:
             waiting = transaction.fits.waiting(owner=self._owner, now=now)
@@ -116,22 +86,12 @@ class FitQueue:
         return None
 
     def fetch(self, begun: Begun) -> None:
-        """Bring the rows of a fit to this host, where they are elsewhere.
-
-        Raises
-        ------
-        Unavailable
-        """
+        """Bring the rows of a fit to this host, where they are elsewhere."""
         if self._artifacts.find(begun.calibration_set) is None:
             raise Unavailable("the rows of this fit are not to be found")
 
     def renew(self, begun: Begun, *, progress: float) -> bool:
-        """Go on holding a fit; False when it was cancelled, or is another process's.
-
-        Raises
-        ------
-        DatabaseUnavailable
-        """
+        """Go on holding a fit; False when it was cancelled, or is another process's."""
         until = self._clock() + LEASE_SECONDS
         with self._store.write() as transaction:
             return transaction.fits.renew(
@@ -160,10 +120,7 @@ class FitQueue:
     def finish(self, begun: Begun, fitted: Fitted) -> None:
         """Store what came of a fit, if it is still this process's to end.
 
-        Raises
-        ------
-        DatabaseUnavailable
-            Nothing is stored; it can be tried again.
+        Raises `DatabaseUnavailable`: nothing is stored; it can be tried again.
         """
         fit_id, now = begun.fit_id, self._clock()
         with self._store.write() as transaction:

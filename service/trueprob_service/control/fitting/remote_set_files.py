@@ -39,16 +39,7 @@ _WRITE_ANEW_SECONDS: Final = 43_200.0
 
 
 class RemoteArtifacts(Artifacts):
-    """Sets under a root of a file system; the state directory has this host's copies.
-
-    Parameters
-    ----------
-    root : Path
-        The state directory.
-    files : AbstractFileSystem
-    folder : str
-        Where on it.
-    """
+    """Sets under a root of a file system; the state directory has this host's copies."""
 
     def __init__(self, root: Path, files: AbstractFileSystem, folder: str) -> None:
         super().__init__(root)

@@ -18,44 +18,19 @@ _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 @dataclass(frozen=True)
 class FitRequest:
-    """A fit, as it is asked for.
+    """A fit, as it is asked for."""
 
-    Attributes
-    ----------
-    version : int or None
-        None for the live one.
-    method : str or None
-        None for the setting's.
-    promote : str
-        ``auto``, ``never``, ``always`` or ``shadow``.
-    name : str or None
-        A name that means this set from now on.
-    allow_prediction_change : bool or None
-        None for the setting.
-    force : bool
-        Fit even a set that is too small.
-    by : str or None
-        Id of the API key.
-    trigger : str or None
-        Of the refit policy: a fit that bears it already is the outcome.
-    """
-
-    version: int | None = None
-    method: str | None = None
-    promote: str = "auto"
-    name: str | None = None
-    allow_prediction_change: bool | None = None
-    force: bool = False
-    by: str | None = None
-    trigger: str | None = None
+    version: int | None = None  # none for the live one
+    method: str | None = None  # none for the setting's
+    promote: str = "auto"  # `auto`, `never`, `always` or `shadow`
+    name: str | None = None  # a name that means this set from now on
+    allow_prediction_change: bool | None = None  # none for the setting
+    force: bool = False  # fit even a set that is too small
+    by: str | None = None  # id of the API key
+    trigger: str | None = None  # of the refit policy: a fit that bears it already is the outcome
 
     def check(self, settings: Settings) -> None:
-        """Refuse what cannot be done.
-
-        Raises
-        ------
-        InvalidRequest
-        """
+        """Refuse what cannot be done."""
         if self.method is not None and self.method not in METHODS:
             raise InvalidRequest(f"method must be one of {', '.join(METHODS)}, got {self.method!r}")
         if self.promote not in PROMOTE:
@@ -82,12 +57,7 @@ class FitRequest:
 
 
 def check_name(name: str | None) -> None:
-    """Refuse what cannot name a set.
-
-    Raises
-    ------
-    InvalidRequest
-    """
+    """Refuse what cannot name a set."""
     if name is not None and not _NAME.fullmatch(name):
         raise InvalidRequest(
             "name must be 1 to 100 letters, digits, '_', '.' or '-', "

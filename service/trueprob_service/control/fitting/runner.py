@@ -28,18 +28,7 @@ _RETRY_SECONDS: Final = 2.0
 
 
 class Refits:
-    """The worker of this process.
-
-    Parameters
-    ----------
-    queue : FitQueue
-    runner : FitRunner
-        Runs the jobs.
-    seconds : float
-        Between two looks for fits that came in elsewhere, or whose process has died.
-    deadline_seconds : float
-        A fit that takes longer is given up.
-    """
+    """The worker of this process."""
 
     def __init__(
         self, queue: FitQueue, runner: FitRunner, *, seconds: float, deadline_seconds: float

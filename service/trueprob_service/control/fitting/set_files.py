@@ -29,16 +29,7 @@ class Aside(Protocol):
 
 
 class Artifacts:
-    """Calibration sets in a folder.
-
-    Parameters
-    ----------
-    root : Path
-        The state directory: bodies are received there.
-    sets : Path, optional
-        The folder of the sets; default: in the state directory. Replicas on several hosts may
-        share one.
-    """
+    """Calibration sets in a folder."""
 
     def __init__(self, root: Path, sets: Path | None = None) -> None:
         self._sets = sets or root / "calibration-sets"
@@ -65,10 +56,7 @@ class Artifacts:
     def digests(self, *, older_than_seconds: float) -> list[str]:
         """Sets that lie here and have not been kept anew for so long.
 
-        Raises
-        ------
-        Unavailable
-            The place where they lie does not answer.
+        Raises `Unavailable`: the place where they lie does not answer.
         """
         return [
             f"{PREFIX}{path.stem}"
@@ -101,10 +89,7 @@ class Artifacts:
     def find(self, digest: str) -> Path | None:
         """The file of a set on this host; None when there is none anywhere.
 
-        Raises
-        ------
-        Unavailable
-            The place where it may lie does not answer, or gave other rows.
+        Raises `Unavailable`: the place where it may lie does not answer, or gave other rows.
         """
         path = self.path(digest)
         return path if path.exists() else None
@@ -112,15 +97,8 @@ class Artifacts:
     def keep(self, rows: CalibrationSet) -> int:
         """Store a set so that it survives a crash from here on.
 
-        Returns
-        -------
-        int
-            Bytes of the file.
-
-        Raises
-        ------
-        Unavailable
-            The place where sets are stored does not take it.
+        Returns: bytes of the file. Raises `Unavailable`: the place where sets are stored does not
+        take it.
         """
         path = self.path(rows.digest)
         try:

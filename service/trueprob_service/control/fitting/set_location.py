@@ -17,19 +17,8 @@ _FILE: Final = "file"
 def open_artifacts(state_dir: Path, url: str) -> Artifacts:
     """The place of uploaded sets, ready for use.
 
-    Parameters
-    ----------
-    state_dir : Path
-    url : str
-        Empty for the state directory; a folder, as a path or a ``file://`` URL, for which fsspec
-        is not needed; or any URL that fsspec knows.
-
-    Raises
-    ------
-    InvalidSettings
-        fsspec, or what it needs for this URL, is not installed; or it does not know the URL.
-    Unavailable
-        The place does not answer.
+    Raises `InvalidSettings`: fsspec, or what it needs for this URL, is not installed; or it does
+    not know the URL. Raises `Unavailable`: the place does not answer.
     """
     artifacts = _opened(state_dir, url)
     artifacts.start()

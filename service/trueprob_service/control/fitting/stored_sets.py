@@ -37,17 +37,7 @@ _ATTEMPTS: Final = 20
 
 
 class StoredSets:
-    """The sets of every model.
-
-    Parameters
-    ----------
-    store : Store
-    artifacts : Artifacts
-    refits : Refits
-    settings : Settings
-    clock : callable
-        Seconds since 1970 UTC.
-    """
+    """The sets of every model."""
 
     def __init__(
         self,
@@ -56,7 +46,7 @@ class StoredSets:
         refits: Refits,
         *,
         settings: Settings,
-        clock: Callable[[], float],
+        clock: Callable[[], float],  # seconds since 1970 UTC
     ) -> None:
         self._store = store
         self._artifacts = artifacts
@@ -69,10 +59,7 @@ class StoredSets:
     ) -> tuple[int, Future[None]]:
         """Keep a set and see to its fit; the fit's id, and a future that is done when it ends.
 
-        Raises
-        ------
-        InvalidRequest
-            Too few rows.
+        Raises `InvalidRequest`: too few rows.
         """
         self._require_rows(rows.n, request)
         size_bytes = self._artifacts.keep(rows)
@@ -93,12 +80,7 @@ class StoredSets:
     def fit(
         self, served: ServedVersion, digest_or_name: str, request: FitRequest
     ) -> tuple[int, Future[None]]:
-        """See to a fit of a stored set; as `accept`.
-
-        Raises
-        ------
-        CalibrationSetNotFound, InvalidRequest
-        """
+        """See to a fit of a stored set; as `accept`."""
         model = served.model
         with self._store.write() as transaction:
             lock_version(transaction, served)
@@ -119,14 +101,9 @@ class StoredSets:
 
         Rows that an earlier request has appended are not appended again.
 
-        Raises
-        ------
-        InvalidRequest
-            The rows do not go together with those that are there.
-        BodyTooLarge
-            The set would be larger than an upload may be.
-        Conflict
-            Too many others append to it at the same time.
+        Raises `InvalidRequest`: the rows do not go together with those that are there. Raises
+        `BodyTooLarge`: the set would be larger than an upload may be. Raises `Conflict`: too many
+        others append to it at the same time.
         """
         model = served.model
         for _ in range(_ATTEMPTS):
@@ -162,11 +139,7 @@ class StoredSets:
     def delete(self, model: str, digest_or_name: str) -> None:
         """Forget a set and its names.
 
-        Raises
-        ------
-        ModelNotFound, CalibrationSetNotFound
-        Conflict
-            A fit on it has not ended.
+        Raises `Conflict`: a fit on it has not ended.
         """
         with self._store.write() as transaction:
             transaction.models.lock(model)

@@ -47,26 +47,14 @@ _NPY: Final = b"\x93NUMPY"
 
 @dataclass(frozen=True)
 class Upload:
-    """What a body holds.
-
-    Attributes
-    ----------
-    arrays : dict of str to ndarray
-    pictures : list of bytes or None
-        Encoded pictures in place of an array of numbers.
-    """
+    """What a body holds."""
 
     arrays: dict[str, NDArray[Any]]
-    pictures: list[bytes] | None = None
+    pictures: list[bytes] | None = None  # encoded pictures in place of an array of numbers
 
 
 def check_media_type(media_type: str) -> None:
-    """Refuse what cannot be read before any of it is received.
-
-    Raises
-    ------
-    UnsupportedMediaType
-    """
+    """Refuse what cannot be read before any of it is received."""
     if media_type not in _TYPES:
         raise UnsupportedMediaType(
             f"Content-Type must be {', '.join(_TYPES)}, got {media_type or 'none'}"
@@ -76,22 +64,7 @@ def check_media_type(media_type: str) -> None:
 def read_upload(
     path: Path, content_type: str, class_names: Sequence[str], *, max_bytes: int
 ) -> Upload:
-    """What an uploaded file holds.
-
-    Parameters
-    ----------
-    path : Path
-    content_type : str
-        The header; its type is one of those that `check_media_type` lets pass.
-    class_names : sequence of str
-        Of the model, in index order.
-    max_bytes : int
-        Limit of what an archive inflates to.
-
-    Raises
-    ------
-    InvalidInput, InvalidRequest, BadRequest
-    """
+    """What an uploaded file holds."""
     media_type = content_type.partition(";")[0].strip().lower()
     if media_type in NPZ_TYPES:
         return Upload(_required(read_arrays(path, max_bytes=max_bytes)))

@@ -40,30 +40,16 @@ _PARSED_AT_ONCE: Final = 2
 
 
 class CalibrationSets:
-    """Takes uploads in.
-
-    Parameters
-    ----------
-    sets : StoredSets
-        Keeps what was checked.
-    window : RefitWindow
-    uploads : Path
-        Folder for bodies while they come in.
-    deployments : Deployments
-        Whose networks run uploaded images.
-    following : Following
-        Asked for models that another process has declared a moment ago.
-    settings : Settings
-    """
+    """Takes uploads in."""
 
     def __init__(
         self,
-        sets: StoredSets,
+        sets: StoredSets,  # keeps what was checked
         window: RefitWindow,
-        uploads: Path,
+        uploads: Path,  # folder for bodies while they come in
         *,
-        deployments: Deployments,
-        following: Following,
+        deployments: Deployments,  # whose networks run uploaded images
+        following: Following,  # asked for models that another process has declared a moment ago
         settings: Settings,
     ) -> None:
         self._sets = sets
@@ -79,16 +65,8 @@ class CalibrationSets:
     ) -> tuple[int, Future[None]]:
         """Store the set in a request's body and see to its fit.
 
-        Returns
-        -------
-        fit : int
-        done : Future
-            Done when the fit has ended.
-
-        Raises
-        ------
-        ServiceError, InvalidInput
-            The request cannot be used; nothing is stored.
+        Raises `ServiceError`: the request cannot be used; nothing is stored. Raises
+        `InvalidInput`: the request cannot be used; nothing is stored.
         """
         deployment = await self._deployment(model, asked.version)
         asked.check(self._settings)
@@ -100,10 +78,8 @@ class CalibrationSets:
     ) -> CalibrationSetRow:
         """Add the rows in a request's body to the set of a name.
 
-        Raises
-        ------
-        ServiceError, InvalidInput
-            The request cannot be used; nothing is stored.
+        Raises `ServiceError`: the request cannot be used; nothing is stored. Raises
+        `InvalidInput`: the request cannot be used; nothing is stored.
         """
         deployment = await self._deployment(model, version)
         check_name(name)

@@ -42,79 +42,39 @@ _JUDGING: Final = 0.8
 
 @dataclass(frozen=True)
 class FittedBefore:
-    """A calibrator that was fitted on the same rows in the same way.
+    """A calibrator that was fitted on the same rows in the same way."""
 
-    Attributes
-    ----------
-    document : str
-        ``calibrator.json``.
-    warnings : tuple of str
-        Of fitting it.
-    """
-
-    document: str
-    warnings: tuple[str, ...] = ()
+    document: str  # `calibrator.json`
+    warnings: tuple[str, ...] = ()  # of fitting it
 
 
 @dataclass(frozen=True)
 class Job:
-    """What to fit.
+    """What to fit."""
 
-    Attributes
-    ----------
-    path : Path
-        The stored calibration set.
-    n_classes : int
-    method : str
-    incumbent : str
-        ``calibrator.json`` of what the candidate is compared with.
-    seen_row_digests : bytes
-        16 bytes for each row on which the incumbent was fitted.
-    created_at : float
-        Seconds since 1970 UTC, for the document.
-    allow_prediction_change : bool
-        Whether the calibrator may change predictions.
-    before : FittedBefore or None
-        What is judged in place of a calibrator that is fitted now.
-    reference : Path or None
-        A set on which the candidate must not be significantly worse, to be admitted.
-    """
-
-    path: Path
+    path: Path  # the stored calibration set
     n_classes: int
     method: str
-    incumbent: str
-    seen_row_digests: bytes
-    created_at: float
-    allow_prediction_change: bool = False
+    incumbent: str  # `calibrator.json` of what the candidate is compared with
+    seen_row_digests: bytes  # 16 bytes for each row on which the incumbent was fitted
+    created_at: float  # seconds since 1970 UTC, for the document
+    allow_prediction_change: bool = False  # whether the calibrator may change predictions
+    # a set on which the candidate must not be significantly worse, to be admitted
     reference: Path | None = None
-    before: FittedBefore | None = None
+    before: FittedBefore | None = None  # what is judged in place of a calibrator that is fitted now
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """What came of it; ``error`` is a sentence, and then the rest is empty.
+    """What came of it; ``error`` is a sentence, and then the rest is empty."""
 
-    Attributes
-    ----------
-    calibrator, kind, document : str
-        The candidate, fitted on all rows.
-    admitted : bool
-    reasons : tuple of str
-    warnings : tuple of str
-        Of fitting.
-    scores : dict
-        ``incumbent`` and ``candidate``; None where no row could be compared.
-    seconds : float
-    error : str or None
-    """
-
-    calibrator: str = ""
-    kind: str = ""
-    document: str = ""
+    calibrator: str = ""  # the candidate, fitted on all rows
+    kind: str = ""  # the candidate, fitted on all rows
+    document: str = ""  # the candidate, fitted on all rows
     admitted: bool = False
     reasons: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()  # of fitting
+    # `incumbent` and `candidate`; None where no row could be compared
     scores: dict[str, Any] | None = None
     seconds: float = 0.0
     error: str | None = None

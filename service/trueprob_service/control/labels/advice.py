@@ -16,27 +16,13 @@ _ENOUGH_VARIANCE: Final = 20.0
 
 def advice(
     model: str,
-    window: str,
-    binned: BinnedCalibration,
+    window: str,  # as the client wrote it
+    binned: BinnedCalibration,  # statistics of the labels within the window
     *,
-    tolerance: float,
+    tolerance: float,  # calibration error that is not worth an alarm
     alarms: Sequence[AlarmRow] = (),
 ) -> str:
-    """What to do, in a sentence.
-
-    Parameters
-    ----------
-    model : str
-    window : str
-        As the client wrote it.
-    binned : BinnedCalibration
-        Statistics of the labels within the window.
-    tolerance : float
-        Calibration error that is not worth an alarm.
-    alarms : sequence of AlarmRow
-        Of the live promotion. One of `change` that was acknowledged is over; one of `evidence`
-        tells of the whole time since the promotion and stays.
-    """
+    """What to do, in a sentence."""
     standing = [alarm for alarm in alarms if alarm.stands]
     if standing:
         return _of_alarms(model, window, binned, tolerance, standing)

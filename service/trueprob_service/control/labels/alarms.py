@@ -41,21 +41,11 @@ _TOLD: Final = (
 
 @dataclass(frozen=True)
 class AlarmRules:
-    """When an alarm is raised.
+    """When an alarm is raised."""
 
-    Attributes
-    ----------
-    bets : CalibrationBets
-        With the calibration error that is not worth an alarm.
-    evidence : Evidence
-        Test of "never off by more than that since the promotion".
-    change : ChangeDetector
-        Detector of "has just come to be off".
-    """
-
-    bets: CalibrationBets
-    evidence: Evidence
-    change: ChangeDetector
+    bets: CalibrationBets  # with the calibration error that is not worth an alarm
+    evidence: Evidence  # test of "never off by more than that since the promotion"
+    change: ChangeDetector  # detector of "has just come to be off"
 
     @classmethod
     def of(cls, *, tolerance: float, alpha: float, run_length: float) -> AlarmRules:
@@ -81,25 +71,14 @@ class AlarmRules:
 
 
 class Alarms:
-    """Counts labels into the statistics, raises and acknowledges alarms.
-
-    Parameters
-    ----------
-    store : Store
-    rules : AlarmRules
-    clock : callable
-        Seconds since 1970 UTC.
-    on_raised : callable, optional
-        Told of each alarm after its commit; a hint: `store.alarms.unanswered` knows of it
-        whatever becomes of this process.
-    """
+    """Counts labels into the statistics, raises and acknowledges alarms."""
 
     def __init__(
         self,
         store: Store,
         rules: AlarmRules,
         *,
-        clock: Callable[[], float],
+        clock: Callable[[], float],  # seconds since 1970 UTC
         on_raised: Callable[[AlarmRow], None] | None = None,
     ) -> None:
         self.rules = rules
@@ -109,22 +88,13 @@ class Alarms:
 
     def count(
         self,
-        transaction: Transaction,
+        transaction: Transaction,  # with the model's lock
         promotion: PromotionRow,
         labels: CountedLabels,
         *,
         now: float,
     ) -> list[AlarmRow]:
-        """Count a request's new labels of one promotion; alarms that they raise.
-
-        Parameters
-        ----------
-        transaction : Transaction
-            With the model's lock.
-        promotion : PromotionRow
-        labels : CountedLabels
-        now : float
-        """
+        """Count a request's new labels of one promotion; alarms that they raise."""
         before = transaction.alarm_states.lock(promotion.model, promotion.revision)
         evidence, change = self.rules.states(before)
         factors = self.rules.bets.factors(
@@ -166,20 +136,7 @@ class Alarms:
     def acknowledge(self, model: str, alarm_id: int, *, by: str | None) -> AlarmRow:
         """Somebody knows of an alarm; one of `change` sets that statistic back to 0.
 
-        Parameters
-        ----------
-        model, alarm_id : str, int
-        by : str or None
-            Id of the API key.
-
-        Returns
-        -------
-        AlarmRow
-            As it is now. Acknowledging twice changes nothing: the first one counts.
-
-        Raises
-        ------
-        ModelNotFound, AlarmNotFound
+        Returns: as it is now. Acknowledging twice changes nothing: the first one counts.
         """
         now = self._clock()
         with self._store.write() as transaction:

@@ -26,19 +26,8 @@ _CLOSING: Final = re.compile(_SPACE.join((b"", rb"\}", b"")))
 def read_document(body: bytes, *, block_bytes: int = ROW_BLOCK_BYTES) -> dict[str, Any]:
     """The object in a body: either labels of prediction ids, or rows.
 
-    Parameters
-    ----------
-    body : bytes
-        ``{"prediction_ids": […], "labels": […]}`` or ``{"rows": […]}``.
-    block_bytes : int, optional
-        Rows in a longer body are parsed so many bytes at a time; the result is the same.
-
-    Raises
-    ------
-    BadRequest
-        It is not JSON.
-    InvalidRequest
-        It is not an object with these fields.
+    Raises `BadRequest`: it is not JSON. Raises `InvalidRequest`: it is not an object with these
+    fields.
     """
     if len(body) > block_bytes and (rows := _rows_in_blocks(body, block_bytes)) is not None:
         return {"rows": rows}
@@ -72,15 +61,7 @@ def _loads(block: bytes) -> list[Any] | None:
 def read_labels(document: Mapping[str, Any]) -> tuple[list[str], list[Label]]:
     """Prediction ids and their labels.
 
-    Parameters
-    ----------
-    document : mapping
-        With ``prediction_ids`` and ``labels``.
-
-    Raises
-    ------
-    InvalidRequest
-        A field is of another type, too long, or not as long as the other.
+    Raises `InvalidRequest`: a field is of another type, too long, or not as long as the other.
     """
     ids, labels = list_of(document, "prediction_ids"), list_of(document, "labels")
     if len(ids) != len(labels):

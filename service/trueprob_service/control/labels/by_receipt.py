@@ -48,40 +48,19 @@ CountLabel = Callable[[str, str, int, Sequence[float]], None]
 
 
 class Labels:
-    """Takes labels in.
-
-    Parameters
-    ----------
-    store : Store
-    catalogue : Catalogue
-        Told of a candidate that a label has promoted.
-    receipts : Receipts
-    alarms : Alarms
-    labels_per_input : int
-        Labels of one input that count a day; 0 for no limit.
-    ttl_seconds : int
-        How long after its prediction a label may come.
-    window_labels : int
-        Labels in the "last N" figures.
-    clock : callable
-        Seconds since 1970 UTC.
-    count_label : callable
-        ``(model, outcome, n, lag_seconds)``, for the metrics; called after the commit.
-    order_key : bytes, optional
-        By which the labels of a request are ordered; default: drawn.
-    """
+    """Takes labels in."""
 
     def __init__(
         self,
         store: Store,
-        catalogue: Catalogue,
+        catalogue: Catalogue,  # told of a candidate that a label has promoted
         receipts: Receipts,
         alarms: Alarms,
         *,
-        labels_per_input: int,
-        ttl_seconds: int,
-        window_labels: int,
-        clock: Callable[[], float],
+        labels_per_input: int,  # labels of one input that count a day; 0 for no limit
+        ttl_seconds: int,  # how long after its prediction a label may come
+        window_labels: int,  # labels in the "last N" figures
+        clock: Callable[[], float],  # seconds since 1970 UTC
         count_label: CountLabel,
         order_key: bytes | None = None,
     ) -> None:
@@ -102,25 +81,9 @@ class Labels:
     ) -> list[str]:
         """Count labels; the outcome of each, in order.
 
-        Parameters
-        ----------
-        model : str
-        prediction_ids : sequence of str
-        labels : sequence of int or str
-            As many; class indices or class names.
-
-        Returns
-        -------
-        list of str
-            Each one of `trueprob_service.metrics.catalogue.LABEL_OUTCOMES`.
-
-        Raises
-        ------
-        ModelNotFound
-        InvalidRequest
-            No label of the request is a class of the model; nothing is counted.
-        DatabaseUnavailable
-            Nothing is counted; the same request may be sent again.
+        Returns: each one of `trueprob_service.metrics.catalogue.LABEL_OUTCOMES`. Raises
+        `InvalidRequest`: no label of the request is a class of the model; nothing is counted.
+        Raises `DatabaseUnavailable`: nothing is counted; the same request may be sent again.
         """
         now = self._clock()
         receipts = self._receipts.verify_all(prediction_ids)

@@ -38,29 +38,16 @@ _PERSON: Final = b"trueprob row"
 
 
 class RowLabels:
-    """Takes rows with labels in.
-
-    Parameters
-    ----------
-    store : Store
-    window : RefitWindow
-        Where the rows go.
-    labels_per_input : int
-        Rows of one input that are taken a day; 0 for no limit.
-    ttl_seconds : int
-        How long an id is remembered, at least.
-    clock : callable
-        Seconds since 1970 UTC.
-    """
+    """Takes rows with labels in."""
 
     def __init__(
         self,
         store: Store,
-        window: RefitWindow,
+        window: RefitWindow,  # where the rows go
         *,
-        labels_per_input: int,
-        ttl_seconds: int,
-        clock: Callable[[], float],
+        labels_per_input: int,  # rows of one input that are taken a day; 0 for no limit
+        ttl_seconds: int,  # how long an id is remembered, at least
+        clock: Callable[[], float],  # seconds since 1970 UTC
     ) -> None:
         self._store = store
         self._labels_per_input = labels_per_input
@@ -71,32 +58,16 @@ class RowLabels:
     def count(
         self,
         model: str,
-        document: Mapping[str, Any],
+        document: Mapping[str, Any],  # with `rows`
         *,
-        version: int | None,
+        version: int | None,  # whose logits they are; None for the live one
     ) -> list[str]:
         """Take rows; the outcome of each, in order.
 
-        Parameters
-        ----------
-        model : str
-        document : mapping
-            With ``rows``.
-        version : int or None
-            Whose logits they are; None for the live one.
-
-        Returns
-        -------
-        list of str
-            ``accepted``, ``duplicate``, ``unknown_class``, ``expired`` or ``capped``.
-
-        Raises
-        ------
-        ModelNotFound, VersionNotFound
-        InvalidRequest
-            A row cannot be used, or no label is a class of the model; nothing is stored.
-        DatabaseUnavailable
-            Nothing is stored; the same request may be sent again.
+        Returns: ``accepted``, ``duplicate``, ``unknown_class``, ``expired`` or ``capped``. Raises
+        `InvalidRequest`: a row cannot be used, or no label is a class of the model; nothing is
+        stored. Raises `DatabaseUnavailable`: nothing is stored; the same request may be sent
+        again.
         """
         now = self._clock()
         with self._store.read() as transaction:

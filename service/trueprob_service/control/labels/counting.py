@@ -18,24 +18,12 @@ __all__ = ["CountedLabels", "count_within_cap", "counting_order"]
 
 @dataclass(frozen=True, eq=False)
 class CountedLabels:
-    """Labels that have just been counted, at least one.
+    """Labels that have just been counted, at least one."""
 
-    Attributes
-    ----------
-    receipts : ReceiptColumns
-        Of one promotion.
-    label : ndarray of shape (n,), int64
-        Class index.
-    order : ndarray of shape (n,), uint64
-        By which they are counted, see `counting_order`.
-    repeated : ndarray of shape (n,), bool
-        Labels of a group that an earlier request counted.
-    """
-
-    receipts: ReceiptColumns
-    label: NDArray[np.int64]
-    order: NDArray[np.uint64]
-    repeated: NDArray[np.bool_]
+    receipts: ReceiptColumns  # of one promotion
+    label: NDArray[np.int64]  # class index
+    order: NDArray[np.uint64]  # by which they are counted, see `counting_order`
+    repeated: NDArray[np.bool_]  # labels of a group that an earlier request counted
 
     def __len__(self) -> int:
         return len(self.receipts)
@@ -67,17 +55,6 @@ def counting_order(secret: bytes, receipts: ReceiptColumns) -> NDArray[np.uint64
     A keyed hash of the nonces of all of them (SHAKE-128), read as one number a label in the order
     of the nonces: it hangs on neither the outcomes nor the order in which the labels were sent.
     One hash of many rows costs far less than a hash a row.
-
-    Parameters
-    ----------
-    secret : bytes
-        32 random bytes.
-    receipts : ReceiptColumns
-        With distinct nonces.
-
-    Returns
-    -------
-    ndarray of shape (n,), uint64
     """
     nonce = receipts.nonce
     ascending = np.lexsort(nonce.T[::-1])
@@ -89,35 +66,16 @@ def counting_order(secret: bytes, receipts: ReceiptColumns) -> NDArray[np.uint64
 
 
 def count_within_cap(
-    transaction: Transaction,
+    transaction: Transaction,  # holds the model's lock
     receipts: ReceiptColumns,
-    label: NDArray[np.int64],
+    label: NDArray[np.int64],  # (n,) int64
     *,
     model_id: int,
     labels_per_input: int,
     now: float,
-    order_key: bytes,
+    order_key: bytes,  # see `counting_order`
 ) -> tuple[NDArray[np.bool_], dict[int, CountedLabels]]:
-    """Count those of some new labels that the cap of their groups lets through.
-
-    Parameters
-    ----------
-    transaction : Transaction
-        Holds the model's lock.
-    receipts : ReceiptColumns
-        With distinct nonces, none of which was used before, in the order in which they were sent.
-    label : ndarray of shape (n,), int64
-    model_id, labels_per_input : int
-    now : float
-    order_key : bytes
-        See `counting_order`.
-
-    Returns
-    -------
-    fits : ndarray of shape (n,), bool
-    counted : dict of int to CountedLabels
-        By revision, ascending.
-    """
+    """Count those of some new labels that the cap of their groups lets through."""
     group, revision = receipts.group, receipts.revision
     day = int(now // DAY_SECONDS)
     before, repeated = np.zeros(len(receipts), np.int64), np.zeros(len(receipts), np.bool_)

@@ -37,18 +37,10 @@ class Outcome(IntEnum):
 
 @dataclass(frozen=True)
 class Classes:
-    """The class list of a version.
+    """The class list of a version."""
 
-    Attributes
-    ----------
-    digest : int
-        As in receipts.
-    index : mapping of str to int
-        Class index of each name.
-    """
-
-    digest: int
-    index: Mapping[str, int]
+    digest: int  # as in receipts
+    index: Mapping[str, int]  # class index of each name
 
     def resolve(self, labels: Sequence[Label]) -> NDArray[np.int64]:
         """Class index of each label; `NO_CLASS` of one that is no class. Shape (n,)."""
@@ -71,61 +63,34 @@ class Classes:
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """Labels as their receipts alone let them be judged.
+    """Labels as their receipts alone let them be judged."""
 
-    Attributes
-    ----------
-    outcome : ndarray of shape (n,), int8
-        `Outcome`.
-    label : ndarray of shape (n,), int64
-        Class index of the version that predicted, of the live one where that is not known;
-        `NO_CLASS` of what is no class.
-    """
-
-    outcome: NDArray[np.int8]
+    outcome: NDArray[np.int8]  # `Outcome`
+    # class index of the version that predicted, of the live one where that is not known;
+    # `NO_CLASS` of what is no class
     label: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class History:
-    """What the database says about the promotions that a request's receipts name.
+    """What the database says about the promotions that a request's receipts name."""
 
-    Attributes
-    ----------
-    model : int
-        Digest of the model's name, as in receipts.
-    model_id : int
-        Place of the model in the list: another one when it was deleted and declared anew.
-    live : PromotionRow
-    promotions : mapping of int to PromotionRow
-        By revision.
-    classes : mapping of int to Classes
-        By version.
-    """
-
-    model: int
+    model: int  # digest of the model's name, as in receipts
+    # place of the model in the list: another one when it was deleted and declared anew
     model_id: int
     live: PromotionRow
-    promotions: Mapping[int, PromotionRow]
-    classes: Mapping[int, Classes]
+    promotions: Mapping[int, PromotionRow]  # by revision
+    classes: Mapping[int, Classes]  # by version
 
     def judge(
         self,
         receipts: ReceiptColumns,
-        labels: Sequence[Label],
+        labels: Sequence[Label],  # as many
         *,
         now: float,
         ttl_seconds: float,
     ) -> Judged:
-        """Outcomes by receipts alone, and the classes that the labels are.
-
-        Parameters
-        ----------
-        receipts : ReceiptColumns
-        labels : sequence of int or str
-            As many.
-        now, ttl_seconds : float
-        """
+        """Outcomes by receipts alone, and the classes that the labels are."""
         outcome = np.full(len(receipts), Outcome.SUPERSEDED, np.int8)
         label = np.full(len(receipts), NO_CLASS, np.int64)
         unknown = np.ones(len(receipts), np.bool_)  # what predicted is not known
@@ -162,12 +127,7 @@ class Histories:
         self._promotions: dict[tuple[int, int], PromotionRow] = {}
 
     def read(self, transaction: Transaction, model: str, receipts: ReceiptColumns) -> History:
-        """The history that these receipts need, under the model's lock from here on.
-
-        Raises
-        ------
-        ModelNotFound
-        """
+        """The history that these receipts need, under the model's lock from here on."""
         model_id, live = transaction.models.lock(model), transaction.promotions.live(model)
         if model_id is None or live is None:
             raise ModelNotFound(f"there is no model named {model!r}")

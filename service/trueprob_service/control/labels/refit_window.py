@@ -19,13 +19,7 @@ _LABEL_BYTES = 8  # int64, as a calibration set has it
 
 
 class RefitWindow:
-    """The refit windows of every model.
-
-    Parameters
-    ----------
-    store : Store
-    settings : Settings
-    """
+    """The refit windows of every model."""
 
     def __init__(self, store: Store, *, settings: Settings) -> None:
         self._store = store
@@ -41,10 +35,6 @@ class RefitWindow:
 
         The second number only rises: a policy that wants to refit after so many new rows keeps
         the one that it saw.
-
-        Raises
-        ------
-        DatabaseUnavailable
         """
         with self._store.read() as transaction:
             return transaction.labelled_rows.count(model, version)
@@ -52,20 +42,8 @@ class RefitWindow:
     def read(self, model: str, version: int) -> CalibrationSet | None:
         """The window as a calibration set; None while it is empty.
 
-        Parameters
-        ----------
-        model : str
-        version : int
-
-        Returns
-        -------
-        CalibrationSet or None
-            ``logits``, ``labels``, ``groups`` (None when no row came with one) in the order in
-            which the rows came; ``digest`` names exactly these rows.
-
-        Raises
-        ------
-        DatabaseUnavailable
+        Returns: ``logits``, ``labels``, ``groups`` (None when no row came with one) in the order
+        in which the rows came; ``digest`` names exactly these rows.
         """
         with self._store.read() as transaction:
             known = transaction.models.version(model, version)
@@ -93,16 +71,8 @@ class RefitWindow:
 def calibration_set(rows: list[LabelledRow]) -> CalibrationSet:
     """Rows of one version as a set.
 
-    Parameters
-    ----------
-    rows : list of LabelledRow
-        At least one.
-
-    Returns
-    -------
-    CalibrationSet
-        Groups are numbered in the order of their first rows, so that the same rows have the same
-        digest.
+    Returns: groups are numbered in the order of their first rows, so that the same rows have the
+    same digest.
     """
     logits = np.frombuffer(b"".join(row.logits for row in rows), "<f4").reshape(len(rows), -1)
     labels = np.array([row.label for row in rows], np.int64)

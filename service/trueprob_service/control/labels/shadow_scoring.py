@@ -32,18 +32,10 @@ _LOG: Final = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Decision:
-    """A comparison that has come to its end.
+    """A comparison that has come to its end."""
 
-    Attributes
-    ----------
-    shadow : ShadowRow
-        As it was before these labels.
-    promoted : tuple of CalibratorRow and int, or None
-        What is live now, and its revision.
-    """
-
-    shadow: ShadowRow
-    promoted: tuple[CalibratorRow, int] | None
+    shadow: ShadowRow  # as it was before these labels
+    promoted: tuple[CalibratorRow, int] | None  # what is live now, and its revision
 
 
 def score_shadow(
@@ -51,19 +43,7 @@ def score_shadow(
 ) -> Decision | None:
     """Score what shadows a model on newly counted labels, and act when the evidence suffices.
 
-    Parameters
-    ----------
-    transaction : Transaction
-        Holds the model's lock.
-    model : str
-    counted : mapping of int to CountedLabels
-        By revision.
-    now : float
-
-    Returns
-    -------
-    Decision or None
-        None while nothing is decided. The caller deploys what was promoted, after the commit.
+    Returns: none while nothing is decided. The caller deploys what was promoted, after the commit.
     """
     if not any(labels.receipts.shadow_candidate.any() for labels in counted.values()):
         return None

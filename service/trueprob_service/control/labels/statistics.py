@@ -40,28 +40,16 @@ ALARM_STATISTICS: Final = ("evidence", "change")
 
 
 class Statistics:
-    """Readings of the label statistics.
-
-    Parameters
-    ----------
-    store : Store
-    catalogue : Catalogue
-        Knows the baselines.
-    ttl_seconds : int
-        How long a replaced pair is still reported: its labels may come that late.
-    rules : AlarmRules
-    clock : callable
-        Seconds since 1970 UTC.
-    """
+    """Readings of the label statistics."""
 
     def __init__(
         self,
         store: Store,
-        catalogue: Catalogue,
+        catalogue: Catalogue,  # knows the baselines
         *,
         ttl_seconds: int,
         rules: AlarmRules,
-        clock: Callable[[], float],
+        clock: Callable[[], float],  # seconds since 1970 UTC
     ) -> None:
         self._store = store
         self._catalogue = catalogue
@@ -91,18 +79,7 @@ class Statistics:
             return self._last
 
     def calibration(self, model: str, window: str) -> Calibration:
-        """How well the live pair's confidence has held within a window.
-
-        Parameters
-        ----------
-        model : str
-        window : str
-            ``24h``, ``7d``: whole hours, from the one in which the window begins.
-
-        Raises
-        ------
-        ModelNotFound, InvalidRequest, DatabaseUnavailable
-        """
+        """How well the live pair's confidence has held within a window."""
         first_hour = int(self._clock() // 3600) - window_hours(window)
         with self._store.read() as transaction:
             live = transaction.promotions.live(model)
@@ -208,10 +185,7 @@ def _zeros(
 def window_hours(window: str) -> int:
     """Hours of a window as clients write it.
 
-    Raises
-    ------
-    InvalidRequest
-        It is not a number of hours or days between one hour and ten years.
+    Raises `InvalidRequest`: it is not a number of hours or days between one hour and ten years.
     """
     match = _WINDOW.fullmatch(window)
     hours = 0 if match is None else int(match[1]) * (24 if match[2] == "d" else 1)

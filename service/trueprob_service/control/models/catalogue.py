@@ -35,15 +35,7 @@ _LOG: Final = logging.getLogger(__name__)
 
 
 class Catalogue:
-    """What models there are, here and now.
-
-    Parameters
-    ----------
-    deployments : Deployments
-        Is told of every pair.
-    clock : callable
-        Seconds since 1970 UTC.
-    """
+    """What models there are, here and now."""
 
     def __init__(self, deployments: Deployments, *, clock: Callable[[], float]) -> None:
         self._deployments = deployments
@@ -53,14 +45,7 @@ class Catalogue:
         self._unavailable: dict[Key, str] = {}
 
     def start(self, store: Store, root: Path) -> None:
-        """Discover the repository, register what is new, deploy everything.
-
-        Parameters
-        ----------
-        store : Store
-        root : Path
-            The model repository; it need not exist.
-        """
+        """Discover the repository, register what is new, deploy everything."""
         discovery = discover(root)
         for key, reason in discovery.refused.items():
             self._refuse(key, reason)
@@ -82,14 +67,7 @@ class Catalogue:
             self._start(version, calibrator, live, None)
 
     def take_in(self, store: Store, discovery: Discovery) -> None:
-        """Register and deploy versions that appeared on disk, or were mended there.
-
-        Parameters
-        ----------
-        store : Store
-        discovery : Discovery
-            Of versions that are not loaded.
-        """
+        """Register and deploy versions that appeared on disk, or were mended there."""
         for key, reason in discovery.refused.items():
             self._refuse(key, reason)
         if not discovery.found:
@@ -121,11 +99,7 @@ class Catalogue:
     def served(self, model: str, version: int) -> ServedVersion:
         """A version that can answer here.
 
-        Raises
-        ------
-        Conflict
-            It is known, but refused.
-        VersionNotFound
+        Raises `Conflict`: it is known, but refused.
         """
         served = self._served.get((model, version))
         if served is not None:

@@ -19,15 +19,7 @@ MAX_CLASSES: Final = 200_000
 
 
 class Declarations:
-    """Adds models without files.
-
-    Parameters
-    ----------
-    store : Store
-    catalogue : Catalogue
-    clock : callable
-        Seconds since 1970 UTC.
-    """
+    """Adds models without files."""
 
     def __init__(self, store: Store, catalogue: Catalogue, *, clock: Callable[[], float]) -> None:
         self._store = store
@@ -40,30 +32,13 @@ class Declarations:
         *,
         n_classes: int | None,
         class_names: Sequence[str] | None,
-        by: str | None,
+        by: str | None,  # id of the API key
     ) -> bool:
         """Register a logits-only model: version 1 with the identity calibrator, live at once.
 
-        Parameters
-        ----------
-        model : str
-        n_classes : int or None
-        class_names : sequence of str or None
-            Default: the indices as text. One of the two must be given.
-        by : str or None
-            Id of the API key.
-
-        Returns
-        -------
-        bool
-            Whether it is new; False when it is there already with the same classes.
-
-        Raises
-        ------
-        InvalidRequest
-            A name or a number cannot be used.
-        Conflict
-            The model is there with other classes.
+        Returns: whether it is new; False when it is there already with the same classes. Raises
+        `InvalidRequest`: a name or a number cannot be used. Raises `Conflict`: the model is there
+        with other classes.
         """
         names = _class_names(n_classes, class_names)
         if not valid_model_name(model):

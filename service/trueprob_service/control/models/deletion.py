@@ -22,29 +22,16 @@ __all__ = ["Deletions"]
 
 
 class Deletions:
-    """Removes models.
-
-    Parameters
-    ----------
-    store : Store
-    following : Following
-        Takes the model out of the data plane.
-    refits : Refits
-        Told that fits are gone.
-    root : Path
-        The model repository: what lies there would come back.
-    clock : callable
-        Seconds since 1970 UTC.
-    """
+    """Removes models."""
 
     def __init__(
         self,
         store: Store,
-        following: Following,
-        refits: Refits,
+        following: Following,  # takes the model out of the data plane
+        refits: Refits,  # told that fits are gone
         *,
-        root: Path,
-        clock: Callable[[], float],
+        root: Path,  # the model repository: what lies there would come back
+        clock: Callable[[], float],  # seconds since 1970 UTC
     ) -> None:
         self._store = store
         self._following = following
@@ -55,17 +42,7 @@ class Deletions:
     def delete(self, model: str, *, expected: int) -> None:
         """Delete a model that was declared over HTTP, or whose folder is gone.
 
-        Parameters
-        ----------
-        model : str
-        expected : int
-            The live revision that the client saw.
-
-        Raises
-        ------
-        ModelNotFound, StaleRevision
-        Conflict
-            Versions of it lie in the model repository.
+        Raises `Conflict`: versions of it lie in the model repository.
         """
         with self._store.write() as transaction:
             live = locked(transaction, model, expected)

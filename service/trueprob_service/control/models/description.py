@@ -18,25 +18,14 @@ __all__ = ["Descriptions"]
 
 
 class Descriptions:
-    """Describes models.
-
-    Parameters
-    ----------
-    store : Store
-    catalogue : Catalogue
-    """
+    """Describes models."""
 
     def __init__(self, store: Store, catalogue: Catalogue) -> None:
         self._store = store
         self._catalogue = catalogue
 
     def describe(self, model: str) -> ModelDescription:
-        """One model.
-
-        Raises
-        ------
-        ModelNotFound
-        """
+        """One model."""
         with self._store.read() as transaction:
             row = transaction.models.get(model)
             if row is not None:

@@ -21,26 +21,15 @@ Key = tuple[str, int]  # model, version
 
 @dataclass(frozen=True)
 class Found:
-    """A version on disk whose files match their digests.
-
-    Attributes
-    ----------
-    manifest : Manifest
-    calibrator : Calibrator
-        The factory calibrator.
-    document : str
-        Its ``calibrator.json``, as it lies there; the identity's where there is none.
-    baseline : Mapping
-        ``n``, ``ece``, ``ece_floor`` and ``accuracy`` on the calibration split; empty when the
-        version has no ``baseline.npz``.
-    reference : TrafficReference or None
-        From the same file: what unlabelled traffic is compared with.
-    """
+    """A version on disk whose files match their digests."""
 
     manifest: Manifest
-    calibrator: Calibrator
-    document: str
+    calibrator: Calibrator  # the factory calibrator
+    document: str  # its `calibrator.json`, as it lies there; the identity's where there is none
+    # `n`, `ece`, `ece_floor` and `accuracy` on the calibration split; empty when the version
+    # has no `baseline.npz`
     baseline: Mapping[str, float]
+    # from the same file: what unlabelled traffic is compared with
     reference: TrafficReference | None = None
 
 
@@ -53,14 +42,7 @@ class Discovery:
 
 
 def discover(root: Path, only: Collection[Key] | None = None) -> Discovery:
-    """Look at every version under a folder; a folder that does not exist holds none.
-
-    Parameters
-    ----------
-    root : Path
-    only : collection of (model, version), optional
-        Look at these alone.
-    """
+    """Look at every version under a folder; a folder that does not exist holds none."""
     found: dict[Key, Found] = {}
     refused: dict[Key, str] = {}
     if root.is_dir():

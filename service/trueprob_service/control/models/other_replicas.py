@@ -45,19 +45,7 @@ class _State:
 
 
 class Following:
-    """Keeps the data plane in step with the database.
-
-    Parameters
-    ----------
-    store : Store
-    catalogue : Catalogue
-    deployments : Deployments
-    seconds : float
-        Between two looks.
-    patience_seconds : float, optional
-        How long a live version with files may be missing here before the log says so: another
-        process may have seen it on disk first.
-    """
+    """Keeps the data plane in step with the database."""
 
     def __init__(
         self,
@@ -65,7 +53,7 @@ class Following:
         catalogue: Catalogue,
         deployments: Deployments,
         *,
-        seconds: float,
+        seconds: float,  # between two looks
         patience_seconds: float = 0.0,
     ) -> None:
         self._store = store

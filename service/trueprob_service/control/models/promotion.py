@@ -21,15 +21,7 @@ __all__ = ["Promotions"]
 
 
 class Promotions:
-    """Changes of the live pair that a client asks for.
-
-    Parameters
-    ----------
-    store : Store
-    catalogue : Catalogue
-    clock : callable
-        Seconds since 1970 UTC.
-    """
+    """Changes of the live pair that a client asks for."""
 
     def __init__(self, store: Store, catalogue: Catalogue, *, clock: Callable[[], float]) -> None:
         self._store = store
@@ -41,31 +33,15 @@ class Promotions:
         model: str,
         calibrator: str,
         *,
-        version: int | None,
-        expected: int,
-        force: bool,
-        by: str | None,
+        version: int | None,  # the calibrator's version; None for the live one
+        expected: int,  # the live revision that the client saw
+        force: bool,  # promote what was not admitted; the history says so
+        by: str | None,  # id of the API key
     ) -> PromotionRow:
         """Make a calibrator live, together with its version.
 
-        Parameters
-        ----------
-        model, calibrator : str
-        version : int or None
-            The calibrator's version; None for the live one.
-        expected : int
-            The live revision that the client saw.
-        force : bool
-            Promote what was not admitted; the history says so.
-        by : str or None
-            Id of the API key.
-
-        Raises
-        ------
-        ModelNotFound, CalibratorNotFound, StaleRevision
-        Conflict
-            The calibrator belongs to another version, was not admitted, or its version is not
-            available.
+        Raises `Conflict`: the calibrator belongs to another version, was not admitted, or its
+        version is not available.
         """
         with self._store.write() as transaction:
             live = locked(transaction, model, expected)
@@ -93,11 +69,7 @@ class Promotions:
     ) -> PromotionRow:
         """Make a version live with the calibrator that it answers with.
 
-        Raises
-        ------
-        ModelNotFound, VersionNotFound, StaleRevision
-        Conflict
-            The version is not available here.
+        Raises `Conflict`: the version is not available here.
         """
         with self._store.write() as transaction:
             live = locked(transaction, model, expected)
@@ -116,20 +88,7 @@ class Promotions:
     ) -> PromotionRow:
         """Put an earlier pair back.
 
-        Parameters
-        ----------
-        model : str
-        revision : int or None
-            Whose pair; None undoes the last promotion that was not itself a rollback and has
-            not been undone.
-        expected : int
-        by : str or None
-
-        Raises
-        ------
-        ModelNotFound, PromotionNotFound, StaleRevision
-        Conflict
-            Nothing is left to undo, or the pair's version is not available.
+        Raises `Conflict`: nothing is left to undo, or the pair's version is not available.
         """
         with self._store.write() as transaction:
             live = locked(transaction, model, expected)

@@ -26,17 +26,7 @@ Signature = tuple[tuple[str, int, int, int], ...]
 
 
 class RepositoryWatch:
-    """Looks at the model repository again and again.
-
-    Parameters
-    ----------
-    root : Path
-    catalogue : Catalogue
-        Takes in what is found.
-    store : Store
-    interval_seconds : float
-        0: never.
-    """
+    """Looks at the model repository again and again."""
 
     def __init__(
         self, root: Path, catalogue: Catalogue, store: Store, interval_seconds: float
@@ -65,10 +55,8 @@ class RepositoryWatch:
     def look(self) -> None:
         """Take in what is new since the last look.
 
-        Raises
-        ------
-        DatabaseUnavailable, OSError
-            Nothing is remembered of this look; the next one repeats it.
+        Raises `DatabaseUnavailable`: nothing is remembered of this look; the next one repeats it.
+        Raises `OSError`: nothing is remembered of this look; the next one repeats it.
         """
         lies = _signatures(self._root)
         changed = {key for key, signature in lies.items() if self._seen.get(key) != signature}

@@ -30,18 +30,7 @@ POLICIES: Final = ("act", "tell")
 
 
 class Shadows:
-    """What a client may do with shadows.
-
-    Parameters
-    ----------
-    store : Store
-    catalogue : Catalogue
-        Told of what begins and ends here; other processes follow.
-    settings : Settings
-        The policy and the probability of a wrong claim.
-    clock : callable
-        Seconds since 1970 UTC.
-    """
+    """What a client may do with shadows."""
 
     def __init__(
         self, store: Store, catalogue: Catalogue, *, settings: Settings, clock: Callable[[], float]
@@ -56,25 +45,7 @@ class Shadows:
     ) -> tuple[ShadowRow, bool]:
         """Let a calibrator shadow the live pair, in place of what did.
 
-        Parameters
-        ----------
-        model, calibrator : str
-        policy : str or None
-            ``act`` or ``tell``; None for the setting's.
-        by : str or None
-            Id of the API key.
-
-        Returns
-        -------
-        row : ShadowRow
-        is_new : bool
-            False when it shadowed already, under the same policy.
-
-        Raises
-        ------
-        ModelNotFound, CalibratorNotFound, InvalidRequest
-        Conflict
-            It is what is live, or belongs to another version.
+        Raises `Conflict`: it is what is live, or belongs to another version.
         """
         chosen = self._settings.shadow_policy if policy is None else policy
         if chosen not in POLICIES:
@@ -109,12 +80,7 @@ class Shadows:
         return started, True
 
     def remove(self, model: str) -> None:
-        """End what shadows a model.
-
-        Raises
-        ------
-        ModelNotFound, ShadowNotFound
-        """
+        """End what shadows a model."""
         with self._store.write() as transaction:
             transaction.models.lock(model)
             live = _live(transaction, model)
@@ -123,12 +89,7 @@ class Shadows:
         self._catalogue.shadow(model, live.revision, None)
 
     def newest(self, model: str) -> ShadowRow:
-        """What shadows a model, or did last.
-
-        Raises
-        ------
-        ModelNotFound, ShadowNotFound
-        """
+        """What shadows a model, or did last."""
         with self._store.read() as transaction:
             _live(transaction, model)
             row = transaction.shadows.newest(model)

@@ -19,27 +19,16 @@ RowT = TypeVar("RowT")
 
 @dataclass(frozen=True)
 class Page:
-    """What part of a list is asked for.
+    """What part of a list is asked for."""
 
-    Attributes
-    ----------
-    before : int or None
-        Rows with a smaller id (or revision) than this; None for the newest.
-    limit : int
-        Rows.
-    """
-
-    before: int | None
-    limit: int
+    before: int | None  # rows with a smaller id (or revision) than this; None for the newest
+    limit: int  # rows
 
     @classmethod
     def of(cls, cursor: str | None, limit: int) -> Page:
         """From query parameters.
 
-        Raises
-        ------
-        InvalidRequest
-            The cursor is none that a list gave.
+        Raises `InvalidRequest`: the cursor is none that a list gave.
         """
         if cursor is None:
             return cls(None, limit)
@@ -51,15 +40,6 @@ class Page:
 def split(
     rows: Sequence[RowT], page: Page, key: Callable[[RowT], int]
 ) -> tuple[list[RowT], str | None]:
-    """A page's rows and the cursor of the next, from one row more than the limit.
-
-    Parameters
-    ----------
-    rows : sequence
-        At most ``page.limit + 1``, newest first.
-    page : Page
-    key : callable
-        The id by which the list is ordered.
-    """
+    """A page's rows and the cursor of the next, from one row more than the limit."""
     shown = list(rows[: page.limit])
     return shown, str(key(shown[-1])) if len(rows) > page.limit else None

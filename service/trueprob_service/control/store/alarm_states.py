@@ -24,25 +24,14 @@ _LOCKED: Final = (
 
 @dataclass(frozen=True)
 class AlarmStateRow:
-    """State of both statistics of a promotion.
-
-    Attributes
-    ----------
-    evidence, change : dict
-        `trueprob.drift.BetState.to_dict`; every float comes back as it was.
-    counted : int
-        Labels that went in, those of one group each by itself.
-    repeated : int
-        Labels that were left out: their group was counted before.
-    updated_at : float
-    """
+    """State of both statistics of a promotion."""
 
     model: str
     revision: int
-    evidence: dict[str, Any]
-    change: dict[str, Any]
-    counted: int
-    repeated: int
+    evidence: dict[str, Any]  # `trueprob.drift.BetState.to_dict`; every float comes back as it was
+    change: dict[str, Any]  # `trueprob.drift.BetState.to_dict`; every float comes back as it was
+    counted: int  # labels that went in, those of one group each by itself
+    repeated: int  # labels that were left out: their group was counted before
     updated_at: float
 
 

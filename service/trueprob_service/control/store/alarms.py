@@ -14,43 +14,22 @@ __all__ = ["AlarmRow", "Alarms"]
 
 @dataclass(frozen=True)
 class AlarmRow:
-    """A statistic that passed its threshold.
+    """A statistic that passed its threshold."""
 
-    Attributes
-    ----------
-    id : int
-        Rises with time.
-    revision, version, calibrator : int, int, str
-        Of the promotion whose labels raised it.
-    statistic : str
-        ``evidence`` or ``change``.
-    log10, threshold_log10, tolerance : float
-        When it was raised.
-    counted : int
-        Labels that the state had counted then.
-    raised_at : float
-    acknowledged_at : float or None
-        When a person or a program said that it knows.
-    acknowledged_by : str or None
-        Id of the API key.
-    answered_at : float or None
-        When the refit policy dealt with it; None: it has not yet.
-    """
-
-    id: int
+    id: int  # rises with time
     model: str
-    revision: int
-    version: int
-    calibrator: str
-    statistic: str
-    log10: float
-    threshold_log10: float
-    tolerance: float
-    counted: int
+    revision: int  # of the promotion whose labels raised it
+    version: int  # of the promotion whose labels raised it
+    calibrator: str  # of the promotion whose labels raised it
+    statistic: str  # `evidence` or `change`
+    log10: float  # when it was raised
+    threshold_log10: float  # when it was raised
+    tolerance: float  # when it was raised
+    counted: int  # labels that the state had counted then
     raised_at: float
-    acknowledged_at: float | None = None
-    acknowledged_by: str | None = None
-    answered_at: float | None = None
+    acknowledged_at: float | None = None  # when a person or a program said that it knows
+    acknowledged_by: str | None = None  # id of the API key
+    answered_at: float | None = None  # when the refit policy dealt with it; None: it has not yet
 
     @property
     def stands(self) -> bool:

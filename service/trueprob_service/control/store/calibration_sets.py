@@ -18,19 +18,11 @@ _COLUMNS = [column for column in calibration_set.c if column.name != "row_digest
 
 @dataclass(frozen=True)
 class CalibrationSetRow:
-    """A stored set.
+    """A stored set."""
 
-    Attributes
-    ----------
-    id : int
-        Place in the list.
-    digest : str
-        ``sha256:`` and 64 hex digits, of the content.
-    """
-
-    id: int
+    id: int  # place in the list
     model: str
-    digest: str
+    digest: str  # `sha256:` and 64 hex digits, of the content
     n_rows: int
     n_classes: int
     size_bytes: int

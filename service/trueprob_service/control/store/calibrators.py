@@ -14,33 +14,17 @@ __all__ = ["CalibratorRow", "Calibrators"]
 
 @dataclass(frozen=True)
 class CalibratorRow:
-    """A calibrator of one (model, version).
+    """A calibrator of one (model, version)."""
 
-    Attributes
-    ----------
-    id : int
-        Place in the list.
-    calibrator : str
-        Its id in the API: the kind and a digest of its parameters.
-    document : str
-        ``calibrator.json``.
-    origin : str
-        ``factory`` or ``fit``.
-    admitted : bool
-        A factory calibrator, or one whose fit was admitted.
-    calibration_set : str or None
-        Digest of the stored set on which it was fitted.
-    """
-
-    id: int
+    id: int  # place in the list
     model: str
     version: int
-    calibrator: str
+    calibrator: str  # its id in the API: the kind and a digest of its parameters
     kind: str
-    document: str
-    origin: str
-    admitted: bool
-    calibration_set: str | None
+    document: str  # `calibrator.json`
+    origin: str  # `factory` or `fit`
+    admitted: bool  # a factory calibrator, or one whose fit was admitted
+    calibration_set: str | None  # digest of the stored set on which it was fitted
     created_at: float
 
 

@@ -33,15 +33,7 @@ class DeletedModels:
         self._connection = connection
 
     def delete(self, name: str, *, revision: int, now: float) -> None:
-        """Remove a model with all that is its own. The caller holds its lock.
-
-        Parameters
-        ----------
-        name : str
-        revision : int
-            Its live one.
-        now : float
-        """
+        """Remove a model with all that is its own. The caller holds its lock."""
         for table in owned_tables():
             self._connection.execute(delete(table).where(table.c.model == name))
         place = select(model.c.id).where(model.c.name == name).scalar_subquery()

@@ -40,15 +40,7 @@ _MIGRATION_LOCK: Final = 0x74727565
 
 
 class Store:
-    """A database with its schema up to date.
-
-    Parameters
-    ----------
-    engine : Engine
-        See `open_store`.
-    keep_events : bool, optional
-        Whether there is a webhook to tell of events.
-    """
+    """A database with its schema up to date."""
 
     def __init__(self, engine: Engine, *, keep_events: bool = False) -> None:
         self._engine = engine
@@ -64,10 +56,7 @@ class Store:
     def write(self) -> Iterator[Transaction]:
         """A transaction that commits when its block ends and rolls back when it raises.
 
-        Raises
-        ------
-        DatabaseUnavailable
-            The database does not answer; nothing of the block is stored.
+        Raises `DatabaseUnavailable`: the database does not answer; nothing of the block is stored.
         """
         with self._writing, self._boundary(), self._engine.connect() as plain:
             connection = plain.execution_options(**{_WRITES: True})
@@ -76,12 +65,7 @@ class Store:
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Transaction]:
-        """A consistent snapshot; writing in it is a programming error.
-
-        Raises
-        ------
-        DatabaseUnavailable
-        """
+        """A consistent snapshot; writing in it is a programming error."""
         with self._boundary(), self._engine.connect() as plain:
             connection = (
                 plain
@@ -126,25 +110,9 @@ class Store:
 def open_store(url: str, *, keep_events: bool = False) -> Store:
     """Open a database and migrate it.
 
-    Parameters
-    ----------
-    url : str
-        ``sqlite:///path`` or ``postgresql://user@host/database``.
-    keep_events : bool, optional
-        Whether there is a webhook to tell of events.
-
-    Returns
-    -------
-    Store
-
-    Raises
-    ------
-    DatabaseUnavailable
-        It cannot be reached.
-    UnknownSchema
-        A version that is not this one's predecessor wrote it.
-    ValueError
-        The URL names a database that is not supported; the password is not repeated.
+    Raises `DatabaseUnavailable`: it cannot be reached. Raises `UnknownSchema`: a version that is
+    not this one's predecessor wrote it. Raises `ValueError`: the URL names a database that is not
+    supported; the password is not repeated.
     """
     engine = _engine(url)
     store = Store(engine, keep_events=keep_events)
@@ -159,11 +127,7 @@ def open_store(url: str, *, keep_events: bool = False) -> Store:
 def refuse_unknown_schema(url: str) -> None:
     """Look at a database before anything is started on it; one that does not answer is let pass.
 
-    Raises
-    ------
-    UnknownSchema
-    ValueError
-        As of `open_store`.
+    Raises `ValueError`: as of `open_store`.
     """
     engine = _engine(url)
     try:

@@ -51,40 +51,23 @@ webhook_event: Final = Table(
 
 @dataclass(frozen=True)
 class EventRow:
-    """One event.
-
-    Attributes
-    ----------
-    message : str
-        Its id for the receiver.
-    body : str
-        JSON, as it is signed and sent.
-    attempts : int
-        The one that is claimed included.
-    """
+    """One event."""
 
     id: int
-    message: str
+    message: str  # its id for the receiver
     kind: str
     model: str
-    body: str
+    body: str  # JSON, as it is signed and sent
     created_at: float
     state: str
-    attempts: int
+    attempts: int  # the one that is claimed included
     due_at: float
     owner: str | None
     ended_at: float | None
 
 
 class Events:
-    """The table ``webhook_event``.
-
-    Parameters
-    ----------
-    connection : Connection
-    kept : bool
-        Whether there is a webhook; without one nothing is written.
-    """
+    """The table ``webhook_event``."""
 
     def __init__(self, connection: Connection, *, kept: bool) -> None:
         self._connection = connection

@@ -28,64 +28,35 @@ ENDED: Final = ("done", "failed", "cancelled")
 
 @dataclass(frozen=True)
 class FitRow:
-    """A fit of one method on one calibration set.
-
-    Attributes
-    ----------
-    promote : str
-        ``auto``, ``never``, ``always`` or ``shadow``.
-    state : str
-        ``queued``, ``running``, ``done``, ``failed`` or ``cancelled``.
-    attempts : int
-        How often it was begun.
-    verdict, scores : dict or None
-        As in the report, once done.
-    warnings : list of str or None
-        Of fitting itself; they are among the reasons of the verdict too.
-    judged_revision : int or None
-        What was live when it was judged.
-    promoted : bool
-    revision : int or None
-        Of its promotion.
-    error : str or None
-        One sentence, when failed.
-    owner : str or None
-        The process that runs it.
-    lease_until : float or None
-        Until then no other process does.
-    progress : float or None
-        0 to 1, while it runs.
-    trigger : str or None
-        Why the refit policy asked for it; None for one that a client did.
-    """
+    """A fit of one method on one calibration set."""
 
     id: int
     model: str
     version: int
     calibration_set: str
     method: str
-    promote: str
-    state: str
-    attempts: int
+    promote: str  # `auto`, `never`, `always` or `shadow`
+    state: str  # `queued`, `running`, `done`, `failed` or `cancelled`
+    attempts: int  # how often it was begun
     created_at: float
     created_by: str | None
     started_at: float | None
     finished_at: float | None
     seconds: float | None
-    verdict: dict[str, Any] | None
-    scores: dict[str, Any] | None
-    warnings: list[str] | None
-    judged_revision: int | None
+    verdict: dict[str, Any] | None  # as in the report, once done
+    scores: dict[str, Any] | None  # as in the report, once done
+    warnings: list[str] | None  # of fitting itself; they are among the reasons of the verdict too
+    judged_revision: int | None  # what was live when it was judged
     calibrator: str | None
     admitted: bool | None
     promoted: bool
-    revision: int | None
-    error: str | None
-    owner: str | None
-    lease_until: float | None
-    progress: float | None
+    revision: int | None  # of its promotion
+    error: str | None  # one sentence, when failed
+    owner: str | None  # the process that runs it
+    lease_until: float | None  # until then no other process does
+    progress: float | None  # 0 to 1, while it runs
     allow_prediction_change: bool
-    trigger: str | None
+    trigger: str | None  # why the refit policy asked for it; None for one that a client did
 
 
 class Fits:

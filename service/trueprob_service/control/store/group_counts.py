@@ -52,18 +52,12 @@ Position = tuple[int, int, int]
 
 @dataclass(frozen=True, eq=False)
 class Known:
-    """What is known of some groups.
+    """What is known of some groups."""
 
-    Attributes
-    ----------
-    counted : ndarray of shape (n,), bool
-        Whether any label of the group was counted.
-    day, labels : ndarray of shape (n,), int64
-        The last day that one was, and how many were on that day; 0 where none was.
-    """
-
-    counted: NDArray[np.bool_]
+    counted: NDArray[np.bool_]  # whether any label of the group was counted
+    # the last day that one was, and how many were on that day; 0 where none was
     day: NDArray[np.int64]
+    # the last day that one was, and how many were on that day; 0 where none was
     labels: NDArray[np.int64]
 
     @classmethod
@@ -85,14 +79,7 @@ class GroupCounts:
         self._postgresql = connection.dialect.name == "postgresql"
 
     def known(self, model_id: int, revision: int, groups: NDArray[np.uint64]) -> Known:
-        """What is known of these groups.
-
-        Parameters
-        ----------
-        model_id, revision : int
-        groups : ndarray of shape (n,), uint64
-            Ascending and distinct, none of them 0.
-        """
+        """What is known of these groups."""
         known = Known.nothing(len(groups))
         given = groups.view(np.int64).tolist()
         if not given:
@@ -140,22 +127,12 @@ class GroupCounts:
         self,
         model_id: int,
         revision: int,
-        groups: NDArray[np.uint64],
-        labels: NDArray[np.int64],
+        groups: NDArray[np.uint64],  # (n,) uint64, distinct, none of them 0
+        labels: NDArray[np.int64],  # (n,) int64, 0: the group is taken out
         *,
         day: int,
     ) -> None:
-        """Write how many labels of a day each group has.
-
-        Parameters
-        ----------
-        model_id, revision : int
-        groups : ndarray of shape (n,), uint64
-            Distinct, none of them 0.
-        labels : ndarray of shape (n,), int64
-            0: the group is taken out.
-        day : int
-        """
+        """Write how many labels of a day each group has."""
         some = labels > 0
         update = "DO UPDATE SET day = excluded.day, labels = excluded.labels"
         self._insert(model_id, revision, groups[some], labels[some], day, update)
@@ -202,22 +179,7 @@ class GroupCounts:
     def forget(
         self, *, before_day: int, limit: int, after: Position | None
     ) -> tuple[int, Position | None]:
-        """Drop those of the next groups in the table of which no label came for long.
-
-        Parameters
-        ----------
-        before_day : int
-        limit : int
-            Groups that are looked at.
-        after : tuple of int or None
-            Where the last call ended; None for the beginning.
-
-        Returns
-        -------
-        forgotten : int
-        position : tuple of int or None
-            Where this call ended; None at the end of the table.
-        """
+        """Drop those of the next groups in the table of which no label came for long."""
         key = tuple_(*_KEY)
         ahead = select(*_KEY).order_by(*_KEY)
         if after is not None:

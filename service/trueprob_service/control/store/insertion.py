@@ -15,30 +15,14 @@ __all__ = ["insert_into", "upsert"]
 
 
 def insert_into(connection: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:
-    """An INSERT with ``on_conflict_do_nothing`` and ``on_conflict_do_update``.
-
-    Parameters
-    ----------
-    connection : Connection
-        Its dialect decides.
-    table : Table
-    """
+    """An INSERT with ``on_conflict_do_nothing`` and ``on_conflict_do_update``."""
     return _insert(connection.dialect.name, table)
 
 
 def upsert(
     connection: Connection, table: Table, *, adds: bool = False
 ) -> sqlite.Insert | postgresql.Insert:
-    """An INSERT of whole rows that replaces what stands beside their keys, built once a table.
-
-    Parameters
-    ----------
-    connection : Connection
-        Its dialect decides.
-    table : Table
-    adds : bool, optional
-        Add to the numbers that are there instead.
-    """
+    """An INSERT of whole rows that replaces what stands beside their keys, built once a table."""
     return _upsert(connection.dialect.name, table, adds)
 
 

@@ -45,24 +45,12 @@ labelled_row: Final = Table(
 
 @dataclass(frozen=True)
 class LabelledRow:
-    """A row whose label is known.
+    """A row whose label is known."""
 
-    Attributes
-    ----------
-    row_key : bytes
-        24 bytes.
-    logits : bytes
-        k little-endian float32.
-    label : int
-        Class index.
-    row_group : int or None
-        Signed 64-bit digest that dependent rows share.
-    """
-
-    row_key: bytes
-    logits: bytes
-    label: int
-    row_group: int | None
+    row_key: bytes  # 24 bytes
+    logits: bytes  # k little-endian float32
+    label: int  # class index
+    row_group: int | None  # signed 64-bit digest that dependent rows share
 
 
 class LabelledRows:
@@ -87,18 +75,7 @@ class LabelledRows:
     def add(
         self, model: str, version: int, rows: Sequence[LabelledRow], *, cap: int, now: float
     ) -> None:
-        """Put rows at the end of the ring; the oldest beyond the cap go.
-
-        Parameters
-        ----------
-        model : str
-        version : int
-        rows : sequence of LabelledRow
-            None of them in the ring.
-        cap : int
-            Rows that stay.
-        now : float
-        """
+        """Put rows at the end of the ring; the oldest beyond the cap go."""
         if not rows:
             return
         table = labelled_row

@@ -26,19 +26,6 @@ class LabelKeys:
     def claim(self, nonces: Sequence[bytes], expires_at: Sequence[float]) -> NDArray[np.bool_]:
         """Mark nonces as used; which were not used before.
 
-        Parameters
-        ----------
-        nonces : sequence of bytes
-            Distinct, 24 bytes each.
-        expires_at : sequence of float
-            Until when each must be remembered.
-
-        Returns
-        -------
-        ndarray of shape (n,), bool
-
-        Notes
-        -----
         As text for the driver: compiling and binding by SQLAlchemy takes several times as long as
         the database. Many keys are put in without asking which were new, as all are nearly always,
         and only when some were not, once more with the question.

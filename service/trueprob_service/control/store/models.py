@@ -49,10 +49,7 @@ class Models:
 
         First in the order of locks (model, bins). SQLite has one writer anyway.
 
-        Returns
-        -------
-        int or None
-            Its place in the list, which no other model ever had; None when there is none.
+        Returns: its place in the list, which no other model ever had; None when there is none.
         """
         return self._connection.execute(_LOCKED, {"name": name}).scalar()
 

@@ -19,29 +19,17 @@ _NUMBERED: Final = _OF_MODEL.where(promotion.c.revision == bindparam("revision")
 
 @dataclass(frozen=True)
 class PromotionRow:
-    """A revision of a model's live pair.
-
-    Attributes
-    ----------
-    cause : str
-        ``factory``, ``admitted``, ``forced``, ``shadow`` or ``rollback``.
-    restores : int or None
-        Of a rollback: the revision whose pair it put back, itself never a rollback.
-    fit : int or None
-        The fit that promoted it.
-    promoted_by : str or None
-        Id of the API key.
-    promoted_at : float
-    """
+    """A revision of a model's live pair."""
 
     model: str
     revision: int
     version: int
     calibrator: str
-    cause: str
+    cause: str  # `factory`, `admitted`, `forced`, `shadow` or `rollback`
+    # of a rollback: the revision whose pair it put back, itself never a rollback
     restores: int | None
-    fit: int | None
-    promoted_by: str | None
+    fit: int | None  # the fit that promoted it
+    promoted_by: str | None  # id of the API key
     promoted_at: float
 
 

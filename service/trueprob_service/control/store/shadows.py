@@ -54,44 +54,23 @@ shadow: Final = Table(
 
 @dataclass(frozen=True)
 class ShadowRow:
-    """A calibrator in the shadow of a live pair.
-
-    Attributes
-    ----------
-    revision : int
-        Of the live pair that it is compared with.
-    policy : str
-        ``act`` or ``tell``.
-    alpha : float
-        Probability of a wrong claim, of each of both.
-    changes_prediction : bool
-        The two may predict different classes.
-    state : str
-        ``running``, ``better``, ``worse``, ``removed`` or ``superseded``.
-    labels : int
-        Scored until now.
-    comparison : dict or None
-        `trueprob.drift.ComparisonState`; None before the first label.
-    better_log10, worse_log10 : float
-        Evidence of the two claims.
-    promoted : int or None
-        The revision that it became.
-    """
+    """A calibrator in the shadow of a live pair."""
 
     id: int
     model: str
-    revision: int
+    revision: int  # of the live pair that it is compared with
     version: int
     calibrator: str
-    policy: str
-    alpha: float
-    changes_prediction: bool
-    state: str
-    labels: int
+    policy: str  # `act` or `tell`
+    alpha: float  # probability of a wrong claim, of each of both
+    changes_prediction: bool  # the two may predict different classes
+    state: str  # `running`, `better`, `worse`, `removed` or `superseded`
+    labels: int  # scored until now
+    # `trueprob.drift.ComparisonState`; None before the first label
     comparison: dict[str, Any] | None
-    better_log10: float
-    worse_log10: float
-    promoted: int | None
+    better_log10: float  # evidence of the two claims
+    worse_log10: float  # evidence of the two claims
+    promoted: int | None  # the revision that it became
     started_at: float
     started_by: str | None
     ended_at: float | None

@@ -31,13 +31,6 @@ class Transaction:
     """Ends with the block of `Store.write` or `Store.read` that gave it.
 
     One attribute a noun: see the module of the same name.
-
-    Parameters
-    ----------
-    connection : Connection
-        With a transaction begun.
-    keep_events : bool, optional
-        Whether there is a webhook to tell of events.
     """
 
     def __init__(self, connection: Connection, *, keep_events: bool = False) -> None:

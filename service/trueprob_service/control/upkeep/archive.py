@@ -29,10 +29,7 @@ _PREFIX: Final = "sha256:"
 def export_state(store: Store, artifacts: Artifacts, path: Path) -> dict[str, int]:
     """Write everything to a new file; how many rows each table has.
 
-    Raises
-    ------
-    Conflict
-        There is a file of that name.
+    Raises `Conflict`: there is a file of that name.
     """
     if path.exists():
         raise Conflict(f"{path} is there already")
@@ -69,12 +66,8 @@ def export_state(store: Store, artifacts: Artifacts, path: Path) -> dict[str, in
 def import_state(store: Store, artifacts: Artifacts, path: Path) -> dict[str, int]:
     """Read such a file into an empty database; how many rows each table has.
 
-    Raises
-    ------
-    InvalidRequest
-        It is not such a file, is damaged, or is of another schema.
-    Conflict
-        The database is not empty.
+    Raises `InvalidRequest`: it is not such a file, is damaged, or is of another schema. Raises
+    `Conflict`: the database is not empty.
     """
     try:
         with zipfile.ZipFile(path) as archive:

@@ -51,28 +51,16 @@ class Sweep:
 
 
 class Retention:
-    """The sweep of this process.
-
-    Parameters
-    ----------
-    store : Store
-    artifacts : Artifacts
-    keep_seconds : float
-        How long after its receipt was issued a key is needed.
-    seconds : float
-        Between two sweeps.
-    clock : callable
-        Seconds since 1970 UTC.
-    """
+    """The sweep of this process."""
 
     def __init__(
         self,
         store: Store,
         artifacts: Artifacts,
         *,
-        keep_seconds: float,
-        seconds: float,
-        clock: Callable[[], float],
+        keep_seconds: float,  # how long after its receipt was issued a key is needed
+        seconds: float,  # between two sweeps
+        clock: Callable[[], float],  # seconds since 1970 UTC
     ) -> None:
         self._store = store
         self._artifacts = artifacts
@@ -92,12 +80,7 @@ class Retention:
         self._poll.close()
 
     def sweep(self) -> Sweep:
-        """Forget what need not be remembered, as much as is done at once.
-
-        Raises
-        ------
-        DatabaseUnavailable, Unavailable
-        """
+        """Forget what need not be remembered, as much as is done at once."""
         return Sweep(
             label_keys=self._repeat(self._forget_keys),
             groups=self._forget_groups(),

@@ -35,31 +35,17 @@ _HELD_SECONDS: Final = 120.0
 
 
 class Webhook:
-    """The courier of this process.
-
-    Parameters
-    ----------
-    store : Store
-    url : str
-    secrets : sequence of str
-        In the form of Standard Webhooks; each signs.
-    seconds : float
-        Between two looks for events that are due.
-    clock : callable
-        Seconds since 1970 UTC.
-    count : callable, optional
-        ``(kind, outcome)``, for the metrics.
-    """
+    """The courier of this process."""
 
     def __init__(
         self,
         store: Store,
         url: str,
-        secrets: Sequence[str],
+        secrets: Sequence[str],  # in the form of Standard Webhooks; each signs
         *,
-        seconds: float,
-        clock: Callable[[], float],
-        count: Callable[[str, str], None] | None = None,
+        seconds: float,  # between two looks for events that are due
+        clock: Callable[[], float],  # seconds since 1970 UTC
+        count: Callable[[str, str], None] | None = None,  # `(kind, outcome)`, for the metrics
     ) -> None:
         self._store = store
         self._url = url
@@ -79,12 +65,7 @@ class Webhook:
         self._poll.close()
 
     def deliver(self) -> int:
-        """Try what is due now, oldest first; how many attempts there were.
-
-        Raises
-        ------
-        DatabaseUnavailable
-        """
+        """Try what is due now, oldest first; how many attempts there were."""
         import httpx  # only where there is a webhook
 
         attempts = 0
@@ -151,18 +132,7 @@ class Webhook:
 def signed_headers(
     signers: Sequence[standardwebhooks.Webhook], *, message: str, timestamp: int, body: str
 ) -> dict[str, str]:
-    """Headers of one attempt.
-
-    Parameters
-    ----------
-    signers : sequence of standardwebhooks.Webhook
-        The receiver accepts the signature of any of them.
-    message : str
-        The same at every attempt: what the receiver knows a repetition by.
-    timestamp : int
-        Of this attempt, seconds since 1970 UTC.
-    body : str
-    """
+    """Headers of one attempt."""
     moment = datetime.fromtimestamp(timestamp, UTC)
     return {
         "webhook-id": message,

@@ -22,10 +22,7 @@ _MAX_BYTES: Final = 64
 def check_webhook(url: str) -> None:
     """Refuse what nothing can be posted to.
 
-    Raises
-    ------
-    ValueError
-        It is not repeated: it may hold a secret.
+    Raises `ValueError`: it is not repeated: it may hold a secret.
     """
     try:
         parts = urlsplit(url)
@@ -39,10 +36,7 @@ def check_webhook(url: str) -> None:
 def read_secrets(text: str) -> tuple[str, ...]:
     """Secrets as they are set, each with its prefix.
 
-    Raises
-    ------
-    ValueError
-        One has another form; it is not repeated.
+    Raises `ValueError`: one has another form; it is not repeated.
     """
     secrets = []
     for number, part in enumerate(text.split(","), 1):

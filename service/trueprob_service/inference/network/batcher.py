@@ -63,31 +63,16 @@ class _Request:
 
 
 class Batcher:
-    """A network behind a bounded queue.
-
-    Parameters
-    ----------
-    load : callable
-        Builds the network; called once, in the worker thread that will own it. What it raises is
-        raised by the constructor.
-    max_batch_rows : int
-        Rows run through the network at once; a larger request is run in parts.
-    queue_rows : int
-        Rows that may wait.
-    observe : callable
-        ``(rows=, seconds=, delays=, waiting=)`` after each batch.
-    name : str
-        For the thread and the messages.
-    """
+    """A network behind a bounded queue."""
 
     def __init__(
         self,
         load: Callable[[], RunsBatches],
         *,
         max_batch_rows: int,
-        queue_rows: int,
-        observe: Callable[..., None],
-        name: str,
+        queue_rows: int,  # rows that may wait
+        observe: Callable[..., None],  # `(rows=, seconds=, delays=, waiting=)` after each batch
+        name: str,  # for the thread and the messages
     ) -> None:
         self._max_batch_rows, self._queue_rows = max_batch_rows, queue_rows
         self._observe, self._name = observe, name
@@ -109,23 +94,8 @@ class Batcher:
     async def run(self, images: NDArray[Any]) -> NDArray[np.float32]:
         """Logits of a request's images.
 
-        Parameters
-        ----------
-        images : ndarray of shape (n, …)
-            Rows of what the network takes.
-
-        Returns
-        -------
-        ndarray of shape (n, k), float32
-
-        Raises
-        ------
-        BodyTooLarge
-            More images than may ever wait.
-        Overloaded
-            The queue is full now.
-        InferenceFailed
-            The network raised on these images.
+        Raises `BodyTooLarge`: more images than may ever wait. Raises `Overloaded`: the queue is
+        full now. Raises `InferenceFailed`: the network raised on these images.
         """
         n = len(images)
         if n > self._queue_rows:

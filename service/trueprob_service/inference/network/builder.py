@@ -21,16 +21,8 @@ def network_builder(
 ) -> Callable[[ServedVersion], Network | None]:
     """The factory that `Deployments` builds networks with.
 
-    Parameters
-    ----------
-    settings : Settings
-    telemetry : Telemetry
-
-    Returns
-    -------
-    callable
-        Gives a warm `Batcher`, or None for a version without ``model.onnx``. Raises
-        `ModelUnavailable` when the network cannot be run as the manifest says.
+    Returns: gives a warm `Batcher`, or None for a version without ``model.onnx``. Raises
+    `ModelUnavailable` when the network cannot be run as the manifest says.
     """
 
     def build(served: ServedVersion) -> Network | None:

@@ -14,18 +14,7 @@ def usable_cores(
 ) -> int:
     """Cores of the affinity mask, or of the tightest CPU quota where that is less.
 
-    Parameters
-    ----------
-    cgroups : Path
-        Where control groups are mounted: version 2's ``cpu.max`` is read in the process's own
-        group and in all above it, version 1's ``cpu.cfs_quota_us`` at the top.
-    membership : Path
-        Which group this process is in.
-
-    Returns
-    -------
-    int
-        At least 1.
+    Returns: at least 1.
     """
     affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
     cores = len(affinity(0)) if affinity is not None else os.cpu_count() or 1

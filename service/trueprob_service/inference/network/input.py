@@ -26,37 +26,23 @@ _NORMALISATION: Final = ("scale", "mean", "std")
 
 @dataclass(frozen=True)
 class NetworkInput:
-    """The input tensor of one version.
+    """The input tensor of one version."""
 
-    Attributes
-    ----------
-    dtype : str
-        NumPy's name.
-    row_shape : tuple of int
-        Of one row of the tensor.
-    pictures : Preprocessing or None
-        How pictures are read; None for a network that takes no pictures.
-    channels_first : bool
-        ``NCHW``.
-    factor, offset : tuple of float
-        A picture's channel c becomes ``pixel * factor[c] - offset[c]``; empty for integer pixels.
-    """
-
-    dtype: str
-    row_shape: tuple[int, ...]
+    dtype: str  # NumPy's name
+    row_shape: tuple[int, ...]  # of one row of the tensor
+    # how pictures are read; None for a network that takes no pictures
     pictures: Preprocessing | None = None
-    channels_first: bool = False
+    channels_first: bool = False  # `NCHW`
+    # a picture's channel c becomes `pixel * factor[c] - offset[c]`; empty for integer pixels
     factor: tuple[float, ...] = ()
+    # a picture's channel c becomes `pixel * factor[c] - offset[c]`; empty for integer pixels
     offset: tuple[float, ...] = ()
 
     @classmethod
     def of(cls, spec: InputSpec) -> NetworkInput:
         """Read a manifest's ``input``.
 
-        Raises
-        ------
-        ModelUnavailable
-            It asks for something that this service does not do.
+        Raises `ModelUnavailable`: it asks for something that this service does not do.
         """
         if spec.layout not in LAYOUTS:
             sides = tuple(side for side in spec.shape[1:] if isinstance(side, int))
@@ -91,23 +77,8 @@ class NetworkInput:
     def decode(self, files: list[bytes], *, max_pixels: int) -> NDArray[Any]:
         """Encoded pictures as the network's tensor.
 
-        Parameters
-        ----------
-        files : list of bytes
-            PNG, JPEG or WebP.
-        max_pixels : int
-            Limit of one picture's declared width times height.
-
-        Returns
-        -------
-        ndarray of shape (n, *row_shape)
-
-        Raises
-        ------
-        InvalidRequest
-            The network takes no pictures.
-        BadRequest, BodyTooLarge
-            As `Preprocessing.decode`.
+        Raises `InvalidRequest`: the network takes no pictures. Raises `BadRequest`: as
+        `Preprocessing.decode`. Raises `BodyTooLarge`: as `Preprocessing.decode`.
         """
         if self.pictures is None:
             raise InvalidRequest(
@@ -118,10 +89,7 @@ class NetworkInput:
     def check(self, rows: NDArray[Any], *, name: str = "images") -> NDArray[Any]:
         """Rows that `tensor` can take: decoded pictures (uint8, NHWC) or the network's own.
 
-        Raises
-        ------
-        InvalidRequest
-            Neither of the two, or no row.
+        Raises `InvalidRequest`: neither of the two, or no row.
         """
         own = rows.dtype == np.dtype(self.dtype) and rows.shape[1:] == self.row_shape
         if own and len(rows) > 0 and np.isfinite(rows).all():
@@ -135,12 +103,7 @@ class NetworkInput:
         return self.pictures.prepare(rows, name=name)
 
     def tensor(self, rows: NDArray[Any]) -> NDArray[Any]:
-        """The network's tensor of rows that `check` let pass.
-
-        Returns
-        -------
-        ndarray of shape (n, *row_shape), contiguous
-        """
+        """The network's tensor of rows that `check` let pass."""
         if self.pictures is None or rows.shape[1:] != self.pictures.shape or rows.dtype != np.uint8:
             return np.ascontiguousarray(rows)
         channel_axis = 1 if self.channels_first else 3

@@ -41,21 +41,8 @@ def open_session(
 ) -> Session:
     """A session of onnxruntime.
 
-    Parameters
-    ----------
-    model : Path or bytes
-        The ``model.onnx`` or its content.
-    providers : sequence of {"auto", "cpu", "cuda", "tensorrt"}
-        In order of preference; ``auto`` alone is CUDA where this onnxruntime has it, then the CPU.
-    threads : int, optional
-        Threads of one run; default: the cores that this process may use.
-
-    Raises
-    ------
-    ModelUnavailable
-        The network cannot be loaded.
-    ProviderUnavailable
-        This onnxruntime was built without a provider.
+    Raises `ModelUnavailable`: the network cannot be loaded. Raises `ProviderUnavailable`: this
+    onnxruntime was built without a provider.
     """
     available = onnxruntime.get_available_providers()
     if tuple(providers) == ("auto",):
@@ -84,51 +71,23 @@ def open_session(
 class OnnxModel:
     """A session and what it takes and gives.
 
-    Parameters
-    ----------
-    model : Path or bytes
-        The ``model.onnx`` or its content.
-    input_name, output_name : str
-        As the manifest names them.
-    row_shape : tuple of int
-        Of one row of the input.
-    n_classes : int
-    dtype : str, optional
-        Of the input, NumPy's name.
-    output_kind : {"logits", "probabilities"}, optional
-        Probabilities come out as their logarithms.
-    providers : sequence of str, optional
-        As for `open_session`; unless ``auto``, the session must really run on the first.
-    max_batch_rows : int, optional
-        The largest batch that will come.
-    threads : int, optional
-    open_session : callable, optional
-        Makes the session: ``(model, providers=, threads=)``.
-    new_buffer : callable, optional
-        ``(shape, dtype, device, device_id)``: memory of a device, with ``update_inplace``.
-
-    Raises
-    ------
-    ModelUnavailable
-        The file cannot be loaded, or has other names or shapes than the manifest says.
-    ProviderUnavailable
-        It would run on another provider than the one that was asked for.
-    InferenceFailed
-        A first run does not give what the manifest says.
+    Raises `ModelUnavailable`: the file cannot be loaded, or has other names or shapes than the
+    manifest says. Raises `ProviderUnavailable`: it would run on another provider than the one that
+    was asked for. Raises `InferenceFailed`: a first run does not give what the manifest says.
     """
 
     def __init__(
         self,
-        model: Path | bytes,
+        model: Path | bytes,  # the `model.onnx` or its content
         *,
-        input_name: str,
-        output_name: str,
-        row_shape: Sequence[int],
+        input_name: str,  # as the manifest names them
+        output_name: str,  # as the manifest names them
+        row_shape: Sequence[int],  # of one row of the input
         n_classes: int,
-        dtype: str = "uint8",
-        output_kind: str = "logits",
+        dtype: str = "uint8",  # of the input, NumPy's name
+        output_kind: str = "logits",  # probabilities come out as their logarithms
         providers: Sequence[str] = ("cpu",),
-        max_batch_rows: int = 64,
+        max_batch_rows: int = 64,  # the largest batch that will come
         threads: int | None = None,
         open_session: Callable[..., Session] = open_session,
         new_buffer: Callable[..., Any] = onnxruntime.OrtValue.ortvalue_from_shape_and_type,
@@ -154,19 +113,8 @@ class OnnxModel:
     def run(self, tensor: NDArray[Any]) -> NDArray[np.float32]:
         """Logits of a batch.
 
-        Parameters
-        ----------
-        tensor : ndarray of shape (n, *row_shape)
-            Of the network's dtype.
-
-        Returns
-        -------
-        ndarray of shape (n, k), float32
-
-        Raises
-        ------
-        InferenceFailed
-            onnxruntime raised, or gave another shape than (n, k), or no probabilities.
+        Raises `InferenceFailed`: onnxruntime raised, or gave another shape than (n, k), or no
+        probabilities.
         """
         n = len(tensor)
         step = self.fixed_rows or (self._max_batch_rows if self._device else n)

@@ -50,27 +50,16 @@ _DATATYPE_OF: Final[Mapping[str, str]] = MappingProxyType(
 
 @dataclass(frozen=True)
 class InputTensorSpec:
-    """What an input must be.
-
-    Attributes
-    ----------
-    name : str
-    datatype : str
-    row_shape : tuple of int
-        Shape of one row.
-    """
+    """What an input must be."""
 
     name: str
     datatype: str
-    row_shape: tuple[int, ...]
+    row_shape: tuple[int, ...]  # shape of one row
 
     def check(self, tensor: InputTensor) -> NDArray[Any]:
         """The tensor's array.
 
-        Raises
-        ------
-        InvalidRequest
-            Another datatype or shape, or numbers that are not finite.
+        Raises `InvalidRequest`: another datatype or shape, or numbers that are not finite.
         """
         if tensor.datatype != self.datatype:
             raise InvalidRequest(
@@ -100,17 +89,7 @@ def network_input(deployment: Deployment) -> InputTensorSpec | None:
 def describe(deployment: Deployment, versions: list[int]) -> dict[str, Any]:
     """The metadata of a model.
 
-    Parameters
-    ----------
-    deployment : Deployment
-        Of the version that is described.
-    versions : list of int
-        All that can be asked for.
-
-    Returns
-    -------
-    dict
-        JSON-able.
+    Returns: JSON-able.
     """
     k = deployment.served.n_classes
     network = network_input(deployment)

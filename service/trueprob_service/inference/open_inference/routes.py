@@ -57,12 +57,7 @@ class Reply:
 
 
 async def describe(call: Call, deployments: Elsewhere) -> Reply:
-    """Answer a GET: the metadata of the server or of a model, or that a model is ready.
-
-    Raises
-    ------
-    ModelNotFound
-    """
+    """Answer a GET: the metadata of the server or of a model, or that a model is ready."""
     if call.model is None:
         server = {"name": "trueprob", "version": __version__, "extensions": ["binary_tensor_data"]}
         return Reply(orjson.dumps(server))
@@ -75,37 +70,17 @@ async def describe(call: Call, deployments: Elsewhere) -> Reply:
 
 async def infer(
     headers: Mapping[bytes, bytes],
-    body: bytes,
+    body: bytes,  # inflated
     deployment: Deployment,
     *,
-    bodies: BodyReader,
-    receipts: Callable[[], Receipts],
+    bodies: BodyReader,  # whose thread parses a large JSON part
+    receipts: Callable[[], Receipts],  # the `Receipts` of the running service
     receive: Receive | None = None,
 ) -> Reply:
     """Answer an inference request.
 
-    Parameters
-    ----------
-    headers : mapping of bytes to bytes
-        Names in lower case. Content-Type is not looked at: Triton's client sends none.
-    body : bytes
-        Inflated.
-    deployment : Deployment
-    bodies : BodyReader
-        Whose thread parses a large JSON part.
-    receipts : callable
-        The `Receipts` of the running service.
-    receive : callable, optional
-        Of the ASGI request: rows of a client that goes away leave the network's queue.
-
-    Returns
-    -------
-    Reply
-
-    Raises
-    ------
-    BadRequest, InvalidRequest, InvalidInput
-        And what the network raises.
+    Raises `BadRequest`: and what the network raises. Raises `InvalidRequest`: and what the network
+    raises. Raises `InvalidInput`: and what the network raises.
     """
     request = await _decode(headers, body, deployment, bodies)
     _require_known(request, deployment)

@@ -20,22 +20,8 @@ _QUALITY: Final = re.compile(r"(0(\.\d{0,3})?|1(\.0{0,3})?)")
 def negotiate(accept: str, offered: Sequence[str]) -> str:
     """The media type to answer with.
 
-    Parameters
-    ----------
-    accept : str
-        The header's value; empty when there is none, which accepts everything.
-    offered : sequence of str
-        Media types in lower case, ours first.
-
-    Returns
-    -------
-    str
-        One of `offered`.
-
-    Raises
-    ------
-    NotAcceptable
-        Nothing that is offered has a quality above zero.
+    Returns: one of `offered`. Raises `NotAcceptable`: nothing that is offered has a quality above
+    zero.
     """
     if accept in ("", "*/*", offered[0]):
         return offered[0]

@@ -35,34 +35,21 @@ Image.MAX_IMAGE_PIXELS = None
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How one model wants its pictures.
+    """How one model wants its pictures."""
 
-    Attributes
-    ----------
-    mode : str
-        ``L`` (one channel) or ``RGB`` (three).
-    height, width : int
-        Pixels, of what the network takes.
-    resample : {"box", "bilinear", "bicubic"}
-    shorter_side : int or None
-        Pixels that the shorter side is brought to before the middle is cut out; None: the whole
-        picture is brought to height and width.
-    """
-
-    mode: str
-    height: int
-    width: int
+    mode: str  # `L` (one channel) or `RGB` (three)
+    height: int  # pixels, of what the network takes
+    width: int  # pixels, of what the network takes
     resample: str = "bilinear"
+    # pixels that the shorter side is brought to before the middle is cut out; None: the whole
+    # picture is brought to height and width
     shorter_side: int | None = None
 
     @classmethod
     def from_manifest(cls, preprocessing: Mapping[str, Any]) -> Preprocessing:
         """Read a manifest's ``input.preprocessing``.
 
-        Raises
-        ------
-        ModelUnavailable
-            It asks for something that this service does not do.
+        Raises `ModelUnavailable`: it asks for something that this service does not do.
         """
         mode, resize = preprocessing.get("mode"), preprocessing.get("resize")
         resample = preprocessing.get("resample", "bilinear")
@@ -92,23 +79,8 @@ class Preprocessing:
     def decode(self, pictures: list[bytes], *, max_pixels: int) -> NDArray[np.uint8]:
         """Decode and prepare encoded pictures.
 
-        Parameters
-        ----------
-        pictures : list of bytes
-            PNG, JPEG or WebP files.
-        max_pixels : int
-            Limit of one picture's declared width times height.
-
-        Returns
-        -------
-        ndarray of shape (n, height, width, channels), uint8
-
-        Raises
-        ------
-        BadRequest
-            Bytes that are no picture, or a damaged one.
-        BodyTooLarge
-            More pixels than the limit.
+        Raises `BadRequest`: bytes that are no picture, or a damaged one. Raises `BodyTooLarge`:
+        more pixels than the limit.
         """
         batch = np.empty((len(pictures), *self.shape), np.uint8)
         for i, picture in enumerate(pictures):
@@ -118,10 +90,7 @@ class Preprocessing:
     def prepare(self, images: NDArray[Any], *, name: str = "images") -> NDArray[np.uint8]:
         """Check a batch that is already decoded.
 
-        Raises
-        ------
-        InvalidRequest
-            Not uint8 of shape (n, height, width, channels) with n at least 1.
+        Raises `InvalidRequest`: not uint8 of shape (n, height, width, channels) with n at least 1.
         """
         if images.dtype != np.uint8 or images.shape[1:] != self.shape or len(images) == 0:
             expected = ", ".join(str(side) for side in self.shape)

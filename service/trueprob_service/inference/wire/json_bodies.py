@@ -35,12 +35,8 @@ class JsonBodies:
     async def decode(self, body: bytes) -> tuple[str, NDArray[Any] | list[bytes]]:
         """`wire_json.decode`.
 
-        Raises
-        ------
-        Overloaded
-            Too many large bodies wait already.
-        ServiceError
-            As `wire_json.decode`.
+        Raises `Overloaded`: too many large bodies wait already. Raises `ServiceError`: as
+        `wire_json.decode`.
         """
         if len(body) <= INLINE_BYTES:
             return wire_json.decode(body)
@@ -51,12 +47,8 @@ class JsonBodies:
     ) -> wire_oip.InferenceRequest:
         """`wire_oip.decode`; large is what has a large JSON part.
 
-        Raises
-        ------
-        Overloaded
-            Too many large bodies wait already.
-        ServiceError
-            As `wire_oip.decode`.
+        Raises `Overloaded`: too many large bodies wait already. Raises `ServiceError`: as
+        `wire_oip.decode`.
         """
         if (len(body) if header_length is None else header_length) <= INLINE_BYTES:
             return wire_oip.decode(body, header_length)

@@ -39,25 +39,8 @@ def decode(
 ) -> tuple[str, NDArray[Any] | list[bytes]]:
     """The one input of a JSON body.
 
-    Parameters
-    ----------
-    body : bytes
-    block_bytes : int, optional
-        Rows in a longer body are parsed so many bytes at a time; the result is the same.
-
-    Returns
-    -------
-    name : str
-        One of `INPUTS`.
-    values : ndarray, or list of bytes for ``images``
-        The array is not yet checked for shape or finiteness; ``images`` are encoded pictures.
-
-    Raises
-    ------
-    BadRequest
-        Not JSON. (NaN and Infinity are not JSON.)
-    InvalidRequest
-        Not an object with exactly one input, ragged rows, or elements that are no numbers.
+    Raises `BadRequest`: not JSON. (NaN and Infinity are not JSON.). Raises `InvalidRequest`: not
+    an object with exactly one input, ragged rows, or elements that are no numbers.
     """
     if len(body) > block_bytes:
         if (found := _decode_in_blocks(body, block_bytes)) is not None:

@@ -35,23 +35,9 @@ _PREAMBLE_BYTES: Final = 12  # magic string, version, length of the header
 def decode(body: bytes | memoryview, *, name: str) -> NDArray[Any]:
     """The array in an ``.npy`` body, without a copy.
 
-    Parameters
-    ----------
-    body : bytes or memoryview
-    name : str
-        What the array is called in messages.
-
-    Returns
-    -------
-    ndarray
-        Read-only, of the body's own numeric dtype and order.
-
-    Raises
-    ------
-    BadRequest
-        Not an ``.npy`` file, or truncated, or longer than its header says.
-    InvalidRequest
-        The elements are not numbers.
+    Returns: Read-only, of the body's own numeric dtype and order. Raises `BadRequest`: not an
+    ``.npy`` file, or truncated, or longer than its header says. Raises `InvalidRequest`: the
+    elements are not numbers.
     """
     if not body:
         raise BadRequest(f"{name}: expected an .npy array, got an empty body")

@@ -18,17 +18,7 @@ NPZ_MEDIA_TYPE: Final = "application/x-npz"
 
 
 def encode_npz(fields: Mapping[str, Any]) -> bytes:
-    """An ``.npz`` archive of arrays, lists of text, numbers and text.
-
-    Parameters
-    ----------
-    fields : mapping of str to object
-        Values that are None are left out.
-
-    Returns
-    -------
-    bytes
-    """
+    """An ``.npz`` archive of arrays, lists of text, numbers and text."""
     stream = io.BytesIO()
     arrays: dict[str, Any] = {
         name: np.asarray(value) for name, value in fields.items() if value is not None

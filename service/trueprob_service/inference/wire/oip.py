@@ -47,27 +47,16 @@ class RequestedOutput:
 
 @dataclass(frozen=True)
 class InferenceRequest:
-    """A request as it was sent.
+    """A request as it was sent."""
 
-    Attributes
-    ----------
-    id : str or None
-        Echoed.
-    inputs : tuple of InputTensor
-    outputs : tuple of RequestedOutput
-        Empty: whatever the model gives by default.
-    binary_output : bool
-        How outputs are sent that do not say it themselves.
-    """
-
-    id: str | None
+    id: str | None  # echoed
     inputs: tuple[InputTensor, ...]
-    outputs: tuple[RequestedOutput, ...] = ()
-    binary_output: bool = False
+    outputs: tuple[RequestedOutput, ...] = ()  # Empty: whatever the model gives by default
+    binary_output: bool = False  # how outputs are sent that do not say it themselves
 
 
 def decode(
-    body: bytes,
+    body: bytes,  # inflated
     header_length: int | None,
     *,
     read: dict[str, Any] | None = None,
@@ -75,27 +64,8 @@ def decode(
 ) -> InferenceRequest:
     """Read an inference request.
 
-    Parameters
-    ----------
-    body : bytes
-        Inflated.
-    header_length : int or None
-        Of the JSON at its start (``Inference-Header-Content-Length``); None: all of it.
-    read : dict, optional
-        What `simd_request` makes of the JSON, where that was asked already.
-    block_bytes : int, optional
-        Numbers in a longer JSON part are parsed so many bytes at a time; the result is the same.
-
-    Returns
-    -------
-    InferenceRequest
-
-    Raises
-    ------
-    BadRequest
-        Not JSON, or not as many bytes as the lengths and shapes say.
-    InvalidRequest
-        A field is missing or has a value that cannot be used.
+    Raises `BadRequest`: not JSON, or not as many bytes as the lengths and shapes say. Raises
+    `InvalidRequest`: a field is missing or has a value that cannot be used.
     """
     length = len(body) if header_length is None else header_length
     if length > len(body):
@@ -140,20 +110,7 @@ def decode(
 
 
 def encode(document: dict[str, Any], outputs: Sequence[OutputTensor]) -> tuple[bytes, int | None]:
-    """The bytes of a response.
-
-    Parameters
-    ----------
-    document : dict
-        All of the response but its ``outputs``; not empty.
-    outputs : sequence of OutputTensor
-
-    Returns
-    -------
-    body : bytes
-    header_length : int or None
-        Of the JSON before the binary tensors; None when there are none.
-    """
+    """The bytes of a response."""
     entries, parts = [], []
     for output in outputs:
         entry, part = output.to_wire()

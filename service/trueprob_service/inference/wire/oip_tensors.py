@@ -106,23 +106,8 @@ def from_binary(
 ) -> tuple[InputTensor, int]:
     """The tensor whose bytes lie at `start`, and where the next one's begin.
 
-    Parameters
-    ----------
-    item : dict
-        Its entry in ``inputs``.
-    where : str
-        What messages call it.
-    size : object
-        ``binary_data_size``, as it was sent.
-    body : bytes
-    start : int
-
-    Raises
-    ------
-    BadRequest
-        The body ends before the tensor does.
-    InvalidRequest
-        Datatype, shape and size do not agree.
+    Raises `BadRequest`: the body ends before the tensor does. Raises `InvalidRequest`: datatype,
+    shape and size do not agree.
     """
     name, datatype, shape = _declared(item, where)
     if "data" in item:
@@ -144,18 +129,7 @@ def from_binary(
 def from_raw(body: bytes, *, name: str, datatype: str, row_shape: tuple[int, ...]) -> InputTensor:
     """A body that is one tensor and nothing else.
 
-    Parameters
-    ----------
-    body : bytes
-    name, datatype : str
-        The tensor that it is taken for.
-    row_shape : tuple of int
-        Shape of one row; the body's length says how many there are.
-
-    Raises
-    ------
-    BadRequest
-        Not a whole number of rows, or none.
+    Raises `BadRequest`: not a whole number of rows, or none.
     """
     dtype = np.dtype(_TYPES[datatype][0])
     row_bytes = math.prod(row_shape) * dtype.itemsize
@@ -177,10 +151,7 @@ def _view(body: bytes, dtype: np.dtype[Any], start: int, shape: tuple[int, ...])
 def from_json(item: dict[str, Any], where: str, *, may_hold_bools: bool) -> InputTensor:
     """The tensor whose numbers are in the JSON, nested or flat.
 
-    Raises
-    ------
-    InvalidRequest
-        Other numbers, or another number of them, than datatype and shape say.
+    Raises `InvalidRequest`: other numbers, or another number of them, than datatype and shape say.
     """
     name, datatype, shape = _declared(item, where)
     dtype, typecode = _TYPES[datatype]

@@ -56,18 +56,7 @@ class CSAM(SAM):
 
 
 def calibrating_weight(logits: Tensor, labels: Tensor, gamma: float) -> Tensor:
-    """(1 + p)^(−γ) of each row where its label's probability p is above ½, else 1.
-
-    Parameters
-    ----------
-    logits : Tensor of shape (n, k)
-    labels : Tensor of shape (n,), integer
-    gamma : float
-
-    Returns
-    -------
-    Tensor of shape (n,)
-    """
+    """(1 + p)^(−γ) of each row where its label's probability p is above ½, else 1."""
     log_probabilities = torch.log_softmax(in_full_precision(logits), dim=1)
     p = log_probabilities.gather(1, labels[:, None])[:, 0].exp()
     return torch.where(p > 0.5, (1 + p) ** -gamma, torch.ones_like(p))
