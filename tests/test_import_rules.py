@@ -68,7 +68,7 @@ ONLY_IN = {
         "trueprob_service.control.fitting.remote_set_files",
     ),
     "httpx": ("trueprob.client", "trueprob_service.control.upkeep.webhook"),
-    "prometheus_client": ("trueprob_service.metrics.telemetry", "trueprob_service.metric_families"),
+    "prometheus_client": ("trueprob_service.metrics.telemetry", "trueprob_service.metrics.telemetry"),
     "sqlalchemy": ("trueprob_service.control.store",),
     "alembic": ("trueprob_service.control.store",),
     "fastapi": (
@@ -79,9 +79,9 @@ ONLY_IN = {
     "pydantic": (
         "trueprob_service.control",
         "trueprob_service.prediction_routes",
-        "trueprob_service.prediction_schemas",
+        "trueprob_service.prediction_routes",
         "trueprob_service.settings",
-        "trueprob_service.settings_reading",
+        "trueprob_service.settings",
     ),
     "matplotlib": ("trueprob.diagram", "trainer"),
 }

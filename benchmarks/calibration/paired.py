@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.calibration.scoring import Rows
-from trueprob.bootstrap import resampled_sums
+from trueprob.scores.interval import resampled_sums
 from trueprob.scores.binned import N_BINS, bin_index
 
 N_RESAMPLES = 10_000

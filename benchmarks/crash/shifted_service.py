@@ -8,7 +8,7 @@ import time
 
 from trueprob_service.app import create_app
 from trueprob_service.server import serve
-from trueprob_service.settings_reading import load_settings
+from trueprob_service.settings import load_settings
 
 
 def main() -> int:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from trueprob_service.edge.auth import SCOPES, new_key
 from trueprob_service.settings import Settings
-from trueprob_service.settings_reading import InvalidSettings, load_settings
+from trueprob_service.settings import (InvalidSettings, load_settings)
 
 __all__ = ["main"]
 
@@ -56,7 +56,7 @@ def _serve(settings: Settings, warnings: Sequence[str]) -> int:
     for warning in warnings:
         logging.getLogger("trueprob_service.settings").warning(warning)
     from trueprob_service.control.store import refuse_unknown_schema
-    from trueprob_service.receipts.secret_file import open_receipt_keys
+    from trueprob_service.receipts.secrets import open_receipt_keys
 
     # Here it is one line for the operator; in a replica it would be one start after another.
     open_receipt_keys(settings)

@@ -27,11 +27,11 @@ from trueprob_service.inference.asgi import HotRoutes
 from trueprob_service.inference.body import BodyReader
 from trueprob_service.inference.deployment import Network, ServedVersion
 from trueprob_service.inference.deployments import Deployments
-from trueprob_service.inference.elsewhere import Elsewhere
+from trueprob_service.inference.deployments import Elsewhere
 from trueprob_service.inference.network.builder import network_builder
-from trueprob_service.inference.wire.json_bodies import JsonBodies
+from trueprob_service.inference.wire.json_rows import JsonBodies
 from trueprob_service.metrics.telemetry import Registry, Telemetry
-from trueprob_service.metrics_port import MetricsPort
+from trueprob_service.server import MetricsPort
 from trueprob_service.settings import Settings
 
 __all__ = ["create_app"]

@@ -1,16 +1,32 @@
-"""Every setting of the service: one frozen model (``settings_reading`` fills it)."""
+"""Every setting of the service: one frozen model (``settings_reading`` fills it).
+
+Settings that each are allowed and together are not.
+
+Settings from variables and flags, read once.
+
+``TRUEPROB_MAX_BODY_BYTES=1000000`` and ``--max-body-bytes 1000000`` are the same setting; a flag
+wins over a variable. Nothing else in the service reads the environment.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Literal
-
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
-
-from trueprob_service.consistent_settings import check_consistent
 from trueprob_service.receipts.secrets import read_receipt_secrets
+import ipaddress
+from typing import TYPE_CHECKING
+from trueprob_service.control.upkeep.webhook_settings import check_webhook, read_secrets
+from trueprob_service.receipts.secrets import HOW_TO_MAKE_ONE
+import argparse
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+from pydantic import ValidationError
 
-__all__ = ["Settings"]
+__all__ = ["InvalidSettings", "PREFIX", "Settings", "check_consistent", "load_settings"]
+
 
 Provider = Literal["auto", "cpu", "cuda", "tensorrt"]
 
@@ -230,3 +246,129 @@ class Settings(BaseModel):
     def resolved_database_url(self) -> str:
         """The SQLAlchemy URL: what was set, else SQLite under the state directory."""
         return self.database_url or f"sqlite:///{(self.state_dir / 'trueprob.sqlite3').resolve()}"
+
+
+def check_consistent(settings: Settings) -> None:
+    """Refuse what contradicts itself, and what would open the service by mistake.
+
+    Raises `ValueError`: naming the settings.
+    """
+    if (settings.tls_cert is None) != (settings.tls_key is None):
+        raise ValueError("tls_cert and tls_key must be set together")
+    anyone = settings.api_keys_file is None and not settings.allow_anonymous
+    if anyone and not _is_loopback(settings.host):
+        raise ValueError(
+            f"host {settings.host} is reachable from other machines: set api_keys_file, "
+            "or allow_anonymous=true if that is meant"
+        )
+    if not (settings.allow_prediction_change or _keeps_prediction(settings)):
+        raise ValueError(
+            f"fit_method {settings.fit_method} may change predictions: set "
+            "allow_prediction_change=true if that is meant"
+        )
+    if settings.database_url.startswith("postgresql") and not settings.receipt_secrets.strip():
+        raise ValueError(
+            "receipt_secrets must be set with PostgreSQL, the same for every process on the "
+            f"database; make one with: {HOW_TO_MAKE_ONE}"
+        )
+    if settings.webhook_url:
+        check_webhook(settings.webhook_url)
+        read_secrets(settings.webhook_secret)
+    if settings.metrics_port:
+        _check_metrics_ports(settings.metrics_port, settings)
+
+
+def _check_metrics_ports(first: int, settings: Settings) -> None:
+    last = first + settings.replicas - 1
+    if last > 65535:
+        raise ValueError(f"metrics_port + replicas - 1 must be at most 65535, got {last}")
+    if first <= settings.port <= last:
+        raise ValueError(f"metrics_port {first} to {last} must leave out port")
+
+
+def _keeps_prediction(settings: Settings) -> bool:
+    if "fit_method" not in settings.model_fields_set:
+        return True  # the parent of replicas reads settings and never loads NumPy
+    from trueprob.fitting.fit import keeps_prediction
+
+    return keeps_prediction(settings.fit_method)
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+PREFIX: Final = "TRUEPROB_"
+# Kubernetes injects these for a service named trueprob: not settings, whatever they are called.
+_SERVICE_LINK: Final = re.compile(
+    r"^TRUEPROB_(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT_\d+_(TCP|UDP)(_(PROTO|PORT|ADDR))?)$"
+)
+# Names of settings that are gone, and what took their place: not to be ignored with a warning.
+_RENAMED: Final = {"receipt_secret": "receipt_secrets"}
+_LINK_VALUE: Final = re.compile(r"^(tcp|udp)://")
+
+
+class InvalidSettings(ValueError):
+    """A setting has a value that cannot be used; the message is one line for the terminal."""
+
+
+def load_settings(
+    argv: Sequence[str], environ: Mapping[str, str], *, program: str = "trueprob-service"
+) -> tuple[Settings, tuple[str, ...]]:
+    """Read the settings from flags and variables.
+
+    Raises `InvalidSettings`: a value cannot be used, or a setting has another name now; the
+    message names the setting.
+    """
+    _refuse_old_names(argv, environ)
+    values: dict[str, Any] = {}
+    unknown: list[str] = []
+    for name, value in environ.items():
+        if not name.startswith(PREFIX) or _SERVICE_LINK.match(name) or _LINK_VALUE.match(value):
+            continue
+        field = name.removeprefix(PREFIX).lower()
+        if field in Settings.model_fields:
+            values[field] = value
+        else:
+            near = difflib.get_close_matches(field, Settings.model_fields, n=1, cutoff=0.0)
+            unknown.append(f"{name} is not a setting; the nearest is {PREFIX}{near[0].upper()}")
+    values |= vars(_parser(program).parse_args(list(argv)))
+    try:
+        return Settings(**values), tuple(unknown)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = str(first["loc"][0]) if first["loc"] else "settings"
+        raise InvalidSettings(f"{where}: {first['msg'].removeprefix('Value error, ')}") from None
+
+
+def _refuse_old_names(argv: Sequence[str], environ: Mapping[str, str]) -> None:
+    flags = {argument.partition("=")[0] for argument in argv}
+    for old, new in _RENAMED.items():
+        for name, renamed in (
+            (f"{PREFIX}{old.upper()}", f"{PREFIX}{new.upper()}"),
+            (f"--{old.replace('_', '-')}", f"--{new.replace('_', '-')}"),
+        ):
+            if name in environ or name in flags:
+                raise InvalidSettings(
+                    f"{name} is no setting any more: remove it and set {renamed} "
+                    f"({Settings.model_fields[new].description})"
+                )
+
+
+def _parser(program: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=program, argument_default=argparse.SUPPRESS, allow_abbrev=False
+    )
+    for name, field in Settings.model_fields.items():
+        flag = f"--{name.replace('_', '-')}"
+        text = f"{field.description} [{PREFIX}{name.upper()}]".replace("%", "%%")
+        if field.annotation is bool:
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, help=text)
+        else:
+            parser.add_argument(flag, metavar="VALUE", help=text)
+    return parser

@@ -6,7 +6,7 @@ import pytest
 
 from tests.monitoring.monitoring_files import MONITORING, ROOT, load_yaml
 from trueprob_service.settings import Settings
-from trueprob_service.settings_reading import PREFIX
+from trueprob_service.settings import PREFIX
 
 COMPOSE = load_yaml(ROOT / "docker-compose.yml")
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]

@@ -11,12 +11,12 @@ from fastapi import FastAPI
 
 from tests.trueprob_service.application import application
 from trueprob_service.errors import NotFound
-from trueprob_service.inference import wire_multipart
+from trueprob_service.inference.wire import images as wire_multipart
 from trueprob_service.inference.asgi import HOT_ROUTES, PREDICT
 from trueprob_service.inference.wire import images as wire_images
 from trueprob_service.inference.wire import json_rows as wire_json
 from trueprob_service.inference.wire import npy as wire_npy
-from trueprob_service.inference.wire import npz as wire_npz
+from trueprob_service.inference.wire import npy as wire_npz
 from trueprob_service.inference.wire.oip import HEADER_LENGTH
 from trueprob_service.prediction_routes import create_router
 

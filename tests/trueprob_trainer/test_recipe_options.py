@@ -13,7 +13,7 @@ from trueprob_trainer.config import TrainConfig
 from trueprob_trainer.data import Split, load
 from trueprob_trainer.networks.classifier import ImageClassifier, predict_logits
 from trueprob_trainer.sharpness_aware import OPTIMISERS
-from trueprob_trainer.training import augmentation
+from trueprob_trainer.training import batches as augmentation
 from trueprob_trainer.training.batches import TrainRows
 from trueprob_trainer.training.building import (
     build_model,
@@ -23,7 +23,7 @@ from trueprob_trainer.training.building import (
     train_moments,
 )
 from trueprob_trainer.training.loop import train_with
-from trueprob_trainer.training.losses import cross_entropy, distillation, per_sample_loss
+from trueprob_trainer.training.building import (cross_entropy, distillation, per_sample_loss)
 
 CPU = torch.device("cpu")
 

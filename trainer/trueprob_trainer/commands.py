@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def train(arguments: argparse.Namespace) -> None:
     """Train into a new run folder, or go on with the run that is there."""
-    from trueprob_trainer.training.logs import CsvLog, TensorBoardLog
+    from trueprob_trainer.training.progress import (CsvLog, TensorBoardLog)
     from trueprob_trainer.training.loop import Log, checked_data, train_with
     from trueprob_trainer.training.progress import Progress
     from trueprob_trainer.training.run_folder import RunFolder
@@ -109,7 +109,7 @@ def export(arguments: argparse.Namespace) -> None:
 def register(arguments: argparse.Namespace) -> None:
     """Write the next version of a model, and compare it with a shipped one."""
     from trueprob_trainer.errors import Disagreement
-    from trueprob_trainer.evaluation.agreement import compare
+    from trueprob_trainer.evaluation.report import compare
     from trueprob_trainer.export.registration import register as registered_of
     from trueprob_trainer.training.finished_run import load_training
 

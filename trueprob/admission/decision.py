@@ -6,27 +6,58 @@ It is admitted when the three conditions of `trueprob.admission.verdict` hold.
 
 What that promises: a candidate whose true NLL equals the incumbent's is admitted about once in
 ten uploads, a worse one less often. That no worse calibrator is ever admitted cannot be promised.
+
+Which uploaded rows a calibrator has not been fitted on, by their digests.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Final
-
 import numpy as np
 from numpy.typing import NDArray
-
 from trueprob.admission.verdict import Verdict, judge, side_of
 from trueprob.arrays.calibration_set import CalibrationSet
 from trueprob.arrays.logit_functions import prediction
-from trueprob.bootstrap import unit_of_rows
+from trueprob.scores.interval import unit_of_rows
 from trueprob.calibrators import Calibrator
 from trueprob.errors import InvalidInput
 from trueprob.fitting.fit import cross_fit, part_of
 from trueprob.fitting.methods import METHODS, keeps_prediction
-from trueprob.new_rows import is_new_row
+from collections.abc import Sequence
 
-__all__ = ["Verdict", "admit"]
+__all__ = ["Verdict", "admit", "is_new_row"]
+
+
+def is_new_row(
+    rows: NDArray[np.uint8], seen: NDArray[np.uint8] | Sequence[bytes]
+) -> NDArray[np.bool_]:
+    """Which rows are not among the seen ones, as a multiset difference.
+
+    Returns: of equal rows, the first ones count as seen.
+    """
+    before = _as_keys(seen)
+    uploaded = _as_keys(rows)
+    both, key = np.unique(np.concatenate([before, uploaded]), return_inverse=True)
+    times_seen = np.bincount(key[: before.shape[0]], minlength=both.shape[0])
+    of_row = key[before.shape[0] :]
+    order = np.argsort(of_row, kind="stable")
+    sorted_keys = of_row[order]
+    rank = np.arange(order.shape[0]) - np.searchsorted(sorted_keys, sorted_keys)
+    new = np.empty(order.shape[0], dtype=np.bool_)
+    new[order] = rank >= times_seen[sorted_keys]
+    return new
+
+
+def _as_keys(digests: NDArray[np.uint8] | Sequence[bytes]) -> NDArray[np.void]:
+    if not isinstance(digests, np.ndarray):
+        digests = np.frombuffer(b"".join(digests), dtype=np.uint8)
+    raw = np.ascontiguousarray(digests).view(np.uint8).reshape(-1)
+    if raw.shape[0] % 16:
+        raise InvalidInput("seen_row_digests must have 16 bytes each", field="seen_row_digests")
+    # Two integers compare and sort quickly, raw bytes do not.
+    return raw.view([("high", "<u8"), ("low", "<u8")])
+
 
 SMALL: Final = 500  # rows below which one division into folds is too noisy
 REPEATS_WHEN_SMALL: Final = 3

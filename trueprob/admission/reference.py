@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from trueprob.admission.decision import MIN_UNITS
 from trueprob.arrays.calibration_set import CalibrationSet
-from trueprob.bootstrap import resampled_sums, unit_of_rows
+from trueprob.scores.interval import (resampled_sums, unit_of_rows)
 from trueprob.calibrators import Calibrator
-from trueprob.new_rows import is_new_row
+from trueprob.admission.decision import is_new_row
 from trueprob.scores.score import SMALLEST
 
 __all__ = ["ReferenceCheck", "check_reference"]

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from trueprob.arrays.calibration_set import CalibrationSet
 from trueprob.arrays.labels import Labels
 from trueprob.arrays.logit_functions import Probabilities
-from trueprob.bootstrap import resampled_sums
+from trueprob.scores.interval import resampled_sums
 from trueprob.scores.binned import N_BINS, bin_index
 from trueprob.scores.score import SMALLEST, Scores, score
 

@@ -22,8 +22,8 @@ from trueprob.calibrators.linear.vector import VectorCalibrator
 from trueprob.calibrators.parameters import require_keys
 from trueprob.calibrators.published_smart.smart_mlp import SmartMlpCalibrator
 from trueprob.calibrators.smart.calibrator import SmartCalibrator
-from trueprob.calibrators.smart_matrix import SmartMatrixCalibrator
-from trueprob.calibrators.smart_vector import SmartVectorCalibrator
+from trueprob.calibrators.linear.smart_vector_matrix import SmartMatrixCalibrator
+from trueprob.calibrators.linear.smart_vector_matrix import SmartVectorCalibrator
 from trueprob.calibrators.temperature import TemperatureCalibrator
 from trueprob.errors import InvalidDocument
 

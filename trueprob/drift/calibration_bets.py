@@ -48,7 +48,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from trueprob.confidence_rows import checked_rows
+from trueprob.scores.confidence import checked_rows
 from trueprob.drift.counting_order import CountingOrder, Factors, OrderKeys
 from trueprob.errors import InvalidInput
 

@@ -34,7 +34,7 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from trueprob.confidence_rows import checked_rows
+from trueprob.scores.confidence import checked_rows
 from trueprob.drift.bet_state import BetState
 from trueprob.drift.counting_order import CountingOrder, Factors, OrderKeys
 from trueprob.drift.evidence import Evidence

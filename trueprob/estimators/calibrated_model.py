@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 from trueprob.arrays.logit_functions import Logits, Probabilities
 from trueprob.arrays.logits import as_logits, logits_from_probabilities
 from trueprob.errors import InvalidInput
-from trueprob.estimators.named_labels import labels_of_columns
+from trueprob.estimators.logit_calibrator import labels_of_columns
 from trueprob.fitting.fit import fit
 
 __all__ = ["CalibratedModel"]

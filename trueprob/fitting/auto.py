@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from trueprob.arrays.labels import Labels
 from trueprob.arrays.logit_functions import Logits, prediction
-from trueprob.bootstrap import unit_of_rows
+from trueprob.scores.interval import unit_of_rows
 from trueprob.calibrators import (
     KINDS,
     FittedCalibrator,

@@ -29,7 +29,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from trueprob.confidence_rows import checked_rows
+from trueprob.scores.confidence import checked_rows
 from trueprob.scores.binned import N_BINS, bin_index
 
 __all__ = ["bin_columns", "debiased_calibration_error", "debiased_ece_of_sums"]

@@ -23,7 +23,7 @@ from trueprob.scores.brier import (
 from trueprob.scores.debiased_ece import debiased_calibration_error
 from trueprob.scores.score import checked_probabilities, mean_entropy
 from trueprob.scores.smooth_ece import smooth_ece
-from trueprob.selective_risk import area_under_risk_coverage
+from trueprob.scores.confidence import area_under_risk_coverage
 
 __all__ = ["DetailedScores", "detailed_scores"]
 

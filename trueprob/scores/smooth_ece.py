@@ -29,7 +29,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from trueprob.confidence_rows import checked_rows
+from trueprob.scores.confidence import checked_rows
 
 __all__ = ["SmoothEce", "smooth_calibration_error", "smooth_ece", "smooth_ece_at_width"]
 

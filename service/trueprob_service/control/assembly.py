@@ -1,10 +1,12 @@
-"""The parts of the control plane, put together; nothing is started here."""
+"""The parts of the control plane, put together; nothing is started here.
+
+What a started control plane is made of.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-
 from trueprob_service.control.fitting.outcome import FitEnding
 from trueprob_service.control.fitting.policy import RefitPolicy
 from trueprob_service.control.fitting.process import FitRunner
@@ -25,14 +27,44 @@ from trueprob_service.control.models.description import Descriptions
 from trueprob_service.control.models.other_replicas import Following
 from trueprob_service.control.models.promotion import Promotions
 from trueprob_service.control.models.shadows import Shadows
-from trueprob_service.control.parts import Parts
 from trueprob_service.control.store import Store
 from trueprob_service.control.upkeep.retention import Retention
 from trueprob_service.inference.deployments import Deployments
 from trueprob_service.receipts.receipt import Receipts
 from trueprob_service.settings import Settings
+from collections.abc import Callable
+from trueprob_service.control.labels.alarms import Alarms
+from trueprob_service.control.labels.by_receipt import Labels
 
-__all__ = ["Opened", "assemble"]
+__all__ = ["Opened", "Parts", "assemble"]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a started control plane is made of; routes use these and nothing else."""
+
+    settings: Settings
+    clock: Callable[[], float]
+    store: Store
+    receipts: Receipts
+    catalogue: Catalogue
+    descriptions: Descriptions
+    declarations: Declarations
+    deletions: Deletions
+    following: Following
+    promotions: Promotions
+    shadows: Shadows
+    refits: Refits
+    refit_window: RefitWindow
+    refit_policy: RefitPolicy
+    artifacts: Artifacts
+    stored_sets: StoredSets
+    calibration_sets: CalibrationSets
+    labels: Labels
+    alarms: Alarms
+    row_labels: RowLabels
+    retention: Retention
+    statistics: Statistics
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Final
 import anyio.to_thread
 from starlette.requests import Request
 
-from trueprob_service.edge.body_limits import BodyLimit
+from trueprob_service.edge.bodies import BodyLimit
 from trueprob_service.errors import BadRequest, BodyTooLarge, UnsupportedMediaType
 
 __all__ = ["media_type", "part_file", "read_body", "spool_body"]

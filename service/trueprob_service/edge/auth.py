@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from trueprob_service.errors import Forbidden, Unauthenticated
-from trueprob_service.settings_reading import InvalidSettings
+from trueprob_service.settings import InvalidSettings
 
 __all__ = ["SCOPES", "ApiKey", "Keyring", "new_key", "read_keys", "scope_needed"]
 

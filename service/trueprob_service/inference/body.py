@@ -1,14 +1,17 @@
-"""The body of a prediction request as logits, through the network when it holds pictures."""
+"""The body of a prediction request as logits, through the network when it holds pictures.
+
+Request bodies as they come in; their limit is held by the middleware that `receive` is from.
+
+Stopping work for a client that went away; a server tells so through ``receive`` only.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
 from typing import Any, Final
-
 import numpy as np
 from numpy.typing import NDArray
-
 from trueprob.arrays.logits import (
     as_logits,
     logits_from_log_probabilities,
@@ -20,23 +23,90 @@ from trueprob_service.errors import (
     ModelUnavailable,
     UnsupportedMediaType,
 )
-from trueprob_service.inference import wire_multipart
-from trueprob_service.inference.connection import Receive, while_connected
+from trueprob_service.inference.wire import images as wire_multipart
 from trueprob_service.inference.deployment import Deployment
 from trueprob_service.inference.network.input import NetworkInput
 from trueprob_service.inference.request import PredictionRequest
 from trueprob_service.inference.wire import images as wire_images
 from trueprob_service.inference.wire import json_rows as wire_json
 from trueprob_service.inference.wire import npy as wire_npy
-from trueprob_service.inference.wire.json_bodies import JsonBodies
+from trueprob_service.inference.wire.json_rows import JsonBodies
+from collections.abc import Iterable
+from starlette.requests import ClientDisconnect
+from trueprob_service.errors import BadRequest
+from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
+from typing import Any, TypeVar
 
-__all__ = [
-    "INLINE_ARRAY_ELEMENTS",
-    "INLINE_ELEMENTS",
-    "BodyReader",
-    "checked_logits",
-    "run_network",
-]
+__all__ = ["BodyReader", "INLINE_ARRAY_ELEMENTS", "INLINE_ELEMENTS", "Receive", "checked_logits", "read_body", "read_whole", "run_network", "while_connected"]
+
+
+Result = TypeVar("Result")
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+
+
+async def while_connected(work: Coroutine[Any, Any, Result], receive: Receive | None) -> Result:
+    """Await work, or cancel it when the client goes away."""
+    if receive is None:
+        return await work
+    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(_gone(receive))
+    try:
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientDisconnect
+        return working.result()
+    finally:
+        working.cancel()
+        leaving.cancel()
+        await asyncio.gather(working, leaving, return_exceptions=True)
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def read_body(
+    request: PredictionRequest, headers: Iterable[tuple[bytes, bytes]], receive: Receive
+) -> bytes | memoryview:
+    """The body of a prediction; a large array of a declared size where it will stay."""
+    if request.media_type == wire_npy.MEDIA_TYPE:
+        declared = dict(headers).get(b"content-length", b"")
+        if declared.isdigit() and int(declared) > wire_npy.SHARED_BYTES:
+            return await _read_into(receive, int(declared))
+    return await read_whole(receive)
+
+
+async def _read_into(receive: Receive, size: int) -> memoryview:
+    """A body of a declared size, each piece put in place as it comes.
+
+    Joined at the end instead, the loop would stand still for one long copy.
+    """
+    body = np.empty(size, np.uint8).data
+    filled = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        piece = message.get("body", b"")
+        if len(piece) > size - filled:
+            raise BadRequest(f"the body is longer than its Content-Length of {size} bytes")
+        body[filled : filled + len(piece)] = piece
+        filled += len(piece)
+        if not message.get("more_body", False):
+            return body[:filled]
+
+
+async def read_whole(receive: Receive) -> bytes:
+    """The whole body."""
+    parts = []
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        parts.append(message.get("body", b""))
+        if not message.get("more_body", False):
+            return parts[0] if len(parts) == 1 else b"".join(parts)
+
 
 # Above this many elements arithmetic is long enough to be worth a thread: about a millisecond.
 INLINE_ELEMENTS: Final = 20_000

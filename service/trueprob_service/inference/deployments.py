@@ -1,6 +1,13 @@
 """What is live: one frozen `Deployment` a model version, swapped by one reference.
 
 Readers take no lock; writers take one among themselves.
+
+Models that another process has declared a moment ago: asked for before a client is told no.
+
+Other processes' changes are found every few seconds. A client that declares a model and uses it at
+once would be told by every second replica that there is none, so a name that is not known has the
+database looked at first. Requests that wait for one another share a look: names that nobody has
+declared cost one query at a time, however many are asked for.
 """
 
 from __future__ import annotations
@@ -9,13 +16,18 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-
 from trueprob.calibrators import Calibrator
 from trueprob_service.errors import ModelNotFound, VersionNotFound
 from trueprob_service.inference.deployment import Deployment, Meters, Network, ServedVersion, Shadow
 from trueprob_service.metrics.recent_traffic import TrafficReference
+import asyncio
+import time
+from collections.abc import Callable
+from trueprob_service.errors import ModelNotFound
+from trueprob_service.inference.deployment import Deployment
 
-__all__ = ["Deployments"]
+__all__ = ["Deployments", "Elsewhere"]
+
 
 MetersFor = Callable[[str, int, str, str, int | None, TrafficReference | None], Meters]
 
@@ -158,3 +170,32 @@ class Deployments:
                 if network is not None:
                     network.close()
             self._networks.clear()
+
+
+class Elsewhere:
+    """Deployments of this process and, on second thoughts, of others."""
+
+    def __init__(self, deployments: Deployments, look: Callable[[], None]) -> None:
+        self._deployments = deployments
+        self._look = look
+        self._looking = asyncio.Lock()
+        self._began = 0.0
+
+    async def current(self, model: str, version: int | None = None) -> Deployment:
+        """As `Deployments.current`, after a look at the database for a name that is not known.
+
+        Raises `DatabaseUnavailable`: the name is not known here, and nobody can be asked.
+        """
+        try:
+            return self._deployments.current(model, version)
+        except ModelNotFound:
+            asked = time.monotonic()
+            async with self._looking:
+                if self._began <= asked:
+                    self._began = time.monotonic()
+                    await asyncio.to_thread(self._look)
+        return self._deployments.current(model, version)
+
+    def versions(self, model: str) -> list[int]:
+        """As `Deployments.versions`: those known here."""
+        return self._deployments.versions(model)

@@ -1,14 +1,31 @@
-"""Every metric that the service exports, in one table that docs and tests are held against."""
+"""Every metric that the service exports, in one table that docs and tests are held against.
+
+Declaration of one metric; the table of all is `trueprob_service.metrics.catalogue`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
+from dataclasses import dataclass
+from typing import Literal
 
-from trueprob_service.metric import Metric
+__all__ = ["DELIVERIES", "EVENT_KINDS", "LABEL_OUTCOMES", "METRICS", "Metric", "PREFIX"]
 
-__all__ = ["DELIVERIES", "EVENT_KINDS", "LABEL_OUTCOMES", "METRICS", "PREFIX", "Metric"]
+
+@dataclass(frozen=True)
+class Metric:
+    """Declaration of one metric."""
+
+    kind: Literal["counter", "gauge", "histogram"]
+    labels: tuple[str, ...]
+    # what a process did is summed over replicas; what the database says is the same in all of
+    # them, so its maximum is taken
+    owner: Literal["process", "database"]
+    help: str
+    buckets: tuple[float, ...] = ()  # upper bounds of a histogram, without +Inf
+
 
 PREFIX: Final = "trueprob_"
 # What can become of a label that is sent (docs/http-api.md says when).

@@ -7,7 +7,7 @@ without padding. Big-endian layout of format 1 (``BODY``), 108 bytes:
 offset  bytes  field
 ======  =====  ==========================================================================
 0       4      domain tag ``TPR1``: these bytes were signed as a receipt and nothing else
-4       4      key id: which secret signed (``trueprob_service.receipt_key``)
+4       4      key id: which secret signed (``trueprob_service.receipts.columns``)
 8       8      model: first 8 bytes of the SHA-256 of its name
 16      4      version
 20      8      revision of the promotion that was live
@@ -24,6 +24,13 @@ offset  bytes  field
 
 followed by the tag, the first 16 bytes of HMAC-SHA-256(key, body). 124 bytes are 166 characters.
 A process that is spawned, not forked, draws its own 16 random bytes, so nonces never repeat.
+
+A digest of each row's input, so that copies of it can be told from new evidence.
+
+Retries, frames of a still picture and one input that is sent again and again share their outcome:
+the receipt carries the digest as the row's group. It is of the logits, bit by bit. It need not
+withstand an adversary: who wants another digest changes a bit, and who makes two inputs share one
+only keeps the labels of the second from counting.
 """
 
 from __future__ import annotations
@@ -36,16 +43,28 @@ import secrets
 import struct
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
-
 import numpy as np
 from numpy.typing import NDArray
-
-from trueprob_service.receipt_key import TAG_BYTES, ReceiptKey
+from trueprob_service.receipts.columns import (TAG_BYTES, ReceiptKey)
 from trueprob_service.receipts.columns import BLOCK_BYTES, ROW, ReceiptColumns
-from trueprob_service.shadow_rows import ShadowRow, ShadowRows
-from trueprob_service.url_safe_base64 import decode_all
+from trueprob_service.receipts.columns import (ShadowRow, ShadowRows)
+from trueprob_service.receipts.columns import decode_all
 
-__all__ = ["ForgedReceipt", "Receipt", "Receipts", "digest64"]
+__all__ = ["ForgedReceipt", "Receipt", "Receipts", "digest64", "input_digests"]
+
+
+def input_digests(logits: NDArray[np.float32]) -> list[int]:
+    """64-bit digests, never 0, the same in every process.
+
+    Returns: one a row.
+    """
+    width = logits.shape[1] * 4
+    raw = np.ascontiguousarray(logits, "<f4").view(np.uint8).reshape(-1).data
+    return [
+        int.from_bytes(hashlib.blake2b(raw[start : start + width], digest_size=8).digest()) or 1
+        for start in range(0, len(raw), width)
+    ]
+
 
 _DOMAIN: Final = b"TPR1"
 _STRUCT: Final = struct.Struct(">4sI8sIQ8sIdQQ24sId8s")

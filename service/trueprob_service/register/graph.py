@@ -4,6 +4,8 @@ A network of rank 4 whose numbers are bytes or floats takes pictures; any other 
 own tensor. The output is the one of shape (rows, classes). Whether it holds logits or
 probabilities is seen on a probe: probabilities lie in [0, 1] and sum to one, and of two outputs
 the one whose softmax the other is holds the logits. Nothing is guessed beyond that.
+
+A network looked at by itself, and a registered version as a document.
 """
 
 from __future__ import annotations
@@ -11,17 +13,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
-
 import numpy as np
 from numpy.typing import NDArray
-
 from trueprob.repository.manifest import OUTPUT_KINDS, InputSpec
 from trueprob_service.inference.network.input import NetworkInput
 from trueprob_service.inference.network.session import Session
 from trueprob_service.register.options import Ask, Unusable, Wishes
 from trueprob_service.register.pictures import picture_spec
+import tempfile
+from pathlib import Path
+from typing import Any
+from trueprob_service.errors import ModelUnavailable
+from trueprob_service.inference.network.onnx_model import open_session
+from trueprob_service.register.version import Registered
 
-__all__ = ["Network", "inspect"]
+__all__ = ["Network", "described", "inspect", "inspect_content"]
+
 
 _DTYPES: Final = {
     "tensor(uint8)": "uint8",
@@ -183,3 +190,37 @@ def _one_of(flag: str, value: str, known: Sequence[str]) -> str:
     if value not in known:
         raise Unusable(f"{flag} must be one of {', '.join(known)}, got {value!r}")
     return value
+
+
+def inspect_content(content: bytes, wishes: Wishes, ask: Ask) -> Network:
+    """Look at a network in a folder by itself, as it will lie in the repository."""
+    with tempfile.TemporaryDirectory() as folder:
+        alone = Path(folder) / "model.onnx"
+        alone.write_bytes(content)
+        try:
+            session = open_session(alone)
+        except ModelUnavailable as error:
+            if "external data" in str(error.__cause__).lower():
+                raise Unusable(
+                    "the network keeps its weights in a second file: save it as one file "
+                    "(torch.onnx.export with external_data=False)"
+                ) from None
+            raise
+        return inspect(session, wishes, ask)
+
+
+def described(registered: Registered) -> dict[str, Any]:
+    """What was registered, safe for JSON."""
+    version, fitted = registered.version, registered.fit
+    document = version.manifest.to_dict()
+    return {
+        "model": version.name,
+        "version": version.version,
+        "path": str(version.path),
+        "n_classes": version.manifest.n_classes,
+        "input": document["input"],
+        "output": {"name": version.manifest.output_name, "kind": version.manifest.output_kind},
+        "calibrator": None if fitted is None else fitted.calibrator.id,
+        "scores": None if fitted is None else fitted.report.to_dict()["scores"],
+        "warnings": list(registered.warnings),
+    }

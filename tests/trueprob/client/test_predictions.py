@@ -19,7 +19,7 @@ from trueprob.client.answers import partial_prediction_from, prediction_from
 from trueprob.client.requests import NPZ
 from trueprob.client.transport import HttpResponse
 from trueprob.errors import InvalidInput
-from trueprob_service.inference.wire import npz as wire_npz
+from trueprob_service.inference.wire import npy as wire_npz
 
 LOGITS = np.random.default_rng(0).normal(0, 4, (400, 10)).astype(np.float32)
 

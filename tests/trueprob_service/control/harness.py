@@ -23,7 +23,7 @@ from trueprob_service.edge.problems import problem_for
 from trueprob_service.errors import ServiceError
 from trueprob_service.inference.deployment import Deployment, ServedVersion
 from trueprob_service.inference.deployments import Deployments
-from trueprob_service.input_digests import input_digests
+from trueprob_service.receipts.receipt import input_digests
 from trueprob_service.settings import Settings
 
 START = 1_800_000_000.0

@@ -15,7 +15,7 @@ from tests.trueprob_service.control.harness import SECRET
 from trueprob import CalibrationSet, TemperatureCalibrator
 from trueprob.client import Client, Prediction
 from trueprob_service.control.store import open_store
-from trueprob_service.receipt_key import ReceiptKey
+from trueprob_service.receipts.columns import ReceiptKey
 from trueprob_service.receipts.receipt import Receipts
 
 SECONDS = 1.5

@@ -5,7 +5,7 @@ import pytest
 
 from trueprob_service.edge.auth import SCOPES, ApiKey, Keyring, new_key, read_keys, scope_needed
 from trueprob_service.errors import Forbidden, Unauthenticated
-from trueprob_service.settings_reading import InvalidSettings
+from trueprob_service.settings import InvalidSettings
 
 
 def ring(*scopes: str, everywhere: bool = False) -> tuple[str, Keyring]:

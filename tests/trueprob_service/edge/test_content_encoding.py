@@ -13,9 +13,9 @@ import pytest
 
 from tests.trueprob_service.application import ROOT, application
 from tests.trueprob_service.compressed import COMPRESS, zstd
-from trueprob_service.content_encoding import CODINGS, PIECE_BYTES, Inflater, coding_of
+from trueprob_service.edge.bodies import (CODINGS, PIECE_BYTES, Inflater, coding_of)
 from trueprob_service.edge.bodies import inflated
-from trueprob_service.edge.body_limits import BodyLimit
+from trueprob_service.edge.bodies import BodyLimit
 from trueprob_service.errors import BadRequest, BodyTooLarge, UnsupportedEncoding
 
 LIMIT = 1 << 20

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from tests.trueprob_service.application import ROOT, application
-from trueprob_service.inference.answer_fields import FIELDS, IN_JSON, IN_NPZ, TOP_FIELDS
-from trueprob_service.inference.wire import npz as wire_npz
+from trueprob_service.inference.answer import (FIELDS, IN_JSON, IN_NPZ, TOP_FIELDS)
+from trueprob_service.inference.wire import npy as wire_npz
 
 PREDICT = "/v1/models/digits/probabilities"
 LOGITS = np.random.default_rng(0).normal(0, 4, (5, 10)).round(3)

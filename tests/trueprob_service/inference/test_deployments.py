@@ -7,7 +7,7 @@ from trueprob.calibrators import IdentityCalibrator
 from trueprob_service.errors import ModelNotFound
 from trueprob_service.inference.deployment import ServedVersion
 from trueprob_service.inference.deployments import Deployments
-from trueprob_service.inference.elsewhere import Elsewhere
+from trueprob_service.inference.deployments import Elsewhere
 
 
 def empty() -> Deployments:

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from trueprob_service.inference.likeliest import likeliest
+from trueprob_service.inference.answer import likeliest
 
 matrices = hnp.arrays(
     np.float32,

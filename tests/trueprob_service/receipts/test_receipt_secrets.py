@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from trueprob_service.__main__ import main
-from trueprob_service.receipt_key import ReceiptKey
+from trueprob_service.receipts.columns import ReceiptKey
 from trueprob_service.receipts.receipt import ForgedReceipt, Receipts
-from trueprob_service.receipts.secret_file import open_receipt_keys
+from trueprob_service.receipts.secrets import open_receipt_keys
 from trueprob_service.receipts.secrets import HOW_TO_MAKE_ONE, read_receipt_secrets
 from trueprob_service.settings import Settings
-from trueprob_service.settings_reading import InvalidSettings, load_settings
+from trueprob_service.settings import (InvalidSettings, load_settings)
 
 ROOT = Path(__file__).parents[2]
 OLD, NEW = "the older secret of 2025", "the newer secret of 2026"
@@ -26,7 +26,7 @@ POSTGRES = {"TRUEPROB_DATABASE_URL": "postgresql://trueprob@db/trueprob"}
 START_WHEN_TOLD = """
 import sys
 from pathlib import Path
-from trueprob_service.receipts.secret_file import open_receipt_keys
+from trueprob_service.receipts.secrets import open_receipt_keys
 from trueprob_service.settings import Settings
 settings = Settings(state_dir=Path(sys.argv[1]))
 print("ready", flush=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from trueprob_service.replicas.end_signals import EndSignals
+from trueprob_service.replicas.supervisor import EndSignals
 from trueprob_service.replicas.replica import READY
 from trueprob_service.replicas.supervisor import CrashLoop, Patience, Supervisor
 

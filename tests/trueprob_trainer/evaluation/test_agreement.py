@@ -6,7 +6,7 @@ import pytest
 
 from trueprob.repository.manifest import InputSpec, Manifest
 from trueprob_trainer.errors import BadInput
-from trueprob_trainer.evaluation.agreement import compare
+from trueprob_trainer.evaluation.report import compare
 
 
 def manifest(ece: float = 0.05, accuracy: float = 0.9, n: int = 500) -> Manifest:

@@ -18,8 +18,8 @@ from trueprob_trainer.data import Split
 from trueprob_trainer.errors import BadInput
 from trueprob_trainer.evaluation.adversarial import fgsm, pgd
 from trueprob_trainer.evaluation.conditions import attacked, measure, rows_to_test, shifted
-from trueprob_trainer.evaluation.ensemble import ensemble_logits, members
-from trueprob_trainer.evaluation.label_shift import exponential_weights, thirds_by_frequency
+from trueprob_trainer.evaluation.report import (ensemble_logits, members)
+from trueprob_trainer.evaluation.conditions import (exponential_weights, thirds_by_frequency)
 from trueprob_trainer.evaluation.network_scores import evaluate
 from trueprob_trainer.evaluation.report import report
 from trueprob_trainer.networks.classifier import predict_logits

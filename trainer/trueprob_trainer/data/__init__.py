@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Protocol
 
 from trueprob_trainer.data.cifar import read_cifar10, read_cifar100
-from trueprob_trainer.data.folders import read_folder
-from trueprob_trainer.data.idx import read_idx
+from trueprob_trainer.data.readers import read_folder
+from trueprob_trainer.data.readers import read_idx
 from trueprob_trainer.data.images import LabelledImages
 from trueprob_trainer.data.parquet import read_parquet
 from trueprob_trainer.data.readers import read_npz

@@ -3,18 +3,117 @@
 Arrays, for each part: ``images`` of shape (n, height, width[, channels]), uint8; or ``jpeg``, all
 files one after the other, and ``offsets`` of n + 1 places in it; and ``labels``. Parts are named
 ``train_…`` and ``test_…``, or nothing where there is one part. ``class_names`` is optional.
+
+MNIST-style idx files: a folder with ``train-images-idx3-ubyte`` and its three companions.
+
+An idx file is two zero bytes, the type (8 for uint8), the number of dimensions, each dimension as a
+big-endian 32-bit integer, and the values. Files may be compressed (``.gz``).
+
+Folders of pictures, ``ROOT/CLASS/picture`` or ``ROOT/{train,test}/CLASS/picture``.
+
+Classes are numbered in the order of their names. Files that begin with a dot are left out.
 """
 
 import zipfile
 from pathlib import Path
 from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
-
 from trueprob_trainer.data.decoding import decode
 from trueprob_trainer.data.stored import Stored
 from trueprob_trainer.errors import BadInput
+import gzip
+import zlib
+
+
+def read_folder(path: Path, *, image_size: int = 0) -> Stored:
+    """Read a folder of pictures.
+
+    Returns: with a test set where there is a folder ``test``. Raises `BadInput`: no such folder,
+    or the parts' classes differ.
+    """
+    if not path.is_dir():
+        raise BadInput(f"{path.name} must be a folder of folders of images")
+    parts = [path]
+    if (path / "train").is_dir():
+        parts = [path / name for name in ("train", "test") if (path / name).is_dir()]
+    class_names = _folders(parts[0])
+    for part in parts[1:]:
+        if set(_folders(part)) - set(class_names):
+            raise BadInput(f"{path.name}: {part.name} has classes that train has not")
+    encoded, labels, tested = [], [], []
+    for part in parts:
+        for label, name in enumerate(class_names):
+            for file in sorted((part / name).glob("*")):
+                if file.is_file() and not file.name.startswith("."):
+                    encoded.append(np.fromfile(file, dtype=np.uint8))
+                    labels.append(label)
+                    tested.append(part is not parts[0])
+    images = decode(encoded, source=path.name, image_size=image_size)
+    given = np.array(tested) if len(parts) == 2 else None
+    return Stored(path, images, np.array(labels, dtype=np.int64), class_names, given, encoded)
+
+
+def _folders(path: Path) -> tuple[str, ...]:
+    return tuple(sorted(p.name for p in path.iterdir() if p.is_dir() and p.name[0] != "."))
+
+
+UINT8 = 8
+
+
+def read_idx(path: Path, *, image_size: int = 0) -> Stored:
+    """Read a folder of idx files.
+
+    Returns: with a test set where there are files ``t10k-…`` or ``test-…``. Raises `BadInput`:
+    files are missing or damaged.
+    """
+    if image_size:
+        raise BadInput(f"image_size must be 0 for idx files, got {image_size}")
+    parts = [_part(path, ("train",))]
+    if _found(path, ("t10k", "test"), "images") is not None:
+        parts.append(_part(path, ("t10k", "test")))
+    images = np.concatenate([images for images, _ in parts])
+    labels = np.concatenate([labels for _, labels in parts])
+    n_classes = int(labels.max(initial=-1)) + 1
+    given = np.arange(len(labels)) >= len(parts[0][1]) if len(parts) == 2 else None
+    return Stored(path, images, labels, tuple(map(str, range(n_classes))), given)
+
+
+def _part(path: Path, prefixes: tuple[str, ...]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    files = [_found(path, prefixes, what) for what in ("images", "labels")]
+    if files[0] is None or files[1] is None:
+        raise BadInput(
+            f"{path.name} must hold {prefixes[0]}-images-idx3-ubyte and "
+            f"{prefixes[0]}-labels-idx1-ubyte, plain or .gz"
+        )
+    images, labels = _idx_array(files[0]), _idx_array(files[1]).astype(np.int64)
+    return (images[..., np.newaxis] if images.ndim == 3 else images), labels
+
+
+def _found(path: Path, prefixes: tuple[str, ...], what: str) -> Path | None:
+    for prefix in prefixes:
+        matches = sorted(path.glob(f"{prefix}-{what}[-.]idx[134]-ubyte*"))
+        if matches:
+            return matches[0]
+    return None
+
+
+def _idx_array(file: Path) -> NDArray[np.uint8]:
+    content = file.read_bytes()
+    if file.suffix == ".gz":
+        try:
+            content = gzip.decompress(content)
+        except (OSError, EOFError, zlib.error) as problem:
+            raise BadInput(f"{file.name} is a damaged .gz file") from problem
+    if len(content) < 4 or content[:2] != b"\0\0" or content[2] != UINT8:
+        raise BadInput(f"{file.name} must be an idx file of uint8")
+    n_dimensions = content[3]
+    shape = np.frombuffer(content[: 4 + 4 * n_dimensions], dtype=">i4", offset=4).astype(int)
+    values = np.frombuffer(content, dtype=np.uint8, offset=4 + 4 * n_dimensions)
+    if len(shape) != n_dimensions or int(np.prod(shape)) != len(values):
+        sides = "x".join(map(str, shape))
+        raise BadInput(f"{file.name} must hold {sides} values, has {len(values)}")
+    return values.reshape(shape)
 
 
 def read_npz(path: Path, *, image_size: int = 0) -> Stored:

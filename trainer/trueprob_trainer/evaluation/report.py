@@ -1,14 +1,24 @@
-"""Everything that ``evaluate`` says about a run: one document, one text, one diagram."""
+"""Everything that ``evaluate`` says about a run: one document, one text, one diagram.
+
+A deep ensemble (Lakshminarayanan, Pritzel, Blundell: arXiv:1612.01474) of finished runs.
+
+Its probabilities are the mean of its members'; its logits are their logarithm, so that calibrators
+and scores treat it as one network.
+
+Whether a repeated training reproduces the figures of a shipped version.
+
+Not to the last digit: another processor sums in another order, and a hundred epochs turn the last
+bit into another network of the same kind. Both are scored on the same test rows, so figures are
+held to what those rows can tell: an ECE to its noise floor, an accuracy to two standard errors.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
-
 from trueprob.arrays.logit_functions import Logits
 from trueprob.diagram import svg
 from trueprob_trainer.data import Split
@@ -23,10 +33,85 @@ from trueprob_trainer.evaluation.conditions import (
     shifted,
 )
 from trueprob_trainer.evaluation.corruptions import SEVERITIES
-from trueprob_trainer.evaluation.ensemble import ensemble_logits, members
 from trueprob_trainer.evaluation.network_scores import Evaluation, evaluate
 from trueprob_trainer.networks.classifier import predict_logits
 from trueprob_trainer.training.finished_run import Training
+from collections.abc import Sequence
+from trueprob.arrays.logit_functions import Logits, softmax
+from trueprob_trainer.data import LabelledImages
+from trueprob_trainer.errors import BadInput
+from trueprob_trainer.training.finished_run import load_training
+from trueprob_trainer.training.run_folder import RunFolder
+from math import sqrt
+from trueprob.repository.manifest import Manifest
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Figure by figure."""
+
+    # name, ours, the shipped one, allowed difference; fractions
+    rows: tuple[tuple[str, float, float, float], ...]
+
+    @property
+    def holds(self) -> bool:
+        """Whether every difference is allowed."""
+        return all(abs(ours - shipped) <= allowed for _, ours, shipped, allowed in self.rows)
+
+    def table(self) -> str:
+        """Lines for a terminal, in percent."""
+        lines = [f"{'figure':<24}{'now %':>9}{'shipped %':>11}{'allowed ±':>11}"]
+        for name, *values in self.rows:
+            now, shipped, allowed = (f"{100 * value:.2f}" for value in values)
+            lines.append(f"{name:<24}{now:>9}{shipped:>11}{allowed:>11}")
+        answer = "yes" if self.holds else "no"
+        return "\n".join([*lines, f"agree within the noise floor: {answer}"])
+
+
+def compare(ours: Manifest, shipped: Manifest) -> Agreement:
+    """Compare the test scores of two versions.
+
+    Raises `BadInput`: scored on other data, or without scores.
+    """
+    try:
+        a, b = ours.scores["test"], shipped.scores["test"]
+        if (a["n"], ours.training["dataset"]) != (b["n"], shipped.training["dataset"]):
+            raise BadInput("versions can be compared on one data set only, got two")
+        rows = []
+        for state in ("uncalibrated", "calibrated"):
+            floor = max(a[state]["ece_floor"], b[state]["ece_floor"])
+            rows.append((f"ECE, {state}", a[state]["ece"], b[state]["ece"], floor))
+        accuracy = b["uncalibrated"]["accuracy"]
+        allowed = 2 * sqrt(accuracy * (1 - accuracy) / b["n"])
+        rows.append(("accuracy", a["uncalibrated"]["accuracy"], accuracy, allowed))
+    except KeyError as problem:
+        raise BadInput(f"manifest has no entry {problem} to compare") from problem
+    return Agreement(tuple(rows))
+
+
+SMALLEST = 1e-12  # probabilities are floored before the logarithm, as everywhere in trueprob
+
+
+def ensemble_logits(models: Sequence[nn.Module], images: NDArray[np.uint8]) -> Logits:
+    """Logarithm of the mean probabilities."""
+    mean = np.mean([softmax(predict_logits(model, images)) for model in models], axis=0)
+    logits: Logits = np.log(np.maximum(mean, SMALLEST)).astype(np.float32)
+    return logits
+
+
+def members(runs: Sequence[Path], data: LabelledImages) -> list[nn.Module]:
+    """Networks of further runs that were trained on the same rows.
+
+    Raises `BadInput`: a run's calibration or test rows may have trained another member.
+    """
+    models: list[nn.Module] = []
+    for path in runs:
+        training = load_training(RunFolder(path))
+        other = training.data
+        if other.images.shape != data.images.shape or not np.array_equal(other.split, data.split):
+            raise BadInput(f"ensemble {path} was trained on another split of other data")
+        models.append(training.model)
+    return models
 
 
 @dataclass(frozen=True)

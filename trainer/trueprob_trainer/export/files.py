@@ -1,15 +1,43 @@
-"""Every graph that ``export`` writes, and what each is worth on the test split."""
+"""Every graph that ``export`` writes, and what each is worth on the test split.
+
+Network and calibrator in one graph, checked against the two apart.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
-
 from trueprob.fitting.fit import fit
 from trueprob_trainer.data import Split
-from trueprob_trainer.export.fused import fuse
 from trueprob_trainer.export.graph import export, onnx_logits
 from trueprob_trainer.export.precision import compare_precisions, in_precision, table
 from trueprob_trainer.training.finished_run import Training
+import numpy as np
+from numpy.typing import NDArray
+from trueprob.calibrators import Calibrator
+from trueprob.onnx_export import fused_onnx
+from trueprob_trainer.errors import ParityError
+from trueprob_trainer.export.graph import PARITY_BATCHES, onnx_logits, onnx_outputs
+
+
+TOLERANCE = 1e-5  # of a probability; the calibrator is float64 in NumPy and float32 in the graph
+
+
+def fuse(content: bytes, calibrator: Calibrator, images: NDArray[np.uint8]) -> bytes:
+    """A graph with the outputs ``probabilities``, ``prediction``, ``temperature``, ``logits``.
+
+    Raises `ParityError`: its probabilities are not the calibrator's of the network's logits.
+    """
+    fused = fused_onnx(content, calibrator)
+    for size in PARITY_BATCHES:
+        expected = calibrator.predict_proba(onnx_logits(content, images[:size]))
+        found = onnx_outputs(fused, images[:size], ["probabilities"])[0]
+        difference = float(np.max(np.abs(found - expected)))
+        if not difference <= TOLERANCE:
+            raise ParityError(
+                f"probabilities of a batch of {size} differ by {difference:.3g} between the fused "
+                f"graph and the calibrator, allowed are {TOLERANCE:.3g}"
+            )
+    return fused
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from trueprob_trainer.sharpness_aware.batch_norm import (
     frozen_running_statistics,
     kept_running_statistics,
 )
-from trueprob_trainer.sharpness_aware.checkpointing import checkpointed
+from trueprob_trainer.sharpness_aware.batch_norm import checkpointed
 from trueprob_trainer.sharpness_aware.methods.asam import ASAM
 from trueprob_trainer.sharpness_aware.methods.csam import CSAM
 from trueprob_trainer.sharpness_aware.methods.esam import ESAM

@@ -1,24 +1,116 @@
-"""The parts of a run, made from its recipe: network, optimiser, schedule, weights' average."""
+"""The parts of a run, made from its recipe: network, optimiser, schedule, weights' average.
+
+Starts a network from weights that were trained on something else.
+
+Names must be those of the same network. A tensor of another shape (the last layer, for another
+number of classes) stays as it was initialised. The preprocessing is not taken over: mean and
+deviation are those of the new data.
+
+The loss of a row, by what its target is.
+
+A target is a class (an integer), or a distribution over the classes (mixup), or two distributions
+side by side: that over the classes and the teacher's. One tensor in every case, so that an
+optimiser that asks for some rows of a batch gets their targets with them.
+"""
 
 import math
 from pathlib import Path
 from typing import Any
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 from torch.optim.lr_scheduler import ConstantLR, LambdaLR, LRScheduler, OneCycleLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-
 from trueprob_trainer.config import TrainConfig
 from trueprob_trainer.data import LabelledImages, Split
 from trueprob_trainer.errors import BadInput
 from trueprob_trainer.networks import build_network
 from trueprob_trainer.networks.classifier import ImageClassifier
-from trueprob_trainer.networks.fine_tuning import start_from
 from trueprob_trainer.sharpness_aware import OPTIMISERS, WrappedOptimizer, options_of
-from trueprob_trainer.training.losses import per_sample_loss
+import pickle
+import zipfile
+from torch import Tensor, nn
+from collections.abc import Callable
+from torch import Tensor
+from torch.nn import functional
+
+
+PerSampleLoss = Callable[[Tensor, Tensor], Tensor]
+
+
+def per_sample_loss(config: TrainConfig) -> PerSampleLoss | None:
+    """The loss that a recipe asks for.
+
+    Returns: ``loss(logits, targets)`` of shapes (n, k) and (n,), (n, k) or (n, 2k) to (n,); None
+    for plain cross entropy, which is what every optimiser has by itself.
+    """
+    if not (config.label_smoothing or config.teacher):
+        return None
+
+    def loss(logits: Tensor, targets: Tensor) -> Tensor:
+        k = logits.shape[1]
+        if targets.ndim == 2 and targets.shape[1] == 2 * k:
+            hard = cross_entropy(logits, targets[:, :k], config.label_smoothing)
+            soft = distillation(logits, targets[:, k:], config.distill_temperature)
+            return config.distill_alpha * soft + (1 - config.distill_alpha) * hard
+        return cross_entropy(logits, targets, config.label_smoothing)
+
+    return loss
+
+
+def cross_entropy(logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Cross entropy of each row, nats."""
+    return functional.cross_entropy(logits, targets, reduction="none", label_smoothing=smoothing)
+
+
+def distillation(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """T²·KL(teacher ‖ softmax(logits/T)) of each row (Hinton, Vinyals, Dean: arXiv:1503.02531)."""
+    student = torch.log_softmax(logits / temperature, dim=1)
+    divergence = functional.kl_div(student, teacher, reduction="none").sum(dim=1)
+    return divergence * temperature**2
+
+
+PREFIX = "network."  # of a network behind its preprocessing, as run folders store it
+
+
+def start_from(network: nn.Module, path: Path) -> tuple[str, ...]:
+    """Copy the weights of a checkpoint into a network of the same kind.
+
+    Returns: tensors that were left as they are, for their shape is another. Raises `BadInput`: no
+    readable checkpoint, another network, or nothing that fits.
+    """
+    weights = _weights(path / "checkpoint.pt" if path.is_dir() else path)
+    own = network.state_dict()
+    if set(weights) != set(own):
+        strays = sorted(set(weights) ^ set(own))
+        raise BadInput(
+            f"start_from {path} is of another network: {len(strays)} names differ, {strays[0]} "
+            "for one"
+        )
+    left = tuple(name for name, value in own.items() if weights[name].shape != value.shape)
+    if len(left) == len(own):
+        raise BadInput(f"start_from {path} has no tensor of this network's shapes")
+    network.load_state_dict({name: own[name] if name in left else weights[name] for name in own})
+    return left
+
+
+def _weights(file: Path) -> dict[str, Tensor]:
+    if not zipfile.is_zipfile(file):  # what torch.save writes; anything else fails in odd ways
+        raise BadInput(f"start_from {file} cannot be read as a checkpoint")
+    try:
+        loaded: Any = torch.load(file, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, pickle.UnpicklingError) as problem:
+        raise BadInput(f"start_from {file} cannot be read as a checkpoint") from problem
+    if isinstance(loaded, dict) and isinstance(loaded.get("model"), dict):
+        loaded = loaded.get("average") or loaded["model"]  # of a run: what it was scored with
+    if not (isinstance(loaded, dict) and all(isinstance(v, Tensor) for v in loaded.values())):
+        raise BadInput(f"start_from {file} must hold named tensors")
+    if any(name.startswith(PREFIX) for name in loaded):
+        loaded = {k.removeprefix(PREFIX): v for k, v in loaded.items() if k.startswith(PREFIX)}
+    weights: dict[str, Tensor] = loaded
+    return weights
+
 
 CHUNK = 4096  # images at a time when their mean is taken
 

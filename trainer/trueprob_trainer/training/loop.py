@@ -3,16 +3,18 @@
 Seeded and, for a fixed number of threads on one machine, repeatable to the last bit, also when it
 is stopped and taken up again. Only rows of the train split are looked at; nothing here is chosen by
 calibration or test rows.
+
+SIGTERM and Ctrl-C ask a run to save and stop; a second one is what it always was.
+
+Where a run computes, and the state of torch around it: seeded inside, as it was outside.
 """
 
 import functools
 import math
 import time
 from collections.abc import Callable, Sequence
-
 import torch
 from torch import Tensor, nn
-
 from trueprob_trainer.config import TrainConfig
 from trueprob_trainer.data import LabelledImages
 from trueprob_trainer.data.recipe import prepare
@@ -25,16 +27,96 @@ from trueprob_trainer.training.building import (
     build_schedule,
 )
 from trueprob_trainer.training.finished_run import Training, ready
-from trueprob_trainer.training.interruption import Interruption
 from trueprob_trainer.training.progress import silent
-from trueprob_trainer.training.repeatable import device_of, repeatable
 from trueprob_trainer.training.run_folder import RunFolder
 from trueprob_trainer.training.state import LoopState
 from trueprob_trainer.training.teacher import Teacher
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from trueprob_trainer.errors import BadInput
+
+__all__ = ["Log", "begin", "checked_data", "train_with"]
+
+
+def device_of(config: TrainConfig) -> torch.device:
+    """The device that a recipe asks for.
+
+    Raises `BadInput`: a GPU was asked for and torch sees none.
+    """
+    available = torch.cuda.is_available()
+    if config.device == "cuda" and not available:
+        raise BadInput("device must be cpu or auto here, torch finds no GPU, got cuda")
+    on_gpu = config.device == "cuda" or (config.device == "auto" and available)
+    return torch.device("cuda" if on_gpu else "cpu")
+
+
+@contextmanager
+def repeatable(config: TrainConfig, device: torch.device) -> Iterator[None]:
+    """Seed torch, fix its threads, choose deterministic kernels, and leave all as it was."""
+    threads = torch.get_num_threads()
+    strict = torch.are_deterministic_algorithms_enabled()
+    benchmark = torch.backends.cudnn.benchmark
+    if config.deterministic:
+        # cuBLAS reads it when it is first used; without it torch refuses in deterministic mode.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(config.seed)
+        torch.set_num_threads(config.threads)
+        torch.use_deterministic_algorithms(config.deterministic or strict)
+        torch.backends.cudnn.benchmark = device.type == "cuda" and not config.deterministic
+        try:
+            yield
+        finally:
+            torch.backends.cudnn.benchmark = benchmark
+            torch.use_deterministic_algorithms(strict)
+            torch.set_num_threads(threads)
+
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class Interruption:
+    """Notices a signal; the loop asks after every step.
+
+    Outside the main thread, where Python sets no handlers, nothing is ever noticed.
+    """
+
+    def __init__(self, *, wanted: bool = True) -> None:
+        self._wanted = wanted
+        self.signal: signal.Signals | None = None
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> "Interruption":
+        if self._wanted and threading.current_thread() is threading.main_thread():
+            for each in SIGNALS:
+                self._before[each] = signal.signal(each, self._notice)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        problem: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._put_back()
+
+    def _notice(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - signal's form
+        self.signal = signal.Signals(number)
+        self._put_back()
+
+    def _put_back(self) -> None:
+        while self._before:
+            each, handler = self._before.popitem()
+            signal.signal(each, handler)
+
 
 Log = Callable[[Sequence[dict[str, float | int]]], None]
 
-__all__ = ["Log", "begin", "checked_data", "train_with"]
 
 CHECKPOINT_SECONDS = 60.0  # between checkpoints, at ends of epochs: what a power cut may cost
 

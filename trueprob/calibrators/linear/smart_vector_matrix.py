@@ -8,6 +8,10 @@ that the linear stage gained by overfitting. In use W and b are those fitted on 
 
 A fold with fewer than 10 errors says too little of single classes: then there is no linear stage
 and the calibrator is `smart` under another name, which the report says.
+
+`smart` after a matrix and a bias: see `two_stages`. Predictions may change.
+
+`smart` after a weight and a bias for each class: see `two_stages`. Predictions may change.
 """
 
 from __future__ import annotations
@@ -15,10 +19,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Final, Self
-
 import numpy as np
 from numpy.typing import NDArray
-
 from trueprob.arrays import logit_functions
 from trueprob.arrays.labels import Labels
 from trueprob.arrays.logit_functions import Logits, Probabilities, logit_gap
@@ -31,8 +33,14 @@ from trueprob.calibrators.parameters import require_keys
 from trueprob.calibrators.smart.calibrator import SmartCalibrator, fit_smart
 from trueprob.errors import InvalidDocument
 from trueprob.folds import Groups, fold_of_rows
+from dataclasses import dataclass
+from typing import ClassVar
+from trueprob.arrays.logit_functions import Logits
+from trueprob.calibrators.base import FittedCalibrator
+from trueprob.folds import Groups
 
-__all__ = ["TwoStages", "TwoStagesFit", "fit_two_stages"]
+__all__ = ["SmartMatrixCalibrator", "SmartVectorCalibrator", "TwoStages", "TwoStagesFit", "fit_smart_matrix", "fit_smart_vector", "fit_two_stages"]
+
 
 N_FOLDS: Final = 5
 MIN_ERRORS: Final = 10  # in each fold
@@ -152,3 +160,81 @@ def _finish(
         raise TypeError("fit_smart must return a SmartCalibrator")
     outcome = FitOutcome.NOT_CONVERGED if UNCONVERGED in warnings else fitted.outcome
     return TwoStagesFit(linear, gap_stage, outcome, (*warnings, *fitted.warnings))
+
+
+@dataclass(frozen=True)
+class SmartMatrixCalibrator(TwoStages):
+    """The gap stage on the output of a matrix and a bias."""
+
+    kind: ClassVar[str] = "smart-matrix"
+    full: ClassVar[bool] = True
+
+
+def fit_smart_matrix(
+    logits: Logits,
+    labels: Labels,
+    weights: NDArray[np.float64] | None = None,
+    *,
+    seed: int = 0,
+    groups: Groups | None = None,
+) -> FittedCalibrator:
+    """Fit both stages.
+
+    Parameters
+    ----------
+    logits : ndarray of shape (n, k), float32
+    labels : ndarray of shape (n,), int64
+    weights : ndarray of shape (n,), optional
+        Only their ratios matter.
+    seed : int
+        Of the folds.
+    groups : ndarray of shape (n,), optional
+        Rows of one group stay in one fold.
+
+    Returns
+    -------
+    FittedCalibrator
+        With a warning when there are too few errors for a linear stage.
+    """
+    fitted = fit_two_stages(logits, labels, weights, full=True, seed=seed, groups=groups)
+    calibrator = SmartMatrixCalibrator(logits.shape[1], fitted.linear, fitted.gap_stage)
+    return FittedCalibrator(calibrator, fitted.outcome, fitted.warnings)
+
+
+@dataclass(frozen=True)
+class SmartVectorCalibrator(TwoStages):
+    """The gap stage on the output of a weight and a bias for each class."""
+
+    kind: ClassVar[str] = "smart-vector"
+    full: ClassVar[bool] = False
+
+
+def fit_smart_vector(
+    logits: Logits,
+    labels: Labels,
+    weights: NDArray[np.float64] | None = None,
+    *,
+    seed: int = 0,
+    groups: Groups | None = None,
+) -> FittedCalibrator:
+    """Fit both stages.
+
+    Parameters
+    ----------
+    logits : ndarray of shape (n, k), float32
+    labels : ndarray of shape (n,), int64
+    weights : ndarray of shape (n,), optional
+        Only their ratios matter.
+    seed : int
+        Of the folds.
+    groups : ndarray of shape (n,), optional
+        Rows of one group stay in one fold.
+
+    Returns
+    -------
+    FittedCalibrator
+        With a warning when there are too few errors for a linear stage.
+    """
+    fitted = fit_two_stages(logits, labels, weights, full=False, seed=seed, groups=groups)
+    calibrator = SmartVectorCalibrator(logits.shape[1], fitted.linear, fitted.gap_stage)
+    return FittedCalibrator(calibrator, fitted.outcome, fitted.warnings)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from fastapi import APIRouter, Path, Request
 
-from trueprob_service.control.alarm_schemas import AlarmSummary
+from trueprob_service.control.schemas.labels import AlarmSummary
 from trueprob_service.control.api.documentation import (
     DEFAULT_PAGE,
     CursorQuery,
@@ -14,7 +14,7 @@ from trueprob_service.control.api.documentation import (
     ModelPath,
     problems,
 )
-from trueprob_service.control.api.requests import caller
+from trueprob_service.control.api.documentation import caller
 from trueprob_service.control.schemas import answers
 from trueprob_service.control.schemas.documents import Items
 from trueprob_service.control.schemas.lists import Page, split

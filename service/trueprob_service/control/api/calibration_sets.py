@@ -1,13 +1,14 @@
-"""Calibration sets: upload, append, list, read, download, delete."""
+"""Calibration sets: upload, append, list, read, download, delete.
+
+The OpenAPI description of an upload's body.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Literal
-
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.responses import FileResponse
 from starlette.concurrency import run_in_threadpool
-
 from trueprob_service.control.api.documentation import (
     DEFAULT_PAGE,
     CursorQuery,
@@ -17,20 +18,73 @@ from trueprob_service.control.api.documentation import (
     problems,
 )
 from trueprob_service.control.api.fits import answer_fit
-from trueprob_service.control.api.requests import caller
-from trueprob_service.control.api.upload_body import UPLOAD_BODY
+from trueprob_service.control.api.documentation import caller
 from trueprob_service.control.fitting.request import FitRequest
 from trueprob_service.control.fitting.stored_sets import NO_ROWS
 from trueprob_service.control.fitting.upload_body import NPZ_TYPES
-from trueprob_service.control.known_sets import known_set
+from trueprob_service.control.fitting.stored_sets import known_set
 from trueprob_service.control.schemas import answers
 from trueprob_service.control.schemas.documents import CalibrationSetSummary, FitSummary, Items
 from trueprob_service.control.schemas.lists import Page, split
 from trueprob_service.control.store.calibration_sets import CalibrationSetRow
 from trueprob_service.errors import ModelNotFound, Unavailable
-
 if TYPE_CHECKING:
     from trueprob_service.control.plane import ControlPlane
+from typing import Any, Final
+from trueprob_service.control.fitting.upload_body import (
+    CSV_TYPES,
+    FORM_TYPES,
+    JSON_TYPES,
+    NPZ_TYPES,
+)
+
+__all__ = ["UPLOAD_BODY"]
+
+
+_BINARY: Final = {"type": "string", "format": "binary"}
+_NUMBERS: Final = {"type": "array", "items": {"type": "number"}}
+_ROWS: Final = {"type": "array", "items": _NUMBERS}
+_MATRICES: Final = ("logits", "probabilities", "log_probabilities")
+
+UPLOAD_BODY: Final[dict[str, Any]] = {
+    "required": True,
+    "content": {
+        **{kind: {"schema": _BINARY} for kind in (*NPZ_TYPES, *CSV_TYPES)},
+        JSON_TYPES[0]: {
+            "schema": {
+                "type": "object",
+                "required": ["labels"],
+                "properties": {
+                    **dict.fromkeys(_MATRICES, _ROWS),
+                    "images": {
+                        "type": "array",
+                        "items": {"type": "string", "contentEncoding": "base64"},
+                    },
+                    "labels": {
+                        "type": "array",
+                        "items": {"oneOf": [{"type": "integer"}, {"type": "string"}]},
+                    },
+                    "weights": _NUMBERS,
+                    "groups": {
+                        "type": "array",
+                        "items": {"oneOf": [{"type": "integer"}, {"type": "string"}]},
+                    },
+                },
+                "example": {"logits": [[0.1, 4.2, -1.0], [2.2, 0.3, 0.1]], "labels": [1, 0]},
+            }
+        },
+        FORM_TYPES[0]: {
+            "schema": {
+                "type": "object",
+                "required": ["labels"],
+                "properties": {
+                    **dict.fromkeys((*_MATRICES, "images", "labels", "weights", "groups"), _BINARY),
+                    "image": {"type": "array", "items": _BINARY},
+                },
+            }
+        },
+    },
+}
 
 
 def create_router(plane: ControlPlane) -> APIRouter:

@@ -17,8 +17,8 @@ from trueprob_service.control.api.documentation import (
     PreferHeader,
     problems,
 )
-from trueprob_service.control.api.requests import caller, wait_seconds
-from trueprob_service.control.cancellation import cancel_fit
+from trueprob_service.control.api.documentation import (caller, wait_seconds)
+from trueprob_service.control.fitting.queue import cancel_fit
 from trueprob_service.control.fitting.request import FitRequest
 from trueprob_service.control.schemas import answers
 from trueprob_service.control.schemas.documents import FitBody, FitSummary, Items

@@ -17,7 +17,7 @@ from trueprob_service.control.schemas.labels import (
     LabelRequest,
     RowsRequest,
 )
-from trueprob_service.edge.body_limits import BodyLimits
+from trueprob_service.edge.bodies import BodyLimits
 from trueprob_service.errors import InvalidRequest, UnsupportedMediaType
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from trueprob_service.control.api.documentation import (
     ModelPath,
     problems,
 )
-from trueprob_service.control.api.requests import caller, expected_revision
+from trueprob_service.control.api.documentation import (caller, expected_revision)
 from trueprob_service.control.schemas.documents import Items, ModelDescription, ModelRequest
 from trueprob_service.control.schemas.lists import Page
 from trueprob_service.errors import InvalidRequest

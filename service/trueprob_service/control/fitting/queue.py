@@ -3,6 +3,8 @@
 A claim is a lease. The process that runs a fit extends it while it does; when that process dies the
 lease ends, and any other may claim the fit. Should the first one live after all (its clock stood
 still, say), it finds at the end that the fit is not its own, and stores nothing.
+
+Giving a fit up: its row ends here and now, and whoever runs it finds out.
 """
 
 from __future__ import annotations
@@ -14,17 +16,36 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-
 from trueprob_service.control.fitting.outcome import FitEnding
 from trueprob_service.control.fitting.set_files import Artifacts
 from trueprob_service.control.fitting.worker import Fitted, FittedBefore, Job
 from trueprob_service.control.models.catalogue import Catalogue, answering
 from trueprob_service.control.store import Store, Transaction
-from trueprob_service.control.store.calibrators import CalibratorRow
+from trueprob_service.control.store.promotions import CalibratorRow
 from trueprob_service.control.store.fits import FitRow
 from trueprob_service.errors import DatabaseUnavailable, Unavailable
+from trueprob_service.control.store import Store
+from trueprob_service.errors import Conflict, FitNotFound
 
-__all__ = ["LEASE_SECONDS", "Begun", "FitQueue"]
+__all__ = ["Begun", "FitQueue", "LEASE_SECONDS", "cancel_fit"]
+
+
+def cancel_fit(store: Store, model: str, fit_id: int, *, by: str | None, now: float) -> None:
+    """Let a fit that waits or runs end; one that was cancelled before stays as it is.
+
+    Raises `Conflict`: it has ended otherwise.
+    """
+    with store.write() as transaction:
+        transaction.models.lock(model)  # first in the order of locks
+        fit = transaction.fits.by_id(fit_id, lock=True)
+        if fit is None or fit.model != model:
+            raise FitNotFound(f"model {model!r} has no fit {str(fit_id)!r}")
+        if fit.state in ("done", "failed"):
+            raise Conflict(f"fit {fit_id} is {fit.state} already")
+        if fit.state != "cancelled":
+            sentence = "cancelled" if by is None else f"cancelled by {by}"
+            transaction.fits.end(fit_id, "cancelled", now=now, error=sentence)
+
 
 _LOG: Final = logging.getLogger(__name__)
 # Extended every sixth of it. Short enough that a fit whose process was killed does not wait long;

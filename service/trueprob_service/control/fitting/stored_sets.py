@@ -2,6 +2,10 @@
 
 A set's file is on disk before the transaction that knows it commits, so what was acknowledged
 survives a crash. Deleting a set forgets it in the database; the sweep removes the file.
+
+Rows after rows: one calibration set of two, and whether that was done before.
+
+What a client or a transaction names, looked up: a stored set, and a version under its lock.
 """
 
 from __future__ import annotations
@@ -9,14 +13,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Final
-
 from trueprob.arrays.calibration_set import CalibrationSet, load_calibration_set
-from trueprob_service.control.appended_rows import holds, joined
 from trueprob_service.control.fitting.request import FitRequest
-from trueprob_service.control.fitting.requested_fit import requested_fit
+from trueprob_service.control.fitting.request import requested_fit
 from trueprob_service.control.fitting.runner import Refits
 from trueprob_service.control.fitting.set_files import Artifacts
-from trueprob_service.control.known_sets import known_set, lock_version
 from trueprob_service.control.store import Store, Transaction
 from trueprob_service.control.store.calibration_sets import CalibrationSetRow
 from trueprob_service.errors import (
@@ -28,8 +29,88 @@ from trueprob_service.errors import (
 )
 from trueprob_service.inference.deployment import ServedVersion
 from trueprob_service.settings import Settings
+from typing import Any, Final
+import numpy as np
+from numpy.typing import NDArray
+from trueprob.arrays.calibration_set import CalibrationSet
+from trueprob_service.errors import InvalidRequest
+from trueprob_service.control.store import Transaction
+from trueprob_service.errors import CalibrationSetNotFound, ModelNotFound
 
-__all__ = ["NO_ROWS", "StoredSets"]
+__all__ = ["NO_ROWS", "StoredSets", "holds", "joined", "known_set", "lock_version"]
+
+
+def known_set(transaction: Transaction, model: str, digest_or_name: str) -> CalibrationSetRow:
+    """A stored set of a model."""
+    row = transaction.calibration_sets.get(model, digest_or_name)
+    if row is None:
+        raise CalibrationSetNotFound(f"model {model!r} has no calibration set {digest_or_name!r}")
+    return row
+
+
+def lock_version(transaction: Transaction, served: ServedVersion) -> None:
+    """Lock the model of a version that was looked up before.
+
+    Raises `ModelNotFound`: it has been deleted since, or declared anew.
+    """
+    transaction.models.lock(served.model)
+    known = transaction.models.version(served.model, served.version)
+    if known is None or known.class_names != served.class_names:
+        raise ModelNotFound(f"model {served.model!r} was deleted a moment ago")
+
+
+_DIGEST_BYTES: Final = 16
+
+
+def joined(first: CalibrationSet, second: CalibrationSet) -> CalibrationSet:
+    """Rows after rows.
+
+    Raises `InvalidRequest`: only one of the two has weights, or groups, or their groups are of
+    another kind.
+    """
+    optional: dict[str, NDArray[Any] | None] = {}
+    for name in ("weights", "groups"):
+        left, right = getattr(first, name), getattr(second, name)
+        if (left is None) != (right is None):
+            has = "has" if right is None else "has no"
+            raise InvalidRequest(
+                f"{name} must come with every row or with none: the set {has} {name}"
+            )
+        if left is not None and (left.dtype.kind == "U") != (right.dtype.kind == "U"):
+            raise InvalidRequest("groups must be integers or texts, as those of the set are")
+        optional[name] = None if left is None else np.concatenate([left, right])
+    return CalibrationSet(
+        np.concatenate([first.logits, second.logits]),
+        np.concatenate([first.labels, second.labels]),
+        optional["weights"],
+        optional["groups"],
+    )
+
+
+def holds(whole: CalibrationSet, part: CalibrationSet) -> bool:
+    """Whether a set has the rows of another one in a run and in their order, as `joined` left them.
+
+    Weights and groups count too; both sets have them or neither does.
+    """
+    rows, wanted = whole.row_digests.tobytes(), part.row_digests.tobytes()
+    at = rows.find(wanted)
+    while at >= 0:
+        start, off = divmod(at, _DIGEST_BYTES)
+        if off == 0 and _same_beside(whole, part, start):
+            return True
+        at = rows.find(wanted, at + 1)
+    return False
+
+
+def _same_beside(whole: CalibrationSet, part: CalibrationSet, start: int) -> bool:
+    """Whether weights and groups from a row on are those of the other set."""
+    stop = start + part.n
+    pairs = ((whole.weights, part.weights), (whole.groups, part.groups))
+    return all(
+        left is None or right is None or np.array_equal(left[start:stop], right)
+        for left, right in pairs
+    )
+
 
 NO_ROWS: Final = "the rows of this set are not on this host, nor at another artifact_url"
 # Appends to one name at the same time: each but the first reads the set anew.

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from trueprob.drift import Comparison, ComparisonState, top_label_brier
 from trueprob_service.control.labels.counting import CountedLabels
-from trueprob_service.control.revision import raise_revision
+from trueprob_service.control.models.promotion import raise_revision
 from trueprob_service.control.store import Transaction
-from trueprob_service.control.store.calibrators import CalibratorRow
+from trueprob_service.control.store.promotions import CalibratorRow
 from trueprob_service.control.store.shadows import ShadowRow
 from trueprob_service.receipts.columns import number
 from trueprob_service.receipts.receipt import digest64

@@ -1,4 +1,7 @@
-"""What the labels say: for Prometheus from running totals, for a window from hourly bins."""
+"""What the labels say: for Prometheus from running totals, for a window from hourly bins.
+
+Gauges of shadowing candidates and of the webhook's outbox, by name in the catalogue.
+"""
 
 from __future__ import annotations
 
@@ -9,26 +12,46 @@ import re
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
-
 from trueprob.calibrators import KINDS
 from trueprob.fitting.fit import METHODS
 from trueprob.scores.binned import BinnedCalibration
-from trueprob_service.control.further_gauges import further_gauges
 from trueprob_service.control.labels.advice import advice
 from trueprob_service.control.labels.alarms import AlarmRules
 from trueprob_service.control.models.catalogue import Catalogue
 from trueprob_service.control.schemas import answers
 from trueprob_service.control.schemas.labels import Bin, Calibration
 from trueprob_service.control.store import Store, Transaction
-from trueprob_service.control.store.alarm_states import AlarmStateRow
+from trueprob_service.control.store.alarms import AlarmStateRow
 from trueprob_service.errors import DatabaseUnavailable, InvalidRequest, ModelNotFound
 from trueprob_service.metrics.label_statistics import (
     AlarmFigures,
     ControlStatistics,
     PairStatistics,
 )
+from trueprob_service.control.store import Transaction
+from trueprob_service.metrics.catalogue import EVENT_KINDS
 
-__all__ = ["Statistics", "window_hours"]
+__all__ = ["Statistics", "further_gauges", "window_hours"]
+
+
+def further_gauges(transaction: Transaction) -> dict[str, dict[tuple[str, ...], float]]:
+    """Values by name and labels, as the database has them now."""
+    better: dict[tuple[str, ...], float] = {}
+    worse: dict[tuple[str, ...], float] = {}
+    threshold: dict[tuple[str, ...], float] = {}
+    for shadow in transaction.shadows.all_running():
+        candidate = (shadow.model, str(shadow.version), shadow.calibrator)
+        better[candidate] = shadow.better_log10
+        worse[candidate] = shadow.worse_log10
+        threshold[candidate] = -math.log10(shadow.alpha)
+    waiting = transaction.events.waiting()
+    return {
+        "shadow_better_log10": better,
+        "shadow_worse_log10": worse,
+        "shadow_threshold_log10": threshold,
+        "webhook_waiting": {(kind,): float(waiting.get(kind, 0)) for kind in EVENT_KINDS},
+    }
+
 
 _LOG: Final = logging.getLogger(__name__)
 _WINDOW: Final = re.compile(r"(\d{1,6})(h|d)")

@@ -8,6 +8,10 @@ A version whose files do not match their digests, or whose network does not load
 logged, listed as unavailable, and the rest goes on. When it was the live one it is served without
 its network, from what the database holds (its classes and its calibrator, verified before they
 were stored): clients that send logits are not stopped by a bad ``model.onnx``.
+
+With what each version answers, as the history says.
+
+Writing a newly seen version, and the first promotion of its model, into the database.
 """
 
 from __future__ import annotations
@@ -16,20 +20,104 @@ import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
-
 from trueprob.calibrators import loads_calibrator
-from trueprob_service.control.answering import answering, standing
 from trueprob_service.control.models.discovery import Discovery, Found, Key, discover
-from trueprob_service.control.registration import add_version, promote_first
 from trueprob_service.control.store import Store, Transaction
-from trueprob_service.control.store.calibrators import CalibratorRow
+from trueprob_service.control.store.promotions import CalibratorRow
 from trueprob_service.control.store.models import VersionRow
 from trueprob_service.control.store.promotions import PromotionRow
 from trueprob_service.errors import Conflict, ProviderUnavailable, ServiceError, VersionNotFound
 from trueprob_service.inference.deployment import ServedVersion, Shadow
 from trueprob_service.inference.deployments import Deployments
+from collections.abc import Iterable
+from trueprob_service.control.store import Transaction
+from collections.abc import Sequence
+from trueprob.calibrators import Calibrator
 
-__all__ = ["Catalogue", "answering"]
+__all__ = ["Catalogue", "add_version", "answering", "promote_first", "standing"]
+
+
+def add_version(
+    transaction: Transaction,
+    model: str,
+    version: int,
+    *,
+    class_names: Sequence[str],
+    factory: Calibrator,
+    document: str,  # its `calibrator.json`
+    now: float,
+) -> None:
+    """Register a version of a known model with the calibrator that it came with."""
+    transaction.models.add_version(
+        model, version, class_names=class_names, factory=factory.id, now=now
+    )
+    transaction.calibrators.add(
+        model,
+        version,
+        calibrator_id=factory.id,
+        kind=factory.kind,
+        document=document,
+        origin="factory",
+        admitted=True,
+        calibration_set=None,
+        now=now,
+    )
+
+
+def promote_first(
+    transaction: Transaction,
+    model: str,
+    version: int,
+    calibrator: str,
+    *,
+    by: str | None,
+    now: float,
+) -> None:
+    """Make the first revision of a model that has no live pair yet.
+
+    It is 1, or the one after the last of a deleted model of this name.
+    """
+    transaction.promotions.append(
+        PromotionRow(
+            model=model,
+            revision=transaction.deleted_models.last_revision(model) + 1,
+            version=version,
+            calibrator=calibrator,
+            cause="factory",
+            restores=None,
+            fit=None,
+            promoted_by=by,
+            promoted_at=now,
+        )
+    )
+
+
+def answering(transaction: Transaction, version: VersionRow) -> CalibratorRow:
+    """The calibrator that a version answers with: its last promoted, else its factory one."""
+    last = transaction.promotions.last_of_version(version.model, version.version)
+    wanted = version.factory_calibrator if last is None else last.calibrator
+    found = transaction.calibrators.get(version.model, version.version, wanted)
+    if found is None:
+        # Written in the same transaction as the row that names it.
+        raise LookupError(f"calibrator {wanted} of {version.model}/{version.version} is missing")
+    return found
+
+
+def standing(
+    transaction: Transaction, models: Iterable[str]
+) -> list[tuple[VersionRow, CalibratorRow, PromotionRow]]:
+    """Each version of some models with its calibrator and its model's live pair.
+
+    Live versions come first: the first deployment of a model is what answers by default.
+    """
+    states = [
+        (version, answering(transaction, version), live)
+        for model in models
+        if (live := transaction.promotions.live(model)) is not None
+        for version in transaction.models.versions(model)
+    ]
+    return sorted(states, key=lambda state: state[0].version != state[2].version)
+
 
 _LOG: Final = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from trueprob.repository.model_repository import ModelRepository
 from trueprob_service.control.fitting.runner import Refits
 from trueprob_service.control.models.other_replicas import Following
-from trueprob_service.control.revision import locked
+from trueprob_service.control.models.promotion import locked
 from trueprob_service.control.store import Store
 from trueprob_service.errors import Conflict, DatabaseUnavailable
 

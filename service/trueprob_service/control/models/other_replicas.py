@@ -20,7 +20,7 @@ from trueprob.errors import TrueprobError
 from trueprob_service.control.models.catalogue import Catalogue, answering
 from trueprob_service.control.poll import Poll
 from trueprob_service.control.store import Store, Transaction
-from trueprob_service.control.store.calibrators import CalibratorRow
+from trueprob_service.control.store.promotions import CalibratorRow
 from trueprob_service.control.store.models import VersionRow
 from trueprob_service.control.store.promotions import PromotionRow
 from trueprob_service.errors import NotFound

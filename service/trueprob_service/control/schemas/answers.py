@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from trueprob_service.control.alarm_schemas import AlarmSummary
+from trueprob_service.control.schemas.labels import AlarmSummary
 from trueprob_service.control.schemas.documents import (
     CalibrationSetSummary,
     CalibratorSummary,
@@ -18,7 +18,7 @@ from trueprob_service.control.schemas.documents import (
 from trueprob_service.control.schemas.labels import LabelOutcome, LabelOutcomes
 from trueprob_service.control.store.alarms import AlarmRow
 from trueprob_service.control.store.calibration_sets import CalibrationSetRow
-from trueprob_service.control.store.calibrators import CalibratorRow
+from trueprob_service.control.store.promotions import CalibratorRow
 from trueprob_service.control.store.fits import FitRow
 from trueprob_service.control.store.promotions import PromotionRow
 

@@ -14,6 +14,6 @@ from trueprob_service.control.store.engine import (
     open_store,
     refuse_unknown_schema,
 )
-from trueprob_service.control.store.transaction import Transaction
+from trueprob_service.control.store.engine import Transaction
 
 __all__ = ["Store", "Transaction", "UnknownSchema", "open_store", "refuse_unknown_schema"]

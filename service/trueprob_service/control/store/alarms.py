@@ -1,15 +1,137 @@
-"""The history of alarms: what was raised, when somebody saw it, when a policy dealt with it."""
+"""The history of alarms: what was raised, when somebody saw it, when a policy dealt with it.
+
+What the sequential alarms remember: one row a promotion, written under its lock.
+
+Tables of the sequential alarms; on the same metadata as `trueprob_service.control.store.tables`.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
-
 from sqlalchemy import Connection, func, insert, select, update
+from typing import Any, Final
+from sqlalchemy import Connection, bindparam, func, select
+from trueprob_service.control.store.tables import upsert
+from trueprob_service.control.store.tables import promotion
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    Double,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    String,
+    Table,
+)
+from trueprob_service.control.store.tables import metadata
 
-from trueprob_service.control.store.alarm_tables import alarm
+__all__ = ["AlarmRow", "AlarmStateRow", "AlarmStates", "Alarms", "alarm", "alarm_state"]
 
-__all__ = ["AlarmRow", "Alarms"]
+
+alarm_state = Table(  # one row a promotion, from its first label on; locked on update
+    "alarm_state",
+    metadata,
+    Column("model", String(100), primary_key=True),
+    Column("revision", Integer, primary_key=True, autoincrement=False),
+    Column("evidence", JSON, nullable=False),  # trueprob.drift.BetState
+    Column("change", JSON, nullable=False),
+    Column("counted", BigInteger, nullable=False),  # labels that went in
+    Column("repeated", BigInteger, nullable=False),  # labels of groups counted before: left out
+    Column("updated_at", Double, nullable=False),
+    ForeignKeyConstraint(["model", "revision"], ["promotion.model", "promotion.revision"]),
+)
+
+alarm = Table(  # history: never removed
+    "alarm",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("model", String(100), nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("calibrator", String(100), nullable=False),
+    Column("statistic", String(10), nullable=False),  # evidence, change
+    Column("log10", Double, nullable=False),
+    Column("threshold_log10", Double, nullable=False),
+    Column("tolerance", Double, nullable=False),
+    Column("counted", BigInteger, nullable=False),  # labels in the state when it was raised
+    Column("raised_at", Double, nullable=False),
+    Column("acknowledged_at", Double),
+    Column("acknowledged_by", String(100)),
+    Column("answered_at", Double),  # when the refit policy dealt with it
+    ForeignKeyConstraint(["model", "revision"], ["promotion.model", "promotion.revision"]),
+    Index(None, "model", "revision"),
+    Index(None, "answered_at"),
+    sqlite_autoincrement=True,
+)
+
+
+_LOCKED: Final = (
+    select(alarm_state)
+    .where(
+        alarm_state.c.model == bindparam("model"), alarm_state.c.revision == bindparam("revision")
+    )
+    .with_for_update()
+)
+
+
+@dataclass(frozen=True)
+class AlarmStateRow:
+    """State of both statistics of a promotion."""
+
+    model: str
+    revision: int
+    evidence: dict[str, Any]  # `trueprob.drift.BetState.to_dict`; every float comes back as it was
+    change: dict[str, Any]  # `trueprob.drift.BetState.to_dict`; every float comes back as it was
+    counted: int  # labels that went in, those of one group each by itself
+    repeated: int  # labels that were left out: their group was counted before
+    updated_at: float
+
+
+class AlarmStates:
+    """The table ``alarm_state``."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def lock(self, model: str, revision: int) -> AlarmStateRow | None:
+        """The state, kept from others until the end; None before the first label.
+
+        Second in the order of locks (model, alarm_state, bins); the caller holds the model's, so
+        two that find no row cannot both make it.
+        """
+        key = {"model": model, "revision": revision}
+        row = self._connection.execute(_LOCKED, key).first()
+        return None if row is None else AlarmStateRow(**row._mapping)
+
+    def put(self, row: AlarmStateRow) -> None:
+        """Write a state that was locked."""
+        self._connection.execute(upsert(self._connection, alarm_state), vars(row))
+
+    def get(self, model: str, revision: int) -> AlarmStateRow | None:
+        """The state, to be read only."""
+        row = self._connection.execute(
+            select(alarm_state).where(
+                alarm_state.c.model == model, alarm_state.c.revision == revision
+            )
+        ).first()
+        return None if row is None else AlarmStateRow(**row._mapping)
+
+    def live(self) -> dict[str, AlarmStateRow]:
+        """Of each model the state of its live promotion, where that has labels."""
+        newest = (
+            select(promotion.c.model, func.max(promotion.c.revision).label("revision"))
+            .group_by(promotion.c.model)
+            .subquery()
+        )
+        statement = select(alarm_state).join(
+            newest,
+            (newest.c.model == alarm_state.c.model) & (newest.c.revision == alarm_state.c.revision),
+        )
+        return {
+            row.model: AlarmStateRow(**row._mapping) for row in self._connection.execute(statement)
+        }
 
 
 @dataclass(frozen=True)

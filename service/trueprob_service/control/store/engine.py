@@ -5,6 +5,8 @@ driver delays BEGIN until the first write, which turns a read-then-write transac
 deadlock; its own transaction handling is therefore off and BEGIN is sent here: IMMEDIATE for
 writers, deferred (a snapshot) for readers. PostgreSQL writers are READ COMMITTED with row locks,
 readers REPEATABLE READ, which is a snapshot too.
+
+One database transaction and the nouns that can be read and written in it.
 """
 
 from __future__ import annotations
@@ -15,18 +17,64 @@ import threading
 import time
 from collections.abc import Iterator
 from typing import Final
-
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
 from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import ConnectionPoolEntry
-
 from trueprob_service.control.store.migrations import UnknownSchema, check_schema, upgrade
-from trueprob_service.control.store.transaction import Transaction
 from trueprob_service.errors import DatabaseUnavailable
+from sqlalchemy import Connection
+from trueprob_service.control.store.alarms import AlarmStates
+from trueprob_service.control.store.alarms import Alarms
+from trueprob_service.control.store.calibration_sets import CalibrationSets
+from trueprob_service.control.store.promotions import Calibrators
+from trueprob_service.control.store.models import DeletedModels
+from trueprob_service.control.store.earlier_fits import EarlierFits
+from trueprob_service.control.store.events import Events
+from trueprob_service.control.store.fits import Fits
+from trueprob_service.control.store.labels import GroupCounts
+from trueprob_service.control.store.label_sums import Bins
+from trueprob_service.control.store.labelled_rows import LabelledRows
+from trueprob_service.control.store.labels import LabelKeys
+from trueprob_service.control.store.models import Models
+from trueprob_service.control.store.fits import PolicyFits
+from trueprob_service.control.store.promotions import Promotions
+from trueprob_service.control.store.shadows import Shadows
+from trueprob_service.control.store.upkeep import State
+from trueprob_service.control.store.upkeep import Swept
+from trueprob_service.control.store.label_sums import WindowBlocks
 
-__all__ = ["Store", "UnknownSchema", "open_store", "refuse_unknown_schema"]
+__all__ = ["Store", "Transaction", "UnknownSchema", "open_store", "refuse_unknown_schema"]
+
+
+class Transaction:
+    """Ends with the block of `Store.write` or `Store.read` that gave it.
+
+    One attribute a noun: see the module of the same name.
+    """
+
+    def __init__(self, connection: Connection, *, keep_events: bool = False) -> None:
+        self.models = Models(connection)
+        self.deleted_models = DeletedModels(connection)
+        self.calibrators = Calibrators(connection)
+        self.promotions = Promotions(connection)
+        self.calibration_sets = CalibrationSets(connection)
+        self.fits = Fits(connection)
+        self.earlier_fits = EarlierFits(connection)
+        self.policy_fits = PolicyFits(connection)
+        self.label_keys = LabelKeys(connection)
+        self.labelled_rows = LabelledRows(connection)
+        self.state = State(connection)
+        self.swept = Swept(connection)
+        self.alarm_states = AlarmStates(connection)
+        self.group_counts = GroupCounts(connection)
+        self.alarms = Alarms(connection)
+        self.bins = Bins(connection)
+        self.window_blocks = WindowBlocks(connection)
+        self.shadows = Shadows(connection)
+        self.events = Events(connection, kept=keep_events)
+
 
 _WRITES: Final = "trueprob_writes"
 _BUSY_SECONDS: Final = 15.0

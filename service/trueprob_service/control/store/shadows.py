@@ -21,7 +21,7 @@ from sqlalchemy import (
     update,
 )
 
-from trueprob_service.control.store.calibrators import CalibratorRow
+from trueprob_service.control.store.promotions import CalibratorRow
 from trueprob_service.control.store.tables import calibrator, metadata
 
 __all__ = ["ShadowRow", "Shadows", "shadow"]

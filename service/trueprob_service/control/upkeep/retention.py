@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from trueprob_service.control.fitting.set_files import Artifacts
-from trueprob_service.control.label_caps import DAY_SECONDS
+from trueprob_service.control.labels.counting import DAY_SECONDS
 from trueprob_service.control.poll import Poll
 from trueprob_service.control.store import Store, Transaction
-from trueprob_service.control.store.group_counts import Position
+from trueprob_service.control.store.labels import Position
 
 __all__ = ["Retention", "Sweep"]
 

@@ -5,6 +5,8 @@ network. Outputs are chosen by name; without a choice they are `oip_model.DEFAUL
 Receipts (``prediction_id``) are issued only when asked for: they cost more than all the rest.
 Whatever goes wrong is raised and becomes a problem document, whose member ``error`` is what
 clients of this protocol show.
+
+The addresses of the Open Inference Protocol: route, model and version of a path.
 """
 
 from __future__ import annotations
@@ -13,19 +15,16 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
-
 import numpy as np
 import orjson
 from numpy.typing import NDArray
-
 from trueprob_service import __version__
 from trueprob_service.errors import BadRequest, InvalidRequest
 from trueprob_service.inference.answer import Answer, compute
 from trueprob_service.inference.body import INLINE_ELEMENTS, BodyReader, checked_logits, run_network
-from trueprob_service.inference.connection import Receive
+from trueprob_service.inference.body import Receive
 from trueprob_service.inference.deployment import Deployment
-from trueprob_service.inference.elsewhere import Elsewhere
-from trueprob_service.inference.oip_routes import Call
+from trueprob_service.inference.deployments import Elsewhere
 from trueprob_service.inference.open_inference import model as oip_model
 from trueprob_service.inference.open_inference.model import (
     DEFAULT_OUTPUTS,
@@ -39,8 +38,57 @@ from trueprob_service.inference.wire import json_rows as wire_json
 from trueprob_service.inference.wire import oip as wire_oip
 from trueprob_service.inference.wire.oip_tensors import OutputTensor, from_raw
 from trueprob_service.receipts.receipt import Receipts
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+from trueprob_service.errors import VersionNotFound
 
-__all__ = ["Reply", "describe", "infer"]
+__all__ = ["Call", "ROUTES", "Reply", "describe", "infer"]
+
+
+_MODEL: Final = "/v2/models/{model}"
+_VERSION: Final = "/v2/models/{model}/versions/{version}"
+ROUTES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {"/v2": ("GET", "HEAD")}
+    | {base + end: ("GET", "HEAD") for base in (_MODEL, _VERSION) for end in ("", "/ready")}
+    | {f"{base}/infer": ("POST",) for base in (_MODEL, _VERSION)}
+)
+_PATH: Final = re.compile(r"/v2(?:/models/([^/]+)(?:/versions/([^/]+))?(/ready|/infer)?)?")
+
+
+@dataclass(frozen=True)
+class Call:
+    """Which of the protocol's routes a path is."""
+
+    route: str  # one of `ROUTES`
+    model: str | None = None  # None: the server itself
+    version_text: str | None = None  # None: the live one
+
+    @classmethod
+    def from_path(cls, path: str) -> Call | None:
+        """Read a path; None when it is none of the protocol's."""
+        match = _PATH.fullmatch(path)
+        if match is None:
+            return None
+        model, version, end = match.groups()
+        if model is None:
+            return cls("/v2")
+        return cls((_MODEL if version is None else _VERSION) + (end or ""), model, version)
+
+    @property
+    def version(self) -> int | None:
+        """The version as a number.
+
+        Raises `VersionNotFound`: not a positive integer: no version has that name.
+        """
+        text = self.version_text
+        if text is None:
+            return None
+        if not text.isascii() or not text.isdigit() or len(text) > 9 or text.startswith("0"):
+            raise VersionNotFound(f"version must be a positive integer, got {text[:20]!r}")
+        return int(text)
+
 
 # Receipts of more rows than this are signed in a thread: about a millisecond.
 _INLINE_RECEIPTS: Final = 256

@@ -6,6 +6,11 @@ before that. Pickled (object) arrays are refused unread.
 References
 ----------
 NumPy Enhancement Proposal 1, "A Simple File Format for NumPy Arrays".
+
+``application/x-npz``: every field of an answer as an array, in one uncompressed archive.
+
+Text becomes NumPy's fixed-width unicode and single values arrays without dimensions, so that
+``numpy.load(file, allow_pickle=False)`` reads all of it. What is null in JSON is left out.
 """
 
 from __future__ import annotations
@@ -15,14 +20,27 @@ import math
 import tokenize
 from functools import lru_cache
 from typing import Any, Final
-
 import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
-
 from trueprob_service.errors import BadRequest, InvalidRequest
+from collections.abc import Mapping
 
-__all__ = ["MEDIA_TYPE", "SHARED_BYTES", "decode", "encode"]
+__all__ = ["MEDIA_TYPE", "NPZ_MEDIA_TYPE", "SHARED_BYTES", "decode", "encode", "encode_npz"]
+
+
+NPZ_MEDIA_TYPE: Final = "application/x-npz"
+
+
+def encode_npz(fields: Mapping[str, Any]) -> bytes:
+    """An ``.npz`` archive of arrays, lists of text, numbers and text."""
+    stream = io.BytesIO()
+    arrays: dict[str, Any] = {
+        name: np.asarray(value) for name, value in fields.items() if value is not None
+    }
+    np.savez(stream, **arrays)
+    return stream.getvalue()
+
 
 MEDIA_TYPE: Final = "application/x-npy"
 SHARED_BYTES: Final = 1 << 20  # above, a body is read to where it will stay

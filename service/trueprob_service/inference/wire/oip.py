@@ -19,8 +19,8 @@ import orjson
 
 from trueprob_service.edge.json_blocks import BLOCK_BYTES
 from trueprob_service.errors import BadRequest, InvalidRequest
-from trueprob_service.inference.simd_rows import MIN_BYTES
-from trueprob_service.inference.simd_tensors import request_in_blocks, simd_request
+from trueprob_service.inference.wire.json_rows import MIN_BYTES
+from trueprob_service.inference.wire.oip_tensors import (request_in_blocks, simd_request)
 from trueprob_service.inference.wire import json_rows as wire_json
 from trueprob_service.inference.wire.oip_tensors import (
     InputTensor,

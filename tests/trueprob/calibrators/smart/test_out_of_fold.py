@@ -3,7 +3,7 @@ import pytest
 
 from trueprob.calibrators.smart.fit import fit_log_slopes, minimise
 from trueprob.calibrators.smart.objective import SmartObjective
-from trueprob.calibrators.smart.out_of_fold import out_of_fold_logit
+from trueprob.calibrators.smart.calibrator import out_of_fold_logit
 from trueprob.folds import fold_of_rows
 
 

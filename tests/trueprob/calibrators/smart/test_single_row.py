@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from trueprob.calibrators import SmartCalibrator
-from trueprob.calibrators.smart.single_row import calibrate_single_row
+from trueprob.calibrators.smart.rows import calibrate_single_row
 
 
 def drawn(seed: int, scale: float) -> tuple[SmartCalibrator, np.ndarray]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.trueprob_service.control.harness import World
-from trueprob_service.control.api.requests import wait_seconds
+from trueprob_service.control.api.documentation import wait_seconds
 
 ROUTES = {
     "/v1/models": {"get"},

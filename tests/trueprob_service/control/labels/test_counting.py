@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from trueprob_service.control.group_tally import GroupTally
+from trueprob_service.control.labels.counting import GroupTally
 from trueprob_service.control.store import Store, open_store
 
 LARGEST = 2**64 - 1

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.trueprob_service.control.harness import World
-from trueprob_service.control.label_caps import within_cap
+from trueprob_service.control.labels.counting import within_cap
 
 DAY = 86_400.0
 

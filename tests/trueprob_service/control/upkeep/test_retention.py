@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.trueprob_service.control.harness import START, Clock, World, overconfident, rows
-from trueprob_service.control.group_tally import GroupTally
+from trueprob_service.control.labels.counting import GroupTally
 
 DAY = 86_400.0
 TTL = 10 * DAY

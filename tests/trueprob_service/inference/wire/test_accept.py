@@ -1,7 +1,7 @@
 import pytest
 
 from trueprob_service.errors import NotAcceptable
-from trueprob_service.inference.wire.accept import negotiate
+from trueprob_service.inference.request import negotiate
 
 OFFERED = ("application/json", "application/x-npy", "application/x-npz")
 JSON, NPY, NPZ = OFFERED

@@ -1,7 +1,7 @@
 import pytest
 
 from trueprob_service.errors import BadRequest, BodyTooLarge, InvalidRequest, ServiceError
-from trueprob_service.inference import wire_multipart
+from trueprob_service.inference.wire import images as wire_multipart
 
 TYPE = "multipart/form-data; boundary=XX"
 PART = b'--XX\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n'
