@@ -68,7 +68,10 @@ ONLY_IN = {
         "trueprob_service.control.fitting.remote_set_files",
     ),
     "httpx": ("trueprob.client", "trueprob_service.control.upkeep.webhook"),
-    "prometheus_client": ("trueprob_service.metrics.telemetry", "trueprob_service.metrics.telemetry"),
+    "prometheus_client": (
+        "trueprob_service.metrics.telemetry",
+        "trueprob_service.metrics.telemetry",
+    ),
     "sqlalchemy": ("trueprob_service.control.store",),
     "alembic": ("trueprob_service.control.store",),
     "fastapi": (

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.calibration.scoring import Rows
-from trueprob.scores.interval import resampled_sums
 from trueprob.scores.binned import N_BINS, bin_index
+from trueprob.scores.interval import resampled_sums
 
 N_RESAMPLES = 10_000
 LEVEL = 0.95

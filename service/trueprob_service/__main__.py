@@ -9,8 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from trueprob_service.edge.auth import SCOPES, new_key
-from trueprob_service.settings import Settings
-from trueprob_service.settings import (InvalidSettings, load_settings)
+from trueprob_service.settings import InvalidSettings, Settings, load_settings
 
 __all__ = ["main"]
 

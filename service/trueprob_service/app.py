@@ -26,8 +26,7 @@ from trueprob_service.edge.problems import problem_for
 from trueprob_service.inference.asgi import HotRoutes
 from trueprob_service.inference.body import BodyReader
 from trueprob_service.inference.deployment import Network, ServedVersion
-from trueprob_service.inference.deployments import Deployments
-from trueprob_service.inference.deployments import Elsewhere
+from trueprob_service.inference.deployments import Deployments, Elsewhere
 from trueprob_service.inference.network.builder import network_builder
 from trueprob_service.inference.wire.json_rows import JsonBodies
 from trueprob_service.metrics.telemetry import Registry, Telemetry

@@ -9,27 +9,38 @@ Bodies of the hot routes, for the OpenAPI document: nothing is parsed with these
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
+
 from fastapi import APIRouter, Depends, Header, Path, Query
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic.json_schema import SkipJsonSchema
+
 from trueprob_service import prediction_routes as schemas
-from trueprob_service.edge.bodies import CODINGS
 from trueprob_service.control.api.documentation import ModelPath, problems
+from trueprob_service.edge.bodies import CODINGS
 from trueprob_service.errors import NotFound
-from trueprob_service.inference.wire import images as wire_multipart
 from trueprob_service.inference.answer import FIELDS
 from trueprob_service.inference.asgi import LIVE, PREDICT, READY
+from trueprob_service.inference.open_inference.model import DEFAULT_OUTPUTS, OUTPUTS, PREDICTION_ID
 from trueprob_service.inference.wire import images as wire_images
+from trueprob_service.inference.wire import images as wire_multipart
 from trueprob_service.inference.wire import npy as wire_npy
 from trueprob_service.inference.wire import npy as wire_npz
 from trueprob_service.inference.wire.oip import HEADER_LENGTH
-from typing import Annotated, Any, Final, Literal
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
-from pydantic.json_schema import SkipJsonSchema
-from trueprob_service.inference.open_inference.model import DEFAULT_OUTPUTS, OUTPUTS, PREDICTION_ID
 from trueprob_service.inference.wire.oip_tensors import DATATYPES
 
-__all__ = ["InferenceRequest", "InferenceResponse", "Left", "ModelMetadata", "ModelReady", "PredictionQuery", "PredictionRequest", "PredictionResponse", "ServerMetadata", "create_router"]
+__all__ = [
+    "InferenceRequest",
+    "InferenceResponse",
+    "Left",
+    "ModelMetadata",
+    "ModelReady",
+    "PredictionQuery",
+    "PredictionRequest",
+    "PredictionResponse",
+    "ServerMetadata",
+    "create_router",
+]
 
 
 Left = SkipJsonSchema[None]
@@ -190,10 +201,6 @@ class InferenceResponse(BaseModel):
 
 
 # ruff: noqa: ARG001 - the arguments are the documentation
-
-
-
-
 
 
 _BINARY: Final = {"schema": {"type": "string", "format": "binary"}}

@@ -13,16 +13,19 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+
 import uvicorn
+
 from trueprob_service.settings import Settings
+
 if TYPE_CHECKING:
     from trueprob_service.edge.middleware import Application
 import re
-from typing import Final
+
 from trueprob_service.edge.middleware import Application, Receive, Scope, Send
 from trueprob_service.errors import NotFound
 
-__all__ = ["AnnouncingServer", "GRACE_SECONDS", "MetricsPort", "quickstart", "serve", "server_url"]
+__all__ = ["GRACE_SECONDS", "AnnouncingServer", "MetricsPort", "quickstart", "serve", "server_url"]
 
 
 # Health too: it is this replica's own, where the shared port's is that of whoever answers.

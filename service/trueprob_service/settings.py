@@ -10,22 +10,20 @@ wins over a variable. Nothing else in the service reads the environment.
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Literal
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
-from trueprob_service.receipts.secrets import read_receipt_secrets
-import ipaddress
-from typing import TYPE_CHECKING
-from trueprob_service.control.upkeep.webhook_settings import check_webhook, read_secrets
-from trueprob_service.receipts.secrets import HOW_TO_MAKE_ONE
 import argparse
 import difflib
+import ipaddress
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
-from pydantic import ValidationError
+from pathlib import Path
+from typing import Any, Final, Literal
 
-__all__ = ["InvalidSettings", "PREFIX", "Settings", "check_consistent", "load_settings"]
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from trueprob_service.control.upkeep.webhook_settings import check_webhook, read_secrets
+from trueprob_service.receipts.secrets import HOW_TO_MAKE_ONE, read_receipt_secrets
+
+__all__ = ["PREFIX", "InvalidSettings", "Settings", "check_consistent", "load_settings"]
 
 
 Provider = Literal["auto", "cpu", "cuda", "tensorrt"]

@@ -5,8 +5,7 @@ from typing import Any
 import pytest
 
 from tests.monitoring.monitoring_files import MONITORING, ROOT, load_yaml
-from trueprob_service.settings import Settings
-from trueprob_service.settings import PREFIX
+from trueprob_service.settings import PREFIX, Settings
 
 COMPOSE = load_yaml(ROOT / "docker-compose.yml")
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]

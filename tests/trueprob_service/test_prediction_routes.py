@@ -11,9 +11,9 @@ from fastapi import FastAPI
 
 from tests.trueprob_service.application import application
 from trueprob_service.errors import NotFound
-from trueprob_service.inference.wire import images as wire_multipart
 from trueprob_service.inference.asgi import HOT_ROUTES, PREDICT
 from trueprob_service.inference.wire import images as wire_images
+from trueprob_service.inference.wire import images as wire_multipart
 from trueprob_service.inference.wire import json_rows as wire_json
 from trueprob_service.inference.wire import npy as wire_npy
 from trueprob_service.inference.wire import npy as wire_npz

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from trueprob_service.settings import Settings
-from trueprob_service.settings import (PREFIX, InvalidSettings, load_settings)
+from trueprob_service.settings import PREFIX, InvalidSettings, Settings, load_settings
 
 ROOT = Path(__file__).parents[2]
 

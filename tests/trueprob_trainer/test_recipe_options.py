@@ -20,10 +20,12 @@ from trueprob_trainer.training.building import (
     build_optimiser,
     build_schedule,
     cosine,
+    cross_entropy,
+    distillation,
+    per_sample_loss,
     train_moments,
 )
 from trueprob_trainer.training.loop import train_with
-from trueprob_trainer.training.building import (cross_entropy, distillation, per_sample_loss)
 
 CPU = torch.device("cpu")
 

@@ -22,9 +22,8 @@ if TYPE_CHECKING:
 
 def train(arguments: argparse.Namespace) -> None:
     """Train into a new run folder, or go on with the run that is there."""
-    from trueprob_trainer.training.progress import (CsvLog, TensorBoardLog)
     from trueprob_trainer.training.loop import Log, checked_data, train_with
-    from trueprob_trainer.training.progress import Progress
+    from trueprob_trainer.training.progress import CsvLog, Progress, TensorBoardLog
     from trueprob_trainer.training.run_folder import RunFolder
 
     given, data = _given(arguments), None

@@ -14,17 +14,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Final
+
 import numpy as np
 from numpy.typing import NDArray
+
 from trueprob.admission.verdict import Verdict, judge, side_of
 from trueprob.arrays.calibration_set import CalibrationSet
 from trueprob.arrays.logit_functions import prediction
-from trueprob.scores.interval import unit_of_rows
 from trueprob.calibrators import Calibrator
 from trueprob.errors import InvalidInput
 from trueprob.fitting.fit import cross_fit, part_of
 from trueprob.fitting.methods import METHODS, keeps_prediction
-from collections.abc import Sequence
+from trueprob.scores.interval import unit_of_rows
 
 __all__ = ["Verdict", "admit", "is_new_row"]
 

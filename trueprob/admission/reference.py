@@ -17,11 +17,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from trueprob.admission.decision import MIN_UNITS
+from trueprob.admission.decision import MIN_UNITS, is_new_row
 from trueprob.arrays.calibration_set import CalibrationSet
-from trueprob.scores.interval import (resampled_sums, unit_of_rows)
 from trueprob.calibrators import Calibrator
-from trueprob.admission.decision import is_new_row
+from trueprob.scores.interval import resampled_sums, unit_of_rows
 from trueprob.scores.score import SMALLEST
 
 __all__ = ["ReferenceCheck", "check_reference"]

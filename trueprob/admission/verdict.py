@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from trueprob.arrays.calibration_set import CalibrationSet
 from trueprob.arrays.labels import Labels
 from trueprob.arrays.logit_functions import Probabilities
-from trueprob.scores.interval import resampled_sums
 from trueprob.scores.binned import N_BINS, bin_index
+from trueprob.scores.interval import resampled_sums
 from trueprob.scores.score import SMALLEST, Scores, score
 
 __all__ = ["Side", "Verdict", "judge", "side_of"]

@@ -13,14 +13,17 @@ and however they came.
 from __future__ import annotations
 
 import difflib
+import hashlib
 import os
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import IO, Any, BinaryIO, Final
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
 from trueprob.arrays.files import read_arrays
 from trueprob.arrays.labels import Labels, as_labels
 from trueprob.arrays.logit_functions import Logits
@@ -31,13 +34,15 @@ from trueprob.arrays.logits import (
 )
 from trueprob.arrays.weights_and_groups import as_groups, as_weights
 from trueprob.errors import InvalidInput
-import hashlib
-from collections.abc import Iterator, Mapping
-from typing import Any, Final
-from numpy.typing import NDArray
-from trueprob.arrays.labels import Labels
 
-__all__ = ["CalibrationSet", "PIECE_BYTES", "content_digest", "load_calibration_set", "read_arrays", "row_digests"]
+__all__ = [
+    "PIECE_BYTES",
+    "CalibrationSet",
+    "content_digest",
+    "load_calibration_set",
+    "read_arrays",
+    "row_digests",
+]
 
 
 # One copy of 100 MB holds the interpreter's lock for a tenth of a second, and a service's other

@@ -18,12 +18,14 @@ from typing import Any, Final
 from trueprob.calibrators.base import Calibrator
 from trueprob.calibrators.identity import IdentityCalibrator
 from trueprob.calibrators.isotonic import IsotonicCalibrator
+from trueprob.calibrators.linear.smart_vector_matrix import (
+    SmartMatrixCalibrator,
+    SmartVectorCalibrator,
+)
 from trueprob.calibrators.linear.vector import VectorCalibrator
 from trueprob.calibrators.parameters import require_keys
 from trueprob.calibrators.published_smart.smart_mlp import SmartMlpCalibrator
 from trueprob.calibrators.smart.calibrator import SmartCalibrator
-from trueprob.calibrators.linear.smart_vector_matrix import SmartMatrixCalibrator
-from trueprob.calibrators.linear.smart_vector_matrix import SmartVectorCalibrator
 from trueprob.calibrators.temperature import TemperatureCalibrator
 from trueprob.errors import InvalidDocument
 

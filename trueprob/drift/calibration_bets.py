@@ -48,9 +48,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from trueprob.scores.confidence import checked_rows
 from trueprob.drift.counting_order import CountingOrder, Factors, OrderKeys
 from trueprob.errors import InvalidInput
+from trueprob.scores.confidence import checked_rows
 
 __all__ = ["CalibrationBets"]
 

@@ -34,11 +34,11 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from trueprob.scores.confidence import checked_rows
 from trueprob.drift.bet_state import BetState
 from trueprob.drift.counting_order import CountingOrder, Factors, OrderKeys
 from trueprob.drift.evidence import Evidence
 from trueprob.errors import InvalidDocument, InvalidInput
+from trueprob.scores.confidence import checked_rows
 
 __all__ = ["Comparison", "ComparisonState", "LossBets", "top_label_brier"]
 

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, Self
+
+import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+
 from trueprob.arrays.calibration_set import INPUTS
 from trueprob.arrays.logit_functions import Logits, Probabilities
 from trueprob.errors import InvalidInput
 from trueprob.fitting.fit import fit
-from typing import Any
-import numpy as np
-from sklearn.utils.validation import column_or_1d
 
 __all__ = ["LogitCalibrator", "labels_of_columns"]
 

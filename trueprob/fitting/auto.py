@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 
 from trueprob.arrays.labels import Labels
 from trueprob.arrays.logit_functions import Logits, prediction
-from trueprob.scores.interval import unit_of_rows
 from trueprob.calibrators import (
     KINDS,
     FittedCalibrator,
@@ -37,6 +36,7 @@ from trueprob.calibrators import (
 )
 from trueprob.fitting.report import CandidateScore
 from trueprob.folds import Groups, fold_of_rows
+from trueprob.scores.interval import unit_of_rows
 from trueprob.scores.score import SMALLEST
 
 __all__ = ["CANDIDATES", "WITH_INNER_FOLDS", "SelectedCalibrator", "candidates", "fit_auto"]

@@ -26,22 +26,29 @@ are summed by themselves, because 1 − c has no digits left when c is near 1.
 
 from __future__ import annotations
 
-import numpy as np
-from trueprob.calibrators import Calibrator, IsotonicCalibrator
-from trueprob.onnx_export.inverse_temperature import INVERSE_TEMPERATURES
-from trueprob.onnx_export.nodes import Nodes
-from trueprob.onnx_export.stages import Parts, parts_of
-from trueprob.calibrators.linear.stage import LARGEST, LinearStage
-from trueprob.onnx_export.nodes import DOUBLE, FLOAT, Nodes
-from dataclasses import replace
-from trueprob.calibrators import IsotonicCalibrator
-from trueprob.calibrators.isotonic import DIGITS, FARTHEST, SMALLEST
-from trueprob.onnx_export.piecewise_linear import PiecewiseLinear
+from dataclasses import dataclass, replace
 from typing import Final
-from trueprob.calibrators.smart.second_stage import SecondStage
-from dataclasses import dataclass
 
-__all__ = ["TopAndOthers", "add_answers", "add_isotonic", "add_linear_stage", "add_second_stage", "put_confidence", "top_and_others"]
+import numpy as np
+
+from trueprob.calibrators import Calibrator, IsotonicCalibrator
+from trueprob.calibrators.isotonic import DIGITS, FARTHEST, SMALLEST
+from trueprob.calibrators.linear.stage import LARGEST, LinearStage
+from trueprob.calibrators.smart.second_stage import SecondStage
+from trueprob.onnx_export.inverse_temperature import INVERSE_TEMPERATURES
+from trueprob.onnx_export.nodes import DOUBLE, FLOAT, Nodes
+from trueprob.onnx_export.piecewise_linear import PiecewiseLinear
+from trueprob.onnx_export.stages import Parts, parts_of
+
+__all__ = [
+    "TopAndOthers",
+    "add_answers",
+    "add_isotonic",
+    "add_linear_stage",
+    "add_second_stage",
+    "put_confidence",
+    "top_and_others",
+]
 
 
 @dataclass(frozen=True)

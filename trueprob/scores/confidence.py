@@ -24,14 +24,23 @@ Geifman, Uziel, El-Yaniv 2019, Bias-reduced uncertainty estimation, arXiv:1805.0
 from __future__ import annotations
 
 import math
+
 import numpy as np
-from numpy.typing import ArrayLike
-from trueprob.scores.binned import N_BINS, BinnedCalibration
 from numpy.typing import ArrayLike, NDArray
+
 from trueprob.arrays.weights_and_groups import as_weights
 from trueprob.errors import InvalidInput
+from trueprob.scores.binned import N_BINS, BinnedCalibration
 
-__all__ = ["Array", "adaptive_calibration_error", "area_under_risk_coverage", "checked_rows", "confidence_auroc", "expected_calibration_error", "maximum_calibration_error"]
+__all__ = [
+    "Array",
+    "adaptive_calibration_error",
+    "area_under_risk_coverage",
+    "checked_rows",
+    "confidence_auroc",
+    "expected_calibration_error",
+    "maximum_calibration_error",
+]
 
 
 Array = NDArray[np.float64]

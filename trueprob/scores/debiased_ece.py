@@ -29,8 +29,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from trueprob.scores.confidence import checked_rows
 from trueprob.scores.binned import N_BINS, bin_index
+from trueprob.scores.confidence import checked_rows
 
 __all__ = ["bin_columns", "debiased_calibration_error", "debiased_ece_of_sums"]
 

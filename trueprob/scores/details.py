@@ -20,10 +20,10 @@ from trueprob.scores.brier import (
     brier_decomposition,
     top_label_brier_decomposition,
 )
+from trueprob.scores.confidence import area_under_risk_coverage
 from trueprob.scores.debiased_ece import debiased_calibration_error
 from trueprob.scores.score import checked_probabilities, mean_entropy
 from trueprob.scores.smooth_ece import smooth_ece
-from trueprob.scores.confidence import area_under_risk_coverage
 
 __all__ = ["DetailedScores", "detailed_scores"]
 

@@ -25,22 +25,34 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
 from trueprob.arrays.labels import Labels
 from trueprob.arrays.weights_and_groups import as_groups, as_weights
-from trueprob.scores.confidence import (Array, checked_rows)
 from trueprob.errors import InvalidInput
 from trueprob.scores.binned import N_BINS
-from trueprob.scores.confidence import adaptive_calibration_error, confidence_auroc
+from trueprob.scores.confidence import (
+    Array,
+    adaptive_calibration_error,
+    area_under_risk_coverage,
+    checked_rows,
+    confidence_auroc,
+)
 from trueprob.scores.debiased_ece import N_SUMS, bin_columns, debiased_ece_of_sums
 from trueprob.scores.score import checked_probabilities, row_brier, row_entropy, row_nll
 from trueprob.scores.smooth_ece import smooth_calibration_error
-from trueprob.scores.confidence import area_under_risk_coverage
-from typing import Final
-from numpy.typing import NDArray
 
-__all__ = ["INTERVAL_SCORES", "Interval", "MAX_UNITS", "N_RESAMPLES", "bootstrap_interval", "resampled_sums", "unit_of_rows"]
+__all__ = [
+    "INTERVAL_SCORES",
+    "MAX_UNITS",
+    "N_RESAMPLES",
+    "Interval",
+    "bootstrap_interval",
+    "resampled_sums",
+    "unit_of_rows",
+]
 
 
 N_RESAMPLES: Final = 2_000  # the 90 % and 95 % bounds then move by 0.7 and 0.5 points of level

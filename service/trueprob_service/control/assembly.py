@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
 from trueprob_service.control.fitting.outcome import FitEnding
 from trueprob_service.control.fitting.policy import RefitPolicy
 from trueprob_service.control.fitting.process import FitRunner
@@ -32,9 +33,6 @@ from trueprob_service.control.upkeep.retention import Retention
 from trueprob_service.inference.deployments import Deployments
 from trueprob_service.receipts.receipt import Receipts
 from trueprob_service.settings import Settings
-from collections.abc import Callable
-from trueprob_service.control.labels.alarms import Alarms
-from trueprob_service.control.labels.by_receipt import Labels
 
 __all__ = ["Opened", "Parts", "assemble"]
 

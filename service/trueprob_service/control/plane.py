@@ -10,12 +10,11 @@ from typing import Any, Final
 
 from fastapi import APIRouter
 
-from trueprob_service.control.assembly import Opened, assemble
+from trueprob_service.control.assembly import Opened, Parts, assemble
 from trueprob_service.control.fitting.process import FitProcess, FitRunner
 from trueprob_service.control.fitting.set_location import open_artifacts
 from trueprob_service.control.models.catalogue import Catalogue
 from trueprob_service.control.models.repository_watch import RepositoryWatch
-from trueprob_service.control.assembly import Parts
 from trueprob_service.control.store import open_store
 from trueprob_service.control.upkeep.webhook import Webhook
 from trueprob_service.control.upkeep.webhook_settings import read_secrets

@@ -12,19 +12,31 @@ How large the body of each route may be, and what to do where that is too little
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
-from typing import Any
-from starlette.exceptions import HTTPException
-from trueprob_service.errors import BadRequest, BodyTooLarge
+import re
 import sys
 import zlib
-from collections.abc import Iterator
-from typing import Final
-from trueprob_service.errors import BadRequest, BodyTooLarge, UnsupportedEncoding
-import re
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from dataclasses import dataclass
+from typing import Any, Final
 
-__all__ = ["BodyLimit", "BodyLimits", "BodyTooLargeWhileReading", "CODINGS", "CONTROL_BYTES", "DamagedWhileReading", "Inflater", "LABELS_BYTES", "PIECE_BYTES", "coding_of", "inflated", "limited"]
+from starlette.exceptions import HTTPException
+
+from trueprob_service.errors import BadRequest, BodyTooLarge, UnsupportedEncoding
+
+__all__ = [
+    "CODINGS",
+    "CONTROL_BYTES",
+    "LABELS_BYTES",
+    "PIECE_BYTES",
+    "BodyLimit",
+    "BodyLimits",
+    "BodyTooLargeWhileReading",
+    "DamagedWhileReading",
+    "Inflater",
+    "coding_of",
+    "inflated",
+    "limited",
+]
 
 
 LABELS_BYTES: Final = 32 << 20  # 100 000 labels of predictions take some 11 MB

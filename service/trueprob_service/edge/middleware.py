@@ -15,10 +15,8 @@ from typing import Any, Final
 
 from starlette.requests import ClientDisconnect
 
-from trueprob_service.edge.bodies import coding_of
 from trueprob_service.edge.auth import Keyring
-from trueprob_service.edge.bodies import inflated, limited
-from trueprob_service.edge.bodies import BodyLimits
+from trueprob_service.edge.bodies import BodyLimits, coding_of, inflated, limited
 from trueprob_service.edge.problems import problem_for
 from trueprob_service.errors import BodyTooLarge
 from trueprob_service.metrics.telemetry import Telemetry

@@ -7,18 +7,28 @@ The m likeliest classes of each row.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-import numpy as np
-from numpy.typing import NDArray
-from trueprob_service.inference.deployment import Deployment
-from trueprob_service.receipts.receipt import input_digests
-from trueprob_service.receipts.receipt import Receipts
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
-from typing import Any
 
-__all__ = ["Answer", "FIELDS", "IN_JSON", "IN_NPZ", "TOP_FIELDS", "answer_fields", "compute", "default_fields", "likeliest"]
+import numpy as np
+from numpy.typing import NDArray
+
+from trueprob_service.inference.deployment import Deployment
+from trueprob_service.receipts.receipt import Receipts, input_digests
+
+__all__ = [
+    "FIELDS",
+    "IN_JSON",
+    "IN_NPZ",
+    "TOP_FIELDS",
+    "Answer",
+    "answer_fields",
+    "compute",
+    "default_fields",
+    "likeliest",
+]
 
 
 def likeliest(

@@ -19,15 +19,19 @@ import orjson
 from numpy.typing import NDArray
 
 from trueprob_service.errors import MethodNotAllowed
-from trueprob_service.inference.answer import Answer, compute
-from trueprob_service.inference.answer import answer_fields
-from trueprob_service.inference.body import INLINE_ARRAY_ELEMENTS, INLINE_ELEMENTS, BodyReader
-from trueprob_service.inference.body import (read_body, read_whole)
+from trueprob_service.inference.answer import Answer, answer_fields, compute
+from trueprob_service.inference.body import (
+    INLINE_ARRAY_ELEMENTS,
+    INLINE_ELEMENTS,
+    BodyReader,
+    read_body,
+    read_whole,
+)
 from trueprob_service.inference.deployment import Deployment, Headers
 from trueprob_service.inference.deployments import Elsewhere
 from trueprob_service.inference.network.cores import usable_cores
-from trueprob_service.inference.open_inference.routes import (ROUTES, Call)
 from trueprob_service.inference.open_inference import routes as open_inference
+from trueprob_service.inference.open_inference.routes import ROUTES, Call
 from trueprob_service.inference.request import PredictionRequest
 from trueprob_service.inference.wire import json_rows as wire_json
 from trueprob_service.inference.wire import npy as wire_npy

@@ -8,36 +8,46 @@ Stopping work for a client that went away; a server tells so through ``receive``
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, MutableMapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
+
 import numpy as np
 from numpy.typing import NDArray
+from starlette.requests import ClientDisconnect
+
 from trueprob.arrays.logits import (
     as_logits,
     logits_from_log_probabilities,
     logits_from_probabilities,
 )
 from trueprob_service.errors import (
+    BadRequest,
     BodyTooLarge,
     InvalidRequest,
     ModelUnavailable,
     UnsupportedMediaType,
 )
-from trueprob_service.inference.wire import images as wire_multipart
 from trueprob_service.inference.deployment import Deployment
 from trueprob_service.inference.network.input import NetworkInput
 from trueprob_service.inference.request import PredictionRequest
 from trueprob_service.inference.wire import images as wire_images
+from trueprob_service.inference.wire import images as wire_multipart
 from trueprob_service.inference.wire import json_rows as wire_json
 from trueprob_service.inference.wire import npy as wire_npy
 from trueprob_service.inference.wire.json_rows import JsonBodies
-from collections.abc import Iterable
-from starlette.requests import ClientDisconnect
-from trueprob_service.errors import BadRequest
-from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
-from typing import Any, TypeVar
 
-__all__ = ["BodyReader", "INLINE_ARRAY_ELEMENTS", "INLINE_ELEMENTS", "Receive", "checked_logits", "read_body", "read_whole", "run_network", "while_connected"]
+__all__ = [
+    "INLINE_ARRAY_ELEMENTS",
+    "INLINE_ELEMENTS",
+    "BodyReader",
+    "Receive",
+    "checked_logits",
+    "read_body",
+    "read_whole",
+    "run_network",
+    "while_connected",
+]
 
 
 Result = TypeVar("Result")

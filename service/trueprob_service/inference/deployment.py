@@ -11,17 +11,18 @@ A candidate that answers beside the live calibrator, into the receipts and nowhe
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
+
 import numpy as np
 from numpy.typing import NDArray
+
 from trueprob.calibrators import Calibrator
-from dataclasses import dataclass, field
 from trueprob.repository.model_repository import Manifest
 from trueprob_service.metrics.recent_traffic import TrafficReference
-from trueprob_service.receipts.receipt import digest64
 from trueprob_service.receipts.columns import ShadowRows
+from trueprob_service.receipts.receipt import digest64
 
 __all__ = ["Deployment", "Headers", "Meters", "Network", "ServedVersion", "Shadow"]
 

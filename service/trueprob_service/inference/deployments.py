@@ -12,19 +12,17 @@ declared cost one query at a time, however many are asked for.
 
 from __future__ import annotations
 
+import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
+
 from trueprob.calibrators import Calibrator
 from trueprob_service.errors import ModelNotFound, VersionNotFound
 from trueprob_service.inference.deployment import Deployment, Meters, Network, ServedVersion, Shadow
 from trueprob_service.metrics.recent_traffic import TrafficReference
-import asyncio
-import time
-from collections.abc import Callable
-from trueprob_service.errors import ModelNotFound
-from trueprob_service.inference.deployment import Deployment
 
 __all__ = ["Deployments", "Elsewhere"]
 

@@ -8,20 +8,18 @@ qualities the range that names more of it decides, then the order in the header,
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+import re
+from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import parse_qsl
-from trueprob_service.errors import InvalidRequest
-from trueprob_service.inference.answer import (FIELDS, IN_JSON, IN_NPZ, TOP_FIELDS, default_fields)
+
+from trueprob_service.errors import InvalidRequest, NotAcceptable
+from trueprob_service.inference.answer import FIELDS, IN_JSON, IN_NPZ, TOP_FIELDS, default_fields
 from trueprob_service.inference.wire import json_rows as wire_json
 from trueprob_service.inference.wire import npy as wire_npy
 from trueprob_service.inference.wire import npy as wire_npz
-import re
-from collections.abc import Sequence
-from typing import Final
-from trueprob_service.errors import NotAcceptable
 
 __all__ = ["PredictionRequest", "negotiate"]
 

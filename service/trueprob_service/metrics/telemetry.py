@@ -10,7 +10,9 @@ The catalogue's metrics as families of samples, and what the database says in th
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
 import numpy as np
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -21,25 +23,38 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
-from prometheus_client.core import Metric
-from prometheus_client.registry import Collector
-from trueprob_service.metrics.catalogue import DELIVERIES, EVENT_KINDS, LABEL_OUTCOMES, METRICS
-from trueprob_service.metrics.label_statistics import ControlStatistics
-from trueprob_service.metrics.recent_traffic import RECENT, RecentTraffic, TrafficReference
-from trueprob_service.metrics.row_meters import DeploymentMeters, RowHistogram
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
     HistogramMetricFamily,
     Metric,
 )
-from trueprob_service.metrics.catalogue import METRICS, PREFIX
-from trueprob_service.metrics.label_statistics import ControlStatistics, PairStatistics
-from trueprob_service.metrics.row_meters import RowHistogram
+from prometheus_client.registry import Collector
 
-__all__ = ["DeploymentMeters", "METRICS", "Registry", "Telemetry", "add_figure", "add_histogram", "counter_family", "declared", "gauge_family", "histogram_family", "statistics_families"]
+from trueprob_service.metrics.catalogue import (
+    DELIVERIES,
+    EVENT_KINDS,
+    LABEL_OUTCOMES,
+    METRICS,
+    PREFIX,
+)
+from trueprob_service.metrics.label_statistics import ControlStatistics, PairStatistics
+from trueprob_service.metrics.recent_traffic import RECENT, RecentTraffic, TrafficReference
+from trueprob_service.metrics.row_meters import DeploymentMeters, RowHistogram
+
+__all__ = [
+    "METRICS",
+    "DeploymentMeters",
+    "Registry",
+    "Telemetry",
+    "add_figure",
+    "add_histogram",
+    "counter_family",
+    "declared",
+    "gauge_family",
+    "histogram_family",
+    "statistics_families",
+]
 
 
 def declared(name: str) -> tuple[str, str, tuple[str, ...]]:

@@ -9,20 +9,28 @@ Many texts of URL-safe base64 at once, in the one spelling that an encoder gives
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
-import numpy as np
-from numpy.typing import NDArray
+import binascii
 import hashlib
 import hmac
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import NamedTuple
-import binascii
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
 
-__all__ = ["BLOCK_BYTES", "ROW", "ReceiptColumns", "ReceiptKey", "ShadowRow", "ShadowRows", "TAG_BYTES", "decode_all", "number"]
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "BLOCK_BYTES",
+    "ROW",
+    "TAG_BYTES",
+    "ReceiptColumns",
+    "ReceiptKey",
+    "ShadowRow",
+    "ShadowRows",
+    "decode_all",
+    "number",
+]
 
 
 _STANDARD: Final = bytes.maketrans(b"-_", b"+/")

@@ -43,12 +43,20 @@ import secrets
 import struct
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
-from trueprob_service.receipts.columns import (TAG_BYTES, ReceiptKey)
-from trueprob_service.receipts.columns import BLOCK_BYTES, ROW, ReceiptColumns
-from trueprob_service.receipts.columns import (ShadowRow, ShadowRows)
-from trueprob_service.receipts.columns import decode_all
+
+from trueprob_service.receipts.columns import (
+    BLOCK_BYTES,
+    ROW,
+    TAG_BYTES,
+    ReceiptColumns,
+    ReceiptKey,
+    ShadowRow,
+    ShadowRows,
+    decode_all,
+)
 
 __all__ = ["ForgedReceipt", "Receipt", "Receipts", "digest64", "input_digests"]
 

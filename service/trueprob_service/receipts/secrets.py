@@ -5,15 +5,15 @@ The receipt secret of a service on SQLite that was given none: made once, kept i
 
 from __future__ import annotations
 
-from typing import Final
-from trueprob_service.receipts.columns import ReceiptKey
 import contextlib
 import os
 import secrets
 from pathlib import Path
+from typing import Final
+
 from trueprob.arrays.synced_files import sync_directory
-from trueprob_service.settings import Settings
-from trueprob_service.settings import InvalidSettings
+from trueprob_service.receipts.columns import ReceiptKey
+from trueprob_service.settings import InvalidSettings, Settings
 
 __all__ = ["HOW_TO_MAKE_ONE", "open_receipt_keys", "read_receipt_secrets"]
 

@@ -10,21 +10,22 @@ A network looked at by itself, and a registered version as a document.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
+
 import numpy as np
 from numpy.typing import NDArray
+
 from trueprob.repository.manifest import OUTPUT_KINDS, InputSpec
+from trueprob_service.errors import ModelUnavailable
 from trueprob_service.inference.network.input import NetworkInput
+from trueprob_service.inference.network.onnx_model import open_session
 from trueprob_service.inference.network.session import Session
 from trueprob_service.register.options import Ask, Unusable, Wishes
 from trueprob_service.register.pictures import picture_spec
-import tempfile
-from pathlib import Path
-from typing import Any
-from trueprob_service.errors import ModelUnavailable
-from trueprob_service.inference.network.onnx_model import open_session
 from trueprob_service.register.version import Registered
 
 __all__ = ["Network", "described", "inspect", "inspect_content"]

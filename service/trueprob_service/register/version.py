@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
+
 import numpy as np
 from numpy.typing import NDArray
+
 from trueprob import __version__
 from trueprob.arrays.calibration_set import INPUTS, CalibrationSet
 from trueprob.arrays.files import read_arrays
@@ -21,12 +23,11 @@ from trueprob.fitting.fit import Fit, fit_calibration_set
 from trueprob.repository.baseline import Baseline
 from trueprob.repository.manifest import Manifest
 from trueprob.repository.model_repository import ModelRepository, ModelVersion
+from trueprob.scores.score import Scores
 from trueprob_service.inference.network.input import NetworkInput
 from trueprob_service.inference.network.onnx_model import OnnxModel
 from trueprob_service.register.graph import Network
 from trueprob_service.register.options import Unusable
-from trueprob.fitting.fit import Fit
-from trueprob.scores.score import Scores
 
 __all__ = ["Registered", "model_card", "register"]
 

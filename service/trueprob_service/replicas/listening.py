@@ -9,13 +9,14 @@ The file in which Prometheus finds the replicas (``file_sd_configs``).
 
 from __future__ import annotations
 
-import socket
-from dataclasses import dataclass
-from trueprob_service.settings import Settings
 import json
 import os
+import socket
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+
+from trueprob_service.settings import Settings
 
 __all__ = ["CannotListen", "Listening", "TargetsFile", "bind", "targets"]
 

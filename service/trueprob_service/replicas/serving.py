@@ -5,10 +5,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from trueprob_service.replicas.listening import CannotListen, bind
+from trueprob_service.replicas.listening import CannotListen, TargetsFile, bind, targets
 from trueprob_service.replicas.replica import run_replica
 from trueprob_service.replicas.supervisor import CrashLoop, Supervisor
-from trueprob_service.replicas.listening import (TargetsFile, targets)
 from trueprob_service.server import quickstart, server_url
 from trueprob_service.settings import Settings
 

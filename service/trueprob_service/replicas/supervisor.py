@@ -9,20 +9,20 @@ SIGINT and SIGTERM as something that a loop can wait for beside its children.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import multiprocessing
+import signal
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, Final
+
 from trueprob_service.child_process import start_without_ctrl_c
 from trueprob_service.replicas.replica import READY
-import contextlib
-import signal
-import socket
-from typing import Final
 
 __all__ = ["CrashLoop", "EndSignals", "Patience", "Supervisor"]
 

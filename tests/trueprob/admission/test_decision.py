@@ -11,8 +11,8 @@ from trueprob import (
     admit,
     fit,
 )
-from trueprob.scores.interval import (MAX_UNITS, resampled_sums, unit_of_rows)
 from trueprob.admission.decision import is_new_row
+from trueprob.scores.interval import MAX_UNITS, resampled_sums, unit_of_rows
 
 
 def test_a_clear_improvement_is_admitted_with_its_numbers(overconfident):

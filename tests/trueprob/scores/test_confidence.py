@@ -14,9 +14,9 @@ from sklearn.metrics import brier_score_loss
 from trueprob import InvalidInput, brier_score, softmax
 from trueprob.scores import confidence as confidence_scores
 from trueprob.scores.brier import brier_decomposition, top_label_brier_decomposition
+from trueprob.scores.confidence import area_under_risk_coverage
 from trueprob.scores.debiased_ece import debiased_calibration_error
 from trueprob.scores.smooth_ece import smooth_calibration_error, smooth_ece, smooth_ece_at_width
-from trueprob.scores.confidence import area_under_risk_coverage
 
 
 def golden_rows():

@@ -8,7 +8,7 @@ import pytest
 
 from tests.trueprob_service.application import application
 from tests.trueprob_service.compressed import COMPRESS
-from trueprob_service.edge.bodies import (CONTROL_BYTES, LABELS_BYTES)
+from trueprob_service.edge.bodies import CONTROL_BYTES, LABELS_BYTES
 
 LIMIT = 1 << 20
 JSON = "application/json"

@@ -13,9 +13,14 @@ import pytest
 
 from tests.trueprob_service.application import ROOT, application
 from tests.trueprob_service.compressed import COMPRESS, zstd
-from trueprob_service.edge.bodies import (CODINGS, PIECE_BYTES, Inflater, coding_of)
-from trueprob_service.edge.bodies import inflated
-from trueprob_service.edge.bodies import BodyLimit
+from trueprob_service.edge.bodies import (
+    CODINGS,
+    PIECE_BYTES,
+    BodyLimit,
+    Inflater,
+    coding_of,
+    inflated,
+)
 from trueprob_service.errors import BadRequest, BodyTooLarge, UnsupportedEncoding
 
 LIMIT = 1 << 20

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.trueprob_service.application import ROOT, application
-from trueprob_service.inference.answer import (FIELDS, IN_JSON, IN_NPZ, TOP_FIELDS)
+from trueprob_service.inference.answer import FIELDS, IN_JSON, IN_NPZ, TOP_FIELDS
 from trueprob_service.inference.wire import npy as wire_npz
 
 PREDICT = "/v1/models/digits/probabilities"

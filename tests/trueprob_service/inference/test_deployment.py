@@ -4,9 +4,8 @@ import pytest
 from trueprob.calibrators import IdentityCalibrator, TemperatureCalibrator
 from trueprob_service.errors import ModelNotFound, VersionNotFound
 from trueprob_service.inference.answer import compute
-from trueprob_service.inference.deployment import ServedVersion
+from trueprob_service.inference.deployment import ServedVersion, Shadow
 from trueprob_service.inference.deployments import Deployments
-from trueprob_service.inference.deployment import Shadow
 from trueprob_service.receipts.columns import ReceiptKey
 from trueprob_service.receipts.receipt import Receipts, digest64
 

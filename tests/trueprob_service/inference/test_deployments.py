@@ -6,8 +6,7 @@ import pytest
 from trueprob.calibrators import IdentityCalibrator
 from trueprob_service.errors import ModelNotFound
 from trueprob_service.inference.deployment import ServedVersion
-from trueprob_service.inference.deployments import Deployments
-from trueprob_service.inference.deployments import Elsewhere
+from trueprob_service.inference.deployments import Deployments, Elsewhere
 
 
 def empty() -> Deployments:

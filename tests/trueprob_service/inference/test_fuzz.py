@@ -20,17 +20,16 @@ from PIL import Image
 from tests.trueprob_service.compressed import COMPRESS, DECOMPRESS
 from tests.trueprob_service.inference.mutated import FUZZ, mutated
 from trueprob.calibrators import IdentityCalibrator
-from trueprob_service.edge.bodies import (CODINGS, Inflater)
+from trueprob_service.edge.bodies import CODINGS, Inflater
 from trueprob_service.edge.problems import problem_for
-from trueprob_service.inference.wire import images as wire_multipart
 from trueprob_service.inference.body import BodyReader
 from trueprob_service.inference.deployment import Deployment, ServedVersion
 from trueprob_service.inference.request import PredictionRequest
-from trueprob_service.inference.wire.json_rows import (MIN_BYTES, simd_rows)
+from trueprob_service.inference.wire import images as wire_multipart
 from trueprob_service.inference.wire import json_rows as wire_json
 from trueprob_service.inference.wire import npy as wire_npy
 from trueprob_service.inference.wire.images import Preprocessing
-from trueprob_service.inference.wire.json_rows import JsonBodies
+from trueprob_service.inference.wire.json_rows import MIN_BYTES, JsonBodies, simd_rows
 
 
 @contextlib.contextmanager

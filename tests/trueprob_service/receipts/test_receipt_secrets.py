@@ -15,10 +15,12 @@ import pytest
 from trueprob_service.__main__ import main
 from trueprob_service.receipts.columns import ReceiptKey
 from trueprob_service.receipts.receipt import ForgedReceipt, Receipts
-from trueprob_service.receipts.secrets import open_receipt_keys
-from trueprob_service.receipts.secrets import HOW_TO_MAKE_ONE, read_receipt_secrets
-from trueprob_service.settings import Settings
-from trueprob_service.settings import (InvalidSettings, load_settings)
+from trueprob_service.receipts.secrets import (
+    HOW_TO_MAKE_ONE,
+    open_receipt_keys,
+    read_receipt_secrets,
+)
+from trueprob_service.settings import InvalidSettings, Settings, load_settings
 
 ROOT = Path(__file__).parents[2]
 OLD, NEW = "the older secret of 2025", "the newer secret of 2026"

@@ -12,9 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from trueprob_service.replicas.supervisor import EndSignals
 from trueprob_service.replicas.replica import READY
-from trueprob_service.replicas.supervisor import CrashLoop, Patience, Supervisor
+from trueprob_service.replicas.supervisor import CrashLoop, EndSignals, Patience, Supervisor
 
 QUICK = Patience(restart_seconds=0.01, restarts=2, stop_seconds=20.0)
 

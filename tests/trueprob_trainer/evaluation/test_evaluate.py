@@ -17,11 +17,16 @@ from trueprob_trainer.config import TrainConfig
 from trueprob_trainer.data import Split
 from trueprob_trainer.errors import BadInput
 from trueprob_trainer.evaluation.adversarial import fgsm, pgd
-from trueprob_trainer.evaluation.conditions import attacked, measure, rows_to_test, shifted
-from trueprob_trainer.evaluation.report import (ensemble_logits, members)
-from trueprob_trainer.evaluation.conditions import (exponential_weights, thirds_by_frequency)
+from trueprob_trainer.evaluation.conditions import (
+    attacked,
+    exponential_weights,
+    measure,
+    rows_to_test,
+    shifted,
+    thirds_by_frequency,
+)
 from trueprob_trainer.evaluation.network_scores import evaluate
-from trueprob_trainer.evaluation.report import report
+from trueprob_trainer.evaluation.report import ensemble_logits, members, report
 from trueprob_trainer.networks.classifier import predict_logits
 from trueprob_trainer.training.finished_run import Training
 from trueprob_trainer.training.loop import train_with

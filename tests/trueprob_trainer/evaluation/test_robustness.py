@@ -8,9 +8,13 @@ import pytest
 
 from trueprob_trainer.config import TrainConfig
 from trueprob_trainer.data import LabelledImages, Split, load
-from trueprob_trainer.data.recipe import (asymmetric_neighbours, with_label_noise)
-from trueprob_trainer.data.recipe import with_long_tail
-from trueprob_trainer.data.recipe import prepare, with_train_rows
+from trueprob_trainer.data.recipe import (
+    asymmetric_neighbours,
+    prepare,
+    with_label_noise,
+    with_long_tail,
+    with_train_rows,
+)
 from trueprob_trainer.errors import BadInput
 from trueprob_trainer.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 

@@ -15,8 +15,7 @@ from trueprob_trainer.__main__ import main
 from trueprob_trainer.config import TrainConfig
 from trueprob_trainer.data import Split
 from trueprob_trainer.errors import ParityError, PrecisionLoss
-from trueprob_trainer.export.files import ExportFiles, export_files
-from trueprob_trainer.export.files import fuse
+from trueprob_trainer.export.files import ExportFiles, export_files, fuse
 from trueprob_trainer.export.graph import onnx_logits, onnx_outputs
 from trueprob_trainer.export.precision import check_loss, compare_precisions
 from trueprob_trainer.export.registration import register

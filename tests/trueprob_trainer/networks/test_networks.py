@@ -12,10 +12,14 @@ from trueprob_trainer.export.graph import export
 from trueprob_trainer.networks import NETWORKS, build_network
 from trueprob_trainer.networks.classifier import ImageClassifier
 from trueprob_trainer.networks.convolutional import dense_network
-from trueprob_trainer.training.building import start_from
-from trueprob_trainer.networks.residual import BasicBlock, Bottleneck, residual_network
+from trueprob_trainer.networks.residual import (
+    BasicBlock,
+    Bottleneck,
+    residual_network,
+    wide_residual_network,
+)
 from trueprob_trainer.networks.vision_transformer import VisionTransformer
-from trueprob_trainer.networks.residual import wide_residual_network
+from trueprob_trainer.training.building import start_from
 
 SMALL = {"channels": 3, "n_classes": 4}
 

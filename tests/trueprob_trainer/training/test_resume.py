@@ -20,8 +20,8 @@ from torch import nn
 from trueprob_trainer.config import TrainConfig
 from trueprob_trainer.errors import BadInput, Interrupted
 from trueprob_trainer.training.finished_run import load_training
-from trueprob_trainer.training.progress import (CsvLog, TensorBoardLog)
 from trueprob_trainer.training.loop import train_with
+from trueprob_trainer.training.progress import CsvLog, TensorBoardLog
 from trueprob_trainer.training.run_folder import RunFolder
 
 PLAIN = TrainConfig(data="digits", epochs=3, batch_size=64, seed=5)

@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import Protocol
 
 from trueprob_trainer.data.cifar import read_cifar10, read_cifar100
-from trueprob_trainer.data.readers import read_folder
-from trueprob_trainer.data.readers import read_idx
 from trueprob_trainer.data.images import LabelledImages
 from trueprob_trainer.data.parquet import read_parquet
-from trueprob_trainer.data.readers import read_npz
+from trueprob_trainer.data.readers import read_folder, read_idx, read_npz
 from trueprob_trainer.data.scikit_digits import digits, noisy_digits
 from trueprob_trainer.data.splits import Split, assign
 from trueprob_trainer.data.stored import Stored

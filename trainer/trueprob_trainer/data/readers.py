@@ -14,16 +14,18 @@ Folders of pictures, ``ROOT/CLASS/picture`` or ``ROOT/{train,test}/CLASS/picture
 Classes are numbered in the order of their names. Files that begin with a dot are left out.
 """
 
+import gzip
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
+
 from trueprob_trainer.data.decoding import decode
 from trueprob_trainer.data.stored import Stored
 from trueprob_trainer.errors import BadInput
-import gzip
-import zlib
 
 
 def read_folder(path: Path, *, image_size: int = 0) -> Stored:

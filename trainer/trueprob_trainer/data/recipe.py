@@ -16,13 +16,15 @@ keeps them all, the last class keeps 1/factor of them. Rows left out are in no s
 """
 
 import dataclasses
+
 import numpy as np
+from numpy.typing import NDArray
+
 from trueprob_trainer.config import TrainConfig
 from trueprob_trainer.data import load
 from trueprob_trainer.data.images import LabelledImages
 from trueprob_trainer.data.splits import Split, place
 from trueprob_trainer.errors import BadInput
-from numpy.typing import NDArray
 
 
 def with_long_tail(data: LabelledImages, factor: float, *, seed: int = 0) -> LabelledImages:

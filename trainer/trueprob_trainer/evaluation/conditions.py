@@ -12,9 +12,11 @@ P′(y)/P(y) rows (Saerens, Latinne, Decaestecker 2002, eq. 2.4).
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
+
 from trueprob.arrays.logit_functions import Logits
 from trueprob.scores.score import Scores, score
 from trueprob_trainer.data import LabelledImages, Split

@@ -14,14 +14,19 @@ held to what those rows can tell: an ECE to its noise floor, an accuracy to two 
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import sqrt
 from pathlib import Path
 from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
-from trueprob.arrays.logit_functions import Logits
+
+from trueprob.arrays.logit_functions import Logits, softmax
 from trueprob.diagram import svg
-from trueprob_trainer.data import Split
+from trueprob.repository.manifest import Manifest
+from trueprob_trainer.data import LabelledImages, Split
+from trueprob_trainer.errors import BadInput
 from trueprob_trainer.evaluation.conditions import (
     Condition,
     Predict,
@@ -35,15 +40,8 @@ from trueprob_trainer.evaluation.conditions import (
 from trueprob_trainer.evaluation.corruptions import SEVERITIES
 from trueprob_trainer.evaluation.network_scores import Evaluation, evaluate
 from trueprob_trainer.networks.classifier import predict_logits
-from trueprob_trainer.training.finished_run import Training
-from collections.abc import Sequence
-from trueprob.arrays.logit_functions import Logits, softmax
-from trueprob_trainer.data import LabelledImages
-from trueprob_trainer.errors import BadInput
-from trueprob_trainer.training.finished_run import load_training
+from trueprob_trainer.training.finished_run import Training, load_training
 from trueprob_trainer.training.run_folder import RunFolder
-from math import sqrt
-from trueprob.repository.manifest import Manifest
 
 
 @dataclass(frozen=True)

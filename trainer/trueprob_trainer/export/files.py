@@ -6,18 +6,18 @@ Network and calibrator in one graph, checked against the two apart.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
-from trueprob.fitting.fit import fit
-from trueprob_trainer.data import Split
-from trueprob_trainer.export.graph import export, onnx_logits
-from trueprob_trainer.export.precision import compare_precisions, in_precision, table
-from trueprob_trainer.training.finished_run import Training
+
 import numpy as np
 from numpy.typing import NDArray
-from trueprob.calibrators import Calibrator
-from trueprob.onnx_export import fused_onnx
-from trueprob_trainer.errors import ParityError
-from trueprob_trainer.export.graph import PARITY_BATCHES, onnx_logits, onnx_outputs
 
+from trueprob.calibrators import Calibrator
+from trueprob.fitting.fit import fit
+from trueprob.onnx_export import fused_onnx
+from trueprob_trainer.data import Split
+from trueprob_trainer.errors import ParityError
+from trueprob_trainer.export.graph import PARITY_BATCHES, export, onnx_logits, onnx_outputs
+from trueprob_trainer.export.precision import compare_precisions, in_precision, table
+from trueprob_trainer.training.finished_run import Training
 
 TOLERANCE = 1e-5  # of a probability; the calibrator is float64 in NumPy and float32 in the graph
 

@@ -12,11 +12,16 @@ from collections.abc import Callable
 from torch import nn
 
 from trueprob_trainer.errors import BadInput
-from trueprob_trainer.networks.convolutional import densenet121
-from trueprob_trainer.networks.convolutional import digits_cnn
-from trueprob_trainer.networks.residual import resnet8, resnet10, resnet18, resnet50
+from trueprob_trainer.networks.convolutional import densenet121, digits_cnn
+from trueprob_trainer.networks.residual import (
+    resnet8,
+    resnet10,
+    resnet18,
+    resnet50,
+    wrn_16_4,
+    wrn_28_10,
+)
 from trueprob_trainer.networks.vision_transformer import vit_small_4
-from trueprob_trainer.networks.residual import (wrn_16_4, wrn_28_10)
 
 NetworkFunction = Callable[..., nn.Module]
 

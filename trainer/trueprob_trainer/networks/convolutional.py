@@ -8,10 +8,11 @@ A convolutional network for 8x8 images: three convolutions with BatchNorm, 58 00
 """
 
 from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
+
 from trueprob_trainer.networks.residual import initialise, normalised
-from torch import nn
 
 
 def digits_cnn(*, channels: int, n_classes: int, width: int = 32) -> nn.Module:

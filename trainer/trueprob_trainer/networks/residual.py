@@ -14,6 +14,7 @@ blocks a stage.
 """
 
 from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 

@@ -10,10 +10,10 @@ clipping), :mod:`ascent` the pair ``ascend`` and ``descend``, :mod:`two_passes` 
 from trueprob_trainer.sharpness_aware.ascent import AscentOptimizer
 from trueprob_trainer.sharpness_aware.batch_norm import (
     average_running_statistics,
+    checkpointed,
     frozen_running_statistics,
     kept_running_statistics,
 )
-from trueprob_trainer.sharpness_aware.batch_norm import checkpointed
 from trueprob_trainer.sharpness_aware.methods.asam import ASAM
 from trueprob_trainer.sharpness_aware.methods.csam import CSAM
 from trueprob_trainer.sharpness_aware.methods.esam import ESAM

@@ -17,15 +17,13 @@ each backward, for about a third more time. ``torch.utils.checkpoint`` does that
 know is that a layer run twice moves its BatchNorm statistics twice, in the first pass, too.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-import torch
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 import functools
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from torch import nn
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 from torch.utils.checkpoint import checkpoint
 
 

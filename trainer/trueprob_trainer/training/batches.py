@@ -11,17 +11,18 @@ Every draw is from one generator, whose state is part of a checkpoint.
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Generator, Tensor
 from torch.nn import functional
+
 from trueprob_trainer.config import TrainConfig
 from trueprob_trainer.data import LabelledImages, Split
 from trueprob_trainer.errors import BadInput
 from trueprob_trainer.training import batches as augmentation
 from trueprob_trainer.training.teacher import Teacher
-from torch import Generator, Tensor
 
 
 def crop(images: Tensor, padding: int, generator: Generator) -> Tensor:

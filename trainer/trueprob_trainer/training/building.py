@@ -14,27 +14,26 @@ optimiser that asks for some rows of a batch gets their targets with them.
 """
 
 import math
+import pickle
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 from torch.optim.lr_scheduler import ConstantLR, LambdaLR, LRScheduler, OneCycleLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
 from trueprob_trainer.config import TrainConfig
 from trueprob_trainer.data import LabelledImages, Split
 from trueprob_trainer.errors import BadInput
 from trueprob_trainer.networks import build_network
 from trueprob_trainer.networks.classifier import ImageClassifier
 from trueprob_trainer.sharpness_aware import OPTIMISERS, WrappedOptimizer, options_of
-import pickle
-import zipfile
-from torch import Tensor, nn
-from collections.abc import Callable
-from torch import Tensor
-from torch.nn import functional
-
 
 PerSampleLoss = Callable[[Tensor, Tensor], Tensor]
 

@@ -11,10 +11,18 @@ Where a run computes, and the state of torch around it: seeded inside, as it was
 
 import functools
 import math
+import os
+import signal
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType, TracebackType
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+
 from trueprob_trainer.config import TrainConfig
 from trueprob_trainer.data import LabelledImages
 from trueprob_trainer.data.recipe import prepare
@@ -31,14 +39,6 @@ from trueprob_trainer.training.progress import silent
 from trueprob_trainer.training.run_folder import RunFolder
 from trueprob_trainer.training.state import LoopState
 from trueprob_trainer.training.teacher import Teacher
-import signal
-import threading
-from types import FrameType, TracebackType
-from typing import Any
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from trueprob_trainer.errors import BadInput
 
 __all__ = ["Log", "begin", "checked_data", "train_with"]
 

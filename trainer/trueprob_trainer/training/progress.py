@@ -6,16 +6,15 @@ Both are made from the history alone, so a resumed run leaves the same files as 
 stopped (event files carry the time of day besides).
 """
 
-from dataclasses import dataclass
-from typing import TextIO
 import csv
 import io
 import time
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TextIO
+
 from trueprob_trainer.errors import BadInput
 from trueprob_trainer.training.run_folder import EVENT_FILES, RunFolder
-
 
 Row = dict[str, float | int]
 

@@ -19,13 +19,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Final, Self
+
 import numpy as np
 from numpy.typing import NDArray
+
 from trueprob.arrays import logit_functions
 from trueprob.arrays.labels import Labels
 from trueprob.arrays.logit_functions import Logits, Probabilities, logit_gap
 from trueprob.arrays.logits import as_logits
-from trueprob.calibrators.base import Calibrated, Calibrator, FitOutcome
+from trueprob.calibrators.base import Calibrated, Calibrator, FitOutcome, FittedCalibrator
 from trueprob.calibrators.linear.fit import fit_linear_stage
 from trueprob.calibrators.linear.stage import LinearStage
 from trueprob.calibrators.linear.vector import UNCONVERGED
@@ -33,13 +35,16 @@ from trueprob.calibrators.parameters import require_keys
 from trueprob.calibrators.smart.calibrator import SmartCalibrator, fit_smart
 from trueprob.errors import InvalidDocument
 from trueprob.folds import Groups, fold_of_rows
-from dataclasses import dataclass
-from typing import ClassVar
-from trueprob.arrays.logit_functions import Logits
-from trueprob.calibrators.base import FittedCalibrator
-from trueprob.folds import Groups
 
-__all__ = ["SmartMatrixCalibrator", "SmartVectorCalibrator", "TwoStages", "TwoStagesFit", "fit_smart_matrix", "fit_smart_vector", "fit_two_stages"]
+__all__ = [
+    "SmartMatrixCalibrator",
+    "SmartVectorCalibrator",
+    "TwoStages",
+    "TwoStagesFit",
+    "fit_smart_matrix",
+    "fit_smart_vector",
+    "fit_two_stages",
+]
 
 
 N_FOLDS: Final = 5

@@ -33,23 +33,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar, Final, Self
+
 import numpy as np
 from numpy.typing import NDArray
+
 from trueprob.arrays.labels import Labels
 from trueprob.arrays.logit_functions import TRANSPOSE_BELOW, Logits, Probabilities, logit_gap
 from trueprob.calibrators.base import Calibrated, Calibrator, FitOutcome, FittedCalibrator
-from trueprob.calibrators.smart.rows import inverse_temperature_of_gap
 from trueprob.calibrators.parameters import number, numbers, require_keys
-from trueprob.calibrators.smart.fit import LogSlopes, fit_log_slopes
-from trueprob.calibrators.smart.rows import calibrate_narrow_rows
+from trueprob.calibrators.smart.fit import LogSlopes, fit_log_slopes, minimise
+from trueprob.calibrators.smart.objective import DEFAULT_TERMS, GapObjective, Terms
+from trueprob.calibrators.smart.rows import (
+    calibrate_narrow_rows,
+    calibrate_single_row,
+    calibrate_wide_rows,
+    inverse_temperature_of_gap,
+)
 from trueprob.calibrators.smart.second_stage import SecondStage, fit_second_stage
-from trueprob.calibrators.smart.rows import calibrate_single_row
-from trueprob.calibrators.smart.objective import (DEFAULT_TERMS, Terms)
-from trueprob.calibrators.smart.rows import calibrate_wide_rows
 from trueprob.errors import InvalidDocument
 from trueprob.folds import Groups, fold_of_rows
-from trueprob.calibrators.smart.fit import LogSlopes, minimise
-from trueprob.calibrators.smart.objective import GapObjective
 
 __all__ = ["SmartCalibrator", "fit_smart", "out_of_fold_logit"]
 

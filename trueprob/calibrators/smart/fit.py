@@ -16,8 +16,13 @@ from numpy.typing import NDArray
 from trueprob.arrays.labels import Labels
 from trueprob.arrays.logit_functions import Logits, logit_gap
 from trueprob.calibrators.base import FitOutcome
-from trueprob.calibrators.smart.objective import GapObjective, SmartObjective, interval_edges
-from trueprob.calibrators.smart.objective import (DEFAULT_TERMS, Terms)
+from trueprob.calibrators.smart.objective import (
+    DEFAULT_TERMS,
+    GapObjective,
+    SmartObjective,
+    Terms,
+    interval_edges,
+)
 from trueprob.calibrators.temperature import LOG_RANGE, inverse_temperature, sample_rows
 
 __all__ = ["LogSlopes", "fit_log_slopes", "minimise"]

@@ -26,17 +26,18 @@ Weights of the objective of `smart`, and its priors on the log slopes θ.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import Any, Final
+
 import numpy as np
 from numpy.typing import NDArray
+
 from trueprob.arrays.labels import Labels
 from trueprob.arrays.logit_functions import TRANSPOSE_BELOW, Logits
 from trueprob.calibrators.soft_ece import soft_ece
 from trueprob.calibrators.temperature import CHUNK, LARGE
-import math
-from dataclasses import dataclass
-from typing import Final
 
 __all__ = ["DEFAULT_TERMS", "GapObjective", "SmartObjective", "Terms", "interval_edges", "prior"]
 

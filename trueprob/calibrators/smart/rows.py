@@ -27,18 +27,25 @@ a whole is therefore done in Python's floats here. They are rounded to float32 w
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from typing import Final
+
 import numpy as np
 from numpy.typing import NDArray
-from trueprob.arrays.logit_functions import Logits
+
+from trueprob.arrays.logit_functions import Logits, Probabilities
 from trueprob.calibrators.base import Calibrated
 from trueprob.calibrators.smart.second_stage import SecondStage
-from typing import Final
-from trueprob.arrays.logit_functions import Logits, Probabilities
-from bisect import bisect_left
-from collections.abc import Sequence
 
-__all__ = ["calibrate_narrow_rows", "calibrate_single_row", "calibrate_wide_rows", "inverse_temperature_of_gap", "row_factors", "within_float32"]
+__all__ = [
+    "calibrate_narrow_rows",
+    "calibrate_single_row",
+    "calibrate_wide_rows",
+    "inverse_temperature_of_gap",
+    "row_factors",
+    "within_float32",
+]
 
 
 _SMALLEST: Final = float(np.finfo(np.float32).tiny)

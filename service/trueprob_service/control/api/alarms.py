@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING, Annotated
 
 from fastapi import APIRouter, Path, Request
 
-from trueprob_service.control.schemas.labels import AlarmSummary
 from trueprob_service.control.api.documentation import (
     DEFAULT_PAGE,
     CursorQuery,
     LimitQuery,
     ModelPath,
+    caller,
     problems,
 )
-from trueprob_service.control.api.documentation import caller
 from trueprob_service.control.schemas import answers
 from trueprob_service.control.schemas.documents import Items
+from trueprob_service.control.schemas.labels import AlarmSummary
 from trueprob_service.control.schemas.lists import Page, split
 from trueprob_service.errors import AlarmNotFound, ModelNotFound
 

@@ -6,36 +6,38 @@ The OpenAPI description of an upload's body.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Literal
+
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.responses import FileResponse
 from starlette.concurrency import run_in_threadpool
+
 from trueprob_service.control.api.documentation import (
     DEFAULT_PAGE,
     CursorQuery,
     LimitQuery,
     ModelPath,
     PreferHeader,
+    caller,
     problems,
 )
 from trueprob_service.control.api.fits import answer_fit
-from trueprob_service.control.api.documentation import caller
 from trueprob_service.control.fitting.request import FitRequest
-from trueprob_service.control.fitting.stored_sets import NO_ROWS
+from trueprob_service.control.fitting.stored_sets import NO_ROWS, known_set
 from trueprob_service.control.fitting.upload_body import NPZ_TYPES
-from trueprob_service.control.fitting.stored_sets import known_set
 from trueprob_service.control.schemas import answers
 from trueprob_service.control.schemas.documents import CalibrationSetSummary, FitSummary, Items
 from trueprob_service.control.schemas.lists import Page, split
 from trueprob_service.control.store.calibration_sets import CalibrationSetRow
 from trueprob_service.errors import ModelNotFound, Unavailable
+
 if TYPE_CHECKING:
     from trueprob_service.control.plane import ControlPlane
 from typing import Any, Final
+
 from trueprob_service.control.fitting.upload_body import (
     CSV_TYPES,
     FORM_TYPES,
     JSON_TYPES,
-    NPZ_TYPES,
 )
 
 __all__ = ["UPLOAD_BODY"]

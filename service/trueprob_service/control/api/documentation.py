@@ -5,17 +5,29 @@ Request headers that control routes read: If-Match, Prefer, and who is asking.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Final
+
 from fastapi import Header, Path, Query
+from starlette.requests import Request
+
 from trueprob_service.control.schemas.documents import ProblemDocument
 from trueprob_service.control.schemas.lists import DEFAULT_LIMIT, MAX_LIMIT
 from trueprob_service.edge.problems import MEDIA_TYPE, TITLES
-import re
-from typing import Final
-from starlette.requests import Request
 from trueprob_service.errors import InvalidRequest, PreconditionRequired
 
-__all__ = ["CursorQuery", "IfMatchHeader", "LimitQuery", "MAX_WAIT_SECONDS", "ModelPath", "PreferHeader", "caller", "expected_revision", "problems", "wait_seconds"]
+__all__ = [
+    "MAX_WAIT_SECONDS",
+    "CursorQuery",
+    "IfMatchHeader",
+    "LimitQuery",
+    "ModelPath",
+    "PreferHeader",
+    "caller",
+    "expected_revision",
+    "problems",
+    "wait_seconds",
+]
 
 
 MAX_WAIT_SECONDS: Final = 60.0

@@ -15,9 +15,10 @@ from trueprob_service.control.api.documentation import (
     LimitQuery,
     ModelPath,
     PreferHeader,
+    caller,
     problems,
+    wait_seconds,
 )
-from trueprob_service.control.api.documentation import (caller, wait_seconds)
 from trueprob_service.control.fitting.queue import cancel_fit
 from trueprob_service.control.fitting.request import FitRequest
 from trueprob_service.control.schemas import answers

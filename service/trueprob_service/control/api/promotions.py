@@ -12,9 +12,10 @@ from trueprob_service.control.api.documentation import (
     IfMatchHeader,
     LimitQuery,
     ModelPath,
+    caller,
+    expected_revision,
     problems,
 )
-from trueprob_service.control.api.documentation import (caller, expected_revision)
 from trueprob_service.control.schemas import answers
 from trueprob_service.control.schemas.documents import (
     Items,

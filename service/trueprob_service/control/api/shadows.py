@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, Request, Response
 
-from trueprob_service.control.api.documentation import ModelPath, problems
-from trueprob_service.control.api.documentation import caller
+from trueprob_service.control.api.documentation import ModelPath, caller, problems
 from trueprob_service.control.schemas.live import ShadowRequest, ShadowSummary, shadow_summary
 
 if TYPE_CHECKING:

@@ -11,12 +11,11 @@ from typing import Final
 
 from trueprob_service.control.fitting.worker import Fitted
 from trueprob_service.control.models.catalogue import Catalogue
-from trueprob_service.control.models.shadows import start_shadow
 from trueprob_service.control.models.promotion import raise_revision
+from trueprob_service.control.models.shadows import start_shadow
 from trueprob_service.control.store import Transaction
-from trueprob_service.control.store.promotions import CalibratorRow
 from trueprob_service.control.store.fits import FitRow
-from trueprob_service.control.store.promotions import PromotionRow
+from trueprob_service.control.store.promotions import CalibratorRow, PromotionRow
 from trueprob_service.settings import Settings
 
 __all__ = ["FitEnding", "Settled"]

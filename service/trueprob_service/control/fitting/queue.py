@@ -16,18 +16,17 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
 from trueprob_service.control.fitting.outcome import FitEnding
 from trueprob_service.control.fitting.set_files import Artifacts
 from trueprob_service.control.fitting.worker import Fitted, FittedBefore, Job
 from trueprob_service.control.models.catalogue import Catalogue, answering
 from trueprob_service.control.store import Store, Transaction
-from trueprob_service.control.store.promotions import CalibratorRow
 from trueprob_service.control.store.fits import FitRow
-from trueprob_service.errors import DatabaseUnavailable, Unavailable
-from trueprob_service.control.store import Store
-from trueprob_service.errors import Conflict, FitNotFound
+from trueprob_service.control.store.promotions import CalibratorRow
+from trueprob_service.errors import Conflict, DatabaseUnavailable, FitNotFound, Unavailable
 
-__all__ = ["Begun", "FitQueue", "LEASE_SECONDS", "cancel_fit"]
+__all__ = ["LEASE_SECONDS", "Begun", "FitQueue", "cancel_fit"]
 
 
 def cancel_fit(store: Store, model: str, fit_id: int, *, by: str | None, now: float) -> None:

@@ -19,14 +19,15 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from typing import Final
+
 from trueprob.fitting.fit import METHODS, keeps_prediction
-from trueprob_service.errors import InvalidRequest
-from trueprob_service.settings import Settings
 from trueprob_service.control.store import Transaction
 from trueprob_service.control.store.fits import WAITING, FitRow
+from trueprob_service.errors import InvalidRequest
 from trueprob_service.inference.deployment import ServedVersion
+from trueprob_service.settings import Settings
 
-__all__ = ["FitRequest", "PROMOTE", "check_name", "requested_fit"]
+__all__ = ["PROMOTE", "FitRequest", "check_name", "requested_fit"]
 
 
 PROMOTE: Final = ("auto", "never", "always", "shadow")

@@ -12,16 +12,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Final
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
 from trueprob.arrays.calibration_set import CalibrationSet, load_calibration_set
-from trueprob_service.control.fitting.request import FitRequest
-from trueprob_service.control.fitting.request import requested_fit
+from trueprob_service.control.fitting.request import FitRequest, requested_fit
 from trueprob_service.control.fitting.runner import Refits
 from trueprob_service.control.fitting.set_files import Artifacts
 from trueprob_service.control.store import Store, Transaction
 from trueprob_service.control.store.calibration_sets import CalibrationSetRow
 from trueprob_service.errors import (
     BodyTooLarge,
+    CalibrationSetNotFound,
     Conflict,
     InvalidRequest,
     ModelNotFound,
@@ -29,13 +33,6 @@ from trueprob_service.errors import (
 )
 from trueprob_service.inference.deployment import ServedVersion
 from trueprob_service.settings import Settings
-from typing import Any, Final
-import numpy as np
-from numpy.typing import NDArray
-from trueprob.arrays.calibration_set import CalibrationSet
-from trueprob_service.errors import InvalidRequest
-from trueprob_service.control.store import Transaction
-from trueprob_service.errors import CalibrationSetNotFound, ModelNotFound
 
 __all__ = ["NO_ROWS", "StoredSets", "holds", "joined", "known_set", "lock_version"]
 

@@ -19,9 +19,9 @@ from trueprob.arrays.calibration_set import read_arrays
 from trueprob.arrays.files import UNNAMED
 from trueprob.tables import Rows, read_csv
 from trueprob.tables.columns import UNSAID
-from trueprob_service.inference.wire.images import pictures_from_base64
 from trueprob_service.control.form_parts import Part, form_parts
 from trueprob_service.errors import BadRequest, InvalidRequest, UnsupportedMediaType
+from trueprob_service.inference.wire.images import pictures_from_base64
 
 __all__ = [
     "CSV_TYPES",

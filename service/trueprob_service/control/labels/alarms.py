@@ -24,8 +24,7 @@ import numpy as np
 from trueprob.drift import BetState, CalibrationBets, ChangeDetector, Evidence
 from trueprob_service.control.labels.counting import CountedLabels
 from trueprob_service.control.store import Store, Transaction
-from trueprob_service.control.store.alarms import AlarmStateRow
-from trueprob_service.control.store.alarms import AlarmRow
+from trueprob_service.control.store.alarms import AlarmRow, AlarmStateRow
 from trueprob_service.control.store.promotions import PromotionRow
 from trueprob_service.errors import AlarmNotFound, ModelNotFound
 

@@ -6,19 +6,19 @@ Rows in the body of a labels request, checked whole before anything of them is s
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Final
+
+import numpy as np
 import orjson
+from numpy.typing import NDArray
+
 from trueprob_service.control.labels.by_receipt import MAX_LABELS
 from trueprob_service.control.labels.judging import Label
 from trueprob_service.edge.json_blocks import elements_in_blocks
 from trueprob_service.errors import BadRequest, InvalidRequest
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-import numpy as np
-from numpy.typing import NDArray
-from trueprob_service.errors import InvalidRequest
 from trueprob_service.receipts.receipt import digest64
 
 __all__ = ["Rows", "check_label", "kind", "list_of", "read_document", "read_labels", "read_rows"]

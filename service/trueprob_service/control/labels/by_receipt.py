@@ -29,8 +29,8 @@ from trueprob_service.control.labels.shadow_scoring import Decision, score_shado
 from trueprob_service.control.models.catalogue import Catalogue
 from trueprob_service.control.store import Store, Transaction
 from trueprob_service.control.store.alarms import AlarmRow
-from trueprob_service.control.store.promotions import PromotionRow
 from trueprob_service.control.store.label_sums import advance
+from trueprob_service.control.store.promotions import PromotionRow
 from trueprob_service.errors import InvalidRequest
 from trueprob_service.metrics.catalogue import LABEL_OUTCOMES
 from trueprob_service.receipts.columns import ReceiptColumns

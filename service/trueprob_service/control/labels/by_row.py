@@ -18,15 +18,14 @@ from typing import Any, Final
 
 import numpy as np
 
-from trueprob_service.control.labels.counting import GroupTally
-from trueprob_service.control.labels.counting import (DAY_SECONDS, within_cap)
+from trueprob_service.control.labels.body import Rows, read_rows
 from trueprob_service.control.labels.by_receipt import CLOCK_TOLERANCE_SECONDS
+from trueprob_service.control.labels.counting import DAY_SECONDS, GroupTally, within_cap
 from trueprob_service.control.labels.judging import Label
 from trueprob_service.control.labels.refit_window import RefitWindow
-from trueprob_service.control.labels.body import (Rows, read_rows)
 from trueprob_service.control.store import Store, Transaction
-from trueprob_service.control.store.labels import NO_PROMOTION
 from trueprob_service.control.store.labelled_rows import LabelledRow
+from trueprob_service.control.store.labels import NO_PROMOTION
 from trueprob_service.control.store.models import VersionRow
 from trueprob_service.errors import InvalidRequest, ModelNotFound, VersionNotFound
 from trueprob_service.receipts.receipt import input_digests

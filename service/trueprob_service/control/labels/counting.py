@@ -16,14 +16,23 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import Final
+
 import numpy as np
 from numpy.typing import NDArray
-from trueprob_service.control.store import Transaction
-from trueprob_service.receipts.columns import ReceiptColumns
-from typing import Final
-from trueprob_service.control.store.labels import Known
 
-__all__ = ["CountedLabels", "DAY_SECONDS", "GroupTally", "count_within_cap", "counting_order", "within_cap"]
+from trueprob_service.control.store import Transaction
+from trueprob_service.control.store.labels import Known
+from trueprob_service.receipts.columns import ReceiptColumns
+
+__all__ = [
+    "DAY_SECONDS",
+    "CountedLabels",
+    "GroupTally",
+    "count_within_cap",
+    "counting_order",
+    "within_cap",
+]
 
 
 DAY_SECONDS: Final = 86_400

@@ -12,6 +12,7 @@ import re
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
+
 from trueprob.calibrators import KINDS
 from trueprob.fitting.fit import METHODS
 from trueprob.scores.binned import BinnedCalibration
@@ -23,13 +24,12 @@ from trueprob_service.control.schemas.labels import Bin, Calibration
 from trueprob_service.control.store import Store, Transaction
 from trueprob_service.control.store.alarms import AlarmStateRow
 from trueprob_service.errors import DatabaseUnavailable, InvalidRequest, ModelNotFound
+from trueprob_service.metrics.catalogue import EVENT_KINDS
 from trueprob_service.metrics.label_statistics import (
     AlarmFigures,
     ControlStatistics,
     PairStatistics,
 )
-from trueprob_service.control.store import Transaction
-from trueprob_service.metrics.catalogue import EVENT_KINDS
 
 __all__ = ["Statistics", "further_gauges", "window_hours"]
 

@@ -17,22 +17,18 @@ Writing a newly seen version, and the first promotion of its model, into the dat
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
-from trueprob.calibrators import loads_calibrator
+
+from trueprob.calibrators import Calibrator, loads_calibrator
 from trueprob_service.control.models.discovery import Discovery, Found, Key, discover
 from trueprob_service.control.store import Store, Transaction
-from trueprob_service.control.store.promotions import CalibratorRow
 from trueprob_service.control.store.models import VersionRow
-from trueprob_service.control.store.promotions import PromotionRow
+from trueprob_service.control.store.promotions import CalibratorRow, PromotionRow
 from trueprob_service.errors import Conflict, ProviderUnavailable, ServiceError, VersionNotFound
 from trueprob_service.inference.deployment import ServedVersion, Shadow
 from trueprob_service.inference.deployments import Deployments
-from collections.abc import Iterable
-from trueprob_service.control.store import Transaction
-from collections.abc import Sequence
-from trueprob.calibrators import Calibrator
 
 __all__ = ["Catalogue", "add_version", "answering", "promote_first", "standing"]
 

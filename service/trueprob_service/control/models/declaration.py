@@ -7,8 +7,7 @@ from typing import Final
 
 from trueprob.calibrators import IdentityCalibrator, dumps_calibrator
 from trueprob.repository.manifest import valid_model_name
-from trueprob_service.control.models.catalogue import Catalogue
-from trueprob_service.control.models.catalogue import (add_version, promote_first)
+from trueprob_service.control.models.catalogue import Catalogue, add_version, promote_first
 from trueprob_service.control.store import Store
 from trueprob_service.errors import Conflict, InvalidRequest
 from trueprob_service.inference.deployment import ServedVersion

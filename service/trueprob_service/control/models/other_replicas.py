@@ -20,9 +20,8 @@ from trueprob.errors import TrueprobError
 from trueprob_service.control.models.catalogue import Catalogue, answering
 from trueprob_service.control.poll import Poll
 from trueprob_service.control.store import Store, Transaction
-from trueprob_service.control.store.promotions import CalibratorRow
 from trueprob_service.control.store.models import VersionRow
-from trueprob_service.control.store.promotions import PromotionRow
+from trueprob_service.control.store.promotions import CalibratorRow, PromotionRow
 from trueprob_service.errors import NotFound
 from trueprob_service.inference.deployment import Deployment, ServedVersion
 from trueprob_service.inference.deployments import Deployments

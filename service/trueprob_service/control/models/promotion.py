@@ -14,13 +14,18 @@ lock: of two changes based on the same revision exactly one happens.
 from __future__ import annotations
 
 from collections.abc import Callable
+
 from trueprob_service.control.models.catalogue import Catalogue, answering
 from trueprob_service.control.store import Store, Transaction
-from trueprob_service.control.store.promotions import CalibratorRow
-from trueprob_service.control.store.promotions import PromotionRow
-from trueprob_service.errors import CalibratorNotFound, Conflict, PromotionNotFound, VersionNotFound
-from trueprob_service.control.store import Transaction
-from trueprob_service.errors import ModelNotFound, StaleRevision
+from trueprob_service.control.store.promotions import CalibratorRow, PromotionRow
+from trueprob_service.errors import (
+    CalibratorNotFound,
+    Conflict,
+    ModelNotFound,
+    PromotionNotFound,
+    StaleRevision,
+    VersionNotFound,
+)
 
 __all__ = ["Promotions", "locked", "raise_revision"]
 

@@ -12,8 +12,7 @@ from typing import Final
 from trueprob.calibrators import KINDS
 from trueprob_service.control.models.catalogue import Catalogue
 from trueprob_service.control.store import Store, Transaction
-from trueprob_service.control.store.promotions import CalibratorRow
-from trueprob_service.control.store.promotions import PromotionRow
+from trueprob_service.control.store.promotions import CalibratorRow, PromotionRow
 from trueprob_service.control.store.shadows import ShadowRow
 from trueprob_service.errors import (
     CalibratorNotFound,

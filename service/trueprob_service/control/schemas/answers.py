@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from trueprob_service.control.schemas.labels import AlarmSummary
 from trueprob_service.control.schemas.documents import (
     CalibrationSetSummary,
     CalibratorSummary,
@@ -15,12 +14,11 @@ from trueprob_service.control.schemas.documents import (
     PromotionSummary,
     Verdict,
 )
-from trueprob_service.control.schemas.labels import LabelOutcome, LabelOutcomes
+from trueprob_service.control.schemas.labels import AlarmSummary, LabelOutcome, LabelOutcomes
 from trueprob_service.control.store.alarms import AlarmRow
 from trueprob_service.control.store.calibration_sets import CalibrationSetRow
-from trueprob_service.control.store.promotions import CalibratorRow
 from trueprob_service.control.store.fits import FitRow
-from trueprob_service.control.store.promotions import PromotionRow
+from trueprob_service.control.store.promotions import CalibratorRow, PromotionRow
 
 __all__ = [
     "alarm",

@@ -6,10 +6,19 @@ Bodies of the routes about alarms.
 from __future__ import annotations
 
 from pydantic import BaseModel, Field, StrictInt, StrictStr
-from trueprob_service.control.schemas.documents import example
-from pydantic import BaseModel, Field
 
-__all__ = ["ALARM", "AlarmSummary", "Bin", "Calibration", "LabelOutcome", "LabelOutcomes", "LabelRequest", "RowsRequest"]
+from trueprob_service.control.schemas.documents import example
+
+__all__ = [
+    "ALARM",
+    "AlarmSummary",
+    "Bin",
+    "Calibration",
+    "LabelOutcome",
+    "LabelOutcomes",
+    "LabelRequest",
+    "RowsRequest",
+]
 
 
 ALARM = {

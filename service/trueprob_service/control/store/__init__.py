@@ -10,10 +10,10 @@ The same statements run on SQLite and on PostgreSQL.
 
 from trueprob_service.control.store.engine import (
     Store,
+    Transaction,
     UnknownSchema,
     open_store,
     refuse_unknown_schema,
 )
-from trueprob_service.control.store.engine import Transaction
 
 __all__ = ["Store", "Transaction", "UnknownSchema", "open_store", "refuse_unknown_schema"]

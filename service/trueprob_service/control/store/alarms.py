@@ -8,24 +8,27 @@ Tables of the sequential alarms; on the same metadata as `trueprob_service.contr
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
-from sqlalchemy import Connection, func, insert, select, update
 from typing import Any, Final
-from sqlalchemy import Connection, bindparam, func, select
-from trueprob_service.control.store.tables import upsert
-from trueprob_service.control.store.tables import promotion
+
 from sqlalchemy import (
     JSON,
     BigInteger,
     Column,
+    Connection,
     Double,
     ForeignKeyConstraint,
     Index,
     Integer,
     String,
     Table,
+    bindparam,
+    func,
+    insert,
+    select,
+    update,
 )
-from trueprob_service.control.store.tables import metadata
+
+from trueprob_service.control.store.tables import metadata, promotion, upsert
 
 __all__ = ["AlarmRow", "AlarmStateRow", "AlarmStates", "Alarms", "alarm", "alarm_state"]
 

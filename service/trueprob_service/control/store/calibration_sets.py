@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, delete, select, update
 
-from trueprob_service.control.store.tables import insert_into
-from trueprob_service.control.store.tables import calibration_set, calibration_set_name
+from trueprob_service.control.store.tables import calibration_set, calibration_set_name, insert_into
 
 __all__ = ["CalibrationSetRow", "CalibrationSets"]
 

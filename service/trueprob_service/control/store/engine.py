@@ -17,33 +17,27 @@ import threading
 import time
 from collections.abc import Iterator
 from typing import Final
+
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
 from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import ConnectionPoolEntry
-from trueprob_service.control.store.migrations import UnknownSchema, check_schema, upgrade
-from trueprob_service.errors import DatabaseUnavailable
-from sqlalchemy import Connection
-from trueprob_service.control.store.alarms import AlarmStates
-from trueprob_service.control.store.alarms import Alarms
+
+from trueprob_service.control.store.alarms import Alarms, AlarmStates
 from trueprob_service.control.store.calibration_sets import CalibrationSets
-from trueprob_service.control.store.promotions import Calibrators
-from trueprob_service.control.store.models import DeletedModels
 from trueprob_service.control.store.earlier_fits import EarlierFits
 from trueprob_service.control.store.events import Events
-from trueprob_service.control.store.fits import Fits
-from trueprob_service.control.store.labels import GroupCounts
-from trueprob_service.control.store.label_sums import Bins
+from trueprob_service.control.store.fits import Fits, PolicyFits
+from trueprob_service.control.store.label_sums import Bins, WindowBlocks
 from trueprob_service.control.store.labelled_rows import LabelledRows
-from trueprob_service.control.store.labels import LabelKeys
-from trueprob_service.control.store.models import Models
-from trueprob_service.control.store.fits import PolicyFits
-from trueprob_service.control.store.promotions import Promotions
+from trueprob_service.control.store.labels import GroupCounts, LabelKeys
+from trueprob_service.control.store.migrations import UnknownSchema, check_schema, upgrade
+from trueprob_service.control.store.models import DeletedModels, Models
+from trueprob_service.control.store.promotions import Calibrators, Promotions
 from trueprob_service.control.store.shadows import Shadows
-from trueprob_service.control.store.upkeep import State
-from trueprob_service.control.store.upkeep import Swept
-from trueprob_service.control.store.label_sums import WindowBlocks
+from trueprob_service.control.store.upkeep import State, Swept
+from trueprob_service.errors import DatabaseUnavailable
 
 __all__ = ["Store", "Transaction", "UnknownSchema", "open_store", "refuse_unknown_schema"]
 

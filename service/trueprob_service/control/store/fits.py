@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
+
 from sqlalchemy import (
     ColumnElement,
     Connection,
@@ -19,10 +20,10 @@ from sqlalchemy import (
     select,
     update,
 )
-from trueprob_service.control.store.tables import fit
-from sqlalchemy import Connection, func, select
 
-__all__ = ["ENDED", "FitRow", "Fits", "PolicyFits", "WAITING"]
+from trueprob_service.control.store.tables import fit
+
+__all__ = ["ENDED", "WAITING", "FitRow", "Fits", "PolicyFits"]
 
 
 WAITING: Final = ("queued", "running")

@@ -11,18 +11,23 @@ Filling the ring of ten blocks that holds the last N labels of a pair.
 from __future__ import annotations
 
 from collections.abc import Iterable
-import numpy as np
-from sqlalchemy import Connection, Table, delete, func, select
-from trueprob.scores.binned import N_BINS, BinnedCalibration
-from trueprob_service.control.store.tables import upsert
-from trueprob_service.control.store.tables import bin_running, bin_total, model, promotion
 from typing import Final
-from sqlalchemy import Connection, bindparam, select
-from trueprob_service.control.store.tables import window_block
-from numpy.typing import NDArray
-from trueprob.scores.binned import BinnedCalibration
 
-__all__ = ["Bins", "Block", "N_BLOCKS", "WindowBlocks", "advance"]
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import Connection, Table, bindparam, delete, func, select
+
+from trueprob.scores.binned import N_BINS, BinnedCalibration
+from trueprob_service.control.store.tables import (
+    bin_running,
+    bin_total,
+    model,
+    promotion,
+    upsert,
+    window_block,
+)
+
+__all__ = ["N_BLOCKS", "Bins", "Block", "WindowBlocks", "advance"]
 
 
 N_BLOCKS: Final = 10

@@ -13,18 +13,17 @@ most a row for each label of that time. Copies that lie further apart count as n
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
+
 import numpy as np
 import orjson
 from numpy.typing import NDArray
-from sqlalchemy import Connection, CursorResult, bindparam, delete, select
-from trueprob_service.control.store.tables import label_key
-from dataclasses import dataclass
-from typing import Final
 from sqlalchemy import (
     BigInteger,
     Column,
     Connection,
+    CursorResult,
     Integer,
     Table,
     bindparam,
@@ -32,9 +31,10 @@ from sqlalchemy import (
     select,
     tuple_,
 )
-from trueprob_service.control.store.tables import metadata
 
-__all__ = ["GroupCounts", "Known", "LabelKeys", "NO_PROMOTION", "Position", "group_count"]
+from trueprob_service.control.store.tables import label_key, metadata
+
+__all__ = ["NO_PROMOTION", "GroupCounts", "Known", "LabelKeys", "Position", "group_count"]
 
 
 NO_PROMOTION: Final = 0

@@ -12,12 +12,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
-from sqlalchemy import Connection, Row, bindparam, select
-from trueprob_service.control.store.tables import insert_into
-from trueprob_service.control.store.tables import model, model_version
-from sqlalchemy import Column, Connection, Double, Integer, String, Table, delete, select
+
+from sqlalchemy import (
+    Column,
+    Connection,
+    Double,
+    Integer,
+    Row,
+    String,
+    Table,
+    bindparam,
+    delete,
+    select,
+)
+
 from trueprob_service.control.store.labels import group_count
-from trueprob_service.control.store.tables import bin_running, metadata, model, window_block
+from trueprob_service.control.store.tables import (
+    bin_running,
+    insert_into,
+    metadata,
+    model,
+    model_version,
+    window_block,
+)
 
 __all__ = ["DeletedModels", "ModelRow", "Models", "VersionRow", "deleted_model"]
 

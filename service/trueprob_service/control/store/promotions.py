@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Final
-from sqlalchemy import Connection, bindparam, func, insert, select
+
+from sqlalchemy import Connection, bindparam, func, insert, select, update
 from sqlalchemy import Row as SqlRow
-from trueprob_service.control.store.tables import calibrator, model, promotion
-from sqlalchemy import Connection, select, update
-from trueprob_service.control.store.tables import insert_into
-from trueprob_service.control.store.tables import calibrator
+
+from trueprob_service.control.store.tables import calibrator, insert_into, model, promotion
 
 __all__ = ["CalibratorRow", "Calibrators", "PromotionRow", "Promotions"]
 

@@ -12,12 +12,15 @@ request's path are built once: selects as constants beside their table's noun, t
 
 from __future__ import annotations
 
+import functools
 from typing import Final
+
 from sqlalchemy import (
     JSON,
     BigInteger,
     Boolean,
     Column,
+    Connection,
     Double,
     ForeignKeyConstraint,
     Index,
@@ -29,11 +32,25 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
 )
-import functools
-from sqlalchemy import Connection, Table
 from sqlalchemy.dialects import postgresql, sqlite
 
-__all__ = ["bin_running", "bin_total", "calibration_set", "calibration_set_name", "calibrator", "fit", "insert_into", "label_key", "metadata", "model", "model_version", "promotion", "swept", "upsert", "window_block"]
+__all__ = [
+    "bin_running",
+    "bin_total",
+    "calibration_set",
+    "calibration_set_name",
+    "calibrator",
+    "fit",
+    "insert_into",
+    "label_key",
+    "metadata",
+    "model",
+    "model_version",
+    "promotion",
+    "swept",
+    "upsert",
+    "window_block",
+]
 
 
 def insert_into(connection: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:

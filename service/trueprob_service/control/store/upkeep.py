@@ -5,16 +5,24 @@ Every table row by row, for moving a whole database to another one.
 
 from __future__ import annotations
 
-from typing import Final
-from sqlalchemy import ColumnElement, Connection, bindparam, select
-from trueprob_service.control.store.tables import insert_into
-from trueprob_service.control.store.tables import swept
 import base64
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any, Final
-from sqlalchemy import Connection, LargeBinary, Table, func, insert, select, text
-from trueprob_service.control.store.tables import metadata
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    LargeBinary,
+    Table,
+    bindparam,
+    func,
+    insert,
+    select,
+    text,
+)
+
+from trueprob_service.control.store.tables import insert_into, metadata, swept
 
 __all__ = ["State", "Swept"]
 

@@ -12,17 +12,26 @@ The addresses of the Open Inference Protocol: route, model and version of a path
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final
+
 import numpy as np
 import orjson
 from numpy.typing import NDArray
+
 from trueprob_service import __version__
-from trueprob_service.errors import BadRequest, InvalidRequest
+from trueprob_service.errors import BadRequest, InvalidRequest, VersionNotFound
 from trueprob_service.inference.answer import Answer, compute
-from trueprob_service.inference.body import INLINE_ELEMENTS, BodyReader, checked_logits, run_network
-from trueprob_service.inference.body import Receive
+from trueprob_service.inference.body import (
+    INLINE_ELEMENTS,
+    BodyReader,
+    Receive,
+    checked_logits,
+    run_network,
+)
 from trueprob_service.inference.deployment import Deployment
 from trueprob_service.inference.deployments import Elsewhere
 from trueprob_service.inference.open_inference import model as oip_model
@@ -38,13 +47,8 @@ from trueprob_service.inference.wire import json_rows as wire_json
 from trueprob_service.inference.wire import oip as wire_oip
 from trueprob_service.inference.wire.oip_tensors import OutputTensor, from_raw
 from trueprob_service.receipts.receipt import Receipts
-import re
-from collections.abc import Mapping
-from types import MappingProxyType
-from typing import Final
-from trueprob_service.errors import VersionNotFound
 
-__all__ = ["Call", "ROUTES", "Reply", "describe", "infer"]
+__all__ = ["ROUTES", "Call", "Reply", "describe", "infer"]
 
 
 _MODEL: Final = "/v2/models/{model}"

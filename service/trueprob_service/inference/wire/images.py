@@ -13,25 +13,32 @@ Pictures in JSON: texts in base64, to the bytes of PNG, JPEG or WebP that they s
 
 from __future__ import annotations
 
+import base64
+import binascii
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
-from trueprob_service.errors import BadRequest, BodyTooLarge, InvalidRequest, ModelUnavailable
-import base64
-import binascii
-from trueprob_service.errors import InvalidRequest
-from typing import TYPE_CHECKING, Final
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
-from trueprob_service.errors import BadRequest, BodyTooLarge, InvalidRequest
+
+from trueprob_service.errors import BadRequest, BodyTooLarge, InvalidRequest, ModelUnavailable
+
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
-__all__ = ["MEDIA_TYPE", "MEDIA_TYPES", "PART_NAME", "Preprocessing", "decode", "pictures_from_base64"]
+__all__ = [
+    "MEDIA_TYPE",
+    "MEDIA_TYPES",
+    "PART_NAME",
+    "Preprocessing",
+    "decode",
+    "pictures_from_base64",
+]
 
 
 MEDIA_TYPE: Final = "multipart/form-data"

@@ -13,36 +13,46 @@ JSON bodies of the hot routes, small ones parsed on the event loop and large one
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Iterable, Sequence, Sized
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Final
+from typing import Any, Final, TypeVar, cast
+
 import numpy as np
 import orjson
-from numpy.typing import NDArray
-from trueprob_service.inference.wire.images import pictures_from_base64
-from trueprob_service.edge.json_blocks import BLOCK_BYTES, elements_in_blocks
-from trueprob_service.errors import BadRequest, InvalidRequest
-import threading
-from collections.abc import Iterable, Sized
-from typing import Any, Final, cast
 import simdjson
+from numpy.typing import NDArray
+
 from trueprob_service.edge.json_blocks import (
     BLOCK_BYTES,
     elements_in_blocks,
     numbers_in_blocks,
     skip_space,
 )
-import asyncio
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final, TypeVar
-from trueprob_service.errors import Overloaded
+from trueprob_service.errors import BadRequest, InvalidRequest, Overloaded
 from trueprob_service.inference.wire import json_rows as wire_json
 from trueprob_service.inference.wire import oip as wire_oip
+from trueprob_service.inference.wire.images import pictures_from_base64
 
-__all__ = ["ARRAYS", "BYTE_ORDER_MARK", "INLINE_BYTES", "INPUTS", "JsonBodies", "MEDIA_TYPE", "MIN_BYTES", "decode", "encode", "matrix_in_blocks", "numbers", "parser_for", "simd_rows"]
+__all__ = [
+    "ARRAYS",
+    "BYTE_ORDER_MARK",
+    "INLINE_BYTES",
+    "INPUTS",
+    "MEDIA_TYPE",
+    "MIN_BYTES",
+    "JsonBodies",
+    "decode",
+    "encode",
+    "matrix_in_blocks",
+    "numbers",
+    "parser_for",
+    "simd_rows",
+]
 
 
 Decoded = TypeVar("Decoded")

@@ -18,13 +18,15 @@ from __future__ import annotations
 import io
 import math
 import tokenize
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Final
+
 import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
+
 from trueprob_service.errors import BadRequest, InvalidRequest
-from collections.abc import Mapping
 
 __all__ = ["MEDIA_TYPE", "NPZ_MEDIA_TYPE", "SHARED_BYTES", "decode", "encode", "encode_npz"]
 

@@ -19,14 +19,15 @@ import orjson
 
 from trueprob_service.edge.json_blocks import BLOCK_BYTES
 from trueprob_service.errors import BadRequest, InvalidRequest
-from trueprob_service.inference.wire.json_rows import MIN_BYTES
-from trueprob_service.inference.wire.oip_tensors import (request_in_blocks, simd_request)
 from trueprob_service.inference.wire import json_rows as wire_json
+from trueprob_service.inference.wire.json_rows import MIN_BYTES
 from trueprob_service.inference.wire.oip_tensors import (
     InputTensor,
     OutputTensor,
     from_binary,
     from_json,
+    request_in_blocks,
+    simd_request,
     text_field,
 )
 

@@ -13,27 +13,45 @@ from __future__ import annotations
 
 import array
 import math
+import re
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import chain
 from types import MappingProxyType
 from typing import Any, Final
+
 import numpy as np
-from numpy.typing import NDArray
-from trueprob_service.errors import BadRequest, InvalidRequest
-import re
-import secrets
 import orjson
 import simdjson
+from numpy.typing import NDArray
+
 from trueprob_service.edge.json_blocks import (
     BLOCK_BYTES,
     elements_in_blocks,
     numbers_in_blocks,
     skip_space,
 )
-from trueprob_service.inference.wire.json_rows import (BYTE_ORDER_MARK, matrix_in_blocks, numbers, parser_for)
+from trueprob_service.errors import BadRequest, InvalidRequest
+from trueprob_service.inference.wire.json_rows import (
+    BYTE_ORDER_MARK,
+    matrix_in_blocks,
+    numbers,
+    parser_for,
+)
 
-__all__ = ["DATATYPES", "INTEGERS", "InputTensor", "OutputTensor", "from_binary", "from_json", "from_raw", "request_in_blocks", "simd_request", "text_field"]
+__all__ = [
+    "DATATYPES",
+    "INTEGERS",
+    "InputTensor",
+    "OutputTensor",
+    "from_binary",
+    "from_json",
+    "from_raw",
+    "request_in_blocks",
+    "simd_request",
+    "text_field",
+]
 
 
 # Name → NumPy dtype on the wire, and the array typecode that its JSON numbers must fit.

@@ -6,8 +6,13 @@ from trueprob import SmartCalibrator, logit_gap
 from trueprob.arrays.logit_functions import prediction
 from trueprob.calibrators import FitOutcome, fit_identity, fit_smart, fit_temperature
 from trueprob.calibrators.smart.calibrator import BLOCK
-from trueprob.calibrators.smart.objective import SmartObjective, interval_edges
-from trueprob.calibrators.smart.objective import (DEFAULT_TERMS, Terms, prior)
+from trueprob.calibrators.smart.objective import (
+    DEFAULT_TERMS,
+    SmartObjective,
+    Terms,
+    interval_edges,
+    prior,
+)
 from trueprob.scores.score import score
 
 THETA = np.array([-0.5, 0.1, 0.3, -0.2])

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
+from trueprob.calibrators.smart.calibrator import out_of_fold_logit
 from trueprob.calibrators.smart.fit import fit_log_slopes, minimise
 from trueprob.calibrators.smart.objective import SmartObjective
-from trueprob.calibrators.smart.calibrator import out_of_fold_logit
 from trueprob.folds import fold_of_rows
 
 

@@ -16,8 +16,7 @@ from trueprob.drift import BetState
 from trueprob_service.control.labels.alarms import AlarmRules, Alarms
 from trueprob_service.control.labels.counting import count_within_cap, counting_order
 from trueprob_service.control.store import Store, Transaction, open_store
-from trueprob_service.control.store.alarms import AlarmStateRow
-from trueprob_service.control.store.alarms import AlarmRow
+from trueprob_service.control.store.alarms import AlarmRow, AlarmStateRow
 from trueprob_service.receipts.columns import ROW, ReceiptColumns, number
 from trueprob_service.receipts.receipt import digest64
 

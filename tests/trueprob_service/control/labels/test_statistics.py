@@ -11,8 +11,7 @@ from tests.trueprob_service.control.harness import World, overconfident, rows
 from trueprob.calibrators import KINDS
 from trueprob.fitting.fit import METHODS
 from trueprob.scores.binned import BinnedCalibration
-from trueprob_service.control.store.label_sums import N_BLOCKS
-from trueprob_service.control.store.label_sums import advance
+from trueprob_service.control.store.label_sums import N_BLOCKS, advance
 
 KEYS = {
     "evidence_log10",

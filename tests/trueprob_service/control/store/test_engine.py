@@ -16,7 +16,7 @@ from sqlalchemy import create_engine, inspect, make_url, text
 from trueprob.calibrators import IdentityCalibrator, dumps_calibrator
 from trueprob.scores.binned import BinnedCalibration
 from trueprob_service.__main__ import main
-from trueprob_service.control.models.catalogue import (add_version, promote_first)
+from trueprob_service.control.models.catalogue import add_version, promote_first
 from trueprob_service.control.store import Store, UnknownSchema, open_store, refuse_unknown_schema
 from trueprob_service.control.store.tables import metadata
 from trueprob_service.errors import DatabaseUnavailable

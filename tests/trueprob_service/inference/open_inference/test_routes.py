@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.trueprob_service.application import ROOT, application
 from tests.trueprob_service.edge.test_bad_input import check
-from trueprob_service.inference.open_inference.routes import (ROUTES, Call)
+from trueprob_service.inference.open_inference.routes import ROUTES, Call
 
 DIGITS = "/v2/models/digits"
 INFER = f"{DIGITS}/infer"

@@ -13,10 +13,10 @@ from tests.trueprob_service.inference.mutated import FUZZ, mutated
 from trueprob_service.control.labels.body import read_document
 from trueprob_service.edge.json_blocks import elements_in_blocks, numbers_in_blocks
 from trueprob_service.errors import ServiceError
-from trueprob_service.inference.wire.json_rows import (matrix_in_blocks, numbers)
-from trueprob_service.inference.wire.oip_tensors import request_in_blocks
 from trueprob_service.inference.wire import json_rows as wire_json
 from trueprob_service.inference.wire import oip as wire_oip
+from trueprob_service.inference.wire.json_rows import matrix_in_blocks, numbers
+from trueprob_service.inference.wire.oip_tensors import request_in_blocks
 
 WHOLE = 1 << 30
 block_bytes = st.integers(1, 12) | st.integers(13, 200)

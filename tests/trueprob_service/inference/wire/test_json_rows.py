@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from tests.trueprob_service.inference.mutated import FUZZ
 from trueprob_service.errors import BadRequest, InvalidRequest, ServiceError
-from trueprob_service.inference.wire.json_rows import (MIN_BYTES, simd_rows)
 from trueprob_service.inference.wire import json_rows as wire_json
+from trueprob_service.inference.wire.json_rows import MIN_BYTES, simd_rows
 
 rows = st.integers(1, 5).flatmap(
     lambda k: st.lists(

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from tests.trueprob_service.inference.mutated import FUZZ, mutated
 from trueprob_service.errors import ServiceError
+from trueprob_service.inference.wire import oip as wire_oip
 from trueprob_service.inference.wire.json_rows import MIN_BYTES
 from trueprob_service.inference.wire.oip_tensors import simd_request
-from trueprob_service.inference.wire import oip as wire_oip
 
 numbers = st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**64), 2**64)
 data = st.lists(numbers | st.booleans() | st.lists(numbers, max_size=2), max_size=4)
