@@ -57,7 +57,7 @@ EXPOSE 8000
 # not urllib.request: a proxy in the environment is not asked for our own address.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
   CMD ["python", "-c", "import http.client as h, os, ssl, sys; port = int(os.environ['TRUEPROB_PORT']); tls = os.environ.get('TRUEPROB_TLS_CERT'); c = h.HTTPSConnection('127.0.0.1', port, timeout=4, context=ssl._create_unverified_context()) if tls else h.HTTPConnection('127.0.0.1', port, timeout=4); c.request('GET', '/v2/health/live'); sys.exit(c.getresponse().status >= 500)"]
-ENTRYPOINT ["python", "-m", "service"]
+ENTRYPOINT ["python", "-m", "trueprob_service"]
 CMD ["serve"]
 
 # The service on a GPU. CUDA and cuDNN come as wheels with onnxruntime-gpu (over a gigabyte), so the
@@ -93,7 +93,7 @@ RUN install -d -o trueprob -g trueprob -m 0750 /var/lib/trueprob
 VOLUME /var/lib/trueprob
 WORKDIR /var/lib/trueprob
 USER 10001:10001
-ENTRYPOINT ["python", "-m", "trainer"]
+ENTRYPOINT ["python", "-m", "trueprob_trainer"]
 CMD ["--help"]
 
 # The service on the CPU; last, so that a build without --target makes this one. -------------------

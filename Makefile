@@ -10,7 +10,7 @@ BENCH_DATA ?= ../shared/data
 .PHONY: run demo test lint demo-model bench-calibration bench-serving bench-drift bench-training bench-sam bench-crash bench-control clean
 
 run: $(VENV)/.run
-	@exec $(VENV)/bin/python -m service serve
+	@exec $(VENV)/bin/python -m trueprob_service serve
 
 # A minute; on the service of `make run`, or its own. DEMO='--seed 3', DEMO='--own --speed 10', …
 demo: $(VENV)/.run
@@ -23,8 +23,8 @@ lint: $(VENV)/.test
 	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy
 
 demo-model: $(VENV)/.test
-	$(VENV)/bin/python -m trainer train --data noisy-digits --network digits-cnn --optimiser sam --rho 0.05 --seed 0 --run runs/digits --overwrite
-	$(VENV)/bin/python -m trainer register --run runs/digits --name digits --models var/demo-models --compare-with models/digits/1
+	$(VENV)/bin/python -m trueprob_trainer train --data noisy-digits --network digits-cnn --optimiser sam --rho 0.05 --seed 0 --run runs/digits --overwrite
+	$(VENV)/bin/python -m trueprob_trainer register --run runs/digits --name digits --models var/demo-models --compare-with models/digits/1
 
 # BENCH='--small' takes the smaller sets, BENCH='--only speed' one part, BENCH=--no-write prints only.
 bench-calibration: $(VENV)/.bench

@@ -14,11 +14,11 @@ from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.running_service import RunningService, running_service
-from trainer.__main__ import main as trainer
-from trainer.data import LabelledImages, Split, load
-from trueprob.binned import BinnedCalibration
-from trueprob.repository import ModelRepository
-from trueprob.scores import score
+from trueprob.repository.model_repository import ModelRepository
+from trueprob.scores.binned import BinnedCalibration
+from trueprob.scores.score import score
+from trueprob_trainer.__main__ import main as trainer
+from trueprob_trainer.data import LabelledImages, Split, load
 
 pytestmark = pytest.mark.integration
 MODEL = "/v1/models/tiny"

@@ -57,20 +57,31 @@ ONLY_IN = {
     "torch": ("trainer",),
     "sklearn": ("trainer", "trueprob.estimators"),
     "onnx": ("trainer", "trueprob.onnx_export"),
-    "pyarrow": ("trueprob.tables", "trainer.data.parquet"),
-    "onnxruntime": ("service.inference.onnx_model", "trainer.export", "trainer.reduced_precision"),
-    "fsspec": ("service.control.artifact_url", "service.control.remote_artifacts"),
-    "httpx": ("trueprob.client", "service.control.webhook"),
-    "prometheus_client": ("service.telemetry", "service.metric_families"),
-    "sqlalchemy": ("service.control.store",),
-    "alembic": ("service.control.store",),
-    "fastapi": ("service.app", "service.control", "service.prediction_routes"),
+    "pyarrow": ("trueprob.tables", "trueprob_trainer.data.parquet"),
+    "onnxruntime": (
+        "trueprob_service.inference.network.onnx_model",
+        "trueprob_trainer.export.graph",
+        "trueprob_trainer.export.precision",
+    ),
+    "fsspec": (
+        "trueprob_service.control.fitting.set_location",
+        "trueprob_service.control.fitting.remote_set_files",
+    ),
+    "httpx": ("trueprob.client", "trueprob_service.control.upkeep.webhook"),
+    "prometheus_client": ("trueprob_service.metrics.telemetry", "trueprob_service.metric_families"),
+    "sqlalchemy": ("trueprob_service.control.store",),
+    "alembic": ("trueprob_service.control.store",),
+    "fastapi": (
+        "trueprob_service.app",
+        "trueprob_service.control",
+        "trueprob_service.prediction_routes",
+    ),
     "pydantic": (
-        "service.control",
-        "service.prediction_routes",
-        "service.prediction_schemas",
-        "service.settings",
-        "service.settings_reading",
+        "trueprob_service.control",
+        "trueprob_service.prediction_routes",
+        "trueprob_service.prediction_schemas",
+        "trueprob_service.settings",
+        "trueprob_service.settings_reading",
     ),
     "matplotlib": ("trueprob.diagram", "trainer"),
 }
@@ -134,14 +145,14 @@ def test_the_data_plane_never_imports_the_control_plane() -> None:
     strays = [
         i
         for i in ALL_IMPORTS
-        if is_in(i[0], "service.inference") and is_in(i[1], "service.control")
+        if is_in(i[0], "trueprob_service.inference") and is_in(i[1], "trueprob_service.control")
     ]
     assert strays == []
 
 
 def test_the_data_plane_loads_neither_fastapi_nor_pydantic() -> None:
     code = (
-        "import sys, service.inference.asgi; "
+        "import sys, trueprob_service.inference.asgi; "
         "bad = {'fastapi', 'pydantic'} & set(sys.modules); "
         "assert not bad, bad"
     )
@@ -155,17 +166,17 @@ def test_the_control_plane_sees_deployments_and_inputs_of_the_data_plane_only() 
     strays = [
         (importer, imported)
         for importer, imported, _ in ALL_IMPORTS
-        if is_in(importer, "service.control")
-        and is_in(imported, "service.inference")
-        and imported != "service.inference"
-        and not is_in(imported, *(f"service.inference.{name}" for name in SEEN_BY_CONTROL))
+        if is_in(importer, "trueprob_service.control")
+        and is_in(imported, "trueprob_service.inference")
+        and imported != "trueprob_service.inference"
+        and not is_in(imported, *(f"trueprob_service.inference.{name}" for name in SEEN_BY_CONTROL))
     ]
     assert strays == []
 
 
 def test_the_service_loads_neither_torch_nor_matplotlib() -> None:
     code = (
-        "import sys, service.app; "
+        "import sys, trueprob_service.app; "
         "bad = {'torch', 'matplotlib', 'pandas', 'sklearn'} & set(sys.modules); "
         "assert not bad, bad"
     )

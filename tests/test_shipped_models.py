@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from tests.running_service import running_service
-from trainer.config import TrainConfig
-from trueprob.repository import ModelRepository
+from trueprob.repository.model_repository import ModelRepository
+from trueprob_trainer.config import TrainConfig
 
 ROOT = Path(__file__).parents[1]
 MODELS = ModelRepository(ROOT / "models")

@@ -14,16 +14,16 @@ from typing import Any
 
 # The module of each public name; `__init__.pyi` says the same to type checkers.
 _HOMES = {
-    "trueprob.admission": ("admit",),
-    "trueprob.array_files": ("read_arrays",),
-    "trueprob.arrays": (
+    "trueprob.admission.decision": ("admit",),
+    "trueprob.arrays.files": ("read_arrays",),
+    "trueprob.arrays.logits": (
         "as_logits",
         "logits_from_log_probabilities",
         "logits_from_probabilities",
     ),
-    "trueprob.baseline": ("Baseline",),
-    "trueprob.binned": ("BinnedCalibration",),
-    "trueprob.calibration_set": (
+    "trueprob.repository.baseline": ("Baseline",),
+    "trueprob.scores.binned": ("BinnedCalibration",),
+    "trueprob.arrays.calibration_set": (
         "CalibrationSet",
         "load_calibration_set",
     ),
@@ -44,7 +44,7 @@ _HOMES = {
         "loads_calibrator",
         "to_dict",
     ),
-    "trueprob.confidence_scores": (
+    "trueprob.scores.confidence": (
         "adaptive_calibration_error",
         "confidence_auroc",
         "expected_calibration_error",
@@ -70,19 +70,19 @@ _HOMES = {
         "TrueprobError",
         "VersionExists",
     ),
-    "trueprob.fit_report": (
+    "trueprob.fitting.report": (
         "Fit",
         "FitReport",
     ),
-    "trueprob.fitting": (
+    "trueprob.fitting.fit": (
         "cross_fit",
         "fit",
     ),
-    "trueprob.labels": (
+    "trueprob.arrays.labels": (
         "Labels",
         "as_labels",
     ),
-    "trueprob.logit_functions": (
+    "trueprob.arrays.logit_functions": (
         "Logits",
         "Probabilities",
         "log_softmax",
@@ -90,22 +90,22 @@ _HOMES = {
         "prediction",
         "softmax",
     ),
-    "trueprob.manifest": (
+    "trueprob.repository.manifest": (
         "InputSpec",
         "Manifest",
     ),
-    "trueprob.methods": ("METHODS",),
-    "trueprob.model_version": ("ModelVersion",),
-    "trueprob.repository": ("ModelRepository",),
-    "trueprob.score_details": (
+    "trueprob.fitting.methods": ("METHODS",),
+    "trueprob.repository.model_version": ("ModelVersion",),
+    "trueprob.repository.model_repository": ("ModelRepository",),
+    "trueprob.scores.details": (
         "DetailedScores",
         "detailed_scores",
     ),
-    "trueprob.score_interval": (
+    "trueprob.scores.interval": (
         "Interval",
         "bootstrap_interval",
     ),
-    "trueprob.scores": (
+    "trueprob.scores.score": (
         "Scores",
         "brier_score",
         "classwise_calibration_error",
@@ -113,7 +113,7 @@ _HOMES = {
         "negative_log_likelihood",
         "score",
     ),
-    "trueprob.verdict": ("Verdict",),
+    "trueprob.admission.verdict": ("Verdict",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

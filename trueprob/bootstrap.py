@@ -19,8 +19,6 @@ N_RESAMPLES: Final = 2_000  # the 90 % and 95 % bounds then move by 0.7 and 0.5 
 MAX_UNITS: Final = 2_000
 CHUNK: Final = 250  # resamples counted at a time: 4 MB of counts
 
-Array = NDArray[np.float64]
-
 
 def unit_of_rows(n: int, groups: NDArray[np.int64] | NDArray[np.str_] | None) -> NDArray[np.int64]:
     """Index of the independent unit of each row."""
@@ -29,20 +27,10 @@ def unit_of_rows(n: int, groups: NDArray[np.int64] | NDArray[np.str_] | None) ->
     return np.unique(groups, return_inverse=True)[1].astype(np.int64, copy=False)
 
 
-def resampled_sums(columns: Array, unit: NDArray[np.int64], *, seed: int) -> Array:
-    """Sums of columns over resampled units.
-
-    Parameters
-    ----------
-    columns : ndarray of shape (n, m)
-    unit : ndarray of shape (n,), int64
-        In 0 … u − 1, each occurring.
-    seed : int
-
-    Returns
-    -------
-    ndarray of shape (2000, m)
-    """
+def resampled_sums(
+    columns: NDArray[np.float64], unit: NDArray[np.int64], *, seed: int
+) -> NDArray[np.float64]:
+    """Sums of columns over resampled units."""
     generator = np.random.default_rng(seed)
     n_units = int(unit.max()) + 1
     if n_units > MAX_UNITS:

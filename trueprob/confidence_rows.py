@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from trueprob.arrays.weights_and_groups import as_weights
 from trueprob.errors import InvalidInput
-from trueprob.weights_and_groups import as_weights
 
 __all__ = ["Array", "checked_rows"]
 
@@ -18,23 +18,7 @@ def checked_rows(
 ) -> tuple[Array, Array, Array]:
     """The three as float64 arrays of shape (n,); weights of 1 where none are given.
 
-    Parameters
-    ----------
-    confidence : array_like of shape (n,)
-        In [0, 1].
-    correct : array_like of shape (n,)
-        Whether the prediction was right (bool, or 0 and 1).
-    weights : array_like of shape (n,) or None
-        Non-negative, not all zero.
-
-    Returns
-    -------
-    tuple of three ndarray of shape (n,), float64
-
-    Raises
-    ------
-    InvalidInput
-        Shapes differ, there are no rows, or a number lies outside its range.
+    Raises `InvalidInput`: shapes differ, there are no rows, or a number lies outside its range.
     """
     p = np.asarray(confidence, dtype=np.float64)
     y = np.asarray(correct, dtype=np.float64)

@@ -12,27 +12,14 @@ Groups = NDArray[np.int64] | NDArray[np.str_]
 
 def fold_of_rows(
     correct: NDArray[np.bool_],
-    groups: Groups | None,
-    n_folds: int,
+    groups: Groups | None,  # (n,), rows of one group go to one fold
+    n_folds: int,  # at least 2; lowered to the number of rows or groups
     *,
     seed: int,
 ) -> NDArray[np.int64]:
     """The fold of each row.
 
-    Parameters
-    ----------
-    correct : ndarray of shape (n,), bool
-        Errors are few and carry the information: each fold gets its share of them.
-    groups : ndarray of shape (n,) or None
-        Rows of one group go to one fold.
-    n_folds : int
-        At least 2; lowered to the number of rows or groups.
-    seed : int
-
-    Returns
-    -------
-    ndarray of shape (n,), int64
-        In 0 … n_folds − 1; all zero when there is only one row or group.
+    Returns: in 0 … n_folds − 1; all zero when there is only one row or group.
     """
     generator = np.random.default_rng(seed)
     n = correct.shape[0]

@@ -17,15 +17,7 @@ def is_new_row(
 ) -> NDArray[np.bool_]:
     """Which rows are not among the seen ones, as a multiset difference.
 
-    Parameters
-    ----------
-    rows : ndarray of shape (n, 16), uint8
-    seen : ndarray of shape (m, 16) or sequence of 16-byte strings
-
-    Returns
-    -------
-    ndarray of shape (n,), bool
-        Of equal rows, the first ones count as seen.
+    Returns: of equal rows, the first ones count as seen.
     """
     before = _as_keys(seen)
     uploaded = _as_keys(rows)

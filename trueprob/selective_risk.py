@@ -29,24 +29,8 @@ def area_under_risk_coverage(
 ) -> float:
     """Area under the risk-coverage curve (AURC).
 
-    Parameters
-    ----------
-    confidence : array_like of shape (n,)
-        Of the prediction, in [0, 1].
-    correct : array_like of shape (n,)
-        Whether it was right.
-    weights : array_like of shape (n,), optional
-        How many times each row counts: a weight of 2 is the row twice.
-
-    Returns
-    -------
-    float
-        A fraction, lower is better.
-
-    Raises
-    ------
-    InvalidInput
-        Shapes differ, there are no rows, or a confidence lies outside [0, 1].
+    Returns: a fraction, lower is better. Raises `InvalidInput`: shapes differ, there are no rows,
+    or a confidence lies outside [0, 1].
     """
     from scipy.special import digamma
 

@@ -12,7 +12,7 @@ from benchmarks.calibration.peers import Ours
 from benchmarks.calibration.report import nats, percent, table
 from benchmarks.calibration.scoring import scores_of
 from benchmarks.calibration.sets import LogitSet
-from trueprob.calibrators.smart_terms import Terms
+from trueprob.calibrators.smart.terms import Terms
 
 FEW = 200
 SCORES = ("ece", "adaptive_ece", "nll", "auroc")

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.calibration.scoring import Rows
-from trueprob.binned import N_BINS, bin_index
 from trueprob.bootstrap import resampled_sums
+from trueprob.scores.binned import N_BINS, bin_index
 
 N_RESAMPLES = 10_000
 LEVEL = 0.95

@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.calibration.smart_mlp_authors import fit_smart_mlp_authors
-from trueprob.labels import Labels
-from trueprob.logit_functions import Logits, log_softmax
-from trueprob.methods import FITTERS, METHODS
+from trueprob.arrays.labels import Labels
+from trueprob.arrays.logit_functions import Logits, log_softmax
+from trueprob.fitting.methods import FITTERS, METHODS
 
 Predict = Callable[[Logits], NDArray[Any]]
 FitFunction = Callable[[Logits, Labels], Predict]

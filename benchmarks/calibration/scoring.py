@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trueprob.binned import N_BINS, bin_index
-from trueprob.labels import Labels
-from trueprob.scores import score
+from trueprob.arrays.labels import Labels
+from trueprob.scores.binned import N_BINS, bin_index
+from trueprob.scores.score import score
 
 SMALLEST = float(np.finfo(np.float32).tiny)  # what a probability of zero counts as: 87 nats
 LOWER_IS_BETTER = ("nll", "top_ce", "ece", "adaptive_ece", "brier")

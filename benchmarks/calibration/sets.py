@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from trueprob.arrays import as_logits
-from trueprob.labels import Labels, as_labels
-from trueprob.logit_functions import Logits
+from trueprob.arrays.labels import Labels, as_labels
+from trueprob.arrays.logit_functions import Logits
+from trueprob.arrays.logits import as_logits
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL_ELEMENTS = 100_000  # validation rows times classes of the sets that `--small` keeps

@@ -15,7 +15,7 @@ from benchmarks.calibration.peers import Method
 from benchmarks.calibration.report import nats, percent, table
 from benchmarks.calibration.scoring import scores_of
 from benchmarks.calibration.sets import LogitSet, of_arrays
-from trueprob.logit_functions import logit_gap
+from trueprob.arrays.logit_functions import logit_gap
 
 IMBALANCE = 100.0
 NOISE = 0.5  # of the standard deviation of the validation gaps

@@ -16,10 +16,10 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from trueprob.calibrators.gap_network import H_FLOOR, GapScaling
+from trueprob.arrays.labels import Labels
+from trueprob.arrays.logit_functions import Logits, Probabilities, logit_gap, tempered_softmax
+from trueprob.calibrators.published_smart.network import H_FLOOR, GapScaling
 from trueprob.calibrators.soft_ece import soft_ece
-from trueprob.labels import Labels
-from trueprob.logit_functions import Logits, Probabilities, logit_gap, tempered_softmax
 
 SHAPES = tuple(pairwise((1, 16, 16, 1)))  # (inputs, outputs) of each layer: 321 weights
 LEARNING_RATE = 5e-3

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from trueprob.labels import Labels
-from trueprob.logit_functions import Logits, logit_gap
+from trueprob.arrays.labels import Labels
+from trueprob.arrays.logit_functions import Logits, logit_gap
 
 LEARNING_RATE = 5e-3
 EPOCHS = 2_000

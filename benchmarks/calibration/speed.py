@@ -15,16 +15,16 @@ import numpy as np
 
 from benchmarks.calibration.report import table
 from benchmarks.calibration.sets import ROOT
-from trueprob.labels import Labels
-from trueprob.logit_functions import Logits
-from trueprob.methods import FITTERS
-from trueprob.scores import score
+from trueprob.arrays.labels import Labels
+from trueprob.arrays.logit_functions import Logits
+from trueprob.fitting.methods import FITTERS
+from trueprob.scores.score import score
 
 PUBLISHED_ELEMENTS = 100_000  # beyond, the published recipe runs 10 steps of 2 000
 PEAK = """
 import sys, tracemalloc
 from benchmarks.calibration.speed import realistic
-from trueprob.fitting import FITTERS
+from trueprob.fitting.fit import FITTERS
 FITTERS["smart"](*realistic(300, 10), None, seed=0)
 logits, labels = realistic(int(sys.argv[1]), int(sys.argv[2]))
 tracemalloc.start()

@@ -14,7 +14,7 @@ import numpy as np
 from benchmarks.calibration.report import percent, table
 from benchmarks.control.synthetic_truth import Condition
 from benchmarks.serving.spread import judged
-from trueprob.admission import admit
+from trueprob.admission.decision import admit
 
 SIZES: Final = (200, 1_000, 5_000)
 STATED: Final = 0.10  # docs/http-api.md, Admission, of a candidate as good as the incumbent

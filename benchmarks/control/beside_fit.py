@@ -76,7 +76,7 @@ def _service(stage: Stage) -> AbstractContextManager[Running]:
     def command(port: int) -> list[str]:
         places = {"--state-dir": stage.folder / "state", "--model-repository": stage.models}
         flags = [str(part) for flag in places.items() for part in flag]
-        return [sys.executable, "-m", "service", "serve", "--port", str(port), *flags]
+        return [sys.executable, "-m", "trueprob_service", "serve", "--port", str(port), *flags]
 
     return running(command, ready="/v2/health/ready", environment={})
 

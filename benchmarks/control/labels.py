@@ -29,7 +29,7 @@ MODEL: Final = "m"
 CASES: Final = ((1, False), (100, False), (10_000, False), (10_000, True))
 REQUESTS: Final = {1: 50, 100: 30, 10_000: 4}  # of one round
 LIMITS: Final = {"SQLite": 0.3, "PostgreSQL": 0.5}  # of the bare rate, at 10 000
-NONCE: Final = slice(64, 88)  # of a receipt, see service.receipts
+NONCE: Final = slice(64, 88)  # of a receipt, see trueprob_service.receipts.receipt
 KEEP_SECONDS: Final = 2_592_300.0
 
 
@@ -129,7 +129,16 @@ def _postgresql() -> Iterator[tuple[Bare, list[str]]]:
 def _measure(bare: Bare, flags: list[str], rounds: int) -> Measured:
     def command(port: int) -> list[str]:
         none = ["--model-repository", f"{flags[1]}/no-models"]
-        return [sys.executable, "-m", "service", "serve", "--port", str(port), *none, *flags]
+        return [
+            sys.executable,
+            "-m",
+            "trueprob_service",
+            "serve",
+            "--port",
+            str(port),
+            *none,
+            *flags,
+        ]
 
     rates = {case: Rates() for case in CASES}
     inputs = np.random.default_rng(0)

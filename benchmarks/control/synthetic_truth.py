@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 
 from trueprob import CalibrationSet
+from trueprob.arrays.logit_functions import log_softmax
 from trueprob.calibrators import Calibrator, TemperatureCalibrator
-from trueprob.logit_functions import log_softmax
 
 K: Final = 10
 SPREAD: Final = 3.0  # accuracy 0.66, mean confidence alike

@@ -14,9 +14,9 @@ from sqlalchemy import create_engine, func, make_url, select
 
 from benchmarks.crash.ledger import Ledger, differences, exported, rows_of
 from benchmarks.crash.service_process import ServiceProcess
-from service.control.store.tables import label_key
-from service.settings import Settings
 from trueprob.client import Client
+from trueprob_service.control.store.tables import label_key
+from trueprob_service.settings import Settings
 
 __all__ = ["sent_again_after_a_sweep", "sent_again_with_a_new_secret"]
 

@@ -12,9 +12,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from trueprob.binned import bin_index
 from trueprob.client import Prediction
 from trueprob.drift import CalibrationBets, Evidence
+from trueprob.scores.binned import bin_index
 
 __all__ = ["Batch", "Ledger", "RowBatch", "Totals", "exported", "rows_of"]
 

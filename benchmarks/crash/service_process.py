@@ -13,7 +13,7 @@ __all__ = ["ServiceProcess"]
 
 
 class ServiceProcess:
-    """``python -m service`` on a free port, listening once this is made; its clock may be wrong."""
+    """``python -m trueprob_service`` on a free port, listening once this is made; its clock may be wrong."""
 
     def __init__(self, state_dir: Path, *flags: str, clock_shift: float = 0.0) -> None:
         folder = state_dir.parent

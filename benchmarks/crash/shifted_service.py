@@ -6,9 +6,9 @@ import os
 import sys
 import time
 
-from service.app import create_app
-from service.server import serve
-from service.settings_reading import load_settings
+from trueprob_service.app import create_app
+from trueprob_service.server import serve
+from trueprob_service.settings_reading import load_settings
 
 
 def main() -> int:

@@ -16,7 +16,7 @@ import numpy as np
 from benchmarks.drift.running import RunningSums, of_bets
 from benchmarks.drift.streams import Array, logit, tempered
 from trueprob import CalibrationBets
-from trueprob.binned import N_BINS, bin_index
+from trueprob.scores.binned import N_BINS, bin_index
 
 
 class Detector(Protocol):

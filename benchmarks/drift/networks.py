@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from benchmarks.calibration.sets import ROOT
 from benchmarks.drift.shift_cases import Case, Rows
 from trueprob import ModelRepository
-from trueprob.model_version import ModelVersion
+from trueprob.repository.model_version import ModelVersion
 
 ROWS, SEVERITY = 4_000, 3  # of the CIFAR-10 test set; of 5
 SMALL_ROWS, SMALL_CORRUPTIONS = 600, ("gaussian-noise", "contrast")
@@ -57,7 +57,7 @@ def cases_of_network(
 def digits_cases() -> Iterator[Case]:
     from scipy.ndimage import rotate
 
-    from trainer.data import Split, load
+    from trueprob_trainer.data import Split, load
 
     images, labels = load("noisy-digits").of(Split.TEST)
     noise = np.random.default_rng(0).normal(scale=40.0, size=images.shape)
@@ -74,8 +74,8 @@ def digits_cases() -> Iterator[Case]:
 
 def cifar10_cases(data: Path, models: Path = ROOT / "models", *, small: bool) -> Iterator[Case]:
     """Corrupted CIFAR-10 through the newest version of `cifar10`, where there is one."""
-    from trainer.data import Split, load
-    from trainer.robustness.corruptions import CORRUPTIONS, corrupt
+    from trueprob_trainer.data import Split, load
+    from trueprob_trainer.evaluation.corruptions import CORRUPTIONS, corrupt
 
     version, file = newest(models, "cifar10"), data / "images" / "cifar10_jpeg.npz"
     if version is None or not file.is_file():

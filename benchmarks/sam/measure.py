@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 
 from benchmarks.sam.plan import Cell, teacher_recipe
-from trainer.conditions import Condition, corrupted, measure
-from trainer.config import TrainConfig
-from trainer.data import LabelledImages, Split
-from trainer.data.recipe import prepare
-from trainer.evaluate import evaluate
-from trainer.networks.classifier import predict_logits
-from trainer.run_folder import RunFolder
-from trainer.train import train_with
+from trueprob_trainer.config import TrainConfig
+from trueprob_trainer.data import LabelledImages, Split
+from trueprob_trainer.data.recipe import prepare
+from trueprob_trainer.evaluation.conditions import Condition, corrupted, measure
+from trueprob_trainer.evaluation.network_scores import evaluate
+from trueprob_trainer.networks.classifier import predict_logits
+from trueprob_trainer.training.loop import train_with
+from trueprob_trainer.training.run_folder import RunFolder
 
 DATA_FIELDS = ("data", "train_rows", "label_noise", "split_seed")
 CORRUPTED_ROWS = 500  # of the test split, at severities 1, 3 and 5

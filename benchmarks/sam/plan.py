@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainer.config import TrainConfig
-from trainer.sharpness_aware import OPTIMISERS, options_of
+from trueprob_trainer.config import TrainConfig
+from trueprob_trainer.sharpness_aware import OPTIMISERS, options_of
 
 SEEDS = (0, 1, 2)
 DIGITS = TrainConfig(data="noisy-digits")

@@ -26,8 +26,8 @@ from benchmarks.serving.servers import JSON, OURS, Server, json_body
 from benchmarks.serving.spread import judged, middle, ratio, ratios
 from benchmarks.serving.stage import Stage, add_mlserver_network
 from trueprob.calibrators import dumps_calibrator
-from trueprob.manifest import InputSpec, Manifest
-from trueprob.repository import ModelRepository
+from trueprob.repository.manifest import InputSpec, Manifest
+from trueprob.repository.model_repository import ModelRepository
 
 CLASSES, CLIENTS = 1000, 32
 BATCHES = (1, 2, 4, 8, 16, 32, 64)

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.serving.pictures import SIDE
-from trainer.export import onnx_of
-from trainer.networks.classifier import ImageClassifier
+from trueprob_trainer.export.graph import onnx_of
+from trueprob_trainer.networks.classifier import ImageClassifier
 
 WIDTHS = (64, 128, 256, 512)
 

@@ -81,7 +81,7 @@ class Server:
 def own_command(python: str, port: int, stage: Stage) -> list[str]:
     """The service itself, with a key file; metrics are always on."""
     return [
-        python, "-m", "service", "serve", "--port", str(port), "--model-repository",
+        python, "-m", "trueprob_service", "serve", "--port", str(port), "--model-repository",
         str(stage.models), "--state-dir", str(stage.folder / "state"), "--api-keys-file",
         str(stage.keys),
     ]  # fmt: skip

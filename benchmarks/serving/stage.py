@@ -8,11 +8,11 @@ from pathlib import Path
 
 from benchmarks.calibration.speed import realistic
 from benchmarks.serving.cases import CLASSES, model_name
-from service.auth import new_key
 from trueprob.calibrators import Calibrator, dumps_calibrator
-from trueprob.manifest import Manifest
-from trueprob.methods import FITTERS
-from trueprob.repository import ModelRepository
+from trueprob.fitting.methods import FITTERS
+from trueprob.repository.manifest import Manifest
+from trueprob.repository.model_repository import ModelRepository
+from trueprob_service.edge.auth import new_key
 
 
 @dataclass(frozen=True)

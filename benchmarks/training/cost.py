@@ -11,7 +11,7 @@ import torch
 from benchmarks.calibration.report import table
 from benchmarks.training.methods import METHODS, optimiser_of, stepping
 from benchmarks.training.networks import NETWORKS, built
-from trainer.sharpness_aware import PeriodicSAM
+from trueprob_trainer.sharpness_aware import PeriodicSAM
 
 
 def seconds(step: Callable[[], object]) -> float:

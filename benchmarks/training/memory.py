@@ -30,7 +30,7 @@ def peak(network_name: str, method_name: str, *, small: bool) -> int:
     """Runs in the method's own process."""
     import torch
 
-    from trainer.sharpness_aware import checkpointed
+    from trueprob_trainer.sharpness_aware import checkpointed
 
     torch.set_num_threads(1)
     torch.nn.functional.conv2d(torch.zeros(1, 3, 8, 8), torch.zeros(3, 3, 3, 3))  # loads oneDNN

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainer.sharpness_aware import OPTIMISERS, WrappedOptimizer
+from trueprob_trainer.sharpness_aware import OPTIMISERS, WrappedOptimizer
 
 
 @dataclass(frozen=True)

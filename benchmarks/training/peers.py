@@ -20,7 +20,7 @@ from benchmarks.calibration.report import table
 from benchmarks.training.cost import seconds
 from benchmarks.training.networks import NETWORKS, built
 from benchmarks.training.usual import UsualSAM, hold_statistics, release_statistics
-from trainer.sharpness_aware import ASAM, SAM, LookSAM, frozen_running_statistics
+from trueprob_trainer.sharpness_aware import ASAM, SAM, LookSAM, frozen_running_statistics
 
 OPTIONS: dict[str, Any] = {"lr": 1e-3, "momentum": 0.9, "weight_decay": 5e-4}
 Passes = Callable[[], object]
@@ -91,7 +91,7 @@ def theirs(name: str, *, held: bool = False, **options: Any) -> Maker:
 
 PAIRS: list[tuple[str, Maker, str, Maker, int]] = [
     ("SAM", ours(SAM), "the same again", ours(SAM), 1),
-    ("SAM", ours(SAM), "usual sam.py", usual, 1),
+    ("SAM", ours(SAM), "usual methods/sam.py", usual, 1),
     ("SAM", ours(SAM), "pytorch-optimizer SAM", theirs("SAM"), 1),
     ("SAM", ours(SAM), "pytorch-optimizer SAM, statistics held", theirs("SAM", held=True), 1),
     (

@@ -1,8 +1,8 @@
 """The SAM that most repositories carry a copy of, in our words: what ours is measured against.
 
-After the widely copied ``sam.py`` (davda54/sam on GitHub): a base optimiser class, one loop over
-the parameters a step, the old value in the optimiser's own state, BatchNorm's momentum set to zero
-for the second pass. Its faults are kept on purpose; tests/benchmarks names them.
+After the widely copied ``methods/sam.py`` (davda54/sam on GitHub): a base optimiser class, one loop
+over the parameters a step, the old value in the optimiser's own state, BatchNorm's momentum set to
+zero for the second pass. Its faults are kept on purpose; tests/benchmarks names them.
 """
 
 from __future__ import annotations

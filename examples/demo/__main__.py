@@ -100,7 +100,7 @@ def own_service() -> Iterator[str]:
     models = Path(__file__).parents[2] / "models"
     with tempfile.TemporaryDirectory(prefix="trueprob-demo-") as folder:
         command = [
-            sys.executable, "-m", "service", "serve", "--port", "0",
+            sys.executable, "-m", "trueprob_service", "serve", "--port", "0",
             "--state-dir", f"{folder}/state", "--model-repository", str(models),
         ]  # fmt: skip
         log = Path(folder) / "service.log"

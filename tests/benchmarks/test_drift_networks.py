@@ -10,8 +10,8 @@ from PIL import Image
 from benchmarks.calibration.sets import of_arrays
 from benchmarks.drift.networks import cifar10_cases, newest
 from benchmarks.drift.shift_cases import hard_classes
-from service.register.command import main as register
-from tests.service.register.networks import network
+from tests.trueprob_service.register.networks import network
+from trueprob_service.register.command import main as register
 
 
 def jpegs(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -11,7 +11,7 @@ from benchmarks.training.methods import METHODS, optimiser_of, stepping
 from benchmarks.training.networks import NETWORKS, blocks, built
 from benchmarks.training.own import ReadyGradients, own_seconds
 from benchmarks.training.peers import PAIRS, in_turn, installed
-from trainer.sharpness_aware import OPTIMISERS, checkpointed
+from trueprob_trainer.sharpness_aware import OPTIMISERS, checkpointed
 
 
 def test_every_optimiser_is_measured() -> None:

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.training.usual import UsualSAM, hold_statistics, release_statistics
-from tests.trainer.small_problems import batches, small
-from trainer.sharpness_aware import SAM
+from tests.trueprob_trainer.small_problems import batches, small
+from trueprob_trainer.sharpness_aware import SAM
 
 IMAGES, LABELS = batches(1)[0]
 

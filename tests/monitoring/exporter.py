@@ -10,11 +10,15 @@ from typing import Final
 
 import numpy as np
 
-from service.recent_traffic import TrafficReference
-from service.statistics import AlarmFigures, ControlStatistics, PairStatistics
-from service.telemetry import Telemetry
-from trueprob.binned import BinnedCalibration
 from trueprob.drift import ReferenceBins
+from trueprob.scores.binned import BinnedCalibration
+from trueprob_service.metrics.label_statistics import (
+    AlarmFigures,
+    ControlStatistics,
+    PairStatistics,
+)
+from trueprob_service.metrics.recent_traffic import TrafficReference
+from trueprob_service.metrics.telemetry import Telemetry
 
 MODEL, VERSION, CALIBRATOR = "digits", 1, "smart-3f9a1c0d2b7e"
 TOLERANCE = 0.02

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from service.settings import Settings
-from service.settings_reading import PREFIX
 from tests.monitoring.monitoring_files import MONITORING, ROOT, load_yaml
+from trueprob_service.settings import Settings
+from trueprob_service.settings_reading import PREFIX
 
 COMPOSE = load_yaml(ROOT / "docker-compose.yml")
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]

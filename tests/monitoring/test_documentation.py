@@ -1,6 +1,5 @@
 import re
 
-from service.telemetry import METRICS
 from tests.monitoring.monitoring_files import (
     ALERTS,
     METRICS_PAGE,
@@ -12,6 +11,7 @@ from tests.monitoring.monitoring_files import (
     names_in,
     rules_of,
 )
+from trueprob_service.metrics.telemetry import METRICS
 
 
 def table_rows(prefix: str) -> list[list[str]]:
@@ -82,8 +82,8 @@ def test_every_alert_has_its_section() -> None:
 
 
 def test_settings_and_outcomes_named_on_the_pages_exist() -> None:
-    from service.metric_catalogue import LABEL_OUTCOMES
-    from service.settings import Settings
+    from trueprob_service.metrics.catalogue import LABEL_OUTCOMES
+    from trueprob_service.settings import Settings
 
     text = METRICS_PAGE.read_text("utf-8") + OPERATIONS_PAGE.read_text("utf-8")
     named = {name.lower() for name in re.findall(r"TRUEPROB_([A-Z_]+[A-Z])", text)}

@@ -14,7 +14,7 @@ from tests.monitoring.monitoring_files import (
     rules_of,
 )
 from tests.monitoring.prometheus_server import Prometheus, start_prometheus
-from trueprob.binned import BinnedCalibration
+from trueprob.scores.binned import BinnedCalibration
 
 PAIR = {"model": MODEL, "version": str(VERSION), "calibrator": CALIBRATOR}
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.monitoring.prometheus_server import start_prometheus
 from tests.running_service import ROOT, running_service
-from trueprob.binned import BinnedCalibration
+from trueprob.scores.binned import BinnedCalibration
 
 pytestmark = pytest.mark.integration
 # The service reads its totals from the database at most every three seconds.

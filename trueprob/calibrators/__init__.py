@@ -12,12 +12,12 @@ from trueprob.calibrators.document import (
 )
 from trueprob.calibrators.identity import IdentityCalibrator, fit_identity
 from trueprob.calibrators.isotonic import IsotonicCalibrator, fit_isotonic
-from trueprob.calibrators.smart import SmartCalibrator, fit_smart
+from trueprob.calibrators.linear.vector import VectorCalibrator, fit_vector
+from trueprob.calibrators.published_smart.smart_mlp import SmartMlpCalibrator, fit_smart_mlp
+from trueprob.calibrators.smart.calibrator import SmartCalibrator, fit_smart
 from trueprob.calibrators.smart_matrix import SmartMatrixCalibrator, fit_smart_matrix
-from trueprob.calibrators.smart_mlp import SmartMlpCalibrator, fit_smart_mlp
 from trueprob.calibrators.smart_vector import SmartVectorCalibrator, fit_smart_vector
 from trueprob.calibrators.temperature import TemperatureCalibrator, fit_temperature
-from trueprob.calibrators.vector import VectorCalibrator, fit_vector
 
 __all__ = [
     "KINDS",

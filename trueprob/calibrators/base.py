@@ -18,10 +18,10 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from trueprob import logit_functions
-from trueprob.arrays import as_logits
-from trueprob.labels import Labels
-from trueprob.logit_functions import Logits, Probabilities, logit_gap
+from trueprob.arrays import logit_functions
+from trueprob.arrays.labels import Labels
+from trueprob.arrays.logit_functions import Logits, Probabilities, logit_gap
+from trueprob.arrays.logits import as_logits
 
 __all__ = ["Calibrated", "Calibrator", "FitOutcome", "FittedCalibrator"]
 
@@ -127,7 +127,7 @@ class Calibrator(ABC):
         Parameters
         ----------
         logits : ndarray of shape (n, k), float32
-            As `trueprob.arrays.as_logits` gives them: nothing is checked again.
+            As `trueprob.arrays.logits.as_logits` gives them: nothing is checked again.
 
         Returns
         -------

@@ -9,9 +9,9 @@ __all__ = ["put_confidence"]
 
 
 def put_confidence(
-    probabilities: NDArray[np.float32],
+    probabilities: NDArray[np.float32],  # (n, k) float32, overwritten
     top: NDArray[np.int64],
-    rest: NDArray[np.float64],
+    rest: NDArray[np.float64],  # (n,) float64, positive sum of the other classes' probabilities
     others: NDArray[np.float64],
 ) -> NDArray[np.float32]:
     """Give the prediction 1 − others and rescale the rest; works in the array it is given.
@@ -19,21 +19,7 @@ def put_confidence(
     Where 1 − others would fall below the runner-up it stops there, at r / (1 + r) with r the
     runner-up's share of the rest.
 
-    Parameters
-    ----------
-    probabilities : ndarray of shape (n, k), float32
-        Overwritten.
-    top : ndarray of shape (n,), int64
-        The prediction: ``probabilities[i, top[i]]`` is the largest of its row.
-    rest : ndarray of shape (n,), float64
-        Positive sum of the other classes' probabilities.
-    others : ndarray of shape (n,), float64
-        What they are to sum to: 1 − c′, without the cancellation.
-
-    Returns
-    -------
-    ndarray of shape (n, k), float32
-        The same array; ``p[top] == max(p)`` holds exactly.
+    Returns: the same array; ``p[top] == max(p)`` holds exactly.
     """
     rows = np.arange(top.shape[0])
     probabilities[rows, top] = 0.0

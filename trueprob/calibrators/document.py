@@ -18,13 +18,13 @@ from typing import Any, Final
 from trueprob.calibrators.base import Calibrator
 from trueprob.calibrators.identity import IdentityCalibrator
 from trueprob.calibrators.isotonic import IsotonicCalibrator
+from trueprob.calibrators.linear.vector import VectorCalibrator
 from trueprob.calibrators.parameters import require_keys
-from trueprob.calibrators.smart import SmartCalibrator
+from trueprob.calibrators.published_smart.smart_mlp import SmartMlpCalibrator
+from trueprob.calibrators.smart.calibrator import SmartCalibrator
 from trueprob.calibrators.smart_matrix import SmartMatrixCalibrator
-from trueprob.calibrators.smart_mlp import SmartMlpCalibrator
 from trueprob.calibrators.smart_vector import SmartVectorCalibrator
 from trueprob.calibrators.temperature import TemperatureCalibrator
-from trueprob.calibrators.vector import VectorCalibrator
 from trueprob.errors import InvalidDocument
 
 __all__ = [

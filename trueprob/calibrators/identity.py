@@ -9,10 +9,10 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from trueprob.arrays.labels import Labels
+from trueprob.arrays.logit_functions import Logits, Probabilities, softmax
 from trueprob.calibrators.base import Calibrator, FitOutcome, FittedCalibrator
 from trueprob.calibrators.parameters import require_keys
-from trueprob.labels import Labels
-from trueprob.logit_functions import Logits, Probabilities, softmax
 
 __all__ = ["IdentityCalibrator", "fit_identity"]
 

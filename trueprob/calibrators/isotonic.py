@@ -19,12 +19,12 @@ from typing import Any, ClassVar, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from trueprob.arrays.labels import Labels
+from trueprob.arrays.logit_functions import Logits, Probabilities, prediction, softmax
 from trueprob.calibrators.base import Calibrator, FitOutcome, FittedCalibrator
 from trueprob.calibrators.confidence import put_confidence
 from trueprob.calibrators.parameters import numbers, require_keys
 from trueprob.errors import InvalidDocument
-from trueprob.labels import Labels
-from trueprob.logit_functions import Logits, Probabilities, prediction, softmax
 
 __all__ = ["IsotonicCalibrator", "fit_isotonic"]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from trueprob.calibrators.second_stage import SecondStage
+from trueprob.calibrators.smart.second_stage import SecondStage
 
 __all__ = ["row_factors", "within_float32"]
 
@@ -29,23 +29,8 @@ def row_factors(
 ) -> tuple[Row, Row | np.float32, Row]:
     """A, B and the confidence of each row.
 
-    Parameters
-    ----------
-    others : ndarray of shape (n,), float32
-        Sum of e_j over all classes but the top one, whose e is 1.
-    runner_up : ndarray of shape (n,), float32
-        The largest e_j of them.
-    k : int
-        Classes.
-    uniform_weight : float
-        w of the mixture with the uniform distribution.
-    second_stage : SecondStage or None
-
-    Returns
-    -------
-    factor, offset, confidence : ndarray of shape (n,), float32
-        The offset is one number where it is the same for all rows. The confidence is never below
-        the runner-up's probability.
+    Returns: the offset is one number where it is the same for all rows. The confidence is never
+    below the runner-up's probability.
     """
     factor = np.float32(1.0 - uniform_weight) / (np.float32(1.0) + others)
     offset: Row | np.float32 = np.float32(uniform_weight / k)

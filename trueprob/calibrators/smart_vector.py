@@ -8,11 +8,11 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from trueprob.arrays.labels import Labels
+from trueprob.arrays.logit_functions import Logits
 from trueprob.calibrators.base import FittedCalibrator
-from trueprob.calibrators.two_stages import TwoStages, fit_two_stages
+from trueprob.calibrators.linear.smart_vector_matrix import TwoStages, fit_two_stages
 from trueprob.folds import Groups
-from trueprob.labels import Labels
-from trueprob.logit_functions import Logits
 
 __all__ = ["SmartVectorCalibrator", "fit_smart_vector"]
 

@@ -17,10 +17,10 @@ from typing import Any, ClassVar, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from trueprob.arrays.labels import Labels
+from trueprob.arrays.logit_functions import Logits, Probabilities, tempered_softmax
 from trueprob.calibrators.base import Calibrator, FitOutcome, FittedCalibrator
 from trueprob.calibrators.parameters import number, require_keys
-from trueprob.labels import Labels
-from trueprob.logit_functions import Logits, Probabilities, tempered_softmax
 
 __all__ = ["TemperatureCalibrator", "fit_temperature", "inverse_temperature"]
 

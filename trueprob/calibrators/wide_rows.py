@@ -12,39 +12,25 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from trueprob.arrays.logit_functions import Logits, Probabilities
 from trueprob.calibrators.base import Calibrated
 from trueprob.calibrators.row_factors import row_factors, within_float32
-from trueprob.calibrators.second_stage import SecondStage
-from trueprob.logit_functions import Logits, Probabilities
+from trueprob.calibrators.smart.second_stage import SecondStage
 
 __all__ = ["calibrate_wide_rows"]
 
 
 def calibrate_wide_rows(
-    logits: Logits,
+    logits: Logits,  # (n, k) float32
     inverse_temperature: Callable[[NDArray[np.float32]], NDArray[np.float64]],
-    uniform_weight: float,
+    uniform_weight: float,  # w of the mixture with the uniform distribution
     second_stage: SecondStage | None,
     *,
-    out: Probabilities | None = None,
+    out: Probabilities | None = None,  # (n, k) float32, where the probabilities are written
 ) -> Calibrated:
     """The same as gap, tempered softmax, mixture and second stage one after another.
 
-    Parameters
-    ----------
-    logits : ndarray of shape (n, k), float32
-    inverse_temperature : callable
-        β of gaps of shape (n,).
-    uniform_weight : float
-        w of the mixture with the uniform distribution.
-    second_stage : SecondStage or None
-    out : ndarray of shape (n, k), float32, optional
-        Where the probabilities are written.
-
-    Returns
-    -------
-    Calibrated
-        ``p[prediction] == max(p)`` holds exactly.
+    Returns: ``p[prediction] == max(p)`` holds exactly.
     """
     n, k = logits.shape
     rows = np.arange(n)

@@ -38,15 +38,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command.
 
-    Parameters
-    ----------
-    argv : sequence of str, optional
-        Without the program's name; default those of the process.
-
-    Returns
-    -------
-    int
-        The exit code.
+    Returns: the exit code.
     """
     try:
         arguments = parser().parse_args(argv)

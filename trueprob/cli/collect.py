@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from trueprob.array_files import read_arrays
+from trueprob.arrays.files import read_arrays
 from trueprob.cli.files import UnusableFile, write_whole
 from trueprob.cli.tables import print_json, print_line
 from trueprob.errors import InvalidInput

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from trueprob.calibration_set import CalibrationSet
+from trueprob.arrays.calibration_set import CalibrationSet
 from trueprob.calibrators import Calibrator, IdentityCalibrator
 from trueprob.cli.files import (
     DATA,
@@ -17,7 +17,7 @@ from trueprob.cli.files import (
     read_calibrator,
 )
 from trueprob.cli.tables import print_json, print_line, print_scores, score_document
-from trueprob.scores import Scores, score
+from trueprob.scores.score import Scores, score
 
 __all__ = ["add_parser"]
 

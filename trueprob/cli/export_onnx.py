@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from trueprob.calibration_set import INPUTS
+from trueprob.arrays.calibration_set import INPUTS
 from trueprob.cli.files import UnusableFile, read_calibrator, write_whole
 from trueprob.cli.tables import print_json, print_line
 from trueprob.errors import InvalidInput

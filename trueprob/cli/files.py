@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from trueprob.array_files import UNNAMED, read_arrays
-from trueprob.calibration_set import INPUTS, CalibrationSet
+from trueprob.arrays.calibration_set import INPUTS, CalibrationSet
+from trueprob.arrays.files import UNNAMED, read_arrays
+from trueprob.arrays.logit_functions import Logits
 from trueprob.calibrators import Calibrator, loads_calibrator
 from trueprob.errors import InvalidInput
-from trueprob.logit_functions import Logits
 from trueprob.tables import Rows, read_csv, read_parquet
 from trueprob.tables.columns import UNSAID
 

@@ -24,8 +24,8 @@ from trueprob.cli.tables import (
     print_scores,
     score_document,
 )
-from trueprob.fitting import fit_calibration_set
-from trueprob.methods import METHODS
+from trueprob.fitting.fit import fit_calibration_set
+from trueprob.fitting.methods import METHODS
 
 __all__ = ["add_parser"]
 

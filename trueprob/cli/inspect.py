@@ -12,13 +12,13 @@ from typing import Any, Final
 
 import numpy as np
 
-from trueprob.baseline import Baseline
 from trueprob.calibrators import Calibrator
 from trueprob.calibrators.document import parse_json, read_fitted_on
 from trueprob.cli.tables import print_json, print_line
 from trueprob.errors import DigestMismatch, ModelVersionNotFound
-from trueprob.model_version import CALIBRATOR, ModelVersion
-from trueprob.repository import MANIFEST, VERSION, ModelRepository
+from trueprob.repository.baseline import Baseline
+from trueprob.repository.model_repository import MANIFEST, VERSION, ModelRepository
+from trueprob.repository.model_version import CALIBRATOR, ModelVersion
 
 __all__ = ["add_parser"]
 

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from trueprob.calibration_set import CalibrationSet
+from trueprob.arrays.calibration_set import CalibrationSet
 from trueprob.calibrators import Calibrator, IdentityCalibrator
 from trueprob.cli.files import (
     UnusableFile,

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any, TextIO
 
-from trueprob.fit_report import CandidateScore
-from trueprob.scores import Scores
+from trueprob.fitting.report import CandidateScore
+from trueprob.scores.score import Scores
 
 __all__ = ["print_candidates", "print_json", "print_line", "print_scores", "score_document"]
 

@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from trueprob.array_files import read_arrays
+from trueprob.arrays.files import read_arrays
 from trueprob.client.requests import NPZ
 from trueprob.client.transport import HttpResponse
 

@@ -13,7 +13,7 @@ from typing import Any, Self, TypeVar
 import httpx
 from numpy.typing import ArrayLike
 
-from trueprob.calibration_set import CalibrationSet, load_calibration_set
+from trueprob.arrays.calibration_set import CalibrationSet, load_calibration_set
 from trueprob.calibrators import Calibrator, loads_calibrator
 from trueprob.client.answers import (
     AlarmSummary,

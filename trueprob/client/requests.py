@@ -13,7 +13,7 @@ from urllib.parse import quote
 import numpy as np
 from numpy.typing import ArrayLike
 
-from trueprob.calibration_set import CalibrationSet
+from trueprob.arrays.calibration_set import CalibrationSet
 from trueprob.client.transport import HttpRequest
 from trueprob.errors import InvalidInput
 

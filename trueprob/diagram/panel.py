@@ -15,9 +15,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import ArrayLike
 
-from trueprob.binned import EDGES, N_BINS, BinnedCalibration
-from trueprob.labels import as_labels
-from trueprob.scores import Scores, checked_probabilities, score
+from trueprob.arrays.labels import as_labels
+from trueprob.scores.binned import EDGES, N_BINS, BinnedCalibration
+from trueprob.scores.score import Scores, checked_probabilities, score
 
 __all__ = ["Bin", "Panel", "printable", "shortened"]
 

@@ -57,15 +57,9 @@ def top_label_brier(confidence: ArrayLike, correct: ArrayLike) -> Array:
 
 @dataclass(frozen=True)
 class LossBets:
-    """Bets that one loss is lower than another by more than a margin.
+    """Bets that one loss is lower than another by more than a margin."""
 
-    Attributes
-    ----------
-    margin : float
-        In [0, 0.2].
-    """
-
-    margin: float = 0.0
+    margin: float = 0.0  # in [0, 0.2]
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.margin <= MAX_MARGIN:

@@ -23,8 +23,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from trueprob.arrays.weights_and_groups import as_groups
 from trueprob.errors import InvalidInput
-from trueprob.weights_and_groups import as_groups
 
 __all__ = ["CountingOrder", "Factors", "OrderKeys"]
 
@@ -55,18 +55,11 @@ class Factors:
 
 @dataclass(frozen=True, eq=False)
 class CountingOrder:
-    """Rows in the order of counting, and the unit that each belongs to.
+    """Rows in the order of counting, and the unit that each belongs to."""
 
-    Attributes
-    ----------
-    rows : ndarray of shape (m,), int64
-        Indices of the rows that count, units together, units in the order of counting.
-    starts : ndarray of shape (n_units,), int64
-        Where each unit begins in `rows`.
-    """
-
+    # indices of the rows that count, units together, units in the order of counting
     rows: NDArray[np.int64]
-    starts: NDArray[np.int64]
+    starts: NDArray[np.int64]  # where each unit begins in `rows`
 
     @classmethod
     def of(
@@ -79,24 +72,7 @@ class CountingOrder:
     ) -> CountingOrder:
         """The order of these rows; see the module's text for what the arguments must be.
 
-        Parameters
-        ----------
-        n_rows : int
-        order : sequence of n bytes, or array of n integers, optional
-            Distinct keys, counted in ascending order. Without: in the order given.
-        groups : array_like of shape (n,), optional
-            Integers or strings. Without: each row is a unit of its own.
-        repeated : array_like of shape (n,), bool, optional
-            True for rows whose group an earlier call counted.
-
-        Returns
-        -------
-        CountingOrder
-
-        Raises
-        ------
-        InvalidInput
-            A shape or a type is wrong, or two rows have the same key.
+        Raises `InvalidInput`: a shape or a type is wrong, or two rows have the same key.
         """
         rows = np.arange(n_rows) if order is None else _ascending(order, n_rows)
         if repeated is not None:

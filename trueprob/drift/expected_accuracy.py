@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from trueprob.errors import InvalidInput
-from trueprob.score_interval import Interval
+from trueprob.scores.interval import Interval
 
 __all__ = ["UnlabelledTraffic"]
 

@@ -9,11 +9,11 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
-from trueprob.arrays import as_logits, logits_from_probabilities
+from trueprob.arrays.logit_functions import Logits, Probabilities
+from trueprob.arrays.logits import as_logits, logits_from_probabilities
 from trueprob.errors import InvalidInput
 from trueprob.estimators.named_labels import labels_of_columns
-from trueprob.fitting import fit
-from trueprob.logit_functions import Logits, Probabilities
+from trueprob.fitting.fit import fit
 
 __all__ = ["CalibratedModel"]
 

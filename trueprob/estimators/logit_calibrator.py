@@ -9,11 +9,11 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from trueprob.calibration_set import INPUTS
+from trueprob.arrays.calibration_set import INPUTS
+from trueprob.arrays.logit_functions import Logits, Probabilities
 from trueprob.errors import InvalidInput
 from trueprob.estimators.named_labels import labels_of_columns
-from trueprob.fitting import fit
-from trueprob.logit_functions import Logits, Probabilities
+from trueprob.fitting.fit import fit
 
 __all__ = ["LogitCalibrator"]
 

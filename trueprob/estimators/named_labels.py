@@ -19,24 +19,7 @@ def labels_of_columns(
 ) -> tuple[NDArray[Any], NDArray[np.int64]]:
     """The name of each column, and the column of each label.
 
-    Parameters
-    ----------
-    y : array_like of shape (n,)
-        Labels, by name.
-    classes : sequence of k labels, optional
-        Default the sorted labels in y.
-    k : int
-        Columns.
-
-    Returns
-    -------
-    names : ndarray of shape (k,)
-    labels : ndarray of shape (n,), int64
-
-    Raises
-    ------
-    InvalidInput
-        Not k names, or a label that is none of them.
+    Raises `InvalidInput`: not k names, or a label that is none of them.
     """
     y = column_or_1d(y, warn=True)
     names = np.unique(y) if classes is None else np.asarray(classes)

@@ -1,6 +1,6 @@
 """Fused export: a network and its calibrator as one ONNX graph (extra `onnx`)."""
 
 from trueprob.onnx_export.export import OUTPUTS, fused_onnx, head_onnx
-from trueprob.onnx_export.parts import EXPRESSIBLE
+from trueprob.onnx_export.stages import EXPRESSIBLE
 
 __all__ = ["EXPRESSIBLE", "OUTPUTS", "fused_onnx", "head_onnx"]

@@ -48,10 +48,7 @@ def opset_of(model: Any) -> int:
 def output_to_calibrate(model: Any, name: str | None, n_classes: int) -> Any:
     """The output of this name; without one `logits`, or the only output.
 
-    Raises
-    ------
-    InvalidInput
-        It is not there, or holds something else than k numbers a row.
+    Raises `InvalidInput`: it is not there, or holds something else than k numbers a row.
     """
     outputs = {output.name: output for output in model.graph.output}
     wanted = "logits" if name is None else name
@@ -70,10 +67,8 @@ def make_room(graph: Any, found: Any, added: Sequence[str]) -> None:
 
     Exported scikit-learn classifiers call their output `probabilities`, as the head does.
 
-    Raises
-    ------
-    InvalidInput
-        Another value of the graph has such a name, or a calibrator stands in it already.
+    Raises `InvalidInput`: another value of the graph has such a name, or a calibrator stands in it
+    already.
     """
     if found.name in added and found.name != "logits":
         _rename(graph, found.name, "uncalibrated_output")

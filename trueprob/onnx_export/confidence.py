@@ -17,22 +17,12 @@ __all__ = ["TopAndOthers", "put_confidence", "top_and_others"]
 
 @dataclass(frozen=True)
 class TopAndOthers:
-    """Probabilities, taken apart; names of float32 values.
+    """Probabilities, taken apart; names of float32 values."""
 
-    Attributes
-    ----------
-    is_top, is_other : str
-        Of shape (n, k): 1 at the prediction and 0 elsewhere, and the reverse.
-    others : str
-        Of shape (n, k): the probabilities, 0 at the prediction.
-    rest : str
-        Of shape (n, 1): the sum of the others.
-    """
-
-    is_top: str
-    is_other: str
-    others: str
-    rest: str
+    is_top: str  # of shape (n, k): 1 at the prediction and 0 elsewhere, and the reverse
+    is_other: str  # of shape (n, k): 1 at the prediction and 0 elsewhere, and the reverse
+    others: str  # of shape (n, k): the probabilities, 0 at the prediction
+    rest: str  # of shape (n, 1): the sum of the others
 
 
 def top_and_others(
@@ -47,18 +37,7 @@ def top_and_others(
 
 
 def put_confidence(nodes: Nodes, parts: TopAndOthers, wanted: str, *, output: str) -> None:
-    """Give the prediction 1 − wanted, or what keeps it the prediction, and rescale the others.
-
-    Parameters
-    ----------
-    nodes : Nodes
-    parts : TopAndOthers
-        Its `rest` is positive.
-    wanted : str
-        Of shape (n, 1), float32: what the others are to sum to.
-    output : str
-        Name of the result.
-    """
+    """Give the prediction 1 − wanted, or what keeps it the prediction, and rescale the others."""
     one, rest = nodes.constant(1.0), parts.rest
     runner_up = nodes.row_max(parts.others)
     share = nodes.add("Div", runner_up, rest)

@@ -19,7 +19,7 @@ import os
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
-from trueprob.arrays import PROBABILITY_FLOOR
+from trueprob.arrays.logits import PROBABILITY_FLOOR
 from trueprob.calibrators import Calibrator
 from trueprob.errors import InvalidInput
 from trueprob.onnx_export.classifier import (
@@ -30,7 +30,7 @@ from trueprob.onnx_export.classifier import (
 )
 from trueprob.onnx_export.head import add_answers
 from trueprob.onnx_export.nodes import FLOAT, INT64, TOO_LARGE, Nodes
-from trueprob.onnx_export.parts import parts_of
+from trueprob.onnx_export.stages import parts_of
 
 __all__ = ["OUTPUTS", "fused_onnx", "head_onnx"]
 

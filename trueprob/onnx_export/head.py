@@ -13,8 +13,8 @@ from trueprob.onnx_export.inverse_temperature import INVERSE_TEMPERATURES
 from trueprob.onnx_export.isotonic import add_isotonic
 from trueprob.onnx_export.linear_stage import add_linear_stage
 from trueprob.onnx_export.nodes import Nodes
-from trueprob.onnx_export.parts import Parts, parts_of
 from trueprob.onnx_export.second_stage import add_second_stage
+from trueprob.onnx_export.stages import Parts, parts_of
 
 __all__ = ["add_answers"]
 
@@ -22,17 +22,7 @@ __all__ = ["add_answers"]
 def add_answers(nodes: Nodes, logits: str, calibrator: Calibrator) -> None:
     """Values named `probabilities`, `prediction` and `temperature`.
 
-    Parameters
-    ----------
-    nodes : Nodes
-    logits : str
-        Of shape (n, k), float32.
-    calibrator : Calibrator
-
-    Raises
-    ------
-    InvalidInput
-        A calibrator that cannot be expressed.
+    Raises `InvalidInput`: a calibrator that cannot be expressed.
     """
     parts, k = parts_of(calibrator), calibrator.n_classes
     if parts.linear is not None:

@@ -19,7 +19,7 @@ from trueprob.calibrators import (
     SmartMlpCalibrator,
     TemperatureCalibrator,
 )
-from trueprob.calibrators.gap_network import H_FLOOR, before_softplus, kinks
+from trueprob.calibrators.published_smart.network import H_FLOOR, before_softplus, kinks
 from trueprob.onnx_export.nodes import Nodes
 from trueprob.onnx_export.piecewise_linear import LARGEST, PiecewiseLinear, not_above
 

@@ -23,28 +23,14 @@ FAR_BELOW = -1e300  # added to a difference of logits, its exp is 0
 
 def add_isotonic(
     nodes: Nodes,
-    logits: str,
-    probabilities: str,
-    prediction: str,
+    logits: str,  # of shape (n, k), float32
+    probabilities: str,  # their softmax
+    prediction: str,  # of shape (n,), int64
     calibrator: IsotonicCalibrator,
     *,
-    output: str,
+    output: str,  # name of the result
 ) -> None:
-    """From the softmax to the probabilities whose confidence is mapped.
-
-    Parameters
-    ----------
-    nodes : Nodes
-    logits : str
-        Of shape (n, k), float32.
-    probabilities : str
-        Their softmax.
-    prediction : str
-        Of shape (n,), int64.
-    calibrator : IsotonicCalibrator
-    output : str
-        Name of the result.
-    """
+    """From the softmax to the probabilities whose confidence is mapped."""
     k = calibrator.n_classes
     parts = top_and_others(nodes, probabilities, prediction, n_classes=k)
     wanted = nodes.add("Cast", _others(nodes, logits, parts, calibrator), to=FLOAT)

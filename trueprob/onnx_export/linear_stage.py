@@ -9,25 +9,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from trueprob.calibrators.linear_stage import LARGEST, LinearStage
+from trueprob.calibrators.linear.stage import LARGEST, LinearStage
 from trueprob.onnx_export.nodes import DOUBLE, FLOAT, Nodes
 
 __all__ = ["add_linear_stage"]
 
 
 def add_linear_stage(nodes: Nodes, logits: str, stage: LinearStage) -> str:
-    """From the logits to y, both float32 of shape (n, k).
-
-    Parameters
-    ----------
-    nodes : Nodes
-    logits : str
-    stage : LinearStage
-
-    Returns
-    -------
-    str
-    """
+    """From the logits to y, both float32 of shape (n, k)."""
 
     def constant(values: float | list[float]) -> str:
         return nodes.constant(values, np.float64)

@@ -25,17 +25,10 @@ BLOCK = 32  # terms of a sum that are added one after another
 
 @dataclass
 class Nodes:
-    """Appends nodes and constants to a graph.
-
-    Attributes
-    ----------
-    graph : onnx.GraphProto
-    opset : int
-        Of the default domain, at least 13.
-    """
+    """Appends nodes and constants to a graph."""
 
     graph: Any
-    opset: int
+    opset: int  # of the default domain, at least 13
     _count: int = field(default=0, init=False)
 
     def constant(self, values: ArrayLike, dtype: DTypeLike = np.float32) -> str:

@@ -24,22 +24,13 @@ LARGEST: Final = np.finfo(np.float32).max
 
 @dataclass(frozen=True)
 class PiecewiseLinear:
-    """value_j + slope_j·(x − anchor_j), j being the number of edges below x.
+    """value_j + slope_j·(x − anchor_j), j being the number of edges below x."""
 
-    Attributes
-    ----------
-    edges : ndarray of shape (m − 1,), float64
-        Increasing; a point on an edge belongs to the segment below.
-    anchors, values, slopes : ndarray of shape (m,), float64
-    double : bool
-        x and the result are float64 rather than float32.
-    """
-
-    edges: Array
+    edges: Array  # Increasing; a point on an edge belongs to the segment below
     anchors: Array
     values: Array
     slopes: Array
-    double: bool = False
+    double: bool = False  # x and the result are float64 rather than float32
 
     def add_to(self, nodes: Nodes, x: str) -> str:
         """The function of a value of shape (n, 1)."""

@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from trueprob.calibrators.second_stage import SecondStage
+from trueprob.calibrators.smart.second_stage import SecondStage
 from trueprob.onnx_export.confidence import put_confidence, top_and_others
 from trueprob.onnx_export.nodes import Nodes
 from trueprob.onnx_export.piecewise_linear import PiecewiseLinear
@@ -22,27 +22,14 @@ LARGEST_EXPONENT: Final = 80.0  # exp of it is still float32
 
 def add_second_stage(
     nodes: Nodes,
-    probabilities: str,
-    prediction: str,
+    probabilities: str,  # of shape (n, k); the prediction has the largest of each row
+    prediction: str,  # of shape (n,), int64
     stage: SecondStage,
     *,
     n_classes: int,
-    output: str,
+    output: str,  # name of the result
 ) -> None:
-    """From the first stage's probabilities to those of both stages.
-
-    Parameters
-    ----------
-    nodes : Nodes
-    probabilities : str
-        Of shape (n, k); the prediction has the largest of each row.
-    prediction : str
-        Of shape (n,), int64.
-    stage : SecondStage
-    n_classes : int
-    output : str
-        Name of the result.
-    """
+    """From the first stage's probabilities to those of both stages."""
     knots, values = np.array(stage.knots), np.array(stage.values)
     slopes = np.diff(values) / np.diff(knots)
     line = PiecewiseLinear(knots[1:-1], knots[:-1], values[:-1], slopes)

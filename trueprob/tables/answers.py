@@ -13,8 +13,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from trueprob.labels import Labels
-from trueprob.logit_functions import Probabilities
+from trueprob.arrays.labels import Labels
+from trueprob.arrays.logit_functions import Probabilities
 from trueprob.tables.parquet_file import require_pyarrow
 
 __all__ = ["table_of_answers"]

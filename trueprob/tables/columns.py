@@ -60,32 +60,19 @@ class Rows:
 
 @dataclass(frozen=True)
 class Columns:
-    """Where in a table the arrays are.
+    """Where in a table the arrays are."""
 
-    Attributes
-    ----------
-    numbers : str
-        What the numbers are: `logits`, `probabilities`, `log_probabilities` or `values`.
-    class_names : tuple of k strings
-    places : tuple of k integers
-        Column of each class.
-    extras : mapping of str to int
-        Array → column: `labels`, `weights`, `groups`, those that are there.
-    """
-
-    numbers: str
+    numbers: str  # what the numbers are: `logits`, `probabilities`, `log_probabilities` or `values`
     class_names: tuple[str, ...]
-    places: tuple[int, ...]
-    extras: Mapping[str, int]
+    places: tuple[int, ...]  # column of each class
+    extras: Mapping[str, int]  # array → column: `labels`, `weights`, `groups`, those that are there
 
     @classmethod
     def of(cls, header: Sequence[str], name: str) -> Columns:
         """The columns of a table with this header.
 
-        Raises
-        ------
-        InvalidInput
-            Two columns for one thing, two kinds of numbers, or fewer than two classes.
+        Raises `InvalidInput`: two columns for one thing, two kinds of numbers, or fewer than two
+        classes.
         """
         names = [column.strip() for column in header]
         extras: dict[str, int] = {}
@@ -127,17 +114,7 @@ def label_values(
 ) -> list[int | str]:
     """Labels as `as_labels` takes them: class names as strings, indices as integers.
 
-    Parameters
-    ----------
-    values : sequence of str, int or None
-    class_names : sequence of str, optional
-    name : str
-        Of the file, for messages.
-
-    Raises
-    ------
-    InvalidInput
-        An empty cell.
+    Raises `InvalidInput`: an empty cell.
     """
     named_by_integers = any(INTEGER.fullmatch(c) for c in class_names or ())
     seen: dict[Any, int | str] = {}

@@ -7,8 +7,8 @@ import pytest
 
 from trueprob import InvalidInput, from_dict, logit_gap, to_dict
 from trueprob.calibrators import KINDS
-from trueprob.calibrators.second_stage import SecondStage
-from trueprob.methods import FITTERS
+from trueprob.calibrators.smart.second_stage import SecondStage
+from trueprob.fitting.methods import FITTERS
 
 every_kind = pytest.mark.parametrize("kind", sorted(KINDS))
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
 
+from trueprob.arrays.logit_functions import log_softmax
 from trueprob.calibrators import FitOutcome, fit_temperature
-from trueprob.logit_functions import log_softmax
 
 
 @pytest.mark.parametrize("k", [2, 10, 100])

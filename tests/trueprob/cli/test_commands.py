@@ -7,7 +7,7 @@ import pytest
 from trueprob import loads_calibrator
 from trueprob.cli.__main__ import main
 from trueprob.cli.tables import print_scores
-from trueprob.scores import score
+from trueprob.scores.score import score
 
 SCORES = [
     "accuracy", "ece", "ece_floor", "adaptive_ece", "classwise_ece", "mce", "nll", "brier", "auroc",

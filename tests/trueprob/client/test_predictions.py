@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.inference import wire_npz
 from tests.running_service import running_service
-from tests.service.application import ROOT
 from tests.trueprob.client.test_service import connected
+from tests.trueprob_service.application import ROOT
 from trueprob.client import AsyncClient, Client, PartialPrediction, Prediction, ServiceProblem
 from trueprob.client.answers import partial_prediction_from, prediction_from
 from trueprob.client.requests import NPZ
 from trueprob.client.transport import HttpResponse
 from trueprob.errors import InvalidInput
+from trueprob_service.inference.wire import npz as wire_npz
 
 LOGITS = np.random.default_rng(0).normal(0, 4, (400, 10)).astype(np.float32)
 
@@ -110,7 +110,7 @@ def test_what_is_null_is_none_in_either_form() -> None:
     text = json.dumps({**shared, "revision": None, "temperature": None}).encode()
     replies = (
         HttpResponse(200, {**headers, "content-type": "application/json"}, text),
-        HttpResponse(200, {**headers, "content-type": NPZ}, wire_npz.encode(shared)),
+        HttpResponse(200, {**headers, "content-type": NPZ}, wire_npz.encode_npz(shared)),
     )
     for reply in replies:
         answer, part = prediction_from(reply), partial_prediction_from(reply)

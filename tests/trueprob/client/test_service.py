@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 import trueprob
-from service.app import create_app
-from service.settings import Settings
 from tests.running_service import running_service
-from tests.service.application import ROOT, lifespan
+from tests.trueprob_service.application import ROOT, lifespan
 from trueprob.client import AsyncClient, Client, ServiceProblem, ServiceUnreachable
+from trueprob_service.app import create_app
+from trueprob_service.settings import Settings
 
 
 @asynccontextmanager
@@ -161,7 +161,7 @@ def test_rows_with_labels_and_a_fit_of_them(tmp_path: Path) -> None:
 
 
 def test_pictures_probabilities_and_a_key(tmp_path: Path) -> None:
-    from service.auth import new_key
+    from trueprob_service.edge.auth import new_key
 
     key, line = new_key("someone", ["predict"])
     keys = tmp_path / "keys.jsonl"

@@ -16,11 +16,11 @@ import pytest
 from mypy import api
 
 import trueprob.client as package
-from service.app import create_app
-from service.settings import Settings
-from tests.service.application import lifespan
 from tests.trueprob.client.generate import GENERATED, WRITTEN, async_source
+from tests.trueprob_service.application import lifespan
 from trueprob.client import AsyncClient, Client
+from trueprob_service.app import create_app
+from trueprob_service.settings import Settings
 
 METHODS = [
     name

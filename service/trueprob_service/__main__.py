@@ -1,0 +1,144 @@
+"""``python -m trueprob_service``: serve (the default), register, keys, export-state, import-state."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from trueprob_service.edge.auth import SCOPES, new_key
+from trueprob_service.settings import Settings
+from trueprob_service.settings_reading import InvalidSettings, load_settings
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Returns: 0 fine, 2 bad input (one line on standard error).
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    command = arguments.pop(0) if arguments and not arguments[0].startswith("-") else "serve"
+    if command == "keys":
+        return _keys(arguments)
+    if command == "register":
+        from trueprob_service.register.command import main as register
+
+        return register(arguments, os.environ)
+    if command in ("export-state", "import-state"):
+        return _move_state(command, arguments)
+    if command != "serve":
+        print(
+            f"trueprob-service: error: unknown command {command!r}, expected serve, register, "
+            "keys, export-state or import-state",
+            file=sys.stderr,
+        )
+        return 2
+    try:
+        settings, warnings = load_settings(arguments, os.environ)
+        return _serve(settings, warnings)
+    except InvalidSettings as error:
+        print(f"trueprob-service: error: {error}", file=sys.stderr)
+        return 2
+
+
+def _serve(settings: Settings, warnings: Sequence[str]) -> int:
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    # Its every look at an up-to-date schema is three lines; a migration that fails raises.
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    # A client's malformed form is the client's to hear of: it gets a 400.
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
+    for warning in warnings:
+        logging.getLogger("trueprob_service.settings").warning(warning)
+    from trueprob_service.receipts.secret_file import open_receipt_keys
+    from trueprob_service.schema_check import refuse_unknown_schema
+
+    # Here it is one line for the operator; in a replica it would be one start after another.
+    open_receipt_keys(settings)
+    replicas = settings.replicas > 1 or settings.metrics_port is not None
+    try:
+        refuse_unknown_schema(settings.resolved_database_url, apart=replicas)
+    except ValueError as error:
+        raise InvalidSettings(str(error)) from None
+    if replicas:
+        from trueprob_service.replicas.serving import serve_replicas
+
+        return serve_replicas(settings)
+    from trueprob_service.app import create_app
+    from trueprob_service.server import serve
+
+    return serve(create_app(settings), settings)
+
+
+def _move_state(command: str, arguments: list[str]) -> int:
+    from pathlib import Path
+
+    from trueprob_service.control.fitting.set_location import open_artifacts
+    from trueprob_service.control.store import open_store
+    from trueprob_service.control.upkeep.archive import export_state, import_state
+    from trueprob_service.errors import ServiceError
+
+    prog = f"trueprob-service {command}"
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        usage=f"{prog} FILE [settings as of serve]",
+        description="Write the whole state of the service to a file, while it runs or not."
+        if command == "export-state"
+        else "Read such a file into an empty database; the service must not run yet.",
+    )
+    parser.add_argument("file", metavar="FILE", type=Path, help="a .zip; keep it secret")
+    options, rest = parser.parse_known_args(arguments)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    try:
+        settings, _ = load_settings(rest, os.environ)
+        artifacts = open_artifacts(settings.state_dir, settings.artifact_url)
+        store = open_store(settings.resolved_database_url)
+        try:
+            move = export_state if command == "export-state" else import_state
+            counts = move(store, artifacts, options.file)
+        finally:
+            store.close()
+    except (InvalidSettings, ServiceError, ValueError) as error:
+        print(f"trueprob-service: error: {error}", file=sys.stderr)
+        return 2
+    for table, n in counts.items():
+        print(f"{table}: {n}")
+    if command == "export-state":
+        given = bool(settings.receipt_secrets.strip())
+        kept = "TRUEPROB_RECEIPT_SECRETS" if given else settings.receipt_secret_file
+        print(f"The secrets that sign receipts are not in it: keep {kept} too.", file=sys.stderr)
+    return 0
+
+
+def _keys(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="trueprob-service keys",
+        description="Make an API key. The key goes to standard error, once; its line for "
+        "TRUEPROB_API_KEYS_FILE to standard output, so that >> appends just that.",
+    )
+    parser.add_argument("key_id", metavar="ID", help="who will use it")
+    parser.add_argument(
+        "--scopes", default="predict,label", help=f"comma separated, of {', '.join(SCOPES)}"
+    )
+    options = parser.parse_args(arguments)
+    scopes = [scope.strip() for scope in options.scopes.split(",") if scope.strip()]
+    unknown = sorted(set(scopes) - set(SCOPES))
+    if unknown:
+        print(
+            f"trueprob-service: error: scopes must be among {', '.join(SCOPES)}, got {unknown[0]}",
+            file=sys.stderr,
+        )
+        return 2
+    key, line = new_key(options.key_id, scopes)
+    print(f"key: {key}", file=sys.stderr)
+    print(line)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,192 @@
+"""The composition root: the only place where the parts are put together."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from importlib import resources
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.docs import get_swagger_ui_html
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.responses import HTMLResponse
+from starlette.staticfiles import StaticFiles
+
+from trueprob.errors import TrueprobError
+from trueprob_service import __version__, errors, prediction_routes
+from trueprob_service.control.plane import ControlPlane
+from trueprob_service.edge.auth import Keyring, read_keys
+from trueprob_service.edge.middleware import Application, Edge
+from trueprob_service.edge.problems import problem_for
+from trueprob_service.inference.asgi import HotRoutes
+from trueprob_service.inference.body import BodyReader
+from trueprob_service.inference.deployment import Network, ServedVersion
+from trueprob_service.inference.deployments import Deployments
+from trueprob_service.inference.elsewhere import Elsewhere
+from trueprob_service.inference.network.builder import network_builder
+from trueprob_service.inference.wire.json_bodies import JsonBodies
+from trueprob_service.metrics.telemetry import Registry, Telemetry
+from trueprob_service.metrics_port import MetricsPort
+from trueprob_service.settings import Settings
+
+__all__ = ["create_app"]
+
+_DESCRIPTION = """\
+Calibrated probabilities for classifiers, and live proof that they stay calibrated.
+
+Send logits (or pictures, for models with a network here) and get probabilities that mean what
+they say. Upload a calibration set and the service fits, judges and promotes a calibrator. Send
+labels later, by `prediction_id`, and it tells whether the probabilities still hold.
+Errors are RFC 9457 problem documents."""
+
+
+def create_app(
+    settings: Settings,
+    *,
+    registry: Registry | None = None,  # where metrics are registered; default: a new one
+    clock: Callable[[], float] = time.time,  # seconds since 1970 UTC
+    model_factory: Callable[[ServedVersion], Network | None] | None = None,
+    commit: str | None = None,
+    metrics_port: int | None = None,
+) -> Application:
+    """Put a service together.
+
+    Returns: its lifespan opens the database and loads the models. Raises `InvalidSettings`: the
+    key file cannot be used.
+    """
+    telemetry = Telemetry(
+        version=__version__,
+        commit=commit if commit is not None else os.environ.get("SOURCE_COMMIT", "unknown"),
+        registry=registry,
+    )
+    deployments = Deployments(
+        network_for=model_factory or network_builder(settings, telemetry),
+        meters_for=telemetry.meters_for,
+        on_remove=telemetry.forget,
+    )
+    plane = ControlPlane(
+        settings,
+        deployments=deployments,
+        clock=clock,
+        count_label=telemetry.count_labels,
+        count_delivery=telemetry.count_delivery,
+    )
+    telemetry.watch(plane.label_statistics, tolerance=settings.alarm_tolerance)
+    json_bodies = JsonBodies()
+    started = False
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        nonlocal started
+        await run_in_threadpool(plane.start)
+        started = True
+        try:
+            yield
+        finally:
+            started = False
+            await run_in_threadpool(json_bodies.close)
+            await run_in_threadpool(plane.close)
+            await run_in_threadpool(deployments.close)
+
+    def readiness() -> tuple[bool, dict[str, Any]]:
+        return started, {"ready": started, **(plane.ready() if started else {})}
+
+    api = FastAPI(
+        title="Trueprob",
+        version=__version__,
+        description=_DESCRIPTION,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
+    )
+    _add_error_handlers(api)
+    _add_pages(api)
+    api.include_router(plane.router())
+
+    @api.get("/metrics", tags=["monitoring"], summary="Metrics for Prometheus")
+    def metrics() -> Response:
+        """Everything of docs/metrics.md, in Prometheus' text format."""
+        text, media_type = telemetry.exposition()
+        return Response(text, media_type=media_type)
+
+    api.include_router(prediction_routes.create_router())
+    keys = read_keys(settings.api_keys_file) if settings.api_keys_file is not None else ()
+    hot = HotRoutes(
+        api,
+        deployments=Elsewhere(deployments, plane.look),
+        receipts=lambda: plane.receipts,
+        readiness=readiness,
+        bodies=BodyReader(
+            json_bodies, max_pixels=settings.max_image_pixels, max_images=settings.queue_rows
+        ),
+    )
+    return Edge(
+        hot if metrics_port is None else MetricsPort(hot, metrics_port),
+        keyring=Keyring(keys, everywhere=settings.require_key_everywhere),
+        telemetry=telemetry,
+        max_body_bytes=settings.max_body_bytes,
+        max_upload_bytes=settings.max_upload_bytes,
+    )
+
+
+def _add_error_handlers(api: FastAPI) -> None:
+    async def answer(_request: Request, error: Exception) -> Response:
+        problem = problem_for(error)
+        return Response(problem.body, problem.status, headers=problem.headers)
+
+    async def answer_validation(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)  # noqa: S101 - what it is registered for
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"] if part not in ("body", "query"))
+        # "json_invalid" could not be parsed at all; everything else was, and has a wrong value.
+        kind = errors.BadRequest if first["type"] == "json_invalid" else errors.InvalidRequest
+        message = f"{where or 'body'}: {first['msg']}"
+        return await answer(request, kind(message))
+
+    async def answer_http(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)  # noqa: S101 - what it is registered for
+        kinds: dict[int, type[errors.ServiceError]] = {
+            400: errors.BadRequest,
+            404: errors.NotFound,
+            405: errors.MethodNotAllowed,
+        }
+        kind = kinds.get(error.status_code, errors.ServiceError)
+        return await answer(request, kind(f"{request.method} {request.url.path}: {error.detail}"))
+
+    api.add_exception_handler(errors.ServiceError, answer)
+    api.add_exception_handler(TrueprobError, answer)
+    api.add_exception_handler(RequestValidationError, answer_validation)
+    api.add_exception_handler(HTTPException, answer_http)
+    # Answered here, and raised on to the edge, which logs it with the request's id.
+    api.add_exception_handler(Exception, answer)
+
+
+def _add_pages(api: FastAPI) -> None:
+    """``/`` and ``/docs`` from our own files: a browser without internet access shows them too."""
+    assets = resources.files("fastapi_swagger") / "resources"
+    api.mount("/docs/assets", StaticFiles(directory=str(assets)), name="docs-assets")
+
+    @api.get("/docs", include_in_schema=False)
+    def docs() -> HTMLResponse:
+        return get_swagger_ui_html(
+            openapi_url="openapi.json",
+            title="Trueprob API",
+            swagger_js_url="docs/assets/swagger-ui-bundle.js",
+            swagger_css_url="docs/assets/swagger-ui.css",
+            swagger_favicon_url="docs/assets/favicon-32x32.png",
+        )
+
+    web = resources.files("trueprob_service") / "web"
+    api.mount("/page", StaticFiles(directory=str(web)), name="page")
+
+    @api.get("/", include_in_schema=False)
+    def home() -> HTMLResponse:
+        policy = "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'"
+        page = (web / "index.html").read_text("utf-8")
+        return HTMLResponse(page, headers={"content-security-policy": policy})

@@ -1,0 +1,1 @@
+"""The control routes, one noun a file."""

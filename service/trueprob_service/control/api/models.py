@@ -1,0 +1,107 @@
+"""Models: list, describe, declare, make a version live, delete."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fastapi import APIRouter, Request, Response
+
+from trueprob_service.control.api.documentation import (
+    DEFAULT_PAGE,
+    CursorQuery,
+    IfMatchHeader,
+    LimitQuery,
+    ModelPath,
+    problems,
+)
+from trueprob_service.control.api.requests import caller, expected_revision
+from trueprob_service.control.schemas.documents import Items, ModelDescription, ModelRequest
+from trueprob_service.control.schemas.lists import Page
+from trueprob_service.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from trueprob_service.control.plane import ControlPlane
+
+
+def create_router(plane: ControlPlane) -> APIRouter:
+    """Routes of ``/models`` and ``/models/{model}``."""
+    router = APIRouter(tags=["models"])
+
+    @router.get("/models", summary="List models", responses=problems(422))
+    def list_models(
+        cursor: CursorQuery = None, limit: LimitQuery = DEFAULT_PAGE
+    ) -> Items[ModelDescription]:
+        """Every model with its live pair, newest first; versions that are refused say why."""
+        return plane.parts.descriptions.page(Page.of(cursor, limit))
+
+    @router.get("/models/{model}", summary="Describe a model", responses=problems(404))
+    def get_model(model: ModelPath, response: Response) -> ModelDescription:
+        """The live pair, the versions and their calibrators. `ETag` is the live revision."""
+        return _described(plane, model, response)
+
+    @router.put(
+        "/models/{model}",
+        summary="Declare a model, or make a version live",
+        responses={
+            201: {"model": ModelDescription, "description": "Declared"},
+            **problems(404, 409, 412, 422, 428),
+        },
+    )
+    def put_model(
+        model: ModelPath,
+        body: ModelRequest,
+        request: Request,
+        response: Response,
+        if_match: IfMatchHeader = None,
+    ) -> ModelDescription:
+        """Declare a model whose network runs elsewhere, or promote one of a model's versions.
+
+        With `n_classes` (and `class_names`): version 1 with the identity calibrator goes live as
+        revision 1, or as the one after the last of a deleted model of this name. The same again
+        changes nothing; other classes are a conflict.
+
+        With `live_version` and `If-Match`: that version goes live with its last promoted, else its
+        factory calibrator.
+        """
+        if body.live_version is None:
+            new = plane.parts.declarations.declare(
+                model,
+                n_classes=body.n_classes,
+                class_names=body.class_names,
+                by=caller(request),
+            )
+            response.status_code = 201 if new else 200
+        elif body.n_classes is not None or body.class_names is not None:
+            raise InvalidRequest("live_version must come without n_classes and class_names")
+        else:
+            plane.parts.promotions.promote_version(
+                model,
+                body.live_version,
+                expected=expected_revision(if_match),
+                by=caller(request),
+            )
+        return _described(plane, model, response)
+
+    @router.delete(
+        "/models/{model}",
+        summary="Delete a model",
+        status_code=204,
+        responses=problems(404, 409, 412, 422, 428),
+    )
+    def delete_model(model: ModelPath, if_match: IfMatchHeader = None) -> None:
+        """Delete a declared model, or one whose folder is gone from the model repository.
+
+        With it go its calibrators, sets, fits (those that run are stopped), labels and history.
+        Prediction ids that it gave count for no model, not even for one that is declared under
+        its name later: that one's revisions go on after its last.
+        """
+        plane.parts.deletions.delete(model, expected=expected_revision(if_match))
+
+    return router
+
+
+def _described(plane: ControlPlane, model: str, response: Response) -> ModelDescription:
+    description = plane.parts.descriptions.describe(model)
+    if description.revision is not None:
+        response.headers["ETag"] = f'"{description.revision}"'
+    return description

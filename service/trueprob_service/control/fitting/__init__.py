@@ -1,0 +1,1 @@
+"""Calibration sets and the fits on them: asked for, queued, run, judged."""

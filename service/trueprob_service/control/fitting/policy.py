@@ -1,0 +1,156 @@
+"""When the service refits by itself: after an alarm, or after every N labelled rows with logits.
+
+Each replica looks; what it finds is a trigger, and the fit's row bears its name under a unique
+index: whoever comes second, or again after a crash, finds the fit there and does nothing. A trigger
+is the alarm's id, or the version and how many rows had come. It waits while the refit window has
+too few rows, and it is used up by one fit, however that ends.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from trueprob_service.control.fitting.request import FitRequest
+from trueprob_service.control.fitting.stored_sets import StoredSets
+from trueprob_service.control.labels.refit_window import RefitWindow
+from trueprob_service.control.poll import Poll
+from trueprob_service.control.store import Store
+from trueprob_service.errors import DatabaseUnavailable, ServiceError
+from trueprob_service.inference.deployment import ServedVersion
+from trueprob_service.inference.deployments import Deployments
+from trueprob_service.settings import Settings
+
+__all__ = ["RefitPolicy", "Trigger", "rows_between"]
+
+_LOG: Final = logging.getLogger(__name__)
+_PROMOTE: Final = {"promote": "auto", "shadow": "shadow", "tell": "never"}
+
+
+@dataclass(frozen=True)
+class Trigger:
+    """Why a version is to be refitted."""
+
+    name: str  # under which it counts once
+    served: ServedVersion
+    alarms: tuple[int, ...] = ()  # answered by the fit
+
+
+def rows_between(policy: str) -> int | None:
+    """N of ``every=N``; None for the other policies."""
+    match = re.fullmatch(r"every=(\d+)", policy)
+    return None if match is None else int(match[1])
+
+
+class RefitPolicy:
+    """The policy in this process."""
+
+    def __init__(
+        self,
+        store: Store,
+        window: RefitWindow,
+        sets: StoredSets,  # keeps the window's rows and queues the fit
+        deployments: Deployments,  # what is live here
+        *,
+        settings: Settings,
+        clock: Callable[[], float],  # seconds since 1970 UTC
+    ) -> None:
+        self._store = store
+        self._window = window
+        self._sets = sets
+        self._deployments = deployments
+        self._settings = settings
+        self._clock = clock
+        self._rows = rows_between(settings.refit_policy)
+        self._poll = Poll(
+            self.look,
+            what="the refit policy",
+            seconds=settings.poll_seconds,
+            name="trueprob-policy",
+        )
+
+    def start(self) -> None:
+        """Look now and then, unless the policy is off."""
+        if self._settings.refit_policy != "off":
+            self._poll.start()
+
+    def close(self) -> None:
+        """Stop after the look that is under way."""
+        self._poll.close()
+
+    def look(self) -> list[int]:
+        """Queue what is due; the ids of the fits."""
+        if self._settings.refit_policy == "off":
+            return []
+        due = self._alarms() if self._rows is None else self._counts(self._rows)
+        fits = []
+        for trigger in due:
+            fit = self._refit(trigger)
+            if fit is not None:
+                fits.append(fit)
+        return fits
+
+    def _alarms(self) -> list[Trigger]:
+        """Of alarms of what is live; those of what is not any more are answered by that."""
+        live = {d.served.model: d for d in self._deployments.live()}
+        with self._store.read() as transaction:
+            alarms = transaction.alarms.unanswered()
+            revisions = transaction.promotions.revisions()
+            waiting = transaction.policy_fits.waiting()
+        stale = [alarm.id for alarm in alarms if revisions[alarm.model][1] != alarm.revision]
+        self._answer(stale)
+        # Evidence and change are often raised together: one fit answers both.
+        together: dict[str, list[int]] = {}
+        for alarm in alarms:
+            here = live.get(alarm.model)
+            if here is not None and here.revision == alarm.revision:
+                together.setdefault(alarm.model, []).append(alarm.id)
+        return [
+            Trigger(f"alarm:{min(ids)}", live[model].served, tuple(ids))
+            for model, ids in together.items()
+            if model not in waiting  # which may make them a thing of the past
+        ]
+
+    def _answer(self, alarms: Sequence[int]) -> None:
+        if alarms:
+            with self._store.write() as transaction:
+                for alarm in alarms:
+                    transaction.alarms.answer(alarm, now=self._clock())
+
+    def _counts(self, every: int) -> list[Trigger]:
+        """Of versions whose count of rows has passed a multiple that no fit bears yet."""
+        triggers = []
+        with self._store.read() as transaction:
+            for deployment in self._deployments.live():
+                served = deployment.served
+                ever = transaction.labelled_rows.ever(served.model, served.version)
+                name = f"rows:{served.version}:{ever // every * every}"
+                if ever >= every and not transaction.policy_fits.triggered(served.model, name):
+                    triggers.append(Trigger(name, served))
+        return triggers
+
+    def _refit(self, trigger: Trigger) -> int | None:
+        model, version = trigger.served.model, trigger.served.version
+        if self._window.size(model, version)[0] < self._settings.min_calibration_rows:
+            return None  # rows may still come
+        rows = self._window.read(model, version)
+        if rows is None:
+            return None
+        request = FitRequest(
+            version=version,
+            promote=_PROMOTE[self._settings.refit_action],
+            trigger=trigger.name,
+        )
+        try:
+            fit, _ = self._sets.accept(trigger.served, rows, request)
+        except DatabaseUnavailable:
+            raise
+        except ServiceError as error:  # the model was deleted meanwhile, or the like
+            _LOG.warning("refit of model %s for %s: %s", model, trigger.name, error.detail)
+            return None
+        self._answer(trigger.alarms)
+        _LOG.info("fit %d refits model %s for %s", fit, model, trigger.name)
+        return fit

@@ -1,0 +1,183 @@
+"""Uploads of held-out rows: received to a file, checked whole, stored once, fitted.
+
+Nothing is stored before everything is checked. Once the answer is sent, the set is on disk and
+its fit is in the database: a crash after that loses neither.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import AsyncIterator
+from concurrent.futures import Future
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import anyio.to_thread
+import numpy as np
+from numpy.typing import NDArray
+from starlette.requests import Request
+
+from trueprob.arrays.calibration_set import CalibrationSet
+from trueprob_service.control.bodies import media_type, part_file, spool_body
+from trueprob_service.control.fitting.request import FitRequest, check_name
+from trueprob_service.control.fitting.stored_sets import StoredSets
+from trueprob_service.control.fitting.upload_body import check_media_type, read_upload
+from trueprob_service.control.labels.refit_window import RefitWindow
+from trueprob_service.control.models.other_replicas import Following
+from trueprob_service.control.store.calibration_sets import CalibrationSetRow
+from trueprob_service.errors import Conflict, InvalidRequest, ModelNotFound
+from trueprob_service.inference.deployment import Deployment, Network, ServedVersion
+from trueprob_service.inference.deployments import Deployments
+from trueprob_service.inference.network.input import NetworkInput
+from trueprob_service.settings import Settings
+
+__all__ = ["CalibrationSets"]
+
+# Each parsed upload is held in memory whole: others wait in their files.
+_PARSED_AT_ONCE: Final = 2
+
+
+class CalibrationSets:
+    """Takes uploads in."""
+
+    def __init__(
+        self,
+        sets: StoredSets,  # keeps what was checked
+        window: RefitWindow,
+        uploads: Path,  # folder for bodies while they come in
+        *,
+        deployments: Deployments,  # whose networks run uploaded images
+        following: Following,  # asked for models that another process has declared a moment ago
+        settings: Settings,
+    ) -> None:
+        self._sets = sets
+        self._window = window
+        self._uploads = uploads
+        self._deployments = deployments
+        self._following = following
+        self._settings = settings
+        self._parsing = asyncio.Semaphore(_PARSED_AT_ONCE)
+
+    async def upload(
+        self, request: Request, model: str, asked: FitRequest
+    ) -> tuple[int, Future[None]]:
+        """Store the set in a request's body and see to its fit.
+
+        Raises `ServiceError`: the request cannot be used; nothing is stored. Raises
+        `InvalidInput`: the request cannot be used; nothing is stored.
+        """
+        deployment = await self._deployment(model, asked.version)
+        asked.check(self._settings)
+        async with self._received(request, deployment) as rows:
+            return await anyio.to_thread.run_sync(self._sets.accept, deployment.served, rows, asked)
+
+    async def append(
+        self, request: Request, model: str, name: str, *, version: int | None, by: str | None
+    ) -> CalibrationSetRow:
+        """Add the rows in a request's body to the set of a name.
+
+        Raises `ServiceError`: the request cannot be used; nothing is stored. Raises
+        `InvalidInput`: the request cannot be used; nothing is stored.
+        """
+        deployment = await self._deployment(model, version)
+        check_name(name)
+        async with self._received(request, deployment) as rows:
+            return await anyio.to_thread.run_sync(
+                lambda: self._sets.append(deployment.served, name, rows, by=by)
+            )
+
+    async def fit(
+        self, model: str, digest_or_name: str | None, asked: FitRequest
+    ) -> tuple[int, Future[None]]:
+        """See to a fit of a stored set, or of the refit window (None); as `upload`."""
+        deployment = await self._deployment(model, asked.version)
+        asked.check(self._settings)
+        if digest_or_name is None:
+            return await anyio.to_thread.run_sync(self._fit_window, deployment.served, asked)
+        return await anyio.to_thread.run_sync(
+            self._sets.fit, deployment.served, digest_or_name, asked
+        )
+
+    def _fit_window(self, served: ServedVersion, asked: FitRequest) -> tuple[int, Future[None]]:
+        rows = self._window.read(served.model, served.version)
+        if rows is None:
+            raise Conflict(
+                f"the refit window of version {served.version} of model {served.model!r} is empty: "
+                "labels sent as rows fill it"
+            )
+        return self._sets.accept(served, rows, asked)
+
+    @asynccontextmanager
+    async def _received(
+        self, request: Request, deployment: Deployment
+    ) -> AsyncIterator[CalibrationSet]:
+        """The checked rows of a body; few are in memory at a time, others wait in their files."""
+        kind = media_type(request)
+        check_media_type(kind)
+        limit, served = self._settings.max_upload_bytes, deployment.served
+        content_type = request.headers.get("content-type", "")
+        with part_file(self._uploads) as path:
+            await spool_body(request, path, limit=limit)
+            async with self._parsing:
+                upload = await anyio.to_thread.run_sync(
+                    lambda: read_upload(path, content_type, served.class_names, max_bytes=limit)
+                )
+                arrays = upload.arrays
+                if upload.pictures is not None:
+                    arrays = await self._run_pictures(deployment, upload.pictures, arrays)
+                elif "images" in arrays:
+                    arrays = await self._run_images(deployment, arrays)
+                yield await anyio.to_thread.run_sync(
+                    lambda: CalibrationSet.from_arrays(
+                        arrays, n_classes=served.n_classes, class_names=served.class_names
+                    )
+                )
+
+    async def _deployment(self, model: str, version: int | None) -> Deployment:
+        try:
+            return self._deployments.current(model, version)
+        except ModelNotFound:
+            await anyio.to_thread.run_sync(self._following.look)
+            return self._deployments.current(model, version)
+
+    async def _run_images(
+        self, deployment: Deployment, arrays: dict[str, NDArray[Any]]
+    ) -> dict[str, NDArray[Any]]:
+        """Logits of the version's network in place of the images."""
+        network, taken = _network_of(deployment)
+        others = {"logits", "probabilities", "log_probabilities"} & set(arrays)
+        if others:
+            raise InvalidRequest(f"images and {min(others)} must not come together")
+        images = await anyio.to_thread.run_sync(lambda: taken.check(arrays["images"]))
+        step = self._settings.max_batch_rows
+        batches = []
+        for start in range(0, len(images), step):
+            tensor = await anyio.to_thread.run_sync(taken.tensor, images[start : start + step])
+            batches.append(await network.run(tensor))
+        rest = {name: values for name, values in arrays.items() if name != "images"}
+        return {**rest, "logits": np.concatenate(batches)}
+
+    async def _run_pictures(
+        self, deployment: Deployment, pictures: list[bytes], rest: dict[str, NDArray[Any]]
+    ) -> dict[str, NDArray[Any]]:
+        """As `_run_images`, of encoded pictures, decoded a batch at a time."""
+        network, taken = _network_of(deployment)
+        step, most = self._settings.max_batch_rows, self._settings.max_image_pixels
+        batches = []
+        for start in range(0, len(pictures), step):
+            part = pictures[start : start + step]
+            decode = functools.partial(taken.decode, part, max_pixels=most)
+            batches.append(await network.run(await anyio.to_thread.run_sync(decode)))
+        return {**rest, "logits": np.concatenate(batches)}
+
+
+def _network_of(deployment: Deployment) -> tuple[Network, NetworkInput]:
+    manifest = deployment.served.manifest
+    if deployment.network is None or manifest is None or manifest.input is None:
+        raise InvalidRequest(
+            f"version {deployment.served.version} of model {deployment.served.model!r} "
+            "has no network here: send logits in place of images"
+        )
+    return deployment.network, NetworkInput.of(manifest.input)

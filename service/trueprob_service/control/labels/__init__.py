@@ -1,0 +1,1 @@
+"""Labels of earlier predictions: which count, what they say, and what follows."""

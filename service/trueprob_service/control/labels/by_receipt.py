@@ -1,0 +1,196 @@
+"""Labels that come later: each receipt counts once, in the transaction that adds its statistics.
+
+The statistics belong to the promotion that is named in the receipt and use the receipt's own
+confidence and prediction, so a label may come after a promotion, after a restart or to another
+replica and still lands where its prediction was made.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trueprob.scores.binned import BinnedCalibration
+from trueprob_service.control.labels.alarms import Alarms
+from trueprob_service.control.labels.counting import CountedLabels, count_within_cap
+from trueprob_service.control.labels.judging import (
+    NO_CLASS,
+    Histories,
+    History,
+    Judged,
+    Label,
+    Outcome,
+)
+from trueprob_service.control.labels.shadow_scoring import Decision, score_shadow
+from trueprob_service.control.models.catalogue import Catalogue
+from trueprob_service.control.store import Store, Transaction
+from trueprob_service.control.store.alarms import AlarmRow
+from trueprob_service.control.store.promotions import PromotionRow
+from trueprob_service.control.window import advance
+from trueprob_service.errors import InvalidRequest
+from trueprob_service.metrics.catalogue import LABEL_OUTCOMES
+from trueprob_service.receipts.columns import ReceiptColumns
+from trueprob_service.receipts.receipt import Receipts
+
+__all__ = ["CLOCK_TOLERANCE_SECONDS", "MAX_LABELS", "Labels"]
+
+MAX_LABELS: Final = 100_000
+# Replicas' clocks differ: a used nonce is remembered this much longer than its receipt is good.
+CLOCK_TOLERANCE_SECONDS: Final = 300.0
+
+_KEY_BYTES: Final = 32
+
+CountLabel = Callable[[str, str, int, Sequence[float]], None]
+
+
+class Labels:
+    """Takes labels in."""
+
+    def __init__(
+        self,
+        store: Store,
+        catalogue: Catalogue,  # told of a candidate that a label has promoted
+        receipts: Receipts,
+        alarms: Alarms,
+        *,
+        labels_per_input: int,  # labels of one input that count a day; 0 for no limit
+        ttl_seconds: int,  # how long after its prediction a label may come
+        window_labels: int,  # labels in the "last N" figures
+        clock: Callable[[], float],  # seconds since 1970 UTC
+        count_label: CountLabel,
+        order_key: bytes | None = None,
+    ) -> None:
+        self._store = store
+        self._catalogue = catalogue
+        self._receipts = receipts
+        self._labels_per_input = labels_per_input
+        self._alarms = alarms
+        self._ttl_seconds = ttl_seconds
+        self._window_labels = window_labels
+        self._clock = clock
+        self._count_label = count_label
+        self.order_key = order_key or secrets.token_bytes(_KEY_BYTES)
+        self._histories = Histories()
+
+    def count(
+        self, model: str, prediction_ids: Sequence[str], labels: Sequence[Label]
+    ) -> list[str]:
+        """Count labels; the outcome of each, in order.
+
+        Returns: each one of `trueprob_service.metrics.catalogue.LABEL_OUTCOMES`. Raises
+        `InvalidRequest`: no label of the request is a class of the model; nothing is counted.
+        Raises `DatabaseUnavailable`: nothing is counted; the same request may be sent again.
+        """
+        now = self._clock()
+        receipts = self._receipts.verify_all(prediction_ids)
+        with self._store.write() as transaction:
+            history = self._histories.read(transaction, model, receipts)
+            judged = history.judge(receipts, labels, now=now, ttl_seconds=self._ttl_seconds)
+            if labels and (judged.label == NO_CLASS).all():
+                classes = history.classes[history.live.version]
+                raise InvalidRequest(
+                    f"labels[0] must be an integer 0..{len(classes.index) - 1} or a class name "
+                    f"of model {model!r}, got {_shown(labels[0])}"
+                )
+            outcome, counted = self._add(transaction, receipts, judged, history, now)
+            decision, raised = self._move(transaction, history, counted, now)
+        self._alarms.announce(raised)
+        if decision is not None:
+            self._take_over(decision)
+        self._report(model, outcome, now - receipts.issued_at)
+        return [LABEL_OUTCOMES[each] for each in outcome.tolist()]
+
+    def _add(
+        self,
+        transaction: Transaction,
+        receipts: ReceiptColumns,
+        judged: Judged,
+        history: History,
+        now: float,
+    ) -> tuple[NDArray[np.int8], dict[int, CountedLabels]]:
+        """Mark the receipts of what is new as used: outcomes of all, and what counts."""
+        outcome = judged.outcome.copy()
+        nonces = receipts.nonce_bytes
+        good = np.flatnonzero(outcome == Outcome.ACCEPTED)
+        first: dict[bytes, int] = {}
+        for index in good.tolist():
+            first.setdefault(nonces[index], index)
+        outcome[good] = Outcome.DUPLICATE
+        new = np.fromiter(first.values(), np.int64, len(first))
+        issued_at = receipts.issued_at[new]
+        keep_until = issued_at + self._ttl_seconds + CLOCK_TOLERANCE_SECONDS
+        fresh = transaction.label_keys.claim(list(first), keep_until.tolist())
+        # Read after the claim: a sweep that forgot a key before it was claimed is seen here.
+        forgotten = issued_at < transaction.swept.keys_before()
+        outcome[new[forgotten]] = Outcome.EXPIRED
+        new = new[fresh & ~forgotten]
+        outcome[new] = Outcome.CAPPED
+        fits, counted = count_within_cap(
+            transaction,
+            receipts[new],
+            judged.label[new],
+            model_id=history.model_id,
+            labels_per_input=self._labels_per_input,
+            now=now,
+            order_key=self.order_key,
+        )
+        outcome[new[fits]] = Outcome.ACCEPTED
+        transaction.label_keys.unclaim([nonces[index] for index in new[~fits].tolist()])
+        return outcome, counted
+
+    def _move(
+        self,
+        transaction: Transaction,
+        history: History,
+        counted: Mapping[int, CountedLabels],
+        now: float,
+    ) -> tuple[Decision | None, list[AlarmRow]]:
+        """Let newly counted labels, by revision, move everything that is made of labels."""
+        decision = score_shadow(transaction, history.live.model, counted, now=now)
+        raised: list[AlarmRow] = []
+        for revision, labels in counted.items():
+            promotion = history.promotions[revision]
+            # Locks in one order: alarm_state, then bins.
+            raised += self._alarms.count(transaction, promotion, labels, now=now)
+            self._add_rows(transaction, promotion, labels, now)
+        return decision, raised
+
+    def _take_over(self, decision: Decision) -> None:
+        """Let the data plane of this process know; others follow."""
+        if decision.promoted is None:
+            self._catalogue.shadow(decision.shadow.model, decision.shadow.revision, None)
+        elif self._catalogue.find(decision.shadow.model, decision.shadow.version) is not None:
+            row, revision = decision.promoted
+            self._catalogue.deploy(row, revision=revision)
+
+    def _add_rows(
+        self, transaction: Transaction, promotion: PromotionRow, labels: CountedLabels, now: float
+    ) -> None:
+        model, version, calibrator = promotion.model, promotion.version, promotion.calibrator
+        confidence, correct = labels.receipts.confidence, labels.correct
+        transaction.bins.add(
+            model,
+            promotion.revision,
+            version=version,
+            calibrator=calibrator,
+            hour=int(now // 3600),
+            new=BinnedCalibration.of(confidence, correct),
+        )
+        newest = transaction.window_blocks.newest(model, version, calibrator)
+        blocks = advance(newest, confidence, correct, window_labels=self._window_labels)
+        transaction.window_blocks.put(model, version, calibrator, blocks)
+
+    def _report(self, model: str, outcome: NDArray[np.int8], lags: NDArray[np.float64]) -> None:
+        for code in np.unique(outcome).tolist():
+            meant = outcome == code
+            seconds = lags[meant].tolist() if code == Outcome.ACCEPTED else ()
+            self._count_label(model, LABEL_OUTCOMES[code], int(np.count_nonzero(meant)), seconds)
+
+
+def _shown(label: Label) -> str:
+    """A label as a message may show it: numbers as they are, texts cut."""
+    return str(label) if isinstance(label, int) else repr(label[:40])

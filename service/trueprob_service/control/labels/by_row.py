@@ -1,0 +1,164 @@
+"""Labels sent with their rows: each id counts once, and feeds the refit window only.
+
+Nothing here touches the binned statistics or an alarm: what the service did not predict itself says
+nothing about what it predicts. A row's key, a digest of its id, is remembered like the nonce of a
+receipt: for the time that a receipt lives, counted from when the row came. While the row is in the
+window it is not taken again even after that.
+
+A row does not say when it was made. When the clock says a time whose keys the sweep has forgotten
+already (it was ahead then, or is behind now), whether an id is new cannot be known, and rows are
+``expired`` until the clock has caught up.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from trueprob_service.control.group_tally import GroupTally
+from trueprob_service.control.label_caps import DAY_SECONDS, within_cap
+from trueprob_service.control.labels.by_receipt import CLOCK_TOLERANCE_SECONDS
+from trueprob_service.control.labels.judging import Label
+from trueprob_service.control.labels.refit_window import RefitWindow
+from trueprob_service.control.row_body import Rows, read_rows
+from trueprob_service.control.store import Store, Transaction
+from trueprob_service.control.store.group_counts import NO_PROMOTION
+from trueprob_service.control.store.labelled_rows import LabelledRow
+from trueprob_service.control.store.models import VersionRow
+from trueprob_service.errors import InvalidRequest, ModelNotFound, VersionNotFound
+from trueprob_service.input_digests import input_digests
+
+__all__ = ["RowLabels"]
+
+_KEY_BYTES: Final = 24
+_PERSON: Final = b"trueprob row"
+
+
+class RowLabels:
+    """Takes rows with labels in."""
+
+    def __init__(
+        self,
+        store: Store,
+        window: RefitWindow,  # where the rows go
+        *,
+        labels_per_input: int,  # rows of one input that are taken a day; 0 for no limit
+        ttl_seconds: int,  # how long an id is remembered, at least
+        clock: Callable[[], float],  # seconds since 1970 UTC
+    ) -> None:
+        self._store = store
+        self._labels_per_input = labels_per_input
+        self._window = window
+        self._ttl_seconds = ttl_seconds
+        self._clock = clock
+
+    def count(
+        self,
+        model: str,
+        document: Mapping[str, Any],  # with `rows`
+        *,
+        version: int | None,  # whose logits they are; None for the live one
+    ) -> list[str]:
+        """Take rows; the outcome of each, in order.
+
+        Returns: ``accepted``, ``duplicate``, ``unknown_class``, ``expired`` or ``capped``. Raises
+        `InvalidRequest`: a row cannot be used, or no label is a class of the model; nothing is
+        stored. Raises `DatabaseUnavailable`: nothing is stored; the same request may be sent
+        again.
+        """
+        now = self._clock()
+        with self._store.read() as transaction:
+            model_id, of = _version(transaction, model, version)
+        rows = read_rows(document, n_classes=len(of.class_names))
+        labels = _resolved(rows.labels, of)
+        keys = [_row_key(model_id, row_id) for row_id in rows.ids]
+        with self._store.write() as transaction:
+            if transaction.models.lock(model) != model_id:
+                raise ModelNotFound(f"there is no model named {model!r}")
+            return self._add(transaction, model_id, of, rows, labels, keys, now)
+
+    def _add(
+        self,
+        transaction: Transaction,
+        model_id: int,
+        of: VersionRow,
+        rows: Rows,
+        labels: Sequence[int | None],
+        keys: Sequence[bytes],
+        now: float,
+    ) -> list[str]:
+        first: dict[bytes, int] = {}
+        outcomes = ["unknown_class" if label is None else "duplicate" for label in labels]
+        for index, row_key in enumerate(keys):
+            if labels[index] is not None:
+                first.setdefault(row_key, index)
+        keep_until = now + self._ttl_seconds + CLOCK_TOLERANCE_SECONDS
+        claimed = transaction.label_keys.claim([*first], [keep_until] * len(first))
+        fresh = {row_key for row_key, new in zip(first, claimed, strict=True) if new}
+        # Read after the claim: a sweep that forgot a key before it was claimed is seen here.
+        expired = now - self._ttl_seconds < transaction.swept.keys_before()
+        if expired:
+            transaction.label_keys.unclaim(fresh)
+        fresh -= transaction.labelled_rows.known(of.model, of.version, [*fresh])
+        if expired:
+            for index in first.values():
+                outcomes[index] = "expired"
+            fresh = set()
+        given = [(row_key, index) for row_key, index in first.items() if row_key in fresh]
+        inputs = input_digests(rows.logits[[index for _, index in given]])
+        group, day = np.array(inputs, np.uint64), int(now // DAY_SECONDS)
+        tally = GroupTally.claim(transaction, model_id, NO_PROMOTION, group, day=day)
+        taken = within_cap(tally.before, per_input=self._labels_per_input)
+        tally.write(transaction, taken)
+        new = []
+        for (row_key, index), fits in zip(given, taken, strict=True):
+            label = labels[index]
+            outcomes[index] = "accepted" if fits else "capped"
+            if fits and label is not None:
+                logits = rows.logits[index].astype("<f4").tobytes()
+                new.append(LabelledRow(row_key, logits, label, rows.groups[index]))
+        unused = [row_key for (row_key, _), fits in zip(given, taken, strict=True) if not fits]
+        transaction.label_keys.unclaim(unused)
+        self._window.add(
+            transaction, of.model, of.version, new, n_classes=len(of.class_names), now=now
+        )
+        return outcomes
+
+
+def _version(transaction: Transaction, model: str, version: int | None) -> tuple[int, VersionRow]:
+    row, live = transaction.models.get(model), transaction.promotions.live(model)
+    if row is None or live is None:
+        raise ModelNotFound(f"there is no model named {model!r}")
+    known = transaction.models.version(model, live.version if version is None else version)
+    if known is None:
+        raise VersionNotFound(f"model {model!r} has no version {version}")
+    return row.id, known
+
+
+def _resolved(labels: Sequence[Label], of: VersionRow) -> list[int | None]:
+    """Class indices; None where a label is no class, unless all are so."""
+    index, k = {name: number for number, name in enumerate(of.class_names)}, len(of.class_names)
+    found = [
+        index.get(label) if isinstance(label, str) else (label if 0 <= label < k else None)
+        for label in labels
+    ]
+    if found and all(label is None for label in found):
+        shown = repr(labels[0][:40]) if isinstance(labels[0], str) else labels[0]
+        raise InvalidRequest(
+            f"rows[0].label must be an integer 0..{k - 1} or a class name of model "
+            f"{of.model!r}, got {shown}"
+        )
+    return found
+
+
+def _row_key(model_id: int, row_id: str) -> bytes:
+    """24 bytes under which a row counts once.
+
+    Of the model's place in the list and not of its name: a model that was deleted and declared
+    anew has seen no row yet.
+    """
+    name = f"{model_id} id {row_id}"
+    return hashlib.blake2b(name.encode(), digest_size=_KEY_BYTES, person=_PERSON).digest()

@@ -1,0 +1,167 @@
+"""What a request's receipts can be judged by: the promotions and class lists that they name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trueprob_service.control.store import Transaction
+from trueprob_service.control.store.promotions import PromotionRow
+from trueprob_service.errors import ModelNotFound
+from trueprob_service.inference.deployment import ServedVersion
+from trueprob_service.receipts.columns import ReceiptColumns, number
+from trueprob_service.receipts.receipt import digest64
+
+__all__ = ["NO_CLASS", "Classes", "Histories", "History", "Judged", "Label", "Outcome"]
+
+Label = int | str
+NO_CLASS = -1
+
+
+class Outcome(IntEnum):
+    """What became of a label; names as in `trueprob_service.metrics.catalogue.LABEL_OUTCOMES`."""
+
+    ACCEPTED = 0
+    DUPLICATE = 1
+    EXPIRED = 2
+    FORGED = 3
+    FOREIGN = 4
+    UNKNOWN_CLASS = 5
+    SUPERSEDED = 6
+    CAPPED = 7
+
+
+@dataclass(frozen=True)
+class Classes:
+    """The class list of a version."""
+
+    digest: int  # as in receipts
+    index: Mapping[str, int]  # class index of each name
+
+    def resolve(self, labels: Sequence[Label]) -> NDArray[np.int64]:
+        """Class index of each label; `NO_CLASS` of one that is no class. Shape (n,)."""
+        k = len(self.index)
+        if set(map(type, labels)) <= {int}:
+            try:
+                given = np.array(labels, dtype=np.int64)
+            except OverflowError:  # a number of JSON may be of any size
+                pass
+            else:
+                return np.where((given >= 0) & (given < k), given, NO_CLASS)
+        found = [
+            self.index.get(label, NO_CLASS)
+            if isinstance(label, str)
+            else (label if 0 <= label < k else NO_CLASS)
+            for label in labels
+        ]
+        return np.array(found, dtype=np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """Labels as their receipts alone let them be judged."""
+
+    outcome: NDArray[np.int8]  # `Outcome`
+    # class index of the version that predicted, of the live one where that is not known;
+    # `NO_CLASS` of what is no class
+    label: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class History:
+    """What the database says about the promotions that a request's receipts name."""
+
+    model: int  # digest of the model's name, as in receipts
+    # place of the model in the list: another one when it was deleted and declared anew
+    model_id: int
+    live: PromotionRow
+    promotions: Mapping[int, PromotionRow]  # by revision
+    classes: Mapping[int, Classes]  # by version
+
+    def judge(
+        self,
+        receipts: ReceiptColumns,
+        labels: Sequence[Label],  # as many
+        *,
+        now: float,
+        ttl_seconds: float,
+    ) -> Judged:
+        """Outcomes by receipts alone, and the classes that the labels are."""
+        outcome = np.full(len(receipts), Outcome.SUPERSEDED, np.int8)
+        label = np.full(len(receipts), NO_CLASS, np.int64)
+        unknown = np.ones(len(receipts), np.bool_)  # what predicted is not known
+        ours = receipts.genuine & (receipts.model == self.model)
+        revision, version, class_list = receipts.revision, receipts.version, receipts.class_list
+        for promotion in self.promotions.values():
+            classes = self.classes[promotion.version]
+            meant = ours & (revision == promotion.revision) & (version == promotion.version)
+            meant &= class_list == classes.digest
+            outcome[meant] = Outcome.ACCEPTED
+            label[meant] = classes.resolve(_at(labels, meant))
+            unknown &= ~meant
+        label[unknown] = self.classes[self.live.version].resolve(_at(labels, unknown))
+        accepted = outcome == Outcome.ACCEPTED
+        outcome[accepted & (label == NO_CLASS)] = Outcome.UNKNOWN_CLASS
+        outcome[accepted & (now - receipts.issued_at > ttl_seconds)] = Outcome.EXPIRED
+        outcome[~ours] = Outcome.FOREIGN
+        outcome[~receipts.genuine] = Outcome.FORGED
+        return Judged(outcome, label)
+
+
+def _at(labels: Sequence[Label], chosen: NDArray[np.bool_]) -> Sequence[Label]:
+    if chosen.all():
+        return labels
+    return [labels[index] for index in np.flatnonzero(chosen).tolist()]
+
+
+class Histories:
+    """Reads histories. Neither class lists nor promotions ever change: each is read once."""
+
+    def __init__(self) -> None:
+        # By place of the model, and version or revision.
+        self._classes: dict[tuple[int, int], Classes] = {}
+        self._promotions: dict[tuple[int, int], PromotionRow] = {}
+
+    def read(self, transaction: Transaction, model: str, receipts: ReceiptColumns) -> History:
+        """The history that these receipts need, under the model's lock from here on."""
+        model_id, live = transaction.models.lock(model), transaction.promotions.live(model)
+        if model_id is None or live is None:
+            raise ModelNotFound(f"there is no model named {model!r}")
+        ours = number(digest64(model))
+        revisions = np.unique(receipts.revision[receipts.genuine & (receipts.model == ours)])
+        promotions = {
+            revision: promotion
+            for revision in revisions.tolist()
+            if (promotion := self._promotion(transaction, model, model_id, revision)) is not None
+        }
+        classes = {
+            each.version: self._of(transaction, model, model_id, each.version)
+            for each in (live, *promotions.values())
+        }
+        return History(ours, model_id, live, promotions, classes)
+
+    def _promotion(
+        self, transaction: Transaction, model: str, model_id: int, revision: int
+    ) -> PromotionRow | None:
+        known = self._promotions.get((model_id, revision))
+        if known is None:
+            known = transaction.promotions.get(model, revision)
+            if known is not None:
+                self._promotions[model_id, revision] = known
+        return known
+
+    def _of(self, transaction: Transaction, model: str, model_id: int, version: int) -> Classes:
+        known = self._classes.get((model_id, version))
+        if known is None:
+            row = transaction.models.version(model, version)
+            names = () if row is None else row.class_names
+            known = Classes(
+                number(ServedVersion(model, version, names).class_list_digest),
+                {name: index for index, name in enumerate(names)},
+            )
+            self._classes[model_id, version] = known
+        return known

@@ -1,0 +1,199 @@
+"""What the labels say: for Prometheus from running totals, for a window from hourly bins."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+import re
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final
+
+from trueprob.calibrators import KINDS
+from trueprob.fitting.fit import METHODS
+from trueprob.scores.binned import BinnedCalibration
+from trueprob_service.control.further_gauges import further_gauges
+from trueprob_service.control.labels.advice import advice
+from trueprob_service.control.labels.alarms import AlarmRules
+from trueprob_service.control.models.catalogue import Catalogue
+from trueprob_service.control.schemas import answers
+from trueprob_service.control.schemas.labels import Bin, Calibration
+from trueprob_service.control.store import Store, Transaction
+from trueprob_service.control.store.alarm_states import AlarmStateRow
+from trueprob_service.errors import DatabaseUnavailable, InvalidRequest, ModelNotFound
+from trueprob_service.metrics.label_statistics import (
+    AlarmFigures,
+    ControlStatistics,
+    PairStatistics,
+)
+
+__all__ = ["Statistics", "window_hours"]
+
+_LOG: Final = logging.getLogger(__name__)
+_WINDOW: Final = re.compile(r"(\d{1,6})(h|d)")
+_CACHE_SECONDS: Final = 3.0
+_MAX_HOURS: Final = 24 * 3660
+FIT_OUTCOMES: Final = ("admitted", "refused", "failed", "cancelled")
+CAUSES: Final = ("factory", "admitted", "forced", "shadow", "rollback")
+ALARM_STATISTICS: Final = ("evidence", "change")
+
+
+class Statistics:
+    """Readings of the label statistics."""
+
+    def __init__(
+        self,
+        store: Store,
+        catalogue: Catalogue,  # knows the baselines
+        *,
+        ttl_seconds: int,
+        rules: AlarmRules,
+        clock: Callable[[], float],  # seconds since 1970 UTC
+    ) -> None:
+        self._store = store
+        self._catalogue = catalogue
+        self._ttl_seconds = ttl_seconds
+        self._rules = rules
+        self._tolerance = rules.bets.tolerance
+        self._clock = clock
+        self._reading = threading.Lock()
+        self._last = ControlStatistics()
+        self._read_at = -math.inf
+
+    def read(self) -> ControlStatistics:
+        """One consistent reading, at most a few seconds old.
+
+        While the database is away the last reading is repeated: a counter that vanished and came
+        back would look like a restart.
+        """
+        with self._reading:
+            now = self._clock()
+            if not 0 <= now - self._read_at < _CACHE_SECONDS:
+                try:
+                    with self._store.read() as transaction:
+                        self._last = self._collect(transaction, now)
+                except DatabaseUnavailable:
+                    _LOG.warning("the database does not answer: label metrics are repeated")
+                self._read_at = now
+            return self._last
+
+    def calibration(self, model: str, window: str) -> Calibration:
+        """How well the live pair's confidence has held within a window."""
+        first_hour = int(self._clock() // 3600) - window_hours(window)
+        with self._store.read() as transaction:
+            live = transaction.promotions.live(model)
+            if live is None:
+                raise ModelNotFound(f"there is no model named {model!r}")
+            binned = transaction.bins.since(
+                model, version=live.version, calibrator=live.calibrator, hour=first_hour
+            )
+            state = transaction.alarm_states.get(model, live.revision)
+            alarms = transaction.alarms.of(model, live.revision)
+        n = int(binned.n)
+        figures = self._figures(state)
+        miscalibrated = bool(n and binned.miscalibrated(self._tolerance))
+        return Calibration(
+            model=model,
+            version=live.version,
+            calibrator=live.calibrator,
+            revision=live.revision,
+            window=window,
+            labels=n,
+            ece=_number(binned.ece()) if n else None,
+            ece_floor=_number(binned.ece_floor()) if n else None,
+            miscalibrated=miscalibrated,
+            drift_ratio=_number(binned.drift_ratio()) if n else None,
+            expected_accuracy=_number(binned.mean_confidence()) if n else None,
+            observed_accuracy=_number(binned.accuracy()) if n else None,
+            **vars(figures),
+            alarm=next((answers.alarm(a) for a in alarms if a.acknowledged_at is None), None),
+            advice=advice(model, window, binned, tolerance=self._tolerance, alarms=alarms),
+            bins=[Bin.model_validate(row) for row in binned.rows()],
+            baseline={
+                name: number
+                for name, value in self._catalogue.baseline(model, live.version).items()
+                if (number := _number(value)) is not None
+            },
+        )
+
+    def _figures(self, state: AlarmStateRow | None) -> AlarmFigures:
+        evidence, change = self._rules.log10(state)
+        return AlarmFigures(
+            evidence_log10=evidence,
+            evidence_threshold_log10=self._rules.evidence.threshold_log10,
+            change_log10=change,
+            change_threshold_log10=self._rules.change.threshold_log10,
+        )
+
+    def _collect(self, transaction: Transaction, now: float) -> ControlStatistics:
+        totals = transaction.bins.running()
+        windows = transaction.window_blocks.windows()
+        states = transaction.alarm_states.live()
+        fits, waiting = transaction.fits.counts()
+        zeros = BinnedCalibration.zeros()
+        models = [model.name for model in transaction.models.all()]
+        return ControlStatistics(
+            pairs=tuple(
+                PairStatistics(
+                    model=pair[0],
+                    version=pair[1],
+                    calibrator=pair[2],
+                    live=live,
+                    totals=totals.get(pair, zeros),
+                    window=windows.get(pair, zeros),
+                    baseline_ece=self._catalogue.baseline(pair[0], pair[1]).get("ece"),
+                    alarm=self._figures(states.get(pair[0])) if live else None,
+                )
+                for pair, live in self._reported(transaction, now).items()
+            ),
+            # Created at 0: increase() over a counter that springs up at 1 misses the 1.
+            fits={**_zeros(models, METHODS, FIT_OUTCOMES), **fits},
+            fit_queue=waiting,
+            alarms={
+                **dict.fromkeys(itertools.product(models, ALARM_STATISTICS), 0),
+                **transaction.alarms.counts(),
+            },
+            promotions={**_zeros(models, KINDS, CAUSES), **transaction.promotions.counts()},
+            refits={
+                **_zeros(models, ("alarm", "rows"), ("promoted", *FIT_OUTCOMES)),
+                **transaction.policy_fits.counts(),
+            },
+            gauges=further_gauges(transaction),
+        )
+
+    def _reported(
+        self, transaction: Transaction, now: float
+    ) -> Mapping[tuple[str, int, str], bool]:
+        """Pairs that are live, or were within the time in which their labels may come."""
+        history = transaction.promotions.all()
+        pairs: dict[tuple[str, int, str], bool] = {}
+        for row, after in zip(history, [*history[1:], None], strict=True):
+            pair = (row.model, row.version, row.calibrator)
+            live = after is None or after.model != row.model
+            if live or (after is not None and now - after.promoted_at <= self._ttl_seconds):
+                pairs[pair] = live or pairs.get(pair, False)
+        return pairs
+
+
+def _zeros(
+    models: Iterable[str], methods: Iterable[str], outcomes: Iterable[str]
+) -> dict[tuple[str, str, str], int]:
+    return dict.fromkeys(itertools.product(models, methods, outcomes), 0)
+
+
+def window_hours(window: str) -> int:
+    """Hours of a window as clients write it.
+
+    Raises `InvalidRequest`: it is not a number of hours or days between one hour and ten years.
+    """
+    match = _WINDOW.fullmatch(window)
+    hours = 0 if match is None else int(match[1]) * (24 if match[2] == "d" else 1)
+    if not 1 <= hours <= _MAX_HOURS:
+        raise InvalidRequest("window must be a number of hours or days, as in 24h or 7d")
+    return hours
+
+
+def _number(value: float) -> float | None:
+    """A number as JSON can have it: what is not finite is not known."""
+    return float(value) if math.isfinite(value) else None

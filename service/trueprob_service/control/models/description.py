@@ -1,0 +1,107 @@
+"""Models as the API describes them: from the database, with what is refused here."""
+
+from __future__ import annotations
+
+from trueprob_service.control.models.catalogue import Catalogue, answering
+from trueprob_service.control.schemas.documents import (
+    Items,
+    ModelDescription,
+    UnavailableVersion,
+    VersionSummary,
+)
+from trueprob_service.control.schemas.lists import Page, split
+from trueprob_service.control.store import Store, Transaction
+from trueprob_service.control.store.models import ModelRow
+from trueprob_service.errors import ModelNotFound
+
+__all__ = ["Descriptions"]
+
+
+class Descriptions:
+    """Describes models."""
+
+    def __init__(self, store: Store, catalogue: Catalogue) -> None:
+        self._store = store
+        self._catalogue = catalogue
+
+    def describe(self, model: str) -> ModelDescription:
+        """One model."""
+        with self._store.read() as transaction:
+            row = transaction.models.get(model)
+            if row is not None:
+                return self._describe(transaction, row)
+        if model in self._refused():
+            return self._nothing_served(model)
+        raise ModelNotFound(f"there is no model named {model!r}")
+
+    def page(self, page: Page) -> Items[ModelDescription]:
+        """A page of the list; models of which no version could ever be served come last."""
+        with self._store.read() as transaction:
+            rows, cursor = split(
+                transaction.models.page(before=page.before, limit=page.limit + 1),
+                page,
+                lambda row: row.id,
+            )
+            items = [self._describe(transaction, row) for row in rows]
+            if cursor is None:
+                known = {row.name for row in transaction.models.all()}
+                items += [self._nothing_served(name) for name in self._refused() - known]
+        return Items(items=items, next=cursor)
+
+    def _refused(self) -> set[str]:
+        return {model for model, _ in self._catalogue.unavailable}
+
+    def _describe(self, transaction: Transaction, row: ModelRow) -> ModelDescription:
+        live = transaction.promotions.live(row.name)
+        versions = transaction.models.versions(row.name)
+        by_version = {version.version: version for version in versions}
+        names = () if live is None else by_version[live.version].class_names
+        return ModelDescription(
+            model=row.name,
+            version=None if live is None else live.version,
+            calibrator=None if live is None else live.calibrator,
+            revision=None if live is None else live.revision,
+            n_classes=None if live is None else len(names),
+            class_names=list(names),
+            declared=row.declared,
+            versions=[
+                VersionSummary(
+                    version=version.version,
+                    live=live is not None and version.version == live.version,
+                    calibrator=answering(transaction, version).calibrator,
+                    n_classes=len(version.class_names),
+                    network=self._has_network(version.model, version.version),
+                )
+                for version in reversed(versions)
+                if self._catalogue.find(version.model, version.version) is not None
+            ],
+            unavailable=self._unavailable(row.name),
+        )
+
+    def _nothing_served(self, model: str) -> ModelDescription:
+        return ModelDescription(
+            model=model,
+            version=None,
+            calibrator=None,
+            revision=None,
+            n_classes=None,
+            class_names=[],
+            declared=False,
+            versions=[],
+            unavailable=self._unavailable(model),
+        )
+
+    def _unavailable(self, model: str) -> list[UnavailableVersion]:
+        return [
+            UnavailableVersion(version=version, reason=reason)
+            for (name, version), reason in self._catalogue.unavailable.items()
+            if name == model
+        ]
+
+    def _has_network(self, model: str, version: int) -> bool:
+        served = self._catalogue.find(model, version)
+        return (
+            served is not None
+            and served.manifest is not None
+            and "model.onnx" in served.manifest.files
+        )

@@ -1,0 +1,80 @@
+"""What the model repository holds: each version verified, or refused with a sentence.
+
+Nothing is loaded and nothing is registered here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from trueprob.calibrators import Calibrator, dumps_calibrator
+from trueprob.errors import TrueprobError
+from trueprob.repository.model_repository import Manifest, ModelRepository
+from trueprob_service.metrics.recent_traffic import TrafficReference
+
+__all__ = ["Discovery", "Found", "Key", "discover"]
+
+Key = tuple[str, int]  # model, version
+
+
+@dataclass(frozen=True)
+class Found:
+    """A version on disk whose files match their digests."""
+
+    manifest: Manifest
+    calibrator: Calibrator  # the factory calibrator
+    document: str  # its `calibrator.json`, as it lies there; the identity's where there is none
+    # `n`, `ece`, `ece_floor` and `accuracy` on the calibration split; empty when the version
+    # has no `baseline.npz`
+    baseline: Mapping[str, float]
+    # from the same file: what unlabelled traffic is compared with
+    reference: TrafficReference | None = None
+
+
+@dataclass(frozen=True)
+class Discovery:
+    """What was found, and why the rest was refused."""
+
+    found: Mapping[Key, Found]
+    refused: Mapping[Key, str]
+
+
+def discover(root: Path, only: Collection[Key] | None = None) -> Discovery:
+    """Look at every version under a folder; a folder that does not exist holds none."""
+    found: dict[Key, Found] = {}
+    refused: dict[Key, str] = {}
+    if root.is_dir():
+        repository = ModelRepository(root)
+        for name in repository.models():
+            for number in repository.versions(name):
+                if only is not None and (name, number) not in only:
+                    continue
+                try:
+                    found[name, number] = _verified(repository, name, number)
+                except TrueprobError as error:
+                    refused[name, number] = str(error)
+                except OSError as error:
+                    refused[name, number] = f"a file cannot be read: {error.strerror}"
+    return Discovery(found, refused)
+
+
+def _verified(repository: ModelRepository, name: str, number: int) -> Found:
+    version = repository.get(name, number)
+    version.verify()
+    calibrator = version.calibrator()
+    file = version.path / "calibrator.json"
+    document = file.read_bytes() if file.exists() else dumps_calibrator(calibrator)
+    scores: dict[str, float] = {}
+    reference = None
+    if (baseline := version.baseline()) is not None:
+        binned = baseline.binned
+        scores = {
+            "n": int(binned.n),
+            "ece": binned.ece(),
+            "ece_floor": binned.ece_floor(),
+            "accuracy": binned.accuracy(),
+        }
+        reference = TrafficReference.of(baseline, calibrator.id)
+    return Found(version.manifest, calibrator, document.decode(), scores, reference)

@@ -1,0 +1,136 @@
+"""Candidates in the shadow of a live pair: begun and ended here, scored by labels.
+
+At most one of a model at a time, always of the live version. It ends when the evidence suffices
+either way, when it is removed or replaced, and when another pair goes live.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from trueprob.calibrators import KINDS
+from trueprob_service.control.models.catalogue import Catalogue
+from trueprob_service.control.store import Store, Transaction
+from trueprob_service.control.store.calibrators import CalibratorRow
+from trueprob_service.control.store.promotions import PromotionRow
+from trueprob_service.control.store.shadows import ShadowRow
+from trueprob_service.errors import (
+    CalibratorNotFound,
+    Conflict,
+    InvalidRequest,
+    ModelNotFound,
+    ShadowNotFound,
+)
+from trueprob_service.settings import Settings
+
+__all__ = ["POLICIES", "Shadows", "start_shadow"]
+
+POLICIES: Final = ("act", "tell")
+
+
+class Shadows:
+    """What a client may do with shadows."""
+
+    def __init__(
+        self, store: Store, catalogue: Catalogue, *, settings: Settings, clock: Callable[[], float]
+    ) -> None:
+        self._store = store
+        self._catalogue = catalogue
+        self._settings = settings
+        self._clock = clock
+
+    def put(
+        self, model: str, calibrator: str, *, policy: str | None, by: str | None
+    ) -> tuple[ShadowRow, bool]:
+        """Let a calibrator shadow the live pair, in place of what did.
+
+        Raises `Conflict`: it is what is live, or belongs to another version.
+        """
+        chosen = self._settings.shadow_policy if policy is None else policy
+        if chosen not in POLICIES:
+            raise InvalidRequest(f"policy must be one of {', '.join(POLICIES)}, got {chosen!r}")
+        with self._store.write() as transaction:
+            transaction.models.lock(model)
+            live = _live(transaction, model)
+            row = transaction.calibrators.get(model, live.version, calibrator)
+            if row is None:
+                others = transaction.calibrators.versions_with(model, calibrator)
+                if others:
+                    raise Conflict(
+                        f"calibrator {calibrator!r} belongs to version {others[0]}, "
+                        f"live is version {live.version}"
+                    )
+                raise CalibratorNotFound(f"model {model!r} has no calibrator {calibrator!r}")
+            if calibrator == live.calibrator:
+                raise Conflict(f"calibrator {calibrator!r} is live: it cannot shadow itself")
+            before = transaction.shadows.running(model)
+            if before is not None and (before.calibrator, before.policy) == (calibrator, chosen):
+                return before, False
+            started = start_shadow(
+                transaction,
+                live,
+                row,
+                policy=chosen,
+                alpha=self._settings.shadow_alpha,
+                by=by,
+                now=self._clock(),
+            )
+        self._catalogue.shadow(model, live.revision, row)
+        return started, True
+
+    def remove(self, model: str) -> None:
+        """End what shadows a model."""
+        with self._store.write() as transaction:
+            transaction.models.lock(model)
+            live = _live(transaction, model)
+            if not transaction.shadows.end(model, "removed", now=self._clock()):
+                raise ShadowNotFound(f"nothing shadows model {model!r}")
+        self._catalogue.shadow(model, live.revision, None)
+
+    def newest(self, model: str) -> ShadowRow:
+        """What shadows a model, or did last."""
+        with self._store.read() as transaction:
+            _live(transaction, model)
+            row = transaction.shadows.newest(model)
+        if row is None:
+            raise ShadowNotFound(f"nothing ever shadowed model {model!r}")
+        return row
+
+
+def start_shadow(
+    transaction: Transaction,
+    live: PromotionRow,
+    row: CalibratorRow,
+    *,
+    policy: str,
+    alpha: float,
+    by: str | None,
+    now: float,
+) -> ShadowRow:
+    """Let a calibrator of the live version shadow it. The caller holds the model's lock."""
+    transaction.shadows.end(live.model, "removed", now=now)
+    incumbent = transaction.calibrators.get(live.model, live.version, live.calibrator)
+    kinds = [row.kind, *([] if incumbent is None else [incumbent.kind])]
+    transaction.shadows.start(
+        live.model,
+        live.revision,
+        version=live.version,
+        calibrator_id=row.calibrator,
+        policy=policy,
+        alpha=alpha,
+        changes_prediction=not all(KINDS[kind].preserves_prediction for kind in kinds),
+        by=by,
+        now=now,
+    )
+    started = transaction.shadows.running(live.model)
+    if started is None:
+        raise LookupError(f"the shadow of model {live.model} was not stored")
+    return started
+
+
+def _live(transaction: Transaction, model: str) -> PromotionRow:
+    live = transaction.promotions.live(model)
+    if live is None:
+        raise ModelNotFound(f"there is no model named {model!r}")
+    return live

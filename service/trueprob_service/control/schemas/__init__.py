@@ -1,0 +1,1 @@
+"""Bodies of control requests and answers, one noun a file."""

@@ -1,0 +1,158 @@
+"""Calibration sets: what is known of the files that hold their rows."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, delete, select, update
+
+from trueprob_service.control.store.insertion import insert_into
+from trueprob_service.control.store.tables import calibration_set, calibration_set_name
+
+__all__ = ["CalibrationSetRow", "CalibrationSets"]
+
+# Row digests are 16 bytes a row and stay in the database unless they are asked for.
+_COLUMNS = [column for column in calibration_set.c if column.name != "row_digests"]
+
+
+@dataclass(frozen=True)
+class CalibrationSetRow:
+    """A stored set."""
+
+    id: int  # place in the list
+    model: str
+    digest: str  # `sha256:` and 64 hex digits, of the content
+    n_rows: int
+    n_classes: int
+    size_bytes: int
+    created_at: float
+    created_by: str | None
+    deleted_at: float | None
+
+
+class CalibrationSets:
+    """The tables ``calibration_set`` and ``calibration_set_name``."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def add(
+        self,
+        model: str,
+        digest: str,
+        *,
+        n_rows: int,
+        n_classes: int,
+        size_bytes: int,
+        row_digests: bytes,
+        created_by: str | None,
+        now: float,
+    ) -> None:
+        """Keep a set; the same content a second time changes nothing, unless it was deleted."""
+        self._connection.execute(
+            insert_into(self._connection, calibration_set)
+            .values(
+                model=model,
+                digest=digest,
+                n_rows=n_rows,
+                n_classes=n_classes,
+                size_bytes=size_bytes,
+                row_digests=row_digests,
+                created_by=created_by,
+                created_at=now,
+            )
+            .on_conflict_do_update(
+                index_elements=[calibration_set.c.model, calibration_set.c.digest],
+                set_={"deleted_at": None},
+            )
+        )
+
+    def delete(self, model: str, digest: str, *, now: float) -> None:
+        """Let go of a set and its names; the digests of its rows stay, as evidence."""
+        named = calibration_set_name
+        self._connection.execute(
+            delete(named).where(named.c.model == model, named.c.digest == digest)
+        )
+        self._connection.execute(
+            update(calibration_set)
+            .where(calibration_set.c.model == model, calibration_set.c.digest == digest)
+            .values(deleted_at=now)
+        )
+
+    def kept(self, digests: Collection[str]) -> set[str]:
+        """Those of these digests that any model's sets still have."""
+        statement = select(calibration_set.c.digest).where(
+            calibration_set.c.digest.in_(digests), calibration_set.c.deleted_at.is_(None)
+        )
+        return set(self._connection.execute(statement).scalars())
+
+    def name(self, model: str, name: str, digest: str, *, now: float) -> None:
+        """Let a name mean this set from now on; where it does already, nothing changes."""
+        self._connection.execute(
+            insert_into(self._connection, calibration_set_name)
+            .values(model=model, name=name, digest=digest, updated_at=now)
+            .on_conflict_do_update(
+                index_elements=[calibration_set_name.c.model, calibration_set_name.c.name],
+                set_={"digest": digest, "updated_at": now},
+                where=calibration_set_name.c.digest != digest,
+            )
+        )
+
+    def names(self, model: str) -> dict[str, list[str]]:
+        """Names of each set of a model that has any, by digest."""
+        named: dict[str, list[str]] = {}
+        statement = (
+            select(calibration_set_name.c.digest, calibration_set_name.c.name)
+            .where(calibration_set_name.c.model == model)
+            .order_by(calibration_set_name.c.name)
+        )
+        for digest, name in self._connection.execute(statement):
+            named.setdefault(digest, []).append(name)
+        return named
+
+    def get(
+        self, model: str, digest_or_name: str, *, deleted: bool = False
+    ) -> CalibrationSetRow | None:
+        """The set with this digest (``sha256:…``), or that the name means now.
+
+        One that was deleted is found by its digest when asked for.
+        """
+        digest: str | None = digest_or_name
+        if not digest_or_name.startswith("sha256:"):
+            digest = self._connection.execute(
+                select(calibration_set_name.c.digest).where(
+                    calibration_set_name.c.model == model,
+                    calibration_set_name.c.name == digest_or_name,
+                )
+            ).scalar()
+        statement = select(*_COLUMNS).where(
+            calibration_set.c.model == model, calibration_set.c.digest == digest
+        )
+        if not deleted:
+            statement = statement.where(calibration_set.c.deleted_at.is_(None))
+        row = self._connection.execute(statement).first()
+        return None if row is None else CalibrationSetRow(**row._mapping)
+
+    def row_digests(self, model: str, digest: str) -> bytes:
+        """16 bytes a row; empty when the set is not stored here."""
+        return bytes(
+            self._connection.execute(
+                select(calibration_set.c.row_digests).where(
+                    calibration_set.c.model == model, calibration_set.c.digest == digest
+                )
+            ).scalar()
+            or b""
+        )
+
+    def page(self, model: str, *, before: int | None, limit: int) -> list[CalibrationSetRow]:
+        """Newest first, from below an id."""
+        statement = (
+            select(*_COLUMNS)
+            .where(calibration_set.c.model == model, calibration_set.c.deleted_at.is_(None))
+            .order_by(calibration_set.c.id.desc())
+            .limit(limit)
+        )
+        if before is not None:
+            statement = statement.where(calibration_set.c.id < before)
+        return [CalibrationSetRow(**row._mapping) for row in self._connection.execute(statement)]

@@ -1,0 +1,148 @@
+"""Labelled rows: a ring of logits with their labels for each version, read as a calibration set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Connection,
+    Double,
+    ForeignKeyConstraint,
+    Integer,
+    LargeBinary,
+    String,
+    Table,
+    UniqueConstraint,
+    delete,
+    func,
+    insert,
+    select,
+)
+
+from trueprob_service.control.store.tables import metadata
+
+__all__ = ["LabelledRow", "LabelledRows", "labelled_row"]
+
+labelled_row: Final = Table(
+    "labelled_row",
+    metadata,
+    Column("model", String(100), primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("sequence", BigInteger, primary_key=True, autoincrement=False),  # only ever rises
+    Column("row_key", LargeBinary(24), nullable=False),  # under which the row counts once
+    Column("logits", LargeBinary, nullable=False),  # (k,) little-endian float32
+    Column("label", Integer, nullable=False),
+    Column("row_group", BigInteger),  # digest; rows without one are their own group
+    Column("labelled_at", Double, nullable=False),
+    UniqueConstraint("model", "version", "row_key"),
+    ForeignKeyConstraint(["model", "version"], ["model_version.model", "model_version.version"]),
+)
+
+
+@dataclass(frozen=True)
+class LabelledRow:
+    """A row whose label is known."""
+
+    row_key: bytes  # 24 bytes
+    logits: bytes  # k little-endian float32
+    label: int  # class index
+    row_group: int | None  # signed 64-bit digest that dependent rows share
+
+
+class LabelledRows:
+    """The table ``labelled_row``. Who writes holds the model's lock."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def known(self, model: str, version: int, row_keys: Sequence[bytes]) -> set[bytes]:
+        """Those of these keys whose rows are in the ring."""
+        table = labelled_row
+        found: set[bytes] = set()
+        for start in range(0, len(row_keys), 500):
+            statement = select(table.c.row_key).where(
+                table.c.model == model,
+                table.c.version == version,
+                table.c.row_key.in_(row_keys[start : start + 500]),
+            )
+            found |= {bytes(key) for key in self._connection.execute(statement).scalars()}
+        return found
+
+    def add(
+        self, model: str, version: int, rows: Sequence[LabelledRow], *, cap: int, now: float
+    ) -> None:
+        """Put rows at the end of the ring; the oldest beyond the cap go."""
+        if not rows:
+            return
+        table = labelled_row
+        ring = (table.c.model == model, table.c.version == version)
+        last = self._connection.execute(select(func.max(table.c.sequence)).where(*ring)).scalar()
+        first = 0 if last is None else last + 1
+        passed = max(0, len(rows) - cap)  # came and would be gone at once
+        self._connection.execute(
+            insert(table),
+            [
+                {
+                    **vars(row),
+                    "model": model,
+                    "version": version,
+                    "sequence": first + index,
+                    "labelled_at": now,
+                }
+                for index, row in enumerate(rows)
+                if index >= passed
+            ],
+        )
+        oldest = first + len(rows) - cap
+        self._connection.execute(delete(table).where(*ring, table.c.sequence < oldest))
+
+    def newest(self, model: str, version: int, *, cap: int) -> list[LabelledRow]:
+        """The ring in the order in which rows came, at most so many of its newest."""
+        table = labelled_row
+        statement = (
+            select(table.c.row_key, table.c.logits, table.c.label, table.c.row_group)
+            .where(table.c.model == model, table.c.version == version)
+            .order_by(table.c.sequence.desc())
+            .limit(cap)
+        )
+        rows = [
+            LabelledRow(bytes(key), bytes(logits), label, group)
+            for key, logits, label, group in self._connection.execute(statement)
+        ]
+        return rows[::-1]
+
+    def counts(self) -> Mapping[tuple[str, int], tuple[int, int]]:
+        """Of each (model, version) with rows: how many there are, and how many ever came.
+
+        Rows never leave but from the front, so the newest one's place counts those that came.
+        """
+        table = labelled_row
+        statement = select(
+            table.c.model, table.c.version, func.count(), func.max(table.c.sequence) + 1
+        ).group_by(table.c.model, table.c.version)
+        return {
+            (model, version): (n, ever)
+            for model, version, n, ever in self._connection.execute(statement)
+        }
+
+    def ever(self, model: str, version: int) -> int:
+        """How many rows of a version ever came."""
+        last = select(func.max(labelled_row.c.sequence)).where(
+            labelled_row.c.model == model, labelled_row.c.version == version
+        )
+        found = self._connection.execute(last).scalar()
+        return 0 if found is None else int(found) + 1
+
+    def count(self, model: str, version: int) -> tuple[int, int]:
+        """As `counts`, of one version."""
+        table = labelled_row
+        n, last = self._connection.execute(
+            select(func.count(), func.max(table.c.sequence)).where(
+                table.c.model == model, table.c.version == version
+            )
+        ).one()
+        return n, 0 if last is None else last + 1

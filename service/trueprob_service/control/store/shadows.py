@@ -1,0 +1,181 @@
+"""Candidates that shadow a live pair, and what labels say of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    Column,
+    Connection,
+    Double,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    String,
+    Table,
+    insert,
+    select,
+    update,
+)
+
+from trueprob_service.control.store.calibrators import CalibratorRow
+from trueprob_service.control.store.tables import calibrator, metadata
+
+__all__ = ["ShadowRow", "Shadows", "shadow"]
+
+shadow: Final = Table(
+    "shadow",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("model", String(100), nullable=False),
+    Column("revision", Integer, nullable=False),  # of the live pair
+    Column("version", Integer, nullable=False),
+    Column("calibrator", String(100), nullable=False),  # the candidate
+    Column("policy", String(10), nullable=False),  # act, tell
+    Column("alpha", Double, nullable=False),
+    Column("changes_prediction", Boolean, nullable=False),  # the candidate, or what is live
+    Column("state", String(10), nullable=False),  # running, better, worse, removed, superseded
+    Column("labels", Integer, nullable=False),
+    Column("comparison", JSON(none_as_null=True)),  # state of the betting test
+    Column("better_log10", Double, nullable=False),
+    Column("worse_log10", Double, nullable=False),
+    Column("promoted", Integer),  # the revision that it became
+    Column("started_at", Double, nullable=False),
+    Column("started_by", String(100)),
+    Column("ended_at", Double),
+    ForeignKeyConstraint(["model", "revision"], ["promotion.model", "promotion.revision"]),
+    Index(None, "model", "state"),
+    sqlite_autoincrement=True,
+)
+
+
+@dataclass(frozen=True)
+class ShadowRow:
+    """A calibrator in the shadow of a live pair."""
+
+    id: int
+    model: str
+    revision: int  # of the live pair that it is compared with
+    version: int
+    calibrator: str
+    policy: str  # `act` or `tell`
+    alpha: float  # probability of a wrong claim, of each of both
+    changes_prediction: bool  # the two may predict different classes
+    state: str  # `running`, `better`, `worse`, `removed` or `superseded`
+    labels: int  # scored until now
+    # `trueprob.drift.ComparisonState`; None before the first label
+    comparison: dict[str, Any] | None
+    better_log10: float  # evidence of the two claims
+    worse_log10: float  # evidence of the two claims
+    promoted: int | None  # the revision that it became
+    started_at: float
+    started_by: str | None
+    ended_at: float | None
+
+
+class Shadows:
+    """The table ``shadow``. At most one row of a model is running; the caller locks the model."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def start(
+        self,
+        model: str,
+        revision: int,
+        *,
+        version: int,
+        calibrator_id: str,
+        policy: str,
+        alpha: float,
+        changes_prediction: bool,
+        by: str | None,
+        now: float,
+    ) -> None:
+        """Begin; what ran before has been ended."""
+        self._connection.execute(
+            insert(shadow).values(
+                model=model,
+                revision=revision,
+                version=version,
+                calibrator=calibrator_id,
+                policy=policy,
+                alpha=alpha,
+                changes_prediction=changes_prediction,
+                state="running",
+                labels=0,
+                better_log10=0.0,
+                worse_log10=0.0,
+                started_at=now,
+                started_by=by,
+            )
+        )
+
+    def running(self, model: str, *, lock: bool = False) -> ShadowRow | None:
+        """What shadows a model now; locked until the end of the transaction when asked."""
+        statement = select(shadow).where(shadow.c.model == model, shadow.c.state == "running")
+        row = self._connection.execute(statement.with_for_update() if lock else statement).first()
+        return None if row is None else ShadowRow(**row._mapping)
+
+    def newest(self, model: str) -> ShadowRow | None:
+        """What shadows a model now, or did last."""
+        statement = select(shadow).where(shadow.c.model == model).order_by(shadow.c.id.desc())
+        row = self._connection.execute(statement.limit(1)).first()
+        return None if row is None else ShadowRow(**row._mapping)
+
+    def all_running(self) -> list[ShadowRow]:
+        """Of every model, by name."""
+        statement = select(shadow).where(shadow.c.state == "running").order_by(shadow.c.model)
+        return [ShadowRow(**row._mapping) for row in self._connection.execute(statement)]
+
+    def candidates(self) -> dict[str, tuple[int, CalibratorRow]]:
+        """Of every model with one: the revision that it shadows, and the calibrator."""
+        statement = (
+            select(shadow.c.revision, calibrator)
+            .join(
+                calibrator,
+                (calibrator.c.model == shadow.c.model)
+                & (calibrator.c.version == shadow.c.version)
+                & (calibrator.c.calibrator == shadow.c.calibrator),
+            )
+            .where(shadow.c.state == "running")
+        )
+        found = {}
+        for revision, *columns in self._connection.execute(statement):
+            row = CalibratorRow(*columns)
+            found[row.model] = int(revision), row
+        return found
+
+    def score(
+        self,
+        shadow_id: int,
+        *,
+        labels: int,
+        comparison: dict[str, Any],
+        better_log10: float,
+        worse_log10: float,
+    ) -> None:
+        """Store where the comparison stands."""
+        self._connection.execute(
+            update(shadow)
+            .where(shadow.c.id == shadow_id)
+            .values(
+                labels=labels,
+                comparison=comparison,
+                better_log10=better_log10,
+                worse_log10=worse_log10,
+            )
+        )
+
+    def end(self, model: str, state: str, *, now: float, promoted: int | None = None) -> bool:
+        """End what shadows a model; False when nothing does."""
+        statement = (
+            update(shadow)
+            .where(shadow.c.model == model, shadow.c.state == "running")
+            .values(state=state, ended_at=now, promoted=promoted)
+            .returning(shadow.c.id)
+        )
+        return self._connection.execute(statement).first() is not None

@@ -1,0 +1,1 @@
+"""What goes on beside requests: forgetting, archiving, telling, another key."""

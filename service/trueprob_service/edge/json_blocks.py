@@ -1,0 +1,101 @@
+"""Long lists in JSON text, parsed some elements at a time.
+
+A parser holds the interpreter until it is done. Between two blocks other threads, the event loop
+among them, get their turn.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Sized
+from typing import Final, TypeVar
+
+__all__ = ["BLOCK_BYTES", "elements_in_blocks", "numbers_in_blocks", "skip_space"]
+
+BLOCK_BYTES: Final = 1 << 20  # simdjson takes some 2 ms for it
+# Below this a pause would cost more than the block does.
+_PAUSE_BYTES: Final = 1 << 16
+_PAUSE_SECONDS: Final = 1e-5
+_SPACE: Final = re.compile(rb"[ \t\n\r]*")
+_MARK: Final = re.compile(rb"[\],]")
+_LAST: Final = {end: re.compile(re.escape(end) + rb"[ \t\n\r]*\]") for end in (b"]", b"}")}
+
+Block = TypeVar("Block", bound=Sized)
+Parse = Callable[[bytes], Block | None]
+
+
+def elements_in_blocks(
+    text: bytes, start: int, end: bytes, parse: Parse[Block], *, block_bytes: int = BLOCK_BYTES
+) -> tuple[list[Block] | None, int]:
+    """The elements of a list, all of which are lists or all objects.
+
+    Blocks that are JSON by themselves, with a comma between each two, are JSON together: a cut at
+    the wrong place (within a text, say) cannot give wrong elements, only none.
+    """
+    blocks: list[Block] = []
+    while True:
+        stop = text.rfind(end, start, start + block_bytes) + 1
+        if not stop:  # an element longer than a block
+            stop = text.find(end, start + block_bytes) + 1
+        if not stop:
+            return None, start
+        block = parse(b"[" + text[start:stop] + b"]")
+        if block is None or not len(block):
+            # The list may have ended before: then there is more than one element's end.
+            last = _LAST[end].search(text, start, stop + 1)
+            if last is None or last.start() + 1 >= stop:
+                return None, start
+            stop = last.start() + 1
+            block = parse(b"[" + text[start:stop] + b"]")
+        if block is None or not len(block):
+            return None, start
+        blocks.append(block)
+        _pause(stop - start)
+        stop = skip_space(text, stop)
+        mark = text[stop : stop + 1]
+        if mark == b"]":
+            return blocks, stop + 1
+        if mark != b",":
+            return None, start
+        start = stop + 1
+
+
+def numbers_in_blocks(
+    text: bytes, start: int, parse: Parse[Block], *, block_bytes: int = BLOCK_BYTES
+) -> tuple[list[Block] | None, int]:
+    """The elements of a list, none of which has a comma or a bracket: numbers.
+
+    As `elements_in_blocks`.
+    """
+    blocks: list[Block] = []
+    while True:
+        limit = start + block_bytes
+        end = stop = text.find(b"]", start, limit)
+        if stop < 0:
+            stop = text.rfind(b",", start, limit)
+        if stop < 0:  # a number longer than a block, or the space around it
+            found = _MARK.search(text, limit)
+            if found is None:
+                return None, start
+            stop = found.start()
+            end = stop if found[0] == b"]" else -1
+        block = parse(b"[" + text[start:stop] + b"]")
+        if block is None or not len(block):
+            return None, start
+        blocks.append(block)
+        if stop == end:
+            return blocks, stop + 1
+        _pause(stop - start)
+        start = stop + 1
+
+
+def skip_space(text: bytes, start: int) -> int:
+    """Where the next character is that JSON does not skip."""
+    found = _SPACE.match(text, start)
+    return start if found is None else found.end()
+
+
+def _pause(parsed: int) -> None:
+    if parsed >= _PAUSE_BYTES:
+        time.sleep(_PAUSE_SECONDS)

@@ -1,0 +1,129 @@
+"""What surrounds every request: its id, its time, its key, its body's limit and encoding.
+
+One plain ASGI layer outside both planes. Anything that escapes them becomes a problem document
+here, so that a client never sees a half answer or a traceback.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Final
+
+from starlette.requests import ClientDisconnect
+
+from trueprob_service.content_encoding import coding_of
+from trueprob_service.edge.auth import Keyring
+from trueprob_service.edge.bodies import inflated, limited
+from trueprob_service.edge.body_limits import BodyLimits
+from trueprob_service.edge.problems import problem_for
+from trueprob_service.errors import BodyTooLarge
+from trueprob_service.metrics.telemetry import Telemetry
+
+__all__ = ["Edge"]
+
+_log = logging.getLogger(__name__)
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_REQUEST_ID: Final = re.compile(rb"^[A-Za-z0-9._:/+=-]{1,128}$")
+
+
+class Edge:
+    """The outermost layer."""
+
+    def __init__(
+        self,
+        app: Application,
+        *,
+        keyring: Keyring,
+        telemetry: Telemetry,
+        max_body_bytes: int,
+        max_upload_bytes: int,
+    ) -> None:
+        self._app = app
+        self._keyring = keyring
+        self._telemetry = telemetry
+        self._limits = BodyLimits(max_body_bytes, max_upload_bytes)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Admit, time and answer one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        headers = dict(scope["headers"])
+        request_id = headers.get(b"x-request-id", b"")
+        if not _REQUEST_ID.match(request_id):
+            request_id = secrets.token_hex(16).encode()
+        status, complete = 0, False
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status, complete
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id)]
+            else:
+                complete = not message.get("more_body", False)
+            await send(message)
+
+        try:
+            authorization = headers.get(b"authorization", b"").decode("latin-1")
+            key_id = self._keyring.admit(scope["method"], scope["path"], authorization)
+            scope.setdefault("state", {})["key_id"] = key_id
+            await self._app(scope, self._body(scope, headers, receive), send_with_id)
+        except ClientDisconnect:
+            _log.debug("request %s: the client went away", request_id.decode())
+        except Exception as error:
+            problem = problem_for(error)
+            if problem.status == 500:
+                _log.exception("request %s failed", request_id.decode())
+            if status and not complete:
+                raise  # half an answer is out: all that is left is to break it off
+            if not status:
+                await _answer(problem.status, problem.headers, problem.body, send_with_id)
+        finally:
+            route = scope.get("trueprob.route") or getattr(scope.get("route"), "path", None)
+            # 499: the client went away before an answer began.
+            self._telemetry.observe_request(
+                str(route or "unmatched"), status or 499, time.perf_counter() - started
+            )
+
+    def _body(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive) -> Receive:
+        """The body as routes see it; one limit holds for what is sent and what it inflates to."""
+        declared = headers.get(b"content-length", b"")
+        encoded = b"content-encoding" in headers
+        plain = not encoded and b"transfer-encoding" not in headers and declared.isdigit()
+        if plain and int(declared) <= self._limits.smallest:
+            return receive  # the server reads no more than was declared
+        limit = self._limits.of(scope["path"], headers.get(b"content-type", b"").decode("latin-1"))
+        if declared.isdigit() and int(declared) > limit.most:
+            raise BodyTooLarge(
+                limit.refusal(f"the body has {int(declared)} bytes, at most {limit.most} are read")
+            )
+        if plain:
+            return receive
+        sent = limited(receive, limit)
+        if not encoded:
+            return sent
+        codings = [value for name, value in scope["headers"] if name == b"content-encoding"]
+        coding = coding_of(b", ".join(codings).decode("latin-1"))
+        if coding is None:
+            return sent
+        gone = (b"content-encoding", b"content-length")  # what they said is true no longer
+        scope["headers"] = [pair for pair in scope["headers"] if pair[0] not in gone]
+        return inflated(sent, coding, limit)
+
+
+async def _answer(status: int, headers: dict[str, str], body: bytes, send: Send) -> None:
+    raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+    raw.append((b"content-length", str(len(body)).encode()))
+    await send({"type": "http.response.start", "status": status, "headers": raw})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,1 @@
+"""A network in onnxruntime: its input, its session, its batches."""

@@ -1,0 +1,49 @@
+"""How many cores this process may use, which in a container is not how many there are."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+__all__ = ["usable_cores"]
+
+
+def usable_cores(
+    cgroups: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")
+) -> int:
+    """Cores of the affinity mask, or of the tightest CPU quota where that is less.
+
+    Returns: at least 1.
+    """
+    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
+    cores = len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+    quotas = [quota for folder in _groups(cgroups, membership) if (quota := _quota(folder))]
+    return max(1, min([cores, *(math.ceil(quota) for quota in quotas)]))
+
+
+def _groups(cgroups: Path, membership: Path) -> list[Path]:
+    own = ""
+    for line in _read(membership).splitlines():
+        if line.startswith("0::"):
+            own = line.removeprefix("0::").strip().lstrip("/")
+    # Inside a container the path is that of the host and need not exist under the mount.
+    above = [cgroups / part for part in (Path(own), *Path(own).parents)]
+    return [*above, cgroups / "cpu"]
+
+
+def _quota(folder: Path) -> float | None:
+    parts = _read(folder / "cpu.max").split()
+    if len(parts) != 2:
+        parts = [_read(folder / f"cpu.cfs_{name}_us").strip() for name in ("quota", "period")]
+    quota, period = parts
+    if not (quota.isdigit() and period.isdigit() and int(period) > 0):
+        return None  # "max" in version 2, -1 in version 1: no limit
+    return int(quota) / int(period)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text("ascii")
+    except (OSError, UnicodeDecodeError):
+        return ""

@@ -1,0 +1,132 @@
+"""What a network takes: pictures prepared as the manifest says, or its own tensor as it is.
+
+A uint8 network has its preprocessing in the graph and takes pixels. One that takes floating point
+numbers gets ``(pixel / scale - mean) / std``, with ``scale``, ``mean`` and ``std`` (one number, or
+one a channel) beside ``mode`` and ``resize`` in ``input.preprocessing``. The layout ``NCHW`` puts
+the channels first. All of it is done in the threads that decode, never in the network's own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trueprob.repository.manifest import InputSpec
+from trueprob_service.errors import InvalidRequest, ModelUnavailable
+from trueprob_service.inference.wire.images import Preprocessing
+
+__all__ = ["LAYOUTS", "NetworkInput"]
+
+LAYOUTS: Final = ("NHWC", "NCHW")
+_NORMALISATION: Final = ("scale", "mean", "std")
+
+
+@dataclass(frozen=True)
+class NetworkInput:
+    """The input tensor of one version."""
+
+    dtype: str  # NumPy's name
+    row_shape: tuple[int, ...]  # of one row of the tensor
+    # how pictures are read; None for a network that takes no pictures
+    pictures: Preprocessing | None = None
+    channels_first: bool = False  # `NCHW`
+    # a picture's channel c becomes `pixel * factor[c] - offset[c]`; empty for integer pixels
+    factor: tuple[float, ...] = ()
+    # a picture's channel c becomes `pixel * factor[c] - offset[c]`; empty for integer pixels
+    offset: tuple[float, ...] = ()
+
+    @classmethod
+    def of(cls, spec: InputSpec) -> NetworkInput:
+        """Read a manifest's ``input``.
+
+        Raises `ModelUnavailable`: it asks for something that this service does not do.
+        """
+        if spec.layout not in LAYOUTS:
+            sides = tuple(side for side in spec.shape[1:] if isinstance(side, int))
+            if len(sides) != len(spec.shape) - 1 or spec.preprocessing:
+                raise ModelUnavailable(
+                    f"input.layout {spec.layout!r} needs a shape whose sides after the first are "
+                    f"integers and no preprocessing, got {list(spec.shape)}"
+                )
+            return cls(spec.dtype, sides)
+        named = {k: v for k, v in spec.preprocessing.items() if k in _NORMALISATION}
+        pictures = Preprocessing.from_manifest(
+            {k: v for k, v in spec.preprocessing.items() if k not in _NORMALISATION}
+        )
+        height, width, channels = pictures.shape
+        first = spec.layout == "NCHW"
+        shape = (channels, height, width) if first else (height, width, channels)
+        if not spec.dtype.startswith("float"):
+            if named or spec.dtype != "uint8":
+                raise ModelUnavailable(
+                    "input.dtype must be uint8, or a floating type where input.preprocessing has "
+                    f"scale, mean or std; got {spec.dtype}"
+                )
+            return cls(spec.dtype, shape, pictures, first)
+        scale, mean, std = (
+            _per_channel(key, named.get(key, default), channels)
+            for key, default in (("scale", 1.0), ("mean", 0.0), ("std", 1.0))
+        )
+        factor = tuple(1 / (s * d) for s, d in zip(scale, std, strict=True))
+        offset = tuple(m / d for m, d in zip(mean, std, strict=True))
+        return cls(spec.dtype, shape, pictures, first, factor, offset)
+
+    def decode(self, files: list[bytes], *, max_pixels: int) -> NDArray[Any]:
+        """Encoded pictures as the network's tensor.
+
+        Raises `InvalidRequest`: the network takes no pictures. Raises `BadRequest`: as
+        `Preprocessing.decode`. Raises `BodyTooLarge`: as `Preprocessing.decode`.
+        """
+        if self.pictures is None:
+            raise InvalidRequest(
+                f"this network takes rows of {self.dtype} of shape {self.row_shape}, not pictures"
+            )
+        return self.tensor(self.pictures.decode(files, max_pixels=max_pixels))
+
+    def check(self, rows: NDArray[Any], *, name: str = "images") -> NDArray[Any]:
+        """Rows that `tensor` can take: decoded pictures (uint8, NHWC) or the network's own.
+
+        Raises `InvalidRequest`: neither of the two, or no row.
+        """
+        own = rows.dtype == np.dtype(self.dtype) and rows.shape[1:] == self.row_shape
+        if own and len(rows) > 0 and np.isfinite(rows).all():
+            return rows
+        if self.pictures is None or own:
+            expected = ", ".join(str(side) for side in self.row_shape)
+            raise InvalidRequest(
+                f"{name} must be finite {self.dtype} of shape (n, {expected}) with n at least 1, "
+                f"got {rows.dtype} of shape {rows.shape}"
+            )
+        return self.pictures.prepare(rows, name=name)
+
+    def tensor(self, rows: NDArray[Any]) -> NDArray[Any]:
+        """The network's tensor of rows that `check` let pass."""
+        if self.pictures is None or rows.shape[1:] != self.pictures.shape or rows.dtype != np.uint8:
+            return np.ascontiguousarray(rows)
+        channel_axis = 1 if self.channels_first else 3
+        if not self.factor:
+            return np.ascontiguousarray(np.moveaxis(rows, 3, channel_axis))
+        out = np.empty((len(rows), *self.row_shape), np.float32)
+        channels_last = np.moveaxis(out, channel_axis, 3)
+        for c, (factor, offset) in enumerate(zip(self.factor, self.offset, strict=True)):
+            channel = channels_last[..., c]
+            np.multiply(rows[..., c], np.float32(factor), out=channel)
+            channel -= np.float32(offset)
+        return out.astype(self.dtype, copy=False)
+
+
+def _per_channel(key: str, value: Any, channels: int) -> tuple[float, ...]:
+    values: list[Any] = list(value) if isinstance(value, list | tuple) else [value]
+    if (
+        len(values) not in (1, channels)
+        or not all(type(v) in (int, float) and np.isfinite(v) for v in values)
+        or (key != "mean" and not all(v > 0 for v in values))
+    ):
+        positive = "" if key == "mean" else "positive "
+        raise ModelUnavailable(
+            f"input.preprocessing.{key} must be one {positive}number or {channels}, got {value!r}"
+        )
+    return tuple(float(v) for v in (values * channels)[:channels])

@@ -1,0 +1,1 @@
+"""Bodies of predictions, one format a file: bytes to arrays and back."""

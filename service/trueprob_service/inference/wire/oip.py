@@ -1,0 +1,162 @@
+"""Open Inference Protocol v2 bodies: a JSON object, then the bytes of its binary tensors.
+
+Tensors come as JSON numbers (nested or flat) or as raw little-endian bytes behind the JSON, in the
+order of ``inputs``; one body may mix the two. What their names mean is for
+`trueprob_service.inference.open_inference.routes` to say.
+
+References
+----------
+Open Inference Protocol, inference_rest.md; its binary tensor data extension as Triton documents it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+from trueprob_service.edge.json_blocks import BLOCK_BYTES
+from trueprob_service.errors import BadRequest, InvalidRequest
+from trueprob_service.inference.simd_rows import MIN_BYTES
+from trueprob_service.inference.simd_tensors import request_in_blocks, simd_request
+from trueprob_service.inference.wire import json_rows as wire_json
+from trueprob_service.inference.wire.oip_tensors import (
+    InputTensor,
+    OutputTensor,
+    from_binary,
+    from_json,
+    text_field,
+)
+
+__all__ = ["HEADER_LENGTH", "InferenceRequest", "RequestedOutput", "decode", "encode"]
+
+HEADER_LENGTH: Final = "inference-header-content-length"
+# Asked for by clients of other servers; answering without them would be a wrong answer.
+_NOT_HERE: Final = ("shared_memory_region", "classification")
+
+
+@dataclass(frozen=True)
+class RequestedOutput:
+    """An output that was asked for by name, as bytes or as JSON."""
+
+    name: str
+    binary: bool
+
+
+@dataclass(frozen=True)
+class InferenceRequest:
+    """A request as it was sent."""
+
+    id: str | None  # echoed
+    inputs: tuple[InputTensor, ...]
+    outputs: tuple[RequestedOutput, ...] = ()  # Empty: whatever the model gives by default
+    binary_output: bool = False  # how outputs are sent that do not say it themselves
+
+
+def decode(
+    body: bytes,  # inflated
+    header_length: int | None,
+    *,
+    read: dict[str, Any] | None = None,
+    block_bytes: int = BLOCK_BYTES,
+) -> InferenceRequest:
+    """Read an inference request.
+
+    Raises `BadRequest`: not JSON, or not as many bytes as the lengths and shapes say. Raises
+    `InvalidRequest`: a field is missing or has a value that cannot be used.
+    """
+    length = len(body) if header_length is None else header_length
+    if length > len(body):
+        raise BadRequest(f"{HEADER_LENGTH} is {length}, but the body has {len(body)} bytes")
+    head = body[:length]
+    if read is None and length > block_bytes:
+        read = request_in_blocks(head, block_bytes=block_bytes)
+    elif read is None and length >= MIN_BYTES:
+        read = simd_request(head)
+    try:
+        document = orjson.loads(head) if read is None else read
+    except orjson.JSONDecodeError as error:
+        raise BadRequest(
+            f"the request is not JSON in its first {length} bytes: {error.msg} at byte {error.pos}"
+        ) from None
+    if not isinstance(document, dict):
+        raise InvalidRequest("expected a JSON object with inputs")
+    items = _objects(document, "inputs")
+    # A list's array takes true for 1; a request without the words needs no closer look.
+    may_hold_bools = any(isinstance(item.get("data"), list) for item in items) and (
+        b"true" in head or b"false" in head
+    )
+    inputs, start = [], length
+    for i, item in enumerate(items):
+        where = f"inputs[{i}]"
+        size = _parameters(item, where).get("binary_data_size")
+        if size is None:
+            tensor = from_json(item, where, may_hold_bools=may_hold_bools)
+        else:
+            if header_length is None:
+                raise BadRequest(f"{where} has binary data: expected the header {HEADER_LENGTH}")
+            tensor, start = from_binary(item, where, size, body, start)
+        inputs.append(tensor)
+    if start != len(body):
+        raise BadRequest(f"{len(body) - start} bytes follow the last tensor, expected none")
+    binary_output = _flag(_parameters(document, "the request"), "binary_data_output", False)
+    outputs = _outputs(document, binary_output)
+    request_id = document.get("id")
+    if request_id is not None and not isinstance(request_id, str):
+        raise InvalidRequest("id must be a string")
+    return InferenceRequest(request_id, tuple(inputs), outputs, binary_output)
+
+
+def encode(document: dict[str, Any], outputs: Sequence[OutputTensor]) -> tuple[bytes, int | None]:
+    """The bytes of a response."""
+    entries, parts = [], []
+    for output in outputs:
+        entry, part = output.to_wire()
+        entries.append(entry)
+        if part is not None:
+            parts.append(part)
+    # Each by itself: large arrays are then written some rows at a time.
+    listed = b",".join(map(wire_json.encode, entries))
+    head = orjson.dumps(document)[:-1] + b',"outputs":[' + listed + b"]}"
+    return b"".join((head, *parts)), len(head) if parts else None
+
+
+def _objects(document: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    items = document.get(name)
+    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+        raise InvalidRequest(f"{name} must be a list of objects")
+    return items
+
+
+def _parameters(item: dict[str, Any], where: str) -> dict[str, Any]:
+    parameters = item.get("parameters")
+    if parameters is None:
+        return {}
+    if not isinstance(parameters, dict):
+        raise InvalidRequest(f"parameters of {where} must be an object")
+    for name in _NOT_HERE:
+        if name in parameters:
+            raise InvalidRequest(f"{where} asks for {name}, an extension that is not offered here")
+    return parameters
+
+
+def _flag(parameters: dict[str, Any], name: str, default: bool) -> bool:
+    value = parameters.get(name, default)
+    if not isinstance(value, bool):
+        raise InvalidRequest(f"{name} must be true or false")
+    return value
+
+
+def _outputs(document: dict[str, Any], binary: bool) -> tuple[RequestedOutput, ...]:
+    if document.get("outputs") is None:
+        return ()
+    outputs: dict[str, RequestedOutput] = {}
+    for i, item in enumerate(_objects(document, "outputs")):
+        name = text_field(item, "name", f"outputs[{i}]")
+        if name in outputs:
+            raise InvalidRequest(f"outputs[{i}]: {name[:40]!r} is asked for twice")
+        parameters = _parameters(item, f"outputs[{i}]")
+        outputs[name] = RequestedOutput(name, _flag(parameters, "binary_data", binary))
+    return tuple(outputs.values())

@@ -1,0 +1,240 @@
+"""Every metric that the service exports, in one table that docs and tests are held against."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+from trueprob_service.metric import Metric
+
+__all__ = ["DELIVERIES", "EVENT_KINDS", "LABEL_OUTCOMES", "METRICS", "PREFIX", "Metric"]
+
+PREFIX: Final = "trueprob_"
+# What can become of a label that is sent (docs/http-api.md says when).
+LABEL_OUTCOMES: Final = (
+    "accepted",
+    "duplicate",
+    "expired",
+    "forged",
+    "foreign",
+    "unknown_class",
+    "superseded",
+    "capped",
+)
+# What a webhook is told (docs/http-api.md says when).
+EVENT_KINDS: Final = (
+    "alarm.raised",
+    "calibrator.promoted",
+    "candidate.admitted",
+    "candidate.refused",
+    "shadow.decided",
+)
+DELIVERIES: Final = ("delivered", "failed", "dead")
+
+_PAIR: Final = ("model", "version", "calibrator")
+_FIT: Final = ("model", "method", "outcome")
+# Half a millisecond is a small logits request; ten seconds is past any client's patience.
+_SECONDS: Final = (
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+)  # fmt: skip
+_LAG_SECONDS: Final = (1.0, 10.0, 60.0, 600.0, 3600.0, 6 * 3600.0, 86400.0, 7 * 86400.0)
+_ROWS: Final = tuple(float(2**power) for power in range(11))
+_GAP_NATS: Final = (0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0)
+_TEMPERATURE: Final = (0.1, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0)
+# The bins of the ECE, so that the two can be laid side by side.
+_CONFIDENCE: Final = tuple(round(bin_ / 15, 6) for bin_ in range(1, 16))
+
+METRICS: Final[Mapping[str, Metric]] = MappingProxyType(
+    {
+        "request_duration_seconds": Metric(
+            "histogram",
+            ("route", "status"),
+            "process",
+            "Time from a request's first byte to its answer's last.",
+            _SECONDS,
+        ),
+        "predictions_total": Metric(
+            "counter", _PAIR, "process", "Rows answered with calibrated probabilities."
+        ),
+        "inference_duration_seconds": Metric(
+            "histogram", ("model",), "process", "Time of one batch in the network.", _SECONDS
+        ),
+        "queue_delay_seconds": Metric(
+            "histogram",
+            ("model",),
+            "process",
+            "Time that a request's images waited for the network.",
+            _SECONDS,
+        ),
+        "batch_rows": Metric(
+            "histogram", ("model",), "process", "Images run through the network at once.", _ROWS
+        ),
+        "queue_rows": Metric("gauge", ("model",), "process", "Images waiting for the network now."),
+        "logit_gap": Metric(
+            "histogram",
+            _PAIR,
+            "process",
+            "Difference of the two largest logits of answered rows, in nats.",
+            _GAP_NATS,
+        ),
+        "temperature": Metric(
+            "histogram", _PAIR, "process", "Per-row temperature of answered rows.", _TEMPERATURE
+        ),
+        "confidence": Metric(
+            "histogram",
+            _PAIR,
+            "process",
+            "Calibrated confidence of answered rows.",
+            _CONFIDENCE,
+        ),
+        "mean_entropy_nats": Metric(
+            "gauge",
+            _PAIR,
+            "process",
+            "Mean entropy of recent answers (up to 16 rows of each request).",
+        ),
+        "expected_accuracy_ratio": Metric(
+            "gauge", _PAIR, "process", "Mean calibrated confidence of recent answers."
+        ),
+        "expected_accuracy_low_ratio": Metric(
+            "gauge",
+            _PAIR,
+            "process",
+            "Lower end of where the accuracy of recent answers lies in 9 of 10 cases.",
+        ),
+        "expected_accuracy_high_ratio": Metric(
+            "gauge",
+            _PAIR,
+            "process",
+            "Upper end of where the accuracy of recent answers lies in 9 of 10 cases.",
+        ),
+        "gap_shift_ratio": Metric(
+            "gauge",
+            _PAIR,
+            "process",
+            "PSI of recent logit gaps against the calibration split, over its noise.",
+        ),
+        "confidence_shift_ratio": Metric(
+            "gauge",
+            _PAIR,
+            "process",
+            "The same of the confidence, while the factory calibrator answers.",
+        ),
+        "bin_labels_total": Metric(
+            "counter", (*_PAIR, "bin"), "database", "Labels counted, by confidence bin."
+        ),
+        "bin_confidence_total": Metric(
+            "counter", (*_PAIR, "bin"), "database", "Sum of the confidence of labelled rows."
+        ),
+        "bin_correct_total": Metric(
+            "counter", (*_PAIR, "bin"), "database", "Labelled rows whose prediction was right."
+        ),
+        "bin_variance_total": Metric(
+            "counter",
+            (*_PAIR, "bin"),
+            "database",
+            "Sum of confidence × (1 − confidence) of labelled rows.",
+        ),
+        "ece_ratio": Metric(
+            "gauge",
+            _PAIR,
+            "database",
+            "Expected calibration error over the last labels, as a fraction.",
+        ),
+        "ece_floor_ratio": Metric(
+            "gauge",
+            _PAIR,
+            "database",
+            "The error that a perfectly calibrated model would show on as many labels.",
+        ),
+        "calibration_drift_ratio": Metric(
+            "gauge",
+            _PAIR,
+            "database",
+            "ECE divided by its noise floor; a picture, never an alert.",
+        ),
+        "observed_accuracy_ratio": Metric(
+            "gauge", _PAIR, "database", "Share of right predictions among the last labels."
+        ),
+        "tolerance_ratio": Metric(
+            "gauge", _PAIR, "database", "Calibration error that is not worth an alarm."
+        ),
+        "evidence_log10": Metric(
+            "gauge",
+            _PAIR,
+            "database",
+            "Evidence since the promotion that confidence is off by more than the tolerance.",
+        ),
+        "evidence_threshold_log10": Metric(
+            "gauge", _PAIR, "database", "Evidence from which an alarm is raised."
+        ),
+        "change_log10": Metric(
+            "gauge",
+            _PAIR,
+            "database",
+            "That confidence has come to be off by more than the tolerance.",
+        ),
+        "change_threshold_log10": Metric(
+            "gauge", _PAIR, "database", "Change from which an alarm is raised."
+        ),
+        "alarms_total": Metric(
+            "counter", ("model", "statistic"), "database", "Alarms raised, by statistic."
+        ),
+        "labels_total": Metric(
+            "counter", ("model", "outcome"), "process", "Labels received, by outcome."
+        ),
+        "label_lag_seconds": Metric(
+            "histogram",
+            ("model", "outcome"),
+            "process",
+            "Time from a prediction to its label.",
+            _LAG_SECONDS,
+        ),
+        "fits_total": Metric("counter", _FIT, "database", "Fits that ended, by outcome."),
+        "fit_queue": Metric("gauge", ("model", "method"), "database", "Fits that wait or run."),
+        "promotions_total": Metric(
+            "counter",
+            _FIT,
+            "database",
+            "Promotions; method is the calibrator's kind, outcome how it came about.",
+        ),
+        "refits_total": Metric(
+            "counter",
+            ("model", "trigger", "outcome"),
+            "database",
+            "Fits of the refit policy that ended, by what triggered them.",
+        ),
+        "baseline_ece_ratio": Metric(
+            "gauge", _PAIR, "database", "ECE of the version on its own calibration split."
+        ),
+        "shadow_better_log10": Metric(
+            "gauge", _PAIR, "database", "Evidence that a shadowing candidate is better."
+        ),
+        "shadow_worse_log10": Metric(
+            "gauge", _PAIR, "database", "Evidence that a shadowing candidate is worse."
+        ),
+        "shadow_threshold_log10": Metric(
+            "gauge", _PAIR, "database", "What either evidence must reach to decide."
+        ),
+        "webhook_waiting": Metric(
+            "gauge", ("kind",), "database", "Events that the webhook has not taken yet."
+        ),
+        "webhook_deliveries_total": Metric(
+            "counter",
+            ("kind", "outcome"),
+            "process",
+            "Attempts to deliver an event: delivered, failed, or dead after the last one.",
+        ),
+        "calibrator_info": Metric(
+            "gauge", (*_PAIR, "kind", "revision"), "process", "1 for each live pair."
+        ),
+        "network_info": Metric(
+            "gauge",
+            ("model", "version", "provider"),
+            "process",
+            "1 for each network that is loaded; onnxruntime's provider that runs it.",
+        ),
+        "build_info": Metric("gauge", ("version", "commit"), "process", "1; which build this is."),
+    }
+)

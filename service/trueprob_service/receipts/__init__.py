@@ -1,0 +1,1 @@
+"""Prediction ids: signed records that hold all that a label needs."""

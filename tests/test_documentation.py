@@ -1,0 +1,229 @@
+"""What the README and the pages under docs/ show runs, and prints what is shown."""
+
+import functools
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from trueprob_service.server import quickstart
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text("utf-8")
+QUICKSTART = (ROOT / "docs/quickstart.md").read_text("utf-8")
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+PROGRAMS = {
+    "trueprob": "trueprob",
+    "trueprob-service": "service",
+    "trueprob-trainer": "trainer",
+}
+
+
+def blocks(language: str) -> list[object]:
+    """Every fenced block of a language in all documents; `text` or no language is not run."""
+    return [
+        pytest.param(block, id=f"{document.name}-{number}")
+        for document in DOCUMENTS
+        for number, block in enumerate(
+            re.findall(rf"^```{language}\n(.*?)^```", document.read_text("utf-8"), re.M | re.S)
+        )
+    ]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
+def test_every_block_has_a_language_that_a_test_knows(document: Path) -> None:
+    """The queries in promql are run by tests/monitoring."""
+    fences = re.findall(r"^```(.*)$", document.read_text("utf-8"), re.M)
+    languages, ends = fences[::2], fences[1::2]
+    assert set(ends) <= {""}
+    assert set(languages) <= {"python", "sh", "json", "yaml", "promql", "text", ""}
+
+
+@pytest.mark.parametrize("block", blocks("python"))
+def test_a_python_block_runs_and_prints_what_its_comment_says(block: str, tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    run = subprocess.run(
+        [sys.executable, "-W", "error", "-c", block],
+        cwd=tmp_path, check=True, timeout=120, capture_output=True, text=True,
+    )  # fmt: skip
+    for shown in re.findall(r"^print\(.*\)  # (.*)$", block, re.M):
+        assert shown in run.stdout.splitlines()
+
+
+@pytest.mark.parametrize("block", blocks("json"))
+def test_a_json_block_parses(block: str) -> None:
+    json.loads(block)
+
+
+@pytest.mark.parametrize("block", blocks("yaml"))
+def test_a_yaml_block_parses(block: str) -> None:
+    assert yaml.safe_load(block)
+
+
+@functools.cache
+def help_of(package: str, command: str) -> str:
+    """What a command prints with `--help`."""
+    arguments = [sys.executable, "-m", package, *([command] if command else []), "--help"]
+    run = subprocess.run(
+        arguments, cwd=ROOT, check=True, timeout=120, capture_output=True, text=True
+    )
+    return run.stdout
+
+
+@pytest.mark.parametrize("block", blocks("sh"))
+def test_a_shell_block_has_known_commands_targets_and_flags(block: str) -> None:
+    subprocess.run(["bash", "-n"], input=block, check=True, text=True)
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.M)
+    for line in block.replace("\\\n", " ").splitlines():
+        words = line.partition(" #")[0].replace("python -m ", "trueprob-").split()
+        if words[:1] == ["make"]:
+            assert words[1] in targets
+        if not words or words[0] not in PROGRAMS:
+            continue
+        package = PROGRAMS[words[0]]
+        command = words[1] if len(words) > 1 and not words[1].startswith("-") else ""
+        known = help_of(package, command or ("serve" if package == "service" else ""))
+        for flag in re.findall(r"(?<!\S)--[a-z][a-z0-9-]*", " ".join(words)):
+            assert re.search(rf"{flag}\b", known), f"{flag} is no option of {package} {command}"
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_the_page_of_commands_lists_every_command(program: str) -> None:
+    listed = re.search(r"\{([a-z,-]+)\}", help_of(PROGRAMS[program], ""))
+    page = (ROOT / "docs/cli.md").read_text("utf-8")
+    rows = " ".join(re.findall(rf"^\| `{program} .*$", page, re.M))
+    for command in listed[1].split(",") if listed else []:
+        assert re.search(rf"\b{command}\b", rows), command
+
+
+def test_the_commands_of_the_readme_run(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "examples/digits_calibration.npz", tmp_path / "calibration.npz")
+    shutil.copy(ROOT / "examples/digits_test.npz", tmp_path / "test.npz")
+    shutil.copy(ROOT / "examples/digits_test.npz", tmp_path / "new.npz")
+    lines = re.findall(r"^trueprob .*$", README, re.M)
+    assert len(lines) == 3
+    for line in lines:
+        assert line in QUICKSTART
+        command = [sys.executable, "-m", "trueprob", *shlex.split(line)[1:]]
+        subprocess.run(command, cwd=tmp_path, check=True, timeout=60, capture_output=True)
+    assert (tmp_path / "probabilities.npy").is_file()
+
+
+def test_the_curl_lines_are_those_that_the_service_prints() -> None:
+    printed = quickstart("http://127.0.0.1:8000", Path("examples"))
+    lines = [line.strip() for line in printed.splitlines() if line.startswith("  curl")]
+    assert len(lines) == 3
+    for line in lines:
+        assert line in QUICKSTART
+    assert lines[0] in README
+
+
+def test_the_shown_fit_is_what_the_command_prints(tmp_path: Path) -> None:
+    shown = QUICKSTART.split("$ trueprob fit examples/digits_calibration.npz")[1].split("```")[0]
+    command = [
+        sys.executable,
+        "-m",
+        "trueprob",
+        "fit",
+        str(ROOT / "examples/digits_calibration.npz"),
+    ]
+    printed = subprocess.run(
+        [*command, "-o", str(tmp_path / "calibrator.json")],
+        capture_output=True, text=True, check=True, timeout=60,
+    ).stdout  # fmt: skip
+    # The id is a digest of every bit of the fit, so it and the seconds are the machine's.
+    varying = re.compile(r"\d+\.\d+ s,|smart-[0-9a-f]{12}")
+    printed_lines = [varying.sub("", line).split() for line in printed.splitlines()]
+    for line in shown.splitlines()[1:]:
+        assert varying.sub("", line).split() in [*printed_lines, []], line
+
+
+def test_the_shown_registration_runs(tmp_path: Path) -> None:
+    line = next(
+        line for line in QUICKSTART.splitlines() if line.startswith("trueprob-service regis")
+    )
+    arguments = [*shlex.split(line)[1:], "--models", str(tmp_path)]
+    subprocess.run(
+        [sys.executable, "-m", "trueprob_service", *arguments], cwd=ROOT, check=True, timeout=60
+    )
+    assert (tmp_path / "my-digits/1/calibrator.json").is_file()
+
+
+def test_the_shown_diagram_is_what_its_command_draws(tmp_path: Path) -> None:
+    line = next(
+        line for line in QUICKSTART.splitlines() if line.startswith("trueprob plot examples")
+    )
+    arguments = shlex.split(line)[1:]
+    arguments[-1] = str(tmp_path / "drawn.svg")
+    subprocess.run([sys.executable, "-m", "trueprob", *arguments], cwd=ROOT, check=True, timeout=60)
+    number = re.compile(r"\d+\.\d+|\d+")
+    drawn, shown = (
+        path.read_text("utf-8")
+        for path in (tmp_path / "drawn.svg", ROOT / "docs/images/reliability.svg")
+    )
+    assert number.sub("", drawn) == number.sub("", shown)
+    # The last digit of a coordinate is the machine's.
+    values = [[float(text) for text in number.findall(picture)] for picture in (drawn, shown)]
+    assert values[0] == pytest.approx(values[1], abs=0.02)
+
+
+def anchors(document: Path) -> set[str]:
+    """Anchors of a document's headings, as GitHub makes them."""
+    text = re.sub(r"^```.*?^```", "", document.read_text("utf-8"), flags=re.M | re.S)
+    headings = re.findall(r"^#+ (.+)$", text, flags=re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
+def test_every_relative_link_leads_somewhere(document: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", document.read_text("utf-8")):
+        if target.startswith("https://"):
+            continue
+        file, _, anchor = target.partition("#")
+        linked = document.parent / file if file else document
+        assert linked.exists(), target
+        assert not anchor or anchor in anchors(linked), target
+
+
+def glossary_terms() -> list[str]:
+    """The terms in bold."""
+    text = (ROOT / "docs/glossary.md").read_text("utf-8")
+    return re.findall(r"\*\*(.+?)\*\*", text)
+
+
+def test_the_glossary_has_each_term_once() -> None:
+    terms = glossary_terms()
+    assert len(terms) > 40
+    assert len(set(terms)) == len(terms)
+
+
+@pytest.mark.parametrize("term", glossary_terms())
+def test_a_term_of_the_glossary_is_used(term: str) -> None:
+    """In a document or in the source, with spaces, hyphens or underscores between its words."""
+    pages = [page for page in DOCUMENTS if page.name != "glossary.md"]
+    sources = [path for part in ("trueprob", "service", "trainer") for path in
+               (ROOT / part).rglob("*.py")]  # fmt: skip
+    pattern = re.compile(r"[\s_-]+".join(map(re.escape, term.split())), re.I)
+    assert any(pattern.search(path.read_text("utf-8")) for path in [*pages, *sources])
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/architecture.md"])
+def test_every_file_that_a_page_for_developers_names_exists(page: str) -> None:
+    names = re.findall(r"`([\w/.*-]+\.(?:py|yml|md|txt))`", (ROOT / page).read_text("utf-8"))
+    folders = [
+        "",
+        "service",
+        "service/trueprob_service/control",
+        "service/trueprob_service/inference",
+        "trueprob/client",
+    ]
+    assert names
+    for name in names:
+        if "NAME" not in name:
+            assert any(list((ROOT / folder).glob(name)) for folder in folders), name

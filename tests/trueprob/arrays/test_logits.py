@@ -1,0 +1,194 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from trueprob import InvalidInput
+from trueprob.arrays.labels import as_labels
+from trueprob.arrays.logit_functions import (
+    log_softmax,
+    logit_gap,
+    prediction,
+    softmax,
+    tempered_softmax,
+)
+from trueprob.arrays.logits import (
+    as_logits,
+    logits_from_log_probabilities,
+    logits_from_probabilities,
+)
+
+matrices = st.integers(2, 80).flatmap(
+    lambda k: arrays(
+        np.float32, (3, k), elements=st.floats(-(2.0**99), 2.0**99, width=32, allow_subnormal=False)
+    )
+)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([1.0, 2.0], r"logits must have shape \(n, k\), got \(2,\)"),
+        ([[1.0, 2.0], [1.0]], "logits must be rows of equal length, got ragged rows"),
+        (np.zeros((0, 3)), "logits must have at least one row"),
+        (np.zeros((3, 1)), "logits must have at least two classes"),
+        ([["a", "b"]], "logits must be numbers"),
+        ([[True, False]], "logits must be numbers, got bool"),
+        ([[1.0, None]], "logits must be numbers, got object"),
+        ([[1 + 1j, 0]], "logits must be numbers"),
+        ([[0.0, 1.0], [0.0, float("nan")]], "logits must be finite as float32, row 1 is not"),
+        ([[0.0, float("inf")]], "row 0 is not"),
+        ([[0.0, 1.0], [1e39, 0.0]], "row 1 is not"),  # finite in float64 only
+        ([[10**400, 0]], "logits must be"),
+    ],
+)
+def test_logits_that_cannot_be_used_are_refused(values, message):
+    with pytest.raises(InvalidInput, match=message) as caught:
+        as_logits(values)
+    assert caught.value.field == "logits"
+
+
+def test_logits_of_another_width_are_refused_by_the_callers_name():
+    with pytest.raises(InvalidInput, match=r"scores must have shape \(n, 10\), got \(3, 4\)"):
+        as_logits(np.zeros((3, 4)), name="scores", n_classes=10)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64, np.int8, np.uint64, ">f4"])
+def test_logits_are_cast_to_contiguous_float32(dtype):
+    values = np.arange(12).reshape(3, 4).astype(dtype).T
+    logits = as_logits(values)
+    assert logits.dtype == np.float32
+    assert logits.flags.c_contiguous
+    assert np.array_equal(logits, values.astype(np.float64))
+
+
+def test_logits_in_the_right_form_are_not_copied():
+    values = np.zeros((2, 3), dtype=np.float32)
+    assert as_logits(values) is values
+
+
+def test_rows_whose_sum_overflows_are_finite_all_the_same():
+    assert as_logits(np.full((2, 3), 3e38, dtype=np.float32)).shape == (2, 3)
+
+
+def test_probabilities_come_back_from_their_logits():
+    p = np.array([[0.5, 0.3, 0.2], [1.0, 0.0, 0.0]])
+    logits = logits_from_probabilities(p)
+    assert softmax(logits) == pytest.approx(np.maximum(p, 1e-12), abs=1e-6)
+    assert logits[1, 1] == np.float32(np.log(1e-12))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([[0.5, 0.6]], "probabilities must sum to 1 within 0.001 in each row, row 0 does not"),
+        ([[1.5, -0.5]], r"probabilities must lie in \[0, 1\], row 0 does not"),
+        ([[0.5, float("nan")]], "finite"),
+    ],
+)
+def test_probabilities_that_are_none_are_refused(values, message):
+    with pytest.raises(InvalidInput, match=message):
+        logits_from_probabilities(values)
+
+
+def test_log_probabilities_may_be_minus_infinity():
+    with np.errstate(divide="ignore"):
+        logs = np.log(np.array([[0.0, 1.0], [0.25, 0.75]]))
+    logits = logits_from_log_probabilities(logs)
+    assert logits[0].tolist() == [np.float32(np.log(1e-12)), 0.0]
+    assert softmax(logits)[1] == pytest.approx([0.25, 0.75], abs=1e-6)
+
+
+def test_float16_log_probabilities_of_many_classes_are_taken():
+    logs = np.full((2, 1000), np.log(1e-3), dtype=np.float16)
+    assert logits_from_log_probabilities(logs).shape == (2, 1000)
+
+
+@pytest.mark.parametrize("values", [[[1.0, 2.0]], [[float("nan"), 0.0]], [[-5.0, -5.0]]])
+def test_logits_sent_as_log_probabilities_are_refused(values):
+    with pytest.raises(InvalidInput, match="log_probabilities"):
+        logits_from_log_probabilities(values)
+
+
+def test_labels_are_indices_or_names_or_both():
+    names = ["cat", "dog", "7"]
+    assert as_labels([0, 2], n_classes=3).tolist() == [0, 2]
+    assert as_labels(["dog", "cat"], n_classes=3, class_names=names).tolist() == [1, 0]
+    assert as_labels([1, "7"], n_classes=3, class_names=names).tolist() == [1, 2]
+    assert as_labels(np.array(["dog"]), n_classes=3, class_names=names).tolist() == [1]
+    assert as_labels(np.array([b"dog"]), n_classes=3, class_names=names).tolist() == [1]
+    assert as_labels(np.array([1], dtype=np.uint64), n_classes=3).dtype == np.int64
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([0, 3], r"labels must lie in 0 … 2, row 1 does not"),
+        ([-1], "row 0 does not"),
+        ([10**30], "labels must"),
+        ([0.0, 1.0], "labels must be integers"),
+        ([True, False], "labels must be integers"),
+        ([True, 1], "row 0 is bool"),
+        ([0, None], "labels must be"),
+        ([[0, 1]], r"labels must have shape \(n,\), got \(1, 2\)"),
+        (["bird", "cat"], "labels must be among the 3 class names, row 0 is not"),
+        (np.array([0.5]), "labels must be integers"),
+        (np.array([True]), "labels must be integers"),
+    ],
+)
+def test_labels_that_cannot_be_used_are_refused(values, message):
+    with pytest.raises(InvalidInput, match=message):
+        as_labels(values, n_classes=3, class_names=["cat", "dog", "emu"])
+
+
+def test_names_without_class_names_are_refused():
+    with pytest.raises(InvalidInput, match="class names are not known here"):
+        as_labels(["cat"], n_classes=3)
+
+
+def test_labels_of_another_length_are_refused():
+    with pytest.raises(InvalidInput, match=r"labels must have shape \(3,\), got \(2,\)"):
+        as_labels([0, 1], n_classes=2, n_rows=3)
+
+
+@settings(deadline=None)
+@given(matrices)
+def test_gap_is_the_difference_of_the_two_largest(logits):
+    two = np.sort(logits, axis=1)[:, -2:]
+    assert np.array_equal(logit_gap(logits), two[:, 1] - two[:, 0])
+
+
+def test_gap_of_opposite_extremes_stays_finite():
+    assert np.isfinite(logit_gap(np.array([[3e38, -3e38]], dtype=np.float32))).all()
+
+
+@settings(deadline=None)
+@given(matrices, st.floats(0.01, 100.0), st.floats(0.0, 0.5))
+def test_prediction_has_the_largest_probability_at_any_temperature(logits, temperature, weight):
+    p = tempered_softmax(logits, temperature, uniform_weight=weight)
+    assert p.dtype == np.float32
+    assert p.flags.c_contiguous
+    assert np.array_equal(p[np.arange(3), prediction(logits)], p.max(axis=1))
+    assert p.sum(axis=1, dtype=np.float64) == pytest.approx(1.0, abs=1e-5)
+    assert p.max() <= 1.0
+
+
+def test_near_ties_keep_their_prediction_where_dividing_first_would_not():
+    generator = np.random.default_rng(0)
+    top = generator.uniform(5, 50, size=(20_000, 1)).astype(np.float32)
+    logits = np.concatenate([top, np.nextafter(top, np.float32(100))], axis=1)
+    divided = logits / np.float32(1.7)
+    assert (divided[:, 0] == divided[:, 1]).any()  # what a plain softmax would be given
+    p = tempered_softmax(logits, 1.7)
+    assert np.array_equal(p[:, 1], p.max(axis=1))
+
+
+@pytest.mark.parametrize("k", [2, 10, 63, 64, 200])
+def test_softmax_is_that_of_float64(k):
+    logits = np.random.default_rng(k).normal(size=(50, k)).astype(np.float32) * 5
+    exact = np.exp(log_softmax(logits))
+    assert softmax(logits) == pytest.approx(exact, rel=2e-6, abs=1e-12)
+    by_row = np.linspace(0.5, 3.0, 50)
+    exact = np.exp(log_softmax(logits.astype(np.float64) / by_row[:, None]))
+    assert tempered_softmax(logits, by_row) == pytest.approx(exact, rel=5e-6, abs=1e-12)

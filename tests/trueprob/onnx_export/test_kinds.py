@@ -1,0 +1,188 @@
+"""The exported graph answers as the NumPy path does: laws over all kinds of calibrators."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx.reference import ReferenceEvaluator
+
+from tests.trueprob.onnx_export.exported_graphs import answers, check, classifier, hard_rows
+from trueprob import InvalidInput
+from trueprob.calibrators import (
+    KINDS,
+    IsotonicCalibrator,
+    SmartCalibrator,
+    SmartMatrixCalibrator,
+    SmartVectorCalibrator,
+    VectorCalibrator,
+    fit_isotonic,
+)
+from trueprob.calibrators.linear.stage import LinearStage, centred
+from trueprob.calibrators.smart.second_stage import SecondStage
+from trueprob.fitting.methods import FITTERS
+from trueprob.onnx_export import EXPRESSIBLE, fused_onnx, head_onnx
+from trueprob.onnx_export.nodes import Nodes
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+SECOND_STAGE = SecondStage((-2.0, -0.5, 0.3, 1.0, 4.0), (-1.0, -0.8, 1.0, 1.1, 9.0))
+LINEAR = {cls.kind: cls for cls in (SmartMatrixCalibrator, SmartVectorCalibrator, VectorCalibrator)}
+
+every_kind = pytest.mark.parametrize("kind", sorted(KINDS))
+expressible = pytest.mark.parametrize("kind", EXPRESSIBLE)
+linear = pytest.mark.parametrize("kind", sorted(LINEAR))
+
+
+def with_linear_stage(kind, k, *, second=None, seed=0):
+    """A calibrator of this kind whose linear stage changes many predictions."""
+    generator = np.random.default_rng(seed)
+    weights = np.diag(generator.uniform(0.2, 1.5, size=k))
+    full = getattr(LINEAR[kind], "full", False)
+    if full:
+        weights += 0.2 * generator.normal(size=(k, k)) / np.sqrt(k)
+    numbers = weights.ravel() if full else np.diag(weights)
+    stage = LinearStage(tuple(numbers.tolist()), tuple(generator.normal(size=k).tolist()))
+    if LINEAR[kind] is VectorCalibrator:
+        return VectorCalibrator(k, stage, 1e-4)
+    return LINEAR[kind](k, stage, SmartCalibrator(k, (0.5, 2.0), (0.1, -0.5, 0.3), 1e-4, second))
+
+
+def calibrator_of(kind, logits, labels):
+    """Fitted; where a linear stage takes minutes to fit, made."""
+    if kind in LINEAR and logits.shape[1] > 10:
+        return with_linear_stage(kind, logits.shape[1])
+    return FITTERS[kind](logits, labels, None, seed=0).calibrator
+
+
+@every_kind
+def test_every_kind_is_expressed_or_refused_with_a_sentence(kind, overconfident):
+    logits, labels = overconfident(300)
+    calibrator = FITTERS[kind](logits, labels, None, seed=0).calibrator
+    if kind not in EXPRESSIBLE:
+        with pytest.raises(InvalidInput, match=f"{kind} cannot be expressed in ONNX, expected one"):
+            head_onnx(calibrator)
+        return
+    content = head_onnx(calibrator)
+    graph = onnx.load_from_string(content)
+    onnx.checker.check_model(graph, full_check=True)
+    assert {node.domain for node in graph.graph.node} == {""}
+    check(calibrator, logits, answers(content, {"logits": logits}))
+    reference = ReferenceEvaluator(graph)
+    named = dict(zip(reference.output_names, reference.run(None, {"logits": logits}), strict=True))
+    check(calibrator, logits, named)
+
+
+@expressible
+@pytest.mark.parametrize("k", [2, 5, 100, 1000])
+def test_numpy_path_equals_onnx_path(kind, k, overconfident):
+    logits, labels = overconfident(300, k)
+    calibrator = calibrator_of(kind, logits, labels)
+    content = head_onnx(calibrator)
+    for rows in (logits, hard_rows(k), logits[:1]):
+        check(calibrator, rows, answers(content, {"logits": rows}))
+
+
+@expressible
+@pytest.mark.parametrize("opset", [13, 17, 21])
+def test_every_kind_is_put_behind_networks_of_older_and_newer_opsets(kind, opset, overconfident):
+    calibrator = FITTERS[kind](*overconfident(200, 3), None, seed=0).calibrator
+    content = fused_onnx(classifier(opset=opset).SerializeToString(), calibrator)
+    onnx.checker.check_model(onnx.load_from_string(content), full_check=True)
+    x = np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32)
+    got = answers(content, {"x": x})
+    assert list(got) == ["probabilities", "prediction", "temperature", "logits"]
+    check(calibrator, got["logits"], got)
+
+
+@expressible
+def test_numpy_path_equals_onnx_path_on_the_example(kind):
+    with np.load(EXAMPLES / "digits_calibration.npz") as file:
+        calibrator = calibrator_of(kind, file["logits"], file["labels"])
+    with np.load(EXAMPLES / "digits_test.npz") as file:
+        logits = file["logits"]
+    content = head_onnx(calibrator)
+    for scale in np.float32([1e-3, 1.0, 1e3]):
+        rows = scale * logits
+        check(calibrator, rows, answers(content, {"logits": rows}))
+
+
+@expressible
+@pytest.mark.parametrize(
+    "name",
+    [
+        "cifar10_resnet50_ce",
+        "cifar100_resnet20",
+        "sst2_gpt2zs",
+        "20news_cleanlabcv",
+        "imagenet_resnet50keras_top5",
+    ],
+)
+def test_numpy_path_equals_onnx_path_on_real_logits(kind, name, real_set):
+    validation, (logits, _) = real_set(name)
+    calibrator = calibrator_of(kind, *(a[:500] for a in validation))
+    check(calibrator, logits, answers(head_onnx(calibrator), {"logits": logits}))
+
+
+@linear
+@pytest.mark.parametrize("k", [2, 10, 100])
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_predictions_of_near_ties_are_equal(kind, k, scale):
+    calibrator = with_linear_stage(kind, k, seed=1)
+    rows = np.random.default_rng(2).normal(size=(500, k)).astype(np.float32) * np.float32(scale)
+    bias = np.array(calibrator.linear.bias)
+    weights = np.array(calibrator.linear.weights)
+    matrix = np.diag(weights) if weights.size == k else weights.reshape(k, k)
+    slopes = matrix - matrix.mean(axis=1, keepdims=True)  # of the outputs by the logits
+    index = np.arange(len(rows))
+    for _ in range(4):  # the runner-up's own logit is moved until the two are level
+        outputs = centred(rows) @ matrix.T + bias
+        first, second = np.argsort(outputs, axis=1)[:, :-3:-1].T
+        missing = outputs[index, first] - outputs[index, second]
+        step = missing / (slopes[second, second] - slopes[first, second])
+        rows[index, second] += step.astype(np.float32)
+    largest = np.sort(calibrator.linear.apply(rows), axis=1)[:, -2:]
+    level = largest[:, 1] - largest[:, 0] <= 2 * np.spacing(np.abs(largest[:, 1]))
+    assert level.sum() > 50 or (k, scale) == (2, 1e3)
+    got = answers(head_onnx(calibrator), {"logits": rows})
+    assert np.array_equal(got["prediction"], calibrator.prediction(rows))
+    check(calibrator, rows, got)
+
+
+@pytest.mark.parametrize("kind", [SmartMatrixCalibrator.kind, SmartVectorCalibrator.kind])
+@pytest.mark.parametrize("second", [None, SECOND_STAGE])
+def test_both_stages_and_a_missing_linear_stage_are_expressed(kind, second):
+    rows = hard_rows(5)
+    calibrator = with_linear_stage(kind, 5, second=second)
+    changed = calibrator.prediction(rows) != rows.argmax(axis=1)
+    assert 20 < changed.sum() < 680
+    check(calibrator, rows, answers(head_onnx(calibrator), {"logits": rows}))
+    gap_stage_alone = LINEAR[kind](5, None, calibrator.gap_stage)
+    check(gap_stage_alone, rows, answers(head_onnx(gap_stage_alone), {"logits": rows}))
+
+
+@linear
+def test_outputs_that_float32_does_not_hold_are_clipped_as_in_numpy(kind):
+    calibrator = with_linear_stage(kind, 4)
+    rows = np.float32([[3e38, -3e38, 0, 1], [-3e38, 3e38, 3e38, 3e38], [1e30, 0, 0, -1e30]])
+    got = answers(head_onnx(calibrator), {"logits": rows})
+    assert np.array_equal(got["prediction"], calibrator.prediction(rows))
+    assert got["probabilities"] == pytest.approx(calibrator.predict_proba(rows), abs=1e-6)
+
+
+def test_a_matrix_that_no_file_holds_is_refused_with_a_sentence():
+    matrix = np.broadcast_to(0.0, (1 << 14, 1 << 14))
+    with pytest.raises(InvalidInput, match="must fit into one file of 2 GiB"):
+        Nodes(onnx.GraphProto(), 13).constant(matrix, np.float64)
+
+
+@pytest.mark.parametrize("k", [2, 10, 1000])
+def test_isotonic_steps_are_taken_by_the_same_rows(k, overconfident):
+    logits, labels = overconfident(1_000, k, factor=1.5)
+    calibrator = fit_isotonic(logits, labels).calibrator
+    knots = np.array(calibrator.knots)
+    steep = IsotonicCalibrator(k, (*knots, knots[-1] + 1e-9), (*calibrator.confidences, 0.9999))
+    sure = logits[:140].copy()
+    sure[np.arange(140), logits[:140].argmax(axis=1)] += np.arange(140, dtype=np.float32)
+    for rows in (logits, sure, np.float32([[3e38, *[-3e38] * (k - 1)], [0.0] * k])):
+        check(calibrator, rows, answers(head_onnx(calibrator), {"logits": rows}))
+        check(steep, rows, answers(head_onnx(steep), {"logits": rows}))

@@ -1,0 +1,231 @@
+"""Calibration sets: what is accepted, what is refused and why, and what comes of the fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from tests.trueprob_service.control.harness import NPZ, World, calibrated, npz, overconfident, rows
+
+KEYS = {
+    "fit",
+    "state",
+    "calibration_set",
+    "version",
+    "method",
+    "n",
+    "seconds",
+    "verdict",
+    "scores",
+    "calibrator",
+    "promoted",
+    "revision",
+}
+
+
+def test_an_upload_that_improves_is_admitted_and_goes_live(world: World) -> None:
+    report = world.upload(overconfident())
+    assert set(report) == KEYS
+    assert report["state"] == "done"
+    assert isinstance(report["fit"], str)
+    assert (report["n"], report["method"], report["version"]) == (600, "smart", 1)
+    assert report["verdict"]["admitted"] is True
+    assert all(isinstance(reason, str) for reason in report["verdict"]["reasons"])
+    scores = report["scores"]
+    assert scores["candidate"]["nll"] < scores["incumbent"]["nll"]
+    assert scores["candidate"]["ece"] < scores["incumbent"]["ece"]
+    assert (report["promoted"], report["revision"]) == (True, 2)
+    live = world.deployments.current("m")
+    assert (live.calibrator_id, live.revision) == (report["calibrator"], 2)
+
+
+def test_an_upload_without_evidence_is_refused(world: World) -> None:
+    report = world.upload(calibrated())
+    assert report["verdict"]["admitted"] is False
+    assert "no evidence of improvement" in " ".join(report["verdict"]["reasons"]).lower()
+    assert (report["promoted"], report["revision"]) == (False, None)
+    assert world.deployments.current("m").revision == 1
+
+
+def test_without_prefer_the_answer_is_the_fits_address(world: World) -> None:
+    answer = world.call(
+        "POST", "/v1/models/m/calibration-sets", content=overconfident(), headers=NPZ
+    )
+    assert answer.status_code == 202
+    address = f"/v1/models/m/fits/{answer.json()['fit']}"
+    assert answer.headers["location"] == address
+    while (fit := world.get(address))["state"] in ("queued", "running"):
+        pass
+    assert fit["state"] == "done"
+    assert set(fit) > KEYS
+    assert world.get("/v1/models/m/fits")["items"] == [fit]
+
+
+def test_promote_never_fits_and_leaves_the_choice(sqlite_world: World) -> None:
+    report = sqlite_world.upload(overconfident(), "?promote=never")
+    assert report["verdict"]["admitted"] is True
+    assert report["promoted"] is False
+    assert sqlite_world.promote(report["calibrator"], 1).json() == {
+        "model": "m",
+        "version": 1,
+        "calibrator": report["calibrator"],
+        "revision": 2,
+    }
+
+
+def test_promote_always_is_recorded_as_forced(sqlite_world: World) -> None:
+    report = sqlite_world.upload(calibrated(), "?promote=always")
+    assert (report["verdict"]["admitted"], report["promoted"]) == (False, True)
+    newest = sqlite_world.get("/v1/models/m/promotions")["items"][0]
+    assert (newest["cause"], newest["fit"]) == ("forced", report["fit"])
+
+
+def test_the_same_rows_are_stored_once_and_do_not_judge_their_own_fit(sqlite_world: World) -> None:
+    first = sqlite_world.upload(overconfident(), "?name=may")
+    second = sqlite_world.upload(overconfident(), "?method=temperature")
+    assert first["calibration_set"] == second["calibration_set"]
+    assert first["fit"] != second["fit"]
+    # The incumbent was fitted on these rows: there is nothing to compare on.
+    assert second["verdict"]["admitted"] is False
+    sets = sqlite_world.get("/v1/models/m/calibration-sets")
+    assert [entry["digest"] for entry in sets["items"]] == [first["calibration_set"]]
+    assert sets["items"][0]["names"] == ["may"]
+    by_name = sqlite_world.get("/v1/models/m/calibration-sets/may")
+    assert by_name == sqlite_world.get(f"/v1/models/m/calibration-sets/{first['calibration_set']}")
+    assert by_name["n"] == 600
+    assert sqlite_world.get("/v1/models/m/calibration-sets?name=june")["items"] == []
+
+
+def test_the_calibrator_is_read_as_it_was_written(sqlite_world: World) -> None:
+    report = sqlite_world.upload(overconfident())
+    document = sqlite_world.get(f"/v1/models/m/calibrators/{report['calibrator']}")
+    assert document["id"] == report["calibrator"]
+    assert document["fitted_on"]["digest"] == report["calibration_set"]
+    assert document["fitted_on"]["n"] == 600
+    listed = sqlite_world.get("/v1/models/m/calibrators")["items"]
+    assert [(entry["origin"], entry["live"]) for entry in listed] == [
+        ("fit", True),
+        ("factory", False),
+    ]
+
+
+def test_json_is_read_in_its_three_spellings(sqlite_world: World) -> None:
+    logits, labels = rows(3, 60)
+    shifted = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    bodies = {
+        "logits": logits.tolist(),
+        "probabilities": np.exp(shifted).tolist(),
+        "log_probabilities": shifted.tolist(),
+    }
+    for name, values in bodies.items():
+        answer = sqlite_world.call(
+            "POST",
+            "/v1/models/m/calibration-sets?promote=never",
+            json={name: values, "labels": labels.tolist()},
+            headers={"prefer": "wait=60"},
+        )
+        assert answer.status_code == 201, answer.text
+        assert answer.json()["n"] == 60
+
+
+def test_class_names_are_labels_too(sqlite_world: World) -> None:
+    names = ["cat", "dog", "bird"]
+    sqlite_world.call("PUT", "/v1/models/pets", json={"n_classes": 3, "class_names": names})
+    logits, labels = rows(4, 60)
+    by_name = sqlite_world.upload(
+        npz(logits=logits, labels=[names[label] for label in labels]), model="pets"
+    )
+    by_index = sqlite_world.upload(npz(logits=logits, labels=labels), model="pets")
+    assert by_name["calibration_set"] == by_index["calibration_set"]
+
+
+@pytest.mark.parametrize(
+    ("query", "body", "headers", "status", "word"),
+    [
+        ("?method=magic", calibrated(), NPZ, 422, "smart"),
+        ("?promote=perhaps", calibrated(), NPZ, 422, "promote"),
+        ("?name=../x", calibrated(), NPZ, 422, "name"),
+        ("?version=7", calibrated(), NPZ, 404, "version 7"),
+        ("", calibrated(n=20), NPZ, 422, "50"),
+        ("", calibrated(), {"content-type": "text/html"}, 415, "Content-Type"),
+        ("", calibrated(), {}, 415, "Content-Type"),
+        ("", calibrated(), {**NPZ, "content-encoding": "gzip"}, 415, "Content-Encoding"),
+        ("", b"not a zip", NPZ, 422, ""),
+        ("", b"", NPZ, 400, "empty"),
+        ("", npz(logits=np.zeros((60, 4)), labels=np.zeros(60, int)), NPZ, 422, "logits"),
+        ("", npz(logits=np.zeros((60, 3)), labels=np.full(60, 10)), NPZ, 422, "labels"),
+        ("", npz(logits=np.full((60, 3), np.nan), labels=np.zeros(60, int)), NPZ, 422, "logits"),
+        ("", npz(logits=np.zeros((60, 3))), NPZ, 422, "labels"),
+        ("", npz(images=np.zeros((60, 3, 2, 1), np.uint8), labels=np.zeros(60, int)), NPZ, 422,
+         "network"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_used_is_refused_and_nothing_is_stored(
+    shared_world: World, query: str, body: bytes, headers: dict[str, str], status: int, word: str
+) -> None:
+    answer = shared_world.call(
+        "POST", f"/v1/models/m/calibration-sets{query}", content=body, headers=headers
+    )
+    assert answer.status_code == status, answer.text
+    assert word in answer.text
+    assert shared_world.get("/v1/models/m/fits")["items"] == []
+    assert shared_world.get("/v1/models/m/calibration-sets")["items"] == []
+    assert list((shared_world.settings.state_dir / "uploads").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "word"),
+    [
+        (b"{", 400, "JSON"),
+        (b"[]", 422, "object"),
+        (b'{"logits": [[1, 2, 3], [1, 2]], "labels": [0, 1]}', 422, "logits[1]"),
+        (b'{"logits": [[1, 2, null]], "labels": [0]}', 422, "logits[0]"),
+        (b'{"logits": [[1, 2, "3"]], "labels": [0]}', 422, "logits[0]"),
+        (b'{"logits": [[1, 2, true]], "labels": [0]}', 422, "logits[0]"),
+        (b'{"logits": [[1, 2, 3]], "labels": [0.5]}', 422, "labels"),
+        (b'{"logits": [[1, 2, 3]], "labels": [true]}', 422, "labels"),
+        (b'{"logits": [[1, 2, 3]], "label": [0]}', 422, "'label'"),
+        (b'{"logits": [[1, 2, NaN]], "labels": [0]}', 400, "JSON"),
+        (b'{"logits": [], "labels": []}', 422, "logits"),
+    ],
+)
+def test_json_that_cannot_be_used_names_its_field(
+    shared_world: World, body: bytes, status: int, word: str
+) -> None:
+    answer = shared_world.call(
+        "POST",
+        "/v1/models/m/calibration-sets",
+        content=body,
+        headers={"content-type": "application/json"},
+    )
+    assert answer.status_code == status, answer.text
+    assert word in answer.json()["detail"]
+
+
+def test_force_fits_a_small_set(sqlite_world: World) -> None:
+    report = sqlite_world.upload(overconfident(n=30), "?force=true")
+    assert (report["state"], report["n"]) == ("done", 30)
+
+
+def test_a_body_over_the_limit_is_refused_announced_or_not(
+    begin: Callable[..., World],
+) -> None:
+    world = begin(settings={"max_upload_bytes": 2000})
+    world.declare()
+
+    async def chunks() -> object:
+        for _ in range(10):
+            yield bytes(500)
+
+    for content in (overconfident(), chunks()):
+        answer = world.call("POST", "/v1/models/m/calibration-sets", content=content, headers=NPZ)
+        assert answer.status_code == 413
+        assert "2000" in answer.json()["detail"]
+    assert list((world.settings.state_dir / "uploads").iterdir()) == []
+
+
+def test_an_unknown_model_is_told_before_its_rows_are_read(shared_world: World) -> None:
+    answer = shared_world.call("POST", "/v1/models/none/calibration-sets", content=b"", headers=NPZ)
+    assert answer.status_code == 404

@@ -1,0 +1,194 @@
+"""What the labels say, by window and for Prometheus."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from tests.trueprob_service.control.harness import World, overconfident, rows
+from trueprob.calibrators import KINDS
+from trueprob.fitting.fit import METHODS
+from trueprob.scores.binned import BinnedCalibration
+from trueprob_service.control.store.window_blocks import N_BLOCKS
+from trueprob_service.control.window import advance
+
+KEYS = {
+    "evidence_log10",
+    "evidence_threshold_log10",
+    "change_log10",
+    "change_threshold_log10",
+    "alarm",
+    "model",
+    "version",
+    "calibrator",
+    "revision",
+    "window",
+    "labels",
+    "ece",
+    "ece_floor",
+    "miscalibrated",
+    "drift_ratio",
+    "expected_accuracy",
+    "observed_accuracy",
+    "advice",
+    "bins",
+    "baseline",
+}
+
+
+def send_labels(world: World, seed: int, n: int, sharpness: float = 1.0) -> BinnedCalibration:
+    logits, labels = rows(seed, n, sharpness=sharpness)
+    _, confidence, prediction, ids = world.predict(logits)
+    assert world.label(ids, labels.tolist()).json()["accepted"] == n
+    return BinnedCalibration.of(confidence, prediction == labels)
+
+
+def test_without_labels_nothing_is_claimed(world: World) -> None:
+    answer = world.get("/v1/models/m/calibration")
+    assert set(answer) == KEYS
+    assert answer["window"] == "24h"
+    assert (answer["labels"], answer["ece"], answer["miscalibrated"]) == (0, None, False)
+    assert "No labels" in answer["advice"]
+    assert len(answer["bins"]) == 15
+    assert answer["baseline"] == {}
+
+
+def test_calibrated_predictions_are_told_so(world: World) -> None:
+    expected = send_labels(world, 20, 1200)
+    answer = world.get("/v1/models/m/calibration")
+    assert answer["labels"] == 1200
+    assert answer["ece"] == pytest.approx(expected.ece(), abs=1e-12)
+    assert answer["ece_floor"] == pytest.approx(expected.ece_floor(), abs=1e-12)
+    assert answer["expected_accuracy"] == pytest.approx(expected.mean_confidence(), abs=1e-12)
+    assert answer["observed_accuracy"] == pytest.approx(expected.accuracy(), abs=1e-12)
+    assert answer["miscalibrated"] is False
+    assert answer["advice"] == "Calibrated within what 1200 labels can tell."
+    assert sum(entry["count"] for entry in answer["bins"]) == 1200
+
+
+def test_miscalibrated_predictions_are_told_what_to_do(sqlite_world: World) -> None:
+    send_labels(sqlite_world, 21, 1500, sharpness=2.5)
+    answer = sqlite_world.get("/v1/models/m/calibration")
+    assert answer["miscalibrated"] is True
+    assert "too high" in answer["advice"]
+    assert "calibration-sets" in answer["advice"]
+
+
+def test_few_labels_say_that_they_are_few(sqlite_world: World) -> None:
+    send_labels(sqlite_world, 22, 1)
+    answer = sqlite_world.get("/v1/models/m/calibration")
+    assert answer["advice"].startswith("1 label")
+    assert "too few" in answer["advice"]
+
+
+def test_windows_hold_whole_hours(world: World) -> None:
+    send_labels(world, 23, 10)
+    world.clock.now += 5 * 3600
+    send_labels(world, 24, 7)
+    labels = {
+        window: world.get(f"/v1/models/m/calibration?window={window}")["labels"]
+        for window in ("1h", "4h", "5h", "24h", "7d")
+    }
+    assert labels == {"1h": 7, "4h": 7, "5h": 17, "24h": 17, "7d": 17}
+    for wrong in ("0h", "1", "h", "1w", "-1h", "9999999h", "1.5h", "999999d"):
+        answer = world.call("GET", f"/v1/models/m/calibration?window={wrong}")
+        assert answer.status_code == 422
+        assert "window" in answer.json()["detail"]
+
+
+def test_a_window_sums_all_promotions_of_the_live_pair(world: World) -> None:
+    send_labels(world, 25, 10)
+    world.upload(overconfident())
+    send_labels(world, 26, 5)
+    world.rollback(2)
+    send_labels(world, 27, 3)
+    assert world.get("/v1/models/m/calibration")["labels"] == 13
+
+
+def test_running_totals_survive_a_restart_and_never_fall(begin: Callable[..., World]) -> None:
+    world = begin()
+    world.declare()
+    first = send_labels(world, 28, 100)
+    world.plane.close()
+    restarted = begin(clock=world.clock)
+    second = send_labels(restarted, 29, 100)
+    restarted.clock.now += 60.0
+    (pair,) = restarted.plane.label_statistics().pairs
+    np.testing.assert_allclose(
+        pair.totals.confidence, first.confidence + second.confidence, rtol=0, atol=1e-12
+    )
+    assert (pair.totals.count == first.count + second.count).all()
+
+
+def test_fits_and_promotions_are_counted(world: World) -> None:
+    world.upload(overconfident())
+    world.upload(overconfident(), "?promote=never")
+    world.clock.now += 60.0
+    reading = world.plane.label_statistics()
+    # Every other outcome is there too, at 0, before it first happens.
+    assert len(reading.fits) == 4 * len(METHODS)
+    assert len(reading.promotions) == 5 * len(KINDS)
+    assert {key: n for key, n in reading.fits.items() if n} == {
+        ("m", "smart", "admitted"): 1,
+        ("m", "smart", "refused"): 1,
+    }
+    assert reading.fit_queue == {}
+    promotions = {key: n for key, n in reading.promotions.items() if n}
+    assert promotions == {("m", "identity", "factory"): 1, ("m", "smart", "admitted"): 1}
+
+
+def test_a_reading_is_cached_and_repeated_while_the_database_is_away(sqlite_world: World) -> None:
+    sqlite_world.clock.now += 60.0
+    reading = sqlite_world.plane.label_statistics()
+    send_labels(sqlite_world, 30, 5)
+    assert sqlite_world.plane.label_statistics() is reading
+    sqlite_world.clock.now += 60.0
+    fresh = sqlite_world.plane.label_statistics()
+    assert fresh.pairs[0].totals.n == 5
+    database = sqlite_world.settings.state_dir / "trueprob.sqlite3"
+    parts = sqlite_world.plane.parts
+    parts.store.close()  # open connections would keep the file
+    database.rename(database.with_suffix(".away"))
+    database.mkdir()  # in its place: cannot be opened
+    sqlite_world.clock.now += 60.0
+    assert sqlite_world.plane.label_statistics() is fresh
+    assert sqlite_world.label(["x"], [0]).status_code == 503
+
+
+def test_many_labels_at_once_leave_the_ring_that_single_ones_do() -> None:
+    confidence = np.random.default_rng(1).uniform(0, 1, 1234)
+    correct = confidence > 0.3
+    newest, ring = None, {}
+    for index in range(1234):
+        part = slice(index, index + 1)
+        for sequence, block in advance(newest, confidence[part], correct[part], window_labels=200):
+            newest = ring[sequence % N_BLOCKS] = (sequence, block)
+    together = advance(None, confidence, correct, window_labels=200)
+    assert [sequence for sequence, _ in together] == sorted(
+        sequence for sequence, _ in ring.values()
+    )
+    for sequence, block in together:
+        alone = ring[sequence % N_BLOCKS][1]
+        np.testing.assert_allclose(block.confidence, alone.confidence, atol=1e-12)
+
+
+def test_the_ring_holds_the_last_labels_in_ten_blocks() -> None:
+    rng = np.random.default_rng(0)
+    ring: dict[int, BinnedCalibration] = {}
+    newest = None
+    confidence = np.empty(0)
+    for n in (1, 19, 5, 200, 3, 20, 777, 50):
+        new = rng.uniform(0, 1, n)
+        confidence = np.concatenate([confidence, new])
+        for sequence, block in advance(newest, new, new > 0.5, window_labels=200):
+            ring[sequence % N_BLOCKS] = block
+            newest = (sequence, block)
+        total = sum(ring.values(), BinnedCalibration.zeros())
+        held = int(total.n)
+        assert min(len(confidence), 181) <= held <= 200
+        last = confidence[len(confidence) - held :]
+        expected = BinnedCalibration.of(last, last > 0.5)
+        np.testing.assert_allclose(total.confidence, expected.confidence, atol=1e-12)
+        assert (total.count == expected.count).all()

@@ -1,0 +1,147 @@
+import contextlib
+import json
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.trueprob_service.inference.mutated import FUZZ
+from trueprob_service.errors import BadRequest, InvalidRequest, ServiceError
+from trueprob_service.inference.simd_rows import MIN_BYTES, simd_rows
+from trueprob_service.inference.wire import json_rows as wire_json
+
+rows = st.integers(1, 5).flatmap(
+    lambda k: st.lists(
+        st.lists(
+            st.floats(allow_nan=False, allow_infinity=False, width=64) | st.integers(-9, 9),
+            min_size=k,
+            max_size=k,
+        ),
+        min_size=1,
+        max_size=6,
+    )
+)
+
+
+@given(st.sampled_from(["logits", "probabilities", "log_probabilities"]), rows)
+def test_rows_decode_to_the_same_numbers(name: str, values: list[list[float]]) -> None:
+    got_name, got = wire_json.decode(json.dumps({name: values}).encode())
+    assert got_name == name
+    np.testing.assert_array_equal(got, np.asarray(values, np.float64))
+
+
+@FUZZ
+@given(st.binary(max_size=60) | st.text(max_size=60).map(str.encode))
+def test_any_bytes_decode_or_are_refused_in_words(body: bytes) -> None:
+    with contextlib.suppress(ServiceError):
+        name, values = wire_json.decode(body)
+        assert name in wire_json.INPUTS
+        assert len(values) > 0
+
+
+REFUSED = [
+    (b"", BadRequest, "got an empty body"),
+    (b"{", BadRequest, "not JSON"),
+    (b'{"logits": [[NaN, 1]]}', BadRequest, "logits must be finite"),
+    (b'{"logits": [[Infinity, 1]]}', BadRequest, "logits must be finite"),
+    (b"[[1, 2]]", InvalidRequest, "expected a JSON object with one of logits"),
+    (b"{}", InvalidRequest, "expected exactly one of logits"),
+    (b'{"logits": [[1, 2]], "probabilities": [[1, 0]]}', InvalidRequest, "exactly one of"),
+    (b'{"logit": [[1, 2]]}', InvalidRequest, "unknown field 'logit'"),
+    (b'{"logits": [1, 2]}', InvalidRequest, "logits must be a list of rows"),
+    (b'{"logits": 3}', InvalidRequest, "logits must be a list of rows"),
+    (b'{"logits": []}', InvalidRequest, "logits must have at least one row"),
+    (b'{"logits": [[1, 2], [3]]}', InvalidRequest, "row 0 has 2 numbers, row 1 has 1"),
+    (b'{"logits": [[1, null]]}', InvalidRequest, r"got null at logits\[0\]\[1\]"),
+    (b'{"logits": [["1", "2"]]}', InvalidRequest, r"got str at logits\[0\]\[0\]"),
+    (b'{"logits": [[1, {}]]}', InvalidRequest, r"got dict at logits\[0\]\[1\]"),
+    (b'{"logits": [[[1], [1, 2]]]}', InvalidRequest, r"got list at logits\[0\]\[0\]"),
+    (b'{"logits": [[1, [2]]]}', InvalidRequest, r"got list at logits\[0\]\[1\]"),
+    (b'{"logits": [' + b"[" * 90 + b"1" + b"]" * 90 + b"]}", InvalidRequest, "got list at"),
+    (b'{"logits": [[true, false]]}', InvalidRequest, r"got bool at logits\[0\]\[0\]"),
+    (b'{"logits": [[true, 1.5]]}', InvalidRequest, r"got bool at logits\[0\]\[0\]"),
+    (b'{"logits": [[[1], [2]]]}', InvalidRequest, r"got list at logits\[0\]\[0\]"),
+    (b'{"logits": [[1, {"a": 2}]]}', InvalidRequest, r"got dict at logits\[0\]\[1\]"),
+    (b'{"images": "abc"}', InvalidRequest, "images must be a list of base64 strings"),
+    (b'{"images": [1]}', InvalidRequest, r"images\[0\] must be a base64 string"),
+    (b'{"images": ["a\\n"]}', InvalidRequest, r"images\[0\] is not valid base64"),
+]
+
+
+@pytest.mark.parametrize(("body", "error", "words"), REFUSED)
+def test_what_cannot_be_used_is_refused_by_name(
+    body: bytes, error: type[ServiceError], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        wire_json.decode(body)
+
+
+def test_one_long_text_does_not_make_every_number_as_wide() -> None:
+    body = json.dumps({"logits": [["9" * 100_000] + [1] * 500]}).encode()
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidRequest, match=r"got str at logits\[0\]\[0\]"):
+            wire_json.decode(body)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 10_000_000  # 501 texts of 100 000 characters would be 200 MB
+
+
+def test_pictures_are_decoded() -> None:
+    assert wire_json.decode(b'{"images": ["AAEC", "/w=="]}') == (
+        "images",
+        [b"\x00\x01\x02", b"\xff"],
+    )
+
+
+def test_float32_prints_as_the_shortest_text_that_names_it() -> None:
+    text = wire_json.encode({"confidence": np.array([0.93], np.float32)})
+    assert text == b'{"confidence":[0.93]}'
+
+
+large = np.random.default_rng(0).standard_normal((20, 30)).round(6)
+
+
+def test_plain_rows_make_no_lists() -> None:
+    body = json.dumps({"logits": large.tolist()}).encode()
+    assert len(body) > MIN_BYTES
+    name, values = wire_json.decode(body)
+    assert name == "logits"
+    assert isinstance(values, np.ndarray)
+    assert values.tobytes() == large.tobytes()
+    found = simd_rows(body, wire_json.ARRAYS)
+    assert found is not None
+    wire_json.decode(body.replace(b"-", b" "))  # another body does not write over the first one's
+    assert found[1].tobytes() == large.tobytes()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"[[1, 2]]",
+        b'{"logits": [[1, 2]], "logits": [[1, 2]]}',
+        b'{"images": [[1, 2]]}',
+        b'{"logits": []}',
+        b'{"logits": [[1, 2], [3]]}',
+        b'{"logits": [[1, 2], 3]}',
+        b'{"logits": [[[1], [2]]]}',
+        b'{"logits": [1, 2]}',
+        b'{"logits": [[1, true]]}',
+        b'{"logits": [[1, "2"]]}',
+        b'{"logits": [[1, null]]}',
+        b'{"logits": [{"a": 1}]}',
+        b'{"logits": [[1, 9007199254740993]]}',
+        b'{"logits": [[1, -9007199254740993]]}',
+        b'{"logits": [[1, 1e999]]}',
+        b'{"logits": [[1, 2]]} x',
+        b'\xef\xbb\xbf{"logits": [[1, 2]]}',
+    ],
+)
+def test_what_is_not_plain_is_left_to_the_slow_reader(body: bytes) -> None:
+    assert simd_rows(body, wire_json.ARRAYS) is None
+    plain = b'{"logits": [[3, 4]]}'
+    assert simd_rows(plain, wire_json.ARRAYS) is not None, "the parser goes on after a refusal"

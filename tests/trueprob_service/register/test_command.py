@@ -1,0 +1,220 @@
+"""``trueprob-service register`` from the file to an answer of the running service."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from PIL import Image
+
+from tests.trueprob_service.application import ROOT, application
+from tests.trueprob_service.register.networks import network, weights
+from trueprob.repository.model_repository import ModelRepository
+from trueprob_service.__main__ import main as service_main
+from trueprob_service.register.command import main
+
+
+def register(folder: Path, path: Path, *flags: str) -> int:
+    environ = {"TRUEPROB_MODEL_REPOSITORY": str(folder / "models")}
+    return main([str(path), *flags], environ)
+
+
+def png(image: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(image.squeeze()).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def ask_service(folder: Path, picture: bytes, model: str = "mine") -> dict[str, Any]:
+    """The answer of a service that was started on the repository."""
+
+    async def scenario() -> dict[str, Any]:
+        models = folder / "models"
+        async with application(folder / "state", model_repository=models) as client:
+            kind = {"content-type": "image/png"}
+            answer = await client.post(
+                f"/v1/models/{model}/probabilities", content=picture, headers=kind
+            )
+            assert answer.status_code == 200, answer.text
+            return answer.json()
+
+    return asyncio.run(scenario())
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return powers / powers.sum(axis=-1, keepdims=True)
+
+
+IMAGE = np.random.default_rng(3).integers(0, 256, (4, 2, 3), np.uint8)
+
+
+@pytest.mark.parametrize("rows", ["n", 4])
+@pytest.mark.parametrize("output", ["logits", "probabilities"])
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC uint8"])
+def test_what_is_registered_is_served(
+    tmp_path: Path, capsys: Any, rows: int | str, output: str, layout: str
+) -> None:
+    if layout == "NCHW":
+        path = network(tmp_path / "m.onnx", (rows, 3, 4, 2), outputs=(output,))
+        flags = ("--mean", "0.5,0.4,0.3", "--std", "0.2")
+        x = ((IMAGE / 255 - [0.5, 0.4, 0.3]) / 0.2).transpose(2, 0, 1)
+        expected = softmax(x.reshape(-1) @ weights(24, 3))
+    else:
+        path = network(
+            tmp_path / "m.onnx", (rows, 4, 2, 3), dtype="uint8", outputs=(output,), weight=0.01
+        )
+        flags = ()
+        expected = softmax(IMAGE.reshape(-1).astype(float) @ (0.01 * weights(24, 3)))
+    assert register(tmp_path, path, "--name", "mine", "--class-names", "a,b,c", *flags) == 0
+    assert "none: the probabilities are the network's own" in capsys.readouterr().out
+    version = ModelRepository(tmp_path / "models").get("mine", 1)
+    version.verify()
+    assert version.manifest.output_kind == output
+    assert "the probabilities are the network's own" in (version.path / "MODEL_CARD.md").read_text()
+    answer = ask_service(tmp_path, png(IMAGE))
+    np.testing.assert_allclose(answer["probabilities"][0], expected, atol=1e-5)
+    assert answer["class"] == ["abc"[int(np.argmax(expected))]]
+
+
+def calibration(path: Path, **arrays: Any) -> Path:
+    np.savez(path, **arrays)
+    return path
+
+
+def labelled(n: int = 300) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pictures, the logits of the network of pixels for them, and labels drawn from half of those.
+
+    The network is twice as sure as it may be."""
+    rng = np.random.default_rng(5)
+    images = rng.integers(0, 256, (n, 4, 2, 1), np.uint8)
+    logits = images.reshape(n, -1).astype(np.float64) @ (0.02 * weights(8, 3))
+    labels = np.argmax(logits / 2 + rng.gumbel(size=logits.shape), axis=1)
+    return images, logits.astype(np.float32), labels
+
+
+@pytest.mark.parametrize("given", ["images", "logits"])
+def test_a_calibration_set_gives_a_calibrator_a_baseline_and_scores(
+    tmp_path: Path, capsys: Any, given: str
+) -> None:
+    images, logits, labels = labelled()
+    rows = {"images": images} if given == "images" else {"logits": logits}
+    path = network(tmp_path / "m.onnx", ("n", 4, 2, 1), dtype="uint8", weight=0.02)
+    held_out = calibration(tmp_path / "val.npz", labels=labels, **rows)
+    assert register(
+        tmp_path, path, "--name", "mine", "--calibration", str(held_out), "--json"
+    ) == 0  # fmt: skip
+    document = json.loads(capsys.readouterr().out)
+    assert document["scores"]["before"]["nll"] > document["scores"]["after"]["nll"] + 0.05
+    version = ModelRepository(tmp_path / "models").get("mine", 1)
+    version.verify()
+    baseline = version.baseline()
+    assert baseline is not None
+    assert baseline.n == 300
+    temperature = version.calibrator().temperature(logits)
+    assert temperature is not None
+    assert 1.5 < float(np.median(temperature)) < 2.7
+    scores = version.manifest.scores["calibration"]
+    assert scores["n"] == 300
+    assert scores["calibrated"]["nll"] == document["scores"]["after"]["nll"]
+    assert document["calibrator"] in (version.path / "MODEL_CARD.md").read_text()
+    assert ask_service(tmp_path, png(images[0]))["calibrator"] == document["calibrator"]
+
+
+def test_accuracy_near_chance_is_a_warning(tmp_path: Path, capsys: Any) -> None:
+    images, _, labels = labelled()
+    path = network(tmp_path / "m.onnx", ("n", 4, 2, 1), dtype="uint8", weight=-0.02)
+    held_out = calibration(tmp_path / "val.npz", labels=labels, images=images)
+    assert register(tmp_path, path, "--name", "mine", "--calibration", str(held_out)) == 0
+    assert "is near chance: check layout, mean" in capsys.readouterr().err
+
+
+def test_versions_count_on_and_are_never_written_over(tmp_path: Path, capsys: Any) -> None:
+    path = network(tmp_path / "m.onnx", ("n", 5))
+    for _ in range(2):
+        assert register(tmp_path, path, "--name", "mine") == 0
+    assert register(tmp_path, path, "--name", "mine", "--version", "7") == 0
+    assert ModelRepository(tmp_path / "models").versions("mine") == [1, 2, 7]
+    capsys.readouterr()
+    assert register(tmp_path, path, "--name", "mine", "--version", "2") == 2
+    assert "mine/2 exists, and versions never change" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--name", "../mine"], "--name must be 1 to 100 letters"),
+        (["--name", "mine", "--version", "0"], "--version must be a positive integer"),
+        (["--name", "mine", "--class-names", "a,b"], "--class-names has 2 names"),
+        (["--name", "mine", "--class-names", "a,b,a"], "class_names must be 3 distinct"),
+        (["--name", "mine", "--calibration", "none.npz"], "none.npz"),
+        (["--name", "mine", "--method", "magic"], "--method: invalid choice"),
+        ([], "required: --name"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(
+    tmp_path: Path, capsys: Any, flags: list[str], words: str
+) -> None:
+    path = network(tmp_path / "m.onnx", ("n", 5))
+    assert register(tmp_path, path, *flags) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("trueprob-service: error: ")
+    assert words in captured.err
+    assert captured.err.count("\n") == 1
+    assert not (tmp_path / "models").exists()
+
+
+def test_files_that_are_no_networks(tmp_path: Path, capsys: Any) -> None:
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(b"no network")
+    assert register(tmp_path, broken, "--name", "mine") == 2
+    assert register(tmp_path, tmp_path / "none.onnx", "--name", "mine") == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert "model.onnx cannot be loaded" in lines[0]
+    assert "none.onnx: No such file" in lines[1]
+
+
+def test_weights_in_a_second_file_are_refused_wherever_it_lies(
+    tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = onnx.load(network(tmp_path / "m.onnx", ("n", 500)))
+    two = tmp_path / "two.onnx"
+    onnx.save(model, two, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    monkeypatch.chdir(tmp_path)  # where onnxruntime would find them
+    assert register(tmp_path, two, "--name", "mine") == 2
+    assert "keeps its weights in a second file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arrays", "words"),
+    [
+        ({"images": np.zeros((60, 4, 3, 1), np.uint8)}, "images must be"),
+        ({"logits": np.zeros((60, 2))}, "logits must have shape"),
+        ({"images": np.zeros((60, 4, 2, 1), np.uint8), "logits": np.zeros((60, 3))}, "together"),
+    ],
+)
+def test_calibration_sets_that_cannot_be_used(
+    tmp_path: Path, capsys: Any, arrays: dict[str, Any], words: str
+) -> None:
+    path = network(tmp_path / "m.onnx", ("n", 4, 2, 1), dtype="uint8")
+    held_out = calibration(tmp_path / "val.npz", labels=np.arange(60) % 3, **arrays)
+    assert register(tmp_path, path, "--name", "mine", "--calibration", str(held_out)) == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "models").exists()
+
+
+def test_the_demo_network_is_registered_with_one_command(tmp_path: Path, capsys: Any) -> None:
+    """As docs/quickstart.md shows it."""
+    demo, rows = ROOT / "models/digits/1/model.onnx", ROOT / "examples/digits_calibration.npz"
+    flags = ["--name", "mine", "--calibration", str(rows), "--models", str(tmp_path)]
+    assert service_main(["register", str(demo), *flags]) == 0
+    assert "mine/1: 10 classes" in capsys.readouterr().out
+    assert service_main(["registr"]) == 2
+    assert "expected serve, register, keys, export-state" in capsys.readouterr().err

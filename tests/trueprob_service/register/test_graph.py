@@ -1,0 +1,167 @@
+"""What is found out about a network, what is asked for, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.trueprob_service.register.networks import network, two_inputs
+from trueprob_service.inference.network.onnx_model import open_session
+from trueprob_service.register.graph import Network, inspect
+from trueprob_service.register.options import Unusable, Wishes, class_names, refuse_to_guess
+
+FLOATS = {"mean": "0.5", "std": "0.25"}
+
+
+def look(path: Path, **wishes: Any) -> Network:
+    return inspect(open_session(path, threads=1), Wishes(**wishes), refuse_to_guess)
+
+
+def answered(path: Path, answers: dict[str, str], **wishes: Any) -> tuple[Network, list[str]]:
+    asked: list[str] = []
+
+    def ask(flag: str, unknown: str) -> str:
+        asked.append(flag)
+        return answers[flag]
+
+    return inspect(open_session(path, threads=1), Wishes(**wishes), ask), asked
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "wishes", "layout", "written", "mode", "resize"),
+    [
+        (("n", 8, 6, 1), "uint8", {}, "NHWC", ("batch", 8, 6, 1), "L", [8, 6]),
+        (("n", 8, 6, 3), "uint8", {}, "NHWC", ("batch", 8, 6, 3), "RGB", [8, 6]),
+        (("n", 3, 8, 6), "float32", FLOATS, "NCHW", ("batch", 3, 8, 6), "RGB", [8, 6]),
+        ((5, 1, 8, 6), "float32", FLOATS, "NCHW", (5, 1, 8, 6), "L", [8, 6]),
+        (("n", 3, 8, 3), "float32", FLOATS | {"layout": "NCHW"}, "NCHW",
+         ("batch", 3, 8, 3), "RGB", [8, 3]),
+        (("n", 3, "h", "w"), "float32", FLOATS | {"resize": "4,6"}, "NCHW",
+         ("batch", 3, 4, 6), "RGB", [4, 6]),
+        (("n", 3, 8, 6), "float32", FLOATS | {"resize": "9"}, "NCHW",
+         ("batch", 3, 8, 6), "RGB", 9),
+        (("n", 3, "h", "w"), "float32", FLOATS | {"resize": "7", "crop": "4,6"}, "NCHW",
+         ("batch", 3, 4, 6), "RGB", 7),
+    ],
+)  # fmt: skip
+def test_pictures_are_recognised(
+    tmp_path: Path, shape: tuple, dtype: str, wishes: dict, layout: str, written: tuple,
+    mode: str, resize: list | int,
+) -> None:  # fmt: skip
+    size = 4 * 6 * 3 if "h" in shape else None
+    found = look(network(tmp_path / "m.onnx", shape, dtype=dtype, n_inputs=size), **wishes)
+    spec = found.input
+    assert (spec.name, spec.dtype, spec.layout, spec.shape) == ("x", dtype, layout, written)
+    assert (spec.preprocessing["mode"], spec.preprocessing["resize"]) == (mode, resize)
+    assert spec.preprocessing.get("crop") == (list(written[2:]) if type(resize) is int else None)
+    normalisation = {"scale": 255.0, "mean": 0.5, "std": 0.25} if dtype == "float32" else {}
+    assert {k: spec.preprocessing[k] for k in normalisation} == normalisation
+    assert (found.output_name, found.output_kind, found.n_classes) == ("logits", "logits", 3)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int64"])
+def test_other_tensors_are_rows_of_numbers(tmp_path: Path, dtype: str) -> None:
+    found = look(network(tmp_path / "m.onnx", ("n", 5), dtype=dtype))
+    assert (found.input.layout, found.input.shape) == ("rows", ("batch", 5))
+    assert found.input.preprocessing == {}
+
+
+@pytest.mark.parametrize(
+    ("outputs", "wishes", "chosen", "kind"),
+    [
+        (("logits",), {}, "logits", "logits"),
+        (("embedding",), {}, "embedding", "logits"),
+        (("probabilities",), {}, "probabilities", "probabilities"),
+        (("probabilities", "logits"), {}, "logits", "logits"),
+        (("labels", "probabilities"), {}, "probabilities", "probabilities"),
+        (("one", "embedding"), {}, "embedding", "logits"),
+        (("embedding", "logits"), {}, "logits", "logits"),
+        (("embedding", "sigmoid"), {"output": "embedding"}, "embedding", "logits"),
+        (("logits", "probabilities"), {"output": "probabilities"}, "probabilities",
+         "probabilities"),
+        (("sigmoid",), {"output_kind": "logits"}, "sigmoid", "logits"),
+    ],
+)  # fmt: skip
+def test_the_output_and_its_kind(
+    tmp_path: Path, outputs: tuple, wishes: dict, chosen: str, kind: str
+) -> None:
+    found = look(network(tmp_path / "m.onnx", ("n", 5), outputs=outputs), **wishes)
+    assert (found.output_name, found.output_kind) == (chosen, kind)
+
+
+@pytest.mark.parametrize(
+    ("shape", "made", "wishes", "words"),
+    [
+        (("n", 3, 8, 3), {}, FLOATS, "may be NHWC or NCHW; say it with --layout"),
+        (("n", 3, 8, 6), {}, {}, "mean; say it with --mean and --std"),
+        (("n", 3, 8, 6), {}, FLOATS | {"layout": "NHWC"}, "--layout must be NCHW for shape"),
+        (("n", 3, 8, 6), {}, FLOATS | {"mode": "L"}, "--mode must be RGB for input 'x'"),
+        (("n", 3, 8, 6), {}, FLOATS | {"resize": "8,8"}, "--resize must be 8,6 for input 'x'"),
+        (("n", 3, 8, 6), {}, {"mean": "a", "std": "1"}, "--mean must be numbers"),
+        (("n", 3, 8, 6), {}, {"mean": "1,2"}, "preprocessing.mean must be one number or 3"),
+        (("n", 3, 8, 6), {}, {"std": "0"}, "preprocessing.std must be one positive number"),
+        (("n", 4, 8, 6), {}, FLOATS, "pictures have 1 or 3 channels"),
+        (("n", 3, "h", "w"), {"n_inputs": 72}, FLOATS, "any size (HEIGHT,WIDTH); say it with"),
+        (("n", 3, "h", "w"), {"n_inputs": 72}, FLOATS | {"resize": "4"}, "must be HEIGHT,WIDTH"),
+        (("n", 3, 8, 6), {}, FLOATS | {"resize": "7"}, "of at least both sides of crop"),
+        (("n", 3, 8, 6), {}, FLOATS | {"crop": "8,6"}, "one whole number beside --crop"),
+        (("n", 3, 8, 6), {}, FLOATS | {"resize": "9", "crop": "8,8"}, "--crop must be 8,6"),
+        (("n", 3, "h", "w"), {"n_inputs": 72}, FLOATS | {"resize": "4,4"}, "network fails on 8"),
+        (("n", 8, 6, 1), {"dtype": "uint8"}, FLOATS, "--mean is for networks of floats"),
+        (("n", 5), {}, {"layout": "NCHW"}, "--layout is for pictures"),
+        (("n", "m"), {"n_inputs": 5}, {}, "export it with fixed sides"),
+        (("n", 5), {"outputs": ("labels", "one")}, {}, "no output has shape (8, classes)"),
+        (("n", 5), {"outputs": ("embedding", "sigmoid")}, {}, "say it with --output"),
+        (("n", 5), {"outputs": ("logits", "one")}, {"output": "one"}, "--output must be one of"),
+        (("n", 5), {"outputs": ("sigmoid",)}, {}, "multi-label networks cannot be served"),
+        (("n", 5), {}, {"output_kind": "probabilities"}, "do not sum to one"),
+        (("n", 5), {}, {"output_kind": "scores"}, "--output-kind must be one of logits, prob"),
+        (("n", 5), {}, {"n_classes": 4}, "--class-names has 4 names, the network gives logits 3"),
+        (("n", 5), {"weight": float("inf")}, {}, "is not finite on a probe"),
+    ],
+)  # fmt: skip
+def test_what_is_not_known_or_cannot_be_served_names_the_flag(
+    tmp_path: Path, shape: tuple, made: dict, wishes: dict, words: str
+) -> None:
+    path = network(tmp_path / "m.onnx", shape, **made)
+    with pytest.raises(Unusable) as caught:
+        look(path, **wishes)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_network_of_two_inputs_runs_elsewhere(tmp_path: Path) -> None:
+    with pytest.raises(Unusable, match=r"has 2 inputs \(a, b\).*send its logits"):
+        look(two_inputs(tmp_path / "m.onnx"))
+
+
+def test_what_is_asked_for_is_taken_as_if_it_had_been_said(tmp_path: Path) -> None:
+    path = network(
+        tmp_path / "m.onnx", ("n", "a", "b", "c"), n_inputs=72, outputs=("embedding", "sigmoid")
+    )
+    answers = {
+        "--layout": "NCHW", "--mode": "RGB", "--resize": "4,6", "--std": "0.2,0.3,0.4",
+        "--mean and --std (or --scale alone)": "0.5", "--output": "embedding",
+    }  # fmt: skip
+    found, asked = answered(path, answers)
+    assert sorted(asked) == sorted(answers)
+    assert found.input.shape == ("batch", 3, 4, 6)
+    assert found.input.preprocessing["std"] == [0.2, 0.3, 0.4]
+    assert found.output_name == "embedding"
+    nothing, asked = answered(network(tmp_path / "n.onnx", ("n", 5)), {})
+    assert (asked, nothing.output_name) == ([], "logits")
+
+
+def test_class_names_come_from_a_file_or_a_list(tmp_path: Path) -> None:
+    lines, listed = tmp_path / "names.txt", tmp_path / "names.json"
+    lines.write_text("cat\ndog, small\n\n")
+    listed.write_text('["cat", "dog, small"]')
+    assert class_names(str(lines)) == class_names(str(listed)) == ("cat", "dog, small")
+    assert class_names("cat, dog") == ("cat", "dog")
+    listed.write_text('{"cat": 1}')
+    with pytest.raises(Unusable, match="must hold a JSON list of texts"):
+        class_names(str(listed))
+    with pytest.raises(Unusable, match="must be a text file or a comma-separated list"):
+        class_names(str(tmp_path / "none.txt"))

@@ -1,0 +1,82 @@
+"""The page of ``/`` in a real browser that reaches nothing but the service."""
+
+from __future__ import annotations
+
+import asyncio
+import html
+import re
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.integration_requirements import require_program
+from tests.running_service import ROOT, RunningService, running_service
+from tests.trueprob_service.application import application
+from trueprob_service.edge.auth import new_key
+
+
+def rendered(service: RunningService, profile: Path) -> str:
+    chromium = require_program("chromium", "chromium-browser", "google-chrome")
+    page = subprocess.run(
+        [
+            str(chromium), "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
+            "--disable-background-networking", "--disable-component-update", "--disable-sync",
+            "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+            f"--user-data-dir={profile}", "--virtual-time-budget=4000",
+            "--dump-dom", f"{service.url}/#digits",
+        ],
+        capture_output=True, text=True, timeout=120, check=True,
+    ).stdout  # fmt: skip
+    return html.unescape(page)
+
+
+def text_of(page: str, element: str) -> str:
+    found = re.search(rf'id="{element}"[^>]*>([^<]*)<', page)
+    assert found is not None, element
+    return found[1]
+
+
+@pytest.mark.integration
+def test_the_page_shows_evidence_change_and_the_alarm(tmp_path: Path) -> None:
+    path = "/v1/models/digits"
+    with running_service(tmp_path / "state", ROOT / "models") as service:
+        logits = np.random.default_rng(0).normal(0, 3, (400, 10))
+        answer = service.client.post(
+            f"{path}/probabilities?receipts=true", json={"logits": logits.tolist()}
+        ).json()
+        wrong = [(prediction + 1) % 10 for prediction in answer["prediction"]]
+        labels = {"prediction_ids": answer["prediction_ids"], "labels": wrong}
+        assert service.client.post(f"{path}/labels", json=labels).json()["accepted"] == 400
+        now = service.client.get(f"{path}/calibration").json()
+        page = rendered(service, tmp_path / "profile")
+    assert text_of(page, "advice") == now["advice"]
+    assert text_of(page, "pair").endswith("revision 1")
+    assert text_of(page, "evidence") == f"10^{now['evidence_log10']:.1f} of 10^2.0"
+    assert text_of(page, "change") == f"10^{now['change_log10']:.1f} of 10^5.0"
+    assert text_of(page, "alarm-text").startswith(f"Alarm {now['alarm']['id']}: change reached")
+    assert text_of(page, "labels").endswith("400 labels in 24h")
+    assert page.count("<circle") == sum(each["count"] > 0 for each in now["bins"])
+    assert text_of(page, "problem") == ""
+
+
+def test_its_files_are_open_and_take_nothing_from_elsewhere(tmp_path: Path) -> None:
+    _, line = new_key("someone", ["predict"])
+    keys = tmp_path / "keys.jsonl"
+    keys.write_text(line)
+
+    async def scenario() -> None:
+        async with application(tmp_path / "state", api_keys_file=keys) as client:
+            page = await client.get("/")
+            assert page.headers["content-security-policy"].startswith("default-src 'self'")
+            files = re.findall(r'(?:src|href)="(page/[^"]+)"', page.text)
+            assert files == ["page/page.css", "page/page.js"]
+            for name in files:
+                answer = await client.get(f"/{name}")
+                assert answer.status_code == 200
+                assert "://" not in answer.text.replace("http://www.w3.org/2000/svg", "")
+            assert (await client.get("/page/%2e%2e/app.py")).status_code == 401
+            assert (await client.get("/v1/models")).status_code == 401
+
+    asyncio.run(scenario())

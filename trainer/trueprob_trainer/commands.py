@@ -1,0 +1,161 @@
+"""What each command of :mod:`trueprob_trainer.__main__` does.
+
+Each imports what it needs: training does not wait for onnxruntime.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trueprob_trainer.config import TrainConfig
+from trueprob_trainer.errors import BadInput
+
+if TYPE_CHECKING:
+    from trueprob.repository.model_version import ModelVersion
+    from trueprob_trainer.training.run_folder import RunFolder
+
+
+def train(arguments: argparse.Namespace) -> None:
+    """Train into a new run folder, or go on with the run that is there."""
+    from trueprob_trainer.training.logs import CsvLog, TensorBoardLog
+    from trueprob_trainer.training.loop import Log, checked_data, train_with
+    from trueprob_trainer.training.progress import Progress
+    from trueprob_trainer.training.run_folder import RunFolder
+
+    given, data = _given(arguments), None
+    if arguments.resume:
+        run = RunFolder(arguments.run)
+        config = run.config()
+        _refuse_another_recipe(given, config)
+    else:
+        config = TrainConfig.from_dict(given)
+        data = checked_data(config)  # what is wrong is said before a folder is made
+        run = RunFolder.create(arguments.run, config, overwrite=arguments.overwrite)
+    with contextlib.ExitStack() as stack:
+        logs: list[Log] = [CsvLog(run)] if arguments.csv else []
+        if arguments.tensorboard:
+            logs.append(stack.enter_context(contextlib.closing(TensorBoardLog(run))))
+        training = train_with(
+            config,
+            data=data,
+            run=run,
+            resume=arguments.resume,
+            logs=logs,
+            progress=Progress(sys.stdout),
+        )
+    _say(f"trained {config.epochs} epochs in {training.seconds:.1f} s: {run.path}")
+
+
+def _given(arguments: argparse.Namespace) -> dict[str, object]:
+    """Fields of the recipe that were typed."""
+    typed = vars(arguments)
+    names = [field.name for field in dataclasses.fields(TrainConfig)]
+    given: dict[str, object] = {name: typed[name] for name in names if name in typed}
+    options = {n: typed[n] for n in arguments.optimiser_parameters if n in typed}
+    return {**given, "optimiser_options": options} if options else given
+
+
+def _refuse_another_recipe(given: dict[str, object], config: TrainConfig) -> None:
+    for name, value in given.items():
+        if value != getattr(config, name):
+            raise BadInput(
+                f"{name} is {getattr(config, name)} in this run and --resume keeps it, got {value}"
+            )
+
+
+def evaluate(arguments: argparse.Namespace) -> None:
+    """Score a run on its test split, and on what else was asked for."""
+    from trueprob_trainer.evaluation.report import report
+    from trueprob_trainer.training.finished_run import load_training
+
+    run = _run(arguments)
+    answer = report(
+        load_training(run),
+        corruptions=arguments.corruptions,
+        severities=arguments.severities,
+        shifts=arguments.shifts,
+        attacks=arguments.attacks,
+        epsilon=arguments.epsilon,
+        ensemble=arguments.ensemble,
+        n_rows=arguments.rows,
+    )
+    document = json.dumps(answer.document, indent=1)
+    run.write("evaluation.json", document.encode() + b"\n")
+    run.write("reliability.svg", answer.diagram.encode())
+    _say(document if arguments.json else answer.text)
+
+
+def export(arguments: argparse.Namespace) -> None:
+    """Write ``model.onnx`` when it answers as the network, and what else was asked for."""
+    from trueprob_trainer.export.files import export_files
+    from trueprob_trainer.training.finished_run import load_training
+
+    run = _run(arguments)
+    wanted = [name for name in ("fp16", "int8") if getattr(arguments, name)]
+    made = export_files(load_training(run), wanted, calibrated=arguments.calibrated)
+    for name, content in made.files.items():
+        _say(f"{run.write(name, content)}: {len(content)} bytes")
+    run.write("export.json", json.dumps(made.document, indent=1).encode() + b"\n")
+    _say(f"parity {made.document['largest_difference']:.1e} nats")
+    if wanted:
+        _say(made.table)
+
+
+def register(arguments: argparse.Namespace) -> None:
+    """Write the next version of a model, and compare it with a shipped one."""
+    from trueprob_trainer.errors import Disagreement
+    from trueprob_trainer.evaluation.agreement import compare
+    from trueprob_trainer.export.registration import register as registered_of
+    from trueprob_trainer.training.finished_run import load_training
+
+    shipped = None if arguments.compare_with is None else _version(arguments.compare_with).manifest
+    registered = registered_of(
+        load_training(_run(arguments)),
+        arguments.name,
+        arguments.models,
+        calibrator=arguments.calibrator,
+        precision=arguments.precision,
+        notes=arguments.note,
+        created_at=datetime.now(UTC),
+    )
+    _say(registered.evaluation.table())
+    _say(f"parity {registered.largest_difference:.1e} nats; registered {registered.version.path}")
+    if shipped is not None:
+        agreement = compare(registered.version.manifest, shipped)
+        _say(agreement.table())
+        if not agreement.holds:
+            raise Disagreement(f"test scores do not agree with {arguments.compare_with}")
+
+
+def examples(arguments: argparse.Namespace) -> None:
+    """Make the demo model's example files."""
+    from trueprob_trainer.examples import make_examples
+
+    made = make_examples(_version(arguments.model))
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    for name, content in made.files().items():
+        (arguments.output / name).write_bytes(content)
+        _say(f"{arguments.output / name}: {len(content)} bytes")
+
+
+def _run(arguments: argparse.Namespace) -> "RunFolder":
+    from trueprob_trainer.training.run_folder import RunFolder
+
+    return RunFolder(arguments.run)
+
+
+def _version(folder: Path) -> "ModelVersion":
+    from trueprob.repository.model_repository import ModelRepository
+
+    if not folder.name.isdigit():
+        raise BadInput(f"a version folder is models/NAME/VERSION, got {folder}")
+    return ModelRepository(folder.parent.parent).get(folder.parent.name, int(folder.name))
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")

@@ -1,0 +1,110 @@
+"""What a reader finds in a file, and how it becomes a data set with three splits.
+
+A source that brings a test set keeps it: figures stay comparable with those of others. Its other
+rows are divided into train and calibration by digest. A row whose bytes occur in the given test set
+is in no split. A source without one is divided into all three. Digests are of the bytes *as
+stored*: a decoder of another version may decode a JPEG one grey level off, and must not move the
+row from calibration to train.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trueprob_trainer.data.images import LabelledImages
+from trueprob_trainer.data.splits import Split, assign
+from trueprob_trainer.errors import BadInput
+
+CALIBRATION_SHARE = 0.1  # of a source that brings a test set
+SHARES = (0.2, 0.2)  # calibration and test, of one that does not
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Rows as a reader found them."""
+
+    path: Path  # Where; only its name is ever written down
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    class_names: tuple[str, ...]
+    given_test: NDArray[np.bool_] | None = None  # rows of the test set that the source brings
+    # bytes of each row as stored, where that is not the image itself
+    encoded: list[NDArray[np.uint8]] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what is no data set for classification.
+
+        Raises `BadInput`: shapes that do not belong together, too few classes, or a label without
+        a class.
+        """
+        name, n, k = self.path.name, len(self.images), len(self.class_names)
+        if self.images.ndim != 4 or self.images.shape[3] not in (1, 3):
+            raise BadInput(
+                f"{name}: images must have shape (n, height, width, 1 or 3), "
+                f"got {self.images.shape}"
+            )
+        if self.labels.shape != (n,) or n == 0:
+            raise BadInput(
+                f"{name}: labels must have shape ({n},) with n > 0, got {self.labels.shape}"
+            )
+        if k < 2:
+            raise BadInput(f"{name}: there must be at least two classes, got {k}")
+        if self.labels.min() < 0 or self.labels.max() >= k:
+            raise BadInput(
+                f"{name}: labels must be between 0 and {k - 1}, got {self.labels.min()} to "
+                f"{self.labels.max()}"
+            )
+
+    def split(self, *, calibration_share: float, test_share: float, seed: int) -> LabelledImages:
+        """Divide the rows.
+
+        Raises `BadInput`: a test share for a source that brings its test set, or shares that leave
+        nothing.
+        """
+        given = self.given_test
+        if given is not None and test_share:
+            raise BadInput(f"test_share must be 0: {self.path.name} brings its own test set")
+        if given is None:
+            calibration_share = calibration_share or SHARES[0]
+            test_share = test_share or SHARES[1]
+        calibration_share = calibration_share or CALIBRATION_SHARE
+        if not 0 < calibration_share + test_share < 1:
+            raise BadInput(
+                "calibration_share and test_share must leave rows to train on, got "
+                f"{calibration_share} and {test_share}"
+            )
+        shares = {
+            Split.TRAIN: 1 - calibration_share - test_share,
+            Split.CALIBRATION: calibration_share,
+            Split.TEST: test_share,
+        }
+        keys = self.images if self.encoded is None else self.encoded
+        split = assign(keys, shares, seed)
+        if given is not None:
+            tested = {keys[row].tobytes() for row in np.flatnonzero(given)}
+            again = np.array([key.tobytes() in tested for key in keys])
+            split = np.where(again, int(Split.UNUSED), split)
+            split[given] = Split.TEST
+        n, height, width, channels = self.images.shape
+        mode = "L" if channels == 1 else "RGB"
+        whose = "with the test set that it brings" if given is not None else "divided by digest"
+        return LabelledImages(
+            images=self.images,
+            labels=self.labels,
+            split=split,
+            class_names=self.class_names,
+            mode=mode,
+            resample="bilinear",
+            description=f"{self.path.name} ({n} images of {height}x{width} pixels, {mode}, "
+            f"{whose}, content {self.content_digest()})",
+        )
+
+    def content_digest(self) -> str:
+        """12 hex digits over images and labels: the same name twice need not be the same data."""
+        digest = hashlib.sha256(self.labels.tobytes())
+        for start in range(0, len(self.images), 4096):  # memory-mapped images stay on disk
+            digest.update(self.images[start : start + 4096].tobytes())
+        return digest.hexdigest()[:12]

@@ -1,0 +1,141 @@
+"""What a trained network is tested on beside the test split as it is.
+
+A condition is a name, images, labels and weights. Calibrators stay those that were fitted on the
+clean calibration split: the question is what they are worth when the world changes.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from trueprob.arrays.logit_functions import Logits
+from trueprob.scores.score import Scores, score
+from trueprob_trainer.data import LabelledImages, Split
+from trueprob_trainer.errors import BadInput
+from trueprob_trainer.evaluation.adversarial import fgsm, pgd
+from trueprob_trainer.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from trueprob_trainer.evaluation.label_shift import exponential_weights, thirds_by_frequency
+from trueprob_trainer.evaluation.network_scores import Evaluation
+
+Predict = Callable[[NDArray[np.uint8]], Logits]
+ATTACKS = {"fgsm": fgsm, "pgd": pgd}
+SHIFT = 10.0  # frequency of the most over that of the least common class
+THIRDS = ("frequent classes", "middling classes", "rare classes")
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A test set."""
+
+    name: str
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    weights: NDArray[np.float64] | None = None
+
+
+def rows_to_test(
+    data: LabelledImages, n_rows: int = 0
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Images and labels of the test split, or of evenly spaced rows of it."""
+    images, labels = data.of(Split.TEST)
+    if not 0 < n_rows < len(labels):
+        return images, labels
+    rows = np.linspace(0, len(labels) - 1, n_rows).astype(np.int64)
+    return images[rows], labels[rows]
+
+
+def corrupted(
+    data: LabelledImages,
+    names: Sequence[str] = tuple(CORRUPTIONS),
+    severities: Sequence[int] = SEVERITIES,
+    *,
+    n_rows: int = 0,  # see :func:`rows_to_test`
+) -> Iterator[Condition]:
+    """The test split under each corruption at each severity."""
+    images, labels = rows_to_test(data, n_rows)
+    for name in names:
+        for severity in severities:
+            yield Condition(f"{name} {severity}", corrupt(images, name, severity), labels)
+
+
+def shifted(data: LabelledImages) -> Iterator[Condition]:
+    """The test split with other class frequencies, and by how common its classes were in training.
+
+    Returns: first classes :data:`SHIFT` times as common as last ones, the reverse, and each third
+    of the classes by train rows (those of a long tail) that has test rows.
+    """
+    images, labels = data.of(Split.TEST)
+    k = len(data.class_names)
+    for name, factor in (("first classes common", SHIFT), ("last classes common", 1 / SHIFT)):
+        yield Condition(name, images, labels, exponential_weights(labels, k, factor))
+    thirds = thirds_by_frequency(data.of(Split.TRAIN)[1], k)[labels]
+    for third, name in enumerate(THIRDS):
+        if np.any(thirds == third):
+            yield Condition(name, images[thirds == third], labels[thirds == third])
+
+
+def attacked(
+    data: LabelledImages,
+    model: nn.Module,
+    names: Sequence[str],  # keys of :data:`ATTACKS`
+    epsilon: int,  # grey levels
+    *,
+    n_rows: int = 0,  # see :func:`rows_to_test`
+) -> Iterator[Condition]:
+    """The test split under white-box attacks on a network."""
+    images, labels = rows_to_test(data, n_rows)
+    for name in names:
+        if name not in ATTACKS:
+            raise BadInput(f"attack must be one of {', '.join(ATTACKS)}, got {name}")
+        moved = ATTACKS[name](model, images, labels, epsilon=epsilon)
+        yield Condition(f"{name} {epsilon}/255", moved, labels)
+
+
+def measure(
+    predict: Predict, evaluation: Evaluation, conditions: Iterable[Condition]
+) -> dict[str, dict[str, Scores]]:
+    """Scores under each condition with the calibrators of a clean evaluation.
+
+    Returns: condition to calibrator to scores.
+    """
+    measured: dict[str, dict[str, Scores]] = {}
+    for condition in conditions:
+        logits = predict(condition.images)
+        measured[condition.name] = {
+            name: score(
+                calibrator.predict_proba(logits), condition.labels, weights=condition.weights
+            )
+            for name, calibrator in evaluation.calibrators.items()
+        }
+    return measured
+
+
+def as_document(measured: Mapping[str, Mapping[str, Scores]]) -> dict[str, Any]:
+    """JSON-safe form of :func:`measure`'s answer."""
+    return {
+        condition: {name: scores.to_dict() for name, scores in by_calibrator.items()}
+        for condition, by_calibrator in measured.items()
+    }
+
+
+def as_table(measured: Mapping[str, Mapping[str, Scores]]) -> str:
+    """Markdown: accuracy, and ECE and NLL by each calibrator."""
+    names = list(next(iter(measured.values())))
+    head = [f"ECE %, {name}" for name in names] + [f"NLL, {name}" for name in names]
+    lines = [
+        f"| condition | rows | accuracy % | floor % | {' | '.join(head)} |",
+        "|---|" + "---:|" * (3 + 2 * len(names)),
+    ]
+    for condition, by in measured.items():
+        first = by[names[0]]
+        cells = [f"{100 * by[name].ece:.2f}" for name in names]
+        cells += [f"{by[name].nll:.3f}" for name in names]
+        lines.append(
+            f"| {condition} | {first.n} | {100 * first.accuracy:.1f} "
+            f"| {100 * first.ece_floor:.2f} | {' | '.join(cells)} |"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,73 @@
+"""Scores of a network on the test split: as it is, after one temperature, after SMART.
+
+Calibrators are fitted on the calibration split and scored on the test split, which nothing was
+fitted or chosen on.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from trueprob.arrays.labels import Labels
+from trueprob.arrays.logit_functions import Logits, softmax
+from trueprob.calibrators import Calibrator, IdentityCalibrator
+from trueprob.diagram import Panel
+from trueprob.fitting.fit import fit
+from trueprob.scores.score import Scores, mean_entropy, score
+
+METHODS = ("temperature", "smart")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What the test split says."""
+
+    # `uncalibrated` (the identity) and each of :data:`METHODS`
+    calibrators: Mapping[str, Calibrator]
+    scores: Mapping[str, Scores]  # by the same keys; fractions and nats
+    entropies: Mapping[str, float]  # mean entropy of the probabilities, nats
+    panels: tuple[Panel, ...]  # one for each key, for a reliability diagram
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-safe document: the scores by key, as a manifest has them."""
+        return {name: scores.to_dict() for name, scores in self.scores.items()}
+
+    def document(self) -> dict[str, dict[str, Any]]:
+        """JSON-safe document: the scores and entropies by key."""
+        return {
+            name: {**scores, "entropy": round(self.entropies[name], 6)}
+            for name, scores in self.to_dict().items()
+        }
+
+    def table(self) -> str:
+        """Lines for a terminal or a model card (Markdown); percent, except NLL in nats."""
+        columns = "accuracy % | ECE % | noise floor % | adaptive ECE % | NLL | AUROC | entropy"
+        rows = [f"| test split | {columns} |", "|---|---|---|---|---|---|---|---|"]
+        for name, s in self.scores.items():
+            rows.append(
+                f"| {name} | {100 * s.accuracy:.1f} | {100 * s.ece:.2f} | {100 * s.ece_floor:.2f} "
+                f"| {100 * s.adaptive_ece:.2f} | {s.nll:.3f} | {s.auroc:.3f} "
+                f"| {self.entropies[name]:.3f} |"
+            )
+        return "\n".join(rows)
+
+
+def evaluate(
+    calibration: tuple[Logits, Labels], test: tuple[Logits, Labels], *, seed: int = 0
+) -> Evaluation:
+    """Fit on one split, score on the other."""
+    calibrators: dict[str, Calibrator] = {
+        "uncalibrated": IdentityCalibrator(n_classes=calibration[0].shape[1])
+    }
+    for method in METHODS:
+        calibrators[method] = fit(*calibration, method, seed=seed).calibrator
+    logits, labels = test
+    probabilities = {"uncalibrated": softmax(logits)}
+    for method in METHODS:
+        probabilities[method] = calibrators[method].predict_proba(logits)
+    return Evaluation(
+        calibrators,
+        {name: score(p, labels) for name, p in probabilities.items()},
+        {name: mean_entropy(p) for name, p in probabilities.items()},
+        tuple(Panel.of(name, p, labels) for name, p in probabilities.items()),
+    )

@@ -1,0 +1,123 @@
+"""``examples/``: what a new user sends to the demo model, from rows that no split has seen.
+
+- ``seven.png``: a seven as a picture, pixels enlarged so that a person can see it.
+- ``digits_logits.json``: two rows of logits, the body of a first request.
+- ``digits_calibration.npz``: logits and labels of the reserved rows, *blurred and noisier* than
+  anything the model was made for: another camera. Their strength was chosen on these rows, so that
+  the factory calibrator is visibly off on them and a refit has something to show.
+- ``digits_test.npz``: logits and labels of the *test split*, on which nothing was fitted or
+  chosen: what the factory calibrator does on the pictures it was made for.
+- ``digits_pictures.npz``: the digits of the test split and the reserved ones as scikit-learn ships
+  them, *before* any noise: what `make demo` turns and adds noise to.
+"""
+
+import io
+import json
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from trueprob.arrays.logit_functions import prediction, softmax
+from trueprob.repository.model_version import ModelVersion
+from trueprob_trainer.config import TrainConfig
+from trueprob_trainer.data import Split, load
+from trueprob_trainer.data.scikit_digits import digits, with_noise
+from trueprob_trainer.errors import BadInput
+from trueprob_trainer.export.graph import onnx_logits
+
+ENLARGED = 16  # screen pixels a side for one pixel of the image
+EXTRA_NOISE = 70.0  # grey levels after the blur: enough that the model claims too much, not all
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Contents of the example files."""
+
+    seven_png: bytes
+    calibration_npz: bytes
+    test_npz: bytes
+    pictures_npz: bytes
+    logits_json: bytes
+
+    def files(self) -> dict[str, bytes]:
+        """The contents by file name."""
+        return {
+            "seven.png": self.seven_png,
+            "digits_calibration.npz": self.calibration_npz,
+            "digits_test.npz": self.test_npz,
+            "digits_pictures.npz": self.pictures_npz,
+            "digits_logits.json": self.logits_json,
+        }
+
+
+def make_examples(version: ModelVersion) -> Examples:
+    """Make the examples for a registered model of 8x8 digits.
+
+    Returns: the same bytes for the same version. Raises `BadInput`: the version has no network, or
+    was not trained on digits here.
+    """
+    if version.onnx_path is None:
+        raise BadInput(f"{version.name}/{version.version} has no model.onnx")
+    data = load(TrainConfig.from_dict(dict(version.manifest.training.get("config", {}))).data)
+    if "7" not in data.class_names or data.mode != "L":
+        raise BadInput(f"{version.name}/{version.version} does not classify digits")
+    content = version.onnx_path.read_bytes()
+    images, labels = data.of(Split.EXAMPLES)
+    logits = onnx_logits(content, images)
+    test_images, test_labels = data.of(Split.TEST)
+    shifted = onnx_logits(content, np.stack([another_camera(image) for image in images]))
+    return Examples(
+        seven_png=_png(images[_plainest(logits, labels, data.class_names.index("7"))]),
+        calibration_npz=_npz(logits=shifted, labels=labels),
+        test_npz=_npz(logits=onnx_logits(content, test_images), labels=test_labels),
+        pictures_npz=_clean_pictures(),
+        logits_json=_body(logits[:2]),
+    )
+
+
+def another_camera(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The image out of focus and with more noise of its own."""
+    wide = np.pad(image.astype(float), ((1, 1), (1, 1), (0, 0)), mode="edge")
+    rows = (wide[:-2] + 4 * wide[1:-1] + wide[2:]) / 6
+    blurred = (rows[:, :-2] + 4 * rows[:, 1:-1] + rows[:, 2:]) / 6
+    return with_noise(np.rint(blurred).astype(np.uint8), EXTRA_NOISE, "another-camera")
+
+
+def _clean_pictures() -> bytes:
+    """A row's split is decided by its clean picture, so these are the rows of those splits."""
+    clean = digits()
+    test_images, test_labels = clean.of(Split.TEST)
+    reserved_images, reserved_labels = clean.of(Split.EXAMPLES)
+    return _npz(
+        test_images=test_images,
+        test_labels=test_labels,
+        reserved_images=reserved_images,
+        reserved_labels=reserved_labels,
+    )
+
+
+def _plainest(logits: NDArray[np.float32], labels: NDArray[np.int64], wanted: int) -> int:
+    """The row of that class which the model recognises with the highest confidence."""
+    confidence = softmax(logits)[:, wanted].astype(float)
+    confidence[(labels != wanted) | (prediction(logits) != wanted)] = -1
+    return int(confidence.argmax())
+
+
+def _png(image: NDArray[np.uint8]) -> bytes:
+    enlarged = image[..., 0].repeat(ENLARGED, axis=0).repeat(ENLARGED, axis=1)
+    buffer = io.BytesIO()
+    Image.fromarray(enlarged).save(buffer, format="PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def _npz(**arrays: NDArray[np.generic]) -> bytes:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # numpy types the names, too
+    return buffer.getvalue()
+
+
+def _body(logits: NDArray[np.float32]) -> bytes:
+    rows = [[round(float(value), 3) for value in row] for row in logits]
+    return (json.dumps({"logits": rows}) + "\n").encode()

@@ -1,0 +1,1 @@
+"""The optimisers, one published method a file."""

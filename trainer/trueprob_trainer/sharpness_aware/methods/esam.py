@@ -1,0 +1,108 @@
+"""ESAM, efficient SAM (Du, Yan, Feng, Zhou, Zhen, Goh, Tan: arXiv:2110.03141).
+
+Two savings in the second pass (sections 3.1 and 3.2 of the paper):
+
+- Stochastic weight perturbation. Each tensor is moved with probability β, by ε/β, so that the
+  expected perturbation is SAM's. The draw does not look at the gradient: moving the tensors with
+  the largest gradients, as some programs do, is another method and a biased one.
+- Sharpness-sensitive data selection. One forward without gradients at the perturbed weights says
+  how much the loss of each row rose; the second backward uses only the share γ that rose most.
+
+The norm in ε is that of the whole gradient. The authors' program differs from their paper: it moves
+every tensor by ε/β, and freezes tensors at random in the *next* first pass; and of the rows at the
+cut it takes those strictly above, one too few. Rows are chosen by index here, ⌊γn⌋ of them and at
+least one. The comparison of losses uses the same dropout masks at both weights.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trueprob_trainer.sharpness_aware.displacement import Part
+from trueprob_trainer.sharpness_aware.methods.sam import SAM
+from trueprob_trainer.sharpness_aware.passes import Closure
+from trueprob_trainer.sharpness_aware.randomness import RandomState
+from trueprob_trainer.sharpness_aware.wrapper import require_range
+
+
+class ESAM(SAM):
+    """SAM that moves a random part of the tensors and looks again at the sharpest rows only.
+
+    Parameters
+    ----------
+    base : torch.optim.Optimizer
+    rho : float
+        Radius.
+    beta : float
+        Probability that a tensor is moved, above 0 and at most 1; the paper takes 0.6.
+    gamma : float
+        Share of the rows in the second pass, above 0 and at most 1; the paper takes 0.5.
+    seed : int
+        Of the draws, which have a generator of their own (its state is in the checkpoint).
+    **shared
+        See :class:`TwoPassOptimizer`.
+
+    References
+    ----------
+    arXiv:2110.03141, sections 3.1 and 3.2.
+    """
+
+    _needs_closure = True
+
+    def __init__(
+        self,
+        base: Any,
+        rho: float = 0.05,
+        *,
+        beta: float = 0.6,
+        gamma: float = 0.5,
+        seed: int = 0,
+        **shared: Any,
+    ) -> None:
+        super().__init__(base, rho, **shared)
+        for name, share in (("beta", beta), ("gamma", gamma)):
+            require_range(name, share, most=1)
+            if share == 0:
+                raise ValueError(f"{name} must be above 0, got 0")
+        self.beta = beta
+        self.gamma = gamma
+        self._draws = torch.Generator().manual_seed(seed)
+        self._kept: list[tuple[RandomState, Tensor]] = []  # of each micro-batch
+
+    def _both_passes(self, batches: Any) -> tuple[Tensor, int]:
+        self._kept = []
+        try:
+            return super()._both_passes(batches)
+        finally:
+            self._kept = []
+
+    def _first_losses(self, index: int, closure: Closure) -> Tensor:
+        random = RandomState(self.model)
+        losses = super()._first_losses(index, closure)
+        self._kept.append((random, losses.detach()))
+        return losses
+
+    def _perturbation(self, parts: list[Part]) -> list[float]:
+        remaining = super()._perturbation(parts)
+        for part in parts:
+            draws = torch.rand(len(part.gradients), generator=self._draws).tolist()
+            factors = [1 / self.beta if draw < self.beta else 0.0 for draw in draws]
+            torch._foreach_mul_(part.gradients, factors)
+        return remaining
+
+    def _second_losses(self, index: int, closure: Closure) -> Tensor:
+        random, before = self._kept[index]
+        n_rows = max(1, int(self.gamma * len(before)))
+        if n_rows == len(before):
+            return self._losses(*closure())
+        with torch.no_grad(), random.replayed():
+            rise = self._losses(*closure()) - before
+        rows = rise.topk(n_rows).indices.sort().values
+        return self._losses(*closure(rows=rows))
+
+    def _ascent_state(self) -> dict[str, Any]:
+        return {"draws": self._draws.get_state()}
+
+    def _load_ascent_state(self, ascent: dict[str, Any]) -> None:
+        self._draws.set_state(ascent["draws"].cpu())

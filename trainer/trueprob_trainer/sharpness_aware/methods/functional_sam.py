@@ -1,0 +1,67 @@
+"""Functional-SAM (Singh, Mobahi, Agarwala, Dauphin: arXiv:2502.02407).
+
+With the logits z = F(θ), SAM's gradient at θ + ρε differs from the plain one in two factors of the
+chain rule: the Jacobian ∂F/∂θ, and the loss derivative ∂L/∂z, which a network can flatten without
+becoming any better by shrinking its logits. Functional-SAM moves the first and keeps the second::
+
+    g = J(θ + ρε)ᵀ  ∂L/∂z at F(θ),     ε = ∇L(θ) / ‖∇L(θ)‖
+
+In practice: keep the gradient of the logits in the first pass, climb as SAM does, run the network
+forward again *with the same dropout masks* (another mask would be another F) and send the kept
+gradient back through it.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trueprob_trainer.sharpness_aware.methods.sam import SAM
+from trueprob_trainer.sharpness_aware.passes import Closure
+from trueprob_trainer.sharpness_aware.randomness import RandomState
+from trueprob_trainer.sharpness_aware.wrapper import in_full_precision
+
+
+class FunctionalSAM(SAM):
+    """SAM with the Jacobian of the perturbed and the loss derivative of the original weights.
+
+    Parameters
+    ----------
+    base : torch.optim.Optimizer
+    rho : float
+        Radius.
+    **shared
+        See :class:`TwoPassOptimizer`.
+
+    References
+    ----------
+    arXiv:2502.02407, the update of its section on Functional-SAM.
+    """
+
+    _needs_closure = True
+
+    def __init__(self, base: Any, rho: float = 0.05, **shared: Any) -> None:
+        super().__init__(base, rho, **shared)
+        self._kept: list[tuple[RandomState, Tensor]] = []  # of each micro-batch
+
+    def _both_passes(self, batches: Any) -> tuple[Tensor, int]:
+        self._kept = []
+        try:
+            return super()._both_passes(batches)
+        finally:
+            self._kept = []
+
+    def _first_losses(self, index: int, closure: Closure) -> Tensor:  # noqa: ARG002 - see passes
+        random = RandomState(self.model)
+        logits, labels = closure()
+        at_w = in_full_precision(logits).detach().requires_grad_()
+        (slopes,) = torch.autograd.grad(self.loss(at_w, labels).sum(), at_w)
+        self._kept.append((random, slopes))
+        return self._losses(logits, labels)
+
+    def _second_losses(self, index: int, closure: Closure) -> Tensor:
+        """A linear function of the logits whose derivative is what was kept."""
+        random, slopes = self._kept[index]
+        with random.replayed():
+            logits, _ = closure()
+        return (in_full_precision(logits) * slopes).flatten(1).sum(1)

@@ -1,0 +1,132 @@
+"""Momentum-SAM (Becker, Altrock, Risse: arXiv:2401.12033).
+
+One pass a step: instead of the gradient of this batch, which would have to be found first, the
+momentum v that the base already keeps says where to look (eq. 5, algorithm 1)::
+
+    gradient at  w − ρ v / ‖v‖
+
+The sign is negative: the last step went along −v and overshot, so that −v is uphill on the next
+batch. v is SGD's ``momentum_buffer`` or Adam's ``exp_avg``, with one norm over all parameters;
+while there is none (the first step) nothing is perturbed.
+
+The weights are away from w between ``ascend`` and ``descend`` only, so what is evaluated, exported
+or checkpointed is w. The authors' program keeps the perturbed weights from step to step, has to be
+told to move back before each evaluation, and adds the weight decay of the perturbed weights; here
+the base sees w. BatchNorm statistics come from the only pass, which is at the perturbed weights:
+``torch.optim.swa_utils.update_bn`` before evaluation corrects that where it matters.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trueprob_trainer.sharpness_aware.ascent import AscentOptimizer
+from trueprob_trainer.sharpness_aware.displacement import Part, joint_norm
+from trueprob_trainer.sharpness_aware.passes import Closures, as_micro_batches
+
+BUFFERS = ("momentum_buffer", "exp_avg")
+
+
+class MomentumSAM(AscentOptimizer):
+    """Gradient of the base optimiser taken at w − ρ v/‖v‖, with v its momentum.
+
+    With the pair, ``ascend`` comes *before* the only pass::
+
+        optimiser.ascend()
+        loss(model(images), labels).backward()
+        optimiser.descend()
+
+    Parameters
+    ----------
+    base : torch.optim.Optimizer
+        One that keeps a momentum.
+    rho : float
+        Radius; the paper's best values lie between 0.3 and 3.
+    **shared
+        See :class:`WrappedOptimizer`.
+
+    Raises
+    ------
+    ValueError
+        The base has no momentum.
+
+    References
+    ----------
+    arXiv:2401.12033, eq. 5 and algorithm 1.
+    """
+
+    def __init__(self, base: torch.optim.Optimizer, rho: float = 0.3, **shared: Any) -> None:
+        super().__init__(base, rho, **shared)
+        if not any(group.get("momentum") or "betas" in group for group in self.param_groups):
+            raise ValueError(
+                f"base must keep a momentum, got {type(base).__name__} with momentum 0"
+            )
+
+    @property
+    def second_pass_due(self) -> bool:
+        """False: there is one pass."""
+        return False
+
+    @torch.no_grad()
+    def ascend(self) -> bool:
+        """Move from w to w − ρ v/‖v‖, before the only pass.
+
+        Returns
+        -------
+        bool
+            False: no second pass is due.
+
+        Raises
+        ------
+        RuntimeError
+            Called twice without ``descend``, or after ``backward``.
+        """
+        self._refuse_a_second_climb()
+        if any(p.grad is not None for p in self._parameters()):
+            raise RuntimeError(
+                "MomentumSAM has one pass: call ascend() before backward(), not after it"
+            )
+        self._share()
+        parts = self._displacement.parts(self.param_groups, self._momentum)
+        if parts:
+            norm = joint_norm([v for part in parts for v in part.gradients])
+            length = float(norm)  # waits for a GPU, and saves it a scaled copy of v
+            by = [-part.group["rho"] / length if length > 0 else 0.0 for part in parts]
+            self._displacement.move(parts, factors=by)
+        self._stayed = True
+        return False
+
+    def step(self, closure: Closures | None = None) -> Tensor:  # type: ignore[override]
+        # Not torch's closure: see WrappedOptimizer.
+        """Move, run the closures once, come back, step the base.
+
+        Parameters
+        ----------
+        closure : callable or sequence of callable
+            ``closure(rows=None) -> (logits, labels)``, one for each micro-batch.
+
+        Returns
+        -------
+        Tensor
+            Mean loss of all rows at the perturbed weights, detached.
+        """
+        batches = as_micro_batches(closure, type(self).__name__)
+        self.zero_grad()
+        self.ascend()
+        try:
+            loss, _ = self._pass(batches, self._first_losses)
+        except BaseException:
+            self.restore()
+            raise
+        self.descend()
+        return loss
+
+    def _perturbation(self, parts: list[Part]) -> list[float]:
+        """Not called: v is not overwritten."""
+        raise NotImplementedError
+
+    def _momentum(self, parameter: Tensor) -> Tensor | None:
+        state = self.state.get(parameter, {})
+        buffers = [state[name] for name in BUFFERS if state.get(name) is not None]
+        return buffers[0] if buffers else None

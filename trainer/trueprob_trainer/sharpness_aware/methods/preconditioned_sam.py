@@ -1,0 +1,113 @@
+"""Preconditioned SAM (Singh, Mobahi, Agarwala, Dauphin: arXiv:2502.02407).
+
+A sphere is as arbitrary for the ascent as for the descent: an adaptive base rescales every
+coordinate of its step, and the same rescaling of the perturbation avoids the spurious sharpness
+that Functional-SAM avoids by other means::
+
+    ε = ρ M⁻¹ ∇L / ‖∇L‖,     M = √v̂ + eps
+
+v̂ is the base's second moment of the gradients, corrected for its start: ``exp_avg_sq`` of Adam and
+its kin, ``square_avg`` of RMSprop (not corrected there, so not here). The norm is that of the plain
+gradient, so ‖ε‖ is *not* ρ: ρ is in units of Adam's steps and wants tuning. For a base that keeps
+no second moment, and in Adam's first step, a running mean of the squared gradients at w with
+``beta2`` takes its place, this step's included (then M = |∇L| + eps in step one); it is kept in the
+checkpoint and dropped as soon as the base has its own. A public reimplementation takes M = 1 in the
+first step and leaves v uncorrected; the scale of ε then jumps by orders of magnitude.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trueprob_trainer.sharpness_aware.displacement import Part, joint_norm, scale_to_radius
+from trueprob_trainer.sharpness_aware.methods.sam import SAM
+from trueprob_trainer.sharpness_aware.per_parameter import (
+    PerParameter,
+    from_positions,
+    to_positions,
+)
+
+
+class PreconditionedSAM(SAM):
+    """Gradient of the base optimiser taken at w + ρ M⁻¹∇L/‖∇L‖ with M = √v̂ + eps.
+
+    Parameters
+    ----------
+    base : torch.optim.Optimizer
+    rho : float
+        Radius in units of the preconditioner.
+    eps : float
+        Added to the root, above 0.
+    beta2 : float
+        Decay of the running mean for bases that keep none, below 1.
+    **shared
+        See :class:`TwoPassOptimizer`.
+
+    References
+    ----------
+    arXiv:2502.02407, its section on preconditioning.
+    """
+
+    def __init__(
+        self,
+        base: Any,
+        rho: float = 0.05,
+        *,
+        eps: float = 1e-8,
+        beta2: float = 0.999,
+        **shared: Any,
+    ) -> None:
+        super().__init__(base, rho, **shared)
+        if not eps > 0:
+            raise ValueError(f"eps must be above 0, got {eps}")
+        if not 0 <= beta2 < 1:
+            raise ValueError(f"beta2 must be at least 0 and below 1, got {beta2}")
+        self.eps = eps
+        self.beta2 = beta2
+        self._squares: PerParameter = {}
+        self._n_squares: PerParameter = {}  # how many are in each mean
+
+    def _perturbation(self, parts: list[Part]) -> list[float]:
+        norm = joint_norm([g for part in parts for g in part.gradients])
+        for part in parts:
+            found = [
+                self._second_moment(p, g, part.group)
+                for p, g in zip(part.parameters, part.gradients, strict=True)
+            ]
+            torch._foreach_copy_(part.scratch, [square for square, _ in found])
+            torch._foreach_div_(part.scratch, [correction for _, correction in found])
+            torch._foreach_sqrt_(part.scratch)
+            torch._foreach_add_(part.scratch, self.eps)
+            torch._foreach_div_(part.gradients, part.scratch)
+        return scale_to_radius(parts, norm)
+
+    def _second_moment(
+        self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]
+    ) -> tuple[Tensor, float]:
+        """A second moment and what it has to be divided by."""
+        state = self.state.get(parameter, {})
+        if "exp_avg_sq" in state:
+            self._squares.pop(parameter, None)
+            return state["exp_avg_sq"], 1 - float(group["betas"][1] ** float(state["step"]))
+        if "square_avg" in state:
+            self._squares.pop(parameter, None)
+            return state["square_avg"], 1.0
+        square = self._squares.setdefault(parameter, torch.zeros_like(gradient))
+        count = self._n_squares.setdefault(parameter, torch.zeros((), dtype=torch.int64))
+        square.lerp_(gradient**2, 1 - self.beta2)
+        count += 1
+        return square, 1 - self.beta2 ** int(count)
+
+    def _ascent_state(self) -> dict[str, Any]:
+        parameters = self._parameters()
+        kept = {p: n for p, n in self._n_squares.items() if p in self._squares}
+        return {
+            "squares": to_positions(self._squares, parameters),
+            "n_squares": to_positions(kept, parameters),
+        }
+
+    def _load_ascent_state(self, ascent: dict[str, Any]) -> None:
+        parameters = self._parameters()
+        self._squares = from_positions(ascent["squares"], parameters)
+        self._n_squares = from_positions(ascent["n_squares"], parameters)

@@ -1,0 +1,41 @@
+"""Sharpness-Aware Minimization (Foret, Kleiner, Mobahi, Neyshabur: arXiv:2010.01412).
+
+SAM minimises the worst loss in a ball around the weights, min_w max_{‖ε‖₂ ≤ ρ} L(w + ε). To first
+order L(w + ε) ≈ L(w) + εᵀ∇L(w), which is largest in the ball at (eq. 2 with p = 2)::
+
+    ε(w) = ρ ∇L(w) / ‖∇L(w)‖₂
+
+The gradient of L(w + ε(w)) contains dε/dw, a Hessian product that is dropped (eq. 3), leaving
+∇L(w)|_{w+ε}. So a step is two passes: gradient at w, climb by ε; gradient at w + ε, go back to w
+and let the base optimiser descend with it.
+
+BatchNorm must not update its running statistics in the second pass: activations at w + ε belong to
+a function that is never evaluated (:mod:`trueprob_trainer.sharpness_aware.batch_norm`).
+
+The norm is taken over all groups together; each group scales the common direction by its own ρ. A
+zero gradient gives ε = 0. Not here: adaptive, sparse or reused perturbations (a file each).
+"""
+
+from trueprob_trainer.sharpness_aware.displacement import Part, joint_norm, scale_to_radius
+from trueprob_trainer.sharpness_aware.two_passes import TwoPassOptimizer
+
+
+class SAM(TwoPassOptimizer):
+    """Gradient of the base optimiser taken at w + ρ ∇L/‖∇L‖ instead of at w.
+
+    Parameters
+    ----------
+    base : torch.optim.Optimizer
+        Any built torch optimiser.
+    rho : float
+        Radius, at least 0; 0.05 is the paper's for CIFAR-10. A group's own ``rho`` goes before.
+    **shared
+        See :class:`TwoPassOptimizer`.
+
+    References
+    ----------
+    arXiv:2010.01412, eq. 2 and algorithm 1.
+    """
+
+    def _perturbation(self, parts: list[Part]) -> list[float]:
+        return scale_to_radius(parts, joint_norm([g for part in parts for g in part.gradients]))

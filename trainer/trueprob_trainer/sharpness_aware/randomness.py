@@ -1,0 +1,26 @@
+"""The random numbers of an earlier forward drawn again: its dropout masks, at other weights."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+class RandomState:
+    """Generators of the CPU and of a network's GPUs, as they are now."""
+
+    def __init__(self, model: nn.Module | None) -> None:
+        parameters = () if model is None else model.parameters()
+        devices = {p.device for p in parameters if p.is_cuda}
+        self._cpu: Tensor = torch.get_rng_state()
+        self._gpus = {device: torch.cuda.get_rng_state(device) for device in devices}
+
+    @contextmanager
+    def replayed(self) -> Iterator[None]:
+        """Inside, random numbers come as they came after this was made; outside as if never asked."""
+        with torch.random.fork_rng(devices=[device.index for device in self._gpus]):
+            torch.set_rng_state(self._cpu)
+            for device, state in self._gpus.items():
+                torch.cuda.set_rng_state(state, device)
+            yield

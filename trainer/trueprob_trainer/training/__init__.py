@@ -1,0 +1,1 @@
+"""A run: its loop, what it saves, and where it goes on."""

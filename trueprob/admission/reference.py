@@ -1,0 +1,94 @@
+"""Whether a candidate is significantly worse than what is live on rows that somebody pinned.
+
+Admission compares on the rows that a candidate is fitted on (cross-fitted). Who does not choose
+those rows, because they come in by themselves, pins a set that stays: whatever the incoming rows
+say, the candidate must not do significantly worse there.
+
+By a paired bootstrap over rows, or groups where given, at one-sided 95 %: the lower bound of the
+difference of mean NLL must not be above 0, the upper bound of that of accuracy not below 0. A
+candidate that is as good fails each about once in twenty times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trueprob.admission.decision import MIN_UNITS
+from trueprob.arrays.calibration_set import CalibrationSet
+from trueprob.bootstrap import resampled_sums, unit_of_rows
+from trueprob.calibrators import Calibrator
+from trueprob.new_rows import is_new_row
+from trueprob.scores.score import SMALLEST
+
+__all__ = ["ReferenceCheck", "check_reference"]
+
+
+@dataclass(frozen=True)
+class ReferenceCheck:
+    """The answer of `check_reference`."""
+
+    passed: bool
+    reason: str  # a sentence with the numbers
+    n_compared: int  # rows on which the candidate was not fitted
+
+
+def check_reference(
+    incumbent: Calibrator,
+    candidate: Calibrator,
+    reference: CalibrationSet,
+    *,
+    fitted_row_digests: NDArray[np.uint8] | Sequence[bytes] = (),
+    seed: int = 0,  # of the resampling: the same call gives the same answer
+) -> ReferenceCheck:
+    """Compare two calibrators on a pinned set.
+
+    Returns: not passed when too few rows are left to tell.
+    """
+    new = np.flatnonzero(is_new_row(reference.row_digests, fitted_row_digests))
+    if new.shape[0] == 0:
+        return ReferenceCheck(False, "the candidate was fitted on all of the reference set", 0)
+    data = reference.subset(new)
+    unit = unit_of_rows(data.n, data.groups)
+    n_units = int(unit.max()) + 1
+    if n_units < MIN_UNITS:
+        what = "rows" if data.groups is None else "groups"
+        reason = (
+            f"the reference set has {n_units} {what} on which the candidate was not fitted, "
+            f"at least {MIN_UNITS} are needed to tell"
+        )
+        return ReferenceCheck(False, reason, data.n)
+    weight = np.ones(data.n) if data.weights is None else data.weights
+    sides = [_side(calibrator, data) for calibrator in (incumbent, candidate)]
+    columns = np.column_stack(
+        [
+            weight,
+            weight * (sides[1][0] - sides[0][0]),
+            weight * (sides[1][1] - sides[0][1]),
+        ]
+    )
+    drawn = resampled_sums(columns, unit, seed=seed)
+    drawn = drawn[drawn[:, 0] > 0]  # weights of zero can make a resample empty
+    nll, accuracy = (drawn[:, i] / drawn[:, 0] for i in (1, 2))
+    worse_nll = bool(np.quantile(nll, 0.05) > 0.0)
+    worse_accuracy = bool(np.quantile(accuracy, 0.95) < 0.0)
+    before, after = (float(np.average(side[0], weights=weight)) for side in sides)
+    verdict = "significantly worse" if worse_nll or worse_accuracy else "not significantly worse"
+    of = "accuracy " if worse_accuracy and not worse_nll else ""
+    reason = (
+        f"{of}{verdict} on the reference set: NLL {before:.3f} → {after:.3f} nats on {data.n} rows"
+    )
+    return ReferenceCheck(not (worse_nll or worse_accuracy), reason, data.n)
+
+
+def _side(
+    calibrator: Calibrator, data: CalibrationSet
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """NLL and whether right, of each row."""
+    chosen = calibrator.predict_proba(data.logits)[np.arange(data.n), data.labels]
+    correct = calibrator.prediction(data.logits) == data.labels
+    nll: NDArray[np.float64] = -np.log(np.maximum(chosen.astype(np.float64), SMALLEST))
+    return nll, correct.astype(np.float64)

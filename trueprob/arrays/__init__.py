@@ -1,0 +1,1 @@
+"""Arrays that were checked once: logits, labels, weights, calibration sets."""

@@ -1,0 +1,226 @@
+"""Held-out logits with their labels: validated, with digests of the set and of each row.
+
+Arrays: `labels` and exactly one of `logits`, `probabilities`, `log_probabilities`; optionally
+`weights` and `groups`. The digest covers the canonical content, not the file's bytes: the same
+numbers have the same digest whether they came as `.npz`, JSON or probabilities.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import IO, Any, BinaryIO, Final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from trueprob.arrays.digests import PIECE_BYTES, content_digest, row_digests
+from trueprob.arrays.files import read_arrays
+from trueprob.arrays.labels import Labels, as_labels
+from trueprob.arrays.logit_functions import Logits
+from trueprob.arrays.logits import (
+    as_logits,
+    logits_from_log_probabilities,
+    logits_from_probabilities,
+)
+from trueprob.arrays.weights_and_groups import as_groups, as_weights
+from trueprob.errors import InvalidInput
+
+__all__ = ["CalibrationSet", "load_calibration_set", "read_arrays"]
+
+INPUTS: Final = {
+    "logits": as_logits,
+    "probabilities": logits_from_probabilities,
+    "log_probabilities": logits_from_log_probabilities,
+}
+NAMES: Final = (*INPUTS, "labels", "weights", "groups")
+
+
+@dataclass(frozen=True, eq=False)
+class CalibrationSet:
+    """Logits and labels of rows that the network was not trained on.
+
+    Attributes
+    ----------
+    logits : ndarray of shape (n, k), float32
+    labels : ndarray of shape (n,), int64
+    weights : ndarray of shape (n,), float64, or None
+        Non-negative, not all zero; only their ratios matter.
+    groups : ndarray of shape (n,), int64 or str, or None
+        Rows of one group (a patient, a video) are not independent: folds and resampling keep
+        them together.
+
+    Raises
+    ------
+    InvalidInput
+        On construction, naming the array.
+    """
+
+    logits: Logits
+    labels: Labels
+    weights: NDArray[np.float64] | None = None
+    groups: NDArray[np.int64] | NDArray[np.str_] | None = None
+
+    def __post_init__(self) -> None:
+        logits = as_logits(self.logits)
+        n, k = logits.shape
+        labels = as_labels(self.labels, n_classes=k, n_rows=n)
+        object.__setattr__(self, "logits", logits)
+        object.__setattr__(self, "labels", labels)
+        if self.weights is not None:
+            object.__setattr__(self, "weights", as_weights(self.weights, n_rows=n))
+        if self.groups is not None:
+            object.__setattr__(self, "groups", as_groups(self.groups, n_rows=n))
+
+    @classmethod
+    def from_arrays(
+        cls,
+        mapping: Mapping[str, ArrayLike],
+        *,
+        n_classes: int | None = None,
+        class_names: Sequence[str] | None = None,
+    ) -> CalibrationSet:
+        """A set from named arrays, as they are in an `.npz`.
+
+        Parameters
+        ----------
+        mapping : mapping of str to array_like
+            `labels` and exactly one of `logits`, `probabilities`, `log_probabilities`; optionally
+            `weights` and `groups`.
+        n_classes : int, optional
+            The k that is required.
+        class_names : sequence of str, optional
+            Needed when labels are strings.
+
+        Returns
+        -------
+        CalibrationSet
+
+        Raises
+        ------
+        InvalidInput
+            An array is missing, unknown or invalid.
+        """
+        _require_known(mapping)
+        given = [name for name in INPUTS if name in mapping]
+        if len(given) != 1:
+            got = " and ".join(given) if given else "none of them"
+            raise InvalidInput(
+                f"exactly one of {', '.join(INPUTS)} is needed, got {got}",
+                field=given[-1] if given else "logits",
+            )
+        if "labels" not in mapping:
+            raise InvalidInput("labels are missing", field="labels")
+        logits = INPUTS[given[0]](mapping[given[0]], n_classes=n_classes)
+        n, k = logits.shape
+        labels = as_labels(mapping["labels"], n_classes=k, n_rows=n, class_names=class_names)
+        weights = as_weights(mapping["weights"], n_rows=n) if "weights" in mapping else None
+        groups = as_groups(mapping["groups"], n_rows=n) if "groups" in mapping else None
+        return cls(logits, labels, weights, groups)
+
+    @property
+    def n(self) -> int:
+        """Number of rows."""
+        return int(self.logits.shape[0])
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes."""
+        return int(self.logits.shape[1])
+
+    @cached_property
+    def digest(self) -> str:
+        """``sha256:…`` of the canonical content: little-endian arrays with their shapes."""
+        names = ("logits", "labels", "weights", "groups")
+        return content_digest({name: getattr(self, name) for name in names})
+
+    @cached_property
+    def row_digests(self) -> NDArray[np.uint8]:
+        """16-byte BLAKE2b digest of each row's logits and label, shape (n, 16).
+
+        Weights and groups are left out: the same row with another weight is the same evidence.
+        """
+        return row_digests(self.logits, self.labels)
+
+    def subset(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> CalibrationSet:
+        """The set of these rows, by index or mask."""
+        weights = None if self.weights is None else self.weights[rows]
+        if weights is not None and not weights.any():
+            weights = None  # a fold of rows that count for nothing: they then count alike
+        return CalibrationSet(
+            self.logits[rows],
+            self.labels[rows],
+            weights,
+            None if self.groups is None else self.groups[rows],
+        )
+
+    def save(self, path_or_file: str | os.PathLike[str] | BinaryIO) -> None:
+        """Write an `.npz` that `load_calibration_set` reads back."""
+        optional = {"weights": self.weights, "groups": self.groups}
+        arrays: dict[str, NDArray[Any]] = {"logits": self.logits, "labels": self.labels}
+        arrays |= {name: array for name, array in optional.items() if array is not None}
+        with zipfile.ZipFile(path_or_file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+            for name, array in arrays.items():
+                with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
+                    _write_npy(member, array)
+
+
+def load_calibration_set(
+    path: str | os.PathLike[str] | bytes | BinaryIO,
+    *,
+    n_classes: int | None = None,
+    class_names: Sequence[str] | None = None,
+    max_bytes: int | None = None,
+) -> CalibrationSet:
+    """Read a calibration set from an `.npz`.
+
+    Parameters
+    ----------
+    path : path, bytes or binary file
+    n_classes, class_names
+        As in `CalibrationSet.from_arrays`.
+    max_bytes : int, optional
+        As in `read_arrays`.
+
+    Returns
+    -------
+    CalibrationSet
+
+    Raises
+    ------
+    InvalidInput
+        The file or an array in it cannot be used.
+    """
+    arrays = read_arrays(path, max_bytes=max_bytes)
+    return CalibrationSet.from_arrays(arrays, n_classes=n_classes, class_names=class_names)
+
+
+def _write_npy(member: IO[bytes], array: NDArray[Any]) -> None:
+    """As `numpy.save`, which holds the interpreter's lock for 16 MB at a time."""
+    array = np.ascontiguousarray(array)
+    header = np.lib.format.header_data_from_array_1_0(array)
+    np.lib.format.write_array_header_1_0(member, header)
+    whole = array.reshape(-1).view(np.uint8).data
+    for start in range(0, len(whole), PIECE_BYTES):
+        member.write(whole[start : start + PIECE_BYTES])
+
+
+def _require_known(mapping: Mapping[str, ArrayLike]) -> None:
+    for name in mapping:
+        if name in NAMES:
+            continue
+        if name == "images":
+            raise InvalidInput(
+                "images need a model to turn them into logits: send them to the service, "
+                "or give logits",
+                field=name,
+            )
+        near = difflib.get_close_matches(name, NAMES, n=1, cutoff=0.0)[0]
+        raise InvalidInput(
+            f"array {name[:40]!r} is unknown, expected {', '.join(NAMES)}; the nearest is {near!r}",
+            field=name,
+        )

@@ -1,0 +1,146 @@
+"""Softmax, its logarithm, the logit gap and the prediction: pure functions of checked logits.
+
+They take what `arrays.as_logits` returns and check nothing again.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "TRANSPOSE_BELOW",
+    "Logits",
+    "Probabilities",
+    "log_softmax",
+    "logit_gap",
+    "prediction",
+    "softmax",
+    "tempered_softmax",
+]
+
+Logits = NDArray[np.float32]
+Probabilities = NDArray[np.float32]
+
+TRANSPOSE_BELOW: Final = 64  # classes; below, a class-major working copy is quicker (3.8x at 10)
+
+
+def prediction(logits: Logits) -> NDArray[np.int64]:
+    """Index of the largest logit of each row, the first of ties.
+
+    Parameters
+    ----------
+    logits : ndarray of shape (n, k), float32
+
+    Returns
+    -------
+    ndarray of shape (n,), int64
+    """
+    top: NDArray[np.int64] = np.argmax(logits, axis=1).astype(np.int64, copy=False)
+    return top
+
+
+def logit_gap(logits: Logits) -> NDArray[np.float32]:
+    """Difference between the two largest logits of each row.
+
+    Parameters
+    ----------
+    logits : ndarray of shape (n, k), float32
+        k >= 2. Not probabilities.
+
+    Returns
+    -------
+    ndarray of shape (n,), float32
+        Non-negative and finite, unchanged by adding a constant to a row (up to the rounding of
+        that addition). Unit: nats.
+
+    References
+    ----------
+    SMART, arXiv:2506.23492, definition of g(x).
+    """
+    n, k = logits.shape
+    with np.errstate(over="ignore"):
+        if k == 2:
+            gap = np.abs(logits[:, 0] - logits[:, 1])
+        elif k < TRANSPOSE_BELOW:
+            two = np.partition(logits, k - 2, axis=1)[:, k - 2 :]
+            gap = two[:, 1] - two[:, 0]
+        else:
+            rows = np.arange(n)
+            top = logits.argmax(axis=1)
+            rest = logits.copy()
+            rest[rows, top] = -np.inf
+            gap = logits[rows, top] - rest.max(axis=1)
+    largest = np.finfo(np.float32).max
+    return np.asarray(np.minimum(gap, largest), dtype=np.float32)
+
+
+def softmax(logits: Logits) -> Probabilities:
+    """Softmax of each row.
+
+    Parameters
+    ----------
+    logits : ndarray of shape (n, k), float32
+
+    Returns
+    -------
+    ndarray of shape (n, k), float32
+        C-contiguous; p[prediction] == max(p) holds exactly.
+    """
+    return tempered_softmax(logits)
+
+
+def tempered_softmax(
+    logits: Logits,  # (n, k) float32
+    temperature: float | NDArray[np.float64] | None = None,
+    *,
+    uniform_weight: float = 0.0,  # w in (1 − w)·p + w/k
+) -> Probabilities:
+    """Softmax of ``logits / temperature``, mixed with the uniform distribution.
+
+    The row maximum is subtracted before the division, so the argmax of the incoming logits gets
+    exp(0) exactly and no other class can overtake it by rounding: p[prediction] == max(p).
+
+    Returns: C-contiguous.
+    """
+    k = logits.shape[1]
+    class_major = k < TRANSPOSE_BELOW
+    work = np.array(logits.T if class_major else logits, dtype=np.float32, order="C")
+    axis = 0 if class_major else 1
+    # float32 extremes may differ by more than float32 holds: −inf is right, exp gives 0.
+    with np.errstate(over="ignore", under="ignore"):
+        work -= work.max(axis=axis, keepdims=True)
+        if temperature is not None:
+            inverse = _inverse_temperature(temperature)
+            work *= inverse if inverse.ndim == 0 or class_major else inverse[:, None]
+        np.exp(work, out=work)
+        # One division a row instead of k, with the weight of the uniform mixture folded in.
+        work *= (1.0 - uniform_weight) / work.sum(axis=axis, keepdims=True)
+    if uniform_weight:
+        work += np.float32(uniform_weight / k)
+    return np.ascontiguousarray(work.T) if class_major else work
+
+
+def log_softmax(logits: Logits | NDArray[np.float64]) -> NDArray[np.float64]:
+    """Logarithm of the softmax of each row, in float64.
+
+    Parameters
+    ----------
+    logits : ndarray of shape (n, k)
+
+    Returns
+    -------
+    ndarray of shape (n, k), float64
+        Unit: nats.
+    """
+    work = np.array(logits, dtype=np.float64)
+    work -= work.max(axis=1, keepdims=True)
+    work -= np.log(np.exp(work).sum(axis=1, keepdims=True))
+    return work
+
+
+def _inverse_temperature(temperature: float | NDArray[np.float64]) -> NDArray[np.float32]:
+    # Kept well inside float32: 0 · −inf and 0 · inf would be NaN.
+    return np.clip(1.0 / np.asarray(temperature, dtype=np.float64), 1e-30, 1e30).astype(np.float32)

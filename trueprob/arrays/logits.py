@@ -1,0 +1,170 @@
+"""Validated arrays: what comes in is checked once, here, and never guessed at.
+
+Numbers are cast to float32, checked to be finite after the cast, and the argmax is taken after
+it, so that a row that is fine in float64 and infinite in float32 is refused rather than ruined.
+Whether numbers are logits or probabilities is said by the function that is called.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from trueprob.arrays.logit_functions import Logits
+from trueprob.errors import InvalidInput
+
+__all__ = ["as_logits", "logits_from_log_probabilities", "logits_from_probabilities"]
+
+PROBABILITY_FLOOR: Final = 1e-12  # probabilities enter as log(max(p, this)): the contract's floor
+SUM_TOLERANCE: Final = 1e-3  # by how much a row of probabilities may miss one
+HALF_SUM_TOLERANCE: Final = 1e-2  # float16 log-probabilities carry errors of 0.4 % each
+RANGE_TOLERANCE: Final = 1e-6  # float32 softmax can exceed one by a few ulps
+
+
+_FLOAT32: Final = np.dtype(np.float32)
+
+
+def as_logits(values: ArrayLike, *, name: str = "logits", n_classes: int | None = None) -> Logits:
+    """Logits as a checked, C-contiguous float32 array.
+
+    Parameters
+    ----------
+    values : array_like of shape (n, k)
+        Integers or floats of any width; n >= 1, k >= 2.
+    name : str
+        What the caller calls them, for messages.
+    n_classes : int, optional
+        The k that is required.
+
+    Returns
+    -------
+    ndarray of shape (n, k), float32
+        The array itself when it is already in this form.
+
+    Raises
+    ------
+    InvalidInput
+        Wrong shape or type, or a number that is not finite in float32.
+    """
+    array = _matrix(values, name, n_classes)
+    with np.errstate(over="ignore", invalid="ignore"):  # entered once: it costs as much as a sum
+        if array.dtype != _FLOAT32 or not array.flags.c_contiguous:
+            array = np.ascontiguousarray(array, dtype=np.float32)
+        total = np.add.reduce(array, axis=None)
+    # A finite sum proves that every term is; only a sum that is not needs the slower look.
+    if not math.isfinite(total):
+        _require_finite(array, name)
+    return array
+
+
+def logits_from_probabilities(
+    values: ArrayLike, *, name: str = "probabilities", n_classes: int | None = None
+) -> Logits:
+    """Logits (natural logarithms) of probabilities.
+
+    Parameters
+    ----------
+    values : array_like of shape (n, k)
+        In [0, 1], rows summing to one within 1e-3. Clipped at 1e-12 from below.
+    name, n_classes
+        As in `as_logits`.
+
+    Returns
+    -------
+    ndarray of shape (n, k), float32
+
+    Raises
+    ------
+    InvalidInput
+        Wrong shape or type, a value outside [0, 1] or a row that does not sum to one.
+    """
+    array = _matrix(values, name, n_classes).astype(np.float64)
+    _require_finite(array, name)
+    outside = (array < -RANGE_TOLERANCE) | (array > 1 + RANGE_TOLERANCE)
+    if outside.any():
+        row = int(np.argmax(outside.any(axis=1)))
+        raise InvalidInput(
+            f"{name} must lie in [0, 1], row {row} does not; are these logits?", field=name
+        )
+    _require_unit_sums(array.sum(axis=1), name, SUM_TOLERANCE)
+    return np.log(np.clip(array, PROBABILITY_FLOOR, 1.0)).astype(np.float32)
+
+
+def logits_from_log_probabilities(
+    values: ArrayLike, *, name: str = "log_probabilities", n_classes: int | None = None
+) -> Logits:
+    """Logits from log-probabilities: themselves, floored at log 1e-12.
+
+    Parameters
+    ----------
+    values : array_like of shape (n, k)
+        Natural logarithms; minus infinity is a probability of zero.
+    name, n_classes
+        As in `as_logits`.
+
+    Returns
+    -------
+    ndarray of shape (n, k), float32
+
+    Raises
+    ------
+    InvalidInput
+        Wrong shape or type, NaN, or exponentials that do not sum to one within 1e-3 (1e-2 for
+        float16, whose rounding alone can move a sum by that much).
+    """
+    raw = _matrix(values, name, n_classes)
+    tolerance = HALF_SUM_TOLERANCE if raw.dtype == np.float16 else SUM_TOLERANCE
+    array = raw.astype(np.float64)
+    bad = np.isnan(array) | (array > tolerance)
+    if bad.any():
+        row = int(np.argmax(bad.any(axis=1)))
+        raise InvalidInput(
+            f"{name} must be numbers of at most 0, row {row} has another; are these logits?",
+            field=name,
+        )
+    _require_unit_sums(np.exp(array).sum(axis=1), f"exponentials of {name}", tolerance, field=name)
+    return np.clip(array, math.log(PROBABILITY_FLOOR), 0.0).astype(np.float32)
+
+
+def _matrix(values: ArrayLike, name: str, n_classes: int | None) -> NDArray[Any]:
+    try:
+        array = np.asarray(values)
+    except (ValueError, TypeError, OverflowError):
+        raise InvalidInput(
+            f"{name} must be rows of equal length, got ragged rows", field=name
+        ) from None
+    if array.ndim != 2 or (n_classes is not None and array.shape[1] != n_classes):
+        expected = f"(n, {n_classes})" if n_classes is not None else "(n, k)"
+        raise InvalidInput(f"{name} must have shape {expected}, got {array.shape}", field=name)
+    if array.dtype.kind not in "iuf":
+        raise InvalidInput(f"{name} must be numbers, got {array.dtype}", field=name)
+    if array.shape[0] < 1:
+        raise InvalidInput(f"{name} must have at least one row, got {array.shape}", field=name)
+    if array.shape[1] < 2:
+        raise InvalidInput(f"{name} must have at least two classes, got {array.shape}", field=name)
+    return array
+
+
+def _require_finite(array: NDArray[Any], name: str) -> None:
+    with np.errstate(over="ignore", invalid="ignore"):
+        if math.isfinite(array.sum()):
+            return
+    finite = np.isfinite(array).all(axis=1)
+    if not finite.all():
+        row = int(np.argmin(finite))
+        raise InvalidInput(f"{name} must be finite as float32, row {row} is not", field=name)
+
+
+def _require_unit_sums(
+    sums: NDArray[np.float64], name: str, tolerance: float, field: str | None = None
+) -> None:
+    missed = np.abs(sums - 1.0) > tolerance
+    if missed.any():
+        row = int(np.argmax(missed))
+        raise InvalidInput(
+            f"{name} must sum to 1 within {tolerance:g} in each row, row {row} does not",
+            field=field or name,
+        )

@@ -1,0 +1,1 @@
+"""Calibrators with a linear stage."""

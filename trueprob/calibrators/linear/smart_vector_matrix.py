@@ -1,0 +1,154 @@
+"""What `smart-vector` and `smart-matrix` share: a linear stage, then the gap stage of `smart`.
+
+    y = W x + b,   p = smart(y)
+
+The gap stage sees y as it will meet it: each row's y comes from a linear stage that was fitted on
+the other four fifths of the rows, folds balanced in errors, so it also repairs the confidence
+that the linear stage gained by overfitting. In use W and b are those fitted on all rows.
+
+A fold with fewer than 10 errors says too little of single classes: then there is no linear stage
+and the calibrator is `smart` under another name, which the report says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trueprob.arrays import logit_functions
+from trueprob.arrays.labels import Labels
+from trueprob.arrays.logit_functions import Logits, Probabilities, logit_gap
+from trueprob.arrays.logits import as_logits
+from trueprob.calibrators.base import Calibrated, Calibrator, FitOutcome
+from trueprob.calibrators.linear.fit import fit_linear_stage
+from trueprob.calibrators.linear.stage import LinearStage
+from trueprob.calibrators.linear.vector import UNCONVERGED
+from trueprob.calibrators.parameters import require_keys
+from trueprob.calibrators.smart.calibrator import SmartCalibrator, fit_smart
+from trueprob.errors import InvalidDocument
+from trueprob.folds import Groups, fold_of_rows
+
+__all__ = ["TwoStages", "TwoStagesFit", "fit_two_stages"]
+
+N_FOLDS: Final = 5
+MIN_ERRORS: Final = 10  # in each fold
+
+
+@dataclass(frozen=True)
+class TwoStages(Calibrator):
+    """The gap stage of `smart` on the output of a linear stage."""
+
+    linear: LinearStage | None  # none when the set could not support one
+    gap_stage: SmartCalibrator
+
+    full: ClassVar[bool]
+    preserves_prediction: ClassVar[bool] = False
+
+    def parameters(self) -> dict[str, Any]:
+        """Both stages, the linear one null where there is none."""
+        return {
+            "linear": None if self.linear is None else self.linear.parameters(),
+            "gap_stage": self.gap_stage.parameters(),
+        }
+
+    @classmethod
+    def from_parameters(cls, n_classes: int, parameters: Mapping[str, Any]) -> Self:
+        """The calibrator with these parameters."""
+        require_keys(parameters, ("linear", "gap_stage"), where="parameters")
+        gap_stage, linear = parameters["gap_stage"], parameters["linear"]
+        if not isinstance(gap_stage, Mapping):
+            raise InvalidDocument("parameters.gap_stage must be an object")
+        stage = None
+        if linear is not None:
+            stage = LinearStage.from_parameters(
+                n_classes, linear, full=cls.full, where="parameters.linear"
+            )
+        return cls(n_classes, stage, SmartCalibrator.from_parameters(n_classes, gap_stage))
+
+    def _linear(self, logits: Logits) -> Logits:
+        return logits if self.linear is None else self.linear.apply(logits)
+
+    def calibrated(self, logits: Logits) -> Calibrated:
+        """All of it with one pass through the linear stage."""
+        # What is finite may not be after the linear stage, so this is checked.
+        inner = as_logits(self._linear(logits), n_classes=self.n_classes)
+        return replace(self.gap_stage.calibrated(inner), logit_gap=logit_gap(logits))
+
+    def _prediction(self, logits: Logits) -> Labels:
+        """Argmax of the linear stage's output, the first of ties."""
+        return logit_functions.prediction(self._linear(logits))
+
+    def _probabilities(self, logits: Logits) -> Probabilities:
+        return self.gap_stage.predict_proba(self._linear(logits))
+
+    def _temperature(self, logits: Logits) -> NDArray[np.float64] | None:
+        """Of the gap stage, by which the linear stage's output is divided."""
+        return self.gap_stage.temperature(self._linear(logits))
+
+
+@dataclass(frozen=True)
+class TwoStagesFit:
+    """Both stages, how the fit ended, and what a person should know of it."""
+
+    linear: LinearStage | None
+    gap_stage: SmartCalibrator
+    outcome: FitOutcome
+    warnings: tuple[str, ...]
+
+
+def fit_two_stages(
+    logits: Logits,  # (n, k) float32
+    labels: Labels,  # (n,) int64
+    weights: NDArray[np.float64] | None,  # (n,), only their ratios matter
+    *,
+    full: bool,  # a matrix rather than its diagonal
+    seed: int,  # of the folds
+    groups: Groups | None = None,  # (n,), rows of one group stay in one fold
+) -> TwoStagesFit:
+    """Fit a linear stage on all rows and the gap stage on its out-of-fold outputs."""
+    correct = logit_functions.prediction(logits) == labels
+    fold = fold_of_rows(correct, groups, N_FOLDS, seed=seed)
+    if fold.max() == 0:
+        warning = "no linear stage: it needs rows of at least two groups; this is the gap stage"
+        return _finish(None, logits, labels, weights, seed, groups, (warning,))
+    n_folds = int(fold.max()) + 1
+    counted = ~correct if weights is None else ~correct & (weights > 0.0)
+    fewest = int(np.bincount(fold[counted], minlength=n_folds).min())
+    if fewest < MIN_ERRORS:
+        warning = (
+            f"no linear stage: a fold has {fewest} errors, at least {MIN_ERRORS} are needed; "
+            "this is the gap stage alone"
+        )
+        return _finish(None, logits, labels, weights, seed, groups, (warning,))
+    final = fit_linear_stage(logits, labels, weights, full=full)
+    outputs = np.empty_like(logits)
+    converged = final.converged
+    for index in range(n_folds):
+        held, kept = fold == index, fold != index
+        part = None if weights is None else weights[kept]
+        fitted = fit_linear_stage(logits[kept], labels[kept], part, full=full, start=final.stage)
+        outputs[held] = fitted.stage.apply(logits[held])
+        converged &= fitted.converged
+    doubts = () if converged else (UNCONVERGED,)
+    return _finish(final.stage, outputs, labels, weights, seed, groups, doubts)
+
+
+def _finish(
+    linear: LinearStage | None,
+    outputs: Logits,
+    labels: Labels,
+    weights: NDArray[np.float64] | None,
+    seed: int,
+    groups: Groups | None,
+    warnings: tuple[str, ...],
+) -> TwoStagesFit:
+    fitted = fit_smart(outputs, labels, weights, seed=seed, groups=groups)
+    gap_stage = fitted.calibrator
+    if not isinstance(gap_stage, SmartCalibrator):
+        raise TypeError("fit_smart must return a SmartCalibrator")
+    outcome = FitOutcome.NOT_CONVERGED if UNCONVERGED in warnings else fitted.outcome
+    return TwoStagesFit(linear, gap_stage, outcome, (*warnings, *fitted.warnings))

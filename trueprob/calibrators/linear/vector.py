@@ -1,0 +1,104 @@
+"""Vector scaling: a weight and a bias for each class, shrunken to one temperature.
+
+    p = (1 − w)·softmax(W x + b) + w/k,   W diagonal, x the centred logits
+
+Guo et al. 2017, arXiv:1706.04599, with the priors of `linear_fit` in place of none: unshrunken, it
+overfits where classes are many or rows few. Predictions may change.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trueprob.arrays import logit_functions
+from trueprob.arrays.labels import Labels
+from trueprob.arrays.logit_functions import Logits, Probabilities, tempered_softmax
+from trueprob.calibrators.base import Calibrator, FitOutcome, FittedCalibrator
+from trueprob.calibrators.linear.fit import fit_linear_stage
+from trueprob.calibrators.linear.stage import LinearStage
+from trueprob.calibrators.parameters import number, require_keys
+from trueprob.calibrators.smart.calibrator import UNIFORM_SHARE
+from trueprob.errors import InvalidDocument
+
+__all__ = ["UNCONVERGED", "VectorCalibrator", "fit_vector"]
+
+UNCONVERGED: Final = "the linear stage's optimiser ran out of steps; its last point is kept"
+
+
+@dataclass(frozen=True)
+class VectorCalibrator(Calibrator):
+    """Softmax of one weight and one bias a class.
+
+    Attributes
+    ----------
+    linear : LinearStage
+        Diagonal.
+    uniform_weight : float
+        w of the mixture with the uniform distribution.
+    """
+
+    linear: LinearStage
+    uniform_weight: float
+
+    kind: ClassVar[str] = "vector"
+    preserves_prediction: ClassVar[bool] = False
+
+    def parameters(self) -> dict[str, Any]:
+        """Weights, bias and the uniform weight."""
+        return {**self.linear.parameters(), "uniform_weight": self.uniform_weight}
+
+    @classmethod
+    def from_parameters(cls, n_classes: int, parameters: Mapping[str, Any]) -> Self:
+        """The calibrator with these parameters."""
+        where = "parameters"
+        require_keys(parameters, ("weights", "bias", "uniform_weight"), where=where)
+        weight = number(parameters, "uniform_weight", where=where, above=-math.inf, below=1.0)
+        if weight < 0.0:
+            raise InvalidDocument("parameters.uniform_weight must lie in [0, 1)")
+        stage = {name: parameters[name] for name in ("weights", "bias")}
+        linear = LinearStage.from_parameters(n_classes, stage, full=False, where=where)
+        return cls(n_classes, linear, weight)
+
+    def _prediction(self, logits: Logits) -> Labels:
+        """Argmax of the linear stage's output, the first of ties."""
+        return logit_functions.prediction(self.linear.apply(logits))
+
+    def _probabilities(self, logits: Logits) -> Probabilities:
+        return tempered_softmax(self.linear.apply(logits), uniform_weight=self.uniform_weight)
+
+    def _temperature(self, logits: Logits) -> None:
+        del logits
+        return
+
+
+def fit_vector(
+    logits: Logits, labels: Labels, weights: NDArray[np.float64] | None = None, *, seed: int = 0
+) -> FittedCalibrator:
+    """Fit weights and biases by penalised likelihood.
+
+    Parameters
+    ----------
+    logits : ndarray of shape (n, k), float32
+    labels : ndarray of shape (n,), int64
+    weights : ndarray of shape (n,), optional
+        Only their ratios matter.
+    seed : int
+        Unused: the fit is deterministic.
+
+    Returns
+    -------
+    FittedCalibrator
+    """
+    del seed
+    fitted = fit_linear_stage(logits, labels, weights, full=False)
+    n, k = logits.shape
+    calibrator = VectorCalibrator(k, fitted.stage, UNIFORM_SHARE / (n + 1))
+    if fitted.converged:
+        return FittedCalibrator(calibrator, FitOutcome.CONVERGED)
+    return FittedCalibrator(calibrator, FitOutcome.NOT_CONVERGED, (UNCONVERGED,))

@@ -1,0 +1,1 @@
+"""SMART as published: a small network from gap to temperature."""

@@ -1,0 +1,248 @@
+"""The default: a temperature for each row, from the gap of its two largest logits.
+
+    p = (1 − w)·softmax(z / h(g)) + w/k,   g = z(1) − z(2),   s(g) = g / h(g)
+
+s is continuous, increasing and piecewise linear with slopes exp(θ_j) between quantiles of the
+calibration gaps, so 1/h(g) = Σ_j exp(θ_j)·|[0, g] ∩ I_j| / g and 1/h(0) = exp(θ_1). The last
+slope continues: nothing is clamped, and the order by gap is never reversed. The idea of a
+temperature from the gap is SMART's (arXiv:2506.23492); the published network is `smart-mlp`.
+
+The fit is in `smart_fit`. The uniform weight ¼/(n + 1) guards the NLL against the one row
+that is surely right and is not; 1/(n + 1) costs ECE on small sets.
+
+From 300 rows on, and only where cross-validation prefers it, a second stage maps the confidence
+that results (`second_stage`). It is fitted on confidences that the first stage gave to rows that
+it was not fitted on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, ClassVar, Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trueprob.arrays.labels import Labels
+from trueprob.arrays.logit_functions import TRANSPOSE_BELOW, Logits, Probabilities, logit_gap
+from trueprob.calibrators.base import Calibrated, Calibrator, FitOutcome, FittedCalibrator
+from trueprob.calibrators.gap_map import inverse_temperature_of_gap
+from trueprob.calibrators.parameters import number, numbers, require_keys
+from trueprob.calibrators.smart.fit import LogSlopes, fit_log_slopes
+from trueprob.calibrators.smart.out_of_fold import out_of_fold_logit
+from trueprob.calibrators.smart.rows import calibrate_narrow_rows
+from trueprob.calibrators.smart.second_stage import SecondStage, fit_second_stage
+from trueprob.calibrators.smart.single_row import calibrate_single_row
+from trueprob.calibrators.smart.terms import DEFAULT_TERMS, Terms
+from trueprob.calibrators.wide_rows import calibrate_wide_rows
+from trueprob.errors import InvalidDocument
+from trueprob.folds import Groups, fold_of_rows
+
+__all__ = ["SmartCalibrator", "fit_smart"]
+
+N_INTERVALS: Final = 8  # between quantiles of the calibration gaps
+UNIFORM_SHARE: Final = 0.25  # w = this / (n + 1)
+SECOND_STAGE_ROWS: Final = 300  # below, cross-validation cannot tell whether the map helps
+N_FOLDS: Final = 5
+BLOCK: Final = 1 << 19  # elements of a block that stays in the cache
+MAX_LOG_SLOPE: Final = 60.0  # float32 probabilities are 0 or 1 far before
+
+
+@dataclass(frozen=True)
+class SmartCalibrator(Calibrator):
+    """Softmax of logits divided by a temperature that depends on their gap.
+
+    Attributes
+    ----------
+    edges : tuple of m − 1 floats
+        Inner edges of the m intervals of the gap, increasing and positive, in nats.
+    log_slopes : tuple of m floats
+        θ_j.
+    uniform_weight : float
+        w of the mixture with the uniform distribution.
+    second_stage : SecondStage or None
+        Map of the resulting confidence.
+    """
+
+    edges: tuple[float, ...]
+    log_slopes: tuple[float, ...]
+    uniform_weight: float
+    second_stage: SecondStage | None = None
+
+    kind: ClassVar[str] = "smart"
+
+    def parameters(self) -> dict[str, Any]:
+        """Edges, log slopes, the uniform weight, and the second stage or null."""
+        return {
+            "edges": list(self.edges),
+            "log_slopes": list(self.log_slopes),
+            "uniform_weight": self.uniform_weight,
+            "second_stage": None if self.second_stage is None else self.second_stage.parameters(),
+        }
+
+    @classmethod
+    def from_parameters(cls, n_classes: int, parameters: Mapping[str, Any]) -> Self:
+        """The calibrator with these parameters."""
+        where = "parameters"
+        require_keys(
+            parameters, ("edges", "log_slopes", "uniform_weight", "second_stage"), where=where
+        )
+        edges = numbers(parameters, "edges", where=where)
+        log_slopes = numbers(parameters, "log_slopes", where=where)
+        if len(log_slopes) != len(edges) + 1:
+            raise InvalidDocument(
+                f"parameters.log_slopes must have {len(edges) + 1} numbers for {len(edges)} "
+                f"edges, got {len(log_slopes)}"
+            )
+        if any(b <= a for a, b in zip((0.0, *edges), edges, strict=False)):
+            raise InvalidDocument("parameters.edges must be positive and increasing")
+        if any(abs(theta) > MAX_LOG_SLOPE for theta in log_slopes):
+            raise InvalidDocument(
+                f"parameters.log_slopes must lie within ±{MAX_LOG_SLOPE:g}, one does not"
+            )
+        weight = number(parameters, "uniform_weight", where=where, above=-math.inf, below=1.0)
+        if weight < 0.0:
+            raise InvalidDocument("parameters.uniform_weight must lie in [0, 1)")
+        second = parameters["second_stage"]
+        stage = None if second is None else SecondStage.from_parameters(second)
+        return cls(n_classes, edges, log_slopes, weight, stage)
+
+    @cached_property
+    def _segments(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """Inner edges, slopes, and the intercept of each segment's line."""
+        edges = np.array(self.edges, dtype=np.float64)
+        slopes = np.exp(np.array(self.log_slopes, dtype=np.float64))
+        # s(e_j) from below equals from above: c_{j+1} = c_j + (slope_j − slope_{j+1})·e_j
+        intercepts = np.concatenate([[0.0], np.cumsum((slopes[:-1] - slopes[1:]) * edges)])
+        return edges, slopes, intercepts
+
+    @cached_property
+    def _segment_lists(self) -> tuple[list[float], list[float], list[float]]:
+        edges, slopes, intercepts = self._segments
+        return edges.tolist(), slopes.tolist(), intercepts.tolist()
+
+    def calibrated(self, logits: Logits) -> Calibrated:
+        """All of it with one pass over the gap, in blocks that stay in the cache."""
+        n, k = logits.shape
+        step = max(1, BLOCK // k)
+        if n <= step:
+            return self._block(logits)
+        p, top = np.empty((n, k), np.float32), np.empty(n, np.int64)
+        confidence, temperature = np.empty(n, np.float32), np.empty(n)
+        gap = np.empty(n, np.float32)
+        for start in range(0, n, step):
+            rows = slice(start, start + step)
+            block = self._block(logits[rows], p[rows])
+            top[rows], confidence[rows] = block.prediction, block.confidence
+            temperature[rows], gap[rows] = block.temperature, block.logit_gap
+        return Calibrated(p, top, confidence, temperature, gap)
+
+    def _block(self, logits: Logits, out: Probabilities | None = None) -> Calibrated:
+        stages = self._inverse_temperature, self.uniform_weight, self.second_stage
+        if logits.shape[1] >= TRANSPOSE_BELOW:
+            return calibrate_wide_rows(logits, *stages, out=out)
+        if len(logits) == 1 and self.second_stage is None:
+            alone = calibrate_single_row(logits, *self._segment_lists, self.uniform_weight)
+            if alone is not None:
+                return alone
+        found = calibrate_narrow_rows(logits, *stages)
+        if out is not None:
+            out[:] = found.probabilities
+        return found
+
+    def _probabilities(self, logits: Logits) -> Probabilities:
+        return self.calibrated(logits).probabilities
+
+    def _temperature(self, logits: Logits) -> NDArray[np.float64]:
+        return 1.0 / self._inverse_temperature(logit_gap(logits))
+
+    def _inverse_temperature(self, gap: NDArray[np.float32]) -> NDArray[np.float64]:
+        return inverse_temperature_of_gap(gap, *self._segments)
+
+
+def fit_smart(
+    logits: Logits,
+    labels: Labels,
+    weights: NDArray[np.float64] | None = None,
+    *,
+    seed: int = 0,
+    groups: Groups | None = None,
+    n_intervals: int = N_INTERVALS,
+    uniform_share: float = UNIFORM_SHARE,
+    second_stage: bool = True,
+    terms: Terms = DEFAULT_TERMS,
+) -> FittedCalibrator:
+    """Fit the slopes by penalised likelihood, started at the single temperature.
+
+    Parameters
+    ----------
+    logits : ndarray of shape (n, k), float32
+    labels : ndarray of shape (n,), int64
+    weights : ndarray of shape (n,), optional
+        Only their ratios matter.
+    seed : int
+        Of the folds that the second stage is fitted and judged on.
+    groups : ndarray of shape (n,), optional
+        Rows of one group stay in one fold.
+    n_intervals, uniform_share, second_stage, terms
+        For the ablations in `benchmarks`; the defaults are the method.
+
+    Returns
+    -------
+    FittedCalibrator
+    """
+    n, k = logits.shape
+    solution = fit_log_slopes(logits, labels, weights, n_intervals=n_intervals, terms=terms)
+    calibrator = _calibrator(solution, k, uniform_share / (n + 1))
+    if second_stage and _effective_rows(n, weights) >= SECOND_STAGE_ROWS:
+        stage = _second_stage(solution, weights, groups, calibrator, seed=seed)
+        calibrator = replace(calibrator, second_stage=stage)
+    if solution.converged:
+        return FittedCalibrator(calibrator, FitOutcome.CONVERGED)
+    warning = "the optimiser ran out of steps; the best point that it saw is kept"
+    return FittedCalibrator(calibrator, FitOutcome.NOT_CONVERGED, (warning,))
+
+
+def _calibrator(solution: LogSlopes, n_classes: int, uniform_weight: float) -> SmartCalibrator:
+    clipped = np.clip(solution.log_slopes, -MAX_LOG_SLOPE, MAX_LOG_SLOPE)
+    return SmartCalibrator(
+        n_classes,
+        tuple(float(edge) for edge in solution.edges),
+        tuple(float(theta) for theta in clipped),
+        uniform_weight,
+    )
+
+
+def _second_stage(
+    solution: LogSlopes,
+    weights: NDArray[np.float64] | None,
+    groups: Groups | None,
+    calibrator: SmartCalibrator,
+    *,
+    seed: int,
+) -> SecondStage | None:
+    """The map of confidences that the first stage gives to rows that it was not fitted on."""
+    correct = solution.objective.correct
+    if correct.all() or not correct.any():
+        return None
+    fold = fold_of_rows(correct, groups, N_FOLDS, seed=seed)
+    n_folds = int(fold.max()) + 1
+    if n_folds == 1:
+        return None
+    if weights is not None and any(not weights[fold != i].any() for i in range(n_folds)):
+        return None
+    logit = out_of_fold_logit(
+        solution,
+        fold,
+        uniform_weight=calibrator.uniform_weight,
+        n_classes=calibrator.n_classes,
+    )
+    return fit_second_stage(logit, correct, weights, seed=seed, groups=groups)
+
+
+def _effective_rows(n: int, weights: NDArray[np.float64] | None) -> float:
+    """Equally weighted rows that would say as much (Kish 1965)."""
+    return float(n) if weights is None else float(weights.sum() ** 2 / np.square(weights).sum())

@@ -1,0 +1,199 @@
+"""Fitting by name: `fit` for a calibrator with its report, `cross_fit` for honest probabilities."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from trueprob.arrays.calibration_set import CalibrationSet
+from trueprob.arrays.logit_functions import Probabilities, prediction
+from trueprob.calibrators import IdentityCalibrator
+from trueprob.errors import InvalidInput
+from trueprob.fitting.auto import SelectedCalibrator
+from trueprob.fitting.methods import METHODS, fit_rows, keeps_prediction
+from trueprob.fitting.report import MIN_CROSS_FIT_ROWS, Fit, FitReport, set_warnings
+from trueprob.folds import fold_of_rows
+from trueprob.scores.score import Scores, score
+
+__all__ = [
+    "METHODS",
+    "Fit",
+    "FitReport",
+    "cross_fit",
+    "fit",
+    "fit_calibration_set",
+    "fit_rows",
+    "keeps_prediction",
+    "part_of",
+    "set_warnings",
+]
+
+N_FOLDS: Final = 5
+
+
+def fit(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    method: str = "smart",
+    *,
+    weights: ArrayLike | None = None,
+    groups: ArrayLike | None = None,
+    seed: int = 0,
+    allow_prediction_change: bool = False,
+) -> Fit:
+    """Fit a calibrator.
+
+    Parameters
+    ----------
+    logits : array_like of shape (n, k)
+        Of rows that the network was not trained on. Not probabilities: see
+        `logits_from_probabilities`.
+    labels : array_like of shape (n,)
+        Class indices.
+    method : str
+        One of `METHODS`.
+    weights : array_like of shape (n,), optional
+        Only their ratios matter.
+    groups : array_like of shape (n,), optional
+        Rows of one group stay in one fold.
+    seed : int
+        Of the folds, and of methods that draw.
+    allow_prediction_change : bool
+        Whether `auto` may choose a method that changes predictions. A method called by its name
+        needs no leave.
+
+    Returns
+    -------
+    Fit
+
+    Raises
+    ------
+    InvalidInput
+        An array that cannot be used, or an unknown method.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> logits = np.array([[4.0, 0.0], [3.0, 0.0], [0.0, 2.0], [1.0, 0.0]])
+    >>> fitted = fit(logits, [0, 0, 1, 1], "temperature")
+    >>> fitted.calibrator.predict_proba(logits).shape
+    (4, 2)
+    """
+    arrays = {"logits": logits, "labels": labels, "weights": weights, "groups": groups}
+    calibration_set = CalibrationSet.from_arrays(
+        {name: array for name, array in arrays.items() if array is not None}
+    )
+    return fit_calibration_set(
+        calibration_set, method, seed=seed, allow_prediction_change=allow_prediction_change
+    )
+
+
+def fit_calibration_set(
+    calibration_set: CalibrationSet,
+    method: str = "smart",
+    *,
+    seed: int = 0,
+    allow_prediction_change: bool = False,
+) -> Fit:
+    """`fit` for rows that are validated already."""
+    start = time.perf_counter()
+    change = allow_prediction_change
+    fitted = fit_rows(method, calibration_set, seed, allow_prediction_change=change)
+    seconds = time.perf_counter() - start
+    data = calibration_set
+    before = _score(IdentityCalibrator(data.n_classes).predict_proba(data.logits), data)
+    if data.n < MIN_CROSS_FIT_ROWS:
+        probabilities = fitted.calibrator.predict_proba(data.logits)
+    else:
+        probabilities = cross_fit(method, data, seed=seed, allow_prediction_change=change)
+    after = _score(probabilities, data, keeps=keeps_prediction(method, change))
+    report = FitReport(
+        method=method,
+        outcome=fitted.outcome,
+        n=data.n,
+        k=data.n_classes,
+        seconds=seconds,
+        warnings=(*set_warnings(data), *fitted.warnings),
+        before=before,
+        after=after,
+        candidates=fitted.candidates if isinstance(fitted, SelectedCalibrator) else (),
+    )
+    return Fit(fitted.calibrator, report)
+
+
+def cross_fit(
+    method: str,
+    calibration_set: CalibrationSet,
+    *,
+    n_folds: int = N_FOLDS,
+    n_repeats: int = 1,
+    seed: int = 0,
+    allow_prediction_change: bool = False,
+    progress: Callable[[float], None] | None = None,
+) -> Probabilities:
+    """Probabilities of each row by a calibrator that was fitted without it.
+
+    Parameters
+    ----------
+    method : str
+        One of `METHODS`.
+    calibration_set : CalibrationSet
+    n_folds : int
+        At least 2; lowered to the number of rows or groups. Folds are balanced in errors and
+        keep groups whole.
+    n_repeats : int
+        Over how many divisions the probabilities are averaged.
+    seed : int
+        Division r uses ``seed + r``.
+    allow_prediction_change : bool
+        As in `fit`.
+    progress : callable, optional
+        Told after each fold which share of the work is done, 0 to 1.
+
+    Returns
+    -------
+    ndarray of shape (n, k), float32
+
+    Raises
+    ------
+    InvalidInput
+        Unknown method, fewer than 2 folds asked for, or a single row or group.
+    """
+    if n_folds < 2 or n_repeats < 1:
+        raise InvalidInput("n_folds must be at least 2, n_repeats at least 1", field="n_folds")
+    data = calibration_set
+    correct = prediction(data.logits) == data.labels
+    total: NDArray[np.float32] = np.zeros_like(data.logits)
+    for repeat in range(n_repeats):
+        fold = fold_of_rows(correct, data.groups, n_folds, seed=seed + repeat)
+        if fold.max() == 0:
+            raise InvalidInput(
+                "cross-fitting needs at least two rows or groups, got one", field="groups"
+            )
+        folds = int(fold.max()) + 1
+        for index in range(folds):
+            held_out = fold == index
+            part = data.subset(~held_out)
+            fitted = fit_rows(
+                method, part, seed + repeat, allow_prediction_change=allow_prediction_change
+            )
+            total[held_out] += fitted.calibrator.predict_proba(data.logits[held_out])
+            if progress is not None:
+                progress((repeat + (index + 1) / folds) / n_repeats)
+    return total / np.float32(n_repeats) if n_repeats > 1 else total
+
+
+def part_of(
+    progress: Callable[[float], None] | None, part: int, parts: int
+) -> Callable[[float], None] | None:
+    """Progress of one of several equal parts, told as progress of the whole."""
+    return None if progress is None else lambda share: progress((part + share) / parts)
+
+
+def _score(probabilities: Probabilities, data: CalibrationSet, *, keeps: bool = True) -> Scores:
+    predicted = prediction(data.logits) if keeps else None
+    return score(probabilities, data.labels, prediction=predicted, weights=data.weights)

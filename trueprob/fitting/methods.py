@@ -1,0 +1,78 @@
+"""Every method by its name: what fits it, and whether it keeps the prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Final
+
+from trueprob.arrays.calibration_set import CalibrationSet
+from trueprob.arrays.logits import as_logits
+from trueprob.calibrators import (
+    KINDS,
+    FittedCalibrator,
+    fit_identity,
+    fit_isotonic,
+    fit_smart,
+    fit_smart_matrix,
+    fit_smart_mlp,
+    fit_smart_vector,
+    fit_temperature,
+    fit_vector,
+)
+from trueprob.errors import InvalidInput
+from trueprob.fitting.auto import WITH_INNER_FOLDS, fit_auto
+
+__all__ = ["FITTERS", "METHODS", "fit_rows", "keeps_prediction"]
+
+FITTERS: Final[Mapping[str, Callable[..., FittedCalibrator]]] = MappingProxyType(
+    {
+        "auto": fit_auto,
+        "identity": fit_identity,
+        "isotonic": fit_isotonic,
+        "smart": fit_smart,
+        "smart-matrix": fit_smart_matrix,
+        "smart-mlp": fit_smart_mlp,
+        "smart-vector": fit_smart_vector,
+        "temperature": fit_temperature,
+        "vector": fit_vector,
+    }
+)
+METHODS: Final = tuple(FITTERS)
+
+
+def fit_rows(
+    method: str, data: CalibrationSet, seed: int = 0, *, allow_prediction_change: bool = False
+) -> FittedCalibrator:
+    """The calibrator alone, for callers that judge it themselves: no scores, no cross-fitting.
+
+    Raises `InvalidInput`: unknown method.
+    """
+    fitter = FITTERS.get(method)
+    if fitter is None:
+        raise InvalidInput(
+            f"method must be one of {', '.join(METHODS)}, got {method[:40]!r}", field="method"
+        )
+    logits, labels, weights = as_logits(data.logits), data.labels, data.weights
+    if fitter is fit_auto:
+        return fit_auto(
+            logits,
+            labels,
+            weights,
+            seed=seed,
+            groups=data.groups,
+            allow_prediction_change=allow_prediction_change,
+        )
+    if method in WITH_INNER_FOLDS:
+        return fitter(logits, labels, weights, seed=seed, groups=data.groups)
+    return fitter(logits, labels, weights, seed=seed)
+
+
+def keeps_prediction(method: str, allow_prediction_change: bool = False) -> bool:
+    """Whether every calibrator that the method may return keeps the prediction.
+
+    Kinds are named like the methods that fit them; `auto` is none of them.
+    """
+    if method in KINDS:
+        return KINDS[method].preserves_prediction
+    return not allow_prediction_change

@@ -1,0 +1,99 @@
+"""What a fit says of itself: the report, and the doubts that a set by itself gives rise to."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from trueprob.arrays.calibration_set import CalibrationSet
+from trueprob.arrays.logit_functions import prediction
+from trueprob.calibrators import Calibrator, FitOutcome
+from trueprob.scores.score import Scores
+
+__all__ = ["MIN_CROSS_FIT_ROWS", "CandidateScore", "Fit", "FitReport", "set_warnings"]
+
+FEW_ROWS: Final = 50  # below, a fit is little better than none: 7 % ECE at 10 rows, 3.5 at 50
+MIN_CROSS_FIT_ROWS: Final = 10
+
+
+@dataclass(frozen=True)
+class CandidateScore:
+    """The cross-validated score of one of the methods among which `auto` chose."""
+
+    method: str
+    nll: float  # mean over rows left out, nats
+    standard_error: float  # of `nll`, over rows or groups
+    behind: float  # mean paired difference to the best candidate, nats; 0 for the best
+    behind_standard_error: float  # of `behind`
+
+
+@dataclass(frozen=True)
+class FitReport:
+    """What a fit did.
+
+    Attributes
+    ----------
+    method : str
+    outcome : FitOutcome
+    n, k : int
+        Rows and classes.
+    seconds : float
+        Of the fit on all rows, without the cross-fitting that `after` needs.
+    warnings : tuple of str
+        Sentences.
+    before : Scores
+        Of the plain softmax.
+    after : Scores
+        Out of fold: each row's probabilities come from a calibrator that was not fitted on it
+        (5 folds, fewer rows fewer folds). Below 10 rows in-sample, and a warning says so.
+    candidates : tuple of CandidateScore
+        What `auto` chose from, simplest first; empty for other methods.
+    """
+
+    method: str
+    outcome: FitOutcome
+    n: int
+    k: int
+    seconds: float
+    warnings: tuple[str, ...]
+    before: Scores
+    after: Scores
+    candidates: tuple[CandidateScore, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-safe."""
+        return {
+            "method": self.method,
+            "outcome": str(self.outcome),
+            "n": self.n,
+            "k": self.k,
+            "seconds": self.seconds,
+            "warnings": list(self.warnings),
+            "scores": {"before": self.before.to_dict(), "after": self.after.to_dict()},
+            "candidates": [asdict(candidate) for candidate in self.candidates],
+        }
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A calibrator fitted on all rows, and the report."""
+
+    calibrator: Calibrator
+    report: FitReport
+
+
+def set_warnings(data: CalibrationSet) -> list[str]:
+    """What a person should know of a set before trusting a fit on it, in sentences."""
+    warnings = []
+    if data.n < MIN_CROSS_FIT_ROWS:
+        warnings.append(
+            f"only {data.n} rows: the scores after are in-sample, so they flatter the fit"
+        )
+    elif data.n < FEW_ROWS:
+        warnings.append(f"only {data.n} rows: fewer than {FEW_ROWS} say little about calibration")
+    errors = int((prediction(data.logits) != data.labels).sum())
+    if errors == 0:
+        warnings.append("no prediction is wrong: nothing in this set says how confident to be")
+    elif errors == data.n:
+        warnings.append("every prediction is wrong: check that labels and classes match")
+    return warnings

@@ -1,0 +1,71 @@
+"""A calibrator taken apart into what the graph is made of, in the order of the graph.
+
+logits → linear stage → 1/h of each row → softmax, uniform mixture → map of the confidence
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from trueprob.calibrators import (
+    Calibrator,
+    IdentityCalibrator,
+    IsotonicCalibrator,
+    SmartMatrixCalibrator,
+    SmartVectorCalibrator,
+    VectorCalibrator,
+)
+from trueprob.calibrators.linear.smart_vector_matrix import TwoStages
+from trueprob.calibrators.linear.stage import LinearStage
+from trueprob.calibrators.smart.second_stage import SecondStage
+from trueprob.errors import InvalidInput
+from trueprob.onnx_export.inverse_temperature import INVERSE_TEMPERATURES
+
+__all__ = ["EXPRESSIBLE", "Parts", "parts_of"]
+
+EXPRESSIBLE: Final = (
+    *INVERSE_TEMPERATURES,
+    IsotonicCalibrator.kind,
+    SmartMatrixCalibrator.kind,
+    SmartVectorCalibrator.kind,
+    VectorCalibrator.kind,
+)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the graph of a calibrator is made of."""
+
+    gap_stage: Calibrator  # of a kind in `INVERSE_TEMPERATURES`: gives 1/h of each row
+    linear: LinearStage | None = None  # what comes before it
+    uniform_weight: float = 0.0
+    second: SecondStage | IsotonicCalibrator | None = None  # map of the resulting confidence
+    has_temperature: bool = True  # whether the method has one: 1/h is 1 where it has none
+
+
+def parts_of(calibrator: Calibrator) -> Parts:
+    """The parts of a calibrator; InvalidInput when it cannot be expressed in ONNX."""
+    identity = IdentityCalibrator(calibrator.n_classes)
+    if calibrator.kind in INVERSE_TEMPERATURES:
+        return _gap_stage(calibrator)
+    if isinstance(calibrator, TwoStages):
+        return _gap_stage(calibrator.gap_stage, calibrator.linear)
+    if isinstance(calibrator, VectorCalibrator):
+        weight = calibrator.uniform_weight
+        return Parts(identity, calibrator.linear, weight, has_temperature=False)
+    if isinstance(calibrator, IsotonicCalibrator):
+        return Parts(identity, second=calibrator, has_temperature=False)
+    raise InvalidInput(
+        f"calibrator of kind {calibrator.kind} cannot be expressed in ONNX, expected one of "
+        f"{', '.join(EXPRESSIBLE)}",
+        field="calibrator",
+    )
+
+
+def _gap_stage(calibrator: Calibrator, linear: LinearStage | None = None) -> Parts:
+    parameters = calibrator.parameters()
+    weight = float(parameters.get("uniform_weight", 0.0))
+    second = parameters.get("second_stage")
+    stage = None if second is None else SecondStage.from_parameters(second)
+    return Parts(calibrator, linear, weight, stage)

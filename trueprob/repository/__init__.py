@@ -1,0 +1,1 @@
+"""Models on disk: versions, manifests, baselines."""

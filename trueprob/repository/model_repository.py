@@ -1,0 +1,155 @@
+"""The model repository on disk: what the trainer writes and the service reads.
+
+    ROOT/NAME/VERSION/{manifest.json, model.onnx, calibrator.json, baseline.npz, MODEL_CARD.md}
+
+Triton's layout: VERSION is a positive integer without leading zeros. A version is written under a
+temporary name beside its final one, synced and renamed: it is never half there, and afterwards it
+never changes. The digests in its manifest say whether somebody changed it all the same.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import re
+import secrets
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from trueprob.arrays.synced_files import sync_directory, write_synced
+from trueprob.errors import InvalidDocument, InvalidInput, ModelVersionNotFound, VersionExists
+from trueprob.repository.manifest import InputSpec, Manifest, valid_file_name, valid_model_name
+from trueprob.repository.model_version import ModelVersion
+
+__all__ = ["InputSpec", "Manifest", "ModelRepository", "ModelVersion"]
+
+MANIFEST: Final = "manifest.json"
+VERSION: Final = re.compile(r"[1-9][0-9]{0,8}")
+
+
+@dataclass(frozen=True)
+class ModelRepository:
+    """All models under one directory.
+
+    Attributes
+    ----------
+    root : Path
+        Created by the first `add`; a missing one is an empty repository.
+    """
+
+    root: Path
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "root", Path(self.root))
+
+    def models(self) -> list[str]:
+        """Names of models that have a version, sorted."""
+        names = (entry.name for entry in _directories(self.root))
+        return sorted(name for name in names if valid_model_name(name) and self.versions(name))
+
+    def versions(self, name: str) -> list[int]:
+        """Versions of a model, ascending; empty when there are none."""
+        if not valid_model_name(name):
+            return []
+        return sorted(
+            int(entry.name)
+            for entry in _directories(self.root / name)
+            if VERSION.fullmatch(entry.name) and (entry / MANIFEST).is_file()
+        )
+
+    def next_version(self, name: str) -> int:
+        """The number that the next version takes."""
+        return max(self.versions(name), default=0) + 1
+
+    def get(self, name: str, version: int) -> ModelVersion:
+        """One version.
+
+        Raises
+        ------
+        ModelVersionNotFound
+            No such version, or a name that cannot be one.
+        InvalidDocument
+            Its manifest cannot be read or belongs to another version.
+        """
+        missing = f"model version {str(name)[:100]}/{version} is not in the repository"
+        if not valid_model_name(name) or VERSION.fullmatch(str(version)) is None:
+            raise ModelVersionNotFound(missing)
+        path = self.root / name / str(version)
+        try:
+            data = (path / MANIFEST).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            raise ModelVersionNotFound(missing) from None
+        manifest = Manifest.loads(data)
+        if (manifest.name, manifest.version) != (name, version):
+            raise InvalidDocument(
+                f"manifest.name and manifest.version must be those of the directory, "
+                f"{name}/{version}"
+            )
+        return ModelVersion(name, version, path, manifest)
+
+    def add(self, manifest: Manifest, files: Mapping[str, bytes]) -> ModelVersion:
+        """Write a version, wholly or not at all.
+
+        Parameters
+        ----------
+        manifest : Manifest
+            Its `files` are replaced by the digests of what is written.
+        files : mapping of file name to bytes
+
+        Returns
+        -------
+        ModelVersion
+
+        Raises
+        ------
+        VersionExists
+            The version is there, or another process was quicker.
+        InvalidInput
+            A file name that is no plain name, or the manifest's.
+        """
+        for file in files:
+            if not valid_file_name(file) or file == MANIFEST:
+                raise InvalidInput(
+                    f"files must have plain names other than {MANIFEST}, one has not",
+                    field="files",
+                )
+        digests = {f: f"sha256:{hashlib.sha256(data).hexdigest()}" for f, data in files.items()}
+        complete = manifest.with_files(digests)
+        name, version = manifest.name, str(manifest.version)
+        parent = self.root / name
+        final = parent / version
+        if VERSION.fullmatch(version) is None:
+            raise InvalidInput("version must have at most 9 digits", field="version")
+        if final.exists():
+            raise VersionExists(f"model version {name}/{version} exists, and versions never change")
+        parent.mkdir(parents=True, exist_ok=True)
+        temporary = parent / f".{version}.{secrets.token_hex(8)}.partial"
+        temporary.mkdir()
+        try:
+            for file, data in {**files, MANIFEST: complete.dumps()}.items():
+                write_synced(temporary / file, data)
+            sync_directory(temporary)
+            # Renaming onto a directory that has files fails: of two writers one wins.
+            temporary.rename(final)
+        except OSError as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+                raise VersionExists(
+                    f"model version {name}/{version} exists, and versions never change"
+                ) from None
+            raise
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        sync_directory(parent)
+        return ModelVersion(name, manifest.version, final, complete)
+
+
+def _directories(path: Path) -> list[Path]:
+    try:
+        return [entry for entry in path.iterdir() if entry.is_dir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []

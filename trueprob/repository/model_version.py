@@ -1,0 +1,95 @@
+"""One version of a model on disk: its files, and whether they are what its manifest says."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from trueprob.calibrators import Calibrator, IdentityCalibrator, loads_calibrator
+from trueprob.errors import DigestMismatch, InvalidDocument
+from trueprob.repository.baseline import Baseline
+from trueprob.repository.manifest import Manifest
+
+__all__ = ["BASELINE", "CALIBRATOR", "MODEL", "ModelVersion"]
+
+MODEL: Final = "model.onnx"
+CALIBRATOR: Final = "calibrator.json"
+BASELINE: Final = "baseline.npz"
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """One version on disk.
+
+    Attributes
+    ----------
+    name : str
+    version : int
+    path : Path
+        Its directory.
+    manifest : Manifest
+    """
+
+    name: str
+    version: int
+    path: Path
+    manifest: Manifest
+
+    @property
+    def onnx_path(self) -> Path | None:
+        """The network, None for a logits-only model."""
+        path = self.path / MODEL
+        return path if path.is_file() else None
+
+    def calibrator(self) -> Calibrator:
+        """The factory calibrator; the identity when the version has none.
+
+        Raises
+        ------
+        InvalidDocument
+            Not a calibrator, or one for another number of classes.
+        """
+        path = self.path / CALIBRATOR
+        if not path.is_file():
+            return IdentityCalibrator(self.manifest.n_classes)
+        calibrator = loads_calibrator(path.read_bytes())
+        if calibrator.n_classes != self.manifest.n_classes:
+            raise InvalidDocument(
+                f"calibrator n_classes must be the manifest's {self.manifest.n_classes}, "
+                f"got {calibrator.n_classes}"
+            )
+        return calibrator
+
+    def baseline(self) -> Baseline | None:
+        """Statistics of the calibration split, None when the version has none.
+
+        Raises
+        ------
+        InvalidDocument
+            Not a baseline.
+        """
+        path = self.path / BASELINE
+        return Baseline.load(path) if path.is_file() else None
+
+    def verify(self) -> None:
+        """Compare every file with its digest.
+
+        Raises
+        ------
+        DigestMismatch
+            A file is missing, was changed, or is used without having a digest.
+        """
+        where = f"{self.name}/{self.version}"
+        for file, expected in self.manifest.files.items():
+            try:
+                with (self.path / file).open("rb") as stream:
+                    actual = hashlib.file_digest(stream, "sha256").hexdigest()
+            except OSError:
+                raise DigestMismatch(f"{file} of {where} is missing") from None
+            if f"sha256:{actual}" != expected:
+                raise DigestMismatch(f"{file} of {where} does not match its digest")
+        for file in (MODEL, CALIBRATOR, BASELINE):
+            if file not in self.manifest.files and (self.path / file).exists():
+                raise DigestMismatch(f"{file} of {where} has no digest in the manifest")

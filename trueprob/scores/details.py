@@ -1,0 +1,119 @@
+"""The scores that `Scores` leaves out, all at once.
+
+`Scores` is what the service and the commands exchange and keeps its fields; these are for who
+compares methods.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from trueprob.arrays.labels import as_labels
+from trueprob.arrays.weights_and_groups import as_weights
+from trueprob.scores.brier import (
+    BrierDecomposition,
+    brier_decomposition,
+    top_label_brier_decomposition,
+)
+from trueprob.scores.debiased_ece import debiased_calibration_error
+from trueprob.scores.score import checked_probabilities, mean_entropy
+from trueprob.scores.smooth_ece import smooth_ece
+from trueprob.selective_risk import area_under_risk_coverage
+
+__all__ = ["DetailedScores", "detailed_scores"]
+
+
+@dataclass(frozen=True)
+class DetailedScores:
+    """Further scores of one predictor on one set.
+
+    Attributes
+    ----------
+    n : int
+        Rows.
+    debiased_ece : float
+        A fraction, may be negative; see `debiased_ece`.
+    smooth_ece, smooth_ece_floor : float
+        Fractions; the floor is what perfect calibration would show.
+    aurc : float
+        Mean error rate over all coverages.
+    mean_entropy : float
+        Nats.
+    brier : BrierDecomposition
+        The Brier score over all classes, and its parts.
+    top_label_brier : BrierDecomposition
+        Brier score of "the prediction is right", and its parts.
+    """
+
+    n: int
+    debiased_ece: float
+    smooth_ece: float
+    smooth_ece_floor: float
+    aurc: float
+    mean_entropy: float
+    brier: BrierDecomposition
+    top_label_brier: BrierDecomposition
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-safe: what is undefined is null."""
+        document = asdict(self)
+        return {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in document.items()
+        }
+
+
+def detailed_scores(
+    probabilities: ArrayLike,
+    labels: ArrayLike,
+    *,
+    prediction: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+) -> DetailedScores:
+    """The further scores; arguments and errors as of `score`.
+
+    Parameters
+    ----------
+    probabilities : array_like of shape (n, k)
+    labels : array_like of shape (n,)
+        Class indices.
+    prediction : array_like of shape (n,), optional
+        The predicted classes; default the argmax of the probabilities.
+    weights : array_like of shape (n,), optional
+        Non-negative.
+
+    Returns
+    -------
+    DetailedScores
+
+    Raises
+    ------
+    InvalidInput
+        Shapes do not belong together, or a label is out of range.
+    """
+    p, y = checked_probabilities(probabilities, labels)
+    n, k = p.shape
+    top = (
+        p.argmax(axis=1)
+        if prediction is None
+        else as_labels(np.asarray(prediction), n_classes=k, n_rows=n, name="prediction")
+    )
+    w = None if weights is None else as_weights(weights, n_rows=n)
+    confidence = np.minimum(p[np.arange(n), top].astype(np.float64), 1.0)
+    correct = top == y
+    smooth = smooth_ece(confidence, correct, weights=w)
+    return DetailedScores(
+        n=n,
+        debiased_ece=debiased_calibration_error(confidence, correct, weights=w),
+        smooth_ece=smooth.value,
+        smooth_ece_floor=smooth.floor,
+        aurc=area_under_risk_coverage(confidence, correct, weights=w),
+        mean_entropy=mean_entropy(p, weights=w),
+        brier=brier_decomposition(p, y, weights=w),
+        top_label_brier=top_label_brier_decomposition(confidence, correct, weights=w),
+    )

@@ -1,0 +1,227 @@
+"""How good probabilities are: one public function a score, and all of them at once.
+
+All take probabilities of shape (n, k) and labels of shape (n,), are computed in float64 and
+return fractions (0.0435, not 4.35) or nats. ECE uses 15 right-closed bins on the confidence of
+the prediction. Scores by weights use Σw·x / Σw.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from trueprob.arrays.labels import Labels, as_labels
+from trueprob.arrays.weights_and_groups import as_weights
+from trueprob.errors import InvalidInput
+from trueprob.scores.binned import N_BINS, BinnedCalibration, bin_index
+from trueprob.scores.confidence import adaptive_calibration_error, confidence_auroc
+
+__all__ = [
+    "Scores",
+    "brier_score",
+    "checked_probabilities",
+    "classwise_calibration_error",
+    "mean_entropy",
+    "negative_log_likelihood",
+    "row_brier",
+    "row_entropy",
+    "row_nll",
+    "score",
+]
+
+# Probabilities of zero count as this, so that one float32 underflow costs 87 nats and not ∞.
+SMALLEST: Final = float(np.finfo(np.float32).tiny)
+
+CHUNK: Final = 512  # rows at a time
+
+Array = NDArray[np.float64]
+Weights = NDArray[np.float64] | None
+
+
+@dataclass(frozen=True)
+class Scores:
+    """All scores of one predictor on one set.
+
+    Attributes
+    ----------
+    n : int
+        Rows.
+    accuracy, ece, ece_floor, adaptive_ece, classwise_ece, mce, brier, auroc : float
+        Fractions. `ece_floor` is the ECE that perfect calibration would show; `auroc` (of the
+        confidence, for being right) is NaN when all predictions are right or all are wrong.
+    nll : float
+        Nats.
+    """
+
+    n: int
+    accuracy: float
+    ece: float
+    ece_floor: float
+    adaptive_ece: float
+    classwise_ece: float
+    mce: float
+    nll: float
+    brier: float
+    auroc: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-safe: what is undefined is null."""
+        return {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in asdict(self).items()
+        }
+
+
+def score(
+    probabilities: ArrayLike,
+    labels: ArrayLike,
+    *,
+    prediction: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+) -> Scores:
+    """All scores at once.
+
+    Parameters
+    ----------
+    probabilities : array_like of shape (n, k)
+    labels : array_like of shape (n,)
+        Class indices.
+    prediction : array_like of shape (n,), optional
+        The predicted classes; default the argmax of the probabilities. Give the calibrator's:
+        rounding can tie probabilities whose logits differ.
+    weights : array_like of shape (n,), optional
+        Non-negative.
+
+    Returns
+    -------
+    Scores
+
+    Raises
+    ------
+    InvalidInput
+        Shapes do not belong together, or a label is out of range.
+    """
+    p, y = checked_probabilities(probabilities, labels)
+    n, k = p.shape
+    top = (
+        p.argmax(axis=1)
+        if prediction is None
+        else as_labels(np.asarray(prediction), n_classes=k, n_rows=n, name="prediction")
+    )
+    w = _weights(weights, n)
+    confidence = np.minimum(p[np.arange(n), top].astype(np.float64), 1.0)
+    correct = top == y
+    binned = BinnedCalibration.of(confidence, correct, w)
+    return Scores(
+        n=n,
+        accuracy=binned.accuracy(),
+        ece=binned.ece(),
+        ece_floor=binned.ece_floor(),
+        adaptive_ece=adaptive_calibration_error(confidence, correct, weights=w),
+        classwise_ece=_classwise(p, y, w),
+        mce=binned.mce(),
+        nll=_mean(row_nll(p, y), w),
+        brier=_mean(row_brier(p, y), w),
+        auroc=confidence_auroc(confidence, correct, weights=w),
+    )
+
+
+def negative_log_likelihood(
+    probabilities: ArrayLike, labels: ArrayLike, *, weights: ArrayLike | None = None
+) -> float:
+    """Mean of −log p[label], nats, with p floored at the smallest normal float32 (1.2e-38)."""
+    p, y = checked_probabilities(probabilities, labels)
+    return _mean(row_nll(p, y), None if weights is None else as_weights(weights, n_rows=p.shape[0]))
+
+
+def brier_score(
+    probabilities: ArrayLike, labels: ArrayLike, *, weights: ArrayLike | None = None
+) -> float:
+    """Mean over rows of Σ_c (p_c − 1[c = label])², between 0 and 2."""
+    p, y = checked_probabilities(probabilities, labels)
+    return _mean(
+        row_brier(p, y), None if weights is None else as_weights(weights, n_rows=p.shape[0])
+    )
+
+
+def classwise_calibration_error(
+    probabilities: ArrayLike, labels: ArrayLike, *, weights: ArrayLike | None = None
+) -> float:
+    """Mean over classes of the 15-bin ECE of p_c as the probability of class c."""
+    p, y = checked_probabilities(probabilities, labels)
+    return _classwise(p, y, _weights(weights, p.shape[0]))
+
+
+def mean_entropy(probabilities: ArrayLike, *, weights: ArrayLike | None = None) -> float:
+    """Mean entropy of the rows, in nats."""
+    p = np.asarray(probabilities)
+    if p.ndim != 2:
+        raise InvalidInput(
+            f"probabilities must have shape (n, k), got {p.shape}", field="probabilities"
+        )
+    return _mean(row_entropy(p), _weights(weights, p.shape[0]))
+
+
+def row_entropy(p: NDArray[Any]) -> Array:
+    """Entropy of each row, nats, shape (n,)."""
+    result = np.empty(p.shape[0])
+    for start in range(0, p.shape[0], CHUNK):  # the logarithms never take more than a few MB
+        part = p[start : start + CHUNK]
+        logarithms = np.log(np.maximum(part, SMALLEST))
+        result[start : start + CHUNK] = -np.einsum("ij,ij->i", part, logarithms, dtype=np.float64)
+    return result
+
+
+def row_nll(p: NDArray[Any], y: Labels) -> Array:
+    """−log p[label] of each row, nats, shape (n,)."""
+    chosen = p[np.arange(y.shape[0]), y].astype(np.float64)
+    return np.asarray(-np.log(np.clip(chosen, SMALLEST, 1.0)))
+
+
+def row_brier(p: NDArray[Any], y: Labels) -> Array:
+    """Brier score of each row, shape (n,)."""
+    chosen = p[np.arange(y.shape[0]), y].astype(np.float64)
+    return np.asarray(np.einsum("ij,ij->i", p, p, dtype=np.float64) + 1.0 - 2.0 * chosen)
+
+
+def _classwise(p: NDArray[Any], y: Labels, weights: Weights) -> float:
+    n, k = p.shape
+    w = np.ones(n) if weights is None else weights
+    # Σ_i w·p per class, then per bin beyond the first, where a row has at most 14 entries: the
+    # first bin's share is what remains. That is quick for 1 000 classes.
+    signed = np.zeros((k, N_BINS))
+    total = np.einsum("i,ij->j", w, p, dtype=np.float64)
+    rows, classes = np.nonzero(p > np.float32(0.0666))  # a little below 1/15: exact bins follow
+    values = p[rows, classes].astype(np.float64)
+    cell = classes * N_BINS + bin_index(values)
+    signed += np.bincount(cell, weights=w[rows] * values, minlength=k * N_BINS).reshape(k, N_BINS)
+    signed[:, 0] += total - signed.sum(axis=1)
+    hit = y * N_BINS + bin_index(p[np.arange(n), y])
+    signed -= np.bincount(hit, weights=w, minlength=k * N_BINS).reshape(k, N_BINS)
+    return float(np.abs(signed).sum() / w.sum() / k)
+
+
+def _mean(values: Array, weights: Weights) -> float:
+    return float(values.mean() if weights is None else weights @ values / weights.sum())
+
+
+def checked_probabilities(
+    probabilities: ArrayLike, labels: ArrayLike
+) -> tuple[NDArray[Any], Labels]:
+    """Probabilities and labels that belong together; InvalidInput otherwise."""
+    p = np.asarray(probabilities)
+    if p.ndim != 2 or p.shape[0] < 1 or p.shape[1] < 2:
+        raise InvalidInput(
+            f"probabilities must have shape (n, k), got {p.shape}", field="probabilities"
+        )
+    if p.dtype.kind != "f":
+        raise InvalidInput(f"probabilities must be floats, got {p.dtype}", field="probabilities")
+    return p, as_labels(np.asarray(labels), n_classes=p.shape[1], n_rows=p.shape[0])
+
+
+def _weights(values: ArrayLike | None, n: int) -> Weights:
+    return None if values is None else as_weights(values, n_rows=n)
