@@ -54,16 +54,17 @@ def _serve(settings: Settings, warnings: Sequence[str]) -> int:
     logging.getLogger("python_multipart").setLevel(logging.ERROR)
     for warning in warnings:
         logging.getLogger("trueprob_service.settings").warning(warning)
-    from trueprob_service.control.store import refuse_unknown_schema
     from trueprob_service.receipts.secrets import open_receipt_keys
+    from trueprob_service.schema_check import refuse_unknown_schema
 
     # Here it is one line for the operator; in a replica it would be one start after another.
     open_receipt_keys(settings)
+    replicas = settings.replicas > 1 or settings.metrics_port is not None
     try:
-        refuse_unknown_schema(settings.resolved_database_url)
+        refuse_unknown_schema(settings.resolved_database_url, apart=replicas)
     except ValueError as error:
         raise InvalidSettings(str(error)) from None
-    if settings.replicas > 1 or settings.metrics_port is not None:
+    if replicas:
         from trueprob_service.replicas.serving import serve_replicas
 
         return serve_replicas(settings)
