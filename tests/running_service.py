@@ -59,10 +59,10 @@ def running_service(
     headers: dict[str, str] | None = None,
     cwd: Path = ROOT,
 ) -> Iterator[RunningService]:
-    """Start ``python -m trueprob_service`` on a free port, wait until it listens, kill it at the end."""
+    """Start the service on a free port, wait until it listens, kill it at the end."""
     command: Sequence[str] = (
-        sys.executable, "-m", "trueprob_service", "serve", "--port", "0", "--state-dir", str(state_dir),
-        "--model-repository", str(models), *flags,
+        sys.executable, "-m", "trueprob_service", "serve", "--port", "0",
+        "--state-dir", str(state_dir), "--model-repository", str(models), *flags,
     )  # fmt: skip
     log_path = state_dir.parent / f"{state_dir.name}.log"
     log = log_path.open("a")

@@ -20,8 +20,8 @@ QUICKSTART = (ROOT / "docs/quickstart.md").read_text("utf-8")
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 PROGRAMS = {
     "trueprob": "trueprob",
-    "trueprob-service": "service",
-    "trueprob-trainer": "trainer",
+    "trueprob-service": "trueprob_service",
+    "trueprob-trainer": "trueprob_trainer",
 }
 
 
@@ -81,14 +81,14 @@ def test_a_shell_block_has_known_commands_targets_and_flags(block: str) -> None:
     subprocess.run(["bash", "-n"], input=block, check=True, text=True)
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.M)
     for line in block.replace("\\\n", " ").splitlines():
-        words = line.partition(" #")[0].replace("python -m ", "trueprob-").split()
+        words = line.partition(" #")[0].replace("python -m trueprob_", "trueprob-").split()
         if words[:1] == ["make"]:
             assert words[1] in targets
         if not words or words[0] not in PROGRAMS:
             continue
         package = PROGRAMS[words[0]]
         command = words[1] if len(words) > 1 and not words[1].startswith("-") else ""
-        known = help_of(package, command or ("serve" if package == "service" else ""))
+        known = help_of(package, command or ("serve" if package == "trueprob_service" else ""))
         for flag in re.findall(r"(?<!\S)--[a-z][a-z0-9-]*", " ".join(words)):
             assert re.search(rf"{flag}\b", known), f"{flag} is no option of {package} {command}"
 

@@ -13,7 +13,7 @@ __all__ = ["ServiceProcess"]
 
 
 class ServiceProcess:
-    """``python -m trueprob_service`` on a free port, listening once this is made; its clock may be wrong."""
+    """The service on a free port, listening once this is made; its clock may be wrong."""
 
     def __init__(self, state_dir: Path, *flags: str, clock_shift: float = 0.0) -> None:
         folder = state_dir.parent
@@ -22,7 +22,7 @@ class ServiceProcess:
         shifted = ["benchmarks.crash.shifted_service", str(clock_shift)]
         self._process = subprocess.Popen(
             [
-                sys.executable, "-m", *(shifted if clock_shift else ["service", "serve"]),
+                sys.executable, "-m", *(shifted if clock_shift else ["trueprob_service", "serve"]),
                 "--port", "0",
                 "--state-dir", str(state_dir), "--model-repository", str(folder / "no-models"),
                 *flags,

@@ -1,4 +1,4 @@
-"""``python -m trueprob_service``: serve (the default), register, keys, export-state, import-state."""
+"""``trueprob-service``: serve (the default), register, keys, export-state, import-state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Command line: ``python -m trueprob_trainer train | distill | evaluate | export | register | examples``.
+"""``trueprob-trainer``: train, distill, evaluate, export, register, examples.
 
 Exit codes: 0 fine; 1 the answer is no (parity, agreement); 2 bad input, in one line; 128 and the
 signal's number when a run was asked to stop (it was saved).
@@ -41,7 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _OneLineParser(prog="trainer", description="Train, evaluate, export, register.")
+    parser = _OneLineParser(
+        prog="trueprob-trainer", description="Train, evaluate, export, register."
+    )
     kinds = parser.add_subparsers(required=True, metavar="COMMAND")
 
     train = kinds.add_parser("train", help="train a network into a run folder")

@@ -14,7 +14,7 @@ from trueprob.calibrators.smart.second_stage import SecondStage
 from trueprob.fitting.methods import FITTERS
 from trueprob.onnx_export import EXPRESSIBLE, fused_onnx, head_onnx
 
-MODEL = Path(__file__).parents[2] / "models" / "digits" / "1"
+MODEL = Path(__file__).parents[3] / "models" / "digits" / "1"
 
 every_kind = pytest.mark.parametrize("kind", EXPRESSIBLE)
 

@@ -22,7 +22,7 @@ from trueprob_service.receipts.secrets import (
 )
 from trueprob_service.settings import InvalidSettings, Settings, load_settings
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 OLD, NEW = "the older secret of 2025", "the newer secret of 2026"
 POSTGRES = {"TRUEPROB_DATABASE_URL": "postgresql://trueprob@db/trueprob"}
 START_WHEN_TOLD = """

@@ -166,5 +166,5 @@ def test_what_cannot_be_started_from_is_refused(tmp_path: Path) -> None:
 
 
 def test_every_network_has_a_row_in_the_documents() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "training.md").read_text("utf-8")
+    text = (Path(__file__).parents[3] / "docs" / "training.md").read_text("utf-8")
     assert [name for name in NETWORKS if f"`{name}`" not in text] == []

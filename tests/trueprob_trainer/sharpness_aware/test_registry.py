@@ -30,7 +30,7 @@ from trueprob_trainer.sharpness_aware import (
 from trueprob_trainer.training.building import build_optimiser
 from trueprob_trainer.training.loop import train_with
 
-DOCUMENT = (Path(__file__).parents[2] / "docs/sharpness-aware.md").read_text("utf-8")
+DOCUMENT = (Path(__file__).parents[3] / "docs/sharpness-aware.md").read_text("utf-8")
 OPTIONS: dict[str, dict[str, object]] = {
     "sgd": {},
     "sam": {},

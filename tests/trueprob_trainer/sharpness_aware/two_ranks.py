@@ -1,4 +1,4 @@
-"""One of two processes that train together: python -m tests.trueprob_trainer.sharpness_aware.two_ranks RANK FOLDER.
+"""One of two processes that train together; arguments: RANK FOLDER.
 
 Writes what each case ends with, for test_sharpness_distributed.
 """

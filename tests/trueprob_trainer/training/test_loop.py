@@ -188,7 +188,7 @@ def test_progress_is_one_moving_line_on_a_terminal_and_ten_elsewhere() -> None:
 
 
 def test_every_option_is_in_the_documents() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "training.md").read_text("utf-8")
+    text = (Path(__file__).parents[3] / "docs" / "training.md").read_text("utf-8")
     options = [
         f"--{field.name.replace('_', '-')}"
         for field in dataclasses.fields(TrainConfig)

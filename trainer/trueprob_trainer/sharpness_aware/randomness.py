@@ -18,7 +18,7 @@ class RandomState:
 
     @contextmanager
     def replayed(self) -> Iterator[None]:
-        """Inside, random numbers come as they came after this was made; outside as if never asked."""
+        """Repeat the random numbers that followed the snapshot; restore the state afterwards."""
         with torch.random.fork_rng(devices=[device.index for device in self._gpus]):
             torch.set_rng_state(self._cpu)
             for device, state in self._gpus.items():

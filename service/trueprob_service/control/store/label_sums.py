@@ -84,8 +84,8 @@ class WindowBlocks:
             window_block.c.calibrator,
             window_block.c.sums,
         ).order_by(window_block.c.sequence)
-        for model, version, calibrator, raw in self._connection.execute(statement):
-            pair = (model, version, calibrator)
+        for name, version, calibrator, raw in self._connection.execute(statement):
+            pair = (name, version, calibrator)
             sums[pair] = sums.get(pair, BinnedCalibration.zeros()) + _from_bytes(raw)
         return sums
 

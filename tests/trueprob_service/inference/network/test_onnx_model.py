@@ -9,7 +9,7 @@ from trueprob.repository.model_repository import ModelRepository
 from trueprob_service.errors import InferenceFailed, ModelUnavailable
 from trueprob_service.inference.network.onnx_model import OnnxModel
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 
 
 def flatten_network(path: Path, rows: int | str = "batch") -> Path:
