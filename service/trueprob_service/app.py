@@ -28,7 +28,7 @@ from trueprob_service.inference.body import BodyReader
 from trueprob_service.inference.deployment import Network, ServedVersion
 from trueprob_service.inference.deployments import Deployments, Elsewhere
 from trueprob_service.inference.network.builder import network_builder
-from trueprob_service.inference.wire.json_rows import JsonBodies
+from trueprob_service.inference.wire.json_bodies import JsonBodies
 from trueprob_service.metrics.telemetry import Registry, Telemetry
 from trueprob_service.server import MetricsPort
 from trueprob_service.settings import Settings

@@ -35,7 +35,7 @@ from trueprob_service.inference.wire import images as wire_images
 from trueprob_service.inference.wire import images as wire_multipart
 from trueprob_service.inference.wire import json_rows as wire_json
 from trueprob_service.inference.wire import npy as wire_npy
-from trueprob_service.inference.wire.json_rows import JsonBodies
+from trueprob_service.inference.wire.json_bodies import JsonBodies
 
 __all__ = [
     "INLINE_ARRAY_ELEMENTS",

@@ -29,7 +29,8 @@ from trueprob_service.inference.wire import images as wire_multipart
 from trueprob_service.inference.wire import json_rows as wire_json
 from trueprob_service.inference.wire import npy as wire_npy
 from trueprob_service.inference.wire.images import Preprocessing
-from trueprob_service.inference.wire.json_rows import MIN_BYTES, JsonBodies, simd_rows
+from trueprob_service.inference.wire.json_bodies import JsonBodies
+from trueprob_service.inference.wire.json_rows import MIN_BYTES, simd_rows
 
 
 @contextlib.contextmanager

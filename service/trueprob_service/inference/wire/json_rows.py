@@ -7,20 +7,16 @@ Rows of numbers out of JSON text without a Python object for each of them.
 
 Ten times as fast as lists are, and in a tenth of their memory; only of plain bodies. Whatever is
 unusual or wrong is left to the slow reader, which finds the words for it.
-
-JSON bodies of the hot routes, small ones parsed on the event loop and large ones in a thread.
 """
 
 from __future__ import annotations
 
-import asyncio
 import re
 import threading
-from collections.abc import Callable, Iterable, Sequence, Sized
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Sequence, Sized
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, cast
 
 import numpy as np
 import orjson
@@ -33,19 +29,15 @@ from trueprob_service.edge.json_blocks import (
     numbers_in_blocks,
     skip_space,
 )
-from trueprob_service.errors import BadRequest, InvalidRequest, Overloaded
-from trueprob_service.inference.wire import json_rows as wire_json
-from trueprob_service.inference.wire import oip as wire_oip
+from trueprob_service.errors import BadRequest, InvalidRequest
 from trueprob_service.inference.wire.images import pictures_from_base64
 
 __all__ = [
     "ARRAYS",
     "BYTE_ORDER_MARK",
-    "INLINE_BYTES",
     "INPUTS",
     "MEDIA_TYPE",
     "MIN_BYTES",
-    "JsonBodies",
     "decode",
     "encode",
     "matrix_in_blocks",
@@ -53,59 +45,6 @@ __all__ = [
     "parser_for",
     "simd_rows",
 ]
-
-
-Decoded = TypeVar("Decoded")
-
-INLINE_BYTES: Final = 1 << 18  # half a millisecond; lists, where it has to be those, take 4 ms
-# Bodies that are parsed or wait for it; they are in memory already.
-_MOST: Final = 16
-
-
-class JsonBodies:
-    """Parses JSON bodies without holding up other requests.
-
-    One thread for the large ones: parsers hold the interpreter, so two would only take turns.
-    """
-
-    def __init__(self) -> None:
-        self._thread = ThreadPoolExecutor(1, "trueprob-json")
-        self._in_progress = 0
-
-    async def decode(self, body: bytes) -> tuple[str, NDArray[Any] | list[bytes]]:
-        """`wire_json.decode`.
-
-        Raises `Overloaded`: too many large bodies wait already. Raises `ServiceError`: as
-        `wire_json.decode`.
-        """
-        if len(body) <= INLINE_BYTES:
-            return wire_json.decode(body)
-        return await self._in_thread(lambda: wire_json.decode(body))
-
-    async def decode_inference(
-        self, body: bytes, header_length: int | None
-    ) -> wire_oip.InferenceRequest:
-        """`wire_oip.decode`; large is what has a large JSON part.
-
-        Raises `Overloaded`: too many large bodies wait already. Raises `ServiceError`: as
-        `wire_oip.decode`.
-        """
-        if (len(body) if header_length is None else header_length) <= INLINE_BYTES:
-            return wire_oip.decode(body, header_length)
-        return await self._in_thread(lambda: wire_oip.decode(body, header_length))
-
-    def close(self) -> None:
-        """End the thread once it has parsed what waits for it."""
-        self._thread.shutdown()
-
-    async def _in_thread(self, decode: Callable[[], Decoded]) -> Decoded:
-        if self._in_progress >= _MOST:
-            raise Overloaded(f"{_MOST} large JSON bodies are being parsed or wait for it")
-        self._in_progress += 1
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, decode)
-        finally:
-            self._in_progress -= 1
 
 
 # Below this the slow reader is as fast: 150 numbers or so.
