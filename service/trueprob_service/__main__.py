@@ -9,7 +9,8 @@ import sys
 from collections.abc import Sequence
 
 from trueprob_service.edge.auth import SCOPES, new_key
-from trueprob_service.settings import InvalidSettings, Settings, load_settings
+from trueprob_service.errors import InvalidSettings
+from trueprob_service.settings import Settings, load_settings
 
 __all__ = ["main"]
 
@@ -58,7 +59,7 @@ def _serve(settings: Settings, warnings: Sequence[str]) -> int:
     from trueprob_service.schema_check import refuse_unknown_schema
 
     # Here it is one line for the operator; in a replica it would be one start after another.
-    open_receipt_keys(settings)
+    open_receipt_keys(settings.receipt_secrets, settings.receipt_secret_file)
     replicas = settings.replicas > 1 or settings.metrics_port is not None
     try:
         refuse_unknown_schema(settings.resolved_database_url, apart=replicas)

@@ -32,6 +32,7 @@
     └── InferenceFailed           the network itself raised; the detail goes to the log only
 
 ``trueprob_service.edge.problems`` maps each class to a status; a test holds that none is left out.
+`InvalidSettings` is raised at the start only and is not in the tree.
 Input errors of the core (`trueprob.InvalidInput`) are mapped there as they are.
 """
 
@@ -49,6 +50,7 @@ __all__ = [
     "Forbidden",
     "InferenceFailed",
     "InvalidRequest",
+    "InvalidSettings",
     "MethodNotAllowed",
     "ModelNotFound",
     "ModelUnavailable",
@@ -191,3 +193,7 @@ class ProviderUnavailable(ModelUnavailable):
 
 class InferenceFailed(ServiceError):
     """The network raised while it ran this request's rows."""
+
+
+class InvalidSettings(ValueError):
+    """A setting has a value that cannot be used; the message is one line for the terminal."""

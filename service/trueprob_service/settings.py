@@ -21,9 +21,10 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from trueprob_service.control.upkeep.webhook_settings import check_webhook, read_secrets
+from trueprob_service.errors import InvalidSettings
 from trueprob_service.receipts.secrets import HOW_TO_MAKE_ONE, read_receipt_secrets
 
-__all__ = ["PREFIX", "InvalidSettings", "Settings", "check_consistent", "load_settings"]
+__all__ = ["PREFIX", "Settings", "check_consistent", "load_settings"]
 
 
 Provider = Literal["auto", "cpu", "cuda", "tensorrt"]
@@ -309,10 +310,6 @@ _SERVICE_LINK: Final = re.compile(
 # Names of settings that are gone, and what took their place: not to be ignored with a warning.
 _RENAMED: Final = {"receipt_secret": "receipt_secrets"}
 _LINK_VALUE: Final = re.compile(r"^(tcp|udp)://")
-
-
-class InvalidSettings(ValueError):
-    """A setting has a value that cannot be used; the message is one line for the terminal."""
 
 
 def load_settings(

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from trueprob_service.settings import PREFIX, InvalidSettings, Settings, load_settings
+from trueprob_service.errors import InvalidSettings
+from trueprob_service.settings import PREFIX, Settings, load_settings
 
 ROOT = Path(__file__).parents[2]
 

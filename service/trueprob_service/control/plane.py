@@ -64,7 +64,9 @@ class ControlPlane:
         file of the receipt secret or ``artifact_url`` cannot be used.
         """
         settings, clock = self._settings, self._clock
-        receipts = Receipts(open_receipt_keys(settings), clock=clock)
+        receipts = Receipts(
+            open_receipt_keys(settings.receipt_secrets, settings.receipt_secret_file), clock=clock
+        )
         artifacts = open_artifacts(settings.state_dir, settings.artifact_url)
         keep_events = bool(settings.webhook_url)
         store = open_store(settings.resolved_database_url, keep_events=keep_events)

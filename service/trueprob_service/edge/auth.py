@@ -17,8 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
-from trueprob_service.errors import Forbidden, Unauthenticated
-from trueprob_service.settings import InvalidSettings
+from trueprob_service.errors import Forbidden, InvalidSettings, Unauthenticated
 
 __all__ = ["SCOPES", "ApiKey", "Keyring", "new_key", "read_keys", "scope_needed"]
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Final
 
 from trueprob.arrays.synced_files import sync_directory
+from trueprob_service.errors import InvalidSettings
 from trueprob_service.receipts.columns import ReceiptKey
-from trueprob_service.settings import InvalidSettings, Settings
 
 __all__ = ["HOW_TO_MAKE_ONE", "open_receipt_keys", "read_receipt_secrets"]
 
@@ -46,27 +46,26 @@ def read_receipt_secrets(text: str) -> tuple[ReceiptKey, ...]:
 _SECRET_BYTES: Final = 32
 
 
-def open_receipt_keys(settings: Settings) -> tuple[ReceiptKey, ...]:
-    """The keys of the settings; without any, the key of the state folder's secret.
+def open_receipt_keys(receipt_secrets: str, file: Path) -> tuple[ReceiptKey, ...]:
+    """The keys of the given secrets; without any, the key of the secret in ``file``.
 
     Raises `InvalidSettings`: the file cannot be made or read, or holds no secret.
     """
-    if keys := read_receipt_secrets(settings.receipt_secrets):
+    if keys := read_receipt_secrets(receipt_secrets):
         return keys
-    path = settings.receipt_secret_file
     try:
-        _make(path)
-        keys = read_receipt_secrets(path.read_text("utf-8"))
+        _make(file)
+        keys = read_receipt_secrets(file.read_text("utf-8"))
     except OSError as error:
         raise InvalidSettings(
-            f"receipt_secrets: {path} cannot be used ({error.strerror}): make the folder writable, "
+            f"receipt_secrets: {file} cannot be used ({error.strerror}): make the folder writable, "
             "or set receipt_secrets"
         ) from None
     except ValueError as error:
-        raise InvalidSettings(f"receipt_secrets: {path}: {error}") from None
+        raise InvalidSettings(f"receipt_secrets: {file}: {error}") from None
     if not keys:
         raise InvalidSettings(
-            f"receipt_secrets: {path} is empty: restore it, or remove it for a new secret"
+            f"receipt_secrets: {file} is empty: restore it, or remove it for a new secret"
         )
     return keys
 

@@ -14,11 +14,11 @@ from trueprob.errors import TrueprobError
 from trueprob.fitting.fit import METHODS
 from trueprob.repository.manifest import valid_model_name
 from trueprob.repository.model_repository import ModelRepository
-from trueprob_service.errors import ServiceError
-from trueprob_service.register.graph import described, inspect_content
+from trueprob_service.errors import InvalidSettings, ServiceError
+from trueprob_service.register.graph import inspect_content
 from trueprob_service.register.options import Ask, Unusable, Wishes, class_names, refuse_to_guess
-from trueprob_service.register.version import Registered, register
-from trueprob_service.settings import InvalidSettings, Settings, load_settings
+from trueprob_service.register.version import Registered, described, register
+from trueprob_service.settings import Settings, load_settings
 
 __all__ = ["main"]
 

@@ -4,8 +4,6 @@ A network of rank 4 whose numbers are bytes or floats takes pictures; any other 
 own tensor. The output is the one of shape (rows, classes). Whether it holds logits or
 probabilities is seen on a probe: probabilities lie in [0, 1] and sum to one, and of two outputs
 the one whose softmax the other is holds the logits. Nothing is guessed beyond that.
-
-A network looked at by itself, and a registered version as a document.
 """
 
 from __future__ import annotations
@@ -26,9 +24,8 @@ from trueprob_service.inference.network.onnx_model import open_session
 from trueprob_service.inference.network.session import Session
 from trueprob_service.register.options import Ask, Unusable, Wishes
 from trueprob_service.register.pictures import picture_spec
-from trueprob_service.register.version import Registered
 
-__all__ = ["Network", "described", "inspect", "inspect_content"]
+__all__ = ["Network", "inspect", "inspect_content"]
 
 
 _DTYPES: Final = {
@@ -208,20 +205,3 @@ def inspect_content(content: bytes, wishes: Wishes, ask: Ask) -> Network:
                 ) from None
             raise
         return inspect(session, wishes, ask)
-
-
-def described(registered: Registered) -> dict[str, Any]:
-    """What was registered, safe for JSON."""
-    version, fitted = registered.version, registered.fit
-    document = version.manifest.to_dict()
-    return {
-        "model": version.name,
-        "version": version.version,
-        "path": str(version.path),
-        "n_classes": version.manifest.n_classes,
-        "input": document["input"],
-        "output": {"name": version.manifest.output_name, "kind": version.manifest.output_kind},
-        "calibrator": None if fitted is None else fitted.calibrator.id,
-        "scores": None if fitted is None else fitted.report.to_dict()["scores"],
-        "warnings": list(registered.warnings),
-    }

@@ -29,7 +29,7 @@ from trueprob_service.inference.network.onnx_model import OnnxModel
 from trueprob_service.register.graph import Network
 from trueprob_service.register.options import Unusable
 
-__all__ = ["Registered", "model_card", "register"]
+__all__ = ["Registered", "described", "model_card", "register"]
 
 
 def model_card(manifest: Manifest, fitted: Fit | None, created_at: datetime) -> str:
@@ -197,3 +197,20 @@ def _with_scores(manifest: Manifest, fitted: Fit) -> Manifest:
         "calibrated": report.after.to_dict(),
     }
     return Manifest.from_dict(manifest.to_dict() | {"scores": {"calibration": scores}})
+
+
+def described(registered: Registered) -> dict[str, Any]:
+    """What was registered, safe for JSON."""
+    version, fitted = registered.version, registered.fit
+    document = version.manifest.to_dict()
+    return {
+        "model": version.name,
+        "version": version.version,
+        "path": str(version.path),
+        "n_classes": version.manifest.n_classes,
+        "input": document["input"],
+        "output": {"name": version.manifest.output_name, "kind": version.manifest.output_kind},
+        "calibrator": None if fitted is None else fitted.calibrator.id,
+        "scores": None if fitted is None else fitted.report.to_dict()["scores"],
+        "warnings": list(registered.warnings),
+    }

@@ -4,8 +4,7 @@ from pathlib import Path
 import pytest
 
 from trueprob_service.edge.auth import SCOPES, ApiKey, Keyring, new_key, read_keys, scope_needed
-from trueprob_service.errors import Forbidden, Unauthenticated
-from trueprob_service.settings import InvalidSettings
+from trueprob_service.errors import Forbidden, InvalidSettings, Unauthenticated
 
 
 def ring(*scopes: str, everywhere: bool = False) -> tuple[str, Keyring]:

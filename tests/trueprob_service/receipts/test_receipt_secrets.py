@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from trueprob_service.__main__ import main
+from trueprob_service.errors import InvalidSettings
 from trueprob_service.receipts.columns import ReceiptKey
 from trueprob_service.receipts.receipt import ForgedReceipt, Receipts
 from trueprob_service.receipts.secrets import (
@@ -20,7 +21,7 @@ from trueprob_service.receipts.secrets import (
     open_receipt_keys,
     read_receipt_secrets,
 )
-from trueprob_service.settings import InvalidSettings, Settings, load_settings
+from trueprob_service.settings import Settings, load_settings
 
 ROOT = Path(__file__).parents[3]
 OLD, NEW = "the older secret of 2025", "the newer secret of 2026"
@@ -33,7 +34,7 @@ from trueprob_service.settings import Settings
 settings = Settings(state_dir=Path(sys.argv[1]))
 print("ready", flush=True)
 sys.stdin.readline()
-print(open_receipt_keys(settings)[0].secret.decode())
+print(open_receipt_keys(settings.receipt_secrets, settings.receipt_secret_file)[0].secret.decode())
 """
 
 
@@ -114,21 +115,25 @@ def test_without_a_secret_sqlite_gets_one_that_stays(tmp_path: Path) -> None:
     settings = Settings(state_dir=tmp_path / "a" / "state")
     mask = os.umask(0)  # whatever the process lets others read
     try:
-        (made,) = open_receipt_keys(settings)
+        (made,) = open_receipt_keys(settings.receipt_secrets, settings.receipt_secret_file)
     finally:
         os.umask(mask)
     file = settings.receipt_secret_file
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert len(bytes.fromhex(file.read_text())) == 32
     assert [path.name for path in file.parent.iterdir()] == [file.name]
-    assert open_receipt_keys(settings) == (made,)
-    (elsewhere,) = open_receipt_keys(Settings(state_dir=tmp_path / "b"))
+    assert open_receipt_keys(settings.receipt_secrets, settings.receipt_secret_file) == (made,)
+    other = Settings(state_dir=tmp_path / "b")
+    (elsewhere,) = open_receipt_keys("", other.receipt_secret_file)
     assert elsewhere != made
 
 
 def test_a_secret_that_is_set_is_used_and_no_file_is_made(tmp_path: Path) -> None:
     settings = Settings(state_dir=tmp_path, receipt_secrets=f"{NEW},{OLD}")
-    assert open_receipt_keys(settings) == (ReceiptKey.of(NEW), ReceiptKey.of(OLD))
+    assert open_receipt_keys(settings.receipt_secrets, settings.receipt_secret_file) == (
+        ReceiptKey.of(NEW),
+        ReceiptKey.of(OLD),
+    )
     assert not settings.receipt_secret_file.exists()
 
 

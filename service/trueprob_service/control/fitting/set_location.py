@@ -7,7 +7,7 @@ from typing import Final
 from urllib.parse import unquote, urlsplit
 
 from trueprob_service.control.fitting.set_files import Artifacts
-from trueprob_service.settings import InvalidSettings
+from trueprob_service.errors import InvalidSettings
 
 __all__ = ["open_artifacts"]
 

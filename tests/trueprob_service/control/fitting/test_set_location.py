@@ -20,8 +20,7 @@ from trueprob_service.__main__ import main
 from trueprob_service.control.fitting.remote_set_files import RemoteArtifacts
 from trueprob_service.control.fitting.set_location import open_artifacts
 from trueprob_service.control.upkeep.archive import export_state
-from trueprob_service.errors import Unavailable
-from trueprob_service.settings import InvalidSettings
+from trueprob_service.errors import InvalidSettings, Unavailable
 
 SETS = "/v1/models/m/calibration-sets"
 BYTES = {"accept": "application/x-npz"}
