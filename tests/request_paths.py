@@ -146,13 +146,12 @@ def all_paths(folder: Path) -> dict[str, list[str]]:
 
 def page(found: dict[str, list[str]]) -> str:
     """The text of docs/paths.md."""
-    parts = [
-        (
-            "# Paths\n\nThe source files that each kind of request runs through once the service is "
-            "warm. Written by `python -m tests.request_paths`; a test compares this page with a new "
-            "run. The process that fits is not watched.\n"
-        )
-    ]
+    head = (
+        "The source files that each kind of request runs through once the service is warm. "
+        "Written by `python -m tests.request_paths`; a test compares this page with a new run. "
+        "The process that fits is not watched."
+    )
+    parts = [f"# Paths\n\n{head}\n"]
     for title, files in found.items():
         lines = "\n".join(f"- `{name}`" for name in files)
         parts.append(f"## {title}\n{len(files)} files:\n\n{lines}\n")
