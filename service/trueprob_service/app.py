@@ -27,7 +27,7 @@ from trueprob_service.edge.problems import problem_for
 from trueprob_service.inference.asgi import HotRoutes
 from trueprob_service.inference.body import BodyReader
 from trueprob_service.inference.deployment import Network, ServedVersion
-from trueprob_service.inference.deployments import Deployments, Elsewhere
+from trueprob_service.inference.deployments import DeploymentLookup, Deployments
 from trueprob_service.inference.network.batcher import Batcher
 from trueprob_service.inference.network.cores import usable_cores
 from trueprob_service.inference.network.input import NetworkInput
@@ -122,7 +122,7 @@ def create_app(
     keys = read_keys(settings.api_keys_file) if settings.api_keys_file is not None else ()
     hot = HotRoutes(
         api,
-        deployments=Elsewhere(deployments, plane.look),
+        deployments=DeploymentLookup(deployments, plane.look),
         receipts=lambda: plane.receipts,
         readiness=readiness,
         bodies=BodyReader(

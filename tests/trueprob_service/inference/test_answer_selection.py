@@ -12,7 +12,7 @@ import pytest
 
 from tests.trueprob_service.application import ROOT, application
 from trueprob_service.inference.answer import FIELDS, IN_JSON, IN_NPZ, TOP_FIELDS
-from trueprob_service.inference.wire import npy as wire_npz
+from trueprob_service.inference.wire import npy
 
 PREDICT = "/v1/models/digits/probabilities"
 LOGITS = np.random.default_rng(0).normal(0, 4, (5, 10)).round(3)
@@ -62,7 +62,7 @@ def test_an_npz_answer_holds_everything(tmp_path: Path) -> None:
 
 
 def test_what_is_null_is_left_out_of_an_npz() -> None:
-    archive = wire_npz.encode_npz({"temperature": None, "revision": 3, "class": ["é", "ab"]})
+    archive = npy.encode_npz({"temperature": None, "revision": 3, "class": ["é", "ab"]})
     with np.load(io.BytesIO(archive), allow_pickle=False) as arrays:
         assert arrays.files == ["revision", "class"]
         assert arrays["revision"] == 3
@@ -125,8 +125,8 @@ REFUSED = [
     ("?return=", {}, 422, "unknown field ''"),
     ("?return=class,class", {}, 422, "return names 'class' twice"),
     ("?return=top_indices", {}, 422, "top must say how many"),
-    ("?return=class", {"accept": "application/x-npy"}, 422, "return selects what JSON and .npz"),
-    ("?top=2", {"accept": "application/x-npy"}, 422, "top selects what JSON and .npz"),
+    ("?return=class", {"accept": "application/x-npy"}, 422, "return is for JSON and .npz answers"),
+    ("?top=2", {"accept": "application/x-npy"}, 422, "top is for JSON and .npz answers"),
     ("?top=0", {}, 422, "top must be a positive integer, got '0'"),
     ("?top=-1", {}, 422, "top must be a positive integer"),
     ("?top=1.5", {}, 422, "top must be a positive integer"),
