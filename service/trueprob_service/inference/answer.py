@@ -18,8 +18,8 @@ from trueprob_service.receipts.receipt import Receipts, input_digests
 
 __all__ = [
     "FIELDS",
-    "IN_JSON",
-    "IN_NPZ",
+    "JSON_FIELDS",
+    "NPZ_FIELDS",
     "TOP_FIELDS",
     "Answer",
     "answer_fields",
@@ -29,8 +29,8 @@ __all__ = [
 ]
 
 TOP_FIELDS: Final = ("top_indices", "top_classes", "top_probabilities")
-# Field → how it is read. `prediction_ids` and `TOP_FIELDS` need more than the answer.
-_SIMPLE: Final[Mapping[str, Callable[[Answer], Any]]] = MappingProxyType(
+# Field → how it is read from an answer. `prediction_ids` and `TOP_FIELDS` are not in it.
+_READERS: Final[Mapping[str, Callable[[Answer], Any]]] = MappingProxyType(
     {
         "model": lambda answer: answer.deployment.served.model,
         "version": lambda answer: answer.deployment.served.version,
@@ -48,12 +48,12 @@ _SIMPLE: Final[Mapping[str, Callable[[Answer], Any]]] = MappingProxyType(
         "logits": lambda answer: answer.logits,
     }
 )
-FIELDS: Final = (*_SIMPLE, "prediction_ids", *TOP_FIELDS)
-IN_JSON: Final = (
+FIELDS: Final = (*_READERS, "prediction_ids", *TOP_FIELDS)
+JSON_FIELDS: Final = (
     "model", "version", "calibrator", "revision", "probabilities", "prediction", "class",
     "confidence", "temperature", "prediction_ids",
 )  # fmt: skip
-IN_NPZ: Final = (*IN_JSON[:-1], "logit_gap", "prediction_ids")
+NPZ_FIELDS: Final = (*JSON_FIELDS[:-1], "logit_gap", "prediction_ids")
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def answer_fields(
         special |= dict(zip(TOP_FIELDS, (indices, classes, probabilities), strict=True))
     fields = {}
     for name in names:
-        if (read := _SIMPLE.get(name)) is not None:
+        if (read := _READERS.get(name)) is not None:
             fields[name] = read(answer)
         elif name in special:
             fields[name] = special[name]

@@ -43,7 +43,6 @@ __all__ = [
     "read_body",
     "read_whole",
     "run_network",
-    "while_connected",
 ]
 
 Result = TypeVar("Result")
@@ -68,23 +67,23 @@ async def read_body(
     if request.media_type == npy.MEDIA_TYPE:
         declared = dict(headers).get(b"content-length", b"")
         if declared.isdigit() and int(declared) > npy.SHARED_BYTES:
-            return await _read_into(receive, int(declared))
+            return await _read_sized(receive, int(declared))
     return await read_whole(receive)
 
 
 async def read_whole(receive: Receive) -> bytes:
     """Receive the whole body."""
-    parts = []
+    chunks = []
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
-        parts.append(message.get("body", b""))
+        chunks.append(message.get("body", b""))
         if not message.get("more_body", False):
-            return parts[0] if len(parts) == 1 else b"".join(parts)
+            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
-async def _read_into(receive: Receive, size: int) -> memoryview:
+async def _read_sized(receive: Receive, size: int) -> memoryview:
     """Receive a body of a declared size, each piece straight into its place.
 
     Joining the pieces at the end would stop the event loop for one long copy.
@@ -177,13 +176,13 @@ async def run_network(
     network = deployment.network
     if network is None:
         raise ModelUnavailable(f"model {deployment.served.model!r} has no network here")
-    logits = await while_connected(network.run(tensor), receive)
+    logits = await _while_connected(network.run(tensor), receive)
     if not np.isfinite(logits).all():
         raise ModelUnavailable("the network gave logits that are not finite")
     return logits
 
 
-async def while_connected(work: Coroutine[Any, Any, Result], receive: Receive | None) -> Result:
+async def _while_connected(work: Coroutine[Any, Any, Result], receive: Receive | None) -> Result:
     """Await work, or cancel it and raise `ClientDisconnect` when the client disconnects."""
     if receive is None:
         return await work

@@ -15,7 +15,13 @@ from typing import Any, Final
 from urllib.parse import parse_qsl
 
 from trueprob_service.errors import InvalidRequest, NotAcceptable
-from trueprob_service.inference.answer import FIELDS, IN_JSON, IN_NPZ, TOP_FIELDS, default_fields
+from trueprob_service.inference.answer import (
+    FIELDS,
+    JSON_FIELDS,
+    NPZ_FIELDS,
+    TOP_FIELDS,
+    default_fields,
+)
 from trueprob_service.inference.wire import json_rows, npy
 
 __all__ = ["PredictionRequest", "negotiate"]
@@ -80,7 +86,7 @@ def _request(content_type: str, accept: str, query_string: bytes) -> PredictionR
         )
     if top is None and named and set(named) & set(TOP_FIELDS):
         raise InvalidRequest(f"return names one of {', '.join(TOP_FIELDS)}: top must say how many")
-    all_fields = IN_NPZ if answer_type == npy.NPZ_MEDIA_TYPE else IN_JSON
+    all_fields = NPZ_FIELDS if answer_type == npy.NPZ_MEDIA_TYPE else JSON_FIELDS
     return PredictionRequest(
         content_type=content_type,
         media_type=content_type.partition(";")[0].strip().lower() or json_rows.MEDIA_TYPE,

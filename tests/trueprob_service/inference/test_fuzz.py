@@ -201,7 +201,7 @@ MEDIA_TYPES = [
     "multipart/form-data; boundary=XX", "",
 ]  # fmt: skip
 reader = BodyReader(JsonBodies(), max_pixels=10_000, max_images=4)
-elsewhere = Deployment(
+declared = Deployment(
     ServedVersion("m", 1, ("a", "b", "c")), IdentityCalibrator(3), "identity-0", 1, None, None  # type: ignore[arg-type]
 )  # fmt: skip
 values = st.text(max_size=12) | st.sampled_from(["true", "logits", "probabilities", "3", "*/*"])
@@ -224,7 +224,7 @@ def test_whole_requests(
     }
     with refusals():
         request = PredictionRequest.from_scope(scope)
-        logits, _, _ = asyncio.run(reader.logits(request, body, elsewhere))
+        logits, _, _ = asyncio.run(reader.logits(request, body, declared))
         assert logits.dtype == np.float32
         assert logits.shape[1:] == (3,)
         assert len(logits) > 0

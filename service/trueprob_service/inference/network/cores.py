@@ -14,7 +14,7 @@ def usable_cores(
 ) -> int:
     """Cores of the affinity mask, or of the tightest CPU quota if that is less; at least 1.
 
-    Version 2's ``cpu.max`` is read in the process's own control group and all above it, version 1's
+    Of control groups v2, ``cpu.max`` of the process's own group and of all above it is read; of v1,
     ``cpu.cfs_quota_us`` at the top.
     """
     affinity = getattr(os, "sched_getaffinity", None)  # not on macOS

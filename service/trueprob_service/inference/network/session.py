@@ -1,4 +1,4 @@
-"""The part of ``onnxruntime.InferenceSession`` that the service uses, as a protocol for tests."""
+"""The part of ``onnxruntime.InferenceSession`` that the service uses; tests pass their own."""
 
 from __future__ import annotations
 
