@@ -30,7 +30,7 @@ from trueprob_service.inference.deployment import Deployment, Headers
 from trueprob_service.inference.deployments import DeploymentLookup
 from trueprob_service.inference.network.cores import usable_cores
 from trueprob_service.inference.open_inference.routes import ROUTES, OipPath, describe, infer
-from trueprob_service.inference.request import PredictionRequest
+from trueprob_service.inference.request import PredictionOptions
 from trueprob_service.inference.wire import json_rows, npy
 from trueprob_service.inference.wire.oip import HEADER_LENGTH
 from trueprob_service.receipts.receipt import Receipts
@@ -107,7 +107,7 @@ class HotRoutes:
         await _send(send, 200 if ready else 503, orjson.dumps(document), ())
 
     async def _predict(self, model: str, scope: Scope, receive: Receive, send: Send) -> None:
-        request = PredictionRequest.from_scope(scope)
+        request = PredictionOptions.from_scope(scope)
         # Taken once: a promotion from here on does not change this answer.
         deployment = await self._deployments.current(model, request.version)
         request.check_top(deployment.served.n_classes)
@@ -127,7 +127,7 @@ class HotRoutes:
 
     def _answer(
         self,
-        request: PredictionRequest,
+        request: PredictionOptions,
         deployment: Deployment,
         logits: NDArray[np.float32],
         receipts: bool,
@@ -159,7 +159,7 @@ class HotRoutes:
         await _send(send, 200, response.body, headers, media_type=response.media_type)
 
 
-def _encode(request: PredictionRequest, answer: Answer, ids: list[str] | None) -> Body:
+def _encode(request: PredictionOptions, answer: Answer, ids: list[str] | None) -> Body:
     if request.answer_type == npy.MEDIA_TYPE:
         return npy.encode(answer.probabilities)
     fields = answer_fields(answer, request.fields, top=request.top, prediction_ids=ids)

@@ -30,7 +30,7 @@ from trueprob_service.errors import (
 )
 from trueprob_service.inference.deployment import Deployment
 from trueprob_service.inference.network.input import NetworkInput
-from trueprob_service.inference.request import PredictionRequest
+from trueprob_service.inference.request import PredictionOptions
 from trueprob_service.inference.wire import images, json_rows, npy
 from trueprob_service.inference.wire.json_bodies import JsonBodies
 
@@ -61,7 +61,7 @@ _CHECKS: Final = {
 
 
 async def read_body(
-    request: PredictionRequest, headers: Iterable[tuple[bytes, bytes]], receive: Receive
+    request: PredictionOptions, headers: Iterable[tuple[bytes, bytes]], receive: Receive
 ) -> bytes | memoryview:
     """Receive the body of a prediction; a large ``.npy`` body into one buffer, without joining."""
     if request.media_type == npy.MEDIA_TYPE:
@@ -113,7 +113,7 @@ class BodyReader:
 
     async def logits(
         self,
-        request: PredictionRequest,
+        request: PredictionOptions,
         body: bytes | memoryview,  # memoryview for `.npy` only
         deployment: Deployment,
         receive: Receive | None = None,

@@ -24,7 +24,7 @@ from trueprob_service.inference.answer import (
 )
 from trueprob_service.inference.wire import json_rows, npy
 
-__all__ = ["PredictionRequest", "negotiate"]
+__all__ = ["PredictionOptions", "negotiate"]
 
 _PARAMETERS: Final = ("version", "receipts", "input", "return", "top")
 _ARRAY_INPUTS: Final = ("logits", "probabilities", "log_probabilities")
@@ -35,7 +35,7 @@ _QUALITY: Final = re.compile(r"(0(\.\d{0,3})?|1(\.0{0,3})?)")
 
 
 @dataclass(frozen=True)
-class PredictionRequest:
+class PredictionOptions:
     """Headers and query of a prediction, checked."""
 
     content_type: str  # of the body, with its parameters
@@ -49,7 +49,7 @@ class PredictionRequest:
     top: int | None  # number of likeliest classes; None: all
 
     @classmethod
-    def from_scope(cls, scope: MutableMapping[str, Any]) -> PredictionRequest:
+    def from_scope(cls, scope: MutableMapping[str, Any]) -> PredictionOptions:
         """Read an ASGI scope; `InvalidRequest` for a bad query, `NotAcceptable` for ``Accept``."""
         content_type, accepts = "", []
         for header, value in scope["headers"]:
@@ -75,7 +75,7 @@ class PredictionRequest:
 
 # Most requests of a client have the same three values. Errors are not cached.
 @lru_cache(maxsize=128)
-def _request(content_type: str, accept: str, query_string: bytes) -> PredictionRequest:
+def _request(content_type: str, accept: str, query_string: bytes) -> PredictionOptions:
     query = _query(query_string)
     answer_type = negotiate(accept, _ANSWER_TYPES)
     named, top = _fields(query.get("return")), _positive("top", query.get("top"))
@@ -87,7 +87,7 @@ def _request(content_type: str, accept: str, query_string: bytes) -> PredictionR
     if top is None and named and set(named) & set(TOP_FIELDS):
         raise InvalidRequest(f"return names one of {', '.join(TOP_FIELDS)}: top must say how many")
     all_fields = NPZ_FIELDS if answer_type == npy.NPZ_MEDIA_TYPE else JSON_FIELDS
-    return PredictionRequest(
+    return PredictionOptions(
         content_type=content_type,
         media_type=content_type.partition(";")[0].strip().lower() or json_rows.MEDIA_TYPE,
         answer_type=answer_type,

@@ -24,7 +24,7 @@ from trueprob_service.edge.bodies import CODINGS, Inflater
 from trueprob_service.edge.problems import problem_for
 from trueprob_service.inference.body import BodyReader
 from trueprob_service.inference.deployment import Deployment, ServedVersion
-from trueprob_service.inference.request import PredictionRequest
+from trueprob_service.inference.request import PredictionOptions
 from trueprob_service.inference.wire import images, json_rows, npy
 from trueprob_service.inference.wire.images import Preprocessing
 from trueprob_service.inference.wire.json_bodies import JsonBodies
@@ -223,7 +223,7 @@ def test_whole_requests(
         "query_string": "&".join(f"{name}={value}" for name, value in query).encode(),
     }
     with refusals():
-        request = PredictionRequest.from_scope(scope)
+        request = PredictionOptions.from_scope(scope)
         logits, _, _ = asyncio.run(reader.logits(request, body, declared))
         assert logits.dtype == np.float32
         assert logits.shape[1:] == (3,)

@@ -18,7 +18,7 @@ from trueprob_service.errors import InvalidRequest
 from trueprob_service.inference.answer import Answer
 from trueprob_service.inference.deployment import Deployment
 from trueprob_service.inference.network.input import NetworkInput
-from trueprob_service.inference.wire.oip_tensors import InputTensor
+from trueprob_service.inference.wire.oip_tensors import OipInput
 
 __all__ = [
     "DEFAULT_OUTPUTS", "LOGIT_TYPES", "OUTPUTS", "PREDICTION_ID", "InputTensorSpec",
@@ -56,7 +56,7 @@ class InputTensorSpec:
     datatype: str
     row_shape: tuple[int, ...]
 
-    def check(self, tensor: InputTensor) -> NDArray[Any]:
+    def check(self, tensor: OipInput) -> NDArray[Any]:
         """The tensor's array; `InvalidRequest` unless datatype and shape fit and it is finite."""
         if tensor.datatype != self.datatype:
             raise InvalidRequest(

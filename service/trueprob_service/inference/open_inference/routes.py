@@ -42,7 +42,7 @@ from trueprob_service.inference.open_inference.model import (
     network_input,
 )
 from trueprob_service.inference.wire import json_rows, oip
-from trueprob_service.inference.wire.oip_tensors import OutputTensor, from_raw
+from trueprob_service.inference.wire.oip_tensors import OipOutput, from_raw
 from trueprob_service.receipts.receipt import Receipts
 
 __all__ = ["ROUTES", "OipPath", "OipResponse", "describe", "infer"]
@@ -134,7 +134,7 @@ async def infer(
 
 
 def _response(
-    request: oip.InferenceRequest,
+    request: oip.OipRequest,
     deployment: Deployment,
     logits: NDArray[np.float32],
     receipts: Callable[[], Receipts],
@@ -161,7 +161,7 @@ def _response(
 
 async def _decode(
     headers: Mapping[bytes, bytes], body: bytes, deployment: Deployment, bodies: BodyReader
-) -> oip.InferenceRequest:
+) -> oip.OipRequest:
     declared = headers.get(oip.HEADER_LENGTH.encode())
     if declared is None:
         return await bodies.json_bodies.decode_inference(body, None)
@@ -174,10 +174,10 @@ async def _decode(
     if spec is None:
         spec = InputTensorSpec("logits", "FP32", (deployment.served.n_classes,))
     tensor = from_raw(body, name=spec.name, datatype=spec.datatype, row_shape=spec.row_shape)
-    return oip.InferenceRequest(None, (tensor,), binary_output=True)
+    return oip.OipRequest(None, (tensor,), binary_output=True)
 
 
-def _check_outputs(request: oip.InferenceRequest, deployment: Deployment) -> None:
+def _check_outputs(request: oip.OipRequest, deployment: Deployment) -> None:
     for i, output in enumerate(request.outputs):
         if output.name not in OUTPUTS and output.name != PREDICTION_ID:
             raise InvalidRequest(
@@ -192,7 +192,7 @@ def _check_outputs(request: oip.InferenceRequest, deployment: Deployment) -> Non
 
 
 async def _logits(
-    request: oip.InferenceRequest, deployment: Deployment, receive: Receive | None
+    request: oip.OipRequest, deployment: Deployment, receive: Receive | None
 ) -> NDArray[np.float32]:
     spec = network_input(deployment)
     names = "logits" if spec is None else f"logits or {spec.name}"
@@ -211,10 +211,10 @@ async def _logits(
 
 
 def _outputs(
-    request: oip.InferenceRequest, answer: Answer, receipts: Callable[[], Receipts]
-) -> list[OutputTensor]:
+    request: oip.OipRequest, answer: Answer, receipts: Callable[[], Receipts]
+) -> list[OipOutput]:
     chosen = request.outputs or tuple(
-        oip.RequestedOutput(name, request.binary_output)
+        oip.OutputChoice(name, request.binary_output)
         for name in DEFAULT_OUTPUTS
         if name != "temperature" or answer.temperature is not None
     )
@@ -222,7 +222,7 @@ def _outputs(
     for i, output in enumerate(chosen):
         if output.name == PREDICTION_ID:
             ids = answer.prediction_ids(receipts())
-            tensors.append(OutputTensor(output.name, "BYTES", ids, output.binary))
+            tensors.append(OipOutput(output.name, "BYTES", ids, output.binary))
             continue
         datatype, _, read = OUTPUTS[output.name]
         values = read(answer)
@@ -232,5 +232,5 @@ def _outputs(
             )
         dtype = np.int64 if datatype == "INT64" else np.float32
         values = values.astype(dtype, copy=False)
-        tensors.append(OutputTensor(output.name, datatype, values, output.binary))
+        tensors.append(OipOutput(output.name, datatype, values, output.binary))
     return tensors

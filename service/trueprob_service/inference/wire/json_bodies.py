@@ -41,9 +41,7 @@ class JsonBodies:
             return json_rows.decode(body)
         return await self._in_thread(lambda: json_rows.decode(body))
 
-    async def decode_inference(
-        self, body: bytes, header_length: int | None
-    ) -> oip.InferenceRequest:
+    async def decode_inference(self, body: bytes, header_length: int | None) -> oip.OipRequest:
         """Read an inference request with `oip.decode`; only its JSON part counts as large."""
         if (len(body) if header_length is None else header_length) <= INLINE_BYTES:
             return oip.decode(body, header_length)

@@ -18,8 +18,8 @@ from trueprob_service.edge.json_blocks import BLOCK_BYTES
 from trueprob_service.errors import BadRequest, InvalidRequest
 from trueprob_service.inference.wire import json_rows
 from trueprob_service.inference.wire.oip_tensors import (
-    InputTensor,
-    OutputTensor,
+    OipInput,
+    OipOutput,
     from_binary,
     from_json,
     request_in_blocks,
@@ -27,7 +27,7 @@ from trueprob_service.inference.wire.oip_tensors import (
     text_field,
 )
 
-__all__ = ["HEADER_LENGTH", "InferenceRequest", "RequestedOutput", "decode", "encode"]
+__all__ = ["HEADER_LENGTH", "OipRequest", "OutputChoice", "decode", "encode"]
 
 HEADER_LENGTH: Final = "inference-header-content-length"
 # Extensions of other servers; an answer that ignored them would be wrong.
@@ -35,7 +35,7 @@ _UNSUPPORTED: Final = ("shared_memory_region", "classification")
 
 
 @dataclass(frozen=True)
-class RequestedOutput:
+class OutputChoice:
     """An output that the client requests by name, as bytes or as JSON."""
 
     name: str
@@ -43,12 +43,12 @@ class RequestedOutput:
 
 
 @dataclass(frozen=True)
-class InferenceRequest:
+class OipRequest:
     """An inference request, its tensors as arrays."""
 
     id: str | None  # repeated in the answer
-    inputs: tuple[InputTensor, ...]
-    outputs: tuple[RequestedOutput, ...] = ()  # empty: the default outputs
+    inputs: tuple[OipInput, ...]
+    outputs: tuple[OutputChoice, ...] = ()  # empty: the default outputs
     binary_output: bool = False  # for outputs without a setting of their own
 
 
@@ -57,7 +57,7 @@ def decode(
     header_length: int | None,  # of the JSON at the start; None: the whole body is JSON
     *,
     block_bytes: int = BLOCK_BYTES,
-) -> InferenceRequest:
+) -> OipRequest:
     """Read an inference request.
 
     Raises `BadRequest` if its first part is not JSON or the number of bytes does not fit lengths
@@ -103,10 +103,10 @@ def decode(
     request_id = document.get("id")
     if request_id is not None and not isinstance(request_id, str):
         raise InvalidRequest("id must be a string")
-    return InferenceRequest(request_id, tuple(inputs), outputs, binary_output)
+    return OipRequest(request_id, tuple(inputs), outputs, binary_output)
 
 
-def encode(document: dict[str, Any], outputs: Sequence[OutputTensor]) -> tuple[bytes, int | None]:
+def encode(document: dict[str, Any], outputs: Sequence[OipOutput]) -> tuple[bytes, int | None]:
     """Write a response: its body, and the length of the JSON part if binary tensors follow."""
     entries, parts = [], []
     for output in outputs:
@@ -146,14 +146,14 @@ def _flag(parameters: dict[str, Any], name: str, default: bool) -> bool:
     return value
 
 
-def _outputs(document: dict[str, Any], binary: bool) -> tuple[RequestedOutput, ...]:
+def _outputs(document: dict[str, Any], binary: bool) -> tuple[OutputChoice, ...]:
     if document.get("outputs") is None:
         return ()
-    outputs: dict[str, RequestedOutput] = {}
+    outputs: dict[str, OutputChoice] = {}
     for i, item in enumerate(_objects(document, "outputs")):
         name = text_field(item, "name", f"outputs[{i}]")
         if name in outputs:
             raise InvalidRequest(f"outputs[{i}]: {name[:40]!r} is asked for twice")
         parameters = _parameters(item, f"outputs[{i}]")
-        outputs[name] = RequestedOutput(name, _flag(parameters, "binary_data", binary))
+        outputs[name] = OutputChoice(name, _flag(parameters, "binary_data", binary))
     return tuple(outputs.values())

@@ -42,8 +42,8 @@ from trueprob_service.inference.wire.json_rows import (
 __all__ = [
     "DATATYPES",
     "INTEGERS",
-    "InputTensor",
-    "OutputTensor",
+    "OipInput",
+    "OipOutput",
     "from_binary",
     "from_json",
     "from_raw",
@@ -74,7 +74,7 @@ _DATA: Final = re.compile(rb'(?<!\\)"data"[ \t\n\r]*:[ \t\n\r]*\[')
 
 
 @dataclass(frozen=True)
-class InputTensor:
+class OipInput:
     """One input; `values` has the declared shape and datatype."""
 
     name: str
@@ -83,7 +83,7 @@ class InputTensor:
 
 
 @dataclass(frozen=True)
-class OutputTensor:
+class OipOutput:
     """One output; a list of strings has the datatype BYTES."""
 
     name: str
@@ -114,7 +114,7 @@ def text_field(item: dict[str, Any], name: str, where: str) -> str:
     return value
 
 
-def from_json(item: dict[str, Any], where: str, *, may_hold_bools: bool) -> InputTensor:
+def from_json(item: dict[str, Any], where: str, *, may_hold_bools: bool) -> OipInput:
     """Read a tensor whose numbers are in the JSON, nested or flat; `item` is its entry."""
     name, datatype, shape = _declared(item, where)
     dtype, typecode = _TYPES[datatype]
@@ -124,7 +124,7 @@ def from_json(item: dict[str, Any], where: str, *, may_hold_bools: bool) -> Inpu
     if isinstance(data, np.ndarray):  # flat numbers from the fast reader
         _check_count(data.size, shape, where)
         with np.errstate(over="ignore"):  # becomes infinity, as in `array`; checked later
-            return InputTensor(name, datatype, data.astype(dtype).reshape(shape))
+            return OipInput(name, datatype, data.astype(dtype).reshape(shape))
     if not isinstance(data, list):
         raise InvalidRequest(f"{where} must have data (a list) or parameters.binary_data_size")
     flat = _flat(data, shape, where)
@@ -138,12 +138,12 @@ def from_json(item: dict[str, Any], where: str, *, may_hold_bools: bool) -> Inpu
         raise InvalidRequest(f"{where}.data must hold {kind} only, for {datatype}") from None
     except OverflowError:
         raise InvalidRequest(f"{where}.data has a number that {datatype} cannot hold") from None
-    return InputTensor(name, datatype, np.frombuffer(numbers, dtype).reshape(shape))
+    return OipInput(name, datatype, np.frombuffer(numbers, dtype).reshape(shape))
 
 
 def from_binary(
     item: dict[str, Any], where: str, size: object, body: bytes, start: int
-) -> tuple[InputTensor, int]:
+) -> tuple[OipInput, int]:
     """Read the tensor whose bytes begin at `start`; also returns where the next one begins.
 
     `item` is its entry in ``inputs``, `size` its ``binary_data_size`` as sent.
@@ -162,10 +162,10 @@ def from_binary(
         )
     if size > len(body) - start:
         raise BadRequest(f"{where} has {size} bytes, but {len(body) - start} are left in the body")
-    return InputTensor(name, datatype, _view(body, dtype, start, shape)), start + size
+    return OipInput(name, datatype, _view(body, dtype, start, shape)), start + size
 
 
-def from_raw(body: bytes, *, name: str, datatype: str, row_shape: tuple[int, ...]) -> InputTensor:
+def from_raw(body: bytes, *, name: str, datatype: str, row_shape: tuple[int, ...]) -> OipInput:
     """Read a body that is one tensor and nothing else; its length gives the number of rows."""
     dtype = np.dtype(_TYPES[datatype][0])
     row_bytes = math.prod(row_shape) * dtype.itemsize
@@ -174,7 +174,7 @@ def from_raw(body: bytes, *, name: str, datatype: str, row_shape: tuple[int, ...
         raise BadRequest(
             f"{name} as raw {datatype} must be rows of {row_bytes} bytes, got {len(body)} bytes"
         )
-    return InputTensor(name, datatype, _view(body, dtype, 0, (n, *row_shape)))
+    return OipInput(name, datatype, _view(body, dtype, 0, (n, *row_shape)))
 
 
 def _declared(item: dict[str, Any], where: str) -> tuple[str, str, tuple[int, ...]]:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.trueprob_service.inference.mutated import FUZZ
 from trueprob_service.errors import BadRequest, InvalidRequest, ServiceError
 from trueprob_service.inference.wire import oip
-from trueprob_service.inference.wire.oip_tensors import DATATYPES, OutputTensor, from_raw
+from trueprob_service.inference.wire.oip_tensors import DATATYPES, OipOutput, from_raw
 
 # Datatype → struct's letter, for a decoder that takes one number at a time.
 LETTERS = {
@@ -246,10 +246,10 @@ def test_a_raw_body_is_whole_rows(size: int) -> None:
 def test_a_response_mixes_json_and_bytes_in_order() -> None:
     matrix = np.arange(6, dtype=np.float32).reshape(2, 3).T  # not contiguous on purpose
     outputs = [
-        OutputTensor("a", "FP32", matrix, binary=True),
-        OutputTensor("b", "FP32", matrix, binary=False),
-        OutputTensor("ids", "BYTES", ["é", ""], binary=True),
-        OutputTensor("more", "BYTES", ["é"], binary=False),
+        OipOutput("a", "FP32", matrix, binary=True),
+        OipOutput("b", "FP32", matrix, binary=False),
+        OipOutput("ids", "BYTES", ["é", ""], binary=True),
+        OipOutput("more", "BYTES", ["é"], binary=False),
     ]
     body, header_length = oip.encode({"id": "7"}, outputs)
     assert header_length is not None
@@ -263,5 +263,5 @@ def test_a_response_mixes_json_and_bytes_in_order() -> None:
 
 def test_a_large_json_tensor_is_written_whole() -> None:
     values = np.arange(140_000, dtype=np.float32).reshape(-1, 7) / 8
-    body, _ = oip.encode({"id": "7"}, [OutputTensor("a", "FP32", values, binary=False)])
+    body, _ = oip.encode({"id": "7"}, [OipOutput("a", "FP32", values, binary=False)])
     assert json.loads(body)["outputs"][0]["data"] == values.ravel().tolist()
