@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib import resources
 from typing import Any
 
@@ -26,8 +27,11 @@ from trueprob_service.edge.problems import problem_for
 from trueprob_service.inference.asgi import HotRoutes
 from trueprob_service.inference.body import BodyReader
 from trueprob_service.inference.deployment import Network, ServedVersion
-from trueprob_service.inference.deployments import Deployments, Elsewhere
-from trueprob_service.inference.network.builder import network_builder
+from trueprob_service.inference.deployments import DeploymentLookup, Deployments
+from trueprob_service.inference.network.batcher import Batcher
+from trueprob_service.inference.network.cores import usable_cores
+from trueprob_service.inference.network.input import NetworkInput
+from trueprob_service.inference.network.onnx_model import OnnxModel
 from trueprob_service.inference.wire.json_bodies import JsonBodies
 from trueprob_service.metrics.telemetry import Registry, Telemetry
 from trueprob_service.server import MetricsPort
@@ -64,7 +68,7 @@ def create_app(
         registry=registry,
     )
     deployments = Deployments(
-        network_for=model_factory or network_builder(settings, telemetry),
+        network_for=model_factory or partial(_open_network, settings, telemetry),
         meters_for=telemetry.meters_for,
         on_remove=telemetry.forget,
     )
@@ -118,7 +122,7 @@ def create_app(
     keys = read_keys(settings.api_keys_file) if settings.api_keys_file is not None else ()
     hot = HotRoutes(
         api,
-        deployments=Elsewhere(deployments, plane.look),
+        deployments=DeploymentLookup(deployments, plane.look),
         receipts=lambda: plane.receipts,
         readiness=readiness,
         bodies=BodyReader(
@@ -131,6 +135,43 @@ def create_app(
         telemetry=telemetry,
         max_body_bytes=settings.max_body_bytes,
         max_upload_bytes=settings.max_upload_bytes,
+    )
+
+
+def _open_network(
+    settings: Settings, telemetry: Telemetry, served: ServedVersion
+) -> Network | None:
+    """Load and warm the network of a version; None for a version without ``model.onnx``."""
+    manifest = served.manifest
+    if manifest is None or manifest.input is None or "model.onnx" not in manifest.files:
+        return None
+    network_input = NetworkInput.of(manifest.input)
+    open_model = partial(
+        OnnxModel,
+        settings.model_repository / served.model / str(served.version) / "model.onnx",
+        input_name=manifest.input.name,
+        output_name=manifest.output_name,
+        row_shape=network_input.row_shape,
+        dtype=network_input.dtype,
+        n_classes=served.n_classes,
+        output_kind=manifest.output_kind,
+        providers=settings.execution_providers,
+        max_batch_rows=settings.max_batch_rows,
+        # Each replica takes its share of the cores.
+        threads=max(1, usable_cores() // settings.replicas),
+    )
+
+    def load() -> OnnxModel:
+        model = open_model()
+        telemetry.name_provider(served.model, served.version, model.provider)
+        return model
+
+    return Batcher(
+        load,
+        max_batch_rows=settings.max_batch_rows,
+        queue_rows=settings.queue_rows,
+        observe=partial(telemetry.observe_batch, served.model),
+        name=f"{served.model}/{served.version}",
     )
 
 

@@ -254,7 +254,7 @@ def _add_prediction(router: APIRouter) -> None:
                 "content": {
                     wire_npy.MEDIA_TYPE: _BINARY,
                     **dict.fromkeys(wire_images.MEDIA_TYPES, _BINARY),
-                    wire_multipart.MEDIA_TYPE: {"schema": _FORM},
+                    wire_multipart.MULTIPART_MEDIA_TYPE: {"schema": _FORM},
                 }
             },
         },

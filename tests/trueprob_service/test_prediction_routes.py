@@ -77,7 +77,7 @@ def test_what_the_hot_path_reads_and_writes_is_in_the_document() -> None:
         wire_json.MEDIA_TYPE,
         wire_npy.MEDIA_TYPE,
         *wire_images.MEDIA_TYPES,
-        wire_multipart.MEDIA_TYPE,
+        wire_multipart.MULTIPART_MEDIA_TYPE,
     }
     assert set(predict["responses"]["200"]["content"]) == {
         wire_json.MEDIA_TYPE,

@@ -1,4 +1,9 @@
-"""The data plane: bytes to arrays, through onnxruntime where needed, to probabilities, to bytes.
+"""The data plane: a request's bytes to logits, and logits to the bytes of a calibrated answer.
 
-No pydantic and no database here: what serves a prediction must go on when either is away.
+A prediction passes through these modules in order: `asgi` finds the route, `request` reads headers
+and query, `deployments` gives the live `deployment`, `body` receives the body and turns it into
+logits (formats in `wire`, pictures through `network`), `answer` calibrates them and picks the
+fields, and `wire` writes those. `open_inference` does the same for the Open Inference Protocol.
+
+There is no pydantic and no database here, so predictions continue when the database is down.
 """

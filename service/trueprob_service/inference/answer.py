@@ -1,8 +1,6 @@
-"""From a deployment and logits to everything that an answer can say.
+"""Calibrated probabilities of a request, and the fields of an answer by name.
 
-The fields of an answer by name, for JSON and ``.npz`` alike; arrays stay arrays.
-
-The m likeliest classes of each row.
+JSON and ``.npz`` answers have the same fields; arrays stay arrays until they are written.
 """
 
 from __future__ import annotations
@@ -20,8 +18,8 @@ from trueprob_service.receipts.receipt import Receipts, input_digests
 
 __all__ = [
     "FIELDS",
-    "IN_JSON",
-    "IN_NPZ",
+    "JSON_FIELDS",
+    "NPZ_FIELDS",
     "TOP_FIELDS",
     "Answer",
     "answer_fields",
@@ -30,47 +28,52 @@ __all__ = [
     "likeliest",
 ]
 
-
-def likeliest(
-    probabilities: NDArray[np.float32], prediction: NDArray[np.int64], m: int
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Classes by descending probability.
-
-    The prediction comes first, of other ties the lower index. Each probability and its class are
-    packed into one integer, so no two are equal and a selection without a full sort is exact.
-    """
-    n, k = probabilities.shape
-    from_behind = np.arange(k - 1, -1, -1, dtype=np.uint64)
-    # The bits of floats that are not negative have the order of the floats.
-    bits: NDArray[Any] = np.ascontiguousarray(probabilities).view(np.uint32)
-    keys = (bits.astype(np.uint64) << np.uint64(32)) | from_behind
-    keys[np.arange(n), prediction] |= np.uint64(0xFFFFFFFF << 32)
-    if m < k:
-        keys = np.partition(keys, k - m, axis=1)[:, k - m :]
-    keys = np.sort(keys, axis=1)[:, ::-1]
-    indices = k - 1 - (keys & np.uint64(0xFFFFFFFF)).astype(np.int64)
-    return indices, np.take_along_axis(probabilities, indices, axis=1)
+TOP_FIELDS: Final = ("top_indices", "top_classes", "top_probabilities")
+# Field → how it is read from an answer. `prediction_ids` and `TOP_FIELDS` are not in it.
+_READERS: Final[Mapping[str, Callable[[Answer], Any]]] = MappingProxyType(
+    {
+        "model": lambda answer: answer.deployment.served.model,
+        "version": lambda answer: answer.deployment.served.version,
+        "calibrator": lambda answer: answer.deployment.calibrator_id,
+        "revision": lambda answer: answer.deployment.revision,
+        "probabilities": lambda answer: answer.probabilities,
+        "prediction": lambda answer: answer.prediction,
+        "class": lambda answer: _names(answer, answer.prediction.tolist()),
+        "confidence": lambda answer: answer.confidence,
+        # float32 is written in its shortest form: 0.93, not 0.9300000071525574.
+        "temperature": lambda answer: (
+            None if answer.temperature is None else answer.temperature.astype(np.float32)
+        ),
+        "logit_gap": lambda answer: answer.logit_gap,
+        "logits": lambda answer: answer.logits,
+    }
+)
+FIELDS: Final = (*_READERS, "prediction_ids", *TOP_FIELDS)
+JSON_FIELDS: Final = (
+    "model", "version", "calibrator", "revision", "probabilities", "prediction", "class",
+    "confidence", "temperature", "prediction_ids",
+)  # fmt: skip
+NPZ_FIELDS: Final = (*JSON_FIELDS[:-1], "logit_gap", "prediction_ids")
 
 
 @dataclass(frozen=True)
 class Answer:
-    """Calibrated probabilities of one request, and what they were computed with."""
+    """Calibrated probabilities of one request, with the logits and the deployment used."""
 
     deployment: Deployment
     logits: NDArray[np.float32]
     probabilities: NDArray[np.float32]
     prediction: NDArray[np.int64]
-    # the probability of the prediction; a receipt carries the same number as a float64
-    confidence: NDArray[np.float32]
+    confidence: NDArray[np.float32]  # a receipt carries the same number as a float64
     temperature: NDArray[np.float64] | None
     logit_gap: NDArray[np.float32]  # nats
 
     def prediction_ids(self, receipts: Receipts) -> list[str]:
-        """A signed receipt a row; only of a deployment that is live."""
+        """One signed receipt per row; the deployment must be live."""
         served, revision = self.deployment.served, self.deployment.revision
         shadow = self.deployment.shadow
         if revision is None:
-            raise ValueError("a version that is not live gives no receipts")
+            raise ValueError("a version that is not live issues no receipts")
         return receipts.issue(
             model=served.model_digest,
             version=served.version,
@@ -84,48 +87,21 @@ class Answer:
 
 
 def compute(deployment: Deployment, logits: NDArray[np.float32]) -> Answer:
-    """Calibrate logits."""
-    found = deployment.calibrator.calibrated(logits)
+    """Calibrate checked logits of shape (n, k)."""
+    calibrated = deployment.calibrator.calibrated(logits)
     return Answer(
         deployment=deployment,
         logits=logits,
-        probabilities=found.probabilities,
-        prediction=found.prediction,
-        confidence=found.confidence,
-        temperature=found.temperature,
-        logit_gap=found.logit_gap,
+        probabilities=calibrated.probabilities,
+        prediction=calibrated.prediction,
+        confidence=calibrated.confidence,
+        temperature=calibrated.temperature,
+        logit_gap=calibrated.logit_gap,
     )
 
 
-_SIMPLE: Final[Mapping[str, Callable[[Answer], Any]]] = MappingProxyType(
-    {
-        "model": lambda answer: answer.deployment.served.model,
-        "version": lambda answer: answer.deployment.served.version,
-        "calibrator": lambda answer: answer.deployment.calibrator_id,
-        "revision": lambda answer: answer.deployment.revision,
-        "probabilities": lambda answer: answer.probabilities,
-        "prediction": lambda answer: answer.prediction,
-        "class": lambda answer: _names(answer, answer.prediction.tolist()),
-        "confidence": lambda answer: answer.confidence,
-        # float32 prints as the shortest text that names it: 0.93, not 0.9300000071525574.
-        "temperature": lambda answer: (
-            None if answer.temperature is None else answer.temperature.astype(np.float32)
-        ),
-        "logit_gap": lambda answer: answer.logit_gap,
-        "logits": lambda answer: answer.logits,
-    }
-)
-TOP_FIELDS: Final = ("top_indices", "top_classes", "top_probabilities")
-FIELDS: Final = (*_SIMPLE, "prediction_ids", *TOP_FIELDS)
-IN_JSON: Final = (
-    "model", "version", "calibrator", "revision", "probabilities", "prediction", "class",
-    "confidence", "temperature", "prediction_ids",
-)  # fmt: skip
-IN_NPZ: Final = (*IN_JSON[:-1], "logit_gap", "prediction_ids")
-
-
 def default_fields(fields: tuple[str, ...], top: int | None) -> tuple[str, ...]:
-    """`fields`, with the likeliest classes in place of the full rows where they are asked for."""
+    """`fields`, with `TOP_FIELDS` in place of ``probabilities`` if `top` is given."""
     if top is None:
         return fields
     start = fields.index("probabilities")
@@ -135,7 +111,10 @@ def default_fields(fields: tuple[str, ...], top: int | None) -> tuple[str, ...]:
 def answer_fields(
     answer: Answer, names: Sequence[str], *, top: int | None, prediction_ids: list[str] | None
 ) -> dict[str, Any]:
-    """The named fields of an answer."""
+    """The named fields of an answer, in that order.
+
+    ``prediction_ids`` and `TOP_FIELDS` are left out if their argument is None.
+    """
     special: dict[str, Any] = {}
     if prediction_ids is not None:
         special["prediction_ids"] = prediction_ids
@@ -145,11 +124,32 @@ def answer_fields(
         special |= dict(zip(TOP_FIELDS, (indices, classes, probabilities), strict=True))
     fields = {}
     for name in names:
-        if (read := _SIMPLE.get(name)) is not None:
+        if (read := _READERS.get(name)) is not None:
             fields[name] = read(answer)
         elif name in special:
             fields[name] = special[name]
     return fields
+
+
+def likeliest(
+    probabilities: NDArray[np.float32], prediction: NDArray[np.int64], m: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Indices and probabilities of the m likeliest classes of each row, both of shape (n, m).
+
+    The prediction comes first; of other ties, the lower index. Each probability and its class are
+    packed into one integer, so no two keys are equal and a partial sort is exact.
+    """
+    n, k = probabilities.shape
+    reversed_classes = np.arange(k - 1, -1, -1, dtype=np.uint64)
+    # Floats that are not negative sort like their bits.
+    bits: NDArray[Any] = np.ascontiguousarray(probabilities).view(np.uint32)
+    keys = (bits.astype(np.uint64) << np.uint64(32)) | reversed_classes
+    keys[np.arange(n), prediction] |= np.uint64(0xFFFFFFFF << 32)
+    if m < k:
+        keys = np.partition(keys, k - m, axis=1)[:, k - m :]
+    keys = np.sort(keys, axis=1)[:, ::-1]
+    indices = k - 1 - (keys & np.uint64(0xFFFFFFFF)).astype(np.int64)
+    return indices, np.take_along_axis(probabilities, indices, axis=1)
 
 
 def _names(answer: Answer, indices: list[int]) -> list[str]:

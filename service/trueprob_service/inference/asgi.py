@@ -1,9 +1,8 @@
-"""The hot routes as a plain ASGI application in front of the rest.
+"""The hot routes, as a plain ASGI application in front of FastAPI.
 
-What is not one of them goes on to `fallback` (FastAPI) untouched, and what goes wrong goes up to
-`trueprob_service.edge.middleware.Edge`, which answers it. A prediction's path is: body →
-wire → logits (through the network for pictures) → the deployment captured once → answer → wire.
-No database, no pydantic, no queue and no lock for logits.
+Every other request goes to `fallback` (FastAPI) unchanged. Errors are raised;
+`trueprob_service.edge.middleware.Edge` answers them. A prediction with logits uses no database, no
+pydantic, no queue and no lock.
 """
 
 from __future__ import annotations
@@ -28,14 +27,11 @@ from trueprob_service.inference.body import (
     read_whole,
 )
 from trueprob_service.inference.deployment import Deployment, Headers
-from trueprob_service.inference.deployments import Elsewhere
+from trueprob_service.inference.deployments import DeploymentLookup
 from trueprob_service.inference.network.cores import usable_cores
-from trueprob_service.inference.open_inference import routes as open_inference
-from trueprob_service.inference.open_inference.routes import ROUTES, Call
-from trueprob_service.inference.request import PredictionRequest
-from trueprob_service.inference.wire import json_rows as wire_json
-from trueprob_service.inference.wire import npy as wire_npy
-from trueprob_service.inference.wire import npy as wire_npz
+from trueprob_service.inference.open_inference.routes import ROUTES, OipPath, describe, infer
+from trueprob_service.inference.request import PredictionOptions
+from trueprob_service.inference.wire import json_rows, npy
 from trueprob_service.inference.wire.oip import HEADER_LENGTH
 from trueprob_service.receipts.receipt import Receipts
 
@@ -51,7 +47,7 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 PREDICT: Final = "/v1/models/{model}/probabilities"
 LIVE: Final = "/v2/health/live"
 READY: Final = "/v2/health/ready"
-# Template → methods; trueprob_service.prediction_routes documents these.
+# Route → methods; `trueprob_service.prediction_routes` has their documentation.
 HOT_ROUTES: Final = {
     PREDICT: ("POST",),
     LIVE: ("GET", "HEAD"),
@@ -62,15 +58,15 @@ _PREDICT_PATH: Final = re.compile(r"^/v1/models/([^/]+)/probabilities$")
 
 
 class HotRoutes:
-    """Predictions, health and the Open Inference Protocol."""
+    """Answers predictions, health checks and the Open Inference Protocol."""
 
     def __init__(
         self,
-        fallback: Application,  # everything else
+        fallback: Application,  # answers all other requests
         *,
-        deployments: Elsewhere,
-        receipts: Callable[[], Receipts],
-        readiness: Callable[[], tuple[bool, dict[str, Any]]],
+        deployments: DeploymentLookup,
+        receipts: Callable[[], Receipts],  # available once the database is open
+        readiness: Callable[[], tuple[bool, dict[str, Any]]],  # ready or not, and the answer
         bodies: BodyReader,
     ) -> None:
         self._fallback = fallback
@@ -78,28 +74,28 @@ class HotRoutes:
         self._receipts = receipts
         self._readiness = readiness
         self._bodies = bodies
-        # No more at once than there are cores: others would only take turns with the loop.
+        # One thread per core: more would only compete with the event loop.
         self._large = ThreadPoolExecutor(usable_cores(), thread_name_prefix="trueprob-large")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a hot route, or hand on."""
+        """Answer a hot route, or pass the request on to the fallback."""
         if scope["type"] != "http":
             await self._fallback(scope, receive, send)
             return
         path: str = scope["path"]
         match = _PREDICT_PATH.match(path)
-        call = Call.from_path(path) if match is None else None
-        if match is None and call is None and path not in (LIVE, READY):
+        oip_path = OipPath.parse(path) if match is None else None
+        if match is None and oip_path is None and path not in (LIVE, READY):
             await self._fallback(scope, receive, send)
             return
-        scope["trueprob.route"] = PREDICT if match else call.route if call else path
+        scope["trueprob.route"] = PREDICT if match else oip_path.route if oip_path else path
         methods = HOT_ROUTES[scope["trueprob.route"]]
         if scope["method"] not in methods:
             raise MethodNotAllowed(f"{path} takes {', '.join(methods)}, got {scope['method']}")
         if match is not None:
             await self._predict(match[1], scope, receive, send)
-        elif call is not None:
-            await self._open_inference(call, scope, receive, send)
+        elif oip_path is not None:
+            await self._open_inference(oip_path, scope, receive, send)
         else:
             await self._health(path, send)
 
@@ -111,27 +107,27 @@ class HotRoutes:
         await _send(send, 200 if ready else 503, orjson.dumps(document), ())
 
     async def _predict(self, model: str, scope: Scope, receive: Receive, send: Send) -> None:
-        request = PredictionRequest.from_scope(scope)
-        # Captured once: whatever is promoted from here on, this request answers with this pair.
+        request = PredictionOptions.from_scope(scope)
+        # Taken once: a promotion from here on does not change this answer.
         deployment = await self._deployments.current(model, request.version)
         request.check_top(deployment.served.n_classes)
         logits, is_json, is_images = await self._bodies.logits(
             request, await read_body(request, scope["headers"], receive), deployment, receive
         )
-        wanted = request.wants_receipts(is_json=is_json, is_images=is_images, n=len(logits))
-        as_text = request.answer_type == wire_json.MEDIA_TYPE
-        if logits.size <= (INLINE_ELEMENTS if as_text else INLINE_ARRAY_ELEMENTS):
-            body, headers = self._answer(request, deployment, logits, wanted)
+        receipts = request.wants_receipts(is_json=is_json, is_images=is_images, n=len(logits))
+        is_text = request.answer_type == json_rows.MEDIA_TYPE
+        if logits.size <= (INLINE_ELEMENTS if is_text else INLINE_ARRAY_ELEMENTS):
+            body, headers = self._answer(request, deployment, logits, receipts)
         else:
             loop = asyncio.get_running_loop()
             body, headers = await loop.run_in_executor(
-                self._large, self._answer, request, deployment, logits, wanted
+                self._large, self._answer, request, deployment, logits, receipts
             )
         await _send(send, 200, body, headers, media_type=request.answer_type)
 
     def _answer(
         self,
-        request: PredictionRequest,
+        request: PredictionOptions,
         deployment: Deployment,
         logits: NDArray[np.float32],
         receipts: bool,
@@ -144,30 +140,32 @@ class HotRoutes:
         ids = answer.prediction_ids(self._receipts()) if issued else None
         return _encode(request, answer, ids), deployment.headers
 
-    async def _open_inference(self, call: Call, scope: Scope, receive: Receive, send: Send) -> None:
-        if call.model is None or scope["method"] != "POST":
-            reply = await open_inference.describe(call, self._deployments)
-            await _send(send, 200, reply.body, ())
+    async def _open_inference(
+        self, path: OipPath, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        if path.model is None or scope["method"] != "POST":
+            response = await describe(path, self._deployments)
+            await _send(send, 200, response.body, ())
             return
-        deployment = await self._deployments.current(call.model, call.version)
-        reply = await open_inference.infer(
+        deployment = await self._deployments.current(path.model, path.version)
+        response = await infer(
             dict(scope["headers"]), await read_whole(receive), deployment,
             bodies=self._bodies, receipts=self._receipts, receive=receive,
         )  # fmt: skip
         headers = deployment.headers
-        if reply.header_length is not None:
-            length = str(reply.header_length).encode()
+        if response.header_length is not None:
+            length = str(response.header_length).encode()
             headers = (*headers, (HEADER_LENGTH.lower().encode(), length))
-        await _send(send, 200, reply.body, headers, media_type=reply.media_type)
+        await _send(send, 200, response.body, headers, media_type=response.media_type)
 
 
-def _encode(request: PredictionRequest, answer: Answer, ids: list[str] | None) -> Body:
-    if request.answer_type == wire_npy.MEDIA_TYPE:
-        return wire_npy.encode(answer.probabilities)
+def _encode(request: PredictionOptions, answer: Answer, ids: list[str] | None) -> Body:
+    if request.answer_type == npy.MEDIA_TYPE:
+        return npy.encode(answer.probabilities)
     fields = answer_fields(answer, request.fields, top=request.top, prediction_ids=ids)
-    if request.answer_type == wire_npz.NPZ_MEDIA_TYPE:
-        return wire_npz.encode_npz(fields)
-    return wire_json.encode(fields)
+    if request.answer_type == npy.NPZ_MEDIA_TYPE:
+        return npy.encode_npz(fields)
+    return json_rows.encode(fields)
 
 
 async def _send(

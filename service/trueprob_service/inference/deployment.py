@@ -1,12 +1,8 @@
-"""A version and a calibrator that answer together, frozen.
+"""A model version and a calibrator that answer together, frozen.
 
-A request takes its deployment once, when it is admitted, and uses nothing else: a promotion in
-flight can never mix one model's network with another's calibrator, and the answer names exactly
-what it was computed with.
-
-A model version as requests meet it: its name, its number, its classes.
-
-A candidate that answers beside the live calibrator, into the receipts and nowhere else.
+A request takes its deployment once and uses nothing else. So a promotion during the request can
+never mix one version's network with another's calibrator, and the answer names exactly what it was
+computed with.
 """
 
 from __future__ import annotations
@@ -26,33 +22,19 @@ from trueprob_service.receipts.receipt import digest64
 
 __all__ = ["Deployment", "Headers", "Meters", "Network", "ServedVersion", "Shadow"]
 
-
-@dataclass(frozen=True)
-class Shadow:
-    """A calibrator in the shadow of a live pair of the same version."""
-
-    calibrator: Calibrator
-    calibrator_id: str
-
-    def answer(self, logits: NDArray[np.float32]) -> ShadowRows:
-        """What it would have answered; run only where receipts are issued."""
-        found = self.calibrator.calibrated(logits)
-        confidence = found.probabilities[np.arange(len(logits)), found.prediction]
-        return ShadowRows(
-            digest64(self.calibrator_id), found.prediction, confidence.astype(np.float64)
-        )
+Headers = tuple[tuple[bytes, bytes], ...]
 
 
 @dataclass(frozen=True)
 class ServedVersion:
-    """A model version as the service knows it, from disk or declared over HTTP."""
+    """A model version, from the model repository or declared over HTTP."""
 
     model: str
     version: int
-    class_names: tuple[str, ...]  # one name a class, in index order
-    # none for a model that was declared over HTTP: its network runs elsewhere
+    class_names: tuple[str, ...]  # in index order
+    # None for a declared model
     manifest: Manifest | None = None
-    # what unlabelled traffic is compared with; None when it came without `baseline.npz`
+    # what live traffic is compared with; None without `baseline.npz`
     reference: TrafficReference | None = field(default=None, compare=False)
 
     @property
@@ -62,30 +44,27 @@ class ServedVersion:
 
     @cached_property
     def model_digest(self) -> bytes:
-        """8 bytes that stand for the model's name in receipts."""
+        """8 bytes for the model's name in receipts."""
         return digest64(self.model)
 
     @cached_property
     def class_list_digest(self) -> bytes:
-        """8 bytes that stand for the class list in receipts (names cannot contain NUL)."""
+        """8 bytes for the class list in receipts (names cannot contain NUL)."""
         return digest64("\0".join(self.class_names))
 
 
-Headers = tuple[tuple[bytes, bytes], ...]
-
-
 class Network(Protocol):
-    """A network that turns a batch of decoded images into logits."""
+    """Runs a version's network."""
 
     async def run(self, tensor: NDArray[Any], /) -> NDArray[np.float32]:
-        """Logits of shape (n, k) for n rows of what the network takes (`NetworkInput`)."""
+        """Logits of shape (n, k) for n rows of the network's tensor (`NetworkInput.tensor`)."""
 
     def close(self) -> None:
-        """Stop its thread; rows still waiting are refused."""
+        """Stop its thread and refuse the rows that still wait."""
 
 
 class Meters(Protocol):
-    """What is measured of one deployment's predictions."""
+    """The metrics of one deployment."""
 
     def observe(
         self,
@@ -98,28 +77,43 @@ class Meters(Protocol):
 
 
 @dataclass(frozen=True)
+class Shadow:
+    """A candidate in the shadow of a live pair; its answers go into the receipts only."""
+
+    calibrator: Calibrator
+    calibrator_id: str
+
+    def answer(self, logits: NDArray[np.float32]) -> ShadowRows:
+        """What the candidate would have answered; computed only when receipts are issued."""
+        calibrated = self.calibrator.calibrated(logits)
+        confidence = calibrated.probabilities[np.arange(len(logits)), calibrated.prediction]
+        return ShadowRows(
+            digest64(self.calibrator_id), calibrated.prediction, confidence.astype(np.float64)
+        )
+
+
+@dataclass(frozen=True)
 class Deployment:
-    """A version and a calibrator that answer together."""
+    """A version, a calibrator and what an answer needs of them."""
 
     served: ServedVersion
     calibrator: Calibrator
     calibrator_id: str
-    # of the promotion that made the pair live; None for a version that is not live
-    revision: int | None
-    network: Network | None  # none when the version has no `model.onnx`
+    revision: int | None  # None for a version that is not live
+    network: Network | None  # None for a version without `model.onnx`
     meters: Meters
-    shadow: Shadow | None = None  # a candidate whose answers go into the receipts
+    shadow: Shadow | None = None
 
     @cached_property
     def headers(self) -> Headers:
-        """What an answer's headers say of the pair."""
-        said = {
+        """The headers of an answer that name the version, the calibrator and the revision."""
+        values = {
             "trueprob-version": self.served.version,
             "trueprob-calibrator": self.calibrator_id,
             "trueprob-revision": self.revision,
         }
         return tuple(
             (name.encode(), str(value).encode())
-            for name, value in said.items()
+            for name, value in values.items()
             if value is not None
         )

@@ -1,13 +1,6 @@
-"""What is live: one frozen `Deployment` a model version, swapped by one reference.
+"""The deployments of this process: one frozen `Deployment` for each model version.
 
-Readers take no lock; writers take one among themselves.
-
-Models that another process has declared a moment ago: asked for before a client is told no.
-
-Other processes' changes are found every few seconds. A client that declares a model and uses it at
-once would be told by every second replica that there is none, so a name that is not known has the
-database looked at first. Requests that wait for one another share a look: names that nobody has
-declared cost one query at a time, however many are asked for.
+Readers take no lock: a writer swaps one reference. Writers take a lock among themselves.
 """
 
 from __future__ import annotations
@@ -24,7 +17,7 @@ from trueprob_service.errors import ModelNotFound, VersionNotFound
 from trueprob_service.inference.deployment import Deployment, Meters, Network, ServedVersion, Shadow
 from trueprob_service.metrics.recent_traffic import TrafficReference
 
-__all__ = ["Deployments", "Elsewhere"]
+__all__ = ["DeploymentLookup", "Deployments"]
 
 
 MetersFor = Callable[[str, int, str, str, int | None, TrafficReference | None], Meters]
@@ -37,14 +30,15 @@ class _Versions:
 
 
 class Deployments:
-    """Every deployment of the process, by model and version."""
+    """The deployments of this process, by model and version."""
 
     def __init__(
         self,
         *,
+        # builds a warm network, or gives None for a version that takes logits only
         network_for: Callable[[ServedVersion], Network | None],
-        meters_for: MetersFor,
-        on_remove: Callable[[str], None] | None = None,  # told the name of a model that was removed
+        meters_for: MetersFor,  # called once for each deployment, not for each request
+        on_remove: Callable[[str], None] | None = None,  # called with the name of a removed model
     ) -> None:
         self._network_for = network_for
         self._meters_for = meters_for
@@ -55,7 +49,10 @@ class Deployments:
         self._building = threading.Lock()
 
     def current(self, model: str, version: int | None = None) -> Deployment:
-        """The deployment that answers now."""
+        """The deployment of a version, by default the live one.
+
+        Raises `ModelNotFound` or `VersionNotFound`.
+        """
         versions = self._models.get(model)
         if versions is None:
             raise ModelNotFound(f"there is no model named {model!r}")
@@ -65,9 +62,9 @@ class Deployments:
             raise VersionNotFound(f"model {model!r} has no version {version}") from None
 
     def versions(self, model: str) -> list[int]:
-        """The versions of a model, in order; empty for an unknown one."""
-        known = self._models.get(model)
-        return [] if known is None else sorted(known.by_version)
+        """The versions of a model, in order; empty for an unknown model."""
+        versions = self._models.get(model)
+        return [] if versions is None else sorted(versions.by_version)
 
     def deploy(
         self,
@@ -77,10 +74,11 @@ class Deployments:
         *,
         revision: int | None,
     ) -> None:
-        """Put a pair in place of what its version answered with until now.
+        """Replace the calibrator of a version; with a revision, also make the version live.
 
-        A promotion below the live revision is ignored, and so is the live version without one:
-        writers that race leave the latest in place.
+        The version that was live before stays reachable by number, without receipts. A revision
+        below the live one is ignored, and so is the live version without a revision, so that of
+        two racing writers the later promotion wins.
         """
         network = self._network(served)
         with self._writing:
@@ -119,18 +117,18 @@ class Deployments:
             )
 
     def shadow(self, model: str, revision: int, shadow: Shadow | None) -> None:
-        """Let a candidate shadow a live pair, or none; nothing when that is not live here."""
+        """Set or remove the shadow of a live pair; ignored unless that revision is live here."""
         with self._writing:
-            known = self._models.get(model)
-            if known is None or known.by_version[known.live].revision != revision:
+            before = self._models.get(model)
+            if before is None or before.by_version[before.live].revision != revision:
                 return
-            live = replace(known.by_version[known.live], shadow=shadow)
-            by_version = MappingProxyType({**known.by_version, known.live: live})
-            changed = {model: _Versions(known.live, by_version)}
+            live = replace(before.by_version[before.live], shadow=shadow)
+            by_version = MappingProxyType({**before.by_version, before.live: live})
+            changed = {model: _Versions(before.live, by_version)}
             self._models = MappingProxyType({**self._models, **changed})
 
     def _network(self, served: ServedVersion) -> Network | None:
-        """The network of a version, built once; loading one may take minutes."""
+        """The network of a version, built once; loading may take minutes."""
         key = (served.model, served.version)
         if (network := self._networks.get(key)) is None:
             with self._building:
@@ -140,7 +138,7 @@ class Deployments:
         return network
 
     def remove(self, model: str) -> None:
-        """Forget a model; requests that already hold its deployment finish with it."""
+        """Remove a model; requests that already have its deployment finish with it."""
         with self._writing:
             rest = {name: versions for name, versions in self._models.items() if name != model}
             self._models = MappingProxyType(rest)
@@ -152,11 +150,11 @@ class Deployments:
             self._on_remove(model)
 
     def names(self) -> set[str]:
-        """Of every model."""
+        """The names of all models."""
         return set(self._models)
 
     def live(self) -> Iterator[Deployment]:
-        """The live deployment of each model, by name."""
+        """The live deployment of each model, in the order of their names."""
         models = self._models
         for name in sorted(models):
             yield models[name].by_version[models[name].live]
@@ -170,30 +168,39 @@ class Deployments:
             self._networks.clear()
 
 
-class Elsewhere:
-    """Deployments of this process and, on second thoughts, of others."""
+class DeploymentLookup:
+    """Reads the database once more before answering 404 for an unknown model.
 
-    def __init__(self, deployments: Deployments, look: Callable[[], None]) -> None:
+    Changes of other processes are found every few seconds. A client that declares a model in one
+    replica and uses it at once in another would get 404 without this. Requests that wait at the
+    same time share one read: however many unknown names are requested, one query runs at a time.
+    """
+
+    def __init__(
+        self,
+        deployments: Deployments,
+        refresh: Callable[[], None],  # deploys what other processes have changed; run in a thread
+    ) -> None:
         self._deployments = deployments
-        self._look = look
-        self._looking = asyncio.Lock()
-        self._began = 0.0
+        self._refresh = refresh
+        self._refreshing = asyncio.Lock()
+        self._last_refresh = 0.0  # when it started, by the monotonic clock
 
     async def current(self, model: str, version: int | None = None) -> Deployment:
-        """As `Deployments.current`, after a look at the database for a name that is not known.
+        """As `Deployments.current`, after a refresh if the model is unknown.
 
-        Raises `DatabaseUnavailable`: the name is not known here, and nobody can be asked.
+        Raises `DatabaseUnavailable` if that refresh fails.
         """
         try:
             return self._deployments.current(model, version)
         except ModelNotFound:
-            asked = time.monotonic()
-            async with self._looking:
-                if self._began <= asked:
-                    self._began = time.monotonic()
-                    await asyncio.to_thread(self._look)
+            requested = time.monotonic()
+            async with self._refreshing:
+                if self._last_refresh <= requested:
+                    self._last_refresh = time.monotonic()
+                    await asyncio.to_thread(self._refresh)
         return self._deployments.current(model, version)
 
     def versions(self, model: str) -> list[int]:
-        """As `Deployments.versions`: those known here."""
+        """As `Deployments.versions`."""
         return self._deployments.versions(model)

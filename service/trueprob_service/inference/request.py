@@ -1,9 +1,8 @@
-"""What a prediction request asks for: its headers and its query.
+"""Headers and query of a prediction request.
 
-Which representation an ``Accept`` header asks for (RFC 9110, 12.5.1).
-
-The quality of a representation is that of the most specific range that matches it. Between equal
-qualities the range that names more of it decides, then the order in the header, then ours.
+The ``Accept`` header chooses the media type of the answer (RFC 9110, 12.5.1). The quality of a
+media type is that of the most specific range that matches it. Of equal qualities the one with the
+more specific range wins, then the first in the header, then the first that is offered.
 """
 
 from __future__ import annotations
@@ -16,83 +15,42 @@ from typing import Any, Final
 from urllib.parse import parse_qsl
 
 from trueprob_service.errors import InvalidRequest, NotAcceptable
-from trueprob_service.inference.answer import FIELDS, IN_JSON, IN_NPZ, TOP_FIELDS, default_fields
-from trueprob_service.inference.wire import json_rows as wire_json
-from trueprob_service.inference.wire import npy as wire_npy
-from trueprob_service.inference.wire import npy as wire_npz
+from trueprob_service.inference.answer import (
+    FIELDS,
+    JSON_FIELDS,
+    NPZ_FIELDS,
+    TOP_FIELDS,
+    default_fields,
+)
+from trueprob_service.inference.wire import json_rows, npy
 
-__all__ = ["PredictionRequest", "negotiate"]
-
-
-_QUALITY: Final = re.compile(r"(0(\.\d{0,3})?|1(\.0{0,3})?)")
-
-
-def negotiate(accept: str, offered: Sequence[str]) -> str:
-    """The media type to answer with.
-
-    Returns: one of `offered`. Raises `NotAcceptable`: nothing that is offered has a quality above
-    zero.
-    """
-    if accept in ("", "*/*", offered[0]):
-        return offered[0]
-    ranges = [_range(part, place) for place, part in enumerate(accept.split(","))]
-    best, best_rank = "", (0.0, 0, 0)
-    for media_type in offered:
-        wanted = (media_type, media_type.partition("/")[0] + "/*", "*/*")
-        matching = [
-            (2 - wanted.index(media_range), -place, quality)
-            for media_range, quality, place in ranges
-            if media_range in wanted
-        ]
-        if matching:
-            specificity, place, quality = max(matching)
-            rank = (quality, specificity, place)
-            if quality > 0 and rank > best_rank:
-                best, best_rank = media_type, rank
-    if not best:
-        raise NotAcceptable(f"Accept must have one of {', '.join(offered)}, got {accept[:80]!r}")
-    return best
-
-
-def _range(part: str, place: int) -> tuple[str, float, int]:
-    """A media range, its quality (0 when it is malformed) and its place in the header."""
-    media_range, *parameters = (piece.strip().lower() for piece in part.split(";"))
-    quality = "1"
-    for parameter in parameters:
-        name, _, value = parameter.partition("=")
-        if name.strip() == "q":
-            quality = value.strip()
-    return media_range, float(quality) if _QUALITY.fullmatch(quality) else 0.0, place
-
+__all__ = ["PredictionOptions", "negotiate"]
 
 _PARAMETERS: Final = ("version", "receipts", "input", "return", "top")
 _ARRAY_INPUTS: Final = ("logits", "probabilities", "log_probabilities")
-_ANSWER_TYPES: Final = (wire_json.MEDIA_TYPE, wire_npy.MEDIA_TYPE, wire_npz.NPZ_MEDIA_TYPE)
-# JSON answers up to this many rows carry receipts without being asked to.
+_ANSWER_TYPES: Final = (json_rows.MEDIA_TYPE, npy.MEDIA_TYPE, npy.NPZ_MEDIA_TYPE)
+# JSON answers of up to this many rows carry receipts by default.
 _RECEIPT_ROWS: Final = 256
+_QUALITY: Final = re.compile(r"(0(\.\d{0,3})?|1(\.0{0,3})?)")
 
 
 @dataclass(frozen=True)
-class PredictionRequest:
-    """Headers and query of a prediction."""
+class PredictionOptions:
+    """Headers and query of a prediction, checked."""
 
     content_type: str  # of the body, with its parameters
     media_type: str  # of the body, without parameters
     answer_type: str  # `application/json`, `application/x-npy` or `application/x-npz`
-    version: int | None  # None: the live one
+    version: int | None  # None: the live version
     receipts: bool | None  # None: by the default rule (`wants_receipts`)
-    array_input: str  # what an `.npy` body holds
+    array_input: str  # what the numbers of an `.npy` body are, one of `_ARRAY_INPUTS`
     fields: tuple[str, ...]  # of a JSON or `.npz` answer
-    fields_named: bool  # whether `fields` are those of `?return=`
-    top: int | None  # how many of the likeliest classes; None for all
+    fields_named: bool  # whether `?return=` names them
+    top: int | None  # number of likeliest classes; None: all
 
     @classmethod
-    def from_scope(cls, scope: MutableMapping[str, Any]) -> PredictionRequest:
-        """Read an ASGI scope.
-
-        Raises `InvalidRequest`: a query parameter is unknown, given twice or has a value that
-        cannot be used.
-        """
+    def from_scope(cls, scope: MutableMapping[str, Any]) -> PredictionOptions:
+        """Read an ASGI scope; `InvalidRequest` for a bad query, `NotAcceptable` for ``Accept``."""
         content_type, accepts = "", []
         for header, value in scope["headers"]:
             if header == b"content-type":
@@ -102,41 +60,41 @@ class PredictionRequest:
         return _request(content_type, ",".join(accepts), scope.get("query_string", b""))
 
     def wants_receipts(self, *, is_json: bool, is_images: bool, n: int) -> bool:
-        """Whether an answer of n rows carries prediction ids."""
-        if self.answer_type == wire_npy.MEDIA_TYPE or "prediction_ids" not in self.fields:
+        """Whether an answer of n rows carries prediction ids; `is_…` tell what the body was."""
+        if self.answer_type == npy.MEDIA_TYPE or "prediction_ids" not in self.fields:
             return False
         if self.receipts is not None:
             return self.receipts
         return self.fields_named or is_images or (is_json and n <= _RECEIPT_ROWS)
 
     def check_top(self, n_classes: int) -> None:
-        """Hold `top` against the model's number of classes."""
+        """Refuse a `top` above the model's number of classes."""
         if self.top is not None and self.top > n_classes:
             raise InvalidRequest(f"top must be from 1 to {n_classes}, got {self.top}")
 
 
-# A client sends the same three again and again; what is refused is not kept.
+# Most requests of a client have the same three values. Errors are not cached.
 @lru_cache(maxsize=128)
-def _request(content_type: str, accept: str, query_string: bytes) -> PredictionRequest:
+def _request(content_type: str, accept: str, query_string: bytes) -> PredictionOptions:
     query = _query(query_string)
     answer_type = negotiate(accept, _ANSWER_TYPES)
     named, top = _fields(query.get("return")), _positive("top", query.get("top"))
-    if answer_type == wire_npy.MEDIA_TYPE and (named or top):
+    if answer_type == npy.MEDIA_TYPE and (named or top):
         raise InvalidRequest(
-            f"{'return' if named else 'top'} selects what JSON and .npz answers hold: "
-            "an .npy answer is the probabilities"
+            f"{'return' if named else 'top'} is for JSON and .npz answers: "
+            "an .npy answer is the array of probabilities"
         )
     if top is None and named and set(named) & set(TOP_FIELDS):
-        raise InvalidRequest(f"return names {TOP_FIELDS[0]} or its like: top must say how many")
-    plain = IN_NPZ if answer_type == wire_npz.NPZ_MEDIA_TYPE else IN_JSON
-    return PredictionRequest(
+        raise InvalidRequest(f"return names one of {', '.join(TOP_FIELDS)}: top must say how many")
+    all_fields = NPZ_FIELDS if answer_type == npy.NPZ_MEDIA_TYPE else JSON_FIELDS
+    return PredictionOptions(
         content_type=content_type,
-        media_type=content_type.partition(";")[0].strip().lower() or wire_json.MEDIA_TYPE,
+        media_type=content_type.partition(";")[0].strip().lower() or json_rows.MEDIA_TYPE,
         answer_type=answer_type,
         version=_positive("version", query.get("version")),
         receipts=_flag("receipts", query.get("receipts")),
         array_input=_choice("input", query.get("input", "logits"), _ARRAY_INPUTS),
-        fields=named or default_fields(plain, top),
+        fields=named or default_fields(all_fields, top),
         fields_named=named is not None,
         top=top,
     )
@@ -169,9 +127,9 @@ def _flag(name: str, text: str | None) -> bool | None:
     return _choice(name, text.lower(), ("true", "false")) == "true"
 
 
-def _choice(name: str, text: str, known: tuple[str, ...]) -> str:
-    if text not in known:
-        raise InvalidRequest(f"{name} must be one of {', '.join(known)}, got {text[:40]!r}")
+def _choice(name: str, text: str, allowed: tuple[str, ...]) -> str:
+    if text not in allowed:
+        raise InvalidRequest(f"{name} must be one of {', '.join(allowed)}, got {text[:40]!r}")
     return text
 
 
@@ -187,3 +145,40 @@ def _fields(text: str | None) -> tuple[str, ...] | None:
         if name in names[:place]:
             raise InvalidRequest(f"return names {name!r} twice")
     return names
+
+
+def negotiate(accept: str, offered: Sequence[str]) -> str:
+    """Choose one of the offered media types (lower case, ours first) for an ``Accept`` header.
+
+    An empty header accepts everything. Raises `NotAcceptable` if no type has a quality above zero.
+    """
+    if accept in ("", "*/*", offered[0]):
+        return offered[0]
+    ranges = [_range(part, place) for place, part in enumerate(accept.split(","))]
+    best, best_rank = "", (0.0, 0, 0)
+    for media_type in offered:
+        candidates = (media_type, media_type.partition("/")[0] + "/*", "*/*")
+        matching = [
+            (2 - candidates.index(media_range), -place, quality)
+            for media_range, quality, place in ranges
+            if media_range in candidates
+        ]
+        if matching:
+            specificity, place, quality = max(matching)
+            rank = (quality, specificity, place)
+            if quality > 0 and rank > best_rank:
+                best, best_rank = media_type, rank
+    if not best:
+        raise NotAcceptable(f"Accept must have one of {', '.join(offered)}, got {accept[:80]!r}")
+    return best
+
+
+def _range(part: str, place: int) -> tuple[str, float, int]:
+    """A media range, its quality (0 if malformed) and its place in the header."""
+    media_range, *parameters = (piece.strip().lower() for piece in part.split(";"))
+    quality = "1"
+    for parameter in parameters:
+        name, _, value = parameter.partition("=")
+        if name.strip() == "q":
+            quality = value.strip()
+    return media_range, float(quality) if _QUALITY.fullmatch(quality) else 0.0, place

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from tests.trueprob_service.application import ROOT, application
-from trueprob_service.inference.answer import FIELDS, IN_JSON, IN_NPZ, TOP_FIELDS
-from trueprob_service.inference.wire import npy as wire_npz
+from trueprob_service.inference.answer import FIELDS, JSON_FIELDS, NPZ_FIELDS, TOP_FIELDS
+from trueprob_service.inference.wire import npy
 
 PREDICT = "/v1/models/digits/probabilities"
 LOGITS = np.random.default_rng(0).normal(0, 4, (5, 10)).round(3)
@@ -43,17 +43,17 @@ def same(array: np.ndarray, listed: Any) -> bool:
 
 def test_an_npz_answer_holds_everything(tmp_path: Path) -> None:
     async def scenario(client: httpx.AsyncClient) -> None:
-        listed = (await ask(client, "?return=" + ",".join(IN_NPZ))).json()
+        listed = (await ask(client, "?return=" + ",".join(NPZ_FIELDS))).json()
         arrays = loaded(await ask(client, **NPZ))
-        assert tuple(arrays) == IN_NPZ
-        for name in set(IN_NPZ) - {"prediction_ids"}:
+        assert tuple(arrays) == NPZ_FIELDS
+        for name in set(NPZ_FIELDS) - {"prediction_ids"}:
             assert same(arrays[name], listed[name]), name
         assert arrays["probabilities"].dtype == np.float32
         assert arrays["model"] == "digits"
         labels = {"prediction_ids": arrays["prediction_ids"].tolist(), "labels": [0] * 5}
         assert (await client.post("/v1/models/digits/labels", json=labels)).json()["accepted"] == 5
         quiet = loaded(await ask(client, "?receipts=false", **NPZ))
-        assert set(IN_NPZ) - set(quiet) == {"prediction_ids"}
+        assert set(NPZ_FIELDS) - set(quiet) == {"prediction_ids"}
         # Stored, not deflated: as large as its arrays and the directory.
         answer = await ask(client, **NPZ)
         assert len(answer.content) > sum(array.nbytes for array in arrays.values())
@@ -62,7 +62,7 @@ def test_an_npz_answer_holds_everything(tmp_path: Path) -> None:
 
 
 def test_what_is_null_is_left_out_of_an_npz() -> None:
-    archive = wire_npz.encode_npz({"temperature": None, "revision": 3, "class": ["é", "ab"]})
+    archive = npy.encode_npz({"temperature": None, "revision": 3, "class": ["é", "ab"]})
     with np.load(io.BytesIO(archive), allow_pickle=False) as arrays:
         assert arrays.files == ["revision", "class"]
         assert arrays["revision"] == 3
@@ -125,8 +125,8 @@ REFUSED = [
     ("?return=", {}, 422, "unknown field ''"),
     ("?return=class,class", {}, 422, "return names 'class' twice"),
     ("?return=top_indices", {}, 422, "top must say how many"),
-    ("?return=class", {"accept": "application/x-npy"}, 422, "return selects what JSON and .npz"),
-    ("?top=2", {"accept": "application/x-npy"}, 422, "top selects what JSON and .npz"),
+    ("?return=class", {"accept": "application/x-npy"}, 422, "return is for JSON and .npz answers"),
+    ("?top=2", {"accept": "application/x-npy"}, 422, "top is for JSON and .npz answers"),
     ("?top=0", {}, 422, "top must be a positive integer, got '0'"),
     ("?top=-1", {}, 422, "top must be a positive integer"),
     ("?top=1.5", {}, 422, "top must be a positive integer"),
@@ -152,4 +152,4 @@ def test_every_field_is_documented(name: str) -> None:
 
 
 def test_the_default_is_made_of_fields() -> None:
-    assert set(IN_JSON) < set(IN_NPZ) < set(FIELDS)
+    assert set(JSON_FIELDS) < set(NPZ_FIELDS) < set(FIELDS)

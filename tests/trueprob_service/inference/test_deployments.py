@@ -6,7 +6,7 @@ import pytest
 from trueprob.calibrators import IdentityCalibrator
 from trueprob_service.errors import ModelNotFound
 from trueprob_service.inference.deployment import ServedVersion
-from trueprob_service.inference.deployments import Deployments, Elsewhere
+from trueprob_service.inference.deployments import DeploymentLookup, Deployments
 
 
 def empty() -> Deployments:
@@ -16,40 +16,40 @@ def empty() -> Deployments:
     )
 
 
-def test_a_name_that_is_not_known_is_looked_for_once() -> None:
-    deployments, looks = empty(), []
+def test_an_unknown_model_is_searched_in_the_database_once() -> None:
+    deployments, refreshes = empty(), []
 
-    def look() -> None:
-        looks.append(1)
+    def refresh() -> None:
+        refreshes.append(1)
         served = ServedVersion("m", 1, ("a", "b"))
         deployments.deploy(served, IdentityCalibrator(2), "identity", revision=1)
 
-    elsewhere = Elsewhere(deployments, look)
+    lookup = DeploymentLookup(deployments, refresh)
 
     async def scenario() -> None:
-        assert (await elsewhere.current("m")).revision == 1
-        assert (await elsewhere.current("m", 1)).revision == 1
-        assert len(looks) == 1
+        assert (await lookup.current("m")).revision == 1
+        assert (await lookup.current("m", 1)).revision == 1
+        assert len(refreshes) == 1
         with pytest.raises(ModelNotFound):
-            await elsewhere.current("no")
+            await lookup.current("no")
 
     asyncio.run(scenario())
 
 
-def test_requests_that_wait_for_one_another_share_a_look() -> None:
-    looks: list[float] = []
+def test_requests_that_wait_at_the_same_time_share_a_refresh() -> None:
+    refreshes: list[float] = []
 
-    def look() -> None:
-        looks.append(time.monotonic())
+    def refresh() -> None:
+        refreshes.append(time.monotonic())
         time.sleep(0.05)
 
-    elsewhere = Elsewhere(empty(), look)
+    lookup = DeploymentLookup(empty(), refresh)
 
     async def scenario() -> None:
-        asked = [elsewhere.current(f"m{index}") for index in range(50)]
-        answers = await asyncio.gather(*asked, return_exceptions=True)
+        requests = [lookup.current(f"m{index}") for index in range(50)]
+        answers = await asyncio.gather(*requests, return_exceptions=True)
         assert all(isinstance(answer, ModelNotFound) for answer in answers)
 
     asyncio.run(scenario())
-    # The first look began before the others asked; one more is for all of them.
-    assert len(looks) == 2
+    # The first refresh began before the other requests; one more serves all of them.
+    assert len(refreshes) == 2

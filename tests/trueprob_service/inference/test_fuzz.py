@@ -24,10 +24,8 @@ from trueprob_service.edge.bodies import CODINGS, Inflater
 from trueprob_service.edge.problems import problem_for
 from trueprob_service.inference.body import BodyReader
 from trueprob_service.inference.deployment import Deployment, ServedVersion
-from trueprob_service.inference.request import PredictionRequest
-from trueprob_service.inference.wire import images as wire_multipart
-from trueprob_service.inference.wire import json_rows as wire_json
-from trueprob_service.inference.wire import npy as wire_npy
+from trueprob_service.inference.request import PredictionOptions
+from trueprob_service.inference.wire import images, json_rows, npy
 from trueprob_service.inference.wire.images import Preprocessing
 from trueprob_service.inference.wire.json_bodies import JsonBodies
 from trueprob_service.inference.wire.json_rows import MIN_BYTES, simd_rows
@@ -54,7 +52,7 @@ matrices = st.integers(0, 4).flatmap(
 )
 pictures = st.lists(st.binary(max_size=9).map(lambda data: base64.b64encode(data).decode()))
 documents = st.dictionaries(
-    st.sampled_from([*wire_json.INPUTS, "other"]),
+    st.sampled_from([*json_rows.INPUTS, "other"]),
     matrices | pictures | numbers | st.text(max_size=5),
     max_size=2,
 )
@@ -65,7 +63,7 @@ json_bodies = mutated(documents.map(lambda document: json.dumps(document).encode
 @given(json_bodies | st.binary(max_size=60))
 def test_json(body: bytes) -> None:
     with refusals():
-        name, values = wire_json.decode(body)
+        name, values = json_rows.decode(body)
         ((expected_name, expected),) = json.loads(body).items()
         assert name == expected_name
         if name == "images":
@@ -80,10 +78,10 @@ def test_json(body: bytes) -> None:
 @FUZZ
 @given(json_bodies | st.binary(max_size=60))
 def test_what_is_read_without_lists_is_read_the_same(body: bytes) -> None:
-    assume(len(body) < MIN_BYTES)  # `wire_json` reads lists then
-    found = simd_rows(body, wire_json.ARRAYS)
+    assume(len(body) < MIN_BYTES)  # `json_rows` reads lists then
+    found = simd_rows(body, json_rows.ARRAYS)
     if found is not None:
-        name, values = wire_json.decode(body)
+        name, values = json_rows.decode(body)
         assert found[0] == name
         assert isinstance(values, np.ndarray)
         assert found[1].shape == values.shape
@@ -109,7 +107,7 @@ arrays = hnp.arrays(
 @given(mutated(arrays.map(saved)) | st.binary(max_size=60))
 def test_npy(body: bytes) -> None:
     with refusals():
-        array = wire_npy.decode(body, name="logits")
+        array = npy.decode(body, name="logits")
         np.testing.assert_array_equal(array, np.load(io.BytesIO(body), allow_pickle=False))
 
 
@@ -175,7 +173,9 @@ contents = st.binary(max_size=20) | st.sampled_from([b"--XX", b"\r\n--X", b"\r\n
 @given(mutated(st.lists(contents, max_size=4).map(form)))
 def test_multipart(body: bytes) -> None:
     with refusals():
-        found = wire_multipart.decode(body, "multipart/form-data; boundary=XX", max_parts=5)
+        found = images.pictures_from_multipart(
+            body, "multipart/form-data; boundary=XX", max_parts=5
+        )
         assert found == parts_of(body)
 
 
@@ -201,7 +201,7 @@ MEDIA_TYPES = [
     "multipart/form-data; boundary=XX", "",
 ]  # fmt: skip
 reader = BodyReader(JsonBodies(), max_pixels=10_000, max_images=4)
-elsewhere = Deployment(
+declared = Deployment(
     ServedVersion("m", 1, ("a", "b", "c")), IdentityCalibrator(3), "identity-0", 1, None, None  # type: ignore[arg-type]
 )  # fmt: skip
 values = st.text(max_size=12) | st.sampled_from(["true", "logits", "probabilities", "3", "*/*"])
@@ -223,8 +223,8 @@ def test_whole_requests(
         "query_string": "&".join(f"{name}={value}" for name, value in query).encode(),
     }
     with refusals():
-        request = PredictionRequest.from_scope(scope)
-        logits, _, _ = asyncio.run(reader.logits(request, body, elsewhere))
+        request = PredictionOptions.from_scope(scope)
+        logits, _, _ = asyncio.run(reader.logits(request, body, declared))
         assert logits.dtype == np.float32
         assert logits.shape[1:] == (3,)
         assert len(logits) > 0

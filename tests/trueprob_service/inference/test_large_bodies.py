@@ -11,7 +11,7 @@ import pytest
 
 from tests.trueprob_service.application import application
 from trueprob import softmax
-from trueprob_service.inference.wire import npy as wire_npy
+from trueprob_service.inference.wire import npy
 
 URL = "/v1/models/wide/probabilities"
 N_CLASSES = 64
@@ -54,7 +54,7 @@ def test_rows_come_back_whatever_the_size_and_the_order(
 ) -> None:
     logits = logits_of(n)
     body = saved(np.asfortranarray(logits) if fortran else logits)
-    assert (len(body) > wire_npy.SHARED_BYTES) == (n == 5_000)
+    assert (len(body) > npy.SHARED_BYTES) == (n == 5_000)
     answer = asyncio.run(asked(tmp_path, body, declared=len(body)))
     assert answer.status_code == 200
     assert int(answer.headers["content-length"]) == len(answer.content)
@@ -77,7 +77,7 @@ def test_a_body_that_goes_on_is_refused(tmp_path: Path) -> None:
 
 def test_what_is_sent_from_its_own_memory_is_what_numpy_saves() -> None:
     array = logits_of(5_000)
-    whole = wire_npy.encode(array)
+    whole = npy.encode(array)
     assert isinstance(whole, tuple)
     assert b"".join(whole) == saved(array)
-    assert wire_npy.encode(array[:3]) == saved(array[:3])
+    assert npy.encode(array[:3]) == saved(array[:3])

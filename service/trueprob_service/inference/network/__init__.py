@@ -1,1 +1,1 @@
-"""A network in onnxruntime: its input, its session, its batches."""
+"""Networks run by onnxruntime: their input, their session, their batches."""

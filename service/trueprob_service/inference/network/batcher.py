@@ -1,9 +1,10 @@
-"""Batches concurrent image requests for one network, without adding delay.
+"""Batches concurrent picture requests for one network, without adding delay.
 
-One bounded queue, one worker thread that owns the session. While a batch runs the next one
-gathers; an idle worker takes a single image at once. The queue is bounded in rows: what does not
-fit is refused at once and told when to come back. A batch that fails is run again request by
-request, so that only the culprit fails. Rows of a client that gave up are not run.
+There is one bounded queue and one worker thread, which owns the session. Requests that arrive
+while a batch runs form the next one; an idle worker starts with a single request at once. The
+queue is bounded in rows: a request that does not fit is refused at once, with a time to retry
+after. If a batch fails, its requests are run one by one, so that only the faulty one fails. Rows of
+a cancelled request are not run.
 """
 
 from __future__ import annotations
@@ -23,15 +24,15 @@ from numpy.typing import NDArray
 
 from trueprob_service.errors import BodyTooLarge, InferenceFailed, ModelUnavailable, Overloaded
 
-__all__ = ["Batcher", "RunsBatches"]
+__all__ = ["BatchNetwork", "Batcher"]
 
 _log = logging.getLogger(__name__)
-_RECENT: Final = 0.2  # share of the last batch in the running time of a row
-_MOST_RETRY_SECONDS: Final = 60
+_SMOOTHING: Final = 0.2  # weight of the last batch in the average time per row
+_MAX_RETRY_SECONDS: Final = 60
 
 
-class RunsBatches(Protocol):
-    """What a batcher needs of a network."""
+class BatchNetwork(Protocol):
+    """A network that runs a batch; called in one thread only."""
 
     def run(self, images: NDArray[Any]) -> NDArray[np.float32]:
         """Logits of shape (n, k) for a batch."""
@@ -43,10 +44,10 @@ class _Request:
     loop: asyncio.AbstractEventLoop
     answer: asyncio.Future[NDArray[np.float32]]
     queued_at: float = field(default_factory=time.perf_counter)
-    given_up: bool = False
+    cancelled: bool = False
 
     def resolve(self, logits: NDArray[np.float32] | Exception) -> None:
-        """Hand over the outcome, in the loop that waits for it."""
+        """Set the outcome in the event loop that waits for it."""
 
         def set_outcome() -> None:
             if self.answer.done():
@@ -63,16 +64,16 @@ class _Request:
 
 
 class Batcher:
-    """A network behind a bounded queue."""
+    """A network with a bounded queue and a thread of its own."""
 
     def __init__(
         self,
-        load: Callable[[], RunsBatches],
+        load: Callable[[], BatchNetwork],  # called in the worker thread; the constructor waits
         *,
         max_batch_rows: int,
-        queue_rows: int,  # rows that may wait
+        queue_rows: int,  # the most that may wait
         observe: Callable[..., None],  # `(rows=, seconds=, delays=, waiting=)` after each batch
-        name: str,  # for the thread and the messages
+        name: str,  # for the thread and for messages
     ) -> None:
         self._max_batch_rows, self._queue_rows = max_batch_rows, queue_rows
         self._observe, self._name = observe, name
@@ -92,10 +93,10 @@ class Batcher:
             raise self._failure
 
     async def run(self, images: NDArray[Any]) -> NDArray[np.float32]:
-        """Logits of a request's images.
+        """Logits of shape (n, k) for the rows of a request.
 
-        Raises `BodyTooLarge`: more images than may ever wait. Raises `Overloaded`: the queue is
-        full now. Raises `InferenceFailed`: the network raised on these images.
+        Raises `BodyTooLarge` for more rows than the queue holds, `Overloaded` if it is full now,
+        and `InferenceFailed` if the network fails on these rows.
         """
         n = len(images)
         if n > self._queue_rows:
@@ -117,32 +118,32 @@ class Batcher:
         try:
             return await request.answer
         except asyncio.CancelledError:
-            self._give_up(request)
+            self._cancel(request)
             raise
 
     def close(self) -> None:
-        """Refuse what waits and end the thread after the batch that runs."""
+        """Refuse the requests that wait and stop the thread after the running batch."""
         with self._changed:
             self._closed = True
-            abandoned, self._waiting = self._waiting, deque()
+            refused, self._waiting = self._waiting, deque()
             self._waiting_rows = 0
             self._changed.notify()
-        for request in abandoned:
+        for request in refused:
             request.resolve(ModelUnavailable(f"the network {self._name} was stopped"))
         if threading.current_thread() is not self._thread:
             self._thread.join(timeout=30)
 
-    def _give_up(self, request: _Request) -> None:
+    def _cancel(self, request: _Request) -> None:
         with self._changed:
-            request.given_up = True
+            request.cancelled = True
             if request in self._waiting:
                 self._waiting.remove(request)
                 self._waiting_rows -= len(request.images)
 
-    def _work(self, load: Callable[[], RunsBatches], loaded: threading.Event) -> None:
+    def _work(self, load: Callable[[], BatchNetwork], loaded: threading.Event) -> None:
         try:
             network = load()
-        except Exception as error:  # noqa: BLE001 - handed to the constructor, which raises it
+        except Exception as error:  # noqa: BLE001 - raised by the constructor
             self._failure = error
             return
         finally:
@@ -152,7 +153,7 @@ class Batcher:
             self._run_batch(network, batch)
             seconds = time.perf_counter() - started
             rows = sum(len(request.images) for request in batch)
-            self._seconds_a_row += _RECENT * (seconds / rows - self._seconds_a_row)
+            self._seconds_a_row += _SMOOTHING * (seconds / rows - self._seconds_a_row)
             try:
                 self._observe(
                     rows=rows,
@@ -160,11 +161,11 @@ class Batcher:
                     delays=[started - request.queued_at for request in batch],
                     waiting=self._waiting_rows,
                 )
-            except Exception:  # noqa: BLE001 - a thread that ends here would leave clients waiting
-                _log.exception("%s: a batch could not be counted", self._name)
+            except Exception:  # noqa: BLE001 - without this thread all clients would wait
+                _log.exception("%s: the metrics of a batch could not be recorded", self._name)
 
     def _next_batch(self) -> list[_Request]:
-        """Whole requests up to the limit, at least one; empty when closed."""
+        """Whole requests up to the row limit, at least one; empty when closed."""
         with self._changed:
             while not self._waiting and not self._closed:
                 self._changed.wait()
@@ -179,11 +180,11 @@ class Batcher:
             self._waiting_rows -= rows
             return batch
 
-    def _run_batch(self, network: RunsBatches, batch: Sequence[_Request]) -> None:
+    def _run_batch(self, network: BatchNetwork, batch: Sequence[_Request]) -> None:
         if len(batch) > 1:
             try:
                 logits = network.run(np.concatenate([r.images for r in batch]))
-            except Exception:  # noqa: BLE001 - whose fault it was is found by running each alone
+            except Exception:  # noqa: BLE001 - running each alone finds the faulty one
                 _log.warning("a batch of %d requests failed: running each alone", len(batch))
             else:
                 start = 0
@@ -192,10 +193,10 @@ class Batcher:
                     start += len(request.images)
                 return
         for request in batch:
-            if request.given_up:
+            if request.cancelled:
                 continue
             try:
-                request.resolve(self._run_parts(network, request))
+                request.resolve(self._run_alone(network, request))
             except InferenceFailed as error:
                 _log.error("%s: %s", self._name, error.detail)
                 request.resolve(error)
@@ -203,16 +204,16 @@ class Batcher:
                 _log.exception("%s raised", self._name)
                 request.resolve(InferenceFailed(f"{type(error).__name__}"))
 
-    def _run_parts(self, network: RunsBatches, request: _Request) -> NDArray[np.float32]:
+    def _run_alone(self, network: BatchNetwork, request: _Request) -> NDArray[np.float32]:
         images, step = request.images, self._max_batch_rows
-        parts: list[NDArray[np.float32]] = []
+        blocks: list[NDArray[np.float32]] = []
         for start in range(0, len(images), step):
-            if parts and request.given_up:
+            if blocks and request.cancelled:
                 break
-            parts.append(network.run(images[start : start + step]))
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+            blocks.append(network.run(images[start : start + step]))
+        return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
 
     def _retry_after_seconds(self) -> int:
-        """When the rows that wait will have been run, as far as the last batches tell."""
+        """Estimated time to run the rows that wait, from the time per row of recent batches."""
         seconds = math.ceil(self._waiting_rows * self._seconds_a_row)
-        return min(max(seconds, 1), _MOST_RETRY_SECONDS)
+        return min(max(seconds, 1), _MAX_RETRY_SECONDS)

@@ -1,4 +1,4 @@
-"""How many cores this process may use, which in a container is not how many there are."""
+"""The number of cores that this process may use; in a container, fewer than the machine has."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ __all__ = ["usable_cores"]
 def usable_cores(
     cgroups: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")
 ) -> int:
-    """Cores of the affinity mask, or of the tightest CPU quota where that is less.
+    """Cores of the affinity mask, or of the tightest CPU quota if that is less; at least 1.
 
-    Returns: at least 1.
+    Of control groups v2, ``cpu.max`` of the process's own group and of all above it is read; of v1,
+    ``cpu.cfs_quota_us`` at the top.
     """
     affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
     cores = len(affinity(0)) if affinity is not None else os.cpu_count() or 1
@@ -27,7 +28,7 @@ def _groups(cgroups: Path, membership: Path) -> list[Path]:
     for line in _read(membership).splitlines():
         if line.startswith("0::"):
             own = line.removeprefix("0::").strip().lstrip("/")
-    # Inside a container the path is that of the host and need not exist under the mount.
+    # Inside a container the path is the host's and may not exist under the mount.
     above = [cgroups / part for part in (Path(own), *Path(own).parents)]
     return [*above, cgroups / "cpu"]
 

@@ -1,9 +1,9 @@
-"""What a network takes: pictures prepared as the manifest says, or its own tensor as it is.
+"""The input of a network: pictures prepared as the manifest says, or the network's own tensor.
 
-A uint8 network has its preprocessing in the graph and takes pixels. One that takes floating point
-numbers gets ``(pixel / scale - mean) / std``, with ``scale``, ``mean`` and ``std`` (one number, or
-one a channel) beside ``mode`` and ``resize`` in ``input.preprocessing``. The layout ``NCHW`` puts
-the channels first. All of it is done in the threads that decode, never in the network's own.
+A uint8 network has its preprocessing in the graph and takes pixels. A floating-point network gets
+``(pixel / scale - mean) / std``, with ``scale``, ``mean`` and ``std`` (one number, or one per
+channel) beside ``mode`` and ``resize`` in ``input.preprocessing``. The layout ``NCHW`` puts the
+channels first. All of this runs in the threads that decode pictures, never in the network's thread.
 """
 
 from __future__ import annotations
@@ -26,24 +26,19 @@ _NORMALISATION: Final = ("scale", "mean", "std")
 
 @dataclass(frozen=True)
 class NetworkInput:
-    """The input tensor of one version."""
+    """The input tensor of a version's network, and how pictures become it."""
 
     dtype: str  # NumPy's name
-    row_shape: tuple[int, ...]  # of one row of the tensor
-    # how pictures are read; None for a network that takes no pictures
-    pictures: Preprocessing | None = None
+    row_shape: tuple[int, ...]
+    pictures: Preprocessing | None = None  # None: the network takes no pictures
     channels_first: bool = False  # `NCHW`
-    # a picture's channel c becomes `pixel * factor[c] - offset[c]`; empty for integer pixels
+    # channel c of a picture becomes `pixel * factor[c] - offset[c]`; empty for integer pixels
     factor: tuple[float, ...] = ()
-    # a picture's channel c becomes `pixel * factor[c] - offset[c]`; empty for integer pixels
     offset: tuple[float, ...] = ()
 
     @classmethod
     def of(cls, spec: InputSpec) -> NetworkInput:
-        """Read a manifest's ``input``.
-
-        Raises `ModelUnavailable`: it asks for something that this service does not do.
-        """
+        """Read a manifest's ``input``; `ModelUnavailable` if it is not supported."""
         if spec.layout not in LAYOUTS:
             sides = tuple(side for side in spec.shape[1:] if isinstance(side, int))
             if len(sides) != len(spec.shape) - 1 or spec.preprocessing:
@@ -75,10 +70,9 @@ class NetworkInput:
         return cls(spec.dtype, shape, pictures, first, factor, offset)
 
     def decode(self, files: list[bytes], *, max_pixels: int) -> NDArray[Any]:
-        """Encoded pictures as the network's tensor.
+        """Turn picture files into the network's tensor.
 
-        Raises `InvalidRequest`: the network takes no pictures. Raises `BadRequest`: as
-        `Preprocessing.decode`. Raises `BodyTooLarge`: as `Preprocessing.decode`.
+        Raises `InvalidRequest` if the network takes no pictures, else as `Preprocessing.decode`.
         """
         if self.pictures is None:
             raise InvalidRequest(
@@ -87,10 +81,7 @@ class NetworkInput:
         return self.tensor(self.pictures.decode(files, max_pixels=max_pixels))
 
     def check(self, rows: NDArray[Any], *, name: str = "images") -> NDArray[Any]:
-        """Rows that `tensor` can take: decoded pictures (uint8, NHWC) or the network's own.
-
-        Raises `InvalidRequest`: neither of the two, or no row.
-        """
+        """Check that rows are decoded pictures (uint8, NHWC) or the network's own, at least one."""
         own = rows.dtype == np.dtype(self.dtype) and rows.shape[1:] == self.row_shape
         if own and len(rows) > 0 and np.isfinite(rows).all():
             return rows

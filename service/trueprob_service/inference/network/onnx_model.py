@@ -1,11 +1,11 @@
-"""One ONNX network on onnxruntime: provider verified, warmed up, rows in, logits out.
+"""An ONNX network on onnxruntime: checks the provider, warms up, turns rows into logits.
 
-`OnnxModel` is synchronous and belongs to one thread (concurrent ``run`` on a CUDA session has
-crashed for others); `trueprob_service.inference.network.batcher` owns that thread. With a broken
-CUDA installation onnxruntime falls back to the CPU without a word, so the provider that a session
-really has is compared with what was asked for. On a device, batches are padded to powers of two:
-each of those shapes is run once at the start and has its buffers there, so that no request meets a
-new one.
+`OnnxModel` is synchronous and belongs to one thread, which
+`trueprob_service.inference.network.batcher` owns; concurrent ``run`` calls on a CUDA session have
+crashed. With a broken CUDA installation onnxruntime falls back to the CPU without an error, so the
+provider of the session is compared with the requested one. On a device, batches are padded to
+powers of two. Each of these shapes is run once at the start, so that its buffers exist before the
+first request.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ _DEVICES: Final = {"CUDAExecutionProvider": "cuda", "TensorrtExecutionProvider":
 def open_session(
     model: Path | bytes, *, providers: Sequence[str] = ("cpu",), threads: int | None = None
 ) -> Session:
-    """A session of onnxruntime.
+    """Open a session of onnxruntime.
 
-    Raises `ModelUnavailable`: the network cannot be loaded. Raises `ProviderUnavailable`: this
-    onnxruntime was built without a provider.
+    Raises `ModelUnavailable` if the network cannot be loaded, and `ProviderUnavailable` if
+    onnxruntime was built without a requested provider.
     """
     available = onnxruntime.get_available_providers()
     if tuple(providers) == ("auto",):
@@ -57,7 +57,7 @@ def open_session(
         onnxruntime.preload_dlls()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = usable_cores() if threads is None else threads
-    options.log_severity_level = 3  # errors: its warnings about shapes are for exporters
+    options.log_severity_level = 3  # errors only: warnings about shapes are for exporters
     source = model if isinstance(model, bytes) else str(model)
     try:
         session: Session = onnxruntime.InferenceSession(source, options, providers=asked)
@@ -69,25 +69,25 @@ def open_session(
 
 
 class OnnxModel:
-    """A session and what it takes and gives.
+    """A session whose inputs and outputs are checked against the manifest.
 
-    Raises `ModelUnavailable`: the file cannot be loaded, or has other names or shapes than the
-    manifest says. Raises `ProviderUnavailable`: it would run on another provider than the one that
-    was asked for. Raises `InferenceFailed`: a first run does not give what the manifest says.
+    Raises `ModelUnavailable` if the file cannot be loaded or has other names than the manifest,
+    `ProviderUnavailable` if it would run on another provider than the requested one, and
+    `InferenceFailed` if a first run fails or gives another shape.
     """
 
     def __init__(
         self,
-        model: Path | bytes,  # the `model.onnx` or its content
+        model: Path | bytes,  # a file or its content
         *,
-        input_name: str,  # as the manifest names them
-        output_name: str,  # as the manifest names them
-        row_shape: Sequence[int],  # of one row of the input
+        input_name: str,
+        output_name: str,
+        row_shape: Sequence[int],
         n_classes: int,
         dtype: str = "uint8",  # of the input, NumPy's name
-        output_kind: str = "logits",  # probabilities come out as their logarithms
+        output_kind: str = "logits",  # of "probabilities" the logarithms are returned
         providers: Sequence[str] = ("cpu",),
-        max_batch_rows: int = 64,  # the largest batch that will come
+        max_batch_rows: int = 64,
         threads: int | None = None,
         open_session: Callable[..., Session] = open_session,
         new_buffer: Callable[..., Any] = onnxruntime.OrtValue.ortvalue_from_shape_and_type,
@@ -111,10 +111,10 @@ class OnnxModel:
             self.run(np.zeros((rows, *row_shape), dtype))
 
     def run(self, tensor: NDArray[Any]) -> NDArray[np.float32]:
-        """Logits of a batch.
+        """Logits of shape (n, k) for n rows.
 
-        Raises `InferenceFailed`: onnxruntime raised, or gave another shape than (n, k), or no
-        probabilities.
+        Raises `InferenceFailed` if onnxruntime raises or gives another shape, or numbers that are
+        not probabilities where the manifest says so.
         """
         n = len(tensor)
         step = self.fixed_rows or (self._max_batch_rows if self._device else n)
@@ -172,7 +172,7 @@ class OnnxModel:
         if self.fixed_rows is not None:
             return [self.fixed_rows]
         if self._device is None:
-            # Two: a graph whose inside is bound to one row fails now and not at the first batch.
+            # Two rows: a graph that works for one row only fails now, not at the first batch.
             return [1, 2][: self._max_batch_rows]
         powers = range(self._max_batch_rows.bit_length() + 1)
         return sorted({min(1 << power, self._max_batch_rows) for power in powers})

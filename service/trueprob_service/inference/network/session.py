@@ -1,4 +1,4 @@
-"""What the service uses of an ``onnxruntime.InferenceSession``; a test may pass something else."""
+"""The part of ``onnxruntime.InferenceSession`` that the service uses; tests pass their own."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ __all__ = ["Session"]
 
 
 class Session(Protocol):
-    """What is used of an ``onnxruntime.InferenceSession``."""
+    """A loaded network."""
 
     def get_providers(self) -> list[str]:
-        """Execution providers, the one that runs first."""
+        """Execution providers; the first one runs the network."""
 
     def get_inputs(self) -> Sequence[Any]:
-        """Nodes with ``name``, ``type`` and ``shape``."""
+        """Inputs with ``name``, ``type`` and ``shape``."""
 
     def get_outputs(self) -> Sequence[Any]:
-        """As `get_inputs`."""
+        """Outputs, as `get_inputs`."""
 
     def run(self, outputs: list[str], feed: dict[str, NDArray[Any]], /) -> list[Any]:
         """Arrays of the named outputs."""

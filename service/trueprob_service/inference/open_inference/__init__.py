@@ -1,1 +1,1 @@
-"""The Open Inference Protocol on the same deployments."""
+"""The Open Inference Protocol v2, answered by the same deployments as predictions."""

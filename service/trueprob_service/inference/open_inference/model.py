@@ -1,7 +1,7 @@
-"""A model as the Open Inference Protocol sees it: its tensors' names, datatypes and shapes.
+"""A model as the Open Inference Protocol sees it: names, datatypes and shapes of its tensors.
 
-The input is the network's own where the version has a network, else ``logits``. (``logits`` are
-taken in both cases; metadata names one input because generic clients fill in all that it names.)
+The metadata name one input, because generic clients send all that they name: the network's own
+input where the version has a network, else ``logits``. Requests may send ``logits`` in both cases.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from trueprob_service.errors import InvalidRequest
 from trueprob_service.inference.answer import Answer
 from trueprob_service.inference.deployment import Deployment
 from trueprob_service.inference.network.input import NetworkInput
-from trueprob_service.inference.wire.oip_tensors import InputTensor
+from trueprob_service.inference.wire.oip_tensors import OipInput
 
 __all__ = [
-    "DEFAULT_OUTPUTS", "LOGIT_TYPES", "OUTPUTS", "PREDICTION_ID", "InputTensorSpec", "describe",
-    "network_input",
+    "DEFAULT_OUTPUTS", "LOGIT_TYPES", "OUTPUTS", "PREDICTION_ID", "InputTensorSpec",
+    "model_metadata", "network_input",
 ]  # fmt: skip
 
-# Name → datatype, whether it has a column for each class, and where an answer has it.
+# Name → datatype, whether it has a column for each class, and how it is read from an answer.
 OUTPUTS: Final[Mapping[str, tuple[str, bool, Callable[[Answer], NDArray[Any] | None]]]] = (
     MappingProxyType(
         {
@@ -50,17 +50,14 @@ _DATATYPE_OF: Final[Mapping[str, str]] = MappingProxyType(
 
 @dataclass(frozen=True)
 class InputTensorSpec:
-    """What an input must be."""
+    """Name, datatype and row shape that an input tensor must have."""
 
     name: str
     datatype: str
-    row_shape: tuple[int, ...]  # shape of one row
+    row_shape: tuple[int, ...]
 
-    def check(self, tensor: InputTensor) -> NDArray[Any]:
-        """The tensor's array.
-
-        Raises `InvalidRequest`: another datatype or shape, or numbers that are not finite.
-        """
+    def check(self, tensor: OipInput) -> NDArray[Any]:
+        """The tensor's array; `InvalidRequest` unless datatype and shape fit and it is finite."""
         if tensor.datatype != self.datatype:
             raise InvalidRequest(
                 f"{self.name}: datatype must be {self.datatype}, got {tensor.datatype}"
@@ -76,25 +73,22 @@ class InputTensorSpec:
 
 
 def network_input(deployment: Deployment) -> InputTensorSpec | None:
-    """The input of the deployment's network; None where it takes logits only."""
+    """The input of a deployment's network; None if the version takes logits only."""
     manifest = deployment.served.manifest
     if deployment.network is None or manifest is None or manifest.input is None:
         return None
-    # Not the manifest's shape, where a side may be free: rows of one batch have one shape.
-    taken = NetworkInput.of(manifest.input)
-    datatype = _DATATYPE_OF.get(taken.dtype, taken.dtype.upper())
-    return InputTensorSpec(manifest.input.name, datatype, taken.row_shape)
+    # The manifest's shape may have a free side; the rows of one batch have one shape.
+    tensor = NetworkInput.of(manifest.input)
+    datatype = _DATATYPE_OF.get(tensor.dtype, tensor.dtype.upper())
+    return InputTensorSpec(manifest.input.name, datatype, tensor.row_shape)
 
 
-def describe(deployment: Deployment, versions: list[int]) -> dict[str, Any]:
-    """The metadata of a model.
-
-    Returns: JSON-able.
-    """
+def model_metadata(deployment: Deployment, versions: list[int]) -> dict[str, Any]:
+    """The protocol's metadata of a model, to be written as JSON."""
     k = deployment.served.n_classes
     network = network_input(deployment)
     spec = network or InputTensorSpec("logits", "FP32", (k,))
-    # Asked with one row: only the calibrator's method knows whether it has temperatures.
+    # Tried with one row: only the calibrator itself knows whether it has temperatures.
     temperature = deployment.calibrator.temperature(np.zeros((1, k), np.float32))
     outputs = [
         {"name": name, "datatype": datatype, "shape": [-1, k] if by_class else [-1]}

@@ -1,12 +1,10 @@
-"""The Open Inference Protocol v2: what its routes answer for models that are calibrated here.
+"""The routes of the Open Inference Protocol v2: their paths and what they answer.
 
 A request has one input: ``logits`` (n, k), or the network's own input where the version has a
-network. Outputs are chosen by name; without a choice they are `oip_model.DEFAULT_OUTPUTS`.
-Receipts (``prediction_id``) are issued only when asked for: they cost more than all the rest.
-Whatever goes wrong is raised and becomes a problem document, whose member ``error`` is what
-clients of this protocol show.
-
-The addresses of the Open Inference Protocol: route, model and version of a path.
+network. Outputs are requested by name; the default is `DEFAULT_OUTPUTS`. Receipts
+(``prediction_id``) are issued only on request, because they cost more than everything else.
+Errors are raised and become problem documents; clients of this protocol show their member
+``error``.
 """
 
 from __future__ import annotations
@@ -33,23 +31,21 @@ from trueprob_service.inference.body import (
     run_network,
 )
 from trueprob_service.inference.deployment import Deployment
-from trueprob_service.inference.deployments import Elsewhere
-from trueprob_service.inference.open_inference import model as oip_model
+from trueprob_service.inference.deployments import DeploymentLookup
 from trueprob_service.inference.open_inference.model import (
     DEFAULT_OUTPUTS,
     LOGIT_TYPES,
     OUTPUTS,
     PREDICTION_ID,
     InputTensorSpec,
+    model_metadata,
     network_input,
 )
-from trueprob_service.inference.wire import json_rows as wire_json
-from trueprob_service.inference.wire import oip as wire_oip
-from trueprob_service.inference.wire.oip_tensors import OutputTensor, from_raw
+from trueprob_service.inference.wire import json_rows, oip
+from trueprob_service.inference.wire.oip_tensors import OipOutput, from_raw
 from trueprob_service.receipts.receipt import Receipts
 
-__all__ = ["ROUTES", "Call", "Reply", "describe", "infer"]
-
+__all__ = ["ROUTES", "OipPath", "OipResponse", "describe", "infer"]
 
 _MODEL: Final = "/v2/models/{model}"
 _VERSION: Final = "/v2/models/{model}/versions/{version}"
@@ -59,19 +55,21 @@ ROUTES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     | {f"{base}/infer": ("POST",) for base in (_MODEL, _VERSION)}
 )
 _PATH: Final = re.compile(r"/v2(?:/models/([^/]+)(?:/versions/([^/]+))?(/ready|/infer)?)?")
+_INLINE_RECEIPTS: Final = 256  # signed in about a millisecond; more rows are signed in a thread
+_OCTETS: Final = "application/octet-stream"
 
 
 @dataclass(frozen=True)
-class Call:
-    """Which of the protocol's routes a path is."""
+class OipPath:
+    """A path of the protocol: its route, model and version."""
 
     route: str  # one of `ROUTES`
     model: str | None = None  # None: the server itself
-    version_text: str | None = None  # None: the live one
+    version_text: str | None = None  # None: the live version
 
     @classmethod
-    def from_path(cls, path: str) -> Call | None:
-        """Read a path; None when it is none of the protocol's."""
+    def parse(cls, path: str) -> OipPath | None:
+        """Read a path; None if it is not one of the protocol."""
         match = _PATH.fullmatch(path)
         if match is None:
             return None
@@ -82,10 +80,7 @@ class Call:
 
     @property
     def version(self) -> int | None:
-        """The version as a number.
-
-        Raises `VersionNotFound`: not a positive integer: no version has that name.
-        """
+        """The version as a number; `VersionNotFound` if it is not a positive integer."""
         text = self.version_text
         if text is None:
             return None
@@ -94,61 +89,56 @@ class Call:
         return int(text)
 
 
-# Receipts of more rows than this are signed in a thread: about a millisecond.
-_INLINE_RECEIPTS: Final = 256
-_OCTETS: Final = "application/octet-stream"
-
-
 @dataclass(frozen=True)
-class Reply:
-    """The body of a 200 and what its headers say."""
+class OipResponse:
+    """The body of a successful answer, and what its headers need."""
 
     body: bytes
-    media_type: str = wire_json.MEDIA_TYPE
-    header_length: int | None = None
+    media_type: str = json_rows.MEDIA_TYPE
+    header_length: int | None = None  # of the JSON part; None: the whole body is JSON
 
 
-async def describe(call: Call, deployments: Elsewhere) -> Reply:
-    """Answer a GET: the metadata of the server or of a model, or that a model is ready."""
-    if call.model is None:
+async def describe(path: OipPath, deployments: DeploymentLookup) -> OipResponse:
+    """Answer a GET: metadata of the server or of a model, or that a model is ready."""
+    if path.model is None:
         server = {"name": "trueprob", "version": __version__, "extensions": ["binary_tensor_data"]}
-        return Reply(orjson.dumps(server))
-    deployment = await deployments.current(call.model, call.version)
-    if call.route.endswith("/ready"):
+        return OipResponse(orjson.dumps(server))
+    deployment = await deployments.current(path.model, path.version)
+    if path.route.endswith("/ready"):
         # A version whose network cannot run is not deployed, or takes logits only.
-        return Reply(orjson.dumps({"name": call.model, "ready": True}))
-    return Reply(orjson.dumps(oip_model.describe(deployment, deployments.versions(call.model))))
+        return OipResponse(orjson.dumps({"name": path.model, "ready": True}))
+    versions = deployments.versions(path.model)
+    return OipResponse(orjson.dumps(model_metadata(deployment, versions)))
 
 
 async def infer(
     headers: Mapping[bytes, bytes],
-    body: bytes,  # inflated
+    body: bytes,  # after Content-Encoding was undone
     deployment: Deployment,
     *,
-    bodies: BodyReader,  # whose thread parses a large JSON part
-    receipts: Callable[[], Receipts],  # the `Receipts` of the running service
+    bodies: BodyReader,  # its thread parses a large JSON part
+    receipts: Callable[[], Receipts],
     receive: Receive | None = None,
-) -> Reply:
+) -> OipResponse:
     """Answer an inference request.
 
-    Raises `BadRequest`: and what the network raises. Raises `InvalidRequest`: and what the network
-    raises. Raises `InvalidInput`: and what the network raises.
+    Raises `BadRequest`, `InvalidRequest` or `InvalidInput`, and what the network raises.
     """
     request = await _decode(headers, body, deployment, bodies)
-    _require_known(request, deployment)
+    _check_outputs(request, deployment)
     logits = await _logits(request, deployment, receive)
     signed = any(output.name == PREDICTION_ID for output in request.outputs)
     if logits.size <= INLINE_ELEMENTS and not (signed and len(logits) > _INLINE_RECEIPTS):
-        return _reply(request, deployment, logits, receipts)
-    return await asyncio.to_thread(_reply, request, deployment, logits, receipts)
+        return _response(request, deployment, logits, receipts)
+    return await asyncio.to_thread(_response, request, deployment, logits, receipts)
 
 
-def _reply(
-    request: wire_oip.InferenceRequest,
+def _response(
+    request: oip.OipRequest,
     deployment: Deployment,
     logits: NDArray[np.float32],
     receipts: Callable[[], Receipts],
-) -> Reply:
+) -> OipResponse:
     answer = compute(deployment, logits)
     outputs = _outputs(request, answer, receipts)
     deployment.meters.observe(
@@ -164,30 +154,30 @@ def _reply(
         document["parameters"]["revision"] = deployment.revision
     if request.id is not None:
         document["id"] = request.id
-    encoded, header_length = wire_oip.encode(document, outputs)
-    media_type = wire_json.MEDIA_TYPE if header_length is None else _OCTETS
-    return Reply(encoded, media_type, header_length)
+    encoded, header_length = oip.encode(document, outputs)
+    media_type = json_rows.MEDIA_TYPE if header_length is None else _OCTETS
+    return OipResponse(encoded, media_type, header_length)
 
 
 async def _decode(
     headers: Mapping[bytes, bytes], body: bytes, deployment: Deployment, bodies: BodyReader
-) -> wire_oip.InferenceRequest:
-    declared = headers.get(wire_oip.HEADER_LENGTH.encode())
+) -> oip.OipRequest:
+    declared = headers.get(oip.HEADER_LENGTH.encode())
     if declared is None:
         return await bodies.json_bodies.decode_inference(body, None)
     if not declared.isdigit() or len(declared) > 12:
-        raise BadRequest(f"{wire_oip.HEADER_LENGTH} must be a number of bytes")
+        raise BadRequest(f"{oip.HEADER_LENGTH} must be a number of bytes")
     if int(declared) > 0:
         return await bodies.json_bodies.decode_inference(body, int(declared))
-    # Triton's "raw binary request": the body is the one input and nothing else.
+    # Triton's "raw binary request": the body is one tensor and nothing else.
     spec = network_input(deployment)
     if spec is None:
         spec = InputTensorSpec("logits", "FP32", (deployment.served.n_classes,))
     tensor = from_raw(body, name=spec.name, datatype=spec.datatype, row_shape=spec.row_shape)
-    return wire_oip.InferenceRequest(None, (tensor,), binary_output=True)
+    return oip.OipRequest(None, (tensor,), binary_output=True)
 
 
-def _require_known(request: wire_oip.InferenceRequest, deployment: Deployment) -> None:
+def _check_outputs(request: oip.OipRequest, deployment: Deployment) -> None:
     for i, output in enumerate(request.outputs):
         if output.name not in OUTPUTS and output.name != PREDICTION_ID:
             raise InvalidRequest(
@@ -202,7 +192,7 @@ def _require_known(request: wire_oip.InferenceRequest, deployment: Deployment) -
 
 
 async def _logits(
-    request: wire_oip.InferenceRequest, deployment: Deployment, receive: Receive | None
+    request: oip.OipRequest, deployment: Deployment, receive: Receive | None
 ) -> NDArray[np.float32]:
     spec = network_input(deployment)
     names = "logits" if spec is None else f"logits or {spec.name}"
@@ -221,10 +211,10 @@ async def _logits(
 
 
 def _outputs(
-    request: wire_oip.InferenceRequest, answer: Answer, receipts: Callable[[], Receipts]
-) -> list[OutputTensor]:
+    request: oip.OipRequest, answer: Answer, receipts: Callable[[], Receipts]
+) -> list[OipOutput]:
     chosen = request.outputs or tuple(
-        wire_oip.RequestedOutput(name, request.binary_output)
+        oip.OutputChoice(name, request.binary_output)
         for name in DEFAULT_OUTPUTS
         if name != "temperature" or answer.temperature is not None
     )
@@ -232,15 +222,15 @@ def _outputs(
     for i, output in enumerate(chosen):
         if output.name == PREDICTION_ID:
             ids = answer.prediction_ids(receipts())
-            tensors.append(OutputTensor(output.name, "BYTES", ids, output.binary))
+            tensors.append(OipOutput(output.name, "BYTES", ids, output.binary))
             continue
-        datatype, _, of = OUTPUTS[output.name]
-        values = of(answer)
+        datatype, _, read = OUTPUTS[output.name]
+        values = read(answer)
         if values is None:
             raise InvalidRequest(
                 f"outputs[{i}]: calibrator {answer.deployment.calibrator_id!r} has no {output.name}"
             )
         dtype = np.int64 if datatype == "INT64" else np.float32
         values = values.astype(dtype, copy=False)
-        tensors.append(OutputTensor(output.name, datatype, values, output.binary))
+        tensors.append(OipOutput(output.name, datatype, values, output.binary))
     return tensors

@@ -1,1 +1,1 @@
-"""Bodies of predictions, one format a file: bytes to arrays and back."""
+"""Formats of bodies, one per file: bytes to arrays, and answers to bytes."""

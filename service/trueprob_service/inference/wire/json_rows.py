@@ -1,12 +1,12 @@
-"""JSON bodies of the hot route: arrays in, the answer out.
+"""JSON bodies of the prediction route: the input of a request, the fields of an answer.
 
 A body has exactly one of ``logits``, ``probabilities``, ``log_probabilities`` or ``images``
-(base64 of encoded pictures). The field's name says what the numbers are: nothing is guessed.
+(base64 of picture files). The name of the field says what the numbers are: nothing is guessed.
 
-Rows of numbers out of JSON text without a Python object for each of them.
-
-Ten times as fast as lists are, and in a tenth of their memory; only of plain bodies. Whatever is
-unusual or wrong is left to the slow reader, which finds the words for it.
+There are two readers. The fast one (`simd_rows`) parses rows of plain numbers straight into an
+array, ten times as fast as lists and in a tenth of their memory. It returns None for anything
+unusual or wrong; the slow one then parses lists and words the error. Both parse a long body in
+blocks (`trueprob_service.edge.json_blocks`).
 """
 
 from __future__ import annotations
@@ -46,126 +46,32 @@ __all__ = [
     "simd_rows",
 ]
 
-
-# Below this the slow reader is as fast: 150 numbers or so.
-MIN_BYTES: Final = 1 << 10
-# A parser keeps what its largest body needed, some four times the body.
-_KEPT_BYTES: Final = 4 << 20
-# Whole numbers above are not all exact in float64, which they go through here.
-_EXACT: Final = 2.0**53
-BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"  # simdjson skips it, JSON does not allow it
-
-_parsers = threading.local()
-
-
-def simd_rows(body: bytes, names: tuple[str, ...]) -> tuple[str, NDArray[np.float64]] | None:
-    """The one array of a body ``{"name": [[…], …]}``."""
-    if body.startswith(BYTE_ORDER_MARK):
-        return None
-    try:
-        document = parser_for(len(body)).parse(body)
-        if not isinstance(document, simdjson.Object) or len(document) != 1:
-            return None
-        (name,) = document
-        if name not in names:
-            return None
-        values = _matrix(document[name], body)
-    except (ValueError, TypeError, RuntimeError):
-        return None
-    return None if values is None else (name, values)
-
-
-def matrix_in_blocks(
-    text: bytes, start: int, *, block_bytes: int = BLOCK_BYTES
-) -> tuple[NDArray[np.float64], int] | None:
-    """The rows of a list in JSON text, parsed some at a time."""
-
-    def parse(block: bytes) -> NDArray[np.float64] | None:
-        # Its own brackets are two more.
-        return _rows(block) if len(block) <= block_bytes + 2 else _long_row(block, block_bytes)
-
-    blocks, stop = elements_in_blocks(text, start, b"]", parse, block_bytes=block_bytes)
-    if blocks is None or len({block.shape[1] for block in blocks}) != 1:
-        return None
-    return np.concatenate(blocks), stop
-
-
-def numbers(block: bytes) -> NDArray[np.int64] | NDArray[np.float64] | None:
-    """The numbers of a JSON list of nothing else; whole ones, if all are and fit, as integers."""
-    try:
-        values = parser_for(len(block)).parse(block)
-        if not isinstance(values, simdjson.Array) or block.count(b"[") != 1:
-            return None
-        try:
-            return np.frombuffer(values.as_buffer(of_type="i"), np.int64)
-        except (ValueError, TypeError):
-            return np.frombuffer(values.as_buffer(of_type="d"), np.float64)
-    except (ValueError, TypeError, RuntimeError):
-        return None
-
-
-def _rows(block: bytes) -> NDArray[np.float64] | None:
-    try:
-        return _matrix(parser_for(len(block)).parse(block), block)
-    except (ValueError, TypeError, RuntimeError):
-        return None
-
-
-def _long_row(block: bytes, block_bytes: int) -> NDArray[np.float64] | None:
-    start = skip_space(block, 1) + 1
-    if block[start - 1 : start] != b"[":
-        return None
-    parts, stop = numbers_in_blocks(block, start, numbers, block_bytes=block_bytes)
-    if parts is None or stop != len(block) - 1:
-        return None
-    row = np.concatenate(parts).astype(np.float64, copy=False)
-    return row[np.newaxis] if _exact(row) else None
-
-
-def _matrix(rows: Any, text: bytes) -> NDArray[np.float64] | None:
-    if not isinstance(rows, simdjson.Array) or not len(rows):
-        return None
-    widths = {len(row) for row in cast("Iterable[Sized]", rows)}
-    flat = np.frombuffer(rows.as_buffer(of_type="d"), np.float64)
-    n = len(rows)
-    # Rows within rows come out flat as well; no other bracket can be in a text without strings.
-    if len(widths) != 1 or flat.size != n * widths.pop() or text.count(b"[") != n + 1:
-        return None
-    return flat.reshape(n, -1) if _exact(flat) else None
-
-
-def _exact(values: NDArray[np.float64]) -> bool:
-    return not values.size or max(values.max(), -values.min()) < _EXACT
-
-
-def parser_for(size: int) -> Any:
-    """A parser for so many bytes: this thread's own, or one to be thrown away."""
-    if size > _KEPT_BYTES:
-        return simdjson.Parser()
-    parser = getattr(_parsers, "parser", None)
-    if parser is None:
-        parser = _parsers.parser = simdjson.Parser()
-    return parser
-
-
 MEDIA_TYPE: Final = "application/json"
-_AT_ONCE: Final = 1 << 15  # elements: about a millisecond of writing
 ARRAYS: Final = ("logits", "probabilities", "log_probabilities")
 INPUTS: Final = (*ARRAYS, "images")
+MIN_BYTES: Final = 1 << 10  # about 150 numbers; the slow reader is as fast below
+BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"  # simdjson skips it, JSON does not allow it
+_AT_ONCE: Final = 1 << 15  # elements written in about a millisecond
+# A parser keeps the memory that its largest body needed, about four times the body.
+_KEPT_BYTES: Final = 4 << 20
+# Larger integers are not all exact in float64.
+_EXACT: Final = 2.0**53
 _SPACE: Final = rb"[ \t\n\r]*"
 _OPENING: Final = re.compile(
     _SPACE.join((b"", rb"\{", b'"(' + "|".join(ARRAYS).encode() + b')"', b":", rb"\["))
 )
 _CLOSING: Final = re.compile(_SPACE.join((b"", rb"\}", b"")))
+_parsers = threading.local()
 
 
 def decode(
     body: bytes, *, block_bytes: int = BLOCK_BYTES
 ) -> tuple[str, NDArray[Any] | list[bytes]]:
-    """The one input of a JSON body.
+    """Read the name and the value of a body's only input: an array, or picture files.
 
-    Raises `BadRequest`: not JSON. (NaN and Infinity are not JSON.). Raises `InvalidRequest`: not
-    an object with exactly one input, ragged rows, or elements that are no numbers.
+    Shape and finiteness of the array are not checked here. Raises `BadRequest` if the body is not
+    JSON (NaN and Infinity are not), and `InvalidRequest` if it is not an object with exactly one
+    input, if rows differ in length or if an element is not a number.
     """
     if len(body) > block_bytes:
         if (found := _decode_in_blocks(body, block_bytes)) is not None:
@@ -194,7 +100,7 @@ def decode(
 
 
 def _decode_in_blocks(body: bytes, block_bytes: int) -> tuple[str, NDArray[Any]] | None:
-    """As `decode`; None for what has to be parsed at once, to be used or to be refused."""
+    """As `decode`; None if the body must be parsed as a whole, if only to word the error."""
     opening = _OPENING.match(body)
     if opening is None:
         return None
@@ -210,7 +116,7 @@ def _decode_in_blocks(body: bytes, block_bytes: int) -> tuple[str, NDArray[Any]]
             return None
         return _Rows.of(rows, suspicious=_suspicious(block, quotes=0))
 
-    # Only what is needed of each block is kept: freeing all lists at once would take long, too.
+    # Each block becomes an array at once: freeing all lists together would take long, too.
     blocks, stop = elements_in_blocks(body, start, b"]", parse, block_bytes=block_bytes)
     if blocks is None:
         _raise_not_json(body, b'{"":[' if stop == start else b'{"":[0,', stop)
@@ -219,16 +125,16 @@ def _decode_in_blocks(body: bytes, block_bytes: int) -> tuple[str, NDArray[Any]]
 
 
 def _raise_not_json(body: bytes, opening: bytes, start: int) -> None:
-    """Say where a body is no JSON, if that is at `start` or later.
+    """Raise `BadRequest` with the place of the error, if that is at `start` or later.
 
-    A short text in place of what was parsed already leaves the parser little to do.
+    The part that was parsed already is replaced by the short `opening`, so this is quick.
     """
-    if not body[:start].isascii():  # the parser counts characters
+    if not body[:start].isascii():  # the parser counts characters, not bytes
         return
     try:
         orjson.loads(opening + body[start:])
     except orjson.JSONDecodeError as error:
-        if error.pos >= len(opening):  # at 0 it tells of bytes that are no UTF-8
+        if error.pos >= len(opening):  # 0 for bytes that are not UTF-8
             raise _not_json(error.msg, error.pos - len(opening) + start) from None
 
 
@@ -244,22 +150,22 @@ def _listed() -> str:
 
 
 def _suspicious(text: bytes, *, quotes: int) -> bool:
-    """Whether rows may hold what NumPy takes for numbers though it is none.
+    """Whether rows may hold booleans or strings, which NumPy would convert.
 
-    It takes true for 1, and one long text makes all elements as wide as itself. A text without
-    the words, with no quotes but those of the name, needs no closer look.
+    It takes true for 1, and one long string makes all elements as wide as itself. A text without
+    these words, with no quotes but those of the name, has neither.
     """
     return text.count(b'"') > quotes or b"true" in text or b"false" in text
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """What some rows are: their lengths (None: some are no lists), then an array or a fault."""
+    """The rows of one block: an array, or the first element that is not a number."""
 
     n: int
-    lengths: list[int] | None
+    lengths: list[int] | None  # of each row; None: a row is not a list
     array: NDArray[Any] | None = None
-    fault: tuple[int, int, str] | None = None  # row, column, what is there
+    fault: tuple[int, int, str] | None = None  # row, column, type of the element
 
     @classmethod
     def of(cls, rows: list[Any], *, suspicious: bool) -> _Rows:
@@ -267,7 +173,7 @@ class _Rows:
             return cls(len(rows), None)
         lengths = [len(row) for row in rows]
         fault = _first_fault(rows) if suspicious else None
-        if fault is not None or len(set(lengths)) != 1:  # none or ragged: refused by lengths alone
+        if fault is not None or len(set(lengths)) != 1:  # no rows, or ragged: refused by length
             return cls(len(rows), lengths, None, fault)
         try:
             array = np.asarray(rows)
@@ -314,10 +220,10 @@ def _joined(name: str, blocks: Sequence[_Rows]) -> NDArray[Any]:
 
 
 def encode(answer: dict[str, Any]) -> bytes:
-    """The JSON text of an answer whose values may be contiguous arrays.
+    """Write an answer, whose values may be contiguous arrays, as JSON.
 
     Large arrays are written some rows at a time: orjson holds the interpreter's lock while it
-    writes, and between two writes other threads get it.
+    writes, and other threads get it between two writes.
     """
     for value in answer.values():
         if isinstance(value, np.ndarray) and value.size > _AT_ONCE:
@@ -338,3 +244,97 @@ def _array(value: Any) -> bytes:
 
 def _text(value: Any) -> bytes:
     return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def simd_rows(body: bytes, names: tuple[str, ...]) -> tuple[str, NDArray[np.float64]] | None:
+    """Name and float64 array of a body ``{"name": [[…], …]}``; None if it is anything else."""
+    if body.startswith(BYTE_ORDER_MARK):
+        return None
+    try:
+        document = parser_for(len(body)).parse(body)
+        if not isinstance(document, simdjson.Object) or len(document) != 1:
+            return None
+        (name,) = document
+        if name not in names:
+            return None
+        values = _matrix(document[name], body)
+    except (ValueError, TypeError, RuntimeError):
+        return None
+    return None if values is None else (name, values)
+
+
+def matrix_in_blocks(
+    text: bytes, start: int, *, block_bytes: int = BLOCK_BYTES
+) -> tuple[NDArray[np.float64], int] | None:
+    """Parse rows of numbers block by block, from just behind the opening bracket of their list.
+
+    Returns the float64 array and the place behind the closing bracket; None if any row is not a
+    plain one.
+    """
+
+    def parse(block: bytes) -> NDArray[np.float64] | None:
+        # A block has two brackets more.
+        return _rows(block) if len(block) <= block_bytes + 2 else _long_row(block, block_bytes)
+
+    blocks, stop = elements_in_blocks(text, start, b"]", parse, block_bytes=block_bytes)
+    if blocks is None or len({block.shape[1] for block in blocks}) != 1:
+        return None
+    return np.concatenate(blocks), stop
+
+
+def numbers(block: bytes) -> NDArray[np.int64] | NDArray[np.float64] | None:
+    """Parse a JSON list of numbers: as int64 if all are integers that fit, else as float64."""
+    try:
+        values = parser_for(len(block)).parse(block)
+        if not isinstance(values, simdjson.Array) or block.count(b"[") != 1:
+            return None
+        try:
+            return np.frombuffer(values.as_buffer(of_type="i"), np.int64)
+        except (ValueError, TypeError):
+            return np.frombuffer(values.as_buffer(of_type="d"), np.float64)
+    except (ValueError, TypeError, RuntimeError):
+        return None
+
+
+def _rows(block: bytes) -> NDArray[np.float64] | None:
+    try:
+        return _matrix(parser_for(len(block)).parse(block), block)
+    except (ValueError, TypeError, RuntimeError):
+        return None
+
+
+def _long_row(block: bytes, block_bytes: int) -> NDArray[np.float64] | None:
+    start = skip_space(block, 1) + 1
+    if block[start - 1 : start] != b"[":
+        return None
+    parts, stop = numbers_in_blocks(block, start, numbers, block_bytes=block_bytes)
+    if parts is None or stop != len(block) - 1:
+        return None
+    row = np.concatenate(parts).astype(np.float64, copy=False)
+    return row[np.newaxis] if _exact(row) else None
+
+
+def _matrix(rows: Any, text: bytes) -> NDArray[np.float64] | None:
+    if not isinstance(rows, simdjson.Array) or not len(rows):
+        return None
+    widths = {len(row) for row in cast("Iterable[Sized]", rows)}
+    flat = np.frombuffer(rows.as_buffer(of_type="d"), np.float64)
+    n = len(rows)
+    # Nested rows come out flat as well. Without strings, every bracket in the text is a list.
+    if len(widths) != 1 or flat.size != n * widths.pop() or text.count(b"[") != n + 1:
+        return None
+    return flat.reshape(n, -1) if _exact(flat) else None
+
+
+def _exact(values: NDArray[np.float64]) -> bool:
+    return not values.size or max(values.max(), -values.min()) < _EXACT
+
+
+def parser_for(size: int) -> Any:
+    """The parser of this thread, or a new one for a body whose memory should not be kept."""
+    if size > _KEPT_BYTES:
+        return simdjson.Parser()
+    parser = getattr(_parsers, "parser", None)
+    if parser is None:
+        parser = _parsers.parser = simdjson.Parser()
+    return parser

@@ -1,16 +1,11 @@
-"""``application/x-npy``: one array a body, in NumPy's own format.
+"""NumPy bodies: one array (``application/x-npy``), or an answer's fields (``application/x-npz``).
 
-The header is believed only as far as the body's length confirms it, and nothing is allocated
-before that. Pickled (object) arrays are refused unread.
+The shape in a header must agree with the length of the body before anything is allocated. Pickled
+(object) arrays are refused unread. The format is that of NumPy Enhancement Proposal 1.
 
-References
-----------
-NumPy Enhancement Proposal 1, "A Simple File Format for NumPy Arrays".
-
-``application/x-npz``: every field of an answer as an array, in one uncompressed archive.
-
-Text becomes NumPy's fixed-width unicode and single values arrays without dimensions, so that
-``numpy.load(file, allow_pickle=False)`` reads all of it. What is null in JSON is left out.
+In an ``.npz`` answer, text is NumPy's fixed-width unicode and a single value is an array without
+dimensions, so that ``numpy.load(file, allow_pickle=False)`` reads all of it. A field that would be
+null in JSON is left out.
 """
 
 from __future__ import annotations
@@ -23,41 +18,27 @@ from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
-from numpy.lib import format as npy
+from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
 from trueprob_service.errors import BadRequest, InvalidRequest
 
 __all__ = ["MEDIA_TYPE", "NPZ_MEDIA_TYPE", "SHARED_BYTES", "decode", "encode", "encode_npz"]
 
-
-NPZ_MEDIA_TYPE: Final = "application/x-npz"
-
-
-def encode_npz(fields: Mapping[str, Any]) -> bytes:
-    """An ``.npz`` archive of arrays, lists of text, numbers and text."""
-    stream = io.BytesIO()
-    arrays: dict[str, Any] = {
-        name: np.asarray(value) for name, value in fields.items() if value is not None
-    }
-    np.savez(stream, **arrays)
-    return stream.getvalue()
-
-
 MEDIA_TYPE: Final = "application/x-npy"
-SHARED_BYTES: Final = 1 << 20  # above, a body is read to where it will stay
-_OWN_BYTES: Final = 1 << 16  # above, an array is sent from where it is
-# A header describes one small array: NumPy's own limit for untrusted headers is 10 000.
+NPZ_MEDIA_TYPE: Final = "application/x-npz"
+SHARED_BYTES: Final = 1 << 20  # a larger body is received into one preallocated buffer
+_OWN_BYTES: Final = 1 << 16  # a larger array is sent from its own memory, without a copy
+# The header of a plain array is far shorter; NumPy itself allows 10 000 in untrusted files.
 _MAX_HEADER_BYTES: Final = 1000
 _PREAMBLE_BYTES: Final = 12  # magic string, version, length of the header
 
 
 def decode(body: bytes | memoryview, *, name: str) -> NDArray[Any]:
-    """The array in an ``.npy`` body, without a copy.
+    """Read the array of an ``.npy`` body as a view, in the body's own dtype and order.
 
-    Returns: Read-only, of the body's own numeric dtype and order. Raises `BadRequest`: not an
-    ``.npy`` file, or truncated, or longer than its header says. Raises `InvalidRequest`: the
-    elements are not numbers.
+    Raises `BadRequest` if the body is not an ``.npy`` file or its length does not fit the header,
+    and `InvalidRequest` if the elements are not numbers. `name` is for the messages.
     """
     if not body:
         raise BadRequest(f"{name}: expected an .npy array, got an empty body")
@@ -80,9 +61,9 @@ def decode(body: bytes | memoryview, *, name: str) -> NDArray[Any]:
 
 
 def encode(array: NDArray[Any]) -> bytes | tuple[bytes, memoryview]:
-    """An ``.npy`` body (format 1.0) for an array; a large one as its header and its own memory.
+    """Write an ``.npy`` body (format 1.0); a large one as its header and the array's own memory.
 
-    Copies hold the interpreter's lock, and so the loop: 32 MB three times is 50 ms.
+    A copy holds the interpreter's lock and stops the event loop: 32 MB three times takes 50 ms.
     """
     array = np.ascontiguousarray(array)
     header = _written_header(array.dtype, array.shape)
@@ -91,27 +72,40 @@ def encode(array: NDArray[Any]) -> bytes | tuple[bytes, memoryview]:
     return header + array.tobytes()
 
 
+def encode_npz(fields: Mapping[str, Any]) -> bytes:
+    """Write an uncompressed ``.npz`` archive; values that are None are left out."""
+    stream = io.BytesIO()
+    arrays: dict[str, Any] = {
+        name: np.asarray(value) for name, value in fields.items() if value is not None
+    }
+    np.savez(stream, **arrays)
+    return stream.getvalue()
+
+
 def _header_bytes(preamble: bytes) -> int:
-    """Where a header ends, or would have to; no further than any that is read."""
+    """Where the header ends according to the preamble, at most the longest header accepted."""
     digits = 2 if preamble[6:7] == b"\x01" else 4
     length = int.from_bytes(preamble[8 : 8 + digits], "little")
     return min(8 + digits + length, _MAX_HEADER_BYTES + _PREAMBLE_BYTES)
 
 
-# NumPy reads a header as Python source, in 30 µs; a client's requests mostly have the same one.
+# NumPy parses a header as Python source, in 30 µs; most requests of a client have the same one.
 @lru_cache(maxsize=256)
 def _header(text: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     stream = io.BytesIO(text)
-    version = npy.read_magic(stream)
-    read_header = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+    version = npy_format.read_magic(stream)
+    read_header = {
+        (1, 0): npy_format.read_array_header_1_0,
+        (2, 0): npy_format.read_array_header_2_0,
+    }
     if version not in read_header:
-        raise ValueError("an unknown version of the format")
+        raise ValueError("unknown version of the format")
     return read_header[version](stream, max_header_size=_MAX_HEADER_BYTES)
 
 
 @lru_cache(maxsize=256)
 def _written_header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
     stream = io.BytesIO()
-    described = npy.header_data_from_array_1_0(np.broadcast_to(np.zeros((), dtype), shape))
-    npy.write_array_header_1_0(stream, {**described, "fortran_order": False})
+    described = npy_format.header_data_from_array_1_0(np.broadcast_to(np.zeros((), dtype), shape))
+    npy_format.write_array_header_1_0(stream, {**described, "fortran_order": False})
     return stream.getvalue()

@@ -1,12 +1,9 @@
-"""Open Inference Protocol v2 bodies: a JSON object, then the bytes of its binary tensors.
+"""Bodies of the Open Inference Protocol v2: a JSON object, then the bytes of its binary tensors.
 
-Tensors come as JSON numbers (nested or flat) or as raw little-endian bytes behind the JSON, in the
-order of ``inputs``; one body may mix the two. What their names mean is for
-`trueprob_service.inference.open_inference.routes` to say.
-
-References
-----------
-Open Inference Protocol, inference_rest.md; its binary tensor data extension as Triton documents it.
+A tensor is JSON numbers (nested or flat) or raw little-endian bytes behind the JSON, in the order
+of ``inputs``; one body may mix the two. The formats are those of the protocol's
+inference_rest.md and of Triton's binary tensor data extension. What the names of tensors mean is
+decided in `trueprob_service.inference.open_inference.routes`.
 """
 
 from __future__ import annotations
@@ -19,11 +16,10 @@ import orjson
 
 from trueprob_service.edge.json_blocks import BLOCK_BYTES
 from trueprob_service.errors import BadRequest, InvalidRequest
-from trueprob_service.inference.wire import json_rows as wire_json
-from trueprob_service.inference.wire.json_rows import MIN_BYTES
+from trueprob_service.inference.wire import json_rows
 from trueprob_service.inference.wire.oip_tensors import (
-    InputTensor,
-    OutputTensor,
+    OipInput,
+    OipOutput,
     from_binary,
     from_json,
     request_in_blocks,
@@ -31,53 +27,53 @@ from trueprob_service.inference.wire.oip_tensors import (
     text_field,
 )
 
-__all__ = ["HEADER_LENGTH", "InferenceRequest", "RequestedOutput", "decode", "encode"]
+__all__ = ["HEADER_LENGTH", "OipRequest", "OutputChoice", "decode", "encode"]
 
 HEADER_LENGTH: Final = "inference-header-content-length"
-# Asked for by clients of other servers; answering without them would be a wrong answer.
-_NOT_HERE: Final = ("shared_memory_region", "classification")
+# Extensions of other servers; an answer that ignored them would be wrong.
+_UNSUPPORTED: Final = ("shared_memory_region", "classification")
 
 
 @dataclass(frozen=True)
-class RequestedOutput:
-    """An output that was asked for by name, as bytes or as JSON."""
+class OutputChoice:
+    """An output that the client requests by name, as bytes or as JSON."""
 
     name: str
     binary: bool
 
 
 @dataclass(frozen=True)
-class InferenceRequest:
-    """A request as it was sent."""
+class OipRequest:
+    """An inference request, its tensors as arrays."""
 
-    id: str | None  # echoed
-    inputs: tuple[InputTensor, ...]
-    outputs: tuple[RequestedOutput, ...] = ()  # Empty: whatever the model gives by default
-    binary_output: bool = False  # how outputs are sent that do not say it themselves
+    id: str | None  # repeated in the answer
+    inputs: tuple[OipInput, ...]
+    outputs: tuple[OutputChoice, ...] = ()  # empty: the default outputs
+    binary_output: bool = False  # for outputs without a setting of their own
 
 
 def decode(
-    body: bytes,  # inflated
-    header_length: int | None,
+    body: bytes,  # after Content-Encoding was undone
+    header_length: int | None,  # of the JSON at the start; None: the whole body is JSON
     *,
-    read: dict[str, Any] | None = None,
     block_bytes: int = BLOCK_BYTES,
-) -> InferenceRequest:
+) -> OipRequest:
     """Read an inference request.
 
-    Raises `BadRequest`: not JSON, or not as many bytes as the lengths and shapes say. Raises
-    `InvalidRequest`: a field is missing or has a value that cannot be used.
+    Raises `BadRequest` if its first part is not JSON or the number of bytes does not fit lengths
+    and shapes, and `InvalidRequest` if a field is missing or has an unusable value.
     """
     length = len(body) if header_length is None else header_length
     if length > len(body):
         raise BadRequest(f"{HEADER_LENGTH} is {length}, but the body has {len(body)} bytes")
     head = body[:length]
-    if read is None and length > block_bytes:
-        read = request_in_blocks(head, block_bytes=block_bytes)
-    elif read is None and length >= MIN_BYTES:
-        read = simd_request(head)
+    parsed: dict[str, Any] | None = None
+    if length > block_bytes:
+        parsed = request_in_blocks(head, block_bytes=block_bytes)
+    elif length >= json_rows.MIN_BYTES:
+        parsed = simd_request(head)
     try:
-        document = orjson.loads(head) if read is None else read
+        document = orjson.loads(head) if parsed is None else parsed
     except orjson.JSONDecodeError as error:
         raise BadRequest(
             f"the request is not JSON in its first {length} bytes: {error.msg} at byte {error.pos}"
@@ -85,7 +81,7 @@ def decode(
     if not isinstance(document, dict):
         raise InvalidRequest("expected a JSON object with inputs")
     items = _objects(document, "inputs")
-    # A list's array takes true for 1; a request without the words needs no closer look.
+    # `array` takes true for 1; a request without these words has no booleans.
     may_hold_bools = any(isinstance(item.get("data"), list) for item in items) and (
         b"true" in head or b"false" in head
     )
@@ -107,19 +103,19 @@ def decode(
     request_id = document.get("id")
     if request_id is not None and not isinstance(request_id, str):
         raise InvalidRequest("id must be a string")
-    return InferenceRequest(request_id, tuple(inputs), outputs, binary_output)
+    return OipRequest(request_id, tuple(inputs), outputs, binary_output)
 
 
-def encode(document: dict[str, Any], outputs: Sequence[OutputTensor]) -> tuple[bytes, int | None]:
-    """The bytes of a response."""
+def encode(document: dict[str, Any], outputs: Sequence[OipOutput]) -> tuple[bytes, int | None]:
+    """Write a response: its body, and the length of the JSON part if binary tensors follow."""
     entries, parts = [], []
     for output in outputs:
         entry, part = output.to_wire()
         entries.append(entry)
         if part is not None:
             parts.append(part)
-    # Each by itself: large arrays are then written some rows at a time.
-    listed = b",".join(map(wire_json.encode, entries))
+    # One by one, because `json_rows.encode` writes large arrays some rows at a time.
+    listed = b",".join(map(json_rows.encode, entries))
     head = orjson.dumps(document)[:-1] + b',"outputs":[' + listed + b"]}"
     return b"".join((head, *parts)), len(head) if parts else None
 
@@ -137,7 +133,7 @@ def _parameters(item: dict[str, Any], where: str) -> dict[str, Any]:
         return {}
     if not isinstance(parameters, dict):
         raise InvalidRequest(f"parameters of {where} must be an object")
-    for name in _NOT_HERE:
+    for name in _UNSUPPORTED:
         if name in parameters:
             raise InvalidRequest(f"{where} asks for {name}, an extension that is not offered here")
     return parameters
@@ -150,14 +146,14 @@ def _flag(parameters: dict[str, Any], name: str, default: bool) -> bool:
     return value
 
 
-def _outputs(document: dict[str, Any], binary: bool) -> tuple[RequestedOutput, ...]:
+def _outputs(document: dict[str, Any], binary: bool) -> tuple[OutputChoice, ...]:
     if document.get("outputs") is None:
         return ()
-    outputs: dict[str, RequestedOutput] = {}
+    outputs: dict[str, OutputChoice] = {}
     for i, item in enumerate(_objects(document, "outputs")):
         name = text_field(item, "name", f"outputs[{i}]")
         if name in outputs:
             raise InvalidRequest(f"outputs[{i}]: {name[:40]!r} is asked for twice")
         parameters = _parameters(item, f"outputs[{i}]")
-        outputs[name] = RequestedOutput(name, _flag(parameters, "binary_data", binary))
+        outputs[name] = OutputChoice(name, _flag(parameters, "binary_data", binary))
     return tuple(outputs.values())

@@ -1,12 +1,11 @@
 """Tensors of the Open Inference Protocol: JSON numbers or little-endian bytes, to arrays and back.
 
-Nothing is allocated before shape, datatype and size were found to agree, and a binary tensor is a
+Nothing is allocated before shape, datatype and size are found to agree, and a binary tensor is a
 view of the body.
 
-An Open Inference request's JSON with its floating-point data as arrays, not lists.
-
-Only of plain requests; whatever is unusual or wrong is left to the slow reader, which finds the
-words for it.
+As in `json_rows`, plain numbers are parsed straight into arrays: `simd_request` parses the whole
+JSON part, `request_in_blocks` a long one in blocks. Both return None for anything unusual or wrong;
+`oip.decode` then parses lists and words the error.
 """
 
 from __future__ import annotations
@@ -43,8 +42,8 @@ from trueprob_service.inference.wire.json_rows import (
 __all__ = [
     "DATATYPES",
     "INTEGERS",
-    "InputTensor",
-    "OutputTensor",
+    "OipInput",
+    "OipOutput",
     "from_binary",
     "from_json",
     "from_raw",
@@ -53,9 +52,8 @@ __all__ = [
     "text_field",
 ]
 
-
-# Name → NumPy dtype on the wire, and the array typecode that its JSON numbers must fit.
-# JSON has no float16 (Triton and KServe refuse it there too).
+# Datatype → NumPy dtype of its bytes, and typecode of the `array` that its JSON numbers must fit.
+# FP16 is not read from JSON (Triton and KServe refuse it there too).
 _TYPES: Final[Mapping[str, tuple[str, str | None]]] = MappingProxyType(
     {
         "FP16": ("<f2", None), "FP32": ("<f4", "f"), "FP64": ("<f8", "d"),
@@ -65,16 +63,19 @@ _TYPES: Final[Mapping[str, tuple[str, str | None]]] = MappingProxyType(
     }
 )  # fmt: skip
 DATATYPES: Final = tuple(_TYPES)
-# The dtype of each integer type.
 INTEGERS: Final[Mapping[str, np.dtype[Any]]] = MappingProxyType(
     {name: np.dtype(dtype) for name, (dtype, _) in _TYPES.items() if "INT" in name}
 )
-_MAX_DIMENSIONS: Final = 8  # images have 4; NumPy itself ends at 64
+_FLOATS: Final = ("FP32", "FP64")
+_MAX_DIMENSIONS: Final = 8  # pictures have 4; NumPy allows 64
+_MAX_LISTS: Final = 8  # models take one input; finding the end of each list may cost a block
+# A quote behind a backslash would be inside a longer name.
+_DATA: Final = re.compile(rb'(?<!\\)"data"[ \t\n\r]*:[ \t\n\r]*\[')
 
 
 @dataclass(frozen=True)
-class InputTensor:
-    """One input; ``values`` has the shape and the datatype that the request declares."""
+class OipInput:
+    """One input; `values` has the declared shape and datatype."""
 
     name: str
     datatype: str
@@ -82,8 +83,8 @@ class InputTensor:
 
 
 @dataclass(frozen=True)
-class OutputTensor:
-    """One output; a list of texts is BYTES."""
+class OipOutput:
+    """One output; a list of strings has the datatype BYTES."""
 
     name: str
     datatype: str
@@ -91,7 +92,7 @@ class OutputTensor:
     binary: bool
 
     def to_wire(self) -> tuple[dict[str, Any], bytes | None]:
-        """Its entry in the response's JSON (arrays stay arrays), and its bytes when binary."""
+        """Its entry in the response's JSON, where arrays stay arrays, and its bytes if binary."""
         values = self.values
         texts = isinstance(values, list)
         shape = [len(values)] if isinstance(values, list) else list(values.shape)
@@ -106,11 +107,74 @@ class OutputTensor:
 
 
 def text_field(item: dict[str, Any], name: str, where: str) -> str:
-    """A string that the object at `where` must have."""
+    """The value of a required string field; `where` is the object's name in messages."""
     value = item.get(name)
     if not isinstance(value, str):
         raise InvalidRequest(f"{where}.{name} must be a string")
     return value
+
+
+def from_json(item: dict[str, Any], where: str, *, may_hold_bools: bool) -> OipInput:
+    """Read a tensor whose numbers are in the JSON, nested or flat; `item` is its entry."""
+    name, datatype, shape = _declared(item, where)
+    dtype, typecode = _TYPES[datatype]
+    if typecode is None:
+        raise InvalidRequest(f"{where}: {datatype} is read as binary data only, not from JSON")
+    data = item.get("data")
+    if isinstance(data, np.ndarray):  # flat numbers from the fast reader
+        _check_count(data.size, shape, where)
+        with np.errstate(over="ignore"):  # becomes infinity, as in `array`; checked later
+            return OipInput(name, datatype, data.astype(dtype).reshape(shape))
+    if not isinstance(data, list):
+        raise InvalidRequest(f"{where} must have data (a list) or parameters.binary_data_size")
+    flat = _flat(data, shape, where)
+    if may_hold_bools and bool in set(map(type, flat)):
+        raise InvalidRequest(f"{where}.data must hold numbers only, got bool")
+    try:
+        # Refuses elements that are not numbers, and integers that the type cannot hold.
+        numbers = array.array(typecode, flat)
+    except TypeError:
+        kind = "numbers" if typecode in "fd" else "integers"
+        raise InvalidRequest(f"{where}.data must hold {kind} only, for {datatype}") from None
+    except OverflowError:
+        raise InvalidRequest(f"{where}.data has a number that {datatype} cannot hold") from None
+    return OipInput(name, datatype, np.frombuffer(numbers, dtype).reshape(shape))
+
+
+def from_binary(
+    item: dict[str, Any], where: str, size: object, body: bytes, start: int
+) -> tuple[OipInput, int]:
+    """Read the tensor whose bytes begin at `start`; also returns where the next one begins.
+
+    `item` is its entry in ``inputs``, `size` its ``binary_data_size`` as sent.
+    """
+    name, datatype, shape = _declared(item, where)
+    if "data" in item:
+        raise InvalidRequest(f"{where} has both data and binary_data_size, expected one of them")
+    if type(size) is not int or size < 0:
+        raise InvalidRequest(f"binary_data_size of {where} must be a whole number of bytes")
+    dtype = np.dtype(_TYPES[datatype][0])
+    expected = math.prod(shape) * dtype.itemsize  # Python integers do not overflow
+    if size != expected:
+        raise InvalidRequest(
+            f"binary_data_size of {where} is {size}, but {datatype} of shape {list(shape)} "
+            f"has {expected} bytes"
+        )
+    if size > len(body) - start:
+        raise BadRequest(f"{where} has {size} bytes, but {len(body) - start} are left in the body")
+    return OipInput(name, datatype, _view(body, dtype, start, shape)), start + size
+
+
+def from_raw(body: bytes, *, name: str, datatype: str, row_shape: tuple[int, ...]) -> OipInput:
+    """Read a body that is one tensor and nothing else; its length gives the number of rows."""
+    dtype = np.dtype(_TYPES[datatype][0])
+    row_bytes = math.prod(row_shape) * dtype.itemsize
+    n, rest = divmod(len(body), row_bytes)
+    if rest or not n:
+        raise BadRequest(
+            f"{name} as raw {datatype} must be rows of {row_bytes} bytes, got {len(body)} bytes"
+        )
+    return OipInput(name, datatype, _view(body, dtype, 0, (n, *row_shape)))
 
 
 def _declared(item: dict[str, Any], where: str) -> tuple[str, str, tuple[int, ...]]:
@@ -131,81 +195,11 @@ def _declared(item: dict[str, Any], where: str) -> tuple[str, str, tuple[int, ..
     return name, datatype, tuple(shape)
 
 
-def from_binary(
-    item: dict[str, Any], where: str, size: object, body: bytes, start: int
-) -> tuple[InputTensor, int]:
-    """The tensor whose bytes lie at `start`, and where the next one's begin.
-
-    Raises `BadRequest`: the body ends before the tensor does. Raises `InvalidRequest`: datatype,
-    shape and size do not agree.
-    """
-    name, datatype, shape = _declared(item, where)
-    if "data" in item:
-        raise InvalidRequest(f"{where} has both data and binary_data_size, expected one of them")
-    if type(size) is not int or size < 0:
-        raise InvalidRequest(f"binary_data_size of {where} must be a whole number of bytes")
-    dtype = np.dtype(_TYPES[datatype][0])
-    expected = math.prod(shape) * dtype.itemsize  # Python's integers: nothing to overflow
-    if size != expected:
-        raise InvalidRequest(
-            f"binary_data_size of {where} is {size}, but {datatype} of shape {list(shape)} "
-            f"has {expected} bytes"
-        )
-    if size > len(body) - start:
-        raise BadRequest(f"{where} has {size} bytes, but {len(body) - start} are left in the body")
-    return InputTensor(name, datatype, _view(body, dtype, start, shape)), start + size
-
-
-def from_raw(body: bytes, *, name: str, datatype: str, row_shape: tuple[int, ...]) -> InputTensor:
-    """A body that is one tensor and nothing else.
-
-    Raises `BadRequest`: not a whole number of rows, or none.
-    """
-    dtype = np.dtype(_TYPES[datatype][0])
-    row_bytes = math.prod(row_shape) * dtype.itemsize
-    n, rest = divmod(len(body), row_bytes)
-    if rest or not n:
-        raise BadRequest(
-            f"{name} as raw {datatype} must be rows of {row_bytes} bytes, got {len(body)} bytes"
-        )
-    return InputTensor(name, datatype, _view(body, dtype, 0, (n, *row_shape)))
-
-
 def _view(body: bytes, dtype: np.dtype[Any], start: int, shape: tuple[int, ...]) -> NDArray[Any]:
     flat = np.frombuffer(body, dtype, math.prod(shape), start)
-    # Behind a JSON of any length numbers rarely lie on their own boundary. One copy then costs a
-    # third of what each pass over them would lose (256 × 1000 FP32: 26 µs against 90 µs).
+    # Behind JSON of any length the numbers are rarely aligned. One copy then costs a third of what
+    # each pass over unaligned numbers would lose (256 × 1000 FP32: 26 µs against 90 µs).
     return (flat if flat.flags.aligned else flat.copy()).reshape(shape)
-
-
-def from_json(item: dict[str, Any], where: str, *, may_hold_bools: bool) -> InputTensor:
-    """The tensor whose numbers are in the JSON, nested or flat.
-
-    Raises `InvalidRequest`: other numbers, or another number of them, than datatype and shape say.
-    """
-    name, datatype, shape = _declared(item, where)
-    dtype, typecode = _TYPES[datatype]
-    if typecode is None:
-        raise InvalidRequest(f"{where}: {datatype} is read as binary data only, not from JSON")
-    data = item.get("data")
-    if isinstance(data, np.ndarray):  # flat numbers that were parsed without lists
-        _check_count(data.size, shape, where)
-        with np.errstate(over="ignore"):  # infinity, as `array` has it; refused where it matters
-            return InputTensor(name, datatype, data.astype(dtype).reshape(shape))
-    if not isinstance(data, list):
-        raise InvalidRequest(f"{where} must have data (a list) or parameters.binary_data_size")
-    flat = _flat(data, shape, where)
-    if may_hold_bools and bool in set(map(type, flat)):
-        raise InvalidRequest(f"{where}.data must hold numbers only, got bool")
-    try:
-        # Refuses what is no number, and what an integer type cannot hold, instead of guessing.
-        numbers = array.array(typecode, flat)
-    except TypeError:
-        kind = "numbers" if typecode in "fd" else "integers"
-        raise InvalidRequest(f"{where}.data must hold {kind} only, for {datatype}") from None
-    except OverflowError:
-        raise InvalidRequest(f"{where}.data has a number that {datatype} cannot hold") from None
-    return InputTensor(name, datatype, np.frombuffer(numbers, dtype).reshape(shape))
 
 
 def _flat(data: list[Any], shape: tuple[int, ...], where: str) -> list[Any]:
@@ -235,18 +229,10 @@ def _bytes_tensor(texts: list[str]) -> bytes:
     return b"".join(chain.from_iterable((len(t).to_bytes(4, "little"), t) for t in encoded))
 
 
-_FLOATS: Final = ("FP32", "FP64")
-_MOST_LISTS: Final = 8  # models take one input; looking for the end of each costs up to a block
-# The quote before the name opens it: behind a backslash it would be a part of a longer one.
-_DATA: Final = re.compile(rb'(?<!\\)"data"[ \t\n\r]*:[ \t\n\r]*\[')
-
-
 def simd_request(head: bytes) -> dict[str, Any] | None:
-    """The JSON of an inference request.
+    """Parse the JSON of a request; ``data`` of FP32 and FP64 inputs become flat float64 arrays.
 
-    Returns: as a parser gives it, but the ``data`` of ``FP32`` and ``FP64`` inputs as float64
-    arrays of shape (m,). None when something else is in it than numbers in flat lists, or when it
-    is not JSON.
+    Returns None if any ``data`` is not a flat list of numbers, or if the text is not JSON.
     """
     if head.startswith(BYTE_ORDER_MARK):
         return None
@@ -257,23 +243,21 @@ def simd_request(head: bytes) -> dict[str, Any] | None:
         inputs: Any = document["inputs"]
         fields = {name: document[name] for name in document if name != "inputs"}
         if len(fields) != len(document) - 1 or not isinstance(inputs, simdjson.Array):
-            return None  # a name is there twice
+            return None  # a name occurs twice
         read = {name: _plain(value) for name, value in fields.items()}
         read["inputs"] = [_input(item) for item in inputs]
     except (KeyError, ValueError, TypeError, RuntimeError):
         return None
-    # Lists within lists come out flat as well: every bracket must be one that was seen.
+    # Nested lists come out flat as well, so every bracket must belong to a list that was seen.
     return read if head.count(b"[") == _lists(read) else None
 
 
 def request_in_blocks(head: bytes, *, block_bytes: int = BLOCK_BYTES) -> dict[str, Any] | None:
-    """The JSON of a large inference request, its ``data`` parsed some numbers at a time.
+    """Parse the JSON of a large request, its ``data`` block by block.
 
-    Each list of numbers is taken out of the text, a word that nobody can know put in its place,
-    and what is left is parsed as usual.
-
-    Returns: as a parser gives it, but with the ``data`` of inputs as arrays of shape (m,) where
-    they hold plain numbers that fit the input's datatype. None for what has to be parsed at once.
+    Each list of numbers is parsed on its own and replaced in the text by a random word that no
+    client can know; the rest is parsed as usual. ``data`` becomes a flat array where its numbers
+    fit the datatype, else a list. Returns None if the text must be parsed as a whole.
     """
     word = secrets.token_hex(16)
     kept: list[bytes] = []
@@ -281,7 +265,7 @@ def request_in_blocks(head: bytes, *, block_bytes: int = BLOCK_BYTES) -> dict[st
     arrays: list[NDArray[Any] | None] = []
     position = 0
     while (opening := _DATA.search(head, position)) is not None:
-        if len(starts) == _MOST_LISTS:
+        if len(starts) == _MAX_LISTS:
             return None
         start = opening.end()
         array, stop = _array(head, start, block_bytes)
@@ -310,7 +294,7 @@ def request_in_blocks(head: bytes, *, block_bytes: int = BLOCK_BYTES) -> dict[st
 
 
 def _array(head: bytes, start: int, block_bytes: int) -> tuple[NDArray[Any] | None, int | None]:
-    """The numbers of a list, None where they are not plain, and where it ends."""
+    """The numbers of a list, None if they are not plain, and where the list ends."""
     if head[(place := skip_space(head, start)) : place + 1] == b"[":
         rows = matrix_in_blocks(head, start, block_bytes=block_bytes)
         if rows is not None:
@@ -340,7 +324,7 @@ def _loads(block: bytes) -> list[Any] | None:
 
 
 def _fitting(item: dict[str, Any], values: NDArray[Any] | None) -> NDArray[Any] | None:
-    """Flat numbers as the datatype and the shape of their input want them, None if they do not."""
+    """The numbers as a flat array, or None if they do not fit the input's datatype and shape."""
     if values is None or (values.ndim == 2 and item.get("shape") != list(values.shape)):
         return None
     datatype, flat = item.get("datatype"), values.reshape(-1)
@@ -361,18 +345,18 @@ def _plain(value: Any) -> Any:
 
 def _input(item: Any) -> dict[str, Any]:
     if not isinstance(item, simdjson.Object):
-        raise TypeError("an input is no object")
+        raise TypeError("an input is not an object")
     data = item.get("data", None)
     if not isinstance(data, simdjson.Array) or item["datatype"] not in _FLOATS:
         return item.as_dict()
     read = {name: _plain(item[name]) for name in item if name != "data"}
     if len(read) != len(item) - 1:
-        raise ValueError("a name is there twice")
+        raise ValueError("a name occurs twice")
     return {**read, "data": np.frombuffer(data.as_buffer(of_type="d"), np.float64)}
 
 
 def _lists(value: Any) -> int:
-    """How many lists and arrays there are in a value, itself included."""
+    """Number of lists and arrays in a value, including itself."""
     if isinstance(value, np.ndarray):
         return 1
     if isinstance(value, dict):

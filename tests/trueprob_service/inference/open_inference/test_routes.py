@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.trueprob_service.application import ROOT, application
 from tests.trueprob_service.edge.test_bad_input import check
-from trueprob_service.inference.open_inference.routes import ROUTES, Call
+from trueprob_service.inference.open_inference.routes import ROUTES, OipPath
 
 DIGITS = "/v2/models/digits"
 INFER = f"{DIGITS}/infer"
@@ -56,11 +56,11 @@ def tensors(answer: httpx.Response) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("route", ROUTES)
 def test_every_address_is_read_as_its_route(route: str) -> None:
-    call = Call.from_path(route.replace("{model}", "a b").replace("{version}", "12"))
-    assert call is not None
-    assert call.route == route
-    assert call.model == ("a b" if "{model}" in route else None)
-    assert call.version == (12 if "{version}" in route else None)
+    parsed = OipPath.parse(route.replace("{model}", "a b").replace("{version}", "12"))
+    assert parsed is not None
+    assert parsed.route == route
+    assert parsed.model == ("a b" if "{model}" in route else None)
+    assert parsed.version == (12 if "{version}" in route else None)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_every_address_is_read_as_its_route(route: str) -> None:
              "/v2/models/a/versions/1/x", "/v2\n", "/v2/repository/index"],
 )  # fmt: skip
 def test_what_is_no_address_of_the_protocol_is_left_to_others(path: str) -> None:
-    assert Call.from_path(path) is None
+    assert OipPath.parse(path) is None
 
 
 def test_the_answer_is_that_of_the_product_s_own_route(tmp_path: Path) -> None:

@@ -13,8 +13,7 @@ from tests.trueprob_service.inference.mutated import FUZZ, mutated
 from trueprob_service.control.labels.body import read_document
 from trueprob_service.edge.json_blocks import elements_in_blocks, numbers_in_blocks
 from trueprob_service.errors import ServiceError
-from trueprob_service.inference.wire import json_rows as wire_json
-from trueprob_service.inference.wire import oip as wire_oip
+from trueprob_service.inference.wire import json_rows, oip
 from trueprob_service.inference.wire.json_rows import matrix_in_blocks, numbers
 from trueprob_service.inference.wire.oip_tensors import request_in_blocks
 
@@ -65,7 +64,7 @@ def prediction_bodies(draw: st.DrawFn) -> bytes:
 
 def prediction(body: bytes, size: int) -> object:
     try:
-        name, found = wire_json.decode(body, block_bytes=size)
+        name, found = json_rows.decode(body, block_bytes=size)
     except ServiceError as error:
         return type(error), error.detail
     if isinstance(found, list):
@@ -124,7 +123,7 @@ def inference_requests(draw: st.DrawFn) -> bytes:
 
 def inference(body: bytes, size: int) -> object:
     try:
-        request = wire_oip.decode(body, None, block_bytes=size)
+        request = oip.decode(body, None, block_bytes=size)
     except ServiceError as error:
         return type(error), error.detail
     tensors = [(t.name, t.values.dtype, t.values.shape, t.values.tobytes()) for t in request.inputs]

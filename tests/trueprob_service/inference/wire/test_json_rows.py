@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.trueprob_service.inference.mutated import FUZZ
 from trueprob_service.errors import BadRequest, InvalidRequest, ServiceError
-from trueprob_service.inference.wire import json_rows as wire_json
+from trueprob_service.inference.wire import json_rows
 from trueprob_service.inference.wire.json_rows import MIN_BYTES, simd_rows
 
 rows = st.integers(1, 5).flatmap(
@@ -27,7 +27,7 @@ rows = st.integers(1, 5).flatmap(
 
 @given(st.sampled_from(["logits", "probabilities", "log_probabilities"]), rows)
 def test_rows_decode_to_the_same_numbers(name: str, values: list[list[float]]) -> None:
-    got_name, got = wire_json.decode(json.dumps({name: values}).encode())
+    got_name, got = json_rows.decode(json.dumps({name: values}).encode())
     assert got_name == name
     np.testing.assert_array_equal(got, np.asarray(values, np.float64))
 
@@ -36,8 +36,8 @@ def test_rows_decode_to_the_same_numbers(name: str, values: list[list[float]]) -
 @given(st.binary(max_size=60) | st.text(max_size=60).map(str.encode))
 def test_any_bytes_decode_or_are_refused_in_words(body: bytes) -> None:
     with contextlib.suppress(ServiceError):
-        name, values = wire_json.decode(body)
-        assert name in wire_json.INPUTS
+        name, values = json_rows.decode(body)
+        assert name in json_rows.INPUTS
         assert len(values) > 0
 
 
@@ -75,7 +75,7 @@ def test_what_cannot_be_used_is_refused_by_name(
     body: bytes, error: type[ServiceError], words: str
 ) -> None:
     with pytest.raises(error, match=words):
-        wire_json.decode(body)
+        json_rows.decode(body)
 
 
 def test_one_long_text_does_not_make_every_number_as_wide() -> None:
@@ -83,7 +83,7 @@ def test_one_long_text_does_not_make_every_number_as_wide() -> None:
     tracemalloc.start()
     try:
         with pytest.raises(InvalidRequest, match=r"got str at logits\[0\]\[0\]"):
-            wire_json.decode(body)
+            json_rows.decode(body)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -91,14 +91,14 @@ def test_one_long_text_does_not_make_every_number_as_wide() -> None:
 
 
 def test_pictures_are_decoded() -> None:
-    assert wire_json.decode(b'{"images": ["AAEC", "/w=="]}') == (
+    assert json_rows.decode(b'{"images": ["AAEC", "/w=="]}') == (
         "images",
         [b"\x00\x01\x02", b"\xff"],
     )
 
 
 def test_float32_prints_as_the_shortest_text_that_names_it() -> None:
-    text = wire_json.encode({"confidence": np.array([0.93], np.float32)})
+    text = json_rows.encode({"confidence": np.array([0.93], np.float32)})
     assert text == b'{"confidence":[0.93]}'
 
 
@@ -108,13 +108,13 @@ large = np.random.default_rng(0).standard_normal((20, 30)).round(6)
 def test_plain_rows_make_no_lists() -> None:
     body = json.dumps({"logits": large.tolist()}).encode()
     assert len(body) > MIN_BYTES
-    name, values = wire_json.decode(body)
+    name, values = json_rows.decode(body)
     assert name == "logits"
     assert isinstance(values, np.ndarray)
     assert values.tobytes() == large.tobytes()
-    found = simd_rows(body, wire_json.ARRAYS)
+    found = simd_rows(body, json_rows.ARRAYS)
     assert found is not None
-    wire_json.decode(body.replace(b"-", b" "))  # another body does not write over the first one's
+    json_rows.decode(body.replace(b"-", b" "))  # another body does not write over the first one's
     assert found[1].tobytes() == large.tobytes()
 
 
@@ -142,6 +142,6 @@ def test_plain_rows_make_no_lists() -> None:
     ],
 )
 def test_what_is_not_plain_is_left_to_the_slow_reader(body: bytes) -> None:
-    assert simd_rows(body, wire_json.ARRAYS) is None
+    assert simd_rows(body, json_rows.ARRAYS) is None
     plain = b'{"logits": [[3, 4]]}'
-    assert simd_rows(plain, wire_json.ARRAYS) is not None, "the parser goes on after a refusal"
+    assert simd_rows(plain, json_rows.ARRAYS) is not None, "the parser goes on after a refusal"

@@ -1,7 +1,7 @@
 import pytest
 
 from trueprob_service.errors import BadRequest, BodyTooLarge, InvalidRequest, ServiceError
-from trueprob_service.inference.wire import images as wire_multipart
+from trueprob_service.inference.wire.images import pictures_from_multipart
 
 TYPE = "multipart/form-data; boundary=XX"
 PART = b'--XX\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n'
@@ -11,7 +11,7 @@ END = b"--XX--\r\n"
 def test_parts_come_in_their_order() -> None:
     pictures = [b"\x89PNG\r\n\x1a\n", b"", b"--XX", b"\r\n--X", b"\r\n"]
     body = b"".join(PART + picture + b"\r\n" for picture in pictures) + END
-    assert wire_multipart.decode(body, TYPE, max_parts=5) == pictures
+    assert pictures_from_multipart(body, TYPE, max_parts=5) == pictures
 
 
 def test_a_quoted_boundary_and_other_headers_are_read() -> None:
@@ -19,7 +19,9 @@ def test_a_quoted_boundary_and_other_headers_are_read() -> None:
         b"--a b\r\nContent-Type: image/png\r\ncontent-disposition: form-data; name=image\r\n\r\n"
         b"x\r\n--a b--"
     )
-    assert wire_multipart.decode(body, 'multipart/form-data; boundary="a b"', max_parts=1) == [b"x"]
+    assert pictures_from_multipart(body, 'multipart/form-data; boundary="a b"', max_parts=1) == [
+        b"x"
+    ]
 
 
 OTHER = b'--XX\r\nContent-Disposition: form-data; name="picture"\r\n\r\nx\r\n'
@@ -45,4 +47,4 @@ def test_what_cannot_be_used_is_refused_in_words(
     body: bytes, content_type: str, error: type[ServiceError], words: str
 ) -> None:
     with pytest.raises(error, match=words):
-        wire_multipart.decode(body, content_type, max_parts=2)
+        pictures_from_multipart(body, content_type, max_parts=2)

@@ -9,7 +9,7 @@ from hypothesis.extra import numpy as hnp
 
 from tests.trueprob_service.inference.mutated import FUZZ
 from trueprob_service.errors import BadRequest, InvalidRequest, ServiceError
-from trueprob_service.inference.wire import npy as wire_npy
+from trueprob_service.inference.wire import npy
 
 
 def saved(array: np.ndarray) -> bytes:
@@ -28,14 +28,14 @@ def saved(array: np.ndarray) -> bytes:
 )
 def test_what_numpy_saves_is_read(array: np.ndarray, fortran: bool) -> None:
     written = np.asfortranarray(array) if fortran else array
-    read = wire_npy.decode(saved(written), name="logits")
+    read = npy.decode(saved(written), name="logits")
     assert read.dtype == array.dtype
     np.testing.assert_array_equal(read, array)
 
 
 @given(hnp.arrays(np.float32, (3, 4), elements=st.floats(-5, 5, width=32)))
 def test_what_we_write_numpy_loads(array: np.ndarray) -> None:
-    loaded = np.load(io.BytesIO(wire_npy.encode(array.T)), allow_pickle=False)
+    loaded = np.load(io.BytesIO(npy.encode(array.T)), allow_pickle=False)
     np.testing.assert_array_equal(loaded, array.T)
 
 
@@ -43,7 +43,7 @@ def test_what_we_write_numpy_loads(array: np.ndarray) -> None:
 @given(st.binary(max_size=200) | st.binary(max_size=80).map(lambda b: saved(np.ones(3))[:90] + b))
 def test_any_bytes_decode_or_are_refused_in_words(body: bytes) -> None:
     with contextlib.suppress(ServiceError):
-        array = wire_npy.decode(body, name="logits")
+        array = npy.decode(body, name="logits")
         np.testing.assert_array_equal(array, np.load(io.BytesIO(body), allow_pickle=False))
 
 
@@ -55,39 +55,39 @@ def header(text: str) -> bytes:
 @pytest.mark.parametrize("text", ["'''", "{", "(" * 90, "\\", "{'descr': '<f4'}", "1"])
 def test_a_header_that_python_cannot_read_is_refused(text: str) -> None:
     with pytest.raises(BadRequest, match=r"not an \.npy array"):
-        wire_npy.decode(header(text), name="logits")
+        npy.decode(header(text), name="logits")
 
 
 def test_a_lying_header_allocates_nothing() -> None:
     body = header("{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000, 1000), }") + b"x"
     with pytest.raises(BadRequest, match="logits: the header says shape"):
-        wire_npy.decode(body, name="logits")
+        npy.decode(body, name="logits")
 
 
 @pytest.mark.parametrize("cut", [1, 5, 100])
 def test_a_truncated_body_is_refused(cut: int) -> None:
     with pytest.raises(BadRequest):
-        wire_npy.decode(saved(np.ones((4, 10), np.float32))[:-cut], name="logits")
+        npy.decode(saved(np.ones((4, 10), np.float32))[:-cut], name="logits")
 
 
 def test_trailing_bytes_are_refused() -> None:
     with pytest.raises(BadRequest, match="161 bytes follow"):
-        wire_npy.decode(saved(np.ones((4, 10), np.float32)) + b"x", name="logits")
+        npy.decode(saved(np.ones((4, 10), np.float32)) + b"x", name="logits")
 
 
 def test_pickles_are_refused_unread() -> None:
     stream = io.BytesIO()
     np.save(stream, np.array([{"a": 1}], dtype=object), allow_pickle=True)
     with pytest.raises(InvalidRequest, match="expected numbers, got dtype object"):
-        wire_npy.decode(stream.getvalue(), name="logits")
+        npy.decode(stream.getvalue(), name="logits")
 
 
 @pytest.mark.parametrize("array", [np.array(["a"]), np.array([True]), np.array([1j])])
 def test_elements_that_are_no_numbers_are_refused(array: np.ndarray) -> None:
     with pytest.raises(InvalidRequest, match="logits: expected numbers"):
-        wire_npy.decode(saved(array), name="logits")
+        npy.decode(saved(array), name="logits")
 
 
 def test_an_empty_body_is_refused() -> None:
     with pytest.raises(BadRequest, match="empty body"):
-        wire_npy.decode(b"", name="logits")
+        npy.decode(b"", name="logits")

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from tests.trueprob_service.inference.mutated import FUZZ
 from trueprob_service.errors import BadRequest, InvalidRequest, ServiceError
-from trueprob_service.inference.wire import oip as wire_oip
-from trueprob_service.inference.wire.oip_tensors import DATATYPES, OutputTensor, from_raw
+from trueprob_service.inference.wire import oip
+from trueprob_service.inference.wire.oip_tensors import DATATYPES, OipOutput, from_raw
 
 # Datatype → struct's letter, for a decoder that takes one number at a time.
 LETTERS = {
@@ -101,7 +101,7 @@ def test_requests_decode_to_what_a_slow_decoder_reads(
     chosen: list[dict[str, Any]], space: str
 ) -> None:
     body, header_length = written(chosen, space=space)
-    request = wire_oip.decode(body, header_length)
+    request = oip.decode(body, header_length)
     expected = one_number_at_a_time(body, header_length)
     for tensor, sent, reference in zip(request.inputs, chosen, expected, strict=True):
         assert tensor.datatype == sent["datatype"]
@@ -114,7 +114,7 @@ def test_a_binary_tensor_on_its_own_boundary_is_not_copied() -> None:
     aligned = []
     for spaces in range(4):
         body, header_length = written([sent], space=" " * spaces)
-        (tensor,) = wire_oip.decode(body, header_length).inputs
+        (tensor,) = oip.decode(body, header_length).inputs
         assert tensor.values.flags.aligned
         aligned.append(np.shares_memory(tensor.values, np.frombuffer(body, np.uint8)))
     assert aligned.count(True) == 1
@@ -133,14 +133,14 @@ def test_a_damaged_request_decodes_or_is_refused_in_words(
         changed = changed or bytearray(b"{")
     lengths = st.none() | st.integers(1, len(body) + 5) | st.just(header_length)
     with contextlib.suppress(ServiceError):
-        wire_oip.decode(bytes(changed), data.draw(lengths))
+        oip.decode(bytes(changed), data.draw(lengths))
 
 
 @FUZZ
 @given(st.binary(max_size=60), st.none() | st.integers(1, 70))
 def test_any_bytes_are_refused_in_words(body: bytes, header_length: int | None) -> None:
     with contextlib.suppress(ServiceError):
-        wire_oip.decode(body, header_length)
+        oip.decode(body, header_length)
 
 
 def item(**fields: Any) -> dict[str, Any]:
@@ -216,7 +216,7 @@ def test_what_is_wrong_is_said(
 ) -> None:
     head = json.dumps(document).encode()
     with pytest.raises(error, match=words):
-        wire_oip.decode(head + rest, len(head))
+        oip.decode(head + rest, len(head))
 
 
 @pytest.mark.parametrize(
@@ -232,7 +232,7 @@ def test_what_is_wrong_is_said(
 )
 def test_what_is_no_request_is_said(body: bytes, header_length: int | None, words: str) -> None:
     with pytest.raises(BadRequest, match=words):
-        wire_oip.decode(body, header_length)
+        oip.decode(body, header_length)
 
 
 @pytest.mark.parametrize("size", [0, 1, 39, 41])
@@ -246,22 +246,22 @@ def test_a_raw_body_is_whole_rows(size: int) -> None:
 def test_a_response_mixes_json_and_bytes_in_order() -> None:
     matrix = np.arange(6, dtype=np.float32).reshape(2, 3).T  # not contiguous on purpose
     outputs = [
-        OutputTensor("a", "FP32", matrix, binary=True),
-        OutputTensor("b", "FP32", matrix, binary=False),
-        OutputTensor("ids", "BYTES", ["é", ""], binary=True),
-        OutputTensor("more", "BYTES", ["é"], binary=False),
+        OipOutput("a", "FP32", matrix, binary=True),
+        OipOutput("b", "FP32", matrix, binary=False),
+        OipOutput("ids", "BYTES", ["é", ""], binary=True),
+        OipOutput("more", "BYTES", ["é"], binary=False),
     ]
-    body, header_length = wire_oip.encode({"id": "7"}, outputs)
+    body, header_length = oip.encode({"id": "7"}, outputs)
     assert header_length is not None
     a, b, ids, more = json.loads(body[:header_length])["outputs"]
     assert body[header_length:] == matrix.tobytes() + b"\2\0\0\0\xc3\xa9\0\0\0\0"
     assert [each["parameters"]["binary_data_size"] for each in (a, ids)] == [24, 10]
     assert (b["shape"], b["data"]) == ([3, 2], [0, 3, 1, 4, 2, 5])
     assert (more["shape"], more["data"]) == ([1], ["é"])
-    assert wire_oip.encode({"id": "7"}, outputs[1:2])[1] is None
+    assert oip.encode({"id": "7"}, outputs[1:2])[1] is None
 
 
 def test_a_large_json_tensor_is_written_whole() -> None:
     values = np.arange(140_000, dtype=np.float32).reshape(-1, 7) / 8
-    body, _ = wire_oip.encode({"id": "7"}, [OutputTensor("a", "FP32", values, binary=False)])
+    body, _ = oip.encode({"id": "7"}, [OipOutput("a", "FP32", values, binary=False)])
     assert json.loads(body)["outputs"][0]["data"] == values.ravel().tolist()
