@@ -17,7 +17,7 @@ from typing import NoReturn
 
 from examples.demo.screen import say
 from examples.demo.story import MODEL, Story
-from trueprob.client import Client, ServiceProblem, ServiceUnreachable
+from trueprob.client import Client, FitStillRunning, ServiceProblem, ServiceUnreachable
 
 
 class _Parser(argparse.ArgumentParser):
@@ -48,7 +48,7 @@ def main(argv: list[str]) -> int:
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         story = _told(None if options.own else f"http://127.0.0.1:{port}", options)
-    except (ServiceProblem, ServiceUnreachable) as error:
+    except (ServiceProblem, ServiceUnreachable, FitStillRunning) as error:
         sys.exit(f"demo: error: {error}")
     except KeyboardInterrupt:
         sys.exit("demo: stopped")

@@ -88,7 +88,7 @@ async def mistakes(blocking: Client, awaited: AsyncClient) -> None:
 """
 
 
-def test_the_asynchronous_client_is_what_the_script_writes() -> None:
+def test_the_asynchronous_client_is_what_the_script_generates() -> None:
     assert GENERATED.read_text("utf-8") == async_source(WRITTEN.read_text("utf-8"))
 
 
