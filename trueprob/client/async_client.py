@@ -145,7 +145,6 @@ class AsyncClient:
         Parameters
         ----------
         model : str
-            Name of the model.
         logits, probabilities, log_probabilities : array_like of shape (n, k), optional
             Output of the classifier.
         images : sequence of bytes, optional
@@ -188,7 +187,6 @@ class AsyncClient:
         Parameters
         ----------
         model : str
-            Name of the model.
         fields : sequence of str, optional
             Names among ``probabilities``, ``prediction``, ``class``, ``confidence``,
             ``temperature``, ``prediction_ids`` (these need receipts), ``logit_gap``, ``logits``
@@ -225,7 +223,6 @@ class AsyncClient:
         Parameters
         ----------
         model : str
-            Name of the model.
         prediction_ids : sequence of n str
             From `Prediction.prediction_ids`.
         labels : sequence of n int or str
@@ -262,7 +259,6 @@ class AsyncClient:
         Parameters
         ----------
         model : str
-            Name of the model.
         ids : sequence of n str
             Your ids of the rows.
         logits : array_like of shape (n, k)
@@ -298,7 +294,6 @@ class AsyncClient:
         Parameters
         ----------
         model : str
-            Name of the model.
         window : str
             Number of hours or days: ``24h``, ``7d``.
 
@@ -315,7 +310,6 @@ class AsyncClient:
         Parameters
         ----------
         model : str
-            Name of the model.
 
         Returns
         -------
@@ -331,7 +325,6 @@ class AsyncClient:
         Parameters
         ----------
         model : str
-            Name of the model.
         alarm : str
             The `AlarmSummary.id` of the alarm.
 
@@ -360,7 +353,6 @@ class AsyncClient:
         Parameters
         ----------
         name : str
-            Name of the model.
 
         Returns
         -------
@@ -380,7 +372,6 @@ class AsyncClient:
         Parameters
         ----------
         name : str
-            Name of the model.
         n_classes : int, optional
             Number of classes; required without `class_names`.
         class_names : sequence of str, optional
@@ -401,7 +392,6 @@ class AsyncClient:
         Parameters
         ----------
         name : str
-            Name of the model.
         version : int
             The version to make live.
         revision : int
@@ -421,7 +411,6 @@ class AsyncClient:
         Parameters
         ----------
         name : str
-            Name of the model.
         revision : int
             The live revision that you decided on. The service refuses if another is live by now.
         """
@@ -450,7 +439,6 @@ class AsyncClient:
         Parameters
         ----------
         model : str
-            Name of the model.
         rows : CalibrationSet, mapping, Path or bytes
             Arrays by name: ``labels`` (indices or class names) and one of ``logits``,
             ``probabilities``, ``log_probabilities``, ``images`` (decoded as an array, or a
@@ -522,7 +510,6 @@ class AsyncClient:
         Parameters
         ----------
         model : str
-            Name of the model.
         name : str, optional
             Name of the set.
 
@@ -539,7 +526,6 @@ class AsyncClient:
         Parameters
         ----------
         model : str
-            Name of the model.
         digest : str
             Digest or name of the set.
 
@@ -556,7 +542,6 @@ class AsyncClient:
         Parameters
         ----------
         model : str
-            Name of the model.
         digest : str
             Digest or name of the set.
 
@@ -574,7 +559,6 @@ class AsyncClient:
         Parameters
         ----------
         model : str
-            Name of the model.
         digest : str
             Digest or name of the set.
         """
@@ -601,7 +585,6 @@ class AsyncClient:
         Parameters
         ----------
         model : str
-            Name of the model.
         calibration_set : str, optional
             Digest or name of the set; give exactly one of this and `source`.
         source : {"refit-window"}, optional
@@ -632,7 +615,6 @@ class AsyncClient:
         Parameters
         ----------
         model : str
-            Name of the model.
 
         Returns
         -------
@@ -646,7 +628,6 @@ class AsyncClient:
         Parameters
         ----------
         model : str
-            Name of the model.
         fit : str
             The `FitSummary.fit` of the fit.
 
@@ -662,7 +643,6 @@ class AsyncClient:
         Parameters
         ----------
         model : str
-            Name of the model.
         fit : str
             The `FitSummary.fit` of the fit.
         seconds : float
@@ -694,7 +674,6 @@ class AsyncClient:
         Parameters
         ----------
         model : str
-            Name of the model.
         fit : str
             The `FitSummary.fit` of the fit.
 
@@ -713,7 +692,6 @@ class AsyncClient:
         Parameters
         ----------
         model : str
-            Name of the model.
 
         Returns
         -------
@@ -733,7 +711,6 @@ class AsyncClient:
         Parameters
         ----------
         model : str
-            Name of the model.
         calibrator : str
             The `CalibratorSummary.calibrator` of the calibrator.
         version : int, optional
@@ -761,7 +738,6 @@ class AsyncClient:
         Parameters
         ----------
         model : str
-            Name of the model.
         calibrator : str
             The `CalibratorSummary.calibrator` of the calibrator.
         revision : int
@@ -786,7 +762,6 @@ class AsyncClient:
         Parameters
         ----------
         model : str
-            Name of the model.
         revision : int
             The live revision that you decided on. The service refuses if another is live by now.
         to : int, optional
@@ -806,7 +781,6 @@ class AsyncClient:
         Parameters
         ----------
         model : str
-            Name of the model.
 
         Returns
         -------
@@ -822,7 +796,6 @@ class AsyncClient:
         Parameters
         ----------
         model : str
-            Name of the model.
 
         Returns
         -------
@@ -838,7 +811,6 @@ class AsyncClient:
         Parameters
         ----------
         model : str
-            Name of the model.
         calibrator : str
             The `CalibratorSummary.calibrator` of the calibrator.
         policy : {"act", "tell"}, optional
@@ -859,7 +831,6 @@ class AsyncClient:
         Parameters
         ----------
         model : str
-            Name of the model.
         """
         await self._connection.send(HttpRequest("DELETE", model_path(model, "shadow")))
 

@@ -146,7 +146,6 @@ class Client:
         Parameters
         ----------
         model : str
-            Name of the model.
         logits, probabilities, log_probabilities : array_like of shape (n, k), optional
             Output of the classifier.
         images : sequence of bytes, optional
@@ -189,7 +188,6 @@ class Client:
         Parameters
         ----------
         model : str
-            Name of the model.
         fields : sequence of str, optional
             Names among ``probabilities``, ``prediction``, ``class``, ``confidence``,
             ``temperature``, ``prediction_ids`` (these need receipts), ``logit_gap``, ``logits``
@@ -226,7 +224,6 @@ class Client:
         Parameters
         ----------
         model : str
-            Name of the model.
         prediction_ids : sequence of n str
             From `Prediction.prediction_ids`.
         labels : sequence of n int or str
@@ -263,7 +260,6 @@ class Client:
         Parameters
         ----------
         model : str
-            Name of the model.
         ids : sequence of n str
             Your ids of the rows.
         logits : array_like of shape (n, k)
@@ -299,7 +295,6 @@ class Client:
         Parameters
         ----------
         model : str
-            Name of the model.
         window : str
             Number of hours or days: ``24h``, ``7d``.
 
@@ -316,7 +311,6 @@ class Client:
         Parameters
         ----------
         model : str
-            Name of the model.
 
         Returns
         -------
@@ -332,7 +326,6 @@ class Client:
         Parameters
         ----------
         model : str
-            Name of the model.
         alarm : str
             The `AlarmSummary.id` of the alarm.
 
@@ -361,7 +354,6 @@ class Client:
         Parameters
         ----------
         name : str
-            Name of the model.
 
         Returns
         -------
@@ -381,7 +373,6 @@ class Client:
         Parameters
         ----------
         name : str
-            Name of the model.
         n_classes : int, optional
             Number of classes; required without `class_names`.
         class_names : sequence of str, optional
@@ -402,7 +393,6 @@ class Client:
         Parameters
         ----------
         name : str
-            Name of the model.
         version : int
             The version to make live.
         revision : int
@@ -422,7 +412,6 @@ class Client:
         Parameters
         ----------
         name : str
-            Name of the model.
         revision : int
             The live revision that you decided on. The service refuses if another is live by now.
         """
@@ -451,7 +440,6 @@ class Client:
         Parameters
         ----------
         model : str
-            Name of the model.
         rows : CalibrationSet, mapping, Path or bytes
             Arrays by name: ``labels`` (indices or class names) and one of ``logits``,
             ``probabilities``, ``log_probabilities``, ``images`` (decoded as an array, or a
@@ -523,7 +511,6 @@ class Client:
         Parameters
         ----------
         model : str
-            Name of the model.
         name : str, optional
             Name of the set.
 
@@ -540,7 +527,6 @@ class Client:
         Parameters
         ----------
         model : str
-            Name of the model.
         digest : str
             Digest or name of the set.
 
@@ -557,7 +543,6 @@ class Client:
         Parameters
         ----------
         model : str
-            Name of the model.
         digest : str
             Digest or name of the set.
 
@@ -575,7 +560,6 @@ class Client:
         Parameters
         ----------
         model : str
-            Name of the model.
         digest : str
             Digest or name of the set.
         """
@@ -602,7 +586,6 @@ class Client:
         Parameters
         ----------
         model : str
-            Name of the model.
         calibration_set : str, optional
             Digest or name of the set; give exactly one of this and `source`.
         source : {"refit-window"}, optional
@@ -633,7 +616,6 @@ class Client:
         Parameters
         ----------
         model : str
-            Name of the model.
 
         Returns
         -------
@@ -647,7 +629,6 @@ class Client:
         Parameters
         ----------
         model : str
-            Name of the model.
         fit : str
             The `FitSummary.fit` of the fit.
 
@@ -663,7 +644,6 @@ class Client:
         Parameters
         ----------
         model : str
-            Name of the model.
         fit : str
             The `FitSummary.fit` of the fit.
         seconds : float
@@ -695,7 +675,6 @@ class Client:
         Parameters
         ----------
         model : str
-            Name of the model.
         fit : str
             The `FitSummary.fit` of the fit.
 
@@ -714,7 +693,6 @@ class Client:
         Parameters
         ----------
         model : str
-            Name of the model.
 
         Returns
         -------
@@ -734,7 +712,6 @@ class Client:
         Parameters
         ----------
         model : str
-            Name of the model.
         calibrator : str
             The `CalibratorSummary.calibrator` of the calibrator.
         version : int, optional
@@ -762,7 +739,6 @@ class Client:
         Parameters
         ----------
         model : str
-            Name of the model.
         calibrator : str
             The `CalibratorSummary.calibrator` of the calibrator.
         revision : int
@@ -787,7 +763,6 @@ class Client:
         Parameters
         ----------
         model : str
-            Name of the model.
         revision : int
             The live revision that you decided on. The service refuses if another is live by now.
         to : int, optional
@@ -807,7 +782,6 @@ class Client:
         Parameters
         ----------
         model : str
-            Name of the model.
 
         Returns
         -------
@@ -823,7 +797,6 @@ class Client:
         Parameters
         ----------
         model : str
-            Name of the model.
 
         Returns
         -------
@@ -839,7 +812,6 @@ class Client:
         Parameters
         ----------
         model : str
-            Name of the model.
         calibrator : str
             The `CalibratorSummary.calibrator` of the calibrator.
         policy : {"act", "tell"}, optional
@@ -860,7 +832,6 @@ class Client:
         Parameters
         ----------
         model : str
-            Name of the model.
         """
         self._connection.send(HttpRequest("DELETE", model_path(model, "shadow")))
 

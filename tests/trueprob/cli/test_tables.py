@@ -1,4 +1,4 @@
-"""The same rows give the same answers whatever kind of file they come in."""
+"""The same rows give the same results in every file format."""
 
 import json
 import subprocess

@@ -5,7 +5,7 @@
 Every method except the constructor becomes a coroutine, and every call of a method on ``self`` is
 awaited; the rest is names. A test checks that the file in the tree is what this script writes.
 
-The docstrings are copied in full, although "see `Client.predict`" would save 350 lines. Signatures
+The docstrings are copied in full, although "see `Client.predict`" would save 280 lines. Signatures
 give names and types, but not that `images` are PNG, JPEG or WebP files, that `wait_seconds` ends at
 60, or what the values of `promote` mean. Users of `AsyncClient` read this in `help` and in the
 tooltips of their editor, which do not follow a reference. Nobody maintains the copy.

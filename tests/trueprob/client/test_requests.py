@@ -1,4 +1,4 @@
-"""What both clients send, and what they make of the answers, without any network."""
+"""The requests of both clients, and how they read the answers, without a network."""
 
 from __future__ import annotations
 

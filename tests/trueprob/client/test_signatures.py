@@ -1,4 +1,4 @@
-"""What `help` and type checkers see of the clients: real methods, documented, the same in both."""
+"""The clients as `help` and type checkers see them: equal, documented methods."""
 
 from __future__ import annotations
 

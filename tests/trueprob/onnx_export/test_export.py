@@ -1,4 +1,4 @@
-"""A network and its calibrator as one graph; all kinds answer alike: see test_onnx_kinds."""
+"""A network and its calibrator as one graph; test_kinds compares all kinds of calibrators."""
 
 from pathlib import Path
 
