@@ -33,7 +33,7 @@ def main(argv: list[str]) -> int:
         "The demo uses the service on port TRUEPROB_PORT of this machine (default: 8000), "
         "or starts its own if none runs there.",
     )
-    parser.add_argument("--own", action="store_true", help="always start an own service")
+    parser.add_argument("--own", action="store_true", help="start a service even if one runs")
     parser.add_argument(
         "--seed",
         type=int,
