@@ -1,1 +1,1 @@
-"""Files to send to the demo model, and the demo."""
+"""Example data for the demo model, and the demo."""

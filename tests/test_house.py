@@ -139,8 +139,9 @@ def test_the_core_imports_nothing_of_ours_and_only_numpy_at_the_top() -> None:
         if is_in(importer, "trueprob")
         and (is_in(imported, "trueprob_service", "trueprob_trainer") or at_top)
         and imported.partition(".")[0] not in allowed
-        # Its classes inherit from scikit-learn's; nothing of the library imports it.
+        # Two packages with an extra each; nothing that `import trueprob` loads imports them.
         and not (is_in(importer, "trueprob.estimators") and is_in(imported, "sklearn"))
+        and not (is_in(importer, "trueprob.client") and is_in(imported, "httpx"))
     ]
     assert strays == []
 
@@ -229,7 +230,10 @@ def test_a_prediction_loads_neither_a_web_framework_nor_onnxruntime() -> None:
 
 MOST_LINES, LEAST_LINES, MOST_FILES = 500, 80, 15
 # A module that is longer, or short with a single importer → why.
-REASONS: dict[str, str] = {}
+REASONS: dict[str, str] = {
+    "trueprob.client.async_client": "generated from trueprob.client.client",
+    "trueprob.client.client": "every route is a documented method of one class",
+}
 
 
 def test_files_are_neither_scraps_nor_scrolls() -> None:
@@ -284,13 +288,22 @@ def test_no_module_is_named_after_nothing() -> None:
     assert [module for module in FILES if module.rpartition(".")[2] in VAGUE] == []
 
 
+# The client's answers bear the names of the schemas that they read.
+ANSWERS, SCHEMAS = "trueprob.client.answers", "trueprob_service.control.schemas"
+
+
 def test_no_two_public_classes_have_one_name() -> None:
     homes = defaultdict(list)
     for module, tree in TREES.items():
         for node in tree.body:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 homes[node.name].append(module)
-    assert {name: modules for name, modules in homes.items() if len(modules) > 1} == {}
+    several = {name: modules for name, modules in homes.items() if len(modules) > 1}
+    assert {
+        name: modules
+        for name, modules in several.items()
+        if len(modules) > 2 or ANSWERS not in modules or not any(is_in(m, SCHEMAS) for m in modules)
+    } == {}
 
 
 DOCUMENTS = [

@@ -1,1 +1,1 @@
-"""A model's conditions change; the service notices and is recalibrated (docs/demo.md)."""
+"""The demo: the inputs of a model change, the service notices and is refitted (docs/demo.md)."""

@@ -1,4 +1,4 @@
-"""``make demo``: tell the story on a running service, or on one of the demo's own."""
+"""``make demo``: runs the demo on a running service, or on one that it starts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import NoReturn
 
 from examples.demo.screen import say
 from examples.demo.story import MODEL, Story
-from trueprob.client import Client, ServiceProblem, ServiceUnreachable
+from trueprob.client import Client, FitStillRunning, ServiceProblem, ServiceUnreachable
 
 
 class _Parser(argparse.ArgumentParser):
@@ -26,16 +26,28 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: list[str]) -> int:
-    """Run the demo; 0: the story happened, 1: it did not, 2: bad input."""
+    """Run the demo. Exit codes: 0 all steps happened, 1 a step did not, 2 bad input."""
     parser = _Parser(
         prog="demo",
-        description="Show how the service notices that a model's conditions have changed. "
-        "The demo uses the service on this machine's port TRUEPROB_PORT (default 8000), "
-        "or starts one of its own where none runs.",
+        description="Show how the service notices that the inputs of a model have changed. "
+        "The demo uses the service on port TRUEPROB_PORT of this machine (default: 8000), "
+        "or starts its own if none runs there.",
     )
-    parser.add_argument("--own", action="store_true", help="start a service in any case")
-    parser.add_argument("--seed", type=int, default=0, help="of order and noise, default 0")
-    parser.add_argument("--speed", type=float, default=1.0, help="times as fast, default 1")
+    parser.add_argument("--own", action="store_true", help="start a service even if one runs")
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="seed of the order of the digits and of the noise; default: 0",
+    )
+    parser.add_argument(
+        "--speed",
+        type=float,
+        default=1.0,
+        metavar="FACTOR",
+        help="how many times faster than normal (about a minute); default: 1",
+    )
     options = parser.parse_args(argv)
     if options.seed < 0:
         parser.error(f"--seed: expected 0 or more, got {options.seed}")
@@ -44,11 +56,11 @@ def main(argv: list[str]) -> int:
     port = os.environ.get("TRUEPROB_PORT", "8000")
     if not (port.isascii() and port.isdigit() and int(port) < 65536):
         parser.error(f"TRUEPROB_PORT: expected a port, 0 to 65535, got {port!r}")
-    # SIGTERM ends the demo as Ctrl-C does: what it started or promoted must not outlive it.
+    # SIGTERM ends the demo as Ctrl-C does, so that it stops its service or undoes its promotions.
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        story = _told(None if options.own else f"http://127.0.0.1:{port}", options)
-    except (ServiceProblem, ServiceUnreachable) as error:
+        story = _tell_story(None if options.own else f"http://127.0.0.1:{port}", options)
+    except (ServiceProblem, ServiceUnreachable, FitStillRunning) as error:
         sys.exit(f"demo: error: {error}")
     except KeyboardInterrupt:
         sys.exit("demo: stopped")
@@ -57,7 +69,7 @@ def main(argv: list[str]) -> int:
     return 1 if story.complaints else 0
 
 
-def _told(url: str | None, options: argparse.Namespace) -> Story:
+def _tell_story(url: str | None, options: argparse.Namespace) -> Story:
     with ExitStack() as stack:
         running = url is not None and _is_usable(url)
         if url is None or not running:
@@ -95,7 +107,7 @@ def _is_usable(url: str) -> bool:
 @contextmanager
 def own_service() -> Iterator[str]:
     """Start a service on a free port with an empty state, and stop it at the end."""
-    # Settings meant for another service (its keys, its database) are not this one's.
+    # Settings of another service (its keys, its database) must not reach this one.
     environment = {k: v for k, v in os.environ.items() if not k.startswith("TRUEPROB_")}
     models = Path(__file__).parents[2] / "models"
     with tempfile.TemporaryDirectory(prefix="trueprob-demo-") as folder:
@@ -106,11 +118,11 @@ def own_service() -> Iterator[str]:
         log = Path(folder) / "service.log"
         with log.open("w") as errors, subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment,
-            start_new_session=True,  # Ctrl-C is the demo's to handle
+            start_new_session=True,  # the demo handles Ctrl-C
         ) as process:  # fmt: skip
             try:
-                said = process.stdout.readline() if process.stdout else ""
-                listens = re.match(r"Trueprob listens on (\S+) ", said)
+                line = process.stdout.readline() if process.stdout else ""
+                listens = re.match(r"Trueprob listens on (\S+) ", line)
                 if listens is None:
                     sys.exit(f"demo: error: its service did not start: {log.read_text()[-500:]}")
                 yield listens[1]
@@ -120,9 +132,10 @@ def own_service() -> Iterator[str]:
 
 @contextmanager
 def factory_calibrator(client: Client, promoted: set[int]) -> Iterator[None]:
-    """Make the factory calibrator live, its statistics at zero; put back what was at the end.
+    """Make the factory calibrator live, with its statistics at zero; at the end undo that.
 
-    `promoted` are the revisions that the demo makes: another one is somebody else's and stays.
+    `promoted` has the revisions that the demo made. If another revision is live at the end,
+    somebody else promoted it, and it stays.
     """
     before = client.calibration(MODEL)
     (factory,) = (
@@ -131,7 +144,7 @@ def factory_calibrator(client: Client, promoted: set[int]) -> Iterator[None]:
         if each.origin == "factory" and each.version == before.version
     )
     if before.calibrator != factory or before.labels:
-        # A promotion, of the same calibrator too, is where evidence and change begin anew.
+        # Any promotion starts evidence and change again, even one of the same calibrator.
         promoted.add(client.promote(MODEL, factory, revision=before.revision).revision)
         if labels := client.calibration(MODEL).labels:
             say(f"ECE and observed in steps 1 and 2 hold {labels} labels of earlier traffic too.")

@@ -1,4 +1,4 @@
-"""What the demo reads from the service, and how it prints it."""
+"""Reads the numbers of the demo from the service, and prints them."""
 
 from __future__ import annotations
 
@@ -16,27 +16,31 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Reading:
-    """What the service says at one moment; the demo computes no number of its own."""
+    """The numbers of the service at one moment; the demo computes none itself."""
 
-    said: Calibration  # GET /v1/models/digits/calibration: what labels say
-    predictions: float | None  # this and the others: GET /metrics
-    expected_accuracy: float | None  # mean confidence of recent predictions, no label needed
-    gap_shift: float | None  # how unlike the calibration split they are; about 1 if alike
+    calibration: Calibration  # from labels: GET /v1/models/digits/calibration
+    predictions: float | None  # from GET /metrics, as the two below
+    expected_accuracy: float | None  # mean confidence of recent predictions; needs no labels
+    gap_shift: float | None  # shift ratio of recent predictions; about 1 without a shift
 
     @property
     def both_passed(self) -> bool:
-        """Whether evidence and change are both at their thresholds or above."""
+        """Whether evidence and change have both reached their thresholds."""
         pairs = (
-            (self.said.evidence_log10, self.said.evidence_threshold_log10),
-            (self.said.change_log10, self.said.change_threshold_log10),
+            (self.calibration.evidence_log10, self.calibration.evidence_threshold_log10),
+            (self.calibration.change_log10, self.calibration.change_threshold_log10),
         )
         return all(v is not None and t is not None and v >= t for v, t in pairs)
 
 
 def read(client: Client, model: str) -> Reading:
-    """Ask the service."""
-    said = client.calibration(model)
-    live = {"model": model, "version": str(said.version), "calibrator": said.calibrator}
+    """Read the numbers from the service."""
+    calibration = client.calibration(model)
+    live = {
+        "model": model,
+        "version": str(calibration.version),
+        "calibrator": calibration.calibrator,
+    }
     values = {
         sample.name: sample.value
         for family in text_string_to_metric_families(client.metrics())
@@ -44,7 +48,7 @@ def read(client: Client, model: str) -> Reading:
         if sample.labels == live
     }
     return Reading(
-        said,
+        calibration,
         values.get("trueprob_predictions_total"),
         values.get("trueprob_expected_accuracy_ratio"),
         values.get("trueprob_gap_shift_ratio"),
@@ -57,27 +61,30 @@ def say(text: str) -> None:
 
 
 def header(reading: Reading) -> None:
-    """Print the names of the columns and from where on evidence and change raise an alarm."""
-    thresholds = (reading.said.evidence_threshold_log10, reading.said.change_threshold_log10)
+    """Print the column names, and the thresholds of evidence and change."""
+    thresholds = (
+        reading.calibration.evidence_threshold_log10,
+        reading.calibration.change_threshold_log10,
+    )
     _line(COLUMNS)
     _line((*[""] * 6, "alarm:", *(_number(value, ".2f") for value in thresholds)))
 
 
 def row(reading: Reading) -> None:
-    """Print a reading; a dash is a number that the service does not have yet."""
-    said = reading.said
+    """Print a reading; a dash stands for a number that the service does not have yet."""
+    calibration = reading.calibration
     cells = (
         _number(reading.predictions, ".0f"),
-        str(said.labels),
+        str(calibration.labels),
         percent(reading.expected_accuracy),
-        percent(said.observed_accuracy),
-        percent(said.ece),
-        percent(said.ece_floor),
+        percent(calibration.observed_accuracy),
+        percent(calibration.ece),
+        percent(calibration.ece_floor),
         _number(reading.gap_shift, ".1f"),
-        _number(said.evidence_log10, ".2f"),
-        _number(said.change_log10, ".2f"),
+        _number(calibration.evidence_log10, ".2f"),
+        _number(calibration.change_log10, ".2f"),
     )
-    _line(cells, "  ALARM" if said.alarm else "")
+    _line(cells, "  ALARM" if calibration.alarm else "")
 
 
 def percent(value: float | None) -> str:

@@ -1,7 +1,7 @@
-"""What happens in the demo: calm, a shift, the alarm, a refit, calm again.
+"""The steps of the demo: calm, a shift, the alarm, a refit, calm again.
 
-Within a step every digit is sent once, so outcomes are independent. A label comes late whatever
-the prediction was, which is what the promise of the alarms asks for.
+Each step sends every digit once, so outcomes are independent. Labels arrive late, whatever the
+prediction was, because the guarantee of the alarms requires it.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from trueprob.client import Client
 
 MODEL = "digits"
 REQUEST = 16  # pictures
-LATENESS = 8  # requests until the labels of one come
+LATENESS = 8  # requests between a prediction and its label
 REQUEST_SECONDS = 0.6  # at --speed 1: the story takes about a minute
-AS_TRAINED = (0.0, 60.0)  # degrees by which digits are turned, noise in grey levels
-# Chosen by looking (docs/demo.md): one prediction in two is right, the model claims three in four.
+AS_TRAINED = (0.0, 60.0)  # rotation of the digits in degrees, noise in grey levels
+# Chosen by trial (docs/demo.md): half of the predictions are right, the mean confidence is 3/4.
 SHIFTED = (20.0, 75.0)
 
 
 class Story:
-    """The story on a service whose live calibrator is the factory's.
+    """Runs the demo on a service whose live calibrator is the factory calibrator.
 
-    `complaints` says what should have happened and did not. `promoted` has the revision that the
-    story made, as soon as it is there.
+    `complaints` lists the steps that did not happen. `promoted` has the revision that the demo
+    made, once it exists.
     """
 
     def __init__(self, client: Client, *, seed: int, speed: float) -> None:
@@ -42,20 +42,20 @@ class Story:
         self._client = client
         self._generator = np.random.default_rng(seed)
         self._pause_seconds, self._next = REQUEST_SECONDS / speed, time.monotonic()
-        self._owed: deque[tuple[int, tuple[str, ...], list[int]]] = deque()
+        self._pending: deque[tuple[int, tuple[str, ...], list[int]]] = deque()
         self._requests = 0
         self.promoted: set[int] = set()
         self.complaints: list[str] = []
 
     def tell(self) -> None:
-        """Let it happen."""
+        """Run all steps."""
         say(
             "1. Digits of the test split as the model knows them; each label comes "
             f"{LATENESS * REQUEST} predictions late."
         )
         header(read(self._client, MODEL))
         *_, calm = self._send(AS_TRAINED)
-        if calm.said.alarm is not None:
+        if calm.calibration.alarm is not None:
             self.complaints.append("there was an alarm before the digits changed")
 
         say(
@@ -66,9 +66,9 @@ class Story:
         for n, reading in enumerate(self._send(SHIFTED, until_labelled=True), 1):
             if n == LATENESS:
                 self._compare(calm.expected_accuracy, reading.expected_accuracy)
-            if alarm is None and reading.said.alarm is not None:
-                alarm = reading.said.alarm
-                say(f"   Alarm. {reading.said.advice}")
+            if alarm is None and reading.calibration.alarm is not None:
+                alarm = reading.calibration.alarm
+                say(f"   Alarm. {reading.calibration.advice}")
             if reading.both_passed:
                 break
         if alarm is None:
@@ -85,7 +85,7 @@ class Story:
 
         say("4. The same conditions in front of the new calibrator; its statistics begin anew.")
         *_, last = self._send(SHIFTED, until_labelled=True)
-        if last.said.alarm is not None or last.said.miscalibrated:
+        if last.calibration.alarm is not None or last.calibration.miscalibrated:
             self.complaints.append("the statistics did not stay low after the promotion")
 
     def _compare(self, before: float | None, now: float | None) -> None:
@@ -98,10 +98,10 @@ class Story:
         )
 
     def _refit(self) -> None:
-        images = self._taken(self._digits["reserved_images"], SHIFTED)
+        images = self._distorted(self._digits["reserved_images"], SHIFTED)
         rows = {"images": images, "labels": self._digits["reserved_labels"]}
-        begun = self._client.upload(MODEL, rows)
-        fit = self._client.wait_for_fit(MODEL, begun.fit, seconds=600)
+        queued = self._client.upload(MODEL, rows)
+        fit = self._client.wait_for_fit(MODEL, queued.fit, seconds=600)
         say(f"   Fit {fit.fit}: {fit.method} on {fit.n} rows, {fit.state}.")
         for reason in () if fit.verdict is None else fit.verdict.reasons:
             say(f"   {reason}")
@@ -114,41 +114,41 @@ class Story:
     def _send(
         self, conditions: tuple[float, float], *, until_labelled: bool = False
     ) -> Iterator[Reading]:
-        """Send every digit once, in random order; then, if wanted, wait for the last labels."""
+        """Send every digit once, in random order; with `until_labelled` also the last labels."""
         order = self._generator.permutation(len(self._digits["test_labels"]))
-        images = self._taken(self._digits["test_images"][order], conditions)
+        images = self._distorted(self._digits["test_images"][order], conditions)
         labels = self._digits["test_labels"][order]
         starts = range(0, len(order), REQUEST)
         alarmed = False
         for n in range(len(starts) + (LATENESS if until_labelled else 0)):
-            self._labels_that_are_due()
+            self._send_labels()
             if n < len(starts):
                 rows = slice(starts[n], starts[n] + REQUEST)
                 answer = self._client.predict(MODEL, images=[_png(image) for image in images[rows]])
                 due = self._requests + LATENESS
-                self._owed.append((due, answer.prediction_ids or (), labels[rows].tolist()))
+                self._pending.append((due, answer.prediction_ids or (), labels[rows].tolist()))
             reading = read(self._client, MODEL)
-            first_alarm = not alarmed and reading.said.alarm is not None
+            first_alarm = not alarmed and reading.calibration.alarm is not None
             if n % 4 == 3 or first_alarm or reading.both_passed:
                 row(reading)
             alarmed |= first_alarm
             yield reading
 
-    def _labels_that_are_due(self) -> None:
-        """Wait until the next request is due, and send the labels that are due by then."""
+    def _send_labels(self) -> None:
+        """Wait for the time of the next request, and send the labels that are due by then."""
         time.sleep(max(0.0, self._next - time.monotonic()))
         self._next = max(self._next, time.monotonic()) + self._pause_seconds
         self._requests += 1
-        while self._owed and self._owed[0][0] <= self._requests:
-            _, ids, labels = self._owed.popleft()
+        while self._pending and self._pending[0][0] <= self._requests:
+            _, ids, labels = self._pending.popleft()
             counted = self._client.label(MODEL, ids, labels).accepted
             if counted < len(ids):
                 self.complaints.append(f"the service did not count {len(ids) - counted} labels")
 
-    def _taken(
+    def _distorted(
         self, images: NDArray[np.uint8], conditions: tuple[float, float]
     ) -> NDArray[np.uint8]:
-        """Pictures of digits, shape (n, 8, 8, 1): turned, and with noise of their own."""
+        """Pictures of digits, of shape (n, 8, 8, 1), rotated and with noise."""
         degrees, noise = conditions
         turned = rotate(images.astype(float), degrees, axes=(2, 1), reshape=False, order=1)
         noisy = turned + self._generator.normal(scale=noise, size=images.shape)

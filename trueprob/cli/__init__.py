@@ -1,1 +1,1 @@
-"""The command line of `trueprob`, one command a file."""
+"""The command `trueprob`, with one module for each subcommand."""

@@ -1,6 +1,7 @@
-"""`trueprob`: fit, apply, evaluate and draw calibrators on files.
+"""The command `trueprob`: fits, applies, evaluates and plots calibrators on files.
 
-Exit codes: 0 fine, 1 the answer is no, 2 bad input (one line on standard error).
+Exit codes: 0 success; 1 the answer is no (a changed file, a fit that was not admitted); 2 bad
+input, described in one line on standard error.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ __all__ = ["main"]
 
 
 class UsageError(Exception):
-    """The arguments themselves are wrong."""
+    """The command line cannot be parsed."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -27,8 +28,14 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parser() -> argparse.ArgumentParser:
-    """The parser of all commands."""
-    top = _Parser(prog="trueprob", description="Calibrated probabilities for classifiers.")
+    """Build the parser of all commands."""
+    top = _Parser(
+        prog="trueprob",
+        description="Calibrated probabilities for classifiers: fit a calibrator on held-out rows, "
+        "apply it, and measure what it improves.",
+        epilog="'trueprob COMMAND --help' describes a command. Exit codes: 0 success; 1 the answer "
+        "is no (a changed file, a fit that was not admitted); 2 bad input.",
+    )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in (fit, apply, evaluate, plot, inspect, collect, export_onnx):
         command.add_parser(commands)
@@ -36,10 +43,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command.
-
-    Returns: the exit code.
-    """
+    """Run a command and return the exit code."""
     try:
         arguments = parser().parse_args(argv)
         code: int = arguments.run(arguments)

@@ -1,4 +1,4 @@
-"""`trueprob apply calibrator.json LOGITS -o PROBS`: calibrated probabilities of new rows."""
+"""`trueprob apply calibrator.json LOGITS -o PROBS`: computes calibrated probabilities."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from trueprob.cli.files import add_input, add_split, read_calibrator, read_logits, write_whole
-from trueprob.cli.tables import print_json, print_line
+from trueprob.cli.output import print_json, print_line
 from trueprob.errors import InvalidInput
 from trueprob.tables import table_of_answers
 
@@ -20,20 +20,29 @@ SUFFIXES = (".npy", ".npz", ".csv", ".parquet")
 
 
 def add_parser(commands: Any) -> None:
-    """Add the command."""
+    """Add the command and its options."""
     parser = commands.add_parser(
         "apply",
         help="turn logits into calibrated probabilities",
         description="Turn logits into calibrated probabilities. An .npy output holds the "
         "probabilities; an .npz also prediction, confidence and temperature; .csv and .parquet "
-        "have a row each, with columns prob_CLASS, prediction, class, confidence, temperature.",
+        "have one line a row, with the columns prob_CLASS, prediction, class, confidence and "
+        "temperature. Methods without temperatures leave out temperature.",
     )
-    parser.add_argument("calibrator", metavar="calibrator.json")
-    parser.add_argument("data", metavar="LOGITS", help=".npy, .npz, .csv or .parquet")
     parser.add_argument(
-        "-o", "--output", metavar="PROBS", required=True, help=f"ends in {', '.join(SUFFIXES)}"
+        "calibrator", metavar="calibrator.json", help="calibrator that 'trueprob fit' wrote"
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.add_argument(
+        "data", metavar="LOGITS", help="file with the rows: .npy, .npz, .csv or .parquet"
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="PROBS",
+        required=True,
+        help=f"file to write; its name ends in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}",
+    )
+    parser.add_argument("--json", action="store_true", help="print the result as one JSON document")
     add_input(parser)
     add_split(parser)
     parser.set_defaults(run=run)

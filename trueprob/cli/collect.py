@@ -1,8 +1,7 @@
-"""`trueprob collect MODEL DATA`: rows through a running service into a named calibration set.
+"""`trueprob collect MODEL DATA`: appends labelled rows to a calibration set of a running service.
 
-Pictures become logits in the service's network. Rows go in batches that are appended to the set;
-the service leaves out a batch that the set holds already, so a command that was interrupted can be
-given again.
+The network of the service turns pictures into logits. Rows are sent in batches. The service skips a
+batch that the set holds already, so an interrupted command can be repeated.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from trueprob.arrays.files import read_arrays
 from trueprob.cli.files import UnusableFile, write_whole
-from trueprob.cli.tables import print_json, print_line
+from trueprob.cli.output import print_json, print_line
 from trueprob.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -28,45 +27,68 @@ __all__ = ["add_parser"]
 
 PICTURES: Final = (".png", ".jpg", ".jpeg", ".webp")
 URL: Final = "http://127.0.0.1:8000"
+FIT_SECONDS: Final = 3600.0  # how long --fit waits
 
 
 def add_parser(commands: Any) -> None:
-    """Add the command."""
+    """Add the command and its options."""
     parser = commands.add_parser(
         "collect",
-        help="send labelled rows through a running service into a calibration set",
+        help="append labelled rows to a calibration set of a running service",
         description="Append labelled pictures or logits to a named calibration set of a running "
-        "service, download it, and fit it. The same command again appends nothing twice.",
+        "service; then, if you like, download the set and fit a calibrator on it. Rows that the "
+        "set holds already are not appended again, so the command may be repeated. Exit code 1: "
+        "the fit failed, or its calibrator was not admitted.",
     )
-    parser.add_argument("model", metavar="MODEL")
+    parser.add_argument("model", metavar="MODEL", help="name of the model")
     parser.add_argument(
         "data",
         metavar="DATA",
-        help="a folder with one folder of pictures for each class, named as the class; an .npz "
-        "with labels and one of logits, probabilities, log_probabilities, images; or a .csv",
+        help="folder that has a folder of pictures (.png, .jpg, .jpeg, .webp) for each class, "
+        "named as the class; an .npz with labels and one of logits, probabilities, "
+        "log_probabilities, images; or a .csv",
     )
-    parser.add_argument("--name", required=True, help="of the set")
-    parser.add_argument("--url", default=URL, help=f"of the service, default {URL}")
-    parser.add_argument("--key-file", metavar="FILE", help="holds an API key")
-    parser.add_argument("--version", type=int, help="of the model, default the live one")
-    parser.add_argument("--batch-rows", type=int, default=256, help="of a request, default 256")
-    parser.add_argument("-o", "--output", metavar="SET.npz", help="where the set is downloaded to")
-    parser.add_argument("--fit", action="store_true", help="fit a calibrator on it")
-    parser.add_argument("--method", help="how; default the service's")
+    parser.add_argument("--name", required=True, help="name of the calibration set")
+    parser.add_argument("--url", default=URL, help=f"address of the service; default: {URL}")
+    parser.add_argument("--key-file", metavar="FILE", help="file with an API key; default: no key")
+    parser.add_argument(
+        "--version", type=int, metavar="N", help="version of the model; default: the live one"
+    )
+    parser.add_argument(
+        "--batch-rows",
+        type=int,
+        default=256,
+        metavar="N",
+        help="rows in a request; default: 256. A .csv is sent in one request",
+    )
+    parser.add_argument(
+        "-o", "--output", metavar="SET.npz", help="file to download the set to; default: none"
+    )
+    parser.add_argument(
+        "--fit",
+        action="store_true",
+        help="fit a calibrator on the set and wait for it, at most an hour",
+    )
+    parser.add_argument(
+        "--method", help="calibration method of the fit; default: the service's setting"
+    )
     parser.add_argument(
         "--promote",
         choices=("auto", "never", "always", "shadow"),
         default="auto",
-        help="default: auto",
+        help="when to promote the fitted calibrator: if it is admitted, never, in any case, or if "
+        "it proves better in the shadow of the live pair; default: auto",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.add_argument("--json", action="store_true", help="print the result as one JSON document")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the command; 1 when the fit was not admitted."""
+    """Run the command; the exit code is 1 if the fit failed or was not admitted."""
     if arguments.batch_rows < 1:
-        raise InvalidInput("--batch-rows must be at least 1", field="batch_rows")
+        raise InvalidInput(
+            f"--batch-rows must be at least 1, got {arguments.batch_rows}", field="batch_rows"
+        )
     if importlib.util.find_spec("httpx") is None:
         raise UnusableFile(
             "collect needs httpx, which is not installed: pip install 'trueprob[client]'"
@@ -103,7 +125,7 @@ def _append(client: Client, arguments: argparse.Namespace) -> CalibrationSetSumm
         found = client.append(arguments.model, arguments.name, batch, version=arguments.version)
         print_line(f"batch {index + 1}: the set has {found.n} rows", sys.stderr)
     if found is None:
-        raise InvalidInput(f"{arguments.data} holds no row", field="data")
+        raise InvalidInput(f"{arguments.data} must hold at least one row, got none", field="data")
     return found
 
 
@@ -115,7 +137,7 @@ def _fit(client: Client, arguments: argparse.Namespace, digest: str) -> FitSumma
         promote=arguments.promote,
         version=arguments.version,
     )
-    return client.wait_for_fit(arguments.model, queued.fit, seconds=3600)
+    return client.wait_for_fit(arguments.model, queued.fit, seconds=FIT_SECONDS)
 
 
 def _batches(data: Path, rows: int) -> Iterator[Mapping[str, Any] | Path]:
@@ -128,10 +150,10 @@ def _batches(data: Path, rows: int) -> Iterator[Mapping[str, Any] | Path]:
             if picture.suffix.lower() in PICTURES
         ]
         for start in range(0, len(pictures), rows):
-            some = pictures[start : start + rows]
+            batch = pictures[start : start + rows]
             yield {
-                "images": [picture.read_bytes() for picture, _ in some],
-                "labels": [label for _, label in some],
+                "images": [picture.read_bytes() for picture, _ in batch],
+                "labels": [label for _, label in batch],
             }
     elif data.suffix.lower() == ".csv":
         yield data
@@ -140,7 +162,7 @@ def _batches(data: Path, rows: int) -> Iterator[Mapping[str, Any] | Path]:
         lengths = {name: len(array) if array.ndim else 0 for name, array in arrays.items()}
         if "labels" not in arrays or len(set(lengths.values())) > 1:
             raise InvalidInput(
-                f"{data} must hold labels and as many rows of each other array, got {lengths}",
+                f"{data} must hold labels, and each array must have as many rows, got {lengths}",
                 field="data",
             )
         for start in range(0, lengths["labels"], rows):

@@ -1,4 +1,4 @@
-"""`trueprob evaluate TEST.npz --calibrator calibrator.json`: scores before and after."""
+"""`trueprob evaluate TEST.npz --calibrator calibrator.json`: scores a calibrator."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from trueprob.arrays.calibration_set import CalibrationSet
 from trueprob.calibrators import Calibrator, IdentityCalibrator
 from trueprob.cli.files import (
-    DATA,
+    LABELLED_ROWS,
     add_input,
     add_labels,
     add_split,
@@ -16,23 +16,32 @@ from trueprob.cli.files import (
     read_calibration_set,
     read_calibrator,
 )
-from trueprob.cli.tables import print_json, print_line, print_scores, score_document
+from trueprob.cli.output import print_json, print_line, print_scores, score_document
 from trueprob.scores.score import Scores, score
 
 __all__ = ["add_parser"]
 
 
 def add_parser(commands: Any) -> None:
-    """Add the command."""
+    """Add the command and its options."""
     parser = commands.add_parser(
         "evaluate",
         help="score a calibrator on labelled rows",
-        description="Score the plain softmax, and a calibrator, on labelled rows.",
+        description="Score the plain softmax on labelled rows, and a calibrator beside it. The ECE "
+        "stands beside its noise floor: the ECE of a perfectly calibrated model on as many rows.",
     )
-    parser.add_argument("data", metavar="TEST.npz", help=DATA)
+    parser.add_argument(
+        "data",
+        metavar="TEST.npz",
+        help=f"{LABELLED_ROWS}; or an .npy, with the labels in a second .npy",
+    )
     add_labels(parser)
-    parser.add_argument("--calibrator", metavar="calibrator.json")
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.add_argument(
+        "--calibrator",
+        metavar="calibrator.json",
+        help="calibrator to score; default: only the plain softmax",
+    )
+    parser.add_argument("--json", action="store_true", help="print the result as one JSON document")
     add_input(parser)
     add_split(parser)
     parser.set_defaults(run=run)

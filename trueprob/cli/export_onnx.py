@@ -1,4 +1,4 @@
-"""`trueprob export-onnx model.onnx calibrator.json -o calibrated.onnx`: both as one graph."""
+"""`trueprob export-onnx model.onnx calibrator.json -o calibrated.onnx`: exports both as one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from trueprob.arrays.calibration_set import INPUTS
 from trueprob.cli.files import UnusableFile, read_calibrator, write_whole
-from trueprob.cli.tables import print_json, print_line
+from trueprob.cli.output import print_json, print_line
 from trueprob.errors import InvalidInput
 from trueprob.onnx_export import EXPRESSIBLE, OUTPUTS, fused_onnx, head_onnx
 
@@ -16,33 +16,44 @@ __all__ = ["add_parser"]
 
 
 def add_parser(commands: Any) -> None:
-    """Add the command."""
+    """Add the command and its options."""
     parser = commands.add_parser(
         "export-onnx",
-        help="put a calibrator behind a network, as one ONNX file",
-        description="Put a calibrator behind a network, as one ONNX file that any ONNX runtime "
-        f"serves. Outputs: {', '.join(OUTPUTS)}, and what else the network gives; temperature is "
-        "NaN for a method without one, prediction is the method's own where it may change, and "
-        "logits are the network's. Linear stages and isotonic need a runtime with float64. "
-        f"Kinds: {', '.join(sorted(EXPRESSIBLE))}. Needs the extra onnx.",
+        help="write a network and its calibrator as one ONNX file",
+        description="Append a calibrator to a network and write both as one ONNX file, for any "
+        f"ONNX runtime. Outputs: {', '.join(OUTPUTS)}, then the network's other outputs. "
+        "The temperature is NaN for methods without temperatures. The prediction is that of the "
+        "calibrator, which linear methods may change; the logits are those of the network. "
+        f"Kinds of calibrators: {', '.join(sorted(EXPRESSIBLE))}. The linear methods and isotonic "
+        "need a runtime with float64. Needs the extra onnx.",
     )
-    parser.add_argument("model", metavar="model.onnx", nargs="?", help="opset 13 or later")
-    parser.add_argument("calibrator", metavar="calibrator.json")
-    parser.add_argument("-o", "--output", metavar="PATH", required=True, help="calibrated.onnx")
+    parser.add_argument(
+        "model",
+        metavar="model.onnx",
+        nargs="?",
+        help="the network, of opset 13 or later; leave it out with --logits-only",
+    )
+    parser.add_argument(
+        "calibrator", metavar="calibrator.json", help="calibrator that 'trueprob fit' wrote"
+    )
+    parser.add_argument("-o", "--output", metavar="PATH", required=True, help="ONNX file to write")
     parser.add_argument(
         "--logits-only",
         action="store_true",
-        help="no network: a graph that takes logits, for ensembles",
+        help="export the calibrator alone, as a graph that takes logits (for ensembles)",
     )
     parser.add_argument(
         "--model-output",
         metavar="NAME",
-        help="the network's output to calibrate; default logits, or the only one",
+        help="name of the network's output to calibrate; default: logits, or the only output",
     )
     parser.add_argument(
-        "--input", choices=tuple(INPUTS), default="logits", help="what it holds; default logits"
+        "--input",
+        choices=tuple(INPUTS),
+        default="logits",
+        help="what that output holds; default: logits",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.add_argument("--json", action="store_true", help="print the result as one JSON document")
     parser.set_defaults(run=run)
 
 

@@ -1,7 +1,7 @@
-"""Files of the command line: what is read and how it is called, outputs that appear whole.
+"""Files of the command line: reads inputs and calibrators, writes outputs atomically.
 
-Nothing is guessed: what the numbers are is said by an array's or column's name, or by --input;
-without either they are logits.
+Nothing is guessed: the name of an array or a column says whether numbers are logits or
+probabilities, or --input does; without either they are logits.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from trueprob.arrays.logit_functions import Logits
 from trueprob.calibrators import Calibrator, loads_calibrator
 from trueprob.errors import InvalidInput
 from trueprob.tables import Rows, read_csv, read_parquet
-from trueprob.tables.columns import UNSAID
+from trueprob.tables.columns import UNSPECIFIED
 
 __all__ = [
-    "DATA",
+    "LABELLED_ROWS",
     "UnusableFile",
     "add_input",
     "add_labels",
@@ -37,45 +37,48 @@ __all__ = [
 
 SPLITS = ("val", "test")
 TABLES = {".csv": read_csv, ".parquet": read_parquet}
-DATA = (
-    ".npz with arrays logits (or probabilities, log_probabilities) and labels; .npy, followed by "
-    "another of labels; .csv or .parquet with a column label and one for each class, named "
-    "logit_CLASS, prob_CLASS, logprob_CLASS, or by the class alone"
+LABELLED_ROWS = (
+    "file with labelled rows: .npz with the arrays labels and logits (or probabilities, or "
+    "log_probabilities); .csv or .parquet with a column label and a column for each class, named "
+    "logit_CLASS, prob_CLASS, logprob_CLASS or CLASS"
 )
 EXTRA_ARRAYS = {"labels", "weights", "groups"}
 
 
 class UnusableFile(Exception):
-    """A file that cannot be opened or written."""
+    """A file cannot be read or written, or a needed package is not installed."""
 
 
 def add_split(parser: argparse.ArgumentParser) -> None:
-    """The option for files that hold several splits side by side."""
+    """Add --split, for an .npz that holds several splits."""
     parser.add_argument(
         "--split",
         choices=SPLITS,
-        help="use the arrays whose names begin so: val_logits, val_labels",
+        help="of an .npz that holds several splits, read the arrays whose names begin with this "
+        "(val_logits, val_labels); default: names without a prefix",
     )
 
 
 def add_input(parser: argparse.ArgumentParser) -> None:
-    """The option that says what the numbers are."""
+    """Add --input, which says what the numbers are."""
     parser.add_argument(
         "--input",
         choices=tuple(INPUTS),
-        help="what the numbers are, where the file does not say it; default logits",
+        help="what the numbers are, if names in the file do not say it; default: logits",
     )
 
 
 def add_labels(parser: argparse.ArgumentParser) -> None:
-    """The labels of an `.npy`, which has none itself: after it, or as an option."""
-    parser.add_argument("beside", metavar="LABELS.npy", nargs="?", help="labels of an .npy")
-    parser.add_argument("--labels", metavar="FILE", help="the same as an option")
+    """Add the labels of an .npy: a second argument, or an option."""
+    parser.add_argument(
+        "labels_npy", metavar="LABELS.npy", nargs="?", help="labels, if the data are an .npy"
+    )
+    parser.add_argument("--labels", metavar="FILE", help="LABELS.npy, given as an option")
 
 
 def labels_file(arguments: argparse.Namespace) -> str | None:
-    """The file of labels, given at most once."""
-    given = [path for path in (arguments.beside, arguments.labels) if path is not None]
+    """The file of labels, or None; InvalidInput if it is given twice."""
+    given = [path for path in (arguments.labels_npy, arguments.labels) if path is not None]
     if len(given) > 1:
         raise InvalidInput(f"labels are given twice: {' and '.join(given)}", field="labels")
     return given[0] if given else None
@@ -89,12 +92,12 @@ def read_calibration_set(
     numbers: str | None = None,
     labels: str | None = None,
 ) -> CalibrationSet:
-    """Numbers and labels of a file, of one split of it, or of a pair of files."""
+    """Read logits and labels from a file, from a split of it, or from a pair of files."""
     rows = _rows(path, split, numbers)
     arrays = dict(rows.arrays)
     if labels is not None:
         if "labels" in arrays:
-            raise InvalidInput(f"{path} has labels: {labels} gives them again", field="labels")
+            raise InvalidInput(f"{path} has labels already: leave out {labels}", field="labels")
         given = read_arrays(labels, name=labels)
         lone = given.get(UNNAMED, given.get("labels"))
         if lone is None or len(given) > 1:
@@ -112,7 +115,7 @@ def read_calibration_set(
 def read_logits(
     path: str, split: str | None, n_classes: int, *, numbers: str | None = None
 ) -> tuple[Logits, tuple[str, ...] | None]:
-    """Logits of a file whose other arrays are left aside, and the classes' names in it."""
+    """Read the logits of a file, and its class names or None; other arrays are ignored."""
     rows = _rows(path, split, numbers)
     given = [name for name in INPUTS if name in rows.arrays]
     if len(given) != 1:
@@ -124,7 +127,7 @@ def read_logits(
 
 
 def read_calibrator(path: str) -> Calibrator:
-    """The calibrator of a `calibrator.json`."""
+    """Read a `calibrator.json`."""
     try:
         return loads_calibrator(Path(path).read_bytes())
     except OSError as error:
@@ -132,7 +135,7 @@ def read_calibrator(path: str) -> Calibrator:
 
 
 def write_whole(path: str, data: bytes) -> None:
-    """Write under a temporary name beside the target, then rename."""
+    """Write a file atomically: under a temporary name, then renamed."""
     target = Path(path)
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.partial")
     try:
@@ -149,7 +152,7 @@ def write_whole(path: str, data: bytes) -> None:
 
 
 def _rows(path: str, split: str | None, numbers: str | None) -> Rows:
-    """The arrays of a file; its numbers go by the name of what they are."""
+    """Read a file; the array of numbers is named by what they are."""
     reader = TABLES.get(Path(path).suffix.lower())
     if reader is None:
         rows = Rows(_arrays(path, split))
@@ -158,17 +161,17 @@ def _rows(path: str, split: str | None, numbers: str | None) -> Rows:
     else:
         rows = reader(path, name=path)
     arrays = dict(rows.arrays)
-    for unsaid in (UNNAMED, UNSAID):
-        if unsaid in arrays and len(arrays) == 1 + len(EXTRA_ARRAYS & set(arrays)):
-            arrays[numbers or "logits"] = arrays.pop(unsaid)
+    for name in (UNNAMED, UNSPECIFIED):
+        if name in arrays and len(arrays) == 1 + len(EXTRA_ARRAYS & set(arrays)):
+            arrays[numbers or "logits"] = arrays.pop(name)
     if numbers is not None:
         named = [name for name in INPUTS if name in arrays]
         if named and numbers not in named:
             raise InvalidInput(
-                f"{path} holds {' and '.join(named)} by name, --input says {numbers}",
+                f"{path} holds {' and '.join(named)}, but --input says {numbers}",
                 field="input",
             )
-        # The other kinds of numbers beside those that were asked for are left aside.
+        # The other kinds of numbers in the file are ignored.
         arrays = {n: a for n, a in arrays.items() if n not in INPUTS or n == numbers}
     return Rows(arrays, rows.class_names)
 
@@ -183,5 +186,7 @@ def _arrays(path: str, split: str | None) -> dict[str, NDArray[np.generic]]:
         return chosen
     for name in SPLITS:
         if f"{name}_logits" in arrays:
-            raise InvalidInput(f"{path} holds several splits: choose with --split", field="split")
+            raise InvalidInput(
+                f"{path} holds several splits: choose one with --split", field="split"
+            )
     return arrays

@@ -1,4 +1,4 @@
-"""`trueprob fit CAL.npz -o calibrator.json`: fit a calibrator, show the scores before and after."""
+"""`trueprob fit CAL.npz -o calibrator.json`: fits a calibrator and prints its scores."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from trueprob.calibrators import FittedOn, dumps_calibrator
 from trueprob.cli.files import (
-    DATA,
+    LABELLED_ROWS,
     add_input,
     add_labels,
     add_split,
@@ -17,7 +17,7 @@ from trueprob.cli.files import (
     read_calibration_set,
     write_whole,
 )
-from trueprob.cli.tables import (
+from trueprob.cli.output import (
     print_candidates,
     print_json,
     print_line,
@@ -31,24 +31,39 @@ __all__ = ["add_parser"]
 
 
 def add_parser(commands: Any) -> None:
-    """Add the command."""
+    """Add the command and its options."""
     parser = commands.add_parser(
         "fit",
         help="fit a calibrator",
-        description="Fit a calibrator on held-out logits and labels. The scores after are out "
-        "of fold: of rows that the calibrator scored was not fitted on.",
+        description="Fit a calibrator on labelled rows that the network was not trained on. The "
+        "scores after the fit are out of fold: each row is scored by a calibrator that was "
+        "fitted without it.",
     )
-    parser.add_argument("data", metavar="CAL.npz", help=DATA)
+    parser.add_argument(
+        "data",
+        metavar="CAL.npz",
+        help=f"{LABELLED_ROWS}; or an .npy, with the labels in a second .npy",
+    )
     add_labels(parser)
-    parser.add_argument("--method", choices=METHODS, default="smart", help="default: smart")
+    parser.add_argument(
+        "--method", choices=METHODS, default="smart", help="calibration method; default: smart"
+    )
     parser.add_argument(
         "--allow-prediction-change",
         action="store_true",
-        help="let auto choose methods that change predictions",
+        help="let the method auto choose a calibrator that may change predictions; default: no",
     )
-    parser.add_argument("-o", "--output", metavar="PATH", help="where calibrator.json is written")
-    parser.add_argument("--seed", type=int, default=0, help="of the folds, default 0")
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.add_argument(
+        "-o", "--output", metavar="PATH", help="file to write the calibrator to; default: none"
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="seed of the folds, and of methods that draw random numbers; default: 0",
+    )
+    parser.add_argument("--json", action="store_true", help="print the result as one JSON document")
     add_input(parser)
     add_split(parser)
     parser.set_defaults(run=run)

@@ -1,7 +1,7 @@
-"""`trueprob inspect models/NAME/VERSION`: what a model version is, and whether it is unchanged.
+"""`trueprob inspect models/NAME/VERSION`: describes a model version and verifies its files.
 
-Exit code 1 when a file is not what the manifest says; such a version's calibrator and baseline
-are not read.
+The exit code is 1 if a file does not match its digest; the calibrator and the baseline of such a
+version are not read.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from trueprob.calibrators import Calibrator
 from trueprob.calibrators.document import parse_json, read_fitted_on
-from trueprob.cli.tables import print_json, print_line
+from trueprob.cli.output import print_json, print_line
 from trueprob.errors import DigestMismatch, ModelVersionNotFound
 from trueprob.repository.baseline import Baseline
 from trueprob.repository.model_repository import MANIFEST, VERSION, ModelRepository
@@ -22,21 +22,24 @@ from trueprob.repository.model_version import CALIBRATOR, ModelVersion
 
 __all__ = ["add_parser"]
 
-PERCENTILES: Final = (5, 25, 50, 75, 95)  # of the baseline's gaps
-GAPS: Final = (0.5, 1.0, 2.0, 4.0, 8.0)  # nats, where there is no baseline
+# Temperatures are shown at these percentiles of the baseline's logit gap.
+PERCENTILES: Final = (5, 25, 50, 75, 95)
+GAPS: Final = (0.5, 1.0, 2.0, 4.0, 8.0)  # in nats, for a version without a baseline
 BASELINE_SCORES: Final = ("accuracy", "mean_confidence", "ece", "ece_floor", "mce")
 
 
 def add_parser(commands: Any) -> None:
-    """Add the command."""
+    """Add the command and its options."""
     parser = commands.add_parser(
         "inspect",
-        help="show a model version",
+        help="show a model version and verify its files",
         description="Show a model version: its manifest, whether its files match their digests, "
-        "its calibrator and its baseline.",
+        "its calibrator and its baseline. Exit code 1: a file does not match its digest.",
     )
-    parser.add_argument("path", metavar="models/NAME/VERSION")
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.add_argument(
+        "path", metavar="models/NAME/VERSION", help="folder of the version in a model repository"
+    )
+    parser.add_argument("--json", action="store_true", help="print the result as one JSON document")
     parser.set_defaults(run=run)
 
 
@@ -84,7 +87,7 @@ def _document(version: ModelVersion) -> dict[str, Any]:
 
 
 def _files(version: ModelVersion) -> list[dict[str, Any]]:
-    """Those of the manifest and those that lie there, by name."""
+    """The files of the manifest and of the folder, sorted by name."""
     present = {entry.name: entry.stat().st_size for entry in version.path.iterdir()}
     digests = version.manifest.files
     return [
@@ -113,9 +116,9 @@ def _calibrator(version: ModelVersion, baseline: Baseline | None) -> dict[str, A
 def _temperatures(
     calibrator: Calibrator, baseline: Baseline | None
 ) -> list[dict[str, float]] | None:
-    """Temperature at some logit gaps; None where the gap does not decide it."""
+    """Temperatures at some logit gaps; None if the gap alone does not determine them."""
     if not calibrator.preserves_prediction:
-        return None  # the gap that counts is that after the linear stage
+        return None  # it depends on the gap after the linear stage
     gaps = np.array(GAPS)
     if baseline is not None:
         gaps = np.unique(baseline.gap_quantiles[list(PERCENTILES)])
@@ -139,10 +142,10 @@ def _lines(document: dict[str, Any]) -> list[str]:
     digests, calibrator, spec = document["digests"], document["calibrator"], document["input"]
     verdict = "verified" if digests["verified"] else f"NOT verified: {digests['reason']}"
     names = ", ".join(document["class_names"][:10]) + (", …" * (document["n_classes"] > 10))
-    taken = "logits only" if spec is None else f"{spec['name']} {spec['dtype']} {spec['shape']}"
+    accepted = "logits only" if spec is None else f"{spec['name']} {spec['dtype']} {spec['shape']}"
     lines = [
         f"{document['name']}/{document['version']}: {document['n_classes']} classes ({names})",
-        f"input       {taken}",
+        f"input       {accepted}",
         f"digests     {verdict}",
     ]
     for file in document["files"]:
@@ -171,7 +174,7 @@ def _lines(document: dict[str, Any]) -> list[str]:
 
 
 def _score_texts(found: object) -> list[str]:
-    """Of `{"n": …, "uncalibrated": {"ece": …}}`; a manifest's scores are free JSON."""
+    """Lines for scores such as `{"n": …, "uncalibrated": {"ece": …}}`, or any other JSON."""
     if not isinstance(found, dict):
         return [str(found)]
     texts = []

@@ -1,4 +1,4 @@
-"""`trueprob plot TEST.npz --calibrator calibrator.json -o diagram.svg`: before and after, drawn."""
+"""`trueprob plot TEST.npz --calibrator calibrator.json -o diagram.svg`: reliability diagrams."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import Any
 from trueprob.arrays.calibration_set import CalibrationSet
 from trueprob.calibrators import Calibrator, IdentityCalibrator
 from trueprob.cli.files import (
+    LABELLED_ROWS,
     UnusableFile,
     add_split,
     read_calibration_set,
     read_calibrator,
     write_whole,
 )
-from trueprob.cli.tables import print_json, print_line, score_document
+from trueprob.cli.output import print_json, print_line, score_document
 from trueprob.diagram import Panel, png, svg
 from trueprob.errors import InvalidInput
 
@@ -23,18 +24,28 @@ __all__ = ["add_parser"]
 
 
 def add_parser(commands: Any) -> None:
-    """Add the command."""
+    """Add the command and its options."""
     parser = commands.add_parser(
         "plot",
         help="draw a reliability diagram",
-        description="Draw the reliability of the plain softmax, and of a calibrator beside it, "
-        "on labelled rows.",
+        description="Draw a reliability diagram of the plain softmax on labelled rows, and one of "
+        "a calibrator beside it.",
     )
-    parser.add_argument("data", metavar="TEST.npz", help="arrays logits (or probabilities), labels")
-    parser.add_argument("--calibrator", metavar="calibrator.json")
-    parser.add_argument("-o", "--output", metavar="DIAGRAM", required=True, help=".svg or .png")
-    parser.add_argument("--title", help="default: the name of the data file")
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.add_argument("data", metavar="TEST.npz", help=LABELLED_ROWS)
+    parser.add_argument(
+        "--calibrator",
+        metavar="calibrator.json",
+        help="calibrator to draw; default: only the plain softmax",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="DIAGRAM",
+        required=True,
+        help="file to write; its name ends in .svg, or in .png (extra plots)",
+    )
+    parser.add_argument("--title", help="title of the diagram; default: the name of the data file")
+    parser.add_argument("--json", action="store_true", help="print the result as one JSON document")
     add_split(parser)
     parser.set_defaults(run=run)
 
@@ -55,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
     after = None if calibrator is None else _panel(calibrator.id, calibrator, data)
     panels = [before] if after is None else [before, after]
     title = Path(arguments.data).name if arguments.title is None else arguments.title
-    write_whole(arguments.output, _drawn(panels, title, suffix))
+    write_whole(arguments.output, _diagram(panels, title, suffix))
     if arguments.json:
         print_json(
             {
@@ -87,12 +98,12 @@ def _panel(title: str, calibrator: Calibrator, data: CalibrationSet) -> Panel:
     )
 
 
-def _drawn(panels: list[Panel], title: str, suffix: str) -> bytes:
+def _diagram(panels: list[Panel], title: str, suffix: str) -> bytes:
     if suffix == ".svg":
         return svg(panels, title=title).encode()
     try:
         return png(panels, title=title)
     except ModuleNotFoundError as error:
         raise UnusableFile(
-            f"a .png needs {error.name}: install trueprob[plots], or write an .svg"
+            f"a .png needs {error.name}: pip install 'trueprob[plots]', or write an .svg"
         ) from None

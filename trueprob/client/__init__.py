@@ -1,12 +1,12 @@
-"""A typed client of the service (extra ``client``): everything of docs/http-api.md.
+"""Typed clients of the service (extra ``client``), for every route of docs/http-api.md.
 
     with Client("http://127.0.0.1:8000") as client:
         answer = client.predict("digits", logits=logits)
         client.label("digits", answer.prediction_ids, labels)
 
-`AsyncClient` has the same methods to be awaited. `requests` builds what is sent, `answers` reads
-what comes back, `transport` carries both and retries. The Open Inference routes have clients of
-their own and are left to them. `import trueprob` does not import this; it needs httpx.
+`AsyncClient` has the same methods as coroutines. `requests` builds requests, `transport` sends them
+and retries, `answers` reads the responses, `errors` has what is raised. The Open Inference routes
+are left to their own clients. This package needs httpx; `import trueprob` does not import it.
 """
 
 from trueprob.client.answers import (
@@ -28,7 +28,7 @@ from trueprob.client.answers import (
 )
 from trueprob.client.async_client import AsyncClient
 from trueprob.client.client import Client
-from trueprob.client.transport import ServiceProblem, ServiceUnreachable
+from trueprob.client.errors import FitStillRunning, ServiceProblem, ServiceUnreachable
 
 __all__ = [
     "AlarmSummary",
@@ -37,6 +37,7 @@ __all__ = [
     "CalibrationSetSummary",
     "CalibratorSummary",
     "Client",
+    "FitStillRunning",
     "FitSummary",
     "FitVerdict",
     "LabelOutcome",

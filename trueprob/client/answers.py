@@ -1,7 +1,7 @@
-"""What the service answers, as frozen values.
+"""Answers of the service as frozen dataclasses.
 
-Each class but the two predictions and `FitVerdict` has the name of its schema in the service's
-OpenAPI document. Fields that a later service adds are left aside.
+Each class except the two predictions and `FitVerdict` has the name of its schema in the service's
+OpenAPI document. Fields that a newer service adds are ignored.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class LivePair:
-    """What is live."""
+    """The version and the calibrator that answer the requests to a model."""
 
     model: str
     version: int
@@ -54,9 +54,9 @@ class LivePair:
 
 @dataclass(frozen=True)
 class PromotionSummary(LivePair):
-    """One revision of the history; ``cause`` is factory, admitted, forced or rollback."""
+    """One promotion in the history of a model."""
 
-    cause: str
+    cause: str  # factory, admitted, forced, shadow or rollback
     promoted_at: str
     restores: int | None = None
     fit: str | None = None
@@ -65,7 +65,7 @@ class PromotionSummary(LivePair):
 
 @dataclass(frozen=True)
 class VersionSummary:
-    """A version of a model and what it answers with."""
+    """A version of a model, with its calibrator."""
 
     version: int
     live: bool
@@ -76,10 +76,10 @@ class VersionSummary:
 
 @dataclass(frozen=True)
 class ModelDescription:
-    """A model, its live pair and its versions; ``version`` is None when none can be served."""
+    """A model with its live pair and its versions."""
 
     model: str
-    version: int | None
+    version: int | None  # None if no version can be served
     calibrator: str | None
     revision: int | None
     n_classes: int | None
@@ -91,7 +91,7 @@ class ModelDescription:
 
 @dataclass(frozen=True)
 class CalibrationSetSummary:
-    """A stored set of n rows."""
+    """A stored calibration set of n rows."""
 
     digest: str
     names: tuple[str, ...]
@@ -104,7 +104,7 @@ class CalibrationSetSummary:
 
 @dataclass(frozen=True)
 class CalibratorSummary:
-    """A calibrator in a list."""
+    """A calibrator of a model, without its parameters."""
 
     calibrator: str
     version: int
@@ -118,7 +118,7 @@ class CalibratorSummary:
 
 @dataclass(frozen=True)
 class FitVerdict:
-    """Whether the candidate may go live by itself, and why, in sentences."""
+    """Whether the candidate was admitted, and the reasons, in sentences."""
 
     admitted: bool
     reasons: tuple[str, ...]
@@ -126,7 +126,7 @@ class FitVerdict:
 
 @dataclass(frozen=True)
 class FitSummary:
-    """A fit; what its state does not have is None.
+    """A fit. Fields that its state does not have are None.
 
     Attributes
     ----------
@@ -153,7 +153,7 @@ class FitSummary:
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more will happen to it."""
+        """Whether the fit is done, failed or cancelled."""
         return self.state in ("done", "failed", "cancelled")
 
 
@@ -167,7 +167,7 @@ class LabelOutcome:
 
 @dataclass(frozen=True)
 class LabelOutcomes:
-    """What became of labels; ``outcomes`` holds those that were not accepted."""
+    """How many labels were accepted; ``outcomes`` lists those that were not."""
 
     accepted: int
     duplicate: int
@@ -177,11 +177,11 @@ class LabelOutcomes:
 
 @dataclass(frozen=True)
 class AlarmSummary(LivePair):
-    """An alarm; ``statistic`` is evidence or change, ``log10`` what it was when it was raised."""
+    """An alarm of a model."""
 
     id: str
-    statistic: str
-    log10: float
+    statistic: str  # evidence or change
+    log10: float  # the statistic when the alarm was raised
     threshold_log10: float
     tolerance: float
     labels: int
@@ -192,7 +192,7 @@ class AlarmSummary(LivePair):
 
 @dataclass(frozen=True)
 class Calibration(LivePair):
-    """How well the live pair's confidence has held over a window."""
+    """Calibration of the live pair, from the labels of a window."""
 
     window: str
     labels: int
@@ -214,7 +214,7 @@ class Calibration(LivePair):
 
 @dataclass(frozen=True)
 class ShadowSummary(LivePair):
-    """A candidate beside the live pair of this revision; ``promoted`` is what it became."""
+    """A candidate in the shadow of the live pair, and the evidence for and against it."""
 
     state: str
     policy: str
@@ -223,7 +223,7 @@ class ShadowSummary(LivePair):
     worse_log10: float
     threshold_log10: float
     alpha: float
-    promoted: int | None
+    promoted: int | None  # the revision that made it live
     started_at: str
     started_by: str | None
     ended_at: str | None
@@ -231,7 +231,7 @@ class ShadowSummary(LivePair):
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """Calibrated probabilities, and what they were computed with.
+    """Calibrated probabilities of n rows, and the live pair that gave them.
 
     Attributes
     ----------
@@ -240,12 +240,15 @@ class Prediction:
         None for a version that is not live.
     probabilities : ndarray of shape (n, k), float32
     prediction : ndarray of shape (n,), int64
-    classes : tuple of str
-        The name of each prediction.
+        Class indices.
+    classes : tuple of n str
+        The class name of each prediction.
     confidence : ndarray of shape (n,), float64
+        The probability of each prediction.
     temperature : ndarray of shape (n,), float64, or None
-    prediction_ids : tuple of str or None
-        For `Client.label`.
+        None for a calibrator without temperatures.
+    prediction_ids : tuple of n str, or None
+        For `Client.label`; None without receipts.
     """
 
     model: str
@@ -262,25 +265,30 @@ class Prediction:
 
 @dataclass(frozen=True, eq=False)
 class PartialPrediction:
-    """What was asked for of a prediction; the rest is None.
+    """The requested fields of a prediction of n rows; the others are None.
 
     Attributes
     ----------
     version, calibrator : int, str
-        Always there.
+        Never None.
     revision : int or None
         None for a version that is not live.
     probabilities : ndarray of shape (n, k), float32
     prediction : ndarray of shape (n,), int64
-    classes : tuple of str
-        The name of each prediction.
+        Class indices.
+    classes : tuple of n str
+        The class name of each prediction.
     confidence, temperature, logit_gap : ndarray of shape (n,), float64
+        The logit gap is in nats.
     logits : ndarray of shape (n, k), float32
-    prediction_ids : tuple of str
+    prediction_ids : tuple of n str
+        For `Client.label`.
     top_indices : ndarray of shape (n, m), int64
-        The likeliest classes, the prediction first.
-    top_classes : tuple of tuple of str
+        The m most likely classes, the prediction first.
+    top_classes : tuple of n tuples of m str
+        Their names.
     top_probabilities : ndarray of shape (n, m), float32
+        Their probabilities.
     """
 
     version: int
@@ -300,14 +308,14 @@ class PartialPrediction:
 
 
 def read(kind: type[T], response: HttpResponse) -> T:
-    """A value of this kind from a response."""
+    """Read a response as this dataclass."""
     return value_of(kind, response.json())
 
 
 def value_of(kind: type[T], document: Mapping[str, Any]) -> T:
-    """A value of this kind; what the document leaves out is None or the field's default.
+    """Read a document as this dataclass; a missing member is the field's default.
 
-    A field's metadata ``of`` names the kind of its value, or of each item of its list.
+    The metadata ``of`` of a field names the dataclass of its value, or of the items of its list.
     """
     values: dict[str, Any] = {}
     for each in fields(kind):  # type: ignore[arg-type]  # every kind here is a dataclass
@@ -321,18 +329,18 @@ def value_of(kind: type[T], document: Mapping[str, Any]) -> T:
     return kind(**values)
 
 
-def combined(total: LabelOutcomes, part: LabelOutcomes, start: int) -> LabelOutcomes:
-    """Outcomes of several requests; those of ``part`` begin at index ``start``."""
+def combined(total: LabelOutcomes, added: LabelOutcomes, start: int) -> LabelOutcomes:
+    """Add the outcomes of a request whose first label has the index ``start``."""
     return LabelOutcomes(
-        total.accepted + part.accepted,
-        total.duplicate + part.duplicate,
-        total.rejected + part.rejected,
-        (*total.outcomes, *(LabelOutcome(o.index + start, o.outcome) for o in part.outcomes)),
+        total.accepted + added.accepted,
+        total.duplicate + added.duplicate,
+        total.rejected + added.rejected,
+        (*total.outcomes, *(LabelOutcome(o.index + start, o.outcome) for o in added.outcomes)),
     )
 
 
 def prediction_from(response: HttpResponse) -> Prediction:
-    """A whole answer."""
+    """Read the answer to `Client.predict`."""
     document, arrays = _decoded(response)
     optional = {"revision": None, "temperature": None, "prediction_ids": None}
     found: dict[str, Any] = {**optional, **document, **arrays}
@@ -341,7 +349,7 @@ def prediction_from(response: HttpResponse) -> Prediction:
 
 
 def partial_prediction_from(response: HttpResponse) -> PartialPrediction:
-    """The fields of an answer; the version, the calibrator and the revision are in its headers."""
+    """Read the answer to `Client.predict_fields`; its headers name version and calibrator."""
     revision = response.headers.get("trueprob-revision")
     return PartialPrediction(
         version=int(response.headers["trueprob-version"]),
@@ -352,7 +360,7 @@ def partial_prediction_from(response: HttpResponse) -> PartialPrediction:
 
 
 def _decoded(response: HttpResponse) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The members of an answer in JSON or ``.npz``, and those of its rows as a field holds them."""
+    """The members of an answer in JSON or ``.npz``, and the fields of its rows, converted."""
     if response.headers.get("content-type", "") == NPZ:
         arrays = read_arrays(response.content, name="the answer")
         document = {name: array if array.ndim else array.item() for name, array in arrays.items()}
@@ -370,7 +378,7 @@ def _as_float32(values: Any) -> NDArray[np.float32]:
 
 
 def _as_float64(values: Any) -> NDArray[np.float64]:
-    """Numbers that were written as the shortest text of a float32: exactly that float32."""
+    """The float32 values that were written as their shortest decimals, as float64."""
     return np.asarray(values, np.float32).astype(np.float64)
 
 
@@ -379,7 +387,7 @@ def _as_int64(values: Any) -> NDArray[np.int64]:
 
 
 def _as_texts(values: Any) -> tuple[Any, ...]:
-    """Texts, or a row of them for each row."""
+    """A tuple of texts, or of one tuple of texts for each row."""
     listed = values.tolist() if isinstance(values, np.ndarray) else values
     return tuple(tuple(value) if isinstance(value, list) else value for value in listed)
 

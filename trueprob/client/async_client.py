@@ -1,6 +1,7 @@
-"""The client that is awaited; generated from ``client.py``: edit that file.
+"""The asynchronous client, generated from ``client.py``: edit that file.
 
-Then run ``python -m tests.trueprob.client.generate``. It is as long as the file it comes from.
+Then run ``python -m tests.trueprob.client.generate``. The file is longer than 500 lines because
+``client.py`` is: every route is a method of one class, documented for `help`.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from trueprob.client.answers import (
     read,
     value_of,
 )
+from trueprob.client.errors import FitStillRunning
 from trueprob.client.requests import (
     NPZ,
     CalibrationRows,
@@ -47,7 +49,7 @@ from trueprob.client.requests import (
     row_label_requests,
     rows_request,
 )
-from trueprob.client.transport import AsyncServiceConnection, HttpRequest, ServiceUnreachable
+from trueprob.client.transport import AsyncServiceConnection, HttpRequest
 
 __all__ = ["AsyncClient"]
 
@@ -57,20 +59,20 @@ LONGEST_POLL_SECONDS = 2.0
 
 
 class AsyncClient:
-    """A client of a running service, to be used in an ``async with`` block or closed.
+    """A client of a running service; use it in an ``async with`` block, or close it.
 
     Parameters
     ----------
     url : str
-        Where the service listens: ``http://127.0.0.1:8000``.
+        Address of the service: ``http://127.0.0.1:8000``.
     key : str, optional
         An API key.
     timeout_seconds : float
-        For connecting, and between two pieces of an answer.
+        Time limit for connecting, and for each wait for data.
     verify : bool or ssl.SSLContext
-        Whose certificates are trusted, for https.
+        Which certificates are trusted, for https.
     transport : httpx.AsyncBaseTransport, optional
-        What carries requests, in place of the network.
+        Sends the requests in place of the network, for tests.
 
     Raises
     ------
@@ -79,12 +81,13 @@ class AsyncClient:
     ServiceProblem
         From any method: the service refused the request.
     ServiceUnreachable
-        From any method: there was no answer.
+        From any method: no answer came.
 
     Notes
     -----
-    A request that does no harm when it is sent twice is tried four times while the service does
-    not answer or answers 503. Promotions, rollbacks and deletions are sent once.
+    Requests that may safely be sent twice are tried up to four times while the service does not
+    answer or answers 503. Promotions, rollbacks and deletions are sent once; `cancel_fit` is
+    tried again.
 
     Examples
     --------
@@ -135,21 +138,23 @@ class AsyncClient:
         receipts: bool = True,
         binary: bool = False,
     ) -> Prediction:
-        """Calibrated probabilities of logits, probabilities, their logarithms, or images.
+        """Predict calibrated probabilities of n rows.
+
+        Give exactly one of `logits`, `probabilities`, `log_probabilities` and `images`.
 
         Parameters
         ----------
         model : str
         logits, probabilities, log_probabilities : array_like of shape (n, k), optional
-            What the classifier computed; exactly one of these or `images`.
+            Output of the classifier.
         images : sequence of bytes, optional
             PNG, JPEG or WebP files, for a model whose network the service runs.
         version : int, optional
-            Default: the live one.
+            Version of the model; default: the live one.
         receipts : bool
-            Whether the answer carries prediction ids, which `label` needs.
+            Whether to return prediction ids, which `label` needs.
         binary : bool
-            Ask for the answer as an ``.npz``: the same numbers, quicker for many rows.
+            Whether the answer is sent as an ``.npz``: the same numbers, faster for many rows.
 
         Returns
         -------
@@ -177,18 +182,19 @@ class AsyncClient:
         version: int | None = None,
         binary: bool = False,
     ) -> PartialPrediction:
-        """Chosen fields of a prediction: a part of what `predict` gives, or more than that.
+        """Predict and return only the named fields.
 
         Parameters
         ----------
         model : str
         fields : sequence of str, optional
-            Of ``probabilities``, ``prediction``, ``class``, ``confidence``, ``temperature``,
-            ``prediction_ids`` (asks for receipts), ``logit_gap``, ``logits`` and, beside `top`,
-            ``top_indices``, ``top_classes``, ``top_probabilities``. Default: what `predict` has
-            without receipts, `top` in place of the probabilities.
+            Names among ``probabilities``, ``prediction``, ``class``, ``confidence``,
+            ``temperature``, ``prediction_ids`` (these need receipts), ``logit_gap``, ``logits``
+            and, if `top` is given, ``top_indices``, ``top_classes``, ``top_probabilities``.
+            Default: the fields of `predict` without receipts; if `top` is given, the top classes
+            replace the probabilities.
         top : int, optional
-            How many of the likeliest classes.
+            Number of the most likely classes to return.
         logits, probabilities, log_probabilities, images, version, binary
             As for `predict`.
 
@@ -212,15 +218,15 @@ class AsyncClient:
     async def label(
         self, model: str, prediction_ids: Sequence[str], labels: ClassLabels
     ) -> LabelOutcomes:
-        """Send labels of earlier predictions; each counts once, however often it is sent.
+        """Send labels of earlier predictions. A label counts once, however often it is sent.
 
         Parameters
         ----------
         model : str
-        prediction_ids : sequence of str
+        prediction_ids : sequence of n str
             From `Prediction.prediction_ids`.
-        labels : sequence of int or str
-            As many; class indices or class names.
+        labels : sequence of n int or str
+            Class indices or class names.
 
         Returns
         -------
@@ -229,13 +235,13 @@ class AsyncClient:
         Raises
         ------
         ServiceProblem, ServiceUnreachable
-            Of more than 100 000 labels, earlier requests may have been counted. All may be sent
-            again.
+            More than 100 000 labels are sent in several requests, and earlier ones may have been
+            counted. It is safe to send all labels again.
         """
         total = LabelOutcomes(0, 0, 0, ())
         for start, request in label_requests(model, prediction_ids, labels):
-            part = read(LabelOutcomes, await self._connection.send(request))
-            total = combined(total, part, start)
+            added = read(LabelOutcomes, await self._connection.send(request))
+            total = combined(total, added, start)
         return total
 
     async def label_rows(
@@ -248,21 +254,21 @@ class AsyncClient:
         groups: ClassLabels | None = None,
         version: int | None = None,
     ) -> LabelOutcomes:
-        """Send labels with their logits, to be fitted on; each id counts once.
+        """Send labels with their logits, so that the service can fit on them. An id counts once.
 
         Parameters
         ----------
         model : str
-        ids : sequence of str
-            Your names for the rows.
+        ids : sequence of n str
+            Your ids of the rows.
         logits : array_like of shape (n, k)
-            What the classifier computed.
-        labels : sequence of int or str
+            Output of the classifier.
+        labels : sequence of n int or str
             Class indices or class names.
-        groups : sequence of int or str, optional
-            Shared by rows that are not independent.
+        groups : sequence of n int or str, optional
+            Rows that depend on one another share a group. Default: all rows are independent.
         version : int, optional
-            Whose logits they are; default: the live one at each request.
+            Version that computed the logits; default: the live one at each request.
 
         Returns
         -------
@@ -271,24 +277,25 @@ class AsyncClient:
         Raises
         ------
         ServiceProblem, ServiceUnreachable
-            Of many rows, earlier requests may have been taken. All may be sent again.
+            Many rows are sent in several requests, and earlier ones may have been counted. It is
+            safe to send all rows again.
         """
         total = LabelOutcomes(0, 0, 0, ())
         for start, request in row_label_requests(model, ids, logits, labels, groups, version):
-            part = read(LabelOutcomes, await self._connection.send(request))
-            total = combined(total, part, start)
+            added = read(LabelOutcomes, await self._connection.send(request))
+            total = combined(total, added, start)
         return total
 
     # Calibration over time
 
     async def calibration(self, model: str, window: str = "24h") -> Calibration:
-        """What the labels of a window say about the live pair.
+        """Read the calibration of the live pair, from the labels of a window.
 
         Parameters
         ----------
         model : str
         window : str
-            Hours or days: ``24h``, ``7d``.
+            Number of hours or days: ``24h``, ``7d``.
 
         Returns
         -------
@@ -298,7 +305,7 @@ class AsyncClient:
         return read(Calibration, await self._connection.send(request))
 
     async def alarms(self, model: str) -> tuple[AlarmSummary, ...]:
-        """Every alarm that was raised, newest first.
+        """List the alarms of a model, newest first.
 
         Parameters
         ----------
@@ -311,13 +318,15 @@ class AsyncClient:
         return await self._list(AlarmSummary, model_path(model, "alarms"))
 
     async def acknowledge(self, model: str, alarm: str) -> AlarmSummary:
-        """Say that an alarm is known: change starts again at 0. A second time changes nothing.
+        """Acknowledge an alarm; a second call changes nothing.
+
+        After an alarm of the statistic `change`, that statistic starts again at 0.
 
         Parameters
         ----------
         model : str
         alarm : str
-            Its `AlarmSummary.id`.
+            The `AlarmSummary.id` of the alarm.
 
         Returns
         -------
@@ -330,7 +339,7 @@ class AsyncClient:
     # Models and versions
 
     async def models(self) -> tuple[ModelDescription, ...]:
-        """Every model.
+        """List the models.
 
         Returns
         -------
@@ -339,7 +348,7 @@ class AsyncClient:
         return await self._list(ModelDescription, "/v1/models")
 
     async def model(self, name: str) -> ModelDescription:
-        """One model with its live pair and its versions.
+        """Read a model, with its live pair and its versions.
 
         Parameters
         ----------
@@ -358,15 +367,15 @@ class AsyncClient:
         n_classes: int | None = None,
         class_names: Sequence[str] | None = None,
     ) -> ModelDescription:
-        """Declare a model whose network runs elsewhere; the same a second time changes nothing.
+        """Declare a model whose network you run yourself. The same call again changes nothing.
 
         Parameters
         ----------
         name : str
         n_classes : int, optional
-            Needed without `class_names`.
+            Number of classes; required without `class_names`.
         class_names : sequence of str, optional
-            In the order of the columns of its logits.
+            Class names, in the order of the columns of the logits.
 
         Returns
         -------
@@ -384,9 +393,9 @@ class AsyncClient:
         ----------
         name : str
         version : int
-            What becomes live.
+            The version to make live.
         revision : int
-            The live one that the decision is based on: refused when another came first.
+            The live revision that you decided on. The service refuses if another is live by now.
 
         Returns
         -------
@@ -397,13 +406,13 @@ class AsyncClient:
         return read(ModelDescription, await self._connection.send(request))
 
     async def delete_model(self, name: str, *, revision: int) -> None:
-        """Delete a declared model, or one whose folder is gone, with all that belongs to it.
+        """Delete a model with all its data, if it is declared or its folder is gone.
 
         Parameters
         ----------
         name : str
         revision : int
-            The live one that the decision is based on: refused when another came first.
+            The live revision that you decided on. The service refuses if another is live by now.
         """
         request = HttpRequest("DELETE", model_path(name), headers=if_match(revision))
         await self._connection.send(request)
@@ -423,29 +432,34 @@ class AsyncClient:
         force: bool = False,
         wait_seconds: float = 0.0,
     ) -> FitSummary:
-        """Store held-out rows and fit a calibrator on them; the same rows again are the same set.
+        """Store held-out rows as a calibration set and fit a calibrator on it.
+
+        The same rows again are the same set.
 
         Parameters
         ----------
         model : str
         rows : CalibrationSet, mapping, Path or bytes
             Arrays by name: ``labels`` (indices or class names) and one of ``logits``,
-            ``probabilities``, ``log_probabilities``, ``images`` (decoded, or encoded ones as
-            bytes); or an ``.npz`` or ``.csv`` file, or the bytes of an ``.npz``.
+            ``probabilities``, ``log_probabilities``, ``images`` (decoded as an array, or a
+            sequence of encoded files as bytes); or an ``.npz`` or ``.csv`` file, or the bytes of
+            an ``.npz``.
         method : str, optional
-            Default: the service's.
+            Calibration method; default: the service's setting.
         promote : {"auto", "never", "always", "shadow"}
-            What becomes of a candidate; `shadow`: admitted or not, it shadows the live pair.
+            When to promote the candidate: if it is admitted, never, in any case, or if it proves
+            better in the shadow of the live pair.
         version : int, optional
-            Whose rows they are; default: the live one.
+            Version that the rows belong to; default: the live one.
         name : str, optional
-            What the set is called from now on.
+            Name to give to the set.
         allow_prediction_change : bool, optional
-            Default: the service's.
+            Whether the calibrator may change predictions; default: the service's setting.
         force : bool
-            Fit even a very small set.
+            Whether to fit a set that has fewer rows than the service requires.
         wait_seconds : float
-            How long to wait for the report, at most 60; see `wait_for_fit` for longer.
+            How long the service waits for the fit to end, at most 60; for longer use
+            `wait_for_fit`.
 
         Returns
         -------
@@ -466,18 +480,19 @@ class AsyncClient:
     async def append(
         self, model: str, name: str, rows: CalibrationRows, *, version: int | None = None
     ) -> CalibrationSetSummary:
-        """Add rows to the set of this name, which the first rows make; nothing is fitted.
+        """Append rows to a named calibration set, without a fit; the first rows create the set.
 
-        Rows that it holds already, all of them in a run and in their order, are not added again.
+        If the set already contains all these rows, one after another in this order, nothing is
+        added. So a call may be repeated.
 
         Parameters
         ----------
         model, name : str
-            Of the model, of the set.
+            Name of the model, and name of the set.
         rows : CalibrationSet, mapping, Path or bytes
             As for `upload`.
         version : int, optional
-            Whose rows they are; default: the live one.
+            Version that the rows belong to; default: the live one.
 
         Returns
         -------
@@ -490,7 +505,7 @@ class AsyncClient:
     async def calibration_sets(
         self, model: str, *, name: str | None = None
     ) -> tuple[CalibrationSetSummary, ...]:
-        """Every stored set of a model, or the one that a name means.
+        """List the calibration sets of a model, or only the one with this name.
 
         Parameters
         ----------
@@ -506,7 +521,7 @@ class AsyncClient:
         return await self._list(CalibrationSetSummary, path, {"name": name})
 
     async def calibration_set(self, model: str, digest: str) -> CalibrationSetSummary:
-        """One set.
+        """Read the summary of a calibration set.
 
         Parameters
         ----------
@@ -522,7 +537,7 @@ class AsyncClient:
         return read(CalibrationSetSummary, await self._connection.send(request))
 
     async def download(self, model: str, digest: str) -> CalibrationSet:
-        """The rows of a set.
+        """Download the rows of a calibration set.
 
         Parameters
         ----------
@@ -539,7 +554,7 @@ class AsyncClient:
         return load_calibration_set(response.content)
 
     async def delete_calibration_set(self, model: str, digest: str) -> None:
-        """Delete a set that nothing uses.
+        """Delete a calibration set; the service refuses while something uses it.
 
         Parameters
         ----------
@@ -565,15 +580,15 @@ class AsyncClient:
         force: bool = False,
         wait_seconds: float = 0.0,
     ) -> FitSummary:
-        """Fit a calibrator on a stored set, or on the rows that came with labels.
+        """Fit a calibrator on a stored calibration set, or on the refit window.
 
         Parameters
         ----------
         model : str
         calibration_set : str, optional
-            Digest or name of the set; exactly one of this and `source`.
+            Digest or name of the set; give exactly one of this and `source`.
         source : {"refit-window"}, optional
-            The rows that came with labels.
+            Fit on the newest rows that were labelled with their logits.
         method, promote, version, allow_prediction_change, force, wait_seconds
             As for `upload`.
 
@@ -595,7 +610,7 @@ class AsyncClient:
         return read(FitSummary, await self._connection.send(request))
 
     async def fits(self, model: str) -> tuple[FitSummary, ...]:
-        """Every fit of a model, newest first.
+        """List the fits of a model, newest first.
 
         Parameters
         ----------
@@ -608,13 +623,13 @@ class AsyncClient:
         return await self._list(FitSummary, model_path(model, "fits"))
 
     async def fit(self, model: str, fit: str) -> FitSummary:
-        """Where a fit stands and what came of it.
+        """Read the state of a fit, and its result if it has ended.
 
         Parameters
         ----------
         model : str
         fit : str
-            Its `FitSummary.fit`.
+            The `FitSummary.fit` of the fit.
 
         Returns
         -------
@@ -623,13 +638,13 @@ class AsyncClient:
         return read(FitSummary, await self._connection.send(get(model_path(model, "fits", fit))))
 
     async def wait_for_fit(self, model: str, fit: str, *, seconds: float) -> FitSummary:
-        """Ask for a fit until it has ended.
+        """Wait until a fit is done, failed or cancelled; asks the service every 0.2 to 2 seconds.
 
         Parameters
         ----------
         model : str
         fit : str
-            Its `FitSummary.fit`.
+            The `FitSummary.fit` of the fit.
         seconds : float
             How long to wait.
 
@@ -639,8 +654,8 @@ class AsyncClient:
 
         Raises
         ------
-        ServiceUnreachable
-            It had not ended after this time.
+        FitStillRunning
+            The fit had not ended after this time. It goes on.
         """
         waited, pause = 0.0, FIRST_POLL_SECONDS
         while True:
@@ -648,19 +663,19 @@ class AsyncClient:
             if found.ended:
                 return found
             if waited >= seconds:
-                still = f"fit {fit} is still {found.state} after {seconds:g} s"
-                raise ServiceUnreachable(still)
+                url = self._connection.url + model_path(model, "fits", fit)
+                raise FitStillRunning(fit, found.state, url, seconds)
             await self._connection.sleep(pause)
             waited, pause = waited + pause, min(2 * pause, LONGEST_POLL_SECONDS)
 
     async def cancel_fit(self, model: str, fit: str) -> FitSummary:
-        """Give up a fit that waits or runs.
+        """Cancel a fit that is queued or running.
 
         Parameters
         ----------
         model : str
         fit : str
-            Its `FitSummary.fit`.
+            The `FitSummary.fit` of the fit.
 
         Returns
         -------
@@ -672,7 +687,7 @@ class AsyncClient:
     # Calibrators and what is live
 
     async def calibrators(self, model: str) -> tuple[CalibratorSummary, ...]:
-        """Every calibrator of a model.
+        """List the calibrators of a model.
 
         Parameters
         ----------
@@ -691,15 +706,15 @@ class AsyncClient:
         *,
         version: int | None = None,
     ) -> Calibrator:
-        """A calibrator itself, as ``calibrator.json`` has it, for use without the service.
+        """Download a calibrator, to use it without the service.
 
         Parameters
         ----------
         model : str
         calibrator : str
-            Its `CalibratorSummary.calibrator`.
+            The `CalibratorSummary.calibrator` of the calibrator.
         version : int, optional
-            Of the model; default: the live one.
+            Version that it belongs to; default: the live one.
 
         Returns
         -------
@@ -724,13 +739,13 @@ class AsyncClient:
         ----------
         model : str
         calibrator : str
-            Its `CalibratorSummary.calibrator`.
+            The `CalibratorSummary.calibrator` of the calibrator.
         revision : int
-            The live one that the decision is based on: refused when another came first.
+            The live revision that you decided on. The service refuses if another is live by now.
         version : int, optional
-            The calibrator's; default: the live one.
+            Version that it belongs to; default: the live one.
         force : bool
-            Promote one that was not admitted; the history says so.
+            Whether to promote a calibrator that was not admitted; the history says so.
 
         Returns
         -------
@@ -742,15 +757,15 @@ class AsyncClient:
         return read(LivePair, await self._connection.send(request))
 
     async def rollback(self, model: str, *, revision: int, to: int | None = None) -> LivePair:
-        """Go back to the pair of an earlier revision.
+        """Make the pair of an earlier revision live again.
 
         Parameters
         ----------
         model : str
         revision : int
-            The live one that the decision is based on: refused when another came first.
+            The live revision that you decided on. The service refuses if another is live by now.
         to : int, optional
-            The earlier revision; default: what was live before the last promotion.
+            The earlier revision; default: undo the last promotion that is not undone yet.
 
         Returns
         -------
@@ -761,7 +776,7 @@ class AsyncClient:
         return read(LivePair, await self._connection.send(request))
 
     async def promotions(self, model: str) -> tuple[PromotionSummary, ...]:
-        """The history of what was live, newest first.
+        """List the promotions of a model, newest first.
 
         Parameters
         ----------
@@ -776,7 +791,7 @@ class AsyncClient:
     # Shadows
 
     async def shadow(self, model: str) -> ShadowSummary:
-        """Evidence both ways of what shadows the model, or did last.
+        """Read the candidate in the shadow of the live pair, or the last one, with its evidence.
 
         Parameters
         ----------
@@ -791,15 +806,16 @@ class AsyncClient:
     async def start_shadow(
         self, model: str, calibrator: str, *, policy: str | None = None
     ) -> ShadowSummary:
-        """Compare a calibrator of the live version with what is live, on the labels to come.
+        """Start to compare a calibrator of the live version with the live pair, on new labels.
 
         Parameters
         ----------
         model : str
         calibrator : str
-            Its `CalibratorSummary.calibrator`.
+            The `CalibratorSummary.calibrator` of the calibrator.
         policy : {"act", "tell"}, optional
-            Promote or drop it by the evidence, or only say so; default: the service's.
+            What follows from the evidence: `act` promotes or drops the candidate, `tell` only
+            reports. Default: the service's setting.
 
         Returns
         -------
@@ -810,7 +826,7 @@ class AsyncClient:
         return read(ShadowSummary, await self._connection.send(request))
 
     async def end_shadow(self, model: str) -> None:
-        """Stop comparing; what was found until then can still be read.
+        """Stop the comparison; its evidence can still be read with `shadow`.
 
         Parameters
         ----------
@@ -821,23 +837,24 @@ class AsyncClient:
     # The service itself
 
     async def readiness(self) -> dict[str, Any]:
-        """What ``/v2/health/ready`` says; asked once, without a retry.
+        """Read ``/v2/health/ready``, without a retry.
 
         Returns
         -------
         dict
-            Its JSON document.
+            The JSON document of the route.
         """
         response = await self._connection.send(HttpRequest("GET", "/v2/health/ready"))
         document: dict[str, Any] = response.json()
         return document
 
     async def metrics(self) -> str:
-        """The text that Prometheus reads.
+        """Read the metrics of the service.
 
         Returns
         -------
         str
+            In the text format of Prometheus.
         """
         response = await self._connection.send(get("/metrics"))
         return response.content.decode()
@@ -845,7 +862,7 @@ class AsyncClient:
     async def _list(
         self, kind: type[T], path: str, params: Mapping[str, Any] | None = None
     ) -> tuple[T, ...]:
-        """Every item of a list, page by page."""
+        """Read all pages of a list."""
         found: list[T] = []
         cursor: str | None = None
         while True:

@@ -1,4 +1,4 @@
-"""What is sent: paths, headers and bodies. Pure functions; nothing here does input or output."""
+"""Builds requests: paths, headers and bodies. Pure functions, without any input or output."""
 
 from __future__ import annotations
 
@@ -37,20 +37,21 @@ JSON: Final = "application/json"
 NPY: Final = "application/x-npy"
 NPZ: Final = "application/x-npz"
 CSV: Final = "text/csv"
-MAX_LABELS: Final = 100_000  # of one request; more are sent in several
-MAX_VALUES: Final = 1_000_000  # of one request: some 20 MB of JSON, under the service's 64 MiB
-LONGEST_WAIT_SECONDS: Final = 60.0  # the service's own limit of Prefer: wait
+MAX_LABELS: Final = 100_000  # in one request; more are sent in several requests
+MAX_VALUES: Final = 1_000_000  # in one request: about 20 MB of JSON; the service takes 64 MiB
+LONGEST_WAIT_SECONDS: Final = 60.0  # the service's limit of Prefer: wait
 
 
-def model_path(model: str, *parts: str | int) -> str:
-    """The path of a model or of something of it; each segment is escaped."""
-    return "/v1/models" + "".join(f"/{quote(str(part), safe=':')}" for part in (model, *parts))
+def model_path(model: str, *segments: str | int) -> str:
+    """The path of a model, or of a resource of it; each segment is escaped."""
+    escaped = (quote(str(segment), safe=":") for segment in (model, *segments))
+    return "/v1/models/" + "/".join(escaped)
 
 
 def get(
     path: str, params: Mapping[str, Any] | None = None, *, accept: str | None = None
 ) -> HttpRequest:
-    """A request that changes nothing."""
+    """A GET request."""
     headers = {} if accept is None else {"accept": accept}
     return HttpRequest("GET", path, params or {}, headers, retry=True)
 
@@ -65,7 +66,7 @@ def json_request(
     retry: bool = False,
     wait_seconds: float = 0.0,
 ) -> HttpRequest:
-    """A request with a JSON body; members that are None are left out."""
+    """A request with a JSON body, without the members that are None."""
     given = {name: value for name, value in document.items() if value is not None}
     return HttpRequest(
         method,
@@ -88,7 +89,7 @@ def rows_request(
 
 
 def if_match(revision: int) -> dict[str, str]:
-    """The header that names the live revision a decision is based on."""
+    """The If-Match header, which names the live revision that a decision is based on."""
     return {"if-match": f'"{revision}"'}
 
 
@@ -100,12 +101,12 @@ def prediction_request(
     *,
     binary: bool,
 ) -> HttpRequest:
-    """One of the inputs as ``.npy``, or images as JSON."""
+    """A prediction: one of the inputs as ``.npy``, or images as JSON."""
     given = {name: values for name, values in inputs.items() if values is not None}
     if len(given) + (images is not None) != 1:
         raise InvalidInput(
             f"exactly one of {', '.join(inputs)} and images is needed, "
-            f"got {len(given) + (images is not None)}",
+            f"got {len(given) + (images is not None)} of them",
             field="logits",
         )
     path = model_path(model, "probabilities")
@@ -123,7 +124,7 @@ def prediction_request(
 def label_requests(
     model: str, prediction_ids: Sequence[str], labels: ClassLabels
 ) -> Iterator[tuple[int, HttpRequest]]:
-    """Labels by prediction id, in as many requests as needed, each with its first index."""
+    """Labels by prediction id: (index of the first label, request) for each request needed."""
     ids, values = list(prediction_ids), _listed(labels)
     if len(ids) != len(values):
         raise InvalidInput(
@@ -132,8 +133,8 @@ def label_requests(
         )
     path = model_path(model, "labels")
     for start in range(0, max(len(ids), 1), MAX_LABELS):
-        part = slice(start, start + MAX_LABELS)
-        document = {"prediction_ids": ids[part], "labels": values[part]}
+        sent = slice(start, start + MAX_LABELS)
+        document = {"prediction_ids": ids[sent], "labels": values[sent]}
         yield start, json_request("POST", path, document, retry=True)
 
 
@@ -145,7 +146,7 @@ def row_label_requests(
     groups: ClassLabels | None,
     version: int | None,
 ) -> Iterator[tuple[int, HttpRequest]]:
-    """Labels with their logits, in as many requests as needed, each with its first index."""
+    """Labels with logits: (index of the first label, request) for each request needed."""
     matrix = np.asarray(logits, np.float64)
     columns: dict[str, list[Any]] = {"id": list(ids), "label": _listed(labels)}
     if groups is not None:
@@ -187,7 +188,7 @@ def _encoded_rows(rows: CalibrationRows) -> tuple[bytes | Path, str]:
     for name, array in arrays.items():
         if array.dtype.hasobject:
             raise InvalidInput(
-                f"{name} must be numbers or texts of one kind, got objects", field=name
+                f"{name} must hold only numbers or only texts, got objects", field=name
             )
     np.savez(buffer, allow_pickle=False, **arrays)
     return buffer.getvalue(), NPZ

@@ -1,9 +1,9 @@
-"""How requests travel: one connection that blocks, one that is awaited, and one rule for retries.
+"""Sends requests: a blocking connection, an asynchronous one, and one rule for retries.
 
     HttpRequest ──▶ ServiceConnection.send ──▶ HttpResponse, ServiceProblem or ServiceUnreachable
 
-The two connections differ in nothing but ``await`` and in how a file is read; whether and when a
-request is sent again is decided by `seconds_until_retry` for both.
+The two connections differ only in ``await`` and in how they read a file. For both,
+`seconds_until_retry` decides whether and when a request is sent again.
 """
 
 from __future__ import annotations
@@ -19,15 +19,14 @@ from typing import Any, Final
 
 import httpx
 
-from trueprob.errors import InvalidInput, TrueprobError
+from trueprob.client.errors import ServiceProblem, ServiceUnreachable
+from trueprob.errors import InvalidInput
 
 __all__ = [
     "AsyncServiceConnection",
     "HttpRequest",
     "HttpResponse",
     "ServiceConnection",
-    "ServiceProblem",
-    "ServiceUnreachable",
 ]
 
 ATTEMPTS: Final = 4
@@ -37,73 +36,39 @@ SERVICE_UNAVAILABLE: Final = 503
 CHUNK_BYTES: Final = 1 << 20
 
 
-class ServiceProblem(TrueprobError):
-    """The service refused a request (RFC 9457).
-
-    Attributes
-    ----------
-    status : int
-    code : str
-        For programs: ``stale_revision``, ``invalid_request``, …
-    detail : str
-        One sentence.
-    retry_after_seconds : float or None
-    """
-
-    def __init__(
-        self, status: int, code: str, detail: str, retry_after_seconds: float | None = None
-    ) -> None:
-        super().__init__(f"{detail} ({status} {code})")
-        self.status = status
-        self.code = code
-        self.detail = detail
-        self.retry_after_seconds = retry_after_seconds
-
-
-class ServiceUnreachable(TrueprobError):
-    """There was no answer: nothing listens, the connection broke, or it took too long.
-
-    The request may or may not have been acted on.
-    """
-
-
 @dataclass(frozen=True)
 class HttpRequest:
-    """One request. ``retry`` says that sending it twice does no harm.
-
-    ``path`` is escaped already; parameters that are None are left out; a file is streamed;
-    ``wait_seconds`` is how long the service was asked to take, on top of the client's timeout.
-    """
+    """One HTTP request."""
 
     method: str
-    path: str
-    params: Mapping[str, Any] = field(default_factory=dict)
+    path: str  # escaped
+    params: Mapping[str, Any] = field(default_factory=dict)  # those that are None are left out
     headers: Mapping[str, str] = field(default_factory=dict)
-    content: bytes | Path | None = None
-    retry: bool = False
-    wait_seconds: float = 0.0
+    content: bytes | Path | None = None  # a file is streamed
+    retry: bool = False  # whether sending it twice does no harm
+    wait_seconds: float = 0.0  # how long the service may wait, on top of the client's timeout
 
 
 @dataclass(frozen=True)
 class HttpResponse:
-    """What came back; header names are lower case."""
+    """A successful HTTP response."""
 
     status: int
-    headers: Mapping[str, str]
+    headers: Mapping[str, str]  # names in lower case
     content: bytes
 
     def json(self) -> Any:
-        """The body as JSON, or a `ServiceProblem`: what answered is not this service."""
+        """The body as JSON; ServiceProblem if it is not JSON."""
         try:
             return json.loads(self.content)
         except ValueError:
             raise ServiceProblem(
-                self.status, "not_json", "the answer is not JSON: is this the service's address?"
+                self.status, "not_json", "the answer is not JSON: check the address of the service"
             ) from None
 
 
 class ServiceConnection:
-    """A connection that blocks."""
+    """A blocking connection to the service."""
 
     def __init__(
         self,
@@ -118,11 +83,12 @@ class ServiceConnection:
         self._http = httpx.Client(
             base_url=_checked_url(url), headers=_headers(key), verify=verify, transport=transport
         )
+        self.url = url.rstrip("/")
         self._timeout_seconds = timeout_seconds
         self.sleep = sleep
 
     def send(self, request: HttpRequest) -> HttpResponse:
-        """The answer to a request, which is sent again where that does no harm and may help."""
+        """Send a request, again after a failure if that is harmless and may help."""
         attempt = 0
         while True:
             attempt += 1
@@ -150,7 +116,7 @@ class ServiceConnection:
 
 
 class AsyncServiceConnection:
-    """A connection that is awaited, under asyncio or trio."""
+    """An asynchronous connection to the service, for asyncio or trio."""
 
     def __init__(
         self,
@@ -162,16 +128,17 @@ class AsyncServiceConnection:
         transport: httpx.AsyncBaseTransport | None,
         sleep: Callable[[float], Awaitable[None]] | None = None,
     ) -> None:
-        import anyio  # httpx needs it too, but loads it later
+        import anyio  # a dependency of httpx, which imports it late
 
         self._http = httpx.AsyncClient(
             base_url=_checked_url(url), headers=_headers(key), verify=verify, transport=transport
         )
+        self.url = url.rstrip("/")
         self._timeout_seconds = timeout_seconds
         self.sleep = sleep or anyio.sleep
 
     async def send(self, request: HttpRequest) -> HttpResponse:
-        """The answer to a request, which is sent again where that does no harm and may help."""
+        """Send a request, again after a failure if that is harmless and may help."""
         attempt = 0
         while True:
             attempt += 1
@@ -201,7 +168,7 @@ class AsyncServiceConnection:
 def seconds_until_retry(
     request: HttpRequest, attempt: int, failure: ServiceProblem | ServiceUnreachable
 ) -> float | None:
-    """How long to wait before the next attempt; None is to give up."""
+    """Seconds until the next attempt, or None to give up."""
     if not request.retry or attempt == ATTEMPTS:
         return None
     seconds = FIRST_PAUSE_SECONDS * 2.0 ** (attempt - 1)

@@ -1,8 +1,8 @@
 """The numbers of one reliability diagram: a point and a band for each bin, and the scores.
 
-A calibrated model's accuracy in a bin is within ±1.96·sqrt(Σp(1−p))/count of its mean confidence
-nineteen times in twenty (the normal approximation, rough in bins of few rows): that is the band.
-A bin outside it is where the model claims too much or too little, and not merely has few rows.
+The band is the mean confidence of a bin ± 1.96·sqrt(Σp(1−p))/count. The accuracy of a calibrated
+model lies in it with probability 95 % (normal approximation, rough in bins with few rows). In a bin
+outside its band the model is over- or underconfident by more than chance explains.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ from trueprob.arrays.labels import as_labels
 from trueprob.scores.binned import EDGES, N_BINS, BinnedCalibration
 from trueprob.scores.score import Scores, checked_probabilities, score
 
-__all__ = ["Bin", "Panel", "printable", "shortened"]
+__all__ = ["DiagramBin", "Panel", "printable", "shortened"]
 
 NORMAL_95: Final = 1.96  # two-sided 95 % quantile of the normal distribution
 
-# What XML 1.0 cannot hold in any form: control characters and halves of surrogate pairs.
+# Characters that XML 1.0 does not allow: control characters and halves of surrogate pairs.
 NOT_XML: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 @dataclass(frozen=True)
-class Bin:
-    """A bin with rows.
+class DiagramBin:
+    """A bin of the confidence that has rows.
 
     Attributes
     ----------
     lower, upper : float
-        Edges.
+        Edges of the bin.
     share : float
-        Of all rows, by weight.
+        Share of all rows, by weight.
     confidence, accuracy : float
-        Means.
+        Mean confidence, and share of correct predictions.
     band_low, band_high : float
-        Where the accuracy of a calibrated model would be, clipped to [0, 1].
+        The 95 % band of a calibrated model's accuracy, clipped to [0, 1].
     """
 
     lower: float
@@ -53,25 +53,25 @@ class Bin:
 
     @property
     def inside(self) -> bool:
-        """Whether a calibrated model could show this accuracy."""
+        """Whether the accuracy lies in the band of a calibrated model."""
         return self.band_low <= self.accuracy <= self.band_high
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One predictor on one set.
+    """The reliability diagram of one predictor on one set of rows.
 
     Attributes
     ----------
     title : str
-    bins : tuple of Bin
-        Those with rows, by rising confidence.
+    bins : tuple of DiagramBin
+        The bins with rows, by ascending confidence.
     scores : Scores
     mean_confidence : float
     """
 
     title: str
-    bins: tuple[Bin, ...]
+    bins: tuple[DiagramBin, ...]
     scores: Scores
     mean_confidence: float
 
@@ -85,7 +85,7 @@ class Panel:
         prediction: ArrayLike | None = None,
         weights: ArrayLike | None = None,
     ) -> Panel:
-        """Read a panel's numbers.
+        """Compute the numbers of a diagram.
 
         Parameters
         ----------
@@ -94,9 +94,9 @@ class Panel:
         labels : array_like of shape (n,)
             Class indices.
         prediction : array_like of shape (n,), optional
-            The predicted classes; default the argmax of the probabilities.
+            Predicted class indices; default: the argmax of the probabilities.
         weights : array_like of shape (n,), optional
-            Non-negative.
+            Non-negative; default: all 1.
 
         Returns
         -------
@@ -105,7 +105,7 @@ class Panel:
         Raises
         ------
         InvalidInput
-            Shapes do not belong together, or a label is out of range.
+            Shapes do not match, or a label is out of range.
         """
         p, y = checked_probabilities(probabilities, labels)
         n, k = p.shape
@@ -121,11 +121,11 @@ class Panel:
 
     @property
     def n_outside(self) -> int:
-        """How many bins lie outside their band."""
+        """Number of bins outside their band."""
         return sum(not b.inside for b in self.bins)
 
     def score_lines(self) -> list[tuple[str, str]]:
-        """Names and values of the scores that a diagram prints."""
+        """Names and values of the scores, as a diagram prints them."""
         s = self.scores
         return [
             ("rows", f"{s.n}"),
@@ -138,16 +138,16 @@ class Panel:
         ]
 
 
-def _bins(binned: BinnedCalibration) -> tuple[Bin, ...]:
-    found = []
+def _bins(binned: BinnedCalibration) -> tuple[DiagramBin, ...]:
+    bins = []
     for b in range(N_BINS):
         count = float(binned.count[b])
         if count <= 0.0:
             continue
         confidence = float(binned.confidence[b]) / count
         reach = NORMAL_95 * math.sqrt(max(float(binned.variance[b]), 0.0)) / count
-        found.append(
-            Bin(
+        bins.append(
+            DiagramBin(
                 lower=float(EDGES[b]),
                 upper=float(EDGES[b + 1]),
                 share=count / binned.n,
@@ -157,15 +157,15 @@ def _bins(binned: BinnedCalibration) -> tuple[Bin, ...]:
                 band_high=min(confidence + reach, 1.0),
             )
         )
-    return tuple(found)
+    return tuple(bins)
 
 
 def printable(text: str) -> str:
-    """The text with what no picture can show replaced."""
+    """The text with characters that XML does not allow replaced."""
     return NOT_XML.sub("\ufffd", text)
 
 
 def shortened(text: str, limit: int) -> str:
-    """The printable text, cut so that it fits the room there is for a title."""
+    """The printable text, cut to at most `limit` characters."""
     shown = printable(text)
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"

@@ -1,4 +1,4 @@
-"""The same diagram as a PNG, by matplotlib (the extra `plots`)."""
+"""Draws reliability diagrams as PNG, with matplotlib (extra `plots`)."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from trueprob.errors import InvalidInput
 __all__ = ["png"]
 
 DPI: Final = 150
-# Inches, from the lower left corner. Placed by hand: matplotlib's automatic layouts give way to
-# long texts by shrinking the plots.
+# In inches from the lower left corner. The layout is fixed because the automatic layouts of
+# matplotlib shrink the plots when texts are long.
 PANEL_WIDTH, HEIGHT, LEFT, SIDE = 4.2, 7.6, 0.7, 3.3
 PLOT_BOTTOM, HISTOGRAM_BOTTOM, HISTOGRAM = 3.55, 2.5, 0.7
 SCORES_BELOW, SCORE_LINE = 0.5, 0.2
@@ -26,9 +26,9 @@ def png(panels: Sequence[Panel], *, title: str = "Reliability diagram") -> bytes
     Parameters
     ----------
     panels : sequence of Panel
-        One or more; usually before and after.
+        One or more; usually before and after calibration.
     title : str
-        Written above.
+        Title above the panels.
 
     Returns
     -------
@@ -38,13 +38,13 @@ def png(panels: Sequence[Panel], *, title: str = "Reliability diagram") -> bytes
     Raises
     ------
     InvalidInput
-        There is no panel.
+        `panels` is empty.
     ModuleNotFoundError
         matplotlib is not installed.
     """
     if not panels:
         raise InvalidInput("panels must have at least one panel, got none", field="panels")
-    # Figure, not pyplot: no global state and no window system.
+    # Figure and not pyplot, which has global state and needs a window system.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -71,7 +71,7 @@ def png(panels: Sequence[Panel], *, title: str = "Reliability diagram") -> bytes
         columnspacing=0.8, handlelength=1.5, handletextpad=0.5,
     )  # fmt: skip
     buffer = io.BytesIO()
-    # Without the version of matplotlib in it, the same numbers give the same bytes.
+    # Without the version of matplotlib, equal numbers give equal bytes.
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
 
@@ -118,4 +118,4 @@ def _histogram(axes: Any, panel: Panel, tallest: float) -> None:
 
 
 def _plain(text: str, limit: int) -> str:
-    return shortened(text, limit).replace("$", r"\$")  # which would begin a formula
+    return shortened(text, limit).replace("$", r"\$")  # a dollar sign would begin a formula

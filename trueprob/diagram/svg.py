@@ -1,7 +1,7 @@
-"""A reliability diagram as SVG text: no dependency, the same bytes for the same numbers.
+"""Draws reliability diagrams as SVG, without dependencies; equal numbers give equal bytes.
 
-It reads without colour (a filled circle is inside the band, a hollow diamond outside), carries a
-title and a description for those who do not see it, and every text is escaped.
+The diagram can be read without colour: a filled circle is inside the band, a hollow diamond
+outside. It has a title and a description for screen readers, and every text is escaped.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 from xml.sax.saxutils import escape, quoteattr
 
-from trueprob.diagram.panel import Bin, Panel, printable, shortened
+from trueprob.diagram.panel import DiagramBin, Panel, printable, shortened
 from trueprob.errors import InvalidInput
 
 __all__ = ["svg"]
@@ -25,7 +25,7 @@ PANEL_WIDTH: Final = LEFT + SIDE + RIGHT
 SCORES_TOP: Final = TOP + SIDE + HISTOGRAM_GAP + HISTOGRAM + 50
 
 INK, FAINT, BAND, FILL = "#1a1a1a", "#8a8a8a", "#d4d4d4", "#5f7fa8"
-INSIDE, OUTSIDE = "#1f3a68", "#b3361b"  # dark and darker in grey: the shape says which
+INSIDE, OUTSIDE = "#1f3a68", "#b3361b"  # both dark in grey: the shape makes the difference
 
 
 def svg(panels: Sequence[Panel], *, title: str = "Reliability diagram") -> str:
@@ -34,9 +34,9 @@ def svg(panels: Sequence[Panel], *, title: str = "Reliability diagram") -> str:
     Parameters
     ----------
     panels : sequence of Panel
-        One or more; usually before and after.
+        One or more; usually before and after calibration.
     title : str
-        Written above.
+        Title above the panels.
 
     Returns
     -------
@@ -46,7 +46,7 @@ def svg(panels: Sequence[Panel], *, title: str = "Reliability diagram") -> str:
     Raises
     ------
     InvalidInput
-        There is no panel.
+        `panels` is empty.
     """
     if not panels:
         raise InvalidInput("panels must have at least one panel, got none", field="panels")
@@ -58,7 +58,7 @@ def svg(panels: Sequence[Panel], *, title: str = "Reliability diagram") -> str:
         f'viewBox="0 0 {width} {height}" role="img" '
         f'font-family="Helvetica, Arial, sans-serif" font-size="12" fill="{INK}">'
     )
-    parts = [
+    elements = [
         opening,
         f"<title>{_text(title)}</title>",
         f"<desc>{_text(_description(panels))}</desc>",
@@ -67,23 +67,23 @@ def svg(panels: Sequence[Panel], *, title: str = "Reliability diagram") -> str:
     ]
     tallest = max((b.share for panel in panels for b in panel.bins), default=1.0)
     for index, panel in enumerate(panels):
-        parts.append(f'<g transform="translate({index * PANEL_WIDTH} 0)">')
-        parts += [*_plot(panel), *_histogram(panel, tallest), *_scores(panel), "</g>"]
-    parts += [*_legend(height - LEGEND + 22), "</svg>", ""]
-    return "\n".join(parts)
+        elements.append(f'<g transform="translate({index * PANEL_WIDTH} 0)">')
+        elements += [*_plot(panel), *_histogram(panel, tallest), *_scores(panel), "</g>"]
+    elements += [*_legend(height - LEGEND + 22), "</svg>", ""]
+    return "\n".join(elements)
 
 
 def _plot(panel: Panel) -> list[str]:
-    parts = [_write(LEFT, TOP - 12, shortened(panel.title, 40), size=13, weight="bold")]
+    elements = [_write(LEFT, TOP - 12, shortened(panel.title, 40), size=13, weight="bold")]
     for tick in (0.0, 0.2, 0.4, 0.6, 0.8, 1.0):
         x, y = _x(tick), _y(tick)
-        parts += [
+        elements += [
             _line(LEFT, y, LEFT + SIDE, y, stroke="#e6e6e6"),
             _write(LEFT - 7, y + 4, f"{tick:.1f}", anchor="end"),
             _write(x, TOP + SIDE + 16, f"{tick:.1f}", anchor="middle"),
         ]
-    parts += [_box(b, _y(b.band_high), _y(b.band_low), BAND) for b in panel.bins]
-    parts += [
+    elements += [_box(b, _y(b.band_high), _y(b.band_low), BAND) for b in panel.bins]
+    elements += [
         _line(_x(0), _y(0), _x(1), _y(1), stroke=FAINT, dash="5 4"),
         f'<rect x="{LEFT}" y="{TOP}" width="{SIDE}" height="{SIDE}" fill="none" stroke="{INK}"/>',
         _write(
@@ -93,18 +93,18 @@ def _plot(panel: Panel) -> list[str]:
     ]  # fmt: skip
     for b in panel.bins:
         x, y = _x(b.confidence), _y(b.accuracy)
-        parts.append(_line(x, _y(b.confidence), x, y, stroke=INK))
-        parts.append(_marker(x, y, inside=b.inside))
-    return parts
+        elements.append(_line(x, _y(b.confidence), x, y, stroke=INK))
+        elements.append(_marker(x, y, inside=b.inside))
+    return elements
 
 
 def _histogram(panel: Panel, tallest: float) -> list[str]:
     bottom = TOP + SIDE + HISTOGRAM_GAP + HISTOGRAM
-    parts = [
+    elements = [
         _box(b, bottom - HISTOGRAM * b.share / tallest, bottom, FILL, stroke=INK)
         for b in panel.bins
     ]
-    parts += [
+    elements += [
         _line(LEFT, bottom, LEFT + SIDE, bottom, stroke=INK),
         _line(LEFT - 4, bottom - HISTOGRAM, LEFT, bottom - HISTOGRAM, stroke=INK),
         _line(LEFT, bottom - HISTOGRAM, LEFT, bottom, stroke=INK),
@@ -116,15 +116,15 @@ def _histogram(panel: Panel, tallest: float) -> list[str]:
         ),
         _write(LEFT + SIDE / 2, bottom + 20, "confidence", anchor="middle"),
     ]  # fmt: skip
-    return parts
+    return elements
 
 
 def _scores(panel: Panel) -> list[str]:
-    parts = []
+    elements = []
     for index, (name, value) in enumerate(panel.score_lines()):
         y = SCORES_TOP + index * SCORE_LINE
-        parts += [_write(LEFT, y, name), _write(LEFT + SIDE, y, value, anchor="end")]
-    return parts
+        elements += [_write(LEFT, y, name), _write(LEFT + SIDE, y, value, anchor="end")]
+    return elements
 
 
 def _legend(y: float) -> list[str]:
@@ -159,7 +159,7 @@ def _marker(x: float, y: float, *, inside: bool) -> str:
     return f'<polygon points="{points}" fill="#ffffff" stroke="{OUTSIDE}" stroke-width="2"/>'
 
 
-def _box(b: Bin, top: float, bottom: float, fill: str, stroke: str = "none") -> str:
+def _box(b: DiagramBin, top: float, bottom: float, fill: str, stroke: str = "none") -> str:
     return (
         f'<rect x="{_n(_x(b.lower))}" y="{_n(top)}" width="{_n(SIDE * (b.upper - b.lower))}" '
         f'height="{_n(bottom - top)}" fill="{fill}" stroke="{stroke}" stroke-width="0.7"/>'
@@ -185,8 +185,8 @@ def _write(
 ) -> str:
     attributes = {"text-anchor": "" if anchor == "start" else anchor, "font-weight": weight}
     attributes |= {"font-size": "" if size is None else str(size), "transform": transform}
-    given = "".join(f" {name}={quoteattr(value)}" for name, value in attributes.items() if value)
-    return f'<text x="{_n(x)}" y="{_n(y)}"{given}>{_text(text)}</text>'
+    written = "".join(f" {name}={quoteattr(value)}" for name, value in attributes.items() if value)
+    return f'<text x="{_n(x)}" y="{_n(y)}"{written}>{_text(text)}</text>'
 
 
 def _text(value: str) -> str:

@@ -1,16 +1,16 @@
-"""Watching a calibrated model: what labels prove, and what traffic without labels suggests.
+"""Monitoring of a calibrated model, with labels and without.
 
 | question | needs | statistic |
 |---|---|---|
-| has it been miscalibrated since the start? | labels | `Evidence` |
-| has it just become so? | labels | `ChangeDetector` |
-| is a candidate better? | labels, both losses | `Comparison` |
-| is the traffic unlike the calibration split? | logits | `ReferenceBins` |
-| how right does it expect to be, how sure is it? | confidences | `UnlabelledTraffic` |
+| Has the model been miscalibrated since the start? | labels | `Evidence` |
+| Has it just become miscalibrated? | labels | `ChangeDetector` |
+| Is a candidate calibrator better? | labels, both losses | `Comparison` |
+| Is the traffic unlike the calibration split? | logits | `ReferenceBins` |
+| Which accuracy and entropy does the model expect? | confidences | `UnlabelledTraffic` |
 
-The first three promise something however often one looks; each module states its null, the promise
-and what breaks it. Configurations are frozen, states are values: what `update` takes and returns is
-what a caller stores.
+The first three bound the probability or the rate of false alarms, however often you look. Each
+module states its null hypothesis, its guarantee and what breaks it. The statistics are frozen
+configurations; `update` takes a state and returns the next one, which the caller stores.
 """
 
 from trueprob.drift.bet_state import BetState

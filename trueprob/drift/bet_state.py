@@ -1,8 +1,8 @@
-"""What a statistic that bets remembers: one logarithm a bet, and how many units it has seen.
+"""State of a betting test: one logarithm for each bet, and the number of units counted.
 
-A value: `update` of a statistic takes one and returns another. Its size does not depend on the
-number of labels. `to_dict` gives plain JSON, and floats come back bit by bit, because the shortest
-decimal that reads back as the same float is what `json` writes.
+The state is a value: `update` of a statistic takes one and returns another. Its size does not
+depend on the number of labels. `to_dict` and `from_dict` keep floats bit for bit, because `json`
+writes the shortest decimal that reads back as the same float.
 """
 
 from __future__ import annotations
@@ -33,13 +33,15 @@ class BetState:
     statistic : str
         "evidence" or "change".
     mixture : str
-        Name of the mixture of bets; another one's factors are refused.
+        Name of the mixture of bets; factors of another mixture are refused.
     n : int
         Units counted since the start.
     logs : tuple of float
-        One a bet: the logarithm of its wealth, or of 1 + its Shiryaev–Roberts sum.
+        For each bet: the logarithm of its wealth (evidence), or of 1 + its Shiryaev–Roberts sum
+        (change).
     idle : tuple of int
-        Of a change detector, one a bet: units since it was last on.
+        For each bet of a change detector: units since its factor last differed from 1. Empty for
+        evidence.
     """
 
     statistic: str
@@ -49,7 +51,7 @@ class BetState:
     idle: tuple[int, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON."""
+        """The state as plain JSON, for `from_dict`."""
         return {
             "format": FORMAT,
             "statistic": self.statistic,
@@ -66,7 +68,7 @@ class BetState:
         Raises
         ------
         InvalidDocument
-            Not such a document.
+            The document is not a state.
         """
         if document.get("format") != FORMAT:
             raise InvalidDocument(f"format must be {FORMAT}, got {document.get('format')!r}")
@@ -90,7 +92,7 @@ class BetState:
     def advanced(
         self, logs: Array, factors: Factors, idle: NDArray[np.int64] | None = None
     ) -> BetState:
-        """The state after these factors, with its new numbers."""
+        """The next state: these factors counted, with the new logarithms."""
         return BetState(
             self.statistic,
             self.mixture,
@@ -100,13 +102,7 @@ class BetState:
         )
 
     def logs_for(self, statistic: str, mixture: str, n_bets: int) -> Array:
-        """The logarithms, once it is sure that they belong to this statistic and mixture.
-
-        Raises
-        ------
-        InvalidInput
-            They belong to another.
-        """
+        """The logarithms; InvalidInput if they belong to another statistic or mixture."""
         expected, got = (statistic, mixture, n_bets), (self.statistic, self.mixture, len(self.logs))
         if got != expected or len(self.idle) != (n_bets if statistic == "change" else 0):
             raise InvalidInput(

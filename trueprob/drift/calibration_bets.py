@@ -1,33 +1,36 @@
-r"""Bets against "the prediction is right with the probability that was promised".
+r"""Betting test of calibration: bets that the confidence p is not the probability of being right.
 
-Null, with tolerance t: for every counted label, |q − p| ≤ t, where p is the confidence of the
-prediction and q the probability that it is right, given p and all labels counted before it. Each
-bet has an alternative in mind, a probability a(p) that it holds for more likely, and multiplies its
-wealth by
+**Null hypothesis**, with tolerance t: for every counted label, |q − p| ≤ t, where p is the
+confidence of the prediction and q the probability that it is right, given p and all labels counted
+before it. Each bet has an alternative, a probability a(p) that it considers more likely than p, and
+multiplies its wealth by
 
     e = 1 + λ·(y − r),    r = a clipped to [p − t, p + t],    λ = (a − r) / (r (1 − r))
 
 for y = 1 where the prediction was right, else 0. That is the likelihood ratio a^y (1−a)^(1−y) /
 r^y (1−r)^(1−y) against the closest member of the null. λ is then clipped so that e lies in
-[0.2, 21]: a mistaken bet never loses everything, and one label never proves anything by itself.
-Where a lies within the tolerance λ is 0 and e is 1: no bet.
+[0.2, 21]: a bet that is wrong never loses everything, and one label never proves anything by
+itself. Where a lies within the tolerance λ is 0 and e is 1: no bet.
 
-**Promise.** E[e | past] = 1 + λ (q − r) ≤ 1 for every q within the tolerance: λ > 0 only where
-r = p + t ≥ q, and λ < 0 only where r = p − t ≤ q. Nothing else is assumed: confidences may follow
-any distribution, and drift. `Evidence` and `ChangeDetector` say what follows for them.
+**Guarantee.** E[e | past] = 1 + λ (q − r) ≤ 1 for every q within the tolerance: λ > 0 only where
+r = p + t ≥ q, and λ < 0 only where r = p − t ≤ q. Nothing else is assumed: confidences may have
+any distribution, and it may change. `Evidence` and `ChangeDetector` state what follows from this.
 
-**What breaks it.** Whether or when a label arrives depends on its outcome (only complaints are
-labelled; wrong ones are corrected the same day, right ones are confirmed in bulk a week later);
-outcomes are copies of one another without a common group; outcomes share a cause that was unknown
-when all of them were predicted (a storm hits every forecast of that day: each may be calibrated by
-itself, but not given the labels counted before it), again without a common group; rows are counted
-in an order that follows the outcome (see `counting_order`); the labels themselves are wrong.
+**What breaks the guarantee**
+- Whether or when a label arrives depends on its outcome: only complaints are labelled, or errors
+  are corrected the same day and right predictions are confirmed in bulk a week later.
+- Outcomes are copies of one another and have no common group.
+- Outcomes share a cause that was unknown when all of them were predicted, and have no common group.
+  A storm hits every forecast of that day: each may be calibrated by itself, but not given the
+  labels counted before it.
+- Rows are counted in an order that depends on the outcome (see `counting_order`).
+- The labels are wrong.
 
-**The alternatives**, with their share of the first wealth:
+**The alternatives**, with their share of the initial wealth:
 - two fifths: another temperature, a(p) = sigmoid(logit(p)·s) for six slopes s: overconfident
   networks at s < 1, underconfident ones at s > 1;
-- one fifth: all confidences beyond the tolerance, the odds of p ± t divided or multiplied by
-  e^0.1, e^0.3 or e^0.9;
+- one fifth: every confidence wrong by more than the tolerance, the odds of p ± t divided or
+  multiplied by e^0.1, e^0.3 or e^0.9;
 - two fifths: the same with e^0.9 in one range of confidence only, cut at 0.5, 0.7, 0.85, 0.95.
 
 References
@@ -60,21 +63,21 @@ SLOPES: Final = (0.45, 0.65, 0.8, 0.92, 1.1, 1.4)  # of logit(p); 1 / temperatur
 ODDS: Final = (0.1, 0.3, 0.9)  # logarithms of the factor on the odds
 RANGE_CUTS: Final = (0.5, 0.7, 0.85, 0.95)  # right-closed ranges of confidence
 N_RANGES: Final = len(RANGE_CUTS) + 1
-MAX_LOSS: Final = 0.8  # a bet keeps a fifth of its wealth whatever comes
-MAX_STAKE: Final = 20.0  # e ≤ 1 + 20: matters for confidences next to 1 only
+MAX_LOSS: Final = 0.8  # a bet always keeps at least a fifth of its wealth
+MAX_STAKE: Final = 20.0  # e ≤ 1 + 20: matters only for confidences near 1
 SMALLEST: Final = 1e-12  # nearer to 0 or 1 than this the logit is cut
-MIXTURE: Final = "calibration-1"  # another grid needs another name: stored states depend on it
+MIXTURE: Final = "calibration-1"  # a new grid needs a new name: stored states depend on it
 
 
 @dataclass(frozen=True)
 class CalibrationBets:
-    """The mixture of bets that `Evidence` and `ChangeDetector` follow.
+    """Bets against calibration, for `Evidence` and `ChangeDetector`.
 
     Attributes
     ----------
     tolerance : float
-        In [0, 0.5): calibration errors up to this, at whatever confidence, are no evidence.
-        Real calibrators are never exact, and at 0 a million labels prove that.
+        In [0, 0.5): calibration errors up to this do not count, at any confidence. Real
+        calibrators are never exact, and with 0 a million labels prove it.
     """
 
     tolerance: float = 0.02
@@ -88,12 +91,12 @@ class CalibrationBets:
 
     @property
     def mixture(self) -> str:
-        """Name of the mixture; a state belongs to one."""
+        """Name of the mixture; a state belongs to one mixture."""
         return MIXTURE
 
     @property
     def weights(self) -> Array:
-        """Share of the first wealth of each bet; they sum to 1."""
+        """Share of the initial wealth of each bet; they sum to 1."""
         shares = ((0.4, len(SLOPES)), (0.2, 2 * len(ODDS)), (0.4, 2 * N_RANGES))
         return np.concatenate([np.full(n, share / n) for share, n in shares])
 
@@ -106,7 +109,7 @@ class CalibrationBets:
         groups: ArrayLike | None = None,
         repeated: ArrayLike | None = None,
     ) -> Factors:
-        """What each bet is multiplied by, for one request's new labels.
+        """Factors by which the labels of one request multiply the wealth of each bet.
 
         Parameters
         ----------
@@ -115,11 +118,12 @@ class CalibrationBets:
         correct : array_like of shape (n,)
             Whether the prediction was right (bool, or 0 and 1).
         order : sequence of n bytes, or array of n integers, optional
-            Keyed hashes by which the rows are counted; see `counting_order`.
+            Keyed hashes; rows are counted in their ascending order (see `counting_order`).
+            Default: the order of the rows.
         groups : array_like of shape (n,), optional
-            Rows of equal keys make one factor.
+            Rows of one group make one factor. Default: each row makes its own.
         repeated : array_like of shape (n,), bool, optional
-            Rows that an earlier call counted a row of the same group for: left out.
+            True for rows whose group an earlier call counted already; they are left out.
 
         Returns
         -------
@@ -158,7 +162,7 @@ class CalibrationBets:
 
 
 def _likelihood_ratio(alternative: Array, low: Array, high: Array, y: Array) -> Array:
-    """The factors of the module's text, for alternatives of shape (m, n)."""
+    """The factors e of the module's docstring, for alternatives of shape (m, n)."""
     r = np.clip(alternative, low, high)
     tiny = np.finfo(np.float64).tiny  # r is 0 or 1 for certain predictions at tolerance 0
     most = np.minimum(MAX_LOSS / np.maximum(r, tiny), MAX_STAKE)

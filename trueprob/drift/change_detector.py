@@ -1,25 +1,25 @@
-"""Change of calibration: quick to notice, with a promise on how rarely it cries wolf.
+"""Change detector for calibration: notices a recent change, with a bound on false alarms.
 
     M_j ← (M_j + 1)·e_j,   M = Σ_j w_j (M_j − idle_j),   an alarm when M ≥ A
 
-for the factors e_j of bet j and the weights w_j of the mixture, idle_j being the labels since the
-bet was last on (e_j ≠ 1). M_j is the Shiryaev–Roberts sum: of the wealths of bets begun at every
-earlier label. A change in the middle of a long calibrated stretch is met by bets that begin then
-and have lost nothing yet. M returns to 0 after an acknowledged alarm.
+for the factors e_j of bet j and the weights w_j of the mixture; idle_j is the number of labels
+since e_j last differed from 1. M_j is the Shiryaev–Roberts sum: the total wealth of bets that
+started at each earlier label. So a change after a long calibrated period meets bets that start
+then and have not lost anything yet. M returns to 0 after an acknowledged alarm.
 
-**Promise.** Under the null of the bets E[Σ w_j M_j | past] grows by at most 1 a label, so that sum
-less the number of labels is a supermartingale, and with M no larger than the sum
+**Guarantee.** Under the null hypothesis of the bets E[Σ w_j M_j | past] grows by at most 1 a label.
+So this sum minus the number of labels is a supermartingale, and because M is at most the sum
 - the mean number of labels until a false alarm is at least A (optional stopping: A ≤ E[M_T] ≤
   E[T]);
-- P(a false alarm within n labels) ≤ n/A (the sum and the labels to come, together, are
-  non-negative and start at n: Ville).
+- P(a false alarm within n labels) ≤ n/A (the sum plus the number of labels still to come is a
+  non-negative supermartingale that starts at n: Ville).
 
-Labels here are counted units: rows, a group once. What breaks the promise is what breaks that of
-the bets. Reading M only after whole requests only lengthens the time to an alarm.
+A label here is a counted unit: a row, or a group of rows. What breaks the guarantee of the bets
+breaks this one. Reading M only after whole requests can only lengthen the time to an alarm.
 
-Why idle_j: a bet on a range of confidence that no row falls into gains 1 a label without winning
-anything, and would raise the alarm by itself after A / w_j labels, as the textbook sum does. What
-it was allowed to gain counts once it wins something.
+Why idle_j is subtracted: a bet on a range of confidence without rows gains 1 a label although it
+wins nothing. In the textbook sum it would raise the alarm alone after A / w_j labels. Here its
+gains count as soon as it wins something.
 
 References
 ----------
@@ -53,7 +53,7 @@ NAME: Final = "change"
 
 @dataclass(frozen=True)
 class ChangeDetector:
-    """Shiryaev–Roberts e-detector over a mixture of bets.
+    """Detects that calibration has just been lost (Shiryaev–Roberts e-detector).
 
         change = ChangeDetector(CalibrationBets(tolerance=0.02), run_length=100_000)
         state = change.start()
@@ -64,9 +64,9 @@ class ChangeDetector:
     Attributes
     ----------
     bets : Bets
-        What is bet on, and so the null.
+        The bets, which define the null hypothesis.
     run_length : float
-        A, above 1: mean number of labels to a false alarm, at least.
+        A, above 1: lower bound of the mean number of labels until a false alarm.
     """
 
     bets: Bets = field(default_factory=CalibrationBets)
@@ -81,37 +81,38 @@ class ChangeDetector:
 
     @property
     def threshold_log10(self) -> float:
-        """log10(A): an alarm from here on."""
+        """log10(A): the alarm is raised at this value."""
         return math.log10(self.run_length)
 
     def start(self) -> BetState:
-        """Nothing counted: M is 0. Also the state after an acknowledged alarm."""
+        """The initial state, M = 0; also the state after an acknowledged alarm."""
         n_bets = self.bets.weights.shape[0]
         return BetState(NAME, self.bets.mixture, 0, (0.0,) * n_bets, (0,) * n_bets)
 
     def update(self, state: BetState, factors: Factors) -> BetState:
-        """The state after these factors.
+        """Count labels, given by their factors.
 
         Parameters
         ----------
         state : BetState
-            Stays as it is.
+            Not changed.
         factors : Factors
-            Of the same mixture. Splitting them over several calls gives the same state.
+            From `bets.factors`. One call or several calls give the same state.
 
         Returns
         -------
         BetState
+            The next state.
 
         Raises
         ------
         InvalidInput
-            State and factors are not of these bets.
+            The state or the factors belong to other bets.
         """
         values = checked_factors(factors, self.bets)
         logs = state.logs_for(NAME, self.bets.mixture, values.shape[0])
         for start in range(0, values.shape[1], BLOCK):
-            # What a bet begun at each label of the block has become at its end; log(1 + M) for M.
+            # Wealth at the end of the block, of a bet started at each label; logs are log(1 + M).
             block = values[:, start : start + BLOCK]
             since = np.cumprod(block[:, ::-1], axis=1)[:, ::-1]
             with np.errstate(divide="ignore"):  # log 0 where the block is one label
@@ -120,7 +121,7 @@ class ChangeDetector:
         return state.advanced(logs, factors, _idle(np.array(state.idle), values))
 
     def log10(self, state: BetState) -> float:
-        """log10 of M, not below 0: at the start M is 0, and below 1 it says nothing."""
+        """log10 of M, at least 0: M starts at 0, and values below 1 mean nothing."""
         weights = self.bets.weights
         logs = state.logs_for(NAME, self.bets.mixture, weights.shape[0])
         largest = float(logs.max())
@@ -129,14 +130,15 @@ class ChangeDetector:
         return max((largest + math.log(total)) / math.log(10.0), 0.0) if total > 0.0 else 0.0
 
     def alarm(self, state: BetState) -> bool:
-        """Whether M has reached A. Read it when a request's labels are counted and stored."""
+        """Whether M has reached A; read it after the labels of a whole request are counted."""
         return self.log10(state) >= self.threshold_log10
 
 
 def _idle(before: NDArray[np.int64], values: Array) -> NDArray[np.int64]:
-    """Units since each bet was last on, after these factors."""
+    """Units since the factor of each bet last differed from 1, after these factors."""
     n = values.shape[1]
     if n == 0:
         return before
-    on = values[:, ::-1] != 1.0
-    return np.asarray(np.where(on.any(axis=1), on.argmax(axis=1), before + n), dtype=np.int64)
+    active = values[:, ::-1] != 1.0
+    since = np.where(active.any(axis=1), active.argmax(axis=1), before + n)
+    return np.asarray(since, dtype=np.int64)

@@ -1,22 +1,24 @@
-"""Is a shadowing candidate better than what is live? A betting test on differences of losses.
+"""Sequential comparison of a candidate with the live pair: a betting test on their losses.
 
 For each counted label, d = loss of the incumbent − loss of the candidate, both in [0, 1] (the Brier
-score of the top label: `top_label_brier`). Two claims are tested side by side, each with
+score of the top label: `top_label_brier`). Two claims are tested, "better" with +d and "worse" with
+−d, each with the bets
 
     e = 1 + λ·(±d − margin),   λ ∈ {1, 2, 5, 10, 20, 40, 80} / 100,   in equal shares.
 
-**Null** of "better": E[d | all earlier counted labels] ≤ margin at every counted label. With
-independent rows of one traffic: the candidate is not better, on average, by more than the margin.
-Of "worse": the same of −d. **Promise**: each claim, where it is wrong, is ever made with
-probability at most α (`Evidence`). λ ≤ 0.8 keeps e positive, whatever the losses.
+**Null hypothesis** of "better": E[d | all labels counted before] ≤ margin at every counted label.
+For independent rows of one kind of traffic this says that the candidate is not better, on average,
+by more than the margin. For "worse" the same holds with −d. **Guarantee**: a wrong claim is ever
+made with probability α at most, for each of the two claims (`Evidence`). λ ≤ 0.8 keeps e positive,
+whatever the losses.
 
-The bets do not depend on the row's own confidences. Bets that did could win more, but only against
-the narrower null that the candidate is no better at *every* confidence, and a candidate that is
+The bets do not depend on the confidence of the row. Such bets could win more, but only against a
+narrower null hypothesis: that the candidate is no better at *any* confidence. A candidate that is
 better on a few rows and worse on most would then be promoted.
 
-**What breaks it**: what breaks `CalibrationBets`, and a candidate that is better at one time of day
-only: it is better at some labels, and the test may say so. Losses that are nearly the same (both
-confidences within a point) need very many labels, whatever the test.
+**What breaks the guarantee**: what breaks `CalibrationBets`; and a candidate that is better only at
+one time of day is better at some labels, so the test may say "better". Nearly equal losses (both
+confidences within one percentage point) need very many labels, whatever the test.
 
 References
 ----------
@@ -50,7 +52,7 @@ MIXTURE: Final = "loss-1"
 
 
 def top_label_brier(confidence: ArrayLike, correct: ArrayLike) -> Array:
-    """Squared error of the confidence as a probability of being right, in [0, 1], a row each."""
+    """Squared error (confidence − correct)² of each row, in [0, 1]."""
     p, y, _ = checked_rows(confidence, correct, None)
     return (p - y) ** 2
 
@@ -69,16 +71,16 @@ class LossBets:
 
     @property
     def mixture(self) -> str:
-        """Name of the mixture; a state belongs to one."""
+        """Name of the mixture; a state belongs to one mixture."""
         return MIXTURE
 
     @property
     def weights(self) -> Array:
-        """Share of the first wealth of each bet."""
+        """Share of the initial wealth of each bet."""
         return np.full(len(STAKES), 1.0 / len(STAKES))
 
     def factors(self, gain: Array, counted: CountingOrder) -> Factors:
-        """What each bet is multiplied by, for gains in [−1, 1] (higher loss less lower)."""
+        """Factors of the bets, for gains in [−1, 1]: one loss minus the other."""
         values = 1.0 + np.array(STAKES)[:, None] * (gain[counted.rows] - self.margin)
         return Factors(MIXTURE, counted.mean_factors(values))
 
@@ -91,7 +93,7 @@ class ComparisonState:
     worse: BetState
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON; floats come back bit by bit."""
+        """The state as plain JSON, for `from_dict`; floats are kept bit for bit."""
         return {"better": self.better.to_dict(), "worse": self.worse.to_dict()}
 
     @classmethod
@@ -101,12 +103,12 @@ class ComparisonState:
         Raises
         ------
         InvalidDocument
-            Not such a document.
+            The document is not a state.
         """
-        parts = [document.get(key) for key in ("better", "worse")]
-        if not all(isinstance(part, dict) for part in parts):
+        states = [document.get(key) for key in ("better", "worse")]
+        if not all(isinstance(state, dict) for state in states):
             raise InvalidDocument("state must hold better and worse")
-        return cls(*(BetState.from_dict(part) for part in parts if part is not None))
+        return cls(*(BetState.from_dict(state) for state in states if state is not None))
 
 
 @dataclass(frozen=True)
@@ -121,9 +123,10 @@ class Comparison:
     Attributes
     ----------
     alpha : float
-        In (0, 1): probability of ever making a claim that is wrong, for each of both.
+        In (0, 1): upper bound of the probability of ever making a wrong claim, for each of the
+        two claims.
     margin : float
-        In [0, 0.2]: differences up to this are no difference.
+        In [0, 0.2]: mean differences of the loss up to this do not count.
     """
 
     alpha: float = 0.01
@@ -135,11 +138,11 @@ class Comparison:
 
     @property
     def threshold_log10(self) -> float:
-        """log10(1/α): a claim from here on."""
+        """log10(1/α): a claim is made at this value."""
         return self._evidence.threshold_log10
 
     def start(self) -> ComparisonState:
-        """Nothing counted."""
+        """The initial state."""
         return ComparisonState(self._evidence.start(), self._evidence.start())
 
     def update(
@@ -152,12 +155,12 @@ class Comparison:
         groups: ArrayLike | None = None,
         repeated: ArrayLike | None = None,
     ) -> ComparisonState:
-        """The state after these labels.
+        """Count labels, given by the losses on their rows.
 
         Parameters
         ----------
         state : ComparisonState
-            Stays as it is.
+            Not changed.
         incumbent_loss, candidate_loss : array_like of shape (n,)
             In [0, 1], of the same rows.
         order, groups, repeated
@@ -166,6 +169,7 @@ class Comparison:
         Returns
         -------
         ComparisonState
+            The next state.
 
         Raises
         ------
@@ -197,7 +201,7 @@ class Comparison:
         return self._evidence.log10(state.worse)
 
     def verdict(self, state: ComparisonState) -> Literal["better", "worse", "undecided"]:
-        """What may be claimed of the candidate now. Act on the first claim, and start again."""
+        """The claim about the candidate so far. Act on the first claim, then start again."""
         better, worse = self.better_log10(state), self.worse_log10(state)
         if max(better, worse) < self.threshold_log10:
             return "undecided"

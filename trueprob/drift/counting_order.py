@@ -1,18 +1,19 @@
-"""The order in which a request's labels are counted, and which of them make one factor.
+"""The order in which the labels of a request are counted, and the rows that count as one.
 
-The statistics that bet promise something about labels *in the order of counting*. Three rules keep
-a caller from breaking the promise without noticing:
+The guarantees of the betting tests hold for labels *in the order of counting*. Three rules protect
+them:
 
-- **Order.** Rows are counted in the order of keys that the caller gives, a keyed hash (HMAC) of
-  something drawn before the outcome was known, such as a receipt's nonce. The client's order may
-  follow the outcome (a report sorted by "wrong" and "right" is one), and then even a perfectly
-  calibrated stream shows changes. The key must be secret: who can predict the order can sort by it.
+- **Order.** Rows are counted in the order of keys that the caller gives: a keyed hash (HMAC) of
+  something that was drawn before the outcome was known, such as the nonce of a receipt. The order
+  of a client may depend on the outcome (a report sorted by "wrong" and "right"), and then even a
+  perfectly calibrated stream shows changes. Keep the key secret: with it, a client could sort its
+  rows by their outcome.
 - **Groups.** Outcomes that may be copies of one another (frames of a video, retries, one picture
-  sent twice) carry one group key. Rows of one call that share it make one factor, the mean of
-  theirs: a mean of e-values is an e-value however they depend on each other. It stands where the
-  first of its rows stands.
-- **Repeats.** Rows of a group that an earlier call counted are left out: `repeated` says which.
-  The state is a few numbers and remembers no groups, so the caller has to.
+  sent twice) have one group key. The rows of a group in one call make one factor, the mean of
+  theirs: a mean of e-values is an e-value, whatever their dependence. The group is counted at the
+  place of its first row.
+- **Repeats.** Rows whose group was counted in an earlier call are left out; `repeated` marks them.
+  The state does not store groups, so the caller must.
 """
 
 from __future__ import annotations
@@ -34,14 +35,14 @@ OrderKeys = Sequence[bytes] | ArrayLike
 
 @dataclass(frozen=True, eq=False)
 class Factors:
-    """What each bet of a mixture was multiplied by, unit after unit in the order of counting.
+    """Factors that multiply the wealth of each bet, one for each unit, in the order of counting.
 
     Attributes
     ----------
     mixture : str
-        Name of the mixture of bets that made them.
+        Name of the mixture of bets that computed them.
     values : ndarray of shape (n_bets, n_units), float64
-        Positive; with a conditional mean of at most 1 under the null.
+        Positive; under the null hypothesis their conditional mean is at most 1.
     """
 
     mixture: str
@@ -49,7 +50,7 @@ class Factors:
 
     @property
     def n_units(self) -> int:
-        """Rows, groups counted once."""
+        """Number of units: rows, or groups of rows."""
         return int(self.values.shape[1])
 
 
@@ -57,8 +58,7 @@ class Factors:
 class CountingOrder:
     """Rows in the order of counting, and the unit that each belongs to."""
 
-    # indices of the rows that count, units together, units in the order of counting
-    rows: NDArray[np.int64]
+    rows: NDArray[np.int64]  # indices of the counted rows, unit after unit
     starts: NDArray[np.int64]  # where each unit begins in `rows`
 
     @classmethod
@@ -70,9 +70,9 @@ class CountingOrder:
         groups: ArrayLike | None = None,
         repeated: ArrayLike | None = None,
     ) -> CountingOrder:
-        """The order of these rows; see the module's text for what the arguments must be.
+        """The order of these rows; see the module's docstring for the arguments.
 
-        Raises `InvalidInput`: a shape or a type is wrong, or two rows have the same key.
+        Raises InvalidInput if a shape or a type is wrong, or if two rows have the same key.
         """
         rows = np.arange(n_rows) if order is None else _ascending(order, n_rows)
         if repeated is not None:
@@ -93,7 +93,7 @@ class CountingOrder:
         return cls(rows[together], np.flatnonzero(np.diff(at[together], prepend=-1)))
 
     def mean_factors(self, values: Array) -> Array:
-        """Factors of the units from those of `rows`: (n_bets, m) → (n_bets, n_units)."""
+        """Means over the rows of each unit: (n_bets, n_rows) → (n_bets, n_units)."""
         if self.starts.shape[0] == self.rows.shape[0]:
             return values
         counts = np.diff(self.starts, append=self.rows.shape[0])

@@ -1,16 +1,17 @@
-"""Evidence that accumulates, with a promise that holds however often one looks.
+"""Evidence of miscalibration since the start, valid however often you look.
 
     wealth_n = Σ_j w_j Π_{i ≤ n} e_ij
 
-for the factors e_ij of bet j at unit i and the weights w_j of the mixture. Under the null of the
-bets it is a non-negative supermartingale that starts at 1, so by Ville's inequality
+for the factors e_ij of bet j at unit i and the weights w_j of the mixture. Under the null
+hypothesis of the bets the wealth is a non-negative supermartingale that starts at 1, so by Ville's
+inequality
 
     P(wealth ever reaches 1/α) ≤ α,
 
-whatever the sample size, and whoever looks when: after every request, once a day, when a colleague
-calls. It answers "has it been wrong since the start (the promotion)?". It is slow to notice what
-changes late: bets that lost during a long calibrated stretch have to be won back. `ChangeDetector`
-is for that.
+whatever the sample size and however often the wealth is read: a calibrated model ever raises the
+alarm with probability α at most. Evidence answers "has the model been miscalibrated since the start
+(the promotion)?". It is slow to notice a late change, because bets that lost during a long
+calibrated period must first win that back; use `ChangeDetector` for changes.
 
 References
 ----------
@@ -42,7 +43,7 @@ BLOCK: Final = 200  # factors in [0.2, 21]: the product of 200 is a normal float
 
 
 class Bets(Protocol):
-    """A mixture of bets: its name, and the share of the first wealth of each."""
+    """A mixture of bets: its name, and the share of the initial wealth of each bet."""
 
     @property
     def mixture(self) -> str:
@@ -57,7 +58,7 @@ class Bets(Protocol):
 
 @dataclass(frozen=True)
 class Evidence:
-    """Sequential test of the null of its bets.
+    """Sequential test of miscalibration since the start.
 
         evidence = Evidence(CalibrationBets(tolerance=0.02), alpha=0.01)
         state = evidence.start()
@@ -67,9 +68,9 @@ class Evidence:
     Attributes
     ----------
     bets : Bets
-        What is bet on, and so the null.
+        The bets, which define the null hypothesis.
     alpha : float
-        In (0, 1): probability of ever raising an alarm under the null.
+        In (0, 1): upper bound of the probability that a calibrated model ever raises an alarm.
     """
 
     bets: Bets = field(default_factory=CalibrationBets)
@@ -81,31 +82,32 @@ class Evidence:
 
     @property
     def threshold_log10(self) -> float:
-        """log10(1/α): an alarm from here on."""
+        """log10(1/α): the alarm is raised at this value."""
         return -math.log10(self.alpha)
 
     def start(self) -> BetState:
-        """Nothing counted: wealth 1."""
+        """The initial state, wealth 1."""
         return BetState(NAME, self.bets.mixture, 0, (0.0,) * self.bets.weights.shape[0])
 
     def update(self, state: BetState, factors: Factors) -> BetState:
-        """The state after these factors.
+        """Count labels, given by their factors.
 
         Parameters
         ----------
         state : BetState
-            Stays as it is.
+            Not changed.
         factors : Factors
-            Of the same mixture. Splitting them over several calls gives the same state.
+            From `bets.factors`. One call or several calls give the same state.
 
         Returns
         -------
         BetState
+            The next state.
 
         Raises
         ------
         InvalidInput
-            State and factors are not of these bets.
+            The state or the factors belong to other bets.
         """
         values = checked_factors(factors, self.bets)
         logs = state.logs_for(NAME, self.bets.mixture, values.shape[0])
@@ -121,14 +123,14 @@ class Evidence:
     def alarm(self, state: BetState) -> bool:
         """Whether the wealth has reached 1/α.
 
-        Read it when a request's labels are counted and stored, not in between. Wealth may fall
-        again afterwards: whoever looks later has to remember that it was there.
+        Read it after the labels of a whole request are counted. The wealth may fall again later,
+        so store that the alarm was raised.
         """
         return self.log10(state) >= self.threshold_log10
 
 
 def checked_factors(factors: Factors, bets: Bets) -> Array:
-    """The values of factors, once it is sure that they are of these bets."""
+    """The values of factors; InvalidInput if they belong to other bets."""
     if factors.mixture != bets.mixture or factors.values.shape[0] != bets.weights.shape[0]:
         raise InvalidInput(
             f"factors must be of {bets.mixture}, got {factors.mixture}", field="factors"

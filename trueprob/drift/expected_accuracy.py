@@ -1,16 +1,17 @@
-"""What a model expects of itself on traffic without labels: accuracy with an interval, entropy.
+"""Expected accuracy and entropy of traffic without labels.
 
-The mean calibrated confidence of the predictions is the accuracy to be expected *if they are
-calibrated*. The number of right ones is then a sum of independent Bernoulli(p_i), with mean Σp and
-variance Σp(1 − p), nearly normal once that variance is above about 5, and the interval is where
-`level` of such traffic has its accuracy:
+The mean confidence is the expected accuracy *if the model is calibrated*. The number of correct
+predictions is then a sum of independent Bernoulli(p_i), with mean Σp and variance Σp(1 − p), and
+nearly normal if that variance is above about 5. The interval contains the accuracy of a share
+`level` of such traffic:
 
     (Σp ± (z·sqrt(Σp(1 − p)) + ½)) / n,   widened by the tolerance where one is given.
 
-An observed accuracy outside it speaks against calibration (not sequentially: `Evidence` is for
-looking often). An expected accuracy that falls, before any label has come, says that the model
-finds its traffic harder. It cannot say that the model is wrong about itself: on far-off inputs
-networks are often sure and mistaken, and only labels tell. Rows are taken to be independent.
+An observed accuracy outside the interval speaks against calibration; this is not a sequential
+test, so use `Evidence` to look often. An expected accuracy that falls before labels arrive means
+that the model finds its traffic harder. It cannot show that the model is miscalibrated: far from
+their training data networks are often confident and wrong, and only labels tell. Rows are assumed
+to be independent.
 """
 
 from __future__ import annotations
@@ -30,20 +31,20 @@ __all__ = ["UnlabelledTraffic"]
 
 @dataclass(frozen=True)
 class UnlabelledTraffic:
-    """Sums over predictions without labels; a value, combined with ``+``.
+    """Sums over predictions without labels; two of them are combined with ``+``.
 
     Attributes
     ----------
     n : int
-        Rows.
+        Number of rows.
     confidence : float
-        Σp of the predictions.
+        Sum of the confidences p.
     variance : float
-        Σp(1 − p).
+        Sum of p(1 − p).
     entropy : float
-        Σ of the rows' entropies, in nats, over `n_entropy` rows.
+        Sum of the entropies of `n_entropy` rows, in nats.
     n_entropy : int
-        Rows whose entropy was computed; it is dear with many classes.
+        Number of rows whose entropy was computed; with many classes it is slow to compute.
     """
 
     n: int = 0
@@ -54,14 +55,14 @@ class UnlabelledTraffic:
 
     @classmethod
     def of(cls, confidence: ArrayLike, entropy: ArrayLike | None = None) -> UnlabelledTraffic:
-        """Sums of a batch.
+        """Compute the sums of a batch.
 
         Parameters
         ----------
         confidence : array_like of shape (n,)
             Calibrated probability of each prediction, in [0, 1].
         entropy : array_like of shape (m,), optional
-            Of these rows or some of them, in nats.
+            Entropy of these rows, or of some of them, in nats.
 
         Returns
         -------
@@ -70,7 +71,7 @@ class UnlabelledTraffic:
         Raises
         ------
         InvalidInput
-            A number lies outside its range.
+            A shape is wrong, or a number lies outside its range.
         """
         p = np.asarray(confidence, dtype=np.float64)
         h = np.asarray(() if entropy is None else entropy, dtype=np.float64)
@@ -103,14 +104,14 @@ class UnlabelledTraffic:
         return self.entropy / self.n_entropy if self.n_entropy else math.nan
 
     def expected_accuracy(self, *, level: float = 0.9, tolerance: float = 0.0) -> Interval:
-        """Mean confidence, and where the accuracy of these rows lies if they are calibrated.
+        """Mean confidence, with the interval of the accuracy if the model is calibrated.
 
         Parameters
         ----------
         level : float
-            In (0, 1).
+            In (0, 1): probability that the interval contains the accuracy.
         tolerance : float
-            In [0, 1]: allowed error of the confidences.
+            In [0, 1]: calibration error to allow for.
 
         Returns
         -------
@@ -120,7 +121,7 @@ class UnlabelledTraffic:
         Raises
         ------
         InvalidInput
-            `level` or `tolerance` outside its range.
+            `level` or `tolerance` lies outside its range.
         """
         if not 0.0 < level < 1.0:
             raise InvalidInput(f"level must lie between 0 and 1, got {level}", field="level")

@@ -1,24 +1,25 @@
-"""Shift of a distribution without labels: the population stability index, against its noise.
+"""Shift ratio of traffic without labels: PSI divided by its value under no shift.
 
-Bins are cut at quantiles of the calibration split (`Baseline`), live values are counted in them,
-and
+The bins lie between quantiles of the calibration split (`Baseline`). Live values are counted in
+them, and the population stability index is
 
     PSI = Σ_b (a_b − e_b)·log(a_b / e_b)
 
-for live shares a and reference shares e: Kullback–Leibler divergence, both ways added. Without any
-shift it is about (1/n + 1/m)·χ² with B − 1 degrees of freedom, for n live rows, m reference rows
-and B bins, so the *ratio*
+for live shares a and reference shares e: the Kullback–Leibler divergences of both directions,
+added. Without a shift it is about (1/n + 1/m)·χ² with B − 1 degrees of freedom, for n live rows, m
+reference rows and B bins, so the *ratio*
 
     PSI / ((B − 1)·(1/n + 1/m))
 
-has mean 1 and, with 10 bins, exceeds 1.9 once in twenty and 3.1 once in a thousand looks, whatever
-n and m are. (The usual limits 0.1 and 0.25 on PSI itself mean something else at every n.)
+has mean 1. With 10 bins it exceeds 1.9 in 1 of 20 looks and 3.1 in 1 of 1000, whatever n and m are.
+(The usual limits 0.1 and 0.25 on PSI itself mean something different at every n.)
 
-**What it says**: the traffic is unlike the calibration split. Not that calibration is lost: shifted
-traffic may be perfectly calibrated, and calibration may be lost without any shift of the gaps.
-It is no sequential test either: who looks a thousand times sees 3.1 once without any shift. Rows
-are taken to be independent; a stream of similar frames shifts for a while without meaning anything.
-With n far above m the ratio shows any difference, as every test does: look at PSI too.
+**What it means**: the traffic is unlike the calibration split. It does not mean that calibration is
+lost: shifted traffic may be perfectly calibrated, and calibration may be lost without a shift of
+the gaps. It is not a sequential test: of a thousand looks without a shift, one exceeds 3.1. Rows
+are assumed to be independent; a stream of similar frames shifts for a while, which means nothing.
+If n is much larger than m the ratio shows even tiny differences, as every test does: look at PSI
+too.
 
 References
 ----------
@@ -42,7 +43,7 @@ __all__ = ["ReferenceBins"]
 
 Array = NDArray[np.float64]
 N_BINS: Final = 10
-PSEUDO: Final = 0.5  # added to every live count: PSI of an empty bin is infinite
+PSEUDO: Final = 0.5  # added to every live count, because the PSI of an empty bin is infinite
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,9 +55,9 @@ class ReferenceBins:
     edges : ndarray of shape (b − 1,), float64
         Inner edges, ascending; bins are right-closed.
     shares : ndarray of shape (b,), float64
-        Of the reference sample; positive.
+        Share of the reference sample in each bin; positive.
     n : float
-        Rows of the reference sample.
+        Number of rows of the reference sample.
     """
 
     edges: Array
@@ -65,14 +66,14 @@ class ReferenceBins:
 
     @classmethod
     def of_percentiles(cls, percentiles: ArrayLike, n: float) -> ReferenceBins:
-        """Bins from what a `Baseline` keeps: ten, or fewer where values are tied.
+        """Bins from the percentiles of a `Baseline`: ten, or fewer where values are tied.
 
         Parameters
         ----------
         percentiles : array_like of shape (101,)
             Quantiles 0, 0.01, …, 1, each a value that occurred.
         n : float
-            Rows that they are of.
+            Number of rows that the percentiles were computed from.
 
         Returns
         -------
@@ -81,7 +82,7 @@ class ReferenceBins:
         Raises
         ------
         InvalidInput
-            Not such percentiles.
+            The percentiles are not 101 finite ascending numbers, or n is below 1.
         """
         q = np.asarray(percentiles, dtype=np.float64)
         if q.shape != (101,) or not np.isfinite(q).all() or (np.diff(q) < 0.0).any():
@@ -101,7 +102,7 @@ class ReferenceBins:
         return cls(edges[filled[:-1]], shares[filled], float(n))
 
     def counts(self, values: ArrayLike) -> NDArray[np.int64]:
-        """Live values in each bin: shape (b,). Counts of several calls or processes add up."""
+        """Number of values in each bin, of shape (b,); counts of several calls may be added."""
         array = np.asarray(values, dtype=np.float64)
         if array.ndim != 1 or np.isnan(array).any():
             raise InvalidInput(
@@ -116,7 +117,7 @@ class ReferenceBins:
         Parameters
         ----------
         counts : array_like of shape (b,)
-            Sums of what `counts` gives.
+            Results of `counts`, added.
         """
         c = self._checked(counts)
         total = float(c.sum())
@@ -126,7 +127,7 @@ class ReferenceBins:
         return float(np.sum((live - self.shares) * np.log(live / self.shares)))
 
     def psi_ratio(self, counts: ArrayLike) -> float:
-        """PSI divided by what it is expected to be without a shift; NaN without rows or bins."""
+        """PSI divided by its mean without a shift; NaN without rows or with a single bin."""
         c = self._checked(counts)
         total = float(c.sum())
         if total == 0.0 or c.shape[0] < 2:

@@ -1,4 +1,4 @@
-"""A classifier that is fitted already, and a calibrator of what it answers."""
+"""A fitted classifier with a calibrator behind it, as one scikit-learn classifier."""
 
 from __future__ import annotations
 
@@ -21,28 +21,33 @@ RESPONSES: Final = ("decision_function", "predict_proba")
 
 
 class CalibratedModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """A fitted classifier and a calibrator for what it answers.
+    """Calibrates a fitted classifier.
 
     Parameters
     ----------
     estimator : classifier
-        Fitted already. It is neither fitted nor copied here: a clone of this object has the same
-        one, so that cross-validation and grid search fit the calibrator only.
+        A fitted classifier. It is never fitted or copied: a clone of this object shares it, so
+        that cross-validation and grid search fit only the calibrator.
     method : str
         One of `trueprob.METHODS`.
     response : {"decision_function", "predict_proba"}, optional
-        What is calibrated. By default `decision_function` where the classifier has one, else
-        `predict_proba`, as in `CalibratedClassifierCV`. Decision values are taken as logits, one
-        value a row as the second class's logit against 0; probabilities by their logarithm.
+        The method of the classifier whose result is calibrated. By default `decision_function`
+        if the classifier has it, else `predict_proba`, as in `CalibratedClassifierCV`. Decision
+        values are used as logits; a single value a row is the logit of the second class, and that
+        of the first is 0. Probabilities are used by their logarithms.
     seed : int
-        Of the folds, and of methods that draw.
+        Seed of the folds, and of methods that draw random numbers.
 
     Attributes
     ----------
     classes_ : ndarray of shape (k,)
-        The classifier's.
+        The classes of the classifier.
     calibrator_ : Calibrator
+        The fitted calibrator.
     report_ : FitReport
+        Scores before and after the fit.
+    n_features_in_ : int
+        That of the classifier, if it has one.
     """
 
     def __init__(
@@ -75,11 +80,13 @@ class CalibratedModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         Parameters
         ----------
-        X : whatever the classifier takes, n rows
+        X : input of the classifier, n rows
         y : array_like of shape (n,)
-            Labels, by name; classes may be absent.
+            Labels, as in `classes_`; not every class must occur.
         sample_weight : array_like of shape (n,), optional
+            Non-negative; default: all 1.
         groups : array_like of shape (n,), optional
+            Rows of one group stay in one fold.
 
         Returns
         -------
@@ -90,7 +97,7 @@ class CalibratedModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         NotFittedError
             The classifier is not fitted.
         InvalidInput
-            It has neither response, or its answers or y cannot be used. A ValueError.
+            The classifier lacks the response, or its result or y cannot be used. A ValueError.
         """
         check_is_fitted(self.estimator)
         names = np.asarray(self.estimator.classes_)
@@ -111,13 +118,13 @@ class CalibratedModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def predict_proba(self, X: Any) -> Probabilities:
-        """Calibrated probabilities, of shape (n, k), float32, columns as `classes_`."""
+        """Calibrated probabilities of shape (n, k), float32; columns in the order of `classes_`."""
         check_is_fitted(self, "calibrator_")
         probabilities: Probabilities = self.calibrator_.predict_proba(self._logits(X))
         return probabilities
 
     def predict(self, X: Any) -> NDArray[Any]:
-        """Predicted class of each row, by name."""
+        """Predicted class of each row, one of `classes_`."""
         check_is_fitted(self, "calibrator_")
         predicted: NDArray[Any] = self.classes_[self.calibrator_.prediction(self._logits(X))]
         return predicted

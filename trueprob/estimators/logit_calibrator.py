@@ -1,6 +1,6 @@
-"""A calibrator of logits that are given as X: the last step of a pipeline, or on its own.
+"""A calibrator that takes logits as X: as the last step of a pipeline, or alone.
 
-Labels by name, as scikit-learn has them, turned into columns of a matrix of logits.
+Labels may have any type, as in scikit-learn; `labels_of_columns` maps them to columns of X.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ __all__ = ["LogitCalibrator", "labels_of_columns"]
 def labels_of_columns(
     y: ArrayLike, classes: Sequence[Any] | NDArray[Any] | None, k: int
 ) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """The name of each column, and the column of each label.
+    """The class of each column, and the column index of each label.
 
-    Raises `InvalidInput`: not k names, or a label that is none of them.
+    Raises InvalidInput if there are not k classes, or if a label is none of them.
     """
     y = column_or_1d(y, warn=True)
     names = np.unique(y) if classes is None else np.asarray(classes)
@@ -48,7 +48,7 @@ def labels_of_columns(
 
 
 class LogitCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """Calibrates logits (or probabilities) that are given as X.
+    """Calibrates the logits or probabilities in X.
 
     Parameters
     ----------
@@ -57,15 +57,18 @@ class LogitCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     input : {"logits", "probabilities", "log_probabilities"}
         What X holds.
     classes : sequence of k labels, optional
-        Class of each column; default the sorted labels in y, which must then be k.
+        Class of each column of X; default: the sorted distinct labels in y, which must be k.
     seed : int
-        Of the folds, and of methods that draw.
+        Seed of the folds, and of methods that draw random numbers.
 
     Attributes
     ----------
     classes_ : ndarray of shape (k,)
+        Class of each column.
     calibrator_ : Calibrator
+        The fitted calibrator.
     report_ : FitReport
+        Scores before and after the fit.
     n_features_in_ : int
         k.
     """
@@ -95,10 +98,11 @@ class LogitCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Parameters
         ----------
         X : array_like of shape (n, k)
-            Of rows that the network was not trained on.
+            Rows that the network was not trained on.
         y : array_like of shape (n,)
-            Labels, by name.
+            Labels, as in `classes`.
         sample_weight : array_like of shape (n,), optional
+            Non-negative; default: all 1.
         groups : array_like of shape (n,), optional
             Rows of one group stay in one fold.
 
@@ -109,7 +113,7 @@ class LogitCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Raises
         ------
         InvalidInput
-            X or y cannot be used, or the columns' classes are not known. A ValueError.
+            X or y cannot be used, or the classes of the columns are unknown. A ValueError.
         """
         if self.input not in INPUTS:
             raise InvalidInput(
@@ -131,12 +135,12 @@ class LogitCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def predict_proba(self, X: ArrayLike) -> Probabilities:
-        """Calibrated probabilities, of shape (n, k), float32, columns as `classes_`."""
+        """Calibrated probabilities of shape (n, k), float32; columns in the order of `classes_`."""
         probabilities: Probabilities = self.calibrator_.predict_proba(self._logits(X))
         return probabilities
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
-        """Predicted class of each row, by name."""
+        """Predicted class of each row, one of `classes_`."""
         predicted: NDArray[Any] = self.classes_[self.calibrator_.prediction(self._logits(X))]
         return predicted
 
@@ -147,5 +151,5 @@ class LogitCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
 
 def _checks(numbers: str) -> dict[str, Any]:
-    # A log-probability of minus infinity is a probability of 0; as_logits refuses the rest.
+    # A log-probability of −inf is a probability of 0; the conversion to logits checks the rest.
     return {"dtype": "numeric", "ensure_all_finite": numbers != "log_probabilities"}

@@ -1,4 +1,4 @@
-"""Fused export: a network and its calibrator as one ONNX graph (extra `onnx`)."""
+"""Export of a network and its calibrator as one ONNX graph (extra `onnx`)."""
 
 from trueprob.onnx_export.export import OUTPUTS, fused_onnx, head_onnx
 from trueprob.onnx_export.stages import EXPRESSIBLE

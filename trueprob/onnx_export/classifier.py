@@ -1,4 +1,4 @@
-"""The classifier that a calibrator is put behind: read, and refused where it does not fit."""
+"""Reads the ONNX classifier to which a calibrator is appended, and checks that they fit."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ OLDEST_OPSET: Final = 13  # from here on axes are inputs, and every operator use
 
 
 def load_classifier(model: str | os.PathLike[str] | bytes) -> Any:
-    """A copy of the model in memory; InvalidInput when it is not valid ONNX or too old."""
+    """Load a copy of the model; InvalidInput if it is not valid ONNX or too old."""
     import onnx
     from google.protobuf.message import DecodeError
 
@@ -41,14 +41,14 @@ def load_classifier(model: str | os.PathLike[str] | bytes) -> Any:
 
 
 def opset_of(model: Any) -> int:
-    """Opset of the default domain, 0 when it has none."""
+    """Opset of the default domain; 0 if there is none."""
     return next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
 
 
 def output_to_calibrate(model: Any, name: str | None, n_classes: int) -> Any:
-    """The output of this name; without one `logits`, or the only output.
+    """The output of this name; without a name `logits`, or the only output.
 
-    Raises `InvalidInput`: it is not there, or holds something else than k numbers a row.
+    Raises InvalidInput if it is missing or does not hold k numbers a row.
     """
     outputs = {output.name: output for output in model.graph.output}
     wanted = "logits" if name is None else name
@@ -63,24 +63,25 @@ def output_to_calibrate(model: Any, name: str | None, n_classes: int) -> Any:
 
 
 def make_room(graph: Any, found: Any, added: Sequence[str]) -> None:
-    """Rename the output to calibrate where it has one of the names to be added.
+    """Rename the output to calibrate if it has the name of an output to be added.
 
-    Exported scikit-learn classifiers call their output `probabilities`, as the head does.
-
-    Raises `InvalidInput`: another value of the graph has such a name, or a calibrator stands in it
-    already.
+    Exported scikit-learn classifiers call their output `probabilities`, as the calibrator does.
+    Raises InvalidInput if another value of the graph has such a name, or if the graph has a
+    calibrator already.
     """
     if found.name in added and found.name != "logits":
         _rename(graph, found.name, "uncalibrated_output")
     used = {name for node in graph.node for name in (*node.input, *node.output)}
     used |= {value.name for value in (*graph.input, *graph.output, *graph.initializer)}
     if any(name.startswith("trueprob_") for name in used):
-        raise InvalidInput("model has a calibrator behind it already", field="model")
+        raise InvalidInput(
+            "model has a calibrator already: export from the original network", field="model"
+        )
     for name in added:
         if name in used and name != found.name:
             raise InvalidInput(
-                f"model has a value named {name} already, which is the name of an output to be "
-                "added",
+                f"model has a value named {name} already, and the export adds an output of that "
+                "name: rename the value",
                 field="model",
             )
 

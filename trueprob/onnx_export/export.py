@@ -1,15 +1,14 @@
-"""A network and its calibrator as one ONNX file, served by any ONNX runtime without this library.
+"""Export a network and its calibrator as one ONNX file, for any ONNX runtime.
 
-Outputs, the same for every kind of calibrator:
+The outputs are the same for every kind of calibrator:
 
     probabilities (n, k) float32    what `Calibrator.predict_proba` gives
     prediction    (n,)   int64      what `Calibrator.prediction` gives: the argmax of the logits,
                                     or of the linear stage's output where there is one
-    temperature   (n,)   float32    what `Calibrator.temperature` gives; NaN for a method
-                                    without one, where that is None
+    temperature   (n,)   float32    what `Calibrator.temperature` gives; NaN where that is None
     logits        (n, k)            as the network gives them, whatever the method
 
-A graph cannot refuse: logits that are not finite give probabilities that are not.
+A graph cannot refuse input: logits that are not finite give probabilities that are not finite.
 """
 
 from __future__ import annotations
@@ -28,15 +27,15 @@ from trueprob.onnx_export.classifier import (
     opset_of,
     output_to_calibrate,
 )
-from trueprob.onnx_export.head import add_answers
+from trueprob.onnx_export.head import add_calibrator
 from trueprob.onnx_export.nodes import FLOAT, INT64, TOO_LARGE, Nodes
-from trueprob.onnx_export.stages import parts_of
+from trueprob.onnx_export.stages import stages_of
 
 __all__ = ["OUTPUTS", "fused_onnx", "head_onnx"]
 
 OUTPUTS: Final = ("probabilities", "prediction", "temperature", "logits")
 NUMBERS: Final = ("logits", "probabilities", "log_probabilities")
-HEAD_OPSET: Final = 20  # of a graph of our own, with the ir_version of the same release
+HEAD_OPSET: Final = 20  # of `head_onnx`, with the ir_version of the same ONNX release
 HEAD_IR_VERSION: Final = 10
 
 
@@ -47,7 +46,7 @@ def fused_onnx(
     output: str | None = None,
     numbers: str = "logits",
 ) -> bytes:
-    """The model with the calibrator behind it.
+    """Append a calibrator to an ONNX classifier.
 
     Parameters
     ----------
@@ -58,22 +57,22 @@ def fused_onnx(
     output : str, optional
         Name of the output to calibrate; default `logits`, or the only output.
     numbers : {"logits", "probabilities", "log_probabilities"}
-        What that output holds. Probabilities enter by their logarithm, floored at log 1e-12 as
+        What that output holds. Of probabilities the logarithm is taken, at least log 1e-12 as
         everywhere in this library; the output `logits` is then that logarithm.
 
     Returns
     -------
     bytes
-        The same for the same inputs. Opset, ir_version, inputs, batch dimension and further
-        outputs are the model's.
+        An ONNX file, the same for the same arguments. Opset, ir_version, inputs, batch dimension
+        and further outputs are the model's.
 
     Raises
     ------
     InvalidInput
-        A file that is not ONNX, an opset that is too old, an output that is not there or has
-        another number of classes, or a calibrator that cannot be expressed.
+        The file is not ONNX, its opset is too old, the output is missing or has another number
+        of classes, or the calibrator cannot be expressed in ONNX.
     """
-    parts_of(calibrator)  # refuses before a file is read
+    stages_of(calibrator)  # refuses a calibrator before the file is read
     if numbers not in NUMBERS:
         raise InvalidInput(
             f"numbers must be one of {', '.join(NUMBERS)}, got {numbers[:40]!r}", field="numbers"
@@ -86,9 +85,9 @@ def fused_onnx(
 
 
 def head_onnx(calibrator: Calibrator) -> bytes:
-    """The calibrator alone: a graph from `logits` to the four outputs less `logits`.
+    """Export a calibrator alone, as a graph from `logits` to the other three outputs.
 
-    For ensembles whose network is served elsewhere.
+    Use it for ensembles and for networks that are served separately.
 
     Parameters
     ----------
@@ -98,11 +97,12 @@ def head_onnx(calibrator: Calibrator) -> bytes:
     Returns
     -------
     bytes
+        An ONNX file.
 
     Raises
     ------
     InvalidInput
-        A calibrator that cannot be expressed.
+        The calibrator cannot be expressed in ONNX.
     """
     from onnx import helper
 
@@ -130,7 +130,7 @@ def _append_head(graph: Any, opset: int, given: Any, calibrator: Calibrator, num
     elif numbers == "log_probabilities":
         floor, zero = nodes.constant(math.log(PROBABILITY_FLOOR)), nodes.constant(0.0)
         logits = nodes.add("Clip", logits, floor, zero)
-    add_answers(nodes, logits, calibrator)
+    add_calibrator(nodes, logits, calibrator)
     batch, k = _batch(given), calibrator.n_classes
     outputs = {"probabilities": (FLOAT, [batch, k]), "prediction": (INT64, [batch])}
     outputs["temperature"] = (FLOAT, [batch])

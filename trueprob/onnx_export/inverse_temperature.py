@@ -1,7 +1,7 @@
-"""1/h of each row as ONNX nodes, one function for each kind that can be expressed.
+"""The inverse temperature 1/h of each row, as ONNX nodes; one function for each kind.
 
-A temperature from the gap comes from a piecewise linear function in both methods: s(g) = g/h(g)
-of `smart`, and the number before the softplus of `smart-mlp`.
+Both methods with a temperature from the logit gap g use a piecewise linear function: s(g) = g/h(g)
+in `smart`, and the input of the softplus in `smart-mlp`.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def _smart(nodes: Nodes, logits: str, calibrator: Calibrator) -> str:
     slopes = np.exp(np.array(parameters["log_slopes"], dtype=np.float64))
     anchors = np.concatenate([[0.0], edges])
     values = np.concatenate([[0.0], np.cumsum(slopes[:-1] * np.diff(anchors))])
-    # Below the first edge 1/h is constant: a gap of 0 may be taken for any gap there. Scaled by
-    # the edge, so that neither a tiny gap nor a large slope leaves float32.
+    # Below the first edge 1/h is constant: a gap of 0 may be taken for any gap there. The
+    # smallest gap used is that edge, so neither a tiny gap nor a large slope leaves float32.
     smallest = not_above(edges[:1]) if edges.size else np.ones(1)
     gap = nodes.add("Max", _gap(nodes, logits), nodes.constant(smallest[None, :]))
     scaled = PiecewiseLinear(edges, anchors, values, slopes).add_to(nodes, gap)
@@ -52,8 +52,8 @@ def _smart(nodes: Nodes, logits: str, calibrator: Calibrator) -> str:
 
 def _smart_mlp(nodes: Nodes, logits: str, calibrator: Calibrator) -> str:
     p = calibrator.parameters()
-    parts = (p["hidden_weights"], p["hidden_biases"], p["output_weights"], [p["output_bias"]])
-    weights = np.concatenate(parts)
+    layers = (p["hidden_weights"], p["hidden_biases"], p["output_weights"], [p["output_bias"]])
+    weights = np.concatenate(layers)
     low, high = float(p["gap_low"]), float(p["gap_high"])
     mean, deviation = float(p["gap_mean"]), float(p["gap_sd"])
     bends = mean + deviation * kinks((low - mean) / deviation, (high - mean) / deviation, weights)

@@ -1,4 +1,4 @@
-"""Nodes added to an ONNX graph one at a time, each under a name of ours.
+"""Appends nodes to an ONNX graph, one at a time, under names that begin with ``trueprob_``.
 
 Appending to a copy of the network's own graph, instead of merging two, keeps opset, ir_version,
 batch dimension, functions and initialisers as they are.
@@ -32,7 +32,7 @@ class Nodes:
     _count: int = field(default=0, init=False)
 
     def constant(self, values: ArrayLike, dtype: DTypeLike = np.float32) -> str:
-        """The name of a constant; InvalidInput when no file could hold it."""
+        """Add a constant and return its name; InvalidInput if no file could hold it."""
         from onnx import numpy_helper
 
         name = self._name("constant")
@@ -51,7 +51,7 @@ class Nodes:
     def add_several(
         self, operator: str, inputs: tuple[str, ...], outputs: list[str], **attributes: Any
     ) -> list[str]:
-        """Append a node with these outputs."""
+        """Append a node with several outputs and return their names."""
         from onnx import helper
 
         name = self._name(f"node_{operator}")
@@ -61,10 +61,10 @@ class Nodes:
         return outputs
 
     def row_sum(self, values: str, *, length: int = 1) -> str:
-        """Sum over the last axis, which stays with length one.
+        """Sum over the last axis, which is kept with length 1.
 
-        Rows that are long are summed in blocks first: runtimes add float32 one after another,
-        and a thousand terms would lose the seventh digit.
+        Long rows are summed in blocks first: runtimes add float32 one after another, and a
+        thousand terms would lose the seventh digit.
         """
         last = self.constant([-1], np.int64)
         if length > BLOCK:
@@ -78,13 +78,13 @@ class Nodes:
         return self.add("ReduceSum", values, last, keepdims=1)
 
     def row_max(self, values: str) -> str:
-        """Maximum over the last axis, which stays with length one."""
+        """Maximum over the last axis, which is kept with length 1."""
         if self.opset < REDUCE_MAX_BY_INPUT:
             return self.add("ReduceMax", values, axes=[-1], keepdims=1)
         return self.add("ReduceMax", values, self.constant([-1], np.int64), keepdims=1)
 
     def two_largest(self, values: str) -> tuple[str, str]:
-        """The two largest of each row, of shape (n, 1) each."""
+        """The largest and the second largest value of each row, each of shape (n, 1)."""
         largest = self._name("largest")
         two = self.constant([2], np.int64)
         self.add_several("TopK", (values, two), [largest, self._name("places")], axis=-1)

@@ -1,9 +1,9 @@
-"""A piecewise linear function of one number a row as ONNX nodes.
+"""A piecewise linear function of one number a row, as ONNX nodes.
 
     f(x) = value_j + slope_j·(x − anchor_j)     on segment j
 
-value_j is computed in float64 at export, so that float32 loses one rounding and not a sum of
-cancelling terms. No matrix product is used: GPUs may round its factors to ten bits (TF32).
+value_j is computed in float64 at export: float32 then adds one rounding error instead of a sum of
+terms that cancel. No matrix product is used: GPUs may round its factors to ten bits (TF32).
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ LARGEST: Final = np.finfo(np.float32).max
 class PiecewiseLinear:
     """value_j + slope_j·(x − anchor_j), j being the number of edges below x."""
 
-    edges: Array  # Increasing; a point on an edge belongs to the segment below
+    edges: Array  # increasing; a point on an edge belongs to the segment below
     anchors: Array
     values: Array
     slopes: Array
     double: bool = False  # x and the result are float64 rather than float32
 
     def add_to(self, nodes: Nodes, x: str) -> str:
-        """The function of a value of shape (n, 1)."""
+        """Add the function of x, a value of shape (n, 1), and return the result's name."""
         if not self.edges.size:
             segment = nodes.constant([[0]], np.int64)
         else:

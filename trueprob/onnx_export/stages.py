@@ -1,4 +1,4 @@
-"""A calibrator taken apart into what the graph is made of, in the order of the graph.
+"""The stages that an ONNX graph of a calibrator consists of, in the order of the graph.
 
 logits → linear stage → 1/h of each row → softmax, uniform mixture → map of the confidence
 """
@@ -22,7 +22,7 @@ from trueprob.calibrators.smart.second_stage import SecondStage
 from trueprob.errors import InvalidInput
 from trueprob.onnx_export.inverse_temperature import INVERSE_TEMPERATURES
 
-__all__ = ["EXPRESSIBLE", "Parts", "parts_of"]
+__all__ = ["EXPRESSIBLE", "Stages", "stages_of"]
 
 EXPRESSIBLE: Final = (
     *INVERSE_TEMPERATURES,
@@ -34,18 +34,18 @@ EXPRESSIBLE: Final = (
 
 
 @dataclass(frozen=True)
-class Parts:
-    """What the graph of a calibrator is made of."""
+class Stages:
+    """The stages of one calibrator."""
 
     gap_stage: Calibrator  # of a kind in `INVERSE_TEMPERATURES`: gives 1/h of each row
-    linear: LinearStage | None = None  # what comes before it
+    linear: LinearStage | None = None  # before the gap stage
     uniform_weight: float = 0.0
-    second: SecondStage | IsotonicCalibrator | None = None  # map of the resulting confidence
-    has_temperature: bool = True  # whether the method has one: 1/h is 1 where it has none
+    second: SecondStage | IsotonicCalibrator | None = None  # map of the confidence
+    has_temperature: bool = True  # False: the method has none, and 1/h is 1
 
 
-def parts_of(calibrator: Calibrator) -> Parts:
-    """The parts of a calibrator; InvalidInput when it cannot be expressed in ONNX."""
+def stages_of(calibrator: Calibrator) -> Stages:
+    """The stages of a calibrator; InvalidInput if ONNX cannot express it."""
     identity = IdentityCalibrator(calibrator.n_classes)
     if calibrator.kind in INVERSE_TEMPERATURES:
         return _gap_stage(calibrator)
@@ -53,9 +53,9 @@ def parts_of(calibrator: Calibrator) -> Parts:
         return _gap_stage(calibrator.gap_stage, calibrator.linear)
     if isinstance(calibrator, VectorCalibrator):
         weight = calibrator.uniform_weight
-        return Parts(identity, calibrator.linear, weight, has_temperature=False)
+        return Stages(identity, calibrator.linear, weight, has_temperature=False)
     if isinstance(calibrator, IsotonicCalibrator):
-        return Parts(identity, second=calibrator, has_temperature=False)
+        return Stages(identity, second=calibrator, has_temperature=False)
     raise InvalidInput(
         f"calibrator of kind {calibrator.kind} cannot be expressed in ONNX, expected one of "
         f"{', '.join(EXPRESSIBLE)}",
@@ -63,9 +63,9 @@ def parts_of(calibrator: Calibrator) -> Parts:
     )
 
 
-def _gap_stage(calibrator: Calibrator, linear: LinearStage | None = None) -> Parts:
+def _gap_stage(calibrator: Calibrator, linear: LinearStage | None = None) -> Stages:
     parameters = calibrator.parameters()
     weight = float(parameters.get("uniform_weight", 0.0))
     second = parameters.get("second_stage")
     stage = None if second is None else SecondStage.from_parameters(second)
-    return Parts(calibrator, linear, weight, stage)
+    return Stages(calibrator, linear, weight, stage)

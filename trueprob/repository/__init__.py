@@ -1,1 +1,1 @@
-"""Models on disk: versions, manifests, baselines."""
+"""The model repository on disk: versions, manifests and baselines."""

@@ -1,7 +1,7 @@
-"""`baseline.npz`: what a calibrator looked like on its calibration split.
+"""`baseline.npz`: statistics of a calibrator on its calibration split.
 
-Live figures are compared with it: binned calibration statistics for labels, percentiles of logit
-gap and confidence for traffic without labels.
+Live traffic is compared with it: labels with the binned calibration statistics, traffic without
+labels with the percentiles of logit gap and confidence.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from trueprob.scores.binned import N_BINS, BinnedCalibration
 
 __all__ = ["Baseline"]
 
-PERCENTILES: Final = np.arange(101) / 100  # fine enough to see the mass of tied values
-MAX_BYTES: Final = 1 << 20
+PERCENTILES: Final = np.arange(101) / 100  # fine enough to show how many values are tied
+MAX_BYTES: Final = 1 << 20  # largest file that is read
 SUMS: Final = ("count", "confidence", "correct", "variance")
 
 
@@ -36,10 +36,11 @@ class Baseline:
     Attributes
     ----------
     binned : BinnedCalibration
+        Confidence and accuracy in bins of the confidence.
     gap_quantiles : ndarray of shape (101,), float64
-        Percentiles 0, 1, …, 100 of the logit gap, in nats; each is a value that occurred.
+        Percentiles 0, 1, …, 100 of the logit gap, in nats; each is one of the values.
     confidence_quantiles : ndarray of shape (101,), float64
-        The same of the calibrated confidence.
+        The same percentiles of the calibrated confidence.
     """
 
     binned: BinnedCalibration
@@ -53,13 +54,14 @@ class Baseline:
 
     @classmethod
     def of(cls, calibrator: Calibrator, logits: Logits, labels: Labels) -> Baseline:
-        """Statistics of these rows.
+        """Compute the statistics of labelled rows.
 
         Parameters
         ----------
         calibrator : Calibrator
         logits : ndarray of shape (n, k), float32
         labels : ndarray of shape (n,), int64
+            Class indices.
 
         Returns
         -------
@@ -94,7 +96,7 @@ class Baseline:
         Raises
         ------
         InvalidDocument
-            Not a baseline.
+            The data are not a baseline.
         """
         try:
             arrays = read_arrays(data, max_bytes=MAX_BYTES, name="baseline")
@@ -114,7 +116,7 @@ class Baseline:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Baseline:
-        """Read `baseline.npz`; InvalidDocument when it is none."""
+        """Read a `baseline.npz`; InvalidDocument if it is not one."""
         return cls.from_bytes(Path(path).read_bytes())
 
 

@@ -1,6 +1,6 @@
-"""`manifest.json`: what a model version is. Its format is in docs/service.md#model-repository.
+"""`manifest.json`: the description of a model version (format: docs/service.md#model-repository).
 
-Every refusal is an InvalidDocument that names the key.
+Every error is an InvalidDocument that names the key.
 """
 
 from __future__ import annotations
@@ -30,19 +30,20 @@ INPUT_KEYS: Final = frozenset(("name", "dtype", "shape", "layout", "preprocessin
 
 @dataclass(frozen=True)
 class InputSpec:
-    """The network's input tensor and how an image becomes one.
+    """The input tensor of a network, and how an image becomes one.
 
     Attributes
     ----------
     name : str
+        Name of the input in the ONNX graph.
     dtype : str
-        NumPy's name, such as ``uint8``.
+        NumPy name of the type, such as ``uint8``.
     shape : tuple of str or int
         A string is a free dimension, such as ``"batch"``.
     layout : str
-        ``NHWC`` or ``NCHW`` for images; free text otherwise.
+        ``NHWC`` or ``NCHW`` for images; any text otherwise.
     preprocessing : mapping
-        ``{"mode": "L", "resize": [8, 8]}``; read by whoever decodes images.
+        How images are decoded, such as ``{"mode": "L", "resize": [8, 8]}``.
     """
 
     name: str
@@ -54,27 +55,30 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class Manifest:
-    """A model version.
+    """The description of a model version.
 
     Attributes
     ----------
     name : str
+        Name of the model.
     version : int
         Positive.
     n_classes : int
+        At least 2.
     class_names : tuple of str
-        One a class, distinct.
+        Distinct names, in the order of the classes.
     input : InputSpec or None
-        None for a logits-only model, whose network runs elsewhere.
+        None for a logits-only model, whose network is not in the repository.
     output_name : str
+        Name of the output in the ONNX graph.
     output_kind : {"logits", "probabilities"}
-        What the network gives; the document names it only where it is not logits.
+        What the output holds. The document has this key only for probabilities.
     files : mapping of file name to ``sha256:…``
-        Filled by `ModelRepository.add`.
+        Digests of the files; `ModelRepository.add` fills them in.
     training, scores : mapping
-        Free JSON: where the network comes from and what it reached.
+        Any JSON: how the network was trained, and the scores it reached.
     task : str
-        ``classification``, the only one.
+        Only ``classification``.
     """
 
     name: str
@@ -117,11 +121,11 @@ class Manifest:
             )
 
     def with_files(self, files: Mapping[str, str]) -> Manifest:
-        """The same manifest with these digests."""
+        """A copy with these digests."""
         return replace(self, files=dict(files))
 
     def to_dict(self) -> dict[str, Any]:
-        """The document, JSON-able."""
+        """The manifest as a JSON document."""
         spec, kind = self.input, self.output_kind
         return {
             "format": FORMAT,
@@ -157,12 +161,12 @@ class Manifest:
 
     @classmethod
     def loads(cls, data: bytes | str) -> Manifest:
-        """Read `manifest.json`; InvalidDocument names the key that is wrong."""
+        """Read the content of a `manifest.json`; InvalidDocument names a wrong key."""
         return cls.from_dict(parse_json(data, "manifest"))
 
     @classmethod
     def from_dict(cls, document: object) -> Manifest:
-        """The manifest of a document.
+        """Read a manifest from a JSON document.
 
         Raises
         ------
@@ -194,12 +198,12 @@ class Manifest:
 
 
 def valid_model_name(name: object) -> bool:
-    """Whether a model may be called this: it becomes a directory's name."""
+    """Whether a model may have this name, which becomes the name of a directory."""
     return isinstance(name, str) and MODEL_NAME.fullmatch(name) is not None and ".." not in name
 
 
 def valid_file_name(name: object) -> bool:
-    """Whether a file of a version may be called this."""
+    """Whether a file of a version may have this name."""
     return isinstance(name, str) and FILE_NAME.fullmatch(name) is not None and ".." not in name
 
 

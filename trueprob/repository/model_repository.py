@@ -1,10 +1,10 @@
-"""The model repository on disk: what the trainer writes and the service reads.
+"""The model repository: folders of model versions that the trainer writes and the service reads.
 
     ROOT/NAME/VERSION/{manifest.json, model.onnx, calibrator.json, baseline.npz, MODEL_CARD.md}
 
-Triton's layout: VERSION is a positive integer without leading zeros. A version is written under a
-temporary name beside its final one, synced and renamed: it is never half there, and afterwards it
-never changes. The digests in its manifest say whether somebody changed it all the same.
+The layout is Triton's; VERSION is a positive integer without leading zeros. A version is written
+under a temporary name, synced and renamed, so that it appears as a whole. Afterwards it never
+changes; the digests in its manifest show whether somebody changed it anyway.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ VERSION: Final = re.compile(r"[1-9][0-9]{0,8}")
 
 @dataclass(frozen=True)
 class ModelRepository:
-    """All models under one directory.
+    """The models under one directory.
 
     Attributes
     ----------
     root : Path
-        Created by the first `add`; a missing one is an empty repository.
+        The directory. The first `add` creates it; a missing one is an empty repository.
     """
 
     root: Path
@@ -46,12 +46,12 @@ class ModelRepository:
         object.__setattr__(self, "root", Path(self.root))
 
     def models(self) -> list[str]:
-        """Names of models that have a version, sorted."""
+        """Names of the models that have a version, sorted."""
         names = (entry.name for entry in _directories(self.root))
         return sorted(name for name in names if valid_model_name(name) and self.versions(name))
 
     def versions(self, name: str) -> list[int]:
-        """Versions of a model, ascending; empty when there are none."""
+        """Versions of a model, ascending; empty for an unknown model."""
         if not valid_model_name(name):
             return []
         return sorted(
@@ -61,18 +61,18 @@ class ModelRepository:
         )
 
     def next_version(self, name: str) -> int:
-        """The number that the next version takes."""
+        """The number of the next version to add."""
         return max(self.versions(name), default=0) + 1
 
     def get(self, name: str, version: int) -> ModelVersion:
-        """One version.
+        """Read a version.
 
         Raises
         ------
         ModelVersionNotFound
-            No such version, or a name that cannot be one.
+            There is no such version, or the name is not valid.
         InvalidDocument
-            Its manifest cannot be read or belongs to another version.
+            The manifest cannot be read or belongs to another version.
         """
         missing = f"model version {str(name)[:100]}/{version} is not in the repository"
         if not valid_model_name(name) or VERSION.fullmatch(str(version)) is None:
@@ -91,12 +91,12 @@ class ModelRepository:
         return ModelVersion(name, version, path, manifest)
 
     def add(self, manifest: Manifest, files: Mapping[str, bytes]) -> ModelVersion:
-        """Write a version, wholly or not at all.
+        """Write a version, as a whole or not at all.
 
         Parameters
         ----------
         manifest : Manifest
-            Its `files` are replaced by the digests of what is written.
+            Its `files` are replaced by the digests of the written files.
         files : mapping of file name to bytes
 
         Returns
@@ -106,14 +106,14 @@ class ModelRepository:
         Raises
         ------
         VersionExists
-            The version is there, or another process was quicker.
+            The version exists, or another process added it first.
         InvalidInput
-            A file name that is no plain name, or the manifest's.
+            A file name is not a plain name, or is that of the manifest.
         """
         for file in files:
             if not valid_file_name(file) or file == MANIFEST:
                 raise InvalidInput(
-                    f"files must have plain names other than {MANIFEST}, one has not",
+                    f"files must have plain names other than {MANIFEST}, got {str(file)[:100]!r}",
                     field="files",
                 )
         digests = {f: f"sha256:{hashlib.sha256(data).hexdigest()}" for f, data in files.items()}

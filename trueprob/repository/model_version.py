@@ -1,4 +1,4 @@
-"""One version of a model on disk: its files, and whether they are what its manifest says."""
+"""One model version on disk: reads its files and verifies their digests."""
 
 from __future__ import annotations
 
@@ -21,15 +21,18 @@ BASELINE: Final = "baseline.npz"
 
 @dataclass(frozen=True)
 class ModelVersion:
-    """One version on disk.
+    """A model version on disk.
 
     Attributes
     ----------
     name : str
+        Name of the model.
     version : int
+        Positive.
     path : Path
-        Its directory.
+        Directory of the version.
     manifest : Manifest
+        Read from the directory.
     """
 
     name: str
@@ -39,17 +42,17 @@ class ModelVersion:
 
     @property
     def onnx_path(self) -> Path | None:
-        """The network, None for a logits-only model."""
+        """Path of the network; None for a logits-only model."""
         path = self.path / MODEL
         return path if path.is_file() else None
 
     def calibrator(self) -> Calibrator:
-        """The factory calibrator; the identity when the version has none.
+        """Read the factory calibrator; the identity if the version has none.
 
         Raises
         ------
         InvalidDocument
-            Not a calibrator, or one for another number of classes.
+            The file is not a calibrator, or has another number of classes.
         """
         path = self.path / CALIBRATOR
         if not path.is_file():
@@ -63,23 +66,23 @@ class ModelVersion:
         return calibrator
 
     def baseline(self) -> Baseline | None:
-        """Statistics of the calibration split, None when the version has none.
+        """Read the statistics of the calibration split; None if the version has none.
 
         Raises
         ------
         InvalidDocument
-            Not a baseline.
+            The file is not a baseline.
         """
         path = self.path / BASELINE
         return Baseline.load(path) if path.is_file() else None
 
     def verify(self) -> None:
-        """Compare every file with its digest.
+        """Compare every file with its digest in the manifest.
 
         Raises
         ------
         DigestMismatch
-            A file is missing, was changed, or is used without having a digest.
+            A file is missing, was changed, or is used and has no digest.
         """
         where = f"{self.name}/{self.version}"
         for file, expected in self.manifest.files.items():

@@ -1,6 +1,6 @@
-"""Tables of rows: `.csv` and `.parquet` as the arrays of a calibration set, and answers as tables.
+"""Tables in `.csv` and `.parquet`: reads them as arrays, and writes predictions.
 
-`columns` says which column is what; it is one convention for both formats.
+Both formats use the same column names, described in `columns`.
 """
 
 from trueprob.tables.answers import table_of_answers

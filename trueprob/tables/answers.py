@@ -1,6 +1,7 @@
-"""Calibrated answers as a table: `prob_<class>` for each class, prediction, class, confidence.
+"""Writes predictions as a table, with a column `prob_<class>` for each class.
 
-`evaluate` and `fit` read such a table back, once it has a column `label`.
+The other columns are prediction, class, confidence and, for methods that have one, temperature.
+`evaluate` and `fit` read such a table again if you add a column `label`.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from trueprob.tables.parquet_file import require_pyarrow
 
 __all__ = ["table_of_answers"]
 
-PIECE_CELLS: Final = 1 << 20
-EXACT: Final = "%.9g"  # nine digits tell any two float32 apart
+PIECE_CELLS: Final = 1 << 20  # cells converted at a time
+EXACT: Final = "%.9g"  # nine digits distinguish any two float32
 
 
 def table_of_answers(
@@ -30,26 +31,30 @@ def table_of_answers(
     temperature: NDArray[np.float64] | None,
     class_names: Sequence[str] | None,
 ) -> bytes:
-    """The content of a `.csv` or `.parquet` file.
+    """Encode predictions as a `.csv` or `.parquet` file.
 
     Parameters
     ----------
     suffix : {".csv", ".parquet"}
+        The format.
     probabilities : ndarray of shape (n, k), float32
-        Written so that they are read back bit for bit.
+        Written so that reading gives the same bits.
     predicted : ndarray of shape (n,), int64
-    temperature : ndarray of shape (n,), float64, optional
-    class_names : sequence of k strings, optional
-        Default 0 … k − 1.
+        Class indices.
+    temperature : ndarray of shape (n,), float64, or None
+        None leaves out the column.
+    class_names : sequence of k strings, or None
+        None stands for 0 … k − 1.
 
     Returns
     -------
     bytes
+        The content of the file.
 
     Raises
     ------
     InvalidInput
-        `.parquet` without pyarrow.
+        The suffix is `.parquet` and pyarrow is not installed.
     """
     n, k = probabilities.shape
     names = list(class_names) if class_names is not None else [str(i) for i in range(k)]
@@ -79,10 +84,10 @@ def table_of_answers(
     for start in range(0, n, step):
         rows = slice(start, start + step)
         tops = predicted[rows].tolist()
-        parts: list[Any] = [probabilities[rows].tolist(), tops, confidence[rows].tolist()]
-        parts.append([[]] * len(tops) if temperature is None else temperature[rows, None].tolist())
-        for row, top, sure, heat in zip(*parts, strict=True):
-            text.write(line % (*row, top, quoted[top], sure, *heat))
+        cells: list[Any] = [probabilities[rows].tolist(), tops, confidence[rows].tolist()]
+        cells.append([[]] * len(tops) if temperature is None else temperature[rows, None].tolist())
+        for row, top, confident, last in zip(*cells, strict=True):
+            text.write(line % (*row, top, quoted[top], confident, *last))
     return text.getvalue().encode()
 
 

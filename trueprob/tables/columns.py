@@ -1,15 +1,15 @@
-"""Which column of a table is what.
+"""Column names of tables, and the arrays that they become.
 
-`label` is the true class, `weight` and `group` are optional (or in the plural, as in an `.npz`).
-The numbers of the classes are
+`label` is the true class; `weight` and `group` are optional. The plural is accepted too, as in an
+`.npz`. The numbers of the classes are
 
-* the columns whose names begin with `logit_`, `prob_` or `logprob_`: the beginning says what the
-  numbers are, the rest names the class, and every other column is left aside;
-* otherwise all remaining columns, each named by its class;
+* the columns whose names begin with `logit_`, `prob_` or `logprob_`. The prefix says what the
+  numbers are, the rest is the class name, and all other columns are ignored;
+* without such columns, all remaining columns, each named by its class;
 * in Parquet also one column of lists, `logits`, `probabilities` or `log_probabilities`.
 
-Classes come in the table's order, or in numerical order where their names are 0 … k − 1. A label
-is the name of a class; where no class is named by an integer, an integer is an index.
+Classes keep the order of the table; if they are named 0 to k − 1, they are in numerical order. A
+label is a class name; if no class name is an integer, an integer label is an index.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from trueprob.errors import InvalidInput
 
-__all__ = ["PREFIXES", "Columns", "Rows", "group_values", "label_values"]
+__all__ = ["EXTRAS", "PREFIXES", "UNSPECIFIED", "Columns", "Rows", "group_values", "label_values"]
 
 PREFIXES: Final[Mapping[str, str]] = MappingProxyType(
     {"logit_": "logits", "prob_": "probabilities", "logprob_": "log_probabilities"}
@@ -39,19 +39,20 @@ EXTRAS: Final = {  # column → array of a calibration set
     "groups": "groups",
 }
 INTEGER: Final = re.compile(r"-?[0-9]+")
-UNSAID: Final = "values"  # the numbers' array where nothing in the file says what they are
+UNSPECIFIED: Final = "values"  # name of the numbers if the file does not say what they are
 
 
 @dataclass(frozen=True)
 class Rows:
-    """The arrays of a file and, where it has them, the names of its classes.
+    """The rows of a file, as arrays.
 
     Attributes
     ----------
     arrays : mapping of str to ndarray
-        By the names of `CalibrationSet.from_arrays`; `values` where the file does not say what
-        its numbers are.
+        Arrays by the names of `CalibrationSet.from_arrays`. The numbers are named `values` if the
+        file does not say what they are.
     class_names : tuple of str, or None
+        In the order of the columns; None if the file does not name its classes.
     """
 
     arrays: Mapping[str, Any]
@@ -60,19 +61,19 @@ class Rows:
 
 @dataclass(frozen=True)
 class Columns:
-    """Where in a table the arrays are."""
+    """The columns of a table that become arrays."""
 
     numbers: str  # what the numbers are: `logits`, `probabilities`, `log_probabilities` or `values`
     class_names: tuple[str, ...]
-    places: tuple[int, ...]  # column of each class
-    extras: Mapping[str, int]  # array → column: `labels`, `weights`, `groups`, those that are there
+    places: tuple[int, ...]  # column index of each class
+    extras: Mapping[str, int]  # `labels`, `weights`, `groups`, if present → column index
 
     @classmethod
     def of(cls, header: Sequence[str], name: str) -> Columns:
-        """The columns of a table with this header.
+        """Find the columns by their names.
 
-        Raises `InvalidInput`: two columns for one thing, two kinds of numbers, or fewer than two
-        classes.
+        Raises InvalidInput for two columns with one meaning, for two kinds of numbers, and for
+        fewer than two classes.
         """
         names = [column.strip() for column in header]
         extras: dict[str, int] = {}
@@ -105,16 +106,16 @@ class Columns:
             )
         if len(set(class_names)) < len(class_names):
             raise InvalidInput(f"{name} has two columns for the same class", field="file")
-        numbers = PREFIXES[prefix] if prefix else UNSAID
+        numbers = PREFIXES[prefix] if prefix else UNSPECIFIED
         return cls(numbers, class_names, tuple(place for _, place in found), extras)
 
 
 def label_values(
     values: Sequence[Any], class_names: Sequence[str] | None, name: str
 ) -> list[int | str]:
-    """Labels as `as_labels` takes them: class names as strings, indices as integers.
+    """Labels for `as_labels`: class names as strings, indices as integers.
 
-    Raises `InvalidInput`: an empty cell.
+    Raises InvalidInput for an empty cell.
     """
     named_by_integers = any(INTEGER.fullmatch(c) for c in class_names or ())
     seen: dict[Any, int | str] = {}
@@ -131,7 +132,7 @@ def label_values(
 
 
 def group_values(values: Sequence[Any]) -> NDArray[np.int64] | NDArray[np.str_]:
-    """Groups as integers where all are, as text otherwise: alike whatever the format."""
+    """Groups as integers if all are integers, else as text; the same for both formats."""
     texts = [str(value).strip() for value in values]
     if all(INTEGER.fullmatch(text) and len(text) < 19 for text in texts):
         return np.array([int(text) for text in texts], dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Reading `.csv`: UTF-8, commas, a header row; see `columns` for the convention."""
+"""Reads a `.csv`: UTF-8, commas, a header row, and the column names of `columns`."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from trueprob.tables.columns import Columns, Rows, group_values, label_values
 
 __all__ = ["read_csv"]
 
-PIECE_CELLS: Final = 1 << 20  # cells that are text at a time: the whole file never is
+PIECE_CELLS: Final = 1 << 20  # cells held as text at a time; the whole file never is
 
 
 def read_csv(path: str | os.PathLike[str], *, name: str = "file") -> Rows:
-    """The rows of a `.csv`.
+    """Read a `.csv`.
 
     Parameters
     ----------
     path : path
     name : str
-        What the caller calls the file, for messages.
+        Name of the file in error messages.
 
     Returns
     -------
@@ -46,7 +46,7 @@ def read_csv(path: str | os.PathLike[str], *, name: str = "file") -> Rows:
     except OSError as error:
         raise InvalidInput(f"{name} cannot be read: {error.strerror}", field=name) from None
     except UnicodeDecodeError:
-        raise InvalidInput(f"{name} must be UTF-8 text, and is not", field=name) from None
+        raise InvalidInput(f"{name} must be UTF-8 text", field=name) from None
     except csv.Error as error:
         raise InvalidInput(f"{name} is not a table with commas: {error}", field=name) from None
 
@@ -87,7 +87,7 @@ def _rows(reader: Any, name: str) -> Rows:
 
 
 def _pieces(reader: Any, width: int, name: str) -> Iterator[list[list[str]]]:
-    """The rows in pieces, blank lines passed over."""
+    """The rows in pieces, without blank lines."""
     start = 0
     while piece := list(islice(reader, max(1, PIECE_CELLS // width))):
         rows = [row for row in piece if row]

@@ -1,4 +1,4 @@
-"""Reading `.parquet` by pyarrow (extra `cli`); see `columns` for the convention."""
+"""Reads a `.parquet` with pyarrow (extra `cli`), with the column names of `columns`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["read_parquet", "require_pyarrow"]
 
 
 def require_pyarrow(name: str) -> None:
-    """InvalidInput that names the extra, where pyarrow is not installed."""
+    """Raise InvalidInput that names the extra, if pyarrow is not installed."""
     try:
         import pyarrow as pa  # noqa: F401
     except ModuleNotFoundError:
@@ -26,23 +26,24 @@ def require_pyarrow(name: str) -> None:
 
 
 def read_parquet(path: str | os.PathLike[str], *, name: str = "file") -> Rows:
-    """The rows of a `.parquet`.
+    """Read a `.parquet`.
 
     Parameters
     ----------
     path : path
     name : str
-        What the caller calls the file, for messages.
+        Name of the file in error messages.
 
     Returns
     -------
     Rows
+        Numbers in the type of the file.
 
     Raises
     ------
     InvalidInput
-        pyarrow is not installed, the file cannot be read, a column is not numbers or has nulls,
-        or lists are of several lengths.
+        pyarrow is not installed, the file cannot be read, a column has nulls or is not numeric,
+        or lists differ in length.
     """
     require_pyarrow(name)
     import pyarrow as pa
@@ -82,7 +83,7 @@ def read_parquet(path: str | os.PathLike[str], *, name: str = "file") -> Rows:
 
 
 def _lists(column: Any, what: str) -> NDArray[Any]:
-    """A column of lists of equal length as a matrix."""
+    """A column of lists of equal length, as a matrix."""
     from pyarrow import types
 
     column = column.combine_chunks()

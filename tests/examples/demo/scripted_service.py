@@ -1,4 +1,4 @@
-"""A service that answers from a script: what the demo's steps do, without a process."""
+"""A scripted service, to test the steps of the demo without a process."""
 
 from __future__ import annotations
 

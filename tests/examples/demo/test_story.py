@@ -1,4 +1,4 @@
-"""The story is what the service says; what does not happen is complained of."""
+"""The demo shows the numbers of the service, and lists the steps that did not happen."""
 
 from typing import Any
 
@@ -37,7 +37,7 @@ def test_the_whole_story(capsys: pytest.CaptureFixture[str]) -> None:
     assert "NLL 1.9 → 1.3 nats" in shown
     (rows,) = service.uploads
     assert rows["images"].shape == (372, 8, 8, 1)
-    # Every label has come, in the order of the pictures and as late as is said.
+    # Every label has come, in the order of the pictures and as late as announced.
     assert service.labels == list(range(service.answered))
     assert max(service.owed) == (LATENESS - 1) * REQUEST
 

@@ -1,4 +1,4 @@
-"""The whole demo on a real service, as `make demo` runs it; only quicker."""
+"""The whole demo on a real service, as `make demo` runs it, but faster."""
 
 from __future__ import annotations
 

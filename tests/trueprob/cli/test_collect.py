@@ -78,7 +78,7 @@ def test_what_cannot_be_collected_is_one_line(
     np.savez(tmp_path / "no.npz", logits=np.zeros((3, 10)))
     (tmp_path / "wrong.csv").write_text("label,a,b\n0,1,2\n")
     for data, sentence in [
-        ("empty", "no row"),
+        ("empty", "at least one row, got none"),
         ("no.npz", "must hold labels"),
         ("none.npz", "cannot be read"),
         ("wrong.csv", "the 10 classes"),

@@ -6,7 +6,7 @@ import pytest
 
 from trueprob import loads_calibrator
 from trueprob.cli.__main__ import main
-from trueprob.cli.tables import print_scores
+from trueprob.cli.output import print_scores
 from trueprob.scores.score import score
 
 SCORES = [
@@ -92,7 +92,7 @@ def test_splits_of_a_file_are_chosen_by_an_option(files, capsys):
     assert document(capsys)["scores"] == split["scores"]
     assert main(["evaluate", str(files / "both.npz"), "--split", "test", "--json"]) == 0
     assert document(capsys)["calibrated"] is None
-    assert "choose with --split" in fails(capsys, "fit", files / "both.npz")
+    assert "choose one with --split" in fails(capsys, "fit", files / "both.npz")
     assert "no array that begins with val_" in fails(
         capsys, "fit", files / "cal.npz", "--split", "val"
     )

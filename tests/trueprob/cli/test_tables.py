@@ -1,4 +1,4 @@
-"""The same rows give the same answers whatever kind of file they come in."""
+"""The same rows give the same results in every file format."""
 
 import json
 import subprocess
@@ -54,7 +54,7 @@ def test_a_pair_of_npy_files(rows, expected, tmp_path, capsys):
     assert answer(capsys, "evaluate", pair[0], "--labels", pair[1]) == expected
     assert answer(capsys, "fit", *pair)["n"] == 120
     assert "given twice" in fails(capsys, "fit", *pair, "--labels", pair[1])
-    assert "gives them again" in fails(capsys, "fit", tmp_path / "rows.npz", pair[1])
+    assert "has labels already: leave out" in fails(capsys, "fit", tmp_path / "rows.npz", pair[1])
     assert "must be an .npy of labels" in fails(capsys, "fit", pair[0], tmp_path / "rows.npz")
 
 

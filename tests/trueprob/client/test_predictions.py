@@ -1,4 +1,4 @@
-"""What a client gets of a prediction: all, named fields, the likeliest classes; as .npz too."""
+"""Predictions through a client: whole, named fields, the top classes; in JSON and as .npz."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What both clients send, and what they make of the answers, without any network."""
+"""The requests of both clients, and how they read the answers, without a network."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import pytest
 from trueprob.client import (
     AsyncClient,
     Client,
+    FitStillRunning,
     LabelOutcomes,
     ServiceProblem,
     ServiceUnreachable,
@@ -173,7 +174,7 @@ def test_a_file_is_streamed_and_read_anew_for_each_attempt(send: Send, tmp_path:
 
 @both_clients
 def test_an_answer_that_is_not_json_says_so(call: Call) -> None:
-    with pytest.raises(ServiceProblem, match="is this the service's address"):
+    with pytest.raises(ServiceProblem, match="check the address of the service"):
         call(Script(httpx.Response(200, content=b"<html>")), "model", "m")
 
 
@@ -288,8 +289,13 @@ def test_objects_are_not_pickled(call: Call) -> None:
 def test_waiting_for_a_fit_ends(call: Call) -> None:
     running = {"fit": "1", "state": "running", "calibration_set": "d", "version": 1}
     running |= {"method": "smart", "n": 3}
-    with pytest.raises(ServiceUnreachable, match="still running"):
+    with pytest.raises(FitStillRunning, match=r"still running after 0\.5 s and goes on") as raised:
         call(Script(*[ok(running)] * 3), "wait_for_fit", "m", "1", seconds=0.5)
+    error = raised.value
+    assert (error.fit, error.state, error.seconds) == ("1", "running", 0.5)
+    assert error.url == "http://service/v1/models/m/fits/1"
+    assert error.url in str(error)
+    assert not isinstance(error, ServiceUnreachable)  # the service did answer
 
 
 @both_clients

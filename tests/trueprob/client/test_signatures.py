@@ -1,4 +1,4 @@
-"""What `help` and type checkers see of the clients: real methods, documented, the same in both."""
+"""The clients as `help` and type checkers see them: equal, documented methods."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ async def mistakes(blocking: Client, awaited: AsyncClient) -> None:
 """
 
 
-def test_the_asynchronous_client_is_what_the_script_writes() -> None:
+def test_the_asynchronous_client_is_what_the_script_generates() -> None:
     assert GENERATED.read_text("utf-8") == async_source(WRITTEN.read_text("utf-8"))
 
 

@@ -1,4 +1,4 @@
-"""In which order rows are counted, and which make one factor."""
+"""The order in which rows are counted, and the rows that make one factor."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The promises, by enumerating every outcome: no simulation, so no luck."""
+"""The guarantees, checked by enumerating every outcome, without simulation."""
 
 from itertools import product
 

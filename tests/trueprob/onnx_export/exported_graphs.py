@@ -1,4 +1,4 @@
-"""Running an exported graph and comparing what it answers with the NumPy path."""
+"""Runs an exported graph and compares it with the NumPy code."""
 
 import numpy as np
 import onnxruntime

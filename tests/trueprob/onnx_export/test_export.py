@@ -1,4 +1,4 @@
-"""A network and its calibrator as one graph; all kinds answer alike: see test_onnx_kinds."""
+"""A network and its calibrator as one graph; test_kinds compares all kinds of calibrators."""
 
 from pathlib import Path
 
@@ -174,5 +174,5 @@ def test_a_kind_that_is_not_known_is_refused_with_a_sentence():
 
 def test_a_calibrator_is_not_put_behind_a_calibrator():
     once = fused_onnx(classifier(name="logits").SerializeToString(), IdentityCalibrator(3))
-    with pytest.raises(InvalidInput, match="calibrator behind it already"):
+    with pytest.raises(InvalidInput, match="calibrator already: export from"):
         fused_onnx(once, IdentityCalibrator(3))

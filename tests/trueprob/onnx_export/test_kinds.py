@@ -1,4 +1,4 @@
-"""The exported graph answers as the NumPy path does: laws over all kinds of calibrators."""
+"""The exported graph agrees with the NumPy code: laws over all kinds of calibrators."""
 
 from pathlib import Path
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from trueprob.arrays.calibration_set import read_arrays
 from trueprob.arrays.files import UNNAMED
 from trueprob.tables import Rows, read_csv
-from trueprob.tables.columns import UNSAID
+from trueprob.tables.columns import UNSPECIFIED
 from trueprob_service.control.form_parts import Part, form_parts
 from trueprob_service.errors import BadRequest, InvalidRequest, UnsupportedMediaType
 from trueprob_service.inference.wire.images import pictures_from_base64
@@ -131,8 +131,8 @@ def _form(parts: Sequence[Part], max_bytes: int) -> Upload:
 def _in_order(rows: Rows, class_names: Sequence[str]) -> dict[str, NDArray[Any]]:
     """The arrays of a table with its columns as the model has its classes."""
     arrays: dict[str, Any] = dict(rows.arrays)
-    if UNSAID in arrays:
-        arrays["logits"] = arrays.pop(UNSAID)
+    if UNSPECIFIED in arrays:
+        arrays["logits"] = arrays.pop(UNSPECIFIED)
     given, k = rows.class_names or (), len(class_names)
     labels: list[int | str] = arrays.get("labels", [])
     if given == tuple(str(index) for index in range(k)):

@@ -1,4 +1,4 @@
-"""What the commands print: one JSON document, or a table of scores."""
+"""Output of the commands: a JSON document, or a table of scores."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from trueprob.scores.score import Scores
 
 __all__ = ["print_candidates", "print_json", "print_line", "print_scores", "score_document"]
 
-# field: heading, factor, decimals, unit
+# score → heading, factor, decimals, unit
 COLUMNS = {
     "accuracy": ("accuracy", 100, 2, "%"),
     "ece": ("ECE", 100, 2, "%"),
@@ -29,24 +29,24 @@ COLUMNS = {
 
 
 def score_document(scores: Scores) -> dict[str, Any]:
-    """Scores as JSON: fractions and nats, the number of rows being said once outside."""
+    """Scores as JSON, in fractions and nats, without the number of rows."""
     return {name: value for name, value in scores.to_dict().items() if name != "n"}
 
 
 def print_json(document: Mapping[str, Any]) -> None:
-    """One JSON document on one line."""
+    """Print a JSON document on one line."""
     print_line(json.dumps(document, allow_nan=False, ensure_ascii=False))
 
 
 def print_line(text: str, stream: TextIO | None = None) -> None:
-    """A line on standard output, or on another stream."""
+    """Print a line on standard output, or on another stream."""
     (stream or sys.stdout).write(text + "\n")
 
 
 def print_scores(scores: Mapping[str, Scores], stream: TextIO | None = None) -> None:
-    """A table: one row a score, one column a predictor.
+    """Print a table with a row for each score and a column for each predictor.
 
-    By rich on a terminal where it is installed, as aligned text otherwise.
+    On a terminal rich draws it, if installed; otherwise it is aligned text.
     """
     stream = stream or sys.stdout
     values = {title: asdict(value) for title, value in scores.items()}
@@ -59,7 +59,7 @@ def print_scores(scores: Mapping[str, Scores], stream: TextIO | None = None) -> 
 
 
 def print_candidates(candidates: Iterable[CandidateScore], chosen: str) -> None:
-    """What `auto` chose from: held-out NLL of each method, and how far it is behind the best."""
+    """Print the candidates of `auto`: held-out NLL, and the distance from the best."""
     header = ["candidate", "NLL", "standard error", "behind the best", "standard error", ""]
     rows = [
         [
