@@ -1,4 +1,7 @@
-"""Whether this version knows the schema of the database, asked before anything is started."""
+"""Checks the schema of the database before the service starts.
+
+The parent process of replicas makes the check in a child, so that it never imports SQLAlchemy.
+"""
 
 from __future__ import annotations
 
@@ -8,29 +11,20 @@ from concurrent.futures import ProcessPoolExecutor
 __all__ = ["refuse_unknown_schema"]
 
 
-def refuse_unknown_schema(url: str, *, apart: bool) -> None:
-    """Look at a database; one that does not answer is let pass.
+def refuse_unknown_schema(url: str, *, in_child: bool) -> None:
+    """Raise `ValueError`, with one line for the terminal, if this version cannot use the schema.
 
-    Parameters
-    ----------
-    url : str
-    apart : bool
-        In a process of its own: who only supervises stays small.
-
-    Raises
-    ------
-    ValueError
-        The message is one line for the terminal.
+    A database that does not answer passes.
     """
-    if not apart:
-        _look(url)
+    if not in_child:
+        _check(url)
         return
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=spawn) as pool:
-        pool.submit(_look, url).result()
+        pool.submit(_check, url).result()
 
 
-def _look(url: str) -> None:
-    from trueprob_service.control.store import refuse_unknown_schema as look
+def _check(url: str) -> None:
+    from trueprob_service.control import store
 
-    look(url)
+    store.refuse_unknown_schema(url)

@@ -30,7 +30,7 @@ from sqlalchemy import (
 
 from trueprob_service.control.store.tables import metadata, promotion, upsert
 
-__all__ = ["AlarmRow", "AlarmStateRow", "AlarmStates", "Alarms", "alarm", "alarm_state"]
+__all__ = ["AlarmRow", "AlarmStateRow", "AlarmStateTable", "AlarmTable", "alarm", "alarm_state"]
 
 
 alarm_state = Table(  # one row a promotion, from its first label on; locked on update
@@ -92,7 +92,7 @@ class AlarmStateRow:
     updated_at: float
 
 
-class AlarmStates:
+class AlarmStateTable:
     """The table ``alarm_state``."""
 
     def __init__(self, connection: Connection) -> None:
@@ -162,7 +162,7 @@ class AlarmRow:
         return self.acknowledged_at is None or self.statistic == "evidence"
 
 
-class Alarms:
+class AlarmTable:
     """The table ``alarm``."""
 
     def __init__(self, connection: Connection) -> None:

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, delete, select, update
 
 from trueprob_service.control.store.tables import calibration_set, calibration_set_name, insert_into
 
-__all__ = ["CalibrationSetRow", "CalibrationSets"]
+__all__ = ["CalibrationSetRow", "CalibrationSetTable"]
 
 # Row digests are 16 bytes a row and stay in the database unless they are asked for.
 _COLUMNS = [column for column in calibration_set.c if column.name != "row_digests"]
@@ -30,7 +30,7 @@ class CalibrationSetRow:
     deleted_at: float | None
 
 
-class CalibrationSets:
+class CalibrationSetTable:
     """The tables ``calibration_set`` and ``calibration_set_name``."""
 
     def __init__(self, connection: Connection) -> None:

@@ -28,7 +28,7 @@ from sqlalchemy import (
 
 from trueprob_service.control.store.tables import metadata
 
-__all__ = ["EventRow", "Events", "webhook_event"]
+__all__ = ["EventRow", "EventTable", "webhook_event"]
 
 webhook_event: Final = Table(
     "webhook_event",
@@ -66,7 +66,7 @@ class EventRow:
     ended_at: float | None
 
 
-class Events:
+class EventTable:
     """The table ``webhook_event``."""
 
     def __init__(self, connection: Connection, *, kept: bool) -> None:

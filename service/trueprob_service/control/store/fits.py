@@ -21,9 +21,9 @@ from sqlalchemy import (
     update,
 )
 
-from trueprob_service.control.store.tables import fit
+from trueprob_service.control.store.tables import calibrator, fit
 
-__all__ = ["ENDED", "WAITING", "FitRow", "Fits", "PolicyFits"]
+__all__ = ["ENDED", "WAITING", "EarlierFitTable", "FitRow", "FitTable", "PolicyFitTable"]
 
 
 WAITING: Final = ("queued", "running")
@@ -63,7 +63,7 @@ class FitRow:
     trigger: str | None  # why the refit policy asked for it; None for one that a client did
 
 
-class Fits:
+class FitTable:
     """The table ``fit``."""
 
     def __init__(self, connection: Connection) -> None:
@@ -230,7 +230,66 @@ def _may_run(owner: str, now: float) -> ColumnElement[bool]:
     return or_(fit.c.state == "queued", and_(fit.c.state == "running", nobody))
 
 
-class PolicyFits:
+class EarlierFitTable:
+    """What is asked of the table ``fit`` before another fit is made."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def newest(
+        self,
+        model: str,
+        version: int,
+        digest: str,
+        *,
+        method: str,
+        allow_prediction_change: bool,
+        promote: str,
+    ) -> FitRow | None:
+        """The last fit that a client has asked for like this."""
+        statement = (
+            select(fit)
+            .where(
+                fit.c.model == model,
+                fit.c.version == version,
+                fit.c.calibration_set == digest,
+                fit.c.method == method,
+                fit.c.allow_prediction_change == allow_prediction_change,
+                fit.c.promote == promote,
+                fit.c.trigger.is_(None),
+            )
+            .order_by(fit.c.id.desc())
+            .limit(1)
+        )
+        row = self._connection.execute(statement).first()
+        return None if row is None else FitRow(**row._mapping)
+
+    def fitted(self, of: FitRow) -> tuple[str, list[str]] | None:
+        """What fitting the same rows in the same way came to before: document and warnings."""
+        statement = (
+            select(calibrator.c.document, fit.c.warnings)
+            .join(
+                calibrator,
+                (calibrator.c.model == fit.c.model)
+                & (calibrator.c.version == fit.c.version)
+                & (calibrator.c.calibrator == fit.c.calibrator),
+            )
+            .where(
+                fit.c.model == of.model,
+                fit.c.version == of.version,
+                fit.c.calibration_set == of.calibration_set,
+                fit.c.method == of.method,
+                fit.c.allow_prediction_change == of.allow_prediction_change,
+                fit.c.state == "done",
+            )
+            .order_by(fit.c.id.desc())
+            .limit(1)
+        )
+        row = self._connection.execute(statement).first()
+        return None if row is None else (row.document, row.warnings or [])
+
+
+class PolicyFitTable:
     """What the policy asks of the table ``fit``."""
 
     def __init__(self, connection: Connection) -> None:
@@ -259,7 +318,7 @@ class PolicyFits:
     def counts(self) -> dict[tuple[str, str, str], int]:
         """The policy's fits that ended, by (model, trigger, outcome).
 
-        The trigger is ``alarm`` or ``rows``; the outcome ``promoted``, or as of `Fits.counts`.
+        The trigger is ``alarm`` or ``rows``; the outcome ``promoted``, or as of `FitTable.counts`.
         """
         statement = select(fit.c.model, fit.c.trigger, fit.c.state, fit.c.admitted, fit.c.promoted)
         found: dict[tuple[str, str, str], int] = {}

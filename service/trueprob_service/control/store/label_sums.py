@@ -27,7 +27,7 @@ from trueprob_service.control.store.tables import (
     window_block,
 )
 
-__all__ = ["N_BLOCKS", "Bins", "Block", "WindowBlocks", "advance"]
+__all__ = ["N_BLOCKS", "BinTable", "Block", "WindowBlockTable", "advance"]
 
 
 N_BLOCKS: Final = 10
@@ -46,7 +46,7 @@ _NEWEST: Final = (
 Block = tuple[int, BinnedCalibration]
 
 
-class WindowBlocks:
+class WindowBlockTable:
     """The table ``window_block``. The caller holds the model's lock."""
 
     def __init__(self, connection: Connection) -> None:
@@ -105,7 +105,7 @@ def _from_bytes(raw: bytes) -> BinnedCalibration:
 _SUMS = ("count", "confidence", "correct", "variance")
 
 
-class Bins:
+class BinTable:
     """The tables ``bin_total`` and ``bin_running``. The caller holds the model's lock."""
 
     def __init__(self, connection: Connection) -> None:

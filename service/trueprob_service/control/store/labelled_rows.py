@@ -25,7 +25,7 @@ from sqlalchemy import (
 
 from trueprob_service.control.store.tables import metadata
 
-__all__ = ["LabelledRow", "LabelledRows", "labelled_row"]
+__all__ = ["LabelledRowTable", "StoredLabelledRow", "labelled_row"]
 
 labelled_row: Final = Table(
     "labelled_row",
@@ -44,7 +44,7 @@ labelled_row: Final = Table(
 
 
 @dataclass(frozen=True)
-class LabelledRow:
+class StoredLabelledRow:
     """A row whose label is known."""
 
     row_key: bytes  # 24 bytes
@@ -53,7 +53,7 @@ class LabelledRow:
     row_group: int | None  # signed 64-bit digest that dependent rows share
 
 
-class LabelledRows:
+class LabelledRowTable:
     """The table ``labelled_row``. Who writes holds the model's lock."""
 
     def __init__(self, connection: Connection) -> None:
@@ -73,7 +73,7 @@ class LabelledRows:
         return found
 
     def add(
-        self, model: str, version: int, rows: Sequence[LabelledRow], *, cap: int, now: float
+        self, model: str, version: int, rows: Sequence[StoredLabelledRow], *, cap: int, now: float
     ) -> None:
         """Put rows at the end of the ring; the oldest beyond the cap go."""
         if not rows:
@@ -100,7 +100,7 @@ class LabelledRows:
         oldest = first + len(rows) - cap
         self._connection.execute(delete(table).where(*ring, table.c.sequence < oldest))
 
-    def newest(self, model: str, version: int, *, cap: int) -> list[LabelledRow]:
+    def newest(self, model: str, version: int, *, cap: int) -> list[StoredLabelledRow]:
         """The ring in the order in which rows came, at most so many of its newest."""
         table = labelled_row
         statement = (
@@ -110,7 +110,7 @@ class LabelledRows:
             .limit(cap)
         )
         rows = [
-            LabelledRow(bytes(key), bytes(logits), label, group)
+            StoredLabelledRow(bytes(key), bytes(logits), label, group)
             for key, logits, label, group in self._connection.execute(statement)
         ]
         return rows[::-1]

@@ -34,7 +34,7 @@ from sqlalchemy import (
 
 from trueprob_service.control.store.tables import label_key, metadata
 
-__all__ = ["NO_PROMOTION", "GroupCounts", "Known", "LabelKeys", "Position", "group_count"]
+__all__ = ["NO_PROMOTION", "GroupCountTable", "Known", "LabelKeyTable", "Position", "group_count"]
 
 
 NO_PROMOTION: Final = 0
@@ -72,7 +72,7 @@ class Known:
         return cls(np.zeros(n, np.bool_), day, labels)
 
 
-class GroupCounts:
+class GroupCountTable:
     """The table ``group_count``. The caller holds the model's lock.
 
     Statements are text for the driver, all groups in one parameter: compiling and binding by
@@ -206,7 +206,7 @@ def _array(values: list[int]) -> str:
 _MANY: Final = 100  # rows of which asking for each costs more than a savepoint
 
 
-class LabelKeys:
+class LabelKeyTable:
     """The table ``label_key``."""
 
     def __init__(self, connection: Connection) -> None:

@@ -36,7 +36,7 @@ from trueprob_service.control.store.tables import (
     window_block,
 )
 
-__all__ = ["DeletedModels", "ModelRow", "Models", "VersionRow", "deleted_model"]
+__all__ = ["DeletedModelTable", "ModelRow", "ModelTable", "VersionRow", "deleted_model"]
 
 
 deleted_model: Final = Table(
@@ -48,7 +48,7 @@ deleted_model: Final = Table(
 )
 
 
-class DeletedModels:
+class DeletedModelTable:
     """The table ``deleted_model``, and what a model has in all others."""
 
     def __init__(self, connection: Connection) -> None:
@@ -118,7 +118,7 @@ class VersionRow:
     created_at: float
 
 
-class Models:
+class ModelTable:
     """The tables ``model`` and ``model_version``."""
 
     def __init__(self, connection: Connection) -> None:

@@ -13,7 +13,7 @@ from sqlalchemy import Row as SqlRow
 
 from trueprob_service.control.store.tables import calibrator, insert_into, model, promotion
 
-__all__ = ["CalibratorRow", "Calibrators", "PromotionRow", "Promotions"]
+__all__ = ["CalibratorRow", "CalibratorTable", "PromotionRow", "PromotionTable"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class CalibratorRow:
     created_at: float
 
 
-class Calibrators:
+class CalibratorTable:
     """The table ``calibrator``."""
 
     def __init__(self, connection: Connection) -> None:
@@ -142,7 +142,7 @@ class PromotionRow:
     promoted_at: float
 
 
-class Promotions:
+class PromotionTable:
     """The table ``promotion``."""
 
     def __init__(self, connection: Connection) -> None:

@@ -24,7 +24,7 @@ from sqlalchemy import (
 from trueprob_service.control.store.promotions import CalibratorRow
 from trueprob_service.control.store.tables import calibrator, metadata
 
-__all__ = ["ShadowRow", "Shadows", "shadow"]
+__all__ = ["ShadowRow", "ShadowTable", "shadow"]
 
 shadow: Final = Table(
     "shadow",
@@ -76,7 +76,7 @@ class ShadowRow:
     ended_at: float | None
 
 
-class Shadows:
+class ShadowTable:
     """The table ``shadow``. At most one row of a model is running; the caller locks the model."""
 
     def __init__(self, connection: Connection) -> None:

@@ -24,13 +24,13 @@ from sqlalchemy import (
 
 from trueprob_service.control.store.tables import insert_into, metadata, swept
 
-__all__ = ["State", "Swept"]
+__all__ = ["AllTables", "SweptTable"]
 
 
 _ROWS: Final = 500
 
 
-class State:
+class AllTables:
     """All tables, in an order in which each row finds those that it refers to."""
 
     def __init__(self, connection: Connection) -> None:
@@ -101,7 +101,7 @@ _SHORTEST: Final = "shortest_keep_seconds"
 _BEFORE: Final = select(swept.c.before).where(swept.c.what == bindparam("what"))
 
 
-class Swept:
+class SweptTable:
     """The table ``swept``."""
 
     def __init__(self, connection: Connection) -> None:

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from tests.trueprob_service.control.harness import World
-from trueprob_service.control.store.labelled_rows import LabelledRow
+from trueprob_service.control.store.labelled_rows import StoredLabelledRow
 
 
-def labelled(numbers: Iterable[int], *, group: int | None = None) -> list[LabelledRow]:
+def labelled(numbers: Iterable[int], *, group: int | None = None) -> list[StoredLabelledRow]:
     return [
-        LabelledRow(
+        StoredLabelledRow(
             row_key=number.to_bytes(24, "big"),
             logits=np.array([number, 0.5, -1.0], "<f4").tobytes(),
             label=number % 3,
@@ -22,7 +22,7 @@ def labelled(numbers: Iterable[int], *, group: int | None = None) -> list[Labell
     ]
 
 
-def put(world: World, rows: list[LabelledRow], version: int = 1) -> None:
+def put(world: World, rows: list[StoredLabelledRow], version: int = 1) -> None:
     window = world.plane.parts.refit_window
     with world.plane.parts.store.write() as transaction:
         transaction.models.lock("m")

@@ -56,7 +56,7 @@ def test_migrations_build_exactly_the_tables(database_url: str) -> None:
     engine.dispose()
 
 
-@pytest.mark.parametrize("schema", ["0001", "0005", "0009", "newer"])
+@pytest.mark.parametrize("schema", ["0001", "0005", "0009", "0011", "newer"])
 def test_a_database_of_a_schema_that_is_not_known_is_refused_and_left_alone(
     database_url: str, schema: str
 ) -> None:
