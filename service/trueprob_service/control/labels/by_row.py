@@ -101,7 +101,7 @@ class RowLabels:
         expired = now - self._ttl_seconds < transaction.swept.keys_before()
         if expired:
             transaction.label_keys.unclaim(fresh)
-        fresh -= transaction.labelled_rows.known(of.model, of.version, [*fresh])
+        fresh -= transaction.labelled_rows.stored(of.model, of.version, [*fresh])
         if expired:
             for index in first.values():
                 outcomes[index] = "expired"

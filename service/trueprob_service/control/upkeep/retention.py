@@ -106,14 +106,14 @@ class Retention:
         # A key says until when it was to be kept, not since when. Where that time was shorter once,
         # its receipt is younger than it looks: it is kept for the longer time that holds now.
         expired = issued_before + transaction.swept.shortest_keep_seconds()
-        return transaction.label_keys.forget(expired_before=expired, limit=_ROWS)
+        return transaction.label_keys.prune(expired_before=expired, limit=_ROWS)
 
     def _forget_groups(self) -> int:
         """Look at the next groups in the table; from its beginning once its end was reached."""
         total = 0
         for _ in range(_TRANSACTIONS):
             with self._store.write() as transaction:
-                n, self._groups_seen = transaction.group_counts.forget(
+                n, self._groups_seen = transaction.group_counts.prune(
                     before_day=int((self._clock() - self._keep_seconds) // DAY_SECONDS),
                     limit=_ROWS,
                     after=self._groups_seen,
@@ -129,12 +129,12 @@ class Retention:
 
     def _forget_events(self, transaction: Transaction, now: float) -> int:
         before = now - _EVENT_SECONDS
-        return transaction.events.forget(ended_before=before, limit=_ROWS)
+        return transaction.events.prune(ended_before=before, limit=_ROWS)
 
     def _forget_deleted(self, transaction: Transaction, now: float) -> int:  # noqa: ARG002
         # Receipts issued before that are refused already, whatever the clock will say.
         before = transaction.swept.keys_before() - _LATE_SECONDS
-        return transaction.deleted_models.forget(before=before)
+        return transaction.deleted_models.prune(deleted_before=before)
 
     def _remove_files(self) -> int:
         self._artifacts.remove_parts()

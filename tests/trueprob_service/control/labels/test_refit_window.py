@@ -53,7 +53,7 @@ def test_the_newest_rows_stay_in_the_order_in_which_they_came(begin: Callable[..
     assert window.size("m", 1) == (5, 27)
     with world.plane.parts.store.read() as transaction:
         keys = [number.to_bytes(24, "big") for number in range(30)]
-        assert transaction.labelled_rows.known("m", 1, keys) == set(keys[22:27])
+        assert transaction.labelled_rows.stored("m", 1, keys) == set(keys[22:27])
         assert transaction.labelled_rows.counts() == {("m", 1): (5, 27)}
 
 

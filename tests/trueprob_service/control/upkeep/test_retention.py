@@ -118,7 +118,7 @@ def test_the_sweep_of_groups_goes_on_where_it_ended(short: World) -> None:
             groups.put(model_id, revision, given, np.ones(3, np.int64), day=day)
         seen, position, removed = [], None, 0
         while True:
-            n, position = groups.forget(before_day=9, limit=2, after=position)
+            n, position = groups.prune(before_day=9, limit=2, after=position)
             removed += n
             if position is None:
                 break
@@ -127,7 +127,7 @@ def test_the_sweep_of_groups_goes_on_where_it_ended(short: World) -> None:
         low = -(2**63)
         assert seen == [(1, 1, -1), (1, 2, low), (1, 2, 3), (2, 1, -1)]
         assert removed == 6
-        known = groups.known(1, 2, np.array([3, 4, 2**63], np.uint64))
+        known = groups.get(1, 2, np.array([3, 4, 2**63], np.uint64))
     assert known.counted.tolist() == [True, False, True]
     assert known.day.tolist() == [9, 0, 9]
 
