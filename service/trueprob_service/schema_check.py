@@ -1,6 +1,6 @@
-"""Checks the schema of the database before the service starts.
+"""Checks at the start that this version knows the schema of the database.
 
-The parent process of replicas makes the check in a child, so that it never imports SQLAlchemy.
+The parent of replicas checks in a child process, so that it stays small itself.
 """
 
 from __future__ import annotations
@@ -12,10 +12,7 @@ __all__ = ["refuse_unknown_schema"]
 
 
 def refuse_unknown_schema(url: str, *, in_child: bool) -> None:
-    """Raise `ValueError`, with one line for the terminal, if this version cannot use the schema.
-
-    A database that does not answer passes.
-    """
+    """Raise `ValueError` if this version does not know the schema; an absent database passes."""
     if not in_child:
         _check(url)
         return
@@ -25,6 +22,6 @@ def refuse_unknown_schema(url: str, *, in_child: bool) -> None:
 
 
 def _check(url: str) -> None:
-    from trueprob_service.control import store
+    from trueprob_service.control.store import refuse_unknown_schema as check
 
-    store.refuse_unknown_schema(url)
+    check(url)

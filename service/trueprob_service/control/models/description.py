@@ -1,4 +1,4 @@
-"""Descriptions of models for the API: from the database, with the versions refused here."""
+"""Models as the API describes them: from the database, with what is refused here."""
 
 from __future__ import annotations
 

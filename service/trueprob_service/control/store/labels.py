@@ -7,7 +7,7 @@ labelled rows belong to no promotion and are stored under revision 0.
 The clean-up job deletes a group when none of its labels has come for as long as a receipt is valid.
 So the table has at most one row for each label of that time, and later copies count as new.
 
-The statements of both tables are text for the driver, with all rows in one or two parameters:
+Statements for many rows are text for the driver, with all rows in one or two parameters:
 compiling and binding by SQLAlchemy takes several times as long as the database.
 """
 
@@ -44,7 +44,7 @@ __all__ = [
     "group_count",
 ]
 
-NO_PROMOTION: Final = 0
+NO_PROMOTION: Final = 0  # the revision of groups of labelled rows
 
 # Most services have one row a label here, so rows are narrow: numbers only, no second index, and no
 # foreign key, which PostgreSQL would check for each row.

@@ -106,7 +106,7 @@ class Retention:
         issued_before = now - self._keep_seconds
         transaction.swept.raise_keys_before(issued_before)
         # A key has the time of its expiry, not of its issue. If keys were once kept for a shorter
-        # time, its receipt is younger than the expiry suggests; it is kept for today's time.
+        # time, the receipt is younger than its key's expiry suggests, so the key is kept longer.
         expired = issued_before + transaction.swept.shortest_keep_seconds()
         return transaction.label_keys.prune(expired_before=expired, limit=_ROWS)
 

@@ -1,7 +1,7 @@
-"""Checks the webhook's URL and secrets.
+"""The webhook's settings: an address, and secrets in the form of Standard Webhooks.
 
-A secret is ``whsec_`` and the base64 of 24 to 64 bytes. Several are separated by commas, and
-all of them sign, so that one can replace another. Reference: "Signature scheme" of
+A secret is ``whsec_`` and the base64 of 24 to 64 bytes; several, separated by commas, all sign
+while one takes the place of another. Reference: "Signature scheme" of
 https://www.standardwebhooks.com.
 """
 
@@ -20,23 +20,23 @@ _MAX_BYTES: Final = 64
 
 
 def check_webhook(url: str) -> None:
-    """Raise `ValueError` unless the URL is http or https with a host.
+    """Refuse what nothing can be posted to.
 
-    The message does not repeat the URL, which may hold a secret.
+    Raises `ValueError`: it is not repeated: it may hold a secret.
     """
     try:
         parts = urlsplit(url)
-        valid = parts.scheme in ("http", "https") and bool(parts.hostname)
+        fine = parts.scheme in ("http", "https") and bool(parts.hostname)
     except ValueError:
-        valid = False
-    if not valid:
-        raise ValueError("webhook_url must be an http or https URL, as in https://example.org/hook")
+        fine = False
+    if not fine:
+        raise ValueError("webhook_url must be an address, as in https://example.org/hook")
 
 
 def read_secrets(text: str) -> tuple[str, ...]:
-    """The secrets of the setting, each with its prefix.
+    """Secrets as they are set, each with its prefix.
 
-    Raises `ValueError`, without the secret, if one has another form.
+    Raises `ValueError`: one has another form; it is not repeated.
     """
     secrets = []
     for number, part in enumerate(text.split(","), 1):
