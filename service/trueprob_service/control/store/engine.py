@@ -55,7 +55,7 @@ _T = TypeVar("_T")
 
 def _on_access(make: Callable[[Connection], _T]) -> functools.cached_property[_T]:
     """The accessor of a table, made when a transaction first uses it."""
-    return functools.cached_property(lambda transaction: make(transaction.connection))
+    return functools.cached_property(lambda transaction: make(transaction._connection))
 
 
 class Transaction:
@@ -84,13 +84,13 @@ class Transaction:
     shadows = _on_access(ShadowTable)
 
     def __init__(self, connection: Connection, *, keep_events: bool = False) -> None:
-        self.connection = connection
+        self._connection = connection
         self._keep_events = keep_events
 
     @functools.cached_property
     def events(self) -> EventTable:
         """Events of the webhook; adding one does nothing where no webhook is set."""
-        return EventTable(self.connection, kept=self._keep_events)
+        return EventTable(self._connection, kept=self._keep_events)
 
 
 class Store:
