@@ -110,4 +110,4 @@ def _swept(database_url: str) -> Iterable[str]:
             left = int(connection.execute(count).scalar_one())
     engine.dispose()
     if left != 0:
-        yield f"the sweep left {left} keys of labels"
+        yield f"the clean-up job left {left} keys of labels"

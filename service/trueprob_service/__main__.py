@@ -62,7 +62,7 @@ def _serve(settings: Settings, warnings: Sequence[str]) -> int:
     open_receipt_keys(settings.receipt_secrets, settings.receipt_secret_file)
     replicas = settings.replicas > 1 or settings.metrics_port is not None
     try:
-        refuse_unknown_schema(settings.resolved_database_url, apart=replicas)
+        refuse_unknown_schema(settings.resolved_database_url, in_child=replicas)
     except ValueError as error:
         raise InvalidSettings(str(error)) from None
     if replicas:

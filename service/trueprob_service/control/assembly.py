@@ -22,11 +22,10 @@ from trueprob_service.control.labels.by_row import RowLabels
 from trueprob_service.control.labels.refit_window import RefitWindow
 from trueprob_service.control.labels.statistics import Statistics
 from trueprob_service.control.models.catalogue import Catalogue
-from trueprob_service.control.models.declaration import Declarations
-from trueprob_service.control.models.deletion import Deletions
+from trueprob_service.control.models.declaration import Declarations, Deletions
 from trueprob_service.control.models.description import Descriptions
-from trueprob_service.control.models.other_replicas import Following
 from trueprob_service.control.models.promotion import Promotions
+from trueprob_service.control.models.replica_sync import ReplicaSync
 from trueprob_service.control.models.shadows import Shadows
 from trueprob_service.control.store import Store
 from trueprob_service.control.upkeep.retention import Retention
@@ -49,7 +48,7 @@ class Parts:
     descriptions: Descriptions
     declarations: Declarations
     deletions: Deletions
-    following: Following
+    replica_sync: ReplicaSync
     promotions: Promotions
     shadows: Shadows
     refits: Refits
@@ -99,7 +98,7 @@ def assemble(
         seconds=settings.poll_seconds,
         deadline_seconds=settings.fit_deadline_seconds,
     )
-    following = Following(
+    replica_sync = ReplicaSync(
         store,
         catalogue,
         opened.deployments,
@@ -122,8 +121,14 @@ def assemble(
         catalogue=catalogue,
         descriptions=Descriptions(store, catalogue),
         declarations=Declarations(store, catalogue, clock=clock),
-        deletions=Deletions(store, following, refits, root=settings.model_repository, clock=clock),
-        following=following,
+        deletions=Deletions(
+            store,
+            replica_sync,
+            on_fits_ended=refits.cancelled,
+            root=settings.model_repository,
+            clock=clock,
+        ),
+        replica_sync=replica_sync,
         promotions=Promotions(store, catalogue, clock=clock),
         shadows=Shadows(store, catalogue, settings=settings, clock=clock),
         refits=refits,
@@ -143,7 +148,7 @@ def assemble(
             refit_window,
             artifacts.uploads,
             deployments=opened.deployments,
-            following=following,
+            replica_sync=replica_sync,
             settings=settings,
         ),
         labels=Labels(

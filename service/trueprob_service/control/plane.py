@@ -91,7 +91,7 @@ class ControlPlane:
         )
         self._parts.refits.start()
         watch.start()
-        self._parts.following.start()
+        self._parts.replica_sync.start()
         self._parts.retention.start()
         self._parts.refit_policy.start()
         if settings.webhook_url:
@@ -126,7 +126,7 @@ class ControlPlane:
 
     def look(self) -> None:
         """Take over now what other processes have changed."""
-        self.parts.following.look()
+        self.parts.replica_sync.sync()
 
     def router(self) -> APIRouter:
         """The control routes; they answer once the plane has started."""
@@ -160,7 +160,7 @@ class ControlPlane:
                 self._webhook.close()
             parts.refit_policy.close()
             parts.retention.close()
-            parts.following.close()
+            parts.replica_sync.close()
             parts.refits.close()
             with self._checking:  # a connection in use would outlive the pool
                 parts.store.close()

@@ -20,7 +20,7 @@ from typing import Final
 from trueprob_service.control.fitting.outcome import FitEnding
 from trueprob_service.control.fitting.set_files import Artifacts
 from trueprob_service.control.fitting.worker import Fitted, FittedBefore, Job
-from trueprob_service.control.models.catalogue import Catalogue, answering
+from trueprob_service.control.models.catalogue import Catalogue, current_calibrator
 from trueprob_service.control.store import Store, Transaction
 from trueprob_service.control.store.fits import FitRow
 from trueprob_service.control.store.promotions import CalibratorRow
@@ -184,7 +184,7 @@ class FitQueue:
         version = transaction.models.version(fit.model, fit.version)
         if version is None:
             raise LookupError(f"version {fit.version} of {fit.model} is not registered")
-        incumbent, seen = answering(transaction, version), b""
+        incumbent, seen = current_calibrator(transaction, version), b""
         if incumbent.calibration_set is not None:
             seen = transaction.calibration_sets.row_digests(fit.model, incumbent.calibration_set)
         job = Job(

@@ -25,7 +25,7 @@ from trueprob_service.control.fitting.request import FitRequest, check_name
 from trueprob_service.control.fitting.stored_sets import StoredSets
 from trueprob_service.control.fitting.upload_body import check_media_type, read_upload
 from trueprob_service.control.labels.refit_window import RefitWindow
-from trueprob_service.control.models.other_replicas import Following
+from trueprob_service.control.models.replica_sync import ReplicaSync
 from trueprob_service.control.store.calibration_sets import CalibrationSetRow
 from trueprob_service.errors import Conflict, InvalidRequest, ModelNotFound
 from trueprob_service.inference.deployment import Deployment, Network, ServedVersion
@@ -49,14 +49,14 @@ class CalibrationSets:
         uploads: Path,  # folder for bodies while they come in
         *,
         deployments: Deployments,  # whose networks run uploaded images
-        following: Following,  # asked for models that another process has declared a moment ago
+        replica_sync: ReplicaSync,  # for models just declared by another process
         settings: Settings,
     ) -> None:
         self._sets = sets
         self._window = window
         self._uploads = uploads
         self._deployments = deployments
-        self._following = following
+        self._replica_sync = replica_sync
         self._settings = settings
         self._parsing = asyncio.Semaphore(_PARSED_AT_ONCE)
 
@@ -139,7 +139,7 @@ class CalibrationSets:
         try:
             return self._deployments.current(model, version)
         except ModelNotFound:
-            await anyio.to_thread.run_sync(self._following.look)
+            await anyio.to_thread.run_sync(self._replica_sync.sync)
             return self._deployments.current(model, version)
 
     async def _run_images(

@@ -24,7 +24,7 @@ from trueprob_service.control.labels.counting import DAY_SECONDS, GroupTally, wi
 from trueprob_service.control.labels.judging import Label
 from trueprob_service.control.labels.refit_window import RefitWindow
 from trueprob_service.control.store import Store, Transaction
-from trueprob_service.control.store.labelled_rows import LabelledRow
+from trueprob_service.control.store.labelled_rows import StoredLabelledRow
 from trueprob_service.control.store.labels import NO_PROMOTION
 from trueprob_service.control.store.models import VersionRow
 from trueprob_service.errors import InvalidRequest, ModelNotFound, VersionNotFound
@@ -101,7 +101,7 @@ class RowLabels:
         expired = now - self._ttl_seconds < transaction.swept.keys_before()
         if expired:
             transaction.label_keys.unclaim(fresh)
-        fresh -= transaction.labelled_rows.known(of.model, of.version, [*fresh])
+        fresh -= transaction.labelled_rows.stored(of.model, of.version, [*fresh])
         if expired:
             for index in first.values():
                 outcomes[index] = "expired"
@@ -118,7 +118,7 @@ class RowLabels:
             outcomes[index] = "accepted" if fits else "capped"
             if fits and label is not None:
                 logits = rows.logits[index].astype("<f4").tobytes()
-                new.append(LabelledRow(row_key, logits, label, rows.groups[index]))
+                new.append(StoredLabelledRow(row_key, logits, label, rows.groups[index]))
         unused = [row_key for (row_key, _), fits in zip(given, taken, strict=True) if not fits]
         transaction.label_keys.unclaim(unused)
         self._window.add(

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trueprob_service.control.store import Transaction
-from trueprob_service.control.store.labels import Known
+from trueprob_service.control.store.labels import EarlierLabels
 from trueprob_service.receipts.columns import ReceiptColumns
 
 __all__ = [
@@ -56,7 +56,7 @@ class GroupTally:
     groups: NDArray[np.uint64]  # those of the labels, ascending
     # of each label the place of its group; -1 for a label that is its own group
     member: NDArray[np.int64]
-    known: Known  # what was counted of these groups before
+    known: EarlierLabels  # what was counted of these groups before
     written: bool  # whether all labels stand in the table already, as if they counted
 
     @classmethod
@@ -82,9 +82,9 @@ class GroupTally:
             sizes = np.bincount(member + 1, minlength=len(groups) + 1)[1:]
             written = transaction.group_counts.put_new(model_id, revision, groups, sizes, day=day)
         known = (
-            Known.nothing(len(groups))
+            EarlierLabels.none(len(groups))
             if written
-            else transaction.group_counts.known(model_id, revision, groups)
+            else transaction.group_counts.get(model_id, revision, groups)
         )
         return cls(model_id, revision, day, groups, member, known, written)
 

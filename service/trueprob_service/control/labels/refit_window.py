@@ -10,7 +10,7 @@ import numpy as np
 
 from trueprob.arrays.calibration_set import CalibrationSet
 from trueprob_service.control.store import Store, Transaction
-from trueprob_service.control.store.labelled_rows import LabelledRow
+from trueprob_service.control.store.labelled_rows import StoredLabelledRow
 from trueprob_service.settings import Settings
 
 __all__ = ["RefitWindow"]
@@ -58,7 +58,7 @@ class RefitWindow:
         transaction: Transaction,
         model: str,
         version: int,
-        rows: list[LabelledRow],
+        rows: list[StoredLabelledRow],
         *,
         n_classes: int,
         now: float,
@@ -68,7 +68,7 @@ class RefitWindow:
         transaction.labelled_rows.add(model, version, rows, cap=cap, now=now)
 
 
-def calibration_set(rows: list[LabelledRow]) -> CalibrationSet:
+def calibration_set(rows: list[StoredLabelledRow]) -> CalibrationSet:
     """Rows of one version as a set.
 
     Returns: groups are numbered in the order of their first rows, so that the same rows have the

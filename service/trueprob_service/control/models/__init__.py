@@ -1,1 +1,1 @@
-"""Models and their versions: found, declared, made live, shadowed, deleted."""
+"""Models and their versions: discovery, declaration, promotion, shadows, deletion."""

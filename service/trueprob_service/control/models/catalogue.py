@@ -1,17 +1,14 @@
-"""Models and versions: found in the repository, declared over HTTP, remembered by the database.
+"""The models and versions that this process serves.
 
-At first sight of a model its highest version goes live with its factory calibrator, revision 1.
-A version found later is registered but not live. After a restart the pair that was live is live
-again, from the history.
+They are found in the model repository or declared over HTTP, and stored in the database. When a
+model is first found, its highest version goes live with its factory calibrator, as revision 1. A
+version that is found later is registered but not live. After a restart the last live pair is live
+again, from the promotion history.
 
-A version whose files do not match their digests, or whose network does not load, is refused:
-logged, listed as unavailable, and the rest goes on. When it was the live one it is served without
-its network, from what the database holds (its classes and its calibrator, verified before they
-were stored): clients that send logits are not stopped by a bad ``model.onnx``.
-
-With what each version answers, as the history says.
-
-Writing a newly seen version, and the first promotion of its model, into the database.
+A version whose files do not match their digests, or whose network does not load, is refused: it is
+logged and listed as unavailable, and the others are served. If it is the live version, it is served
+without its network, with the classes and the calibrator from the database, which were verified
+before they were stored. So a bad ``model.onnx`` does not stop clients that send logits.
 """
 
 from __future__ import annotations
@@ -30,7 +27,9 @@ from trueprob_service.errors import Conflict, ProviderUnavailable, ServiceError,
 from trueprob_service.inference.deployment import ServedVersion, Shadow
 from trueprob_service.inference.deployments import Deployments
 
-__all__ = ["Catalogue", "add_version", "answering", "promote_first", "standing"]
+__all__ = ["Catalogue", "add_version", "current_calibrator", "current_pairs", "promote_first"]
+
+_LOG: Final = logging.getLogger(__name__)
 
 
 def add_version(
@@ -43,7 +42,7 @@ def add_version(
     document: str,  # its `calibrator.json`
     now: float,
 ) -> None:
-    """Register a version of a known model with the calibrator that it came with."""
+    """Store a version of a registered model, with its factory calibrator."""
     transaction.models.add_version(
         model, version, class_names=class_names, factory=factory.id, now=now
     )
@@ -69,9 +68,9 @@ def promote_first(
     by: str | None,
     now: float,
 ) -> None:
-    """Make the first revision of a model that has no live pair yet.
+    """Store the first promotion of a model.
 
-    It is 1, or the one after the last of a deleted model of this name.
+    Its revision is 1, or the one after the last revision of a deleted model of this name.
     """
     transaction.promotions.append(
         PromotionRow(
@@ -88,26 +87,26 @@ def promote_first(
     )
 
 
-def answering(transaction: Transaction, version: VersionRow) -> CalibratorRow:
-    """The calibrator that a version answers with: its last promoted, else its factory one."""
+def current_calibrator(transaction: Transaction, version: VersionRow) -> CalibratorRow:
+    """The calibrator of a version: the last one promoted, else its factory calibrator."""
     last = transaction.promotions.last_of_version(version.model, version.version)
     wanted = version.factory_calibrator if last is None else last.calibrator
     found = transaction.calibrators.get(version.model, version.version, wanted)
     if found is None:
-        # Written in the same transaction as the row that names it.
+        # It was written in the same transaction as the row that names it.
         raise LookupError(f"calibrator {wanted} of {version.model}/{version.version} is missing")
     return found
 
 
-def standing(
+def current_pairs(
     transaction: Transaction, models: Iterable[str]
 ) -> list[tuple[VersionRow, CalibratorRow, PromotionRow]]:
-    """Each version of some models with its calibrator and its model's live pair.
+    """Each version of some models, with its calibrator and its model's live promotion.
 
-    Live versions come first: the first deployment of a model is what answers by default.
+    Live versions come first: the first deployment of a model answers by default.
     """
     states = [
-        (version, answering(transaction, version), live)
+        (version, current_calibrator(transaction, version), live)
         for model in models
         if (live := transaction.promotions.live(model)) is not None
         for version in transaction.models.versions(model)
@@ -115,13 +114,15 @@ def standing(
     return sorted(states, key=lambda state: state[0].version != state[2].version)
 
 
-_LOG: Final = logging.getLogger(__name__)
-
-
 class Catalogue:
-    """What models there are, here and now."""
+    """The versions that this process serves, and why it refuses others."""
 
-    def __init__(self, deployments: Deployments, *, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        deployments: Deployments,
+        *,
+        clock: Callable[[], float],  # seconds since 1970 UTC
+    ) -> None:
         self._deployments = deployments
         self._clock = clock
         self._served: dict[Key, ServedVersion] = {}
@@ -129,14 +130,17 @@ class Catalogue:
         self._unavailable: dict[Key, str] = {}
 
     def start(self, store: Store, root: Path) -> None:
-        """Discover the repository, register what is new, deploy everything."""
+        """Read the model repository, register new versions, and deploy all versions.
+
+        The folder need not exist.
+        """
         discovery = discover(root)
         for key, reason in discovery.refused.items():
             self._refuse(key, reason)
         with store.write() as transaction:
             accepted = self._register(transaction, discovery)
             models = transaction.models.all()
-            states = standing(transaction, (model.name for model in models))
+            states = current_pairs(transaction, (model.name for model in models))
         declared = {model.name for model in models if model.declared}
         for version, calibrator, live in states:
             key = (version.model, version.version)
@@ -150,15 +154,15 @@ class Catalogue:
                     continue
             self._start(version, calibrator, live, None)
 
-    def take_in(self, store: Store, discovery: Discovery) -> None:
-        """Register and deploy versions that appeared on disk, or were mended there."""
+    def add_found(self, store: Store, discovery: Discovery) -> None:
+        """Register and deploy versions that are new on disk, or were repaired there."""
         for key, reason in discovery.refused.items():
             self._refuse(key, reason)
         if not discovery.found:
             return
         with store.write() as transaction:
             accepted = self._register(transaction, discovery)
-            states = standing(transaction, {name for name, _ in accepted})
+            states = current_pairs(transaction, {name for name, _ in accepted})
         for version, calibrator, live in states:
             key = (version.model, version.version)
             if key not in accepted:
@@ -168,22 +172,22 @@ class Catalogue:
             except ProviderUnavailable as error:
                 self._refuse(key, error.detail)
             if self.is_loaded(key):
-                state = "is live" if live.version == version.version else "is there, not live"
-                _LOG.info("version %d of model %s was found and %s", key[1], key[0], state)
+                state = "is live" if live.version == version.version else "is not live"
+                _LOG.info("found version %d of model %s, which %s", key[1], key[0], state)
 
     def is_loaded(self, key: Key) -> bool:
-        """Whether a version answers with all that it has on disk."""
+        """Whether a version is served with its files."""
         served = self._served.get(key)
         return served is not None and served.manifest is not None
 
-    def pardon(self, key: Key) -> None:
-        """Give no reason against a version any more: it was mended, or is gone from the disk."""
+    def clear_refusal(self, key: Key) -> None:
+        """Remove a version from the unavailable ones: it was repaired, or is gone from the disk."""
         self._unavailable = {k: v for k, v in self._unavailable.items() if k != key}
 
     def served(self, model: str, version: int) -> ServedVersion:
-        """A version that can answer here.
+        """A version that is served here.
 
-        Raises `Conflict`: it is known, but refused.
+        Raises `Conflict` if it is refused, and `VersionNotFound` if there is none.
         """
         served = self._served.get((model, version))
         if served is not None:
@@ -194,43 +198,43 @@ class Catalogue:
         raise VersionNotFound(f"model {model!r} has no version {version}")
 
     def find(self, model: str, version: int) -> ServedVersion | None:
-        """As `served`, or None."""
+        """As `served`, but None instead of an error."""
         return self._served.get((model, version))
 
-    def declare(self, served: ServedVersion) -> None:
-        """Take in a version that has just been registered without files."""
+    def add_declared(self, served: ServedVersion) -> None:
+        """Serve a version without files, which has just been registered."""
         self._served = {**self._served, (served.model, served.version): served}
 
-    def forget(self, model: str) -> None:
-        """Let go of a model that is no longer in the database."""
+    def remove(self, model: str) -> None:
+        """Remove a model that is no longer in the database."""
         self._served = {key: served for key, served in self._served.items() if key[0] != model}
         self._baselines = {k: v for k, v in self._baselines.items() if k[0] != model}
         self._unavailable = {k: v for k, v in self._unavailable.items() if k[0] != model}
 
     def deploy(self, row: CalibratorRow, *, revision: int | None) -> None:
-        """Let a version answer with a calibrator; live when there is a revision."""
+        """Deploy a version with a calibrator; as the live pair when a revision is given."""
         calibrator = loads_calibrator(row.document.encode())
         served = self.served(row.model, row.version)
         self._deployments.deploy(served, calibrator, row.calibrator, revision=revision)
 
     def shadow(self, model: str, revision: int, row: CalibratorRow | None) -> None:
-        """Let a calibrator shadow a live pair in the data plane, or none."""
+        """Set the shadow of a live pair in the data plane; None removes it."""
         shadow = None
         if row is not None:
             shadow = Shadow(loads_calibrator(row.document.encode()), row.calibrator)
         self._deployments.shadow(model, revision, shadow)
 
     def baseline(self, model: str, version: int) -> Mapping[str, float]:
-        """Scores on the version's calibration split; empty when it came without a baseline."""
+        """Scores on the version's calibration split; empty for a version without a baseline."""
         return self._baselines.get((model, version), {})
 
     @property
     def unavailable(self) -> Mapping[Key, str]:
-        """Why versions are refused, a sentence each."""
+        """The refused versions, each with its reason in one sentence."""
         return dict(sorted(self._unavailable.items()))
 
     def _register(self, transaction: Transaction, discovery: Discovery) -> set[Key]:
-        """Write what is new; the versions that may be served."""
+        """Store new models and versions; returns the versions that can be served."""
         now, accepted = self._clock(), set(discovery.found)
         for (name, number), found in sorted(discovery.found.items()):
             model = transaction.models.get(name)
@@ -257,7 +261,7 @@ class Catalogue:
                 now=now,
             )
         for name in sorted({name for name, _ in accepted}):
-            transaction.models.lock(name)  # of two replicas at first sight, one promotes
+            transaction.models.lock(name)  # if two replicas find it at once, one promotes
             versions = transaction.models.versions(name)
             if versions and transaction.promotions.live(name) is None:
                 highest = versions[-1]
@@ -287,7 +291,7 @@ class Catalogue:
         try:
             self.deploy(calibrator, revision=revision)
         except ProviderUnavailable:
-            raise  # the operator's wish for all networks: not one version's fault
+            raise  # the setting is about all networks, so it is not this version's fault
         except ServiceError as error:
             self._served = {k: v for k, v in self._served.items() if k != key}
             self._refuse(key, error.detail)
@@ -296,7 +300,7 @@ class Catalogue:
         else:
             if found is not None:
                 self._baselines = {**self._baselines, key: found.baseline}
-                self.pardon(key)
+                self.clear_refusal(key)
 
     def _refuse(self, key: Key, reason: str) -> None:
         if self._unavailable.get(key) != reason:

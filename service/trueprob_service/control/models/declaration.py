@@ -1,24 +1,32 @@
-"""Models declared over HTTP: their network runs elsewhere, only logits come here."""
+"""Declares models over HTTP, and deletes models.
+
+The network of a declared model runs elsewhere; clients send its logits.
+"""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Final
 
 from trueprob.calibrators import IdentityCalibrator, dumps_calibrator
 from trueprob.repository.manifest import valid_model_name
+from trueprob.repository.model_repository import ModelRepository
 from trueprob_service.control.models.catalogue import Catalogue, add_version, promote_first
+from trueprob_service.control.models.promotion import lock_live_pair
+from trueprob_service.control.models.replica_sync import ReplicaSync
 from trueprob_service.control.store import Store
-from trueprob_service.errors import Conflict, InvalidRequest
+from trueprob_service.errors import Conflict, DatabaseUnavailable, InvalidRequest
 from trueprob_service.inference.deployment import ServedVersion
 
-__all__ = ["MAX_CLASSES", "Declarations"]
+__all__ = ["MAX_CLASSES", "Declarations", "Deletions"]
 
 MAX_CLASSES: Final = 200_000
 
 
 class Declarations:
-    """Adds models without files."""
+    """Adds declared models."""
 
     def __init__(self, store: Store, catalogue: Catalogue, *, clock: Callable[[], float]) -> None:
         self._store = store
@@ -30,14 +38,13 @@ class Declarations:
         model: str,
         *,
         n_classes: int | None,
-        class_names: Sequence[str] | None,
+        class_names: Sequence[str] | None,  # default: the indices as text
         by: str | None,  # id of the API key
     ) -> bool:
-        """Register a logits-only model: version 1 with the identity calibrator, live at once.
+        """Register a model with version 1 and the identity calibrator, live at once.
 
-        Returns: whether it is new; False when it is there already with the same classes. Raises
-        `InvalidRequest`: a name or a number cannot be used. Raises `Conflict`: the model is there
-        with other classes.
+        Returns False when the model is there already, with the same classes. Raises `Conflict` if
+        it has others, and `InvalidRequest` if a name or number cannot be used.
         """
         names = _class_names(n_classes, class_names)
         if not valid_model_name(model):
@@ -68,7 +75,7 @@ class Declarations:
             promote_first(transaction, model, 1, identity.id, by=by, now=now)
             row = transaction.calibrators.get(model, 1, identity.id)
             live = transaction.promotions.live(model)
-        self._catalogue.declare(ServedVersion(model, 1, names))
+        self._catalogue.add_declared(ServedVersion(model, 1, names))
         if row is not None and live is not None:
             self._catalogue.deploy(row, revision=live.revision)
         return True
@@ -90,3 +97,47 @@ def _class_names(n_classes: int | None, class_names: Sequence[str] | None) -> tu
     if len(set(class_names)) != count:
         raise InvalidRequest("class_names must differ from one another")
     return tuple(class_names)
+
+
+class Deletions:
+    """Deletes models, with everything that the database holds of them.
+
+    Their fits end: waiting ones at once, a running one when it next extends its lease. The clean-up
+    job deletes the files of their sets. Other processes stop answering at their next sync. Labels
+    of the models' predictions count for no model.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        replica_sync: ReplicaSync,  # removes the model from the data plane
+        *,
+        on_fits_ended: Callable[[], None],  # called after the fits were deleted
+        root: Path,  # the model repository; versions there would come back
+        clock: Callable[[], float],  # seconds since 1970 UTC
+    ) -> None:
+        self._store = store
+        self._replica_sync = replica_sync
+        self._on_fits_ended = on_fits_ended
+        self._root = root
+        self._clock = clock
+
+    def delete(self, model: str, *, expected: int) -> None:
+        """Delete a declared model, or one whose folder is gone.
+
+        Raises `Conflict` if the model repository has versions of it.
+        """
+        with self._store.write() as transaction:
+            live = lock_live_pair(transaction, model, expected)
+            row = transaction.models.get(model)
+            declared = row is not None and row.declared
+            versions = [] if declared else ModelRepository(self._root).versions(model)
+            if versions:
+                raise Conflict(
+                    f"model {model!r} has version {versions[-1]} in the model repository and would "
+                    "come back: remove its folder there first"
+                )
+            transaction.deleted_models.delete(model, revision=live.revision, now=self._clock())
+        self._on_fits_ended()
+        with contextlib.suppress(DatabaseUnavailable):  # it is deleted; the next sync sees it
+            self._replica_sync.sync()

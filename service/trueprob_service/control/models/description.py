@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trueprob_service.control.models.catalogue import Catalogue, answering
+from trueprob_service.control.models.catalogue import Catalogue, current_calibrator
 from trueprob_service.control.schemas.documents import (
     Items,
     ModelDescription,
@@ -18,24 +18,24 @@ __all__ = ["Descriptions"]
 
 
 class Descriptions:
-    """Describes models."""
+    """Describes one model, or a page of all models."""
 
     def __init__(self, store: Store, catalogue: Catalogue) -> None:
         self._store = store
         self._catalogue = catalogue
 
     def describe(self, model: str) -> ModelDescription:
-        """One model."""
+        """The description of one model."""
         with self._store.read() as transaction:
             row = transaction.models.get(model)
             if row is not None:
                 return self._describe(transaction, row)
         if model in self._refused():
-            return self._nothing_served(model)
+            return self._describe_unavailable(model)
         raise ModelNotFound(f"there is no model named {model!r}")
 
     def page(self, page: Page) -> Items[ModelDescription]:
-        """A page of the list; models of which no version could ever be served come last."""
+        """A page of all models; models that never had a usable version come last."""
         with self._store.read() as transaction:
             rows, cursor = split(
                 transaction.models.page(before=page.before, limit=page.limit + 1),
@@ -45,7 +45,7 @@ class Descriptions:
             items = [self._describe(transaction, row) for row in rows]
             if cursor is None:
                 known = {row.name for row in transaction.models.all()}
-                items += [self._nothing_served(name) for name in self._refused() - known]
+                items += [self._describe_unavailable(name) for name in self._refused() - known]
         return Items(items=items, next=cursor)
 
     def _refused(self) -> set[str]:
@@ -68,7 +68,7 @@ class Descriptions:
                 VersionSummary(
                     version=version.version,
                     live=live is not None and version.version == live.version,
-                    calibrator=answering(transaction, version).calibrator,
+                    calibrator=current_calibrator(transaction, version).calibrator,
                     n_classes=len(version.class_names),
                     network=self._has_network(version.model, version.version),
                 )
@@ -78,7 +78,7 @@ class Descriptions:
             unavailable=self._unavailable(row.name),
         )
 
-    def _nothing_served(self, model: str) -> ModelDescription:
+    def _describe_unavailable(self, model: str) -> ModelDescription:
         return ModelDescription(
             model=model,
             version=None,

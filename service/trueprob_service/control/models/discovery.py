@@ -1,7 +1,4 @@
-"""What the model repository holds: each version verified, or refused with a sentence.
-
-Nothing is loaded and nothing is registered here.
-"""
+"""Verifies the versions in the model repository; loads and registers nothing."""
 
 from __future__ import annotations
 
@@ -25,24 +22,24 @@ class Found:
 
     manifest: Manifest
     calibrator: Calibrator  # the factory calibrator
-    document: str  # its `calibrator.json`, as it lies there; the identity's where there is none
-    # `n`, `ece`, `ece_floor` and `accuracy` on the calibration split; empty when the version
-    # has no `baseline.npz`
+    document: str  # its `calibrator.json`; that of the identity for a version without one
+    # `n`, `ece`, `ece_floor` and `accuracy` on the calibration split, from `baseline.npz`; empty
+    # for a version without one.
     baseline: Mapping[str, float]
-    # from the same file: what unlabelled traffic is compared with
+    # From the same file: traffic without labels is compared with it.
     reference: TrafficReference | None = None
 
 
 @dataclass(frozen=True)
 class Discovery:
-    """What was found, and why the rest was refused."""
+    """The verified versions, and why the others are refused."""
 
     found: Mapping[Key, Found]
-    refused: Mapping[Key, str]
+    refused: Mapping[Key, str]  # a sentence each
 
 
 def discover(root: Path, only: Collection[Key] | None = None) -> Discovery:
-    """Look at every version under a folder; a folder that does not exist holds none."""
+    """Verify all versions under a folder, or the given ones; the folder need not exist."""
     found: dict[Key, Found] = {}
     refused: dict[Key, str] = {}
     if root.is_dir():

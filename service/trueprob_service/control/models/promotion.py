@@ -1,21 +1,18 @@
-"""Making a pair live and going back, each in one transaction that raises the revision.
+"""Promotions and rollbacks, each in one transaction that raises the model's revision.
 
-After the commit the data plane is told; it ignores a revision older than the one that it has.
+The revision that the client saw (If-Match) is compared under the model's lock, so of two changes
+based on the same revision exactly one happens. After the commit the pair is deployed; the data
+plane ignores a revision older than the one that it has.
 
-Going back without a revision undoes step by step: ``restores`` of a rollback names the promotion
-whose pair it put back, so the next undo starts from there and never undoes a rollback.
-
-The live revision of a model: compared with what a client saw, and raised by one.
-
-The revision that the client saw (If-Match) is compared inside the transaction, under the model's
-lock: of two changes based on the same revision exactly one happens.
+A rollback without a revision undoes one promotion. ``restores`` of a rollback names the promotion
+whose pair it put back, so the next rollback goes on from there and never undoes a rollback.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from trueprob_service.control.models.catalogue import Catalogue, answering
+from trueprob_service.control.models.catalogue import Catalogue, current_calibrator
 from trueprob_service.control.store import Store, Transaction
 from trueprob_service.control.store.promotions import CalibratorRow, PromotionRow
 from trueprob_service.errors import (
@@ -27,13 +24,13 @@ from trueprob_service.errors import (
     VersionNotFound,
 )
 
-__all__ = ["Promotions", "locked", "raise_revision"]
+__all__ = ["Promotions", "lock_live_pair", "raise_revision"]
 
 
 def raise_revision(
     transaction: Transaction,
-    live: PromotionRow,  # what is live until now
-    row: CalibratorRow,  # what is live from now on, with its version
+    live: PromotionRow,  # the live pair until now
+    row: CalibratorRow,  # the calibrator that goes live, with its version
     *,
     cause: str,  # `factory`, `admitted`, `forced`, `shadow` or `rollback`
     by: str | None,  # id of the API key
@@ -41,7 +38,7 @@ def raise_revision(
     restores: int | None = None,  # of a rollback: the revision whose pair it puts back
     fit: int | None = None,  # the fit that promotes
 ) -> PromotionRow:
-    """Append the next revision. The caller holds the model's lock and read ``live`` under it."""
+    """Store a promotion as the next revision. The caller read ``live`` under the model's lock."""
     transaction.shadows.end(row.model, "superseded", now=now)
     promotion = PromotionRow(
         model=row.model,
@@ -71,8 +68,8 @@ def raise_revision(
     return promotion
 
 
-def locked(transaction: Transaction, model: str, expected: int) -> PromotionRow:
-    """Lock a model and compare its live revision with the one that the client saw."""
+def lock_live_pair(transaction: Transaction, model: str, expected: int) -> PromotionRow:
+    """Lock a model and return its live pair; raises if the client saw another revision."""
     transaction.models.lock(model)
     live = transaction.promotions.live(model)
     if live is None:
@@ -83,7 +80,7 @@ def locked(transaction: Transaction, model: str, expected: int) -> PromotionRow:
 
 
 class Promotions:
-    """Changes of the live pair that a client asks for."""
+    """Changes of the live pair that clients request."""
 
     def __init__(self, store: Store, catalogue: Catalogue, *, clock: Callable[[], float]) -> None:
         self._store = store
@@ -97,16 +94,16 @@ class Promotions:
         *,
         version: int | None,  # the calibrator's version; None for the live one
         expected: int,  # the live revision that the client saw
-        force: bool,  # promote what was not admitted; the history says so
+        force: bool,  # promote a calibrator that was not admitted; the history records it
         by: str | None,  # id of the API key
     ) -> PromotionRow:
         """Make a calibrator live, together with its version.
 
-        Raises `Conflict`: the calibrator belongs to another version, was not admitted, or its
-        version is not available.
+        Raises `Conflict` if the calibrator belongs to another version or was not admitted, or if
+        its version is not available.
         """
         with self._store.write() as transaction:
-            live = locked(transaction, model, expected)
+            live = lock_live_pair(transaction, model, expected)
             wanted = live.version if version is None else version
             row = transaction.calibrators.get(model, wanted, calibrator)
             if row is None:
@@ -129,18 +126,18 @@ class Promotions:
     def promote_version(
         self, model: str, version: int, *, expected: int, by: str | None
     ) -> PromotionRow:
-        """Make a version live with the calibrator that it answers with.
+        """Make a version live, with its `current_calibrator`.
 
-        Raises `Conflict`: the version is not available here.
+        Raises `Conflict` if the version is not available here.
         """
         with self._store.write() as transaction:
-            live = locked(transaction, model, expected)
+            live = lock_live_pair(transaction, model, expected)
             known = transaction.models.version(model, version)
             if known is None:
                 raise VersionNotFound(f"model {model!r} has no version {version}")
             if live.version == version:
                 return live
-            row = answering(transaction, known)
+            row = current_calibrator(transaction, known)
             promotion = self._raise(transaction, live, row, cause=_cause(row), by=by)
         self._catalogue.deploy(row, revision=promotion.revision)
         return promotion
@@ -148,12 +145,12 @@ class Promotions:
     def rollback(
         self, model: str, *, revision: int | None, expected: int, by: str | None
     ) -> PromotionRow:
-        """Put an earlier pair back.
+        """Make the pair of an earlier revision live; None undoes the last promotion.
 
-        Raises `Conflict`: nothing is left to undo, or the pair's version is not available.
+        Raises `Conflict` if nothing is left to undo, or the pair's version is not available.
         """
         with self._store.write() as transaction:
-            live = locked(transaction, model, expected)
+            live = lock_live_pair(transaction, model, expected)
             if revision is None:
                 undone = live.restores or live.revision
                 target = transaction.promotions.get(model, undone - 1)

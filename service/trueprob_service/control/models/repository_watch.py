@@ -1,9 +1,9 @@
-"""New models and versions on disk, found while the service runs.
+"""Finds new models and versions on disk while the service runs.
 
-A thread compares what lies in the repository with what lay there at its last look (names, sizes,
-times: no file is read). Only what is new or was changed, and is not loaded, is verified against
-its digests and loaded: a half-written version fails that, is refused once in the log, and is
-looked at again when it changes. What is loaded stays loaded, whatever becomes of its files.
+A thread compares names, sizes and times of the files with those of its last look, without reading
+any. Versions that are new or changed, and not loaded, are verified against their digests and
+loaded. A half-written version fails that: its refusal is logged once, and it is verified again when
+it changes. A loaded version stays loaded, even if its files change or go.
 """
 
 from __future__ import annotations
@@ -26,10 +26,14 @@ Signature = tuple[tuple[str, int, int, int], ...]
 
 
 class RepositoryWatch:
-    """Looks at the model repository again and again."""
+    """Looks at the model repository at regular intervals."""
 
     def __init__(
-        self, root: Path, catalogue: Catalogue, store: Store, interval_seconds: float
+        self,
+        root: Path,
+        catalogue: Catalogue,
+        store: Store,
+        interval_seconds: float,  # 0: never
     ) -> None:
         self._root = root
         self._catalogue = catalogue
@@ -44,39 +48,38 @@ class RepositoryWatch:
         )
 
     def start(self) -> None:
-        """Begin to look."""
+        """Start the thread, unless the interval is 0."""
         if self._interval_seconds > 0:
             self._poll.start()
 
     def close(self) -> None:
-        """End after the look that is under way."""
+        """Stop after the look that is running."""
         self._poll.close()
 
     def look(self) -> None:
-        """Take in what is new since the last look.
+        """Load the versions that are new since the last look.
 
-        Raises `DatabaseUnavailable`: nothing is remembered of this look; the next one repeats it.
-        Raises `OSError`: nothing is remembered of this look; the next one repeats it.
+        After `DatabaseUnavailable` or `OSError` the next look starts from the same state.
         """
-        lies = _signatures(self._root)
-        changed = {key for key, signature in lies.items() if self._seen.get(key) != signature}
+        present = _signatures(self._root)
+        changed = {key for key, signature in present.items() if self._seen.get(key) != signature}
         loaded = {key for key in changed if self._catalogue.is_loaded(key)}
         if changed - loaded:
-            self._catalogue.take_in(self._store, discover(self._root, changed - loaded))
+            self._catalogue.add_found(self._store, discover(self._root, changed - loaded))
         for model, version in sorted(loaded & self._seen.keys()):
             _LOG.warning(
-                "version %d of model %s was changed on disk, which versions never are: what was "
-                "loaded before goes on answering", version, model,
+                "version %d of model %s was changed on disk, but versions must not change: the "
+                "version as it was loaded goes on answering", version, model,
             )  # fmt: skip
-        for key in sorted(self._seen.keys() - lies.keys()):
+        for key in sorted(self._seen.keys() - present.keys()):
             if self._catalogue.is_loaded(key):
                 _LOG.warning(
                     "version %d of model %s is no longer in the model repository: it goes on "
                     "answering until the service ends", key[1], key[0],
                 )  # fmt: skip
             else:
-                self._catalogue.pardon(key)
-        self._seen = lies
+                self._catalogue.clear_refusal(key)
+        self._seen = present
 
 
 def _signatures(root: Path) -> dict[Key, Signature]:
@@ -87,7 +90,7 @@ def _signatures(root: Path) -> dict[Key, Signature]:
             try:
                 found[model, version] = _signature(root / model / str(version))
             except FileNotFoundError:
-                continue  # it went while it was looked at
+                continue  # it was removed meanwhile
     return found
 
 

@@ -1,7 +1,7 @@
-"""Candidates in the shadow of a live pair: begun and ended here, scored by labels.
+"""Starts and ends shadows; labels score them.
 
-At most one of a model at a time, always of the live version. It ends when the evidence suffices
-either way, when it is removed or replaced, and when another pair goes live.
+A model has at most one shadow at a time, a calibrator of the live version. It ends when the
+evidence decides, when it is removed or replaced, and when another pair goes live.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ POLICIES: Final = ("act", "tell")
 
 
 class Shadows:
-    """What a client may do with shadows."""
+    """Shadows that clients start, read and remove."""
 
     def __init__(
         self, store: Store, catalogue: Catalogue, *, settings: Settings, clock: Callable[[], float]
@@ -42,9 +42,10 @@ class Shadows:
     def put(
         self, model: str, calibrator: str, *, policy: str | None, by: str | None
     ) -> tuple[ShadowRow, bool]:
-        """Let a calibrator shadow the live pair, in place of what did.
+        """Let a calibrator shadow the live pair, in place of the shadow before.
 
-        Raises `Conflict`: it is what is live, or belongs to another version.
+        Returns the shadow, and False when it was there already under the same policy. Raises
+        `Conflict` if the calibrator is live or belongs to another version.
         """
         chosen = self._settings.shadow_policy if policy is None else policy
         if chosen not in POLICIES:
@@ -79,7 +80,7 @@ class Shadows:
         return started, True
 
     def remove(self, model: str) -> None:
-        """End what shadows a model."""
+        """End the running shadow of a model."""
         with self._store.write() as transaction:
             transaction.models.lock(model)
             live = _live(transaction, model)
@@ -88,7 +89,7 @@ class Shadows:
         self._catalogue.shadow(model, live.revision, None)
 
     def newest(self, model: str) -> ShadowRow:
-        """What shadows a model, or did last."""
+        """The newest shadow of a model, running or ended."""
         with self._store.read() as transaction:
             _live(transaction, model)
             row = transaction.shadows.newest(model)
@@ -107,7 +108,7 @@ def start_shadow(
     by: str | None,
     now: float,
 ) -> ShadowRow:
-    """Let a calibrator of the live version shadow it. The caller holds the model's lock."""
+    """Start a shadow, in place of the one before. The caller holds the model's lock."""
     transaction.shadows.end(live.model, "removed", now=now)
     incumbent = transaction.calibrators.get(live.model, live.version, live.calibrator)
     kinds = [row.kind, *([] if incumbent is None else [incumbent.kind])]

@@ -1,6 +1,7 @@
-"""The database, one noun a file. SQLAlchemy is known here and nowhere else.
+"""The database. Only this package imports SQLAlchemy.
 
-`Store.write` and `Store.read` give a `Transaction`, whose attributes are the nouns::
+`Store.write` and `Store.read` give a `Transaction` with one attribute for each table or group of
+tables; the classes behind them are named ...Table, their rows ...Row::
 
     with store.write() as transaction:
         live = transaction.promotions.live("digits")

@@ -1,8 +1,7 @@
-"""The history of alarms: what was raised, when somebody saw it, when a policy dealt with it.
+"""Alarms, and the state of the two statistics that raise them.
 
-What the sequential alarms remember: one row a promotion, written under its lock.
-
-Tables of the sequential alarms; on the same metadata as `trueprob_service.control.store.tables`.
+`alarm_state` holds evidence and change of each promotion, `alarm` the history: when one was raised,
+acknowledged, and handled by the refit policy.
 """
 
 from __future__ import annotations
@@ -30,18 +29,18 @@ from sqlalchemy import (
 
 from trueprob_service.control.store.tables import metadata, promotion, upsert
 
-__all__ = ["AlarmRow", "AlarmStateRow", "AlarmStates", "Alarms", "alarm", "alarm_state"]
+__all__ = ["AlarmRow", "AlarmStateRow", "AlarmStateTable", "AlarmTable", "alarm", "alarm_state"]
 
 
-alarm_state = Table(  # one row a promotion, from its first label on; locked on update
+alarm_state = Table(  # one row a promotion, from its first label on
     "alarm_state",
     metadata,
     Column("model", String(100), primary_key=True),
     Column("revision", Integer, primary_key=True, autoincrement=False),
     Column("evidence", JSON, nullable=False),  # trueprob.drift.BetState
     Column("change", JSON, nullable=False),
-    Column("counted", BigInteger, nullable=False),  # labels that went in
-    Column("repeated", BigInteger, nullable=False),  # labels of groups counted before: left out
+    Column("counted", BigInteger, nullable=False),  # labels in the statistics
+    Column("repeated", BigInteger, nullable=False),  # labels left out: their group was counted
     Column("updated_at", Double, nullable=False),
     ForeignKeyConstraint(["model", "revision"], ["promotion.model", "promotion.revision"]),
 )
@@ -62,7 +61,7 @@ alarm = Table(  # history: never removed
     Column("raised_at", Double, nullable=False),
     Column("acknowledged_at", Double),
     Column("acknowledged_by", String(100)),
-    Column("answered_at", Double),  # when the refit policy dealt with it
+    Column("answered_at", Double),  # when the refit policy handled it
     ForeignKeyConstraint(["model", "revision"], ["promotion.model", "promotion.revision"]),
     Index(None, "model", "revision"),
     Index(None, "answered_at"),
@@ -81,39 +80,40 @@ _LOCKED: Final = (
 
 @dataclass(frozen=True)
 class AlarmStateRow:
-    """State of both statistics of a promotion."""
+    """The state of both statistics of a promotion."""
 
     model: str
     revision: int
-    evidence: dict[str, Any]  # `trueprob.drift.BetState.to_dict`; every float comes back as it was
-    change: dict[str, Any]  # `trueprob.drift.BetState.to_dict`; every float comes back as it was
-    counted: int  # labels that went in, those of one group each by itself
-    repeated: int  # labels that were left out: their group was counted before
+    # Both as of `trueprob.drift.BetState.to_dict`; floats come back exactly.
+    evidence: dict[str, Any]
+    change: dict[str, Any]
+    counted: int  # labels in the statistics, labels of one group each by itself
+    repeated: int  # labels left out: their group was counted before
     updated_at: float
 
 
-class AlarmStates:
+class AlarmStateTable:
     """The table ``alarm_state``."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     def lock(self, model: str, revision: int) -> AlarmStateRow | None:
-        """The state, kept from others until the end; None before the first label.
+        """The state, locked until the transaction ends; None before the first label.
 
-        Second in the order of locks (model, alarm_state, bins); the caller holds the model's, so
-        two that find no row cannot both make it.
+        Second in the order of locks (model, alarm_state, bins). The caller holds the model's lock,
+        so two transactions that find no row cannot both insert one.
         """
         key = {"model": model, "revision": revision}
         row = self._connection.execute(_LOCKED, key).first()
         return None if row is None else AlarmStateRow(**row._mapping)
 
     def put(self, row: AlarmStateRow) -> None:
-        """Write a state that was locked."""
+        """Write a state that the caller has locked."""
         self._connection.execute(upsert(self._connection, alarm_state), vars(row))
 
     def get(self, model: str, revision: int) -> AlarmStateRow | None:
-        """The state, to be read only."""
+        """The state, without a lock."""
         row = self._connection.execute(
             select(alarm_state).where(
                 alarm_state.c.model == model, alarm_state.c.revision == revision
@@ -122,7 +122,7 @@ class AlarmStates:
         return None if row is None else AlarmStateRow(**row._mapping)
 
     def live(self) -> dict[str, AlarmStateRow]:
-        """Of each model the state of its live promotion, where that has labels."""
+        """States of the live promotions, by model; models without labels are left out."""
         newest = (
             select(promotion.c.model, func.max(promotion.c.revision).label("revision"))
             .group_by(promotion.c.model)
@@ -143,33 +143,35 @@ class AlarmRow:
 
     id: int  # rises with time
     model: str
-    revision: int  # of the promotion whose labels raised it
-    version: int  # of the promotion whose labels raised it
-    calibrator: str  # of the promotion whose labels raised it
+    # Of the promotion whose labels raised it:
+    revision: int
+    version: int
+    calibrator: str
     statistic: str  # `evidence` or `change`
-    log10: float  # when it was raised
-    threshold_log10: float  # when it was raised
-    tolerance: float  # when it was raised
-    counted: int  # labels that the state had counted then
+    # When it was raised:
+    log10: float
+    threshold_log10: float
+    tolerance: float
+    counted: int  # labels in the statistic
     raised_at: float
-    acknowledged_at: float | None = None  # when a person or a program said that it knows
+    acknowledged_at: float | None = None
     acknowledged_by: str | None = None  # id of the API key
-    answered_at: float | None = None  # when the refit policy dealt with it; None: it has not yet
+    answered_at: float | None = None  # when the refit policy handled it
 
     @property
     def stands(self) -> bool:
-        """Whether it holds still: one of change until somebody knows, one of evidence for good."""
+        """Whether it still holds: change until it is acknowledged, evidence for good."""
         return self.acknowledged_at is None or self.statistic == "evidence"
 
 
-class Alarms:
+class AlarmTable:
     """The table ``alarm``."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     def add(self, **fields: Any) -> AlarmRow:
-        """Record an alarm: every field of `AlarmRow` but the id."""
+        """Record an alarm; takes every field of `AlarmRow` but the id."""
         statement = insert(alarm).values(**fields).returning(alarm)
         return AlarmRow(**self._connection.execute(statement).one()._mapping)
 
@@ -181,7 +183,7 @@ class Alarms:
         return None if row is None else AlarmRow(**row._mapping)
 
     def of(self, model: str, revision: int) -> list[AlarmRow]:
-        """Those of a promotion, newest first."""
+        """The alarms of a promotion, newest first."""
         statement = (
             select(alarm)
             .where(alarm.c.model == model, alarm.c.revision == revision)
@@ -190,7 +192,7 @@ class Alarms:
         return [AlarmRow(**row._mapping) for row in self._connection.execute(statement)]
 
     def page(self, model: str, *, before: int | None, limit: int) -> list[AlarmRow]:
-        """Newest first, from below an id."""
+        """A page of a model's alarms below an id, newest first."""
         statement = (
             select(alarm).where(alarm.c.model == model).order_by(alarm.c.id.desc()).limit(limit)
         )
@@ -199,17 +201,14 @@ class Alarms:
         return [AlarmRow(**row._mapping) for row in self._connection.execute(statement)]
 
     def unanswered(self, *, limit: int = 100) -> list[AlarmRow]:
-        """What no policy has dealt with yet, oldest first.
-
-        An alarm is here from the commit of the labels that raised it, whatever ends after that.
-        """
+        """Alarms that the refit policy has not handled yet, oldest first."""
         statement = (
             select(alarm).where(alarm.c.answered_at.is_(None)).order_by(alarm.c.id).limit(limit)
         )
         return [AlarmRow(**row._mapping) for row in self._connection.execute(statement)]
 
     def answer(self, alarm_id: int, *, now: float) -> bool:
-        """A policy has dealt with an alarm; False when one did before. The first one counts."""
+        """Mark an alarm as handled by the refit policy; False when it was marked before."""
         statement = (
             update(alarm)
             .where(alarm.c.id == alarm_id, alarm.c.answered_at.is_(None))
@@ -218,7 +217,7 @@ class Alarms:
         return self._connection.execute(statement).rowcount == 1
 
     def acknowledge(self, alarm_id: int, *, by: str | None, now: float) -> None:
-        """Somebody knows of an alarm. The caller holds the model's lock and has read the alarm."""
+        """Acknowledge an alarm that the caller has read under the model's lock."""
         self._connection.execute(
             update(alarm)
             .where(alarm.c.id == alarm_id)
@@ -226,7 +225,7 @@ class Alarms:
         )
 
     def counts(self) -> dict[tuple[str, str], int]:
-        """Alarms ever raised, by (model, statistic)."""
+        """How many alarms were ever raised, by (model, statistic)."""
         statement = select(alarm.c.model, alarm.c.statistic, func.count()).group_by(
             alarm.c.model, alarm.c.statistic
         )

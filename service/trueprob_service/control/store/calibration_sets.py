@@ -1,4 +1,4 @@
-"""Calibration sets: what is known of the files that hold their rows."""
+"""Calibration sets: their sizes, digests and names. The rows themselves are in files."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from sqlalchemy import Connection, delete, select, update
 
 from trueprob_service.control.store.tables import calibration_set, calibration_set_name, insert_into
 
-__all__ = ["CalibrationSetRow", "CalibrationSets"]
+__all__ = ["CalibrationSetRow", "CalibrationSetTable"]
 
-# Row digests are 16 bytes a row and stay in the database unless they are asked for.
+# Without `row_digests`, which may be long: 16 bytes a row.
 _COLUMNS = [column for column in calibration_set.c if column.name != "row_digests"]
 
 
 @dataclass(frozen=True)
 class CalibrationSetRow:
-    """A stored set."""
+    """A stored calibration set."""
 
-    id: int  # place in the list
+    id: int  # rises with time; orders the list
     model: str
-    digest: str  # `sha256:` and 64 hex digits, of the content
+    digest: str  # of the content: `sha256:` and 64 hex digits
     n_rows: int
     n_classes: int
     size_bytes: int
@@ -30,7 +30,7 @@ class CalibrationSetRow:
     deleted_at: float | None
 
 
-class CalibrationSets:
+class CalibrationSetTable:
     """The tables ``calibration_set`` and ``calibration_set_name``."""
 
     def __init__(self, connection: Connection) -> None:
@@ -48,7 +48,7 @@ class CalibrationSets:
         created_by: str | None,
         now: float,
     ) -> None:
-        """Keep a set; the same content a second time changes nothing, unless it was deleted."""
+        """Add a set; the same content again changes nothing, except that it undoes a deletion."""
         self._connection.execute(
             insert_into(self._connection, calibration_set)
             .values(
@@ -68,7 +68,10 @@ class CalibrationSets:
         )
 
     def delete(self, model: str, digest: str, *, now: float) -> None:
-        """Let go of a set and its names; the digests of its rows stay, as evidence."""
+        """Mark a set as deleted and remove its names.
+
+        The digests of its rows stay: they tell which rows a calibrator was fitted on.
+        """
         named = calibration_set_name
         self._connection.execute(
             delete(named).where(named.c.model == model, named.c.digest == digest)
@@ -80,14 +83,14 @@ class CalibrationSets:
         )
 
     def kept(self, digests: Collection[str]) -> set[str]:
-        """Those of these digests that any model's sets still have."""
+        """Those of the digests that a set of any model has, deleted sets aside."""
         statement = select(calibration_set.c.digest).where(
             calibration_set.c.digest.in_(digests), calibration_set.c.deleted_at.is_(None)
         )
         return set(self._connection.execute(statement).scalars())
 
     def name(self, model: str, name: str, digest: str, *, now: float) -> None:
-        """Let a name mean this set from now on; where it does already, nothing changes."""
+        """Point a name to a set; nothing changes where it does already."""
         self._connection.execute(
             insert_into(self._connection, calibration_set_name)
             .values(model=model, name=name, digest=digest, updated_at=now)
@@ -99,7 +102,7 @@ class CalibrationSets:
         )
 
     def names(self, model: str) -> dict[str, list[str]]:
-        """Names of each set of a model that has any, by digest."""
+        """The names of a model's sets, by digest; sets without a name are left out."""
         named: dict[str, list[str]] = {}
         statement = (
             select(calibration_set_name.c.digest, calibration_set_name.c.name)
@@ -113,9 +116,9 @@ class CalibrationSets:
     def get(
         self, model: str, digest_or_name: str, *, deleted: bool = False
     ) -> CalibrationSetRow | None:
-        """The set with this digest (``sha256:…``), or that the name means now.
+        """The set with this digest (``sha256:…``), or the one that the name points to.
 
-        One that was deleted is found by its digest when asked for.
+        Finds deleted sets too with ``deleted=True``, by digest only.
         """
         digest: str | None = digest_or_name
         if not digest_or_name.startswith("sha256:"):
@@ -134,7 +137,7 @@ class CalibrationSets:
         return None if row is None else CalibrationSetRow(**row._mapping)
 
     def row_digests(self, model: str, digest: str) -> bytes:
-        """16 bytes a row; empty when the set is not stored here."""
+        """The digests of a set's rows, 16 bytes each; empty when there is no such set."""
         return bytes(
             self._connection.execute(
                 select(calibration_set.c.row_digests).where(
@@ -145,7 +148,7 @@ class CalibrationSets:
         )
 
     def page(self, model: str, *, before: int | None, limit: int) -> list[CalibrationSetRow]:
-        """Newest first, from below an id."""
+        """A page of a model's sets below an id, newest first."""
         statement = (
             select(*_COLUMNS)
             .where(calibration_set.c.model == model, calibration_set.c.deleted_at.is_(None))

@@ -1,22 +1,21 @@
-"""Opening the database: SQLite by default, PostgreSQL by URL, one code path after that.
+"""Opens the database and gives transactions: SQLite by default, PostgreSQL by URL.
 
 SQLite runs in WAL mode with ``synchronous=FULL``, so what was acknowledged is on disk. Python's
 driver delays BEGIN until the first write, which turns a read-then-write transaction into a
 deadlock; its own transaction handling is therefore off and BEGIN is sent here: IMMEDIATE for
 writers, deferred (a snapshot) for readers. PostgreSQL writers are READ COMMITTED with row locks,
 readers REPEATABLE READ, which is a snapshot too.
-
-One database transaction and the nouns that can be read and written in it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Callable, Iterator
+from typing import Final, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
@@ -24,61 +23,74 @@ from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from trueprob_service.control.store.alarms import Alarms, AlarmStates
-from trueprob_service.control.store.calibration_sets import CalibrationSets
-from trueprob_service.control.store.earlier_fits import EarlierFits
-from trueprob_service.control.store.events import Events
-from trueprob_service.control.store.fits import Fits, PolicyFits
-from trueprob_service.control.store.label_sums import Bins, WindowBlocks
-from trueprob_service.control.store.labelled_rows import LabelledRows
-from trueprob_service.control.store.labels import GroupCounts, LabelKeys
+from trueprob_service.control.store.alarms import AlarmStateTable, AlarmTable
+from trueprob_service.control.store.calibration_sets import CalibrationSetTable
+from trueprob_service.control.store.events import EventTable
+from trueprob_service.control.store.fits import EarlierFitTable, FitTable, PolicyFitTable
+from trueprob_service.control.store.label_sums import BinTable, WindowBlockTable
+from trueprob_service.control.store.labelled_rows import LabelledRowTable
+from trueprob_service.control.store.labels import GroupCountTable, LabelKeyTable
 from trueprob_service.control.store.migrations import UnknownSchema, check_schema, upgrade
-from trueprob_service.control.store.models import DeletedModels, Models
-from trueprob_service.control.store.promotions import Calibrators, Promotions
-from trueprob_service.control.store.shadows import Shadows
-from trueprob_service.control.store.upkeep import State, Swept
+from trueprob_service.control.store.models import DeletedModelTable, ModelTable
+from trueprob_service.control.store.promotions import CalibratorTable, PromotionTable
+from trueprob_service.control.store.shadows import ShadowTable
+from trueprob_service.control.store.upkeep import AllTables, SweptTable
 from trueprob_service.errors import DatabaseUnavailable
 
 __all__ = ["Store", "Transaction", "UnknownSchema", "open_store", "refuse_unknown_schema"]
-
-
-class Transaction:
-    """Ends with the block of `Store.write` or `Store.read` that gave it.
-
-    One attribute a noun: see the module of the same name.
-    """
-
-    def __init__(self, connection: Connection, *, keep_events: bool = False) -> None:
-        self.models = Models(connection)
-        self.deleted_models = DeletedModels(connection)
-        self.calibrators = Calibrators(connection)
-        self.promotions = Promotions(connection)
-        self.calibration_sets = CalibrationSets(connection)
-        self.fits = Fits(connection)
-        self.earlier_fits = EarlierFits(connection)
-        self.policy_fits = PolicyFits(connection)
-        self.label_keys = LabelKeys(connection)
-        self.labelled_rows = LabelledRows(connection)
-        self.state = State(connection)
-        self.swept = Swept(connection)
-        self.alarm_states = AlarmStates(connection)
-        self.group_counts = GroupCounts(connection)
-        self.alarms = Alarms(connection)
-        self.bins = Bins(connection)
-        self.window_blocks = WindowBlocks(connection)
-        self.shadows = Shadows(connection)
-        self.events = Events(connection, kept=keep_events)
 
 
 _WRITES: Final = "trueprob_writes"
 _BUSY_SECONDS: Final = 15.0
 _RETRY_SECONDS: Final = 0.02
 _CONNECT_SECONDS: Final = 5
-# Of 4 KB, 32 MB: labels of new inputs touch pages all over their table, and at SQLite's 1 000 each
-# request of 10 000 would copy what it wrote into the file once more.
+# Pages of 4 KB: 32 MB. Labels of new inputs touch pages all over their table. With SQLite's default
+# of 1 000 pages, each request of 10 000 labels would copy what it wrote into the file once more.
 _CHECKPOINT_PAGES: Final = 8_000
 # One transaction-scoped advisory lock serialises migrations of replicas that start together.
 _MIGRATION_LOCK: Final = 0x74727565
+
+_T = TypeVar("_T")
+
+
+def _on_access(make: Callable[[Connection], _T]) -> functools.cached_property[_T]:
+    """The accessor of a table, made when a transaction first uses it."""
+    return functools.cached_property(lambda transaction: make(transaction._connection))
+
+
+class Transaction:
+    """A database transaction: one attribute for each table or group of tables.
+
+    It ends with the block of `Store.write` or `Store.read` that gave it.
+    """
+
+    models = _on_access(ModelTable)
+    deleted_models = _on_access(DeletedModelTable)
+    calibrators = _on_access(CalibratorTable)
+    promotions = _on_access(PromotionTable)
+    calibration_sets = _on_access(CalibrationSetTable)
+    fits = _on_access(FitTable)
+    earlier_fits = _on_access(EarlierFitTable)
+    policy_fits = _on_access(PolicyFitTable)
+    label_keys = _on_access(LabelKeyTable)
+    labelled_rows = _on_access(LabelledRowTable)
+    state = _on_access(AllTables)
+    swept = _on_access(SweptTable)
+    alarm_states = _on_access(AlarmStateTable)
+    group_counts = _on_access(GroupCountTable)
+    alarms = _on_access(AlarmTable)
+    bins = _on_access(BinTable)
+    window_blocks = _on_access(WindowBlockTable)
+    shadows = _on_access(ShadowTable)
+
+    def __init__(self, connection: Connection, *, keep_events: bool = False) -> None:
+        self._connection = connection
+        self._keep_events = keep_events
+
+    @functools.cached_property
+    def events(self) -> EventTable:
+        """Events of the webhook; adding one does nothing where no webhook is set."""
+        return EventTable(self._connection, kept=self._keep_events)
 
 
 class Store:
@@ -98,7 +110,7 @@ class Store:
     def write(self) -> Iterator[Transaction]:
         """A transaction that commits when its block ends and rolls back when it raises.
 
-        Raises `DatabaseUnavailable`: the database does not answer; nothing of the block is stored.
+        Raises `DatabaseUnavailable` if the database does not answer; nothing is stored then.
         """
         with self._writing, self._boundary(), self._engine.connect() as plain:
             connection = plain.execution_options(**{_WRITES: True})
@@ -120,7 +132,7 @@ class Store:
                 yield Transaction(connection)
 
     def migrate(self) -> None:
-        """Bring the schema up to date; processes that start together wait for one another."""
+        """Bring the schema up to date; of processes that start together, one at a time does."""
         with self._writing, self._boundary(), self._engine.connect() as plain:
             connection = plain.execution_options(**{_WRITES: True})
             with connection.begin():
@@ -152,9 +164,8 @@ class Store:
 def open_store(url: str, *, keep_events: bool = False) -> Store:
     """Open a database and migrate it.
 
-    Raises `DatabaseUnavailable`: it cannot be reached. Raises `UnknownSchema`: a version that is
-    not this one's predecessor wrote it. Raises `ValueError`: the URL names a database that is not
-    supported; the password is not repeated.
+    Raises `DatabaseUnavailable` if it cannot be reached, `UnknownSchema` if its schema is not one
+    of this version's history, and `ValueError`, without the password, if the URL is not supported.
     """
     engine = _engine(url)
     store = Store(engine, keep_events=keep_events)
@@ -167,16 +178,16 @@ def open_store(url: str, *, keep_events: bool = False) -> Store:
 
 
 def refuse_unknown_schema(url: str) -> None:
-    """Look at a database before anything is started on it; one that does not answer is let pass.
+    """Raise `UnknownSchema` if `open_store` would; does nothing if the database does not answer.
 
-    Raises `ValueError`: as of `open_store`.
+    Raises `ValueError` for a URL that is not supported.
     """
     engine = _engine(url)
     try:
         with engine.connect() as connection:
             check_schema(connection)
     except (OperationalError, InterfaceError, PoolTimeout):
-        return  # whoever opens it says so
+        return  # `open_store` reports it
     finally:
         engine.dispose()
 
@@ -220,10 +231,10 @@ def _prepare_sqlite(connection: DBAPIConnection, _entry: ConnectionPoolEntry) ->
 
 
 def _switch_to_wal(cursor: DBAPICursor) -> None:
-    """Write-ahead logging, which the file remembers.
+    """Turn on write-ahead logging, which stays on for the file.
 
-    The switch needs the file for itself, and SQLite does not wait for that by the busy timeout:
-    of processes that start together on a new file, the later ones ask again.
+    The switch needs the file exclusively, and SQLite's busy timeout does not cover it: processes
+    that start together on a new file retry here.
     """
     deadline = time.monotonic() + _BUSY_SECONDS
     while True:

@@ -1,4 +1,4 @@
-"""What a webhook is to be told: an outbox, filled by the transaction that did it."""
+"""The outbox of webhook events, each written by the transaction that it reports."""
 
 from __future__ import annotations
 
@@ -28,20 +28,22 @@ from sqlalchemy import (
 
 from trueprob_service.control.store.tables import metadata
 
-__all__ = ["EventRow", "Events", "webhook_event"]
+__all__ = ["EventRow", "EventTable", "webhook_event"]
 
 webhook_event: Final = Table(
     "webhook_event",
     metadata,
     Column("id", Integer, primary_key=True, autoincrement=True),
-    Column("message", String(40), nullable=False, unique=True),  # the same at every attempt
+    Column("message", String(40), nullable=False, unique=True),  # id for the receiver
     Column("kind", String(40), nullable=False),
-    Column("model", String(100), nullable=False),  # may be gone: no foreign key
+    Column("model", String(100), nullable=False),  # no foreign key: events outlive their model
     Column("body", Text, nullable=False),
     Column("created_at", Double, nullable=False),
     Column("state", String(10), nullable=False),  # waiting, delivered, dead
     Column("attempts", Integer, nullable=False),
-    Column("due_at", Double, nullable=False),  # also how long whoever sends it holds it
+    Column(
+        "due_at", Double, nullable=False
+    ),  # of the next attempt; while one runs, the end of its lease
     Column("owner", String(100)),
     Column("ended_at", Double),
     Index(None, "state", "due_at"),
@@ -51,22 +53,22 @@ webhook_event: Final = Table(
 
 @dataclass(frozen=True)
 class EventRow:
-    """One event."""
+    """A webhook event."""
 
     id: int
-    message: str  # its id for the receiver
+    message: str  # its id for the receiver, the same at every attempt
     kind: str
     model: str
     body: str  # JSON, as it is signed and sent
     created_at: float
     state: str
-    attempts: int  # the one that is claimed included
-    due_at: float
+    attempts: int  # the running one included
+    due_at: float  # of the next attempt; while one runs, the end of its lease
     owner: str | None
     ended_at: float | None
 
 
-class Events:
+class EventTable:
     """The table ``webhook_event``."""
 
     def __init__(self, connection: Connection, *, kept: bool) -> None:
@@ -74,7 +76,7 @@ class Events:
         self._kept = kept
 
     def add(self, kind: str, model: str, data: Mapping[str, Any], *, now: float) -> None:
-        """Let the webhook be told, once this transaction has committed."""
+        """Queue an event; it is sent once this transaction has committed."""
         if not self._kept:
             return
         at = datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds")
@@ -97,9 +99,9 @@ class Events:
         )
 
     def claim(self, *, owner: str, now: float, held_until: float) -> EventRow | None:
-        """Give the oldest event that is due to a process, which has until then to say how it went.
+        """Lease the oldest event that is due to a process, until ``held_until``.
 
-        One statement: of processes that ask at the same time one gets it.
+        One statement, so of processes that claim at the same time only one gets the event.
         """
         due = (
             select(webhook_event.c.id)
@@ -119,13 +121,13 @@ class Events:
         return None if row is None else EventRow(**row._mapping)
 
     def end(self, event_id: int, state: str, *, owner: str, now: float) -> None:
-        """It was ``delivered``, or is ``dead``; nothing when another process holds it now."""
+        """Set ``delivered`` or ``dead``; does nothing when another process has the lease."""
         self._connection.execute(
             _held(event_id, owner).values(state=state, ended_at=now, owner=None)
         )
 
     def retry(self, event_id: int, *, owner: str, due_at: float) -> None:
-        """Try again later."""
+        """Set the time of the next attempt; does nothing when another process has the lease."""
         self._connection.execute(_held(event_id, owner).values(due_at=due_at, owner=None))
 
     def any_due(self, *, now: float) -> bool:
@@ -136,7 +138,7 @@ class Events:
         return self._connection.execute(statement.limit(1)).first() is not None
 
     def waiting(self) -> dict[str, int]:
-        """How many are not delivered yet, by kind."""
+        """How many events are not delivered yet, by kind."""
         statement = (
             select(webhook_event.c.kind, func.count().label("n"))
             .where(webhook_event.c.state == "waiting")
@@ -144,8 +146,8 @@ class Events:
         )
         return {row.kind: int(row.n) for row in self._connection.execute(statement)}
 
-    def forget(self, *, ended_before: float, limit: int) -> int:
-        """Drop some that ended before a time; how many."""
+    def prune(self, *, ended_before: float, limit: int) -> int:
+        """Delete events that ended before a time, at most so many; returns how many."""
         some = select(webhook_event.c.id).where(webhook_event.c.ended_at < ended_before)
         statement = delete(webhook_event).where(webhook_event.c.id.in_(some.limit(limit)))
         return self._connection.execute(statement).rowcount

@@ -1,6 +1,7 @@
-"""Fits: what was asked for, where it stands, and what came of it.
+"""Fits: what was requested, the state of the run, and the result.
 
-Fits that the refit policy asked for: the rows of ``fit`` that have a trigger.
+`FitTable` holds the queue; `EarlierFitTable` and `PolicyFitTable` are queries on the same table:
+fits of the same rows with the same options, and fits that the refit policy requested.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from sqlalchemy import (
     update,
 )
 
-from trueprob_service.control.store.tables import fit
+from trueprob_service.control.store.tables import calibrator, fit
 
-__all__ = ["ENDED", "WAITING", "FitRow", "Fits", "PolicyFits"]
+__all__ = ["ENDED", "WAITING", "EarlierFitTable", "FitRow", "FitTable", "PolicyFitTable"]
 
 
 WAITING: Final = ("queued", "running")
@@ -41,29 +42,30 @@ class FitRow:
     method: str
     promote: str  # `auto`, `never`, `always` or `shadow`
     state: str  # `queued`, `running`, `done`, `failed` or `cancelled`
-    attempts: int  # how often it was begun
+    attempts: int  # how often it was started
     created_at: float
     created_by: str | None
     started_at: float | None
     finished_at: float | None
     seconds: float | None
-    verdict: dict[str, Any] | None  # as in the report, once done
-    scores: dict[str, Any] | None  # as in the report, once done
-    warnings: list[str] | None  # of fitting itself; they are among the reasons of the verdict too
-    judged_revision: int | None  # what was live when it was judged
+    # Once done, as in the report:
+    verdict: dict[str, Any] | None
+    scores: dict[str, Any] | None
+    warnings: list[str] | None  # of fitting itself; the verdict's reasons repeat them
+    judged_revision: int | None  # the live revision that it was compared with
     calibrator: str | None
     admitted: bool | None
     promoted: bool
     revision: int | None  # of its promotion
     error: str | None  # one sentence, when failed
     owner: str | None  # the process that runs it
-    lease_until: float | None  # until then no other process does
+    lease_until: float | None  # when other processes may take it over
     progress: float | None  # 0 to 1, while it runs
     allow_prediction_change: bool
-    trigger: str | None  # why the refit policy asked for it; None for one that a client did
+    trigger: str | None  # why the refit policy requested it; None for a client's fit
 
 
-class Fits:
+class FitTable:
     """The table ``fit``."""
 
     def __init__(self, connection: Connection) -> None:
@@ -82,7 +84,7 @@ class Fits:
         now: float,
         trigger: str | None = None,
     ) -> int:
-        """Queue a fit; its id."""
+        """Queue a fit and return its id."""
         statement = (
             insert(fit)
             .values(
@@ -106,10 +108,10 @@ class Fits:
     def claim(
         self, fit_ids: Sequence[int], *, owner: str, now: float, lease_until: float
     ) -> FitRow | None:
-        """Give one of these fits, the oldest that may be run now, to a process.
+        """Lease the oldest of these fits that can run now to a process.
 
-        One statement: of processes that claim the same fit at the same time one gets it. On
-        PostgreSQL the others pass over the row that is locked; SQLite has one writer anyway.
+        One statement, so of processes that claim at the same time only one gets the fit: on
+        PostgreSQL the others skip the locked row, and SQLite has one writer.
         """
         free = (
             select(fit.c.id)
@@ -136,7 +138,7 @@ class Fits:
         return None if row is None else FitRow(**row._mapping)
 
     def renew(self, fit_id: int, *, owner: str, lease_until: float, progress: float) -> bool:
-        """Extend a process's lease; False when the fit is not its any more, or was cancelled."""
+        """Extend the lease; False when the process has lost the fit, or it was cancelled."""
         statement = (
             update(fit)
             .where(fit.c.id == fit_id, fit.c.state == "running", fit.c.owner == owner)
@@ -146,7 +148,7 @@ class Fits:
         return self._connection.execute(statement).first() is not None
 
     def release(self, fit_id: int, *, owner: str) -> None:
-        """Put a fit that a process began and will not end back into the queue."""
+        """Put a fit that the process will not finish back into the queue."""
         self._connection.execute(
             update(fit)
             .where(fit.c.id == fit_id, fit.c.state == "running", fit.c.owner == owner)
@@ -154,14 +156,14 @@ class Fits:
         )
 
     def using(self, model: str, digest: str) -> int:
-        """How many fits on a set have not ended."""
+        """How many fits on a set wait or run."""
         statement = select(func.count()).where(
             fit.c.model == model, fit.c.calibration_set == digest, fit.c.state.in_(WAITING)
         )
         return int(self._connection.execute(statement).scalar_one())
 
     def ever(self, model: str, digest: str) -> bool:
-        """Whether there was any fit on a set."""
+        """Whether there was ever a fit on a set."""
         statement = select(fit.c.id).where(fit.c.model == model, fit.c.calibration_set == digest)
         return self._connection.execute(statement.limit(1)).first() is not None
 
@@ -172,39 +174,39 @@ class Fits:
         )
 
     def get(self, model: str, fit_id: int) -> FitRow | None:
-        """A fit of this model."""
+        """A fit, if it is of this model."""
         row = self._connection.execute(
             select(fit).where(fit.c.id == fit_id, fit.c.model == model)
         ).first()
         return None if row is None else FitRow(**row._mapping)
 
     def by_id(self, fit_id: int, *, lock: bool = False) -> FitRow | None:
-        """A fit of any model; locked until the end of the transaction when asked."""
+        """A fit of any model; with ``lock``, locked until the transaction ends."""
         statement = select(fit).where(fit.c.id == fit_id)
         row = self._connection.execute(statement.with_for_update() if lock else statement).first()
         return None if row is None else FitRow(**row._mapping)
 
     def waiting(self, *, owner: str, now: float) -> list[FitRow]:
-        """Fits that this process might run now, oldest first."""
+        """Fits that this process could run now, oldest first."""
         statement = select(fit).where(_may_run(owner, now)).order_by(fit.c.id)
         return [FitRow(**row._mapping) for row in self._connection.execute(statement)]
 
     def ended(self, fit_ids: Collection[int]) -> set[int]:
-        """Those of these fits that have ended, or are gone with their model."""
+        """Those of the fits that have ended, or were deleted with their model."""
         statement = select(fit.c.id).where(fit.c.id.in_(fit_ids), fit.c.state.in_(WAITING))
         return set(fit_ids) - set(self._connection.execute(statement).scalars())
 
     def page(self, model: str, *, before: int | None, limit: int) -> list[FitRow]:
-        """Newest first, from below an id."""
+        """A page of a model's fits below an id, newest first."""
         statement = select(fit).where(fit.c.model == model).order_by(fit.c.id.desc()).limit(limit)
         if before is not None:
             statement = statement.where(fit.c.id < before)
         return [FitRow(**row._mapping) for row in self._connection.execute(statement)]
 
     def counts(self) -> tuple[dict[tuple[str, str, str], int], dict[tuple[str, str], int]]:
-        """Fits that ended by (model, method, outcome), and those that wait by (model, method).
+        """How many fits ended, by (model, method, outcome), and wait or run, by (model, method).
 
-        The outcome of a fit that is done is whether it was admitted or refused.
+        The outcome of a fit that is done is ``admitted`` or ``refused``.
         """
         outcome = case(
             (fit.c.state != "done", fit.c.state),
@@ -225,29 +227,89 @@ class Fits:
 
 
 def _may_run(owner: str, now: float) -> ColumnElement[bool]:
-    """Nobody runs it, or whoever did has not said so for too long, or did so before it failed."""
+    """Queued; or running without a lease, with one that ran out, or with this process's own."""
+    # With its own: an error cut this process's last attempt short.
     nobody = or_(fit.c.lease_until.is_(None), fit.c.lease_until < now, fit.c.owner == owner)
     return or_(fit.c.state == "queued", and_(fit.c.state == "running", nobody))
 
 
-class PolicyFits:
-    """What the policy asks of the table ``fit``."""
+class EarlierFitTable:
+    """Queries of the table ``fit`` for fits like a new one."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def newest(
+        self,
+        model: str,
+        version: int,
+        digest: str,
+        *,
+        method: str,
+        allow_prediction_change: bool,
+        promote: str,
+    ) -> FitRow | None:
+        """The newest fit that a client requested with these options."""
+        statement = (
+            select(fit)
+            .where(
+                fit.c.model == model,
+                fit.c.version == version,
+                fit.c.calibration_set == digest,
+                fit.c.method == method,
+                fit.c.allow_prediction_change == allow_prediction_change,
+                fit.c.promote == promote,
+                fit.c.trigger.is_(None),
+            )
+            .order_by(fit.c.id.desc())
+            .limit(1)
+        )
+        row = self._connection.execute(statement).first()
+        return None if row is None else FitRow(**row._mapping)
+
+    def fitted(self, of: FitRow) -> tuple[str, list[str]] | None:
+        """Calibrator document and warnings of a finished fit of the same rows and options."""
+        statement = (
+            select(calibrator.c.document, fit.c.warnings)
+            .join(
+                calibrator,
+                (calibrator.c.model == fit.c.model)
+                & (calibrator.c.version == fit.c.version)
+                & (calibrator.c.calibrator == fit.c.calibrator),
+            )
+            .where(
+                fit.c.model == of.model,
+                fit.c.version == of.version,
+                fit.c.calibration_set == of.calibration_set,
+                fit.c.method == of.method,
+                fit.c.allow_prediction_change == of.allow_prediction_change,
+                fit.c.state == "done",
+            )
+            .order_by(fit.c.id.desc())
+            .limit(1)
+        )
+        row = self._connection.execute(statement).first()
+        return None if row is None else (row.document, row.warnings or [])
+
+
+class PolicyFitTable:
+    """Queries of the table ``fit`` for fits that the refit policy requested."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     def triggered(self, model: str, trigger: str) -> int | None:
-        """The fit that a trigger has led to."""
+        """The id of the fit that a trigger led to."""
         statement = select(fit.c.id).where(fit.c.model == model, fit.c.trigger == trigger)
         return self._connection.execute(statement).scalar()
 
     def waiting(self) -> set[str]:
-        """Models with a fit of the policy that has not ended."""
+        """Models with a fit of the policy that waits or runs."""
         statement = select(fit.c.model).where(fit.c.trigger.is_not(None), fit.c.state.in_(WAITING))
         return set(self._connection.execute(statement).scalars())
 
     def promoted(self, model: str, *, since: float) -> int:
-        """How many of the policy's fits went live from a time on."""
+        """How many of the policy's fits were promoted since a time."""
         statement = select(func.count()).where(
             fit.c.model == model,
             fit.c.trigger.is_not(None),
@@ -257,9 +319,9 @@ class PolicyFits:
         return int(self._connection.execute(statement).scalar_one())
 
     def counts(self) -> dict[tuple[str, str, str], int]:
-        """The policy's fits that ended, by (model, trigger, outcome).
+        """How many of the policy's fits ended, by (model, trigger, outcome).
 
-        The trigger is ``alarm`` or ``rows``; the outcome ``promoted``, or as of `Fits.counts`.
+        The trigger is ``alarm`` or ``rows``, the outcome ``promoted`` or one of `FitTable.counts`.
         """
         statement = select(fit.c.model, fit.c.trigger, fit.c.state, fit.c.admitted, fit.c.promoted)
         found: dict[tuple[str, str, str], int] = {}

@@ -1,11 +1,9 @@
-"""Binned label statistics: by hour for windows, and running totals that never fall.
+"""Binned calibration statistics of labels: by hour, in total, and of the last N labels.
 
-The last N labels of each pair, as a ring of ten blocks of binned statistics.
-
-A block takes N/10 labels; the newest is filling, the other nine are full, so the window holds
-between 0.9 N and N labels once that many have come.
-
-Filling the ring of ten blocks that holds the last N labels of a pair.
+`BinTable` holds sums by hour, from which windows in hours are computed, and totals that only
+increase, for Prometheus. `WindowBlockTable` holds the last N labels of each pair as a ring of ten
+blocks. A block takes N/10 labels; the newest one is filling and the other nine are full, so once N
+labels have come the window holds between 0.9 N and N of them.
 """
 
 from __future__ import annotations
@@ -27,10 +25,10 @@ from trueprob_service.control.store.tables import (
     window_block,
 )
 
-__all__ = ["N_BLOCKS", "Bins", "Block", "WindowBlocks", "advance"]
-
+__all__ = ["N_BLOCKS", "BinTable", "Block", "WindowBlockTable", "advance"]
 
 N_BLOCKS: Final = 10
+_SUMS: Final = ("count", "confidence", "correct", "variance")
 _NEWEST: Final = (
     select(window_block.c.sequence, window_block.c.sums)
     .where(
@@ -42,24 +40,123 @@ _NEWEST: Final = (
     .limit(1)
 )
 
-# Place in the endless sequence of blocks, and what it holds.
+# The sequence number of a block, and its statistics.
 Block = tuple[int, BinnedCalibration]
 
 
-class WindowBlocks:
+class BinTable:
+    """The tables ``bin_total`` and ``bin_running``. The caller holds the model's lock."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def add(
+        self,
+        model: str,
+        revision: int,
+        *,
+        version: int,
+        calibrator: str,
+        hour: int,
+        new: BinnedCalibration,
+    ) -> None:
+        """Add the statistics of new labels to a promotion's hour and to its pair's total."""
+        self._add(bin_total, {"model": model, "revision": revision, "hour": hour}, new)
+        self._add(bin_running, {"model": model, "version": version, "calibrator": calibrator}, new)
+
+    def _add(self, table: Table, key: dict[str, object], new: BinnedCalibration) -> None:
+        sums = {name: getattr(new, name) for name in _SUMS}
+        rows = [
+            {**key, "bin": int(index), **{name: float(sums[name][index]) for name in _SUMS}}
+            for index in np.flatnonzero(new.count)
+        ]
+        if not rows:
+            return
+        self._connection.execute(upsert(self._connection, table, adds=True), rows)
+
+    def roll_up(self, *, before_hour: int, limit: int) -> int:
+        """Add the hours before this one to the first hour of their day; returns how many rows went.
+
+        Takes the models' locks itself, in the order of their names.
+        """
+        table = bin_total
+        old = (
+            select(table)
+            .where(table.c.hour < before_hour, table.c.hour % 24 != 0)
+            .order_by(table.c.model, table.c.revision, table.c.hour, table.c.bin)
+            .limit(limit)
+        )
+        names = sorted({row.model for row in self._connection.execute(old)})
+        for name in names:
+            lock = select(model.c.id).where(model.c.name == name).with_for_update()
+            self._connection.execute(lock)
+        rows = [row for row in self._connection.execute(old) if row.model in names]
+        for row in rows:
+            values = dict(row._mapping)
+            key = [table.c[name] == values[name] for name in ("model", "revision", "hour", "bin")]
+            self._connection.execute(delete(table).where(*key))
+            first_hour = {**values, "hour": row.hour - row.hour % 24}
+            self._connection.execute(upsert(self._connection, table, adds=True), first_hour)
+        return len(rows)
+
+    def running(self) -> dict[tuple[str, int, str], BinnedCalibration]:
+        """Totals by (model, version, calibrator)."""
+        rows = self._connection.execute(
+            select(
+                bin_running.c.model,
+                bin_running.c.version,
+                bin_running.c.calibrator,
+                bin_running.c.bin,
+                *(bin_running.c[name] for name in _SUMS),
+            )
+        )
+        grouped: dict[tuple[str, int, str], list[tuple[float, ...]]] = {}
+        for name, version, calibrator, *sums in rows:
+            grouped.setdefault((name, version, calibrator), []).append(tuple(sums))
+        return {pair: _binned(bins) for pair, bins in grouped.items()}
+
+    def since(self, model: str, *, version: int, calibrator: str, hour: int) -> BinnedCalibration:
+        """Statistics of a pair's labels since an hour (inclusive), over all its promotions."""
+        statement = (
+            select(bin_total.c.bin, *(func.sum(bin_total.c[name]) for name in _SUMS))
+            .join(
+                promotion,
+                (promotion.c.model == bin_total.c.model)
+                & (promotion.c.revision == bin_total.c.revision),
+            )
+            .where(
+                bin_total.c.model == model,
+                bin_total.c.hour >= hour,
+                promotion.c.version == version,
+                promotion.c.calibrator == calibrator,
+            )
+            .group_by(bin_total.c.bin)
+        )
+        return _binned(tuple(row) for row in self._connection.execute(statement))
+
+
+def _binned(rows: Iterable[tuple[float, ...]]) -> BinnedCalibration:
+    sums = np.zeros((4, N_BINS))
+    for index, *values in rows:
+        sums[:, int(index)] = values
+    count, confidence, correct, variance = sums
+    return BinnedCalibration(count=count, confidence=confidence, correct=correct, variance=variance)
+
+
+class WindowBlockTable:
     """The table ``window_block``. The caller holds the model's lock."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     def newest(self, model: str, version: int, calibrator: str) -> Block | None:
-        """The block that is filling."""
+        """The block that is filling; None before the first label."""
         pair = {"model": model, "version": version, "calibrator": calibrator}
         row = self._connection.execute(_NEWEST, pair).first()
         return None if row is None else (row.sequence, _from_bytes(row.sums))
 
     def put(self, model: str, version: int, calibrator: str, blocks: list[Block]) -> None:
-        """Write blocks over those that lie ten places back."""
+        """Write blocks; each replaces the one ten places before it."""
         rows = [
             {
                 "model": model,
@@ -102,133 +199,28 @@ def _from_bytes(raw: bytes) -> BinnedCalibration:
     return BinnedCalibration(count=count, confidence=confidence, correct=correct, variance=variance)
 
 
-_SUMS = ("count", "confidence", "correct", "variance")
-
-
-class Bins:
-    """The tables ``bin_total`` and ``bin_running``. The caller holds the model's lock."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-    def add(
-        self,
-        model: str,
-        revision: int,
-        *,
-        version: int,
-        calibrator: str,
-        hour: int,
-        new: BinnedCalibration,
-    ) -> None:
-        """Add the statistics of newly counted labels to one promotion and its pair."""
-        self._add(bin_total, {"model": model, "revision": revision, "hour": hour}, new)
-        self._add(bin_running, {"model": model, "version": version, "calibrator": calibrator}, new)
-
-    def _add(self, table: Table, key: dict[str, object], new: BinnedCalibration) -> None:
-        sums = {name: getattr(new, name) for name in _SUMS}
-        rows = [
-            {**key, "bin": int(index), **{name: float(sums[name][index]) for name in _SUMS}}
-            for index in np.flatnonzero(new.count)
-        ]
-        if not rows:
-            return
-        self._connection.execute(upsert(self._connection, table, adds=True), rows)
-
-    def roll_up(self, *, before_hour: int, limit: int) -> int:
-        """Add hours before this one to the first of their day; how many rows went.
-
-        The models' locks are taken here, in the order of names.
-        """
-        table = bin_total
-        old = (
-            select(table)
-            .where(table.c.hour < before_hour, table.c.hour % 24 != 0)
-            .order_by(table.c.model, table.c.revision, table.c.hour, table.c.bin)
-            .limit(limit)
-        )
-        names = sorted({row.model for row in self._connection.execute(old)})
-        for name in names:
-            lock = select(model.c.id).where(model.c.name == name).with_for_update()
-            self._connection.execute(lock)
-        rows = [row for row in self._connection.execute(old) if row.model in names]
-        for row in rows:
-            values = dict(row._mapping)
-            key = [table.c[name] == values[name] for name in ("model", "revision", "hour", "bin")]
-            self._connection.execute(delete(table).where(*key))
-            first_hour = {**values, "hour": row.hour - row.hour % 24}
-            self._connection.execute(upsert(self._connection, table, adds=True), first_hour)
-        return len(rows)
-
-    def running(self) -> dict[tuple[str, int, str], BinnedCalibration]:
-        """Totals of every (model, version, calibrator) that has labels."""
-        rows = self._connection.execute(
-            select(
-                bin_running.c.model,
-                bin_running.c.version,
-                bin_running.c.calibrator,
-                bin_running.c.bin,
-                *(bin_running.c[name] for name in _SUMS),
-            )
-        )
-        grouped: dict[tuple[str, int, str], list[tuple[float, ...]]] = {}
-        for name, version, calibrator, *sums in rows:
-            grouped.setdefault((name, version, calibrator), []).append(tuple(sums))
-        return {pair: _binned(bins) for pair, bins in grouped.items()}
-
-    def since(self, model: str, *, version: int, calibrator: str, hour: int) -> BinnedCalibration:
-        """Statistics of a pair's labels that came in or after an hour, over its promotions."""
-        statement = (
-            select(bin_total.c.bin, *(func.sum(bin_total.c[name]) for name in _SUMS))
-            .join(
-                promotion,
-                (promotion.c.model == bin_total.c.model)
-                & (promotion.c.revision == bin_total.c.revision),
-            )
-            .where(
-                bin_total.c.model == model,
-                bin_total.c.hour >= hour,
-                promotion.c.version == version,
-                promotion.c.calibrator == calibrator,
-            )
-            .group_by(bin_total.c.bin)
-        )
-        return _binned(tuple(row) for row in self._connection.execute(statement))
-
-
-def _binned(rows: Iterable[tuple[float, ...]]) -> BinnedCalibration:
-    sums = np.zeros((4, N_BINS))
-    for index, *values in rows:
-        sums[:, int(index)] = values
-    count, confidence, correct, variance = sums
-    return BinnedCalibration(count=count, confidence=confidence, correct=correct, variance=variance)
-
-
 def advance(
     newest: Block | None,  # the block that is filling; None when there is none yet
-    confidence: NDArray[np.float64],  # (n,), new labels, in order
-    correct: NDArray[np.bool_],  # (n,), new labels, in order
+    confidence: NDArray[np.float64],  # (n,), of the new labels in order
+    correct: NDArray[np.bool_],  # (n,)
     *,
     window_labels: int,  # N; a block takes a tenth of it
 ) -> list[Block]:
-    """Blocks to write so that the ring holds these labels too.
-
-    Returns: in order, at most ten: earlier ones would be overwritten at once.
-    """
+    """The blocks to write, in order, so that the ring holds these labels too; at most ten."""
     capacity = -(-window_labels // N_BLOCKS)
     sequence, filling = (0, BinnedCalibration.zeros()) if newest is None else newest
     blocks: list[Block] = []
-    # The first labels of many may go to blocks that the last of them overwrite: passed over.
-    passed = (len(confidence) - capacity) // capacity - N_BLOCKS
+    # Blocks that later labels of this call would overwrite are skipped.
+    skipped = (len(confidence) - capacity) // capacity - N_BLOCKS
     start = 0
     while start < len(confidence):
         room = capacity - int(filling.n)
         if room <= 0:
             sequence, filling, room = sequence + 1, BinnedCalibration.zeros(), capacity
-            if passed > 0:
-                sequence, start, passed = sequence + passed, start + passed * capacity, 0
-        part = slice(start, start + room)
-        filling = filling.update(confidence[part], correct[part])
+            if skipped > 0:
+                sequence, start, skipped = sequence + skipped, start + skipped * capacity, 0
+        chunk = slice(start, start + room)
+        filling = filling.update(confidence[chunk], correct[chunk])
         start += room
         blocks.append((sequence, filling))
     return blocks[-N_BLOCKS:]

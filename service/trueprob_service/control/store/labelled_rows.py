@@ -1,4 +1,4 @@
-"""Labelled rows: a ring of logits with their labels for each version, read as a calibration set."""
+"""Labelled rows: the newest logits with labels of each version, the data of the refit window."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from sqlalchemy import (
 
 from trueprob_service.control.store.tables import metadata
 
-__all__ = ["LabelledRow", "LabelledRows", "labelled_row"]
+__all__ = ["LabelledRowTable", "StoredLabelledRow", "labelled_row"]
 
 labelled_row: Final = Table(
     "labelled_row",
     metadata,
     Column("model", String(100), primary_key=True),
     Column("version", Integer, primary_key=True, autoincrement=False),
-    Column("sequence", BigInteger, primary_key=True, autoincrement=False),  # only ever rises
-    Column("row_key", LargeBinary(24), nullable=False),  # under which the row counts once
+    Column("sequence", BigInteger, primary_key=True, autoincrement=False),  # only increases
+    Column("row_key", LargeBinary(24), nullable=False),  # a key is stored once
     Column("logits", LargeBinary, nullable=False),  # (k,) little-endian float32
     Column("label", Integer, nullable=False),
-    Column("row_group", BigInteger),  # digest; rows without one are their own group
+    Column("row_group", BigInteger),  # a digest; a row without one is its own group
     Column("labelled_at", Double, nullable=False),
     UniqueConstraint("model", "version", "row_key"),
     ForeignKeyConstraint(["model", "version"], ["model_version.model", "model_version.version"]),
@@ -44,8 +44,8 @@ labelled_row: Final = Table(
 
 
 @dataclass(frozen=True)
-class LabelledRow:
-    """A row whose label is known."""
+class StoredLabelledRow:
+    """A row of logits with its label."""
 
     row_key: bytes  # 24 bytes
     logits: bytes  # k little-endian float32
@@ -53,14 +53,14 @@ class LabelledRow:
     row_group: int | None  # signed 64-bit digest that dependent rows share
 
 
-class LabelledRows:
-    """The table ``labelled_row``. Who writes holds the model's lock."""
+class LabelledRowTable:
+    """The table ``labelled_row``. Writers hold the model's lock."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def known(self, model: str, version: int, row_keys: Sequence[bytes]) -> set[bytes]:
-        """Those of these keys whose rows are in the ring."""
+    def stored(self, model: str, version: int, row_keys: Sequence[bytes]) -> set[bytes]:
+        """Those of the keys whose rows are stored."""
         table = labelled_row
         found: set[bytes] = set()
         for start in range(0, len(row_keys), 500):
@@ -73,16 +73,16 @@ class LabelledRows:
         return found
 
     def add(
-        self, model: str, version: int, rows: Sequence[LabelledRow], *, cap: int, now: float
+        self, model: str, version: int, rows: Sequence[StoredLabelledRow], *, cap: int, now: float
     ) -> None:
-        """Put rows at the end of the ring; the oldest beyond the cap go."""
+        """Append rows, and delete the oldest ones beyond the cap."""
         if not rows:
             return
         table = labelled_row
         ring = (table.c.model == model, table.c.version == version)
         last = self._connection.execute(select(func.max(table.c.sequence)).where(*ring)).scalar()
         first = 0 if last is None else last + 1
-        passed = max(0, len(rows) - cap)  # came and would be gone at once
+        skipped = max(0, len(rows) - cap)  # these would be deleted at once
         self._connection.execute(
             insert(table),
             [
@@ -94,14 +94,14 @@ class LabelledRows:
                     "labelled_at": now,
                 }
                 for index, row in enumerate(rows)
-                if index >= passed
+                if index >= skipped
             ],
         )
         oldest = first + len(rows) - cap
         self._connection.execute(delete(table).where(*ring, table.c.sequence < oldest))
 
-    def newest(self, model: str, version: int, *, cap: int) -> list[LabelledRow]:
-        """The ring in the order in which rows came, at most so many of its newest."""
+    def newest(self, model: str, version: int, *, cap: int) -> list[StoredLabelledRow]:
+        """The newest rows, at most ``cap``, in the order in which they came."""
         table = labelled_row
         statement = (
             select(table.c.row_key, table.c.logits, table.c.label, table.c.row_group)
@@ -110,15 +110,15 @@ class LabelledRows:
             .limit(cap)
         )
         rows = [
-            LabelledRow(bytes(key), bytes(logits), label, group)
+            StoredLabelledRow(bytes(key), bytes(logits), label, group)
             for key, logits, label, group in self._connection.execute(statement)
         ]
         return rows[::-1]
 
     def counts(self) -> Mapping[tuple[str, int], tuple[int, int]]:
-        """Of each (model, version) with rows: how many there are, and how many ever came.
+        """By (model, version): how many rows are stored, and how many ever came.
 
-        Rows never leave but from the front, so the newest one's place counts those that came.
+        Only the oldest rows are deleted, so the newest sequence number counts all that came.
         """
         table = labelled_row
         statement = select(
@@ -138,7 +138,7 @@ class LabelledRows:
         return 0 if found is None else int(found) + 1
 
     def count(self, model: str, version: int) -> tuple[int, int]:
-        """As `counts`, of one version."""
+        """As `counts`, for one version."""
         table = labelled_row
         n, last = self._connection.execute(
             select(func.count(), func.max(table.c.sequence)).where(

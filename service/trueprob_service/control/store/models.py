@@ -1,10 +1,10 @@
-"""Models and their versions, as they were first seen. A version never changes.
+"""Models and their versions, and the names of deleted models.
 
-Models that were deleted: which revisions their names have used up, and deleting itself.
+A version is stored when it is first seen and never changes.
 
-A prediction id names its model by name and its promotion by revision. A model that is declared anew
-under a deleted one's name begins with the revision after that one's last, so what the deleted model
-predicted never counts for it.
+A prediction id names its model by name and its promotion by revision. A new model under the name of
+a deleted one starts with the revision after the deleted one's last, so labels of the deleted
+model's predictions never count for it.
 """
 
 from __future__ import annotations
@@ -36,80 +36,32 @@ from trueprob_service.control.store.tables import (
     window_block,
 )
 
-__all__ = ["DeletedModels", "ModelRow", "Models", "VersionRow", "deleted_model"]
-
+__all__ = ["DeletedModelTable", "ModelRow", "ModelTable", "VersionRow", "deleted_model"]
 
 deleted_model: Final = Table(
     "deleted_model",
     metadata,
     Column("name", String(100), primary_key=True),
-    Column("revision", Integer, nullable=False),  # its last
+    Column("revision", Integer, nullable=False),  # its last one
     Column("deleted_at", Double, nullable=False),
 )
-
-
-class DeletedModels:
-    """The table ``deleted_model``, and what a model has in all others."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-    def delete(self, name: str, *, revision: int, now: float) -> None:
-        """Remove a model with all that is its own. The caller holds its lock."""
-        for table in owned_tables():
-            self._connection.execute(delete(table).where(table.c.model == name))
-        place = select(model.c.id).where(model.c.name == name).scalar_subquery()
-        self._connection.execute(delete(group_count).where(group_count.c.model_id == place))
-        self._connection.execute(delete(model).where(model.c.name == name))
-        values = {"revision": revision, "deleted_at": now}
-        self._connection.execute(
-            insert_into(self._connection, deleted_model)
-            .values(name=name, **values)
-            .on_conflict_do_update(index_elements=[deleted_model.c.name], set_=values)
-        )
-
-    def last_revision(self, name: str) -> int:
-        """The revision after which a model of this name begins; 0 for a new name."""
-        query = select(deleted_model.c.revision).where(deleted_model.c.name == name)
-        return self._connection.execute(query).scalar() or 0
-
-    def forget(self, *, before: float) -> int:
-        """Drop those that were deleted before a time; how many."""
-        old = delete(deleted_model).where(deleted_model.c.deleted_at < before)
-        return self._connection.execute(old).rowcount
-
-
-def owned_tables() -> list[Table]:
-    """Tables whose rows are a model's own, those first that refer to others.
-
-    All that refer to a model, directly or through another table, and two that need not. A table
-    that names a model and outlives it has no foreign key.
-    """
-    without_key = (bin_running, window_block)
-    return [
-        table
-        for table in reversed(metadata.sorted_tables)
-        if "model" in table.c and (table.foreign_keys or table in without_key)
-    ]
-
-
 _NAMED: Final = select(model).where(model.c.name == bindparam("name"))
 _LOCKED: Final = select(model.c.id).where(model.c.name == bindparam("name")).with_for_update()
 
 
 @dataclass(frozen=True)
 class ModelRow:
-    """A model: its place in the list, and whether it was declared over HTTP."""
+    """A model."""
 
-    id: int
+    id: int  # rises with time; orders the list
     name: str
-    declared: bool
+    declared: bool  # over HTTP; else found in the model repository
     created_at: float
 
 
 @dataclass(frozen=True)
 class VersionRow:
-    """A version of a model: its classes and the calibrator that it came with."""
+    """A version of a model, with its factory calibrator."""
 
     model: str
     version: int
@@ -118,23 +70,21 @@ class VersionRow:
     created_at: float
 
 
-class Models:
+class ModelTable:
     """The tables ``model`` and ``model_version``."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     def lock(self, name: str) -> int | None:
-        """Wait for, and keep until the end, the right to change this model's state.
+        """Lock a model until the transaction ends, and return its id; None when there is none.
 
-        First in the order of locks (model, bins). SQLite has one writer anyway.
-
-        Returns: its place in the list, which no other model ever had; None when there is none.
+        First in the order of locks (model, alarm_state, bins). SQLite has one writer anyway.
         """
         return self._connection.execute(_LOCKED, {"name": name}).scalar()
 
     def add(self, name: str, *, declared: bool, now: float) -> bool:
-        """Register a model; False when it is known already."""
+        """Add a model; False when there is one of this name already."""
         statement = (
             insert_into(self._connection, model)
             .values(name=name, declared=declared, created_at=now)
@@ -156,7 +106,7 @@ class Models:
         ]
 
     def page(self, *, before: int | None, limit: int) -> list[ModelRow]:
-        """Newest first, from below an id."""
+        """A page of the models below an id, newest first."""
         statement = select(model).order_by(model.c.id.desc()).limit(limit)
         if before is not None:
             statement = statement.where(model.c.id < before)
@@ -165,7 +115,7 @@ class Models:
     def add_version(
         self, name: str, version: int, *, class_names: Sequence[str], factory: str, now: float
     ) -> bool:
-        """Register a version; False when it is known already."""
+        """Add a version; False when it is there already."""
         statement = (
             insert_into(self._connection, model_version)
             .values(
@@ -190,7 +140,7 @@ class Models:
         return None if row is None else _version(row)
 
     def versions(self, name: str) -> list[VersionRow]:
-        """Those of one model, in rising order."""
+        """The versions of a model, in rising order."""
         statement = (
             select(model_version)
             .where(model_version.c.model == name)
@@ -202,3 +152,48 @@ class Models:
 def _version(row: Row[tuple[object, ...]]) -> VersionRow:
     fields = dict(row._mapping)
     return VersionRow(**{**fields, "class_names": tuple(fields["class_names"])})
+
+
+class DeletedModelTable:
+    """The table ``deleted_model``, and deleting a model from all other tables."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def delete(self, name: str, *, revision: int, now: float) -> None:
+        """Delete a model and all its rows. The caller holds the model's lock."""
+        for table in owned_tables():
+            self._connection.execute(delete(table).where(table.c.model == name))
+        place = select(model.c.id).where(model.c.name == name).scalar_subquery()
+        self._connection.execute(delete(group_count).where(group_count.c.model_id == place))
+        self._connection.execute(delete(model).where(model.c.name == name))
+        values = {"revision": revision, "deleted_at": now}
+        self._connection.execute(
+            insert_into(self._connection, deleted_model)
+            .values(name=name, **values)
+            .on_conflict_do_update(index_elements=[deleted_model.c.name], set_=values)
+        )
+
+    def last_revision(self, name: str) -> int:
+        """The last revision of a deleted model of this name; 0 when there was none."""
+        query = select(deleted_model.c.revision).where(deleted_model.c.name == name)
+        return self._connection.execute(query).scalar() or 0
+
+    def prune(self, *, deleted_before: float) -> int:
+        """Drop the names of models deleted before a time; returns how many."""
+        old = delete(deleted_model).where(deleted_model.c.deleted_at < deleted_before)
+        return self._connection.execute(old).rowcount
+
+
+def owned_tables() -> list[Table]:
+    """Tables whose rows are deleted with their model, referring tables first.
+
+    A table with a column ``model`` belongs to the model if it has a foreign key; rows of others
+    outlive it. Two tables have no foreign key and belong to it all the same.
+    """
+    without_key = (bin_running, window_block)
+    return [
+        table
+        for table in reversed(metadata.sorted_tables)
+        if "model" in table.c and (table.foreign_keys or table in without_key)
+    ]

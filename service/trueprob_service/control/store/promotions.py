@@ -1,6 +1,6 @@
-"""The history of what was live: append-only, one row a revision.
+"""Calibrators, and the promotions that made them live.
 
-Calibrators: their documents, and whether they may go live without force.
+The table of promotions is append-only and has one row for each revision of a model.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from sqlalchemy import Row as SqlRow
 
 from trueprob_service.control.store.tables import calibrator, insert_into, model, promotion
 
-__all__ = ["CalibratorRow", "Calibrators", "PromotionRow", "Promotions"]
+__all__ = ["CalibratorRow", "CalibratorTable", "PromotionRow", "PromotionTable"]
 
 
 @dataclass(frozen=True)
 class CalibratorRow:
     """A calibrator of one (model, version)."""
 
-    id: int  # place in the list
+    id: int  # rises with time; orders the list
     model: str
     version: int
     calibrator: str  # its id in the API: the kind and a digest of its parameters
@@ -28,11 +28,11 @@ class CalibratorRow:
     document: str  # `calibrator.json`
     origin: str  # `factory` or `fit`
     admitted: bool  # a factory calibrator, or one whose fit was admitted
-    calibration_set: str | None  # digest of the stored set on which it was fitted
+    calibration_set: str | None  # digest of the stored set that it was fitted on
     created_at: float
 
 
-class Calibrators:
+class CalibratorTable:
     """The table ``calibrator``."""
 
     def __init__(self, connection: Connection) -> None:
@@ -51,7 +51,7 @@ class Calibrators:
         calibration_set: str | None,
         now: float,
     ) -> None:
-        """Keep a calibrator; one with the same parameters stays, and may become admitted."""
+        """Add a calibrator; one with the same id stays, and becomes admitted if this one is."""
         statement = (
             insert_into(self._connection, calibrator)
             .values(
@@ -73,7 +73,7 @@ class Calibrators:
             self.admit(model, version, calibrator_id)
 
     def admit(self, model: str, version: int, calibrator_id: str) -> None:
-        """Let a calibrator go live without force from now on."""
+        """Mark a calibrator as admitted: it can be promoted without force."""
         self._connection.execute(
             update(calibrator)
             .where(
@@ -85,7 +85,7 @@ class Calibrators:
         )
 
     def get(self, model: str, version: int, calibrator_id: str) -> CalibratorRow | None:
-        """The calibrator of a version with this id."""
+        """The calibrator of a version with this id, if any."""
         row = self._connection.execute(
             select(calibrator).where(
                 calibrator.c.model == model,
@@ -96,7 +96,7 @@ class Calibrators:
         return None if row is None else CalibratorRow(**row._mapping)
 
     def versions_with(self, model: str, calibrator_id: str) -> list[int]:
-        """Versions of a model that have a calibrator of this id."""
+        """Versions of a model with a calibrator of this id, highest first."""
         statement = (
             select(calibrator.c.version)
             .where(calibrator.c.model == model, calibrator.c.calibrator == calibrator_id)
@@ -107,7 +107,7 @@ class Calibrators:
     def page(
         self, model: str, *, version: int | None, before: int | None, limit: int
     ) -> list[CalibratorRow]:
-        """Newest first, from below an id; of every version when none is named."""
+        """A page of calibrators below an id, newest first; of all versions if none is given."""
         statement = (
             select(calibrator)
             .where(calibrator.c.model == model)
@@ -135,25 +135,25 @@ class PromotionRow:
     version: int
     calibrator: str
     cause: str  # `factory`, `admitted`, `forced`, `shadow` or `rollback`
-    # of a rollback: the revision whose pair it put back, itself never a rollback
+    # Of a rollback: the revision whose pair it put back, itself never a rollback.
     restores: int | None
     fit: int | None  # the fit that promoted it
     promoted_by: str | None  # id of the API key
     promoted_at: float
 
 
-class Promotions:
+class PromotionTable:
     """The table ``promotion``."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     def any_revision(self) -> int:
-        """The highest revision of any model, 0 without one: the cheapest question there is."""
+        """The highest revision of any model, 0 without models; the cheapest query there is."""
         return self._connection.execute(select(func.max(promotion.c.revision))).scalar() or 0
 
     def revisions(self) -> dict[str, tuple[int, int]]:
-        """Of each model its row's id and its live revision, in one query."""
+        """The id of each model's row and its live revision, by model, in one query."""
         statement = (
             select(model.c.name, model.c.id, func.max(promotion.c.revision))
             .join(promotion, promotion.c.model == model.c.name)
@@ -188,7 +188,7 @@ class Promotions:
         )
 
     def page(self, model: str, *, before: int | None, limit: int) -> list[PromotionRow]:
-        """Newest first, from below a revision."""
+        """A page of a model's promotions below a revision, newest first."""
         statement = (
             select(promotion)
             .where(promotion.c.model == model)
@@ -200,12 +200,12 @@ class Promotions:
         return [PromotionRow(**row._mapping) for row in self._connection.execute(statement)]
 
     def all(self) -> list[PromotionRow]:
-        """Every revision of every model, by model and rising revision."""
+        """Every promotion, ordered by model and revision."""
         statement = select(promotion).order_by(promotion.c.model, promotion.c.revision)
         return [PromotionRow(**row._mapping) for row in self._connection.execute(statement)]
 
     def counts(self) -> dict[tuple[str, str, str], int]:
-        """Promotions ever, by (model, kind of calibrator, cause)."""
+        """How many promotions there were, by (model, kind of calibrator, cause)."""
         statement = (
             select(promotion.c.model, calibrator.c.kind, promotion.c.cause, func.count())
             .join(

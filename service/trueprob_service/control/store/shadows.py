@@ -1,4 +1,4 @@
-"""Candidates that shadow a live pair, and what labels say of them."""
+"""Shadows: candidates that labels compare with the live pair."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from sqlalchemy import (
 from trueprob_service.control.store.promotions import CalibratorRow
 from trueprob_service.control.store.tables import calibrator, metadata
 
-__all__ = ["ShadowRow", "Shadows", "shadow"]
+__all__ = ["ShadowRow", "ShadowTable", "shadow"]
 
 shadow: Final = Table(
     "shadow",
@@ -36,7 +36,7 @@ shadow: Final = Table(
     Column("calibrator", String(100), nullable=False),  # the candidate
     Column("policy", String(10), nullable=False),  # act, tell
     Column("alpha", Double, nullable=False),
-    Column("changes_prediction", Boolean, nullable=False),  # the candidate, or what is live
+    Column("changes_prediction", Boolean, nullable=False),  # the candidate or the live one
     Column("state", String(10), nullable=False),  # running, better, worse, removed, superseded
     Column("labels", Integer, nullable=False),
     Column("comparison", JSON(none_as_null=True)),  # state of the betting test
@@ -54,30 +54,30 @@ shadow: Final = Table(
 
 @dataclass(frozen=True)
 class ShadowRow:
-    """A calibrator in the shadow of a live pair."""
+    """A candidate in the shadow of a live pair."""
 
     id: int
     model: str
-    revision: int  # of the live pair that it is compared with
+    revision: int  # of the live pair
     version: int
     calibrator: str
     policy: str  # `act` or `tell`
-    alpha: float  # probability of a wrong claim, of each of both
+    alpha: float  # probability of a wrong claim, for each of "better" and "worse"
     changes_prediction: bool  # the two may predict different classes
     state: str  # `running`, `better`, `worse`, `removed` or `superseded`
-    labels: int  # scored until now
-    # `trueprob.drift.ComparisonState`; None before the first label
+    labels: int  # scored so far
+    # State of the test (`trueprob.drift.ComparisonState`); None before the first label.
     comparison: dict[str, Any] | None
-    better_log10: float  # evidence of the two claims
-    worse_log10: float  # evidence of the two claims
+    better_log10: float  # evidence that the candidate is better
+    worse_log10: float  # evidence that it is worse
     promoted: int | None  # the revision that it became
     started_at: float
     started_by: str | None
     ended_at: float | None
 
 
-class Shadows:
-    """The table ``shadow``. At most one row of a model is running; the caller locks the model."""
+class ShadowTable:
+    """The table ``shadow``. A model has at most one running row; writers hold the model's lock."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -95,7 +95,7 @@ class Shadows:
         by: str | None,
         now: float,
     ) -> None:
-        """Begin; what ran before has been ended."""
+        """Add a running shadow; the caller has ended the one before."""
         self._connection.execute(
             insert(shadow).values(
                 model=model,
@@ -115,24 +115,24 @@ class Shadows:
         )
 
     def running(self, model: str, *, lock: bool = False) -> ShadowRow | None:
-        """What shadows a model now; locked until the end of the transaction when asked."""
+        """The running shadow of a model; with ``lock``, locked until the transaction ends."""
         statement = select(shadow).where(shadow.c.model == model, shadow.c.state == "running")
         row = self._connection.execute(statement.with_for_update() if lock else statement).first()
         return None if row is None else ShadowRow(**row._mapping)
 
     def newest(self, model: str) -> ShadowRow | None:
-        """What shadows a model now, or did last."""
+        """The newest shadow of a model, running or ended."""
         statement = select(shadow).where(shadow.c.model == model).order_by(shadow.c.id.desc())
         row = self._connection.execute(statement.limit(1)).first()
         return None if row is None else ShadowRow(**row._mapping)
 
     def all_running(self) -> list[ShadowRow]:
-        """Of every model, by name."""
+        """The running shadows of all models, ordered by model."""
         statement = select(shadow).where(shadow.c.state == "running").order_by(shadow.c.model)
         return [ShadowRow(**row._mapping) for row in self._connection.execute(statement)]
 
     def candidates(self) -> dict[str, tuple[int, CalibratorRow]]:
-        """Of every model with one: the revision that it shadows, and the calibrator."""
+        """Running shadows by model: the live revision and the candidate."""
         statement = (
             select(shadow.c.revision, calibrator)
             .join(
@@ -158,7 +158,7 @@ class Shadows:
         better_log10: float,
         worse_log10: float,
     ) -> None:
-        """Store where the comparison stands."""
+        """Store the state of the comparison."""
         self._connection.execute(
             update(shadow)
             .where(shadow.c.id == shadow_id)
@@ -171,7 +171,7 @@ class Shadows:
         )
 
     def end(self, model: str, state: str, *, now: float, promoted: int | None = None) -> bool:
-        """End what shadows a model; False when nothing does."""
+        """End the running shadow of a model; False when there is none."""
         statement = (
             update(shadow)
             .where(shadow.c.model == model, shadow.c.state == "running")

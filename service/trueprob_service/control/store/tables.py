@@ -1,13 +1,11 @@
-"""Tables. Times are seconds since 1970 UTC, sums are float64, digests are bytes or hex.
+"""Tables that several modules use, and INSERT ... ON CONFLICT for both databases.
 
-A few lie beside the noun that they are of.
+Times are seconds since 1970 UTC, sums are float64, digests are bytes or hex. Other tables are
+defined in the module of their accessor; `metadata` has them all once the package is imported. The
+migrations build the same schema; a test compares the two.
 
-The migrations build this schema; a test holds the two against each other.
-
-INSERT that may meet a row: the one statement whose spelling hangs on the database.
-
-Building a statement takes SQLAlchemy longer than most statements take the database. Those of a
-request's path are built once: selects as constants beside their table's noun, these here.
+SQLAlchemy takes longer to build a statement than the database to run most of them. Statements on
+the path of a request are therefore built once: upserts here, selects as constants of their modules.
 """
 
 from __future__ import annotations
@@ -61,7 +59,10 @@ def insert_into(connection: Connection, table: Table) -> sqlite.Insert | postgre
 def upsert(
     connection: Connection, table: Table, *, adds: bool = False
 ) -> sqlite.Insert | postgresql.Insert:
-    """An INSERT of whole rows that replaces what stands beside their keys, built once a table."""
+    """An INSERT of whole rows that replaces rows of the same keys; ``adds``: adds to their values.
+
+    Built once for each table.
+    """
     return _upsert(connection.dialect.name, table, adds)
 
 
@@ -126,7 +127,7 @@ calibration_set = Table(
     Column("row_digests", LargeBinary, nullable=False),  # 16 bytes a row
     Column("created_at", Double, nullable=False),
     Column("created_by", _ID),
-    Column("deleted_at", Double),  # its rows are gone; their digests are evidence still
+    Column("deleted_at", Double),  # the rows are gone, their digests stay
     UniqueConstraint("model", "digest"),
     ForeignKeyConstraint(["model"], ["model.name"]),
     sqlite_autoincrement=True,
@@ -161,17 +162,17 @@ fit = Table(
     Column("verdict", JSON(none_as_null=True)),
     Column("scores", JSON(none_as_null=True)),
     Column("warnings", JSON(none_as_null=True)),  # of fitting itself
-    Column("judged_revision", Integer),  # what was live when it was judged
+    Column("judged_revision", Integer),  # the live revision that it was compared with
     Column("calibrator", _ID),
     Column("admitted", Boolean),
     Column("promoted", Boolean, nullable=False),
     Column("revision", Integer),
     Column("error", Text),
     Column("owner", _ID),  # the process that runs it
-    Column("lease_until", Double),  # then any other may
+    Column("lease_until", Double),  # when other processes may take it over
     Column("progress", Double),  # 0 to 1
     Column("allow_prediction_change", Boolean, nullable=False),
-    Column("trigger", String(100)),  # of the refit policy; one fit each
+    Column("trigger", String(100)),  # of the refit policy; a trigger has one fit
     ForeignKeyConstraint(
         ["model", "calibration_set"], ["calibration_set.model", "calibration_set.digest"]
     ),
@@ -190,10 +191,10 @@ calibrator = Table(
     Column("version", Integer, nullable=False),
     Column("calibrator", _ID, nullable=False),
     Column("kind", String(40), nullable=False),
-    Column("document", Text, nullable=False),  # calibrator.json, every float as it was written
+    Column("document", Text, nullable=False),  # `calibrator.json`, with the floats as written
     Column("origin", String(10), nullable=False),  # factory, fit
-    Column("admitted", Boolean, nullable=False),  # may go live without force
-    Column("calibration_set", _DIGEST),  # what it was fitted on, where stored here
+    Column("admitted", Boolean, nullable=False),  # can be promoted without force
+    Column("calibration_set", _DIGEST),  # the stored set that it was fitted on
     Column("created_at", Double, nullable=False),
     UniqueConstraint("model", "version", "calibrator"),
     ForeignKeyConstraint(["model", "version"], ["model_version.model", "model_version.version"]),
@@ -243,7 +244,7 @@ bin_total = Table(
     ForeignKeyConstraint(["model", "revision"], ["promotion.model", "promotion.revision"]),
 )
 
-bin_running = Table(  # only ever added to: what Prometheus is told may never fall
+bin_running = Table(  # only increases: the counters of Prometheus must not fall
     "bin_running",
     metadata,
     Column("model", _NAME, primary_key=True),
@@ -265,7 +266,7 @@ window_block = Table(  # a ring of ten blocks for "the last N labels"
     Column("sums", LargeBinary, nullable=False),  # (4, 15) little-endian float64
 )
 
-swept = Table(  # up to when the sweep has forgotten; only ever raised
+swept = Table(  # high-water marks of the clean-up job
     "swept",
     metadata,
     Column("what", String(40), primary_key=True),

@@ -1,7 +1,4 @@
-"""Up to when the sweep has forgotten, and what that hangs on: numbers that move one way only.
-
-Every table row by row, for moving a whole database to another one.
-"""
+"""High-water marks of the clean-up job, and all tables row by row for export and import."""
 
 from __future__ import annotations
 
@@ -24,37 +21,78 @@ from sqlalchemy import (
 
 from trueprob_service.control.store.tables import insert_into, metadata, swept
 
-__all__ = ["State", "Swept"]
+__all__ = ["AllTables", "SweptTable"]
+
+_KEYS: Final = "label_keys"
+_SHORTEST: Final = "shortest_keep_seconds"
+_BEFORE: Final = select(swept.c.before).where(swept.c.what == bindparam("what"))
+_ROWS: Final = 500  # in memory at a time
 
 
-_ROWS: Final = 500
+class SweptTable:
+    """The table ``swept``: numbers that move one way only."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def keys_before(self) -> float:
+        """Keys of receipts issued before this time may be gone, so such receipts are refused."""
+        return self._get(_KEYS) or 0.0
+
+    def raise_keys_before(self, time: float) -> None:
+        """Raise the mark of `keys_before`; an earlier time than the stored one changes nothing."""
+        self._put(_KEYS, time, only_if=swept.c.before < time)
+
+    def shortest_keep_seconds(self) -> float:
+        """The shortest time for which any process has ever kept a key; 0 if none has said so."""
+        return self._get(_SHORTEST) or 0.0
+
+    def lower_shortest_keep(self, seconds: float) -> None:
+        """Lower the shortest time; a longer one than the stored one changes nothing."""
+        self._put(_SHORTEST, seconds, only_if=swept.c.before > seconds)
+
+    def _get(self, what: str) -> float | None:
+        return self._connection.execute(_BEFORE, {"what": what}).scalar()
+
+    def _put(self, what: str, value: float, *, only_if: ColumnElement[bool]) -> None:
+        """Write a number if the condition holds, in one statement.
+
+        The database compares, so that of two processes the later one does not undo the first.
+        """
+        self._connection.execute(
+            insert_into(self._connection, swept)
+            .values(what=what, before=value)
+            .on_conflict_do_update(
+                index_elements=[swept.c.what], set_={"before": value}, where=only_if
+            )
+        )
 
 
-class State:
-    """All tables, in an order in which each row finds those that it refers to."""
+class AllTables:
+    """All tables, ordered so that rows come after those that they refer to."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     @property
     def tables(self) -> list[str]:
-        """Their names."""
+        """The names of the tables."""
         return [table.name for table in metadata.sorted_tables]
 
     def schema(self) -> str:
-        """The schema's revision."""
+        """The revision of the schema."""
         query = text("SELECT version_num FROM alembic_version")
         return str(self._connection.execute(query).scalar_one())
 
     def is_empty(self) -> bool:
-        """Whether no table has a row."""
+        """Whether all tables are empty."""
         return all(
             self._connection.execute(select(func.count()).select_from(table)).scalar_one() == 0
             for table in metadata.sorted_tables
         )
 
     def rows(self, name: str) -> Iterator[dict[str, Any]]:
-        """A table's rows as JSON can have them: bytes in base64, numbers as they are."""
+        """The rows of a table for JSON, with bytes in base64."""
         table = metadata.tables[name]
         binary = _binary(table)
         statement = select(table).order_by(*table.primary_key.columns)
@@ -67,7 +105,7 @@ class State:
             }
 
     def add(self, name: str, rows: Iterable[Mapping[str, Any]]) -> int:
-        """Insert rows as `rows` gave them; how many. Ids given out later come after these."""
+        """Insert rows that `rows` returned, and return how many; new ids come after theirs."""
         table = metadata.tables[name]
         binary = _binary(table)
         total = 0
@@ -94,47 +132,3 @@ class State:
 
 def _binary(table: Table) -> set[str]:
     return {column.name for column in table.columns if isinstance(column.type, LargeBinary)}
-
-
-_KEYS: Final = "label_keys"
-_SHORTEST: Final = "shortest_keep_seconds"
-_BEFORE: Final = select(swept.c.before).where(swept.c.what == bindparam("what"))
-
-
-class Swept:
-    """The table ``swept``."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-    def keys_before(self) -> float:
-        """Receipts issued before this time may have been counted and forgotten."""
-        return self._get(_KEYS) or 0.0
-
-    def raise_keys_before(self, time: float) -> None:
-        """Forget up to a time; an earlier one than before changes nothing."""
-        self._put(_KEYS, time, only_if=swept.c.before < time)
-
-    def shortest_keep_seconds(self) -> float:
-        """The shortest time for which any process has ever remembered a key."""
-        return self._get(_SHORTEST) or 0.0
-
-    def lower_shortest_keep(self, seconds: float) -> None:
-        """A process remembers keys for this long; a longer time than before changes nothing."""
-        self._put(_SHORTEST, seconds, only_if=swept.c.before > seconds)
-
-    def _get(self, what: str) -> float | None:
-        return self._connection.execute(_BEFORE, {"what": what}).scalar()
-
-    def _put(self, what: str, value: float, *, only_if: ColumnElement[bool]) -> None:
-        """Write a number, compared with the one that is there by the database itself.
-
-        Of processes that do so at the same time the last must not undo the first.
-        """
-        self._connection.execute(
-            insert_into(self._connection, swept)
-            .values(what=what, before=value)
-            .on_conflict_do_update(
-                index_elements=[swept.c.what], set_={"before": value}, where=only_if
-            )
-        )

@@ -1,1 +1,1 @@
-"""What goes on beside requests: forgetting, archiving, telling, another key."""
+"""Background work and operations: clean-up job, webhook delivery, export and import."""

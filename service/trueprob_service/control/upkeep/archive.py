@@ -1,8 +1,9 @@
-"""A whole service's state in one file, for backup and for moving to another database.
+"""Exports and imports the whole state of a service, for backup or another database.
 
-A zip: ``state.json`` (format, schema, rows of each table), ``tables/NAME.jsonl`` and the files of
-the calibration sets under their digests. It is written from one snapshot while the service goes on,
-and read into a database that is empty. The secrets that sign receipts are not in it.
+The file is a zip of ``state.json`` (format, schema, number of rows of each table),
+``tables/NAME.jsonl``, and the files of the calibration sets under their digests. It is written from
+one snapshot, also while the service runs, and read into an empty database. It does not hold the
+secrets that sign receipts.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ _PREFIX: Final = "sha256:"
 
 
 def export_state(store: Store, artifacts: Artifacts, path: Path) -> dict[str, int]:
-    """Write everything to a new file; how many rows each table has.
+    """Write the state to a new file, and return the number of rows of each table.
 
-    Raises `Conflict`: there is a file of that name.
+    Raises `Conflict` if there is a file of that name.
     """
     if path.exists():
         raise Conflict(f"{path} is there already")
@@ -52,7 +53,7 @@ def export_state(store: Store, artifacts: Artifacts, path: Path) -> dict[str, in
             schema = state.schema()
         for digest in sorted(set(kept)):
             file_path = artifacts.find(digest)
-            if file_path is not None:  # else it lies on another host, and is exported there
+            if file_path is not None:  # else it is on another host: export there too
                 archive.write(file_path, _member(digest))
         head = {"format": _FORMAT, "schema": schema, "rows": counts}
         archive.writestr("state.json", json.dumps(head))
@@ -64,10 +65,10 @@ def export_state(store: Store, artifacts: Artifacts, path: Path) -> dict[str, in
 
 
 def import_state(store: Store, artifacts: Artifacts, path: Path) -> dict[str, int]:
-    """Read such a file into an empty database; how many rows each table has.
+    """Read an exported file into an empty database; returns the number of rows of each table.
 
-    Raises `InvalidRequest`: it is not such a file, is damaged, or is of another schema. Raises
-    `Conflict`: the database is not empty.
+    Raises `InvalidRequest` if the file is not an export, is damaged or has another schema, and
+    `Conflict` if the database is not empty.
     """
     try:
         with zipfile.ZipFile(path) as archive:

@@ -1,9 +1,9 @@
-"""Delivers the outbox to the webhook: each event at least once, from one process at a time.
+"""Delivers events to the webhook, each at least once and from one process at a time.
 
-Events are written by the transaction that did what they tell, so none is lost by a crash and none
-tells of what was rolled back. A process claims an event for as long as an attempt may take; when it
-dies, the event is due again. Any 2xx answer is a delivery; anything else, and a redirect, is tried
-again later, a bounded number of times.
+The transaction that an event reports writes the event too, so a crash loses none and no event
+reports what was rolled back. A process leases an event for as long as an attempt can take; if the
+process dies, the event is due again. Any 2xx answer is a delivery. After any other answer, also a
+redirect, the event is sent again later, a bounded number of times.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ if TYPE_CHECKING:
 __all__ = ["RETRY_SECONDS", "Webhook", "signed_headers"]
 
 _LOG: Final = logging.getLogger(__name__)
-# Between attempts: the schedule that Standard Webhooks recommends, a little over a day in all.
+# Between attempts, as Standard Webhooks recommends: a little over a day in all.
 RETRY_SECONDS: Final = (5.0, 300.0, 1800.0, 7200.0, 18_000.0, 36_000.0, 50_400.0)
 _TIMEOUT_SECONDS: Final = 15.0
 # Longer than an attempt can take: connecting, sending and reading have a timeout each.
-_HELD_SECONDS: Final = 120.0
+_LEASE_SECONDS: Final = 120.0
 
 
 class Webhook:
-    """The courier of this process."""
+    """Sends the events that are due, from a thread of this process."""
 
     def __init__(
         self,
         store: Store,
         url: str,
-        secrets: Sequence[str],  # in the form of Standard Webhooks; each signs
+        secrets: Sequence[str],  # in the form of Standard Webhooks; every one signs
         *,
         seconds: float,  # between two looks for events that are due
         clock: Callable[[], float],  # seconds since 1970 UTC
-        count: Callable[[str, str], None] | None = None,  # `(kind, outcome)`, for the metrics
+        count: Callable[[str, str], None] | None = None,  # called with `(kind, outcome)`
     ) -> None:
         self._store = store
         self._url = url
@@ -57,7 +57,7 @@ class Webhook:
         self._poll = Poll(self._look, what="the webhook", seconds=seconds, name="trueprob-webhook")
 
     def start(self) -> None:
-        """Deliver from here on."""
+        """Start the thread."""
         self._poll.start()
 
     def close(self) -> None:
@@ -65,8 +65,8 @@ class Webhook:
         self._poll.close()
 
     def deliver(self) -> int:
-        """Try what is due now, oldest first; how many attempts there were."""
-        import httpx  # only where there is a webhook
+        """Send all events that are due, oldest first; returns the number of attempts."""
+        import httpx  # only if there is a webhook
 
         attempts = 0
         with self._sending, httpx.Client(timeout=_TIMEOUT_SECONDS) as client:
@@ -74,7 +74,7 @@ class Webhook:
                 now = self._clock()
                 with self._store.write() as transaction:
                     event = transaction.events.claim(
-                        owner=self._owner, now=now, held_until=now + _HELD_SECONDS
+                        owner=self._owner, now=now, held_until=now + _LEASE_SECONDS
                     )
                 if event is None:
                     break
@@ -83,7 +83,7 @@ class Webhook:
         return attempts
 
     def _look(self) -> None:
-        # Asked in a read: a claim that finds nothing would still be a write.
+        # Read first: a claim that finds nothing would still be a write transaction.
         with self._store.read() as transaction:
             due = transaction.events.any_due(now=self._clock())
         if due:
@@ -106,12 +106,15 @@ class Webhook:
             self._count(event.kind, outcome)
         if obstacle is not None:
             level = logging.ERROR if last else logging.WARNING
-            fate = "given up" if last else "tried again later"
-            told = (event.kind, event.message, event.attempts, obstacle, fate)
-            _LOG.log(level, "event %s (%s), attempt %d: %s; it is %s", *told)
+            next_step = "it is given up" if last else "it will be sent again"
+            fields = (event.kind, event.message, event.attempts, obstacle, next_step)
+            _LOG.log(level, "event %s (%s), attempt %d: %s; %s", *fields)
 
     def _post(self, client: httpx.Client, event: EventRow, timestamp: int) -> str | None:
-        """Send one event; why it was not taken, if so. Never the URL: it may hold a secret."""
+        """Send one event; returns why it was not accepted, if so.
+
+        The reason never has the URL, which may hold a secret.
+        """
         import httpx
 
         headers = signed_headers(
@@ -123,7 +126,7 @@ class Webhook:
                 self._url,
                 content=event.body.encode(),
                 headers={"content-type": "application/json", **headers},
-            ) as answer:  # its body is nobody's business, and may be endless
+            ) as answer:  # the body is not read: it may be endless
                 return None if answer.is_success else f"status {answer.status_code}"
         except httpx.HTTPError as error:
             return type(error).__name__
@@ -132,7 +135,10 @@ class Webhook:
 def signed_headers(
     signers: Sequence[standardwebhooks.Webhook], *, message: str, timestamp: int, body: str
 ) -> dict[str, str]:
-    """Headers of one attempt."""
+    """The headers of one attempt; the receiver accepts the signature of any of the signers.
+
+    The message id is the same at every attempt, so that the receiver recognises a repetition.
+    """
     moment = datetime.fromtimestamp(timestamp, UTC)
     return {
         "webhook-id": message,

@@ -132,7 +132,7 @@ def test_the_sweep_removes_what_no_model_has(tmp_path: Path, url: str) -> None:
     kept = world.upload(overconfident(seed=4), "?promote=never")["calibration_set"]
     assert world.call("DELETE", f"{SETS}/{gone}").status_code == 204
     retention = world.plane.parts.retention
-    assert retention.sweep().files == 0  # written a moment ago
+    assert retention.clean_up().files == 0  # written a moment ago
     files, _ = fsspec.core.url_to_fs(url)
     yesterday = datetime.now(UTC) - timedelta(days=2)
     for name in stored(url):
@@ -144,7 +144,7 @@ def test_the_sweep_removes_what_no_model_has(tmp_path: Path, url: str) -> None:
     assert len(stored(url)) == 2
     for name in stored(url):
         files.store[name].modified = yesterday
-    assert retention.sweep().files == 1
+    assert retention.clean_up().files == 1
     assert [name.rpartition("/")[2] for name in stored(url)] == [f"{kept[7:]}.npz"]
     assert not artifacts.path(gone).exists()
     assert artifacts.path(kept).exists()

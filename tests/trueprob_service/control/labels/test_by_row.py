@@ -82,7 +82,7 @@ def test_ids_are_remembered_for_a_receipts_life_and_while_the_row_is_there(
     world.declare()
     sent(world, [row(1), row(2), row(3)])
     assert window(world) == [2, 3]
-    sweep = world.plane.parts.retention.sweep
+    sweep = world.plane.parts.retention.clean_up
     world.clock.now += 1299
     assert sweep().label_keys == 0
     assert sent(world, [row(1), row(3)])["duplicate"] == 2
@@ -97,7 +97,7 @@ def test_a_clock_set_back_after_a_sweep_takes_no_row_twice(begin: Callable[..., 
     world.declare()
     sent(world, [row(1), row(2)])
     world.clock.now += 1301
-    assert world.plane.parts.retention.sweep().label_keys == 2
+    assert world.plane.parts.retention.clean_up().label_keys == 2
     for now in (START, START + 999):
         world.clock.now = now
         refused = sent(world, [row(1), row(3)])

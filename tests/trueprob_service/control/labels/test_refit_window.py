@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from tests.trueprob_service.control.harness import World
-from trueprob_service.control.store.labelled_rows import LabelledRow
+from trueprob_service.control.store.labelled_rows import StoredLabelledRow
 
 
-def labelled(numbers: Iterable[int], *, group: int | None = None) -> list[LabelledRow]:
+def labelled(numbers: Iterable[int], *, group: int | None = None) -> list[StoredLabelledRow]:
     return [
-        LabelledRow(
+        StoredLabelledRow(
             row_key=number.to_bytes(24, "big"),
             logits=np.array([number, 0.5, -1.0], "<f4").tobytes(),
             label=number % 3,
@@ -22,7 +22,7 @@ def labelled(numbers: Iterable[int], *, group: int | None = None) -> list[Labell
     ]
 
 
-def put(world: World, rows: list[LabelledRow], version: int = 1) -> None:
+def put(world: World, rows: list[StoredLabelledRow], version: int = 1) -> None:
     window = world.plane.parts.refit_window
     with world.plane.parts.store.write() as transaction:
         transaction.models.lock("m")
@@ -53,7 +53,7 @@ def test_the_newest_rows_stay_in_the_order_in_which_they_came(begin: Callable[..
     assert window.size("m", 1) == (5, 27)
     with world.plane.parts.store.read() as transaction:
         keys = [number.to_bytes(24, "big") for number in range(30)]
-        assert transaction.labelled_rows.known("m", 1, keys) == set(keys[22:27])
+        assert transaction.labelled_rows.stored("m", 1, keys) == set(keys[22:27])
         assert transaction.labelled_rows.counts() == {("m", 1): (5, 27)}
 
 

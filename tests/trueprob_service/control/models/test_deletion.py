@@ -149,7 +149,7 @@ def test_what_lies_in_the_repository_stays_until_its_folder_is_gone(
 def test_other_processes_stop_answering_and_count_nothing(begin: Callable[..., World]) -> None:
     here, there = begin(settings=NEVER), begin(settings=NEVER)
     ids = use(here, "m")
-    there.plane.parts.following.look()
+    there.plane.parts.replica_sync.sync()
     *_, late = there.predict(rows(9, 3)[0])
     assert there.label(late[:1], [0]).json()["accepted"] == 1  # it has read the class list
     assert delete(here, 2).status_code == 204
@@ -162,7 +162,7 @@ def test_other_processes_stop_answering_and_count_nothing(begin: Callable[..., W
                         headers=NPZ)  # fmt: skip
     assert upload.status_code == 404
     assert "deleted a moment ago" in upload.json()["detail"]
-    there.plane.parts.following.look()
+    there.plane.parts.replica_sync.sync()
     live = there.deployments.current("m")
     assert (live.revision, live.served.class_names) == (3, ("x", "y", "z"))
 
@@ -216,7 +216,7 @@ def test_a_name_is_forgotten_when_no_receipt_of_it_can_count(begin: Callable[...
     world = begin(settings={"receipt_ttl_seconds": 1000})
     world.declare()
     delete(world, 1)
-    sweep = world.plane.parts.retention.sweep
+    sweep = world.plane.parts.retention.clean_up
     world.clock.now += 1300 + 86_400
     assert sweep().deleted_models == 0
     world.clock.now += 1

@@ -57,8 +57,8 @@ def test_a_version_that_appears_waits_until_it_is_promoted(
     watch.look()
     watch.look()
     assert [r.getMessage() for r in caplog.records] == [
-        "version 1 of model blocks was found and is live",
-        "version 2 of model blocks was found and is there, not live",
+        "found version 1 of model blocks, which is live",
+        "found version 2 of model blocks, which is not live",
     ]
     assert world.deployments.current("blocks").served.version == 1
     assert world.deployments.current("blocks", 2).calibrator_id == factory

@@ -56,7 +56,7 @@ def test_migrations_build_exactly_the_tables(database_url: str) -> None:
     engine.dispose()
 
 
-@pytest.mark.parametrize("schema", ["0001", "0005", "0009", "newer"])
+@pytest.mark.parametrize("schema", ["0001", "0005", "0009", "0011", "newer"])
 def test_a_database_of_a_schema_that_is_not_known_is_refused_and_left_alone(
     database_url: str, schema: str
 ) -> None:
@@ -201,8 +201,8 @@ def test_new_nonces_among_known_ones_are_told_from_them(store: Store, n: int) ->
     assert fresh.tolist() == [index % 3 != 0 for index in range(n)]
     with store.write() as transaction:
         # Those that were known keep their own time, and none was put in twice.
-        assert transaction.label_keys.forget(expired_before=1.5, limit=n) == len(nonces[::3])
-        assert transaction.label_keys.forget(expired_before=9.0, limit=n) == fresh.sum()
+        assert transaction.label_keys.prune(expired_before=1.5, limit=n) == len(nonces[::3])
+        assert transaction.label_keys.prune(expired_before=9.0, limit=n) == fresh.sum()
 
 
 def test_a_database_that_is_away_is_one_kind_of_error(

@@ -42,11 +42,11 @@ def short(begin: Callable[..., World]) -> World:
 
 def test_keys_are_forgotten_when_their_receipts_are_too_old(short: World) -> None:
     ids = label_some(short)
-    assert short.plane.parts.retention.sweep().label_keys == 0
+    assert short.plane.parts.retention.clean_up().label_keys == 0
     short.clock.now += TTL + 200
-    assert short.plane.parts.retention.sweep().label_keys == 0  # replicas' clocks differ
+    assert short.plane.parts.retention.clean_up().label_keys == 0  # replicas' clocks differ
     short.clock.now += 101
-    assert short.plane.parts.retention.sweep().label_keys == 40
+    assert short.plane.parts.retention.clean_up().label_keys == 40
     answer = short.label(ids, [0] * 40).json()
     assert answer["rejected"] == 40
     assert {o["outcome"] for o in answer["outcomes"]} == {"expired"}
@@ -56,7 +56,7 @@ def test_a_clock_set_back_after_a_sweep_does_not_count_a_label_twice(short: Worl
     ids = label_some(short)
     before = total(short)
     short.clock.now += TTL + 301
-    assert short.plane.parts.retention.sweep().label_keys == 40
+    assert short.plane.parts.retention.clean_up().label_keys == 40
     short.clock.now = START + 5  # the receipts look fresh, and their keys are gone
     answer = short.label(ids, [0] * 40).json()
     assert {o["outcome"] for o in answer["outcomes"]} == {"expired"}
@@ -73,10 +73,10 @@ def test_a_longer_time_to_live_does_not_count_a_label_twice(begin: Callable[...,
     world.plane.close()
     clock = Clock(START + TTL + 400)
     longer = begin(clock=clock, settings={"receipt_ttl_seconds": int(3 * TTL)})
-    longer.plane.parts.retention.sweep()
+    longer.plane.parts.retention.clean_up()
     assert longer.label(ids, [0] * 40).json()["duplicate"] == 40
     clock.now = START + 3 * TTL + 301
-    assert longer.plane.parts.retention.sweep().label_keys == 40
+    assert longer.plane.parts.retention.clean_up().label_keys == 40
     clock.now = START + 2 * TTL
     assert longer.label(ids, [0] * 40).json()["rejected"] == 40
 
@@ -102,9 +102,9 @@ def test_groups_are_forgotten_when_no_row_of_them_has_come_for_a_receipts_life(
     short.clock.now += DAY
     assert count(still) == [True]  # a copy: the group is younger now
     short.clock.now += TTL + 301 - DAY
-    assert retention.sweep().groups == 0  # to be kept until the end of the day
+    assert retention.clean_up().groups == 0  # to be kept until the end of the day
     short.clock.now += DAY
-    assert retention.sweep().groups == 701
+    assert retention.clean_up().groups == 701
     assert count(still, ended) == [True, False]
 
 
@@ -118,7 +118,7 @@ def test_the_sweep_of_groups_goes_on_where_it_ended(short: World) -> None:
             groups.put(model_id, revision, given, np.ones(3, np.int64), day=day)
         seen, position, removed = [], None, 0
         while True:
-            n, position = groups.forget(before_day=9, limit=2, after=position)
+            n, position = groups.prune(before_day=9, limit=2, after=position)
             removed += n
             if position is None:
                 break
@@ -127,7 +127,7 @@ def test_the_sweep_of_groups_goes_on_where_it_ended(short: World) -> None:
         low = -(2**63)
         assert seen == [(1, 1, -1), (1, 2, low), (1, 2, 3), (2, 1, -1)]
         assert removed == 6
-        known = groups.known(1, 2, np.array([3, 4, 2**63], np.uint64))
+        known = groups.get(1, 2, np.array([3, 4, 2**63], np.uint64))
     assert known.counted.tolist() == [True, False, True]
     assert known.day.tolist() == [9, 0, 9]
 
@@ -139,9 +139,9 @@ def test_old_hours_become_days_and_no_sum_changes(short: World) -> None:
     before = short.get("/v1/models/m/calibration?window=60d")
     running = short.plane.label_statistics().pairs
     short.clock.now += 40 * DAY
-    swept = short.plane.parts.retention.sweep()
+    swept = short.plane.parts.retention.clean_up()
     assert swept.hourly_bins > 0
-    assert short.plane.parts.retention.sweep().hourly_bins == 0
+    assert short.plane.parts.retention.clean_up().hourly_bins == 0
     after = short.get("/v1/models/m/calibration?window=60d")
     for name in ("count", "correct", "confidence", "variance"):
         got, wanted = ([b[name] for b in answer["bins"]] for answer in (after, before))
@@ -159,17 +159,17 @@ def test_files_go_a_day_after_their_set_was_deleted(world: World) -> None:
     digest = report["calibration_set"]
     for each in (digest, kept):
         age(artifacts.path(each), 2 * DAY)
-    assert retention.sweep().files == 0
+    assert retention.clean_up().files == 0
     path = f"/v1/models/m/calibration-sets/{digest}"
     assert world.call("DELETE", path).status_code == 204
-    assert retention.sweep().files == 1
+    assert retention.clean_up().files == 1
     assert not artifacts.path(digest).exists()
     assert artifacts.path(kept).exists()
     assert list(artifacts.uploads.iterdir()) == []
     world.upload(overconfident(), "?promote=never")
     assert artifacts.path(digest).exists()
     assert world.call("DELETE", path).status_code == 204
-    assert retention.sweep().files == 0  # kept a moment ago
+    assert retention.clean_up().files == 0  # kept a moment ago
 
 
 def test_a_file_that_is_wanted_again_is_put_back(sqlite_world: World) -> None:

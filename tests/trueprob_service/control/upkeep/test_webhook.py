@@ -134,7 +134,7 @@ def test_a_promotion_and_a_verdict_are_told_once(
     ]
     assert webhook.deliver() == 0
     world.clock.now += 8 * 86_400.0
-    assert world.plane.parts.retention.sweep().events == 3
+    assert world.plane.parts.retention.clean_up().events == 3
 
 
 def test_every_attempt_is_signed_for_its_time(

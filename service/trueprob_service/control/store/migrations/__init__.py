@@ -1,7 +1,7 @@
-"""Schema history (Alembic), run at start. There is no alembic.ini: nothing outside the package.
+"""Schema migrations (Alembic), run at start; there is no ``alembic.ini``.
 
-A new revision is a module in ``versions/`` that names the one before it; a test compares the
-schema that the revisions build with ``tables.py`` on both databases.
+A new revision is a module in ``versions/`` that names the one before it. A test compares the
+schema that the revisions build with the tables of this package, on both databases.
 """
 
 from __future__ import annotations
@@ -18,16 +18,13 @@ __all__ = ["UnknownSchema", "check_schema", "upgrade"]
 
 
 class UnknownSchema(ValueError):
-    """The database was written by a version whose schema this one does not know."""
+    """The database has a schema that is not in this version's history."""
 
 
 def check_schema(connection: Connection) -> None:
-    """Refuse a database that cannot be brought up to date; an empty one can.
+    """Raise `UnknownSchema`, with one line for the terminal, unless `upgrade` can run.
 
-    Raises
-    ------
-    UnknownSchema
-        The message is one line for the terminal.
+    An empty database can be upgraded.
     """
     context = MigrationContext.configure(connection)
     script = ScriptDirectory.from_config(_config())
@@ -42,12 +39,7 @@ def check_schema(connection: Connection) -> None:
 
 
 def upgrade(connection: Connection, *, to: str = "head") -> None:
-    """Run the revisions that this database has not seen, in the connection's transaction.
-
-    Raises
-    ------
-    UnknownSchema
-    """
+    """Run the missing revisions in the connection's transaction, or raise `UnknownSchema`."""
     check_schema(connection)
     config = _config()
     config.attributes["connection"] = connection

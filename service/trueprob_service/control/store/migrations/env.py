@@ -1,6 +1,6 @@
-"""What Alembic executes: the revisions, on the connection that `upgrade` was given.
+"""The script that Alembic runs: applies the revisions on the connection of `upgrade`.
 
-Logging is the service's own affair and is not configured here.
+It does not configure logging; the service does.
 """
 
 from __future__ import annotations

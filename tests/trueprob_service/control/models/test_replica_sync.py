@@ -27,7 +27,7 @@ def two(begin: Callable[..., World]) -> tuple[World, World]:
 
 
 def look(world: World) -> None:
-    world.plane.parts.following.look()
+    world.plane.parts.replica_sync.sync()
 
 
 def live(world: World, model: str = "m") -> tuple[int, str, int | None]:
@@ -203,7 +203,7 @@ def test_a_version_that_only_another_process_has_is_said_once_unless_it_may_yet_
     with pytest.raises(ModelNotFound):
         here.deployments.current("blocks")
     said = [record.getMessage() for record in caplog.records]
-    sentence = "revision 1 of model blocks cannot answer here: version 1 is not available"
+    sentence = "revision 1 of model blocks cannot be deployed: version 1 is not available"
     assert said.count(sentence) == (poll_seconds == 0)
     watch_of(here).look()
     look(here)

@@ -1,9 +1,9 @@
-"""Taking over what other processes on the same database have changed.
+"""Applies the changes that other processes on the same database have made.
 
-A change made here reaches the data plane with its commit. What another process promotes, declares
-or removes is found by one query for all models, asked every few seconds: the revision of each.
-Where it differs from what was taken over last, that model's pairs are read in the same snapshot and
-swapped in, the live one first. Versions with files are found by
+A change made in this process reaches the data plane after its commit. Promotions, declarations and
+deletions of other processes are found by one query every few seconds, which reads the live revision
+of every model. Where it differs from the one applied last, the model's pairs are read in the same
+snapshot and deployed, the live one first. Versions with files are found by
 `trueprob_service.control.models.discovery` only.
 """
 
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from trueprob.errors import TrueprobError
-from trueprob_service.control.models.catalogue import Catalogue, answering
+from trueprob_service.control.models.catalogue import Catalogue, current_calibrator
 from trueprob_service.control.poll import Poll
 from trueprob_service.control.store import Store, Transaction
 from trueprob_service.control.store.models import VersionRow
@@ -26,25 +26,25 @@ from trueprob_service.errors import NotFound
 from trueprob_service.inference.deployment import Deployment, ServedVersion
 from trueprob_service.inference.deployments import Deployments
 
-__all__ = ["Following"]
+__all__ = ["ReplicaSync"]
 
 _LOG: Final = logging.getLogger(__name__)
 
-# Row of the model, which is another one when it was removed and declared anew, and live revision.
+# Id of the model's row, which changes when it is deleted and declared again; and live revision.
 _Seen = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class _State:
-    """A model as the database has it."""
+    """A model in the database."""
 
     declared: bool
     live: PromotionRow
     pairs: tuple[tuple[VersionRow, CalibratorRow], ...]  # the live version first
 
 
-class Following:
-    """Keeps the data plane in step with the database."""
+class ReplicaSync:
+    """Keeps the data plane of this process up to date with the database."""
 
     def __init__(
         self,
@@ -52,7 +52,9 @@ class Following:
         catalogue: Catalogue,
         deployments: Deployments,
         *,
-        seconds: float,  # between two looks
+        seconds: float,  # between two syncs
+        # How long a live version with files may be missing here before it is logged: another
+        # process may have found it on disk first.
         patience_seconds: float = 0.0,
     ) -> None:
         self._store = store
@@ -60,35 +62,35 @@ class Following:
         self._deployments = deployments
         self._seen: dict[str, _Seen] = {}
         self._patience_seconds = patience_seconds
-        self._missing: dict[str, tuple[_Seen, float]] = {}  # and when to say so
-        self._looking = threading.Lock()
+        self._missing: dict[str, tuple[_Seen, float]] = {}  # and when to log it
+        self._syncing = threading.Lock()
         self._began = 0.0
         self._poll = Poll(
-            self.look,
-            what="following other processes",
+            self.sync,
+            what="the sync with other processes",
             seconds=seconds,
-            name="trueprob-following",
+            name="trueprob-replica-sync",
         )
 
     def start(self) -> None:
-        """Look, and go on looking."""
+        """Sync now, and from now on every few seconds."""
         self._poll.once()
         self._poll.start()
 
-    def look(self) -> None:
-        """Take over what has changed until now. Of callers that wait for one another one asks."""
-        asked = time.monotonic()
-        with self._looking:
-            if self._began <= asked:
+    def sync(self) -> None:
+        """Apply all changes until now. One sync serves all callers that wait for it."""
+        called = time.monotonic()
+        with self._syncing:
+            if self._began <= called:
                 self._began = time.monotonic()
-                self._look()
+                self._sync()
 
     def close(self) -> None:
-        """Stop."""
+        """Stop after the sync that is running."""
         self._poll.close()
 
-    def _look(self) -> None:
-        # Before the question: a model that is declared here meanwhile is not in its answer.
+    def _sync(self) -> None:
+        # Before the query: its result lacks a model that is declared here in the meantime.
         here = self._deployments.names()
         with self._store.read() as transaction:
             there = transaction.promotions.revisions()
@@ -99,86 +101,84 @@ class Following:
                 if self._seen.get(name) != seen
             }
         for name in here - there.keys():
-            self._forget(name)
+            self._remove(name)
         for name, state in states.items():
             known = self._seen.get(name)
             if (known is not None and known[0] != there[name][0]) or self._contradicts(state):
-                self._forget(name)
+                self._remove(name)
             obstacle = "removed" if state is None else self._obstacle(name, state)
             if obstacle is None:
                 self._seen[name] = there[name]
                 self._missing.pop(name, None)
             else:
-                self._miss(name, there[name], obstacle)
+                self._log_missing(name, there[name], obstacle)
         for live in self._deployments.live():
-            self._take_over_shadow(live, candidates.get(live.served.model))
+            self._apply_shadow(live, candidates.get(live.served.model))
 
-    def _take_over_shadow(
-        self, live: Deployment, candidate: tuple[int, CalibratorRow] | None
-    ) -> None:
-        """Let the receipts of a live pair carry what shadows it; not what shadowed another."""
+    def _apply_shadow(self, live: Deployment, candidate: tuple[int, CalibratorRow] | None) -> None:
+        """Deploy the shadow of a live pair, unless it shadows another revision."""
         row = candidate[1] if candidate is not None and candidate[0] == live.revision else None
         known = None if live.shadow is None else live.shadow.calibrator_id
         if live.revision is None or known == (None if row is None else row.calibrator):
             return
         try:
             self._catalogue.shadow(live.served.model, live.revision, row)
-        except TrueprobError as error:  # a newer release's calibrator
-            _LOG.error("the shadow of model %s cannot answer here: %s", live.served.model, error)
+        except TrueprobError as error:  # a calibrator of a newer release
+            _LOG.error("the shadow of model %s cannot be deployed: %s", live.served.model, error)
 
-    def _miss(self, name: str, seen: _Seen, obstacle: str) -> None:
+    def _log_missing(self, name: str, seen: _Seen, obstacle: str) -> None:
         now = time.monotonic()
         missed, say_at = self._missing.get(name, (None, 0.0))
         if missed != seen:
             say_at = now + self._patience_seconds
         if say_at <= now:
-            _LOG.error("revision %d of model %s cannot answer here: %s", seen[1], name, obstacle)
+            _LOG.error("revision %d of model %s cannot be deployed: %s", seen[1], name, obstacle)
             say_at = math.inf
         self._missing[name] = seen, say_at
 
     def _obstacle(self, name: str, state: _State) -> str | None:
-        """Take a model over; why that cannot be, if so."""
+        """Deploy the pairs of a model; returns the reason if that is impossible."""
         try:
-            taken = self._take_over(name, state)
-        except TrueprobError as error:  # a newer release's calibrator: the other models go on
+            applied = self._apply(name, state)
+        except TrueprobError as error:  # a calibrator of a newer release; other models go on
             return str(error)
-        return None if taken else f"version {state.live.version} is not available"
+        return None if applied else f"version {state.live.version} is not available"
 
-    def _take_over(self, name: str, state: _State) -> bool:
-        """Swap in what differs; False when the live version is not here."""
+    def _apply(self, name: str, state: _State) -> bool:
+        """Deploy the pairs that differ; False when the live version is not served here."""
         for version, calibrator in state.pairs:
             served = self._catalogue.find(name, version.version)
             is_live = version.version == state.live.version
             if served is None and state.declared:
                 served = ServedVersion(name, version.version, version.class_names)
-                self._catalogue.declare(served)
+                self._catalogue.add_declared(served)
             if served is None:
                 if is_live:
                     return False
                 continue
             revision = state.live.revision if is_live else None
-            if not self._answers(calibrator, revision):
+            if not self._is_deployed(calibrator, revision):
                 self._catalogue.deploy(calibrator, revision=revision)
         return True
 
     def _contradicts(self, state: _State | None) -> bool:
-        """Whether what is served under the name has other classes: removed and declared anew."""
+        """Whether a model with other classes is served: it was deleted and declared again."""
         return state is not None and any(
             served.class_names != version.class_names
             for version, _ in state.pairs
             if (served := self._catalogue.find(version.model, version.version)) is not None
         )
 
-    def _answers(self, row: CalibratorRow, revision: int | None) -> bool:
+    def _is_deployed(self, row: CalibratorRow, revision: int | None) -> bool:
         try:
             now = self._deployments.current(row.model, row.version)
         except NotFound:
             return False
         return (now.calibrator_id, now.revision) == (row.calibrator, revision)
 
-    def _forget(self, name: str) -> None:
+    def _remove(self, name: str) -> None:
         self._deployments.remove(name)
-        self._catalogue.forget(name)
+        self._catalogue.remove(name)
         self._seen.pop(name, None)
         _LOG.info("model %s was removed", name)
 
@@ -188,5 +188,5 @@ def _read(transaction: Transaction, name: str) -> _State | None:
     if model is None or live is None:
         return None
     versions = sorted(transaction.models.versions(name), key=lambda v: v.version != live.version)
-    pairs = tuple((version, answering(transaction, version)) for version in versions)
+    pairs = tuple((version, current_calibrator(transaction, version)) for version in versions)
     return _State(model.declared, live, pairs)
