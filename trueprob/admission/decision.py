@@ -27,7 +27,7 @@ from trueprob.fitting.fit import cross_fit, part_of
 from trueprob.fitting.methods import METHODS, keeps_prediction
 from trueprob.scores.interval import unit_of_rows
 
-__all__ = ["Verdict", "admit", "is_new_row"]
+__all__ = ["admit", "is_new_row"]
 
 
 def is_new_row(

@@ -40,7 +40,6 @@ __all__ = [
     "CalibrationSet",
     "content_digest",
     "load_calibration_set",
-    "read_arrays",
     "row_digests",
 ]
 

@@ -14,23 +14,12 @@ from trueprob.arrays.logit_functions import Probabilities, prediction
 from trueprob.calibrators import IdentityCalibrator
 from trueprob.errors import InvalidInput
 from trueprob.fitting.auto import SelectedCalibrator
-from trueprob.fitting.methods import METHODS, fit_rows, keeps_prediction
+from trueprob.fitting.methods import fit_rows, keeps_prediction
 from trueprob.fitting.report import MIN_CROSS_FIT_ROWS, Fit, FitReport, set_warnings
 from trueprob.folds import fold_of_rows
 from trueprob.scores.score import Scores, score
 
-__all__ = [
-    "METHODS",
-    "Fit",
-    "FitReport",
-    "cross_fit",
-    "fit",
-    "fit_calibration_set",
-    "fit_rows",
-    "keeps_prediction",
-    "part_of",
-    "set_warnings",
-]
+__all__ = ["cross_fit", "fit", "fit_calibration_set", "part_of"]
 
 N_FOLDS: Final = 5
 
