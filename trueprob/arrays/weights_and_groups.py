@@ -1,4 +1,4 @@
-"""What a row may carry beside its logits and label: a weight, and a group that it belongs to."""
+"""Optional arrays of a set: the weight of each row, and the group that it belongs to."""
 
 from __future__ import annotations
 
