@@ -189,5 +189,5 @@ def test_rows_that_do_not_belong_together_are_refused():
         debiased_calibration_error([], [])
     with pytest.raises(InvalidInput, match="correct must lie"):
         confidence_scores.confidence_auroc([0.5], [2])
-    with pytest.raises(InvalidInput, match="confidence must have one row"):
+    with pytest.raises(InvalidInput, match="confidence must have at least one row"):
         top_label_brier_decomposition([], [])
