@@ -191,7 +191,7 @@ def row_factors(
         scale = (wanted / rest).astype(np.float32)
         factor, offset = factor * scale, offset * scale
         confidence = (1.0 - wanted).astype(np.float32)
-    # Rounding may leave the runner-up a bit above; the prediction is never below it.
+    # Rounding may lift the runner-up; the prediction is never below it.
     return factor, offset, np.maximum(confidence, runner_up * factor + offset)
 
 
