@@ -21,14 +21,14 @@ from trueprob.arrays.calibration_set import CalibrationSet
 from trueprob.arrays.logit_functions import prediction
 from trueprob.calibrators import Calibrator
 from trueprob.errors import InvalidInput
-from trueprob.fitting.fit import cross_fit, part_of
+from trueprob.fitting.fit import cross_fit, progress_of_part
 from trueprob.fitting.methods import METHODS, keeps_prediction
 from trueprob.scores.interval import unit_of_rows
 
 __all__ = ["admit", "is_new_row"]
 
 SMALL: Final = 500  # rows; below, a single division into folds is too noisy
-REPEATS_WHEN_SMALL: Final = 3
+N_DIVISIONS_WHEN_SMALL: Final = 3
 MIN_UNITS: Final = 10  # rows or groups; below, a bootstrap tells nothing
 
 
@@ -97,21 +97,21 @@ def admit(
             f"at least {MIN_UNITS} are needed to tell",
             compared.n,
         )
-    repeats = REPEATS_WHEN_SMALL if data.n < SMALL else 1
+    n_divisions = N_DIVISIONS_WHEN_SMALL if data.n < SMALL else 1
     change = allow_prediction_change
-    divisions = []
-    for r in range(repeats):
+    fits = []
+    for division in range(n_divisions):
         fitted = cross_fit(
             method,
             data,
-            seed=seed + r,
+            seed=seed + division,
             allow_prediction_change=change,
-            progress=part_of(progress, r, repeats),
+            progress=progress_of_part(progress, division, n_divisions),
         )
-        divisions.append(fitted[new])
+        fits.append(fitted[new])
     kept = prediction(compared.logits)
     keeps = keeps_prediction(method, change)
-    candidate = [side_of(p, kept if keeps else p.argmax(axis=1), compared) for p in divisions]
+    candidate = [side_of(p, kept if keeps else p.argmax(axis=1), compared) for p in fits]
     present = side_of(
         incumbent.predict_proba(compared.logits), incumbent.prediction(compared.logits), compared
     )

@@ -59,8 +59,8 @@ DEFAULT: Final = "smart"  # fitted when nothing can be left out
 MATRIX_CLASSES: Final = 300  # above, k² parameters take minutes
 N_FOLDS: Final = 5
 SMALL: Final = 1_000  # rows; below, one more division is worth its time
-REPEATS: Final = 2
-REPEATS_WHEN_SMALL: Final = 3
+N_DIVISIONS: Final = 2
+N_DIVISIONS_WHEN_SMALL: Final = 3
 
 Array = NDArray[np.float64]
 
@@ -130,10 +130,10 @@ def _cross_validated(
     """Out-of-fold NLL of each row under each candidate, (m, n), averaged over divisions."""
     n = labels.shape[0]
     correct = prediction(logits) == labels
-    repeats = REPEATS_WHEN_SMALL if n < SMALL else REPEATS
+    n_divisions = N_DIVISIONS_WHEN_SMALL if n < SMALL else N_DIVISIONS
     losses = np.zeros((len(names), n))
-    for repeat in range(repeats):
-        fold = fold_of_rows(correct, groups, N_FOLDS, seed=seed + repeat)
+    for division in range(n_divisions):
+        fold = fold_of_rows(correct, groups, N_FOLDS, seed=seed + division)
         for index in range(int(fold.max()) + 1):
             held, kept = fold == index, fold != index
             part = None if weights is None else weights[kept]
@@ -141,11 +141,11 @@ def _cross_validated(
                 part = None  # if all weigh 0, they count alike
             members = None if groups is None else groups[kept]
             for row, name in enumerate(names):
-                fitted = _fitted(name, logits[kept], labels[kept], part, members, seed + repeat)
+                fitted = _fitted(name, logits[kept], labels[kept], part, members, seed + division)
                 p = fitted.calibrator.predict_proba(logits[held])
                 chosen = p[np.arange(p.shape[0]), labels[held]].astype(np.float64)
                 losses[row, held] -= np.log(np.maximum(chosen, SMALLEST))
-    losses /= repeats
+    losses /= n_divisions
     return losses
 
 

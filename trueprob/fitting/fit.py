@@ -19,7 +19,7 @@ from trueprob.fitting.report import MIN_CROSS_FIT_ROWS, Fit, FitReport, set_warn
 from trueprob.folds import fold_of_rows
 from trueprob.scores.score import Scores, score
 
-__all__ = ["cross_fit", "fit", "fit_calibration_set", "part_of"]
+__all__ = ["cross_fit", "fit", "fit_calibration_set", "progress_of_part"]
 
 N_FOLDS: Final = 5
 
@@ -180,11 +180,11 @@ def cross_fit(
     return total / np.float32(n_repeats) if n_repeats > 1 else total
 
 
-def part_of(
-    progress: Callable[[float], None] | None, part: int, parts: int
+def progress_of_part(
+    progress: Callable[[float], None] | None, index: int, count: int
 ) -> Callable[[float], None] | None:
-    """Report the progress of one of several equal parts as progress of the whole."""
-    return None if progress is None else lambda share: progress((part + share) / parts)
+    """Turn the progress of one of several equal parts into progress of the whole."""
+    return None if progress is None else lambda share: progress((index + share) / count)
 
 
 def _score(probabilities: Probabilities, data: CalibrationSet, *, keeps: bool = True) -> Scores:

@@ -262,5 +262,5 @@ def _top_label(p: NDArray[Any], y: Labels) -> tuple[Array, Array]:
 
 
 def _plain_ece(sums: Array) -> Array:
-    parts = sums.reshape(-1, N_SUMS, N_BINS)
-    return np.asarray(np.abs(parts[:, 2]).sum(axis=1) / parts[:, 0].sum(axis=1))
+    bins = sums.reshape(-1, N_SUMS, N_BINS)
+    return np.asarray(np.abs(bins[:, 2]).sum(axis=1) / bins[:, 0].sum(axis=1))
