@@ -156,21 +156,10 @@ class CalibrationSet:
         return row_digests(self.logits, self.labels)
 
     def subset(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> CalibrationSet:
-        """A calibration set of the chosen rows only.
-
-        Parameters
-        ----------
-        rows : ndarray of int64, or of bool and shape (n,)
-            Indices or a mask.
-
-        Returns
-        -------
-        CalibrationSet
-            Without weights when all chosen rows weigh 0: they then count alike.
-        """
+        """The calibration set of some rows, given as indices or a mask of shape (n,)."""
         weights = None if self.weights is None else self.weights[rows]
         if weights is not None and not weights.any():
-            weights = None
+            weights = None  # rows that all weigh 0 count alike
         return CalibrationSet(
             self.logits[rows],
             self.labels[rows],
@@ -179,12 +168,7 @@ class CalibrationSet:
         )
 
     def save(self, path_or_file: str | os.PathLike[str] | BinaryIO) -> None:
-        """Write an `.npz` file that `load_calibration_set` reads.
-
-        Parameters
-        ----------
-        path_or_file : path or binary file
-        """
+        """Write an `.npz` file that `load_calibration_set` reads."""
         optional = {"weights": self.weights, "groups": self.groups}
         arrays: dict[str, NDArray[Any]] = {"logits": self.logits, "labels": self.labels}
         arrays |= {name: array for name, array in optional.items() if array is not None}

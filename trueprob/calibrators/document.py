@@ -78,18 +78,7 @@ class FittedOn:
 
 
 def to_dict(calibrator: Calibrator, fitted_on: FittedOn | None = None) -> dict[str, Any]:
-    """Turn a calibrator into its document.
-
-    Parameters
-    ----------
-    calibrator : Calibrator
-    fitted_on : FittedOn, optional
-
-    Returns
-    -------
-    dict
-        JSON values.
-    """
+    """Turn a calibrator into its document, a dictionary of JSON values; see `from_dict`."""
     return {
         "format": FORMAT,
         "id": calibrator.id,
@@ -156,18 +145,7 @@ def read_fitted_on(document: object) -> FittedOn | None:
 
 
 def dumps_calibrator(calibrator: Calibrator, fitted_on: FittedOn | None = None) -> bytes:
-    """Write `calibrator.json`.
-
-    Parameters
-    ----------
-    calibrator : Calibrator
-    fitted_on : FittedOn, optional
-
-    Returns
-    -------
-    bytes
-        UTF-8, indented, ending with a newline.
-    """
+    """Write `calibrator.json` as bytes: UTF-8, indented, ending with a newline."""
     text = json.dumps(to_dict(calibrator, fitted_on), indent=1, allow_nan=False)
     return text.encode() + b"\n"
 

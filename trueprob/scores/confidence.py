@@ -57,22 +57,9 @@ def expected_calibration_error(
 def maximum_calibration_error(
     confidence: ArrayLike, correct: ArrayLike, *, weights: ArrayLike | None = None
 ) -> float:
-    """Largest calibration error of the 15 bins; noisy, because a bin may hold one row.
+    """Largest calibration error of the 15 bins, a fraction; noisy, as a bin may hold one row.
 
-    Parameters
-    ----------
-    confidence, correct, weights
-        As in `expected_calibration_error`.
-
-    Returns
-    -------
-    float
-        A fraction; NaN without rows.
-
-    Raises
-    ------
-    InvalidInput
-        Shapes differ, or a confidence lies outside [0, 1].
+    Arguments, result without rows and errors as in `expected_calibration_error`.
     """
     return BinnedCalibration.of(confidence, correct, weights).mce()
 
@@ -80,22 +67,9 @@ def maximum_calibration_error(
 def adaptive_calibration_error(
     confidence: ArrayLike, correct: ArrayLike, *, weights: ArrayLike | None = None
 ) -> float:
-    """ECE over 15 bins of equal mass; equal confidences always share a bin.
+    """ECE over 15 bins of equal mass, a fraction; equal confidences always share a bin.
 
-    Parameters
-    ----------
-    confidence, correct, weights
-        As in `expected_calibration_error`.
-
-    Returns
-    -------
-    float
-        A fraction.
-
-    Raises
-    ------
-    InvalidInput
-        Shapes differ, there are no rows, or a number lies outside its range.
+    Arguments as in `expected_calibration_error`; no rows are an InvalidInput too.
     """
     p, y, w = checked_rows(confidence, correct, weights)
     _, group = np.unique(p, return_inverse=True)
@@ -112,20 +86,8 @@ def confidence_auroc(
 ) -> float:
     """Probability that a right prediction is more confident than a wrong one; ties count ½.
 
-    Parameters
-    ----------
-    confidence, correct, weights
-        As in `expected_calibration_error`.
-
-    Returns
-    -------
-    float
-        A fraction; NaN when all predictions are right or all are wrong.
-
-    Raises
-    ------
-    InvalidInput
-        Shapes differ, there are no rows, or a number lies outside its range.
+    NaN when all predictions are right or all are wrong. Arguments as in
+    `expected_calibration_error`; no rows are an InvalidInput too.
     """
     p, y, w = checked_rows(confidence, correct, weights)
     _, group = np.unique(p, return_inverse=True)

@@ -158,22 +158,9 @@ def negative_log_likelihood(
 def brier_score(
     probabilities: ArrayLike, labels: ArrayLike, *, weights: ArrayLike | None = None
 ) -> float:
-    """Brier score: the mean of Σ_c (p_c − 1[c = label])².
+    """Brier score, between 0 and 2: the mean of Σ_c (p_c − 1[c = label])².
 
-    Parameters
-    ----------
-    probabilities, labels, weights
-        As in `negative_log_likelihood`.
-
-    Returns
-    -------
-    float
-        Between 0 and 2.
-
-    Raises
-    ------
-    InvalidInput
-        Shapes do not belong together, or a label is out of range.
+    Arguments and errors as in `negative_log_likelihood`.
     """
     p, y = checked_probabilities(probabilities, labels)
     return _mean(
@@ -184,46 +171,16 @@ def brier_score(
 def classwise_calibration_error(
     probabilities: ArrayLike, labels: ArrayLike, *, weights: ArrayLike | None = None
 ) -> float:
-    """Classwise ECE: the mean over classes c of the 15-bin ECE of p_c for the event "c".
+    """Classwise ECE, a fraction: the mean over classes c of the 15-bin ECE of p_c for "is c".
 
-    Parameters
-    ----------
-    probabilities, labels, weights
-        As in `negative_log_likelihood`.
-
-    Returns
-    -------
-    float
-        A fraction.
-
-    Raises
-    ------
-    InvalidInput
-        Shapes do not belong together, or a label is out of range.
+    Arguments and errors as in `negative_log_likelihood`.
     """
     p, y = checked_probabilities(probabilities, labels)
     return _classwise(p, y, _weights(weights, p.shape[0]))
 
 
 def mean_entropy(probabilities: ArrayLike, *, weights: ArrayLike | None = None) -> float:
-    """Mean entropy of the rows.
-
-    Parameters
-    ----------
-    probabilities : array_like of shape (n, k)
-    weights : array_like of shape (n,), optional
-        Non-negative.
-
-    Returns
-    -------
-    float
-        Nats.
-
-    Raises
-    ------
-    InvalidInput
-        Wrong shape.
-    """
+    """Mean entropy of the rows, nats; arguments as in `negative_log_likelihood`."""
     p = np.asarray(probabilities)
     if p.ndim != 2:
         raise InvalidInput(
