@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Groups", "fold_of_rows"]
+from trueprob.arrays.weights_and_groups import Groups
 
-Groups = NDArray[np.int64] | NDArray[np.str_]
+__all__ = ["fold_of_rows"]
 
 
 def fold_of_rows(

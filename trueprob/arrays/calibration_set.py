@@ -26,7 +26,7 @@ from trueprob.arrays.logits import (
     logits_from_log_probabilities,
     logits_from_probabilities,
 )
-from trueprob.arrays.weights_and_groups import as_groups, as_weights
+from trueprob.arrays.weights_and_groups import Groups, as_groups, as_weights
 from trueprob.errors import InvalidInput
 
 __all__ = [
@@ -72,7 +72,7 @@ class CalibrationSet:
     logits: Logits
     labels: Labels
     weights: NDArray[np.float64] | None = None
-    groups: NDArray[np.int64] | NDArray[np.str_] | None = None
+    groups: Groups | None = None
 
     def __post_init__(self) -> None:
         logits = as_logits(self.logits)

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from trueprob.arrays.labels import Labels
 from trueprob.arrays.logit_functions import Logits, prediction
+from trueprob.arrays.weights_and_groups import Groups
 from trueprob.calibrators import (
     KINDS,
     FittedCalibrator,
@@ -35,7 +36,7 @@ from trueprob.calibrators import (
     fit_vector,
 )
 from trueprob.fitting.report import CandidateScore
-from trueprob.folds import Groups, fold_of_rows
+from trueprob.folds import fold_of_rows
 from trueprob.scores.interval import unit_of_rows
 from trueprob.scores.score import SMALLEST
 

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from trueprob.arrays.labels import Labels
-from trueprob.arrays.weights_and_groups import as_groups, as_weights
+from trueprob.arrays.weights_and_groups import Groups, as_groups, as_weights
 from trueprob.errors import InvalidInput
 from trueprob.scores.binned import N_BINS
 from trueprob.scores.confidence import (
@@ -170,7 +170,7 @@ def bootstrap_interval(
     )
 
 
-def unit_of_rows(n: int, groups: NDArray[np.int64] | NDArray[np.str_] | None) -> NDArray[np.int64]:
+def unit_of_rows(n: int, groups: Groups | None) -> NDArray[np.int64]:
     """Index of the independent unit of each row."""
     if groups is None:
         return np.arange(n)

@@ -23,6 +23,7 @@ from trueprob.arrays import logit_functions
 from trueprob.arrays.labels import Labels
 from trueprob.arrays.logit_functions import Logits, Probabilities, logit_gap
 from trueprob.arrays.logits import as_logits
+from trueprob.arrays.weights_and_groups import Groups
 from trueprob.calibrators.base import Calibrated, Calibrator, FitOutcome, FittedCalibrator
 from trueprob.calibrators.linear.fit import fit_linear_stage
 from trueprob.calibrators.linear.stage import LinearStage
@@ -30,7 +31,7 @@ from trueprob.calibrators.linear.vector import UNCONVERGED
 from trueprob.calibrators.parameters import require_keys
 from trueprob.calibrators.smart.calibrator import SmartCalibrator, fit_smart
 from trueprob.errors import InvalidDocument
-from trueprob.folds import Groups, fold_of_rows
+from trueprob.folds import fold_of_rows
 
 __all__ = [
     "SmartMatrixCalibrator",

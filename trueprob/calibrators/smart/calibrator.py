@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from trueprob.arrays.labels import Labels
 from trueprob.arrays.logit_functions import TRANSPOSE_BELOW, Logits, Probabilities, logit_gap
+from trueprob.arrays.weights_and_groups import Groups
 from trueprob.calibrators.base import Calibrated, Calibrator, FitOutcome, FittedCalibrator
 from trueprob.calibrators.parameters import number, numbers, require_keys
 from trueprob.calibrators.smart.fit import LogSlopes, fit_log_slopes, minimise
@@ -37,7 +38,7 @@ from trueprob.calibrators.smart.rows import (
 )
 from trueprob.calibrators.smart.second_stage import SecondStage, fit_second_stage
 from trueprob.errors import InvalidDocument
-from trueprob.folds import Groups, fold_of_rows
+from trueprob.folds import fold_of_rows
 
 __all__ = ["SmartCalibrator", "fit_smart", "out_of_fold_logit"]
 
@@ -115,7 +116,7 @@ class SmartCalibrator(Calibrator):
         return cls(n_classes, edges, log_slopes, weight, stage)
 
     @cached_property
-    def _segments(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    def _segments(self) -> tuple[Array, Array, Array]:
         """Inner edges, and slope and intercept of the line on each segment."""
         edges = np.array(self.edges, dtype=np.float64)
         slopes = np.exp(np.array(self.log_slopes, dtype=np.float64))
@@ -160,17 +161,17 @@ class SmartCalibrator(Calibrator):
     def _probabilities(self, logits: Logits) -> Probabilities:
         return self.calibrated(logits).probabilities
 
-    def _temperature(self, logits: Logits) -> NDArray[np.float64]:
+    def _temperature(self, logits: Logits) -> Array:
         return 1.0 / self._inverse_temperature(logit_gap(logits))
 
-    def _inverse_temperature(self, gap: NDArray[np.float32]) -> NDArray[np.float64]:
+    def _inverse_temperature(self, gap: NDArray[np.float32]) -> Array:
         return inverse_temperature_of_gap(gap, *self._segments)
 
 
 def fit_smart(
     logits: Logits,
     labels: Labels,
-    weights: NDArray[np.float64] | None = None,  # (n,), only their ratios matter
+    weights: Array | None = None,  # (n,), only their ratios matter
     *,
     seed: int = 0,  # of the folds of the second stage
     groups: Groups | None = None,  # (n,), rows of one group stay in one fold
@@ -208,7 +209,7 @@ def _calibrator(solution: LogSlopes, n_classes: int, uniform_weight: float) -> S
 
 def _second_stage(
     solution: LogSlopes,
-    weights: NDArray[np.float64] | None,
+    weights: Array | None,
     groups: Groups | None,
     calibrator: SmartCalibrator,
     *,
@@ -233,7 +234,7 @@ def _second_stage(
     return fit_second_stage(logit, correct, weights, seed=seed, groups=groups)
 
 
-def _effective_rows(n: int, weights: NDArray[np.float64] | None) -> float:
+def _effective_rows(n: int, weights: Array | None) -> float:
     """Number of equally weighted rows with the same information (Kish 1965)."""
     return float(n) if weights is None else float(weights.sum() ** 2 / np.square(weights).sum())
 

@@ -20,10 +20,11 @@ from typing import Any, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from trueprob.arrays.weights_and_groups import Groups
 from trueprob.calibrators.confidence import put_confidence
 from trueprob.calibrators.parameters import numbers, require_keys
 from trueprob.errors import InvalidDocument
-from trueprob.folds import Groups, fold_of_rows
+from trueprob.folds import fold_of_rows
 
 __all__ = ["SecondStage", "confidence_logit", "fit_second_stage"]
 

@@ -43,7 +43,7 @@ def stage_by_stage(calibrator: SmartCalibrator, logits: np.ndarray) -> np.ndarra
 
 
 @CALIBRATORS
-def test_probabilities_are_those_of_the_stages_stage_by_stage(calibrator):
+def test_probabilities_are_those_of_the_stages_one_by_one(calibrator):
     logits = varied_logits()
     p = calibrator.predict_proba(logits)
     assert p == pytest.approx(stage_by_stage(calibrator, logits), abs=1e-6)
