@@ -1,10 +1,10 @@
-"""Calibrated probabilities for classifiers that exist already.
+"""Calibrated probabilities for existing classifiers.
 
     fitted = trueprob.fit(logits, labels)
     probabilities = fitted.calibrator.predict_proba(new_logits)
 
-Each name is loaded when it is first asked for (PEP 562): a service or a command that starts pays
-for what it uses. NumPy is all that loading any of them needs; SciPy is loaded by what uses it.
+Each name is loaded at first use (PEP 562), so that a program pays only for what it uses. All names
+load with NumPy alone; SciPy is loaded by the functions that need it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-# The module of each public name; `__init__.pyi` says the same to type checkers.
+# The module of each public name; `__init__.pyi` repeats it for type checkers.
 _HOMES = {
     "trueprob.admission.decision": ("admit",),
     "trueprob.arrays.files": ("read_arrays",),
@@ -210,7 +210,7 @@ def __dir__() -> list[str]:
 
 
 def _version() -> str:
-    """Read when asked for: importlib.metadata costs half of NumPy's import."""
+    """The installed version, read at first use: importlib.metadata is slow to import."""
     from importlib.metadata import PackageNotFoundError, version
 
     try:

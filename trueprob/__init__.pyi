@@ -1,4 +1,4 @@
-"""What `__init__.py` loads when it is asked for, for type checkers and editors."""
+"""The names that `__init__.py` loads at first use, for type checkers and editors."""
 
 from trueprob.admission.decision import admit as admit
 from trueprob.admission.verdict import Verdict as Verdict

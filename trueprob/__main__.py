@@ -1,4 +1,4 @@
-"""`python -m trueprob`: the command line."""
+"""Entry point of `python -m trueprob`: the command line."""
 
 import sys
 

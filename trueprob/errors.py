@@ -1,14 +1,14 @@
-"""Everything that trueprob raises on purpose, one tree.
+"""The errors of trueprob, one tree.
 
     TrueprobError
     ├── InvalidInput         (also a ValueError)  an argument or an uploaded array
     ├── InvalidDocument      (also a ValueError)  calibrator.json, manifest.json, baseline.npz
-    ├── ModelVersionNotFound                      nothing of that name and version on disk
-    ├── VersionExists                             a version never changes: choose the next one
-    └── DigestMismatch                            a file is not what its manifest says
+    ├── ModelVersionNotFound                      no such model or version on disk
+    ├── VersionExists                             a version never changes: use the next number
+    └── DigestMismatch                            a file does not match its manifest
 
-Messages say what was wrong, what was expected and what came, by the caller's name for it. They
-never repeat the contents of an array.
+A message names the field as the caller knows it, and says what was expected and what came. It
+never repeats the contents of an array.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ __all__ = [
 
 
 class TrueprobError(Exception):
-    """Root of all errors raised by this library."""
+    """Base class of all errors that this library raises."""
 
 
 class InvalidInput(TrueprobError, ValueError):
-    """An argument or an array that cannot be used as it is.
+    """An argument or an array that cannot be used.
 
     Parameters
     ----------

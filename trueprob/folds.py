@@ -1,26 +1,23 @@
-"""Deterministic folds for cross-fitting, balanced in errors, groups kept whole."""
+"""Deterministic folds for cross-fitting, balanced in errors, with groups kept whole."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Groups", "fold_of_rows"]
+from trueprob.arrays.weights_and_groups import Groups
 
-Groups = NDArray[np.int64] | NDArray[np.str_]
+__all__ = ["fold_of_rows"]
 
 
 def fold_of_rows(
-    correct: NDArray[np.bool_],
+    correct: NDArray[np.bool_],  # (n,); errors are few and carry the information
     groups: Groups | None,  # (n,), rows of one group go to one fold
     n_folds: int,  # at least 2; lowered to the number of rows or groups
     *,
     seed: int,
 ) -> NDArray[np.int64]:
-    """The fold of each row.
-
-    Returns: in 0 … n_folds − 1; all zero when there is only one row or group.
-    """
+    """The fold of each row, 0 … n_folds − 1; all 0 when there is only one row or group."""
     generator = np.random.default_rng(seed)
     n = correct.shape[0]
     if groups is None:
@@ -38,7 +35,7 @@ def fold_of_rows(
     loads = np.zeros((folds, 2))
     of_group = np.empty(sizes.shape[0], dtype=np.int64)
     scale = np.array([1.0 / max(errors.sum(), 1.0), 1.0 / n])
-    for group in order:  # largest first, each to the fold that has least so far
+    for group in order:  # largest first, each to the fold with the least so far
         target = int(np.argmin((loads * scale).sum(axis=1)))
         of_group[group] = target
         loads[target] += (errors[group], sizes[group])

@@ -214,7 +214,7 @@ class Settings(BaseModel):
     @field_validator("fit_method")
     @classmethod
     def _known_method(cls, value: str) -> str:
-        from trueprob.fitting.fit import METHODS
+        from trueprob.fitting.methods import METHODS
 
         if value not in METHODS:
             raise ValueError(f"expected one of {', '.join(METHODS)}, got {value!r}")
@@ -288,7 +288,7 @@ def _check_metrics_ports(first: int, settings: Settings) -> None:
 def _keeps_prediction(settings: Settings) -> bool:
     if "fit_method" not in settings.model_fields_set:
         return True  # the parent of replicas reads settings and never loads NumPy
-    from trueprob.fitting.fit import keeps_prediction
+    from trueprob.fitting.methods import keeps_prediction
 
     return keeps_prediction(settings.fit_method)
 

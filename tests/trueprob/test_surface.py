@@ -31,16 +31,16 @@ def test_importing_the_library_loads_numpy_only():
     assert answer.stdout.strip() == "[]"
 
 
-def test_type_checkers_are_told_of_the_same_names_from_the_same_modules():
+def test_type_checkers_see_the_same_names_from_the_same_modules():
     stub = Path(trueprob.__file__).with_suffix(".pyi")
-    told = {
+    declared = {
         (alias.asname, node.module)
         for node in ast.parse(stub.read_text()).body
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
-    assert told == set(trueprob._HOME_OF.items())
-    assert {name for name, _ in told} == {*trueprob.__all__} - {"__version__"}
+    assert declared == set(trueprob._HOME_OF.items())
+    assert {name for name, _ in declared} == {*trueprob.__all__} - {"__version__"}
 
 
 def test_no_public_name_is_hidden_by_a_module_of_its_name():

@@ -1,1 +1,5 @@
-"""Whether a candidate may replace what is live."""
+"""Admission of a candidate: the tests that it must pass to replace the live calibrator.
+
+`decision` compares a cross-fitted candidate with the incumbent, `verdict` tests the three
+conditions, and `reference` compares both on a pinned set.
+"""

@@ -1,13 +1,11 @@
-"""Whether new labels are evidence enough to replace a calibrator that is live.
+"""Admission: whether a candidate may replace the live calibrator.
 
-The candidate's method is cross-fitted on the uploaded rows (5 folds, three divisions below 500
-rows) and compared with the incumbent, row by row, on those that the incumbent was not fitted on.
-It is admitted when the three conditions of `trueprob.admission.verdict` hold.
+The candidate's method is cross-fitted on the uploaded rows (5 folds; three divisions below 500
+rows) and compared with the incumbent, row by row, on the rows that the incumbent was not fitted
+on. It is admitted when the three conditions of `trueprob.admission.verdict` hold.
 
-What that promises: a candidate whose true NLL equals the incumbent's is admitted about once in
-ten uploads, a worse one less often. That no worse calibrator is ever admitted cannot be promised.
-
-Which uploaded rows a calibrator has not been fitted on, by their digests.
+A candidate whose true NLL equals the incumbent's is admitted about once in ten uploads, a worse
+one less often. It is not guaranteed that no worse calibrator is ever admitted.
 """
 
 from __future__ import annotations
@@ -23,20 +21,111 @@ from trueprob.arrays.calibration_set import CalibrationSet
 from trueprob.arrays.logit_functions import prediction
 from trueprob.calibrators import Calibrator
 from trueprob.errors import InvalidInput
-from trueprob.fitting.fit import cross_fit, part_of
+from trueprob.fitting.fit import cross_fit, progress_of_part
 from trueprob.fitting.methods import METHODS, keeps_prediction
 from trueprob.scores.interval import unit_of_rows
 
-__all__ = ["Verdict", "admit", "is_new_row"]
+__all__ = ["admit", "is_new_row"]
+
+SMALL: Final = 500  # rows; below, a single division into folds is too noisy
+N_DIVISIONS_WHEN_SMALL: Final = 3
+MIN_UNITS: Final = 10  # rows or groups; below, a bootstrap tells nothing
+
+
+def admit(
+    incumbent: Calibrator,
+    method: str,
+    calibration_set: CalibrationSet,
+    *,
+    seen_row_digests: NDArray[np.uint8] | Sequence[bytes] = (),
+    seed: int = 0,
+    allow_prediction_change: bool = False,
+    progress: Callable[[float], None] | None = None,
+) -> Verdict:
+    """Compare a method, cross-fitted on new rows, with the live calibrator.
+
+    Parameters
+    ----------
+    incumbent : Calibrator
+        The live calibrator.
+    method : str
+        One of `METHODS`.
+    calibration_set : CalibrationSet
+        The uploaded rows. All are used to fit; only those that are new to the incumbent are
+        compared.
+    seen_row_digests : ndarray of shape (m, 16), uint8, or sequence of 16-byte strings
+        `CalibrationSet.row_digests` of the set that the incumbent was fitted on. A row that is in
+        it once and is uploaded twice is new once.
+    seed : int
+        Of folds and resampling: the same call gives the same verdict.
+    allow_prediction_change : bool
+        Whether `auto` may choose a method that changes predictions.
+    progress : callable, optional
+        Called repeatedly with the share of the work that is done, 0 to 1.
+
+    Returns
+    -------
+    Verdict
+
+    Raises
+    ------
+    InvalidInput
+        The method is unknown, the incumbent has another number of classes, or a digest is not
+        16 bytes long.
+    """
+    if method not in METHODS:
+        raise InvalidInput(
+            f"method must be one of {', '.join(METHODS)}, got {method[:40]!r}", field="method"
+        )
+    data = calibration_set
+    if incumbent.n_classes != data.n_classes:
+        raise InvalidInput(
+            f"logits must have shape (n, {incumbent.n_classes}), got {data.logits.shape}",
+            field="logits",
+        )
+    new = np.flatnonzero(is_new_row(data.row_digests, seen_row_digests))
+    if new.shape[0] == 0:
+        return _refused(
+            f"none of the {data.n} rows is new: the incumbent was fitted on all of them", 0
+        )
+    compared = data.subset(new)
+    unit = unit_of_rows(compared.n, compared.groups)
+    if int(unit.max()) + 1 < MIN_UNITS:
+        what = "rows" if data.groups is None else "groups"
+        return _refused(
+            f"no evidence of improvement: {int(unit.max()) + 1} new {what}, "
+            f"at least {MIN_UNITS} are needed to tell",
+            compared.n,
+        )
+    n_divisions = N_DIVISIONS_WHEN_SMALL if data.n < SMALL else 1
+    change = allow_prediction_change
+    fits = []
+    for division in range(n_divisions):
+        fitted = cross_fit(
+            method,
+            data,
+            seed=seed + division,
+            allow_prediction_change=change,
+            progress=progress_of_part(progress, division, n_divisions),
+        )
+        fits.append(fitted[new])
+    kept = prediction(compared.logits)
+    keeps = keeps_prediction(method, change)
+    candidate = [side_of(p, kept if keeps else p.argmax(axis=1), compared) for p in fits]
+    present = side_of(
+        incumbent.predict_proba(compared.logits), incumbent.prediction(compared.logits), compared
+    )
+    return judge(present, candidate, compared, unit, seed, exact=keeps)
+
+
+def _refused(reason: str, n_compared: int) -> Verdict:
+    return Verdict(False, (reason,), {"incumbent": None, "candidate": None}, n_compared)
 
 
 def is_new_row(
     rows: NDArray[np.uint8], seen: NDArray[np.uint8] | Sequence[bytes]
 ) -> NDArray[np.bool_]:
-    """Which rows are not among the seen ones, as a multiset difference.
-
-    Returns: of equal rows, the first ones count as seen.
-    """
+    """Which rows are not among the seen ones; of equal rows the first ones count as seen."""
     before = _as_keys(seen)
     uploaded = _as_keys(rows)
     both, key = np.unique(np.concatenate([before, uploaded]), return_inverse=True)
@@ -56,97 +145,5 @@ def _as_keys(digests: NDArray[np.uint8] | Sequence[bytes]) -> NDArray[np.void]:
     raw = np.ascontiguousarray(digests).view(np.uint8).reshape(-1)
     if raw.shape[0] % 16:
         raise InvalidInput("seen_row_digests must have 16 bytes each", field="seen_row_digests")
-    # Two integers compare and sort quickly, raw bytes do not.
+    # Pairs of integers compare and sort faster than raw bytes.
     return raw.view([("high", "<u8"), ("low", "<u8")])
-
-
-SMALL: Final = 500  # rows below which one division into folds is too noisy
-REPEATS_WHEN_SMALL: Final = 3
-MIN_UNITS: Final = 10  # rows or groups below which a bootstrap says nothing
-
-
-def admit(
-    incumbent: Calibrator,
-    method: str,
-    calibration_set: CalibrationSet,
-    *,
-    seen_row_digests: NDArray[np.uint8] | Sequence[bytes] = (),
-    seed: int = 0,
-    allow_prediction_change: bool = False,
-    progress: Callable[[float], None] | None = None,
-) -> Verdict:
-    """Compare a method, cross-fitted on new rows, with the calibrator that is live.
-
-    Parameters
-    ----------
-    incumbent : Calibrator
-    method : str
-        One of `METHODS`.
-    calibration_set : CalibrationSet
-        The upload. Rows that were seen help to fit, and are not compared.
-    seen_row_digests : ndarray of shape (m, 16) or sequence of 16-byte strings
-        Of the set that the incumbent was fitted on. A row that was seen once and is uploaded
-        twice is new once.
-    seed : int
-        Of folds and resampling: the same call gives the same verdict.
-    allow_prediction_change : bool
-        Whether `auto` may choose a method that changes predictions.
-    progress : callable, optional
-        Told again and again which share of the work is done, 0 to 1.
-
-    Returns
-    -------
-    Verdict
-
-    Raises
-    ------
-    InvalidInput
-        Unknown method, or an incumbent for another number of classes.
-    """
-    if method not in METHODS:
-        raise InvalidInput(
-            f"method must be one of {', '.join(METHODS)}, got {method[:40]!r}", field="method"
-        )
-    data = calibration_set
-    if incumbent.n_classes != data.n_classes:
-        raise InvalidInput(
-            f"logits must have shape (n, {incumbent.n_classes}), got {data.logits.shape}",
-            field="logits",
-        )
-    new = np.flatnonzero(is_new_row(data.row_digests, seen_row_digests))
-    if new.shape[0] == 0:
-        return _refused(
-            f"none of the {data.n} rows is new to the incumbent, which was fitted on them", 0
-        )
-    compared = data.subset(new)
-    unit = unit_of_rows(compared.n, compared.groups)
-    if int(unit.max()) + 1 < MIN_UNITS:
-        what = "rows" if data.groups is None else "groups"
-        return _refused(
-            f"no evidence of improvement: {int(unit.max()) + 1} new {what}, "
-            f"at least {MIN_UNITS} are needed to tell",
-            compared.n,
-        )
-    repeats = REPEATS_WHEN_SMALL if data.n < SMALL else 1
-    change = allow_prediction_change
-    divisions = []
-    for r in range(repeats):
-        fitted = cross_fit(
-            method,
-            data,
-            seed=seed + r,
-            allow_prediction_change=change,
-            progress=part_of(progress, r, repeats),
-        )
-        divisions.append(fitted[new])
-    kept = prediction(compared.logits)
-    keeps = keeps_prediction(method, change)
-    candidate = [side_of(p, kept if keeps else p.argmax(axis=1), compared) for p in divisions]
-    present = side_of(
-        incumbent.predict_proba(compared.logits), incumbent.prediction(compared.logits), compared
-    )
-    return judge(present, candidate, compared, unit, seed, exact=keeps)
-
-
-def _refused(reason: str, n_compared: int) -> Verdict:
-    return Verdict(False, (reason,), {"incumbent": None, "candidate": None}, n_compared)

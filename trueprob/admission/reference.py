@@ -1,12 +1,12 @@
-"""Whether a candidate is significantly worse than what is live on rows that somebody pinned.
+"""Reference check: whether a candidate is significantly worse on a pinned set.
 
-Admission compares on the rows that a candidate is fitted on (cross-fitted). Who does not choose
-those rows, because they come in by themselves, pins a set that stays: whatever the incoming rows
-say, the candidate must not do significantly worse there.
+Admission compares on the rows that a candidate is cross-fitted on. Where these arrive by
+themselves, a pinned set protects against them: whatever they are, the candidate must not be
+significantly worse on it.
 
-By a paired bootstrap over rows, or groups where given, at one-sided 95 %: the lower bound of the
-difference of mean NLL must not be above 0, the upper bound of that of accuracy not below 0. A
-candidate that is as good fails each about once in twenty times.
+A paired bootstrap over rows, or groups where given, decides at one-sided 95 %: the lower bound of
+the difference of mean NLL must not be above 0, the upper bound of the difference of accuracy not
+below 0. A candidate that is as good fails each about once in twenty times.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = ["ReferenceCheck", "check_reference"]
 
 @dataclass(frozen=True)
 class ReferenceCheck:
-    """The answer of `check_reference`."""
+    """The result of `check_reference`."""
 
     passed: bool
     reason: str  # a sentence with the numbers
@@ -40,13 +40,10 @@ def check_reference(
     candidate: Calibrator,
     reference: CalibrationSet,
     *,
-    fitted_row_digests: NDArray[np.uint8] | Sequence[bytes] = (),
-    seed: int = 0,  # of the resampling: the same call gives the same answer
+    fitted_row_digests: NDArray[np.uint8] | Sequence[bytes] = (),  # of the candidate; not compared
+    seed: int = 0,  # of the resampling
 ) -> ReferenceCheck:
-    """Compare two calibrators on a pinned set.
-
-    Returns: not passed when too few rows are left to tell.
-    """
+    """Compare two calibrators on a pinned set; not passed when too few rows are left."""
     new = np.flatnonzero(is_new_row(reference.row_digests, fitted_row_digests))
     if new.shape[0] == 0:
         return ReferenceCheck(False, "the candidate was fitted on all of the reference set", 0)
@@ -86,7 +83,7 @@ def check_reference(
 def _side(
     calibrator: Calibrator, data: CalibrationSet
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """NLL and whether right, of each row."""
+    """NLL of each row, and whether its prediction is right."""
     chosen = calibrator.predict_proba(data.logits)[np.arange(data.n), data.labels]
     correct = calibrator.prediction(data.logits) == data.labels
     nll: NDArray[np.float64] = -np.log(np.maximum(chosen.astype(np.float64), SMALLEST))

@@ -1,13 +1,13 @@
-"""The three conditions of admission, tested on two sides of a comparison.
+"""Verdict: the three conditions of admission, tested on two sides of a comparison.
 
-By a paired bootstrap over rows, or groups where given:
+A paired bootstrap over rows, or groups where given, tests that
 
 1. mean NLL improves: the one-sided 90 % upper bound of (candidate − incumbent) is below 0;
 2. accuracy is kept: exactly for methods that keep the prediction, otherwise its difference is
    not below 0 at one-sided 95 %;
-3. debiased ECE, ECE − noise floor, is not significantly worse: refused when the one-sided 95 %
-   lower bound of its difference is above 0. Resampling adds noise that raises any ECE, so the
-   bound is the observed difference less the resampled one's 95 % quantile about its own mean.
+3. debiased ECE, ECE − noise floor, is not significantly worse: the one-sided 95 % lower bound of
+   its difference is not above 0. Resampling adds noise that raises any ECE, so the bound is the
+   observed difference minus (95 % quantile − mean) of the resampled one.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Verdict:
-    """The answer of `admit`.
+    """The result of `admit`.
 
     Attributes
     ----------
     admitted : bool
     reasons : tuple of str
-        Sentences with the numbers, the deciding one first.
+        Sentences with the numbers; failed conditions come first.
     scores : dict
         ``incumbent`` and ``candidate``, on the compared rows; None when there are none.
     n_compared : int
@@ -51,7 +51,7 @@ class Verdict:
     n_compared: int
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-safe."""
+        """The verdict as JSON values."""
         return {
             "admitted": self.admitted,
             "reasons": list(self.reasons),
@@ -65,16 +65,16 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two compared: its scores, and per row what is summed."""
+    """Scores of a calibrator on the compared rows, and columns to be summed over rows."""
 
     scores: Scores
-    nll: Array  # times the row's weight
-    correct: Array  # times the row's weight
-    bins: Array  # signed error, then variance, each in its bin's column
+    nll: Array  # (n,), times the row's weight
+    correct: Array  # (n,), times the row's weight
+    bins: Array  # (n, 30), signed error and variance, each in the column of the row's bin
 
 
 def side_of(probabilities: Probabilities, predicted: Labels, data: CalibrationSet) -> Side:
-    """What probabilities and predictions come to on the compared rows."""
+    """The side of a calibrator with these probabilities and predictions."""
     rows = np.arange(data.n)
     scores = score(probabilities, data.labels, prediction=predicted, weights=data.weights)
     weight = np.ones(data.n) if data.weights is None else data.weights
@@ -95,9 +95,9 @@ def judge(
     unit: NDArray[np.int64],
     seed: int,
     *,
-    exact: bool,
+    exact: bool,  # whether the method keeps the prediction
 ) -> Verdict:
-    """Test the three conditions; several divisions into folds enter by their mean per row."""
+    """Test the three conditions; of several divisions into folds the mean per row counts."""
     weight = np.ones(data.n) if data.weights is None else data.weights
     count = len(candidates)
     columns = np.column_stack(
@@ -140,10 +140,10 @@ def judge(
         f"debiased ECE {_signed(ece[0, 0])} → {_signed(ece[0, 1])}, "
         f"{'not significantly worse' if keeps_ece else 'significantly worse'}"
     )
-    failed = [improves, keeps_accuracy, keeps_ece]
-    ordered = sorted(range(3), key=lambda i: (failed[i], i))  # what failed comes first
+    passed = [improves, keeps_accuracy, keeps_ece]
+    ordered = sorted(range(3), key=lambda i: (passed[i], i))  # what failed comes first
     return Verdict(
-        admitted=all(failed),
+        admitted=all(passed),
         reasons=tuple(reasons[i] for i in ordered),
         scores={"incumbent": before, "candidate": after},
         n_compared=data.n,
@@ -151,11 +151,11 @@ def judge(
 
 
 def _debiased(sums: Array) -> Array:
-    """ECE − floor of the incumbent and of the candidate (mean over divisions), shape (m, 2)."""
+    """ECE − floor of the incumbent and the candidate (mean over divisions), shape (m, 2)."""
     total = sums[:, 0]
-    parts = sums[:, 3:].reshape(sums.shape[0], -1, 2, N_BINS)
-    ece = np.abs(parts[:, :, 0]).sum(axis=2)
-    floor = np.sqrt(2.0 / np.pi * np.maximum(parts[:, :, 1], 0.0)).sum(axis=2)
+    bins = sums[:, 3:].reshape(sums.shape[0], -1, 2, N_BINS)
+    ece = np.abs(bins[:, :, 0]).sum(axis=2)
+    floor = np.sqrt(2.0 / np.pi * np.maximum(bins[:, :, 1], 0.0)).sum(axis=2)
     value = (ece - floor) / total[:, None]
     return np.column_stack([value[:, 0], value[:, 1:].mean(axis=1)])
 

@@ -1,13 +1,7 @@
-"""Held-out logits with their labels: validated, with digests of the set and of each row.
+"""A calibration set: held-out logits with their labels, checked, with content digests.
 
-Arrays: `labels` and exactly one of `logits`, `probabilities`, `log_probabilities`; optionally
-`weights` and `groups`. The digest covers the canonical content, not the file's bytes: the same
-numbers have the same digest whether they came as `.npz`, JSON or probabilities.
-
-Digests of numbers, not of files: of a whole calibration set, and of each of its rows.
-
-They cover the canonical content, so that the same numbers have the same digest on every machine
-and however they came.
+The digests cover the numbers, not the file. The same numbers have the same digest on every
+machine, whether they came as `.npz`, as JSON or as probabilities.
 """
 
 from __future__ import annotations
@@ -32,7 +26,7 @@ from trueprob.arrays.logits import (
     logits_from_log_probabilities,
     logits_from_probabilities,
 )
-from trueprob.arrays.weights_and_groups import as_groups, as_weights
+from trueprob.arrays.weights_and_groups import Groups, as_groups, as_weights
 from trueprob.errors import InvalidInput
 
 __all__ = [
@@ -40,65 +34,12 @@ __all__ = [
     "CalibrationSet",
     "content_digest",
     "load_calibration_set",
-    "read_arrays",
     "row_digests",
 ]
 
-
-# One copy of 100 MB holds the interpreter's lock for a tenth of a second, and a service's other
-# requests wait for it.
+# Arrays are hashed and written in pieces of this size. One copy of 100 MB would hold the
+# interpreter's lock for 0.1 s, and all other requests of a service would wait for it.
 PIECE_BYTES: Final = 1 << 20
-
-
-def content_digest(arrays: Mapping[str, NDArray[Any] | None]) -> str:
-    """Digest of a calibration set's arrays.
-
-    Returns: ``sha256:`` and 64 hex digits.
-    """
-    state = hashlib.sha256(b"trueprob calibration set 1\n")
-    for name, array in arrays.items():
-        if array is None:
-            continue
-        if array.dtype.kind == "U":
-            parts = [text.encode("utf-8", "surrogatepass") for text in array.tolist()]
-            lengths = np.array([len(part) for part in parts], dtype="<i8")
-            state.update(f"{name} text {len(parts)}\n".encode())
-            state.update(lengths.tobytes())
-            state.update(b"".join(parts))
-            continue
-        state.update(f"{name} {array.dtype.name} {array.shape}\n".encode())
-        for piece in _canonical(array):
-            state.update(piece)
-    return f"sha256:{state.hexdigest()}"
-
-
-def row_digests(logits: Logits, labels: Labels) -> NDArray[np.uint8]:
-    """Digest of each row's logits and label.
-
-    Returns: BLAKE2b.
-    """
-    n, k = logits.shape
-    label_bytes = b"".join(_canonical(labels))
-    digests, i = bytearray(), 0
-    for piece in _canonical(logits):
-        for start in range(0, len(piece), 4 * k):
-            state = hashlib.blake2b(piece[start : start + 4 * k], digest_size=16)
-            state.update(label_bytes[8 * i : 8 * (i + 1)])
-            digests += state.digest()
-            i += 1
-    return np.frombuffer(bytes(digests), dtype=np.uint8).reshape(n, 16)
-
-
-def _canonical(array: NDArray[np.generic]) -> Iterator[memoryview]:
-    """The bytes of an array, some whole rows at a time."""
-    step = max(1, PIECE_BYTES // max(1, array[:1].nbytes))
-    for start in range(0, len(array), step):
-        rows = array[start : start + step]
-        if rows.dtype.kind == "f":
-            rows = np.add(rows, 0.0)  # −0 and 0 are the same number
-        rows = np.ascontiguousarray(rows, dtype=rows.dtype.newbyteorder("<"))
-        yield rows.reshape(-1).view(np.uint8).data
-
 
 INPUTS: Final = {
     "logits": as_logits,
@@ -110,7 +51,7 @@ NAMES: Final = (*INPUTS, "labels", "weights", "groups")
 
 @dataclass(frozen=True, eq=False)
 class CalibrationSet:
-    """Logits and labels of rows that the network was not trained on.
+    """Labelled logits that the network was not trained on.
 
     Attributes
     ----------
@@ -131,7 +72,7 @@ class CalibrationSet:
     logits: Logits
     labels: Labels
     weights: NDArray[np.float64] | None = None
-    groups: NDArray[np.int64] | NDArray[np.str_] | None = None
+    groups: Groups | None = None
 
     def __post_init__(self) -> None:
         logits = as_logits(self.logits)
@@ -152,7 +93,7 @@ class CalibrationSet:
         n_classes: int | None = None,
         class_names: Sequence[str] | None = None,
     ) -> CalibrationSet:
-        """A set from named arrays, as they are in an `.npz`.
+        """Build a set from named arrays, as in an `.npz` file.
 
         Parameters
         ----------
@@ -202,23 +143,23 @@ class CalibrationSet:
 
     @cached_property
     def digest(self) -> str:
-        """``sha256:…`` of the canonical content: little-endian arrays with their shapes."""
+        """Digest of all arrays: ``sha256:`` and 64 hex digits."""
         names = ("logits", "labels", "weights", "groups")
         return content_digest({name: getattr(self, name) for name in names})
 
     @cached_property
     def row_digests(self) -> NDArray[np.uint8]:
-        """16-byte BLAKE2b digest of each row's logits and label, shape (n, 16).
+        """Digest of each row's logits and label, shape (n, 16), uint8.
 
         Weights and groups are left out: the same row with another weight is the same evidence.
         """
         return row_digests(self.logits, self.labels)
 
     def subset(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> CalibrationSet:
-        """The set of these rows, by index or mask."""
+        """The calibration set of some rows, given as indices or a mask of shape (n,)."""
         weights = None if self.weights is None else self.weights[rows]
         if weights is not None and not weights.any():
-            weights = None  # a fold of rows that count for nothing: they then count alike
+            weights = None  # rows that all weigh 0 count alike
         return CalibrationSet(
             self.logits[rows],
             self.labels[rows],
@@ -227,7 +168,7 @@ class CalibrationSet:
         )
 
     def save(self, path_or_file: str | os.PathLike[str] | BinaryIO) -> None:
-        """Write an `.npz` that `load_calibration_set` reads back."""
+        """Write an `.npz` file that `load_calibration_set` reads."""
         optional = {"weights": self.weights, "groups": self.groups}
         arrays: dict[str, NDArray[Any]] = {"logits": self.logits, "labels": self.labels}
         arrays |= {name: array for name, array in optional.items() if array is not None}
@@ -244,7 +185,7 @@ def load_calibration_set(
     class_names: Sequence[str] | None = None,
     max_bytes: int | None = None,
 ) -> CalibrationSet:
-    """Read a calibration set from an `.npz`.
+    """Read a calibration set from an `.npz` file.
 
     Parameters
     ----------
@@ -267,14 +208,48 @@ def load_calibration_set(
     return CalibrationSet.from_arrays(arrays, n_classes=n_classes, class_names=class_names)
 
 
-def _write_npy(member: IO[bytes], array: NDArray[Any]) -> None:
-    """As `numpy.save`, which holds the interpreter's lock for 16 MB at a time."""
-    array = np.ascontiguousarray(array)
-    header = np.lib.format.header_data_from_array_1_0(array)
-    np.lib.format.write_array_header_1_0(member, header)
-    whole = array.reshape(-1).view(np.uint8).data
-    for start in range(0, len(whole), PIECE_BYTES):
-        member.write(whole[start : start + PIECE_BYTES])
+def content_digest(arrays: Mapping[str, NDArray[Any] | None]) -> str:
+    """``sha256:…`` of named arrays in this order; None for an array that the set lacks."""
+    state = hashlib.sha256(b"trueprob calibration set 1\n")
+    for name, array in arrays.items():
+        if array is None:
+            continue
+        if array.dtype.kind == "U":
+            parts = [text.encode("utf-8", "surrogatepass") for text in array.tolist()]
+            lengths = np.array([len(part) for part in parts], dtype="<i8")
+            state.update(f"{name} text {len(parts)}\n".encode())
+            state.update(lengths.tobytes())
+            state.update(b"".join(parts))
+            continue
+        state.update(f"{name} {array.dtype.name} {array.shape}\n".encode())
+        for piece in _canonical(array):
+            state.update(piece)
+    return f"sha256:{state.hexdigest()}"
+
+
+def row_digests(logits: Logits, labels: Labels) -> NDArray[np.uint8]:
+    """16-byte BLAKE2b digest of each row's logits and label, shape (n, 16)."""
+    n, k = logits.shape
+    label_bytes = b"".join(_canonical(labels))
+    digests, i = bytearray(), 0
+    for piece in _canonical(logits):
+        for start in range(0, len(piece), 4 * k):
+            state = hashlib.blake2b(piece[start : start + 4 * k], digest_size=16)
+            state.update(label_bytes[8 * i : 8 * (i + 1)])
+            digests += state.digest()
+            i += 1
+    return np.frombuffer(bytes(digests), dtype=np.uint8).reshape(n, 16)
+
+
+def _canonical(array: NDArray[np.generic]) -> Iterator[memoryview]:
+    """The bytes of an array, little-endian, in pieces of whole rows."""
+    step = max(1, PIECE_BYTES // max(1, array[:1].nbytes))
+    for start in range(0, len(array), step):
+        rows = array[start : start + step]
+        if rows.dtype.kind == "f":
+            rows = np.add(rows, 0.0)  # −0 and 0 are the same number
+        rows = np.ascontiguousarray(rows, dtype=rows.dtype.newbyteorder("<"))
+        yield rows.reshape(-1).view(np.uint8).data
 
 
 def _require_known(mapping: Mapping[str, ArrayLike]) -> None:
@@ -283,7 +258,7 @@ def _require_known(mapping: Mapping[str, ArrayLike]) -> None:
             continue
         if name == "images":
             raise InvalidInput(
-                "images need a model to turn them into logits: send them to the service, "
+                "images need a model that turns them into logits: send them to the service, "
                 "or give logits",
                 field=name,
             )
@@ -292,3 +267,13 @@ def _require_known(mapping: Mapping[str, ArrayLike]) -> None:
             f"array {name[:40]!r} is unknown, expected {', '.join(NAMES)}; the nearest is {near!r}",
             field=name,
         )
+
+
+def _write_npy(member: IO[bytes], array: NDArray[Any]) -> None:
+    """Write as `numpy.save` does, but in pieces; it holds the lock for 16 MB at a time."""
+    array = np.ascontiguousarray(array)
+    header = np.lib.format.header_data_from_array_1_0(array)
+    np.lib.format.write_array_header_1_0(member, header)
+    whole = array.reshape(-1).view(np.uint8).data
+    for start in range(0, len(whole), PIECE_BYTES):
+        member.write(whole[start : start + PIECE_BYTES])

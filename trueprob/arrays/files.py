@@ -1,7 +1,8 @@
-"""Reading `.npz` and `.npy` from strangers: nothing is unpickled, inflated or allocated unchecked.
+"""Reader of `.npz` and `.npy` files from untrusted sources.
 
-The zip directory and the NumPy headers are read first. Sizes that are too large, that contradict
-each other, object arrays, encrypted or nested members are refused before any data is inflated.
+The zip directory and the NumPy headers are read first. Sizes that are too large or contradict
+each other, object arrays, and encrypted or nested members are refused before any data is
+inflated. Nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from trueprob.errors import InvalidInput
 __all__ = ["UNNAMED", "read_arrays"]
 
 UNNAMED: Final = "arr_0"  # the name of a lone .npy array, as numpy.savez would call it
-MAX_MEMBERS: Final = 64  # a calibration set has at most four arrays; benchmark files have more
+MAX_MEMBERS: Final = 64  # a calibration set has at most 4 arrays; benchmark files have more
 MAX_RATIO: Final = 1_033  # deflate cannot do better than 1032:1
 MAX_NAME: Final = 100
 # Numbers and strings; no objects, records, dates or complex numbers.
@@ -33,7 +34,7 @@ DTYPE: Final = re.compile(r"[<>|=]?[biufUS][1-9][0-9]{0,8}")
 LENGTH_BYTES: Final = {(1, 0): 2, (2, 0): 4, (3, 0): 4}  # of the header's length, by NPY version
 MAX_HEADER: Final = 10_000  # NumPy's own limit
 PIECE: Final = 1 << 20
-DAMAGE: Final = (  # what zipfile raises for archives that lie; found by flipping every byte
+DAMAGE: Final = (  # what zipfile raises for damaged archives; found by flipping every byte
     zipfile.BadZipFile,
     zlib.error,
     struct.error,
@@ -51,7 +52,7 @@ def read_arrays(
     max_bytes: int | None = None,
     name: str = "file",
 ) -> dict[str, NDArray[np.generic]]:
-    """Arrays of an `.npz` or `.npy` file, told apart by content.
+    """Read all arrays of an `.npz` or `.npy` file; the content says which it is.
 
     Parameters
     ----------
@@ -60,7 +61,7 @@ def read_arrays(
         Limit on the file and on all arrays together, inflated. Checked on declared sizes before
         anything is inflated or allocated.
     name : str
-        What the caller calls the file, for messages.
+        The caller's name of the file, for error messages.
 
     Returns
     -------
@@ -70,7 +71,7 @@ def read_arrays(
     Raises
     ------
     InvalidInput
-        Not such a file, or one that is damaged, too large or unsafe.
+        The file is of another type, damaged, too large or unsafe.
     """
     if isinstance(source, str | os.PathLike):
         try:
@@ -98,7 +99,7 @@ def _read(file: BinaryIO, max_bytes: int | None, name: str) -> dict[str, NDArray
         return {UNNAMED: _read_array(file, size, name, UNNAMED)}
     if magic[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
         return _read_archive(file, max_bytes, name)
-    raise InvalidInput(f"{name} must be a NumPy .npz or .npy file, and is neither", field=name)
+    raise InvalidInput(f"{name} must be a NumPy .npz or .npy file, got something else", field=name)
 
 
 def _read_archive(
@@ -137,7 +138,7 @@ def _array_name(member: zipfile.ZipInfo, name: str) -> str:
         raise InvalidInput(f"{name} must not be encrypted, {array} is", field=name)
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise InvalidInput(
-            f"{name} must be stored or deflated, {array} is compressed otherwise", field=name
+            f"{name} must be stored or deflated, {array} is compressed in another way", field=name
         )
     stored = member.compress_type == zipfile.ZIP_STORED
     most = member.compress_size if stored else member.compress_size * MAX_RATIO
@@ -186,11 +187,9 @@ def _read_array(stream: IO[bytes], size: int, name: str, array: str) -> NDArray[
 def _read_header(
     stream: IO[bytes], name: str, array: str
 ) -> tuple[tuple[int, ...], bool, str, int]:
-    """Shape, whether Fortran-ordered, type and length of an NPY header.
-
-    NumPy's own reader falls back to tokenising what it cannot parse, with warnings and errors of
-    many kinds; a header is a literal of three entries, so it is read as that.
-    """
+    """Shape, whether Fortran-ordered, dtype and length in bytes of an NPY header."""
+    # A header is a literal with three entries, and is read as that. NumPy's own reader tokenises
+    # what it cannot parse, with warnings and errors of many kinds.
     damaged = InvalidInput(f"{name} holds {array} with a damaged header", field=name)
     start = stream.read(8)
     if len(start) < 8 or start[:6] != b"\x93NUMPY":
@@ -218,7 +217,7 @@ def _read_header(
         raise damaged
     if any(isinstance(n, bool) or not isinstance(n, int) or n < 0 for n in shape):
         raise damaged
-    # A record's type is a list, and its letters say whether there are objects in it.
+    # The dtype of a record is a list; its text says whether it holds objects ("O").
     return shape, fortran, descr if isinstance(descr, str) else repr(descr), 8 + width + length
 
 

@@ -1,4 +1,4 @@
-"""Class labels as indices: integers are indices, strings are class names, nothing else is taken."""
+"""Class labels as indices: integers are class indices, strings are class names."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def as_labels(
     n_rows: int | None = None,
     class_names: Sequence[str] | None = None,
 ) -> Labels:
-    """Class indices: integers are indices, strings are class names.
+    """Check labels and return them as class indices.
 
     Parameters
     ----------
@@ -31,11 +31,11 @@ def as_labels(
         Integers in 0 … k − 1, or class names, or (in a list) both.
     n_classes : int
     name : str
-        What the caller calls them, for messages.
+        The caller's name of the array, for error messages.
     n_rows : int, optional
         The n that is required.
     class_names : sequence of str, optional
-        Needed when strings come.
+        Needed when there are strings.
 
     Returns
     -------
@@ -98,7 +98,7 @@ def _labels_from_objects(
             if class_names is None:
                 raise InvalidInput(
                     f"{name} must be integers 0 … {n_classes - 1}: "
-                    "the class names are not known here, got strings",
+                    "no class names are given, got strings",
                     field=name,
                 )
             found = index.get(value)

@@ -1,6 +1,6 @@
-"""Softmax, its logarithm, the logit gap and the prediction: pure functions of checked logits.
+"""Functions of checked logits: softmax, log softmax, logit gap, prediction.
 
-They take what `arrays.as_logits` returns and check nothing again.
+They take what `trueprob.arrays.logits.as_logits` returns and check nothing again.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = [
 Logits = NDArray[np.float32]
 Probabilities = NDArray[np.float32]
 
-TRANSPOSE_BELOW: Final = 64  # classes; below, a class-major working copy is quicker (3.8x at 10)
+TRANSPOSE_BELOW: Final = 64  # classes; below, a class-major copy is faster (3.8x at 10)
 
 
 def prediction(logits: Logits) -> NDArray[np.int64]:
@@ -94,16 +94,14 @@ def softmax(logits: Logits) -> Probabilities:
 
 def tempered_softmax(
     logits: Logits,  # (n, k) float32
-    temperature: float | NDArray[np.float64] | None = None,
+    temperature: float | NDArray[np.float64] | None = None,  # positive; a number or shape (n,)
     *,
     uniform_weight: float = 0.0,  # w in (1 − w)·p + w/k
 ) -> Probabilities:
     """Softmax of ``logits / temperature``, mixed with the uniform distribution.
 
-    The row maximum is subtracted before the division, so the argmax of the incoming logits gets
-    exp(0) exactly and no other class can overtake it by rounding: p[prediction] == max(p).
-
-    Returns: C-contiguous.
+    The row maximum is subtracted before the division, so the argmax gets exp(0) exactly and no
+    other class can overtake it by rounding: p[prediction] == max(p). The result is C-contiguous.
     """
     k = logits.shape[1]
     class_major = k < TRANSPOSE_BELOW

@@ -1,8 +1,8 @@
-"""Validated arrays: what comes in is checked once, here, and never guessed at.
+"""Conversion to logits: float32, finite, with at least one row and two classes.
 
-Numbers are cast to float32, checked to be finite after the cast, and the argmax is taken after
-it, so that a row that is fine in float64 and infinite in float32 is refused rather than ruined.
-Whether numbers are logits or probabilities is said by the function that is called.
+Numbers are cast to float32 first and checked after the cast: a row that is finite in float64 and
+infinite in float32 is refused. Whether numbers are logits or probabilities is never guessed; the
+function that is called says it.
 """
 
 from __future__ import annotations
@@ -18,24 +18,22 @@ from trueprob.errors import InvalidInput
 
 __all__ = ["as_logits", "logits_from_log_probabilities", "logits_from_probabilities"]
 
-PROBABILITY_FLOOR: Final = 1e-12  # probabilities enter as log(max(p, this)): the contract's floor
-SUM_TOLERANCE: Final = 1e-3  # by how much a row of probabilities may miss one
-HALF_SUM_TOLERANCE: Final = 1e-2  # float16 log-probabilities carry errors of 0.4 % each
+PROBABILITY_FLOOR: Final = 1e-12  # a probability p becomes log(max(p, this))
+SUM_TOLERANCE: Final = 1e-3  # by how much the sum of a row of probabilities may differ from 1
+HALF_SUM_TOLERANCE: Final = 1e-2  # for float16 log-probabilities, whose errors are 0.4 % each
 RANGE_TOLERANCE: Final = 1e-6  # float32 softmax can exceed one by a few ulps
-
-
 _FLOAT32: Final = np.dtype(np.float32)
 
 
 def as_logits(values: ArrayLike, *, name: str = "logits", n_classes: int | None = None) -> Logits:
-    """Logits as a checked, C-contiguous float32 array.
+    """Check logits and return them as a C-contiguous float32 array.
 
     Parameters
     ----------
     values : array_like of shape (n, k)
         Integers or floats of any width; n >= 1, k >= 2.
     name : str
-        What the caller calls them, for messages.
+        The caller's name of the array, for error messages.
     n_classes : int, optional
         The k that is required.
 
@@ -50,11 +48,11 @@ def as_logits(values: ArrayLike, *, name: str = "logits", n_classes: int | None 
         Wrong shape or type, or a number that is not finite in float32.
     """
     array = _matrix(values, name, n_classes)
-    with np.errstate(over="ignore", invalid="ignore"):  # entered once: it costs as much as a sum
+    with np.errstate(over="ignore", invalid="ignore"):  # entered once: it takes as long as a sum
         if array.dtype != _FLOAT32 or not array.flags.c_contiguous:
             array = np.ascontiguousarray(array, dtype=np.float32)
         total = np.add.reduce(array, axis=None)
-    # A finite sum proves that every term is; only a sum that is not needs the slower look.
+    # A finite sum proves that every term is finite; otherwise a slower check finds the row.
     if not math.isfinite(total):
         _require_finite(array, name)
     return array
@@ -63,7 +61,7 @@ def as_logits(values: ArrayLike, *, name: str = "logits", n_classes: int | None 
 def logits_from_probabilities(
     values: ArrayLike, *, name: str = "probabilities", n_classes: int | None = None
 ) -> Logits:
-    """Logits (natural logarithms) of probabilities.
+    """Turn probabilities into logits, their natural logarithms.
 
     Parameters
     ----------
@@ -96,7 +94,7 @@ def logits_from_probabilities(
 def logits_from_log_probabilities(
     values: ArrayLike, *, name: str = "log_probabilities", n_classes: int | None = None
 ) -> Logits:
-    """Logits from log-probabilities: themselves, floored at log 1e-12.
+    """Turn log-probabilities into logits: the same numbers, at least log 1e-12.
 
     Parameters
     ----------

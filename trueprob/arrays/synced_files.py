@@ -1,4 +1,4 @@
-"""Files and renames that are on the disk when the call returns."""
+"""Durable writes: files and renames that are on disk when the call returns."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["sync_directory", "write_synced"]
 
 
 def write_synced(path: Path, data: bytes) -> None:
-    """Write a new file; `sync_directory` makes its name durable."""
+    """Write a new file, FileExistsError otherwise; `sync_directory` makes its name durable."""
     with path.open("xb") as stream:
         stream.write(data)
         stream.flush()
@@ -17,7 +17,7 @@ def write_synced(path: Path, data: bytes) -> None:
 
 
 def sync_directory(path: Path) -> None:
-    """Make renames durable: the entry lies in the directory, not in the file."""
+    """Make renames in a directory durable: a file's name is stored there, not in the file."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""What a row may carry beside its logits and label: a weight, and a group that it belongs to."""
+"""Optional arrays of a set: the weight of each row, and the group that it belongs to."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from trueprob.errors import InvalidInput
 
-__all__ = ["as_groups", "as_weights"]
+__all__ = ["Groups", "as_groups", "as_weights"]
+
+Groups = NDArray[np.int64] | NDArray[np.str_]
 
 
 def as_weights(values: ArrayLike, *, n_rows: int, name: str = "weights") -> NDArray[np.float64]:
@@ -31,9 +33,7 @@ def as_weights(values: ArrayLike, *, n_rows: int, name: str = "weights") -> NDAr
     return result
 
 
-def as_groups(
-    values: ArrayLike, *, n_rows: int, name: str = "groups"
-) -> NDArray[np.int64] | NDArray[np.str_]:
+def as_groups(values: ArrayLike, *, n_rows: int, name: str = "groups") -> Groups:
     """Group keys of shape (n,): integers or strings."""
     array = np.asarray(values)
     if array.shape != (n_rows,):

@@ -1,4 +1,9 @@
-"""One calibrator a file; a calibrator is a frozen value, see `base`."""
+"""Calibrators: frozen values that turn logits into probabilities, and the functions that fit them.
+
+`base` defines what all share, `document` reads and writes `calibrator.json`. `identity`,
+`temperature` and `isotonic` hold one calibrator each; `smart`, `linear` and `published_smart` are
+packages. `parameters`, `confidence` and `soft_ece` are used by several of them.
+"""
 
 from trueprob.calibrators.base import Calibrated, Calibrator, FitOutcome, FittedCalibrator
 from trueprob.calibrators.document import (

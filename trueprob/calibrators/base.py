@@ -1,8 +1,7 @@
-"""What every calibrator is: a frozen value that turns logits into probabilities.
+"""The base class of all calibrators: a frozen value that maps logits to probabilities.
 
-Concrete calibrators are frozen dataclasses with parameters of plain numbers, so two of them are
-equal exactly when they answer equally, and a document round trip is bit-exact. How they are
-fitted is in the same file as each; how they are written down is in `document`.
+Calibrators are frozen dataclasses of plain numbers, so equal ones give equal answers, and a round
+trip through a document is exact to the bit.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ __all__ = ["Calibrated", "Calibrator", "FitOutcome", "FittedCalibrator"]
 
 
 class FitOutcome(StrEnum):
-    """How a fit ended; a numerical outcome is a value, never an exception."""
+    """How a fit ended; a numerical outcome is never an exception."""
 
     CONVERGED = "converged"
     AT_BOUND = "at_bound"  # the optimum lies at the edge of the allowed interval
@@ -37,7 +36,7 @@ class FitOutcome(StrEnum):
 
 @dataclass(frozen=True)
 class Calibrated:
-    """What a calibrator says of some rows, and the gap that it says it by.
+    """All results of a calibrator for a batch of rows.
 
     Attributes
     ----------
@@ -46,8 +45,9 @@ class Calibrated:
     confidence : ndarray of shape (n,), float32
         The probability of the prediction.
     temperature : ndarray of shape (n,), float64, or None
+        None for methods without one.
     logit_gap : ndarray of shape (n,), float32
-        Of the incoming logits.
+        Of the incoming logits, in nats.
     """
 
     probabilities: Probabilities
@@ -65,6 +65,10 @@ class Calibrator(ABC):
     ----------
     n_classes : int
         k; logits with another number of columns are refused.
+    kind : str
+        Name of the method, a class attribute.
+    preserves_prediction : bool
+        Whether the prediction is always the argmax of the logits, a class attribute.
     """
 
     n_classes: int
@@ -73,7 +77,7 @@ class Calibrator(ABC):
     preserves_prediction: ClassVar[bool] = True
 
     def predict_proba(self, logits: ArrayLike) -> Probabilities:
-        """Calibrated probabilities.
+        """Calibrated probabilities of each row.
 
         Parameters
         ----------
@@ -102,14 +106,19 @@ class Calibrator(ABC):
         -------
         ndarray of shape (n,), float64, or None
             Positive.
+
+        Raises
+        ------
+        InvalidInput
+            As in `predict_proba`.
         """
         return self._temperature(as_logits(logits, n_classes=self.n_classes))
 
     def prediction(self, logits: ArrayLike) -> Labels:
         """Predicted class: the argmax of the incoming logits, the first of ties.
 
-        Never the argmax of the rounded probabilities. Of methods that may change the prediction,
-        the argmax of what their first stage gives.
+        Methods that may change the prediction take the argmax of their first stage's output. The
+        argmax of the probabilities could differ, because they are rounded.
 
         Parameters
         ----------
@@ -118,16 +127,21 @@ class Calibrator(ABC):
         Returns
         -------
         ndarray of shape (n,), int64
+
+        Raises
+        ------
+        InvalidInput
+            As in `predict_proba`.
         """
         return self._prediction(as_logits(logits, n_classes=self.n_classes))
 
     def calibrated(self, logits: Logits) -> Calibrated:
-        """`predict_proba`, `prediction`, `temperature` and more at once, the same bit for bit.
+        """`predict_proba`, `prediction` and `temperature` in one call, the same bit for bit.
 
         Parameters
         ----------
         logits : ndarray of shape (n, k), float32
-            As `trueprob.arrays.logits.as_logits` gives them: nothing is checked again.
+            As returned by `trueprob.as_logits`; not checked again.
 
         Returns
         -------
@@ -140,10 +154,8 @@ class Calibrator(ABC):
 
     @property
     def id(self) -> str:
-        """Kind and the first 12 hex digits of the sha256 of kind and parameters.
-
-        Taken of canonical JSON: sorted keys, no spaces, shortest round-trip floats.
-        """
+        """Kind and the first 12 hex digits of the sha256 of kind and parameters."""
+        # Canonical JSON: sorted keys, no spaces, shortest round-trip floats.
         canonical = json.dumps(
             {"kind": self.kind, "parameters": self.parameters()},
             sort_keys=True,
@@ -154,12 +166,12 @@ class Calibrator(ABC):
 
     @abstractmethod
     def parameters(self) -> dict[str, Any]:
-        """What was fitted, as JSON-able values whose round trip is bit-exact."""
+        """Fitted values as JSON values; the round trip is exact to the bit."""
 
     @classmethod
     @abstractmethod
     def from_parameters(cls, n_classes: int, parameters: Mapping[str, Any]) -> Self:
-        """The calibrator that `parameters` describes; InvalidDocument otherwise."""
+        """Inverse of `parameters`; InvalidDocument when they cannot be used."""
 
     def _prediction(self, logits: Logits) -> Labels:
         return logit_functions.prediction(logits)
@@ -173,15 +185,7 @@ class Calibrator(ABC):
 
 @dataclass(frozen=True)
 class FittedCalibrator:
-    """What a method's fit returns.
-
-    Attributes
-    ----------
-    calibrator : Calibrator
-    outcome : FitOutcome
-    warnings : tuple of str
-        Sentences for the person who started the fit.
-    """
+    """A calibrator, how its fit ended, and warnings for whoever started it."""
 
     calibrator: Calibrator
     outcome: FitOutcome

@@ -1,4 +1,4 @@
-"""Putting a confidence in the place of another one while the prediction stays."""
+"""Replacement of the confidence in probabilities while the prediction stays."""
 
 from __future__ import annotations
 
@@ -10,16 +10,14 @@ __all__ = ["put_confidence"]
 
 def put_confidence(
     probabilities: NDArray[np.float32],  # (n, k) float32, overwritten
-    top: NDArray[np.int64],
-    rest: NDArray[np.float64],  # (n,) float64, positive sum of the other classes' probabilities
-    others: NDArray[np.float64],
+    top: NDArray[np.int64],  # (n,), the prediction
+    rest: NDArray[np.float64],  # (n,), positive sum of the other classes' probabilities
+    others: NDArray[np.float64],  # (n,), their new sum: 1 − c′, without cancellation
 ) -> NDArray[np.float32]:
-    """Give the prediction 1 − others and rescale the rest; works in the array it is given.
+    """Set the prediction's probability to 1 − others and rescale the rest, in place.
 
-    Where 1 − others would fall below the runner-up it stops there, at r / (1 + r) with r the
-    runner-up's share of the rest.
-
-    Returns: the same array; ``p[top] == max(p)`` holds exactly.
+    It stays at least r / (1 + r), with r the runner-up's share of the rest, so that
+    ``p[top] == max(p)`` holds exactly.
     """
     rows = np.arange(top.shape[0])
     probabilities[rows, top] = 0.0
@@ -28,7 +26,7 @@ def put_confidence(
     others = np.minimum(others, 1.0 / (1.0 + share))
     scale = (others / rest).astype(np.float32)
     probabilities *= scale[:, None]
-    # Rounding may leave the runner-up a bit above; the prediction is never below it.
+    # Rounding may lift the runner-up; the prediction is never below it.
     highest = np.maximum((1.0 - others).astype(np.float32), runner_up.astype(np.float32) * scale)
     probabilities[rows, top] = highest
     return probabilities

@@ -1,10 +1,10 @@
-"""`calibrator.json`: how a calibrator is written down and read back, bit for bit.
+"""Reader and writer of `calibrator.json`, exact to the bit.
 
     {"format": 1, "id": "smart-3f9a1c0d2b7e", "kind": "smart", "n_classes": 10, "parameters": {},
      "fitted_on": {"digest": "sha256:…", "n": 597, "created_at": "…"}}
 
 `fitted_on` is null for a calibrator that was fitted on nothing. Unknown formats, kinds and keys
-are refused, and so is an id that does not belong to the parameters beside it.
+are refused, and so is an id that does not match the parameters.
 """
 
 from __future__ import annotations
@@ -60,16 +60,16 @@ KINDS: Final[Mapping[str, type[Calibrator]]] = MappingProxyType(
 
 @dataclass(frozen=True)
 class FittedOn:
-    """Where a calibrator comes from.
+    """The calibration set that a calibrator was fitted on.
 
     Attributes
     ----------
     digest : str
-        Of the calibration set, ``sha256:…``.
+        ``sha256:…`` of the set.
     n : int
         Rows.
     created_at : str
-        ISO 8601, given by the caller: the library reads no clock for it.
+        ISO 8601, as given by the caller.
     """
 
     digest: str
@@ -78,7 +78,7 @@ class FittedOn:
 
 
 def to_dict(calibrator: Calibrator, fitted_on: FittedOn | None = None) -> dict[str, Any]:
-    """The document of a calibrator."""
+    """Turn a calibrator into its document, a dictionary of JSON values; see `from_dict`."""
     return {
         "format": FORMAT,
         "id": calibrator.id,
@@ -90,7 +90,7 @@ def to_dict(calibrator: Calibrator, fitted_on: FittedOn | None = None) -> dict[s
 
 
 def from_dict(document: object) -> Calibrator:
-    """The calibrator of a document.
+    """Read a calibrator from its document.
 
     Parameters
     ----------
@@ -129,13 +129,7 @@ def from_dict(document: object) -> Calibrator:
 
 
 def read_fitted_on(document: object) -> FittedOn | None:
-    """The provenance in a calibrator document, None when it has none.
-
-    Raises
-    ------
-    InvalidDocument
-        Not a calibrator document, or a malformed `fitted_on`.
-    """
+    """`fitted_on` of a calibrator document, None when null; InvalidDocument when malformed."""
     value = _checked(document)["fitted_on"]
     if value is None:
         return None
@@ -151,13 +145,21 @@ def read_fitted_on(document: object) -> FittedOn | None:
 
 
 def dumps_calibrator(calibrator: Calibrator, fitted_on: FittedOn | None = None) -> bytes:
-    """`calibrator.json` as bytes: UTF-8, indented, ending with a newline."""
+    """Write `calibrator.json` as bytes: UTF-8, indented, ending with a newline."""
     text = json.dumps(to_dict(calibrator, fitted_on), indent=1, allow_nan=False)
     return text.encode() + b"\n"
 
 
 def loads_calibrator(data: bytes | str) -> Calibrator:
-    """The calibrator of `calibrator.json`.
+    """Read `calibrator.json`.
+
+    Parameters
+    ----------
+    data : bytes or str
+
+    Returns
+    -------
+    Calibrator
 
     Raises
     ------
@@ -168,16 +170,16 @@ def loads_calibrator(data: bytes | str) -> Calibrator:
 
 
 def parse_json(data: bytes | str, what: str) -> object:
-    """JSON without NaN and infinities; InvalidDocument names what it was meant to be."""
+    """Parse JSON without NaN and infinities; InvalidDocument names the document."""
 
     def refuse(constant: str) -> None:
-        raise InvalidDocument(f"{what} must be JSON, which has no {constant}")
+        raise InvalidDocument(f"{what} must be JSON, which does not allow {constant}")
 
     try:
         document: object = json.loads(data, parse_constant=refuse)
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         where = f" (line {error.lineno})" if isinstance(error, json.JSONDecodeError) else ""
-        raise InvalidDocument(f"{what} must be JSON, and is not{where}") from None
+        raise InvalidDocument(f"{what} must be JSON, but cannot be parsed{where}") from None
     return document
 
 
@@ -186,6 +188,6 @@ def _checked(document: object) -> Mapping[str, Any]:
         raise InvalidDocument(f"calibrator must be an object, got {type(document).__name__}")
     version = document.get("format")
     if isinstance(version, bool) or version != FORMAT:
-        raise InvalidDocument(f"calibrator format must be {FORMAT}, got another")
+        raise InvalidDocument(f"calibrator format must be {FORMAT}, got another format")
     require_keys(document, KEYS, where="calibrator")
     return document

@@ -1,4 +1,4 @@
-"""The calibrator that changes nothing: plain softmax, the baseline of every comparison."""
+"""The calibrator `identity`: the plain softmax, the baseline of every comparison."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ __all__ = ["IdentityCalibrator", "fit_identity"]
 
 @dataclass(frozen=True)
 class IdentityCalibrator(Calibrator):
-    """Softmax of the logits as they come; its temperature is 1."""
+    """Softmax of the unchanged logits; the temperature is 1."""
 
     kind: ClassVar[str] = "identity"
 
     def parameters(self) -> dict[str, Any]:
-        """None: an empty dictionary."""
+        """An empty dictionary: there is nothing to fit."""
         return {}
 
     @classmethod
     def from_parameters(cls, n_classes: int, parameters: Mapping[str, Any]) -> Self:
-        """The identity for k classes."""
+        """Inverse of `parameters`; InvalidDocument when there are any."""
         require_keys(parameters, (), where="parameters")
         return cls(n_classes)
 
@@ -43,6 +43,6 @@ class IdentityCalibrator(Calibrator):
 def fit_identity(
     logits: Logits, labels: Labels, weights: NDArray[np.float64] | None = None, *, seed: int = 0
 ) -> FittedCalibrator:
-    """The identity, whatever the data."""
+    """The identity for any data."""
     del labels, weights, seed
     return FittedCalibrator(IdentityCalibrator(logits.shape[1]), FitOutcome.NOTHING_TO_FIT)

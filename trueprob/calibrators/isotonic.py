@@ -1,11 +1,11 @@
-"""Isotonic regression of "is the top label right" on the confidence.
+"""The calibrator `isotonic`: isotonic regression of "is the top label right" on the confidence.
 
     u = logit of the softmax's confidence,   c′ = increasing step fit of correctness on u
 
 Pool adjacent violators gives the increasing sequence of least squares (Zadrozny and Elkan 2002,
-KDD, for calibration). Between rows the map is linear in u, outside it is constant. Blocks that
-are all right or all wrong would promise certainty, so c′ is kept half a row away from 0 and 1:
-½/(n + 1). The other classes are rescaled and the prediction stays (`confidence`).
+KDD, for calibration). Between rows the map is linear in u, outside it is constant. A block that is
+all right or all wrong would give certainty, so c′ stays half a row away from 0 and 1: ½/(n + 1).
+The other classes are rescaled and the prediction stays.
 """
 
 from __future__ import annotations
@@ -28,10 +28,9 @@ from trueprob.errors import InvalidDocument
 
 __all__ = ["IsotonicCalibrator", "fit_isotonic"]
 
-END_ROWS: Final = 0.5  # rows by which the ends stay away from certainty (Krichevsky–Trofimov)
-DIGITS: Final = 9  # of u, in nats: rows that differ by rounding alone are one
-# u of a row whose gap is 1e4 nats: float32 probabilities have long been 0 and 1.
-FARTHEST: Final = 200.0
+END_ROWS: Final = 0.5  # distance of c′ from 0 and 1, in rows (Krichevsky–Trofimov)
+DIGITS: Final = 9  # of u, in nats: rows that differ only by rounding count as equal
+FARTHEST: Final = 200.0  # bound of |u|; float32 probabilities are 0 and 1 long before
 SMALLEST: Final = float(np.finfo(np.float32).tiny)  # below, float32 has fewer digits
 
 Array = NDArray[np.float64]
@@ -47,6 +46,11 @@ class IsotonicCalibrator(Calibrator):
         Increasing logits of confidence, m >= 1; nats.
     confidences : tuple of m floats
         c′ at the knots, in (0, 1), not decreasing.
+
+    References
+    ----------
+    Zadrozny and Elkan 2002, Transforming classifier scores into accurate multiclass probability
+    estimates, KDD.
     """
 
     knots: tuple[float, ...]
@@ -55,12 +59,12 @@ class IsotonicCalibrator(Calibrator):
     kind: ClassVar[str] = "isotonic"
 
     def parameters(self) -> dict[str, Any]:
-        """Knots and confidences."""
+        """Fitted values as JSON values."""
         return {"knots": list(self.knots), "confidences": list(self.confidences)}
 
     @classmethod
     def from_parameters(cls, n_classes: int, parameters: Mapping[str, Any]) -> Self:
-        """The calibrator with these parameters."""
+        """Inverse of `parameters`; InvalidDocument when they cannot be used."""
         require_keys(parameters, ("knots", "confidences"), where="parameters")
         knots = numbers(parameters, "knots", where="parameters")
         confidences = numbers(parameters, "confidences", where="parameters")
@@ -86,9 +90,9 @@ class IsotonicCalibrator(Calibrator):
         probabilities = softmax(logits)
         rows = np.arange(top.shape[0])
         probabilities[rows, top] = 0.0
-        # Summed by themselves: beside the top one, anything below 1e-16 would be lost.
+        # Summed without the top one, beside which anything below 1e-16 would be lost.
         rest = probabilities.sum(axis=1, dtype=np.float64)
-        # Rows so sure that float32 has nothing left for the others share it evenly.
+        # Where float32 leaves nothing for the other classes, they share the rest evenly.
         sure = rest < SMALLEST * logits.shape[1]
         probabilities[sure] = 1.0
         rest[sure] = logits.shape[1] - 1.0
@@ -103,21 +107,7 @@ class IsotonicCalibrator(Calibrator):
 def fit_isotonic(
     logits: Logits, labels: Labels, weights: NDArray[np.float64] | None = None, *, seed: int = 0
 ) -> FittedCalibrator:
-    """Isotonic regression of the top label.
-
-    Parameters
-    ----------
-    logits : ndarray of shape (n, k), float32
-    labels : ndarray of shape (n,), int64
-    weights : ndarray of shape (n,), optional
-        Only their ratios matter.
-    seed : int
-        Unused: the fit is deterministic.
-
-    Returns
-    -------
-    FittedCalibrator
-    """
+    """Fit the isotonic regression; deterministic, so `seed` is unused."""
     from scipy.optimize import isotonic_regression
 
     del seed
@@ -129,7 +119,7 @@ def fit_isotonic(
     hits = np.bincount(inverse, weights=share * (top == labels)).astype(np.float64)
     knots, mass, hits = knots[mass > 0.0], mass[mass > 0.0], hits[mass > 0.0]
     pooled = isotonic_regression(hits / mass, weights=mass)
-    # A block is known by its first and last row; between two blocks the map is a line.
+    # The first and last row of each block define the map; between blocks it is a line.
     kept = np.unique(np.concatenate([pooled.blocks[:-1], pooled.blocks[1:] - 1]))
     margin = END_ROWS / (n + 1)
     confidences = np.clip(pooled.x[kept], margin, 1.0 - margin)

@@ -1,4 +1,4 @@
-"""Reading the parameters of a calibrator document: every refusal names the key."""
+"""Checks of the parameters in a calibrator document; every error names the key."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def require_keys(document: Mapping[str, Any], keys: Iterable[str], *, where: str
     expected = set(keys)
     missing = sorted(expected - set(document))
     if missing:
-        raise InvalidDocument(f"{where} must have the key {missing[0]!r}, which is missing")
+        raise InvalidDocument(f"{where} must have the key {missing[0]!r}")
     unknown = sorted(str(key) for key in set(document) - expected)
     if unknown:
         raise InvalidDocument(f"{where} has the unknown key {unknown[0]!r}")
@@ -30,12 +30,12 @@ def number(
     above: float = -math.inf,
     below: float = math.inf,
 ) -> float:
-    """A finite number strictly between two bounds."""
+    """The finite number at `key`, strictly between two bounds."""
     return _number(document[key], f"{where}.{key}", above, below)
 
 
 def numbers(document: Mapping[str, Any], key: str, *, where: str) -> tuple[float, ...]:
-    """A list of finite numbers."""
+    """The list of finite numbers at `key`."""
     values = document[key]
     if not isinstance(values, list | tuple):
         raise InvalidDocument(f"{where}.{key} must be a list, got {type(values).__name__}")

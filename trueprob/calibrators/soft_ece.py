@@ -1,4 +1,4 @@
-"""The soft calibration error that SMART is trained on (arXiv 2506.23492), with its gradient.
+"""The soft ECE that SMART is trained on (arXiv:2506.23492), with its gradient.
 
 Charbonnier soft ECE, c_b = (b + ½)/15, ε = 0.001, τ = 0.05:
 
@@ -6,8 +6,8 @@ Charbonnier soft ECE, c_b = (b + ½)/15, ε = 0.001, τ = 0.05:
     conf_b = Σ_i w_ib·conf_i / W_b,   acc_b = Σ_i w_ib·correct_i / W_b
     loss = Σ_b (W_b/n)·sqrt((conf_b − acc_b)² + ε²)
 
-With D_b = Σ_i w_ib·(conf_i − correct_i), W_b·sqrt((D_b/W_b)² + ε²) = sqrt(D_b² + ε²W_b²), which
-has no division and is what is differentiated here.
+With D_b = Σ_i w_ib·(conf_i − correct_i), W_b·sqrt((D_b/W_b)² + ε²) = sqrt(D_b² + ε²W_b²). This form
+has no division, so it is the one that is differentiated here.
 """
 
 from __future__ import annotations

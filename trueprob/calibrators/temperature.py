@@ -1,10 +1,10 @@
-"""One temperature for all rows, fitted by maximum likelihood.
+"""The calibrator `temperature`: one temperature for all rows, by maximum likelihood.
 
     p = softmax(z / T),  T minimises the mean NLL
 
-Guo et al. 2017, arXiv:1706.04599. The NLL is convex in β = 1/T; log β is searched in a bounded
-interval by safeguarded Newton steps, so sets without errors (whose likelihood wants β → ∞) end
-at the bound with the outcome `at_bound` instead of a silly number.
+Guo et al. 2017, arXiv:1706.04599. The NLL is convex in β = 1/T. Safeguarded Newton steps search
+log β in a bounded interval. For sets without errors the likelihood has no maximum, so the search
+ends at the bound with the outcome `at_bound`.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from trueprob.calibrators.parameters import number, require_keys
 
 __all__ = ["TemperatureCalibrator", "fit_temperature", "inverse_temperature"]
 
-# Bounds of log β relative to 1/scale, scale being the root mean square gap between the top logit
-# and its row's mean: logits times 1 000 then have the same fit, only scaled. exp(±7) ≈ 1 100 is
-# far outside what any real network needs (0.2 to 50).
+# Bound of |log(β·scale)|, with scale the root mean square of the top logit minus its row's mean, so
+# that logits times 1 000 have the same fit, scaled. Real networks need β from 0.2 to 50, far within
+# exp(±7) ≈ 1 100.
 LOG_RANGE: Final = 7.0
 STEPS: Final = 60
 TOLERANCE: Final = 1e-7  # of log β
 CHUNK: Final = 1 << 17  # elements worked on at a time: two such arrays stay in the cache
-LARGE: Final = 2_000_000  # elements; above, the search starts where it ends on a sample of rows
+LARGE: Final = 2_000_000  # elements; above, the search starts at the result of a sample of rows
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,10 @@ class TemperatureCalibrator(Calibrator):
     ----------
     value : float
         The temperature, positive.
+
+    References
+    ----------
+    Guo et al. 2017, On calibration of modern neural networks, arXiv:1706.04599, section 4.2.
     """
 
     value: float
@@ -49,12 +53,12 @@ class TemperatureCalibrator(Calibrator):
     kind: ClassVar[str] = "temperature"
 
     def parameters(self) -> dict[str, Any]:
-        """The temperature."""
+        """Fitted values as JSON values."""
         return {"temperature": self.value}
 
     @classmethod
     def from_parameters(cls, n_classes: int, parameters: Mapping[str, Any]) -> Self:
-        """The calibrator with this temperature."""
+        """Inverse of `parameters`; InvalidDocument when they cannot be used."""
         require_keys(parameters, ("temperature",), where="parameters")
         return cls(n_classes, number(parameters, "temperature", where="parameters", above=0.0))
 
@@ -68,22 +72,10 @@ class TemperatureCalibrator(Calibrator):
 def fit_temperature(
     logits: Logits, labels: Labels, weights: NDArray[np.float64] | None = None, *, seed: int = 0
 ) -> FittedCalibrator:
-    """The temperature of maximum likelihood.
+    """Fit the temperature; deterministic, so `seed` is unused.
 
-    Parameters
-    ----------
-    logits : ndarray of shape (n, k), float32
-    labels : ndarray of shape (n,), int64
-    weights : ndarray of shape (n,), optional
-        Only their ratios matter.
-    seed : int
-        Unused: the fit is deterministic.
-
-    Returns
-    -------
-    FittedCalibrator
-        `at_bound` when the likelihood has no maximum inside the interval, as for sets without
-        errors, or worse than chance: the temperature then says nothing about the network.
+    The outcome is `at_bound` when the likelihood has no maximum inside the interval: for sets
+    without errors, or worse than chance. The temperature then says nothing about the network.
     """
     del seed
     beta, outcome = inverse_temperature(logits, labels, weights)
@@ -104,15 +96,13 @@ def inverse_temperature(
     *,
     tolerance: float = TOLERANCE,
 ) -> tuple[float, FitOutcome]:
-    """β = 1/T of maximum likelihood, and how the search ended.
-
-    With d = z − max z and E, Var under softmax(βd): NLL'(β) = mean(E[d] − d_y), NLL''(β) =
-    mean(Var[d]). In u = log β the first derivative is β·NLL', the second about β²·NLL''.
-    """
+    """β = 1/T of maximum likelihood, and how the search ended."""
+    # With d = z − max z and E, Var under softmax(βd): NLL'(β) = mean(E[d] − d_y), NLL''(β) =
+    # mean(Var[d]). In u = log β the first derivative is β·NLL', the second about β²·NLL''.
     rows = np.arange(labels.shape[0])
     with np.errstate(over="ignore"):
         shifted = logits - logits.max(axis=1, keepdims=True)
-    # Beyond this the differences add nothing to any sum, and squares stay finite.
+    # Larger differences add nothing to any sum, and squares stay finite.
     np.maximum(shifted, np.float32(-1e15), out=shifted)
     share = _shares(weights, labels.shape[0])
     target = float(share @ shifted[rows, labels].astype(np.float64))
@@ -154,11 +144,8 @@ def inverse_temperature(
 
 
 def sample_rows(logits: Logits, weights: NDArray[np.float64] | None) -> NDArray[np.int64] | None:
-    """Evenly spaced rows to start a large fit on; None for a set that is not large.
-
-    They have a quarter of the elements that count as large, and at least 50 rows. Rows that
-    weigh nothing are passed over.
-    """
+    """Evenly spaced rows of positive weight to start a large fit on; None for a smaller set."""
+    # A quarter of the elements that count as large, and at least 50 rows.
     n, k = logits.shape
     if logits.size <= LARGE or n <= 200:
         return None

@@ -1,14 +1,14 @@
 """The method `auto`: the simplest method that cross-validation cannot tell from the best one.
 
-Each candidate is cross-fitted on the same divisions into folds, everything that it fits (linear
-stage, inner folds, knots) anew within each training part. The score is the mean NLL of the rows
-left out, proper, so no candidate gains by being wrongly sure. Rule of one standard error
-(Breiman, Friedman, Olshen and Stone 1984, section 3.4.3), paired: with d_i the difference of a
-row's NLL to that under the best candidate, averaged over the divisions, the first candidate in
-order of simplicity whose mean d is at most its standard error is taken. The error of the score
-itself is mostly that of the rows, which all candidates share.
+All candidates are cross-fitted on the same divisions into folds, including everything that they
+fit (linear stage, inner folds, knots). The score is the mean NLL of the rows left out. The rule is
+that of one standard error (Breiman, Friedman, Olshen and Stone 1984, section 3.4.3), paired: with
+d_i the difference between a row's NLL and its NLL under the best candidate, averaged over
+divisions, it takes the first candidate in order of simplicity whose mean d is at most the standard
+error of that mean. Most of the error of the score itself comes from the rows, which all
+candidates share.
 
-`auto` is no kind of calibrator: what it returns is of the kind that it chose.
+`auto` is not a kind of calibrator: it returns one of the kind that it chose.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from trueprob.arrays.labels import Labels
 from trueprob.arrays.logit_functions import Logits, prediction
+from trueprob.arrays.weights_and_groups import Groups
 from trueprob.calibrators import (
     KINDS,
     FittedCalibrator,
@@ -35,13 +36,13 @@ from trueprob.calibrators import (
     fit_vector,
 )
 from trueprob.fitting.report import CandidateScore
-from trueprob.folds import Groups, fold_of_rows
+from trueprob.folds import fold_of_rows
 from trueprob.scores.interval import unit_of_rows
 from trueprob.scores.score import SMALLEST
 
 __all__ = ["CANDIDATES", "WITH_INNER_FOLDS", "SelectedCalibrator", "candidates", "fit_auto"]
 
-# Simplest first. `smart-mlp` is the published reference, and is neither quick nor better.
+# Simplest first. `smart-mlp`, the published reference, is slower and not better.
 CANDIDATES: Final[Mapping[str, Callable[..., FittedCalibrator]]] = MappingProxyType(
     {
         "identity": fit_identity,
@@ -53,28 +54,28 @@ CANDIDATES: Final[Mapping[str, Callable[..., FittedCalibrator]]] = MappingProxyT
         "smart-matrix": fit_smart_matrix,
     }
 )
-# They hold rows out themselves, so they are told which belong together.
+# These methods hold rows out themselves, so they need the groups.
 WITH_INNER_FOLDS: Final = frozenset({"smart", "smart-vector", "smart-matrix"})
-DEFAULT: Final = "smart"  # what is fitted when nothing can be left out
+DEFAULT: Final = "smart"  # fitted when nothing can be left out
 MATRIX_CLASSES: Final = 300  # above, k² parameters take minutes
 N_FOLDS: Final = 5
-SMALL: Final = 1_000  # rows below which one more division is worth its time
-REPEATS: Final = 2
-REPEATS_WHEN_SMALL: Final = 3
+SMALL: Final = 1_000  # rows; below, one more division is worth its time
+N_DIVISIONS: Final = 2
+N_DIVISIONS_WHEN_SMALL: Final = 3
 
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class SelectedCalibrator(FittedCalibrator):
-    """The chosen calibrator, and what every candidate scored."""
+    """The chosen calibrator, and the scores of all candidates."""
 
-    # simplest first; empty for a single row or group, which cannot be left out
+    # Simplest first; empty for a single row or group, which cannot be left out.
     candidates: tuple[CandidateScore, ...] = ()
 
 
 def candidates(n_classes: int, *, allow_prediction_change: bool) -> tuple[str, ...]:
-    """The methods among which is chosen, simplest first."""
+    """The methods to choose from, simplest first."""
     return tuple(
         method
         for method in CANDIDATES
@@ -88,8 +89,8 @@ def fit_auto(
     labels: Labels,  # (n,) int64
     weights: Array | None = None,  # (n,), only their ratios matter
     *,
-    seed: int = 0,  # of the first division into folds; the others count on from it
-    groups: Groups | None = None,
+    seed: int = 0,  # of the first division into folds; division r uses seed + r
+    groups: Groups | None = None,  # (n,), rows of one group stay in one fold
     allow_prediction_change: bool = False,
 ) -> SelectedCalibrator:
     """Cross-validate every candidate, apply the rule and fit the chosen one on all rows."""
@@ -97,7 +98,7 @@ def fit_auto(
     unit = unit_of_rows(labels.shape[0], groups)
     if int(unit.max()) == 0:
         fitted = _fitted(DEFAULT, logits, labels, weights, groups, seed)
-        warning = f"a single row or group cannot be left out: {DEFAULT} is fitted unchosen"
+        warning = f"a single row or group cannot be left out: {DEFAULT} is fitted without a choice"
         return SelectedCalibrator(fitted.calibrator, fitted.outcome, (warning, *fitted.warnings))
     losses = _cross_validated(names, logits, labels, weights, groups, seed)
     scores = _scores(names, losses, weights, unit)
@@ -127,25 +128,25 @@ def _cross_validated(
     groups: Groups | None,
     seed: int,
 ) -> Array:
-    """NLL of each row under each candidate fitted without it, (m, n), averaged over divisions."""
+    """Out-of-fold NLL of each row under each candidate, (m, n), averaged over divisions."""
     n = labels.shape[0]
     correct = prediction(logits) == labels
-    repeats = REPEATS_WHEN_SMALL if n < SMALL else REPEATS
+    n_divisions = N_DIVISIONS_WHEN_SMALL if n < SMALL else N_DIVISIONS
     losses = np.zeros((len(names), n))
-    for repeat in range(repeats):
-        fold = fold_of_rows(correct, groups, N_FOLDS, seed=seed + repeat)
+    for division in range(n_divisions):
+        fold = fold_of_rows(correct, groups, N_FOLDS, seed=seed + division)
         for index in range(int(fold.max()) + 1):
             held, kept = fold == index, fold != index
             part = None if weights is None else weights[kept]
             if part is not None and not part.any():
-                part = None  # rows that all weigh nothing are equal
+                part = None  # if all weigh 0, they count alike
             members = None if groups is None else groups[kept]
             for row, name in enumerate(names):
-                fitted = _fitted(name, logits[kept], labels[kept], part, members, seed + repeat)
+                fitted = _fitted(name, logits[kept], labels[kept], part, members, seed + division)
                 p = fitted.calibrator.predict_proba(logits[held])
                 chosen = p[np.arange(p.shape[0]), labels[held]].astype(np.float64)
                 losses[row, held] -= np.log(np.maximum(chosen, SMALLEST))
-    losses /= repeats
+    losses /= n_divisions
     return losses
 
 
@@ -169,7 +170,7 @@ def _scores(
 
 
 def _standard_error(values: Array, share: Array, unit: NDArray[np.int64]) -> float:
-    """Of a weighted mean, rows of one unit (row or group) counted together."""
+    """Standard error of a weighted mean, with rows of one unit (row or group) added up first."""
     sums = np.bincount(unit, weights=share * (values - float(share @ values)))
     count = sums.shape[0]
     return float(np.sqrt(count / (count - 1) * (sums @ sums)))

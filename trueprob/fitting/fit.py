@@ -1,4 +1,4 @@
-"""Fitting by name: `fit` for a calibrator with its report, `cross_fit` for honest probabilities."""
+"""Fit of a calibrator by the name of its method, with a report; and cross-fitting."""
 
 from __future__ import annotations
 
@@ -14,23 +14,12 @@ from trueprob.arrays.logit_functions import Probabilities, prediction
 from trueprob.calibrators import IdentityCalibrator
 from trueprob.errors import InvalidInput
 from trueprob.fitting.auto import SelectedCalibrator
-from trueprob.fitting.methods import METHODS, fit_rows, keeps_prediction
+from trueprob.fitting.methods import fit_rows, keeps_prediction
 from trueprob.fitting.report import MIN_CROSS_FIT_ROWS, Fit, FitReport, set_warnings
 from trueprob.folds import fold_of_rows
 from trueprob.scores.score import Scores, score
 
-__all__ = [
-    "METHODS",
-    "Fit",
-    "FitReport",
-    "cross_fit",
-    "fit",
-    "fit_calibration_set",
-    "fit_rows",
-    "keeps_prediction",
-    "part_of",
-    "set_warnings",
-]
+__all__ = ["cross_fit", "fit", "fit_calibration_set", "progress_of_part"]
 
 N_FOLDS: Final = 5
 
@@ -45,13 +34,13 @@ def fit(
     seed: int = 0,
     allow_prediction_change: bool = False,
 ) -> Fit:
-    """Fit a calibrator.
+    """Fit a calibrator and score it out of fold.
 
     Parameters
     ----------
     logits : array_like of shape (n, k)
-        Of rows that the network was not trained on. Not probabilities: see
-        `logits_from_probabilities`.
+        Of rows that the network was not trained on. For probabilities, convert them with
+        `logits_from_probabilities` first.
     labels : array_like of shape (n,)
         Class indices.
     method : str
@@ -61,10 +50,10 @@ def fit(
     groups : array_like of shape (n,), optional
         Rows of one group stay in one fold.
     seed : int
-        Of the folds, and of methods that draw.
+        Of the folds, and of methods that draw random numbers.
     allow_prediction_change : bool
-        Whether `auto` may choose a method that changes predictions. A method called by its name
-        needs no leave.
+        Whether `auto` may choose a method that changes predictions. It has no effect on other
+        methods.
 
     Returns
     -------
@@ -73,7 +62,7 @@ def fit(
     Raises
     ------
     InvalidInput
-        An array that cannot be used, or an unknown method.
+        An array cannot be used, or the method is unknown.
 
     Examples
     --------
@@ -99,7 +88,7 @@ def fit_calibration_set(
     seed: int = 0,
     allow_prediction_change: bool = False,
 ) -> Fit:
-    """`fit` for rows that are validated already."""
+    """`fit` for a checked calibration set."""
     start = time.perf_counter()
     change = allow_prediction_change
     fitted = fit_rows(method, calibration_set, seed, allow_prediction_change=change)
@@ -135,7 +124,7 @@ def cross_fit(
     allow_prediction_change: bool = False,
     progress: Callable[[float], None] | None = None,
 ) -> Probabilities:
-    """Probabilities of each row by a calibrator that was fitted without it.
+    """Out-of-fold probabilities: of each row by a calibrator that was fitted without it.
 
     Parameters
     ----------
@@ -146,13 +135,13 @@ def cross_fit(
         At least 2; lowered to the number of rows or groups. Folds are balanced in errors and
         keep groups whole.
     n_repeats : int
-        Over how many divisions the probabilities are averaged.
+        Number of divisions into folds over which the probabilities are averaged.
     seed : int
         Division r uses ``seed + r``.
     allow_prediction_change : bool
         As in `fit`.
     progress : callable, optional
-        Told after each fold which share of the work is done, 0 to 1.
+        Called after each fold with the share of the work that is done, 0 to 1.
 
     Returns
     -------
@@ -161,10 +150,14 @@ def cross_fit(
     Raises
     ------
     InvalidInput
-        Unknown method, fewer than 2 folds asked for, or a single row or group.
+        The method is unknown, `n_folds` is below 2 or `n_repeats` below 1, or there is only one
+        row or group.
     """
     if n_folds < 2 or n_repeats < 1:
-        raise InvalidInput("n_folds must be at least 2, n_repeats at least 1", field="n_folds")
+        raise InvalidInput(
+            f"n_folds must be at least 2 and n_repeats at least 1, got {n_folds} and {n_repeats}",
+            field="n_folds",
+        )
     data = calibration_set
     correct = prediction(data.logits) == data.labels
     total: NDArray[np.float32] = np.zeros_like(data.logits)
@@ -187,11 +180,11 @@ def cross_fit(
     return total / np.float32(n_repeats) if n_repeats > 1 else total
 
 
-def part_of(
-    progress: Callable[[float], None] | None, part: int, parts: int
+def progress_of_part(
+    progress: Callable[[float], None] | None, index: int, count: int
 ) -> Callable[[float], None] | None:
-    """Progress of one of several equal parts, told as progress of the whole."""
-    return None if progress is None else lambda share: progress((part + share) / parts)
+    """Turn the progress of one of several equal parts into progress of the whole."""
+    return None if progress is None else lambda share: progress((index + share) / count)
 
 
 def _score(probabilities: Probabilities, data: CalibrationSet, *, keeps: bool = True) -> Scores:

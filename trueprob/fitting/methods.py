@@ -1,4 +1,4 @@
-"""Every method by its name: what fits it, and whether it keeps the prediction."""
+"""The methods by name: the function that fits each, and whether it keeps the prediction."""
 
 from __future__ import annotations
 
@@ -44,10 +44,7 @@ METHODS: Final = tuple(FITTERS)
 def fit_rows(
     method: str, data: CalibrationSet, seed: int = 0, *, allow_prediction_change: bool = False
 ) -> FittedCalibrator:
-    """The calibrator alone, for callers that judge it themselves: no scores, no cross-fitting.
-
-    Raises `InvalidInput`: unknown method.
-    """
+    """Fit by name without scores or cross-fitting; InvalidInput for an unknown method."""
     fitter = FITTERS.get(method)
     if fitter is None:
         raise InvalidInput(
@@ -69,10 +66,8 @@ def fit_rows(
 
 
 def keeps_prediction(method: str, allow_prediction_change: bool = False) -> bool:
-    """Whether every calibrator that the method may return keeps the prediction.
-
-    Kinds are named like the methods that fit them; `auto` is none of them.
-    """
+    """Whether every calibrator that the method may return keeps the prediction."""
+    # Kinds are named like the methods that fit them; `auto` is not a kind.
     if method in KINDS:
         return KINDS[method].preserves_prediction
     return not allow_prediction_change

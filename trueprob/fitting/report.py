@@ -1,4 +1,4 @@
-"""What a fit says of itself: the report, and the doubts that a set by itself gives rise to."""
+"""The result of a fit: calibrator, report, and warnings about the calibration set."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from trueprob.scores.score import Scores
 
 __all__ = ["MIN_CROSS_FIT_ROWS", "CandidateScore", "Fit", "FitReport", "set_warnings"]
 
-FEW_ROWS: Final = 50  # below, a fit is little better than none: 7 % ECE at 10 rows, 3.5 at 50
+FEW_ROWS: Final = 50  # below, a fit helps little: 7 % ECE at 10 rows, 3.5 % at 50
 MIN_CROSS_FIT_ROWS: Final = 10
 
 
 @dataclass(frozen=True)
 class CandidateScore:
-    """The cross-validated score of one of the methods among which `auto` chose."""
+    """The cross-validated score of a candidate of `auto`."""
 
     method: str
-    nll: float  # mean over rows left out, nats
+    nll: float  # out-of-fold mean, nats
     standard_error: float  # of `nll`, over rows or groups
     behind: float  # mean paired difference to the best candidate, nats; 0 for the best
     behind_standard_error: float  # of `behind`
@@ -29,7 +29,7 @@ class CandidateScore:
 
 @dataclass(frozen=True)
 class FitReport:
-    """What a fit did.
+    """How a fit went, with scores before and after.
 
     Attributes
     ----------
@@ -45,9 +45,11 @@ class FitReport:
         Of the plain softmax.
     after : Scores
         Out of fold: each row's probabilities come from a calibrator that was not fitted on it
-        (5 folds, fewer rows fewer folds). Below 10 rows in-sample, and a warning says so.
+        (5 folds, or as many as there are rows or groups). Below 10 rows they are in-sample, and a
+        warning says so.
     candidates : tuple of CandidateScore
-        What `auto` chose from, simplest first; empty for other methods.
+        The candidates of `auto`, simplest first: method, NLL in nats with its standard error, and
+        the paired difference to the best with its standard error. Empty for other methods.
     """
 
     method: str
@@ -61,7 +63,7 @@ class FitReport:
     candidates: tuple[CandidateScore, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-safe."""
+        """The report as JSON values."""
         return {
             "method": self.method,
             "outcome": str(self.outcome),
@@ -76,24 +78,29 @@ class FitReport:
 
 @dataclass(frozen=True)
 class Fit:
-    """A calibrator fitted on all rows, and the report."""
+    """The result of `fit`.
+
+    Attributes
+    ----------
+    calibrator : Calibrator
+        Fitted on all rows.
+    report : FitReport
+    """
 
     calibrator: Calibrator
     report: FitReport
 
 
 def set_warnings(data: CalibrationSet) -> list[str]:
-    """What a person should know of a set before trusting a fit on it, in sentences."""
+    """Reasons, in sentences, to doubt any fit on this set."""
     warnings = []
     if data.n < MIN_CROSS_FIT_ROWS:
-        warnings.append(
-            f"only {data.n} rows: the scores after are in-sample, so they flatter the fit"
-        )
+        warnings.append(f"only {data.n} rows: the scores after are in-sample, so they are too good")
     elif data.n < FEW_ROWS:
         warnings.append(f"only {data.n} rows: fewer than {FEW_ROWS} say little about calibration")
     errors = int((prediction(data.logits) != data.labels).sum())
     if errors == 0:
-        warnings.append("no prediction is wrong: nothing in this set says how confident to be")
+        warnings.append("no prediction is wrong: this set cannot show how confident to be")
     elif errors == data.n:
         warnings.append("every prediction is wrong: check that labels and classes match")
     return warnings

@@ -21,10 +21,10 @@ from typing import Final
 
 from trueprob.arrays.synced_files import sync_directory, write_synced
 from trueprob.errors import InvalidDocument, InvalidInput, ModelVersionNotFound, VersionExists
-from trueprob.repository.manifest import InputSpec, Manifest, valid_file_name, valid_model_name
+from trueprob.repository.manifest import Manifest, valid_file_name, valid_model_name
 from trueprob.repository.model_version import ModelVersion
 
-__all__ = ["InputSpec", "Manifest", "ModelRepository", "ModelVersion"]
+__all__ = ["ModelRepository"]
 
 MANIFEST: Final = "manifest.json"
 VERSION: Final = re.compile(r"[1-9][0-9]{0,8}")

@@ -1,15 +1,14 @@
-"""Calibration error from additive per-bin sums: streams, merges and stores in 60 numbers.
+"""Binned calibration error from additive sums, which merge and store as 60 numbers.
 
 Per bin: count = Σ1, confidence = Σp, correct = Σ1[prediction = label], variance = Σp(1 − p).
 
     ECE   = Σ_b |confidence_b − correct_b| / Σ_b count_b
     floor = Σ_b sqrt(2/π · variance_b)     / Σ_b count_b
 
-The floor is the ECE that a perfectly calibrated model shows on the same confidences: the sum of
-independent p − y in a bin is nearly normal with that variance, and E|N(0, v)| = sqrt(2v/π).
-Bins are 15, right-closed and of equal width: (lo, hi], with 0 in the first.
-
-With weights w the sums are Σw, Σwp, Σw·1[…] and Σw²p(1 − p): the variance of Σw(p − y).
+The floor is the ECE that a perfectly calibrated model would show on the same confidences: the sum
+of independent p − y in a bin is nearly normal with that variance, and E|N(0, v)| = sqrt(2v/π).
+There are 15 right-closed bins of equal width: (lo, hi], with 0 in the first. With weights w the
+sums are Σw, Σwp, Σw·1[…] and Σw²p(1 − p), the last being the variance of Σw(p − y).
 """
 
 from __future__ import annotations
@@ -23,30 +22,30 @@ from numpy.typing import ArrayLike, NDArray
 
 from trueprob.errors import InvalidInput
 
-__all__ = ["N_BINS", "BinnedCalibration", "bin_index"]
+__all__ = ["EDGES", "FIRST_BIN_BELOW", "N_BINS", "BinnedCalibration", "bin_index"]
 
 N_BINS: Final = 15
 EDGES: Final = np.arange(N_BINS + 1) / N_BINS
-MIN_VARIANCE: Final = 20.0  # Σp(1−p) below this says nothing: about 200 labels at confidence 0.89
+# A little below 1/15: all smaller probabilities, however rounded, are in the first bin.
+FIRST_BIN_BELOW: Final = np.float32(0.0666)
+MIN_VARIANCE: Final = 20.0  # a smaller Σp(1−p) tells nothing: about 200 labels at confidence 0.89
 
 
 def bin_index(confidence: ArrayLike) -> NDArray[np.int64]:
-    """Bin of each confidence: right-closed (lo, hi], 0 in the first bin.
-
-    Returns: in 0 … 14.
-    """
+    """Bin of each confidence, 0 … 14: right-closed (lo, hi], 0 in the first bin."""
     values = np.asarray(confidence, dtype=np.float64)
     return np.searchsorted(EDGES[1:-1], values, side="left").astype(np.int64, copy=False)
 
 
 @dataclass(frozen=True, eq=False)
 class BinnedCalibration:
-    """Sufficient statistics of calibration; a value, combined with ``+``.
+    """Sums for a binned ECE; immutable, merged with ``+``.
 
     Attributes
     ----------
     count, confidence, correct, variance : ndarray of shape (15,), float64
-        Sums, see the module's text.
+        Per bin: Σ1, Σp, Σ1[prediction = label] and Σp(1 − p), each row times its weight (squared
+        in the variance).
     """
 
     count: NDArray[np.float64]
@@ -66,7 +65,7 @@ class BinnedCalibration:
 
     @classmethod
     def zeros(cls) -> BinnedCalibration:
-        """Statistics of no rows: the neutral element of ``+``."""
+        """Sums of no rows: the neutral element of ``+``."""
         nothing = np.zeros(N_BINS)
         return cls(nothing, nothing, nothing, nothing)
 
@@ -74,7 +73,7 @@ class BinnedCalibration:
     def of(
         cls, confidence: ArrayLike, correct: ArrayLike, weights: ArrayLike | None = None
     ) -> BinnedCalibration:
-        """Statistics of a batch.
+        """Sums of a batch of rows.
 
         Parameters
         ----------
@@ -114,7 +113,7 @@ class BinnedCalibration:
         return cls(total(w), total(w * p), total(w * y), total(w * w * p * (1.0 - p)))
 
     def update(self, confidence: ArrayLike, correct: ArrayLike) -> BinnedCalibration:
-        """Statistics of these rows and the new ones; this value stays as it is."""
+        """Sums of these rows and new ones, as a new value; arguments as in `of`."""
         return self + BinnedCalibration.of(confidence, correct)
 
     def __add__(self, other: BinnedCalibration) -> BinnedCalibration:
@@ -150,7 +149,7 @@ class BinnedCalibration:
         return _ratio(float(np.abs(self.confidence - self.correct).sum()), self.n)
 
     def ece_floor(self) -> float:
-        """ECE that a perfectly calibrated model would show; NaN without rows."""
+        """Noise floor: the ECE that perfect calibration would show; NaN without rows."""
         return _ratio(float(np.sqrt(2.0 / math.pi * self.variance).sum()), self.n)
 
     def mce(self) -> float:
@@ -162,9 +161,9 @@ class BinnedCalibration:
         return float(error.max())
 
     def drift_ratio(self) -> float:
-        """ECE divided by its floor: a picture only, it grows as √n for any fixed error.
+        """ECE divided by its floor, for display only: it grows as √n for any fixed error.
 
-        NaN when both are zero (or without rows), infinite when only the floor is.
+        NaN when both are zero or without rows, infinite when only the floor is zero.
         """
         ece, floor = self.ece(), self.ece_floor()
         if floor == 0.0:
@@ -172,7 +171,7 @@ class BinnedCalibration:
         return ece / floor
 
     def miscalibrated(self, tolerance: float = 0.02) -> bool:
-        """Whether ECE − 2·floor exceeds the tolerance, with enough variance (20) to tell."""
+        """Whether ECE − 2·floor exceeds the tolerance; False when the variance is below 20."""
         if float(self.variance.sum()) < MIN_VARIANCE:
             return False
         return self.ece() - 2.0 * self.ece_floor() > tolerance
@@ -182,11 +181,11 @@ class BinnedCalibration:
         return _ratio(float(self.correct.sum()), self.n)
 
     def mean_confidence(self) -> float:
-        """Mean confidence, the accuracy that the model expects; NaN without rows."""
+        """Mean confidence, which is the expected accuracy; NaN without rows."""
         return _ratio(float(self.confidence.sum()), self.n)
 
     def rows(self) -> list[dict[str, float]]:
-        """One dictionary a bin: lower, upper, count, and the sums confidence, correct, variance."""
+        """A dictionary for each bin: lower, upper, count, confidence, correct, variance."""
         return [
             {
                 "lower": float(EDGES[b]),

@@ -1,21 +1,17 @@
-"""The Brier score in parts: how wrong probabilities are, what they tell, how hard the task is.
+"""Decomposition of the Brier score into reliability, resolution and uncertainty.
 
 For an event, y = 1 when it happens, and its probability p, in bins b of n_b rows (of n) whose
 means are p̄_b and ȳ_b, and ȳ over all rows:
 
     reliability = Σ_b n_b/n · (p̄_b − ȳ_b)²      0 when the bins are calibrated
-    resolution  = Σ_b n_b/n · (ȳ_b − ȳ)²         how far the bins tell yes from no
+    resolution  = Σ_b n_b/n · (ȳ_b − ȳ)²         how far the bins separate the outcomes
     uncertainty = ȳ(1 − ȳ)                       of the task alone
     within_bins = Σ_i (p_i − p̄_b)² / n  −  2·Σ_i (p_i − p̄_b)(y_i − ȳ_b) / n
 
     mean (p − y)² = reliability − resolution + uncertainty + within_bins
 
-The first three are Murphy's, whose forecasts take few values; the last is what binning adds when
-they do not (Stephenson, Coelho, Jolliffe 2008: within-bin variance and covariance), so that the
-sum is exact. The bins are the 15 of equal width, right-closed, that the ECE uses.
-
-`brier_decomposition` adds up the parts of the k events "the label is c": its sum is
-`brier_score`. `top_label_brier_decomposition` is of the one event "the prediction is right".
+The first three are Murphy's, for forecasts with few values. The last is what binning adds
+(within-bin variance and covariance), so that the sum is exact. The bins are those of the ECE.
 
 References
 ----------
@@ -26,14 +22,14 @@ Two extra components in the Brier score decomposition.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from trueprob.arrays.weights_and_groups import as_weights
 from trueprob.errors import InvalidInput
-from trueprob.scores.binned import N_BINS, BinnedCalibration, bin_index
+from trueprob.scores.binned import FIRST_BIN_BELOW, N_BINS, BinnedCalibration, bin_index
 from trueprob.scores.score import checked_probabilities
 
 __all__ = [
@@ -42,41 +38,43 @@ __all__ = [
     "top_label_brier_decomposition",
 ]
 
-# A little below 1/15: smaller probabilities are in the first bin, whose sums are what remains.
-CERTAINLY_FIRST: Final = np.float32(0.0666)
-
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class BrierDecomposition:
-    """Parts of a Brier score."""
+    """Components of a Brier score: reliability − resolution + uncertainty + within_bins.
 
-    n: float  # rows, or the sum of their weights
-    brier: float  # mean (p − y)², of one event or added up over the classes
-    # see the module's text; brier = reliability − resolution + uncertainty + within_bins
+    Attributes
+    ----------
+    n : float
+        Rows, or the sum of their weights.
+    brier : float
+        Mean (p − y)² of one event, or its sum over the classes.
+    reliability, resolution, uncertainty, within_bins : float
+        The components, defined in `trueprob.scores.brier`.
+    reliability_floor : float
+        Reliability that perfect calibration would show: Σ_b variance_b/n_b / n.
+    """
+
+    n: float
+    brier: float
     reliability: float
-    # see the module's text; brier = reliability − resolution + uncertainty + within_bins
     resolution: float
-    # see the module's text; brier = reliability − resolution + uncertainty + within_bins
     uncertainty: float
-    # see the module's text; brier = reliability − resolution + uncertainty + within_bins
     within_bins: float
-    # the reliability that a perfectly calibrated model shows: Σ_b variance_b/n_b / n
     reliability_floor: float
 
 
 def brier_decomposition(
     probabilities: ArrayLike, labels: ArrayLike, *, weights: ArrayLike | None = None
 ) -> BrierDecomposition:
-    """Parts of `brier_score`, added up over the classes.
-
-    Raises `InvalidInput`: shapes do not belong together, or a label is out of range.
-    """
+    """Decompose `brier_score`: the sum over classes c of the event "the label is c"."""
     p, y = checked_probabilities(probabilities, labels)
     n, k = p.shape
     w = np.ones(n) if weights is None else as_weights(weights, n_rows=n)
-    rows, classes = np.nonzero(p > CERTAINLY_FIRST)
+    # The sums of the first bin are what the others leave of the total.
+    rows, classes = np.nonzero(p > FIRST_BIN_BELOW)
     values = p[rows, classes].astype(np.float64)
     cell = classes * N_BINS + bin_index(values)
 
@@ -112,13 +110,10 @@ def brier_decomposition(
 def top_label_brier_decomposition(
     confidence: ArrayLike, correct: ArrayLike, *, weights: ArrayLike | None = None
 ) -> BrierDecomposition:
-    """Parts of the top-label Brier score.
-
-    Raises `InvalidInput`: shapes differ, a confidence lies outside [0, 1], or there are no rows.
-    """
+    """Decompose the Brier score of the event "the prediction is right"."""
     binned = BinnedCalibration.of(confidence, correct, weights)
     if not binned.n > 0:
-        raise InvalidInput("confidence must have one row at least", field="confidence")
+        raise InvalidInput("confidence must have at least one row", field="confidence")
     p = np.asarray(confidence, dtype=np.float64)
     y = np.asarray(correct, dtype=np.float64)
     w = np.ones_like(p) if weights is None else np.asarray(weights, dtype=np.float64)
@@ -143,8 +138,8 @@ def _decomposition_of_sums(
     squared: Array,
     product: Array,
 ) -> BrierDecomposition:
-    """Parts from sums of shape (events, 15), added up over the events."""
-    # Differences of sums leave about 1e-13 of them in bins that are empty.
+    """Components from sums of shape (events, 15), added up over the events."""
+    # Rounding leaves about 1e-13 of the sums in bins that are empty.
     filled = count > 1e-9 * n
     safe = np.where(filled, count, 1.0)
     p, y = probability / safe, happened / safe

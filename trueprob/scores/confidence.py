@@ -1,24 +1,7 @@
-"""Scores of confidences: calibration error, and how well they tell right from wrong.
+"""Scores of confidences: calibration error, and how well confidence tells right from wrong.
 
-All take confidences of predictions, shape (n,), and whether these were right, are computed in
-float64 and return fractions. Those that read whole rows of probabilities are in `scores`.
-
-Rows that a score of confidences takes: confidence, whether right, weight; checked once.
-
-AURC: the error rate when the least confident rows are left out, averaged over how many.
-
-Rows are sorted by falling confidence; the risk at coverage i/n is the share of errors among the
-first i, and AURC is its mean over i = 1 … n. Rows of equal confidence have no order: the mean
-over all their orders is taken, which is exact and costs nothing. With s rows and E errors before
-a group of m rows with e errors, the expected errors after j of them are E + j·e/m, so the group
-adds Σ_j (E + j·e/m)/(s + j) = e + (E − s·e/m)·(H(s + m) − H(s)), H the harmonic numbers.
-
-0 is perfect; a predictor whose confidence says nothing has its error rate.
-
-References
-----------
-Geifman, El-Yaniv 2017, Selective classification for deep neural networks, arXiv:1705.08500;
-Geifman, Uziel, El-Yaniv 2019, Bias-reduced uncertainty estimation, arXiv:1805.08206.
+All take the confidence of each prediction, shape (n,), and whether it was right. They compute in
+float64 and return fractions. Scores of whole rows of probabilities are in `trueprob.scores.score`.
 """
 
 from __future__ import annotations
@@ -33,7 +16,6 @@ from trueprob.errors import InvalidInput
 from trueprob.scores.binned import N_BINS, BinnedCalibration
 
 __all__ = [
-    "Array",
     "adaptive_calibration_error",
     "area_under_risk_coverage",
     "checked_rows",
@@ -42,52 +24,53 @@ __all__ = [
     "maximum_calibration_error",
 ]
 
-
 Array = NDArray[np.float64]
-
-
-def checked_rows(
-    confidence: ArrayLike, correct: ArrayLike, weights: ArrayLike | None
-) -> tuple[Array, Array, Array]:
-    """The three as float64 arrays of shape (n,); weights of 1 where none are given.
-
-    Raises `InvalidInput`: shapes differ, there are no rows, or a number lies outside its range.
-    """
-    p = np.asarray(confidence, dtype=np.float64)
-    y = np.asarray(correct, dtype=np.float64)
-    if p.ndim != 1 or p.shape[0] < 1:
-        raise InvalidInput(
-            f"confidence must have shape (n,) with n of at least 1, got {p.shape}",
-            field="confidence",
-        )
-    if y.shape != p.shape:
-        raise InvalidInput(f"correct must have shape {p.shape}, got {y.shape}", field="correct")
-    if not ((p >= 0.0) & (p <= 1.0)).all():
-        raise InvalidInput("confidence must lie in [0, 1]", field="confidence")
-    if not ((y >= 0.0) & (y <= 1.0)).all():
-        raise InvalidInput("correct must lie in [0, 1]", field="correct")
-    n = p.shape[0]
-    return p, y, np.ones(n) if weights is None else as_weights(weights, n_rows=n)
 
 
 def expected_calibration_error(
     confidence: ArrayLike, correct: ArrayLike, *, weights: ArrayLike | None = None
 ) -> float:
-    """ECE over 15 right-closed bins of equal width, of confidences and whether they were right."""
+    """Expected calibration error (ECE) over 15 right-closed bins of equal width.
+
+    Parameters
+    ----------
+    confidence : array_like of shape (n,)
+        Probability of the predicted class, in [0, 1].
+    correct : array_like of shape (n,)
+        Whether the prediction was right (bool, or 0 and 1).
+    weights : array_like of shape (n,), optional
+        Non-negative.
+
+    Returns
+    -------
+    float
+        A fraction; NaN without rows.
+
+    Raises
+    ------
+    InvalidInput
+        Shapes differ, or a confidence lies outside [0, 1].
+    """
     return BinnedCalibration.of(confidence, correct, weights).ece()
 
 
 def maximum_calibration_error(
     confidence: ArrayLike, correct: ArrayLike, *, weights: ArrayLike | None = None
 ) -> float:
-    """Largest calibration error of the 15 bins; noisy, since a bin may hold one row."""
+    """Largest calibration error of the 15 bins, a fraction; noisy, as a bin may hold one row.
+
+    Arguments, result without rows and errors as in `expected_calibration_error`.
+    """
     return BinnedCalibration.of(confidence, correct, weights).mce()
 
 
 def adaptive_calibration_error(
     confidence: ArrayLike, correct: ArrayLike, *, weights: ArrayLike | None = None
 ) -> float:
-    """ECE over 15 bins of equal mass; equal confidences are never split between bins."""
+    """ECE over 15 bins of equal mass, a fraction; equal confidences always share a bin.
+
+    Arguments as in `expected_calibration_error`; no rows are an InvalidInput too.
+    """
     p, y, w = checked_rows(confidence, correct, weights)
     _, group = np.unique(p, return_inverse=True)
     mass = np.bincount(group, weights=w)
@@ -101,9 +84,10 @@ def adaptive_calibration_error(
 def confidence_auroc(
     confidence: ArrayLike, correct: ArrayLike, *, weights: ArrayLike | None = None
 ) -> float:
-    """Probability that a right prediction is more confident than a wrong one, ties counting ½.
+    """Probability that a right prediction is more confident than a wrong one; ties count ½.
 
-    NaN when all predictions are right or all are wrong.
+    NaN when all predictions are right or all are wrong. Arguments as in
+    `expected_calibration_error`; no rows are an InvalidInput too.
     """
     p, y, w = checked_rows(confidence, correct, weights)
     _, group = np.unique(p, return_inverse=True)
@@ -119,13 +103,22 @@ def confidence_auroc(
 def area_under_risk_coverage(
     confidence: ArrayLike, correct: ArrayLike, *, weights: ArrayLike | None = None
 ) -> float:
-    """Area under the risk-coverage curve (AURC).
+    """Area under the risk-coverage curve (AURC), a fraction; lower is better.
 
-    Returns: a fraction, lower is better. Raises `InvalidInput`: shapes differ, there are no rows,
-    or a confidence lies outside [0, 1].
+    The risk at coverage i/n is the share of errors among the i most confident rows. AURC is its
+    mean over i = 1 … n: 0 is perfect, and a confidence without information gives the error rate.
+
+    References
+    ----------
+    Geifman, El-Yaniv 2017, Selective classification for deep neural networks, arXiv:1705.08500;
+    Geifman, Uziel, El-Yaniv 2019, Bias-reduced uncertainty estimation, arXiv:1805.08206.
     """
     from scipy.special import digamma
 
+    # Rows of equal confidence have no order, so the mean over all their orders is taken, exactly:
+    # with s rows and E errors before a group of m rows with e errors, the expected errors after j
+    # of them are E + j·e/m. The group adds Σ_j (E + j·e/m)/(s + j) =
+    # e + (E − s·e/m)·(H(s + m) − H(s)), H the harmonic numbers.
     p, y, w = checked_rows(confidence, correct, weights)
     p, y, w = p[w > 0.0], y[w > 0.0], w[w > 0.0]
     _, group = np.unique(-p, return_inverse=True)
@@ -137,3 +130,24 @@ def area_under_risk_coverage(
     harmonic = digamma(after + 1.0) - digamma(before + 1.0)  # H(x) = ψ(x + 1) + γ
     risk = errors + (errors_before - before * errors / mass) * harmonic
     return float(risk.sum() / after[-1])
+
+
+def checked_rows(
+    confidence: ArrayLike, correct: ArrayLike, weights: ArrayLike | None
+) -> tuple[Array, Array, Array]:
+    """All three as float64 of shape (n,), weights 1 by default; InvalidInput if out of range."""
+    p = np.asarray(confidence, dtype=np.float64)
+    y = np.asarray(correct, dtype=np.float64)
+    if p.ndim != 1 or p.shape[0] < 1:
+        raise InvalidInput(
+            f"confidence must have shape (n,) with n of at least 1, got {p.shape}",
+            field="confidence",
+        )
+    if y.shape != p.shape:
+        raise InvalidInput(f"correct must have shape {p.shape}, got {y.shape}", field="correct")
+    if not ((p >= 0.0) & (p <= 1.0)).all():
+        raise InvalidInput("confidence must lie in [0, 1]", field="confidence")
+    if not ((y >= 0.0) & (y <= 1.0)).all():
+        raise InvalidInput("correct must lie in [0, 1]", field="correct")
+    n = p.shape[0]
+    return p, y, np.ones(n) if weights is None else as_weights(weights, n_rows=n)

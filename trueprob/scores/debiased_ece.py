@@ -1,19 +1,18 @@
-"""Debiased ECE: the binned ECE less what sampling noise adds to it.
+"""Debiased ECE: the binned ECE minus an estimate of what sampling noise adds to it.
 
-The plug-in ECE adds up |p̄_b − ȳ_b|, and an absolute value of something noisy is too large on
-average. Kumar, Liang and Ma estimate the excess: were ȳ_b the truth, fresh labels in bin b would
-have the mean R_b ~ N(ȳ_b, ȳ_b(1 − ȳ_b)/n_b), so
+The plug-in ECE adds up |p̄_b − ȳ_b|, and noise makes an absolute value too large on average.
+Kumar, Liang and Ma estimate the excess: if ȳ_b were the truth, fresh labels in bin b would have
+the mean R_b ~ N(ȳ_b, ȳ_b(1 − ȳ_b)/n_b), so
 
     debiased = plug-in − ( E Σ_b n_b/n·|p̄_b − R_b| − plug-in )
 
-Theirs draws R_b a thousand times; the mean of |N(μ, s²)| is s·sqrt(2/π)·exp(−μ²/2s²) +
-μ·erf(μ/(s√2)), so here nothing is drawn. The bins are this package's 15 of equal width. Near
-zero the result may be negative: it is an estimate of the true error and not itself an ECE. One
-such step is not all: at perfect calibration it takes away √2 − 1 = 41 % of the excess, far from
-it (errors of several standard deviations in each bin) all of what little there is.
+They draw R_b a thousand times. Here E|N(μ, s²)| = s·sqrt(2/π)·exp(−μ²/2s²) + μ·erf(μ/(s√2)) is
+used instead. The bins are the 15 of equal width. The result estimates the true error and may be
+negative near zero. It does not remove the whole excess: at perfect calibration √2 − 1 = 41 % of
+it, at errors of several standard deviations in each bin all of the little that there is.
 
-This is not the ``ECE − floor`` that admission compares: the floor is what calibration would
-show, and overcorrects where the model is off.
+Admission compares another number, ``ECE − floor``. The floor is what perfect calibration would
+show, and subtracts too much where the model is miscalibrated.
 
 References
 ----------
@@ -32,7 +31,7 @@ from numpy.typing import ArrayLike, NDArray
 from trueprob.scores.binned import N_BINS, bin_index
 from trueprob.scores.confidence import checked_rows
 
-__all__ = ["bin_columns", "debiased_calibration_error", "debiased_ece_of_sums"]
+__all__ = ["N_SUMS", "bin_columns", "debiased_calibration_error", "debiased_ece_of_sums"]
 
 N_SUMS: Final = 4  # of each bin: Σw, Σw², Σw·(confidence − right), Σw·right
 
@@ -42,18 +41,14 @@ Array = NDArray[np.float64]
 def debiased_calibration_error(
     confidence: ArrayLike, correct: ArrayLike, *, weights: ArrayLike | None = None
 ) -> float:
-    """Debiased ECE.
-
-    Returns: a fraction, possibly below 0. Raises `InvalidInput`: shapes differ, there are no rows,
-    or a confidence lies outside [0, 1].
-    """
+    """Debiased ECE, a fraction that may be negative."""
     p, y, w = checked_rows(confidence, correct, weights)
     sums = bin_columns(p, y, w).sum(axis=0)
     return float(debiased_ece_of_sums(sums[None])[0])
 
 
 def bin_columns(p: Array, y: Array, w: Array) -> Array:
-    """What is summed over rows, shape (n, 60): four numbers in the columns of the row's bin."""
+    """Columns to be summed over rows, shape (n, 60): four numbers at the row's bin."""
     n = p.shape[0]
     columns = np.zeros((n, N_SUMS, N_BINS))
     columns[np.arange(n), :, bin_index(p)] = np.column_stack([w, w * w, w * (p - y), w * y])
@@ -61,7 +56,7 @@ def bin_columns(p: Array, y: Array, w: Array) -> Array:
 
 
 def debiased_ece_of_sums(sums: Array) -> Array:
-    """Debiased ECE of sums of `bin_columns`."""
+    """Debiased ECE of each row of summed `bin_columns`, shape (m, 60)."""
     from scipy.special import erf
 
     mass, squares, signed, right = sums.reshape(-1, N_SUMS, N_BINS).transpose(1, 0, 2)

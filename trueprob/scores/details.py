@@ -1,7 +1,6 @@
-"""The scores that `Scores` leaves out, all at once.
+"""Further scores, all at once, for those who compare methods.
 
-`Scores` is what the service and the commands exchange and keeps its fields; these are for who
-compares methods.
+`Scores` is what the service and the command line exchange, so its fields are few and fixed.
 """
 
 from __future__ import annotations
@@ -37,17 +36,18 @@ class DetailedScores:
     n : int
         Rows.
     debiased_ece : float
-        A fraction, may be negative; see `debiased_ece`.
+        A fraction, may be negative; see `trueprob.scores.debiased_ece`.
     smooth_ece, smooth_ece_floor : float
-        Fractions; the floor is what perfect calibration would show.
+        Fractions; the floor is what perfect calibration would show. Błasiok, Nakkiran 2023,
+        arXiv:2309.12236.
     aurc : float
-        Mean error rate over all coverages.
+        Area under the risk-coverage curve: mean error rate over all coverages.
     mean_entropy : float
-        Nats.
+        Of the rows' distributions, in nats.
     brier : BrierDecomposition
-        The Brier score over all classes, and its parts.
+        The Brier score over all classes, and its components.
     top_label_brier : BrierDecomposition
-        Brier score of "the prediction is right", and its parts.
+        Brier score of "the prediction is right", and its components.
     """
 
     n: int
@@ -60,7 +60,7 @@ class DetailedScores:
     top_label_brier: BrierDecomposition
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-safe: what is undefined is null."""
+        """The scores as JSON values; what is undefined is null."""
         document = asdict(self)
         return {
             name: None if isinstance(value, float) and not math.isfinite(value) else value
@@ -75,7 +75,7 @@ def detailed_scores(
     prediction: ArrayLike | None = None,
     weights: ArrayLike | None = None,
 ) -> DetailedScores:
-    """The further scores; arguments and errors as of `score`.
+    """Compute further scores of probabilities.
 
     Parameters
     ----------

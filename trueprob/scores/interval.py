@@ -1,23 +1,15 @@
-"""How far a score would move with other rows: bootstrap intervals, of one predictor or of two.
+"""Bootstrap intervals of a score, and of the difference between two predictors.
 
-Rows, or groups where their rows are not independent, are resampled with replacement. Scores that
-are functions of sums (`accuracy`, `nll`, `brier`, `mean_entropy`, `ece`, `debiased_ece`) go
-through `bootstrap.resampled_sums`, 2 000 times at the price of a matrix product; the others
-(`adaptive_ece`, `smooth_ece`, `auroc`, `aurc`) are computed again 400 times with the resampled
-counts as weights.
+Rows are resampled with replacement; where rows are not independent, their groups are. Scores that
+are functions of sums over rows are resampled 2 000 times by one matrix product
+(`resampled_sums`). The others (`RECOMPUTED`) are computed 400 times with the resampled counts as
+weights.
 
 The interval is the observed value plus the quantiles of (resampled − mean of the resampled).
-Resampling adds noise, noise raises any ECE, and the plain percentile interval of an ECE often
-does not even hold the ECE; centred, it says how far the *reported number* would move. It does
-not say that the true error of calibration lies inside: compare with the floor for that, or take
-`debiased_ece`.
-
-Paired bootstrap of sums over rows or groups, as one matrix product.
-
-A statistic that is a function of sums over rows is resampled by resampling the units (rows, or
-groups whose rows are not independent): counts (resamples, units) times sums (units, columns).
-More than 2 000 units are first merged at random into 2 000: their spread is estimated to 1.6 %
-all the same, and the cost no longer depends on n.
+Resampling adds noise, and noise raises any ECE, so the plain percentile interval of an ECE often
+does not contain it. The centred interval says how far the *reported number* would move with other
+rows. It does not say that the true calibration error lies inside: compare with the noise floor
+for that, or use `debiased_ece`.
 """
 
 from __future__ import annotations
@@ -30,11 +22,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from trueprob.arrays.labels import Labels
-from trueprob.arrays.weights_and_groups import as_groups, as_weights
+from trueprob.arrays.weights_and_groups import Groups, as_groups, as_weights
 from trueprob.errors import InvalidInput
 from trueprob.scores.binned import N_BINS
 from trueprob.scores.confidence import (
-    Array,
     adaptive_calibration_error,
     area_under_risk_coverage,
     checked_rows,
@@ -54,42 +45,12 @@ __all__ = [
     "unit_of_rows",
 ]
 
-
-N_RESAMPLES: Final = 2_000  # the 90 % and 95 % bounds then move by 0.7 and 0.5 points of level
-MAX_UNITS: Final = 2_000
+N_RESAMPLES: Final = 2_000  # the level of a 90 % bound then varies by 0.7 points, of 95 % by 0.5
+MAX_UNITS: Final = 2_000  # more are merged; the estimated spread is still within 1.6 %
 CHUNK: Final = 250  # resamples counted at a time: 4 MB of counts
+N_RECOMPUTED: Final = 400  # the level of a 90 % bound then varies by about 1.5 points
 
-
-def unit_of_rows(n: int, groups: NDArray[np.int64] | NDArray[np.str_] | None) -> NDArray[np.int64]:
-    """Index of the independent unit of each row."""
-    if groups is None:
-        return np.arange(n)
-    return np.unique(groups, return_inverse=True)[1].astype(np.int64, copy=False)
-
-
-def resampled_sums(
-    columns: NDArray[np.float64], unit: NDArray[np.int64], *, seed: int
-) -> NDArray[np.float64]:
-    """Sums of columns over resampled units."""
-    generator = np.random.default_rng(seed)
-    n_units = int(unit.max()) + 1
-    if n_units > MAX_UNITS:
-        merged = generator.permutation(n_units) % MAX_UNITS
-        unit, n_units = merged[unit], MAX_UNITS
-    order = np.argsort(unit, kind="stable")
-    starts = np.searchsorted(unit[order], np.arange(n_units))
-    sums = np.add.reduceat(columns[order], starts, axis=0)
-    result = np.empty((N_RESAMPLES, columns.shape[1]))
-    for start in range(0, N_RESAMPLES, CHUNK):
-        size = min(CHUNK, N_RESAMPLES - start)
-        draws = generator.integers(0, n_units, size=(size, n_units))
-        draws += np.arange(size)[:, None] * n_units
-        counts = np.bincount(draws.ravel(), minlength=size * n_units).reshape(size, n_units)
-        result[start : start + size] = counts @ sums
-    return result
-
-
-N_RECOMPUTED: Final = 400  # the bounds of a 90 % interval then move by about 1.5 points of level
+Array = NDArray[np.float64]
 
 ROW_MEANS: Final[dict[str, Callable[[NDArray[Any], Labels], Array]]] = {
     "accuracy": lambda p, y: (p.argmax(axis=1) == y).astype(np.float64),
@@ -112,19 +73,19 @@ INTERVAL_SCORES: Final = (*ROW_MEANS, *OF_SUMS, *RECOMPUTED)
 
 @dataclass(frozen=True)
 class Interval:
-    """A score and where it would fall with other rows.
+    """A score with its bootstrap interval.
 
     Attributes
     ----------
     value : float
-        On the rows as they are; with `other`, the difference.
+        The score on the given rows; with `other`, the difference.
     low, high : float
-        Bounds, `level` of the resamples between them.
+        Bounds; a share `level` of the resamples lies between them.
     level : float
     n : int
         Rows.
     n_units : int
-        What was resampled: rows, or groups.
+        Number of resampled units: rows, or groups.
     """
 
     value: float
@@ -151,7 +112,8 @@ def bootstrap_interval(
     Parameters
     ----------
     score : str
-        One of `INTERVAL_SCORES`.
+        One of accuracy, nll, brier, mean_entropy, ece, debiased_ece, adaptive_ece, smooth_ece,
+        auroc, aurc.
     probabilities : array_like of shape (n, k)
     labels : array_like of shape (n,)
         Class indices.
@@ -163,7 +125,7 @@ def bootstrap_interval(
     weights : array_like of shape (n,), optional
         Non-negative.
     groups : array_like of shape (n,), optional
-        Rows of equal keys are drawn together.
+        Rows with the same key are drawn together.
     seed : int
         The same call gives the same interval.
 
@@ -206,6 +168,37 @@ def bootstrap_interval(
         n=n,
         n_units=int(unit.max()) + 1,
     )
+
+
+def unit_of_rows(n: int, groups: Groups | None) -> NDArray[np.int64]:
+    """Index of the independent unit of each row."""
+    if groups is None:
+        return np.arange(n)
+    return np.unique(groups, return_inverse=True)[1].astype(np.int64, copy=False)
+
+
+def resampled_sums(columns: Array, unit: NDArray[np.int64], *, seed: int) -> Array:
+    """Sums of each column over resampled units, shape (2 000, columns).
+
+    Counts (resamples, units) times sums (units, columns). More than `MAX_UNITS` units are first
+    merged at random, so the cost does not grow with n.
+    """
+    generator = np.random.default_rng(seed)
+    n_units = int(unit.max()) + 1
+    if n_units > MAX_UNITS:
+        merged = generator.permutation(n_units) % MAX_UNITS
+        unit, n_units = merged[unit], MAX_UNITS
+    order = np.argsort(unit, kind="stable")
+    starts = np.searchsorted(unit[order], np.arange(n_units))
+    sums = np.add.reduceat(columns[order], starts, axis=0)
+    result = np.empty((N_RESAMPLES, columns.shape[1]))
+    for start in range(0, N_RESAMPLES, CHUNK):
+        size = min(CHUNK, N_RESAMPLES - start)
+        draws = generator.integers(0, n_units, size=(size, n_units))
+        draws += np.arange(size)[:, None] * n_units
+        counts = np.bincount(draws.ravel(), minlength=size * n_units).reshape(size, n_units)
+        result[start : start + size] = counts @ sums
+    return result
 
 
 def _by_sums(
@@ -269,5 +262,5 @@ def _top_label(p: NDArray[Any], y: Labels) -> tuple[Array, Array]:
 
 
 def _plain_ece(sums: Array) -> Array:
-    parts = sums.reshape(-1, N_SUMS, N_BINS)
-    return np.asarray(np.abs(parts[:, 2]).sum(axis=1) / parts[:, 0].sum(axis=1))
+    bins = sums.reshape(-1, N_SUMS, N_BINS)
+    return np.asarray(np.abs(bins[:, 2]).sum(axis=1) / bins[:, 0].sum(axis=1))

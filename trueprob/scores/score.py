@@ -1,8 +1,7 @@
-"""How good probabilities are: one public function a score, and all of them at once.
+"""Scores of whole rows of probabilities, one by one and all at once.
 
-All take probabilities of shape (n, k) and labels of shape (n,), are computed in float64 and
-return fractions (0.0435, not 4.35) or nats. ECE uses 15 right-closed bins on the confidence of
-the prediction. Scores by weights use Σw·x / Σw.
+They take probabilities of shape (n, k) and labels of shape (n,), compute in float64 and return
+fractions (0.0435, not 4.35) or nats. With weights, a mean is Σw·x / Σw.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from trueprob.arrays.labels import Labels, as_labels
 from trueprob.arrays.weights_and_groups import as_weights
 from trueprob.errors import InvalidInput
-from trueprob.scores.binned import N_BINS, BinnedCalibration, bin_index
+from trueprob.scores.binned import FIRST_BIN_BELOW, N_BINS, BinnedCalibration, bin_index
 from trueprob.scores.confidence import adaptive_calibration_error, confidence_auroc
 
 __all__ = [
@@ -33,10 +32,9 @@ __all__ = [
     "score",
 ]
 
-# Probabilities of zero count as this, so that one float32 underflow costs 87 nats and not ∞.
+# Smaller probabilities count as this, so that a float32 underflow costs 87 nats and not ∞.
 SMALLEST: Final = float(np.finfo(np.float32).tiny)
-
-CHUNK: Final = 512  # rows at a time
+CHUNK: Final = 512  # rows at a time: their logarithms take a few MB
 
 Array = NDArray[np.float64]
 Weights = NDArray[np.float64] | None
@@ -44,15 +42,15 @@ Weights = NDArray[np.float64] | None
 
 @dataclass(frozen=True)
 class Scores:
-    """All scores of one predictor on one set.
+    """The usual scores of one predictor on one set.
 
     Attributes
     ----------
     n : int
         Rows.
     accuracy, ece, ece_floor, adaptive_ece, classwise_ece, mce, brier, auroc : float
-        Fractions. `ece_floor` is the ECE that perfect calibration would show; `auroc` (of the
-        confidence, for being right) is NaN when all predictions are right or all are wrong.
+        Fractions. `ece_floor` is the ECE that perfect calibration would show. `auroc` says how
+        well confidence tells right from wrong predictions; NaN when all are right or all wrong.
     nll : float
         Nats.
     """
@@ -69,7 +67,7 @@ class Scores:
     auroc: float
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-safe: what is undefined is null."""
+        """The scores as JSON values; what is undefined is null."""
         return {
             name: None if isinstance(value, float) and not math.isfinite(value) else value
             for name, value in asdict(self).items()
@@ -83,7 +81,7 @@ def score(
     prediction: ArrayLike | None = None,
     weights: ArrayLike | None = None,
 ) -> Scores:
-    """All scores at once.
+    """Compute the usual scores of probabilities.
 
     Parameters
     ----------
@@ -91,8 +89,8 @@ def score(
     labels : array_like of shape (n,)
         Class indices.
     prediction : array_like of shape (n,), optional
-        The predicted classes; default the argmax of the probabilities. Give the calibrator's:
-        rounding can tie probabilities whose logits differ.
+        The predicted classes; default the argmax of the probabilities. Better pass those of the
+        calibrator: rounding can make probabilities equal whose logits differ.
     weights : array_like of shape (n,), optional
         Non-negative.
 
@@ -133,7 +131,26 @@ def score(
 def negative_log_likelihood(
     probabilities: ArrayLike, labels: ArrayLike, *, weights: ArrayLike | None = None
 ) -> float:
-    """Mean of −log p[label], nats, with p floored at the smallest normal float32 (1.2e-38)."""
+    """Negative log likelihood (NLL): the mean of −log p[label].
+
+    Parameters
+    ----------
+    probabilities : array_like of shape (n, k)
+    labels : array_like of shape (n,)
+        Class indices.
+    weights : array_like of shape (n,), optional
+        Non-negative.
+
+    Returns
+    -------
+    float
+        Nats; p counts as at least 1.2e-38, the smallest normal float32.
+
+    Raises
+    ------
+    InvalidInput
+        Shapes do not belong together, or a label is out of range.
+    """
     p, y = checked_probabilities(probabilities, labels)
     return _mean(row_nll(p, y), None if weights is None else as_weights(weights, n_rows=p.shape[0]))
 
@@ -141,7 +158,10 @@ def negative_log_likelihood(
 def brier_score(
     probabilities: ArrayLike, labels: ArrayLike, *, weights: ArrayLike | None = None
 ) -> float:
-    """Mean over rows of Σ_c (p_c − 1[c = label])², between 0 and 2."""
+    """Brier score, between 0 and 2: the mean of Σ_c (p_c − 1[c = label])².
+
+    Arguments and errors as in `negative_log_likelihood`.
+    """
     p, y = checked_probabilities(probabilities, labels)
     return _mean(
         row_brier(p, y), None if weights is None else as_weights(weights, n_rows=p.shape[0])
@@ -151,13 +171,16 @@ def brier_score(
 def classwise_calibration_error(
     probabilities: ArrayLike, labels: ArrayLike, *, weights: ArrayLike | None = None
 ) -> float:
-    """Mean over classes of the 15-bin ECE of p_c as the probability of class c."""
+    """Classwise ECE, a fraction: the mean over classes c of the 15-bin ECE of p_c for "is c".
+
+    Arguments and errors as in `negative_log_likelihood`.
+    """
     p, y = checked_probabilities(probabilities, labels)
     return _classwise(p, y, _weights(weights, p.shape[0]))
 
 
 def mean_entropy(probabilities: ArrayLike, *, weights: ArrayLike | None = None) -> float:
-    """Mean entropy of the rows, in nats."""
+    """Mean entropy of the rows, nats; arguments as in `negative_log_likelihood`."""
     p = np.asarray(probabilities)
     if p.ndim != 2:
         raise InvalidInput(
@@ -169,7 +192,7 @@ def mean_entropy(probabilities: ArrayLike, *, weights: ArrayLike | None = None) 
 def row_entropy(p: NDArray[Any]) -> Array:
     """Entropy of each row, nats, shape (n,)."""
     result = np.empty(p.shape[0])
-    for start in range(0, p.shape[0], CHUNK):  # the logarithms never take more than a few MB
+    for start in range(0, p.shape[0], CHUNK):
         part = p[start : start + CHUNK]
         logarithms = np.log(np.maximum(part, SMALLEST))
         result[start : start + CHUNK] = -np.einsum("ij,ij->i", part, logarithms, dtype=np.float64)
@@ -191,11 +214,11 @@ def row_brier(p: NDArray[Any], y: Labels) -> Array:
 def _classwise(p: NDArray[Any], y: Labels, weights: Weights) -> float:
     n, k = p.shape
     w = np.ones(n) if weights is None else weights
-    # Σ_i w·p per class, then per bin beyond the first, where a row has at most 14 entries: the
-    # first bin's share is what remains. That is quick for 1 000 classes.
+    # Σ_i w·p per class, then per bin beyond the first, where a row has at most 14 entries; the
+    # first bin gets what remains. This is fast for 1 000 classes.
     signed = np.zeros((k, N_BINS))
     total = np.einsum("i,ij->j", w, p, dtype=np.float64)
-    rows, classes = np.nonzero(p > np.float32(0.0666))  # a little below 1/15: exact bins follow
+    rows, classes = np.nonzero(p > FIRST_BIN_BELOW)
     values = p[rows, classes].astype(np.float64)
     cell = classes * N_BINS + bin_index(values)
     signed += np.bincount(cell, weights=w[rows] * values, minlength=k * N_BINS).reshape(k, N_BINS)
@@ -212,7 +235,7 @@ def _mean(values: Array, weights: Weights) -> float:
 def checked_probabilities(
     probabilities: ArrayLike, labels: ArrayLike
 ) -> tuple[NDArray[Any], Labels]:
-    """Probabilities and labels that belong together; InvalidInput otherwise."""
+    """Probabilities and labels as arrays of matching shapes; InvalidInput otherwise."""
     p = np.asarray(probabilities)
     if p.ndim != 2 or p.shape[0] < 1 or p.shape[1] < 2:
         raise InvalidInput(

@@ -5,13 +5,12 @@ reflected at both ends,
 
     smECE_σ = ∫₀¹ | (1/n)·Σ_i K_σ(t, p_i)·(y_i − p_i) | dt,      smECE = σ* with smECE_σ* = σ*.
 
-smECE_σ falls as σ grows, so there is one such σ*: no bins to choose, and a continuous function
-of the confidences.
+smECE_σ falls as σ grows, so there is exactly one σ*.
 
 The reflected Gaussian is the heat kernel of [0, 1] with insulated ends, so smoothing multiplies
-the j-th cosine coefficient by exp(−(πjσ)²/2). Residuals are first put on a grid of 4 096 cells,
-each shared between its two nearest midpoints: O(n + m log m) whatever σ is. Values of σ* below
-two cells (0.0005) are the grid's.
+the j-th cosine coefficient by exp(−(πjσ)²/2). Each residual is first shared between the two
+nearest of 4 096 cells: O(n + m log m) for every σ. Values of σ* below two cells (0.0005) are the
+grid's.
 
 References
 ----------
@@ -41,24 +40,20 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class SmoothEce:
-    """The smooth ECE of some rows."""
+    """A smooth ECE and its noise floor."""
 
     n: int  # rows
     value: float  # smECE, a fraction; also the kernel's standard deviation σ*
-    floor: float  # what a perfectly calibrated model would show on the same confidences, about
+    floor: float  # about what perfect calibration would show on the same confidences
 
 
 def smooth_ece(
     confidence: ArrayLike, correct: ArrayLike, *, weights: ArrayLike | None = None
 ) -> SmoothEce:
-    """Smooth ECE and its noise floor.
-
-    The floor solves the same equation with |residual| replaced by its expectation under
-    calibration, sqrt(2/π·variance(t)), where variance(t) = Σ_i K_σ(t, p_i)²·p_i(1 − p_i)/n² and
-    K_σ² is taken as K_{σ/√2}/(2σ√π), which is exact away from the ends.
-
-    Raises `InvalidInput`: shapes differ, there are no rows, or a confidence lies outside [0, 1].
-    """
+    """Smooth ECE and its noise floor."""
+    # The floor solves the same equation with |residual| replaced by its expectation under
+    # calibration, sqrt(2/π·variance(t)), where variance(t) = Σ_i K_σ(t, p_i)²·p_i(1 − p_i)/n² and
+    # K_σ² is taken as K_{σ/√2}/(2σ√π), which is exact away from the ends.
     p, y, w = checked_rows(confidence, correct, weights)
     share = w / w.sum()
     spectrum = _spectrum(p, share * (y - p))
@@ -78,20 +73,20 @@ def smooth_ece(
 def smooth_calibration_error(
     confidence: ArrayLike, correct: ArrayLike, *, weights: ArrayLike | None = None
 ) -> float:
-    """The smooth ECE alone, a fraction; arguments and errors as of `smooth_ece`."""
+    """The smooth ECE without its floor, a fraction."""
     p, y, w = checked_rows(confidence, correct, weights)
     spectrum = _spectrum(p, w / w.sum() * (y - p))
     return _fixed_point(lambda sigma: _mean_absolute(spectrum, sigma))
 
 
 def smooth_ece_at_width(confidence: ArrayLike, correct: ArrayLike, sigma: float) -> float:
-    """smECE_σ for a given standard deviation of the kernel, a fraction."""
+    """smECE_σ for a kernel of standard deviation σ, a fraction."""
     p, y, w = checked_rows(confidence, correct, None)
     return _mean_absolute(_spectrum(p, w / w.sum() * (y - p)), sigma)
 
 
 def _spectrum(p: Array, mass: Array) -> Array:
-    """Cosine coefficients of the masses, put on the grid so that their first moment stays."""
+    """Cosine coefficients of the masses on the grid, with their first moment preserved."""
     from scipy.fft import dct
 
     position = np.clip(p * N_CELLS - 0.5, 0.0, N_CELLS - 1.0)

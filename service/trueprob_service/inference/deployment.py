@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trueprob.calibrators import Calibrator
-from trueprob.repository.model_repository import Manifest
+from trueprob.repository.manifest import Manifest
 from trueprob_service.metrics.recent_traffic import TrafficReference
 from trueprob_service.receipts.columns import ShadowRows
 from trueprob_service.receipts.receipt import digest64

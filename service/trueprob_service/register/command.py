@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from trueprob.errors import TrueprobError
-from trueprob.fitting.fit import METHODS
+from trueprob.fitting.methods import METHODS
 from trueprob.repository.manifest import valid_model_name
 from trueprob.repository.model_repository import ModelRepository
 from trueprob_service.errors import InvalidSettings, ServiceError

@@ -19,10 +19,12 @@ from trueprob.arrays.calibration_set import INPUTS, CalibrationSet
 from trueprob.arrays.files import read_arrays
 from trueprob.calibrators import FittedOn, dumps_calibrator
 from trueprob.errors import VersionExists
-from trueprob.fitting.fit import Fit, fit_calibration_set
+from trueprob.fitting.fit import fit_calibration_set
+from trueprob.fitting.report import Fit
 from trueprob.repository.baseline import Baseline
 from trueprob.repository.manifest import Manifest
-from trueprob.repository.model_repository import ModelRepository, ModelVersion
+from trueprob.repository.model_repository import ModelRepository
+from trueprob.repository.model_version import ModelVersion
 from trueprob.scores.score import Scores
 from trueprob_service.inference.network.input import NetworkInput
 from trueprob_service.inference.network.onnx_model import OnnxModel

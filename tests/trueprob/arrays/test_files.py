@@ -29,7 +29,7 @@ def archive(members, compression=zipfile.ZIP_DEFLATED):
 
 
 def header(text, version=(1, 0)):
-    """An .npy header that says whatever one wants."""
+    """An .npy header with any text."""
     data = text.encode().ljust(117) + b"\n"
     length = struct.pack("<H" if version == (1, 0) else "<I", len(data))
     return b"\x93NUMPY" + bytes(version) + length + data
@@ -133,7 +133,7 @@ def test_streams_that_cannot_seek_are_read_within_the_limit():
         "((((((((((",
     ],
 )
-def test_headers_that_lie_are_refused(text):
+def test_wrong_headers_are_refused(text):
     data = header(text) + bytes(16)
     with pytest.raises(InvalidInput, match="arr_0"):
         read_arrays(data)

@@ -143,7 +143,7 @@ def test_labels_that_cannot_be_used_are_refused(values, message):
 
 
 def test_names_without_class_names_are_refused():
-    with pytest.raises(InvalidInput, match="class names are not known here"):
+    with pytest.raises(InvalidInput, match="no class names are given"):
         as_labels(["cat"], n_classes=3)
 
 

@@ -15,7 +15,7 @@ def favoured(overconfident, n=600):
     return logits, labels
 
 
-def test_candidates_that_change_predictions_need_leave():
+def test_candidates_that_change_predictions_must_be_allowed():
     kept = candidates(5, allow_prediction_change=False)
     assert all(KINDS[method].preserves_prediction for method in kept)
     assert set(candidates(5, allow_prediction_change=True)) == set(CANDIDATES)
@@ -34,7 +34,7 @@ def test_every_candidate_is_reported_and_the_rule_holds(overconfident):
     assert written["candidates"][0]["method"] == "identity"
 
 
-def test_predictions_change_with_leave_only(overconfident):
+def test_predictions_change_only_when_allowed(overconfident):
     logits, labels = favoured(overconfident)
     without = fit(logits, labels, "auto")
     free = fit(logits, labels, "auto", allow_prediction_change=True)
@@ -84,7 +84,7 @@ def test_it_is_deterministic_and_takes_weights(overconfident):
     assert np.isfinite(fit_auto(logits, labels, one).candidates[0].nll)
 
 
-def test_admission_lets_auto_change_predictions_with_leave_only(overconfident):
+def test_admission_lets_auto_change_predictions_only_when_allowed(overconfident):
     logits, labels = favoured(overconfident)
     data = CalibrationSet(logits, labels)
     incumbent = fit(logits[:50], labels[:50], "identity").calibrator

@@ -142,20 +142,25 @@ def test_integer_weights_are_repetitions(compute):
 
 def test_brier_parts_add_up():
     confidence, correct = golden_rows()
-    parts = top_label_brier_decomposition(confidence, correct)
-    assert parts.brier == pytest.approx(brier_score_loss(correct, confidence))
-    total = parts.reliability - parts.resolution + parts.uncertainty + parts.within_bins
-    assert total == pytest.approx(parts.brier, abs=1e-12)
-    assert parts.within_bins != pytest.approx(0.0, abs=1e-6)
+    decomposition = top_label_brier_decomposition(confidence, correct)
+    assert decomposition.brier == pytest.approx(brier_score_loss(correct, confidence))
+    total = (
+        decomposition.reliability
+        - decomposition.resolution
+        + decomposition.uncertainty
+        + decomposition.within_bins
+    )
+    assert total == pytest.approx(decomposition.brier, abs=1e-12)
+    assert decomposition.within_bins != pytest.approx(0.0, abs=1e-6)
 
 
 def test_brier_parts_of_few_values_are_murphys():
     # Two forecasts, 0.8 (right 1 of 2) and 0.6 (right 2 of 2): ȳ = 3/4.
-    parts = top_label_brier_decomposition([0.8, 0.8, 0.6, 0.6], [1, 0, 1, 1])
-    assert parts.reliability == pytest.approx((0.3**2 + 0.4**2) / 2)
-    assert parts.resolution == pytest.approx((0.25**2 + 0.25**2) / 2)
-    assert parts.uncertainty == pytest.approx(3 / 16)
-    assert parts.within_bins == pytest.approx(0.0, abs=1e-12)
+    decomposition = top_label_brier_decomposition([0.8, 0.8, 0.6, 0.6], [1, 0, 1, 1])
+    assert decomposition.reliability == pytest.approx((0.3**2 + 0.4**2) / 2)
+    assert decomposition.resolution == pytest.approx((0.25**2 + 0.25**2) / 2)
+    assert decomposition.uncertainty == pytest.approx(3 / 16)
+    assert decomposition.within_bins == pytest.approx(0.0, abs=1e-12)
 
 
 @pytest.mark.parametrize("k", [2, 6, 30])
@@ -167,7 +172,7 @@ def test_brier_parts_of_all_classes_are_the_sum_of_each(overconfident, k, weight
     whole = brier_decomposition(p, labels, weights=weights)
     each = [top_label_brier_decomposition(p[:, c], labels == c, weights=weights) for c in range(k)]
     for name in set(vars(whole)) - {"n"}:
-        expected = sum(getattr(parts, name) for parts in each)
+        expected = sum(getattr(decomposition, name) for decomposition in each)
         assert getattr(whole, name) == pytest.approx(expected, abs=1e-7), name
     assert whole.brier == pytest.approx(brier_score(p, labels, weights=weights), abs=1e-7)
     total = whole.reliability - whole.resolution + whole.uncertainty + whole.within_bins
@@ -175,8 +180,8 @@ def test_brier_parts_of_all_classes_are_the_sum_of_each(overconfident, k, weight
 
 
 def test_reliability_of_calibrated_rows_is_at_its_floor():
-    parts = [top_label_brier_decomposition(*calibrated_rows(1000, seed)) for seed in range(60)]
-    ratio = np.mean([q.reliability for q in parts]) / np.mean([q.reliability_floor for q in parts])
+    drawn = [top_label_brier_decomposition(*calibrated_rows(1000, seed)) for seed in range(60)]
+    ratio = np.mean([q.reliability for q in drawn]) / np.mean([q.reliability_floor for q in drawn])
     assert 0.8 < ratio < 1.2
 
 
@@ -189,5 +194,5 @@ def test_rows_that_do_not_belong_together_are_refused():
         debiased_calibration_error([], [])
     with pytest.raises(InvalidInput, match="correct must lie"):
         confidence_scores.confidence_auroc([0.5], [2])
-    with pytest.raises(InvalidInput, match="confidence must have one row"):
+    with pytest.raises(InvalidInput, match="confidence must have at least one row"):
         top_label_brier_decomposition([], [])

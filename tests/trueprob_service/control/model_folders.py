@@ -7,7 +7,8 @@ from pathlib import Path
 from tests.trueprob_service.control.harness import rows
 from trueprob.calibrators import TemperatureCalibrator, dumps_calibrator
 from trueprob.repository.baseline import Baseline
-from trueprob.repository.model_repository import InputSpec, Manifest, ModelRepository
+from trueprob.repository.manifest import InputSpec, Manifest
+from trueprob.repository.model_repository import ModelRepository
 
 __all__ = ["add_version"]
 

@@ -1,4 +1,4 @@
-"""The fit of a linear stage: maximum likelihood, shrunken towards one temperature.
+"""Fit of a linear stage: maximum likelihood with priors towards a single temperature.
 
 With β the single inverse temperature of the set and x the centred logits times β,
 
@@ -6,14 +6,13 @@ With β the single inverse temperature of the set and x the centred logits times
 
     Σ NLL + s²·(common·δ² + diagonal·Σ a_j² + off_diagonal·k·Σ M_ij²) + bias·Σ b_j²
 
-s² is the mean square of x, so that every strength is in nats of the summed log likelihood for a
-change of the output by about one nat, whatever the scale of the logits. That the entries off the
-diagonal are shrunk most and the common temperature least is the structure of probmetrics'
-structured matrix scaling (Berta et al. 2025, arXiv:2511.03685); the strengths are our own.
+s² is the mean square of x, so every strength is in nats of the summed log likelihood for a change
+of the output by about one nat, at any scale of the logits. Shrinking the entries off the diagonal
+most and the common temperature least follows structured matrix scaling (Berta et al. 2025,
+arXiv:2511.03685, package probmetrics); the strengths are ours.
 
-The objective is strictly convex. It is minimised by L-BFGS in coordinates in which all priors
-are ½t², which also conditions it. A class without rows would send its bias to −∞: the prior
-stops that after a few nats.
+The objective is strictly convex. L-BFGS minimises it in coordinates in which all priors are ½t²,
+which also conditions it. The bias prior keeps the bias of a class without rows finite.
 """
 
 from __future__ import annotations
@@ -34,11 +33,11 @@ from trueprob.calibrators.smart.fit import fit_log_slopes
 __all__ = ["LinearFit", "LinearObjective", "fit_linear_stage"]
 
 MAX_STEPS: Final = 500
-# Relative decrease of the mean objective at which L-BFGS stops: what is left after it is some
-# 1e-5 nats on held-out rows, a hundredth of the standard error of 5 000 of them.
+# Relative decrease of the mean objective at which L-BFGS stops. About 1e-5 nats on held-out rows
+# are left then, a hundredth of the standard error of 5 000 rows.
 TOLERANCE: Final = 1e-8
 
-# Strengths of the priors, nats of the summed log likelihood; see the module.
+# Strengths of the priors, in nats of the summed log likelihood.
 COMMON: Final = 0.1
 DIAGONAL: Final = 1.0
 BIAS: Final = 1.0
@@ -65,7 +64,7 @@ class LinearObjective:
         weights: Array | None,  # (n,)
         scale: float,  # β, the single inverse temperature
         *,
-        full: bool,  # with M
+        full: bool,  # a matrix rather than its diagonal
     ) -> None:
         n, k = logits.shape
         self.logits, self.labels, self.full, self.scale = logits, labels, full, scale
@@ -75,7 +74,9 @@ class LinearObjective:
             float(self.share[rows] @ np.square(self._features(rows)).mean(axis=1))
             for rows in self._blocks()
         )
-        spread = math.sqrt(square) if square > 0.0 else 1.0  # constant rows say nothing of W
+        spread = (
+            math.sqrt(square) if square > 0.0 else 1.0
+        )  # rows are constant, so W does not matter
         unit = np.ones(k)
         penalty = [
             np.array([COMMON * spread**2]),
@@ -95,7 +96,7 @@ class LinearObjective:
         return self.scale * centred(self.logits[rows])
 
     def unpack(self, t: Array) -> tuple[Array, Array]:
-        """W on the features x (a diagonal, or a matrix whose row j makes y_j) and b."""
+        """W on the features x (a diagonal, or a matrix whose row j gives y_j) and b."""
         k = self.logits.shape[1]
         values = t * self.whitening
         diagonal = 1.0 + values[0] + values[1 : k + 1]
@@ -156,10 +157,10 @@ def fit_linear_stage(
     weights: Array | None = None,  # (n,), only their ratios matter
     *,
     full: bool,  # a matrix rather than its diagonal
-    start: LinearStage | None = None,  # saves steps; the minimum is the same, being the only one
+    start: LinearStage | None = None,  # saves steps; the minimum is unique
 ) -> LinearFit:
-    """Minimise the objective from the single temperature, or from a stage that is close."""
-    # One slope of `smart`: unlike plain maximum likelihood it exists for sets without errors.
+    """Minimise the objective, from the single temperature or from a given stage."""
+    # `smart` with one interval: unlike maximum likelihood it exists for sets without errors.
     scale = math.exp(float(fit_log_slopes(logits, labels, weights, n_intervals=1).log_slopes[0]))
     objective = LinearObjective(logits, labels, weights, scale, full=full)
     best, converged = minimise_convex(

@@ -1,12 +1,11 @@
-"""Limited-memory BFGS for the smooth, strictly convex objectives of linear stages.
+"""L-BFGS for the smooth, strictly convex objectives of linear stages.
 
-Nocedal and Wright 2006, *Numerical Optimization*, algorithms 7.4 (two-loop recursion) and 7.5,
-with a line search that backtracks by quadratic interpolation until the decrease is sufficient
-(Armijo): convexity makes every step's curvature positive, so nothing more is asked of it.
+Nocedal and Wright 2006, *Numerical Optimization*, algorithms 7.4 (two-loop recursion) and 7.5.
+The line search backtracks by quadratic interpolation until the decrease is sufficient (Armijo).
+Convexity makes the curvature of every step positive, so no further condition is needed.
 
-SciPy's minimiser does the same, but calls linear algebra of its own for matrices of forty rows
-between evaluations, whose threads wait by spinning: on a machine that is busy, fits of ten
-classes took ten times as long as on one thread.
+SciPy's minimiser calls threaded linear algebra for matrices of forty rows between evaluations.
+Its threads wait by spinning: on a busy machine fits of ten classes took ten times as long.
 """
 
 from __future__ import annotations
@@ -21,8 +20,8 @@ from numpy.typing import NDArray
 __all__ = ["minimise_convex"]
 
 HISTORY: Final = 20
-SUFFICIENT: Final = 1e-4  # of the decrease that the slope promises
-SHORTEST: Final = 1e-10  # step, relative; below, rounding decides
+SUFFICIENT: Final = 1e-4  # share of the decrease that the slope predicts
+SHORTEST: Final = 1e-10  # relative step; below it rounding decides
 
 Array = NDArray[np.float64]
 Objective = Callable[[Array], tuple[float, Array]]
@@ -33,10 +32,10 @@ def minimise_convex(
     start: Array,  # (m,)
     *,
     max_steps: int,
-    tolerance: float,  # relative decrease of a step at which it ends
-    gradient_tolerance: float = 1e-7,  # largest entry of the gradient at which it ends
+    tolerance: float,  # stops when a step's relative decrease is at most this
+    gradient_tolerance: float = 1e-7,  # or when the largest entry of the gradient is
 ) -> tuple[Array, bool]:
-    """The lowest point that the steps reach, and whether they converged."""
+    """The lowest point found, and whether the steps converged."""
     point = np.array(start, dtype=np.float64)
     value, gradient = objective(point)
     pairs: deque[tuple[Array, Array, float]] = deque(maxlen=HISTORY)
@@ -52,8 +51,8 @@ def minimise_convex(
             if new_value <= value + SUFFICIENT * step * slope:
                 break
             if step < SHORTEST:
-                return point, True  # no lower point that rounding can tell apart
-            # Minimum of the parabola through both values and the slope, kept within the step.
+                return point, True  # a lower point is not distinguishable by rounding
+            # Minimum of the parabola through both values and the slope, within 0.1 to 0.5 steps.
             curve = new_value - value - step * slope
             shorter = -0.5 * slope * step * step / curve if np.isfinite(curve) else 0.0
             step = min(max(shorter, 0.1 * step), 0.5 * step)
@@ -69,7 +68,7 @@ def minimise_convex(
 
 
 def _inverse_curvature(gradient: Array, pairs: deque[tuple[Array, Array, float]]) -> Array:
-    """The approximation of H⁻¹g that the last steps give (two-loop recursion)."""
+    """Approximation of H⁻¹g from the last steps (two-loop recursion)."""
     result = gradient.copy()
     factors = []
     for moved, turned, curvature in reversed(pairs):
@@ -85,5 +84,5 @@ def _inverse_curvature(gradient: Array, pairs: deque[tuple[Array, Array, float]]
 
 
 def _dot(a: Array, b: Array) -> float:
-    """Not by linear algebra, which starts threads from ten thousand entries on."""
+    """Dot product without BLAS, which starts threads from ten thousand entries on."""
     return float(np.einsum("i,i->", a, b))

@@ -1,17 +1,13 @@
-"""What `smart-vector` and `smart-matrix` share: a linear stage, then the gap stage of `smart`.
+"""The calibrators `smart-vector` and `smart-matrix`: a linear stage, then `smart` as gap stage.
 
-    y = W x + b,   p = smart(y)
+    y = W x + b,   p = smart(y),   W diagonal (vector) or full (matrix)
 
-The gap stage sees y as it will meet it: each row's y comes from a linear stage that was fitted on
-the other four fifths of the rows, folds balanced in errors, so it also repairs the confidence
-that the linear stage gained by overfitting. In use W and b are those fitted on all rows.
+The gap stage is fitted on out-of-fold outputs: each row's y comes from a linear stage fitted on
+the other four fifths of the rows, folds balanced in errors. So it also corrects the confidence
+that the linear stage gains by overfitting. In use W and b are those fitted on all rows.
 
-A fold with fewer than 10 errors says too little of single classes: then there is no linear stage
-and the calibrator is `smart` under another name, which the report says.
-
-`smart` after a matrix and a bias: see `two_stages`. Predictions may change.
-
-`smart` after a weight and a bias for each class: see `two_stages`. Predictions may change.
+A fold with fewer than 10 errors tells too little about single classes. Then there is no linear
+stage, the calibrator is `smart` under another name, and a warning says so. Predictions may change.
 """
 
 from __future__ import annotations
@@ -27,6 +23,7 @@ from trueprob.arrays import logit_functions
 from trueprob.arrays.labels import Labels
 from trueprob.arrays.logit_functions import Logits, Probabilities, logit_gap
 from trueprob.arrays.logits import as_logits
+from trueprob.arrays.weights_and_groups import Groups
 from trueprob.calibrators.base import Calibrated, Calibrator, FitOutcome, FittedCalibrator
 from trueprob.calibrators.linear.fit import fit_linear_stage
 from trueprob.calibrators.linear.stage import LinearStage
@@ -34,7 +31,7 @@ from trueprob.calibrators.linear.vector import UNCONVERGED
 from trueprob.calibrators.parameters import require_keys
 from trueprob.calibrators.smart.calibrator import SmartCalibrator, fit_smart
 from trueprob.errors import InvalidDocument
-from trueprob.folds import Groups, fold_of_rows
+from trueprob.folds import fold_of_rows
 
 __all__ = [
     "SmartMatrixCalibrator",
@@ -46,7 +43,6 @@ __all__ = [
     "fit_two_stages",
 ]
 
-
 N_FOLDS: Final = 5
 MIN_ERRORS: Final = 10  # in each fold
 
@@ -55,14 +51,14 @@ MIN_ERRORS: Final = 10  # in each fold
 class TwoStages(Calibrator):
     """The gap stage of `smart` on the output of a linear stage."""
 
-    linear: LinearStage | None  # none when the set could not support one
+    linear: LinearStage | None  # None when the set could not support one
     gap_stage: SmartCalibrator
 
     full: ClassVar[bool]
     preserves_prediction: ClassVar[bool] = False
 
     def parameters(self) -> dict[str, Any]:
-        """Both stages, the linear one null where there is none."""
+        """Fitted values of both stages as JSON values."""
         return {
             "linear": None if self.linear is None else self.linear.parameters(),
             "gap_stage": self.gap_stage.parameters(),
@@ -70,7 +66,7 @@ class TwoStages(Calibrator):
 
     @classmethod
     def from_parameters(cls, n_classes: int, parameters: Mapping[str, Any]) -> Self:
-        """The calibrator with these parameters."""
+        """Inverse of `parameters`; InvalidDocument when they cannot be used."""
         require_keys(parameters, ("linear", "gap_stage"), where="parameters")
         gap_stage, linear = parameters["gap_stage"], parameters["linear"]
         if not isinstance(gap_stage, Mapping):
@@ -86,26 +82,94 @@ class TwoStages(Calibrator):
         return logits if self.linear is None else self.linear.apply(logits)
 
     def calibrated(self, logits: Logits) -> Calibrated:
-        """All of it with one pass through the linear stage."""
-        # What is finite may not be after the linear stage, so this is checked.
+        """See `Calibrator.calibrated`; one pass through the linear stage."""
+        # The linear stage's output is checked, as any logits are.
         inner = as_logits(self._linear(logits), n_classes=self.n_classes)
         return replace(self.gap_stage.calibrated(inner), logit_gap=logit_gap(logits))
 
     def _prediction(self, logits: Logits) -> Labels:
-        """Argmax of the linear stage's output, the first of ties."""
+        """The argmax of the linear stage's output, the first of ties."""
         return logit_functions.prediction(self._linear(logits))
 
     def _probabilities(self, logits: Logits) -> Probabilities:
         return self.gap_stage.predict_proba(self._linear(logits))
 
     def _temperature(self, logits: Logits) -> NDArray[np.float64] | None:
-        """Of the gap stage, by which the linear stage's output is divided."""
+        """The gap stage's temperature, which divides the linear stage's output."""
         return self.gap_stage.temperature(self._linear(logits))
 
 
 @dataclass(frozen=True)
+class SmartVectorCalibrator(TwoStages):
+    """`smart` on the output of a weight and a bias for each class (vector scaling).
+
+    Attributes
+    ----------
+    linear : LinearStage or None
+        Diagonal; None when the calibration set could not support one.
+    gap_stage : SmartCalibrator
+
+    References
+    ----------
+    Guo et al. 2017, arXiv:1706.04599, section 4.2, for the linear map; SMART, arXiv:2506.23492,
+    for the temperature from the gap.
+    """
+
+    kind: ClassVar[str] = "smart-vector"
+    full: ClassVar[bool] = False
+
+
+@dataclass(frozen=True)
+class SmartMatrixCalibrator(TwoStages):
+    """`smart` on the output of a matrix and a bias (matrix scaling).
+
+    Attributes
+    ----------
+    linear : LinearStage or None
+        Full matrix; None when the calibration set could not support one.
+    gap_stage : SmartCalibrator
+
+    References
+    ----------
+    Guo et al. 2017, arXiv:1706.04599, section 4.2, for the linear map; SMART, arXiv:2506.23492,
+    for the temperature from the gap.
+    """
+
+    kind: ClassVar[str] = "smart-matrix"
+    full: ClassVar[bool] = True
+
+
+def fit_smart_vector(
+    logits: Logits,
+    labels: Labels,
+    weights: NDArray[np.float64] | None = None,
+    *,
+    seed: int = 0,
+    groups: Groups | None = None,
+) -> FittedCalibrator:
+    """Fit `smart-vector`; a warning says when there are too few errors for a linear stage."""
+    fitted = fit_two_stages(logits, labels, weights, full=False, seed=seed, groups=groups)
+    calibrator = SmartVectorCalibrator(logits.shape[1], fitted.linear, fitted.gap_stage)
+    return FittedCalibrator(calibrator, fitted.outcome, fitted.warnings)
+
+
+def fit_smart_matrix(
+    logits: Logits,
+    labels: Labels,
+    weights: NDArray[np.float64] | None = None,
+    *,
+    seed: int = 0,
+    groups: Groups | None = None,
+) -> FittedCalibrator:
+    """Fit `smart-matrix`; a warning says when there are too few errors for a linear stage."""
+    fitted = fit_two_stages(logits, labels, weights, full=True, seed=seed, groups=groups)
+    calibrator = SmartMatrixCalibrator(logits.shape[1], fitted.linear, fitted.gap_stage)
+    return FittedCalibrator(calibrator, fitted.outcome, fitted.warnings)
+
+
+@dataclass(frozen=True)
 class TwoStagesFit:
-    """Both stages, how the fit ended, and what a person should know of it."""
+    """Both fitted stages, how the fit ended, and its warnings."""
 
     linear: LinearStage | None
     gap_stage: SmartCalibrator
@@ -126,7 +190,7 @@ def fit_two_stages(
     correct = logit_functions.prediction(logits) == labels
     fold = fold_of_rows(correct, groups, N_FOLDS, seed=seed)
     if fold.max() == 0:
-        warning = "no linear stage: it needs rows of at least two groups; this is the gap stage"
+        warning = "no linear stage: it needs rows of at least two groups; only smart is fitted"
         return _finish(None, logits, labels, weights, seed, groups, (warning,))
     n_folds = int(fold.max()) + 1
     counted = ~correct if weights is None else ~correct & (weights > 0.0)
@@ -134,7 +198,7 @@ def fit_two_stages(
     if fewest < MIN_ERRORS:
         warning = (
             f"no linear stage: a fold has {fewest} errors, at least {MIN_ERRORS} are needed; "
-            "this is the gap stage alone"
+            "only smart is fitted"
         )
         return _finish(None, logits, labels, weights, seed, groups, (warning,))
     final = fit_linear_stage(logits, labels, weights, full=full)
@@ -146,8 +210,8 @@ def fit_two_stages(
         fitted = fit_linear_stage(logits[kept], labels[kept], part, full=full, start=final.stage)
         outputs[held] = fitted.stage.apply(logits[held])
         converged &= fitted.converged
-    doubts = () if converged else (UNCONVERGED,)
-    return _finish(final.stage, outputs, labels, weights, seed, groups, doubts)
+    warnings = () if converged else (UNCONVERGED,)
+    return _finish(final.stage, outputs, labels, weights, seed, groups, warnings)
 
 
 def _finish(
@@ -165,81 +229,3 @@ def _finish(
         raise TypeError("fit_smart must return a SmartCalibrator")
     outcome = FitOutcome.NOT_CONVERGED if UNCONVERGED in warnings else fitted.outcome
     return TwoStagesFit(linear, gap_stage, outcome, (*warnings, *fitted.warnings))
-
-
-@dataclass(frozen=True)
-class SmartMatrixCalibrator(TwoStages):
-    """The gap stage on the output of a matrix and a bias."""
-
-    kind: ClassVar[str] = "smart-matrix"
-    full: ClassVar[bool] = True
-
-
-def fit_smart_matrix(
-    logits: Logits,
-    labels: Labels,
-    weights: NDArray[np.float64] | None = None,
-    *,
-    seed: int = 0,
-    groups: Groups | None = None,
-) -> FittedCalibrator:
-    """Fit both stages.
-
-    Parameters
-    ----------
-    logits : ndarray of shape (n, k), float32
-    labels : ndarray of shape (n,), int64
-    weights : ndarray of shape (n,), optional
-        Only their ratios matter.
-    seed : int
-        Of the folds.
-    groups : ndarray of shape (n,), optional
-        Rows of one group stay in one fold.
-
-    Returns
-    -------
-    FittedCalibrator
-        With a warning when there are too few errors for a linear stage.
-    """
-    fitted = fit_two_stages(logits, labels, weights, full=True, seed=seed, groups=groups)
-    calibrator = SmartMatrixCalibrator(logits.shape[1], fitted.linear, fitted.gap_stage)
-    return FittedCalibrator(calibrator, fitted.outcome, fitted.warnings)
-
-
-@dataclass(frozen=True)
-class SmartVectorCalibrator(TwoStages):
-    """The gap stage on the output of a weight and a bias for each class."""
-
-    kind: ClassVar[str] = "smart-vector"
-    full: ClassVar[bool] = False
-
-
-def fit_smart_vector(
-    logits: Logits,
-    labels: Labels,
-    weights: NDArray[np.float64] | None = None,
-    *,
-    seed: int = 0,
-    groups: Groups | None = None,
-) -> FittedCalibrator:
-    """Fit both stages.
-
-    Parameters
-    ----------
-    logits : ndarray of shape (n, k), float32
-    labels : ndarray of shape (n,), int64
-    weights : ndarray of shape (n,), optional
-        Only their ratios matter.
-    seed : int
-        Of the folds.
-    groups : ndarray of shape (n,), optional
-        Rows of one group stay in one fold.
-
-    Returns
-    -------
-    FittedCalibrator
-        With a warning when there are too few errors for a linear stage.
-    """
-    fitted = fit_two_stages(logits, labels, weights, full=False, seed=seed, groups=groups)
-    calibrator = SmartVectorCalibrator(logits.shape[1], fitted.linear, fitted.gap_stage)
-    return FittedCalibrator(calibrator, fitted.outcome, fitted.warnings)

@@ -1,13 +1,11 @@
-"""A linear map of the logits: what one temperature cannot say about single classes.
+"""A linear map of centred logits, the stage before the softmax in vector and matrix scaling.
 
-    x = z − max z, less its mean over the classes;   y = W x + b
+    x = z − max z, minus its mean over the classes;   y = W x + b
 
 W is diagonal (vector scaling, Guo et al. 2017, arXiv:1706.04599, section 4.2) or full (matrix
-scaling). Guo's maps take z itself, so a constant added to a row changes their answer; x does not
-know of it. The largest logit is subtracted first, so that constants which float32 holds exactly
-leave no trace in the mean either.
-
-How W and b are found is in `linear_fit`.
+scaling). Guo's maps take z itself, so a constant added to a row changes their result; x does not
+change. The largest logit is subtracted first, so that constants that float32 holds exactly leave
+no trace in the mean. `trueprob.calibrators.linear.fit` finds W and b.
 """
 
 from __future__ import annotations
@@ -33,7 +31,7 @@ Array = NDArray[np.float64]
 
 
 def centred(logits: Logits) -> Array:
-    """Logits of each row less their mean, in float64; constants in a row cancel exactly."""
+    """Logits of each row minus their mean, in float64; a constant in a row cancels exactly."""
     x: Array = logits.astype(np.float64)
     x -= x.max(axis=1, keepdims=True)
     x -= x.mean(axis=1, keepdims=True)
@@ -44,7 +42,7 @@ def centred(logits: Logits) -> Array:
 class LinearStage:
     """y = W x + b with x the centred logits."""
 
-    weights: tuple[float, ...]  # the diagonal of W, or W itself row by row: row j is what makes y_j
+    weights: tuple[float, ...]  # the diagonal of W, or W row by row: row j gives y_j
     bias: tuple[float, ...]  # nats
 
     def parameters(self) -> dict[str, Any]:
@@ -53,7 +51,7 @@ class LinearStage:
 
     @classmethod
     def from_parameters(cls, n_classes: int, parameters: object, *, full: bool, where: str) -> Self:
-        """Inverse of `parameters`; InvalidDocument when it cannot be used."""
+        """Inverse of `parameters`; InvalidDocument when they cannot be used."""
         if not isinstance(parameters, Mapping):
             raise InvalidDocument(f"{where} must be an object")
         require_keys(parameters, ("weights", "bias"), where=where)
@@ -75,10 +73,7 @@ class LinearStage:
         return (weights if weights.size == k else weights.reshape(k, k).T), np.array(self.bias)
 
     def apply(self, logits: Logits) -> Logits:
-        """The output y, whose argmax is the prediction.
-
-        Returns: Finite.
-        """
+        """The output y, clipped to stay finite; its argmax is the prediction."""
         weights, bias = self._arrays
         result = np.empty(logits.shape, dtype=np.float32)
         step = max(1, CHUNK // logits.shape[1])

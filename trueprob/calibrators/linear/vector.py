@@ -1,9 +1,9 @@
-"""Vector scaling: a weight and a bias for each class, shrunken to one temperature.
+"""The calibrator `vector`: vector scaling with priors towards a single temperature.
 
     p = (1 − w)·softmax(W x + b) + w/k,   W diagonal, x the centred logits
 
-Guo et al. 2017, arXiv:1706.04599, with the priors of `linear_fit` in place of none: unshrunken, it
-overfits where classes are many or rows few. Predictions may change.
+Guo et al. 2017, arXiv:1706.04599, fit without priors, which overfits where classes are many or
+rows few; the priors are those of `trueprob.calibrators.linear.fit`. Predictions may change.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ UNCONVERGED: Final = "the linear stage's optimiser ran out of steps; its last po
 
 @dataclass(frozen=True)
 class VectorCalibrator(Calibrator):
-    """Softmax of one weight and one bias a class.
+    """Softmax of logits with one weight and one bias for each class (vector scaling).
 
     Attributes
     ----------
@@ -41,6 +41,10 @@ class VectorCalibrator(Calibrator):
         Diagonal.
     uniform_weight : float
         w of the mixture with the uniform distribution.
+
+    References
+    ----------
+    Guo et al. 2017, arXiv:1706.04599, section 4.2.
     """
 
     linear: LinearStage
@@ -50,12 +54,12 @@ class VectorCalibrator(Calibrator):
     preserves_prediction: ClassVar[bool] = False
 
     def parameters(self) -> dict[str, Any]:
-        """Weights, bias and the uniform weight."""
+        """Fitted values as JSON values."""
         return {**self.linear.parameters(), "uniform_weight": self.uniform_weight}
 
     @classmethod
     def from_parameters(cls, n_classes: int, parameters: Mapping[str, Any]) -> Self:
-        """The calibrator with these parameters."""
+        """Inverse of `parameters`; InvalidDocument when they cannot be used."""
         where = "parameters"
         require_keys(parameters, ("weights", "bias", "uniform_weight"), where=where)
         weight = number(parameters, "uniform_weight", where=where, above=-math.inf, below=1.0)
@@ -66,7 +70,7 @@ class VectorCalibrator(Calibrator):
         return cls(n_classes, linear, weight)
 
     def _prediction(self, logits: Logits) -> Labels:
-        """Argmax of the linear stage's output, the first of ties."""
+        """The argmax of the linear stage's output, the first of ties."""
         return logit_functions.prediction(self.linear.apply(logits))
 
     def _probabilities(self, logits: Logits) -> Probabilities:
@@ -80,21 +84,7 @@ class VectorCalibrator(Calibrator):
 def fit_vector(
     logits: Logits, labels: Labels, weights: NDArray[np.float64] | None = None, *, seed: int = 0
 ) -> FittedCalibrator:
-    """Fit weights and biases by penalised likelihood.
-
-    Parameters
-    ----------
-    logits : ndarray of shape (n, k), float32
-    labels : ndarray of shape (n,), int64
-    weights : ndarray of shape (n,), optional
-        Only their ratios matter.
-    seed : int
-        Unused: the fit is deterministic.
-
-    Returns
-    -------
-    FittedCalibrator
-    """
+    """Fit weights and biases by penalised likelihood; deterministic, so `seed` is unused."""
     del seed
     fitted = fit_linear_stage(logits, labels, weights, full=False)
     n, k = logits.shape

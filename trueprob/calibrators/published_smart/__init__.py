@@ -1,1 +1,4 @@
-"""SMART as published: a small network from gap to temperature."""
+"""SMART as published, for comparison: a small network from logit gap to temperature.
+
+`network` evaluates it, `objective` trains it, `smart_mlp` holds the calibrator.
+"""

@@ -1,9 +1,9 @@
-"""The small network from gap to temperature that `smart-mlp` trains, 49 weights.
+"""The network of `smart-mlp` from logit gap to temperature, with 49 weights.
 
     x = (clip(g, g_lo, g_hi) − mean) / sd
     h = softplus(relu(x·w + b)·v + c) + 0.1,   w, b, v of 16 units
 
-(arXiv:2506.23492). All weights are one vector: w, b, v, c.
+(arXiv:2506.23492). All weights are in one vector: w, b, v, c.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class GapScaling:
         g = gap.astype(np.float64)
         mean = float(share @ g)
         deviation = float(np.sqrt(share @ np.square(g - mean)))
-        # All gaps equal: any positive number does, x is 0.
+        # When all gaps are equal, x is 0 for any positive deviation.
         return cls(float(g.min()), float(g.max()), mean, deviation if deviation > 0 else 1.0)
 
     def apply(self, gap: NDArray[np.float32]) -> Array:
@@ -68,7 +68,7 @@ def before_softplus(x: Array, weights: Array) -> tuple[Array, Array]:
 
 
 def kinks(low: float, high: float, weights: Array) -> Array:
-    """Inputs between low and high at which `before_softplus` may change its slope, increasing."""
+    """Inputs between low and high where the slope of `before_softplus` may change, increasing."""
     edges = np.array([low, high])
     w, b, _, _ = _layers(weights)
     left, right = edges[:, None] @ w + b
@@ -79,7 +79,7 @@ def kinks(low: float, high: float, weights: Array) -> Array:
 
 
 def weight_gradient(x: Array, hidden: Array, weights: Array, by_out: Array) -> Array:
-    """By every weight, from the derivative by `before_softplus` of each row."""
+    """Gradient by the weights, given that by each row's `before_softplus`."""
     _, _, v, _ = _layers(weights)
     by_out = by_out[:, None]
     by_hidden = (by_out @ v.T) * (hidden > 0.0)

@@ -1,7 +1,4 @@
-"""Loss and training of the published SMART network, with hand-written gradients.
-
-The loss is `soft_ece`.
-"""
+"""Training of the published SMART network on its soft ECE, with hand-written gradients."""
 
 from __future__ import annotations
 
@@ -32,7 +29,11 @@ Array = NDArray[np.float64]
 
 
 def loss_and_gradient(
-    weights: Array, x: Array, shifted: Array, correct: Array, share: Array
+    weights: Array,  # (49,)
+    x: Array,  # (n,), scaled gaps
+    shifted: Array,  # (k, n), logits minus their row's maximum
+    correct: Array,  # (n,)
+    share: Array,  # (n,), weights that sum to one
 ) -> tuple[float, Array]:
     """Loss of the network and its gradient by its weights."""
     out, hidden = before_softplus(x, weights)
@@ -58,13 +59,13 @@ def fit_network(
     seed: int = 0,
     epochs: int = EPOCHS,
 ) -> tuple[GapScaling, Array]:
-    """Train by full-batch Adam; all steps are taken and the last state is kept."""
+    """Train by full-batch Adam for all epochs; the last state is the result."""
     n = labels.shape[0]
     share = np.full(n, 1.0 / n) if weights is None else weights / weights.sum()
     gap = logit_gap(logits)
     scaling = GapScaling.of(gap, share)
     x = scaling.apply(gap)
-    # Sorted, so that the order of classes has no say: the training magnifies every last bit.
+    # Sorted, so that the order of classes does not matter: training magnifies rounding errors.
     shifted = np.sort(logits.T.astype(np.float64), axis=0)
     shifted -= shifted[-1]
     correct = (logits.argmax(axis=1) == labels).astype(np.float64)

@@ -1,12 +1,12 @@
-"""SMART exactly as published: a small network from gap to temperature, 49 parameters.
+"""The calibrator `smart-mlp`: SMART as published, a network from gap to temperature.
 
     x = (clip(g, g_lo, g_hi) − mean) / sd          on the calibration set's gaps
     h = softplus(b₂ + Σ_j v_j·relu(w_j·x + b_j)) + 0.1,   j = 1 … 16
     p = softmax(z / h)
 
-Fitted to the soft ECE of `soft_ece` by 2 000 full-batch steps of Adam, learning rate 5e-3
-(arXiv:2506.23492). It is here as the reference: `smart` keeps the order by gap, needs fewer rows
-and milliseconds instead of seconds. The floor h ≥ 0.1 ruins networks whose logits are small.
+It is trained on a soft ECE by 2 000 full-batch steps of Adam, learning rate 5e-3
+(arXiv:2506.23492), and serves as the reference. `smart` keeps the order by gap, needs fewer rows,
+and fits in milliseconds instead of seconds. The floor h ≥ 0.1 harms networks with small logits.
 """
 
 from __future__ import annotations
@@ -43,9 +43,13 @@ class SmartMlpCalibrator(Calibrator):
     Attributes
     ----------
     gap_low, gap_high, gap_mean, gap_sd : float
-        Of the calibration gaps, in nats.
+        Range, mean and standard deviation of the calibration gaps, in nats.
     hidden_weights, hidden_biases, output_weights : tuple of 16 floats
     output_bias : float
+
+    References
+    ----------
+    SMART, arXiv:2506.23492.
     """
 
     gap_low: float
@@ -60,7 +64,7 @@ class SmartMlpCalibrator(Calibrator):
     kind: ClassVar[str] = "smart-mlp"
 
     def parameters(self) -> dict[str, Any]:
-        """The gap's scaling and the 49 weights."""
+        """Fitted values as JSON values."""
         return {
             "gap_low": self.gap_low,
             "gap_high": self.gap_high,
@@ -74,7 +78,7 @@ class SmartMlpCalibrator(Calibrator):
 
     @classmethod
     def from_parameters(cls, n_classes: int, parameters: Mapping[str, Any]) -> Self:
-        """The calibrator with these parameters."""
+        """Inverse of `parameters`; InvalidDocument when they cannot be used."""
         where = "parameters"
         scaling = ("gap_low", "gap_high", "gap_mean", "gap_sd")
         vectors = ("hidden_weights", "hidden_biases", "output_weights")
@@ -109,21 +113,10 @@ class SmartMlpCalibrator(Calibrator):
 def fit_smart_mlp(
     logits: Logits, labels: Labels, weights: NDArray[np.float64] | None = None, *, seed: int = 0
 ) -> FittedCalibrator:
-    """Train the published network.
+    """Train the published network; `seed` draws its initial weights.
 
-    Parameters
-    ----------
-    logits : ndarray of shape (n, k), float32
-    labels : ndarray of shape (n,), int64
-    weights : ndarray of shape (n,), optional
-        Only their ratios matter.
-    seed : int
-        Of the initial weights. The fit is chaotic in it: ECE moves by tenths of a point.
-
-    Returns
-    -------
-    FittedCalibrator
-        `not_converged` never: the published recipe stops after 2 000 steps wherever it is.
+    The result is chaotic in the seed: ECE moves by tenths of a point. The outcome is always
+    `converged`, since the published recipe just stops after 2 000 steps.
     """
     scaling, trained = fit_network(logits, labels, weights, seed=seed)
     values = [float(value) for value in trained]

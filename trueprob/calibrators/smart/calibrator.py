@@ -1,29 +1,15 @@
-"""The default: a temperature for each row, from the gap of its two largest logits.
+"""The calibrator `smart`: a temperature for each row, from the gap of its two largest logits.
 
     p = (1 − w)·softmax(z / h(g)) + w/k,   g = z(1) − z(2),   s(g) = g / h(g)
 
 s is continuous, increasing and piecewise linear with slopes exp(θ_j) between quantiles of the
-calibration gaps, so 1/h(g) = Σ_j exp(θ_j)·|[0, g] ∩ I_j| / g and 1/h(0) = exp(θ_1). The last
-slope continues: nothing is clamped, and the order by gap is never reversed. The idea of a
-temperature from the gap is SMART's (arXiv:2506.23492); the published network is `smart-mlp`.
+calibration gaps, so 1/h(g) = Σ_j exp(θ_j)·|[0, g] ∩ I_j| / g and 1/h(0) = exp(θ_1). The last slope
+continues beyond the last edge, and the order by gap is never reversed. A temperature from the gap
+is the idea of SMART (arXiv:2506.23492); its published network is `smart-mlp`.
 
-The fit is in `smart_fit`. The uniform weight ¼/(n + 1) guards the NLL against the one row
-that is surely right and is not; 1/(n + 1) costs ECE on small sets.
-
-From 300 rows on, and only where cross-validation prefers it, a second stage maps the confidence
-that results (`second_stage`). It is fitted on confidences that the first stage gave to rows that
-it was not fitted on.
-
-Out-of-fold confidences of `smart`'s first stage, at the price of one pass over the logits.
-
-Each fold's refit starts at the fit on all rows and ends close to it, so the logits are not read
-again: with L(β), L′ and L″ of each row at its fitted β₀, L is continued as
-
-    L(β) ≈ L(β₀) + L′·(β − β₀) + ½·L″·(β − β₀)²
-
-and a step of a refit costs O(n), whatever the number of classes. L is nearly linear wherever one
-class is far ahead of the others, and exactly so for two classes. The edges of the gap's
-intervals, which come from the logits alone, are those of all rows.
+The uniform weight w = ¼/(n + 1) limits the NLL of a row that is surely right and is not; 1/(n + 1)
+costs ECE on small sets. From 300 rows on, and only where cross-validation prefers it, a second
+stage maps the resulting confidence. It is fitted on out-of-fold confidences of the first stage.
 """
 
 from __future__ import annotations
@@ -39,6 +25,7 @@ from numpy.typing import NDArray
 
 from trueprob.arrays.labels import Labels
 from trueprob.arrays.logit_functions import TRANSPOSE_BELOW, Logits, Probabilities, logit_gap
+from trueprob.arrays.weights_and_groups import Groups
 from trueprob.calibrators.base import Calibrated, Calibrator, FitOutcome, FittedCalibrator
 from trueprob.calibrators.parameters import number, numbers, require_keys
 from trueprob.calibrators.smart.fit import LogSlopes, fit_log_slopes, minimise
@@ -51,76 +38,18 @@ from trueprob.calibrators.smart.rows import (
 )
 from trueprob.calibrators.smart.second_stage import SecondStage, fit_second_stage
 from trueprob.errors import InvalidDocument
-from trueprob.folds import Groups, fold_of_rows
+from trueprob.folds import fold_of_rows
 
 __all__ = ["SmartCalibrator", "fit_smart", "out_of_fold_logit"]
 
-
-Array = NDArray[np.float64]
-
-
-class _ContinuedObjective(GapObjective):
-    """The objective of some of the rows, by the continuation of their moments."""
-
-    def __init__(
-        self, whole: GapObjective, rows: NDArray[np.bool_], beta: Array, moments: Array
-    ) -> None:
-        share = whole.share[rows]
-        self.n = int(rows.sum())
-        self.share = share / share.sum()
-        self.correct = whole.correct[rows]
-        self.label_difference = whole.label_difference[rows]
-        self.coverage = whole.coverage[rows]
-        self.terms = whole.terms
-        self._beta = beta[rows]
-        self._moments = moments[:, rows]
-
-    def moments(self, beta: Array) -> tuple[Array, Array, Array]:
-        return _continued(beta - self._beta, self._moments)
-
-
-def out_of_fold_logit(
-    solution: LogSlopes, fold: NDArray[np.int64], *, uniform_weight: float, n_classes: int
-) -> Array:
-    """Logit of each row's confidence by slopes that were fitted without its fold.
-
-    Returns: log c − log(1 − c), in nats; 1 − c is never formed by subtraction.
-    """
-    objective = solution.objective
-    beta = objective.coverage @ np.exp(solution.log_slopes)
-    moments = np.stack(objective.moments(beta))
-    held_out_beta = np.empty_like(beta)
-    for index in range(int(fold.max()) + 1):
-        held = fold == index
-        refit = _ContinuedObjective(objective, ~held, beta, moments)
-        log_slopes, _ = minimise(refit, solution.log_slopes)
-        held_out_beta[held] = objective.coverage[held] @ np.exp(log_slopes)
-    log_rest, _, _ = _continued(held_out_beta - beta, moments)  # over the top class's exponential
-    log_top = -np.logaddexp(0.0, log_rest)
-    with np.errstate(under="ignore", divide="ignore"):
-        # log 0 = −∞ without a mixture, which adds nothing
-        even = np.log(np.array([1.0, n_classes - 1.0]) * uniform_weight / n_classes)
-        kept = np.log1p(-uniform_weight)
-        top = np.logaddexp(kept + log_top, even[0])
-        rest = np.logaddexp(kept + log_top + log_rest, even[1])
-    return np.asarray(top - rest)
-
-
-def _continued(distance: Array, moments: Array) -> tuple[Array, Array, Array]:
-    log_rest, first, second = moments
-    return (
-        log_rest + distance * (first + 0.5 * distance * second),
-        first + distance * second,
-        second,
-    )
-
-
 N_INTERVALS: Final = 8  # between quantiles of the calibration gaps
 UNIFORM_SHARE: Final = 0.25  # w = this / (n + 1)
-SECOND_STAGE_ROWS: Final = 300  # below, cross-validation cannot tell whether the map helps
+SECOND_STAGE_ROWS: Final = 300  # below, cross-validation cannot tell whether the stage helps
 N_FOLDS: Final = 5
-BLOCK: Final = 1 << 19  # elements of a block that stays in the cache
-MAX_LOG_SLOPE: Final = 60.0  # float32 probabilities are 0 or 1 far before
+BLOCK: Final = 1 << 19  # elements of a block of logits, which stays in the cache
+MAX_LOG_SLOPE: Final = 60.0  # float32 probabilities are 0 or 1 long before
+
+Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -132,11 +61,15 @@ class SmartCalibrator(Calibrator):
     edges : tuple of m − 1 floats
         Inner edges of the m intervals of the gap, increasing and positive, in nats.
     log_slopes : tuple of m floats
-        θ_j.
+        θ_j, the logarithm of the slope of s in each interval.
     uniform_weight : float
         w of the mixture with the uniform distribution.
     second_stage : SecondStage or None
         Map of the resulting confidence.
+
+    References
+    ----------
+    SMART, arXiv:2506.23492, for the temperature as a function of the gap.
     """
 
     edges: tuple[float, ...]
@@ -147,7 +80,7 @@ class SmartCalibrator(Calibrator):
     kind: ClassVar[str] = "smart"
 
     def parameters(self) -> dict[str, Any]:
-        """Edges, log slopes, the uniform weight, and the second stage or null."""
+        """Fitted values as JSON values."""
         return {
             "edges": list(self.edges),
             "log_slopes": list(self.log_slopes),
@@ -157,7 +90,7 @@ class SmartCalibrator(Calibrator):
 
     @classmethod
     def from_parameters(cls, n_classes: int, parameters: Mapping[str, Any]) -> Self:
-        """The calibrator with these parameters."""
+        """Inverse of `parameters`; InvalidDocument when they cannot be used."""
         where = "parameters"
         require_keys(
             parameters, ("edges", "log_slopes", "uniform_weight", "second_stage"), where=where
@@ -183,8 +116,8 @@ class SmartCalibrator(Calibrator):
         return cls(n_classes, edges, log_slopes, weight, stage)
 
     @cached_property
-    def _segments(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-        """Inner edges, slopes, and the intercept of each segment's line."""
+    def _segments(self) -> tuple[Array, Array, Array]:
+        """Inner edges, and slope and intercept of the line on each segment."""
         edges = np.array(self.edges, dtype=np.float64)
         slopes = np.exp(np.array(self.log_slopes, dtype=np.float64))
         # s(e_j) from below equals from above: c_{j+1} = c_j + (slope_j − slope_{j+1})·e_j
@@ -197,7 +130,7 @@ class SmartCalibrator(Calibrator):
         return edges.tolist(), slopes.tolist(), intercepts.tolist()
 
     def calibrated(self, logits: Logits) -> Calibrated:
-        """All of it with one pass over the gap, in blocks that stay in the cache."""
+        """See `Calibrator.calibrated`; one pass, in blocks that stay in the cache."""
         n, k = logits.shape
         step = max(1, BLOCK // k)
         if n <= step:
@@ -228,43 +161,29 @@ class SmartCalibrator(Calibrator):
     def _probabilities(self, logits: Logits) -> Probabilities:
         return self.calibrated(logits).probabilities
 
-    def _temperature(self, logits: Logits) -> NDArray[np.float64]:
+    def _temperature(self, logits: Logits) -> Array:
         return 1.0 / self._inverse_temperature(logit_gap(logits))
 
-    def _inverse_temperature(self, gap: NDArray[np.float32]) -> NDArray[np.float64]:
+    def _inverse_temperature(self, gap: NDArray[np.float32]) -> Array:
         return inverse_temperature_of_gap(gap, *self._segments)
 
 
 def fit_smart(
     logits: Logits,
     labels: Labels,
-    weights: NDArray[np.float64] | None = None,
+    weights: Array | None = None,  # (n,), only their ratios matter
     *,
-    seed: int = 0,
-    groups: Groups | None = None,
+    seed: int = 0,  # of the folds of the second stage
+    groups: Groups | None = None,  # (n,), rows of one group stay in one fold
+    # For the ablations in `benchmarks`; the defaults are the method.
     n_intervals: int = N_INTERVALS,
     uniform_share: float = UNIFORM_SHARE,
     second_stage: bool = True,
     terms: Terms = DEFAULT_TERMS,
 ) -> FittedCalibrator:
-    """Fit the slopes by penalised likelihood, started at the single temperature.
+    """Fit the slopes by penalised likelihood, then the second stage where the rows support one.
 
-    Parameters
-    ----------
-    logits : ndarray of shape (n, k), float32
-    labels : ndarray of shape (n,), int64
-    weights : ndarray of shape (n,), optional
-        Only their ratios matter.
-    seed : int
-        Of the folds that the second stage is fitted and judged on.
-    groups : ndarray of shape (n,), optional
-        Rows of one group stay in one fold.
-    n_intervals, uniform_share, second_stage, terms
-        For the ablations in `benchmarks`; the defaults are the method.
-
-    Returns
-    -------
-    FittedCalibrator
+    The first three arguments are checked arrays, as `trueprob.fit` passes them.
     """
     n, k = logits.shape
     solution = fit_log_slopes(logits, labels, weights, n_intervals=n_intervals, terms=terms)
@@ -274,7 +193,7 @@ def fit_smart(
         calibrator = replace(calibrator, second_stage=stage)
     if solution.converged:
         return FittedCalibrator(calibrator, FitOutcome.CONVERGED)
-    warning = "the optimiser ran out of steps; the best point that it saw is kept"
+    warning = "the optimiser ran out of steps; its best point is kept"
     return FittedCalibrator(calibrator, FitOutcome.NOT_CONVERGED, (warning,))
 
 
@@ -290,13 +209,13 @@ def _calibrator(solution: LogSlopes, n_classes: int, uniform_weight: float) -> S
 
 def _second_stage(
     solution: LogSlopes,
-    weights: NDArray[np.float64] | None,
+    weights: Array | None,
     groups: Groups | None,
     calibrator: SmartCalibrator,
     *,
     seed: int,
 ) -> SecondStage | None:
-    """The map of confidences that the first stage gives to rows that it was not fitted on."""
+    """The second stage, fitted on out-of-fold confidences; None where it cannot be."""
     correct = solution.objective.correct
     if correct.all() or not correct.any():
         return None
@@ -315,6 +234,74 @@ def _second_stage(
     return fit_second_stage(logit, correct, weights, seed=seed, groups=groups)
 
 
-def _effective_rows(n: int, weights: NDArray[np.float64] | None) -> float:
-    """Equally weighted rows that would say as much (Kish 1965)."""
+def _effective_rows(n: int, weights: Array | None) -> float:
+    """Number of equally weighted rows with the same information (Kish 1965)."""
     return float(n) if weights is None else float(weights.sum() ** 2 / np.square(weights).sum())
+
+
+def out_of_fold_logit(
+    solution: LogSlopes,  # the fit on all rows
+    fold: NDArray[np.int64],  # (n,); the rows outside any fold must not all weigh 0
+    *,
+    uniform_weight: float,
+    n_classes: int,
+) -> Array:
+    """Out-of-fold logit log c − log(1 − c) of the first stage's confidence, shape (n,), nats.
+
+    Each fold's refit starts at the fit on all rows and ends close to it, so the logits are not
+    read again: L(β) of each row (see `objective`) is continued from its fitted β₀ as
+
+        L(β) ≈ L(β₀) + L′·(β − β₀) + ½·L″·(β − β₀)²
+
+    and a step of a refit costs O(n) for any number of classes. L is nearly linear where one class
+    is far ahead, and exactly linear for two classes. All refits keep the edges of the intervals.
+    """
+    objective = solution.objective
+    beta = objective.coverage @ np.exp(solution.log_slopes)
+    moments = np.stack(objective.moments(beta))
+    held_out_beta = np.empty_like(beta)
+    for index in range(int(fold.max()) + 1):
+        held = fold == index
+        refit = _ContinuedObjective(objective, ~held, beta, moments)
+        log_slopes, _ = minimise(refit, solution.log_slopes)
+        held_out_beta[held] = objective.coverage[held] @ np.exp(log_slopes)
+    # Logarithm of all other exponentials, relative to that of the top class.
+    log_rest, _, _ = _continued(held_out_beta - beta, moments)
+    log_top = -np.logaddexp(0.0, log_rest)
+    with np.errstate(under="ignore", divide="ignore"):
+        # Without a mixture these are log 0 = −∞, which adds nothing.
+        even = np.log(np.array([1.0, n_classes - 1.0]) * uniform_weight / n_classes)
+        kept = np.log1p(-uniform_weight)
+        top = np.logaddexp(kept + log_top, even[0])
+        rest = np.logaddexp(kept + log_top + log_rest, even[1])
+    return np.asarray(top - rest)
+
+
+class _ContinuedObjective(GapObjective):
+    """The objective of some rows, with moments continued from the fit on all rows."""
+
+    def __init__(
+        self, whole: GapObjective, rows: NDArray[np.bool_], beta: Array, moments: Array
+    ) -> None:
+        share = whole.share[rows]
+        self.n = int(rows.sum())
+        self.share = share / share.sum()
+        self.correct = whole.correct[rows]
+        self.label_difference = whole.label_difference[rows]
+        self.coverage = whole.coverage[rows]
+        self.terms = whole.terms
+        self._beta = beta[rows]
+        self._moments = moments[:, rows]
+
+    def moments(self, beta: Array) -> tuple[Array, Array, Array]:
+        return _continued(beta - self._beta, self._moments)
+
+
+def _continued(distance: Array, moments: Array) -> tuple[Array, Array, Array]:
+    """L(β₀ + distance) and its derivatives, by the expansion in `out_of_fold_logit`."""
+    log_rest, first, second = moments
+    return (
+        log_rest + distance * (first + 0.5 * distance * second),
+        first + distance * second,
+        second,
+    )

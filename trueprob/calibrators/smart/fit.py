@@ -1,7 +1,7 @@
-"""The fit of `smart`: its objective minimised by damped Newton steps from the single temperature.
+"""Fit of the log slopes of `smart`: damped Newton steps from the single temperature.
 
-A step takes one pass over the logits, a fit 5 to 10 steps. Large sets go most of the way on a
-sample of their rows.
+A fit takes 5 to 10 steps, each one pass over the logits. Large sets take most steps on a sample
+of their rows.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class LogSlopes:
-    """Inner edges of the intervals, fitted log slopes, whether they converged, the objective."""
+    """Fitted log slopes of `smart`."""
 
-    edges: Array
-    log_slopes: Array
+    edges: Array  # (m − 1,), inner edges of the intervals, nats
+    log_slopes: Array  # (m,)
     converged: bool
     objective: SmartObjective
 
@@ -56,7 +56,7 @@ def fit_log_slopes(
     size = edges.shape[0] + 1
     few = sample_rows(logits, weights)
     if few is not None:
-        # Most of the way on a sample of rows; the rest takes two or three passes over all.
+        # After the fit on a sample, two or three passes over all rows are left.
         part = None if weights is None else weights[few]
         sampled = SmartObjective(logits[few], labels[few], part, edges, terms)
         start, _ = minimise(sampled, _start(sampled, logits[few], labels[few], part, size))
@@ -75,8 +75,8 @@ def _start(
     start, outcome = inverse_temperature(logits, labels, weights, tolerance=1e-3)
     theta = np.full(size, math.log(start))
     if outcome is FitOutcome.AT_BOUND:
-        # The likelihood alone has no maximum; the prior decides, and it is not convex: look along
-        # the line of single temperatures, 0 (the prior's own optimum) included.
+        # The likelihood alone has no maximum, so the prior decides, and it is not convex: search
+        # among single temperatures, log slope 0 (the prior's optimum) included.
         candidates = [0.0, *(math.log(start) + np.arange(-2 * LOG_RANGE, 2 * LOG_RANGE + 1))]
         return min(
             (np.full(size, float(value)) for value in candidates if abs(value) < 60.0),
@@ -86,7 +86,7 @@ def _start(
 
 
 def minimise(objective: GapObjective, theta: Array) -> tuple[Array, bool]:
-    """The best point that damped Newton steps see, and whether they converged."""
+    """The best point of damped Newton steps, and whether they converged."""
     value, gradient, curvature = objective(theta)
     damping = 0.0
     for _ in range(MAX_STEPS):
@@ -94,14 +94,14 @@ def minimise(objective: GapObjective, theta: Array) -> tuple[Array, bool]:
         if expected < TOLERANCE:
             return theta, True
         longest = float(np.abs(step).max())
-        if longest > 2.0:  # slopes by at most e² at once: the model is local
+        if longest > 2.0:  # the model is local: slopes change by at most e² a step
             step *= 2.0 / longest
         proposal = theta + step
         new_value, new_gradient, new_curvature = objective(proposal)
         if new_value < value - 1e-4 * expected:
             theta, value, gradient, curvature = proposal, new_value, new_gradient, new_curvature
             damping = 0.0 if damping < 1e-6 else damping / 10.0
-        elif expected < 1e-7:  # float32 passes cannot tell the two apart
+        elif expected < 1e-7:  # below the resolution of float32 passes
             return theta, True
         else:
             damping = max(10.0 * damping, 1e-3)
@@ -109,7 +109,7 @@ def minimise(objective: GapObjective, theta: Array) -> tuple[Array, bool]:
 
 
 def _newton_step(gradient: Array, curvature: Array, damping: float) -> tuple[Array, float]:
-    """Damped step −|H|⁻¹g with negative curvature turned round, and the expected improvement."""
+    """Damped step −|H|⁻¹g, |H| with absolute eigenvalues, and the expected improvement."""
     values, vectors = np.linalg.eigh(0.5 * (curvature + curvature.T))
     size = max(float(np.abs(values).max()), 1e-300)
     along = vectors.T @ gradient

@@ -1,27 +1,21 @@
-"""The objective of `smart`: a penalised likelihood of 8 log slopes, with its derivatives.
+"""The objective of `smart`: a penalised likelihood of the log slopes θ, with its derivatives.
 
 With n rows of weight one (weights are scaled to a mean of one) the objective is
 
     mean NLL + 3·mean CE + [5·Σ_j(θ_{j+1} − θ_j)² + 2·log(1 + θ_1²)] / n
 
-CE being the cross entropy of "is the top label right". The first prior shrinks towards one
-temperature, the second shrinks that towards 1 with a tail so heavy that badly scaled logits keep
-their scale; both are in units of the summed log likelihood, hence the division. The weight 3 does
-what half a soft ECE would do, without its kernel (which `Terms` can add, for the ablation).
+CE is the cross entropy of "is the top label right". The first prior shrinks towards one
+temperature, the second shrinks that towards 1, with a tail so heavy that badly scaled logits keep
+their scale. Both are in nats of the summed log likelihood, hence the division. The weight 3 has
+the effect of half a soft ECE without its kernel, which `Terms` can add for the ablation.
 
 Per row everything follows from one convex function of β = 1/h: with d_j = z_j − z(1) and
 L(β) = log Σ_{j≠top} exp(β·d_j), the top probability is 1/(1 + e^L), and
 
     NLL = softplus(L) − β·d_y,   CE = softplus(L) if right, softplus(−L) if wrong.
 
-A step of Newton's method needs L, L′ and L″: one pass over the logits. It takes 5 to 10 steps.
-Sets of more than two million elements are worked in float32 and summed in float64.
-
-Weights of the objective of `smart`, and its priors on the log slopes θ.
-
-5·Σ(θ_{j+1} − θ_j)²   shrinks to one temperature,
-2·log(1 + θ_1²)       shrinks that to 1, with a tail so heavy that badly scaled logits
-                      survive it.
+A Newton step needs L, L′ and L″, which is one pass over the logits. Sets of more than two million
+elements are computed in float32 and summed in float64.
 """
 
 from __future__ import annotations
@@ -41,13 +35,14 @@ from trueprob.calibrators.temperature import CHUNK, LARGE
 
 __all__ = ["DEFAULT_TERMS", "GapObjective", "SmartObjective", "Terms", "interval_edges", "prior"]
 
+FARTHEST: Final = -1e15  # nats; larger differences add nothing, and squares stay finite
 
-Vector = NDArray[np.float64]
+Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Terms:
-    """Weights of the objective's terms; other values are for the ablations."""
+    """Weights of the terms; values other than the defaults are for ablations."""
 
     top_weight: float = 3.0  # of the cross entropy of "is the top label right"
     smoothness: float = 5.0  # nats of the summed log likelihood for a change of slope by e
@@ -58,39 +53,14 @@ class Terms:
 DEFAULT_TERMS: Final = Terms()
 
 
-def prior(theta: Vector, terms: Terms = DEFAULT_TERMS) -> tuple[float, Vector, Vector]:
-    """Penalty in nats of the summed log likelihood, its gradient, and a positive curvature.
-
-    The curvature of the heavy tail is its majoriser's, 4/(1 + θ_1²): the true one is negative
-    beyond 1.
-    """
-    difference = np.diff(theta)
-    heavy = 1.0 + theta[0] ** 2
-    smoothness, scale_prior = terms.smoothness, terms.scale_prior
-    value = smoothness * float(difference @ difference) + scale_prior * math.log(heavy)
-    gradient = np.zeros_like(theta)
-    gradient[1:] += 2.0 * smoothness * difference
-    gradient[:-1] -= 2.0 * smoothness * difference
-    gradient[0] += 2.0 * scale_prior * theta[0] / heavy
-    operator = np.diff(np.eye(theta.shape[0]), axis=0)
-    curvature = 2.0 * smoothness * operator.T @ operator
-    curvature[0, 0] += 2.0 * scale_prior / heavy
-    return value, gradient, curvature
-
-
-FARTHEST: Final = -1e15  # nats; differences beyond add nothing, and their squares stay finite
-
-Array = NDArray[np.float64]
-
-
 class GapObjective(ABC):
-    """The objective of rows whose moments the concrete class knows."""
+    """The objective as a function of θ; a subclass computes the moments L, L′, L″."""
 
     n: int  # rows
-    share: Array  # weights that sum to one
-    correct: NDArray[np.bool_]  # whether the top label is right
-    label_difference: Array  # logit of the label less the largest: 0 or negative, in nats
-    coverage: Array  # share of [0, g] in each interval
+    share: Array  # (n,), weights that sum to one
+    correct: NDArray[np.bool_]  # (n,), whether the top label is right
+    label_difference: Array  # (n,), logit of the label minus the largest, nats
+    coverage: Array  # (n, m), share of [0, g] in each interval
     terms: Terms
 
     @abstractmethod
@@ -98,7 +68,7 @@ class GapObjective(ABC):
         """L(β) of each row with its first and second derivative."""
 
     def __call__(self, theta: Array) -> tuple[float, Array, Array]:
-        """Objective at θ, its gradient, and a curvature that may be indefinite."""
+        """Objective at θ, its gradient, and a Hessian that may be indefinite."""
         by_theta = self.coverage * np.exp(theta)
         beta = by_theta.sum(axis=1)
         log_rest, first, second = self.moments(beta)
@@ -120,7 +90,7 @@ class GapObjective(ABC):
         curvature = by_theta.T @ (curve[:, None] * by_theta) + np.diag(gradient)
         mean = float(self.share @ value)
         if self.terms.soft_ece:
-            # Its curvature is left out: it may have either sign, and steps are damped anyway.
+            # Its curvature is left out: it may have either sign, and steps are damped.
             error, by_confidence = soft_ece(1.0 - wrong, self.correct, self.share)
             mean += self.terms.soft_ece * error
             by_beta = -by_confidence * wrong * (1.0 - wrong) * first
@@ -134,7 +104,7 @@ class GapObjective(ABC):
 
 
 class SmartObjective(GapObjective):
-    """Value, gradient and curvature of the objective at given log slopes."""
+    """The objective with moments computed from logits."""
 
     def __init__(
         self,
@@ -199,8 +169,25 @@ class SmartObjective(GapObjective):
         return result[0], result[1], result[2]
 
 
+def prior(theta: Array, terms: Terms = DEFAULT_TERMS) -> tuple[float, Array, Array]:
+    """Penalty in nats of the summed log likelihood, its gradient, and a positive curvature."""
+    # The curvature of the heavy tail is negative beyond 1; its majoriser's is 4/(1 + θ_1²).
+    difference = np.diff(theta)
+    heavy = 1.0 + theta[0] ** 2
+    smoothness, scale_prior = terms.smoothness, terms.scale_prior
+    value = smoothness * float(difference @ difference) + scale_prior * math.log(heavy)
+    gradient = np.zeros_like(theta)
+    gradient[1:] += 2.0 * smoothness * difference
+    gradient[:-1] -= 2.0 * smoothness * difference
+    gradient[0] += 2.0 * scale_prior * theta[0] / heavy
+    operator = np.diff(np.eye(theta.shape[0]), axis=0)
+    curvature = 2.0 * smoothness * operator.T @ operator
+    curvature[0, 0] += 2.0 * scale_prior / heavy
+    return value, gradient, curvature
+
+
 def coverage(gap: Array, edges: Array) -> Array:
-    """Share of [0, g] that lies in each interval, shape (n, m); a gap of 0 lies in the first."""
+    """Share of [0, g] in each interval, shape (n, m); a gap of 0 is in the first interval."""
     lower = np.concatenate([[0.0], edges])
     upper = np.concatenate([edges, [np.inf]])
     inside = np.clip(gap[:, None], lower, upper) - lower
@@ -212,7 +199,7 @@ def coverage(gap: Array, edges: Array) -> Array:
 
 
 def interval_edges(gap: Array, n_intervals: int) -> Array:
-    """Inner quantiles of the gaps, equal ones merged, none that has no row beyond it."""
+    """Inner quantiles of the gaps, without duplicates and without ends."""
     quantiles = np.quantile(gap, np.arange(1, n_intervals) / n_intervals)
     unique = np.unique(quantiles)
     inner: Array = unique[(unique > 0.0) & (unique < gap.max())]

@@ -1,17 +1,12 @@
-"""The second stage of `smart`: a monotone map of the confidence, where the rows can support one.
+"""The second stage of `smart`: a monotone map of the first stage's confidence.
 
-The first stage gives each row a temperature by its gap; what is left is seen in the confidence
-itself. With c the first stage's confidence and u = logit(c) = log c − log(1 − c), the map
+With c the confidence and u = logit(c) = log c − log(1 − c), the map
 
     u ↦ v(u),   c′ = 1 / (1 + exp(−v))
 
-is continuous, increasing and piecewise linear between quantiles of u, and goes on with its last
-slopes outside. The other classes share 1 − c′ as they shared 1 − c. Where c′ would fall below the
-runner-up it stops there, c′ ≥ r / (1 + r) with r the runner-up's share of the rest, so that the
-prediction stays.
-
-The fit (`fit_second_stage`) sees confidences that were computed without the row's own label, and
-is taken only when cross-validation prefers it.
+is continuous, increasing and piecewise linear between quantiles of u; outside, the last slopes
+continue. The other classes share 1 − c′ in the proportions in which they shared 1 − c. c′ never
+falls below r / (1 + r), with r the runner-up's share of the rest, so the prediction stays.
 """
 
 from __future__ import annotations
@@ -25,15 +20,16 @@ from typing import Any, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from trueprob.arrays.weights_and_groups import Groups
 from trueprob.calibrators.confidence import put_confidence
 from trueprob.calibrators.parameters import numbers, require_keys
 from trueprob.errors import InvalidDocument
-from trueprob.folds import Groups, fold_of_rows
+from trueprob.folds import fold_of_rows
 
 __all__ = ["SecondStage", "confidence_logit", "fit_second_stage"]
 
 N_PIECES: Final = 7
-RIDGE: Final = 1.0  # nats of the summed log likelihood for a slope off by e, or the shift by 1
+RIDGE: Final = 1.0  # nats of the summed log likelihood for a slope changed by e, or a shift of 1
 N_FOLDS: Final = 5
 MAX_STEPS: Final = 100
 
@@ -53,7 +49,7 @@ class SecondStage:
 
     @classmethod
     def from_parameters(cls, parameters: object) -> Self:
-        """Inverse of `parameters`; InvalidDocument when it cannot be used."""
+        """Inverse of `parameters`; InvalidDocument when they cannot be used."""
         where = "parameters.second_stage"
         if not isinstance(parameters, Mapping):
             raise InvalidDocument(f"{where} must be null or an object")
@@ -69,7 +65,7 @@ class SecondStage:
 
     @cached_property
     def _lines(self) -> tuple[Array, Array, Array]:
-        """Inner knots, and slope and intercept of the line between each two knots."""
+        """Inner knots, and slope and intercept of the line between two knots."""
         knots, values = np.array(self.knots), np.array(self.values)
         slopes = np.diff(values) / np.diff(knots)
         return knots[1:-1], slopes, values[:-1] - slopes * knots[:-1]
@@ -84,15 +80,12 @@ class SecondStage:
     def apply(
         self, probabilities: NDArray[np.float32], top: NDArray[np.int64]
     ) -> NDArray[np.float32]:
-        """Put the mapped confidence in place, rescale the rest; works in the array it is given.
-
-        Returns: the same array; ``p[top] == max(p)`` holds exactly.
-        """
+        """Set the mapped confidence and rescale the rest, in place."""
         logit, rest = confidence_logit(probabilities, top)
         return put_confidence(probabilities, top, rest, self.others(logit))
 
     def others(self, logit: Array) -> Array:
-        """1 − c′ for confidences of these logits, without cancellation."""
+        """1 − c′ for confidences with these logits, without cancellation."""
         mapped: Array = 0.5 - 0.5 * np.tanh(0.5 * self.map(logit))
         return mapped
 
@@ -100,10 +93,8 @@ class SecondStage:
 def confidence_logit(
     probabilities: NDArray[np.float32], top: NDArray[np.int64]
 ) -> tuple[Array, Array]:
-    """Logit of the confidence and the sum of the other classes.
-
-    The others are summed by themselves: 1 − c has no digits left when c is near 1.
-    """
+    """Logit of the confidence and the sum of the other classes, both of shape (n,)."""
+    # The others are summed directly, because 1 − c has no digits left when c is near 1.
     rows = np.arange(top.shape[0])
     confidence = probabilities[rows, top].astype(np.float64)
     probabilities[rows, top] = 0.0
@@ -114,18 +105,14 @@ def confidence_logit(
 
 
 def fit_second_stage(
-    logit: Array,
-    correct: NDArray[np.bool_],  # (n,) bool
+    logit: Array,  # (n,), of confidences computed without the row's own label
+    correct: NDArray[np.bool_],  # (n,)
     weights: Array | None,  # (n,)
     *,
     seed: int = 0,  # of the folds
     groups: Groups | None = None,  # (n,), rows of one group stay in one fold
 ) -> SecondStage | None:
-    """Fit the map and keep it when cross-validation prefers it.
-
-    Returns: none when the map's held-out cross entropy of "is the top label right" is not lower
-    than the identity's.
-    """
+    """Fit the map; None when its held-out cross entropy is not below the identity's."""
     n = logit.shape[0]
     share = np.ones(n) if weights is None else weights * (n / weights.sum())
     knots = _knots(logit)
@@ -136,7 +123,7 @@ def fit_second_stage(
     gain = 0.0
     for index in range(N_FOLDS):
         held, kept = fold == index, fold != index
-        # Started where the fit on all rows ends, it converges in two or three steps.
+        # Starting at the fit on all rows, it converges in two or three steps.
         theta = _minimise(logit[kept], correct[kept], share[kept], knots, fitted)
         stage = _stage(knots, theta)
         before = _loss(logit[held], correct[held])
@@ -145,12 +132,12 @@ def fit_second_stage(
 
 
 def _loss(logit: Array, correct: NDArray[np.bool_]) -> Array:
-    """Cross entropy of each row's "is the top label right", nats."""
+    """Cross entropy of "is the top label right" for each row, nats."""
     return np.asarray(np.logaddexp(0.0, np.where(correct, -logit, logit)))
 
 
 def _knots(logit: Array) -> Array:
-    """Ends and inner quantiles of u, equal ones merged."""
+    """Ends and inner quantiles of u, without duplicates."""
     return np.unique(np.quantile(logit, np.linspace(0.0, 1.0, N_PIECES + 1)))
 
 
@@ -159,8 +146,8 @@ def _minimise(
 ) -> Array:
     """Ridge-penalised maximum likelihood by damped Gauss–Newton steps; θ = (δ, φ).
 
-    v(u) = u_0 + δ + Σ_j exp(φ_j)·|[u_0, u] ∩ I_j|, penalty RIDGE·(δ² + Σ φ_j²): the identity is
-    θ = 0. Lengths are signed and count from the middle knot u_0: a slope moves its own side only.
+    v(u) = u_0 + δ + Σ_j exp(φ_j)·|[u_0, u] ∩ I_j| with penalty RIDGE·(δ² + Σ φ_j²); the identity
+    is θ = 0. Lengths are signed and start at the middle knot u_0, so a slope moves one side only.
     """
     lower, upper = knots[:-1].copy(), knots[1:].copy()
     lower[0], upper[-1] = -np.inf, np.inf
@@ -176,7 +163,7 @@ def _minimise(
         residual = share * (probability - correct)
         gradient = design.T @ residual + 2.0 * RIDGE * point
         spread = share * probability * (1.0 - probability)
-        # Gauss–Newton: the slopes' own second derivative is left out, so it is positive.
+        # Gauss–Newton: positive, because second derivatives of v are left out.
         curvature = design.T @ (spread[:, None] * design) + 2.0 * RIDGE * np.eye(point.shape[0])
         value = float(share @ np.logaddexp(0.0, -sign * mapped)) + RIDGE * float(point @ point)
         return value, gradient, curvature

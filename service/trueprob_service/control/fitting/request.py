@@ -20,7 +20,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from trueprob.fitting.fit import METHODS, keeps_prediction
+from trueprob.fitting.methods import METHODS, keeps_prediction
 from trueprob_service.control.store import Transaction
 from trueprob_service.control.store.fits import WAITING, FitRow
 from trueprob_service.errors import InvalidRequest

@@ -15,8 +15,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from trueprob.arrays.calibration_set import read_arrays
-from trueprob.arrays.files import UNNAMED
+from trueprob.arrays.files import UNNAMED, read_arrays
 from trueprob.tables import Rows, read_csv
 from trueprob.tables.columns import UNSPECIFIED
 from trueprob_service.control.form_parts import Part, form_parts

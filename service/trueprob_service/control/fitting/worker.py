@@ -24,12 +24,14 @@ from typing import Any, Final
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from trueprob.admission.decision import Verdict, admit
+from trueprob.admission.decision import admit
 from trueprob.admission.reference import ReferenceCheck, check_reference
+from trueprob.admission.verdict import Verdict
 from trueprob.arrays.calibration_set import CalibrationSet, load_calibration_set
 from trueprob.calibrators import Calibrator, FittedOn, loads_calibrator, to_dict
 from trueprob.errors import TrueprobError
-from trueprob.fitting.fit import fit_rows, set_warnings
+from trueprob.fitting.methods import fit_rows
+from trueprob.fitting.report import set_warnings
 
 __all__ = ["Fitted", "FittedBefore", "Job", "run", "serve"]
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from trueprob.calibrators import KINDS
-from trueprob.fitting.fit import METHODS
+from trueprob.fitting.methods import METHODS
 from trueprob.scores.binned import BinnedCalibration
 from trueprob_service.control.labels.advice import advice
 from trueprob_service.control.labels.alarms import AlarmRules

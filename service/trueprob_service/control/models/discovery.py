@@ -8,7 +8,8 @@ from pathlib import Path
 
 from trueprob.calibrators import Calibrator, dumps_calibrator
 from trueprob.errors import TrueprobError
-from trueprob.repository.model_repository import Manifest, ModelRepository
+from trueprob.repository.manifest import Manifest
+from trueprob.repository.model_repository import ModelRepository
 from trueprob_service.metrics.recent_traffic import TrafficReference
 
 __all__ = ["Discovery", "Found", "Key", "discover"]

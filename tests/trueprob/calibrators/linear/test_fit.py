@@ -74,7 +74,7 @@ def test_the_fit_is_the_optimum(full, overconfident):
 
 
 @both
-def test_the_scale_of_the_logits_is_of_no_account(full, overconfident):
+def test_the_scale_of_the_logits_does_not_matter(full, overconfident):
     logits, labels = overconfident(200)
     stage = fit_linear_stage(logits, labels, full=full).stage
     larger = fit_linear_stage(logits * np.float32(1024), labels, full=full).stage
@@ -83,7 +83,7 @@ def test_the_scale_of_the_logits_is_of_no_account(full, overconfident):
 
 
 @both
-def test_the_bias_of_an_absent_class_does_not_run_away(full, overconfident):
+def test_the_bias_of_an_absent_class_stays_small(full, overconfident):
     logits, labels = overconfident(3_000)
     present = labels != 2
     stage = fit_linear_stage(logits[present], labels[present], full=full).stage
@@ -91,7 +91,7 @@ def test_the_bias_of_an_absent_class_does_not_run_away(full, overconfident):
     assert np.argmin(stage.bias) == 2
 
 
-def test_rows_are_worked_in_blocks_to_the_same_end(overconfident):
+def test_computing_in_blocks_gives_the_same_result(overconfident):
     from trueprob.calibrators.linear import stage as linear_stage
 
     logits, _ = overconfident(3, 7)

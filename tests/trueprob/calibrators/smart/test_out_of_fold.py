@@ -8,7 +8,7 @@ from trueprob.folds import fold_of_rows
 
 
 def by_refits(solution, logits, labels, weights, fold, uniform_weight):
-    """What the continuation stands for: every fold's complement fitted on its logits."""
+    """The exact result: for each fold, a fit on the logits of all other rows."""
     k = logits.shape[1]
     logit = np.empty(labels.shape[0])
     for index in range(int(fold.max()) + 1):
@@ -44,7 +44,7 @@ def test_the_continuation_is_as_good_as_refits(k, weighted, overconfident):
     assert error < 0.05 * np.abs(unmixed - in_sample).mean()
 
 
-def test_a_label_does_not_touch_the_confidences_of_its_own_fold_by_itself(overconfident):
+def test_labels_of_a_fold_do_not_change_its_own_confidences(overconfident):
     logits, labels = overconfident(400)
     fold = np.arange(400) % 4
     solution = fit_log_slopes(logits, labels)

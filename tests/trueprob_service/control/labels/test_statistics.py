@@ -9,7 +9,7 @@ import pytest
 
 from tests.trueprob_service.control.harness import World, overconfident, rows
 from trueprob.calibrators import KINDS
-from trueprob.fitting.fit import METHODS
+from trueprob.fitting.methods import METHODS
 from trueprob.scores.binned import BinnedCalibration
 from trueprob_service.control.store.label_sums import N_BLOCKS, advance
 
