@@ -1,4 +1,7 @@
-"""Whether this version knows the schema of the database, asked before anything is started."""
+"""Checks at the start that this version knows the schema of the database.
+
+The parent of replicas checks in a child process, so that it stays small itself.
+"""
 
 from __future__ import annotations
 
@@ -8,29 +11,17 @@ from concurrent.futures import ProcessPoolExecutor
 __all__ = ["refuse_unknown_schema"]
 
 
-def refuse_unknown_schema(url: str, *, apart: bool) -> None:
-    """Look at a database; one that does not answer is let pass.
-
-    Parameters
-    ----------
-    url : str
-    apart : bool
-        In a process of its own: who only supervises stays small.
-
-    Raises
-    ------
-    ValueError
-        The message is one line for the terminal.
-    """
-    if not apart:
-        _look(url)
+def refuse_unknown_schema(url: str, *, in_child: bool) -> None:
+    """Raise `ValueError` if this version does not know the schema; an absent database passes."""
+    if not in_child:
+        _check(url)
         return
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=spawn) as pool:
-        pool.submit(_look, url).result()
+        pool.submit(_check, url).result()
 
 
-def _look(url: str) -> None:
-    from trueprob_service.control.store import refuse_unknown_schema as look
+def _check(url: str) -> None:
+    from trueprob_service.control.store import refuse_unknown_schema as check
 
-    look(url)
+    check(url)

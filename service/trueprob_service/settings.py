@@ -1,11 +1,8 @@
-"""Every setting of the service: one frozen model (``settings_reading`` fills it).
+"""Every setting of the service, checked, and read from environment variables and flags.
 
-Settings that each are allowed and together are not.
-
-Settings from variables and flags, read once.
-
-``TRUEPROB_MAX_BODY_BYTES=1000000`` and ``--max-body-bytes 1000000`` are the same setting; a flag
-wins over a variable. Nothing else in the service reads the environment.
+`Settings` is the frozen model, `check_consistent` refuses combinations that do not work, and
+`load_settings` fills the model. ``TRUEPROB_PORT=9000`` and ``--port 9000`` are the same setting; a
+flag wins over a variable. Nothing else in the service reads the environment.
 """
 
 from __future__ import annotations
@@ -20,21 +17,29 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from trueprob_service.control.upkeep.webhook_settings import check_webhook, read_secrets
 from trueprob_service.errors import InvalidSettings
-from trueprob_service.receipts.secrets import HOW_TO_MAKE_ONE, read_receipt_secrets
+from trueprob_service.receipts.secrets import read_receipt_secrets
+from trueprob_service.webhook_settings import check_webhook, read_secrets
 
 __all__ = ["PREFIX", "Settings", "check_consistent", "load_settings"]
 
+PREFIX: Final = "TRUEPROB_"
+# Kubernetes sets these for a service that is called trueprob. They are not settings.
+_SERVICE_LINK: Final = re.compile(
+    r"^TRUEPROB_(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT_\d+_(TCP|UDP)(_(PROTO|PORT|ADDR))?)$"
+)
+_SERVICE_LINK_VALUE: Final = re.compile(r"^(tcp|udp)://")
+# Old names of settings and their new ones. They stop the start: a warning would be overlooked.
+_RENAMED: Final = {"receipt_secret": "receipt_secrets"}
 
 Provider = Literal["auto", "cpu", "cuda", "tensorrt"]
 
 
 class Settings(BaseModel):
-    """What an operator can set.
+    """All settings of the service.
 
-    Each field's description is what ``--help`` prints; a test compares the table in
-    docs/settings.md with this class. Sizes are bytes, times are seconds, tolerances are fractions.
+    ``--help`` prints the fields' descriptions, and docs/settings.md repeats them. Sizes are in
+    bytes, times in seconds, tolerances are fractions.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -199,16 +204,16 @@ class Settings(BaseModel):
 
     @field_validator("execution_providers", mode="before")
     @classmethod
-    def _split(cls, value: object) -> object:
+    def _split_at_commas(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(part.strip().lower() for part in value.split(",") if part.strip())
         return value
 
     @field_validator("execution_providers")
     @classmethod
-    def _auto_stands_alone(cls, value: tuple[Provider, ...]) -> tuple[Provider, ...]:
+    def _auto_alone(cls, value: tuple[Provider, ...]) -> tuple[Provider, ...]:
         if "auto" in value and len(value) > 1:
-            raise ValueError("auto stands alone")
+            raise ValueError("auto stands alone: remove it or the other providers")
         return value
 
     @field_validator("fit_method")
@@ -222,7 +227,7 @@ class Settings(BaseModel):
 
     @field_validator("receipt_secrets")
     @classmethod
-    def _fine_secrets(cls, value: str) -> str:
+    def _valid_secrets(cls, value: str) -> str:
         read_receipt_secrets(value)
         return value
 
@@ -233,29 +238,33 @@ class Settings(BaseModel):
 
     @property
     def resolved_metrics_targets_file(self) -> Path:
-        """Where the file for Prometheus goes: what was set, else the state directory."""
+        """Path of the file that lists the metrics ports for Prometheus."""
         return self.metrics_targets_file or self.state_dir / "metrics-targets.json"
 
     @property
-    def receipt_secret_file(self) -> Path:
-        """Where the secret lies that the service makes when it is given none."""
-        return self.state_dir / "receipt-secret"
+    def receipt_secret_file(self) -> Path | None:
+        """File of the secret that the service makes itself; None with PostgreSQL.
+
+        Processes on one PostgreSQL database may run on several hosts: each would make its own.
+        """
+        return None if self._uses_postgresql else self.state_dir / "receipt-secret"
 
     @property
     def resolved_database_url(self) -> str:
-        """The SQLAlchemy URL: what was set, else SQLite under the state directory."""
+        """SQLAlchemy URL of the database, by default a SQLite file in the state directory."""
         return self.database_url or f"sqlite:///{(self.state_dir / 'trueprob.sqlite3').resolve()}"
+
+    @property
+    def _uses_postgresql(self) -> bool:
+        return self.database_url.startswith("postgresql")
 
 
 def check_consistent(settings: Settings) -> None:
-    """Refuse what contradicts itself, and what would open the service by mistake.
-
-    Raises `ValueError`: naming the settings.
-    """
+    """Raise `ValueError` for settings that contradict each other or open the service by mistake."""
     if (settings.tls_cert is None) != (settings.tls_key is None):
         raise ValueError("tls_cert and tls_key must be set together")
-    anyone = settings.api_keys_file is None and not settings.allow_anonymous
-    if anyone and not _is_loopback(settings.host):
+    keys_missing = settings.api_keys_file is None and not settings.allow_anonymous
+    if keys_missing and not _is_loopback(settings.host):
         raise ValueError(
             f"host {settings.host} is reachable from other machines: set api_keys_file, "
             "or allow_anonymous=true if that is meant"
@@ -264,11 +273,6 @@ def check_consistent(settings: Settings) -> None:
         raise ValueError(
             f"fit_method {settings.fit_method} may change predictions: set "
             "allow_prediction_change=true if that is meant"
-        )
-    if settings.database_url.startswith("postgresql") and not settings.receipt_secrets.strip():
-        raise ValueError(
-            "receipt_secrets must be set with PostgreSQL, the same for every process on the "
-            f"database; make one with: {HOW_TO_MAKE_ONE}"
         )
     if settings.webhook_url:
         check_webhook(settings.webhook_url)
@@ -287,7 +291,7 @@ def _check_metrics_ports(first: int, settings: Settings) -> None:
 
 def _keeps_prediction(settings: Settings) -> bool:
     if "fit_method" not in settings.model_fields_set:
-        return True  # the parent of replicas reads settings and never loads NumPy
+        return True  # the default does; the parent of replicas need not load NumPy for this
     from trueprob.fitting.fit import keeps_prediction
 
     return keeps_prediction(settings.fit_method)
@@ -302,29 +306,23 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-PREFIX: Final = "TRUEPROB_"
-# Kubernetes injects these for a service named trueprob: not settings, whatever they are called.
-_SERVICE_LINK: Final = re.compile(
-    r"^TRUEPROB_(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT_\d+_(TCP|UDP)(_(PROTO|PORT|ADDR))?)$"
-)
-# Names of settings that are gone, and what took their place: not to be ignored with a warning.
-_RENAMED: Final = {"receipt_secret": "receipt_secrets"}
-_LINK_VALUE: Final = re.compile(r"^(tcp|udp)://")
-
-
 def load_settings(
     argv: Sequence[str], environ: Mapping[str, str], *, program: str = "trueprob-service"
 ) -> tuple[Settings, tuple[str, ...]]:
-    """Read the settings from flags and variables.
+    """Read the settings from flags and environment variables; also returns warnings.
 
-    Raises `InvalidSettings`: a value cannot be used, or a setting has another name now; the
+    Raises `InvalidSettings` for a value that cannot be used and for a setting that was renamed; the
     message names the setting.
     """
     _refuse_old_names(argv, environ)
     values: dict[str, Any] = {}
     unknown: list[str] = []
     for name, value in environ.items():
-        if not name.startswith(PREFIX) or _SERVICE_LINK.match(name) or _LINK_VALUE.match(value):
+        if (
+            not name.startswith(PREFIX)
+            or _SERVICE_LINK.match(name)
+            or _SERVICE_LINK_VALUE.match(value)
+        ):
             continue
         field = name.removeprefix(PREFIX).lower()
         if field in Settings.model_fields:
