@@ -45,9 +45,12 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
-    port: int = Field(8000, ge=0, le=65535, description="Port; 0 takes a free one.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     replicas: int = Field(
-        1, ge=1, le=256, description="Processes that answer on the port, each with its own models."
+        1,
+        ge=1,
+        le=256,
+        description="Number of processes that serve the port, each with its own models.",
     )
     metrics_port: int | None = Field(
         None,
@@ -62,7 +65,9 @@ class Settings(BaseModel):
         description="Prometheus file_sd file that lists the metrics ports of the replicas. "
         "Default: metrics-targets.json in the state directory.",
     )
-    state_dir: Path = Field(Path("var"), description="Folder of the uploads and the SQLite file.")
+    state_dir: Path = Field(
+        Path("var"), description="Folder of the uploads and of the SQLite file."
+    )
     database_url: str = Field(
         "", description="SQLAlchemy URL. Default: SQLite in the state directory."
     )
@@ -105,16 +110,20 @@ class Settings(BaseModel):
     )
     max_upload_bytes: int = Field(1 << 30, ge=1024, description="Limit of an upload, inflated.")
     max_image_pixels: int = Field(50_000_000, ge=1, description="Limit of one image's pixels.")
-    max_batch_rows: int = Field(64, ge=1, description="Images run through the network at once.")
+    max_batch_rows: int = Field(
+        64, ge=1, description="Largest number of images in one batch of the network."
+    )
     queue_rows: int = Field(1024, ge=1, description="Images that may wait for the network.")
     api_keys_file: Path | None = Field(
         None, description="JSON lines of API keys (id, sha256, scopes); see `keys`."
     )
     allow_anonymous: bool = Field(
-        False, description="Listen beyond loopback without keys: anyone who reaches it may use it."
+        False,
+        description="Listen beyond loopback without keys: anyone who reaches the service may use "
+        "it.",
     )
     require_key_everywhere: bool = Field(
-        False, description="Ask for a key on metrics, health and documentation too."
+        False, description="Require a key for metrics, health and documentation too."
     )
     trusted_proxies: str = Field(
         "127.0.0.1", description="Proxies whose X-Forwarded-* headers are trusted."
@@ -148,27 +157,34 @@ class Settings(BaseModel):
     labels_per_input: int = Field(
         1000,
         ge=0,
-        description="Labels of predictions on one input that count, per promotion and day (UTC); "
-        "0: no limit.",
+        description="Largest number of labels of predictions on one input that count, per "
+        "promotion and day (UTC); 0: no limit.",
     )
     alarm_tolerance: float = Field(
         0.02, ge=0, lt=0.5, description="Calibration error that is not worth an alarm."
     )
     alarm_alpha: float = Field(
-        0.01, gt=0, lt=1, description="Probability that a calibrated pair ever raises evidence."
+        0.01,
+        gt=0,
+        lt=1,
+        description="Probability that a calibrated pair ever raises an evidence alarm.",
     )
     alarm_run_length_labels: int = Field(
         100_000,
         ge=2,
-        description="Labels, at least and on average, until a calibrated pair raises change.",
+        description="Average number of labels, at least, until a calibrated pair raises a change "
+        "alarm.",
     )
     shadow_policy: Literal["act", "tell"] = Field(
         "act",
-        description="Whether labels promote or drop a shadowing candidate (act), or only report "
-        "it (tell).",
+        description="Whether labels promote or drop a candidate in shadow (act), or only report "
+        "the decision (tell).",
     )
     shadow_alpha: float = Field(
-        0.01, gt=0, lt=1, description="Probability of ever deciding wrongly about a candidate."
+        0.01,
+        gt=0,
+        lt=1,
+        description="Probability of ever making a wrong decision about a candidate.",
     )
 
     refit_policy: str = Field(
@@ -179,8 +195,8 @@ class Settings(BaseModel):
     )
     refit_action: Literal["promote", "shadow", "tell"] = Field(
         "promote",
-        description="What happens to such a candidate: promote it if admitted, put it into the "
-        "shadow of the live pair, or only tell.",
+        description="What happens to a candidate from a refit: promote it if admitted, put it into "
+        "the shadow of the live pair, or only tell.",
     )
     refit_promotions_per_day: int = Field(
         3,
@@ -189,16 +205,18 @@ class Settings(BaseModel):
     )
     refit_reference: str = Field(
         "reference",
-        description="Name of a calibration set. If a model has it, such a candidate must not be "
-        "significantly worse on it.",
+        description="Name of the reference set. If a model has a calibration set of this name, a "
+        "candidate from a refit must not be significantly worse on it.",
     )
     webhook_url: str = Field(
-        "", description="Where events are posted to (http or https); none: nowhere.", repr=False
+        "",
+        description="Address that events are posted to (http or https). Default: none.",
+        repr=False,
     )
     webhook_secret: str = Field(
         "",
-        description="Signs the events (Standard Webhooks): whsec_ and the base64 of 24 to 64 "
-        "bytes; several, comma separated, all sign while one takes the place of another.",
+        description="Secret that signs the events (Standard Webhooks): whsec_ and the base64 of 24 "
+        "to 64 bytes. Several, comma separated, all sign, so that one can replace another.",
         repr=False,
     )
 
