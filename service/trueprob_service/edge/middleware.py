@@ -104,7 +104,9 @@ class Edge:
         limit = self._limits.of(scope["path"], headers.get(b"content-type", b"").decode("latin-1"))
         if declared.isdigit() and int(declared) > limit.most:
             raise BodyTooLarge(
-                limit.refusal(f"the body has {int(declared)} bytes, at most {limit.most} are allowed")
+                limit.refusal(
+                    f"the body has {int(declared)} bytes, at most {limit.most} are allowed"
+                )
             )
         if plain:
             return receive
