@@ -1,10 +1,10 @@
-"""The calibration service: calibrated probabilities over HTTP, watched with live labels."""
+"""The calibration service: calibrated probabilities over HTTP, monitored with live labels."""
 
 from importlib.metadata import PackageNotFoundError, version
 
 try:
     __version__ = version("trueprob")
-except PackageNotFoundError:  # run from a source tree that was never installed
+except PackageNotFoundError:  # a source tree that is not installed
     __version__ = "0+unknown"
 
 __all__ = ["__version__"]

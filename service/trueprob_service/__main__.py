@@ -1,4 +1,4 @@
-"""``trueprob-service``: serve (the default), register, keys, export-state, import-state."""
+"""The command ``trueprob-service``: serve (default), register, keys, export-state, import-state."""
 
 from __future__ import annotations
 
@@ -16,9 +16,18 @@ __all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line.
+    """Run a command and return its exit code.
 
-    Returns: 0 fine, 2 bad input (one line on standard error).
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        The command's name and its arguments; default: those of the process.
+
+    Returns
+    -------
+    int
+        0 after success, 1 when the service could not start or stay up, 2 for bad input (one line on
+        standard error).
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     command = arguments.pop(0) if arguments and not arguments[0].startswith("-") else "serve"
@@ -49,16 +58,16 @@ def _serve(settings: Settings, warnings: Sequence[str]) -> int:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    # Its every look at an up-to-date schema is three lines; a migration that fails raises.
+    # Alembic logs three lines at every start; a migration that fails raises anyway.
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    # A client's malformed form is the client's to hear of: it gets a 400.
+    # The client that sends a malformed form gets a 400; the operator need not read of it.
     logging.getLogger("python_multipart").setLevel(logging.ERROR)
     for warning in warnings:
         logging.getLogger("trueprob_service.settings").warning(warning)
     from trueprob_service.receipts.secrets import open_receipt_keys
     from trueprob_service.schema_check import refuse_unknown_schema
 
-    # Here it is one line for the operator; in a replica it would be one start after another.
+    # Checked here, so that the operator reads one line. Replicas would fail and be restarted.
     open_receipt_keys(settings.receipt_secrets, settings.receipt_secret_file)
     replicas = settings.replicas > 1 or settings.metrics_port is not None
     try:
@@ -66,7 +75,7 @@ def _serve(settings: Settings, warnings: Sequence[str]) -> int:
     except ValueError as error:
         raise InvalidSettings(str(error)) from None
     if replicas:
-        from trueprob_service.replicas.serving import serve_replicas
+        from trueprob_service.replicas.supervisor import serve_replicas
 
         return serve_replicas(settings)
     from trueprob_service.app import create_app
@@ -86,12 +95,12 @@ def _move_state(command: str, arguments: list[str]) -> int:
     prog = f"trueprob-service {command}"
     parser = argparse.ArgumentParser(
         prog=prog,
-        usage=f"{prog} FILE [settings as of serve]",
-        description="Write the whole state of the service to a file, while it runs or not."
+        usage=f"{prog} FILE [settings of serve]",
+        description="Write the whole state of the service to a file. The service may be running."
         if command == "export-state"
-        else "Read such a file into an empty database; the service must not run yet.",
+        else "Read such a file into an empty database. The service must not be running.",
     )
-    parser.add_argument("file", metavar="FILE", type=Path, help="a .zip; keep it secret")
+    parser.add_argument("file", metavar="FILE", type=Path, help="a .zip file; keep it secret")
     options, rest = parser.parse_known_args(arguments)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     try:
@@ -109,21 +118,24 @@ def _move_state(command: str, arguments: list[str]) -> int:
     for table, n in counts.items():
         print(f"{table}: {n}")
     if command == "export-state":
-        given = bool(settings.receipt_secrets.strip())
-        kept = "TRUEPROB_RECEIPT_SECRETS" if given else settings.receipt_secret_file
-        print(f"The secrets that sign receipts are not in it: keep {kept} too.", file=sys.stderr)
+        file = None if settings.receipt_secrets.strip() else settings.receipt_secret_file
+        print(
+            "The secrets that sign receipts are not in it: keep "
+            f"{file or 'TRUEPROB_RECEIPT_SECRETS'} too.",
+            file=sys.stderr,
+        )
     return 0
 
 
 def _keys(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="trueprob-service keys",
-        description="Make an API key. The key goes to standard error, once; its line for "
-        "TRUEPROB_API_KEYS_FILE to standard output, so that >> appends just that.",
+        description="Make an API key. The key is printed once, to standard error; its line for the "
+        "file TRUEPROB_API_KEYS_FILE to standard output, so that >> appends only the line.",
     )
-    parser.add_argument("key_id", metavar="ID", help="who will use it")
+    parser.add_argument("key_id", metavar="ID", help="name of the client that will use the key")
     parser.add_argument(
-        "--scopes", default="predict,label", help=f"comma separated, of {', '.join(SCOPES)}"
+        "--scopes", default="predict,label", help=f"comma separated, from {', '.join(SCOPES)}"
     )
     options = parser.parse_args(arguments)
     scopes = [scope.strip() for scope in options.scopes.split(",") if scope.strip()]

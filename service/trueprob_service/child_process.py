@@ -1,4 +1,4 @@
-"""Child processes that outlive a Ctrl-C in the terminal until their parent ends them."""
+"""Child processes that ignore Ctrl-C in the terminal; their parent ends them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,14 @@ __all__ = ["Child", "start_without_ctrl_c"]
 
 
 class Child:
-    """A spawned process behind a pipe: started when first needed, and again after it ended."""
+    """A spawned process and a pipe to it: started when first needed, and again after it ended."""
 
-    def __init__(self, target: Callable[[Connection], None], *, name: str) -> None:
+    def __init__(
+        self,
+        target: Callable[[Connection], None],  # runs in the child, with its end of the pipe
+        *,
+        name: str,
+    ) -> None:
         self._target = target
         self._name = name
         self._spawn = multiprocessing.get_context("spawn")
@@ -27,16 +32,16 @@ class Child:
 
     @property
     def pid(self) -> int | None:
-        """None while there is no process."""
+        """Process id; None while there is no process."""
         return self._process.pid if self._process is not None else None
 
     @property
     def closed(self) -> bool:
-        """Whether no other process will be started."""
+        """Whether `close` was called: no further process will be started."""
         return self._closed
 
     def connection(self) -> Connection | None:
-        """The parent's end of the pipe to a process that is there; None once closed."""
+        """Start the process if there is none; the parent's end of the pipe, None once closed."""
         with self._changing:
             if self._closed:
                 return None
@@ -51,7 +56,7 @@ class Child:
             return self._connection
 
     def let_go(self) -> int | None:
-        """Forget a process whose pipe broke; its exit code, None when there was none."""
+        """Wait for a process whose pipe broke; its exit code, or None if there was no process."""
         with self._changing:
             process, connection = self._process, self._connection
             self._process = self._connection = None
@@ -63,13 +68,13 @@ class Child:
         return process.exitcode
 
     def terminate(self) -> None:
-        """End the process that is there."""
+        """End the process, if there is one. `connection` starts the next."""
         with self._changing:
             if self._process is not None:
                 self._process.terminate()
 
     def close(self) -> None:
-        """End the process, in the middle of its work if need be, for good."""
+        """End the process at once, even in the middle of its work. No other is started."""
         with self._changing:
             self._closed = True
             process = self._process
@@ -79,15 +84,15 @@ class Child:
 
 
 def start_without_ctrl_c(process: BaseProcess) -> None:
-    """Start a child that Ctrl-C does not reach: its parent decides when it ends.
+    """Start a child that Ctrl-C does not reach, so that its parent decides when it ends.
 
-    The mask is inherited, so it holds from the child's first instruction on, before it could
-    ignore the signal by itself.
+    The child inherits a signal mask, which holds from its first instruction on: before it could
+    ignore the signal itself.
     """
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         process.start()
         return
-    # The first child brings this process along, and with it SIGINT would be let through again.
+    # The first child would start the resource tracker, and that unblocks SIGINT.
     resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:

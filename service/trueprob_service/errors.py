@@ -1,12 +1,12 @@
-"""What can go wrong in the service, as one tree. HTTP is not known here.
+"""The errors of the service, as one tree. They know nothing of HTTP.
 
 ::
 
     ServiceError
     ├── BadRequest                the bytes cannot be parsed
     ├── InvalidRequest            parsed, but a field has a value that cannot be used
-    ├── Unauthenticated           no key, or one that is not known
-    ├── Forbidden                 a known key without the scope
+    ├── Unauthenticated           no key, or an unknown one
+    ├── Forbidden                 a known key that lacks the scope
     ├── NotFound
     │   ├── ModelNotFound
     │   ├── VersionNotFound
@@ -22,18 +22,17 @@
     ├── StaleRevision             If-Match names a revision that is no longer live
     ├── BodyTooLarge              the body, or what it inflates to, is over its limit
     ├── UnsupportedMediaType
-    │   └── UnsupportedEncoding   a Content-Encoding that is not inflated here
+    │   └── UnsupportedEncoding   a Content-Encoding that is not supported
     ├── PreconditionRequired      If-Match is missing
     ├── Overloaded                a bounded queue is full: try again later
-    ├── Unavailable               a part that this request needs is away
+    ├── Unavailable               a component that the request needs does not work
     │   ├── DatabaseUnavailable
     │   └── ModelUnavailable      the network of a version cannot be run
-    │       └── ProviderUnavailable   it would run elsewhere than was asked for
+    │       └── ProviderUnavailable   it would run on another execution provider
     └── InferenceFailed           the network itself raised; the detail goes to the log only
 
-``trueprob_service.edge.problems`` maps each class to a status; a test holds that none is left out.
-`InvalidSettings` is raised at the start only and is not in the tree.
-Input errors of the core (`trueprob.InvalidInput`) are mapped there as they are.
+``trueprob_service.edge.problems`` maps each class to an HTTP status, and input errors of the core
+(`trueprob.InvalidInput`) too. `InvalidSettings` is raised only at the start and is not in the tree.
 """
 
 from __future__ import annotations
@@ -72,7 +71,11 @@ __all__ = [
 
 
 class ServiceError(Exception):
-    """Root of everything that the service answers with a problem document."""
+    """Root of all errors that the service answers with a problem document.
+
+    ``detail`` is one sentence for the client: what was wrong, what was expected and what came. It
+    uses the client's names for fields and never repeats array contents or secrets.
+    """
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
@@ -88,7 +91,7 @@ class InvalidRequest(ServiceError):
 
 
 class Unauthenticated(ServiceError):
-    """The request carries no API key, or one that is not known."""
+    """The request has no API key, or an unknown one."""
 
 
 class Forbidden(ServiceError):
@@ -96,7 +99,7 @@ class Forbidden(ServiceError):
 
 
 class NotFound(ServiceError):
-    """Nothing has the address that was asked for."""
+    """Nothing has the requested address."""
 
 
 class ModelNotFound(NotFound):
@@ -120,15 +123,15 @@ class FitNotFound(NotFound):
 
 
 class PromotionNotFound(NotFound):
-    """The model's history has no such revision to go back to."""
+    """The model's history has no such revision."""
 
 
 class ShadowNotFound(NotFound):
-    """No candidate shadows the model, or none ever did."""
+    """The model has no candidate in shadow, or never had one."""
 
 
 class AlarmNotFound(NotFound):
-    """The model's history has no alarm with this id."""
+    """The model has no alarm with this id."""
 
 
 class MethodNotAllowed(ServiceError):
@@ -136,7 +139,7 @@ class MethodNotAllowed(ServiceError):
 
 
 class NotAcceptable(ServiceError):
-    """The client accepts none of the representations that the route has."""
+    """The route has no representation that the client accepts."""
 
 
 class Conflict(ServiceError):
@@ -156,15 +159,15 @@ class UnsupportedMediaType(ServiceError):
 
 
 class UnsupportedEncoding(UnsupportedMediaType):
-    """The body has a Content-Encoding that is not inflated here."""
+    """The body has a Content-Encoding that is not supported."""
 
     def __init__(self, detail: str, *, accepted: tuple[str, ...] = ()) -> None:
         super().__init__(detail)
-        self.accepted = accepted
+        self.accepted = accepted  # for the header Accept-Encoding
 
 
 class PreconditionRequired(ServiceError):
-    """The request changes what is live and must name the revision that it saw."""
+    """The request changes the live pair, so it must name the revision that the client saw."""
 
 
 class Overloaded(ServiceError):
@@ -172,11 +175,11 @@ class Overloaded(ServiceError):
 
     def __init__(self, detail: str, *, retry_after_seconds: int = 1) -> None:
         super().__init__(detail)
-        self.retry_after_seconds = retry_after_seconds
+        self.retry_after_seconds = retry_after_seconds  # for the header Retry-After
 
 
 class Unavailable(ServiceError):
-    """A part that this request needs is away; others may go on."""
+    """A component that the request needs does not work; other requests may succeed."""
 
 
 class DatabaseUnavailable(Unavailable):
@@ -184,7 +187,7 @@ class DatabaseUnavailable(Unavailable):
 
 
 class ModelUnavailable(Unavailable):
-    """The network of this version cannot be run here."""
+    """The network of this version cannot run here."""
 
 
 class ProviderUnavailable(ModelUnavailable):
@@ -192,8 +195,8 @@ class ProviderUnavailable(ModelUnavailable):
 
 
 class InferenceFailed(ServiceError):
-    """The network raised while it ran this request's rows."""
+    """The network failed on the rows of this request."""
 
 
 class InvalidSettings(ValueError):
-    """A setting has a value that cannot be used; the message is one line for the terminal."""
+    """A setting has a value that cannot be used. The message is one line for the terminal."""

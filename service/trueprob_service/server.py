@@ -1,13 +1,13 @@
-"""Run the application on uvicorn and say where it is.
+"""Runs the application on uvicorn and prints where it listens.
 
-The port of a replica's own metrics: requests to the shared port reach any replica.
-
-One server listens on both sockets; which of them a request came by is in its scope.
+`MetricsPort` separates the two ports of a replica. One server listens on both sockets: requests to
+the shared port reach any replica, those to the metrics port reach this one.
 """
 
 from __future__ import annotations
 
 import gc
+import re
 import socket
 import sys
 from collections.abc import Callable
@@ -16,35 +16,35 @@ from typing import TYPE_CHECKING, Any, Final
 
 import uvicorn
 
+from trueprob_service.errors import NotFound
 from trueprob_service.settings import Settings
 
-if TYPE_CHECKING:
-    from trueprob_service.edge.middleware import Application
-import re
-
-from trueprob_service.edge.middleware import Application, Receive, Scope, Send
-from trueprob_service.errors import NotFound
+if TYPE_CHECKING:  # the parent of replicas imports this module and loads none of the service
+    from trueprob_service.edge.middleware import Application, Receive, Scope, Send
 
 __all__ = ["GRACE_SECONDS", "AnnouncingServer", "MetricsPort", "quickstart", "serve", "server_url"]
 
-
-# Health too: it is this replica's own, where the shared port's is that of whoever answers.
-_PATHS: Final = re.compile(r"^/(metrics|v2/health/(live|ready))$")
+GRACE_SECONDS: Final = 20  # how long running requests may take after the signal to stop
+# How long a thread that answers a large request may hold the interpreter while the event loop
+# waits. With Python's default of 5 ms, small requests waited for several such turns.
+SWITCH_SECONDS: Final = 0.0005
+# Health is there too: on the shared port any replica may answer.
+_METRICS_PORT_PATHS: Final = re.compile(r"^/(metrics|v2/health/(live|ready))$")
 
 
 class MetricsPort:
-    """Answers ``/metrics`` on one port only, and little else there."""
+    """Serves ``/metrics`` on the metrics port only, and nothing but metrics and health there."""
 
     def __init__(self, app: Application, port: int) -> None:
         self._app = app
         self._port = port
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hand on what belongs to the port that it came by."""
+        """Pass the request on, or raise `NotFound` if it came by the wrong port."""
         if scope["type"] == "http":
             path: str = scope["path"]
             own = scope["server"] is not None and scope["server"][1] == self._port
-            if own and not _PATHS.match(path):
+            if own and not _METRICS_PORT_PATHS.match(path):
                 raise NotFound("this port has /metrics and /v2/health only")
             if not own and path == "/metrics":
                 raise NotFound(
@@ -54,15 +54,11 @@ class MetricsPort:
         await self._app(scope, receive, send)
 
 
-# How long requests that are being answered when the service is told to end may take.
-GRACE_SECONDS: Final = 20
-# How long a thread that answers a large request may keep the loop from the interpreter; Python's
-# own 5 ms were what small requests beside large ones waited for, over and over.
-SWITCH_SECONDS: Final = 0.0005
-
-
 class AnnouncingServer(uvicorn.Server):
-    """A server that reports its port once it listens (port 0 is known only then)."""
+    """A uvicorn server that calls ``announce`` with its port once it listens.
+
+    With port 0 the port is known only then.
+    """
 
     def __init__(
         self, app: Application, settings: Settings, announce: Callable[[int], None]
@@ -70,7 +66,7 @@ class AnnouncingServer(uvicorn.Server):
         tls: dict[str, Any] = {}
         if settings.tls_cert is not None:
             tls = {"ssl_certfile": settings.tls_cert, "ssl_keyfile": settings.tls_key}
-        # "auto", uvicorn's default, is uvloop and httptools where they are installed.
+        # By default uvicorn uses uvloop and httptools where they are installed.
         config = uvicorn.Config(
             app,
             host=settings.host,
@@ -86,11 +82,11 @@ class AnnouncingServer(uvicorn.Server):
         self._announce = announce
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to listen, then say so."""
+        """Begin to listen, then announce the port."""
         sys.setswitchinterval(SWITCH_SECONDS)
         await super().startup(sockets)
         if self.started:
-            # What is loaded by now stays: the collector need not walk through it over and over.
+            # What is loaded by now stays, so the garbage collector need not walk through it.
             gc.collect()
             gc.freeze()
             listening = [sock for server in self.servers for sock in server.sockets]
@@ -98,10 +94,7 @@ class AnnouncingServer(uvicorn.Server):
 
 
 def serve(app: Application, settings: Settings) -> int:
-    """Serve until SIGINT or SIGTERM.
-
-    Returns: 0 after a clean stop, 1 when the service could not start.
-    """
+    """Serve until SIGINT or SIGTERM; exit code 0 after a stop, 1 if the service could not start."""
 
     def announce(port: int) -> None:
         print(quickstart(server_url(settings, port), Path("examples")), flush=True)
@@ -116,14 +109,14 @@ def serve(app: Application, settings: Settings) -> int:
 
 
 def server_url(settings: Settings, port: int) -> str:
-    """Where somebody on this machine reaches a service that listens on a port."""
+    """URL at which clients on this machine reach the service."""
     scheme = "https" if settings.tls_cert is not None else "http"
     host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host  # noqa: S104
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def quickstart(url: str, examples: Path) -> str:
-    """What is printed when the service listens."""
+    """The text printed once the service listens, with commands to try if the examples are there."""
     lines = [f"Trueprob listens on {url} (documentation: {url}/docs)"]
     files = [examples / name for name in
              ("digits_logits.json", "seven.png", "digits_calibration.npz")]  # fmt: skip

@@ -1,11 +1,8 @@
-"""Every setting of the service: one frozen model (``settings_reading`` fills it).
+"""Every setting of the service, checked, and read from environment variables and flags.
 
-Settings that each are allowed and together are not.
-
-Settings from variables and flags, read once.
-
-``TRUEPROB_MAX_BODY_BYTES=1000000`` and ``--max-body-bytes 1000000`` are the same setting; a flag
-wins over a variable. Nothing else in the service reads the environment.
+`Settings` is the frozen model, `check_consistent` refuses combinations that do not work, and
+`load_settings` fills the model. ``TRUEPROB_PORT=9000`` and ``--port 9000`` are the same setting; a
+flag wins over a variable. Nothing else in the service reads the environment.
 """
 
 from __future__ import annotations
@@ -20,29 +17,40 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from trueprob_service.control.upkeep.webhook_settings import check_webhook, read_secrets
 from trueprob_service.errors import InvalidSettings
-from trueprob_service.receipts.secrets import HOW_TO_MAKE_ONE, read_receipt_secrets
+from trueprob_service.receipts.secrets import read_receipt_secrets
+from trueprob_service.webhook_settings import check_webhook, read_secrets
 
 __all__ = ["PREFIX", "Settings", "check_consistent", "load_settings"]
 
+PREFIX: Final = "TRUEPROB_"
+# Kubernetes sets these for a service that is called trueprob. They are not settings.
+_SERVICE_LINK: Final = re.compile(
+    r"^TRUEPROB_(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT_\d+_(TCP|UDP)(_(PROTO|PORT|ADDR))?)$"
+)
+_SERVICE_LINK_VALUE: Final = re.compile(r"^(tcp|udp)://")
+# Old names of settings and their new ones. They stop the start: a warning would be overlooked.
+_RENAMED: Final = {"receipt_secret": "receipt_secrets"}
 
 Provider = Literal["auto", "cpu", "cuda", "tensorrt"]
 
 
 class Settings(BaseModel):
-    """What an operator can set.
+    """All settings of the service.
 
-    Each field's description is what ``--help`` prints; a test compares the table in
-    docs/settings.md with this class. Sizes are bytes, times are seconds, tolerances are fractions.
+    ``--help`` prints the fields' descriptions, and docs/settings.md repeats them. Sizes are in
+    bytes, times in seconds, tolerances are fractions.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
-    port: int = Field(8000, ge=0, le=65535, description="Port; 0 takes a free one.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     replicas: int = Field(
-        1, ge=1, le=256, description="Processes that answer on the port, each with its own models."
+        1,
+        ge=1,
+        le=256,
+        description="Number of processes that serve the port, each with its own models.",
     )
     metrics_port: int | None = Field(
         None,
@@ -57,7 +65,9 @@ class Settings(BaseModel):
         description="Prometheus file_sd file that lists the metrics ports of the replicas. "
         "Default: metrics-targets.json in the state directory.",
     )
-    state_dir: Path = Field(Path("var"), description="Folder of the uploads and the SQLite file.")
+    state_dir: Path = Field(
+        Path("var"), description="Folder of the uploads and of the SQLite file."
+    )
     database_url: str = Field(
         "", description="SQLAlchemy URL. Default: SQLite in the state directory."
     )
@@ -100,16 +110,20 @@ class Settings(BaseModel):
     )
     max_upload_bytes: int = Field(1 << 30, ge=1024, description="Limit of an upload, inflated.")
     max_image_pixels: int = Field(50_000_000, ge=1, description="Limit of one image's pixels.")
-    max_batch_rows: int = Field(64, ge=1, description="Images run through the network at once.")
+    max_batch_rows: int = Field(
+        64, ge=1, description="Largest number of images in one batch of the network."
+    )
     queue_rows: int = Field(1024, ge=1, description="Images that may wait for the network.")
     api_keys_file: Path | None = Field(
         None, description="JSON lines of API keys (id, sha256, scopes); see `keys`."
     )
     allow_anonymous: bool = Field(
-        False, description="Listen beyond loopback without keys: anyone who reaches it may use it."
+        False,
+        description="Listen beyond loopback without keys: anyone who reaches the service may use "
+        "it.",
     )
     require_key_everywhere: bool = Field(
-        False, description="Ask for a key on metrics, health and documentation too."
+        False, description="Require a key for metrics, health and documentation too."
     )
     trusted_proxies: str = Field(
         "127.0.0.1", description="Proxies whose X-Forwarded-* headers are trusted."
@@ -143,27 +157,34 @@ class Settings(BaseModel):
     labels_per_input: int = Field(
         1000,
         ge=0,
-        description="Labels of predictions on one input that count, per promotion and day (UTC); "
-        "0: no limit.",
+        description="Largest number of labels of predictions on one input that count, per "
+        "promotion and day (UTC); 0: no limit.",
     )
     alarm_tolerance: float = Field(
         0.02, ge=0, lt=0.5, description="Calibration error that is not worth an alarm."
     )
     alarm_alpha: float = Field(
-        0.01, gt=0, lt=1, description="Probability that a calibrated pair ever raises evidence."
+        0.01,
+        gt=0,
+        lt=1,
+        description="Probability that a calibrated pair ever raises an evidence alarm.",
     )
     alarm_run_length_labels: int = Field(
         100_000,
         ge=2,
-        description="Labels, at least and on average, until a calibrated pair raises change.",
+        description="Average number of labels, at least, until a calibrated pair raises a change "
+        "alarm.",
     )
     shadow_policy: Literal["act", "tell"] = Field(
         "act",
-        description="Whether labels promote or drop a shadowing candidate (act), or only report "
-        "it (tell).",
+        description="Whether labels promote or drop a candidate in shadow (act), or only report "
+        "the decision (tell).",
     )
     shadow_alpha: float = Field(
-        0.01, gt=0, lt=1, description="Probability of ever deciding wrongly about a candidate."
+        0.01,
+        gt=0,
+        lt=1,
+        description="Probability of ever making a wrong decision about a candidate.",
     )
 
     refit_policy: str = Field(
@@ -174,8 +195,8 @@ class Settings(BaseModel):
     )
     refit_action: Literal["promote", "shadow", "tell"] = Field(
         "promote",
-        description="What happens to such a candidate: promote it if admitted, put it into the "
-        "shadow of the live pair, or only tell.",
+        description="What happens to a candidate from a refit: promote it if admitted, put it into "
+        "the shadow of the live pair, or only tell.",
     )
     refit_promotions_per_day: int = Field(
         3,
@@ -184,31 +205,33 @@ class Settings(BaseModel):
     )
     refit_reference: str = Field(
         "reference",
-        description="Name of a calibration set. If a model has it, such a candidate must not be "
-        "significantly worse on it.",
+        description="Name of the reference set. If a model has a calibration set of this name, a "
+        "candidate from a refit must not be significantly worse on it.",
     )
     webhook_url: str = Field(
-        "", description="Where events are posted to (http or https); none: nowhere.", repr=False
+        "",
+        description="Address that events are posted to (http or https). Default: none.",
+        repr=False,
     )
     webhook_secret: str = Field(
         "",
-        description="Signs the events (Standard Webhooks): whsec_ and the base64 of 24 to 64 "
-        "bytes; several, comma separated, all sign while one takes the place of another.",
+        description="Secret that signs the events (Standard Webhooks): whsec_ and the base64 of 24 "
+        "to 64 bytes. Several, comma separated, all sign, so that one can replace another.",
         repr=False,
     )
 
     @field_validator("execution_providers", mode="before")
     @classmethod
-    def _split(cls, value: object) -> object:
+    def _split_at_commas(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(part.strip().lower() for part in value.split(",") if part.strip())
         return value
 
     @field_validator("execution_providers")
     @classmethod
-    def _auto_stands_alone(cls, value: tuple[Provider, ...]) -> tuple[Provider, ...]:
+    def _auto_alone(cls, value: tuple[Provider, ...]) -> tuple[Provider, ...]:
         if "auto" in value and len(value) > 1:
-            raise ValueError("auto stands alone")
+            raise ValueError("auto stands alone: remove it or the other providers")
         return value
 
     @field_validator("fit_method")
@@ -222,7 +245,7 @@ class Settings(BaseModel):
 
     @field_validator("receipt_secrets")
     @classmethod
-    def _fine_secrets(cls, value: str) -> str:
+    def _valid_secrets(cls, value: str) -> str:
         read_receipt_secrets(value)
         return value
 
@@ -233,29 +256,33 @@ class Settings(BaseModel):
 
     @property
     def resolved_metrics_targets_file(self) -> Path:
-        """Where the file for Prometheus goes: what was set, else the state directory."""
+        """Path of the file that lists the metrics ports for Prometheus."""
         return self.metrics_targets_file or self.state_dir / "metrics-targets.json"
 
     @property
-    def receipt_secret_file(self) -> Path:
-        """Where the secret lies that the service makes when it is given none."""
-        return self.state_dir / "receipt-secret"
+    def receipt_secret_file(self) -> Path | None:
+        """File of the secret that the service makes itself; None with PostgreSQL.
+
+        Processes on one PostgreSQL database may run on several hosts: each would make its own.
+        """
+        return None if self._uses_postgresql else self.state_dir / "receipt-secret"
 
     @property
     def resolved_database_url(self) -> str:
-        """The SQLAlchemy URL: what was set, else SQLite under the state directory."""
+        """SQLAlchemy URL of the database, by default a SQLite file in the state directory."""
         return self.database_url or f"sqlite:///{(self.state_dir / 'trueprob.sqlite3').resolve()}"
+
+    @property
+    def _uses_postgresql(self) -> bool:
+        return self.database_url.startswith("postgresql")
 
 
 def check_consistent(settings: Settings) -> None:
-    """Refuse what contradicts itself, and what would open the service by mistake.
-
-    Raises `ValueError`: naming the settings.
-    """
+    """Raise `ValueError` for settings that contradict each other or open the service by mistake."""
     if (settings.tls_cert is None) != (settings.tls_key is None):
         raise ValueError("tls_cert and tls_key must be set together")
-    anyone = settings.api_keys_file is None and not settings.allow_anonymous
-    if anyone and not _is_loopback(settings.host):
+    keys_missing = settings.api_keys_file is None and not settings.allow_anonymous
+    if keys_missing and not _is_loopback(settings.host):
         raise ValueError(
             f"host {settings.host} is reachable from other machines: set api_keys_file, "
             "or allow_anonymous=true if that is meant"
@@ -264,11 +291,6 @@ def check_consistent(settings: Settings) -> None:
         raise ValueError(
             f"fit_method {settings.fit_method} may change predictions: set "
             "allow_prediction_change=true if that is meant"
-        )
-    if settings.database_url.startswith("postgresql") and not settings.receipt_secrets.strip():
-        raise ValueError(
-            "receipt_secrets must be set with PostgreSQL, the same for every process on the "
-            f"database; make one with: {HOW_TO_MAKE_ONE}"
         )
     if settings.webhook_url:
         check_webhook(settings.webhook_url)
@@ -287,7 +309,7 @@ def _check_metrics_ports(first: int, settings: Settings) -> None:
 
 def _keeps_prediction(settings: Settings) -> bool:
     if "fit_method" not in settings.model_fields_set:
-        return True  # the parent of replicas reads settings and never loads NumPy
+        return True  # the default does; the parent of replicas need not load NumPy for this
     from trueprob.fitting.methods import keeps_prediction
 
     return keeps_prediction(settings.fit_method)
@@ -302,29 +324,23 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-PREFIX: Final = "TRUEPROB_"
-# Kubernetes injects these for a service named trueprob: not settings, whatever they are called.
-_SERVICE_LINK: Final = re.compile(
-    r"^TRUEPROB_(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT_\d+_(TCP|UDP)(_(PROTO|PORT|ADDR))?)$"
-)
-# Names of settings that are gone, and what took their place: not to be ignored with a warning.
-_RENAMED: Final = {"receipt_secret": "receipt_secrets"}
-_LINK_VALUE: Final = re.compile(r"^(tcp|udp)://")
-
-
 def load_settings(
     argv: Sequence[str], environ: Mapping[str, str], *, program: str = "trueprob-service"
 ) -> tuple[Settings, tuple[str, ...]]:
-    """Read the settings from flags and variables.
+    """Read the settings from flags and environment variables; also returns warnings.
 
-    Raises `InvalidSettings`: a value cannot be used, or a setting has another name now; the
+    Raises `InvalidSettings` for a value that cannot be used and for a setting that was renamed; the
     message names the setting.
     """
     _refuse_old_names(argv, environ)
     values: dict[str, Any] = {}
     unknown: list[str] = []
     for name, value in environ.items():
-        if not name.startswith(PREFIX) or _SERVICE_LINK.match(name) or _LINK_VALUE.match(value):
+        if (
+            not name.startswith(PREFIX)
+            or _SERVICE_LINK.match(name)
+            or _SERVICE_LINK_VALUE.match(value)
+        ):
             continue
         field = name.removeprefix(PREFIX).lower()
         if field in Settings.model_fields:

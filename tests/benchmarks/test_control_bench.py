@@ -12,8 +12,8 @@ from benchmarks.control.admission import EQUAL, WORSE, Share, admitted
 from benchmarks.control.bare_inserts import BareSQLite
 from benchmarks.control.labels import KEEP_SECONDS, NONCE, row_of
 from benchmarks.control.synthetic_truth import Condition, inverse_temperature
-from trueprob_service.receipts.columns import ReceiptKey
 from trueprob_service.receipts.receipt import Receipts, digest64
+from trueprob_service.receipts.secrets import ReceiptKey
 
 
 def test_every_part_has_its_place_in_the_document(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from trueprob_service.errors import BadRequest
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
-__all__ = ["Part", "form_parts"]
+__all__ = ["FormPart", "form_parts"]
 
 _PIECE_BYTES: Final = 1 << 20
 _HEADERS_OF_A_PART: Final = 8
@@ -23,7 +23,7 @@ _HEADER_BYTES: Final = 4096
 
 
 @dataclass(frozen=True)
-class Part:
+class FormPart:
     """One part: its name, the name of the file that it was, and what it holds."""
 
     name: str
@@ -31,7 +31,7 @@ class Part:
     content: bytes
 
 
-def form_parts(path: Path, content_type: str) -> list[Part]:
+def form_parts(path: Path, content_type: str) -> list[FormPart]:
     """The parts of a form, in their order.
 
     Raises `BadRequest`: there is no boundary, or the body is not such a form.
@@ -71,7 +71,7 @@ class _Collected:
     """Gathers what the parser reports."""
 
     def __init__(self) -> None:
-        self.parts: list[Part] = []
+        self.parts: list[FormPart] = []
         self.complete = False
         self._field, self._value, self._data = bytearray(), bytearray(), bytearray()
         self._disposition = b""
@@ -97,7 +97,7 @@ class _Collected:
         _, options = parse_options_header(self._disposition)
         name, filename = options.get(b"name", b""), options.get(b"filename", b"")
         self.parts.append(
-            Part(
+            FormPart(
                 name.decode("utf-8", "replace"),
                 filename.decode("utf-8", "replace"),
                 bytes(self._data),

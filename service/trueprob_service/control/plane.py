@@ -17,13 +17,13 @@ from trueprob_service.control.models.catalogue import Catalogue
 from trueprob_service.control.models.repository_watch import RepositoryWatch
 from trueprob_service.control.store import open_store
 from trueprob_service.control.upkeep.webhook import Webhook
-from trueprob_service.control.upkeep.webhook_settings import read_secrets
 from trueprob_service.errors import Unavailable
 from trueprob_service.inference.deployments import Deployments
 from trueprob_service.metrics.label_statistics import ControlStatistics
 from trueprob_service.receipts.receipt import Receipts
 from trueprob_service.receipts.secrets import open_receipt_keys
 from trueprob_service.settings import Settings
+from trueprob_service.webhook_settings import read_secrets
 
 __all__ = ["ControlPlane", "Parts"]
 

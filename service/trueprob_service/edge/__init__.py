@@ -1,1 +1,1 @@
-"""The edge of the service: who asks, what is read, and how refusals look."""
+"""The edge of the service: API keys, limits and encodings of bodies, and problem documents."""

@@ -2,7 +2,7 @@
 
 The key file has one JSON object a line: ``{"id": "team-a", "sha256": "<hex>", "scopes": ["predict",
 "label"]}``. Only digests are stored; ``python -m trueprob_service keys`` makes a key and its line.
-A key is sent as ``Authorization: Bearer KEY``. Reading needs any key, writing needs a scope.
+Clients send ``Authorization: Bearer KEY``. Reading needs any key, writing needs a scope.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from trueprob_service.errors import Forbidden, InvalidSettings, Unauthenticated
 __all__ = ["SCOPES", "ApiKey", "Keyring", "new_key", "read_keys", "scope_needed"]
 
 SCOPES: Final = ("predict", "label", "calibrate", "admin")
-# Open without a key, unless REQUIRE_KEY_EVERYWHERE: what probes, scrapers and browsers fetch.
+# Paths that need no key unless require_key_everywhere is set: for probes, scrapers and browsers.
 _OPEN: Final = re.compile(
     r"^/(metrics|docs(/.*)?|page/[a-z]+\.[a-z]+|openapi\.json|v2/health/(live|ready))?$"
 )
@@ -38,19 +38,15 @@ _SCOPE_OF: Final = (
 
 @dataclass(frozen=True)
 class ApiKey:
-    """A key as the file describes it; the key itself is not known."""
+    """A key as the file describes it, without the key itself."""
 
     key_id: str
-    sha256: str  # Lower-case hex digest of the key
+    sha256: str  # lower-case hex digest of the key
     scopes: frozenset[str]
 
 
 def read_keys(path: Path) -> tuple[ApiKey, ...]:
-    """Read a key file.
-
-    Raises `InvalidSettings`: the file or one of its lines cannot be used; the message names the
-    line.
-    """
+    """Read a key file; `InvalidSettings` names the line that cannot be used."""
     try:
         lines = path.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -83,17 +79,17 @@ def _parse(line: str, number: int) -> ApiKey:
 
 
 def new_key(key_id: str, scopes: Iterable[str]) -> tuple[str, str]:
-    """A new random key and its line for the file."""
+    """Make a random key; returns it and its line for the file, without a line break."""
     key = f"tp_{secrets.token_urlsafe(32)}"
     digest = hashlib.sha256(key.encode()).hexdigest()
     return key, json.dumps({"id": key_id, "sha256": digest, "scopes": sorted(scopes)})
 
 
-@lru_cache(maxsize=1024)  # clients ask for the same few paths; patterns cost 3 µs a request
+@lru_cache(maxsize=1024)  # few paths are requested, and the patterns cost 3 µs
 def scope_needed(method: str, path: str) -> str | None:
-    """The scope that a request needs; None when any key will do.
+    """The scope that a request needs; None if any key is enough.
 
-    What is not listed and not a read needs ``admin``.
+    Requests that write and are not listed above need ``admin``.
     """
     if method in ("GET", "HEAD", "OPTIONS"):
         return None
@@ -101,16 +97,16 @@ def scope_needed(method: str, path: str) -> str | None:
 
 
 class Keyring:
-    """The keys of a running service."""
+    """Checks the keys of requests. Without any keys, every request is allowed."""
 
     def __init__(self, keys: Sequence[ApiKey], *, everywhere: bool) -> None:
         self._by_digest: Mapping[str, ApiKey] = {key.sha256: key for key in keys}
         self._everywhere = everywhere
 
     def admit(self, method: str, path: str, authorization: str) -> str | None:
-        """The id of the key that allows a request.
+        """Check a request; returns the id of its key, None if it needs no key.
 
-        Returns: none where no key is needed.
+        Raises `Unauthenticated` or `Forbidden`.
         """
         if not self._by_digest or (not self._everywhere and _is_open(path)):
             return None
@@ -118,7 +114,7 @@ class Keyring:
         key = key.strip()
         if not key or (scheme != "Bearer" and scheme.lower() != "bearer"):
             raise Unauthenticated("send an API key as Authorization: Bearer KEY")
-        # Looking a digest up leaks no more than the digest's own bits through timing.
+        # The timing of this look-up can only reveal bits of the digest, not of the key.
         found = self._by_digest.get(hashlib.sha256(key.encode()).hexdigest())
         if found is None:
             raise Unauthenticated("the API key is not known")

@@ -1,12 +1,10 @@
-"""What routes receive: the body under its limit, and inflated when it came compressed.
+"""Limits of request bodies, and bodies in gzip, deflate or zstd inflated as they arrive.
 
-Inflating request bodies: gzip, deflate and zstd, piece by piece and under a limit.
-
-No piece is larger than `PIECE_BYTES`, so a body of a few kilobytes that stands for gigabytes costs
-its limit and one piece. Several members one after another (RFC 1952, 2.2) are one body, and so are
-several zstd frames. ``deflate`` is what RFC 9110 means by it: the zlib format of RFC 1950.
-
-How large the body of each route may be, and what to do where that is too little.
+`BodyLimits` says how large the body of each route may be; `limited` and `inflated` wrap
+``receive()`` so that routes never see more. A body is inflated in pieces of at most `PIECE_BYTES`,
+so one of a few kilobytes that inflates to gigabytes costs its limit and one piece. Several gzip
+members (RFC 1952, 2.2) or zstd frames in a row are one body. ``deflate`` means the zlib format of
+RFC 1950, as in RFC 9110.
 """
 
 from __future__ import annotations
@@ -23,6 +21,11 @@ from starlette.exceptions import HTTPException
 
 from trueprob_service.errors import BadRequest, BodyTooLarge, UnsupportedEncoding
 
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
 __all__ = [
     "CODINGS",
     "CONTROL_BYTES",
@@ -38,23 +41,33 @@ __all__ = [
     "limited",
 ]
 
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
 
-LABELS_BYTES: Final = 32 << 20  # 100 000 labels of predictions take some 11 MB
+CODINGS: Final = ("gzip", "deflate", "zstd")
+LABELS_BYTES: Final = 32 << 20  # 100 000 labels of predictions take about 11 MB
 CONTROL_BYTES: Final = 64 << 10
+PIECE_BYTES: Final = 1 << 18  # about a millisecond of inflating
+# zlib copies its unused input at every step, so it gets little at a time.
+_SLICE_BYTES: Final = 1 << 16
+# Even an empty member costs microseconds. bgzip writes one for each 64 kB.
+_MAX_MEMBERS: Final = 10_000
+_WINDOW_BITS: Final = {"gzip": 31, "deflate": 15}
+_ZSTD_WINDOW_LOG: Final = 23  # 8 MiB, the largest window that RFC 9659 allows
 
 _UPLOAD: Final = re.compile(r"/v1/models/[^/]+/(calibration-sets(/.*)?|versions)")
 _LABELS: Final = re.compile(r"/v1/models/[^/]+/labels")
 _PREDICTION: Final = re.compile(r"/v1/models/[^/]+/probabilities")
 _INFERENCE: Final = re.compile(r"/v2/models/[^/]+(/versions/[^/]+)?/infer")
 
-_FEWER_LABELS: Final = "send fewer labels a request"
-_FEWER_ROWS: Final = "send fewer rows a request"
-_FEWER_PICTURES: Final = "send fewer pictures a request"
+_FEWER_LABELS: Final = "send fewer labels per request"
+_FEWER_ROWS: Final = "send fewer rows per request"
+_FEWER_PICTURES: Final = "send fewer pictures per request"
 _NO_JSON: Final = (
-    "send rows as .npy (Content-Type application/x-npy) or fewer a request, "
-    "pictures as multipart/form-data or fewer a request"
+    "send rows as .npy (Content-Type application/x-npy) or fewer per request, "
+    "pictures as multipart/form-data or fewer per request"
 )
-_BINARY_TENSORS: Final = "send tensors as binary data, or fewer rows a request"
+_BINARY_TENSORS: Final = "send tensors as binary data, or fewer rows per request"
 _SHORTER: Final = (
     "send a shorter document; a model with many class names is a version in the model repository"
 )
@@ -62,19 +75,18 @@ _SHORTER: Final = (
 
 @dataclass(frozen=True)
 class BodyLimit:
-    """Of one route."""
+    """Limit of one request's body."""
 
-    most: int  # bytes, as sent and as what they inflate to
-    # what a client can do, as the end of a sentence; empty where there is nothing to say
-    remedy: str = ""
+    most: int  # bytes, both as sent and inflated
+    remedy: str = ""  # what a client can do about it, as the end of a sentence
 
     def refusal(self, fault: str) -> str:
-        """A sentence for the client: the fault, then the remedy."""
+        """Sentence for the client: the fault, then the remedy."""
         return f"{fault}: {self.remedy}" if self.remedy else fault
 
 
 class BodyLimits:
-    """The limits of all routes."""
+    """Body limits of all routes; `max_upload_bytes` is for calibration sets and versions."""
 
     def __init__(self, max_body_bytes: int, max_upload_bytes: int) -> None:
         self._body = max_body_bytes
@@ -84,7 +96,7 @@ class BodyLimits:
         self.smallest = min(self._control.most, max_upload_bytes)
 
     def of(self, path: str, content_type: str) -> BodyLimit:
-        """The limit of a request."""
+        """Limit of a request. The content type decides the remedy."""
         if _PREDICTION.fullmatch(path):
             return BodyLimit(self._body, _prediction_remedy(content_type))
         if _INFERENCE.fullmatch(path):
@@ -103,27 +115,10 @@ def _prediction_remedy(content_type: str) -> str:
     return _NO_JSON
 
 
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
-
-
-CODINGS: Final = ("gzip", "deflate", "zstd")
-PIECE_BYTES: Final = 1 << 18  # about a millisecond of inflating
-# What zlib has not used yet is copied at every step: it is given little at a time.
-_SLICE_BYTES: Final = 1 << 16
-# A member costs microseconds however short it is; bgzip writes one for each 64 kB.
-_MAX_MEMBERS: Final = 10_000
-_WINDOW_BITS: Final = {"gzip": 31, "deflate": 15}
-_ZSTD_WINDOW_LOG: Final = 23  # 8 MiB, the largest that RFC 9659 lets a sender use
-
-
 def coding_of(header: str) -> str | None:
-    """What a Content-Encoding header asks for.
+    """Parse a Content-Encoding header: one of `CODINGS`, or None for a plain body.
 
-    Returns: one of `CODINGS`, None when the body is as it is. Raises `UnsupportedEncoding`:
-    another coding, or several.
+    Raises `UnsupportedEncoding` for another coding or several.
     """
     coding = header.strip().lower()
     if coding in ("", "identity"):
@@ -131,7 +126,7 @@ def coding_of(header: str) -> str | None:
     coding = "gzip" if coding == "x-gzip" else coding
     if coding not in CODINGS:
         raise UnsupportedEncoding(
-            f"Content-Encoding {coding[:40]} is not read here: "
+            f"Content-Encoding {coding[:40]} is not supported: "
             f"expected one of {', '.join(CODINGS)} or none",
             accepted=CODINGS,
         )
@@ -139,7 +134,7 @@ def coding_of(header: str) -> str | None:
 
 
 class Inflater:
-    """Inflates one body."""
+    """Inflates one body, piece by piece."""
 
     def __init__(self, coding: str, *, limit: int) -> None:
         self._coding = coding
@@ -149,10 +144,9 @@ class Inflater:
         self._total = 0
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """What the next bytes of the body inflate to.
+        """Inflate the next bytes of the body into pieces, of which some may be empty.
 
-        Returns: at most `PIECE_BYTES`; may be empty. Raises `BadRequest`: the stream is corrupt.
-        Raises `BodyTooLarge`: it inflates to more than the limit.
+        Raises `BadRequest` if the stream is corrupt and `BodyTooLarge` beyond the limit.
         """
         for start in range(0, len(data), _SLICE_BYTES):
             rest, pending = data[start : start + _SLICE_BYTES], False
@@ -161,21 +155,17 @@ class Inflater:
                 self._total += len(piece)
                 if self._total > self._limit:
                     raise BodyTooLarge(
-                        f"the body inflates to more than {self._limit} bytes, "
-                        "the most that are read"
+                        f"the body inflates to more than {self._limit} bytes, the limit"
                     )
                 yield piece
 
     def finish(self) -> None:
-        """Hold that the stream has ended where the body did.
-
-        Raises `BadRequest`: the stream is truncated.
-        """
+        """Raise `BadRequest` if the body has ended before the stream did."""
         if self._member is not None or self._members == 0:
             raise BadRequest(f"the body is a truncated {self._coding} stream")
 
     def _step(self, data: bytes) -> tuple[bytes, bytes, bool]:
-        """A piece, the bytes that were not used, and whether more comes without further bytes."""
+        """Returns a piece, the unused bytes, and whether there is more without further bytes."""
         member = self._member = self._member or self._next_member()
         try:
             piece = member.decompress(data, PIECE_BYTES)
@@ -199,14 +189,10 @@ class Inflater:
         return zlib.decompressobj(_WINDOW_BITS[self._coding])
 
 
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-
-
 class BodyTooLargeWhileReading(BodyTooLarge, HTTPException):
-    """Raised inside ``receive()``.
+    """`BodyTooLarge` for use inside ``receive()``.
 
-    FastAPI turns what a wrapped ``receive()`` raises into a 400, except an HTTPException.
+    FastAPI turns whatever ``receive()`` raises into a 400, except an HTTPException.
     """
 
     def __init__(self, detail: str) -> None:
@@ -215,7 +201,7 @@ class BodyTooLargeWhileReading(BodyTooLarge, HTTPException):
 
 
 class DamagedWhileReading(BadRequest, HTTPException):
-    """Raised inside ``receive()``: with its own sentence, where FastAPI would put another."""
+    """`BadRequest` for use inside ``receive()``, where FastAPI would replace its message."""
 
     def __init__(self, detail: str) -> None:
         HTTPException.__init__(self, 400, detail)
@@ -223,10 +209,7 @@ class DamagedWhileReading(BadRequest, HTTPException):
 
 
 def limited(receive: Receive, limit: BodyLimit) -> Receive:
-    """A ``receive()`` that gives no more bytes than a limit says.
-
-    Returns: raises `BodyTooLargeWhileReading`.
-    """
+    """Wrap ``receive()`` so that it raises `BodyTooLargeWhileReading` beyond the limit."""
     received = 0
 
     async def receive_limited() -> Message:
@@ -235,7 +218,7 @@ def limited(receive: Receive, limit: BodyLimit) -> Receive:
         received += len(message.get("body", b""))
         if received > limit.most:
             raise BodyTooLargeWhileReading(
-                limit.refusal(f"the body has more than {limit.most} bytes, the most that are read")
+                limit.refusal(f"the body has more than {limit.most} bytes, the limit")
             )
         return message
 
@@ -243,9 +226,9 @@ def limited(receive: Receive, limit: BodyLimit) -> Receive:
 
 
 def inflated(receive: Receive, coding: str, limit: BodyLimit) -> Receive:
-    """A ``receive()`` that inflates what it is sent, while it arrives.
+    """Wrap ``receive()`` so that it inflates the body as it arrives.
 
-    Returns: raises `BodyTooLargeWhileReading` and `DamagedWhileReading`.
+    It raises `BodyTooLargeWhileReading` and `DamagedWhileReading`.
     """
     inflater = Inflater(coding, limit=limit.most)
     pieces: Iterator[bytes] = iter(())
@@ -259,7 +242,7 @@ def inflated(receive: Receive, coding: str, limit: BodyLimit) -> Receive:
             while True:
                 for piece in pieces:
                     if piece:
-                        # Other requests get their turn between two pieces.
+                        # Let other requests run between two pieces.
                         await asyncio.sleep(0)
                         return {"type": "http.request", "body": piece, "more_body": True}
                 if not more:

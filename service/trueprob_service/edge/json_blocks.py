@@ -1,7 +1,7 @@
-"""Long lists in JSON text, parsed some elements at a time.
+"""Parses long JSON lists in blocks, so that other threads can run in between.
 
-A parser holds the interpreter until it is done. Between two blocks other threads, the event loop
-among them, get their turn.
+A parser holds the interpreter lock until it is done. Between two blocks other threads, such as the
+event loop's, get their turn.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Final, TypeVar
 
 __all__ = ["BLOCK_BYTES", "elements_in_blocks", "numbers_in_blocks", "skip_space"]
 
-BLOCK_BYTES: Final = 1 << 20  # simdjson takes some 2 ms for it
-# Below this a pause would cost more than the block does.
+BLOCK_BYTES: Final = 1 << 20  # simdjson takes about 2 ms
+# After a shorter block, a pause would cost more than the block did.
 _PAUSE_BYTES: Final = 1 << 16
 _PAUSE_SECONDS: Final = 1e-5
 _SPACE: Final = re.compile(rb"[ \t\n\r]*")
@@ -28,10 +28,14 @@ Parse = Callable[[bytes], Block | None]
 def elements_in_blocks(
     text: bytes, start: int, end: bytes, parse: Parse[Block], *, block_bytes: int = BLOCK_BYTES
 ) -> tuple[list[Block] | None, int]:
-    """The elements of a list, all of which are lists or all objects.
+    """Parse the elements of a list whose elements are all lists or all objects.
 
-    Blocks that are JSON by themselves, with a comma between each two, are JSON together: a cut at
-    the wrong place (within a text, say) cannot give wrong elements, only none.
+    ``start`` is just behind the opening bracket, ``end`` is ``]`` or ``}``, and ``parse`` gets the
+    text of a list and returns None if it cannot parse it. Returns the parsed blocks and the
+    position behind the closing bracket; on failure None and the position of the invalid block.
+
+    Blocks that are valid JSON and have commas in between are valid JSON together. So a cut at the
+    wrong place, such as within a string, makes the parse fail but never gives wrong elements.
     """
     blocks: list[Block] = []
     while True:
@@ -42,7 +46,7 @@ def elements_in_blocks(
             return None, start
         block = parse(b"[" + text[start:stop] + b"]")
         if block is None or not len(block):
-            # The list may have ended before: then there is more than one element's end.
+            # The list may end within the block. Then cut at its last element.
             last = _LAST[end].search(text, start, stop + 1)
             if last is None or last.start() + 1 >= stop:
                 return None, start
@@ -64,10 +68,7 @@ def elements_in_blocks(
 def numbers_in_blocks(
     text: bytes, start: int, parse: Parse[Block], *, block_bytes: int = BLOCK_BYTES
 ) -> tuple[list[Block] | None, int]:
-    """The elements of a list, none of which has a comma or a bracket: numbers.
-
-    As `elements_in_blocks`.
-    """
+    """Parse the elements of a list of numbers; like `elements_in_blocks` otherwise."""
     blocks: list[Block] = []
     while True:
         limit = start + block_bytes
@@ -91,7 +92,7 @@ def numbers_in_blocks(
 
 
 def skip_space(text: bytes, start: int) -> int:
-    """Where the next character is that JSON does not skip."""
+    """Position of the next character that is not white space."""
     found = _SPACE.match(text, start)
     return start if found is None else found.end()
 

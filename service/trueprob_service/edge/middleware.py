@@ -1,7 +1,7 @@
-"""What surrounds every request: its id, its time, its key, its body's limit and encoding.
+"""The outermost ASGI layer: request ids, timing, API keys, and limits and encoding of bodies.
 
-One plain ASGI layer outside both planes. Anything that escapes them becomes a problem document
-here, so that a client never sees a half answer or a traceback.
+It surrounds both planes. An exception that leaves them becomes a problem document here, so that a
+client never sees a traceback or half an answer that looks complete.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _REQUEST_ID: Final = re.compile(rb"^[A-Za-z0-9._:/+=-]{1,128}$")
 
 
 class Edge:
-    """The outermost layer."""
+    """The outermost ASGI layer. `BodyLimits` says what the two limits are for."""
 
     def __init__(
         self,
@@ -84,27 +84,29 @@ class Edge:
             if problem.status == 500:
                 _log.exception("request %s failed", request_id.decode())
             if status and not complete:
-                raise  # half an answer is out: all that is left is to break it off
+                raise  # half of the answer is sent: the server closes the connection
             if not status:
                 await _answer(problem.status, problem.headers, problem.body, send_with_id)
         finally:
             route = scope.get("trueprob.route") or getattr(scope.get("route"), "path", None)
-            # 499: the client went away before an answer began.
+            # 499: the client left before an answer began.
             self._telemetry.observe_request(
                 str(route or "unmatched"), status or 499, time.perf_counter() - started
             )
 
     def _body(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive) -> Receive:
-        """The body as routes see it; one limit holds for what is sent and what it inflates to."""
+        """The ``receive()`` for the routes: within the limit, as sent and as inflated."""
         declared = headers.get(b"content-length", b"")
         encoded = b"content-encoding" in headers
         plain = not encoded and b"transfer-encoding" not in headers and declared.isdigit()
         if plain and int(declared) <= self._limits.smallest:
-            return receive  # the server reads no more than was declared
+            return receive  # the server reads no more than the declared length
         limit = self._limits.of(scope["path"], headers.get(b"content-type", b"").decode("latin-1"))
         if declared.isdigit() and int(declared) > limit.most:
             raise BodyTooLarge(
-                limit.refusal(f"the body has {int(declared)} bytes, at most {limit.most} are read")
+                limit.refusal(
+                    f"the body has {int(declared)} bytes, at most {limit.most} are allowed"
+                )
             )
         if plain:
             return receive
@@ -115,8 +117,8 @@ class Edge:
         coding = coding_of(b", ".join(codings).decode("latin-1"))
         if coding is None:
             return sent
-        gone = (b"content-encoding", b"content-length")  # what they said is true no longer
-        scope["headers"] = [pair for pair in scope["headers"] if pair[0] not in gone]
+        outdated = (b"content-encoding", b"content-length")  # of the body as it was sent
+        scope["headers"] = [pair for pair in scope["headers"] if pair[0] not in outdated]
         return inflated(sent, coding, limit)
 
 

@@ -1,4 +1,4 @@
-"""Which status each error has, and the one shape in which all are answered (RFC 9457).
+"""The HTTP status of each error, and the problem document that answers it (RFC 9457).
 
 The body is ``application/problem+json`` with the standard members ``type``, ``title``,
 ``status`` and ``detail``, an extension member ``code`` (stable, for programs) and ``error``
@@ -53,7 +53,7 @@ STATUS: Final[Mapping[type[Exception], int]] = MappingProxyType(
         errors.InferenceFailed: 500,
         InvalidInput: 422,
         InvalidDocument: 422,
-        # A version whose files do not match their digests is the operator's to mend.
+        # Only the operator can repair a version whose files do not match their digests.
         DigestMismatch: 503,
         TrueprobError: 500,
     }
@@ -79,7 +79,7 @@ TITLES: Final[Mapping[int, str]] = MappingProxyType(
 
 
 class Problem:
-    """An error ready to be written to a client."""
+    """An answer to an error: its status, headers and problem document."""
 
     def __init__(
         self, status: int, code: str, detail: str, headers: Mapping[str, str] | None = None
@@ -100,7 +100,10 @@ class Problem:
 
 
 def problem_for(error: Exception) -> Problem:
-    """Problem document of an error."""
+    """The answer to an error, by the nearest base class that `STATUS` has.
+
+    A status of 500 and an error without such a class are answered without the detail.
+    """
     kind = next((base for base in type(error).__mro__ if base in STATUS), None)
     status = STATUS[kind] if kind is not None else 500
     if kind is None or status == 500:

@@ -1,1 +1,1 @@
-"""What Prometheus is told, and what it is counted from."""
+"""Prometheus metrics of the service, and the counting behind them."""

@@ -1,6 +1,6 @@
-"""Every metric that the service exports, in one table that docs and tests are held against.
+"""Declares every metric that the service exports, in one table.
 
-Declaration of one metric; the table of all is `trueprob_service.metrics.catalogue`.
+Tests compare docs/metrics.md, the alert rules and the dashboard with it.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ class Metric:
 
     kind: Literal["counter", "gauge", "histogram"]
     labels: tuple[str, ...]
-    # what a process did is summed over replicas; what the database says is the same in all of
-    # them, so its maximum is taken
+    # Queries sum over replicas what a process counted. What comes from the database is the same in
+    # all replicas, so they take the maximum.
     owner: Literal["process", "database"]
     help: str
     buckets: tuple[float, ...] = ()  # upper bounds of a histogram, without +Inf
 
 
 PREFIX: Final = "trueprob_"
-# What can become of a label that is sent (docs/http-api.md says when).
+# Outcomes of a label (docs/http-api.md says when).
 LABEL_OUTCOMES: Final = (
     "accepted",
     "duplicate",
@@ -38,7 +38,7 @@ LABEL_OUTCOMES: Final = (
     "superseded",
     "capped",
 )
-# What a webhook is told (docs/http-api.md says when).
+# Kinds of webhook events (docs/http-api.md says when).
 EVENT_KINDS: Final = (
     "alarm.raised",
     "calibrator.promoted",
@@ -50,7 +50,7 @@ DELIVERIES: Final = ("delivered", "failed", "dead")
 
 _PAIR: Final = ("model", "version", "calibrator")
 _FIT: Final = ("model", "method", "outcome")
-# Half a millisecond is a small logits request; ten seconds is past any client's patience.
+# A small request of logits takes half a millisecond; no client waits longer than ten seconds.
 _SECONDS: Final = (
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 )  # fmt: skip
@@ -58,7 +58,7 @@ _LAG_SECONDS: Final = (1.0, 10.0, 60.0, 600.0, 3600.0, 6 * 3600.0, 86400.0, 7 * 
 _ROWS: Final = tuple(float(2**power) for power in range(11))
 _GAP_NATS: Final = (0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0)
 _TEMPERATURE: Final = (0.1, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0)
-# The bins of the ECE, so that the two can be laid side by side.
+# The bins of the ECE, so that the two can be compared.
 _CONFIDENCE: Final = tuple(round(bin_ / 15, 6) for bin_ in range(1, 16))
 
 METRICS: Final[Mapping[str, Metric]] = MappingProxyType(
@@ -67,7 +67,7 @@ METRICS: Final[Mapping[str, Metric]] = MappingProxyType(
             "histogram",
             ("route", "status"),
             "process",
-            "Time from a request's first byte to its answer's last.",
+            "Time from the first byte of a request to the last byte of its answer.",
             _SECONDS,
         ),
         "predictions_total": Metric(
@@ -117,25 +117,25 @@ METRICS: Final[Mapping[str, Metric]] = MappingProxyType(
             "gauge",
             _PAIR,
             "process",
-            "Lower end of where the accuracy of recent answers lies in 9 of 10 cases.",
+            "Lower end of the interval that has the accuracy of recent answers in 9 of 10 cases.",
         ),
         "expected_accuracy_high_ratio": Metric(
             "gauge",
             _PAIR,
             "process",
-            "Upper end of where the accuracy of recent answers lies in 9 of 10 cases.",
+            "Upper end of the interval that has the accuracy of recent answers in 9 of 10 cases.",
         ),
         "gap_shift_ratio": Metric(
             "gauge",
             _PAIR,
             "process",
-            "PSI of recent logit gaps against the calibration split, over its noise.",
+            "PSI of recent logit gaps against the calibration split, divided by its noise.",
         ),
         "confidence_shift_ratio": Metric(
             "gauge",
             _PAIR,
             "process",
-            "The same of the confidence, while the factory calibrator answers.",
+            "The same ratio for the confidence, while the factory calibrator is live.",
         ),
         "bin_labels_total": Metric(
             "counter", (*_PAIR, "bin"), "database", "Labels counted, by confidence bin."
@@ -168,7 +168,7 @@ METRICS: Final[Mapping[str, Metric]] = MappingProxyType(
             "gauge",
             _PAIR,
             "database",
-            "ECE divided by its noise floor; a picture, never an alert.",
+            "ECE divided by its noise floor; for a look, never for an alert.",
         ),
         "observed_accuracy_ratio": Metric(
             "gauge", _PAIR, "database", "Share of right predictions among the last labels."
@@ -180,19 +180,19 @@ METRICS: Final[Mapping[str, Metric]] = MappingProxyType(
             "gauge",
             _PAIR,
             "database",
-            "Evidence since the promotion that confidence is off by more than the tolerance.",
+            "Evidence since the promotion that confidence is wrong by more than the tolerance.",
         ),
         "evidence_threshold_log10": Metric(
-            "gauge", _PAIR, "database", "Evidence from which an alarm is raised."
+            "gauge", _PAIR, "database", "Value of evidence from which an alarm is raised."
         ),
         "change_log10": Metric(
             "gauge",
             _PAIR,
             "database",
-            "That confidence has come to be off by more than the tolerance.",
+            "Evidence that confidence has just become wrong by more than the tolerance.",
         ),
         "change_threshold_log10": Metric(
-            "gauge", _PAIR, "database", "Change from which an alarm is raised."
+            "gauge", _PAIR, "database", "Value of change from which an alarm is raised."
         ),
         "alarms_total": Metric(
             "counter", ("model", "statistic"), "database", "Alarms raised, by statistic."
@@ -213,25 +213,25 @@ METRICS: Final[Mapping[str, Metric]] = MappingProxyType(
             "counter",
             _FIT,
             "database",
-            "Promotions; method is the calibrator's kind, outcome how it came about.",
+            "Promotions; method is the calibrator's kind, outcome is the cause.",
         ),
         "refits_total": Metric(
             "counter",
             ("model", "trigger", "outcome"),
             "database",
-            "Fits of the refit policy that ended, by what triggered them.",
+            "Fits of the refit policy that ended, by trigger.",
         ),
         "baseline_ece_ratio": Metric(
             "gauge", _PAIR, "database", "ECE of the version on its own calibration split."
         ),
         "shadow_better_log10": Metric(
-            "gauge", _PAIR, "database", "Evidence that a shadowing candidate is better."
+            "gauge", _PAIR, "database", "Evidence that the candidate in shadow is better."
         ),
         "shadow_worse_log10": Metric(
-            "gauge", _PAIR, "database", "Evidence that a shadowing candidate is worse."
+            "gauge", _PAIR, "database", "Evidence that the candidate in shadow is worse."
         ),
         "shadow_threshold_log10": Metric(
-            "gauge", _PAIR, "database", "What either evidence must reach to decide."
+            "gauge", _PAIR, "database", "Value that either evidence must reach to decide."
         ),
         "webhook_waiting": Metric(
             "gauge", ("kind",), "database", "Events that the webhook has not taken yet."
@@ -249,8 +249,10 @@ METRICS: Final[Mapping[str, Metric]] = MappingProxyType(
             "gauge",
             ("model", "version", "provider"),
             "process",
-            "1 for each network that is loaded; onnxruntime's provider that runs it.",
+            "1 for each loaded network; provider is the execution provider that runs it.",
         ),
-        "build_info": Metric("gauge", ("version", "commit"), "process", "1; which build this is."),
+        "build_info": Metric(
+            "gauge", ("version", "commit"), "process", "1; the labels name the build."
+        ),
     }
 )

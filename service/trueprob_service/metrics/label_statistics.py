@@ -1,7 +1,7 @@
-"""What the database knows that Prometheus is told: plain values between the two.
+"""Statistics of labels, fits and promotions from the database, as plain values.
 
-The control plane fills these from its tables; `trueprob_service.metrics.telemetry` exports them.
-Neither knows the other.
+The control plane fills them from its tables, and `trueprob_service.metrics.telemetry` exports them.
+Neither imports the other.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["AlarmFigures", "ControlStatistics", "PairStatistics"]
 
 @dataclass(frozen=True)
 class AlarmFigures:
-    """The sequential statistics of a live promotion, as logarithms to base 10."""
+    """Sequential statistics of a live pair and their alarm thresholds, as log10."""
 
     evidence_log10: float
     evidence_threshold_log10: float
@@ -26,32 +26,27 @@ class AlarmFigures:
 
 @dataclass(frozen=True)
 class PairStatistics:
-    """Label statistics of one (model, version, calibrator)."""
+    """Label statistics of one pair: (model, version, calibrator)."""
 
     model: str
     version: int
     calibrator: str
-    live: bool  # gauges are exported for the live pair only; counters linger
-    # over every label counted since the pair was first promoted; never falls
-    totals: BinnedCalibration
-    window: BinnedCalibration  # over about the last `window_labels` labels
-    # ECE on the calibration split, as a fraction, from the version's `baseline.npz`
-    baseline_ece: float | None
-    alarm: AlarmFigures | None = None  # of the live promotion
+    live: bool  # gauges are exported for live pairs only, counters for all
+    totals: BinnedCalibration  # all labels since the first promotion; never decreases
+    window: BinnedCalibration  # about the last `window_labels` labels
+    baseline_ece: float | None  # fraction, on the calibration split, from `baseline.npz`
+    alarm: AlarmFigures | None = None  # since the promotion that is live
 
 
 @dataclass(frozen=True)
 class ControlStatistics:
-    """One consistent reading of what the control plane has stored."""
+    """One consistent reading of the database; keys are label values, as in the catalogue."""
 
     pairs: tuple[PairStatistics, ...] = ()
-    fits: Mapping[tuple[str, str, str], int] = field(default_factory=dict)  # fits that ended, ever
-    fit_queue: Mapping[tuple[str, str], int] = field(default_factory=dict)  # fits that wait or run
-    # `method` is the calibrator's kind; `outcome` says how it came about (admitted, forced,
-    # rollback, factory, shadow)
+    fits: Mapping[tuple[str, str, str], int] = field(default_factory=dict)  # all that ended
+    fit_queue: Mapping[tuple[str, str], int] = field(default_factory=dict)  # that wait or run
     promotions: Mapping[tuple[str, str, str], int] = field(default_factory=dict)
-    alarms: Mapping[tuple[str, str], int] = field(default_factory=dict)  # alarms ever raised
-    # fits of the refit policy that ended
-    refits: Mapping[tuple[str, str, str], int] = field(default_factory=dict)
-    # further gauges: by name in the catalogue, the value of each set of labels
+    alarms: Mapping[tuple[str, str], int] = field(default_factory=dict)  # all ever raised
+    refits: Mapping[tuple[str, str, str], int] = field(default_factory=dict)  # all that ended
+    # Further gauges by their names in the catalogue.
     gauges: Mapping[str, Mapping[tuple[str, ...], float]] = field(default_factory=dict)

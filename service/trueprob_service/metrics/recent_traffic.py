@@ -1,8 +1,8 @@
-"""Recent answers before their labels: their shift from the calibration split, and what they expect.
+"""Measures recent answers without labels: shift of the traffic, entropy, expected accuracy.
 
 About the last `ROWS` rows of a deployment are kept as sums of blocks: counts in the bins of the
-version's baseline for the PSI ratio, and `trueprob.drift.UnlabelledTraffic`. A block is one folding
-of the meters, so a process that answers thousands of rows at a time looks back a little further.
+version's baseline for the shift ratio, and `trueprob.drift.UnlabelledTraffic`. Each update of the
+meters adds one block or enlarges it, so with thousands of rows per update the window is longer.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from trueprob.repository.baseline import Baseline
 
 __all__ = ["RECENT", "ROWS", "RecentTraffic", "TrafficReference"]
 
-ROWS: Final = 2000  # as many as WINDOW_LABELS has by default: expected beside observed accuracy
+ROWS: Final = 2000  # default of window_labels, so that expected and observed accuracy compare
 _BLOCK_ROWS: Final = 200
-_LEVEL: Final = 0.9  # of the interval of the expected accuracy
-# Names of the gauges, as in the catalogue of metrics.
+_LEVEL: Final = 0.9  # level of the interval of the expected accuracy
+# Names of the gauges in the catalogue.
 RECENT: Final = (
     "mean_entropy_nats",
     "expected_accuracy_ratio",
@@ -35,19 +35,15 @@ RECENT: Final = (
 
 @dataclass(frozen=True)
 class TrafficReference:
-    """Where the logit gaps and confidences of a calibration split lie."""
+    """Distribution of logit gap and confidence on the calibration split."""
 
-    gap: ReferenceBins  # of the network, whatever calibrates it
-    # of the factory calibrator: another one's are elsewhere without any shift
-    confidence: ReferenceBins
+    gap: ReferenceBins  # the same for every calibrator
+    confidence: ReferenceBins  # of the factory calibrator only
     calibrator: str  # id of the factory calibrator
 
     @classmethod
     def of(cls, baseline: Baseline, calibrator: str) -> TrafficReference:
-        """From ``baseline.npz``.
-
-        Raises `InvalidInput`: its percentiles do not ascend, or it is of no rows.
-        """
+        """Take it from ``baseline.npz``; `InvalidInput` for an invalid one."""
         return cls(
             ReferenceBins.of_percentiles(baseline.gap_quantiles, baseline.n),
             ReferenceBins.of_percentiles(baseline.confidence_quantiles, baseline.n),
@@ -63,7 +59,7 @@ class _Block:
 
 
 class RecentTraffic:
-    """About the last `ROWS` rows of one (model, version, calibrator)."""
+    """Sums over about the last `ROWS` rows of one (model, version, calibrator)."""
 
     def __init__(
         self, *, gap: ReferenceBins | None = None, confidence: ReferenceBins | None = None
@@ -74,8 +70,8 @@ class RecentTraffic:
         self._rows = 0
 
     @classmethod
-    def beside(cls, reference: TrafficReference | None, calibrator: str) -> RecentTraffic:
-        """Compared with a version's calibration split, where it has one."""
+    def compared_with(cls, reference: TrafficReference | None, calibrator: str) -> RecentTraffic:
+        """Create for a calibrator of a version, whose calibration split may be unknown."""
         if reference is None:
             return cls()
         of_factory = reference.calibrator == calibrator
@@ -85,9 +81,9 @@ class RecentTraffic:
         self,
         gap: NDArray[np.floating[Any]],  # (n,)
         confidence: NDArray[np.float64],  # (n,)
-        traffic: UnlabelledTraffic,  # their sums
+        traffic: UnlabelledTraffic,  # sums over the same rows
     ) -> None:
-        """Take rows in."""
+        """Add n rows, and drop the oldest block when enough rows remain."""
         new = _Block(_counts(self._gap, gap), _counts(self._confidence, confidence), traffic)
         newest = self._blocks[-1] if self._blocks else None
         if newest is not None and newest.traffic.n < _BLOCK_ROWS:
@@ -101,7 +97,7 @@ class RecentTraffic:
             self._rows -= self._blocks.popleft().traffic.n
 
     def figures(self) -> dict[str, float | None]:
-        """What the rows say, by the names of `RECENT`; None or NaN where nothing is known."""
+        """Values of the gauges `RECENT`; None or NaN for an unknown one."""
         blocks = list(self._blocks)
         traffic = sum((block.traffic for block in blocks), UnlabelledTraffic())
         expected = traffic.expected_accuracy(level=_LEVEL)

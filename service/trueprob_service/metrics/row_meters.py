@@ -1,7 +1,7 @@
-"""What answered rows add to the metrics, kept as arrays; knows no metrics library.
+"""Measures answered rows: histograms of logit gap, temperature and confidence, and recent traffic.
 
-An answer costs its request one append; the arrays are folded into histograms when somebody reads
-them, or every few hundred answers.
+A request only appends its arrays to a queue. They are added to the histograms when these are read,
+and after every few hundred answers. This module does not depend on the metrics library.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from trueprob_service.metrics.recent_traffic import RecentTraffic
 
 __all__ = ["ENTROPY_ROWS", "DeploymentMeters", "RowHistogram"]
 
-# Answers kept before they are folded: bounds the memory of a process that nobody scrapes.
+# Limits of the queue, which bound the memory of a process that nobody scrapes.
 _PENDING_ANSWERS: Final = 256
-_PENDING_ROWS: Final = 1 << 16  # threads may miss a few in counting them
-# Rows of an answer whose entropy is looked at: a mean needs no more, and 4096 × 1000 logarithms
-# would cost more than the softmax.
+_PENDING_ROWS: Final = 1 << 16  # approximate: threads may count a few rows too little
+# Number of rows of an answer whose entropy is computed. A mean needs no more, and 4096 × 1000
+# logarithms would cost more than the softmax.
 ENTROPY_ROWS: Final = 16
 _TINY: Final = np.finfo(np.float32).tiny
 
 
 class RowHistogram:
-    """A histogram that takes arrays; one bucket more than bounds, for +Inf."""
+    """A histogram that counts whole arrays. It has one bucket more than bounds, for +Inf."""
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self._bounds = tuple(bounds)
-        # A float32 is at most a bound just when it is at most the largest float32 that is.
+        # For float32 values, a bound and the largest float32 below it select the same values.
         self._bounds32 = tuple(_largest_float32(bound) for bound in bounds)
         self._cumulative = np.zeros(len(bounds) + 1, np.int64)
         self._sum = 0.0
@@ -43,26 +43,26 @@ class RowHistogram:
     def add(self, values: NDArray[np.floating[Any]]) -> None:
         """Count values of shape (n,)."""
         bounds = self._bounds32 if values.dtype == np.float32 else self._bounds
-        # A comparison with each bound: a third of what searching the bounds for each value costs.
+        # Comparing with every bound takes a third of the time that np.searchsorted takes.
         below = [np.count_nonzero(values <= bound) for bound in bounds]
         self._cumulative += np.array([*below, values.size])
         self._sum += float(values.sum(dtype=np.float64))
 
     def buckets(self) -> list[tuple[str, float]]:
-        """Upper bounds, as Prometheus writes them, and the cumulative counts."""
+        """Upper bounds as Prometheus writes them, with the cumulative counts."""
         names = [*(repr(float(bound)) for bound in self._bounds), "+Inf"]
         return list(zip(names, self._cumulative.astype(float).tolist(), strict=True))
 
     @property
     def sum(self) -> float:
-        """Sum of everything added."""
+        """Sum of all values."""
         return self._sum
 
 
 class DeploymentMeters:
     """Row metrics of one (model, version, calibrator).
 
-    `observe` is an append to a thread-safe queue; only folding takes a lock.
+    `observe` only appends to a thread-safe queue; `fold` takes a lock.
     """
 
     def __init__(self, recent: RecentTraffic | None = None) -> None:
@@ -77,10 +77,10 @@ class DeploymentMeters:
 
     def observe(
         self,
-        logit_gap: NDArray[np.float32],  # (n,) float32
-        temperature: NDArray[np.float64] | None,  # (n,) float64
-        confidence: NDArray[np.float32],  # (n,) float32
-        probabilities: NDArray[np.float32],
+        logit_gap: NDArray[np.float32],  # (n,), nats
+        temperature: NDArray[np.float64] | None,  # (n,); None for methods without one
+        confidence: NDArray[np.float32],  # (n,)
+        probabilities: NDArray[np.float32],  # (n, k)
     ) -> None:
         """Count the rows of one answer."""
         step = -(-len(confidence) // ENTROPY_ROWS)
@@ -91,13 +91,13 @@ class DeploymentMeters:
             self.fold()
 
     def fold(self) -> None:
-        """Bring the histograms and means up to date."""
+        """Add the queued answers to the histograms and to the recent traffic."""
         with self._folding:
             answers = [self._pending.popleft() for _ in range(len(self._pending))]
             self._pending_rows = 0
             if not answers:
                 return
-            # One pass over all of them: NumPy's cost is by the call.
+            # One pass over all answers, because NumPy costs by the call.
             gaps, temperatures, confidences, samples = zip(*answers, strict=True)
             gap = np.concatenate(gaps)
             self.gap.add(gap)
@@ -108,18 +108,18 @@ class DeploymentMeters:
             self.confidence.add(of_rows)
             confidence = of_rows.astype(np.float64)
             self.predictions += len(confidence)
-            logs = np.log(np.maximum(sample, _TINY))  # 0 · log 0 is to be 0
+            logs = np.log(np.maximum(sample, _TINY))  # so that 0 · log 0 is 0
             entropy = -np.einsum("ij,ij->i", sample, logs).astype(np.float64)
             rows, sampled = (np.array([len(a) for a in each]) for each in (confidences, samples))
-            # An answer's sample stands for all of its rows.
+            # The sample of an answer stands for all of its rows.
             weighted = float((_sums(entropy, sampled) / sampled) @ rows)
-            # Clipped: an answer is never lost to a confidence that rounding put above 1.
+            # Clipped, because rounding may give a confidence above 1.
             sums = UnlabelledTraffic.of(confidence.clip(0.0, 1.0))
             self.recent.add(gap, confidence, replace(sums, entropy=weighted, n_entropy=sums.n))
 
 
 def _sums(values: NDArray[np.float64], counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Sum of each of the runs of `values` that have these lengths, all positive."""
+    """Sums of consecutive runs of `values` with these lengths, which are positive."""
     return np.add.reduceat(values, np.concatenate([[0], np.cumsum(counts)[:-1]]))
 
 

@@ -1,1 +1,1 @@
-"""Prediction ids: signed records that hold all that a label needs."""
+"""Receipts: signed prediction ids that hold all that a later label needs."""

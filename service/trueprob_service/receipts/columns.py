@@ -1,144 +1,33 @@
-"""What many prediction ids say, a column each: a request may bring 100 000 of them.
+"""Many prediction ids at once, as NumPy columns: a request may carry 100 000 labels.
 
-The key that signs prediction ids, and the tags that it gives blocks.
-
-What a candidate would have answered, as receipts carry it.
-
-Many texts of URL-safe base64 at once, in the one spelling that an encoder gives them.
+`decode_all` decodes the texts, `ReceiptColumns` gives the fields, and `ShadowRows` holds what the
+receipts of one answer say about a candidate in shadow.
 """
 
 from __future__ import annotations
 
 import binascii
-import hashlib
-import hmac
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from trueprob_service.receipts.secrets import TAG_BYTES
+
 __all__ = [
     "BLOCK_BYTES",
     "ROW",
-    "TAG_BYTES",
     "ReceiptColumns",
-    "ReceiptKey",
-    "ShadowRow",
+    "ShadowBlock",
     "ShadowRows",
     "decode_all",
     "number",
 ]
 
-
-_STANDARD: Final = bytes.maketrans(b"-_", b"+/")
-
-
-def decode_all(
-    texts: Sequence[str], *, characters: int
-) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """Decode texts of one length, without padding.
-
-    One call of the decoder costs about a microsecond, as much as its work on 170 characters. Each
-    text is filled up with A, which stands for zero bits, to whole groups of four.
-    """
-    together = _decoded(texts, characters)
-    if together is not None:
-        return together
-    # Some are in no such form: told one by one, and the others decoded together all the same.
-    form = re.compile(f"[A-Za-z0-9_-]{{{characters}}}")
-    good = np.array([form.fullmatch(text) is not None for text in texts])
-    raw = np.zeros((len(texts), characters * 3 // 4), np.uint8)
-    decoded = _decoded([text for text, each in zip(texts, good, strict=True) if each], characters)
-    if decoded is not None:
-        raw[good], good[good] = decoded  # in this order: the second changes who is good
-    return raw, good
-
-
-def _decoded(
-    texts: Sequence[str], characters: int
-) -> tuple[NDArray[np.uint8], NDArray[np.bool_]] | None:
-    """As `decode_all`; None when any of them cannot be decoded."""
-    if not set(map(len, texts)) <= {characters}:
-        return None
-    fill = "A" * (-characters % 4)
-    whole = fill.join((*texts, ""))
-    if "+" in whole or "/" in whole:
-        return None
-    try:
-        raw = binascii.a2b_base64(whole.encode("ascii").translate(_STANDARD), strict_mode=True)
-    except (UnicodeEncodeError, binascii.Error):
-        return None
-    size, used = (characters + len(fill)) * 3 // 4, characters * 3 // 4
-    rows = np.frombuffer(raw, np.uint8).reshape(len(texts), size)
-    # What follows each row are the bits of the filling, and those that a text had to spare.
-    spare: NDArray[np.uint8] = rows[:, used:].max(axis=1, initial=0)
-    well_formed = spare == 0
-    return np.where(well_formed[:, np.newaxis], rows[:, :used], np.uint8(0)), well_formed
-
-
-class ShadowRow(NamedTuple):
-    """Shadow block of one receipt: class index, confidence, digest of the candidate's id."""
-
-    prediction: int
-    confidence: float
-    candidate: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class ShadowRows:
-    """A candidate's answers to the rows of one request."""
-
-    candidate: bytes  # 8-byte digest of its id
-    prediction: NDArray[np.int64]
-    confidence: NDArray[np.float64]
-
-    def blocks(self) -> list[ShadowRow]:
-        """What goes into the receipts, one a row."""
-        pairs = zip(self.prediction.tolist(), self.confidence.tolist(), strict=True)
-        return [ShadowRow(*pair, self.candidate) for pair in pairs]
-
-
-TAG_BYTES: Final = 16
-_KEY_ID_LABEL: Final = b"trueprob receipt key id\0"
-
-
-@dataclass(frozen=True, slots=True)
-class ReceiptKey:
-    """A signing key: the id that receipts name it by, and the secret."""
-
-    key_id: int
-    secret: bytes = field(repr=False)
-    _started: hmac.HMAC = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_started", hmac.new(self.secret, digestmod="sha256"))
-
-    @classmethod
-    def of(cls, secret: str) -> ReceiptKey:
-        """The key of a configured secret; its id is 4 bytes of a hash of the secret."""
-        key = secret.encode()
-        digest = hashlib.sha256(_KEY_ID_LABEL + key).digest()
-        return cls(int.from_bytes(digest[:4], "big"), key)
-
-    def tag(self, block: bytes) -> bytes:
-        """What a block is signed by: HMAC-SHA-256 (RFC 2104), cut."""
-        return self.tags([block])[0]
-
-    def tags(self, blocks: Iterable[bytes]) -> list[bytes]:
-        """`tag` of each block; copies of a keyed hash cost less than `hmac.digest` of each."""
-        copy = self._started.copy
-        tags = []
-        for block in blocks:
-            signed = copy()
-            signed.update(block)
-            tags.append(signed.digest()[:TAG_BYTES])
-        return tags
-
-
-# The layout of `trueprob_service.receipts.receipt`, digests as numbers.
+# The layout that `trueprob_service.receipts.receipt` documents, with digests as integers.
 ROW: Final = np.dtype(
     [
         ("domain", "S4"),
@@ -159,10 +48,78 @@ ROW: Final = np.dtype(
     ]
 )
 BLOCK_BYTES: Final = ROW.itemsize - TAG_BYTES
+_TO_STANDARD_BASE64: Final = bytes.maketrans(b"-_", b"+/")
+
+
+def decode_all(
+    texts: Sequence[str], *, characters: int
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Decode URL-safe base64 without padding: bytes of shape (n, size), and which texts are valid.
+
+    Only the canonical spelling is valid. All texts are decoded in one call, because a call costs as
+    much as 170 characters; each is filled up with A (zero bits) to whole groups of four.
+    """
+    together = _decoded(texts, characters)
+    if together is not None:
+        return together
+    # Some texts are malformed. Find them one by one, then decode the others together.
+    form = re.compile(f"[A-Za-z0-9_-]{{{characters}}}")
+    good = np.array([form.fullmatch(text) is not None for text in texts])
+    raw = np.zeros((len(texts), characters * 3 // 4), np.uint8)
+    decoded = _decoded([text for text, each in zip(texts, good, strict=True) if each], characters)
+    if decoded is not None:
+        raw[good], good[good] = decoded  # in this order: the second one changes `good`
+    return raw, good
+
+
+def _decoded(
+    texts: Sequence[str], characters: int
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]] | None:
+    """As `decode_all`; None when any text cannot be decoded."""
+    if not set(map(len, texts)) <= {characters}:
+        return None
+    fill = "A" * (-characters % 4)
+    whole = fill.join((*texts, ""))
+    if "+" in whole or "/" in whole:
+        return None
+    try:
+        raw = binascii.a2b_base64(
+            whole.encode("ascii").translate(_TO_STANDARD_BASE64), strict_mode=True
+        )
+    except (UnicodeEncodeError, binascii.Error):
+        return None
+    size, used = (characters + len(fill)) * 3 // 4, characters * 3 // 4
+    rows = np.frombuffer(raw, np.uint8).reshape(len(texts), size)
+    # Behind each row lie the bits of the filling and the unused bits of the last character.
+    spare: NDArray[np.uint8] = rows[:, used:].max(axis=1, initial=0)
+    well_formed = spare == 0
+    return np.where(well_formed[:, np.newaxis], rows[:, :used], np.uint8(0)), well_formed
+
+
+class ShadowBlock(NamedTuple):
+    """What a receipt says about a candidate in shadow."""
+
+    prediction: int  # class index
+    confidence: float
+    candidate: bytes  # 8-byte digest of its id
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowRows:
+    """A candidate's answers to the rows of one request."""
+
+    candidate: bytes  # 8-byte digest of its id
+    prediction: NDArray[np.int64]
+    confidence: NDArray[np.float64]
+
+    def blocks(self) -> list[ShadowBlock]:
+        """The blocks for the receipts, one for each row."""
+        pairs = zip(self.prediction.tolist(), self.confidence.tolist(), strict=True)
+        return [ShadowBlock(*pair, self.candidate) for pair in pairs]
 
 
 def number(digest: bytes) -> int:
-    """An 8-byte digest as the columns have it."""
+    """An 8-byte digest as the integer that the columns hold."""
     return int.from_bytes(digest, "big")
 
 
@@ -170,9 +127,8 @@ def number(digest: bytes) -> int:
 class ReceiptColumns:
     """Receipts of one request, in its order."""
 
-    rows: NDArray[np.void]  # as decoded
-    # signed by a key of ours. What the columns say of others means nothing
-    genuine: NDArray[np.bool_]
+    rows: NDArray[np.void]  # decoded, of dtype `ROW`
+    genuine: NDArray[np.bool_]  # has a valid signature; the columns of other rows mean nothing
 
     def __len__(self) -> int:
         return int(self.rows.shape[0])
@@ -192,12 +148,12 @@ class ReceiptColumns:
 
     @property
     def version(self) -> NDArray[np.int64]:
-        """Shape (n,)."""
+        """Version of the model, shape (n,)."""
         return self.rows["version"].astype(np.int64)
 
     @property
     def revision(self) -> NDArray[np.int64]:
-        """Of the promotion that was live, shape (n,)."""
+        """Revision of the promotion that was live, shape (n,)."""
         return self.rows["revision"].astype(np.int64)
 
     @property
@@ -207,12 +163,12 @@ class ReceiptColumns:
 
     @property
     def confidence(self) -> NDArray[np.float64]:
-        """The float64 that the prediction was answered with, shape (n,)."""
+        """Confidence of the prediction, bit for bit as it was answered. Shape (n,)."""
         return self.rows["confidence"].astype(np.float64)
 
     @property
     def group(self) -> NDArray[np.uint64]:
-        """Digest of what copies share; 0 for a row that is its own group. Shape (n,)."""
+        """Digest that copies of an input share; 0 for a row that is its own group. Shape (n,)."""
         return self.rows["group"].astype(np.uint64)
 
     @property
@@ -222,12 +178,12 @@ class ReceiptColumns:
 
     @property
     def nonce(self) -> NDArray[np.uint64]:
-        """24 bytes that no other receipt has, shape (n, 3)."""
+        """24 bytes that are unique to a receipt, as integers of shape (n, 3)."""
         return self.rows["nonce"].astype(np.uint64)
 
     @property
     def nonce_bytes(self) -> list[bytes]:
-        """The same, as the key under which a label counts once."""
+        """The nonces as bytes, the key under which a label counts once."""
         whole = np.ascontiguousarray(self.rows["nonce"]).tobytes()
         return [whole[start : start + 24] for start in range(0, len(whole), 24)]
 
@@ -238,10 +194,10 @@ class ReceiptColumns:
 
     @property
     def shadow_confidence(self) -> NDArray[np.float64]:
-        """Shape (n,)."""
+        """Confidence of the candidate's prediction, shape (n,)."""
         return self.rows["shadow_confidence"].astype(np.float64)
 
     @property
     def shadow_candidate(self) -> NDArray[np.uint64]:
-        """Digest of the candidate's id; 0 when none shadowed. Shape (n,)."""
+        """Digest of the candidate's id; 0 without a candidate. Shape (n,)."""
         return self.rows["shadow_candidate"].astype(np.uint64)

@@ -1,13 +1,13 @@
-"""Signed prediction ids: what ties a later label to a prediction, with nothing stored for it.
+"""Receipts: signed prediction ids that tie a later label to a prediction, with nothing stored.
 
-A receipt is a fixed block of bytes, a truncated HMAC-SHA-256 over it, both in URL-safe base64
-without padding. Big-endian layout of format 1 (``BODY``), 108 bytes:
+A receipt is a block of fixed size and a truncated HMAC-SHA-256 of it, both in URL-safe base64
+without padding. Big-endian layout of the block in format 1, 108 bytes:
 
 ======  =====  ==========================================================================
 offset  bytes  field
 ======  =====  ==========================================================================
-0       4      domain tag ``TPR1``: these bytes were signed as a receipt and nothing else
-4       4      key id: which secret signed (``trueprob_service.receipts.columns``)
+0       4      domain tag ``TPR1``: these bytes were signed as a receipt
+4       4      key id: which secret signed (``trueprob_service.receipts.secrets``)
 8       8      model: first 8 bytes of the SHA-256 of its name
 16      4      version
 20      8      revision of the promotion that was live
@@ -16,21 +16,14 @@ offset  bytes  field
 40      8      confidence, float64 bits
 48      8      group digest; 0 means "the row is its own group"
 56      8      issue time, microseconds since 1970 UTC
-64      24     nonce: 16 random bytes drawn by the process, 8 bytes of a counter
+64      24     nonce: 16 random bytes of the process, 8 bytes of a counter
 88      4      shadow: class index of the candidate's prediction
 92      8      shadow: confidence, float64 bits
 100     8      shadow: first 8 bytes of the candidate's id digest; 0 means no candidate
 ======  =====  ==========================================================================
 
-followed by the tag, the first 16 bytes of HMAC-SHA-256(key, body). 124 bytes are 166 characters.
-A process that is spawned, not forked, draws its own 16 random bytes, so nonces never repeat.
-
-A digest of each row's input, so that copies of it can be told from new evidence.
-
-Retries, frames of a still picture and one input that is sent again and again share their outcome:
-the receipt carries the digest as the row's group. It is of the logits, bit by bit. It need not
-withstand an adversary: who wants another digest changes a bit, and who makes two inputs share one
-only keeps the labels of the second from counting.
+The tag follows: the first 16 bytes of HMAC-SHA-256(key, block). 124 bytes are 166 characters. Each
+process is spawned, not forked, and draws its own 16 random bytes, so nonces never repeat.
 """
 
 from __future__ import annotations
@@ -50,21 +43,52 @@ from numpy.typing import NDArray
 from trueprob_service.receipts.columns import (
     BLOCK_BYTES,
     ROW,
-    TAG_BYTES,
     ReceiptColumns,
-    ReceiptKey,
-    ShadowRow,
+    ShadowBlock,
     ShadowRows,
     decode_all,
 )
+from trueprob_service.receipts.secrets import TAG_BYTES, ReceiptKey
 
 __all__ = ["ForgedReceipt", "Receipt", "Receipts", "digest64", "input_digests"]
 
+_DOMAIN: Final = b"TPR1"
+_STRUCT: Final = struct.Struct(">4sI8sIQ8sIdQQ24sId8s")
+_NO_SHADOW: Final = ShadowBlock(0, 0.0, bytes(8))
+_CHARACTERS: Final = -(-(_STRUCT.size + TAG_BYTES) * 4 // 3)
+_COUNTER: Final = struct.Struct(">Q")
+
+
+class ForgedReceipt(ValueError):
+    """The text is not one of our receipts: wrong form, unknown key or wrong signature."""
+
+
+class Receipt(NamedTuple):
+    """Content of a verified prediction id."""
+
+    model: bytes  # `digest64` of its name
+    version: int
+    revision: int
+    class_list: bytes  # `digest64` of the class list
+    prediction: int  # class index
+    confidence: float  # bit for bit as it was answered
+    group: int  # 64-bit digest; 0 means that the row is its own group
+    issued_at: float  # seconds since 1970 UTC
+    nonce: bytes  # 24 bytes, unique; the key under which a label counts once
+    shadow: ShadowBlock | None = None  # None without a candidate in shadow
+
+
+def digest64(text: str | bytes) -> bytes:
+    """First 8 bytes of the SHA-256 of a text (UTF-8) or of bytes."""
+    return hashlib.sha256(text.encode() if isinstance(text, str) else text).digest()[:8]
+
 
 def input_digests(logits: NDArray[np.float32]) -> list[int]:
-    """64-bit digests, never 0, the same in every process.
+    """64-bit digests of the bits of each row, never 0, the same in every process.
 
-    Returns: one a row.
+    Receipts carry the digest as the row's group: retries, frames of a still picture and inputs that
+    are sent again share their outcome, so their labels are not new evidence. The digest need not
+    withstand an adversary, who can get another one by changing a bit.
     """
     width = logits.shape[1] * 4
     raw = np.ascontiguousarray(logits, "<f4").view(np.uint8).reshape(-1).data
@@ -74,70 +98,36 @@ def input_digests(logits: NDArray[np.float32]) -> list[int]:
     ]
 
 
-_DOMAIN: Final = b"TPR1"
-_STRUCT: Final = struct.Struct(">4sI8sIQ8sIdQQ24sId8s")
-_NO_SHADOW: Final = ShadowRow(0, 0.0, bytes(8))
-_CHARACTERS: Final = -(-(_STRUCT.size + TAG_BYTES) * 4 // 3)
-_COUNTER: Final = struct.Struct(">Q")
-
-
-class ForgedReceipt(ValueError):
-    """The text is no receipt of ours: wrong form, unknown key or wrong signature."""
-
-
-class Receipt(NamedTuple):
-    """What a verified prediction id says."""
-
-    model: bytes  # 8-byte digests (`digest64`)
-    version: int
-    revision: int
-    class_list: bytes  # 8-byte digests (`digest64`)
-    prediction: int
-    confidence: float  # the float64 that the prediction was answered with
-    group: int  # 64-bit digest; 0 means that the row is its own group
-    issued_at: float  # seconds since 1970 UTC
-    nonce: bytes  # 24 bytes that no other receipt has: the key under which a label counts once
-    shadow: ShadowRow | None = None  # none when no candidate shadowed
-
-
-def digest64(text: str | bytes) -> bytes:
-    """First 8 bytes of the SHA-256 of a text (UTF-8) or of bytes."""
-    return hashlib.sha256(text.encode() if isinstance(text, str) else text).digest()[:8]
-
-
 class Receipts:
-    """Issue and verify prediction ids."""
+    """Issues and verifies prediction ids."""
 
     def __init__(
         self,
         keys: Sequence[ReceiptKey],  # the first signs, all verify
         *,
-        clock: Callable[[], float],  # returns seconds since 1970 UTC
+        clock: Callable[[], float],  # seconds since 1970 UTC
         random_bytes: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
         self._keys = {key.key_id: key for key in keys}
         self._current = keys[0]
         self._clock = clock
         self._process = random_bytes(16)
-        # next() on itertools.count is atomic under the interpreter lock: no lock is needed.
+        # next() of itertools.count is atomic under the interpreter lock, so no lock is needed.
         self._counter = itertools.count()
 
     def issue(
         self,
         *,
-        model: bytes,  # 8-byte digests (`digest64`)
-        version: int,  # of the deployment that answered
-        revision: int,  # of the deployment that answered
-        class_list: bytes,  # 8-byte digests (`digest64`)
-        prediction: NDArray[np.int64],  # (n,) int64
-        confidence: NDArray[np.float64],  # (n,) float64
-        group: int | Sequence[int] = 0,
-        shadow: ShadowRows | None = None,  # what a candidate would have answered
+        model: bytes,  # `digest64` of its name
+        version: int,
+        revision: int,
+        class_list: bytes,  # `digest64` of the class list
+        prediction: NDArray[np.int64],  # (n,), class indices
+        confidence: NDArray[np.float64],  # (n,)
+        group: int | Sequence[int] = 0,  # one for all rows, or one for each
+        shadow: ShadowRows | None = None,  # answers of a candidate in shadow
     ) -> list[str]:
-        """Prediction ids for the rows of one answer.
-
-        Returns: one id a row, URL-safe base64.
-        """
+        """Prediction ids for the n rows of one answer, in their order."""
         key = self._current
         issued_at, blocks = int(self._clock() * 1e6), []
         groups = [group] * len(prediction) if isinstance(group, int) else group
@@ -156,11 +146,7 @@ class Receipts:
         ]
 
     def verify(self, prediction_id: str) -> Receipt:
-        """What a prediction id says, when it is one of ours.
-
-        Raises `ForgedReceipt`: not in the form that `issue` gives, signed by no key of ours, or
-        changed.
-        """
+        """Content of a prediction id, or `ForgedReceipt` if this service did not issue it."""
         if len(prediction_id) != _CHARACTERS:
             raise ForgedReceipt(
                 f"prediction_id must have {_CHARACTERS} characters, got {len(prediction_id)}"
@@ -169,11 +155,11 @@ class Receipts:
         if not verified.genuine[0]:
             raise ForgedReceipt("prediction_id was not signed by this service")
         fields = _STRUCT.unpack(verified.rows.tobytes()[:BLOCK_BYTES])
-        shadow = None if fields[13] == _NO_SHADOW.candidate else ShadowRow(*fields[11:])
+        shadow = None if fields[13] == _NO_SHADOW.candidate else ShadowBlock(*fields[11:])
         return Receipt._make((*fields[2:9], fields[9] / 1e6, fields[10], shadow))
 
     def verify_all(self, prediction_ids: Sequence[str]) -> ReceiptColumns:
-        """`verify` for each id, as columns; those that are forged are not `genuine`."""
+        """Verify many ids; those that are forged are not `genuine` in the result."""
         raw, genuine = decode_all(prediction_ids, characters=_CHARACTERS)
         rows = raw.reshape(-1).view(ROW)
         genuine &= rows["domain"] == _DOMAIN
@@ -185,7 +171,7 @@ class Receipts:
 
 
 def _signed(raw: NDArray[np.uint8], key: ReceiptKey) -> NDArray[np.bool_]:
-    """Which rows a key has signed, in a time that does not hang on where tags differ."""
+    """Which rows a key has signed; takes as long wherever a tag differs."""
     whole, given = raw[:, :BLOCK_BYTES].tobytes(), raw[:, BLOCK_BYTES:].tobytes()
     starts = range(0, len(whole), BLOCK_BYTES)
     ours = key.tags(whole[start : start + BLOCK_BYTES] for start in starts)

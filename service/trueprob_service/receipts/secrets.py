@@ -1,31 +1,76 @@
-"""The secrets that sign prediction ids, as they are set: the first signs, all verify.
+"""The keys that sign prediction ids, and the secrets that they come from.
 
-The receipt secret of a service on SQLite that was given none: made once, kept in a file.
+Of several secrets the first signs and all verify. A service on SQLite that is given none makes one
+at its first start and keeps it in a file.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import hmac
 import os
 import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from trueprob.arrays.synced_files import sync_directory
 from trueprob_service.errors import InvalidSettings
-from trueprob_service.receipts.columns import ReceiptKey
 
-__all__ = ["HOW_TO_MAKE_ONE", "open_receipt_keys", "read_receipt_secrets"]
+__all__ = [
+    "HOW_TO_MAKE_ONE",
+    "TAG_BYTES",
+    "ReceiptKey",
+    "open_receipt_keys",
+    "read_receipt_secrets",
+]
 
-
+TAG_BYTES: Final = 16
+_KEY_ID_LABEL: Final = b"trueprob receipt key id\0"
 HOW_TO_MAKE_ONE: Final = "python -c 'import secrets; print(secrets.token_hex(32))'"
 _MIN_BYTES: Final = 16
+_NEW_SECRET_BYTES: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiptKey:
+    """A secret that signs receipts, and the id by which receipts name it."""
+
+    key_id: int
+    secret: bytes = field(repr=False)
+    _started: hmac.HMAC = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_started", hmac.new(self.secret, digestmod="sha256"))
+
+    @classmethod
+    def of(cls, secret: str) -> ReceiptKey:
+        """The key of a configured secret; its id is 4 bytes of a hash of the secret."""
+        key = secret.encode()
+        digest = hashlib.sha256(_KEY_ID_LABEL + key).digest()
+        return cls(int.from_bytes(digest[:4], "big"), key)
+
+    def tag(self, block: bytes) -> bytes:
+        """Signature of a block: HMAC-SHA-256 (RFC 2104), cut to `TAG_BYTES`."""
+        return self.tags([block])[0]
+
+    def tags(self, blocks: Iterable[bytes]) -> list[bytes]:
+        """`tag` of each block. Copying a keyed hash costs less than `hmac.digest` of each."""
+        copy = self._started.copy
+        tags = []
+        for block in blocks:
+            signed = copy()
+            signed.update(block)
+            tags.append(signed.digest()[:TAG_BYTES])
+        return tags
 
 
 def read_receipt_secrets(text: str) -> tuple[ReceiptKey, ...]:
-    """The keys of comma-separated secrets, in their order; none of an empty text.
+    """Parse comma-separated secrets into keys, in the same order; empty text gives no key.
 
-    Raises `ValueError`: a secret is too short or is there twice; it is not repeated.
+    Raises `ValueError` when a secret is too short or occurs twice. The message never has a secret.
     """
     if not text.strip():
         return ()
@@ -43,16 +88,19 @@ def read_receipt_secrets(text: str) -> tuple[ReceiptKey, ...]:
     return tuple(keys.values())
 
 
-_SECRET_BYTES: Final = 32
+def open_receipt_keys(receipt_secrets: str, file: Path | None) -> tuple[ReceiptKey, ...]:
+    """The keys of the given secrets, or else of the secret in ``file``, which is made if missing.
 
-
-def open_receipt_keys(receipt_secrets: str, file: Path) -> tuple[ReceiptKey, ...]:
-    """The keys of the given secrets; without any, the key of the secret in ``file``.
-
-    Raises `InvalidSettings`: the file cannot be made or read, or holds no secret.
+    ``file`` is None where the secrets must be given. Raises `InvalidSettings` when they are not,
+    and when the file cannot be used.
     """
     if keys := read_receipt_secrets(receipt_secrets):
         return keys
+    if file is None:
+        raise InvalidSettings(
+            "receipt_secrets must be set with PostgreSQL, the same for every process on the "
+            f"database; make one with: {HOW_TO_MAKE_ONE}"
+        )
     try:
         _make(file)
         keys = read_receipt_secrets(file.read_text("utf-8"))
@@ -71,18 +119,18 @@ def open_receipt_keys(receipt_secrets: str, file: Path) -> tuple[ReceiptKey, ...
 
 
 def _make(path: Path) -> None:
-    """Write a new secret unless there is one; of processes that start at once, the first wins."""
+    """Write a new secret if there is none; of processes that start together, the first one wins."""
     if path.exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}-{secrets.token_hex(8)}")
     try:
         with open(part, "x", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-            file.write(secrets.token_hex(_SECRET_BYTES) + "\n")
+            file.write(secrets.token_hex(_NEW_SECRET_BYTES) + "\n")
             file.flush()
             os.fsync(file.fileno())
         with contextlib.suppress(FileExistsError):
-            path.hardlink_to(part)  # the whole file or nothing, and never over another's
+            path.hardlink_to(part)  # atomic, and never replaces the file of another process
         sync_directory(path.parent)
     finally:
         part.unlink(missing_ok=True)

@@ -1,5 +1,6 @@
-"""``trueprob-service register``: any classifier in ONNX becomes a version of the model repository.
+"""``trueprob-service register``: adds an ONNX classifier to the model repository.
 
-`graph` reads the network, `command` asks what only a person can know, `version` calibrates and
-writes. The ``onnx`` package is not needed: onnxruntime says what a graph takes and gives.
+`graph` inspects the network (`pictures` its input, if it takes images), `command` asks the user for
+what the graph does not say, and `version` calibrates and writes. The ``onnx`` package is not
+needed: onnxruntime reports the inputs and outputs of a graph.
 """

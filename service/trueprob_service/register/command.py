@@ -1,4 +1,4 @@
-"""The command ``trueprob-service register``."""
+"""The command ``trueprob-service register``: arguments, questions on the terminal, output."""
 
 from __future__ import annotations
 
@@ -16,8 +16,14 @@ from trueprob.repository.manifest import valid_model_name
 from trueprob.repository.model_repository import ModelRepository
 from trueprob_service.errors import InvalidSettings, ServiceError
 from trueprob_service.register.graph import inspect_content
-from trueprob_service.register.options import Ask, Unusable, Wishes, class_names, refuse_to_guess
-from trueprob_service.register.version import Registered, described, register
+from trueprob_service.register.options import (
+    CannotRegister,
+    Prompt,
+    RegisterOptions,
+    class_names,
+    refuse_to_guess,
+)
+from trueprob_service.register.version import RegisteredVersion, described, register
 from trueprob_service.settings import Settings, load_settings
 
 __all__ = ["main"]
@@ -25,21 +31,34 @@ __all__ = ["main"]
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise Unusable(f"{message} (see {self.prog} --help)")
+        raise CannotRegister(f"{message} (see {self.prog} --help)")
 
 
-def main(argv: Sequence[str], environ: Mapping[str, str], *, ask: Ask | None = None) -> int:
-    """Register a network.
+def main(argv: Sequence[str], environ: Mapping[str, str], *, ask: Prompt | None = None) -> int:
+    """Register a network and return the exit code.
 
-    Returns: 0 fine, 2 bad input (one line on standard error).
+    Parameters
+    ----------
+    argv : sequence of str
+        The arguments after ``register``.
+    environ : mapping of str to str
+        Environment variables, from which the settings are read.
+    ask : callable, optional
+        Called for what neither the arguments nor the graph say. Default: ask on the terminal; where
+        there is none, fail and name the missing flag.
+
+    Returns
+    -------
+    int
+        0 after success, 2 for bad input (one line on standard error).
     """
     if ask is None:
         ask = _ask_terminal if sys.stdin.isatty() and sys.stderr.isatty() else refuse_to_guess
     try:
-        options = _parser().parse_args(list(argv))
+        arguments = _parser().parse_args(list(argv))
         settings, _ = load_settings([], environ)
-        registered = _register(options, settings, ask)
-    except (Unusable, InvalidSettings, TrueprobError) as error:
+        registered = _register(arguments, settings, ask)
+    except (CannotRegister, InvalidSettings, TrueprobError) as error:
         return _refuse(str(error))
     except ServiceError as error:
         return _refuse(error.detail)
@@ -47,83 +66,84 @@ def main(argv: Sequence[str], environ: Mapping[str, str], *, ask: Ask | None = N
         return _refuse(f"{error.filename or 'a file'}: {error.strerror}")
     for warning in registered.warnings:
         print(f"trueprob-service: warning: {warning}", file=sys.stderr)
-    print(json.dumps(described(registered)) if options.json else _text(registered))
+    print(json.dumps(described(registered)) if arguments.json else _text(registered))
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="trueprob-service register",
-        description="Add a classifier in ONNX to the model repository. What the graph does not "
-        "say is asked for on a terminal and an error elsewhere.",
+        description="Add an ONNX classifier to the model repository. The command asks for what the "
+        "graph does not say; without a terminal that is an error.",
     )
     add = parser.add_argument
     add("model", metavar="MODEL.onnx", type=Path)
-    add("--name", required=True, help="of the model in the repository")
-    add("--version", type=int, help="default: the next one")
-    add("--models", type=Path, metavar="DIR", help="default: the setting model_repository")
-    add("--class-names", metavar="FILE|LIST", help="a JSON list, one a line, or a,b,c")
-    add("--calibration", type=Path, metavar="VAL.npz", help="labels and logits, or images")
-    add("--method", choices=METHODS, default="smart", help="of the calibrator, default smart")
-    add("--output", metavar="NAME", help="which output, where there are several")
+    add("--name", required=True, help="name of the model in the repository")
+    add("--version", type=int, help="version number; default: the next one")
+    add("--models", type=Path, metavar="DIR", help="model repository; default: the setting")
+    add("--class-names", metavar="FILE|LIST", help="JSON list, one name per line, or a,b,c")
+    add("--calibration", type=Path, metavar="VAL.npz", help="labels with logits or images")
+    add("--method", choices=METHODS, default="smart", help="calibration method; default: smart")
+    add("--output", metavar="NAME", help="output to use, if there are several")
     add("--output-kind", metavar="KIND", help="logits or probabilities")
     add("--layout", metavar="LAYOUT", help="NHWC or NCHW")
     add("--mode", metavar="MODE", help="L (grey) or RGB")
     add(
         "--resize",
         metavar="H,W",
-        help="size of the pictures, where the graph leaves it open; "
-        "or one number, to which the shorter side is brought before the middle is cut out",
+        help="size of the pictures, if the graph leaves it open; "
+        "or one number: size of the shorter side before the middle is cropped",
     )
-    add("--crop", metavar="H,W", help="size of the middle, where the graph leaves it open")
+    add("--crop", metavar="H,W", help="size of the crop, if the graph leaves it open")
     add("--resample", choices=("bilinear", "bicubic", "box"), default="bilinear")
-    add("--scale", metavar="X", help="pixels are divided by it first, default 255")
-    add("--mean", metavar="M[,M,M]", help="then this is taken away")
-    add("--std", metavar="S[,S,S]", help="and this divided by")
+    add("--scale", metavar="X", help="first divide the pixels by X; default: 255")
+    add("--mean", metavar="M[,M,M]", help="then subtract the mean")
+    add("--std", metavar="S[,S,S]", help="then divide by the standard deviation")
     add("--json", action="store_true", help="print one JSON document")
     return parser
 
 
-def _register(options: argparse.Namespace, settings: Settings, ask: Ask) -> Registered:
-    if not valid_model_name(options.name):
-        raise Unusable(
+def _register(arguments: argparse.Namespace, settings: Settings, ask: Prompt) -> RegisteredVersion:
+    if not valid_model_name(arguments.name):
+        raise CannotRegister(
             "--name must be 1 to 100 letters, digits, '_', '.' or '-', begin with a letter or a "
-            f"digit and have no '..', got {options.name[:110]!r}"
+            f"digit and have no '..', got {arguments.name[:110]!r}"
         )
-    if options.version is not None and options.version < 1:
-        raise Unusable(f"--version must be a positive integer, got {options.version}")
-    names = None if options.class_names is None else class_names(options.class_names)
-    repository = ModelRepository(options.models or settings.model_repository)
-    number = options.version or repository.next_version(options.name)
-    content = options.model.read_bytes()
-    wishes = Wishes(
+    if arguments.version is not None and arguments.version < 1:
+        raise CannotRegister(f"--version must be a positive integer, got {arguments.version}")
+    names = None if arguments.class_names is None else class_names(arguments.class_names)
+    repository = ModelRepository(arguments.models or settings.model_repository)
+    number = arguments.version or repository.next_version(arguments.name)
+    content = arguments.model.read_bytes()
+    flags = [name for name in vars(RegisterOptions()) if name != "n_classes"]
+    options = RegisterOptions(
         n_classes=None if names is None else len(names),
-        **{name: getattr(options, name) for name in vars(Wishes()) if name != "n_classes"},
+        **{name: getattr(arguments, name) for name in flags},
     )
-    network = inspect_content(content, wishes, ask)
+    graph = inspect_content(content, options, ask)
     if names is None:
-        names = tuple(str(index) for index in range(network.n_classes))
-    if len(names) != network.n_classes:
-        raise Unusable(
-            f"--class-names has {len(names)} names, output {network.output_name!r} has "
-            f"{network.n_classes} classes"
+        names = tuple(str(index) for index in range(graph.n_classes))
+    if len(names) != graph.n_classes:
+        raise CannotRegister(
+            f"--class-names has {len(names)} names, output {graph.output_name!r} has "
+            f"{graph.n_classes} classes"
         )
     return register(
         content,
-        network,
+        graph,
         repository=repository,
-        name=options.name,
+        name=arguments.name,
         number=number,
-        names=names,
-        calibration=options.calibration,
-        method=options.method,
+        class_names=names,
+        calibration=arguments.calibration,
+        method=arguments.method,
         providers=settings.execution_providers,
-        source=options.model.name,
+        source=arguments.model.name,
         created_at=datetime.now(UTC),
     )
 
 
-def _text(registered: Registered) -> str:
+def _text(registered: RegisteredVersion) -> str:
     document = described(registered)
     spec, output = document["input"], document["output"]
     lines = [

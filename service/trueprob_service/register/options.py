@@ -1,4 +1,4 @@
-"""What a person says about a network, and how the rest is asked for."""
+"""Options of the command ``register``, and the prompt for those that are missing."""
 
 from __future__ import annotations
 
@@ -7,56 +7,63 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Ask", "Unusable", "Wishes", "class_names", "numbers", "refuse_to_guess"]
+__all__ = [
+    "CannotRegister",
+    "Prompt",
+    "RegisterOptions",
+    "class_names",
+    "numbers",
+    "refuse_to_guess",
+]
 
-Ask = Callable[[str, str], str]
-"""``(flag, what is not known) -> what the flag would have said``."""
+Prompt = Callable[[str, str], str]
+"""Asks the user: ``(flag, what is unknown) -> value of the flag``."""
 
 
-class Unusable(Exception):
-    """A network or a flag that cannot be used; one line that says what to do."""
+class CannotRegister(Exception):
+    """The network or an option cannot be used. The message is one line that says what to do."""
 
 
 @dataclass(frozen=True)
-class Wishes:
-    """Flags of the command; None is what was not said."""
+class RegisterOptions:
+    """What the user says about a network; None for an option that is not given."""
 
     output: str | None = None
     output_kind: str | None = None  # `logits` or `probabilities`
     layout: str | None = None  # `NHWC` or `NCHW`
     mode: str | None = None  # `L` or `RGB`
-    # `HEIGHT,WIDTH`, or one number: of the shorter side before the middle is cut out
-    resize: str | None = None
-    crop: str | None = None  # `HEIGHT,WIDTH` of that
+    resize: str | None = None  # `HEIGHT,WIDTH`; or one number, the shorter side before the crop
+    crop: str | None = None  # `HEIGHT,WIDTH`
     resample: str = "bilinear"
-    scale: str | None = None  # numbers, comma separated
-    mean: str | None = None  # numbers, comma separated
-    std: str | None = None  # numbers, comma separated
-    n_classes: int | None = None  # as many as there are class names
+    # Numbers, comma separated: one, or one for each channel.
+    scale: str | None = None
+    mean: str | None = None
+    std: str | None = None
+    n_classes: int | None = None  # number of class names
 
 
 def refuse_to_guess(flag: str, unknown: str) -> str:
-    """The `Ask` where nobody is there to answer."""
-    raise Unusable(f"{unknown}; say it with {flag}")
+    """The `Prompt` for use without a terminal: raises `CannotRegister`."""
+    raise CannotRegister(f"{unknown}; say it with {flag}")
 
 
 def numbers(flag: str, text: str) -> list[float]:
-    """Comma-separated numbers."""
+    """Parse comma-separated numbers."""
     try:
         return [float(part) for part in text.split(",")]
     except ValueError:
-        raise Unusable(f"{flag} must be numbers, comma separated, got {text!r}") from None
+        raise CannotRegister(f"{flag} must be numbers, comma separated, got {text!r}") from None
 
 
 def class_names(text: str) -> tuple[str, ...]:
-    """Names from a file (a JSON list, or one a line) or a comma-separated list."""
+    """Read names from a file (a JSON list, or one per line) or a comma-separated list."""
     path = Path(text)
     if "," in text and not path.is_file():
         return tuple(part.strip() for part in text.split(","))
     try:
         content = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError):
-        raise Unusable(
+        raise CannotRegister(
             f"--class-names must be a text file or a comma-separated list, got {text!r}"
         ) from None
     if path.suffix.lower() != ".json":
@@ -66,5 +73,5 @@ def class_names(text: str) -> tuple[str, ...]:
     except ValueError:
         names = None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise Unusable(f"{text} must hold a JSON list of texts")
+        raise CannotRegister(f"{text} must hold a JSON list of texts")
     return tuple(names)

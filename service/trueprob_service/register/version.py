@@ -1,6 +1,7 @@
-"""From an inspected network to a version on disk: run, calibrated, scored, written whole.
+"""Writes an inspected network as a version of the repository, calibrated and scored.
 
-``MODEL_CARD.md`` of a registered network: what is known of it, and what is not.
+`register` runs the network, fits the factory calibrator if there is a calibration set, and adds all
+files at once; `model_card` writes ``MODEL_CARD.md``.
 """
 
 from __future__ import annotations
@@ -28,14 +29,146 @@ from trueprob.repository.model_version import ModelVersion
 from trueprob.scores.score import Scores
 from trueprob_service.inference.network.input import NetworkInput
 from trueprob_service.inference.network.onnx_model import OnnxModel
-from trueprob_service.register.graph import Network
-from trueprob_service.register.options import Unusable
+from trueprob_service.register.graph import InspectedGraph
+from trueprob_service.register.options import CannotRegister
 
-__all__ = ["Registered", "described", "model_card", "register"]
+__all__ = ["RegisteredVersion", "described", "model_card", "register"]
+
+_BATCH_ROWS: Final = 32
+
+
+@dataclass(frozen=True)
+class RegisteredVersion:
+    """A new version, and its fit if there was a calibration set."""
+
+    version: ModelVersion
+    fit: Fit | None
+    warnings: tuple[str, ...]
+
+
+def register(
+    content: bytes,  # `model.onnx`
+    graph: InspectedGraph,
+    *,
+    repository: ModelRepository,
+    name: str,
+    number: int,  # of the version
+    class_names: Sequence[str],
+    # An `.npz` of `labels` and `logits` (or `probabilities`, `log_probabilities`) or `images`.
+    calibration: Path | None,
+    method: str,  # one of `trueprob.fitting.fit.METHODS`
+    providers: Sequence[str],  # execution providers of the service
+    source: str,  # name of the file that is registered
+    created_at: datetime,  # with a time zone
+) -> RegisteredVersion:
+    """Write a version. Nothing is written if anything fails."""
+    if number in repository.versions(name):
+        raise VersionExists(f"model version {name}/{number} exists, and versions never change")
+    manifest = Manifest(
+        name=name,
+        version=number,
+        n_classes=graph.n_classes,
+        class_names=tuple(class_names),
+        input=graph.input,
+        output_name=graph.output_name,
+        output_kind=graph.output_kind,
+        training={"source": source, "registered_with": __version__},
+    )
+    network_input = NetworkInput.of(graph.input)
+    # Loaded as the service will load it, so that what it would refuse is refused here.
+    model = OnnxModel(
+        content,
+        input_name=graph.input.name,
+        output_name=graph.output_name,
+        row_shape=network_input.row_shape,
+        dtype=network_input.dtype,
+        n_classes=graph.n_classes,
+        output_kind=graph.output_kind,
+        providers=providers,
+        max_batch_rows=_BATCH_ROWS,
+    )
+    files = {"model.onnx": content}
+    fitted: Fit | None = None
+    warnings: tuple[str, ...] = ()
+    if calibration is not None:
+        rows, by_network = _rows(calibration, manifest, network_input, model)
+        fitted = fit_calibration_set(rows, method)
+        warnings = _warnings(fitted, by_network)
+        fitted_on = FittedOn(rows.digest, rows.n, created_at.isoformat(timespec="seconds"))
+        files["calibrator.json"] = dumps_calibrator(fitted.calibrator, fitted_on)
+        baseline = Baseline.of(fitted.calibrator, rows.logits, rows.labels)
+        files["baseline.npz"] = baseline.to_bytes()
+        manifest = _with_scores(manifest, fitted)
+    files["MODEL_CARD.md"] = model_card(manifest, fitted, created_at).encode()
+    return RegisteredVersion(repository.add(manifest, files), fitted, warnings)
+
+
+def _rows(
+    source: Path, manifest: Manifest, network_input: NetworkInput, model: OnnxModel
+) -> tuple[CalibrationSet, bool]:
+    """The calibration set, and whether the network computed its logits."""
+    arrays: dict[str, NDArray[Any]] = dict(read_arrays(source, name=str(source)))
+    by_network = "images" in arrays
+    if by_network:
+        both = sorted(set(INPUTS) & set(arrays))
+        if both:
+            raise CannotRegister(
+                f"--calibration {source} must not hold images and {both[0]} together"
+            )
+        images = network_input.check(arrays.pop("images"))
+        blocks = range(0, len(images), _BATCH_ROWS)
+        arrays["logits"] = np.concatenate(
+            [
+                model.run(network_input.tensor(images[start : start + _BATCH_ROWS]))
+                for start in blocks
+            ]
+        )
+    rows = CalibrationSet.from_arrays(
+        arrays, n_classes=manifest.n_classes, class_names=manifest.class_names
+    )
+    return rows, by_network
+
+
+def _warnings(fitted: Fit, by_network: bool) -> tuple[str, ...]:
+    report = fitted.report
+    found = list(report.warnings)
+    if by_network and report.before.accuracy < 1.5 / report.k:
+        found.append(
+            f"accuracy {report.before.accuracy:.3f} with {report.k} classes is near chance: check "
+            "layout, mean, std and the order of the classes"
+        )
+    return tuple(found)
+
+
+def _with_scores(manifest: Manifest, fitted: Fit) -> Manifest:
+    report = fitted.report
+    scores = {
+        "n": report.n,
+        "uncalibrated": report.before.to_dict(),
+        "calibrated": report.after.to_dict(),
+    }
+    return Manifest.from_dict(manifest.to_dict() | {"scores": {"calibration": scores}})
+
+
+def described(registered: RegisteredVersion) -> dict[str, Any]:
+    """The registered version as a JSON document."""
+    version, fitted = registered.version, registered.fit
+    document = version.manifest.to_dict()
+    return {
+        "model": version.name,
+        "version": version.version,
+        "path": str(version.path),
+        "n_classes": version.manifest.n_classes,
+        "input": document["input"],
+        "output": {"name": version.manifest.output_name, "kind": version.manifest.output_kind},
+        "calibrator": None if fitted is None else fitted.calibrator.id,
+        "scores": None if fitted is None else fitted.report.to_dict()["scores"],
+        "warnings": list(registered.warnings),
+    }
 
 
 def model_card(manifest: Manifest, fitted: Fit | None, created_at: datetime) -> str:
-    """Text of the card, Markdown."""
+    """Content of ``MODEL_CARD.md``: what is known about the network, and what is not."""
     spec = manifest.input
     if spec is None:
         raise ValueError("a registered network has an input")
@@ -56,8 +189,8 @@ def model_card(manifest: Manifest, fitted: Fit | None, created_at: datetime) -> 
 
 def _origin(manifest: Manifest, created_at: datetime) -> str:
     return (
-        f"Registered from `{manifest.training['source']}` on {created_at.date().isoformat()}. How "
-        "it was trained, and on what, this card does not know."
+        f"Registered from `{manifest.training['source']}` on {created_at.date().isoformat()}. This "
+        "card does not know how it was trained, and on what."
     )
 
 
@@ -89,130 +222,3 @@ def _line(name: str, scores: Scores) -> str:
         f"| {name} | {100 * scores.accuracy:.2f} % | {100 * scores.ece:.2f} % | "
         f"{100 * scores.ece_floor:.2f} % | {scores.nll:.4f} nats |"
     )
-
-
-_BATCH_ROWS: Final = 32
-
-
-@dataclass(frozen=True)
-class Registered:
-    """A version, and its fit when it came with a calibration set."""
-
-    version: ModelVersion
-    fit: Fit | None
-    warnings: tuple[str, ...]
-
-
-def register(
-    content: bytes,  # the `model.onnx`
-    network: Network,  # what it takes and gives
-    *,
-    repository: ModelRepository,
-    name: str,
-    number: int,  # the version
-    names: Sequence[str],  # of the classes
-    calibration: Path | None,
-    method: str,  # of `trueprob.fitting.fit.METHODS`
-    providers: Sequence[str],  # where the network is run, as the service will
-    source: str,  # what the file was called
-    created_at: datetime,  # with a time zone
-) -> Registered:
-    """Write a version; nothing is written when anything fails."""
-    if number in repository.versions(name):
-        raise VersionExists(f"model version {name}/{number} exists, and versions never change")
-    manifest = Manifest(
-        name=name,
-        version=number,
-        n_classes=network.n_classes,
-        class_names=tuple(names),
-        input=network.input,
-        output_name=network.output_name,
-        output_kind=network.output_kind,
-        training={"source": source, "registered_with": __version__},
-    )
-    taken = NetworkInput.of(network.input)
-    # As the service will load it: this is its first run, and a difference is refused here.
-    model = OnnxModel(
-        content,
-        input_name=network.input.name,
-        output_name=network.output_name,
-        row_shape=taken.row_shape,
-        dtype=taken.dtype,
-        n_classes=network.n_classes,
-        output_kind=network.output_kind,
-        providers=providers,
-        max_batch_rows=_BATCH_ROWS,
-    )
-    files = {"model.onnx": content}
-    fitted: Fit | None = None
-    warnings: tuple[str, ...] = ()
-    if calibration is not None:
-        rows, by_network = _rows(calibration, manifest, taken, model)
-        fitted = fit_calibration_set(rows, method)
-        warnings = _warnings(fitted, by_network)
-        fitted_on = FittedOn(rows.digest, rows.n, created_at.isoformat(timespec="seconds"))
-        files["calibrator.json"] = dumps_calibrator(fitted.calibrator, fitted_on)
-        baseline = Baseline.of(fitted.calibrator, rows.logits, rows.labels)
-        files["baseline.npz"] = baseline.to_bytes()
-        manifest = _with_scores(manifest, fitted)
-    files["MODEL_CARD.md"] = model_card(manifest, fitted, created_at).encode()
-    return Registered(repository.add(manifest, files), fitted, warnings)
-
-
-def _rows(
-    source: Path, manifest: Manifest, taken: NetworkInput, model: OnnxModel
-) -> tuple[CalibrationSet, bool]:
-    """The calibration set, and whether its logits come from the network."""
-    arrays: dict[str, NDArray[Any]] = dict(read_arrays(source, name=str(source)))
-    by_network = "images" in arrays
-    if by_network:
-        both = sorted(set(INPUTS) & set(arrays))
-        if both:
-            raise Unusable(f"--calibration {source} must not hold images and {both[0]} together")
-        images = taken.check(arrays.pop("images"))
-        blocks = range(0, len(images), _BATCH_ROWS)
-        arrays["logits"] = np.concatenate(
-            [model.run(taken.tensor(images[start : start + _BATCH_ROWS])) for start in blocks]
-        )
-    rows = CalibrationSet.from_arrays(
-        arrays, n_classes=manifest.n_classes, class_names=manifest.class_names
-    )
-    return rows, by_network
-
-
-def _warnings(fitted: Fit, by_network: bool) -> tuple[str, ...]:
-    report = fitted.report
-    found = list(report.warnings)
-    if by_network and report.before.accuracy < 1.5 / report.k:
-        found.append(
-            f"accuracy {report.before.accuracy:.3f} with {report.k} classes is near chance: check "
-            "layout, mean, std and the order of the classes"
-        )
-    return tuple(found)
-
-
-def _with_scores(manifest: Manifest, fitted: Fit) -> Manifest:
-    report = fitted.report
-    scores = {
-        "n": report.n,
-        "uncalibrated": report.before.to_dict(),
-        "calibrated": report.after.to_dict(),
-    }
-    return Manifest.from_dict(manifest.to_dict() | {"scores": {"calibration": scores}})
-
-
-def described(registered: Registered) -> dict[str, Any]:
-    """What was registered, safe for JSON."""
-    version, fitted = registered.version, registered.fit
-    document = version.manifest.to_dict()
-    return {
-        "model": version.name,
-        "version": version.version,
-        "path": str(version.path),
-        "n_classes": version.manifest.n_classes,
-        "input": document["input"],
-        "output": {"name": version.manifest.output_name, "kind": version.manifest.output_kind},
-        "calibrator": None if fitted is None else fitted.calibrator.id,
-        "scores": None if fitted is None else fitted.report.to_dict()["scores"],
-        "warnings": list(registered.warnings),
-    }

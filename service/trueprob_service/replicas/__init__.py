@@ -1,5 +1,5 @@
-"""Several processes on one port: a light parent that binds, starts, restarts and ends them.
+"""Several processes that serve one port, and the small parent process that keeps them running.
 
-The parent (`supervisor`) loads no model and answers nothing. Each replica (`replica`) is the whole
-service, spawned, on the parent's sockets; what they share is in the database.
+The parent (`supervisor`) binds the sockets (`listening`), loads no model and answers no request.
+Each replica (`replica`) is the whole service in a spawned process. They share only the database.
 """

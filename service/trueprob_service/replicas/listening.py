@@ -1,10 +1,9 @@
-"""The sockets that the parent binds once, so that a replica that is restarted finds them again.
+"""Sockets that the parent binds for all replicas, and the file that lists their metrics ports.
 
-They do not listen yet: until the first replica does, a connection is refused, as it is by a
-service that has not started. From then on connections wait in the kernel's queue for whichever
-replica accepts first; one that dies takes none of those with it.
-
-The file in which Prometheus finds the replicas (``file_sd_configs``).
+A restarted replica gets the same sockets again. They do not listen yet: until the first replica
+listens, connections are refused, as by a service that has not started. From then on connections
+wait in the kernel's queue until any replica accepts them, so a replica that dies loses none of
+those. Prometheus reads the file by ``file_sd_configs``.
 """
 
 from __future__ import annotations
@@ -22,10 +21,10 @@ __all__ = ["CannotListen", "Listening", "TargetsFile", "bind", "targets"]
 
 
 def targets(settings: Settings, ports: Sequence[int]) -> list[dict[str, object]]:
-    """One target group a replica, with its index as the label ``replica``."""
+    """One target group for each metrics port, with the replica's index as the label ``replica``."""
     host = settings.host
     if host in ("0.0.0.0", "::"):  # noqa: S104
-        # No address to connect to. In a container this is the name that its network resolves.
+        # Nobody can connect to such an address. In a container the host name can be resolved.
         host = socket.gethostname()
     where = f"[{host}]" if ":" in host else host
     scheme = {"__scheme__": "https"} if settings.tls_cert is not None else {}
@@ -36,14 +35,14 @@ def targets(settings: Settings, ports: Sequence[int]) -> list[dict[str, object]]
 
 
 class TargetsFile:
-    """Written whole or not at all, removed when the service ends."""
+    """The file of the target groups: replaced atomically, removed when the service stops."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._written = ""
 
     def write(self, groups: Sequence[dict[str, object]]) -> None:
-        """Put these target groups in place of whatever is there."""
+        """Replace the content of the file."""
         text = json.dumps(groups, indent=2) + "\n"
         self._path.parent.mkdir(parents=True, exist_ok=True)
         part = self._path.with_name(f".{self._path.name}.{os.getpid()}.part")
@@ -52,43 +51,40 @@ class TargetsFile:
         self._written = text
 
     def remove(self) -> None:
-        """Let Prometheus forget the targets; a file that another service wrote since stays."""
+        """Delete the file, unless another service has written it in the meantime."""
         if self._path.is_file() and self._path.read_text("utf-8") == self._written:
             self._path.unlink()
 
 
 class CannotListen(OSError):
-    """An address cannot be bound; the message is one line for the terminal."""
+    """An address cannot be bound. The message is one line for the terminal."""
 
 
 @dataclass(frozen=True)
 class Listening:
-    """Bound sockets."""
+    """Bound sockets of the service."""
 
-    service: socket.socket  # that every replica answers on
+    service: socket.socket  # shared by all replicas
     metrics: tuple[socket.socket, ...]  # one for each replica
 
     @property
     def port(self) -> int:
-        """That of the service."""
+        """The service's port."""
         return port_of(self.service)
 
     @property
     def metrics_ports(self) -> tuple[int, ...]:
-        """That of each replica's metrics."""
+        """The metrics port of each replica."""
         return tuple(port_of(each) for each in self.metrics)
 
     def close(self) -> None:
-        """Let the addresses go."""
+        """Close all sockets in this process."""
         for each in (self.service, *self.metrics):
             each.close()
 
 
 def bind(settings: Settings) -> Listening:
-    """Bind what the settings name.
-
-    Raises `CannotListen`: an address is taken or is not this machine's.
-    """
+    """Bind the service's port and a metrics port for each replica, or raise `CannotListen`."""
     bound = [_bound(settings.host, settings.port, "port")]
     try:
         for index in range(settings.replicas):
@@ -116,7 +112,7 @@ def _bound(host: str, port: int, setting: str) -> socket.socket:
     except OSError as error:
         raise CannotListen(f"host {host} cannot be used: {error.strerror}") from None
     try:
-        # As every server does: a port whose last connections linger can be bound again.
+        # The port can be bound again while connections of an earlier process linger.
         new.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         new.bind(address)
     except OSError as error:

@@ -1,10 +1,8 @@
-"""The parent of the replicas: starts them, replaces those that die, ends them all.
+"""``trueprob-service --replicas N``: the parent process that starts, restarts and stops replicas.
 
-A replica that ends before all were ready for the first time ends the service: what stops it is
-then most likely a setting, which a restart does not change. Later a dead one is replaced after a
-delay that doubles each time, and given up, with the service, when it does not stay up.
-
-SIGINT and SIGTERM as something that a loop can wait for beside its children.
+If a replica ends before all were ready for the first time, the service stops: the cause is then
+most likely a setting, and a restart would not help. Later a dead replica is restarted after a delay
+that doubles each time. If it does not stay up, the service stops.
 """
 
 from __future__ import annotations
@@ -14,29 +12,78 @@ import logging
 import multiprocessing
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any, Final
 
 from trueprob_service.child_process import start_without_ctrl_c
-from trueprob_service.replicas.replica import READY
+from trueprob_service.replicas.listening import CannotListen, TargetsFile, bind, targets
+from trueprob_service.replicas.replica import READY, run_replica
+from trueprob_service.server import quickstart, server_url
+from trueprob_service.settings import Settings
 
-__all__ = ["CrashLoop", "EndSignals", "Patience", "Supervisor"]
+__all__ = ["CrashLoop", "EndSignals", "RestartPolicy", "Supervisor", "serve_replicas"]
 
+_log = logging.getLogger(__name__)
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
-# Whoever stops a service may send SIGTERM to the process and to its group: that is one request.
+# A stop command may send SIGTERM to the process and to its group: two signals, one request.
 _SAME_REQUEST_SECONDS: Final = 1.0
 
 
+def serve_replicas(settings: Settings) -> int:
+    """Serve with ``settings.replicas`` processes until SIGINT or SIGTERM; returns the exit code.
+
+    0 after a clean stop; 1 when a replica did not start, did not stay up or had to be killed; 2
+    when an address cannot be bound or the file for Prometheus cannot be written.
+    """
+    try:
+        listening = bind(settings)
+    except CannotListen as error:
+        return _failed(str(error), code=2)
+    file = TargetsFile(settings.resolved_metrics_targets_file)
+    url = server_url(settings, listening.port)
+    supervisor = Supervisor(
+        settings.replicas,
+        target=run_replica,
+        arguments=lambda i: (settings, i, listening.service, listening.metrics[i]),
+        on_ready=lambda: print(quickstart(url, Path("examples")), flush=True),
+        on_stop=listening.close,
+    )
+    try:
+        try:
+            file.write(targets(settings, listening.metrics_ports))
+        except OSError as error:
+            return _failed(f"metrics_targets_file cannot be written: {error.strerror}", code=2)
+        clean = supervisor.run()
+    except CrashLoop as error:
+        return _failed(f"{error}; the log above says more", code=1)
+    finally:
+        listening.close()
+        file.remove()
+    print("Stopped; what was acknowledged is kept.", file=sys.stderr)
+    return 0 if clean else 1
+
+
+def _failed(sentence: str, *, code: int) -> int:
+    print(f"trueprob-service: error: {sentence}", file=sys.stderr)
+    return code
+
+
 class EndSignals:
-    """Notes the signals that arrive while its block runs; the main thread's."""
+    """Context in which SIGINT and SIGTERM are noted, and make `fileno` readable.
+
+    Only the main thread can use it.
+    """
 
     def __init__(self) -> None:
         self.received = False
+        # Ctrl-C again at any time, or SIGTERM again a second or more after the first signal.
         self.impatient = False
         self._first = 0.0
 
@@ -56,11 +103,11 @@ class EndSignals:
         self._wakes.close()
 
     def fileno(self) -> int:
-        """What becomes readable with a signal."""
+        """File descriptor that a signal makes readable, for `multiprocessing.connection.wait`."""
         return self._woken.fileno()
 
     def drain(self) -> None:
-        """Be readable again only with the next signal."""
+        """Make `fileno` unreadable until the next signal."""
         with contextlib.suppress(BlockingIOError):
             while self._woken.recv(64):
                 pass
@@ -73,25 +120,20 @@ class EndSignals:
             self.impatient = True
 
 
-_LOG: Final = logging.getLogger(__name__)
-
-
 @dataclass(frozen=True)
-class Patience:
-    """How long what is waited for."""
+class RestartPolicy:
+    """When a dead replica is restarted, and how long a replica may take to stop."""
 
-    restart_seconds: float = 0.5  # before the first restart; doubled for each further one in a row
-    longest_restart_seconds: float = 30.0  # to which it is doubled
-    settled_seconds: float = 60.0  # a replica that was ready for so long has not ended "in a row"
-    # in a row; at the next end, by default after a minute and a half, the service is given up
-    restarts: int = 8
-    # from SIGTERM to SIGKILL. More than a replica needs, less than supervisors of supervisors
-    # grant (Docker Compose and Kubernetes: 30)
+    restart_seconds: float = 0.5  # delay of the first restart; doubles with each one in a row
+    longest_restart_seconds: float = 30.0  # the delay grows no further
+    settled_seconds: float = 60.0  # after being ready this long, a replica starts counting anew
+    restarts: int = 8  # in a row, some 90 s by default; then the service stops
+    # From SIGTERM to SIGKILL. A replica needs less, Docker Compose and Kubernetes grant 30.
     stop_seconds: float = 25.0
 
 
 class CrashLoop(RuntimeError):
-    """A replica does not stay up; the message is one line for the terminal."""
+    """A replica does not stay up. The message is one line for the terminal."""
 
 
 @dataclass
@@ -111,11 +153,11 @@ class Supervisor:
         self,
         n: int,
         *,
-        target: Callable[..., None],
-        arguments: Callable[[int], tuple[Any, ...]],
+        target: Callable[..., None],  # what a replica runs; its last argument is the lifeline
+        arguments: Callable[[int], tuple[Any, ...]],  # index -> the arguments before the lifeline
         on_ready: Callable[[], None],  # called once, when every replica is ready for the first time
-        on_stop: Callable[[], None],
-        patience: Patience | None = None,
+        on_stop: Callable[[], None],  # closes the sockets: else clients would wait for nobody
+        policy: RestartPolicy | None = None,
     ) -> None:
         self._spawn = multiprocessing.get_context("spawn")
         self._replicas = [_Replica(index) for index in range(n)]
@@ -123,22 +165,21 @@ class Supervisor:
         self._arguments = arguments
         self._on_ready = on_ready
         self._on_stop = on_stop
-        self._patience = patience or Patience()
+        self._policy = policy or RestartPolicy()
         self._all_were_ready = False
         self._signals = EndSignals()
 
     def run(self) -> bool:
-        """Work until told to end.
+        """Run until a signal; whether every replica stopped in time.
 
-        Returns: whether every replica ended within its time. Raises `CrashLoop`: a replica does
-        not stay up; the others have been ended.
+        Raises `CrashLoop` when a replica does not stay up, after the others have been stopped.
         """
         with self._signals:
             try:
                 while not self._signals.received:
                     self._start_those_due()
                     self._wait()
-                    self._look()
+                    self._check_replicas()
             finally:
                 clean = self._stop()
         return clean
@@ -157,7 +198,7 @@ class Supervisor:
         )
         try:
             start_without_ctrl_c(process)
-        except OSError as error:  # no memory or no process to be had now
+        except OSError as error:  # out of memory or processes for now
             ours.close()
             self._count_end(replica, f"could not be started ({error.strerror})", up=None)
         else:
@@ -166,7 +207,7 @@ class Supervisor:
             theirs.close()
 
     def _wait(self) -> None:
-        """Until a signal, a death, a message, or the next restart."""
+        """Wait for a signal, the end of a replica, a message, or the time of a restart."""
         now = time.monotonic()
         due = [each.start_at - now for each in self._replicas if each.process is None]
         watched: list[Any] = [self._signals]
@@ -178,14 +219,14 @@ class Supervisor:
         wait(watched, timeout=max(0.0, min(due)) if due else None)
         self._signals.drain()
 
-    def _look(self) -> None:
+    def _check_replicas(self) -> None:
         for replica in self._replicas:
             if replica.process is None:
                 continue
-            if replica.ready_at is None and _says_ready(replica):
+            if replica.ready_at is None and _is_ready(replica):
                 replica.ready_at = time.monotonic()
                 if self._all_were_ready:
-                    _LOG.info("replica %d is ready again", replica.index)
+                    _log.info("replica %d is ready again", replica.index)
             if replica.process.exitcode is not None:
                 self._ended(replica, replica.process)
         if not self._all_were_ready and all(each.ready_at is not None for each in self._replicas):
@@ -193,35 +234,35 @@ class Supervisor:
             self._on_ready()
 
     def _ended(self, replica: _Replica, process: BaseProcess) -> None:
-        how, up = _how(process), replica.ready_at
+        how, up = _how_it_ended(process), replica.ready_at
         _close(replica)
         if not self._signals.received:
             self._count_end(replica, how, up=up)
 
     def _count_end(self, replica: _Replica, how: str, *, up: float | None) -> None:
-        """Settle when it is started again; `up` is since when it was ready, if it was."""
+        """Schedule the restart; `up` is the time at which the replica was ready, None if never."""
         if not self._all_were_ready:
             raise CrashLoop(f"replica {replica.index} {how} before the service was ready")
         now = time.monotonic()
-        if up is not None and now - up >= self._patience.settled_seconds:
+        if up is not None and now - up >= self._policy.settled_seconds:
             replica.ends_in_a_row = 0
         replica.ends_in_a_row += 1
-        if replica.ends_in_a_row > self._patience.restarts:
+        if replica.ends_in_a_row > self._policy.restarts:
             raise CrashLoop(
                 f"replica {replica.index} {how}; that was {replica.ends_in_a_row} times in a row"
             )
-        doubled = self._patience.restart_seconds * 2 ** (replica.ends_in_a_row - 1)
-        delay = min(doubled, self._patience.longest_restart_seconds)
+        doubled = self._policy.restart_seconds * 2 ** (replica.ends_in_a_row - 1)
+        delay = min(doubled, self._policy.longest_restart_seconds)
         replica.start_at = now + delay
-        _LOG.error("replica %d %s; restarted in %.1f s", replica.index, how, delay)
+        _log.error("replica %d %s; restarted in %.1f s", replica.index, how, delay)
 
     def _stop(self) -> bool:
-        """End every replica: asked first, killed at the deadline or at a second signal."""
+        """Send SIGTERM to all replicas, then SIGKILL at the deadline or a second signal."""
         self._on_stop()
         running = {each.index: each.process for each in self._replicas if each.process is not None}
         for process in running.values():
             process.terminate()
-        deadline = time.monotonic() + self._patience.stop_seconds
+        deadline = time.monotonic() + self._policy.stop_seconds
         while waiting := [each for each in running.values() if each.exitcode is None]:
             left = deadline - time.monotonic()
             if left <= 0 or self._signals.impatient:
@@ -233,7 +274,7 @@ class Supervisor:
         for index, process in running.items():
             if process.exitcode is None:
                 clean = False
-                _LOG.error("replica %d did not end in time and is killed", index)
+                _log.error("replica %d did not stop in time and is killed", index)
                 process.kill()
             process.join()
         for each in self._replicas:
@@ -241,13 +282,13 @@ class Supervisor:
         return clean
 
 
-def _says_ready(replica: _Replica) -> bool:
+def _is_ready(replica: _Replica) -> bool:
     if replica.lifeline is None:
         return False
     try:
         return replica.lifeline.poll() and replica.lifeline.recv() == READY
     except (EOFError, OSError):
-        # It is ending; its sentinel tells when. A closed pipe would be readable for ever.
+        # It is ending, and its sentinel says when. A closed pipe would stay readable.
         replica.lifeline.close()
         replica.lifeline = None
         return False
@@ -262,6 +303,6 @@ def _close(replica: _Replica) -> None:
     replica.process = replica.lifeline = replica.ready_at = None
 
 
-def _how(process: BaseProcess) -> str:
+def _how_it_ended(process: BaseProcess) -> str:
     code = process.exitcode or 0
     return f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"

@@ -1,5 +1,5 @@
-// The page of the service: what its labels say, read from the same routes that anybody may call.
-// Texts are set as text, never as markup. A key that is asked for stays in this tab.
+// The page of the service: calibration and alarms, read from the public routes.
+// Content is set as text, never as markup. An API key that the user enters stays in this tab.
 
 const EVERY_SECONDS = 5;
 const byId = (id) => document.getElementById(id);

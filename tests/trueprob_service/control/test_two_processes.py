@@ -15,8 +15,8 @@ from tests.trueprob_service.control.harness import SECRET
 from trueprob import CalibrationSet, TemperatureCalibrator
 from trueprob.client import Client, Prediction
 from trueprob_service.control.store import open_store
-from trueprob_service.receipts.columns import ReceiptKey
 from trueprob_service.receipts.receipt import Receipts
+from trueprob_service.receipts.secrets import ReceiptKey
 
 SECONDS = 1.5
 LOGITS = np.random.default_rng(0).normal(0.0, 2.0, (20, 3)).astype(np.float32)

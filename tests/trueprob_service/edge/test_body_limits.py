@@ -14,13 +14,13 @@ LIMIT = 1 << 20
 JSON = "application/json"
 PREDICT = "/v1/models/digits/probabilities"
 ROWS = "send rows as .npy"
-PICTURES = "send fewer pictures a request"
+PICTURES = "send fewer pictures per request"
 TENSORS = "send tensors as binary data"
 SHORTER = "send a shorter document"
 ROUTES = [
     ("POST", PREDICT, JSON, LIMIT, ROWS),
     ("POST", PREDICT, JSON, LIMIT, "pictures as multipart/form-data"),
-    ("POST", PREDICT, "application/x-npy", LIMIT, "send fewer rows a request"),
+    ("POST", PREDICT, "application/x-npy", LIMIT, "send fewer rows per request"),
     ("POST", PREDICT, "image/png", LIMIT, PICTURES),
     ("POST", PREDICT, "multipart/form-data; boundary=b", LIMIT, PICTURES),
     ("POST", "/v2/models/digits/infer", JSON, LIMIT, TENSORS),
@@ -28,7 +28,7 @@ ROUTES = [
     ("PUT", "/v1/models/mine", JSON, CONTROL_BYTES, SHORTER),
     ("POST", "/v1/models/digits/fits", JSON, CONTROL_BYTES, SHORTER),
     ("POST", "/v1/models/digits/rollback", JSON, CONTROL_BYTES, SHORTER),
-    ("POST", "/v1/models/digits/labels", JSON, LIMIT, "send fewer labels a request"),
+    ("POST", "/v1/models/digits/labels", JSON, LIMIT, "send fewer labels per request"),
 ]
 
 
@@ -68,7 +68,7 @@ def test_labels_have_a_limit_of_their_own(tmp_path: Path) -> None:
             path, headers = "/v1/models/digits/labels", {"content-type": JSON}
             answer = await client.post(path, headers=headers, content=b" " * (LABELS_BYTES + 1))
             assert answer.status_code == 413
-            assert "send fewer labels a request" in answer.json()["detail"]
+            assert "send fewer labels per request" in answer.json()["detail"]
             answer = await client.post(PREDICT, headers=headers, content=b" " * (LABELS_BYTES + 1))
             assert answer.status_code == 400
 

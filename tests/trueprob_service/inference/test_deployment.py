@@ -6,8 +6,8 @@ from trueprob_service.errors import ModelNotFound, VersionNotFound
 from trueprob_service.inference.answer import compute
 from trueprob_service.inference.deployment import ServedVersion, Shadow
 from trueprob_service.inference.deployments import Deployments
-from trueprob_service.receipts.columns import ReceiptKey
 from trueprob_service.receipts.receipt import Receipts, digest64
+from trueprob_service.receipts.secrets import ReceiptKey
 
 NAMES = ("a", "b", "c")
 

@@ -48,7 +48,7 @@ def figures(meters: DeploymentMeters) -> dict[str, float | None]:
 
 
 def test_the_figures_are_those_of_the_library_over_the_same_rows() -> None:
-    meters = DeploymentMeters(RecentTraffic.beside(reference(), FACTORY.id))
+    meters = DeploymentMeters(RecentTraffic.compared_with(reference(), FACTORY.id))
     rows = logits(1, 900)
     for start in range(0, 900, 10):  # less than the entropy's sample: every row's is known
         observe(meters, rows[start : start + 10])
@@ -76,7 +76,7 @@ def test_the_figures_are_those_of_the_library_over_the_same_rows() -> None:
 
 
 def test_a_shift_is_seen_and_old_rows_are_let_go() -> None:
-    meters = DeploymentMeters(RecentTraffic.beside(reference(), FACTORY.id))
+    meters = DeploymentMeters(RecentTraffic.compared_with(reference(), FACTORY.id))
     observe(meters, logits(2, ROWS))
     assert figures(meters)["gap_shift_ratio"] < 3.0  # type: ignore[operator]
     before = figures(meters)["expected_accuracy_ratio"]
@@ -103,7 +103,7 @@ def test_the_rows_kept_do_not_grow() -> None:
 
 
 def test_another_calibrators_confidence_is_not_compared() -> None:
-    meters = DeploymentMeters(RecentTraffic.beside(reference(), "smart-other"))
+    meters = DeploymentMeters(RecentTraffic.compared_with(reference(), "smart-other"))
     observe(meters, logits(4, 100))
     found = figures(meters)
     assert found["confidence_shift_ratio"] is None

@@ -14,10 +14,10 @@ import pytest
 
 from trueprob_service.__main__ import main
 from trueprob_service.errors import InvalidSettings
-from trueprob_service.receipts.columns import ReceiptKey
 from trueprob_service.receipts.receipt import ForgedReceipt, Receipts
 from trueprob_service.receipts.secrets import (
     HOW_TO_MAKE_ONE,
+    ReceiptKey,
     open_receipt_keys,
     read_receipt_secrets,
 )
@@ -191,9 +191,14 @@ def test_postgresql_without_a_secret_is_refused_with_how_to_make_one(
     assert HOW_TO_MAKE_ONE in said
     assert said.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(InvalidSettings, match="receipt_secrets"):
-        load_settings([], {**POSTGRES, "TRUEPROB_RECEIPT_SECRETS": " "})
-    load_settings([], {**POSTGRES, "TRUEPROB_RECEIPT_SECRETS": OLD})
+    for given in ("", " "):
+        settings, _ = load_settings([], {**POSTGRES, "TRUEPROB_RECEIPT_SECRETS": given})
+        assert settings.receipt_secret_file is None
+        with pytest.raises(InvalidSettings, match="receipt_secrets must be set with PostgreSQL"):
+            open_receipt_keys(settings.receipt_secrets, settings.receipt_secret_file)
+    settings, _ = load_settings([], {**POSTGRES, "TRUEPROB_RECEIPT_SECRETS": OLD})
+    keys = open_receipt_keys(settings.receipt_secrets, settings.receipt_secret_file)
+    assert keys == (ReceiptKey.of(OLD),)
 
 
 def test_how_to_make_one_makes_one_that_is_taken() -> None:

@@ -4,8 +4,9 @@ import hmac
 import numpy as np
 import pytest
 
-from trueprob_service.receipts.columns import ReceiptKey, ShadowRows
+from trueprob_service.receipts.columns import ShadowRows
 from trueprob_service.receipts.receipt import ForgedReceipt, Receipt, Receipts, digest64
+from trueprob_service.receipts.secrets import ReceiptKey
 
 KEY = ReceiptKey(1, bytes(range(32)))
 MODEL, CLASSES = digest64("digits"), digest64("0\x001")

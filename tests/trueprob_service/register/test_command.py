@@ -135,6 +135,16 @@ def test_accuracy_near_chance_is_a_warning(tmp_path: Path, capsys: Any) -> None:
     assert "is near chance: check layout, mean" in capsys.readouterr().err
 
 
+def test_settings_of_a_service_on_postgresql_need_no_receipt_secret(tmp_path: Path) -> None:
+    path = network(tmp_path / "m.onnx", ("n", 5))
+    environ = {
+        "TRUEPROB_MODEL_REPOSITORY": str(tmp_path / "models"),
+        "TRUEPROB_DATABASE_URL": "postgresql://trueprob@nowhere/trueprob",
+    }
+    assert main([str(path), "--name", "mine"], environ) == 0
+    assert [file.name for file in (tmp_path / "models").iterdir()] == ["mine"]
+
+
 def test_versions_count_on_and_are_never_written_over(tmp_path: Path, capsys: Any) -> None:
     path = network(tmp_path / "m.onnx", ("n", 5))
     for _ in range(2):

@@ -9,28 +9,35 @@ import pytest
 
 from tests.trueprob_service.register.networks import network, two_inputs
 from trueprob_service.inference.network.onnx_model import open_session
-from trueprob_service.register.graph import Network, inspect
-from trueprob_service.register.options import Unusable, Wishes, class_names, refuse_to_guess
+from trueprob_service.register.graph import InspectedGraph, inspect
+from trueprob_service.register.options import (
+    CannotRegister,
+    RegisterOptions,
+    class_names,
+    refuse_to_guess,
+)
 
 FLOATS = {"mean": "0.5", "std": "0.25"}
 
 
-def look(path: Path, **wishes: Any) -> Network:
-    return inspect(open_session(path, threads=1), Wishes(**wishes), refuse_to_guess)
+def look(path: Path, **options: Any) -> InspectedGraph:
+    return inspect(open_session(path, threads=1), RegisterOptions(**options), refuse_to_guess)
 
 
-def answered(path: Path, answers: dict[str, str], **wishes: Any) -> tuple[Network, list[str]]:
+def answered(
+    path: Path, answers: dict[str, str], **options: Any
+) -> tuple[InspectedGraph, list[str]]:
     asked: list[str] = []
 
     def ask(flag: str, unknown: str) -> str:
         asked.append(flag)
         return answers[flag]
 
-    return inspect(open_session(path, threads=1), Wishes(**wishes), ask), asked
+    return inspect(open_session(path, threads=1), RegisterOptions(**options), ask), asked
 
 
 @pytest.mark.parametrize(
-    ("shape", "dtype", "wishes", "layout", "written", "mode", "resize"),
+    ("shape", "dtype", "options", "layout", "written", "mode", "resize"),
     [
         (("n", 8, 6, 1), "uint8", {}, "NHWC", ("batch", 8, 6, 1), "L", [8, 6]),
         (("n", 8, 6, 3), "uint8", {}, "NHWC", ("batch", 8, 6, 3), "RGB", [8, 6]),
@@ -47,11 +54,11 @@ def answered(path: Path, answers: dict[str, str], **wishes: Any) -> tuple[Networ
     ],
 )  # fmt: skip
 def test_pictures_are_recognised(
-    tmp_path: Path, shape: tuple, dtype: str, wishes: dict, layout: str, written: tuple,
+    tmp_path: Path, shape: tuple, dtype: str, options: dict, layout: str, written: tuple,
     mode: str, resize: list | int,
 ) -> None:  # fmt: skip
     size = 4 * 6 * 3 if "h" in shape else None
-    found = look(network(tmp_path / "m.onnx", shape, dtype=dtype, n_inputs=size), **wishes)
+    found = look(network(tmp_path / "m.onnx", shape, dtype=dtype, n_inputs=size), **options)
     spec = found.input
     assert (spec.name, spec.dtype, spec.layout, spec.shape) == ("x", dtype, layout, written)
     assert (spec.preprocessing["mode"], spec.preprocessing["resize"]) == (mode, resize)
@@ -69,7 +76,7 @@ def test_other_tensors_are_rows_of_numbers(tmp_path: Path, dtype: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("outputs", "wishes", "chosen", "kind"),
+    ("outputs", "options", "chosen", "kind"),
     [
         (("logits",), {}, "logits", "logits"),
         (("embedding",), {}, "embedding", "logits"),
@@ -85,14 +92,14 @@ def test_other_tensors_are_rows_of_numbers(tmp_path: Path, dtype: str) -> None:
     ],
 )  # fmt: skip
 def test_the_output_and_its_kind(
-    tmp_path: Path, outputs: tuple, wishes: dict, chosen: str, kind: str
+    tmp_path: Path, outputs: tuple, options: dict, chosen: str, kind: str
 ) -> None:
-    found = look(network(tmp_path / "m.onnx", ("n", 5), outputs=outputs), **wishes)
+    found = look(network(tmp_path / "m.onnx", ("n", 5), outputs=outputs), **options)
     assert (found.output_name, found.output_kind) == (chosen, kind)
 
 
 @pytest.mark.parametrize(
-    ("shape", "made", "wishes", "words"),
+    ("shape", "made", "options", "words"),
     [
         (("n", 3, 8, 3), {}, FLOATS, "may be NHWC or NCHW; say it with --layout"),
         (("n", 3, 8, 6), {}, {}, "mean; say it with --mean and --std"),
@@ -119,21 +126,21 @@ def test_the_output_and_its_kind(
         (("n", 5), {}, {"output_kind": "probabilities"}, "do not sum to one"),
         (("n", 5), {}, {"output_kind": "scores"}, "--output-kind must be one of logits, prob"),
         (("n", 5), {}, {"n_classes": 4}, "--class-names has 4 names, the network gives logits 3"),
-        (("n", 5), {"weight": float("inf")}, {}, "is not finite on a probe"),
+        (("n", 5), {"weight": float("inf")}, {}, "is not finite on random rows"),
     ],
 )  # fmt: skip
 def test_what_is_not_known_or_cannot_be_served_names_the_flag(
-    tmp_path: Path, shape: tuple, made: dict, wishes: dict, words: str
+    tmp_path: Path, shape: tuple, made: dict, options: dict, words: str
 ) -> None:
     path = network(tmp_path / "m.onnx", shape, **made)
-    with pytest.raises(Unusable) as caught:
-        look(path, **wishes)
+    with pytest.raises(CannotRegister) as caught:
+        look(path, **options)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_a_network_of_two_inputs_runs_elsewhere(tmp_path: Path) -> None:
-    with pytest.raises(Unusable, match=r"has 2 inputs \(a, b\).*send its logits"):
+    with pytest.raises(CannotRegister, match=r"has 2 inputs \(a, b\).*send its logits"):
         look(two_inputs(tmp_path / "m.onnx"))
 
 
@@ -161,7 +168,7 @@ def test_class_names_come_from_a_file_or_a_list(tmp_path: Path) -> None:
     assert class_names(str(lines)) == class_names(str(listed)) == ("cat", "dog, small")
     assert class_names("cat, dog") == ("cat", "dog")
     listed.write_text('{"cat": 1}')
-    with pytest.raises(Unusable, match="must hold a JSON list of texts"):
+    with pytest.raises(CannotRegister, match="must hold a JSON list of texts"):
         class_names(str(listed))
-    with pytest.raises(Unusable, match="must be a text file or a comma-separated list"):
+    with pytest.raises(CannotRegister, match="must be a text file or a comma-separated list"):
         class_names(str(tmp_path / "none.txt"))

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from trueprob_service.replicas.replica import READY
-from trueprob_service.replicas.supervisor import CrashLoop, EndSignals, Patience, Supervisor
+from trueprob_service.replicas.supervisor import CrashLoop, EndSignals, RestartPolicy, Supervisor
 
-QUICK = Patience(restart_seconds=0.01, restarts=2, stop_seconds=20.0)
+QUICK = RestartPolicy(restart_seconds=0.01, restarts=2, stop_seconds=20.0)
 
 
 def fails_at_once(folder: Path, index: int, lifeline: Connection) -> None:
@@ -51,7 +51,7 @@ def end_now() -> None:
 def supervisor(
     folder: Path,
     target: Callable[..., None],
-    patience: Patience = QUICK,
+    policy: RestartPolicy = QUICK,
     on_ready: Callable[[], None] = end_now,
 ) -> Supervisor:
     """Of two children; by default told to end when both are ready."""
@@ -61,7 +61,7 @@ def supervisor(
         arguments=lambda index: (folder, index),
         on_ready=on_ready,
         on_stop=lambda: None,
-        patience=patience,
+        policy=policy,
     )
 
 
@@ -85,8 +85,8 @@ def test_sigterm_ends_every_replica_and_restores_the_handlers(tmp_path: Path) ->
 
 
 def test_a_replica_that_does_not_end_in_time_is_killed(tmp_path: Path) -> None:
-    patience = Patience(stop_seconds=0.1)
-    assert not supervisor(tmp_path, ignores_sigterm, patience).run()
+    policy = RestartPolicy(stop_seconds=0.1)
+    assert not supervisor(tmp_path, ignores_sigterm, policy).run()
 
 
 @pytest.mark.parametrize(("number", "seconds"), [(signal.SIGINT, 0.3), (signal.SIGTERM, 1.2)])
@@ -95,7 +95,7 @@ def test_a_second_signal_waits_no_longer(tmp_path: Path, number: int, seconds: f
         for delay in (0.0, seconds):
             threading.Timer(delay, os.kill, (os.getpid(), number)).start()
 
-    parent = supervisor(tmp_path, ignores_sigterm, Patience(stop_seconds=300), on_ready=twice)
+    parent = supervisor(tmp_path, ignores_sigterm, RestartPolicy(stop_seconds=300), on_ready=twice)
     assert not parent.run()
 
 

@@ -15,7 +15,7 @@ from trueprob_service.__main__ import main
 from trueprob_service.control.fitting.set_files import Artifacts
 from trueprob_service.control.store import open_store
 from trueprob_service.control.upkeep.archive import export_state, import_state
-from trueprob_service.errors import Conflict, InvalidRequest
+from trueprob_service.errors import Conflict, InvalidRequest, InvalidSettings
 
 
 def used(world: World) -> tuple[str, list[str]]:
@@ -77,11 +77,11 @@ def test_a_service_goes_on_with_another_database(
     elsewhere = tmp_path / "elsewhere"
     url = new_postgres_url()
     flags = ["--database-url", url, "--state-dir", str(elsewhere / "state")]
-    assert main(["import-state", str(archive), *flags]) == 2
-    assert "receipt_secrets must be set with PostgreSQL" in capsys.readouterr().err
-    # The archive does not hold it; what it signed is good wherever it is set.
+    assert main(["import-state", str(archive), *flags]) == 0  # signs and verifies nothing
+    with pytest.raises(InvalidSettings, match="receipt_secrets must be set with PostgreSQL"):
+        start(settings_in(elsewhere, database_url=url, receipt_secrets=""), world.clock)
+    # The archive does not hold the secret. What it signed is valid wherever it is set.
     secret = world.settings.receipt_secrets or world.settings.receipt_secret_file.read_text()
-    assert main(["import-state", str(archive), *flags, "--receipt-secrets", secret]) == 0
     moved = start(settings_in(elsewhere, database_url=url, receipt_secrets=secret), world.clock)
     assert moved.deployments.current("m").calibrator_id == calibrator
     assert moved.get("/v1/models/m/calibration") == before
@@ -102,6 +102,9 @@ def test_a_service_goes_on_with_another_database(
     assert fresh["fit"] == "2"  # ids go on after those that came
     second = tmp_path / "second.zip"
     assert export_state(moved.plane.parts.store, moved.plane.parts.artifacts, second)["fit"] == 2
+    third = tmp_path / "third.zip"
+    assert main(["export-state", str(third), *flags]) == 0
+    assert "keep TRUEPROB_RECEIPT_SECRETS too" in capsys.readouterr().err
     with pytest.raises(Conflict, match="not empty"):
         import_state(moved.plane.parts.store, moved.plane.parts.artifacts, archive)
     moved.plane.close()

@@ -21,7 +21,7 @@ from tests.trueprob_service.control.harness import START, Clock, World, overconf
 from tests.waiting import wait_until
 from trueprob_service.control.store.events import webhook_event
 from trueprob_service.control.upkeep.webhook import RETRY_SECONDS, Webhook, signed_headers
-from trueprob_service.control.upkeep.webhook_settings import read_secrets
+from trueprob_service.webhook_settings import read_secrets
 
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 OTHER_SECRET = "whsec_" + base64.b64encode(bytes(24)).decode()

@@ -1,8 +1,7 @@
-"""The webhook's settings: an address, and secrets in the form of Standard Webhooks.
+"""Checks the webhook's settings: its address, and its secrets as in Standard Webhooks.
 
-A secret is ``whsec_`` and the base64 of 24 to 64 bytes; several, separated by commas, all sign
-while one takes the place of another. Reference: "Signature scheme" of
-https://www.standardwebhooks.com.
+A secret is ``whsec_`` and the base64 of 24 to 64 bytes. Several, separated by commas, all sign, so
+that one can replace another. Reference: "Signature scheme" of https://www.standardwebhooks.com.
 """
 
 from __future__ import annotations
@@ -20,9 +19,9 @@ _MAX_BYTES: Final = 64
 
 
 def check_webhook(url: str) -> None:
-    """Refuse what nothing can be posted to.
+    """Raise `ValueError` for an address that is not http or https.
 
-    Raises `ValueError`: it is not repeated: it may hold a secret.
+    The message does not repeat the address, which may hold a secret.
     """
     try:
         parts = urlsplit(url)
@@ -34,9 +33,9 @@ def check_webhook(url: str) -> None:
 
 
 def read_secrets(text: str) -> tuple[str, ...]:
-    """Secrets as they are set, each with its prefix.
+    """Split the setting into secrets, each with its prefix.
 
-    Raises `ValueError`: one has another form; it is not repeated.
+    Raises `ValueError` for one in another form. The message does not repeat it.
     """
     secrets = []
     for number, part in enumerate(text.split(","), 1):
