@@ -19,11 +19,11 @@ from trueprob_service.control.labels.alarms import Alarms
 from trueprob_service.control.labels.counting import CountedLabels, count_within_cap
 from trueprob_service.control.labels.judging import (
     NO_CLASS,
-    Histories,
-    History,
-    Judged,
+    JudgedLabels,
     Label,
-    Outcome,
+    OutcomeCode,
+    PromotionHistories,
+    PromotionHistory,
 )
 from trueprob_service.control.labels.shadow_scoring import Decision, score_shadow
 from trueprob_service.control.models.catalogue import Catalogue
@@ -36,7 +36,7 @@ from trueprob_service.metrics.catalogue import LABEL_OUTCOMES
 from trueprob_service.receipts.columns import ReceiptColumns
 from trueprob_service.receipts.receipt import Receipts
 
-__all__ = ["CLOCK_TOLERANCE_SECONDS", "MAX_LABELS", "Labels"]
+__all__ = ["CLOCK_TOLERANCE_SECONDS", "MAX_LABELS", "ReceiptLabels"]
 
 MAX_LABELS: Final = 100_000
 # Replicas' clocks differ: a used nonce is remembered this much longer than its receipt is good.
@@ -47,7 +47,7 @@ _KEY_BYTES: Final = 32
 CountLabel = Callable[[str, str, int, Sequence[float]], None]
 
 
-class Labels:
+class ReceiptLabels:
     """Takes labels in."""
 
     def __init__(
@@ -74,7 +74,7 @@ class Labels:
         self._clock = clock
         self._count_label = count_label
         self.order_key = order_key or secrets.token_bytes(_KEY_BYTES)
-        self._histories = Histories()
+        self._histories = PromotionHistories()
 
     def count(
         self, model: str, prediction_ids: Sequence[str], labels: Sequence[Label]
@@ -108,27 +108,27 @@ class Labels:
         self,
         transaction: Transaction,
         receipts: ReceiptColumns,
-        judged: Judged,
-        history: History,
+        judged: JudgedLabels,
+        history: PromotionHistory,
         now: float,
     ) -> tuple[NDArray[np.int8], dict[int, CountedLabels]]:
         """Mark the receipts of what is new as used: outcomes of all, and what counts."""
         outcome = judged.outcome.copy()
         nonces = receipts.nonce_bytes
-        good = np.flatnonzero(outcome == Outcome.ACCEPTED)
+        good = np.flatnonzero(outcome == OutcomeCode.ACCEPTED)
         first: dict[bytes, int] = {}
         for index in good.tolist():
             first.setdefault(nonces[index], index)
-        outcome[good] = Outcome.DUPLICATE
+        outcome[good] = OutcomeCode.DUPLICATE
         new = np.fromiter(first.values(), np.int64, len(first))
         issued_at = receipts.issued_at[new]
         keep_until = issued_at + self._ttl_seconds + CLOCK_TOLERANCE_SECONDS
         fresh = transaction.label_keys.claim(list(first), keep_until.tolist())
         # Read after the claim: a sweep that forgot a key before it was claimed is seen here.
         forgotten = issued_at < transaction.swept.keys_before()
-        outcome[new[forgotten]] = Outcome.EXPIRED
+        outcome[new[forgotten]] = OutcomeCode.EXPIRED
         new = new[fresh & ~forgotten]
-        outcome[new] = Outcome.CAPPED
+        outcome[new] = OutcomeCode.CAPPED
         fits, counted = count_within_cap(
             transaction,
             receipts[new],
@@ -138,14 +138,14 @@ class Labels:
             now=now,
             order_key=self.order_key,
         )
-        outcome[new[fits]] = Outcome.ACCEPTED
+        outcome[new[fits]] = OutcomeCode.ACCEPTED
         transaction.label_keys.unclaim([nonces[index] for index in new[~fits].tolist()])
         return outcome, counted
 
     def _move(
         self,
         transaction: Transaction,
-        history: History,
+        history: PromotionHistory,
         counted: Mapping[int, CountedLabels],
         now: float,
     ) -> tuple[Decision | None, list[AlarmRow]]:
@@ -187,7 +187,7 @@ class Labels:
     def _report(self, model: str, outcome: NDArray[np.int8], lags: NDArray[np.float64]) -> None:
         for code in np.unique(outcome).tolist():
             meant = outcome == code
-            seconds = lags[meant].tolist() if code == Outcome.ACCEPTED else ()
+            seconds = lags[meant].tolist() if code == OutcomeCode.ACCEPTED else ()
             self._count_label(model, LABEL_OUTCOMES[code], int(np.count_nonzero(meant)), seconds)
 
 

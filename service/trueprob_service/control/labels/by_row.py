@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from trueprob_service.control.labels.body import Rows, read_rows
+from trueprob_service.control.labels.body import ParsedRows, read_rows
 from trueprob_service.control.labels.by_receipt import CLOCK_TOLERANCE_SECONDS
 from trueprob_service.control.labels.counting import DAY_SECONDS, GroupTally, within_cap
 from trueprob_service.control.labels.judging import Label
@@ -84,7 +84,7 @@ class RowLabels:
         transaction: Transaction,
         model_id: int,
         of: VersionRow,
-        rows: Rows,
+        rows: ParsedRows,
         labels: Sequence[int | None],
         keys: Sequence[bytes],
         now: float,

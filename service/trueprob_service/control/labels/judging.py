@@ -16,13 +16,21 @@ from trueprob_service.inference.deployment import ServedVersion
 from trueprob_service.receipts.columns import ReceiptColumns, number
 from trueprob_service.receipts.receipt import digest64
 
-__all__ = ["NO_CLASS", "Classes", "Histories", "History", "Judged", "Label", "Outcome"]
+__all__ = [
+    "NO_CLASS",
+    "ClassList",
+    "JudgedLabels",
+    "Label",
+    "OutcomeCode",
+    "PromotionHistories",
+    "PromotionHistory",
+]
 
 Label = int | str
 NO_CLASS = -1
 
 
-class Outcome(IntEnum):
+class OutcomeCode(IntEnum):
     """What became of a label; names as in `trueprob_service.metrics.catalogue.LABEL_OUTCOMES`."""
 
     ACCEPTED = 0
@@ -36,7 +44,7 @@ class Outcome(IntEnum):
 
 
 @dataclass(frozen=True)
-class Classes:
+class ClassList:
     """The class list of a version."""
 
     digest: int  # as in receipts
@@ -62,17 +70,17 @@ class Classes:
 
 
 @dataclass(frozen=True, eq=False)
-class Judged:
+class JudgedLabels:
     """Labels as their receipts alone let them be judged."""
 
-    outcome: NDArray[np.int8]  # `Outcome`
+    outcome: NDArray[np.int8]  # `OutcomeCode`
     # class index of the version that predicted, of the live one where that is not known;
     # `NO_CLASS` of what is no class
     label: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class History:
+class PromotionHistory:
     """What the database says about the promotions that a request's receipts name."""
 
     model: int  # digest of the model's name, as in receipts
@@ -80,7 +88,7 @@ class History:
     model_id: int
     live: PromotionRow
     promotions: Mapping[int, PromotionRow]  # by revision
-    classes: Mapping[int, Classes]  # by version
+    classes: Mapping[int, ClassList]  # by version
 
     def judge(
         self,
@@ -89,9 +97,9 @@ class History:
         *,
         now: float,
         ttl_seconds: float,
-    ) -> Judged:
+    ) -> JudgedLabels:
         """Outcomes by receipts alone, and the classes that the labels are."""
-        outcome = np.full(len(receipts), Outcome.SUPERSEDED, np.int8)
+        outcome = np.full(len(receipts), OutcomeCode.SUPERSEDED, np.int8)
         label = np.full(len(receipts), NO_CLASS, np.int64)
         unknown = np.ones(len(receipts), np.bool_)  # what predicted is not known
         ours = receipts.genuine & (receipts.model == self.model)
@@ -100,16 +108,16 @@ class History:
             classes = self.classes[promotion.version]
             meant = ours & (revision == promotion.revision) & (version == promotion.version)
             meant &= class_list == classes.digest
-            outcome[meant] = Outcome.ACCEPTED
+            outcome[meant] = OutcomeCode.ACCEPTED
             label[meant] = classes.resolve(_at(labels, meant))
             unknown &= ~meant
         label[unknown] = self.classes[self.live.version].resolve(_at(labels, unknown))
-        accepted = outcome == Outcome.ACCEPTED
-        outcome[accepted & (label == NO_CLASS)] = Outcome.UNKNOWN_CLASS
-        outcome[accepted & (now - receipts.issued_at > ttl_seconds)] = Outcome.EXPIRED
-        outcome[~ours] = Outcome.FOREIGN
-        outcome[~receipts.genuine] = Outcome.FORGED
-        return Judged(outcome, label)
+        accepted = outcome == OutcomeCode.ACCEPTED
+        outcome[accepted & (label == NO_CLASS)] = OutcomeCode.UNKNOWN_CLASS
+        outcome[accepted & (now - receipts.issued_at > ttl_seconds)] = OutcomeCode.EXPIRED
+        outcome[~ours] = OutcomeCode.FOREIGN
+        outcome[~receipts.genuine] = OutcomeCode.FORGED
+        return JudgedLabels(outcome, label)
 
 
 def _at(labels: Sequence[Label], chosen: NDArray[np.bool_]) -> Sequence[Label]:
@@ -118,15 +126,17 @@ def _at(labels: Sequence[Label], chosen: NDArray[np.bool_]) -> Sequence[Label]:
     return [labels[index] for index in np.flatnonzero(chosen).tolist()]
 
 
-class Histories:
+class PromotionHistories:
     """Reads histories. Neither class lists nor promotions ever change: each is read once."""
 
     def __init__(self) -> None:
         # By place of the model, and version or revision.
-        self._classes: dict[tuple[int, int], Classes] = {}
+        self._classes: dict[tuple[int, int], ClassList] = {}
         self._promotions: dict[tuple[int, int], PromotionRow] = {}
 
-    def read(self, transaction: Transaction, model: str, receipts: ReceiptColumns) -> History:
+    def read(
+        self, transaction: Transaction, model: str, receipts: ReceiptColumns
+    ) -> PromotionHistory:
         """The history that these receipts need, under the model's lock from here on."""
         model_id, live = transaction.models.lock(model), transaction.promotions.live(model)
         if model_id is None or live is None:
@@ -142,7 +152,7 @@ class Histories:
             each.version: self._of(transaction, model, model_id, each.version)
             for each in (live, *promotions.values())
         }
-        return History(ours, model_id, live, promotions, classes)
+        return PromotionHistory(ours, model_id, live, promotions, classes)
 
     def _promotion(
         self, transaction: Transaction, model: str, model_id: int, revision: int
@@ -154,12 +164,12 @@ class Histories:
                 self._promotions[model_id, revision] = known
         return known
 
-    def _of(self, transaction: Transaction, model: str, model_id: int, version: int) -> Classes:
+    def _of(self, transaction: Transaction, model: str, model_id: int, version: int) -> ClassList:
         known = self._classes.get((model_id, version))
         if known is None:
             row = transaction.models.version(model, version)
             names = () if row is None else row.class_names
-            known = Classes(
+            known = ClassList(
                 number(ServedVersion(model, version, names).class_list_digest),
                 {name: index for index, name in enumerate(names)},
             )

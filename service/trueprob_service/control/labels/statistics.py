@@ -31,7 +31,7 @@ from trueprob_service.metrics.label_statistics import (
     PairStatistics,
 )
 
-__all__ = ["Statistics", "further_gauges", "window_hours"]
+__all__ = ["LabelStatistics", "further_gauges", "window_hours"]
 
 
 def further_gauges(transaction: Transaction) -> dict[str, dict[tuple[str, ...], float]]:
@@ -62,7 +62,7 @@ CAUSES: Final = ("factory", "admitted", "forced", "shadow", "rollback")
 ALARM_STATISTICS: Final = ("evidence", "change")
 
 
-class Statistics:
+class LabelStatistics:
     """Readings of the label statistics."""
 
     def __init__(

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from trueprob.repository.model_repository import ModelRepository
-from trueprob_service.control.fitting.runner import Refits
+from trueprob_service.control.fitting.runner import FitRunner
 from trueprob_service.control.models.other_replicas import Following
 from trueprob_service.control.models.promotion import locked
 from trueprob_service.control.store import Store
@@ -28,14 +28,14 @@ class Deletions:
         self,
         store: Store,
         following: Following,  # takes the model out of the data plane
-        refits: Refits,  # told that fits are gone
+        fit_runner: FitRunner,  # notices that fits are gone
         *,
         root: Path,  # the model repository: what lies there would come back
         clock: Callable[[], float],  # seconds since 1970 UTC
     ) -> None:
         self._store = store
         self._following = following
-        self._refits = refits
+        self._fit_runner = fit_runner
         self._root = root
         self._clock = clock
 
@@ -55,6 +55,6 @@ class Deletions:
                     "come back: remove its folder there first"
                 )
             transaction.deleted_models.delete(model, revision=live.revision, now=self._clock())
-        self._refits.cancelled()
+        self._fit_runner.check_cancelled()
         with contextlib.suppress(DatabaseUnavailable):  # it is deleted; the next look sees it
             self._following.look()

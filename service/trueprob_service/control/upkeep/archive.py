@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from trueprob.arrays.calibration_set import load_calibration_set
 from trueprob_service.control.bodies import part_file
-from trueprob_service.control.fitting.set_files import Artifacts
+from trueprob_service.control.fitting.set_files import SetFiles
 from trueprob_service.control.store import Store
 from trueprob_service.errors import Conflict, InvalidRequest
 
@@ -26,7 +26,7 @@ _FORMAT: Final = 1
 _PREFIX: Final = "sha256:"
 
 
-def export_state(store: Store, artifacts: Artifacts, path: Path) -> dict[str, int]:
+def export_state(store: Store, artifacts: SetFiles, path: Path) -> dict[str, int]:
     """Write everything to a new file; how many rows each table has.
 
     Raises `Conflict`: there is a file of that name.
@@ -63,7 +63,7 @@ def export_state(store: Store, artifacts: Artifacts, path: Path) -> dict[str, in
     return counts
 
 
-def import_state(store: Store, artifacts: Artifacts, path: Path) -> dict[str, int]:
+def import_state(store: Store, artifacts: SetFiles, path: Path) -> dict[str, int]:
     """Read such a file into an empty database; how many rows each table has.
 
     Raises `InvalidRequest`: it is not such a file, is damaged, or is of another schema. Raises
@@ -105,7 +105,7 @@ def _rows(archive: zipfile.ZipFile, member: str) -> Iterator[dict[str, Any]]:
             yield json.loads(line)
 
 
-def _restore_sets(archive: zipfile.ZipFile, artifacts: Artifacts) -> None:
+def _restore_sets(archive: zipfile.ZipFile, artifacts: SetFiles) -> None:
     for member in archive.namelist():
         if not member.startswith("calibration-sets/"):
             continue

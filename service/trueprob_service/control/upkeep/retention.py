@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from trueprob_service.control.fitting.set_files import Artifacts
+from trueprob_service.control.fitting.set_files import SetFiles
 from trueprob_service.control.labels.counting import DAY_SECONDS
 from trueprob_service.control.poll import Poll
 from trueprob_service.control.store import Store, Transaction
@@ -56,7 +56,7 @@ class Retention:
     def __init__(
         self,
         store: Store,
-        artifacts: Artifacts,
+        artifacts: SetFiles,
         *,
         keep_seconds: float,  # how long after its receipt was issued a key is needed
         seconds: float,  # between two sweeps
@@ -137,7 +137,7 @@ class Retention:
         return transaction.deleted_models.forget(before=before)
 
     def _remove_files(self) -> int:
-        self._artifacts.remove_parts()
+        self._artifacts.remove_leftovers()
         old = self._artifacts.digests(older_than_seconds=_UNREFERENCED_SECONDS)
         removed = 0
         for start in range(0, len(old), 500):

@@ -21,7 +21,7 @@ from tests.trueprob_service.control.harness import (
     rows,
 )
 from trueprob_service.control.fitting.queue import LEASE_SECONDS
-from trueprob_service.control.fitting.worker import Fitted, Job, run
+from trueprob_service.control.fitting.worker import Job, JobResult, run
 from trueprob_service.control.store import open_store
 
 QUICK: dict[str, Any] = {"poll_seconds": 0.02}
@@ -35,7 +35,7 @@ class Held(Runner):
         self.go = threading.Event()
         self.jobs: list[Job] = []
 
-    def run(self, job: Job) -> Fitted | None:
+    def run(self, job: Job) -> JobResult | None:
         self.jobs.append(job)
         self.begun.set()
         self.go.wait()
@@ -51,7 +51,7 @@ class Counting(Runner):
     def __init__(self) -> None:
         self.jobs: list[Job] = []
 
-    def run(self, job: Job) -> Fitted | None:
+    def run(self, job: Job) -> JobResult | None:
         self.jobs.append(job)
         return run(job)
 
@@ -90,7 +90,7 @@ def look(world: World) -> None:
 
 def test_of_two_processes_one_runs_a_fit(begin: Callable[..., World]) -> None:
     runners = [Counting(), Counting()]
-    worlds = [begin(settings=QUICK, fit_runner=lambda runner=runner: runner) for runner in runners]
+    worlds = [begin(settings=QUICK, job_runner=lambda runner=runner: runner) for runner in runners]
     worlds[0].declare()
     look(worlds[1])
     fits = [post(worlds[seed % 2], sharper(seed)) for seed in range(8)]
@@ -105,11 +105,11 @@ def test_a_fit_whose_process_died_is_run_by_another_when_its_lease_ends(
     held, counting = Held(), Counting()
     later = Clock(START)
     # Its clock stands still, as does all of a process that hangs: it does not extend the lease.
-    dead = begin(settings=QUICK, fit_runner=lambda: held)
+    dead = begin(settings=QUICK, job_runner=lambda: held)
     dead.declare()
     number = post(dead, overconfident())
     held.begun.wait()
-    other = begin(settings=QUICK, fit_runner=lambda: counting, clock=later)
+    other = begin(settings=QUICK, job_runner=lambda: counting, clock=later)
     later.now = START + LEASE_SECONDS
     time.sleep(0.2)
     assert (fit(other, number)["state"], counting.jobs) == ("running", [])
@@ -125,11 +125,11 @@ def test_a_fit_whose_process_died_is_run_by_another_when_its_lease_ends(
 
 def test_a_lease_is_extended_while_the_fit_runs(begin: Callable[..., World]) -> None:
     clock, held, counting = Clock(), Held(), Counting()
-    begun = begin(settings=QUICK, fit_runner=lambda: held, clock=clock)
+    begun = begin(settings=QUICK, job_runner=lambda: held, clock=clock)
     begun.declare()
     number = post(begun, overconfident())
     held.begun.wait()
-    other = begin(settings=QUICK, fit_runner=lambda: counting, clock=clock)
+    other = begin(settings=QUICK, job_runner=lambda: counting, clock=clock)
     for _ in range(4):
         clock.now += LEASE_SECONDS / 2
         time.sleep(0.2)
@@ -140,7 +140,7 @@ def test_a_lease_is_extended_while_the_fit_runs(begin: Callable[..., World]) -> 
 
 def test_who_waits_hears_of_a_fit_that_another_process_ran(begin: Callable[..., World]) -> None:
     held = Held()
-    busy = begin(settings=QUICK, fit_runner=lambda: held)
+    busy = begin(settings=QUICK, job_runner=lambda: held)
     busy.declare()
     first = post(busy, sharper(1))
     held.begun.wait()
@@ -154,12 +154,12 @@ def test_what_ends_in_order_leaves_its_fit_to_the_others_at_once(
     begin: Callable[..., World],
 ) -> None:
     class Ending(Held):
-        def run(self, job: Job) -> Fitted | None:
+        def run(self, job: Job) -> JobResult | None:
             super().run(job)
             return None
 
     ending = Ending()
-    world = begin(settings=QUICK, fit_runner=lambda: ending)
+    world = begin(settings=QUICK, job_runner=lambda: ending)
     world.declare()
     number = post(world, overconfident())
     ending.begun.wait()
@@ -172,11 +172,11 @@ def test_no_fit_is_left_to_a_process_without_its_rows(
     begin: Callable[..., World], tmp_path: Any
 ) -> None:
     held, counting = Held(), Counting()
-    busy = begin(settings=QUICK, fit_runner=lambda: held)
+    busy = begin(settings=QUICK, job_runner=lambda: held)
     busy.declare()
     first, second = post(busy, sharper(1)), post(busy, sharper(2))
     held.begun.wait()
-    begin(settings={**QUICK, "state_dir": tmp_path / "other"}, fit_runner=lambda: counting)
+    begin(settings={**QUICK, "state_dir": tmp_path / "other"}, job_runner=lambda: counting)
     time.sleep(0.3)
     held.go.set()
     assert [wait_for_end(busy, each)["state"] for each in (first, second)] == ["done", "done"]
@@ -188,7 +188,7 @@ def test_claims_at_the_same_time_never_meet(
     begin: Callable[..., World], database_url: str, n_processes: int
 ) -> None:
     held = Held()
-    world = begin(fit_runner=lambda: held)
+    world = begin(job_runner=lambda: held)
     world.declare()
     fits = [int(post(world, sharper(seed))) for seed in range(12)]
     held.begun.wait()  # with the first

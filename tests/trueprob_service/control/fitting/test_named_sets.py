@@ -130,7 +130,7 @@ def test_a_set_that_is_full_takes_the_same_rows_again(begin: Callable[..., World
 
 def test_a_set_is_not_deleted_while_a_fit_on_it_waits(begin: Callable[..., World]) -> None:
     waits = Waits()
-    world = begin(fit_runner=lambda: waits)
+    world = begin(job_runner=lambda: waits)
     world.declare()
     report = world.call("POST", f"{SETS}?name=may", content=overconfident(), headers=NPZ).json()
     refused = world.call("DELETE", f"{SETS}/may")

@@ -15,7 +15,7 @@ import pytest
 from tests.trueprob_service.control.harness import NPZ, Runner, World, npz, overconfident
 from tests.trueprob_service.control.test_restart import wait_for
 from trueprob_service.control.fitting.process import FitProcess
-from trueprob_service.control.fitting.worker import Fitted, Job, run
+from trueprob_service.control.fitting.worker import Job, JobResult, run
 from trueprob_service.settings import Settings
 
 FITS = "/v1/models/m/fits"
@@ -30,7 +30,7 @@ class Cancellable:
         self._first = True
         self._given_up = threading.Event()
 
-    def run(self, job: Job) -> Fitted | None:
+    def run(self, job: Job) -> JobResult | None:
         if self._first:
             self._first = False
             self._given_up.wait()
@@ -60,7 +60,7 @@ def test_a_running_fit_is_watched_and_cancelled_and_the_next_one_begins(
     begin: Callable[..., World],
 ) -> None:
     runner = Cancellable()
-    world = begin(fit_runner=lambda: runner, settings={"poll_seconds": 0.02})
+    world = begin(job_runner=lambda: runner, settings={"poll_seconds": 0.02})
     world.declare()
     running, queued = post(world)["fit"], post(world, "?promote=always")["fit"]
     assert until(world, running, lambda fit: fit["progress"] == 0.4)["state"] == "running"
@@ -80,7 +80,7 @@ def test_a_running_fit_is_watched_and_cancelled_and_the_next_one_begins(
 
 def test_a_queued_fit_is_cancelled_and_never_begun(begin: Callable[..., World]) -> None:
     runner = Cancellable()
-    world = begin(fit_runner=lambda: runner, settings={"poll_seconds": 0.02})
+    world = begin(job_runner=lambda: runner, settings={"poll_seconds": 0.02})
     world.declare()
     running, queued = post(world)["fit"], post(world, "?promote=never")["fit"]
     until(world, running, lambda fit: fit["state"] == "running")
@@ -101,7 +101,7 @@ def test_a_fit_that_is_not_there_cannot_be_cancelled(shared_world: World, fit: s
 def test_a_fit_that_takes_too_long_is_given_up(begin: Callable[..., World]) -> None:
     runner = Cancellable()
     limits = {"poll_seconds": 0.02, "fit_deadline_seconds": 0.05}
-    world = begin(fit_runner=lambda: runner, settings=limits)
+    world = begin(job_runner=lambda: runner, settings=limits)
     world.declare()
     failed = wait_for(world, post(world)["fit"])
     assert (failed["state"], failed["error"]) == ("failed", "the fit took longer than 0.05 s")
@@ -155,14 +155,14 @@ class Asked(Runner):
     def __init__(self) -> None:
         self.allowed: list[bool] = []
 
-    def run(self, job: Job) -> Fitted | None:
+    def run(self, job: Job) -> JobResult | None:
         self.allowed.append(job.allow_prediction_change)
         return run(replace(job, method="temperature"))
 
 
 def test_predictions_change_only_where_that_is_allowed(begin: Callable[..., World]) -> None:
     asked = Asked()
-    world = begin(fit_runner=lambda: asked)
+    world = begin(job_runner=lambda: asked)
     world.declare()
     reports = [
         world.upload(lopsided(), f"?method=auto&promote=never{query}")

@@ -10,7 +10,7 @@ import pytest
 
 from tests.trueprob_service.control.fitting.test_queue import Cancellable, post, until
 from tests.trueprob_service.control.harness import Runner, World, npz, overconfident, rows
-from trueprob_service.control.fitting.worker import Fitted, Job, run
+from trueprob_service.control.fitting.worker import Job, JobResult, run
 
 FITS = "/v1/models/m/fits"
 
@@ -22,9 +22,9 @@ class Watched(Runner):
         self.jobs: list[Job] = []
         self.fails = False
 
-    def run(self, job: Job) -> Fitted | None:
+    def run(self, job: Job) -> JobResult | None:
         self.jobs.append(job)
-        return Fitted(error="told to fail") if self.fails else run(job)
+        return JobResult(error="told to fail") if self.fails else run(job)
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def runner() -> Watched:
 
 @pytest.fixture
 def watched(begin: Callable[..., World], runner: Watched) -> World:
-    world = begin(fit_runner=lambda: runner)
+    world = begin(job_runner=lambda: runner)
     world.declare()
     return world
 
@@ -87,7 +87,7 @@ def test_later_it_is_judged_anew_and_not_fitted_again(watched: World, runner: Wa
     assert (again["promoted"], again["revision"]) == (True, 4)
     assert again["verdict"] == first["verdict"]
     assert again["scores"] == first["scores"]
-    assert [job.before is None for job in runner.jobs] == [True, False]
+    assert [job.earlier is None for job in runner.jobs] == [True, False]
     assert runner.jobs[1].before is not None
     assert json.loads(runner.jobs[1].before.document)["id"] == first["calibrator"]
     # The same document, which says when it was fitted.
@@ -109,7 +109,7 @@ def test_another_fate_of_the_same_rows_reuses_the_calibrator(
     never = watched.upload(overconfident(), "?promote=never")
     auto = watched.upload(overconfident())
     assert (auto["calibrator"], auto["promoted"]) == (never["calibrator"], True)
-    assert [job.before is None for job in runner.jobs] == [True, False]
+    assert [job.earlier is None for job in runner.jobs] == [True, False]
 
 
 def test_a_fit_that_failed_is_tried_again(watched: World, runner: Watched) -> None:
@@ -126,7 +126,7 @@ def test_a_fit_that_failed_is_tried_again(watched: World, runner: Watched) -> No
 def test_a_fit_that_waits_or_runs_is_the_answer_and_one_that_was_cancelled_is_not(
     begin: Callable[..., World],
 ) -> None:
-    world = begin(fit_runner=Cancellable, settings={"poll_seconds": 0.02})
+    world = begin(job_runner=Cancellable, settings={"poll_seconds": 0.02})
     world.declare()
     running = post(world)["fit"]
     until(world, running, lambda fit: fit["state"] == "running")

@@ -17,8 +17,8 @@ from fsspec.implementations.local import LocalFileSystem
 import trueprob
 from tests.trueprob_service.control.harness import World, overconfident, rows, settings_in, start
 from trueprob_service.__main__ import main
-from trueprob_service.control.fitting.remote_set_files import RemoteArtifacts
-from trueprob_service.control.fitting.set_location import open_artifacts
+from trueprob_service.control.fitting.remote_set_files import RemoteSetFiles
+from trueprob_service.control.fitting.set_location import open_set_files
 from trueprob_service.control.upkeep.archive import export_state
 from trueprob_service.errors import InvalidSettings, Unavailable
 
@@ -101,8 +101,8 @@ def test_rows_that_are_gone_or_others_are_said_to_be(tmp_path: Path, url: str) -
     (other_place,) = (n for n in stored(url) if other_rows.removeprefix("sha256:") in n)
     other = host(tmp_path, url, "two")
     for content, sentence in (
-        (files.cat_file(other_place), "are not its rows"),
-        (b"PK", "are not its rows"),
+        (files.cat_file(other_place), "does not have the rows of this set"),
+        (b"PK", "does not have the rows of this set"),
         (None, "not on this host"),
     ):
         if content is None:
@@ -117,7 +117,7 @@ def test_rows_that_are_gone_or_others_are_said_to_be(tmp_path: Path, url: str) -
     failed = other.call("POST", "/v1/models/m/fits", json=fit, headers={"prefer": "wait=60"})
     assert (failed.json()["state"], failed.json()["error"]) == (
         "failed",
-        "the rows of this fit are not to be found",
+        "the rows of this fit were not found",
     )
     # The same rows again mend it.
     other.upload(overconfident())
@@ -137,7 +137,7 @@ def test_the_sweep_removes_what_no_model_has(tmp_path: Path, url: str) -> None:
     yesterday = datetime.now(UTC) - timedelta(days=2)
     for name in stored(url):
         files.store[name].modified = yesterday
-    artifacts = world.plane.parts.artifacts
+    artifacts = world.plane.parts.set_files
     with artifacts.set_aside(kept) as aside:
         assert not any(name.endswith(f"{kept[-10:]}.npz") for name in stored(url))
         aside.put_back()
@@ -152,35 +152,35 @@ def test_the_sweep_removes_what_no_model_has(tmp_path: Path, url: str) -> None:
 
 
 def test_what_a_crash_left_in_the_middle_of_a_sweep_is_put_back(tmp_path: Path, url: str) -> None:
-    artifacts = open_artifacts(tmp_path, url)
+    artifacts = open_set_files(tmp_path, url)
     artifacts.keep(a_set())
     files, _ = fsspec.core.url_to_fs(url)
     (name,) = stored(url)
     files.mv(name, f"{name}.swept")
     files.pipe_file(f"{name}.0.part", b"half")
-    artifacts.remove_parts()
+    artifacts.remove_leftovers()
     assert len(stored(url)) == 2  # another process may be at it
     for each in stored(url):
         files.store[each].modified = datetime.now(UTC) - timedelta(hours=2)
-    artifacts.remove_parts()
+    artifacts.remove_leftovers()
     assert stored(url) == [name]
 
 
 def test_the_same_of_a_folder(tmp_path: Path) -> None:
-    artifacts = open_artifacts(tmp_path, "")
+    artifacts = open_set_files(tmp_path, "")
     artifacts.keep(a_set())
     path = artifacts.path(a_set().digest)
     swept = artifacts.uploads / f"{path.stem}.swept"
     path.replace(swept)
     os.utime(swept, (time.time() - 7200,) * 2)
-    artifacts.remove_parts()
+    artifacts.remove_leftovers()
     assert path.exists()
     with artifacts.set_aside("sha256:00") as aside:  # another process has swept it
         aside.put_back()
 
 
 def test_what_is_kept_again_late_is_written_again(tmp_path: Path, url: str) -> None:
-    artifacts = open_artifacts(tmp_path, url)
+    artifacts = open_set_files(tmp_path, url)
     size = artifacts.keep(a_set())
     files, _ = fsspec.core.url_to_fs(url)
     (name,) = stored(url)
@@ -205,12 +205,12 @@ def test_a_file_system_that_renames_never_shows_half_a_file(tmp_path: Path) -> N
 
     written: list[str] = []
     there = tmp_path / "there"
-    artifacts = RemoteArtifacts(tmp_path, Watched(), str(there))
+    artifacts = RemoteSetFiles(tmp_path, Watched(), str(there))
     artifacts.start()
     artifacts.keep(a_set())
     assert [name.rpartition(".")[2] for name in written] == ["part"]
     assert [path.suffix for path in there.rglob("*.*")] == [".npz"]
-    elsewhere = RemoteArtifacts(tmp_path / "b", LocalFileSystem(), str(there))
+    elsewhere = RemoteSetFiles(tmp_path / "b", LocalFileSystem(), str(there))
     elsewhere.start()
     assert elsewhere.find(a_set().digest) is not None
 
@@ -230,8 +230,8 @@ def test_a_lost_connection_leaves_no_half_copy(tmp_path: Path) -> None:
 
     cut: list[str] = []
     there = str(tmp_path / "there")
-    RemoteArtifacts(tmp_path / "a", LocalFileSystem(), there).keep(a_set())
-    artifacts = RemoteArtifacts(tmp_path / "b", Cut(), there)
+    RemoteSetFiles(tmp_path / "a", LocalFileSystem(), there).keep(a_set())
+    artifacts = RemoteSetFiles(tmp_path / "b", Cut(), there)
     artifacts.start()
     with pytest.raises(Unavailable, match="cannot be read: ConnectionResetError"):
         artifacts.find(a_set().digest)
@@ -253,7 +253,7 @@ def test_a_place_that_does_not_answer_is_one_kind_of_error(tmp_path: Path) -> No
 
         exists = get_file = put_file = size = find
 
-    artifacts = RemoteArtifacts(tmp_path / "state", Away(), "/x")
+    artifacts = RemoteSetFiles(tmp_path / "state", Away(), "/x")
     artifacts.start()  # predictions go on
     assert not artifacts.exists(a_set().digest)
     for ask in (
@@ -271,9 +271,9 @@ def test_the_whole_state_goes_out_and_in_through_it(tmp_path: Path, url: str) ->
     world.declare()
     digest = world.upload(overconfident())["calibration_set"]
     archive = tmp_path / "state.zip"
-    local = world.plane.parts.artifacts.path(digest)
+    local = world.plane.parts.set_files.path(digest)
     local.unlink()  # another host had taken it in
-    export_state(world.plane.parts.store, world.plane.parts.artifacts, archive)
+    export_state(world.plane.parts.store, world.plane.parts.set_files, archive)
     world.plane.close()
     with zipfile.ZipFile(archive) as members:
         assert f"calibration-sets/{digest[7:]}.npz" in members.namelist()
@@ -292,5 +292,5 @@ def test_the_whole_state_goes_out_and_in_through_it(tmp_path: Path, url: str) ->
 )
 def test_urls_that_cannot_be_used(tmp_path: Path, bad: str, sentence: str) -> None:
     with pytest.raises(InvalidSettings, match=sentence) as caught:
-        open_artifacts(tmp_path, bad)
+        open_set_files(tmp_path, bad)
     assert "secret" not in str(caught.value)

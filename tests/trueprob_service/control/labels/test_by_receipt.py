@@ -12,7 +12,7 @@ from sqlalchemy import select
 from tests.trueprob_service.control.harness import START, World, overconfident, rows
 from trueprob.scores.binned import BinnedCalibration
 from trueprob_service.control.labels.by_receipt import CLOCK_TOLERANCE_SECONDS
-from trueprob_service.control.labels.judging import NO_CLASS, Classes
+from trueprob_service.control.labels.judging import NO_CLASS, ClassList
 from trueprob_service.control.store.tables import label_key
 from trueprob_service.metrics.label_statistics import PairStatistics
 
@@ -144,7 +144,7 @@ def test_every_outcome_is_told_by_index_and_counted(world: World) -> None:
 
 
 def test_labels_of_all_kinds_are_resolved_as_each_alone() -> None:
-    classes = Classes(1, {"a": 0, "b": 1, "1": 2})
+    classes = ClassList(1, {"a": 0, "b": 1, "1": 2})
     given = [0, 2, 3, -1, 2**63 - 1, "a", "1", "", "c"]
     alone = [int(classes.resolve([label])[0]) for label in given]
     assert alone == [0, 2, NO_CLASS, NO_CLASS, NO_CLASS, 0, 2, NO_CLASS, NO_CLASS]

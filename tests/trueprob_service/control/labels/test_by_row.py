@@ -201,7 +201,7 @@ def test_the_window_can_be_fitted_by_hand(world: World) -> None:
     path = "/v1/models/m/fits"
     empty = world.call("POST", path, json=body)
     assert empty.status_code == 409
-    assert "labels sent as rows fill it" in empty.json()["detail"]
+    assert "send labels as rows to fill it" in empty.json()["detail"]
     logits, labels = rows(3, 400, sharpness=3.0)
     of = [
         {"id": str(index), "logits": values, "label": int(label)}

@@ -29,7 +29,7 @@ def issue(world: World, n: int, group: int = 0) -> list[str]:
 
 
 def count(world: World, ids: list[str]) -> list[str]:
-    return world.plane.parts.labels.count("m", ids, [0] * len(ids))
+    return world.plane.parts.receipt_labels.count("m", ids, [0] * len(ids))
 
 
 def test_one_input_that_is_sent_again_and_again_counts_so_often(
