@@ -88,8 +88,8 @@ def test_later_it_is_judged_anew_and_not_fitted_again(watched: World, runner: Wa
     assert again["verdict"] == first["verdict"]
     assert again["scores"] == first["scores"]
     assert [job.earlier is None for job in runner.jobs] == [True, False]
-    assert runner.jobs[1].before is not None
-    assert json.loads(runner.jobs[1].before.document)["id"] == first["calibrator"]
+    assert runner.jobs[1].earlier is not None
+    assert json.loads(runner.jobs[1].earlier.document)["id"] == first["calibrator"]
     # The same document, which says when it was fitted.
     assert watched.get(f"/v1/models/m/calibrators/{first['calibrator']}") == document
 
