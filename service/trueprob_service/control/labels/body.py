@@ -16,7 +16,6 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from trueprob_service.control.labels.by_receipt import MAX_LABELS
 from trueprob_service.control.labels.judging import Label
 from trueprob_service.edge.json_blocks import elements_in_blocks
 from trueprob_service.errors import BadRequest, InvalidRequest
@@ -29,7 +28,7 @@ __all__ = [
     "read_rows",
 ]
 
-
+MAX_LABELS: Final = 100_000  # of one request
 # Longer bodies with rows are parsed in blocks of this size, some 2 ms each.
 ROW_BLOCK_BYTES: Final = 1 << 18
 _SPACE: Final = rb"[ \t\n\r]*"

@@ -35,9 +35,8 @@ from trueprob_service.metrics.catalogue import LABEL_OUTCOMES
 from trueprob_service.receipts.columns import ReceiptColumns
 from trueprob_service.receipts.receipt import Receipts
 
-__all__ = ["CLOCK_TOLERANCE_SECONDS", "MAX_LABELS", "ReceiptLabels"]
+__all__ = ["CLOCK_TOLERANCE_SECONDS", "ReceiptLabels"]
 
-MAX_LABELS: Final = 100_000
 # The clocks of replicas differ: a used nonce is stored this much longer than its receipt is valid.
 CLOCK_TOLERANCE_SECONDS: Final = 300.0
 

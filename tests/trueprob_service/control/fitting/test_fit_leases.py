@@ -1,4 +1,4 @@
-"""A fit is run by one process at a time and ends once, whatever becomes of that process."""
+"""Leases: one process at a time runs a fit, and a fit ends once, even if that process dies."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ QUICK: dict[str, Any] = {"poll_seconds": 0.02}
 
 
 class Held(Runner):
-    """A runner that begins a fit and finishes it when it is let go."""
+    """A runner that starts a fit and finishes it when the test says so."""
 
     def __init__(self) -> None:
         self.begun = threading.Event()
@@ -46,7 +46,7 @@ class Held(Runner):
 
 
 class Counting(Runner):
-    """A runner that remembers what it ran."""
+    """A runner that records its jobs."""
 
     def __init__(self) -> None:
         self.jobs: list[Job] = []
@@ -56,7 +56,7 @@ class Counting(Runner):
         return run(job)
 
     def close(self) -> None:
-        """Nothing runs."""
+        """Do nothing: no job is running."""
 
 
 def post(world: World, content: bytes, **headers: str) -> str:
@@ -104,7 +104,7 @@ def test_a_fit_whose_process_died_is_run_by_another_when_its_lease_ends(
 ) -> None:
     held, counting = Held(), Counting()
     later = Clock(START)
-    # Its clock stands still, as does all of a process that hangs: it does not extend the lease.
+    # Its clock stands still, as in a process that hangs, so it does not renew the lease.
     dead = begin(settings=QUICK, job_runner=lambda: held)
     dead.declare()
     number = post(dead, overconfident())
@@ -116,7 +116,7 @@ def test_a_fit_whose_process_died_is_run_by_another_when_its_lease_ends(
     later.now += 1
     report = wait_for_end(other, number)
     assert (report["promoted"], report["revision"]) == (True, 2)
-    # It lives after all, and finds that the fit has ended.
+    # It continues after all, and finds that the fit has ended.
     held.go.set()
     dead.plane.close()
     assert wait_for_end(other, number) == report
@@ -138,7 +138,9 @@ def test_a_lease_is_extended_while_the_fit_runs(begin: Callable[..., World]) -> 
     assert wait_for_end(other, number)["state"] == "done"
 
 
-def test_who_waits_hears_of_a_fit_that_another_process_ran(begin: Callable[..., World]) -> None:
+def test_a_waiting_client_is_answered_when_another_process_ran_the_fit(
+    begin: Callable[..., World],
+) -> None:
     held = Held()
     busy = begin(settings=QUICK, job_runner=lambda: held)
     busy.declare()
@@ -150,7 +152,7 @@ def test_who_waits_hears_of_a_fit_that_another_process_ran(begin: Callable[..., 
     assert fit(other, first)["state"] == "running"
 
 
-def test_what_ends_in_order_leaves_its_fit_to_the_others_at_once(
+def test_a_process_that_shuts_down_releases_its_fit_at_once(
     begin: Callable[..., World],
 ) -> None:
     class Ending(Held):
@@ -168,7 +170,7 @@ def test_what_ends_in_order_leaves_its_fit_to_the_others_at_once(
     assert wait_for_end(other, number)["promoted"] is True
 
 
-def test_no_fit_is_left_to_a_process_without_its_rows(
+def test_a_process_without_the_rows_does_not_claim_the_fit(
     begin: Callable[..., World], tmp_path: Any
 ) -> None:
     held, counting = Held(), Counting()
@@ -184,7 +186,7 @@ def test_no_fit_is_left_to_a_process_without_its_rows(
 
 
 @pytest.mark.parametrize("n_processes", [4])
-def test_claims_at_the_same_time_never_meet(
+def test_concurrent_claims_get_different_fits(
     begin: Callable[..., World], database_url: str, n_processes: int
 ) -> None:
     held = Held()

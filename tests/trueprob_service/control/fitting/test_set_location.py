@@ -1,4 +1,4 @@
-"""Uploaded sets elsewhere than in the state directory: a folder, or a file system of fsspec."""
+"""Uploaded sets in another folder, or on a file system of fsspec."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def a_set(seed: int = 0) -> trueprob.CalibrationSet:
 
 @pytest.fixture
 def url() -> Iterator[str]:
-    """A place of its own in this process's memory."""
+    """A file system in memory for one test."""
     name = f"/{uuid.uuid4().hex}"
     yield f"memory:/{name}"
     fsspec.filesystem("memory").rm(name, recursive=True)
 
 
 def host(folder: Path, url: str, name: str) -> World:
-    """A replica with a state directory of its own, on one database."""
+    """A replica with its own state directory; all share one database."""
     database = f"sqlite:///{folder / 'shared.sqlite3'}"
     return start(settings_in(folder / name, artifact_url=url, database_url=database))
 
@@ -90,7 +90,7 @@ def test_another_host_has_the_rows_and_fits_them(tmp_path: Path, url: str) -> No
     other.plane.close()
 
 
-def test_rows_that_are_gone_or_others_are_said_to_be(tmp_path: Path, url: str) -> None:
+def test_missing_or_wrong_rows_are_reported(tmp_path: Path, url: str) -> None:
     world = host(tmp_path, url, "one")
     world.declare()
     digest = world.upload(overconfident())["calibration_set"]
@@ -113,19 +113,19 @@ def test_rows_that_are_gone_or_others_are_said_to_be(tmp_path: Path, url: str) -
         assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
         assert sentence in answer.json()["detail"]
     fit = {"calibration_set": digest, "method": "temperature"}
-    other.clock.now += 7200  # nobody else has begun it for so long
+    other.clock.now += 7200  # no other process has claimed it for so long
     failed = other.call("POST", "/v1/models/m/fits", json=fit, headers={"prefer": "wait=60"})
     assert (failed.json()["state"], failed.json()["error"]) == (
         "failed",
         "the rows of this fit were not found",
     )
-    # The same rows again mend it.
+    # Uploading the same rows again repairs it.
     other.upload(overconfident())
     assert place in stored(url)
     other.plane.close()
 
 
-def test_the_sweep_removes_what_no_model_has(tmp_path: Path, url: str) -> None:
+def test_the_clean_up_removes_sets_that_no_model_has(tmp_path: Path, url: str) -> None:
     world = host(tmp_path, url, "one")
     world.declare()
     gone = world.upload(overconfident())["calibration_set"]
@@ -151,7 +151,7 @@ def test_the_sweep_removes_what_no_model_has(tmp_path: Path, url: str) -> None:
     world.plane.close()
 
 
-def test_what_a_crash_left_in_the_middle_of_a_sweep_is_put_back(tmp_path: Path, url: str) -> None:
+def test_a_file_that_a_crash_left_set_aside_is_put_back(tmp_path: Path, url: str) -> None:
     artifacts = open_set_files(tmp_path, url)
     artifacts.keep(a_set())
     files, _ = fsspec.core.url_to_fs(url)
@@ -159,14 +159,14 @@ def test_what_a_crash_left_in_the_middle_of_a_sweep_is_put_back(tmp_path: Path, 
     files.mv(name, f"{name}.swept")
     files.pipe_file(f"{name}.0.part", b"half")
     artifacts.remove_leftovers()
-    assert len(stored(url)) == 2  # another process may be at it
+    assert len(stored(url)) == 2  # another process may be working on it
     for each in stored(url):
         files.store[each].modified = datetime.now(UTC) - timedelta(hours=2)
     artifacts.remove_leftovers()
     assert stored(url) == [name]
 
 
-def test_the_same_of_a_folder(tmp_path: Path) -> None:
+def test_a_folder_puts_such_a_file_back_too(tmp_path: Path) -> None:
     artifacts = open_set_files(tmp_path, "")
     artifacts.keep(a_set())
     path = artifacts.path(a_set().digest)
@@ -175,11 +175,11 @@ def test_the_same_of_a_folder(tmp_path: Path) -> None:
     os.utime(swept, (time.time() - 7200,) * 2)
     artifacts.remove_leftovers()
     assert path.exists()
-    with artifacts.set_aside("sha256:00") as aside:  # another process has swept it
+    with artifacts.set_aside("sha256:00") as aside:  # another process has removed it
         aside.put_back()
 
 
-def test_what_is_kept_again_late_is_written_again(tmp_path: Path, url: str) -> None:
+def test_an_old_object_is_written_again_when_it_is_kept_again(tmp_path: Path, url: str) -> None:
     artifacts = open_set_files(tmp_path, url)
     size = artifacts.keep(a_set())
     files, _ = fsspec.core.url_to_fs(url)
@@ -195,7 +195,7 @@ def test_what_is_kept_again_late_is_written_again(tmp_path: Path, url: str) -> N
 
 def test_a_file_system_that_renames_never_shows_half_a_file(tmp_path: Path) -> None:
     class Watched(LocalFileSystem):
-        """Says under which names it was written to."""
+        """A file system that records the names of its writes."""
 
         cachable = False
 
@@ -217,7 +217,7 @@ def test_a_file_system_that_renames_never_shows_half_a_file(tmp_path: Path) -> N
 
 def test_a_lost_connection_leaves_no_half_copy(tmp_path: Path) -> None:
     class Cut(LocalFileSystem):
-        """Loses the connection in the middle of the first file."""
+        """A file system that loses the connection in the middle of the first file."""
 
         cachable = False
 
@@ -242,9 +242,9 @@ def test_a_lost_connection_leaves_no_half_copy(tmp_path: Path) -> None:
     assert not Path(cut[0]).exists()
 
 
-def test_a_place_that_does_not_answer_is_one_kind_of_error(tmp_path: Path) -> None:
+def test_storage_that_does_not_answer_is_unavailable(tmp_path: Path) -> None:
     class Away(LocalFileSystem):
-        """A host that is not reached, and says its name."""
+        """A file system whose host cannot be reached; its error names the host."""
 
         cachable = False
 
@@ -254,7 +254,7 @@ def test_a_place_that_does_not_answer_is_one_kind_of_error(tmp_path: Path) -> No
         exists = get_file = put_file = size = find
 
     artifacts = RemoteSetFiles(tmp_path / "state", Away(), "/x")
-    artifacts.start()  # predictions go on
+    artifacts.start()  # predictions continue
     assert not artifacts.exists(a_set().digest)
     for ask in (
         lambda: artifacts.keep(a_set()),
@@ -266,13 +266,13 @@ def test_a_place_that_does_not_answer_is_one_kind_of_error(tmp_path: Path) -> No
         assert "secret" not in caught.value.detail
 
 
-def test_the_whole_state_goes_out_and_in_through_it(tmp_path: Path, url: str) -> None:
+def test_an_archive_exports_and_imports_remote_sets(tmp_path: Path, url: str) -> None:
     world = host(tmp_path, f"{url}/a", "one")
     world.declare()
     digest = world.upload(overconfident())["calibration_set"]
     archive = tmp_path / "state.zip"
     local = world.plane.parts.set_files.path(digest)
-    local.unlink()  # another host had taken it in
+    local.unlink()  # as if another host had received it
     export_state(world.plane.parts.store, world.plane.parts.set_files, archive)
     world.plane.close()
     with zipfile.ZipFile(archive) as members:
