@@ -53,7 +53,7 @@ class SetFiles:
             if _age_seconds(part) > ABANDONED_SECONDS:
                 part.unlink(missing_ok=True)
         for swept in self._parts.glob(f"*{SWEPT}"):
-            if _age_seconds(swept) > ABANDONED_SECONDS:  # the next sweep decides about it
+            if _age_seconds(swept) > ABANDONED_SECONDS:  # the next clean-up decides
                 with contextlib.suppress(FileNotFoundError):
                     swept.replace(self.path(swept.stem))
 

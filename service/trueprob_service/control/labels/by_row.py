@@ -144,7 +144,7 @@ def _version(transaction: Transaction, model: str, version: int | None) -> tuple
 def _resolve(labels: Sequence[Label], version: VersionRow) -> list[int | None]:
     """Class indices; None for unknown classes. Raises `InvalidRequest` if all are unknown."""
     index = {name: number for number, name in enumerate(version.class_names)}
-    k = len(index)
+    k = len(version.class_names)
     found = [
         index.get(label) if isinstance(label, str) else (label if 0 <= label < k else None)
         for label in labels
