@@ -100,7 +100,7 @@ class PromotionHistory:
         """Judge labels by their receipts alone."""
         outcome = np.full(len(receipts), OutcomeCode.SUPERSEDED, np.int8)
         label = np.full(len(receipts), NO_CLASS, np.int64)
-        unknown = np.ones(len(receipts), np.bool_)  # the version that predicted
+        unknown = np.ones(len(receipts), np.bool_)  # whether the predicting version is unknown
         ours = receipts.genuine & (receipts.model == self.model)
         revision, version, class_list = receipts.revision, receipts.version, receipts.class_list
         for promotion in self.promotions.values():
