@@ -87,7 +87,7 @@ def _serve(settings: Settings, warnings: Sequence[str]) -> int:
 def _move_state(command: str, arguments: list[str]) -> int:
     from pathlib import Path
 
-    from trueprob_service.control.fitting.set_location import open_artifacts
+    from trueprob_service.control.fitting.set_location import open_set_files
     from trueprob_service.control.store import open_store
     from trueprob_service.control.upkeep.archive import export_state, import_state
     from trueprob_service.errors import ServiceError
@@ -105,11 +105,11 @@ def _move_state(command: str, arguments: list[str]) -> int:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     try:
         settings, _ = load_settings(rest, os.environ)
-        artifacts = open_artifacts(settings.state_dir, settings.artifact_url)
+        set_files = open_set_files(settings.state_dir, settings.artifact_url)
         store = open_store(settings.resolved_database_url)
         try:
             move = export_state if command == "export-state" else import_state
-            counts = move(store, artifacts, options.file)
+            counts = move(store, set_files, options.file)
         finally:
             store.close()
     except (InvalidSettings, ServiceError, ValueError) as error:

@@ -8,19 +8,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from trueprob_service.control.fitting.outcome import FitEnding
+from trueprob_service.control.fitting.outcome import CandidateOutcomes
 from trueprob_service.control.fitting.policy import RefitPolicy
-from trueprob_service.control.fitting.process import FitRunner
+from trueprob_service.control.fitting.process import JobRunner
 from trueprob_service.control.fitting.queue import FitQueue
-from trueprob_service.control.fitting.runner import Refits
-from trueprob_service.control.fitting.set_files import Artifacts
+from trueprob_service.control.fitting.runner import FitRunner
+from trueprob_service.control.fitting.set_files import SetFiles
 from trueprob_service.control.fitting.stored_sets import StoredSets
-from trueprob_service.control.fitting.uploads import CalibrationSets
+from trueprob_service.control.fitting.uploads import CalibrationSetUploads
 from trueprob_service.control.labels.alarms import AlarmRules, Alarms
-from trueprob_service.control.labels.by_receipt import CLOCK_TOLERANCE_SECONDS, Labels
+from trueprob_service.control.labels.by_receipt import CLOCK_TOLERANCE_SECONDS, ReceiptLabels
 from trueprob_service.control.labels.by_row import RowLabels
 from trueprob_service.control.labels.refit_window import RefitWindow
-from trueprob_service.control.labels.statistics import Statistics
+from trueprob_service.control.labels.statistics import LabelStatistics
 from trueprob_service.control.models.catalogue import Catalogue
 from trueprob_service.control.models.declaration import Declarations, Deletions
 from trueprob_service.control.models.description import Descriptions
@@ -51,17 +51,17 @@ class Parts:
     replica_sync: ReplicaSync
     promotions: Promotions
     shadows: Shadows
-    refits: Refits
+    fit_runner: FitRunner
     refit_window: RefitWindow
     refit_policy: RefitPolicy
-    artifacts: Artifacts
+    set_files: SetFiles
     stored_sets: StoredSets
-    calibration_sets: CalibrationSets
-    labels: Labels
+    set_uploads: CalibrationSetUploads
+    receipt_labels: ReceiptLabels
     alarms: Alarms
     row_labels: RowLabels
     retention: Retention
-    statistics: Statistics
+    statistics: LabelStatistics
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Opened:
     store: Store
     receipts: Receipts
     catalogue: Catalogue  # started
-    artifacts: Artifacts
+    set_files: SetFiles
     deployments: Deployments
 
 
@@ -79,22 +79,22 @@ def assemble(
     settings: Settings,
     opened: Opened,
     *,
-    fit_runner: FitRunner,
+    job_runner: JobRunner,
     clock: Callable[[], float],  # seconds since 1970 UTC
     count_label: Callable[[str, str, int, Sequence[float]], None],
 ) -> Parts:
     """Put the parts together."""
     store, receipts = opened.store, opened.receipts
-    catalogue, artifacts = opened.catalogue, opened.artifacts
-    refits = Refits(
+    catalogue, set_files = opened.catalogue, opened.set_files
+    runner = FitRunner(
         FitQueue(
             store,
             catalogue,
-            artifacts,
-            ending=FitEnding(catalogue, settings),
+            set_files,
+            outcomes=CandidateOutcomes(catalogue, settings),
             clock=clock,
         ),
-        fit_runner,
+        job_runner,
         seconds=settings.poll_seconds,
         deadline_seconds=settings.fit_deadline_seconds,
     )
@@ -112,7 +112,7 @@ def assemble(
         run_length=settings.alarm_run_length_labels,
     )
     alarms = Alarms(store, rules, clock=clock)
-    stored_sets = StoredSets(store, artifacts, refits, settings=settings, clock=clock)
+    stored_sets = StoredSets(store, set_files, runner, settings=settings, clock=clock)
     return Parts(
         settings=settings,
         clock=clock,
@@ -124,14 +124,14 @@ def assemble(
         deletions=Deletions(
             store,
             replica_sync,
-            on_fits_ended=refits.cancelled,
+            on_fits_ended=runner.check_cancelled,
             root=settings.model_repository,
             clock=clock,
         ),
         replica_sync=replica_sync,
         promotions=Promotions(store, catalogue, clock=clock),
         shadows=Shadows(store, catalogue, settings=settings, clock=clock),
-        refits=refits,
+        fit_runner=runner,
         refit_window=refit_window,
         refit_policy=RefitPolicy(
             store,
@@ -141,17 +141,17 @@ def assemble(
             settings=settings,
             clock=clock,
         ),
-        artifacts=artifacts,
+        set_files=set_files,
         stored_sets=stored_sets,
-        calibration_sets=CalibrationSets(
+        set_uploads=CalibrationSetUploads(
             stored_sets,
             refit_window,
-            artifacts.uploads,
+            set_files.uploads,
             deployments=opened.deployments,
             replica_sync=replica_sync,
             settings=settings,
         ),
-        labels=Labels(
+        receipt_labels=ReceiptLabels(
             store,
             catalogue,
             receipts,
@@ -172,12 +172,12 @@ def assemble(
         alarms=alarms,
         retention=Retention(
             store,
-            artifacts,
+            set_files,
             keep_seconds=settings.receipt_ttl_seconds + CLOCK_TOLERANCE_SECONDS,
             seconds=settings.sweep_seconds,
             clock=clock,
         ),
-        statistics=Statistics(
+        statistics=LabelStatistics(
             store,
             catalogue,
             ttl_seconds=settings.receipt_ttl_seconds,

@@ -11,8 +11,8 @@ from typing import Any, Final
 from fastapi import APIRouter
 
 from trueprob_service.control.assembly import Opened, Parts, assemble
-from trueprob_service.control.fitting.process import FitProcess, FitRunner
-from trueprob_service.control.fitting.set_location import open_artifacts
+from trueprob_service.control.fitting.process import FitProcess, JobRunner
+from trueprob_service.control.fitting.set_location import open_set_files
 from trueprob_service.control.models.catalogue import Catalogue
 from trueprob_service.control.models.repository_watch import RepositoryWatch
 from trueprob_service.control.store import open_store
@@ -42,14 +42,14 @@ class ControlPlane:
         clock: Callable[[], float],  # seconds since 1970 UTC
         count_label: Callable[[str, str, int, Sequence[float]], None],
         count_delivery: Callable[[str, str], None] | None = None,
-        fit_runner: Callable[[], FitRunner] = FitProcess,
+        job_runner: Callable[[], JobRunner] = FitProcess,
     ) -> None:
         self._settings = settings
         self._deployments = deployments
         self._clock = clock
         self._count_label = count_label
         self._count_delivery = count_delivery
-        self._fit_runner = fit_runner
+        self._job_runner = job_runner
         self._parts: Parts | None = None
         self._watch: RepositoryWatch | None = None
         self._webhook: Webhook | None = None
@@ -67,7 +67,7 @@ class ControlPlane:
         receipts = Receipts(
             open_receipt_keys(settings.receipt_secrets, settings.receipt_secret_file), clock=clock
         )
-        artifacts = open_artifacts(settings.state_dir, settings.artifact_url)
+        set_files = open_set_files(settings.state_dir, settings.artifact_url)
         keep_events = bool(settings.webhook_url)
         store = open_store(settings.resolved_database_url, keep_events=keep_events)
         try:
@@ -84,12 +84,12 @@ class ControlPlane:
         )
         self._parts = assemble(
             settings,
-            Opened(store, receipts, catalogue, artifacts, self._deployments),
-            fit_runner=self._fit_runner(),
+            Opened(store, receipts, catalogue, set_files, self._deployments),
+            job_runner=self._job_runner(),
             clock=clock,
             count_label=self._count_label,
         )
-        self._parts.refits.start()
+        self._parts.fit_runner.start()
         watch.start()
         self._parts.replica_sync.start()
         self._parts.retention.start()
@@ -161,7 +161,7 @@ class ControlPlane:
             parts.refit_policy.close()
             parts.retention.close()
             parts.replica_sync.close()
-            parts.refits.close()
+            parts.fit_runner.close()
             with self._checking:  # a connection in use would outlive the pool
                 parts.store.close()
 

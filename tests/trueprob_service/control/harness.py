@@ -16,8 +16,8 @@ from fastapi.exceptions import RequestValidationError
 from numpy.typing import NDArray
 
 from trueprob.errors import TrueprobError
-from trueprob_service.control.fitting.process import FitRunner
-from trueprob_service.control.fitting.worker import Fitted, Job, run
+from trueprob_service.control.fitting.process import JobRunner
+from trueprob_service.control.fitting.worker import Job, JobResult, run
 from trueprob_service.control.plane import ControlPlane
 from trueprob_service.edge.problems import problem_for
 from trueprob_service.errors import ServiceError
@@ -67,7 +67,7 @@ class Runner:
 class InlineRunner(Runner):
     """Fits in the queue's own thread: a process of its own takes a second to start."""
 
-    def run(self, job: Job) -> Fitted | None:
+    def run(self, job: Job) -> JobResult | None:
         return run(job)
 
 
@@ -162,7 +162,7 @@ def start(
     settings: Settings,
     clock: Clock | None = None,
     *,
-    fit_runner: Callable[[], FitRunner] = InlineRunner,
+    job_runner: Callable[[], JobRunner] = InlineRunner,
     network: bool = False,
 ) -> World:
     """Start a plane as the service does, with the errors' handlers."""
@@ -178,7 +178,7 @@ def start(
         deployments=deployments,
         clock=clock,
         count_label=lambda model, outcome, n, lags: counted.append((model, outcome, n, list(lags))),
-        fit_runner=fit_runner,
+        job_runner=job_runner,
     )
     app = FastAPI()
     app.include_router(plane.router())

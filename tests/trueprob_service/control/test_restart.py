@@ -20,7 +20,7 @@ from tests.trueprob_service.control.harness import (
     rows,
 )
 from trueprob_service.control.fitting.process import FitProcess
-from trueprob_service.control.fitting.worker import Fitted, Job, run
+from trueprob_service.control.fitting.worker import Job, JobResult, run
 
 
 class Stuck(Runner):
@@ -30,7 +30,7 @@ class Stuck(Runner):
         self.entered = threading.Event()
         self._closed = threading.Event()
 
-    def run(self, job: Job) -> Fitted | None:
+    def run(self, job: Job) -> JobResult | None:
         self.entered.set()
         self._closed.wait()
         return None
@@ -45,7 +45,7 @@ class Waits(Runner):
     def __init__(self) -> None:
         self.go = threading.Event()
 
-    def run(self, job: Job) -> Fitted | None:
+    def run(self, job: Job) -> JobResult | None:
         self.go.wait()
         return run(job)
 
@@ -91,7 +91,7 @@ def test_a_fit_that_was_interrupted_is_done_after_the_restart(
     begin: Callable[..., World],
 ) -> None:
     stuck = Stuck()
-    world = begin(fit_runner=lambda: stuck)
+    world = begin(job_runner=lambda: stuck)
     world.declare()
     running, queued = (post(world, query).json()["fit"] for query in ("", CHANGE))
     stuck.entered.wait()
@@ -112,7 +112,7 @@ def test_a_fit_that_ends_the_service_every_time_is_given_up(begin: Callable[...,
     fit = ""
     for attempt in range(3):
         stuck = Stuck()
-        world = begin(fit_runner=lambda stuck=stuck: stuck)
+        world = begin(job_runner=lambda stuck=stuck: stuck)
         if attempt == 0:
             world.declare()
             fit = post(world).json()["fit"]
@@ -125,7 +125,7 @@ def test_a_fit_that_ends_the_service_every_time_is_given_up(begin: Callable[...,
 
 def test_a_wait_that_is_over_gets_the_address(begin: Callable[..., World]) -> None:
     waits = Waits()
-    world = begin(fit_runner=lambda: waits)
+    world = begin(job_runner=lambda: waits)
     world.declare()
     answer = post(world, prefer="wait=0")
     assert (answer.status_code, answer.headers["preference-applied"]) == (202, "wait=0")
@@ -137,7 +137,7 @@ def test_a_wait_that_is_over_gets_the_address(begin: Callable[..., World]) -> No
 def test_a_rollback_during_a_fit_is_not_overruled_by_it(begin: Callable[..., World]) -> None:
     waits = Waits()
     waits.go.set()
-    world = begin(fit_runner=lambda: waits)
+    world = begin(job_runner=lambda: waits)
     world.declare()
     first = world.upload(overconfident())
     waits.go.clear()
@@ -160,7 +160,7 @@ def test_a_rollback_during_a_fit_is_not_overruled_by_it(begin: Callable[..., Wor
 
 def test_a_set_whose_file_is_gone_fails_with_a_sentence(begin: Callable[..., World]) -> None:
     stuck = Stuck()
-    world = begin(fit_runner=lambda: stuck)
+    world = begin(job_runner=lambda: stuck)
     world.declare()
     fit = post(world).json()["fit"]
     world.plane.close()
@@ -197,6 +197,6 @@ def set_age(path: Path, seconds: float) -> None:
 
 
 def test_an_upload_is_fitted_in_a_process_of_its_own(begin: Callable[..., World]) -> None:
-    world = begin(fit_runner=FitProcess)
+    world = begin(job_runner=FitProcess)
     world.declare()
     assert world.upload(overconfident())["promoted"] is True

@@ -22,7 +22,7 @@ from trueprob_service.control.api.documentation import (
 )
 from trueprob_service.control.api.fits import answer_fit
 from trueprob_service.control.fitting.request import FitRequest
-from trueprob_service.control.fitting.stored_sets import NO_ROWS, known_set
+from trueprob_service.control.fitting.stored_sets import ROWS_NOT_FOUND, find_set
 from trueprob_service.control.fitting.upload_body import NPZ_TYPES
 from trueprob_service.control.schemas import answers
 from trueprob_service.control.schemas.documents import CalibrationSetSummary, FitSummary, Items
@@ -139,7 +139,7 @@ def create_router(plane: ControlPlane) -> APIRouter:
             force=force,
             by=caller(request),
         )
-        fit_id, done = await plane.parts.calibration_sets.upload(request, model, asked)
+        fit_id, done = await plane.parts.set_uploads.upload(request, model, asked)
         return await answer_fit(plane, model, fit_id, done, prefer=prefer, response=response)
 
     @router.post(
@@ -159,7 +159,7 @@ def create_router(plane: ControlPlane) -> APIRouter:
         The name means the new, longer set from now on. `POST …/fits` fits it. Rows that it holds
         already, all of the request in a run and in their order, are not added again.
         """
-        row = await plane.parts.calibration_sets.append(
+        row = await plane.parts.set_uploads.append(
             request, model, name, version=version, by=caller(request)
         )
         return await run_in_threadpool(_summary, plane, row)
@@ -209,12 +209,12 @@ def create_router(plane: ControlPlane) -> APIRouter:
     ) -> CalibrationSetSummary | FileResponse:
         """How many rows it has, and since when it is stored; or the rows, as an `.npz`."""
         with plane.parts.store.read() as transaction:
-            row = known_set(transaction, model, digest)
+            row = find_set(transaction, model, digest)
         if NPZ_TYPES[0] not in (accept or ""):
             return _summary(plane, row)
-        path = plane.parts.artifacts.find(row.digest)
+        path = plane.parts.set_files.find(row.digest)
         if path is None:
-            raise Unavailable(NO_ROWS)
+            raise Unavailable(ROWS_NOT_FOUND)
         return FileResponse(path, media_type=NPZ_TYPES[0], filename=path.name)
 
     @router.delete(

@@ -109,7 +109,7 @@ def create_router(plane: ControlPlane) -> APIRouter:
             force=body.force,
             by=caller(request),
         )
-        sets = plane.parts.calibration_sets
+        sets = plane.parts.set_uploads
         fit_id, done = await sets.fit(model, body.calibration_set, asked)
         return await answer_fit(plane, model, fit_id, done, prefer=prefer, response=response)
 
@@ -130,7 +130,7 @@ def create_router(plane: ControlPlane) -> APIRouter:
             raise FitNotFound(f"model {model!r} has no fit {fit[:40]!r}")
         now = plane.parts.clock()
         cancel_fit(plane.parts.store, model, int(fit), by=caller(request), now=now)
-        plane.parts.refits.cancelled()
+        plane.parts.fit_runner.check_cancelled()
         return _report(plane, model, int(fit))
 
     return router

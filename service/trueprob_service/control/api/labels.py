@@ -98,4 +98,4 @@ def _count(
     if version is not None:
         raise InvalidRequest("version must come with rows: a prediction id says its own")
     ids, labels = read_labels(document)
-    return answers.label_outcomes(plane.parts.labels.count(model, ids, labels))
+    return answers.label_outcomes(plane.parts.receipt_labels.count(model, ids, labels))

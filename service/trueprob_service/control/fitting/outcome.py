@@ -1,6 +1,7 @@
-"""What becomes of a candidate: it goes live, shadows what is live, or is only kept.
+"""What becomes of a candidate: it goes live, becomes a shadow, or is only stored.
 
-All of it happens in the transaction that ends the fit. The data plane is told after the commit.
+All of it happens in the transaction that ends the fit. The data plane learns of it after the
+commit.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import logging
 from dataclasses import dataclass
 from typing import Final
 
-from trueprob_service.control.fitting.worker import Fitted
+from trueprob_service.control.fitting.worker import JobResult
 from trueprob_service.control.models.catalogue import Catalogue
 from trueprob_service.control.models.promotion import raise_revision
 from trueprob_service.control.models.shadows import start_shadow
@@ -18,152 +19,104 @@ from trueprob_service.control.store.fits import FitRow
 from trueprob_service.control.store.promotions import CalibratorRow, PromotionRow
 from trueprob_service.settings import Settings
 
-__all__ = ["FitEnding", "Settled"]
+__all__ = ["CandidateOutcome", "CandidateOutcomes"]
 
 _LOG: Final = logging.getLogger(__name__)
 _DAY_SECONDS: Final = 86_400.0
 
 
 @dataclass(frozen=True)
-class Settled:
-    """What the data plane has to know of a fit that ended."""
+class CandidateOutcome:
+    """What became of the candidate of a fit."""
 
     candidate: CalibratorRow
-    promoted: int | None  # the revision that it became
-    shadows: int | None  # the revision that it shadows
+    promoted: int | None = None  # the revision under which it went live
+    shadows: int | None = None  # the live revision that it shadows
+    remark: str | None = None  # a sentence for the fit's report
 
 
-class FitEnding:
-    """Ends fits that came to a calibrator."""
+class CandidateOutcomes:
+    """Decides what becomes of candidates, and stores it."""
 
     def __init__(self, catalogue: Catalogue, settings: Settings) -> None:
         self._catalogue = catalogue
         self._settings = settings
-        self.reference = settings.refit_reference
+        self.reference = settings.refit_reference  # name of the set that refits are checked on
 
-    def settle(
+    def store(
         self,
         transaction: Transaction,  # holds the locks of the model and of the fit
         fit: FitRow,
-        incumbent: CalibratorRow,  # what the candidate was judged against
-        fitted: Fitted,  # without an error
+        incumbent: CalibratorRow,  # the candidate was judged against it
+        result: JobResult,  # without an error
         *,
-        judged_revision: int | None,  # what was live then
+        judged_revision: int | None,  # the live revision at the time of the claim
         now: float,
-    ) -> Settled:
-        """Keep the calibrator, do what was asked for with it, and end the fit."""
+    ) -> CandidateOutcome:
+        """Store the candidate, promote it or start its shadow as requested, and end the fit."""
         transaction.calibrators.add(
             fit.model,
             fit.version,
-            calibrator_id=fitted.calibrator,
-            kind=fitted.kind,
-            document=fitted.document,
+            calibrator_id=result.calibrator,
+            kind=result.kind,
+            document=result.document,
             origin="fit",
-            admitted=fitted.admitted,
+            admitted=result.admitted,
             calibration_set=fit.calibration_set,
             now=now,
         )
-        candidate = transaction.calibrators.get(fit.model, fit.version, fitted.calibrator)
+        candidate = transaction.calibrators.get(fit.model, fit.version, result.calibrator)
         live = transaction.promotions.live(fit.model)
         if candidate is None or live is None:
             raise LookupError(f"model {fit.model} lost its live pair during a fit")
-        settled, remarks = Settled(candidate, None, None), []
-        if fit.promote == "always" or (fit.promote == "auto" and fitted.admitted):
-            day = now - _DAY_SECONDS
-            promoted_today = transaction.policy_fits.promoted(fit.model, since=day)
-            obstacle = self._obstacle(fit, live, incumbent, promoted_today)
-            if obstacle is None:
-                promotion = raise_revision(
-                    transaction,
-                    live,
-                    candidate,
-                    cause="admitted" if fitted.admitted else "forced",
-                    by=fit.created_by,
-                    now=now,
-                    fit=fit.id,
-                )
-                settled = Settled(candidate, promotion.revision, None)
-            else:
-                remarks.append(f"Not promoted: {obstacle}.")
+        outcome = CandidateOutcome(candidate)
+        if fit.promote == "always" or (fit.promote == "auto" and result.admitted):
+            outcome = self._promote(
+                transaction, fit, live, incumbent, candidate, admitted=result.admitted, now=now
+            )
         elif fit.promote == "shadow":
-            obstacle = self._shadow(transaction, fit, live, candidate, now=now)
-            if obstacle is None:
-                settled = Settled(candidate, None, live.revision)
-                remarks.append(f"In the shadow of revision {live.revision}.")
-            else:
-                remarks.append(f"Not put into the shadow: {obstacle}.")
-        reasons = [*fitted.reasons, *fitted.warnings, *remarks]
-        transaction.fits.end(
-            fit.id,
-            "done",
-            now=now,
-            seconds=fitted.seconds,
-            verdict={"admitted": fitted.admitted, "reasons": reasons},
-            scores=fitted.scores,
-            warnings=list(fitted.warnings),
-            judged_revision=judged_revision,
-            calibrator=fitted.calibrator,
-            admitted=fitted.admitted,
-            promoted=settled.promoted is not None,
-            revision=settled.promoted,
-        )
-        transaction.events.add(
-            "candidate.admitted" if fitted.admitted else "candidate.refused",
-            fit.model,
-            {
-                "version": fit.version,
-                "calibrator": fitted.calibrator,
-                "fit": str(fit.id),
-                "trigger": fit.trigger,
-                "reasons": reasons,
-                "promoted": settled.promoted,
-            },
-            now=now,
-        )
-        if fit.trigger is not None:
-            outcome = "admitted" if fitted.admitted else "refused"
-            fate = "went live" if settled.promoted is not None else "is not live"
-            told = (fit.model, fit.trigger, fitted.calibrator, outcome, fate)
-            _LOG.info("refit of model %s for %s: %s was %s and %s", *told)
-        return settled
+            outcome = self._shadow(transaction, fit, live, candidate, now=now)
+        self._end(transaction, fit, result, outcome, judged_revision=judged_revision, now=now)
+        return outcome
 
-    def take_over(self, settled: Settled) -> None:
-        """Let this process answer accordingly; others follow."""
-        candidate = settled.candidate
-        if settled.promoted is not None:
-            self._catalogue.deploy(candidate, revision=settled.promoted)
-        if settled.shadows is not None:
-            self._catalogue.shadow(candidate.model, settled.shadows, candidate)
+    def deploy(self, outcome: CandidateOutcome) -> None:
+        """Update the deployments of this process; other processes poll the database."""
+        candidate = outcome.candidate
+        if outcome.promoted is not None:
+            self._catalogue.deploy(candidate, revision=outcome.promoted)
+        if outcome.shadows is not None:
+            self._catalogue.shadow(candidate.model, outcome.shadows, candidate)
 
-    def _shadow(
+    def _promote(
         self,
         transaction: Transaction,
         fit: FitRow,
         live: PromotionRow,
+        incumbent: CalibratorRow,
         candidate: CalibratorRow,
         *,
+        admitted: bool,
         now: float,
-    ) -> str | None:
-        """Let a candidate shadow what is live; why that cannot be, if so."""
-        if live.version != fit.version:
-            return f"version {fit.version} is not the live one"
-        if live.calibrator == candidate.calibrator:
-            return "it is what is live"
-        start_shadow(
+    ) -> CandidateOutcome:
+        promoted_today = transaction.policy_fits.promoted(fit.model, since=now - _DAY_SECONDS)
+        obstacle = self._obstacle(fit, live, incumbent, promoted_today)
+        if obstacle is not None:
+            return CandidateOutcome(candidate, remark=f"Not promoted: {obstacle}.")
+        promotion = raise_revision(
             transaction,
             live,
             candidate,
-            policy=self._settings.shadow_policy,
-            alpha=self._settings.shadow_alpha,
+            cause="admitted" if admitted else "forced",
             by=fit.created_by,
             now=now,
+            fit=fit.id,
         )
-        return None
+        return CandidateOutcome(candidate, promoted=promotion.revision)
 
     def _obstacle(
         self, fit: FitRow, live: PromotionRow, incumbent: CalibratorRow, promoted_today: int
     ) -> str | None:
-        """Why a candidate that should be promoted is not."""
+        """Why a candidate cannot be promoted, if so."""
         if self._catalogue.find(fit.model, fit.version) is None:
             return f"version {fit.version} is not available here"
         if fit.promote == "always":
@@ -176,3 +129,80 @@ class FitEnding:
         if live.calibrator != incumbent.calibrator:
             return "another calibrator went live while this one was fitted"
         return None
+
+    def _shadow(
+        self,
+        transaction: Transaction,
+        fit: FitRow,
+        live: PromotionRow,
+        candidate: CalibratorRow,
+        *,
+        now: float,
+    ) -> CandidateOutcome:
+        obstacle = None
+        if live.version != fit.version:
+            obstacle = f"version {fit.version} is not the live one"
+        elif live.calibrator == candidate.calibrator:
+            obstacle = "it is live already"
+        if obstacle is not None:
+            return CandidateOutcome(candidate, remark=f"Not put into the shadow: {obstacle}.")
+        start_shadow(
+            transaction,
+            live,
+            candidate,
+            policy=self._settings.shadow_policy,
+            alpha=self._settings.shadow_alpha,
+            by=fit.created_by,
+            now=now,
+        )
+        remark = f"In the shadow of revision {live.revision}."
+        return CandidateOutcome(candidate, shadows=live.revision, remark=remark)
+
+    def _end(
+        self,
+        transaction: Transaction,
+        fit: FitRow,
+        result: JobResult,
+        outcome: CandidateOutcome,
+        *,
+        judged_revision: int | None,
+        now: float,
+    ) -> None:
+        """Write the fit's report and its event."""
+        reasons = [*result.reasons, *result.warnings]
+        if outcome.remark is not None:
+            reasons.append(outcome.remark)
+        transaction.fits.end(
+            fit.id,
+            "done",
+            now=now,
+            seconds=result.seconds,
+            verdict={"admitted": result.admitted, "reasons": reasons},
+            scores=result.scores,
+            warnings=list(result.warnings),
+            judged_revision=judged_revision,
+            calibrator=result.calibrator,
+            admitted=result.admitted,
+            promoted=outcome.promoted is not None,
+            revision=outcome.promoted,
+        )
+        transaction.events.add(
+            "candidate.admitted" if result.admitted else "candidate.refused",
+            fit.model,
+            {
+                "version": fit.version,
+                "calibrator": result.calibrator,
+                "fit": str(fit.id),
+                "trigger": fit.trigger,
+                "reasons": reasons,
+                "promoted": outcome.promoted,
+            },
+            now=now,
+        )
+        if fit.trigger is not None:
+            verdict = "admitted" if result.admitted else "refused"
+            place = "went live" if outcome.promoted is not None else "did not go live"
+            _LOG.info(
+                "refit of model %s for %s: %s was %s and %s",
+                fit.model, fit.trigger, result.calibrator, verdict, place,
+            )  # fmt: skip

@@ -1,9 +1,9 @@
-"""When the service refits by itself: after an alarm, or after every N labelled rows with logits.
+"""The refit policy: requests a fit after an alarm, or after every N labelled rows with logits.
 
-Each replica looks; what it finds is a trigger, and the fit's row bears its name under a unique
-index: whoever comes second, or again after a crash, finds the fit there and does nothing. A trigger
-is the alarm's id, or the version and how many rows had come. It waits while the refit window has
-too few rows, and it is used up by one fit, however that ends.
+Every replica polls for triggers. A trigger is named after the alarm's id, or after the version and
+its number of rows, and the fit's row has that name under a unique index. So a second replica, or a
+restart after a crash, finds the fit and does nothing. A trigger waits while the refit window has
+too few rows, and leads to one fit, whatever its result.
 """
 
 from __future__ import annotations
@@ -34,26 +34,26 @@ _PROMOTE: Final = {"promote": "auto", "shadow": "shadow", "tell": "never"}
 class Trigger:
     """Why a version is to be refitted."""
 
-    name: str  # under which it counts once
+    name: str  # unique for the model
     served: ServedVersion
-    alarms: tuple[int, ...] = ()  # answered by the fit
+    alarms: tuple[int, ...] = ()  # all of them are answered by the fit
 
 
 def rows_between(policy: str) -> int | None:
-    """N of ``every=N``; None for the other policies."""
+    """N of the policy ``every=N``; None for the other policies."""
     match = re.fullmatch(r"every=(\d+)", policy)
     return None if match is None else int(match[1])
 
 
 class RefitPolicy:
-    """The policy in this process."""
+    """Polls for triggers in this process, and queues their fits."""
 
     def __init__(
         self,
         store: Store,
         window: RefitWindow,
-        sets: StoredSets,  # keeps the window's rows and queues the fit
-        deployments: Deployments,  # what is live here
+        sets: StoredSets,  # stores the rows of the window and queues the fit
+        deployments: Deployments,  # of this process
         *,
         settings: Settings,
         clock: Callable[[], float],  # seconds since 1970 UTC
@@ -73,16 +73,16 @@ class RefitPolicy:
         )
 
     def start(self) -> None:
-        """Look now and then, unless the policy is off."""
+        """Start to poll, unless the policy is off."""
         if self._settings.refit_policy != "off":
             self._poll.start()
 
     def close(self) -> None:
-        """Stop after the look that is under way."""
+        """Stop after the poll that is running."""
         self._poll.close()
 
     def look(self) -> list[int]:
-        """Queue what is due; the ids of the fits."""
+        """Poll once: queue the fits that are due, and return their ids."""
         if self._settings.refit_policy == "off":
             return []
         due = self._alarms() if self._rows is None else self._counts(self._rows)
@@ -94,7 +94,7 @@ class RefitPolicy:
         return fits
 
     def _alarms(self) -> list[Trigger]:
-        """Of alarms of what is live; those of what is not any more are answered by that."""
+        """Triggers from alarms of live revisions; alarms of earlier ones are marked as answered."""
         live = {d.served.model: d for d in self._deployments.live()}
         with self._store.read() as transaction:
             alarms = transaction.alarms.unanswered()
@@ -102,16 +102,16 @@ class RefitPolicy:
             waiting = transaction.policy_fits.waiting()
         stale = [alarm.id for alarm in alarms if revisions[alarm.model][1] != alarm.revision]
         self._answer(stale)
-        # Evidence and change are often raised together: one fit answers both.
-        together: dict[str, list[int]] = {}
+        # Evidence and change often raise their alarms together; one fit answers both.
+        by_model: dict[str, list[int]] = {}
         for alarm in alarms:
             here = live.get(alarm.model)
             if here is not None and here.revision == alarm.revision:
-                together.setdefault(alarm.model, []).append(alarm.id)
+                by_model.setdefault(alarm.model, []).append(alarm.id)
         return [
             Trigger(f"alarm:{min(ids)}", live[model].served, tuple(ids))
-            for model, ids in together.items()
-            if model not in waiting  # which may make them a thing of the past
+            for model, ids in by_model.items()
+            if model not in waiting  # the result of that fit may replace the revision
         ]
 
     def _answer(self, alarms: Sequence[int]) -> None:
@@ -121,21 +121,21 @@ class RefitPolicy:
                     transaction.alarms.answer(alarm, now=self._clock())
 
     def _counts(self, every: int) -> list[Trigger]:
-        """Of versions whose count of rows has passed a multiple that no fit bears yet."""
+        """Triggers from versions whose number of rows has passed another multiple of N."""
         triggers = []
         with self._store.read() as transaction:
             for deployment in self._deployments.live():
                 served = deployment.served
-                ever = transaction.labelled_rows.ever(served.model, served.version)
-                name = f"rows:{served.version}:{ever // every * every}"
-                if ever >= every and not transaction.policy_fits.triggered(served.model, name):
+                total = transaction.labelled_rows.ever(served.model, served.version)
+                name = f"rows:{served.version}:{total // every * every}"
+                if total >= every and not transaction.policy_fits.triggered(served.model, name):
                     triggers.append(Trigger(name, served))
         return triggers
 
     def _refit(self, trigger: Trigger) -> int | None:
         model, version = trigger.served.model, trigger.served.version
         if self._window.size(model, version)[0] < self._settings.min_calibration_rows:
-            return None  # rows may still come
+            return None  # more rows may come
         rows = self._window.read(model, version)
         if rows is None:
             return None
@@ -148,7 +148,7 @@ class RefitPolicy:
             fit, _ = self._sets.accept(trigger.served, rows, request)
         except DatabaseUnavailable:
             raise
-        except ServiceError as error:  # the model was deleted meanwhile, or the like
+        except ServiceError as error:  # for example, the model was deleted meanwhile
             _LOG.warning("refit of model %s for %s: %s", model, trigger.name, error.detail)
             return None
         self._answer(trigger.alarms)

@@ -1,7 +1,7 @@
-"""One spawned process that fits, replaced when it dies.
+"""Runs fit jobs in one spawned child process, which is replaced when it dies.
 
-A `concurrent.futures` pool cannot be told to give up a running job before Python 3.14 and waits
-for it when the service ends; a process and a pipe can.
+Before Python 3.14 a pool of `concurrent.futures` cannot cancel a running job, and at the end of
+the service it waits for the job. A process with a pipe has neither problem.
 """
 
 from __future__ import annotations
@@ -13,28 +13,28 @@ from multiprocessing.connection import Connection
 from typing import Protocol
 
 from trueprob_service.child_process import Child
-from trueprob_service.control.fitting.worker import Fitted, Job, serve
+from trueprob_service.control.fitting.worker import Job, JobResult, serve
 
-__all__ = ["FitProcess", "FitRunner"]
+__all__ = ["FitProcess", "JobRunner"]
 
 
-class FitRunner(Protocol):
-    """Whatever runs jobs one after another."""
+class JobRunner(Protocol):
+    """Runs fit jobs one after another."""
 
-    progress: float  # which share of the running job is done, 0 to 1
+    progress: float  # share of the running job that is done, 0 to 1
 
-    def run(self, job: Job) -> Fitted | None:
-        """What came of a job; None when the runner was told to give it up, or to end."""
+    def run(self, job: Job) -> JobResult | None:
+        """Run a job and return its result; None when it was cancelled or the runner is closing."""
 
     def cancel(self, job: Job) -> None:
-        """Give up this job, if it is the one that is running."""
+        """Cancel this job if it is running."""
 
     def close(self) -> None:
-        """Give up the job that is running."""
+        """Cancel the running job and stop."""
 
 
 class FitProcess:
-    """Runs jobs in a child process that is started when first needed."""
+    """A `JobRunner` with a child process, which starts with the first job."""
 
     def __init__(self, target: Callable[[Connection], None] = serve) -> None:
         self._child = Child(target, name="trueprob-fit")
@@ -44,14 +44,14 @@ class FitProcess:
 
     @property
     def pid(self) -> int | None:
-        """Of the child; None while there is none."""
+        """Process id of the child; None while there is none."""
         return self._child.pid
 
-    def run(self, job: Job) -> Fitted | None:
-        """Wait for a job's outcome. Called by one thread.
+    def run(self, job: Job) -> JobResult | None:
+        """Run a job in the child and wait for its result. Call it from one thread only.
 
-        Returns: none when the child was told to end, by `cancel`, `close` or a SIGTERM that
-        reached the whole service: the job was not finished and may be run again.
+        Returns None when the child was ended by `cancel`, by `close` or by a SIGTERM to the whole
+        service. The job is unfinished then and may be run again.
         """
         connection = self._started(job)
         if connection is None:
@@ -59,38 +59,38 @@ class FitProcess:
         try:
             connection.send(job)
             while True:
-                answer: Fitted | float = connection.recv()
-                if isinstance(answer, Fitted):
-                    return answer
-                self.progress = answer
+                message: JobResult | float = connection.recv()
+                if isinstance(message, JobResult):
+                    return message
+                self.progress = message
         except (EOFError, OSError):
-            return self._died()
+            return self._result_of_death()
         finally:
             with self._changing:
                 self._job = None
 
     def cancel(self, job: Job) -> None:
-        """End the child if it runs this job; the next job gets another child."""
+        """End the child if it runs this job; the next job gets a new child."""
         with self._changing:
             if self._job is job:
                 self._child.terminate()
 
     def close(self) -> None:
-        """End the child, in the middle of a job if need be."""
+        """End the child, even in the middle of a job."""
         self._child.close()
 
     def _started(self, job: Job) -> Connection | None:
-        with self._changing:  # who cancels finds the job only when there is a child to end
+        with self._changing:  # so `cancel` sees a job only together with its child
             connection = self._child.connection()
             if connection is not None:
                 self._job, self.progress = job, 0.0
             return connection
 
-    def _died(self) -> Fitted | None:
+    def _result_of_death(self) -> JobResult | None:
         exit_code = self._child.let_go()
         if self._child.closed or exit_code in (None, -signal.SIGTERM):
             return None
-        return Fitted(
+        return JobResult(
             error=f"the fitting process ended with exit code {exit_code}; "
             "it may have run out of memory"
         )

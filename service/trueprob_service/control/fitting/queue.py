@@ -1,10 +1,21 @@
-"""What a fit reads and writes: claimed for one process, ended once.
+"""The queue of fits in the database: find or add, claim, renew, finish and cancel them.
 
-A claim is a lease. The process that runs a fit extends it while it does; when that process dies the
-lease ends, and any other may claim the fit. Should the first one live after all (its clock stood
-still, say), it finds at the end that the fit is not its own, and stores nothing.
+A claim is a lease. The process that runs a fit renews the lease while it works. If the process
+dies, the lease ends and any other process may claim the fit. If the first process was only stopped
+for a while (a frozen container, for example), it finds at the end that the fit is no longer its
+own, and stores nothing.
 
-Giving a fit up: its row ends here and now, and whoever runs it finds out.
+A repeated request gets the fit that it asked for before. Two requests are the same when version,
+rows (by digest), method, permission to change predictions and `promote` are the same. The earlier
+fit is returned
+
+- while it is queued or running,
+- while its calibrator is live with its version, and
+- while the live pair that it was judged against is still live.
+
+Otherwise a new fit is added and judged against what is live now, with the calibrator of the earlier
+fit in place of a new one. A failed or cancelled fit is never returned. Fits of the refit policy are
+told apart by their trigger alone.
 """
 
 from __future__ import annotations
@@ -17,22 +28,80 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from trueprob_service.control.fitting.outcome import FitEnding
-from trueprob_service.control.fitting.set_files import Artifacts
-from trueprob_service.control.fitting.worker import Fitted, FittedBefore, Job
+from trueprob_service.control.fitting.outcome import CandidateOutcomes
+from trueprob_service.control.fitting.request import FitRequest
+from trueprob_service.control.fitting.set_files import SetFiles
+from trueprob_service.control.fitting.worker import CalibratorDocument, Job, JobResult
 from trueprob_service.control.models.catalogue import Catalogue, current_calibrator
 from trueprob_service.control.store import Store, Transaction
-from trueprob_service.control.store.fits import FitRow
+from trueprob_service.control.store.fits import WAITING, FitRow
 from trueprob_service.control.store.promotions import CalibratorRow
 from trueprob_service.errors import Conflict, DatabaseUnavailable, FitNotFound, Unavailable
+from trueprob_service.inference.deployment import ServedVersion
+from trueprob_service.settings import Settings
 
-__all__ = ["LEASE_SECONDS", "Begun", "FitQueue", "cancel_fit"]
+__all__ = ["LEASE_SECONDS", "ClaimedFit", "FitQueue", "cancel_fit", "find_or_add_fit"]
+
+_LOG: Final = logging.getLogger(__name__)
+# Renewed every sixth of it. Short, so that the fit of a killed process does not wait long. If a
+# living process fails to renew in time, the fit runs twice; nothing else is lost.
+LEASE_SECONDS: Final = 15.0
+# A set that crashes the whole service must not do so at every start for ever.
+_MAX_ATTEMPTS: Final = 3
+# A process that lacks the rows or the version leaves the fit to the others for this long.
+_PATIENCE_SECONDS: Final = 3600.0
+
+
+def find_or_add_fit(
+    transaction: Transaction,  # holds the model's lock
+    served: ServedVersion,
+    digest: str,  # of a stored set
+    request: FitRequest,
+    *,
+    settings: Settings,
+    now: float,
+) -> int:
+    """The id of the fit that a request asks for: an earlier one, or a new one in the queue."""
+    method, change = request.chosen_method(settings), request.change_allowed(settings)
+    if request.trigger is None:
+        earlier = transaction.earlier_fits.newest(
+            served.model,
+            served.version,
+            digest,
+            method=method,
+            allow_prediction_change=change,
+            promote=request.promote,
+        )
+        if earlier is not None and _is_current(transaction, earlier):
+            return earlier.id
+    return transaction.fits.add(
+        served.model,
+        served.version,
+        calibration_set=digest,
+        method=method,
+        promote=request.promote,
+        allow_prediction_change=change,
+        created_by=request.by,
+        now=now,
+        trigger=request.trigger,
+    )
+
+
+def _is_current(transaction: Transaction, fit: FitRow) -> bool:
+    """Whether an earlier fit still answers the same request."""
+    if fit.state in WAITING:
+        return True
+    live = transaction.promotions.live(fit.model)
+    if fit.state != "done" or live is None:
+        return False
+    is_live = (live.version, live.calibrator) == (fit.version, fit.calibrator)
+    return is_live or live.revision == fit.judged_revision
 
 
 def cancel_fit(store: Store, model: str, fit_id: int, *, by: str | None, now: float) -> None:
-    """Let a fit that waits or runs end; one that was cancelled before stays as it is.
+    """Cancel a queued or running fit; its runner notices and stops.
 
-    Raises `Conflict`: it has ended otherwise.
+    A cancelled fit may be cancelled again. One that is done or has failed raises `Conflict`.
     """
     with store.write() as transaction:
         transaction.models.lock(model)  # first in the order of locks
@@ -46,52 +115,45 @@ def cancel_fit(store: Store, model: str, fit_id: int, *, by: str | None, now: fl
             transaction.fits.end(fit_id, "cancelled", now=now, error=sentence)
 
 
-_LOG: Final = logging.getLogger(__name__)
-# Extended every sixth of it. Short enough that a fit whose process was killed does not wait long;
-# a process that lives and could not extend it in time costs a second run, no more.
-LEASE_SECONDS: Final = 15.0
-# A set that takes the whole service down with it must not do so at every start for ever.
-_MAX_ATTEMPTS: Final = 3
-# So long, fits that came in elsewhere are left to who has their rows and their version.
-_PATIENCE_SECONDS: Final = 3600.0
-
-
 @dataclass(frozen=True)
-class Begun:
+class ClaimedFit:
     """A fit that this process has claimed."""
 
     fit_id: int
-    incumbent: CalibratorRow  # what the candidate is judged against
-    revision: int | None  # what was live of the model then
-    calibration_set: str
+    incumbent: CalibratorRow  # the candidate is judged against it
+    revision: int | None  # the model's live revision at the time of the claim
+    calibration_set: str  # digest
     job: Job
 
 
 class FitQueue:
-    """The fits of the database as one process sees them."""
+    """The queue as one process sees it."""
 
     def __init__(
         self,
         store: Store,
         catalogue: Catalogue,
-        artifacts: Artifacts,  # where the sets lie
+        set_files: SetFiles,
         *,
-        ending: FitEnding,  # says what becomes of what was fitted
-        clock: Callable[[], float],
+        outcomes: CandidateOutcomes,
+        clock: Callable[[], float],  # seconds since 1970 UTC; hosts agree to well within a lease
     ) -> None:
-        self._ending = ending
+        self._outcomes = outcomes
         self._store = store
         self._catalogue = catalogue
-        self._artifacts = artifacts
+        self._set_files = set_files
         self._clock = clock
         self._owner = uuid.uuid4().hex
 
-    def claim(self, own: Collection[int]) -> Begun | None:
-        """The oldest fit that may be run here and now, from now on this process's."""
+    def claim(
+        self,
+        submitted: Collection[int],  # requested at this process, so it has what they need
+    ) -> ClaimedFit | None:
+        """Claim the oldest fit that this process can run; None when there is none."""
         now = self._clock()
         with self._store.read() as transaction:
             waiting = transaction.fits.waiting(owner=self._owner, now=now)
-        ids = [fit.id for fit in waiting if fit.id in own or self._suits(fit, now)]
+        ids = [fit.id for fit in waiting if fit.id in submitted or self._can_run(fit, now)]
         while ids:
             with self._store.write() as transaction:
                 fit = transaction.fits.claim(
@@ -99,50 +161,50 @@ class FitQueue:
                 )
                 if fit is None:
                     return None
-                begun = self._begin(transaction, fit)
-            if begun is not None:
-                return begun
+                claimed = self._prepare_or_fail(transaction, fit)
+            if claimed is not None:
+                return claimed
             ids.remove(fit.id)
         return None
 
-    def fetch(self, begun: Begun) -> None:
-        """Bring the rows of a fit to this host, where they are elsewhere."""
-        if self._artifacts.find(begun.calibration_set) is None:
-            raise Unavailable("the rows of this fit are not to be found")
+    def fetch(self, claimed: ClaimedFit) -> None:
+        """Copy the rows of a fit to this host if need be; raises `Unavailable` without them."""
+        if self._set_files.find(claimed.calibration_set) is None:
+            raise Unavailable("the rows of this fit were not found")
 
-    def renew(self, begun: Begun, *, progress: float) -> bool:
-        """Go on holding a fit; False when it was cancelled, or is another process's."""
+    def renew(self, claimed: ClaimedFit, *, progress: float) -> bool:
+        """Renew the lease; False when the fit was cancelled or another process has claimed it."""
         until = self._clock() + LEASE_SECONDS
         with self._store.write() as transaction:
             return transaction.fits.renew(
-                begun.fit_id, owner=self._owner, lease_until=until, progress=progress
+                claimed.fit_id, owner=self._owner, lease_until=until, progress=progress
             )
 
-    def release(self, begun: Begun) -> None:
-        """Leave a fit that was not finished to whoever claims it next."""
+    def release(self, claimed: ClaimedFit) -> None:
+        """Give an unfinished fit back to the queue."""
         with contextlib.suppress(DatabaseUnavailable), self._store.write() as transaction:
-            transaction.fits.release(begun.fit_id, owner=self._owner)
+            transaction.fits.release(claimed.fit_id, owner=self._owner)
 
-    def fail(self, begun: Begun, sentence: str) -> None:
-        """Give a fit up."""
+    def fail(self, claimed: ClaimedFit, sentence: str) -> None:
+        """End a claimed fit as failed."""
         with contextlib.suppress(DatabaseUnavailable), self._store.write() as transaction:
-            fit = transaction.fits.by_id(begun.fit_id, lock=True)
+            fit = transaction.fits.by_id(claimed.fit_id, lock=True)
             if fit is not None and fit.owner == self._owner and fit.state == "running":
-                self._give_up(transaction, fit, sentence)
+                self._end_failed(transaction, fit, sentence)
 
     def ended(self, fit_ids: Collection[int]) -> set[int]:
-        """Those of these fits that have ended, whoever ran them."""
+        """Those of these fits that have ended, in whichever process."""
         if not fit_ids:
             return set()
         with self._store.read() as transaction:
             return transaction.fits.ended(fit_ids)
 
-    def finish(self, begun: Begun, fitted: Fitted) -> None:
-        """Store what came of a fit, if it is still this process's to end.
+    def finish(self, claimed: ClaimedFit, result: JobResult) -> None:
+        """Store the result of a fit, unless the fit is no longer this process's.
 
-        Raises `DatabaseUnavailable`: nothing is stored; it can be tried again.
+        On `DatabaseUnavailable` nothing is stored; the call may be repeated.
         """
-        fit_id, now = begun.fit_id, self._clock()
+        fit_id, now = claimed.fit_id, self._clock()
         with self._store.write() as transaction:
             fit = transaction.fits.by_id(fit_id)
             if fit is None:
@@ -150,37 +212,42 @@ class FitQueue:
             transaction.models.lock(fit.model)  # first in the order of locks
             fit = transaction.fits.by_id(fit_id, lock=True)
             if fit is None or fit.state != "running" or fit.owner != self._owner:
-                _LOG.warning("fit %d was taken over by another process", fit_id)
+                _LOG.warning("fit %d was cancelled or claimed by another process", fit_id)
                 return
-            if fitted.error is not None:
-                transaction.fits.end(fit_id, "failed", now=now, error=fitted.error)
+            if result.error is not None:
+                transaction.fits.end(fit_id, "failed", now=now, error=result.error)
                 return
-            settled = self._ending.settle(
-                transaction, fit, begun.incumbent, fitted, judged_revision=begun.revision, now=now
+            outcome = self._outcomes.store(
+                transaction,
+                fit,
+                claimed.incumbent,
+                result,
+                judged_revision=claimed.revision,
+                now=now,
             )
-        self._ending.take_over(settled)
+        self._outcomes.deploy(outcome)
 
-    def _suits(self, fit: FitRow, now: float) -> bool:
+    def _can_run(self, fit: FitRow, now: float) -> bool:
         here = self._catalogue.find(fit.model, fit.version) is not None
-        has_rows = here and self._artifacts.exists(fit.calibration_set)
+        has_rows = here and self._set_files.exists(fit.calibration_set)
         return has_rows or now - fit.created_at > _PATIENCE_SECONDS
 
-    def _begin(self, transaction: Transaction, fit: FitRow) -> Begun | None:
+    def _prepare_or_fail(self, transaction: Transaction, fit: FitRow) -> ClaimedFit | None:
         if fit.attempts > _MAX_ATTEMPTS:
             sentence = f"the service ended {_MAX_ATTEMPTS} times during this fit"
-            self._give_up(transaction, fit, sentence)
+            self._end_failed(transaction, fit, sentence)
             return None
         try:
-            return self._claimed(transaction, fit)
+            return self._prepare(transaction, fit)
         except LookupError:
-            _LOG.exception("fit %d cannot be begun", fit.id)
-            self._give_up(transaction, fit, "the fit could not be begun; the log says more")
+            _LOG.exception("fit %d cannot be started", fit.id)
+            self._end_failed(transaction, fit, "the fit could not be started; see the log")
             return None
 
-    def _give_up(self, transaction: Transaction, fit: FitRow, sentence: str) -> None:
+    def _end_failed(self, transaction: Transaction, fit: FitRow, sentence: str) -> None:
         transaction.fits.end(fit.id, "failed", now=self._clock(), error=sentence)
 
-    def _claimed(self, transaction: Transaction, fit: FitRow) -> Begun:
+    def _prepare(self, transaction: Transaction, fit: FitRow) -> ClaimedFit:
         version = transaction.models.version(fit.model, fit.version)
         if version is None:
             raise LookupError(f"version {fit.version} of {fit.model} is not registered")
@@ -188,7 +255,7 @@ class FitQueue:
         if incumbent.calibration_set is not None:
             seen = transaction.calibration_sets.row_digests(fit.model, incumbent.calibration_set)
         job = Job(
-            path=self._artifacts.path(fit.calibration_set),
+            path=self._set_files.path(fit.calibration_set),
             n_classes=len(version.class_names),
             method=fit.method,
             incumbent=incumbent.document,
@@ -196,21 +263,21 @@ class FitQueue:
             created_at=self._clock(),
             allow_prediction_change=fit.allow_prediction_change,
             reference=self._reference(transaction, fit),
-            before=_fitted_before(transaction, fit),
+            earlier=_earlier_calibrator(transaction, fit),
         )
         live = transaction.promotions.live(fit.model)
         revision = None if live is None else live.revision
-        return Begun(fit.id, incumbent, revision, fit.calibration_set, job)
+        return ClaimedFit(fit.id, incumbent, revision, fit.calibration_set, job)
 
     def _reference(self, transaction: Transaction, fit: FitRow) -> Path | None:
-        """The set that somebody pinned, of a fit that nobody asked for."""
+        """The pinned reference set; only fits of the refit policy are checked on it."""
         if fit.trigger is None:
             return None
-        pinned = transaction.calibration_sets.get(fit.model, self._ending.reference)
-        return None if pinned is None else self._artifacts.path(pinned.digest)
+        pinned = transaction.calibration_sets.get(fit.model, self._outcomes.reference)
+        return None if pinned is None else self._set_files.path(pinned.digest)
 
 
-def _fitted_before(transaction: Transaction, fit: FitRow) -> FittedBefore | None:
-    """Rows that were fitted in this way before are judged only."""
+def _earlier_calibrator(transaction: Transaction, fit: FitRow) -> CalibratorDocument | None:
+    """The calibrator that an earlier fit learned from the same rows by the same method."""
     found = transaction.earlier_fits.fitted(fit)
-    return None if found is None else FittedBefore(found[0], tuple(found[1]))
+    return None if found is None else CalibratorDocument(found[0], tuple(found[1]))

@@ -1,10 +1,11 @@
-"""Calibration sets on a file system of fsspec, with a copy of each on the hosts that used it.
+"""Calibration sets on a file system of fsspec; each host keeps copies of those that it used.
 
-Object stores show an object once it is whole and know no rename; others (SFTP, say) know one and
-are written under another name first. Whatever comes back is compared with its digest.
+Object stores show an object only when it is complete, and cannot rename. File systems that can
+(SFTP, for example) are written under another name first. Downloads are checked against their
+digest.
 
-fsspec's own caches (simplecache, filecache) are not used: they download under the final name, so a
-lost connection leaves half a file that is taken for the whole.
+The caches of fsspec (simplecache, filecache) are not used: they download under the final name, so
+after a lost connection half a file would pass for the whole.
 """
 
 from __future__ import annotations
@@ -26,38 +27,38 @@ from trueprob_service.control.fitting.set_files import (
     ABANDONED_SECONDS,
     PREFIX,
     SWEPT,
-    Artifacts,
-    Aside,
+    SetAsideFile,
+    SetFiles,
 )
 from trueprob_service.errors import Unavailable
 
-__all__ = ["RemoteArtifacts"]
+__all__ = ["RemoteSetFiles"]
 
 _LOG: Final = logging.getLogger(__name__)
-# The sweep takes what is a day old: well before, an object is written anew when it is kept again.
+# The clean-up job removes unused objects after a day. An older one than this is written again.
 _WRITE_ANEW_SECONDS: Final = 43_200.0
 
 
-class RemoteArtifacts(Artifacts):
-    """Sets under a root of a file system; the state directory has this host's copies."""
+class RemoteSetFiles(SetFiles):
+    """Sets in a folder of a remote file system; this host's copies are in the state directory."""
 
     def __init__(self, root: Path, files: AbstractFileSystem, folder: str) -> None:
         super().__init__(root)
         self._files = files
         self._folder = folder.rstrip("/")
-        self._renames = type(files).mv is not AbstractFileSystem.mv  # else a copy and a removal
+        self._renames = type(files).mv is not AbstractFileSystem.mv  # else `mv` copies and deletes
 
     def start(self) -> None:
-        """As of a folder; a place that does not answer is none the worse for predictions."""
+        """As in a folder. Storage that does not answer is logged: predictions do not need it."""
         try:
             super().start()
-        except Unavailable as away:
-            _LOG.warning("%s", away.detail)
+        except Unavailable as error:
+            _LOG.warning("%s", error.detail)
 
-    def remove_parts(self) -> None:
-        """As of a folder, there too."""
-        super().remove_parts()
-        with _answering("could not be tidied"):
+    def remove_leftovers(self) -> None:
+        """As in a folder, on this host and remotely."""
+        super().remove_leftovers()
+        with _storage_errors("could not be cleaned up"):
             for name in self._names():
                 if self._age_seconds(name) <= ABANDONED_SECONDS:
                     continue
@@ -68,33 +69,33 @@ class RemoteArtifacts(Artifacts):
                         self._files.mv(name, name.removesuffix(SWEPT))
 
     def digests(self, *, older_than_seconds: float) -> list[str]:
-        """Sets that lie there and have not been written anew for so long."""
-        with _answering("cannot be listed"):
-            there = [
+        """Digests of remote sets and local copies that were last written longer ago than this."""
+        with _storage_errors("cannot be listed"):
+            remote = [
                 f"{PREFIX}{name.rpartition('/')[2].removesuffix('.npz')}"
                 for name in self._names()
                 if name.endswith(".npz") and self._age_seconds(name) > older_than_seconds
             ]
-        # And this host's copies of what another host has swept.
-        return sorted({*there, *super().digests(older_than_seconds=older_than_seconds)})
+        # Copies on this host may be all that is left: another host may have removed the object.
+        return sorted({*remote, *super().digests(older_than_seconds=older_than_seconds)})
 
     @contextlib.contextmanager
-    def set_aside(self, digest: str) -> Iterator[Aside]:
-        """As of a folder; this host's copy goes too, others' with a sweep of their own."""
+    def set_aside(self, digest: str) -> Iterator[SetAsideFile]:
+        """As in a folder. This host's copy is removed too; other hosts clean up their own."""
         name = self._name(digest)
-        aside = _Moved(self._files, name, f"{name}{SWEPT}")
-        with _answering("cannot be swept"), contextlib.suppress(FileNotFoundError):
+        aside = _MovedObject(self._files, name, f"{name}{SWEPT}")
+        with _storage_errors("cannot be cleaned up"), contextlib.suppress(FileNotFoundError):
             self._files.mv(aside.name, aside.under)
         try:
             yield aside
         finally:
             if aside.gone:
                 self.path(digest).unlink(missing_ok=True)
-                with _answering("cannot be swept"):
+                with _storage_errors("cannot be cleaned up"):
                     self._remove(aside.under)
 
     def exists(self, digest: str) -> bool:
-        """Whether the set can be had; not while the place does not answer."""
+        """Whether the set is stored; False while the storage does not answer."""
         if super().exists(digest):
             return True
         try:
@@ -104,30 +105,29 @@ class RemoteArtifacts(Artifacts):
             return False
 
     def find(self, digest: str) -> Path | None:
-        """The copy of this host, which is fetched and compared with its digest first."""
-        known = super().find(digest)
-        if known is not None:
-            return known
+        """The copy of this host, which is downloaded and checked against its digest if need be."""
+        copy = super().find(digest)
+        if copy is not None:
+            return copy
         path = self.path(digest)
         with part_file(self._parts) as part:
-            with _answering("cannot be read"):
+            with _storage_errors("cannot be read"):
                 try:
                     self._files.get_file(self._name(digest), str(part))
                 except FileNotFoundError:
                     return None
             if not _holds(part, digest):
                 raise Unavailable(
-                    "what artifact_url has under this set's digest are not its rows: upload them "
-                    "again"
+                    "the file at artifact_url does not have the rows of this set: upload them again"
                 )
             self._put(part, path)
         return path
 
     def keep(self, rows: CalibrationSet) -> int:
-        """Store a set here and there; it is kept once both are done."""
+        """Store a set on this host and remotely."""
         size = super().keep(rows)
         name = self._name(rows.digest)
-        with _answering("cannot be written"):
+        with _storage_errors("cannot be written"):
             if not self._is_there(name, size):
                 self._write(self.path(rows.digest), name)
         return size
@@ -147,8 +147,8 @@ class RemoteArtifacts(Artifacts):
             raise
 
     def _is_there(self, name: str, size: int) -> bool:
-        """Whether an object is there that is whole and too young to be swept."""
-        # What it remembers of a listing may be older than another host's sweep.
+        """Whether the object is complete, and too young to be removed."""
+        # A cached listing may be older than another host's clean-up.
         self._files.invalidate_cache()
         try:
             whole = self._files.size(name) == size
@@ -168,7 +168,7 @@ class RemoteArtifacts(Artifacts):
         return f"{self._folder}/{name[:2]}/{name}.npz"
 
     def _age_seconds(self, name: str) -> float:
-        """How long ago it was written; 0 where that is not known, so that it stays."""
+        """Seconds since it was written; 0 where that is unknown, so that it is kept."""
         try:
             modified: Any = self._files.modified(name)
         except (FileNotFoundError, NotImplementedError, KeyError):
@@ -184,8 +184,8 @@ class RemoteArtifacts(Artifacts):
             self._files.rm_file(name)
 
 
-class _Moved:
-    """An object that is out of the way."""
+class _MovedObject:
+    """A `SetAsideFile` on the remote file system."""
 
     def __init__(self, files: AbstractFileSystem, name: str, under: str) -> None:
         self._files, self.name, self.under = files, name, under
@@ -193,7 +193,7 @@ class _Moved:
 
     def put_back(self) -> None:
         """Give the object its name again."""
-        with _answering("cannot be swept"), contextlib.suppress(FileNotFoundError):
+        with _storage_errors("cannot be cleaned up"), contextlib.suppress(FileNotFoundError):
             self._files.mv(self.under, self.name)
         self.gone = False
 
@@ -206,11 +206,11 @@ def _holds(part: Path, digest: str) -> bool:
 
 
 @contextlib.contextmanager
-def _answering(what: str) -> Iterator[None]:
-    """Errors of the file system as one of ours; its own words may name keys and hosts."""
+def _storage_errors(what: str) -> Iterator[None]:
+    """Raise `Unavailable` for errors of the file system; their texts may name keys and hosts."""
     try:
         yield
     except OSError as error:
         raise Unavailable(
-            f"the place of uploaded sets (artifact_url) {what}: {type(error).__name__}"
+            f"the storage of uploaded sets (artifact_url) {what}: {type(error).__name__}"
         ) from error

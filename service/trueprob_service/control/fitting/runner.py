@@ -1,8 +1,8 @@
-"""Fits, one after another in each process: claimed from the database, run in a child of their own.
+"""The thread that claims queued fits and runs them one after another.
 
-What a fit needs is in its row and in the stored set, so one that was interrupted is simply run
-again, by this process or by another one. Its outcome, the calibrator and the promotion are one
-transaction.
+Everything that a fit needs is in its row and in the stored set. So an interrupted fit is simply run
+again, by this process or by another one. Its result, the calibrator and the promotion are stored in
+one transaction.
 """
 
 from __future__ import annotations
@@ -15,139 +15,145 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from typing import Final
 
-from trueprob_service.control.fitting.process import FitRunner
-from trueprob_service.control.fitting.queue import LEASE_SECONDS, Begun, FitQueue
-from trueprob_service.control.fitting.worker import Fitted
+from trueprob_service.control.fitting.process import JobRunner
+from trueprob_service.control.fitting.queue import LEASE_SECONDS, ClaimedFit, FitQueue
+from trueprob_service.control.fitting.worker import JobResult
 from trueprob_service.errors import DatabaseUnavailable, Unavailable
 
-__all__ = ["Refits"]
+__all__ = ["FitRunner"]
 
 _LOG: Final = logging.getLogger(__name__)
 _RENEW_SECONDS: Final = LEASE_SECONDS / 6
 _RETRY_SECONDS: Final = 2.0
 
 
-class Refits:
-    """The worker of this process."""
+class FitRunner:
+    """Runs the queued fits in a thread of this process."""
 
     def __init__(
-        self, queue: FitQueue, runner: FitRunner, *, seconds: float, deadline_seconds: float
+        self,
+        queue: FitQueue,
+        jobs: JobRunner,
+        *,
+        seconds: float,  # between two polls of the database
+        deadline_seconds: float,  # a fit that takes longer fails
     ) -> None:
         self._queue = queue
-        self._runner = runner
+        self._jobs = jobs
         self._seconds = seconds
         self._deadline_seconds = deadline_seconds
         self._awaited: dict[int, Future[None]] = {}
         self._changing = threading.Lock()
         self._wake = threading.Event()
-        self._look = threading.Event()
+        self._check = threading.Event()
         self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="trueprob-refits", daemon=True)
+        self._thread = threading.Thread(target=self._work, name="trueprob-fits", daemon=True)
 
     def start(self) -> None:
-        """Begin to work, first on what was interrupted."""
+        """Start the thread; interrupted fits come first."""
         self._thread.start()
 
     def submit(self, fit_id: int) -> Future[None]:
-        """Let a queued fit be run; done when it has ended, however it did and whoever ran it."""
+        """Wake the thread for a queued fit. The future is done when the fit has ended, anywhere."""
         with self._changing:
             done = self._awaited.get(fit_id)
             if done is None:
                 done = self._awaited[fit_id] = Future()
-                done.set_running_or_notify_cancel()  # nobody who waits can cancel it
+                done.set_running_or_notify_cancel()  # so that callers cannot cancel it
         self._wake.set()
         return done
 
-    def cancelled(self) -> None:
-        """Look now whether the running fit is still wanted."""
-        self._look.set()
+    def check_cancelled(self) -> None:
+        """Check now whether the running fit was cancelled, instead of at the next poll."""
+        self._check.set()
         self._wake.set()
 
     def close(self) -> None:
-        """Stop; fits that run or wait are left to the next start, or to another process."""
+        """Stop. Unfinished fits are run after the next start, or by another process."""
         self._closing.set()
         self._wake.set()
-        self._runner.close()
+        self._jobs.close()
         if self._thread.is_alive():
             self._thread.join()
-        # Whoever waits is let go; the fit's row stays as it is.
-        self._settle(self._own())
+        # Callers stop waiting; the rows of their fits stay as they are.
+        self._complete(self._submitted())
 
     def _work(self) -> None:
         while not self._closing.is_set():
             self._wake.clear()
-            if not self._did_something():
+            if not self._run_next():
                 self._wake.wait(self._seconds)
 
-    def _did_something(self) -> bool:
+    def _run_next(self) -> bool:
+        """Run the next fit, if any; True when there may be more to do."""
         try:
-            begun = self._queue.claim(self._own())
-            more = begun is not None and self._run(begun)
-            self._settle(self._queue.ended(self._own()))
+            claimed = self._queue.claim(self._submitted())
+            more = claimed is not None and self._run(claimed)
+            self._complete(self._queue.ended(self._submitted()))
         except DatabaseUnavailable:
             _LOG.warning("fits wait for the database")
             return False
-        except Exception:  # noqa: BLE001 - the next fit has nothing to do with it
-            _LOG.exception("the queue of fits could not be worked on")
+        except Exception:  # noqa: BLE001 - an error must not stop the thread
+            _LOG.exception("the next fit could not be claimed")
             return False
         return more
 
-    def _run(self, begun: Begun) -> bool:
+    def _run(self, claimed: ClaimedFit) -> bool:
         """Run a claimed fit; False when it was not finished."""
-        given_up = threading.Event()
+        lost = threading.Event()
         try:
-            with self._held(begun, given_up):
-                self._queue.fetch(begun)
-                fitted = self._runner.run(begun.job)
-                if fitted is not None:
-                    self._store(begun, fitted)
-        except Unavailable as away:
-            self._queue.fail(begun, away.detail)
+            with self._held(claimed, lost):
+                self._queue.fetch(claimed)
+                result = self._jobs.run(claimed.job)
+                if result is not None:
+                    self._store(claimed, result)
+        except Unavailable as error:
+            self._queue.fail(claimed, error.detail)
             return True
-        except Exception:  # noqa: BLE001 - whatever it was, this fit must not be begun for ever
-            _LOG.exception("fit %d was not finished", begun.fit_id)
-            self._queue.fail(begun, "the fit could not be finished; the log says more")
+        except Exception:  # noqa: BLE001 - a failing fit must not be claimed for ever
+            _LOG.exception("fit %d was not finished", claimed.fit_id)
+            self._queue.fail(claimed, "the fit could not be finished; see the log")
             return True
-        if fitted is None:
-            self._queue.release(begun)
-        return fitted is not None or given_up.is_set()
+        if result is None:
+            self._queue.release(claimed)
+        return result is not None or lost.is_set()
 
-    def _store(self, begun: Begun, fitted: Fitted) -> None:
-        """Store an outcome, as soon as the database takes it."""
+    def _store(self, claimed: ClaimedFit, result: JobResult) -> None:
+        """Store a result, and retry while the database is unavailable."""
         while True:
             try:
-                self._queue.finish(begun, fitted)
+                self._queue.finish(claimed, result)
             except DatabaseUnavailable:
-                _LOG.warning("fit %d waits for the database", begun.fit_id)
+                _LOG.warning("fit %d waits for the database", claimed.fit_id)
                 if self._closing.wait(_RETRY_SECONDS):
                     return
             else:
                 return
 
     @contextlib.contextmanager
-    def _held(self, begun: Begun, given_up: threading.Event) -> Iterator[None]:
-        """Extend the lease while the block runs, and hear of fits that end elsewhere.
+    def _held(self, claimed: ClaimedFit, lost: threading.Event) -> Iterator[None]:
+        """Renew the lease while the block runs, and notice fits that end in other processes.
 
-        The job is given up when the fit was cancelled, belongs to another process now, or has
-        taken too long.
+        The job is cancelled, and `lost` is set, when the fit was cancelled, was claimed by another
+        process, or has exceeded its deadline.
         """
         done = threading.Event()
         deadline = time.monotonic() + self._deadline_seconds
 
         def renew() -> None:
             while not done.is_set():
-                self._look.wait(min(self._seconds, _RENEW_SECONDS, self._deadline_seconds))
-                self._look.clear()
+                self._check.wait(min(self._seconds, _RENEW_SECONDS, self._deadline_seconds))
+                self._check.clear()
                 if done.is_set():
                     return
                 with contextlib.suppress(DatabaseUnavailable):  # it may be back in time
                     if time.monotonic() > deadline:
                         limit = f"the fit took longer than {self._deadline_seconds:g} s"
-                        self._queue.fail(begun, limit)
-                    if not self._queue.renew(begun, progress=self._runner.progress):
-                        given_up.set()
-                        self._runner.cancel(begun.job)
-                    self._settle(self._queue.ended(self._own()))
+                        self._queue.fail(claimed, limit)
+                    if not self._queue.renew(claimed, progress=self._jobs.progress):
+                        lost.set()
+                        self._jobs.cancel(claimed.job)
+                    self._complete(self._queue.ended(self._submitted()))
 
         thread = threading.Thread(target=renew, name="trueprob-lease", daemon=True)
         thread.start()
@@ -155,15 +161,16 @@ class Refits:
             yield
         finally:
             done.set()
-            self._look.set()
+            self._check.set()
             thread.join()
-            self._look.clear()
+            self._check.clear()
 
-    def _own(self) -> set[int]:
+    def _submitted(self) -> set[int]:
         with self._changing:
             return set(self._awaited)
 
-    def _settle(self, ended: set[int]) -> None:
+    def _complete(self, ended: set[int]) -> None:
+        """Complete the futures of fits that have ended."""
         with self._changing:
             done = [self._awaited.pop(fit_id) for fit_id in ended if fit_id in self._awaited]
         for future in done:

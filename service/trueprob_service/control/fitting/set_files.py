@@ -1,4 +1,4 @@
-"""Files by content: a set of rows is written once, under the digest of what it holds."""
+"""Calibration sets in a folder, each in a file that is named by the digest of its rows."""
 
 from __future__ import annotations
 
@@ -13,50 +13,54 @@ from trueprob.arrays.calibration_set import CalibrationSet
 from trueprob.arrays.synced_files import sync_directory
 from trueprob_service.control.bodies import part_file
 
-__all__ = ["SWEPT", "Artifacts", "Aside"]
+__all__ = ["ABANDONED_SECONDS", "PREFIX", "SWEPT", "SetAsideFile", "SetFiles"]
 
 PREFIX: Final = "sha256:"
 SWEPT: Final = ".swept"
-# Another process may be writing there: what is left of a crash does not change any more.
+# A part file that has not changed for so long is a leftover of a crash; younger ones may be in use.
 ABANDONED_SECONDS: Final = 3600.0
 
 
-class Aside(Protocol):
-    """A file that is out of the way."""
+class SetAsideFile(Protocol):
+    """A file that the clean-up job is about to remove."""
 
     def put_back(self) -> None:
         """Give the file its name again."""
 
 
-class Artifacts:
+class SetFiles:
     """Calibration sets in a folder."""
 
-    def __init__(self, root: Path, sets: Path | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,  # the state directory, which receives the bodies of uploads
+        sets: Path | None = None,  # folder of the sets, which several hosts may share
+    ) -> None:
         self._sets = sets or root / "calibration-sets"
-        # Renamed from one to the other: both are on one file system.
+        # On the same file system as the sets: finished files are renamed from here to there.
         self._parts = root / "uploads" if sets is None else sets / "parts"
         self.uploads = root / "uploads"
 
     def start(self) -> None:
-        """Make the folders; parts that a crash left behind are removed."""
+        """Make the folders and remove what a crash left behind."""
         for folder in (self._sets, self._parts, self.uploads):
             folder.mkdir(parents=True, exist_ok=True)
-        self.remove_parts()
+        self.remove_leftovers()
 
-    def remove_parts(self) -> None:
-        """Remove what uploads left behind that a crash cut short; put back what a sweep did."""
+    def remove_leftovers(self) -> None:
+        """After a crash: remove half-received uploads, restore files that were set aside."""
         for part in {*self.uploads.glob("*.part"), *self._parts.glob("*.part")}:
             if _age_seconds(part) > ABANDONED_SECONDS:
                 part.unlink(missing_ok=True)
         for swept in self._parts.glob(f"*{SWEPT}"):
-            if _age_seconds(swept) > ABANDONED_SECONDS:  # whether it is wanted, the sweep asks
+            if _age_seconds(swept) > ABANDONED_SECONDS:  # the next clean-up decides
                 with contextlib.suppress(FileNotFoundError):
                     swept.replace(self.path(swept.stem))
 
     def digests(self, *, older_than_seconds: float) -> list[str]:
-        """Sets that lie here and have not been kept anew for so long.
+        """Digests of the stored sets that were last kept longer ago than this.
 
-        Raises `Unavailable`: the place where they lie does not answer.
+        Raises `Unavailable` when the storage does not answer.
         """
         return [
             f"{PREFIX}{path.stem}"
@@ -65,11 +69,11 @@ class Artifacts:
         ]
 
     @contextlib.contextmanager
-    def set_aside(self, digest: str) -> Iterator[Aside]:
-        """Rename a file, which is removed at the end of the block unless it is put back."""
+    def set_aside(self, digest: str) -> Iterator[SetAsideFile]:
+        """Rename a file; at the end of the block it is removed, unless it was put back."""
         path = self.path(digest)
-        aside = _Renamed(path, self._parts / f"{path.stem}{SWEPT}")
-        with contextlib.suppress(FileNotFoundError):  # another process swept it
+        aside = _RenamedFile(path, self._parts / f"{path.stem}{SWEPT}")
+        with contextlib.suppress(FileNotFoundError):  # another process has removed it
             path.replace(aside.under)
             os.utime(aside.under)
         try:
@@ -78,31 +82,30 @@ class Artifacts:
             aside.under.unlink(missing_ok=True)
 
     def path(self, digest: str) -> Path:
-        """Where the set with this digest lies on this host, or would lie."""
+        """The path of a set on this host, whether the file exists or not."""
         name = digest.removeprefix(PREFIX)
         return self._sets / name[:2] / f"{name}.npz"
 
     def exists(self, digest: str) -> bool:
-        """Whether the set can be had."""
+        """Whether the set is stored."""
         return self.path(digest).exists()
 
     def find(self, digest: str) -> Path | None:
-        """The file of a set on this host; None when there is none anywhere.
+        """The file of a set on this host, fetched if need be; None when it is not stored.
 
-        Raises `Unavailable`: the place where it may lie does not answer, or gave other rows.
+        Raises `Unavailable` when the storage does not answer or returns other rows.
         """
         path = self.path(digest)
         return path if path.exists() else None
 
     def keep(self, rows: CalibrationSet) -> int:
-        """Store a set so that it survives a crash from here on.
+        """Store a set durably and return the size of its file in bytes.
 
-        Returns: bytes of the file. Raises `Unavailable`: the place where sets are stored does not
-        take it.
+        Raises `Unavailable` when the storage does not accept it.
         """
         path = self.path(rows.digest)
         try:
-            os.utime(path)  # the sweep leaves alone what was kept a moment ago
+            os.utime(path)  # the clean-up job spares files that were kept recently
         except FileNotFoundError:
             with part_file(self._parts) as part:
                 with part.open("wb") as file:
@@ -113,15 +116,15 @@ class Artifacts:
         return path.stat().st_size
 
     def _put(self, part: Path, path: Path) -> None:
-        """Give a whole file its name, for good."""
+        """Give a complete file its final name, durably."""
         path.parent.mkdir(parents=True, exist_ok=True)
         part.replace(path)
         for folder in (path.parent, path.parent.parent):
             sync_directory(folder)
 
 
-class _Renamed:
-    """A file of this host that is out of the way."""
+class _RenamedFile:
+    """A `SetAsideFile` on this host."""
 
     def __init__(self, path: Path, under: Path) -> None:
         self.path, self.under = path, under

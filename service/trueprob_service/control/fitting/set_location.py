@@ -1,4 +1,4 @@
-"""Where uploaded sets lie: the state directory, another folder, or a URL of fsspec."""
+"""Opens the storage of uploaded sets: the state directory, another folder, or a URL of fsspec."""
 
 from __future__ import annotations
 
@@ -6,39 +6,42 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
-from trueprob_service.control.fitting.set_files import Artifacts
+from trueprob_service.control.fitting.set_files import SetFiles
 from trueprob_service.errors import InvalidSettings
 
-__all__ = ["open_artifacts"]
+__all__ = ["open_set_files"]
 
 _FILE: Final = "file"
 
 
-def open_artifacts(state_dir: Path, url: str) -> Artifacts:
-    """The place of uploaded sets, ready for use.
+def open_set_files(
+    state_dir: Path,
+    url: str,  # empty: in the state directory; a path or file:// URL; or any URL of fsspec
+) -> SetFiles:
+    """Open the storage that ``artifact_url`` names.
 
-    Raises `InvalidSettings`: fsspec, or what it needs for this URL, is not installed; or it does
-    not know the URL. Raises `Unavailable`: the place does not answer.
+    Raises `InvalidSettings` when fsspec does not know the URL, or when it or a package that it
+    needs is not installed; `Unavailable` when the storage does not answer.
     """
-    artifacts = _opened(state_dir, url)
-    artifacts.start()
-    return artifacts
+    set_files = _opened(state_dir, url)
+    set_files.start()
+    return set_files
 
 
-def _opened(state_dir: Path, url: str) -> Artifacts:
+def _opened(state_dir: Path, url: str) -> SetFiles:
     if not url:
-        return Artifacts(state_dir)
+        return SetFiles(state_dir)
     if "://" not in url:
-        return Artifacts(state_dir, Path(url))
+        return SetFiles(state_dir, Path(url))
     parts = urlsplit(url)
     if parts.scheme == _FILE:
         if parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
             raise InvalidSettings("artifact_url must be file:///FOLDER to name a folder")
-        return Artifacts(state_dir, Path(unquote(parts.path)))
+        return SetFiles(state_dir, Path(unquote(parts.path)))
     try:
         from fsspec.core import url_to_fs
 
-        from trueprob_service.control.fitting.remote_set_files import RemoteArtifacts
+        from trueprob_service.control.fitting.remote_set_files import RemoteSetFiles
     except ImportError:
         raise InvalidSettings(
             f"artifact_url {parts.scheme}:// needs the package fsspec (extra artifacts)"
@@ -49,4 +52,4 @@ def _opened(state_dir: Path, url: str) -> Artifacts:
         raise InvalidSettings(f"artifact_url {parts.scheme}://: {error}") from None
     except ValueError:
         raise InvalidSettings(f"artifact_url {parts.scheme}:// is not known to fsspec") from None
-    return RemoteArtifacts(state_dir, files, folder)
+    return RemoteSetFiles(state_dir, files, folder)

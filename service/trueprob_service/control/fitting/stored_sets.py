@@ -1,11 +1,8 @@
-"""Checked rows into the store: kept once by digest, named, appended to, deleted, fitted.
+"""Stored calibration sets: kept once by digest, named, appended to, fitted and deleted.
 
-A set's file is on disk before the transaction that knows it commits, so what was acknowledged
-survives a crash. Deleting a set forgets it in the database; the sweep removes the file.
-
-Rows after rows: one calibration set of two, and whether that was done before.
-
-What a client or a transaction names, looked up: a stored set, and a version under its lock.
+A set's file is on disk before the transaction that records it commits, so a set that was
+acknowledged survives a crash. Deleting a set removes it from the database only; the clean-up job
+removes the file.
 """
 
 from __future__ import annotations
@@ -18,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trueprob.arrays.calibration_set import CalibrationSet, load_calibration_set
-from trueprob_service.control.fitting.request import FitRequest, requested_fit
-from trueprob_service.control.fitting.runner import Refits
-from trueprob_service.control.fitting.set_files import Artifacts
+from trueprob_service.control.fitting.queue import find_or_add_fit
+from trueprob_service.control.fitting.request import FitRequest
+from trueprob_service.control.fitting.runner import FitRunner
+from trueprob_service.control.fitting.set_files import SetFiles
 from trueprob_service.control.store import Store, Transaction
 from trueprob_service.control.store.calibration_sets import CalibrationSetRow
 from trueprob_service.errors import (
@@ -34,135 +32,72 @@ from trueprob_service.errors import (
 from trueprob_service.inference.deployment import ServedVersion
 from trueprob_service.settings import Settings
 
-__all__ = ["NO_ROWS", "StoredSets", "holds", "joined", "known_set", "lock_version"]
+__all__ = [
+    "ROWS_NOT_FOUND",
+    "StoredSets",
+    "concatenate_sets",
+    "contains_rows",
+    "find_set",
+    "lock_version",
+]
 
 
-def known_set(transaction: Transaction, model: str, digest_or_name: str) -> CalibrationSetRow:
-    """A stored set of a model."""
-    row = transaction.calibration_sets.get(model, digest_or_name)
-    if row is None:
-        raise CalibrationSetNotFound(f"model {model!r} has no calibration set {digest_or_name!r}")
-    return row
-
-
-def lock_version(transaction: Transaction, served: ServedVersion) -> None:
-    """Lock the model of a version that was looked up before.
-
-    Raises `ModelNotFound`: it has been deleted since, or declared anew.
-    """
-    transaction.models.lock(served.model)
-    known = transaction.models.version(served.model, served.version)
-    if known is None or known.class_names != served.class_names:
-        raise ModelNotFound(f"model {served.model!r} was deleted a moment ago")
-
-
-_DIGEST_BYTES: Final = 16
-
-
-def joined(first: CalibrationSet, second: CalibrationSet) -> CalibrationSet:
-    """Rows after rows.
-
-    Raises `InvalidRequest`: only one of the two has weights, or groups, or their groups are of
-    another kind.
-    """
-    optional: dict[str, NDArray[Any] | None] = {}
-    for name in ("weights", "groups"):
-        left, right = getattr(first, name), getattr(second, name)
-        if (left is None) != (right is None):
-            has = "has" if right is None else "has no"
-            raise InvalidRequest(
-                f"{name} must come with every row or with none: the set {has} {name}"
-            )
-        if left is not None and (left.dtype.kind == "U") != (right.dtype.kind == "U"):
-            raise InvalidRequest("groups must be integers or texts, as those of the set are")
-        optional[name] = None if left is None else np.concatenate([left, right])
-    return CalibrationSet(
-        np.concatenate([first.logits, second.logits]),
-        np.concatenate([first.labels, second.labels]),
-        optional["weights"],
-        optional["groups"],
-    )
-
-
-def holds(whole: CalibrationSet, part: CalibrationSet) -> bool:
-    """Whether a set has the rows of another one in a run and in their order, as `joined` left them.
-
-    Weights and groups count too; both sets have them or neither does.
-    """
-    rows, wanted = whole.row_digests.tobytes(), part.row_digests.tobytes()
-    at = rows.find(wanted)
-    while at >= 0:
-        start, off = divmod(at, _DIGEST_BYTES)
-        if off == 0 and _same_beside(whole, part, start):
-            return True
-        at = rows.find(wanted, at + 1)
-    return False
-
-
-def _same_beside(whole: CalibrationSet, part: CalibrationSet, start: int) -> bool:
-    """Whether weights and groups from a row on are those of the other set."""
-    stop = start + part.n
-    pairs = ((whole.weights, part.weights), (whole.groups, part.groups))
-    return all(
-        left is None or right is None or np.array_equal(left[start:stop], right)
-        for left, right in pairs
-    )
-
-
-NO_ROWS: Final = "the rows of this set are not on this host, nor at another artifact_url"
-# Appends to one name at the same time: each but the first reads the set anew.
+ROWS_NOT_FOUND: Final = "the rows of this set are not on this host, nor at another artifact_url"
+_DIGEST_BYTES: Final = 16  # of one row
+# If other requests append to the same name meanwhile, the set is read again, this often at most.
 _ATTEMPTS: Final = 20
 
 
 class StoredSets:
-    """The sets of every model."""
+    """The calibration sets of all models."""
 
     def __init__(
         self,
         store: Store,
-        artifacts: Artifacts,
-        refits: Refits,
+        set_files: SetFiles,
+        runner: FitRunner,
         *,
         settings: Settings,
         clock: Callable[[], float],  # seconds since 1970 UTC
     ) -> None:
         self._store = store
-        self._artifacts = artifacts
-        self._refits = refits
+        self._set_files = set_files
+        self._runner = runner
         self._settings = settings
         self._clock = clock
 
     def accept(
         self, served: ServedVersion, rows: CalibrationSet, request: FitRequest
     ) -> tuple[int, Future[None]]:
-        """Keep a set and see to its fit; the fit's id, and a future that is done when it ends.
+        """Store a set and queue its fit, unless it is there already.
 
-        Raises `InvalidRequest`: too few rows.
+        Returns the fit's id and a future that is done when the fit ends. Raises `InvalidRequest`
+        for too few rows.
         """
         self._require_rows(rows.n, request)
-        size_bytes = self._artifacts.keep(rows)
+        size_bytes = self._set_files.keep(rows)
         with self._store.write() as transaction:
             lock_version(transaction, served)
             if request.trigger is not None:
-                known = transaction.policy_fits.triggered(served.model, request.trigger)
-                if known is not None:
-                    return known, self._refits.submit(known)
+                earlier = transaction.policy_fits.triggered(served.model, request.trigger)
+                if earlier is not None:
+                    return earlier, self._runner.submit(earlier)
             self._add(transaction, served, rows, size_bytes, by=request.by)
             if request.name is not None:
                 sets = transaction.calibration_sets
                 sets.name(served.model, request.name, rows.digest, now=self._clock())
             fit_id = self._fit(transaction, served, rows.digest, request)
-        self._artifacts.keep(rows)  # a sweep may have come between
-        return fit_id, self._refits.submit(fit_id)
+        self._set_files.keep(rows)  # the clean-up job may have removed it meanwhile
+        return fit_id, self._runner.submit(fit_id)
 
     def fit(
         self, served: ServedVersion, digest_or_name: str, request: FitRequest
     ) -> tuple[int, Future[None]]:
-        """See to a fit of a stored set; as `accept`."""
+        """Queue a fit of a stored set; otherwise as `accept`."""
         model = served.model
         with self._store.write() as transaction:
             lock_version(transaction, served)
-            row = known_set(transaction, model, digest_or_name)
+            row = find_set(transaction, model, digest_or_name)
             if row.n_classes != served.n_classes:
                 raise Conflict(
                     f"the set has {row.n_classes} classes, version {served.version} has "
@@ -170,18 +105,19 @@ class StoredSets:
                 )
             self._require_rows(row.n_rows, request)
             fit_id = self._fit(transaction, served, row.digest, request)
-        return fit_id, self._refits.submit(fit_id)
+        return fit_id, self._runner.submit(fit_id)
 
     def append(
         self, served: ServedVersion, name: str, rows: CalibrationSet, *, by: str | None
     ) -> CalibrationSetRow:
-        """Let a name mean its set with these rows after it; the first ones make it.
+        """Append rows to the set of a name, or make the set of the first rows.
 
-        Rows that an earlier request has appended are not appended again.
+        The name then refers to the new, longer set. Rows that the set contains already, as a whole
+        and in order, are not appended again: an earlier attempt of the same request has done it.
 
-        Raises `InvalidRequest`: the rows do not go together with those that are there. Raises
-        `BodyTooLarge`: the set would be larger than an upload may be. Raises `Conflict`: too many
-        others append to it at the same time.
+        Raises `InvalidRequest` if the rows do not fit those of the set, `BodyTooLarge` if the set
+        would be larger than an upload may be, and `Conflict` if too many requests append to it at
+        the same time.
         """
         model = served.model
         for _ in range(_ATTEMPTS):
@@ -189,41 +125,38 @@ class StoredSets:
                 base = transaction.calibration_sets.get(model, name)
             whole = rows
             if base is not None:
-                known = self._rows(base)
-                whole = joined(known, rows)
-                if holds(known, rows):
+                stored = self._rows(base)
+                whole = concatenate_sets(stored, rows)
+                if contains_rows(stored, rows):
                     return base
             size = whole.logits.nbytes + whole.labels.nbytes
             if size > self._settings.max_upload_bytes:
                 raise BodyTooLarge(
-                    f"set {name!r} would have {size} bytes, at most "
-                    f"{self._settings.max_upload_bytes} are kept"
+                    f"set {name!r} must have at most {self._settings.max_upload_bytes} bytes, "
+                    f"with these rows it would have {size}"
                 )
-            size_bytes = self._artifacts.keep(whole)
+            size_bytes = self._set_files.keep(whole)
             with self._store.write() as transaction:
                 lock_version(transaction, served)
-                now_base = transaction.calibration_sets.get(model, name)
-                if (now_base and now_base.digest) != (base and base.digest):
+                current = transaction.calibration_sets.get(model, name)
+                if (current and current.digest) != (base and base.digest):
                     continue
                 self._add(transaction, served, whole, size_bytes, by=by)
                 transaction.calibration_sets.name(model, name, whole.digest, now=self._clock())
                 if base is not None and base.digest != whole.digest:
-                    self._let_go(transaction, base)
-                row = known_set(transaction, model, whole.digest)
-            self._artifacts.keep(whole)  # a sweep may have come between
+                    self._delete_if_unused(transaction, base)
+                row = find_set(transaction, model, whole.digest)
+            self._set_files.keep(whole)  # the clean-up job may have removed it meanwhile
             return row
-        raise Conflict(f"set {name!r} is being appended to by many at the same time: try again")
+        raise Conflict(f"too many requests append to set {name!r} at the same time: try again")
 
     def delete(self, model: str, digest_or_name: str) -> None:
-        """Forget a set and its names.
-
-        Raises `Conflict`: a fit on it has not ended.
-        """
+        """Delete a set and its names; raises `Conflict` while a fit on it has not ended."""
         with self._store.write() as transaction:
             transaction.models.lock(model)
             if transaction.models.get(model) is None:
                 raise ModelNotFound(f"there is no model named {model!r}")
-            row = known_set(transaction, model, digest_or_name)
+            row = find_set(transaction, model, digest_or_name)
             waiting = transaction.fits.using(model, row.digest)
             if waiting:
                 raise Conflict(f"{waiting} fits on this set have not ended: cancel them, or wait")
@@ -234,13 +167,13 @@ class StoredSets:
         if n < least and not request.force:
             raise InvalidRequest(
                 f"labels must have at least {least} rows for a fit that can be judged, "
-                f"got {n}; ?force=true fits them all the same"
+                f"got {n}; ?force=true fits them anyway"
             )
 
     def _rows(self, row: CalibrationSetRow) -> CalibrationSet:
-        path = self._artifacts.find(row.digest)
+        path = self._set_files.find(row.digest)
         if path is None:
-            raise Unavailable(NO_ROWS)
+            raise Unavailable(ROWS_NOT_FOUND)
         return load_calibration_set(path, n_classes=row.n_classes)
 
     def _add(
@@ -263,8 +196,8 @@ class StoredSets:
             now=self._clock(),
         )
 
-    def _let_go(self, transaction: Transaction, row: CalibrationSetRow) -> None:
-        """Forget a set that was appended to, when nothing else means it."""
+    def _delete_if_unused(self, transaction: Transaction, row: CalibrationSetRow) -> None:
+        """Delete a set that was appended to, unless it has another name or a fit."""
         named = row.digest in transaction.calibration_sets.names(row.model)
         if not named and not transaction.fits.ever(row.model, row.digest):
             transaction.calibration_sets.delete(row.model, row.digest, now=self._clock())
@@ -273,4 +206,70 @@ class StoredSets:
         self, transaction: Transaction, served: ServedVersion, digest: str, request: FitRequest
     ) -> int:
         now, settings = self._clock(), self._settings
-        return requested_fit(transaction, served, digest, request, settings=settings, now=now)
+        return find_or_add_fit(transaction, served, digest, request, settings=settings, now=now)
+
+
+def find_set(transaction: Transaction, model: str, digest_or_name: str) -> CalibrationSetRow:
+    """A stored set of a model; raises `CalibrationSetNotFound`."""
+    row = transaction.calibration_sets.get(model, digest_or_name)
+    if row is None:
+        raise CalibrationSetNotFound(f"model {model!r} has no calibration set {digest_or_name!r}")
+    return row
+
+
+def lock_version(transaction: Transaction, served: ServedVersion) -> None:
+    """Lock the model of a version; raises `ModelNotFound` if it was deleted or replaced since."""
+    transaction.models.lock(served.model)
+    current = transaction.models.version(served.model, served.version)
+    if current is None or current.class_names != served.class_names:
+        raise ModelNotFound(f"model {served.model!r} was deleted a moment ago")
+
+
+def concatenate_sets(first: CalibrationSet, second: CalibrationSet) -> CalibrationSet:
+    """The rows of one set followed by those of another.
+
+    Raises `InvalidRequest` if only one of them has weights, or groups, or if the groups of one are
+    integers and those of the other are texts.
+    """
+    optional: dict[str, NDArray[Any] | None] = {}
+    for name in ("weights", "groups"):
+        left, right = getattr(first, name), getattr(second, name)
+        if (left is None) != (right is None):
+            has = "has" if right is None else "has no"
+            raise InvalidRequest(
+                f"{name} must come with every row or with none: the set {has} {name}"
+            )
+        if left is not None and (left.dtype.kind == "U") != (right.dtype.kind == "U"):
+            raise InvalidRequest("groups must be integers or texts, as those of the set are")
+        optional[name] = None if left is None else np.concatenate([left, right])
+    return CalibrationSet(
+        np.concatenate([first.logits, second.logits]),
+        np.concatenate([first.labels, second.labels]),
+        optional["weights"],
+        optional["groups"],
+    )
+
+
+def contains_rows(whole: CalibrationSet, part: CalibrationSet) -> bool:
+    """Whether a set contains the rows of another in one run and in order, with weights and groups.
+
+    Both sets have weights, or neither does; the same for groups.
+    """
+    rows, wanted = whole.row_digests.tobytes(), part.row_digests.tobytes()
+    at = rows.find(wanted)
+    while at >= 0:
+        start, off = divmod(at, _DIGEST_BYTES)
+        if off == 0 and _same_beside(whole, part, start):
+            return True
+        at = rows.find(wanted, at + 1)
+    return False
+
+
+def _same_beside(whole: CalibrationSet, part: CalibrationSet, start: int) -> bool:
+    """Whether weights and groups, from a row on, equal those of the other set."""
+    stop = start + part.n
+    pairs = ((whole.weights, part.weights), (whole.groups, part.groups))
+    return all(
+        left is None or right is None or np.array_equal(left[start:stop], right)
+        for left, right in pairs
+    )

@@ -1,7 +1,7 @@
-"""From the body of an upload to named arrays: ``.npz``, JSON, ``.csv`` and forms.
+"""Reads the body of an upload into named arrays: ``.npz``, JSON, ``.csv`` and forms.
 
-Nothing here knows a model but for its class names, by which the columns of a table are put in
-order: shapes, classes and values are checked by `trueprob.CalibrationSet`.
+Of the model only the class names are used, to put the columns of a table in order.
+`trueprob.CalibrationSet` checks shapes, classes and values.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ _NPY: Final = b"\x93NUMPY"
 
 @dataclass(frozen=True)
 class Upload:
-    """What a body holds."""
+    """The contents of a body."""
 
     arrays: dict[str, NDArray[Any]]
-    pictures: list[bytes] | None = None  # encoded pictures in place of an array of numbers
+    pictures: list[bytes] | None = None  # encoded pictures, in place of an array of numbers
 
 
 def check_media_type(media_type: str) -> None:
-    """Refuse what cannot be read before any of it is received."""
+    """Raise `UnsupportedMediaType` for a type that `read_upload` cannot read."""
     if media_type not in _TYPES:
         raise UnsupportedMediaType(
             f"Content-Type must be {', '.join(_TYPES)}, got {media_type or 'none'}"
@@ -61,9 +61,13 @@ def check_media_type(media_type: str) -> None:
 
 
 def read_upload(
-    path: Path, content_type: str, class_names: Sequence[str], *, max_bytes: int
+    path: Path,
+    content_type: str,  # checked by `check_media_type`
+    class_names: Sequence[str],
+    *,
+    max_bytes: int,  # limit of the inflated size of an archive
 ) -> Upload:
-    """What an uploaded file holds."""
+    """Read an uploaded file."""
     media_type = content_type.partition(";")[0].strip().lower()
     if media_type in NPZ_TYPES:
         return Upload(_required(read_arrays(path, max_bytes=max_bytes)))
@@ -105,7 +109,7 @@ def _with_field(upload: Upload, name: str, values: object) -> Upload:
 
 
 def _form(parts: Sequence[FormPart], max_bytes: int) -> Upload:
-    """A part an array (``.npy`` or JSON), ``image`` as often as there are pictures."""
+    """One part for each array (``.npy`` or JSON), and one part ``image`` for each picture."""
     pictures = [part.content for part in parts if part.name == _PICTURE]
     upload = Upload({}, pictures or None)
     seen: set[str] = set()
@@ -128,17 +132,17 @@ def _form(parts: Sequence[FormPart], max_bytes: int) -> Upload:
 
 
 def _in_order(rows: Rows, class_names: Sequence[str]) -> dict[str, NDArray[Any]]:
-    """The arrays of a table with its columns as the model has its classes."""
+    """The arrays of a table, with the columns in the order of the model's classes."""
     arrays: dict[str, Any] = dict(rows.arrays)
     if UNSPECIFIED in arrays:
         arrays["logits"] = arrays.pop(UNSPECIFIED)
     given, k = rows.class_names or (), len(class_names)
     labels: list[int | str] = arrays.get("labels", [])
     if given == tuple(str(index) for index in range(k)):
-        # The table names its columns by index, and so its labels.
-        known = set(class_names)
+        # The table names its columns by index, so its labels are indices too.
+        classes = set(class_names)
         labels = [
-            int(v) if isinstance(v, str) and v not in known and v in given else v for v in labels
+            int(v) if isinstance(v, str) and v not in classes and v in given else v for v in labels
         ]
     elif sorted(given) != sorted(class_names):
         raise InvalidRequest(

@@ -1,7 +1,7 @@
-"""Uploads of held-out rows: received to a file, checked whole, stored once, fitted.
+"""Uploads of calibration sets: received into a file, validated, stored and fitted.
 
-Nothing is stored before everything is checked. Once the answer is sent, the set is on disk and
-its fit is in the database: a crash after that loses neither.
+Nothing is stored before the whole body is validated. When the response is sent, the set is on disk
+and its fit is in the database, so a crash loses neither.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from starlette.requests import Request
 
 from trueprob.arrays.calibration_set import CalibrationSet
 from trueprob_service.control.bodies import media_type, part_file, spool_body
-from trueprob_service.control.fitting.request import FitRequest, check_name
+from trueprob_service.control.fitting.request import FitRequest, check_set_name
 from trueprob_service.control.fitting.stored_sets import StoredSets
 from trueprob_service.control.fitting.upload_body import check_media_type, read_upload
 from trueprob_service.control.labels.refit_window import RefitWindow
@@ -33,23 +33,23 @@ from trueprob_service.inference.deployments import Deployments
 from trueprob_service.inference.network.input import NetworkInput
 from trueprob_service.settings import Settings
 
-__all__ = ["CalibrationSets"]
+__all__ = ["CalibrationSetUploads"]
 
-# Each parsed upload is held in memory whole: others wait in their files.
+# A parsed upload is in memory as a whole; the others wait in their files.
 _PARSED_AT_ONCE: Final = 2
 
 
-class CalibrationSets:
-    """Takes uploads in."""
+class CalibrationSetUploads:
+    """Receives uploads and requests for fits."""
 
     def __init__(
         self,
-        sets: StoredSets,  # keeps what was checked
+        sets: StoredSets,
         window: RefitWindow,
-        uploads: Path,  # folder for bodies while they come in
+        uploads: Path,  # folder for bodies while they are received
         *,
-        deployments: Deployments,  # whose networks run uploaded images
-        replica_sync: ReplicaSync,  # for models just declared by another process
+        deployments: Deployments,  # their networks run uploaded images
+        replica_sync: ReplicaSync,  # for models that another process has just declared
         settings: Settings,
     ) -> None:
         self._sets = sets
@@ -61,59 +61,56 @@ class CalibrationSets:
         self._parsing = asyncio.Semaphore(_PARSED_AT_ONCE)
 
     async def upload(
-        self, request: Request, model: str, asked: FitRequest
+        self, request: Request, model: str, options: FitRequest
     ) -> tuple[int, Future[None]]:
-        """Store the set in a request's body and see to its fit.
+        """Store the set in a request's body and queue its fit; its id, and a future of its end.
 
-        Raises `ServiceError`: the request cannot be used; nothing is stored. Raises
-        `InvalidInput`: the request cannot be used; nothing is stored.
+        Raises `ServiceError` or `InvalidInput` for an invalid request; nothing is stored then.
         """
-        deployment = await self._deployment(model, asked.version)
-        asked.check(self._settings)
+        deployment = await self._deployment(model, options.version)
+        options.check(self._settings)
         async with self._received(request, deployment) as rows:
-            return await anyio.to_thread.run_sync(self._sets.accept, deployment.served, rows, asked)
+            return await anyio.to_thread.run_sync(
+                self._sets.accept, deployment.served, rows, options
+            )
 
     async def append(
         self, request: Request, model: str, name: str, *, version: int | None, by: str | None
     ) -> CalibrationSetRow:
-        """Add the rows in a request's body to the set of a name.
-
-        Raises `ServiceError`: the request cannot be used; nothing is stored. Raises
-        `InvalidInput`: the request cannot be used; nothing is stored.
-        """
+        """Append the rows in a request's body to a named set; errors as in `upload`."""
         deployment = await self._deployment(model, version)
-        check_name(name)
+        check_set_name(name)
         async with self._received(request, deployment) as rows:
             return await anyio.to_thread.run_sync(
                 lambda: self._sets.append(deployment.served, name, rows, by=by)
             )
 
     async def fit(
-        self, model: str, digest_or_name: str | None, asked: FitRequest
+        self, model: str, digest_or_name: str | None, options: FitRequest
     ) -> tuple[int, Future[None]]:
-        """See to a fit of a stored set, or of the refit window (None); as `upload`."""
-        deployment = await self._deployment(model, asked.version)
-        asked.check(self._settings)
+        """Queue a fit of a stored set, or of the refit window (None); otherwise as `upload`."""
+        deployment = await self._deployment(model, options.version)
+        options.check(self._settings)
         if digest_or_name is None:
-            return await anyio.to_thread.run_sync(self._fit_window, deployment.served, asked)
+            return await anyio.to_thread.run_sync(self._fit_window, deployment.served, options)
         return await anyio.to_thread.run_sync(
-            self._sets.fit, deployment.served, digest_or_name, asked
+            self._sets.fit, deployment.served, digest_or_name, options
         )
 
-    def _fit_window(self, served: ServedVersion, asked: FitRequest) -> tuple[int, Future[None]]:
+    def _fit_window(self, served: ServedVersion, options: FitRequest) -> tuple[int, Future[None]]:
         rows = self._window.read(served.model, served.version)
         if rows is None:
             raise Conflict(
                 f"the refit window of version {served.version} of model {served.model!r} is empty: "
-                "labels sent as rows fill it"
+                "send labels as rows to fill it"
             )
-        return self._sets.accept(served, rows, asked)
+        return self._sets.accept(served, rows, options)
 
     @asynccontextmanager
     async def _received(
         self, request: Request, deployment: Deployment
     ) -> AsyncIterator[CalibrationSet]:
-        """The checked rows of a body; few are in memory at a time, others wait in their files."""
+        """The validated rows of a body."""
         kind = media_type(request)
         check_media_type(kind)
         limit, served = self._settings.max_upload_bytes, deployment.served
@@ -145,16 +142,16 @@ class CalibrationSets:
     async def _run_images(
         self, deployment: Deployment, arrays: dict[str, NDArray[Any]]
     ) -> dict[str, NDArray[Any]]:
-        """Logits of the version's network in place of the images."""
-        network, taken = _network_of(deployment)
+        """Replace the images by the logits of the version's network."""
+        network, accepted = _network_of(deployment)
         others = {"logits", "probabilities", "log_probabilities"} & set(arrays)
         if others:
             raise InvalidRequest(f"images and {min(others)} must not come together")
-        images = await anyio.to_thread.run_sync(lambda: taken.check(arrays["images"]))
+        images = await anyio.to_thread.run_sync(lambda: accepted.check(arrays["images"]))
         step = self._settings.max_batch_rows
         batches = []
         for start in range(0, len(images), step):
-            tensor = await anyio.to_thread.run_sync(taken.tensor, images[start : start + step])
+            tensor = await anyio.to_thread.run_sync(accepted.tensor, images[start : start + step])
             batches.append(await network.run(tensor))
         rest = {name: values for name, values in arrays.items() if name != "images"}
         return {**rest, "logits": np.concatenate(batches)}
@@ -162,13 +159,13 @@ class CalibrationSets:
     async def _run_pictures(
         self, deployment: Deployment, pictures: list[bytes], rest: dict[str, NDArray[Any]]
     ) -> dict[str, NDArray[Any]]:
-        """As `_run_images`, of encoded pictures, decoded a batch at a time."""
-        network, taken = _network_of(deployment)
+        """As `_run_images`, for encoded pictures, which are decoded batch by batch."""
+        network, accepted = _network_of(deployment)
         step, most = self._settings.max_batch_rows, self._settings.max_image_pixels
         batches = []
         for start in range(0, len(pictures), step):
             part = pictures[start : start + step]
-            decode = functools.partial(taken.decode, part, max_pixels=most)
+            decode = functools.partial(accepted.decode, part, max_pixels=most)
             batches.append(await network.run(await anyio.to_thread.run_sync(decode)))
         return {**rest, "logits": np.concatenate(batches)}
 

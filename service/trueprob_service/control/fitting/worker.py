@@ -1,8 +1,8 @@
-"""The fitting process: reads a stored set, judges, fits, answers with plain values.
+"""The code of the child process: reads a stored set, judges, fits, and returns plain values.
 
-Spawned by `trueprob_service.control.fitting.runner`, it imports the core and nothing of the
+`trueprob_service.control.fitting.process` spawns it. It imports the core and nothing of the
 service, so that it starts fast and holds neither sockets nor the database. It ends with its parent,
-in the middle of a fit if need be: when a replica was killed, another one runs that fit again.
+even in the middle of a fit: another replica runs that fit again.
 """
 
 from __future__ import annotations
@@ -33,62 +33,61 @@ from trueprob.errors import TrueprobError
 from trueprob.fitting.methods import fit_rows
 from trueprob.fitting.report import set_warnings
 
-__all__ = ["Fitted", "FittedBefore", "Job", "run", "serve"]
+__all__ = ["CalibratorDocument", "Job", "JobResult", "run", "serve"]
 
 _LOG: Final = logging.getLogger(__name__)
-# Predictions are answered by the parent: they come first when the processor is scarce.
+# Niceness: the parent answers predictions, which come first when the processor is busy.
 _NICE: Final = 5
-# Five fits on four fifths of the rows come before the one on all of them.
+# Share of the time: judging makes five fits on four fifths of the rows, then one fit has them all.
 _JUDGING: Final = 0.8
 
 
 @dataclass(frozen=True)
-class FittedBefore:
-    """A calibrator that was fitted on the same rows in the same way."""
+class CalibratorDocument:
+    """A fitted calibrator as JSON."""
 
     document: str  # `calibrator.json`
-    warnings: tuple[str, ...] = ()  # of fitting it
+    warnings: tuple[str, ...] = ()  # from fitting it
 
 
 @dataclass(frozen=True)
 class Job:
-    """What to fit."""
+    """A fit for the child process."""
 
     path: Path  # the stored calibration set
     n_classes: int
     method: str
-    incumbent: str  # `calibrator.json` of what the candidate is compared with
-    seen_row_digests: bytes  # 16 bytes for each row on which the incumbent was fitted
+    incumbent: str  # `calibrator.json`; the candidate is compared with it
+    seen_row_digests: bytes  # 16 bytes for each row that the incumbent was fitted on
     created_at: float  # seconds since 1970 UTC, for the document
-    allow_prediction_change: bool = False  # whether the calibrator may change predictions
-    # a set on which the candidate must not be significantly worse, to be admitted
-    reference: Path | None = None
-    before: FittedBefore | None = None  # what is judged in place of a calibrator that is fitted now
+    allow_prediction_change: bool = False
+    reference: Path | None = None  # the reference set: candidates must not be worse on it
+    earlier: CalibratorDocument | None = None  # the candidate, if it was fitted before
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """What came of it; ``error`` is a sentence, and then the rest is empty."""
+class JobResult:
+    """The candidate of a job and its verdict, or an error."""
 
-    calibrator: str = ""  # the candidate, fitted on all rows
-    kind: str = ""  # the candidate, fitted on all rows
-    document: str = ""  # the candidate, fitted on all rows
+    calibrator: str = ""  # id of the candidate, which is fitted on all rows
+    kind: str = ""
+    document: str = ""  # `calibrator.json`
     admitted: bool = False
     reasons: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()  # of fitting
-    # `incumbent` and `candidate`; None where no row could be compared
+    warnings: tuple[str, ...] = ()  # from fitting
+    # of `incumbent` and `candidate`; None where there was no row to compare them on
     scores: dict[str, Any] | None = None
     seconds: float = 0.0
-    error: str | None = None
+    error: str | None = None  # a sentence; all other fields are empty then
 
 
 def serve(connection: Connection) -> None:
-    """Answer jobs until the parent hangs up; on the way, say which share of one is done."""
+    """Run jobs from the pipe until the parent closes it, and send progress and results."""
     if hasattr(os, "nice"):
         os.nice(_NICE)
-    # Threads of linear algebra wait for each other by spinning: beside predictions, on all
-    # cores, a linear stage was seen to take eighteen times as long as on one thread. Only what
-    # is loaded is limited, and SciPy brings libraries of its own.
+    # Threads of linear algebra spin while they wait for each other. On all cores, beside
+    # predictions, a linear stage took eighteen times as long as on one thread. The limit applies
+    # to loaded libraries only, and SciPy brings its own: so import it first.
     importlib.import_module("scipy.optimize")
     threadpool_limits(1)
     threading.Thread(target=_end_with_parent, name="trueprob-parent", daemon=True).start()
@@ -107,8 +106,8 @@ def _end_with_parent() -> None:
         os._exit(1)  # the main thread may be deep in a fit
 
 
-def run(job: Job, progress: Callable[[float], None] = lambda _share: None) -> Fitted:
-    """Judge, and fit if need be; failures are answers, whatever they are."""
+def run(job: Job, progress: Callable[[float], None] = lambda _share: None) -> JobResult:
+    """Judge a method and fit the candidate if need be; a failure becomes a result with an error."""
     started = time.perf_counter()
     change = job.allow_prediction_change
     try:
@@ -132,11 +131,11 @@ def run(job: Job, progress: Callable[[float], None] = lambda _share: None) -> Fi
                 fitted_row_digests=rows.row_digests,
             )
     except TrueprobError as error:
-        return Fitted(error=str(error))
-    except Exception as error:  # noqa: BLE001 - a fault in one fit must not end the process
+        return JobResult(error=str(error))
+    except Exception as error:  # noqa: BLE001 - an error in one fit must not end the process
         _LOG.exception("a fit with %s failed", job.method)
-        return Fitted(error=f"the fit failed with {type(error).__name__}; the log says more")
-    return Fitted(
+        return JobResult(error=f"the fit failed with {type(error).__name__}; see the log")
+    return JobResult(
         calibrator=candidate.id,
         kind=candidate.kind,
         document=fitted.document,
@@ -151,18 +150,18 @@ def run(job: Job, progress: Callable[[float], None] = lambda _share: None) -> Fi
     )
 
 
-def _candidate(job: Job, rows: CalibrationSet) -> tuple[Calibrator, FittedBefore]:
-    if job.before is not None:
-        return loads_calibrator(job.before.document.encode()), job.before
+def _candidate(job: Job, rows: CalibrationSet) -> tuple[Calibrator, CalibratorDocument]:
+    if job.earlier is not None:
+        return loads_calibrator(job.earlier.document.encode()), job.earlier
     fitted = fit_rows(job.method, rows, allow_prediction_change=job.allow_prediction_change)
     created_at = datetime.fromtimestamp(job.created_at, UTC).isoformat(timespec="seconds")
     source = FittedOn(digest=rows.digest, n=rows.n, created_at=created_at)
     document = json.dumps(to_dict(fitted.calibrator, source), allow_nan=False)
-    return fitted.calibrator, FittedBefore(document, tuple(fitted.warnings))
+    return fitted.calibrator, CalibratorDocument(document, tuple(fitted.warnings))
 
 
 def _in_order(verdict: Verdict, check: ReferenceCheck | None) -> tuple[str, ...]:
-    """Reasons, the deciding one first."""
+    """All reasons, the decisive one first."""
     if check is None:
         return verdict.reasons
     if verdict.admitted and not check.passed:

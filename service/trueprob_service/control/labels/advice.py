@@ -1,4 +1,4 @@
-"""One sentence on what label statistics and alarms mean and what to do about them."""
+"""Writes one sentence on what label statistics and alarms mean, and what to do about them."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from trueprob_service.control.store.alarms import AlarmRow
 
 __all__ = ["advice"]
 
-# Below this sum of p(1 - p) the normal approximation of the noise floor says little.
+# Below this sum of p(1 - p) the normal approximation of the noise floor is too rough.
 _ENOUGH_VARIANCE: Final = 20.0
 
 
 def advice(
     model: str,
     window: str,  # as the client wrote it
-    binned: BinnedCalibration,  # statistics of the labels within the window
+    binned: BinnedCalibration,  # the labels of the window
     *,
     tolerance: float,  # calibration error that is not worth an alarm
-    alarms: Sequence[AlarmRow] = (),
+    alarms: Sequence[AlarmRow] = (),  # of the live promotion
 ) -> str:
-    """What to do, in a sentence."""
+    """What the labels of a window say and what to do, in one sentence."""
     standing = [alarm for alarm in alarms if alarm.stands]
     if standing:
         return _of_alarms(model, window, binned, tolerance, standing)
@@ -52,7 +52,7 @@ def _of_alarms(
     tolerance: float,
     standing: Sequence[AlarmRow],
 ) -> str:
-    """What an alarm says: it was raised at a commit, whatever the statistics are now."""
+    """The sentence while alarms stand, whatever the window says."""
     by_time = sorted(standing, key=lambda alarm: alarm.id)
     reasons = " and ".join(_reason(alarm) for alarm in by_time)
     how = _direction(binned, tolerance) if _enough(binned) else ""
@@ -94,7 +94,7 @@ def _enough(binned: BinnedCalibration) -> bool:
 
 
 def _direction(binned: BinnedCalibration, tolerance: float) -> str:
-    """Whether confidence is too high or too low on average; empty when it is neither."""
+    """A phrase if confidence is too high or too low on average; empty otherwise."""
     excess = binned.mean_confidence() - binned.accuracy()
     if abs(excess) <= tolerance:
         return ""

@@ -1,15 +1,14 @@
-"""Sequential alarms in the transaction of the labels: evidence and change of each promotion.
+"""Sequential alarms: evidence and change of each promotion, in the transaction of the labels.
 
-What a request adds is counted in the order of a keyed hash of its nonces, under a key that this
-process drew and nobody sees (`trueprob_service.control.labels.counting`): a client whose labels are
-sorted by outcome cannot choose the order, nor can the order in which a database returns rows. Rows
-that share a group make one factor; of a group that was counted before no further row counts. Both
-statistics are looked at once, when all labels of the request are in, so what is recorded is what a
-commit shows.
+The labels of a request are counted in the order of a keyed hash of their nonces, under a secret
+random key (`trueprob_service.control.labels.counting`). So neither a client that sorts labels by
+outcome nor the row order of a database chooses the order. Labels of one group make one factor, and
+a group counts once since the promotion. Both statistics are compared with their thresholds once,
+after all labels of the request, so an alarm records what the commit shows.
 
-An alarm is a row of the table ``alarm``, written in that same transaction. `evidence` is raised at
-most once a promotion (it may fall again, but it has been there); `change` again after it was
-acknowledged, which sets the statistic back. Both start anew with every promotion.
+An alarm is a row of the table ``alarm``, written in that same transaction. Evidence raises at most
+one alarm for each promotion, even if it falls again. Change may raise another one after the first
+was acknowledged, which resets the statistic. Both start again with every promotion.
 """
 
 from __future__ import annotations
@@ -31,8 +30,8 @@ from trueprob_service.errors import AlarmNotFound, ModelNotFound
 __all__ = ["AlarmRules", "Alarms"]
 
 _LOG: Final = logging.getLogger(__name__)
-# What a webhook is told of an alarm.
-_TOLD: Final = (
+# The fields of an alarm in the event for the webhook.
+_EVENT_FIELDS: Final = (
     "id", "version", "calibrator", "revision", "statistic", "log10", "threshold_log10",
     "tolerance", "counted",
 )  # fmt: skip
@@ -40,37 +39,37 @@ _TOLD: Final = (
 
 @dataclass(frozen=True)
 class AlarmRules:
-    """When an alarm is raised."""
+    """The tests that raise alarms, with their thresholds."""
 
-    bets: CalibrationBets  # with the calibration error that is not worth an alarm
-    evidence: Evidence  # test of "never off by more than that since the promotion"
-    change: ChangeDetector  # detector of "has just come to be off"
+    bets: CalibrationBets  # have the tolerance
+    evidence: Evidence  # has the live pair been miscalibrated since the promotion?
+    change: ChangeDetector  # has it just become miscalibrated?
 
     @classmethod
     def of(cls, *, tolerance: float, alpha: float, run_length: float) -> AlarmRules:
-        """From the settings of the same names."""
+        """Make the rules from the settings ``alarm_…``."""
         bets = CalibrationBets(tolerance)
         return cls(bets, Evidence(bets, alpha), ChangeDetector(bets, run_length))
 
     def states(self, row: AlarmStateRow | None) -> tuple[BetState, BetState]:
-        """Evidence and change as a row has them; the start without one, or with other bets'."""
+        """Evidence and change of a row; their start without a row, or if its bets were others."""
         starts = self.evidence.start(), self.change.start()
         if row is None:
             return starts
         stored = BetState.from_dict(row.evidence), BetState.from_dict(row.change)
-        # A release with another mixture cannot go on from these numbers.
+        # These numbers mean nothing to a release with another mixture of bets.
         same = all(a.mixture == b.mixture for a, b in zip(stored, starts, strict=True))
         return stored if same else starts
 
     def log10(self, row: AlarmStateRow | None) -> tuple[float, float]:
-        """log10 of both statistics; exactly 0 before the first label."""
+        """log10 of evidence and change; exactly 0 before the first label."""
         evidence, change = self.states(row)
         value = self.evidence.log10(evidence) if evidence.n else 0.0
         return value, self.change.log10(change)
 
 
 class Alarms:
-    """Counts labels into the statistics, raises and acknowledges alarms."""
+    """Updates evidence and change with labels; raises and acknowledges alarms."""
 
     def __init__(
         self,
@@ -78,7 +77,7 @@ class Alarms:
         rules: AlarmRules,
         *,
         clock: Callable[[], float],  # seconds since 1970 UTC
-        on_raised: Callable[[AlarmRow], None] | None = None,
+        on_raised: Callable[[AlarmRow], None] | None = None,  # called after the commit
     ) -> None:
         self.rules = rules
         self._store = store
@@ -87,13 +86,13 @@ class Alarms:
 
     def count(
         self,
-        transaction: Transaction,  # with the model's lock
+        transaction: Transaction,  # holds the model's lock
         promotion: PromotionRow,
         labels: CountedLabels,
         *,
         now: float,
     ) -> list[AlarmRow]:
-        """Count a request's new labels of one promotion; alarms that they raise."""
+        """Count a request's new labels of one promotion, and return the alarms that they raise."""
         before = transaction.alarm_states.lock(promotion.model, promotion.revision)
         evidence, change = self.rules.states(before)
         factors = self.rules.bets.factors(
@@ -116,12 +115,12 @@ class Alarms:
         transaction.alarm_states.put(after)
         raised = self._raise(transaction, promotion, after, now)
         for alarm in raised:
-            told = {name: getattr(alarm, name) for name in _TOLD}
-            transaction.events.add("alarm.raised", alarm.model, told, now=now)
+            event = {name: getattr(alarm, name) for name in _EVENT_FIELDS}
+            transaction.events.add("alarm.raised", alarm.model, event, now=now)
         return raised
 
     def announce(self, raised: Sequence[AlarmRow]) -> None:
-        """Tell of alarms whose commit is done."""
+        """Log alarms after their commit, and call ``on_raised``."""
         for alarm in raised:
             _LOG.warning(
                 "alarm %d: %s of model %s, version %d, %s, revision %d is 10^%.2f after %d labels, "
@@ -133,9 +132,9 @@ class Alarms:
                 self._on_raised(alarm)
 
     def acknowledge(self, model: str, alarm_id: int, *, by: str | None) -> AlarmRow:
-        """Somebody knows of an alarm; one of `change` sets that statistic back to 0.
+        """Acknowledge an alarm and return it; an alarm of change resets that statistic.
 
-        Returns: as it is now. Acknowledging twice changes nothing: the first one counts.
+        A second acknowledgement changes nothing.
         """
         now = self._clock()
         with self._store.write() as transaction:

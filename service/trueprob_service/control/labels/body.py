@@ -1,6 +1,7 @@
-"""The body of a labels request. 100 000 labels are read without a model a label.
+"""Parses and validates the body of a labels request: prediction ids with labels, or rows.
 
-Rows in the body of a labels request, checked whole before anything of them is stored.
+Plain loops check up to 100 000 labels; a pydantic model for each would be too slow. Rows are
+validated as a whole before any of them is stored.
 """
 
 from __future__ import annotations
@@ -15,27 +16,45 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from trueprob_service.control.labels.by_receipt import MAX_LABELS
 from trueprob_service.control.labels.judging import Label
 from trueprob_service.edge.json_blocks import elements_in_blocks
 from trueprob_service.errors import BadRequest, InvalidRequest
 from trueprob_service.receipts.receipt import digest64
 
-__all__ = ["Rows", "check_label", "kind", "list_of", "read_document", "read_labels", "read_rows"]
+__all__ = [
+    "ParsedRows",
+    "read_document",
+    "read_labels",
+    "read_rows",
+]
 
-
-# As objects, rows take the parser four times as long as plain numbers do: some 2 ms.
+MAX_LABELS: Final = 100_000  # of one request
+# Longer bodies with rows are parsed in blocks of this size, some 2 ms each.
 ROW_BLOCK_BYTES: Final = 1 << 18
 _SPACE: Final = rb"[ \t\n\r]*"
 _ROWS: Final = re.compile(_SPACE.join((b"", rb"\{", b'"rows"', b":", rb"\[")))
 _CLOSING: Final = re.compile(_SPACE.join((b"", rb"\}", b"")))
+_ROW_FIELDS: Final = frozenset({"id", "logits", "label", "group"})
+_REQUIRED: Final = ("id", "logits", "label")
+_ID_CHARACTERS: Final = 200
+# NumPy converts this many numbers at a time; it holds the interpreter for some milliseconds.
+_NUMBERS_AT_ONCE: Final = 1 << 16
+
+
+@dataclass(frozen=True)
+class ParsedRows:
+    """The rows of a request, not yet resolved to classes."""
+
+    ids: Sequence[str]
+    logits: NDArray[np.float32]
+    labels: Sequence[Label]  # class indices or class names
+    groups: Sequence[int | None]  # signed 64-bit digests
 
 
 def read_document(body: bytes, *, block_bytes: int = ROW_BLOCK_BYTES) -> dict[str, Any]:
-    """The object in a body: either labels of prediction ids, or rows.
+    """Parse ``{"prediction_ids": […], "labels": […]}`` or ``{"rows": […]}``.
 
-    Raises `BadRequest`: it is not JSON. Raises `InvalidRequest`: it is not an object with these
-    fields.
+    Raises `BadRequest` for a body that is not JSON, `InvalidRequest` for other fields.
     """
     if len(body) > block_bytes and (rows := _rows_in_blocks(body, block_bytes)) is not None:
         return {"rows": rows}
@@ -67,11 +86,8 @@ def _loads(block: bytes) -> list[Any] | None:
 
 
 def read_labels(document: Mapping[str, Any]) -> tuple[list[str], list[Label]]:
-    """Prediction ids and their labels.
-
-    Raises `InvalidRequest`: a field is of another type, too long, or not as long as the other.
-    """
-    ids, labels = list_of(document, "prediction_ids"), list_of(document, "labels")
+    """Prediction ids and their labels; raises `InvalidRequest` for wrong types or lengths."""
+    ids, labels = _list_of(document, "prediction_ids"), _list_of(document, "labels")
     if len(ids) != len(labels):
         raise InvalidRequest(
             f"labels must be as many as prediction_ids, {len(ids)}, got {len(labels)}"
@@ -80,63 +96,44 @@ def read_labels(document: Mapping[str, Any]) -> tuple[list[str], list[Label]]:
         raise InvalidRequest(f"labels must be at most {MAX_LABELS}, got {len(labels)}")
     for index, value in enumerate(ids):
         if type(value) is not str:
-            raise InvalidRequest(f"prediction_ids[{index}] must be a text, got {kind(value)}")
+            raise InvalidRequest(f"prediction_ids[{index}] must be a text, got {_json_type(value)}")
     for index, value in enumerate(labels):
-        check_label(value, f"labels[{index}]")
+        _check_label(value, f"labels[{index}]")
     return ids, labels
 
 
-def check_label(value: object, name: str) -> None:
-    """Refuse what is neither a class index nor a class name."""
+def _check_label(value: object, name: str) -> None:
+    """Raise `InvalidRequest` for what is neither a class index nor a class name."""
     # type, not isinstance: true is an int to Python and would pass for class 1.
     if type(value) is not int and type(value) is not str:
         raise InvalidRequest(
-            f"{name} must be an integer (class index) or a text (class name), got {kind(value)}"
+            f"{name} must be an integer (class index) or a text (class name), "
+            f"got {_json_type(value)}"
         )
 
 
-def list_of(document: Mapping[str, Any], name: str) -> list[Any]:
-    """The list under a name."""
+def _list_of(document: Mapping[str, Any], name: str) -> list[Any]:
+    """A field that must be a list."""
     values = document[name]
     if not isinstance(values, list):
-        raise InvalidRequest(f"{name} must be a list, got {kind(values)}")
+        raise InvalidRequest(f"{name} must be a list, got {_json_type(values)}")
     return values
 
 
-def kind(value: object) -> str:
-    """What JSON calls the type of a value."""
+def _json_type(value: object) -> str:
+    """The type of a value in the words of JSON."""
     names = {bool: "a boolean", float: "a fraction", type(None): "null", dict: "an object"}
     return {int: "a number", str: "a text", list: "a list", **names}.get(type(value), "something")
 
 
-_FIELDS: Final = frozenset({"id", "logits", "label", "group"})
-_NEEDED: Final = ("id", "logits", "label")
-_ID_CHARACTERS: Final = 200
-# Numbers that NumPy makes of lists in one hold of the interpreter: some milliseconds.
-_AT_ONCE: Final = 1 << 16
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Rows as they came."""
-
-    ids: Sequence[str]
-    logits: NDArray[np.float32]
-    labels: Sequence[Label]  # class indices or class names
-    groups: Sequence[int | None]  # signed 64-bit digests
-
-
-def read_rows(document: Mapping[str, Any], *, n_classes: int) -> Rows:
-    """The rows of a request.
-
-    Raises `InvalidRequest`: it names the row and the field.
-    """
-    rows = list_of(document, "rows")
+def read_rows(document: Mapping[str, Any], *, n_classes: int) -> ParsedRows:
+    """The rows of a request; an `InvalidRequest` names the row and the field."""
+    rows = _list_of(document, "rows")
     if len(rows) > MAX_LABELS:
         raise InvalidRequest(f"rows must be at most {MAX_LABELS}, got {len(rows)}")
     for index, row in enumerate(rows):
-        _check(row, f"rows[{index}]", n_classes)
-    return Rows(
+        _check_row(row, f"rows[{index}]", n_classes)
+    return ParsedRows(
         ids=[row["id"] for row in rows],
         logits=_matrix([row["logits"] for row in rows], n_classes),
         labels=[row["label"] for row in rows],
@@ -144,31 +141,35 @@ def read_rows(document: Mapping[str, Any], *, n_classes: int) -> Rows:
     )
 
 
-def _check(row: object, name: str, n_classes: int) -> None:
+def _check_row(row: object, name: str, n_classes: int) -> None:
     if not isinstance(row, dict):
-        raise InvalidRequest(f"{name} must be an object with id, logits and label, got {kind(row)}")
-    if unknown := sorted(row.keys() - _FIELDS):
+        raise InvalidRequest(
+            f"{name} must be an object with id, logits and label, got {_json_type(row)}"
+        )
+    if unknown := sorted(row.keys() - _ROW_FIELDS):
         raise InvalidRequest(
             f"{name} has an unknown field {unknown[0][:40]!r}, expected id, logits, label or group"
         )
-    if missing := [field for field in _NEEDED if field not in row]:
+    if missing := [field for field in _REQUIRED if field not in row]:
         raise InvalidRequest(f"{name}.{missing[0]} is missing")
     row_id = row["id"]
     if not (type(row_id) is str and 0 < len(row_id) <= _ID_CHARACTERS):
-        got = f"{len(row_id)} characters" if type(row_id) is str else kind(row_id)
+        got = f"{len(row_id)} characters" if type(row_id) is str else _json_type(row_id)
         raise InvalidRequest(f"{name}.id must be a text of 1 to {_ID_CHARACTERS}, got {got}")
-    check_label(row["label"], f"{name}.label")
+    _check_label(row["label"], f"{name}.label")
     if "group" in row and type(row["group"]) not in (int, str):
-        raise InvalidRequest(f"{name}.group must be an integer or a text, got {kind(row['group'])}")
+        raise InvalidRequest(
+            f"{name}.group must be an integer or a text, got {_json_type(row['group'])}"
+        )
     logits = row["logits"]
     if not isinstance(logits, list):
-        raise InvalidRequest(f"{name}.logits must be a list of numbers, got {kind(logits)}")
+        raise InvalidRequest(f"{name}.logits must be a list of numbers, got {_json_type(logits)}")
     if len(logits) != n_classes:
         raise InvalidRequest(f"{name}.logits must have {n_classes} numbers, got {len(logits)}")
 
 
 def _matrix(rows: list[list[Any]], n_classes: int) -> NDArray[np.float32]:
-    step = max(1, _AT_ONCE // n_classes)
+    step = max(1, _NUMBERS_AT_ONCE // n_classes)
     blocks = [rows[start : start + step] for start in range(0, len(rows), step)]
     # NumPy would take true for 1, null for NaN and a text for the number that it spells.
     for block in blocks:
@@ -189,12 +190,12 @@ def _first_other(rows: list[list[Any]]) -> str:
     for index, row in enumerate(rows):
         for column, value in enumerate(row):
             if type(value) not in (int, float):
-                return f"rows[{index}].logits[{column}] must be a number, got {kind(value)}"
+                return f"rows[{index}].logits[{column}] must be a number, got {_json_type(value)}"
     raise LookupError("every element is a number")
 
 
 def _digest(group: int | str | None) -> int | None:
-    """Integers and texts are different groups, even where they look alike."""
+    """Digest of a group; the integer 1 and the text "1" are different groups."""
     if group is None:
         return None
     return int.from_bytes(digest64(f"{type(group).__name__} {group}"), signed=True)

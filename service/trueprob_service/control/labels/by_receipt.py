@@ -1,8 +1,7 @@
-"""Labels that come later: each receipt counts once, in the transaction that adds its statistics.
+"""Takes labels of predictions: each receipt counts once, in the transaction of its statistics.
 
-The statistics belong to the promotion that is named in the receipt and use the receipt's own
-confidence and prediction, so a label may come after a promotion, after a restart or to another
-replica and still lands where its prediction was made.
+A label counts for the promotion that its receipt names, with the confidence and the prediction in
+the receipt. So it may arrive after a later promotion, after a restart or at another replica.
 """
 
 from __future__ import annotations
@@ -19,13 +18,13 @@ from trueprob_service.control.labels.alarms import Alarms
 from trueprob_service.control.labels.counting import CountedLabels, count_within_cap
 from trueprob_service.control.labels.judging import (
     NO_CLASS,
-    Histories,
-    History,
-    Judged,
+    JudgedLabels,
     Label,
-    Outcome,
+    OutcomeCode,
+    PromotionHistories,
+    PromotionHistory,
 )
-from trueprob_service.control.labels.shadow_scoring import Decision, score_shadow
+from trueprob_service.control.labels.shadow_scoring import ShadowDecision, score_shadow
 from trueprob_service.control.models.catalogue import Catalogue
 from trueprob_service.control.store import Store, Transaction
 from trueprob_service.control.store.alarms import AlarmRow
@@ -36,10 +35,9 @@ from trueprob_service.metrics.catalogue import LABEL_OUTCOMES
 from trueprob_service.receipts.columns import ReceiptColumns
 from trueprob_service.receipts.receipt import Receipts
 
-__all__ = ["CLOCK_TOLERANCE_SECONDS", "MAX_LABELS", "Labels"]
+__all__ = ["CLOCK_TOLERANCE_SECONDS", "ReceiptLabels"]
 
-MAX_LABELS: Final = 100_000
-# Replicas' clocks differ: a used nonce is remembered this much longer than its receipt is good.
+# The clocks of replicas differ: a used nonce is stored this much longer than its receipt is valid.
 CLOCK_TOLERANCE_SECONDS: Final = 300.0
 
 _KEY_BYTES: Final = 32
@@ -47,22 +45,22 @@ _KEY_BYTES: Final = 32
 CountLabel = Callable[[str, str, int, Sequence[float]], None]
 
 
-class Labels:
-    """Takes labels in."""
+class ReceiptLabels:
+    """Counts labels of predictions."""
 
     def __init__(
         self,
         store: Store,
-        catalogue: Catalogue,  # told of a candidate that a label has promoted
+        catalogue: Catalogue,  # deploys a candidate that labels have promoted
         receipts: Receipts,
         alarms: Alarms,
         *,
-        labels_per_input: int,  # labels of one input that count a day; 0 for no limit
+        labels_per_input: int,  # labels of one input that count in a day; 0: no limit
         ttl_seconds: int,  # how long after its prediction a label may come
-        window_labels: int,  # labels in the "last N" figures
+        window_labels: int,  # number of labels in the figures of the last N
         clock: Callable[[], float],  # seconds since 1970 UTC
-        count_label: CountLabel,
-        order_key: bytes | None = None,
+        count_label: CountLabel,  # (model, outcome, n, lags in seconds), for metrics
+        order_key: bytes | None = None,  # see `counting_order`; None: a random key
     ) -> None:
         self._store = store
         self._catalogue = catalogue
@@ -74,16 +72,16 @@ class Labels:
         self._clock = clock
         self._count_label = count_label
         self.order_key = order_key or secrets.token_bytes(_KEY_BYTES)
-        self._histories = Histories()
+        self._histories = PromotionHistories()
 
     def count(
         self, model: str, prediction_ids: Sequence[str], labels: Sequence[Label]
     ) -> list[str]:
-        """Count labels; the outcome of each, in order.
+        """Count labels, and return the outcome of each in order.
 
-        Returns: each one of `trueprob_service.metrics.catalogue.LABEL_OUTCOMES`. Raises
-        `InvalidRequest`: no label of the request is a class of the model; nothing is counted.
-        Raises `DatabaseUnavailable`: nothing is counted; the same request may be sent again.
+        Outcomes are those of `trueprob_service.metrics.catalogue.LABEL_OUTCOMES`. Raises
+        `InvalidRequest` if no label is a class of the model, and `DatabaseUnavailable`. Nothing is
+        counted then, and the request may be repeated.
         """
         now = self._clock()
         receipts = self._receipts.verify_all(prediction_ids)
@@ -97,10 +95,10 @@ class Labels:
                     f"of model {model!r}, got {_shown(labels[0])}"
                 )
             outcome, counted = self._add(transaction, receipts, judged, history, now)
-            decision, raised = self._move(transaction, history, counted, now)
+            decision, raised = self._update(transaction, history, counted, now)
         self._alarms.announce(raised)
         if decision is not None:
-            self._take_over(decision)
+            self._deploy(decision)
         self._report(model, outcome, now - receipts.issued_at)
         return [LABEL_OUTCOMES[each] for each in outcome.tolist()]
 
@@ -108,27 +106,27 @@ class Labels:
         self,
         transaction: Transaction,
         receipts: ReceiptColumns,
-        judged: Judged,
-        history: History,
+        judged: JudgedLabels,
+        history: PromotionHistory,
         now: float,
     ) -> tuple[NDArray[np.int8], dict[int, CountedLabels]]:
-        """Mark the receipts of what is new as used: outcomes of all, and what counts."""
+        """Use the receipts of new labels; the outcomes of all, and the counted ones by revision."""
         outcome = judged.outcome.copy()
         nonces = receipts.nonce_bytes
-        good = np.flatnonzero(outcome == Outcome.ACCEPTED)
+        good = np.flatnonzero(outcome == OutcomeCode.ACCEPTED)
         first: dict[bytes, int] = {}
         for index in good.tolist():
             first.setdefault(nonces[index], index)
-        outcome[good] = Outcome.DUPLICATE
+        outcome[good] = OutcomeCode.DUPLICATE
         new = np.fromiter(first.values(), np.int64, len(first))
         issued_at = receipts.issued_at[new]
         keep_until = issued_at + self._ttl_seconds + CLOCK_TOLERANCE_SECONDS
         fresh = transaction.label_keys.claim(list(first), keep_until.tolist())
-        # Read after the claim: a sweep that forgot a key before it was claimed is seen here.
+        # Read after the claim, so that it includes every deletion of keys before the claim.
         forgotten = issued_at < transaction.swept.keys_before()
-        outcome[new[forgotten]] = Outcome.EXPIRED
+        outcome[new[forgotten]] = OutcomeCode.EXPIRED
         new = new[fresh & ~forgotten]
-        outcome[new] = Outcome.CAPPED
+        outcome[new] = OutcomeCode.CAPPED
         fits, counted = count_within_cap(
             transaction,
             receipts[new],
@@ -138,36 +136,36 @@ class Labels:
             now=now,
             order_key=self.order_key,
         )
-        outcome[new[fits]] = Outcome.ACCEPTED
+        outcome[new[fits]] = OutcomeCode.ACCEPTED
         transaction.label_keys.unclaim([nonces[index] for index in new[~fits].tolist()])
         return outcome, counted
 
-    def _move(
+    def _update(
         self,
         transaction: Transaction,
-        history: History,
+        history: PromotionHistory,
         counted: Mapping[int, CountedLabels],
         now: float,
-    ) -> tuple[Decision | None, list[AlarmRow]]:
-        """Let newly counted labels, by revision, move everything that is made of labels."""
+    ) -> tuple[ShadowDecision | None, list[AlarmRow]]:
+        """Update shadow, alarms and statistics with the counted labels of each revision."""
         decision = score_shadow(transaction, history.live.model, counted, now=now)
         raised: list[AlarmRow] = []
         for revision, labels in counted.items():
             promotion = history.promotions[revision]
-            # Locks in one order: alarm_state, then bins.
+            # Always lock in this order: alarm_state, then bins.
             raised += self._alarms.count(transaction, promotion, labels, now=now)
-            self._add_rows(transaction, promotion, labels, now)
+            self._add_sums(transaction, promotion, labels, now)
         return decision, raised
 
-    def _take_over(self, decision: Decision) -> None:
-        """Let the data plane of this process know; others follow."""
+    def _deploy(self, decision: ShadowDecision) -> None:
+        """Update the deployments of this process; other processes poll the database."""
         if decision.promoted is None:
             self._catalogue.shadow(decision.shadow.model, decision.shadow.revision, None)
         elif self._catalogue.find(decision.shadow.model, decision.shadow.version) is not None:
             row, revision = decision.promoted
             self._catalogue.deploy(row, revision=revision)
 
-    def _add_rows(
+    def _add_sums(
         self, transaction: Transaction, promotion: PromotionRow, labels: CountedLabels, now: float
     ) -> None:
         model, version, calibrator = promotion.model, promotion.version, promotion.calibrator
@@ -187,10 +185,10 @@ class Labels:
     def _report(self, model: str, outcome: NDArray[np.int8], lags: NDArray[np.float64]) -> None:
         for code in np.unique(outcome).tolist():
             meant = outcome == code
-            seconds = lags[meant].tolist() if code == Outcome.ACCEPTED else ()
+            seconds = lags[meant].tolist() if code == OutcomeCode.ACCEPTED else ()
             self._count_label(model, LABEL_OUTCOMES[code], int(np.count_nonzero(meant)), seconds)
 
 
 def _shown(label: Label) -> str:
-    """A label as a message may show it: numbers as they are, texts cut."""
+    """A label for an error message; long texts are cut."""
     return str(label) if isinstance(label, int) else repr(label[:40])

@@ -1,13 +1,13 @@
-"""Labels sent with their rows: each id counts once, and feeds the refit window only.
+"""Takes labels that come with their logits: each id counts once, and goes to the refit window.
 
-Nothing here touches the binned statistics or an alarm: what the service did not predict itself says
-nothing about what it predicts. A row's key, a digest of its id, is remembered like the nonce of a
-receipt: for the time that a receipt lives, counted from when the row came. While the row is in the
-window it is not taken again even after that.
+Such rows change neither the binned statistics nor an alarm, because the service did not make the
+prediction. A row's key, a digest of its id, is stored like the nonce of a receipt: for as long as a
+receipt is valid, from the arrival of the row. A row that is still in the window is a duplicate even
+after that.
 
-A row does not say when it was made. When the clock says a time whose keys the sweep has forgotten
-already (it was ahead then, or is behind now), whether an id is new cannot be known, and rows are
-``expired`` until the clock has caught up.
+A row carries no time. If the clock shows a time whose keys the clean-up job has deleted already (it
+was ahead then, or is behind now), nobody knows whether an id is new. Rows are ``expired`` until the
+clock has caught up.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from trueprob_service.control.labels.body import Rows, read_rows
+from trueprob_service.control.labels.body import ParsedRows, read_rows
 from trueprob_service.control.labels.by_receipt import CLOCK_TOLERANCE_SECONDS
 from trueprob_service.control.labels.counting import DAY_SECONDS, GroupTally, within_cap
 from trueprob_service.control.labels.judging import Label
@@ -37,15 +37,15 @@ _PERSON: Final = b"trueprob row"
 
 
 class RowLabels:
-    """Takes rows with labels in."""
+    """Counts labels that come with their logits."""
 
     def __init__(
         self,
         store: Store,
         window: RefitWindow,  # where the rows go
         *,
-        labels_per_input: int,  # rows of one input that are taken a day; 0 for no limit
-        ttl_seconds: int,  # how long an id is remembered, at least
+        labels_per_input: int,  # rows of one input that count in a day; 0: no limit
+        ttl_seconds: int,  # minimum time for which an id is stored
         clock: Callable[[], float],  # seconds since 1970 UTC
     ) -> None:
         self._store = store
@@ -59,32 +59,31 @@ class RowLabels:
         model: str,
         document: Mapping[str, Any],  # with `rows`
         *,
-        version: int | None,  # whose logits they are; None for the live one
+        version: int | None,  # the version that made the logits; None: the live one
     ) -> list[str]:
-        """Take rows; the outcome of each, in order.
+        """Count the rows of a request, and return the outcome of each in order.
 
-        Returns: ``accepted``, ``duplicate``, ``unknown_class``, ``expired`` or ``capped``. Raises
-        `InvalidRequest`: a row cannot be used, or no label is a class of the model; nothing is
-        stored. Raises `DatabaseUnavailable`: nothing is stored; the same request may be sent
-        again.
+        Outcomes: ``accepted``, ``duplicate``, ``unknown_class``, ``expired`` or ``capped``. Raises
+        `InvalidRequest` for an invalid row, or if no label is a class of the model, and
+        `DatabaseUnavailable`. Nothing is stored then, and the request may be repeated.
         """
         now = self._clock()
         with self._store.read() as transaction:
-            model_id, of = _version(transaction, model, version)
-        rows = read_rows(document, n_classes=len(of.class_names))
-        labels = _resolved(rows.labels, of)
+            model_id, row = _version(transaction, model, version)
+        rows = read_rows(document, n_classes=len(row.class_names))
+        labels = _resolve(rows.labels, row)
         keys = [_row_key(model_id, row_id) for row_id in rows.ids]
         with self._store.write() as transaction:
             if transaction.models.lock(model) != model_id:
                 raise ModelNotFound(f"there is no model named {model!r}")
-            return self._add(transaction, model_id, of, rows, labels, keys, now)
+            return self._add(transaction, model_id, row, rows, labels, keys, now)
 
     def _add(
         self,
         transaction: Transaction,
         model_id: int,
-        of: VersionRow,
-        rows: Rows,
+        version: VersionRow,
+        rows: ParsedRows,
         labels: Sequence[int | None],
         keys: Sequence[bytes],
         now: float,
@@ -97,11 +96,11 @@ class RowLabels:
         keep_until = now + self._ttl_seconds + CLOCK_TOLERANCE_SECONDS
         claimed = transaction.label_keys.claim([*first], [keep_until] * len(first))
         fresh = {row_key for row_key, new in zip(first, claimed, strict=True) if new}
-        # Read after the claim: a sweep that forgot a key before it was claimed is seen here.
+        # Read after the claim, so that it includes every deletion of keys before the claim.
         expired = now - self._ttl_seconds < transaction.swept.keys_before()
         if expired:
             transaction.label_keys.unclaim(fresh)
-        fresh -= transaction.labelled_rows.stored(of.model, of.version, [*fresh])
+        fresh -= transaction.labelled_rows.stored(version.model, version.version, [*fresh])
         if expired:
             for index in first.values():
                 outcomes[index] = "expired"
@@ -122,7 +121,12 @@ class RowLabels:
         unused = [row_key for (row_key, _), fits in zip(given, taken, strict=True) if not fits]
         transaction.label_keys.unclaim(unused)
         self._window.add(
-            transaction, of.model, of.version, new, n_classes=len(of.class_names), now=now
+            transaction,
+            version.model,
+            version.version,
+            new,
+            n_classes=len(version.class_names),
+            now=now,
         )
         return outcomes
 
@@ -131,15 +135,16 @@ def _version(transaction: Transaction, model: str, version: int | None) -> tuple
     row, live = transaction.models.get(model), transaction.promotions.live(model)
     if row is None or live is None:
         raise ModelNotFound(f"there is no model named {model!r}")
-    known = transaction.models.version(model, live.version if version is None else version)
-    if known is None:
+    found = transaction.models.version(model, live.version if version is None else version)
+    if found is None:
         raise VersionNotFound(f"model {model!r} has no version {version}")
-    return row.id, known
+    return row.id, found
 
 
-def _resolved(labels: Sequence[Label], of: VersionRow) -> list[int | None]:
-    """Class indices; None where a label is no class, unless all are so."""
-    index, k = {name: number for number, name in enumerate(of.class_names)}, len(of.class_names)
+def _resolve(labels: Sequence[Label], version: VersionRow) -> list[int | None]:
+    """Class indices; None for unknown classes. Raises `InvalidRequest` if all are unknown."""
+    index = {name: number for number, name in enumerate(version.class_names)}
+    k = len(version.class_names)
     found = [
         index.get(label) if isinstance(label, str) else (label if 0 <= label < k else None)
         for label in labels
@@ -148,16 +153,16 @@ def _resolved(labels: Sequence[Label], of: VersionRow) -> list[int | None]:
         shown = repr(labels[0][:40]) if isinstance(labels[0], str) else labels[0]
         raise InvalidRequest(
             f"rows[0].label must be an integer 0..{k - 1} or a class name of model "
-            f"{of.model!r}, got {shown}"
+            f"{version.model!r}, got {shown}"
         )
     return found
 
 
 def _row_key(model_id: int, row_id: str) -> bytes:
-    """24 bytes under which a row counts once.
+    """The key under which a row counts once, 24 bytes.
 
-    Of the model's place in the list and not of its name: a model that was deleted and declared
-    anew has seen no row yet.
+    It contains the model's id and not its name: a model that was deleted and declared again has
+    no rows yet.
     """
     name = f"{model_id} id {row_id}"
     return hashlib.blake2b(name.encode(), digest_size=_KEY_BYTES, person=_PERSON).digest()

@@ -1,15 +1,9 @@
-"""Newly counted labels: which of new ones count, and in which order.
+"""Which new labels count, and in which order.
 
-A request's labels by group: which are copies of what was counted, and which of the day.
-
-Groups are what copies of an outcome share: the digest of the input, or a key of the client.
-
-How many labels of one input count a day.
-
-That bounds what a single input that is sent again and again can make of the statistics. What
-exceeds is not counted and its receipt stays unused: sent again on another day within the receipt's
-time to live, it may still count. Labels of an input are told by its group, and counted for each
-promotion by itself.
+A group is what copies of one outcome share: the digest of the input, or a key that the client sent.
+Of each promotion, at most ``labels_per_input`` labels of a group count in a day (UTC), so that one
+input sent again and again does not dominate the statistics. A label beyond that is capped and its
+receipt stays unused: sent again on another day, while the receipt is valid, it may still count.
 """
 
 from __future__ import annotations
@@ -34,30 +28,21 @@ __all__ = [
     "within_cap",
 ]
 
-
 DAY_SECONDS: Final = 86_400
-
-
-def within_cap(before: NDArray[np.int64], *, per_input: int) -> NDArray[np.bool_]:
-    """Which of some labels count."""
-    return before < per_input if per_input else np.ones(len(before), np.bool_)
-
-
-_MANY: Final = 50  # groups of which looking for each costs more than a savepoint
+_MANY: Final = 50  # for so many groups, a savepoint costs less than looking them up
 
 
 @dataclass(frozen=True, eq=False)
 class GroupTally:
-    """Labels of one promotion, in the order in which they were sent."""
+    """The groups of new labels of one promotion, and how many labels of each counted before."""
 
     model_id: int
     revision: int
     day: int
-    groups: NDArray[np.uint64]  # those of the labels, ascending
-    # of each label the place of its group; -1 for a label that is its own group
-    member: NDArray[np.int64]
-    known: EarlierLabels  # what was counted of these groups before
-    written: bool  # whether all labels stand in the table already, as if they counted
+    groups: NDArray[np.uint64]  # distinct, ascending
+    member: NDArray[np.int64]  # (n,), index of each label's group; -1: a label without a group
+    known: EarlierLabels  # what counted of these groups before
+    written: bool  # whether `claim` has written all labels to the table, as if they counted
 
     @classmethod
     def claim(
@@ -65,14 +50,14 @@ class GroupTally:
         transaction: Transaction,  # holds the model's lock
         model_id: int,
         revision: int,
-        group: NDArray[np.uint64],  # (n,) uint64, of each label; 0 for one that is its own group
+        group: NDArray[np.uint64],  # (n,), of each label; 0 for none
         *,
         day: int,  # since 1970 UTC
     ) -> GroupTally:
-        """What was counted of the groups of some labels.
+        """Read what counted before of the groups of some labels.
 
-        Many groups are put in at once, for nearly always all are new, and looked up only where some
-        are not. `write` must follow: it says which of the labels count.
+        Many groups are inserted at once, because nearly always all of them are new; they are looked
+        up only if some are not. `write` must follow: it corrects the table to what counts.
         """
         groups, member = np.unique(group, return_inverse=True)
         if len(groups) and groups[0] == 0:
@@ -90,12 +75,12 @@ class GroupTally:
 
     @property
     def repeated(self) -> NDArray[np.bool_]:
-        """Which labels are of a group that an earlier request counted, shape (n,)."""
+        """Whether an earlier request counted a label of the same group, shape (n,)."""
         return np.append(self.known.counted, False)[self.member]
 
     @property
     def before(self) -> NDArray[np.int64]:
-        """How many labels of its group and day come before each, shape (n,)."""
+        """Number of earlier labels of the same group and day, shape (n,)."""
         earlier = np.append(self._today, 0)[self.member]
         alone = self.member < 0
         if len(self.groups) + np.count_nonzero(alone) < len(self.member):
@@ -107,11 +92,11 @@ class GroupTally:
         return earlier
 
     def write(self, transaction: Transaction, taken: NDArray[np.bool_]) -> None:
-        """Remember the labels that count."""
+        """Write to the table which labels count."""
         if self.written and taken.all():
             return
         more = np.bincount(self.member[taken] + 1, minlength=len(self.groups) + 1)[1:]
-        # Only what was written here, and not by an earlier request, is taken out.
+        # Counts of 0 are written only to correct what `claim` has written.
         some = (more > 0) | self.written
         counts = (self._today + more)[some]
         transaction.group_counts.put(
@@ -125,12 +110,12 @@ class GroupTally:
 
 @dataclass(frozen=True, eq=False)
 class CountedLabels:
-    """Labels that have just been counted, at least one."""
+    """One or more newly counted labels of one promotion."""
 
-    receipts: ReceiptColumns  # of one promotion
+    receipts: ReceiptColumns
     label: NDArray[np.int64]  # class index
-    order: NDArray[np.uint64]  # by which they are counted, see `counting_order`
-    repeated: NDArray[np.bool_]  # labels of a group that an earlier request counted
+    order: NDArray[np.uint64]  # see `counting_order`
+    repeated: NDArray[np.bool_]  # an earlier request counted a label of the same group
 
     def __len__(self) -> int:
         return len(self.receipts)
@@ -147,7 +132,7 @@ class CountedLabels:
 
     @property
     def units(self) -> NDArray[np.int64] | None:
-        """Equal numbers for labels of one group, shape (n,); None when each is its own."""
+        """A number for each group, shape (n,); None when no two labels share a group."""
         group = self.receipts.group
         groups, unit = np.unique(group, return_inverse=True)
         alone = group == 0
@@ -157,11 +142,11 @@ class CountedLabels:
 
 
 def counting_order(secret: bytes, receipts: ReceiptColumns) -> NDArray[np.uint64]:
-    """Where each label stands among those of its request: nobody outside can predict it.
+    """A sort key for each label of a request, which nobody outside can predict.
 
-    A keyed hash of the nonces of all of them (SHAKE-128), read as one number a label in the order
-    of the nonces: it hangs on neither the outcomes nor the order in which the labels were sent.
-    One hash of many rows costs far less than a hash a row.
+    One keyed hash (SHAKE-128) of all nonces gives one number a label, in the order of the nonces.
+    So the keys depend neither on the outcomes nor on the order in which the labels were sent. One
+    hash of many rows costs far less than a hash of each.
     """
     nonce = receipts.nonce
     ascending = np.lexsort(nonce.T[::-1])
@@ -175,14 +160,14 @@ def counting_order(secret: bytes, receipts: ReceiptColumns) -> NDArray[np.uint64
 def count_within_cap(
     transaction: Transaction,  # holds the model's lock
     receipts: ReceiptColumns,
-    label: NDArray[np.int64],  # (n,) int64
+    label: NDArray[np.int64],  # (n,), class indices
     *,
     model_id: int,
     labels_per_input: int,
     now: float,
     order_key: bytes,  # see `counting_order`
 ) -> tuple[NDArray[np.bool_], dict[int, CountedLabels]]:
-    """Count those of some new labels that the cap of their groups lets through."""
+    """Count new labels up to the cap of their groups: which count, and those by revision."""
     group, revision = receipts.group, receipts.revision
     day = int(now // DAY_SECONDS)
     before, repeated = np.zeros(len(receipts), np.int64), np.zeros(len(receipts), np.bool_)
@@ -203,3 +188,12 @@ def count_within_cap(
                 receipts[chosen], label[chosen], order, repeated[chosen]
             )
     return fits, counted
+
+
+def within_cap(
+    before: NDArray[np.int64],  # as `GroupTally.before`
+    *,
+    per_input: int,  # 0: no limit
+) -> NDArray[np.bool_]:
+    """Which labels count, given how many of the same group and day come before each."""
+    return before < per_input if per_input else np.ones(len(before), np.bool_)

@@ -1,4 +1,4 @@
-"""What a request's receipts can be judged by: the promotions and class lists that they name."""
+"""Judges labels by their receipts and by the promotions and class lists that these name."""
 
 from __future__ import annotations
 
@@ -16,14 +16,22 @@ from trueprob_service.inference.deployment import ServedVersion
 from trueprob_service.receipts.columns import ReceiptColumns, number
 from trueprob_service.receipts.receipt import digest64
 
-__all__ = ["NO_CLASS", "Classes", "Histories", "History", "Judged", "Label", "Outcome"]
+__all__ = [
+    "NO_CLASS",
+    "ClassList",
+    "JudgedLabels",
+    "Label",
+    "OutcomeCode",
+    "PromotionHistories",
+    "PromotionHistory",
+]
 
-Label = int | str
+Label = int | str  # class index or class name
 NO_CLASS = -1
 
 
-class Outcome(IntEnum):
-    """What became of a label; names as in `trueprob_service.metrics.catalogue.LABEL_OUTCOMES`."""
+class OutcomeCode(IntEnum):
+    """Outcome of a label; indexes `trueprob_service.metrics.catalogue.LABEL_OUTCOMES`."""
 
     ACCEPTED = 0
     DUPLICATE = 1
@@ -36,19 +44,19 @@ class Outcome(IntEnum):
 
 
 @dataclass(frozen=True)
-class Classes:
+class ClassList:
     """The class list of a version."""
 
     digest: int  # as in receipts
-    index: Mapping[str, int]  # class index of each name
+    index: Mapping[str, int]  # name to class index
 
     def resolve(self, labels: Sequence[Label]) -> NDArray[np.int64]:
-        """Class index of each label; `NO_CLASS` of one that is no class. Shape (n,)."""
+        """Class index of each label, shape (n,); `NO_CLASS` for an unknown class."""
         k = len(self.index)
         if set(map(type, labels)) <= {int}:
             try:
                 given = np.array(labels, dtype=np.int64)
-            except OverflowError:  # a number of JSON may be of any size
+            except OverflowError:  # JSON numbers may have any size
                 pass
             else:
                 return np.where((given >= 0) & (given < k), given, NO_CLASS)
@@ -62,54 +70,53 @@ class Classes:
 
 
 @dataclass(frozen=True, eq=False)
-class Judged:
-    """Labels as their receipts alone let them be judged."""
+class JudgedLabels:
+    """Outcomes and classes of labels, before duplicates and caps are looked at."""
 
-    outcome: NDArray[np.int8]  # `Outcome`
-    # class index of the version that predicted, of the live one where that is not known;
-    # `NO_CLASS` of what is no class
+    outcome: NDArray[np.int8]  # `OutcomeCode`
+    # Class index in the version that predicted, or in the live one where that is unknown;
+    # `NO_CLASS` for an unknown class.
     label: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class History:
-    """What the database says about the promotions that a request's receipts name."""
+class PromotionHistory:
+    """The promotions that a request's receipts name, with their class lists."""
 
     model: int  # digest of the model's name, as in receipts
-    # place of the model in the list: another one when it was deleted and declared anew
-    model_id: int
+    model_id: int  # changes when a model is deleted and declared again
     live: PromotionRow
     promotions: Mapping[int, PromotionRow]  # by revision
-    classes: Mapping[int, Classes]  # by version
+    classes: Mapping[int, ClassList]  # by version
 
     def judge(
         self,
         receipts: ReceiptColumns,
-        labels: Sequence[Label],  # as many
+        labels: Sequence[Label],  # one for each receipt
         *,
         now: float,
         ttl_seconds: float,
-    ) -> Judged:
-        """Outcomes by receipts alone, and the classes that the labels are."""
-        outcome = np.full(len(receipts), Outcome.SUPERSEDED, np.int8)
+    ) -> JudgedLabels:
+        """Judge labels by their receipts alone."""
+        outcome = np.full(len(receipts), OutcomeCode.SUPERSEDED, np.int8)
         label = np.full(len(receipts), NO_CLASS, np.int64)
-        unknown = np.ones(len(receipts), np.bool_)  # what predicted is not known
+        unknown = np.ones(len(receipts), np.bool_)  # whether the predicting version is unknown
         ours = receipts.genuine & (receipts.model == self.model)
         revision, version, class_list = receipts.revision, receipts.version, receipts.class_list
         for promotion in self.promotions.values():
             classes = self.classes[promotion.version]
             meant = ours & (revision == promotion.revision) & (version == promotion.version)
             meant &= class_list == classes.digest
-            outcome[meant] = Outcome.ACCEPTED
+            outcome[meant] = OutcomeCode.ACCEPTED
             label[meant] = classes.resolve(_at(labels, meant))
             unknown &= ~meant
         label[unknown] = self.classes[self.live.version].resolve(_at(labels, unknown))
-        accepted = outcome == Outcome.ACCEPTED
-        outcome[accepted & (label == NO_CLASS)] = Outcome.UNKNOWN_CLASS
-        outcome[accepted & (now - receipts.issued_at > ttl_seconds)] = Outcome.EXPIRED
-        outcome[~ours] = Outcome.FOREIGN
-        outcome[~receipts.genuine] = Outcome.FORGED
-        return Judged(outcome, label)
+        accepted = outcome == OutcomeCode.ACCEPTED
+        outcome[accepted & (label == NO_CLASS)] = OutcomeCode.UNKNOWN_CLASS
+        outcome[accepted & (now - receipts.issued_at > ttl_seconds)] = OutcomeCode.EXPIRED
+        outcome[~ours] = OutcomeCode.FOREIGN
+        outcome[~receipts.genuine] = OutcomeCode.FORGED
+        return JudgedLabels(outcome, label)
 
 
 def _at(labels: Sequence[Label], chosen: NDArray[np.bool_]) -> Sequence[Label]:
@@ -118,16 +125,18 @@ def _at(labels: Sequence[Label], chosen: NDArray[np.bool_]) -> Sequence[Label]:
     return [labels[index] for index in np.flatnonzero(chosen).tolist()]
 
 
-class Histories:
-    """Reads histories. Neither class lists nor promotions ever change: each is read once."""
+class PromotionHistories:
+    """Reads promotion histories. Promotions and class lists never change, so they are cached."""
 
     def __init__(self) -> None:
-        # By place of the model, and version or revision.
-        self._classes: dict[tuple[int, int], Classes] = {}
+        # By model id, and version or revision.
+        self._classes: dict[tuple[int, int], ClassList] = {}
         self._promotions: dict[tuple[int, int], PromotionRow] = {}
 
-    def read(self, transaction: Transaction, model: str, receipts: ReceiptColumns) -> History:
-        """The history that these receipts need, under the model's lock from here on."""
+    def read(
+        self, transaction: Transaction, model: str, receipts: ReceiptColumns
+    ) -> PromotionHistory:
+        """Lock the model, and read the history that these receipts need."""
         model_id, live = transaction.models.lock(model), transaction.promotions.live(model)
         if model_id is None or live is None:
             raise ModelNotFound(f"there is no model named {model!r}")
@@ -139,29 +148,31 @@ class Histories:
             if (promotion := self._promotion(transaction, model, model_id, revision)) is not None
         }
         classes = {
-            each.version: self._of(transaction, model, model_id, each.version)
+            each.version: self._class_list(transaction, model, model_id, each.version)
             for each in (live, *promotions.values())
         }
-        return History(ours, model_id, live, promotions, classes)
+        return PromotionHistory(ours, model_id, live, promotions, classes)
 
     def _promotion(
         self, transaction: Transaction, model: str, model_id: int, revision: int
     ) -> PromotionRow | None:
-        known = self._promotions.get((model_id, revision))
-        if known is None:
-            known = transaction.promotions.get(model, revision)
-            if known is not None:
-                self._promotions[model_id, revision] = known
-        return known
+        promotion = self._promotions.get((model_id, revision))
+        if promotion is None:
+            promotion = transaction.promotions.get(model, revision)
+            if promotion is not None:
+                self._promotions[model_id, revision] = promotion
+        return promotion
 
-    def _of(self, transaction: Transaction, model: str, model_id: int, version: int) -> Classes:
-        known = self._classes.get((model_id, version))
-        if known is None:
+    def _class_list(
+        self, transaction: Transaction, model: str, model_id: int, version: int
+    ) -> ClassList:
+        classes = self._classes.get((model_id, version))
+        if classes is None:
             row = transaction.models.version(model, version)
             names = () if row is None else row.class_names
-            known = Classes(
+            classes = ClassList(
                 number(ServedVersion(model, version, names).class_list_digest),
                 {name: index for index, name in enumerate(names)},
             )
-            self._classes[model_id, version] = known
-        return known
+            self._classes[model_id, version] = classes
+        return classes

@@ -1,9 +1,9 @@
-"""Labels that compare a shadowing candidate with what is live, in the label's own transaction.
+"""Compares a candidate in the shadow with the live pair on labels, in the labels' transaction.
 
-Both are scored on the answers that the receipts carry. The loss of a row is the Brier score of the
-top label. Where the two may predict different classes that alone could be had by predicting
-unlikely ones: there the loss is the mean of the Brier score and of being wrong, which is least for
-the likeliest class with its true probability.
+Both are scored on the answers in the receipts. The loss of a row is the Brier score of the top
+label. Where the two may predict different classes, predicting unlikely classes with low confidence
+would lower that score. There the loss is the mean of the Brier score and of the error (0 or 1),
+which is smallest for the likeliest class with its true probability.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ from trueprob_service.control.store.shadows import ShadowRow
 from trueprob_service.receipts.columns import number
 from trueprob_service.receipts.receipt import digest64
 
-__all__ = ["Decision", "losses", "score_shadow"]
+__all__ = ["ShadowDecision", "losses", "score_shadow"]
 
 _LOG: Final = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Decision:
-    """A comparison that has come to its end."""
+class ShadowDecision:
+    """The result of a comparison that is decided."""
 
     shadow: ShadowRow  # as it was before these labels
-    promoted: tuple[CalibratorRow, int] | None  # what is live now, and its revision
+    promoted: tuple[CalibratorRow, int] | None  # the calibrator that went live, and its revision
 
 
 def score_shadow(
     transaction: Transaction, model: str, counted: Mapping[int, CountedLabels], *, now: float
-) -> Decision | None:
-    """Score what shadows a model on newly counted labels, and act when the evidence suffices.
+) -> ShadowDecision | None:
+    """Score the shadow of a model on newly counted labels, and act on a decision.
 
-    Returns: none while nothing is decided. The caller deploys what was promoted, after the commit.
+    None while nothing is decided. The caller deploys a promoted candidate after the commit.
     """
     if not any(labels.receipts.shadow_candidate.any() for labels in counted.values()):
         return None
@@ -52,7 +52,7 @@ def score_shadow(
         return None
     labels = counted[shadow.revision]
     candidate = number(digest64(shadow.calibrator))
-    # A copy of an outcome that was counted since the promotion is no new evidence.
+    # Another label of a group that has counted since the promotion is no new evidence.
     labels = labels[(labels.receipts.shadow_candidate == candidate) & ~labels.repeated]
     if not len(labels):
         return None
@@ -82,16 +82,16 @@ def score_shadow(
 
 def _decide(
     transaction: Transaction, shadow: ShadowRow, verdict: str, *, labels: int, now: float
-) -> Decision:
-    """End the shadow, and promote it where that is the policy."""
+) -> ShadowDecision:
+    """End the shadow, and promote it if the policy says so."""
     promoted = None
     if verdict == "better":
-        # Stronger evidence than a fit's admission has: from now on no force is needed.
+        # This evidence is stronger than that of an admission: the candidate counts as admitted.
         transaction.calibrators.admit(shadow.model, shadow.version, shadow.calibrator)
         row = transaction.calibrators.get(shadow.model, shadow.version, shadow.calibrator)
         live = transaction.promotions.live(shadow.model)
         if shadow.policy == "act" and row is not None and live is not None:
-            # Ended first: a promotion supersedes what is still running.
+            # End it first: a promotion ends a running shadow as superseded.
             transaction.shadows.end(shadow.model, verdict, now=now, promoted=live.revision + 1)
             promotion = raise_revision(
                 transaction, live, row, cause="shadow", by=shadow.started_by, now=now
@@ -112,20 +112,20 @@ def _decide(
         now=now,
     )
     _LOG.info(
-        "calibrator %s of model %s was %s than what is live over %d labels: %s",
+        "calibrator %s of model %s was %s than the live one over %d labels: %s",
         shadow.calibrator,
         shadow.model,
         verdict,
         labels,
-        "told only" if shadow.policy == "tell" else "promoted" if promoted else "dropped",
+        "only reported" if shadow.policy == "tell" else "promoted" if promoted else "dropped",
     )
-    return Decision(shadow, promoted)
+    return ShadowDecision(shadow, promoted)
 
 
 def losses(
     labels: CountedLabels, *, changes_prediction: bool
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Of what is live and of the candidate, in [0, 1], shape (n,) each."""
+    """Losses of the live pair and of the candidate, in [0, 1], shape (n,) each."""
     receipts = labels.receipts
     sides = []
     for confidence, prediction in (

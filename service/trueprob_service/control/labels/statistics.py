@@ -1,6 +1,7 @@
-"""What the labels say: for Prometheus from running totals, for a window from hourly bins.
+"""Reports of label statistics: from running totals for Prometheus, from hourly bins for a window.
 
-Gauges of shadowing candidates and of the webhook's outbox, by name in the catalogue.
+The reading for Prometheus also counts fits, alarms and promotions, and has the gauges of shadows
+and of the webhook's outbox.
 """
 
 from __future__ import annotations
@@ -31,46 +32,26 @@ from trueprob_service.metrics.label_statistics import (
     PairStatistics,
 )
 
-__all__ = ["Statistics", "further_gauges", "window_hours"]
-
-
-def further_gauges(transaction: Transaction) -> dict[str, dict[tuple[str, ...], float]]:
-    """Values by name and labels, as the database has them now."""
-    better: dict[tuple[str, ...], float] = {}
-    worse: dict[tuple[str, ...], float] = {}
-    threshold: dict[tuple[str, ...], float] = {}
-    for shadow in transaction.shadows.all_running():
-        candidate = (shadow.model, str(shadow.version), shadow.calibrator)
-        better[candidate] = shadow.better_log10
-        worse[candidate] = shadow.worse_log10
-        threshold[candidate] = -math.log10(shadow.alpha)
-    waiting = transaction.events.waiting()
-    return {
-        "shadow_better_log10": better,
-        "shadow_worse_log10": worse,
-        "shadow_threshold_log10": threshold,
-        "webhook_waiting": {(kind,): float(waiting.get(kind, 0)) for kind in EVENT_KINDS},
-    }
-
+__all__ = ["LabelStatistics", "window_hours"]
 
 _LOG: Final = logging.getLogger(__name__)
 _WINDOW: Final = re.compile(r"(\d{1,6})(h|d)")
 _CACHE_SECONDS: Final = 3.0
 _MAX_HOURS: Final = 24 * 3660
-FIT_OUTCOMES: Final = ("admitted", "refused", "failed", "cancelled")
-CAUSES: Final = ("factory", "admitted", "forced", "shadow", "rollback")
-ALARM_STATISTICS: Final = ("evidence", "change")
+_FIT_OUTCOMES: Final = ("admitted", "refused", "failed", "cancelled")
+_CAUSES: Final = ("factory", "admitted", "forced", "shadow", "rollback")
+_ALARM_STATISTICS: Final = ("evidence", "change")
 
 
-class Statistics:
-    """Readings of the label statistics."""
+class LabelStatistics:
+    """Reads label statistics from the database."""
 
     def __init__(
         self,
         store: Store,
-        catalogue: Catalogue,  # knows the baselines
+        catalogue: Catalogue,  # has the baselines
         *,
-        ttl_seconds: int,
+        ttl_seconds: int,  # how long after its prediction a label may arrive
         rules: AlarmRules,
         clock: Callable[[], float],  # seconds since 1970 UTC
     ) -> None:
@@ -85,10 +66,10 @@ class Statistics:
         self._read_at = -math.inf
 
     def read(self) -> ControlStatistics:
-        """One consistent reading, at most a few seconds old.
+        """A consistent reading for the metrics, at most a few seconds old.
 
-        While the database is away the last reading is repeated: a counter that vanished and came
-        back would look like a restart.
+        While the database is unavailable the last reading is returned: a counter that vanishes and
+        comes back looks like a restart.
         """
         with self._reading:
             now = self._clock()
@@ -97,12 +78,12 @@ class Statistics:
                     with self._store.read() as transaction:
                         self._last = self._collect(transaction, now)
                 except DatabaseUnavailable:
-                    _LOG.warning("the database does not answer: label metrics are repeated")
+                    _LOG.warning("the database is unavailable: label metrics show the last reading")
                 self._read_at = now
             return self._last
 
     def calibration(self, model: str, window: str) -> Calibration:
-        """How well the live pair's confidence has held within a window."""
+        """How well the live pair was calibrated in a window."""
         first_hour = int(self._clock() // 3600) - window_hours(window)
         with self._store.read() as transaction:
             live = transaction.promotions.live(model)
@@ -170,25 +151,25 @@ class Statistics:
                 )
                 for pair, live in self._reported(transaction, now).items()
             ),
-            # Created at 0: increase() over a counter that springs up at 1 misses the 1.
-            fits={**_zeros(models, METHODS, FIT_OUTCOMES), **fits},
+            # Start at 0: increase() of a counter that appears with 1 misses the 1.
+            fits={**_zeros(models, METHODS, _FIT_OUTCOMES), **fits},
             fit_queue=waiting,
             alarms={
-                **dict.fromkeys(itertools.product(models, ALARM_STATISTICS), 0),
+                **dict.fromkeys(itertools.product(models, _ALARM_STATISTICS), 0),
                 **transaction.alarms.counts(),
             },
-            promotions={**_zeros(models, KINDS, CAUSES), **transaction.promotions.counts()},
+            promotions={**_zeros(models, KINDS, _CAUSES), **transaction.promotions.counts()},
             refits={
-                **_zeros(models, ("alarm", "rows"), ("promoted", *FIT_OUTCOMES)),
+                **_zeros(models, ("alarm", "rows"), ("promoted", *_FIT_OUTCOMES)),
                 **transaction.policy_fits.counts(),
             },
-            gauges=further_gauges(transaction),
+            gauges=_gauges(transaction),
         )
 
     def _reported(
         self, transaction: Transaction, now: float
     ) -> Mapping[tuple[str, int, str], bool]:
-        """Pairs that are live, or were within the time in which their labels may come."""
+        """Pairs whose labels may still arrive, and whether each is live."""
         history = transaction.promotions.all()
         pairs: dict[tuple[str, int, str], bool] = {}
         for row, after in zip(history, [*history[1:], None], strict=True):
@@ -199,6 +180,25 @@ class Statistics:
         return pairs
 
 
+def _gauges(transaction: Transaction) -> dict[str, dict[tuple[str, ...], float]]:
+    """Gauges of shadows and of the webhook: name to labels to value."""
+    better: dict[tuple[str, ...], float] = {}
+    worse: dict[tuple[str, ...], float] = {}
+    threshold: dict[tuple[str, ...], float] = {}
+    for shadow in transaction.shadows.all_running():
+        candidate = (shadow.model, str(shadow.version), shadow.calibrator)
+        better[candidate] = shadow.better_log10
+        worse[candidate] = shadow.worse_log10
+        threshold[candidate] = -math.log10(shadow.alpha)
+    waiting = transaction.events.waiting()
+    return {
+        "shadow_better_log10": better,
+        "shadow_worse_log10": worse,
+        "shadow_threshold_log10": threshold,
+        "webhook_waiting": {(kind,): float(waiting.get(kind, 0)) for kind in EVENT_KINDS},
+    }
+
+
 def _zeros(
     models: Iterable[str], methods: Iterable[str], outcomes: Iterable[str]
 ) -> dict[tuple[str, str, str], int]:
@@ -206,10 +206,7 @@ def _zeros(
 
 
 def window_hours(window: str) -> int:
-    """Hours of a window as clients write it.
-
-    Raises `InvalidRequest`: it is not a number of hours or days between one hour and ten years.
-    """
+    """Hours of a window such as ``24h`` or ``7d``; raises `InvalidRequest` for other texts."""
     match = _WINDOW.fullmatch(window)
     hours = 0 if match is None else int(match[1]) * (24 if match[2] == "d" else 1)
     if not 1 <= hours <= _MAX_HOURS:
@@ -218,5 +215,5 @@ def window_hours(window: str) -> int:
 
 
 def _number(value: float) -> float | None:
-    """A number as JSON can have it: what is not finite is not known."""
+    """None for a number that JSON cannot represent."""
     return float(value) if math.isfinite(value) else None

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from trueprob.arrays.calibration_set import load_calibration_set
 from trueprob_service.control.bodies import part_file
-from trueprob_service.control.fitting.set_files import Artifacts
+from trueprob_service.control.fitting.set_files import SetFiles
 from trueprob_service.control.store import Store
 from trueprob_service.errors import Conflict, InvalidRequest
 
@@ -27,7 +27,7 @@ _FORMAT: Final = 1
 _PREFIX: Final = "sha256:"
 
 
-def export_state(store: Store, artifacts: Artifacts, path: Path) -> dict[str, int]:
+def export_state(store: Store, set_files: SetFiles, path: Path) -> dict[str, int]:
     """Write the state to a new file, and return the number of rows of each table.
 
     Raises `Conflict` if there is a file of that name.
@@ -52,7 +52,7 @@ def export_state(store: Store, artifacts: Artifacts, path: Path) -> dict[str, in
                             kept.append(row["digest"])
             schema = state.schema()
         for digest in sorted(set(kept)):
-            file_path = artifacts.find(digest)
+            file_path = set_files.find(digest)
             if file_path is not None:  # else it is on another host: export there too
                 archive.write(file_path, _member(digest))
         head = {"format": _FORMAT, "schema": schema, "rows": counts}
@@ -64,7 +64,7 @@ def export_state(store: Store, artifacts: Artifacts, path: Path) -> dict[str, in
     return counts
 
 
-def import_state(store: Store, artifacts: Artifacts, path: Path) -> dict[str, int]:
+def import_state(store: Store, set_files: SetFiles, path: Path) -> dict[str, int]:
     """Read an exported file into an empty database; returns the number of rows of each table.
 
     Raises `InvalidRequest` if the file is not an export, is damaged or has another schema, and
@@ -84,7 +84,7 @@ def import_state(store: Store, artifacts: Artifacts, path: Path) -> dict[str, in
                     )
                 if not state.is_empty():
                     raise Conflict("the database is not empty: import into a new one")
-                _restore_sets(archive, artifacts)
+                _restore_sets(archive, set_files)
                 counts = {
                     table: state.add(table, _rows(archive, f"tables/{table}.jsonl"))
                     for table in state.tables
@@ -106,7 +106,7 @@ def _rows(archive: zipfile.ZipFile, member: str) -> Iterator[dict[str, Any]]:
             yield json.loads(line)
 
 
-def _restore_sets(archive: zipfile.ZipFile, artifacts: Artifacts) -> None:
+def _restore_sets(archive: zipfile.ZipFile, set_files: SetFiles) -> None:
     for member in archive.namelist():
         if not member.startswith("calibration-sets/"):
             continue
@@ -114,4 +114,4 @@ def _restore_sets(archive: zipfile.ZipFile, artifacts: Artifacts) -> None:
             rows = load_calibration_set(file.read())
         if _member(rows.digest) != member:
             raise InvalidRequest(f"{member} does not hold the rows that its name says")
-        artifacts.keep(rows)
+        set_files.keep(rows)

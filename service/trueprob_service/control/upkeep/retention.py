@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from trueprob_service.control.fitting.set_files import Artifacts
+from trueprob_service.control.fitting.set_files import SetFiles
 from trueprob_service.control.labels.counting import DAY_SECONDS
 from trueprob_service.control.poll import Poll
 from trueprob_service.control.store import Store, Transaction
@@ -56,14 +56,14 @@ class Retention:
     def __init__(
         self,
         store: Store,
-        artifacts: Artifacts,
+        set_files: SetFiles,
         *,
         keep_seconds: float,  # how long a key is needed after its receipt was issued
         seconds: float,  # between two runs
         clock: Callable[[], float],  # seconds since 1970 UTC
     ) -> None:
         self._store = store
-        self._artifacts = artifacts
+        self._set_files = set_files
         self._keep_seconds = keep_seconds
         self._clock = clock
         self._next_groups: Position | None = None
@@ -139,14 +139,14 @@ class Retention:
         return transaction.deleted_models.prune(deleted_before=before)
 
     def _remove_files(self) -> int:
-        self._artifacts.remove_parts()
-        old = self._artifacts.digests(older_than_seconds=_UNREFERENCED_SECONDS)
+        self._set_files.remove_leftovers()
+        old = self._set_files.digests(older_than_seconds=_UNREFERENCED_SECONDS)
         removed = 0
         for start in range(0, len(old), 500):
             digests = old[start : start + 500]
             for digest in sorted(set(digests) - self._referenced(digests)):
                 # Moved away first: an upload that relied on the file then writes it again.
-                with self._artifacts.set_aside(digest) as aside:
+                with self._set_files.set_aside(digest) as aside:
                     if self._referenced([digest]):
                         aside.put_back()
                     else:

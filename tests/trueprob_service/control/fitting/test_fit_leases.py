@@ -1,4 +1,4 @@
-"""A fit is run by one process at a time and ends once, whatever becomes of that process."""
+"""Leases: one process at a time runs a fit, and a fit ends once, even if that process dies."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from tests.trueprob_service.control.harness import (
     rows,
 )
 from trueprob_service.control.fitting.queue import LEASE_SECONDS
-from trueprob_service.control.fitting.worker import Fitted, Job, run
+from trueprob_service.control.fitting.worker import Job, JobResult, run
 from trueprob_service.control.store import open_store
 
 QUICK: dict[str, Any] = {"poll_seconds": 0.02}
 
 
 class Held(Runner):
-    """A runner that begins a fit and finishes it when it is let go."""
+    """A runner that starts a fit and finishes it when the test says so."""
 
     def __init__(self) -> None:
         self.begun = threading.Event()
         self.go = threading.Event()
         self.jobs: list[Job] = []
 
-    def run(self, job: Job) -> Fitted | None:
+    def run(self, job: Job) -> JobResult | None:
         self.jobs.append(job)
         self.begun.set()
         self.go.wait()
@@ -46,17 +46,17 @@ class Held(Runner):
 
 
 class Counting(Runner):
-    """A runner that remembers what it ran."""
+    """A runner that records its jobs."""
 
     def __init__(self) -> None:
         self.jobs: list[Job] = []
 
-    def run(self, job: Job) -> Fitted | None:
+    def run(self, job: Job) -> JobResult | None:
         self.jobs.append(job)
         return run(job)
 
     def close(self) -> None:
-        """Nothing runs."""
+        """Do nothing: no job is running."""
 
 
 def post(world: World, content: bytes, **headers: str) -> str:
@@ -90,7 +90,7 @@ def look(world: World) -> None:
 
 def test_of_two_processes_one_runs_a_fit(begin: Callable[..., World]) -> None:
     runners = [Counting(), Counting()]
-    worlds = [begin(settings=QUICK, fit_runner=lambda runner=runner: runner) for runner in runners]
+    worlds = [begin(settings=QUICK, job_runner=lambda runner=runner: runner) for runner in runners]
     worlds[0].declare()
     look(worlds[1])
     fits = [post(worlds[seed % 2], sharper(seed)) for seed in range(8)]
@@ -104,19 +104,19 @@ def test_a_fit_whose_process_died_is_run_by_another_when_its_lease_ends(
 ) -> None:
     held, counting = Held(), Counting()
     later = Clock(START)
-    # Its clock stands still, as does all of a process that hangs: it does not extend the lease.
-    dead = begin(settings=QUICK, fit_runner=lambda: held)
+    # Its clock stands still, as in a process that hangs, so it does not renew the lease.
+    dead = begin(settings=QUICK, job_runner=lambda: held)
     dead.declare()
     number = post(dead, overconfident())
     held.begun.wait()
-    other = begin(settings=QUICK, fit_runner=lambda: counting, clock=later)
+    other = begin(settings=QUICK, job_runner=lambda: counting, clock=later)
     later.now = START + LEASE_SECONDS
     time.sleep(0.2)
     assert (fit(other, number)["state"], counting.jobs) == ("running", [])
     later.now += 1
     report = wait_for_end(other, number)
     assert (report["promoted"], report["revision"]) == (True, 2)
-    # It lives after all, and finds that the fit has ended.
+    # It continues after all, and finds that the fit has ended.
     held.go.set()
     dead.plane.close()
     assert wait_for_end(other, number) == report
@@ -125,11 +125,11 @@ def test_a_fit_whose_process_died_is_run_by_another_when_its_lease_ends(
 
 def test_a_lease_is_extended_while_the_fit_runs(begin: Callable[..., World]) -> None:
     clock, held, counting = Clock(), Held(), Counting()
-    begun = begin(settings=QUICK, fit_runner=lambda: held, clock=clock)
+    begun = begin(settings=QUICK, job_runner=lambda: held, clock=clock)
     begun.declare()
     number = post(begun, overconfident())
     held.begun.wait()
-    other = begin(settings=QUICK, fit_runner=lambda: counting, clock=clock)
+    other = begin(settings=QUICK, job_runner=lambda: counting, clock=clock)
     for _ in range(4):
         clock.now += LEASE_SECONDS / 2
         time.sleep(0.2)
@@ -138,9 +138,11 @@ def test_a_lease_is_extended_while_the_fit_runs(begin: Callable[..., World]) -> 
     assert wait_for_end(other, number)["state"] == "done"
 
 
-def test_who_waits_hears_of_a_fit_that_another_process_ran(begin: Callable[..., World]) -> None:
+def test_a_waiting_client_is_answered_when_another_process_ran_the_fit(
+    begin: Callable[..., World],
+) -> None:
     held = Held()
-    busy = begin(settings=QUICK, fit_runner=lambda: held)
+    busy = begin(settings=QUICK, job_runner=lambda: held)
     busy.declare()
     first = post(busy, sharper(1))
     held.begun.wait()
@@ -150,16 +152,16 @@ def test_who_waits_hears_of_a_fit_that_another_process_ran(begin: Callable[..., 
     assert fit(other, first)["state"] == "running"
 
 
-def test_what_ends_in_order_leaves_its_fit_to_the_others_at_once(
+def test_a_process_that_shuts_down_releases_its_fit_at_once(
     begin: Callable[..., World],
 ) -> None:
     class Ending(Held):
-        def run(self, job: Job) -> Fitted | None:
+        def run(self, job: Job) -> JobResult | None:
             super().run(job)
             return None
 
     ending = Ending()
-    world = begin(settings=QUICK, fit_runner=lambda: ending)
+    world = begin(settings=QUICK, job_runner=lambda: ending)
     world.declare()
     number = post(world, overconfident())
     ending.begun.wait()
@@ -168,15 +170,15 @@ def test_what_ends_in_order_leaves_its_fit_to_the_others_at_once(
     assert wait_for_end(other, number)["promoted"] is True
 
 
-def test_no_fit_is_left_to_a_process_without_its_rows(
+def test_a_process_without_the_rows_does_not_claim_the_fit(
     begin: Callable[..., World], tmp_path: Any
 ) -> None:
     held, counting = Held(), Counting()
-    busy = begin(settings=QUICK, fit_runner=lambda: held)
+    busy = begin(settings=QUICK, job_runner=lambda: held)
     busy.declare()
     first, second = post(busy, sharper(1)), post(busy, sharper(2))
     held.begun.wait()
-    begin(settings={**QUICK, "state_dir": tmp_path / "other"}, fit_runner=lambda: counting)
+    begin(settings={**QUICK, "state_dir": tmp_path / "other"}, job_runner=lambda: counting)
     time.sleep(0.3)
     held.go.set()
     assert [wait_for_end(busy, each)["state"] for each in (first, second)] == ["done", "done"]
@@ -184,11 +186,11 @@ def test_no_fit_is_left_to_a_process_without_its_rows(
 
 
 @pytest.mark.parametrize("n_processes", [4])
-def test_claims_at_the_same_time_never_meet(
+def test_concurrent_claims_get_different_fits(
     begin: Callable[..., World], database_url: str, n_processes: int
 ) -> None:
     held = Held()
-    world = begin(fit_runner=lambda: held)
+    world = begin(job_runner=lambda: held)
     world.declare()
     fits = [int(post(world, sharper(seed))) for seed in range(12)]
     held.begun.wait()  # with the first

@@ -1,4 +1,4 @@
-"""Sets that grow, are downloaded and deleted."""
+"""Named calibration sets: append, download, delete."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_rows_of_several_requests_are_one_set(world: World) -> None:
     whole = CalibrationSet(LOGITS, LABELS)
     assert answer.json()["digest"] == whole.digest
     assert answer.json()["names"] == ["may"]
-    # What was appended to is let go: nothing else means it.
+    # The shorter set is deleted: nothing else refers to it.
     assert [s["digest"] for s in world.get(SETS)["items"]] == [whole.digest]
     assert world.get("/v1/models/m/fits")["items"] == []
     got = world.call("GET", f"{SETS}/may", headers={"accept": "application/x-npz"})
@@ -84,7 +84,7 @@ def test_requests_that_append_at_the_same_time_lose_no_row(world: World) -> None
         ({"groups": np.arange(30)}, {"groups": np.array(["a"] * 30)}, "groups"),
     ],
 )
-def test_rows_that_do_not_go_together_are_refused(
+def test_rows_that_do_not_fit_the_set_are_refused(
     sqlite_world: World, first: dict[str, Any], second: dict[str, Any], word: str
 ) -> None:
     assert append(sqlite_world, part(0, 30, **first)).status_code == 200
@@ -101,18 +101,18 @@ def test_a_set_may_not_outgrow_an_upload(begin: Callable[..., World]) -> None:
     assert (answer.status_code, "1700" in answer.text) == (413, True)
 
 
-def test_rows_that_come_again_are_not_appended_again(world: World) -> None:
+def test_rows_that_are_sent_again_are_not_appended_again(world: World) -> None:
     for start in (0, 30):
         assert append(world, part(start, start + 30)).json()["n"] == start + 30
     again = append(world, part(0, 30))
     assert (again.status_code, again.json()["n"]) == (200, 60)
-    # In another order, or with others beside them, they are other rows.
+    # In another order, or together with other rows, they are new.
     assert append(world, part(15, 45)).json()["n"] == 60
     assert append(world, part(30, 75)).json()["n"] == 105
     assert append(world, part(0, 30), name="june").json()["n"] == 30
 
 
-def test_rows_with_another_weight_or_group_are_others(sqlite_world: World) -> None:
+def test_rows_with_another_weight_or_group_are_new(sqlite_world: World) -> None:
     for groups in (np.arange(30), np.arange(1, 31)):
         for weight in (1.0, 2.0):
             content = part(0, 30, weights=np.full(30, weight), groups=groups)
@@ -121,7 +121,7 @@ def test_rows_with_another_weight_or_group_are_others(sqlite_world: World) -> No
     assert found[1] == 120
 
 
-def test_a_set_that_is_full_takes_the_same_rows_again(begin: Callable[..., World]) -> None:
+def test_a_full_set_accepts_rows_that_it_contains(begin: Callable[..., World]) -> None:
     world = begin(settings={"max_upload_bytes": 1700})
     world.declare()
     for _ in range(2):
@@ -130,7 +130,7 @@ def test_a_set_that_is_full_takes_the_same_rows_again(begin: Callable[..., World
 
 def test_a_set_is_not_deleted_while_a_fit_on_it_waits(begin: Callable[..., World]) -> None:
     waits = Waits()
-    world = begin(fit_runner=lambda: waits)
+    world = begin(job_runner=lambda: waits)
     world.declare()
     report = world.call("POST", f"{SETS}?name=may", content=overconfident(), headers=NPZ).json()
     refused = world.call("DELETE", f"{SETS}/may")
@@ -144,14 +144,14 @@ def test_a_set_is_not_deleted_while_a_fit_on_it_waits(begin: Callable[..., World
         assert world.call("DELETE", path).status_code == 404
     fit = world.get(f"/v1/models/m/fits/{done['fit']}")
     assert (fit["n"], fit["calibration_set"]) == (600, report["calibration_set"])
-    # Its rows are known still: they are no new evidence.
+    # The digests of its rows remain, so the same rows are no new evidence.
     again = world.upload(overconfident(), "?method=temperature")
     assert again["promoted"] is False
     assert "new to the incumbent" in again["verdict"]["reasons"][0]
     assert world.get(f"{SETS}/{report['calibration_set']}")["n"] == 600
 
 
-def test_what_is_not_there_cannot_be_fitted_or_deleted(shared_world: World) -> None:
+def test_an_unknown_set_cannot_be_fitted_or_deleted(shared_world: World) -> None:
     for body in ({"calibration_set": "none"}, {"calibration_set": "sha256:0"}):
         assert shared_world.call("POST", "/v1/models/m/fits", json=body).status_code == 404
     assert shared_world.call("DELETE", "/v1/models/none/calibration-sets/x").status_code == 404

@@ -1,4 +1,4 @@
-"""The service refits by itself: once a trigger, judged, and within its limits."""
+"""The refit policy: one fit for each trigger, judged like any other, within its limits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from trueprob_service.control.fitting.request import FitRequest
 from trueprob_service.control.store.events import webhook_event
 
 FITS = "/v1/models/m/fits"
-# Nothing happens but when the test says so.
+# No poll but those of the test.
 STILL = {"poll_seconds": 3600.0}
 ON_ALARM = {**STILL, "refit_policy": "on-alarm"}
 
@@ -34,7 +34,7 @@ def send_rows(world: World, seed: int, n: int, *, sharpness: float = 2.5) -> Non
 
 
 def raise_alarm(world: World, seed: int = 30) -> None:
-    """Overconfident answers, labelled: evidence against what is live."""
+    """Label overconfident answers until evidence raises an alarm."""
     logits, labels = rows(seed, 1500, sharpness=2.5)
     _, _, _, ids = world.predict(logits)
     world.label(ids, labels.tolist())
@@ -42,7 +42,7 @@ def raise_alarm(world: World, seed: int = 30) -> None:
 
 
 def look(world: World) -> list[dict[str, Any]]:
-    """What a look of the policy led to, once it has ended."""
+    """Poll once, and return the fits that it queued once they have ended."""
     fits = world.plane.parts.refit_policy.look()
     reports = []
     for fit in fits:
@@ -72,7 +72,9 @@ def test_an_alarm_leads_to_one_fit_on_the_window(begin: Callable[..., World]) ->
     assert len(restarted.get(FITS)["items"]) == 1
 
 
-def test_an_alarm_waits_for_rows_and_one_of_the_past_does_not(begin: Callable[..., World]) -> None:
+def test_an_alarm_waits_for_rows_unless_its_revision_was_replaced(
+    begin: Callable[..., World],
+) -> None:
     world = begin(settings=ON_ALARM)
     world.declare()
     raise_alarm(world)
@@ -80,7 +82,7 @@ def test_an_alarm_waits_for_rows_and_one_of_the_past_does_not(begin: Callable[..
     send_rows(world, 32, 300)
     (fit,) = look(world)
     assert fit["revision"] == 2
-    # An alarm that late labels raise about what is not live any more leads to nothing.
+    # An alarm of a revision that is no longer live leads to no fit.
     with world.plane.parts.store.write() as transaction:
         old = transaction.alarms.get("m", 1)
         assert old is not None
@@ -92,7 +94,7 @@ def test_an_alarm_waits_for_rows_and_one_of_the_past_does_not(begin: Callable[..
         assert transaction.alarms.unanswered() == []
 
 
-def test_after_every_so_many_rows(begin: Callable[..., World]) -> None:
+def test_a_refit_after_every_n_rows(begin: Callable[..., World]) -> None:
     world = begin(settings={**STILL, "refit_policy": "every=100"})
     world.declare()
     send_rows(world, 33, 99)
@@ -124,7 +126,7 @@ def test_a_trigger_leads_to_one_fit_across_crashes_and_replicas(
     for thread in threads:
         thread.join()
     assert len(here.get(FITS)["items"]) == 1
-    # As after a crash between the fit's commit and the alarm's answer.
+    # As after a crash between the commit of the fit and that of the alarm's answer.
     parts = here.plane.parts
     served = here.deployments.current("m").served
     window = parts.refit_window.read("m", 1)
@@ -134,7 +136,9 @@ def test_a_trigger_leads_to_one_fit_across_crashes_and_replicas(
     assert len(here.get(FITS)["items"]) == 1
 
 
-def test_what_is_worse_on_the_pinned_set_is_refused(begin: Callable[..., World]) -> None:
+def test_a_candidate_that_is_worse_on_the_reference_set_is_refused(
+    begin: Callable[..., World],
+) -> None:
     world = begin(settings={**STILL, "refit_policy": "every=100"})
     world.declare()
     world.upload(calibrated(), "?name=reference&promote=never")
@@ -145,7 +149,7 @@ def test_what_is_worse_on_the_pinned_set_is_refused(begin: Callable[..., World])
     assert not fit["promoted"]
 
 
-def test_what_is_not_worse_on_it_is_admitted(begin: Callable[..., World]) -> None:
+def test_a_candidate_that_is_not_worse_on_it_is_admitted(begin: Callable[..., World]) -> None:
     world = begin(settings={**STILL, "refit_policy": "every=100", "refit_reference": "pinned"})
     world.declare()
     world.upload(calibrated(), "?name=reference&promote=never")
@@ -158,7 +162,7 @@ def test_what_is_not_worse_on_it_is_admitted(begin: Callable[..., World]) -> Non
     assert fit["verdict"]["reasons"][-1].startswith("not significantly worse on the reference set")
 
 
-def test_so_many_promotions_a_day_and_no_more(begin: Callable[..., World]) -> None:
+def test_promotions_a_day_are_limited(begin: Callable[..., World]) -> None:
     settings = {**STILL, "refit_policy": "every=300", "refit_promotions_per_day": 1}
     world = begin(settings={**settings, "refit_window_rows": 300})
     world.declare()
@@ -179,7 +183,7 @@ def test_so_many_promotions_a_day_and_no_more(begin: Callable[..., World]) -> No
 
 
 @pytest.mark.parametrize("action", ["tell", "shadow"])
-def test_who_wants_to_be_told_is_told(begin: Callable[..., World], action: str) -> None:
+def test_the_action_decides_about_the_candidate(begin: Callable[..., World], action: str) -> None:
     settings = {**WEBHOOK, "refit_policy": "every=100", "refit_action": action}
     world = begin(settings=settings)
     world.declare()
@@ -194,7 +198,7 @@ def test_who_wants_to_be_told_is_told(begin: Callable[..., World], action: str) 
     assert (shadow is not None) == (action == "shadow")
 
 
-def test_off_is_off(sqlite_world: World) -> None:
+def test_a_policy_that_is_off_does_nothing(sqlite_world: World) -> None:
     send_rows(sqlite_world, 44, 300)
     assert sqlite_world.plane.parts.refit_policy.look() == []
     assert [rows_between(policy) for policy in ("off", "on-alarm", "every=20")] == [None, None, 20]

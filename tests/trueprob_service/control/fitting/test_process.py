@@ -1,4 +1,4 @@
-"""The fitting process: survives its jobs, is replaced when it dies, ends when it is told."""
+"""The child process that fits: it survives failing jobs and is replaced when it dies."""
 
 from __future__ import annotations
 
@@ -65,13 +65,13 @@ def test_rows_that_the_incumbent_has_seen_do_not_count(tmp_path: Path) -> None:
     assert fitted.error is None
 
 
-def test_failures_are_answers(tmp_path: Path) -> None:
+def test_a_failure_is_a_result_with_an_error(tmp_path: Path) -> None:
     path, _ = stored(tmp_path)
     assert run(job(tmp_path / "none.npz")).error
     assert run(job(path, "magic")).error
 
 
-def test_a_child_that_dies_is_told_and_replaced() -> None:
+def test_a_child_that_dies_is_reported_and_replaced() -> None:
     runner = FitProcess(die)
     for _ in range(2):
         outcome = runner.run(job(Path("x")))
@@ -81,7 +81,7 @@ def test_a_child_that_dies_is_told_and_replaced() -> None:
     runner.close()
 
 
-def test_closing_gives_up_the_running_job() -> None:
+def test_closing_cancels_the_running_job() -> None:
     runner = FitProcess(never_answer)
     outcomes: list[object] = []
     thread = threading.Thread(target=lambda: outcomes.append(runner.run(job(Path("x")))))

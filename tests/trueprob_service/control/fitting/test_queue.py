@@ -1,4 +1,4 @@
-"""Fits that are watched, cancelled, too slow, or allowed to change predictions."""
+"""Progress, cancellation, deadline, and fits that may change predictions."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ import pytest
 from tests.trueprob_service.control.harness import NPZ, Runner, World, npz, overconfident
 from tests.trueprob_service.control.test_restart import wait_for
 from trueprob_service.control.fitting.process import FitProcess
-from trueprob_service.control.fitting.worker import Fitted, Job, run
+from trueprob_service.control.fitting.worker import Job, JobResult, run
 from trueprob_service.settings import Settings
 
 FITS = "/v1/models/m/fits"
 
 
 class Cancellable:
-    """A runner whose first job lasts until it is cancelled; later ones are fitted."""
+    """A runner whose first job lasts until it is cancelled; later jobs run as usual."""
 
     def __init__(self) -> None:
         self.progress = 0.4
@@ -30,7 +30,7 @@ class Cancellable:
         self._first = True
         self._given_up = threading.Event()
 
-    def run(self, job: Job) -> Fitted | None:
+    def run(self, job: Job) -> JobResult | None:
         if self._first:
             self._first = False
             self._given_up.wait()
@@ -60,7 +60,7 @@ def test_a_running_fit_is_watched_and_cancelled_and_the_next_one_begins(
     begin: Callable[..., World],
 ) -> None:
     runner = Cancellable()
-    world = begin(fit_runner=lambda: runner, settings={"poll_seconds": 0.02})
+    world = begin(job_runner=lambda: runner, settings={"poll_seconds": 0.02})
     world.declare()
     running, queued = post(world)["fit"], post(world, "?promote=always")["fit"]
     assert until(world, running, lambda fit: fit["progress"] == 0.4)["state"] == "running"
@@ -78,9 +78,9 @@ def test_a_running_fit_is_watched_and_cancelled_and_the_next_one_begins(
     assert fits["m", "smart", "cancelled"] == fits["m", "smart", "admitted"] == 1
 
 
-def test_a_queued_fit_is_cancelled_and_never_begun(begin: Callable[..., World]) -> None:
+def test_a_queued_fit_that_is_cancelled_never_starts(begin: Callable[..., World]) -> None:
     runner = Cancellable()
-    world = begin(fit_runner=lambda: runner, settings={"poll_seconds": 0.02})
+    world = begin(job_runner=lambda: runner, settings={"poll_seconds": 0.02})
     world.declare()
     running, queued = post(world)["fit"], post(world, "?promote=never")["fit"]
     until(world, running, lambda fit: fit["state"] == "running")
@@ -98,10 +98,10 @@ def test_a_fit_that_is_not_there_cannot_be_cancelled(shared_world: World, fit: s
     assert shared_world.call("DELETE", f"{FITS}/{fit}").status_code == 404
 
 
-def test_a_fit_that_takes_too_long_is_given_up(begin: Callable[..., World]) -> None:
+def test_a_fit_that_takes_too_long_fails(begin: Callable[..., World]) -> None:
     runner = Cancellable()
     limits = {"poll_seconds": 0.02, "fit_deadline_seconds": 0.05}
-    world = begin(fit_runner=lambda: runner, settings=limits)
+    world = begin(job_runner=lambda: runner, settings=limits)
     world.declare()
     failed = wait_for(world, post(world)["fit"])
     assert (failed["state"], failed["error"]) == ("failed", "the fit took longer than 0.05 s")
@@ -142,37 +142,37 @@ def test_progress_rises_to_the_end(tmp_path: Any) -> None:
 
 
 def lopsided(n: int = 200) -> bytes:
-    """Rows of a network that favours a class: only another prediction helps."""
+    """Rows of a network that favours one class: only other predictions help."""
     rng = np.random.default_rng(5)
     logits = rng.normal(0.0, 2.0, (n, 3))
     labels = np.argmax(logits + rng.gumbel(size=(n, 3)), axis=1)
     return npz(logits=(logits + np.array([3.0, 0.0, 0.0])).astype(np.float32), labels=labels)
 
 
-class Asked(Runner):
-    """A runner that is told what to fit, and fits one temperature: `auto` takes seconds."""
+class Recording(Runner):
+    """A runner that records jobs, and fits a temperature: `auto` would take seconds."""
 
     def __init__(self) -> None:
         self.allowed: list[bool] = []
 
-    def run(self, job: Job) -> Fitted | None:
+    def run(self, job: Job) -> JobResult | None:
         self.allowed.append(job.allow_prediction_change)
         return run(replace(job, method="temperature"))
 
 
 def test_predictions_change_only_where_that_is_allowed(begin: Callable[..., World]) -> None:
-    asked = Asked()
-    world = begin(fit_runner=lambda: asked)
+    recording = Recording()
+    world = begin(job_runner=lambda: recording)
     world.declare()
     reports = [
         world.upload(lopsided(), f"?method=auto&promote=never{query}")
         for query in ("", "&allow_prediction_change=true", "&allow_prediction_change=false")
     ]
-    assert asked.allowed == [False, True]
-    assert reports[2] == reports[0]  # what was not asked for is the setting
+    assert recording.allowed == [False, True]
+    assert reports[2] == reports[0]  # the setting is the default
 
 
-def test_a_method_that_changes_predictions_is_asked_for_twice(sqlite_world: World) -> None:
+def test_a_method_that_changes_predictions_needs_both_parameters(sqlite_world: World) -> None:
     path = "/v1/models/m/calibration-sets?method=vector"
     refused = sqlite_world.call("POST", path, content=lopsided(), headers=NPZ)
     assert (refused.status_code, "allow_prediction_change" in refused.text) == (422, True)

@@ -1,4 +1,4 @@
-"""A fit that is asked for again is the same one, or is judged anew, and never fitted twice."""
+"""A repeated request gets the same fit or is judged again; nothing is fitted twice."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import pytest
 
 from tests.trueprob_service.control.fitting.test_queue import Cancellable, post, until
 from tests.trueprob_service.control.harness import Runner, World, npz, overconfident, rows
-from trueprob_service.control.fitting.worker import Fitted, Job, run
+from trueprob_service.control.fitting.worker import Job, JobResult, run
 
 FITS = "/v1/models/m/fits"
 
 
 class Watched(Runner):
-    """A runner that remembers its jobs, and fails while it is told to."""
+    """A runner that records its jobs, and fails while the test says so."""
 
     def __init__(self) -> None:
         self.jobs: list[Job] = []
         self.fails = False
 
-    def run(self, job: Job) -> Fitted | None:
+    def run(self, job: Job) -> JobResult | None:
         self.jobs.append(job)
-        return Fitted(error="told to fail") if self.fails else run(job)
+        return JobResult(error="told to fail") if self.fails else run(job)
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def runner() -> Watched:
 
 @pytest.fixture
 def watched(begin: Callable[..., World], runner: Watched) -> World:
-    world = begin(fit_runner=lambda: runner)
+    world = begin(job_runner=lambda: runner)
     world.declare()
     return world
 
@@ -44,7 +44,7 @@ def sharper() -> bytes:
     return npz(logits=logits, labels=labels)
 
 
-def test_it_is_the_same_while_what_came_of_it_is_live(watched: World, runner: Watched) -> None:
+def test_the_fit_is_the_same_while_its_calibrator_is_live(watched: World, runner: Watched) -> None:
     first = watched.upload(overconfident(), "?name=may")
     assert first["promoted"]
     assert watched.upload(overconfident()) == first
@@ -54,7 +54,9 @@ def test_it_is_the_same_while_what_came_of_it_is_live(watched: World, runner: Wa
     assert len(runner.jobs) == 1
 
 
-def test_it_is_the_same_while_nothing_was_promoted_since(watched: World, runner: Watched) -> None:
+def test_the_fit_is_the_same_while_nothing_was_promoted_since(
+    watched: World, runner: Watched
+) -> None:
     for query in ("?promote=never", "?promote=shadow"):
         first = watched.upload(overconfident(), query)
         assert watched.upload(overconfident(), query) == first
@@ -62,7 +64,7 @@ def test_it_is_the_same_while_nothing_was_promoted_since(watched: World, runner:
 
 
 @pytest.mark.parametrize("query", ["promote=always", "method=temperature", "version=2"])
-def test_what_is_asked_for_tells_fits_apart(
+def test_other_options_are_another_fit(
     begin: Callable[..., World], tmp_path: Any, query: str
 ) -> None:
     from tests.trueprob_service.control.model_folders import add_version
@@ -76,7 +78,9 @@ def test_what_is_asked_for_tells_fits_apart(
     assert first["fit"] != other["fit"]
 
 
-def test_later_it_is_judged_anew_and_not_fitted_again(watched: World, runner: Watched) -> None:
+def test_after_a_promotion_it_is_judged_again_and_not_fitted_again(
+    watched: World, runner: Watched
+) -> None:
     first = watched.upload(overconfident())
     document = watched.get(f"/v1/models/m/calibrators/{first['calibrator']}")
     watched.clock.now += 60
@@ -87,14 +91,14 @@ def test_later_it_is_judged_anew_and_not_fitted_again(watched: World, runner: Wa
     assert (again["promoted"], again["revision"]) == (True, 4)
     assert again["verdict"] == first["verdict"]
     assert again["scores"] == first["scores"]
-    assert [job.before is None for job in runner.jobs] == [True, False]
-    assert runner.jobs[1].before is not None
-    assert json.loads(runner.jobs[1].before.document)["id"] == first["calibrator"]
+    assert [job.earlier is None for job in runner.jobs] == [True, False]
+    assert runner.jobs[1].earlier is not None
+    assert json.loads(runner.jobs[1].earlier.document)["id"] == first["calibrator"]
     # The same document, which says when it was fitted.
     assert watched.get(f"/v1/models/m/calibrators/{first['calibrator']}") == document
 
 
-def test_it_is_judged_against_what_is_live_now(watched: World) -> None:
+def test_it_is_judged_against_the_pair_that_is_live_now(watched: World) -> None:
     first = watched.upload(overconfident(), "?promote=never")
     watched.upload(sharper(), "?promote=always")
     again = watched.upload(overconfident(), "?promote=never")
@@ -103,13 +107,11 @@ def test_it_is_judged_against_what_is_live_now(watched: World) -> None:
     assert again["scores"]["candidate"] == first["scores"]["candidate"]
 
 
-def test_another_fate_of_the_same_rows_reuses_the_calibrator(
-    watched: World, runner: Watched
-) -> None:
+def test_another_value_of_promote_reuses_the_calibrator(watched: World, runner: Watched) -> None:
     never = watched.upload(overconfident(), "?promote=never")
     auto = watched.upload(overconfident())
     assert (auto["calibrator"], auto["promoted"]) == (never["calibrator"], True)
-    assert [job.before is None for job in runner.jobs] == [True, False]
+    assert [job.earlier is None for job in runner.jobs] == [True, False]
 
 
 def test_a_fit_that_failed_is_tried_again(watched: World, runner: Watched) -> None:
@@ -123,10 +125,10 @@ def test_a_fit_that_failed_is_tried_again(watched: World, runner: Watched) -> No
     assert (again["fit"] != failed["fit"], again["state"]) == (True, "done")
 
 
-def test_a_fit_that_waits_or_runs_is_the_answer_and_one_that_was_cancelled_is_not(
+def test_a_queued_or_running_fit_is_the_same_and_a_cancelled_one_is_not(
     begin: Callable[..., World],
 ) -> None:
-    world = begin(fit_runner=Cancellable, settings={"poll_seconds": 0.02})
+    world = begin(job_runner=Cancellable, settings={"poll_seconds": 0.02})
     world.declare()
     running = post(world)["fit"]
     until(world, running, lambda fit: fit["state"] == "running")

@@ -1,4 +1,4 @@
-"""Uploaded sets elsewhere than in the state directory: a folder, or a file system of fsspec."""
+"""Uploaded sets in another folder, or on a file system of fsspec."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from fsspec.implementations.local import LocalFileSystem
 import trueprob
 from tests.trueprob_service.control.harness import World, overconfident, rows, settings_in, start
 from trueprob_service.__main__ import main
-from trueprob_service.control.fitting.remote_set_files import RemoteArtifacts
-from trueprob_service.control.fitting.set_location import open_artifacts
+from trueprob_service.control.fitting.remote_set_files import RemoteSetFiles
+from trueprob_service.control.fitting.set_location import open_set_files
 from trueprob_service.control.upkeep.archive import export_state
 from trueprob_service.errors import InvalidSettings, Unavailable
 
@@ -32,14 +32,14 @@ def a_set(seed: int = 0) -> trueprob.CalibrationSet:
 
 @pytest.fixture
 def url() -> Iterator[str]:
-    """A place of its own in this process's memory."""
+    """A file system in memory for one test."""
     name = f"/{uuid.uuid4().hex}"
     yield f"memory:/{name}"
     fsspec.filesystem("memory").rm(name, recursive=True)
 
 
 def host(folder: Path, url: str, name: str) -> World:
-    """A replica with a state directory of its own, on one database."""
+    """A replica with its own state directory; all share one database."""
     database = f"sqlite:///{folder / 'shared.sqlite3'}"
     return start(settings_in(folder / name, artifact_url=url, database_url=database))
 
@@ -90,7 +90,7 @@ def test_another_host_has_the_rows_and_fits_them(tmp_path: Path, url: str) -> No
     other.plane.close()
 
 
-def test_rows_that_are_gone_or_others_are_said_to_be(tmp_path: Path, url: str) -> None:
+def test_missing_or_wrong_rows_are_reported(tmp_path: Path, url: str) -> None:
     world = host(tmp_path, url, "one")
     world.declare()
     digest = world.upload(overconfident())["calibration_set"]
@@ -101,8 +101,8 @@ def test_rows_that_are_gone_or_others_are_said_to_be(tmp_path: Path, url: str) -
     (other_place,) = (n for n in stored(url) if other_rows.removeprefix("sha256:") in n)
     other = host(tmp_path, url, "two")
     for content, sentence in (
-        (files.cat_file(other_place), "are not its rows"),
-        (b"PK", "are not its rows"),
+        (files.cat_file(other_place), "does not have the rows of this set"),
+        (b"PK", "does not have the rows of this set"),
         (None, "not on this host"),
     ):
         if content is None:
@@ -113,19 +113,19 @@ def test_rows_that_are_gone_or_others_are_said_to_be(tmp_path: Path, url: str) -
         assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
         assert sentence in answer.json()["detail"]
     fit = {"calibration_set": digest, "method": "temperature"}
-    other.clock.now += 7200  # nobody else has begun it for so long
+    other.clock.now += 7200  # no other process has claimed it for so long
     failed = other.call("POST", "/v1/models/m/fits", json=fit, headers={"prefer": "wait=60"})
     assert (failed.json()["state"], failed.json()["error"]) == (
         "failed",
-        "the rows of this fit are not to be found",
+        "the rows of this fit were not found",
     )
-    # The same rows again mend it.
+    # Uploading the same rows again repairs it.
     other.upload(overconfident())
     assert place in stored(url)
     other.plane.close()
 
 
-def test_the_sweep_removes_what_no_model_has(tmp_path: Path, url: str) -> None:
+def test_the_clean_up_removes_sets_that_no_model_has(tmp_path: Path, url: str) -> None:
     world = host(tmp_path, url, "one")
     world.declare()
     gone = world.upload(overconfident())["calibration_set"]
@@ -137,7 +137,7 @@ def test_the_sweep_removes_what_no_model_has(tmp_path: Path, url: str) -> None:
     yesterday = datetime.now(UTC) - timedelta(days=2)
     for name in stored(url):
         files.store[name].modified = yesterday
-    artifacts = world.plane.parts.artifacts
+    artifacts = world.plane.parts.set_files
     with artifacts.set_aside(kept) as aside:
         assert not any(name.endswith(f"{kept[-10:]}.npz") for name in stored(url))
         aside.put_back()
@@ -151,36 +151,36 @@ def test_the_sweep_removes_what_no_model_has(tmp_path: Path, url: str) -> None:
     world.plane.close()
 
 
-def test_what_a_crash_left_in_the_middle_of_a_sweep_is_put_back(tmp_path: Path, url: str) -> None:
-    artifacts = open_artifacts(tmp_path, url)
+def test_a_file_that_a_crash_left_set_aside_is_put_back(tmp_path: Path, url: str) -> None:
+    artifacts = open_set_files(tmp_path, url)
     artifacts.keep(a_set())
     files, _ = fsspec.core.url_to_fs(url)
     (name,) = stored(url)
     files.mv(name, f"{name}.swept")
     files.pipe_file(f"{name}.0.part", b"half")
-    artifacts.remove_parts()
-    assert len(stored(url)) == 2  # another process may be at it
+    artifacts.remove_leftovers()
+    assert len(stored(url)) == 2  # another process may be working on it
     for each in stored(url):
         files.store[each].modified = datetime.now(UTC) - timedelta(hours=2)
-    artifacts.remove_parts()
+    artifacts.remove_leftovers()
     assert stored(url) == [name]
 
 
-def test_the_same_of_a_folder(tmp_path: Path) -> None:
-    artifacts = open_artifacts(tmp_path, "")
+def test_a_folder_puts_such_a_file_back_too(tmp_path: Path) -> None:
+    artifacts = open_set_files(tmp_path, "")
     artifacts.keep(a_set())
     path = artifacts.path(a_set().digest)
     swept = artifacts.uploads / f"{path.stem}.swept"
     path.replace(swept)
     os.utime(swept, (time.time() - 7200,) * 2)
-    artifacts.remove_parts()
+    artifacts.remove_leftovers()
     assert path.exists()
-    with artifacts.set_aside("sha256:00") as aside:  # another process has swept it
+    with artifacts.set_aside("sha256:00") as aside:  # another process has removed it
         aside.put_back()
 
 
-def test_what_is_kept_again_late_is_written_again(tmp_path: Path, url: str) -> None:
-    artifacts = open_artifacts(tmp_path, url)
+def test_an_old_object_is_written_again_when_it_is_kept_again(tmp_path: Path, url: str) -> None:
+    artifacts = open_set_files(tmp_path, url)
     size = artifacts.keep(a_set())
     files, _ = fsspec.core.url_to_fs(url)
     (name,) = stored(url)
@@ -195,7 +195,7 @@ def test_what_is_kept_again_late_is_written_again(tmp_path: Path, url: str) -> N
 
 def test_a_file_system_that_renames_never_shows_half_a_file(tmp_path: Path) -> None:
     class Watched(LocalFileSystem):
-        """Says under which names it was written to."""
+        """A file system that records the names of its writes."""
 
         cachable = False
 
@@ -205,19 +205,19 @@ def test_a_file_system_that_renames_never_shows_half_a_file(tmp_path: Path) -> N
 
     written: list[str] = []
     there = tmp_path / "there"
-    artifacts = RemoteArtifacts(tmp_path, Watched(), str(there))
+    artifacts = RemoteSetFiles(tmp_path, Watched(), str(there))
     artifacts.start()
     artifacts.keep(a_set())
     assert [name.rpartition(".")[2] for name in written] == ["part"]
     assert [path.suffix for path in there.rglob("*.*")] == [".npz"]
-    elsewhere = RemoteArtifacts(tmp_path / "b", LocalFileSystem(), str(there))
+    elsewhere = RemoteSetFiles(tmp_path / "b", LocalFileSystem(), str(there))
     elsewhere.start()
     assert elsewhere.find(a_set().digest) is not None
 
 
 def test_a_lost_connection_leaves_no_half_copy(tmp_path: Path) -> None:
     class Cut(LocalFileSystem):
-        """Loses the connection in the middle of the first file."""
+        """A file system that loses the connection in the middle of the first file."""
 
         cachable = False
 
@@ -230,8 +230,8 @@ def test_a_lost_connection_leaves_no_half_copy(tmp_path: Path) -> None:
 
     cut: list[str] = []
     there = str(tmp_path / "there")
-    RemoteArtifacts(tmp_path / "a", LocalFileSystem(), there).keep(a_set())
-    artifacts = RemoteArtifacts(tmp_path / "b", Cut(), there)
+    RemoteSetFiles(tmp_path / "a", LocalFileSystem(), there).keep(a_set())
+    artifacts = RemoteSetFiles(tmp_path / "b", Cut(), there)
     artifacts.start()
     with pytest.raises(Unavailable, match="cannot be read: ConnectionResetError"):
         artifacts.find(a_set().digest)
@@ -242,9 +242,9 @@ def test_a_lost_connection_leaves_no_half_copy(tmp_path: Path) -> None:
     assert not Path(cut[0]).exists()
 
 
-def test_a_place_that_does_not_answer_is_one_kind_of_error(tmp_path: Path) -> None:
+def test_storage_that_does_not_answer_is_unavailable(tmp_path: Path) -> None:
     class Away(LocalFileSystem):
-        """A host that is not reached, and says its name."""
+        """A file system whose host cannot be reached; its error names the host."""
 
         cachable = False
 
@@ -253,8 +253,8 @@ def test_a_place_that_does_not_answer_is_one_kind_of_error(tmp_path: Path) -> No
 
         exists = get_file = put_file = size = find
 
-    artifacts = RemoteArtifacts(tmp_path / "state", Away(), "/x")
-    artifacts.start()  # predictions go on
+    artifacts = RemoteSetFiles(tmp_path / "state", Away(), "/x")
+    artifacts.start()  # predictions continue
     assert not artifacts.exists(a_set().digest)
     for ask in (
         lambda: artifacts.keep(a_set()),
@@ -266,14 +266,14 @@ def test_a_place_that_does_not_answer_is_one_kind_of_error(tmp_path: Path) -> No
         assert "secret" not in caught.value.detail
 
 
-def test_the_whole_state_goes_out_and_in_through_it(tmp_path: Path, url: str) -> None:
+def test_an_archive_exports_and_imports_remote_sets(tmp_path: Path, url: str) -> None:
     world = host(tmp_path, f"{url}/a", "one")
     world.declare()
     digest = world.upload(overconfident())["calibration_set"]
     archive = tmp_path / "state.zip"
-    local = world.plane.parts.artifacts.path(digest)
-    local.unlink()  # another host had taken it in
-    export_state(world.plane.parts.store, world.plane.parts.artifacts, archive)
+    local = world.plane.parts.set_files.path(digest)
+    local.unlink()  # as if another host had received it
+    export_state(world.plane.parts.store, world.plane.parts.set_files, archive)
     world.plane.close()
     with zipfile.ZipFile(archive) as members:
         assert f"calibration-sets/{digest[7:]}.npz" in members.namelist()
@@ -292,5 +292,5 @@ def test_the_whole_state_goes_out_and_in_through_it(tmp_path: Path, url: str) ->
 )
 def test_urls_that_cannot_be_used(tmp_path: Path, bad: str, sentence: str) -> None:
     with pytest.raises(InvalidSettings, match=sentence) as caught:
-        open_artifacts(tmp_path, bad)
+        open_set_files(tmp_path, bad)
     assert "secret" not in str(caught.value)

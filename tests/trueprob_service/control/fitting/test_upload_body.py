@@ -1,4 +1,4 @@
-"""Every way in which rows may come: the same rows give the same set."""
+"""Formats of an upload: the same rows give the same set in each."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ BODIES = {
 }
 
 
-def test_the_same_rows_are_the_same_set_however_they_come(named: World) -> None:
+def test_the_same_rows_are_the_same_set_in_every_format(named: World) -> None:
     digests = {}
     for what, (content, kind) in BODIES.items():
         answer = send(named, content, kind)
@@ -110,7 +110,7 @@ def test_the_same_rows_are_the_same_set_however_they_come(named: World) -> None:
         (b"x", "application/vnd.apache.parquet", 415, "text/csv"),
     ],
 )
-def test_what_cannot_be_read_is_refused_with_a_sentence(
+def test_an_unreadable_body_is_refused_with_a_sentence(
     named: World, content: bytes, kind: str, status: int, sentence: str
 ) -> None:
     answer = send(named, content, kind)

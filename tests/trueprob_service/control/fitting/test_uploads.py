@@ -1,4 +1,4 @@
-"""Calibration sets: what is accepted, what is refused and why, and what comes of the fit."""
+"""Uploads of calibration sets: which are accepted, the errors of the others, and their fits."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_the_same_rows_are_stored_once_and_do_not_judge_their_own_fit(sqlite_wor
     second = sqlite_world.upload(overconfident(), "?method=temperature")
     assert first["calibration_set"] == second["calibration_set"]
     assert first["fit"] != second["fit"]
-    # The incumbent was fitted on these rows: there is nothing to compare on.
+    # The incumbent was fitted on these rows, so none is left to compare on.
     assert second["verdict"]["admitted"] is False
     sets = sqlite_world.get("/v1/models/m/calibration-sets")
     assert [entry["digest"] for entry in sets["items"]] == [first["calibration_set"]]
@@ -111,7 +111,7 @@ def test_the_calibrator_is_read_as_it_was_written(sqlite_world: World) -> None:
     ]
 
 
-def test_json_is_read_in_its_three_spellings(sqlite_world: World) -> None:
+def test_json_may_have_logits_or_probabilities_or_their_logarithms(sqlite_world: World) -> None:
     logits, labels = rows(3, 60)
     shifted = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
     bodies = {
@@ -162,7 +162,7 @@ def test_class_names_are_labels_too(sqlite_world: World) -> None:
          "network"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_used_is_refused_and_nothing_is_stored(
+def test_an_invalid_upload_is_refused_and_nothing_is_stored(
     shared_world: World, query: str, body: bytes, headers: dict[str, str], status: int, word: str
 ) -> None:
     answer = shared_world.call(
@@ -226,6 +226,6 @@ def test_a_body_over_the_limit_is_refused_announced_or_not(
     assert list((world.settings.state_dir / "uploads").iterdir()) == []
 
 
-def test_an_unknown_model_is_told_before_its_rows_are_read(shared_world: World) -> None:
+def test_an_unknown_model_is_refused_before_the_body_is_read(shared_world: World) -> None:
     answer = shared_world.call("POST", "/v1/models/none/calibration-sets", content=b"", headers=NPZ)
     assert answer.status_code == 404

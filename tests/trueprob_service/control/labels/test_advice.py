@@ -1,4 +1,4 @@
-"""The sentence of ``GET …/calibration``: each branch, and no other."""
+"""The advice of ``GET …/calibration``: every sentence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Evidence and change of each promotion: counted with the labels, raised and acknowledged."""
+"""Evidence and change: updated with the labels; alarms are raised and acknowledged."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def state(store: Store, revision: int = 1) -> AlarmStateRow:
 def recomputed(
     requests: Sequence[tuple[ReceiptColumns, Sequence[bool] | NDArray[np.bool_]]],
 ) -> tuple[BetState, BetState]:
-    """Both states from the library alone, requests one after another, without groups."""
+    """Both states as the library alone computes them, request by request, without groups."""
     evidence, change = RULES.evidence.start(), RULES.change.start()
     for new, correct in requests:
         factors = RULES.bets.factors(new.confidence, correct, order=counting_order(KEY, new))
@@ -129,7 +129,7 @@ def test_the_clients_order_does_not_matter(store: Store) -> None:
     assert BetState.from_dict(state(store).change) == change
 
 
-def test_the_order_is_by_nonces_and_by_what_nobody_outside_knows() -> None:
+def test_the_order_depends_on_the_nonces_and_on_a_secret() -> None:
     given = receipts([0.5] * 500, start=7)
     order = counting_order(KEY, given)
     assert len(set(order.tolist())) == 500
@@ -157,10 +157,10 @@ def test_a_group_counts_once_in_a_request_and_since_the_promotion(store: Store) 
     assert BetState.from_dict(state(store).evidence).n == 4
     alone = receipts([0.7, 0.5, 0.6, 0.8], start=30, groups=[0, 9, 0, 9])
     count(alarms, store, alone, [True, True, False, True])
-    assert BetState.from_dict(state(store).evidence).n == 7  # rows without a group are their own
+    assert BetState.from_dict(state(store).evidence).n == 7  # each row without a group is one
 
 
-def test_replicas_at_the_same_time_are_as_one_after_the_other(database_url: str) -> None:
+def test_concurrent_replicas_count_like_one_after_the_other(database_url: str) -> None:
     first = open_store(database_url)
     register(first)
     done: list[tuple[int, int]] = []
@@ -224,10 +224,10 @@ def test_alarms_are_raised_once_and_change_again_after_it_was_acknowledged(
     count(alarms, store, receipts([0.5], start=5000), [True])
     one = state(store)
     assert alarms.acknowledge("m", change.id, by="somebody else") == known
-    assert state(store) == one  # the second acknowledgement set nothing back
+    assert state(store) == one  # the second acknowledgement reset nothing
 
     assert alarms.acknowledge("m", seen[0].id, by=None).acknowledged_at == START
-    assert state(store) == one  # evidence tells of the whole time: nothing is set back
+    assert state(store) == one  # acknowledging evidence resets nothing
     again = count(alarms, store, receipts([0.95] * 40, start=9000), [False] * 40)
     assert [alarm.statistic for alarm in again] == ["change"]
 

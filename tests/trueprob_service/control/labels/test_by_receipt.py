@@ -1,4 +1,4 @@
-"""Labels: each prediction counts once, where it was made, and every other outcome is told."""
+"""Labels by receipt: each counts once, for its promotion, and every outcome is reported."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sqlalchemy import select
 from tests.trueprob_service.control.harness import START, World, overconfident, rows
 from trueprob.scores.binned import BinnedCalibration
 from trueprob_service.control.labels.by_receipt import CLOCK_TOLERANCE_SECONDS
-from trueprob_service.control.labels.judging import NO_CLASS, Classes
+from trueprob_service.control.labels.judging import NO_CLASS, ClassList
 from trueprob_service.control.store.tables import label_key
 from trueprob_service.metrics.label_statistics import PairStatistics
 
@@ -81,12 +81,12 @@ def test_labels_land_on_the_promotion_that_predicted(world: World) -> None:
     assert pairs[report["calibrator"]].totals.n == 0
     assert pairs[report["calibrator"]].live
     assert world.get("/v1/models/m/calibration")["labels"] == 0
-    # Replaced longer ago than a receipt lives: no label can come any more.
+    # Replaced longer ago than a receipt is valid: no label can arrive any more.
     world.clock.now += world.settings.receipt_ttl_seconds
     assert [pair.live for pair in world.plane.label_statistics().pairs] == [True]
 
 
-def test_every_outcome_is_told_by_index_and_counted(world: World) -> None:
+def test_every_outcome_is_reported_by_index_and_counted(world: World) -> None:
     world.declare("other")
     logits, _ = rows(8, 6)
     _, _, _, ids = world.predict(logits)
@@ -144,7 +144,7 @@ def test_every_outcome_is_told_by_index_and_counted(world: World) -> None:
 
 
 def test_labels_of_all_kinds_are_resolved_as_each_alone() -> None:
-    classes = Classes(1, {"a": 0, "b": 1, "1": 2})
+    classes = ClassList(1, {"a": 0, "b": 1, "1": 2})
     given = [0, 2, 3, -1, 2**63 - 1, "a", "1", "", "c"]
     alone = [int(classes.resolve([label])[0]) for label in given]
     assert alone == [0, 2, NO_CLASS, NO_CLASS, NO_CLASS, 0, 2, NO_CLASS, NO_CLASS]
@@ -172,7 +172,7 @@ def test_labels_of_several_promotions_in_one_request_go_to_their_own(world: Worl
             assert (sums.n, sums.correct.sum()) == (30, correct.sum())
 
 
-def test_a_used_nonce_is_remembered_longer_than_its_receipt_is_good(world: World) -> None:
+def test_a_used_nonce_is_stored_longer_than_its_receipt_is_valid(world: World) -> None:
     logits, _ = rows(8, 1)
     _, _, _, ids = world.predict(logits)
     world.label(ids, [0])
@@ -227,7 +227,7 @@ def test_bodies_that_are_not_json(shared_world: World) -> None:
         assert answer.status_code == status
 
 
-def test_no_labels_is_an_answer_too(shared_world: World) -> None:
+def test_an_empty_list_of_labels_is_accepted(shared_world: World) -> None:
     assert shared_world.label([], []).json() == {
         "accepted": 0,
         "duplicate": 0,
@@ -244,7 +244,7 @@ def test_the_same_labels_from_several_threads_count_once(world: World) -> None:
 
     def send(step: int) -> None:
         barrier.wait()
-        # Opposite orders: statements that lock row by row would wait for each other in a ring.
+        # In opposite orders, so statements that lock row by row would deadlock.
         answer = world.label(ids[::step], labels[::step].tolist())
         accepted.append(answer.json()["accepted"])
 

@@ -1,4 +1,4 @@
-"""Labels sent with their rows: each id counts once, feeds the refit window and nothing else."""
+"""Labels with logits: each id counts once, and changes the refit window and nothing else."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_rows_reach_the_window_and_no_statistic(world: World) -> None:
     assert world.get("/v1/models/m/calibration")["labels"] == 0
     world.clock.now += 60
     assert sum(pair.totals.n for pair in world.plane.label_statistics().pairs) == 0
-    assert world.counted == []  # labels_total: what says that labels of predictions come in
+    assert world.counted == []  # labels_total counts labels of predictions only
 
 
 def test_an_id_counts_once_in_a_request_across_requests_and_after_a_restart(
@@ -60,7 +60,7 @@ def test_an_id_counts_once_in_a_request_across_requests_and_after_a_restart(
     assert window(again) == [1, 2, 3]
 
 
-def test_an_idempotency_key_says_nothing(world: World) -> None:
+def test_an_idempotency_key_is_ignored(world: World) -> None:
     key = {"idempotency-key": "one"}
     assert sent(world, [row(1)], **key)["accepted"] == 1
     assert sent(world, [row(2)], **key)["accepted"] == 1
@@ -68,7 +68,7 @@ def test_an_idempotency_key_says_nothing(world: World) -> None:
     assert (refused.status_code, "rows[0].id is missing" in refused.text) == (422, True)
 
 
-def test_an_id_is_of_one_model(world: World) -> None:
+def test_ids_are_separate_for_each_model(world: World) -> None:
     world.declare("other")
     assert sent(world, [row(1)])["accepted"] == 1
     path = "/v1/models/other/labels"
@@ -92,7 +92,9 @@ def test_ids_are_remembered_for_a_receipts_life_and_while_the_row_is_there(
     assert window(world) == [3, 1]
 
 
-def test_a_clock_set_back_after_a_sweep_takes_no_row_twice(begin: Callable[..., World]) -> None:
+def test_a_clock_set_back_after_the_clean_up_counts_no_row_twice(
+    begin: Callable[..., World],
+) -> None:
     world = begin(settings={"receipt_ttl_seconds": 1000, "refit_window_rows": 1})
     world.declare()
     sent(world, [row(1), row(2)])
@@ -102,7 +104,7 @@ def test_a_clock_set_back_after_a_sweep_takes_no_row_twice(begin: Callable[..., 
         world.clock.now = now
         refused = sent(world, [row(1), row(3)])
         assert [each["outcome"] for each in refused["outcomes"]] == ["expired", "expired"]
-    world.clock.now = START + 1001  # the sweep's clock less the tolerance between clocks
+    world.clock.now = START + 1001  # the time of the clean-up, less the tolerance between clocks
     assert sent(world, [row(3)])["accepted"] == 1
 
 
@@ -201,7 +203,7 @@ def test_the_window_can_be_fitted_by_hand(world: World) -> None:
     path = "/v1/models/m/fits"
     empty = world.call("POST", path, json=body)
     assert empty.status_code == 409
-    assert "labels sent as rows fill it" in empty.json()["detail"]
+    assert "send labels as rows to fill it" in empty.json()["detail"]
     logits, labels = rows(3, 400, sharpness=3.0)
     of = [
         {"id": str(index), "logits": values, "label": int(label)}

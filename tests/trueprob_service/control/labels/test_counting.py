@@ -1,4 +1,4 @@
-"""Groups of labels: what was counted of them."""
+"""The tally of groups: how many labels of each counted before."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def store(database_url: str) -> Iterator[Store]:
 
 @pytest.mark.parametrize("most", [12, 400])
 def test_the_tally_is_that_of_a_loop(store: Store, most: int) -> None:
-    """Random requests, on several days, against a dictionary and a counter."""
+    """Compare random requests on several days with a dictionary and a counter."""
     rng = np.random.default_rng(0)
     seen: set[int] = set()
     counts: Counter[tuple[int, int]] = Counter()
@@ -31,7 +31,7 @@ def test_the_tally_is_that_of_a_loop(store: Store, most: int) -> None:
     for request in range(60):
         day = request // 20
         group = rng.choice(choices, rng.integers(0, most))
-        if most > 100 and request % 3:  # many groups, often none of them known
+        if most > 100 and request % 3:  # many groups, often all of them new
             group = rng.integers(0, 2**64, len(group), dtype=np.uint64)
             group[::7] = group[:1]
         taken = rng.random(len(group)) < (0.7 if request % 2 else 1.1)
@@ -50,7 +50,9 @@ def test_the_tally_is_that_of_a_loop(store: Store, most: int) -> None:
 
 
 def test_a_group_whose_labels_were_all_capped_was_not_counted(store: Store) -> None:
-    group = np.arange(1, 201, dtype=np.uint64)  # many, all new: put in before it is known
+    group = np.arange(
+        1, 201, dtype=np.uint64
+    )  # many new groups: inserted before it is clear what counts
     taken = group % 3 == 0
     with store.write() as transaction:
         tally = GroupTally.claim(transaction, 1, 1, group, day=3)
@@ -63,7 +65,7 @@ def test_a_group_whose_labels_were_all_capped_was_not_counted(store: Store) -> N
         assert again.before.tolist() == taken.astype(int).tolist()
 
 
-def test_other_models_and_promotions_have_their_own(store: Store) -> None:
+def test_models_and_promotions_have_separate_tallies(store: Store) -> None:
     group = np.array([7, LARGEST], np.uint64)
     with store.write() as transaction:
         for place in ((1, 1), (1, 2), (2, 1)):

@@ -1,4 +1,4 @@
-"""Labels of one input count up to a number a day."""
+"""The daily cap of labels of one input."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DAY = 86_400.0
 
 
 def issue(world: World, n: int, group: int = 0) -> list[str]:
-    """Receipts of predictions of class 0, of one input when a group is given."""
+    """Receipts of predictions of class 0; with a group, all of one input."""
     live = world.deployments.current("m")
     assert live.revision is not None
     return world.plane.receipts.issue(
@@ -29,7 +29,7 @@ def issue(world: World, n: int, group: int = 0) -> list[str]:
 
 
 def count(world: World, ids: list[str]) -> list[str]:
-    return world.plane.parts.labels.count("m", ids, [0] * len(ids))
+    return world.plane.parts.receipt_labels.count("m", ids, [0] * len(ids))
 
 
 def test_one_input_that_is_sent_again_and_again_counts_so_often(
@@ -39,7 +39,7 @@ def test_one_input_that_is_sent_again_and_again_counts_so_often(
     world.declare()
     same = issue(world, 3, group=2**64 - 1)
     other = issue(world, 2, group=7)
-    alone = issue(world, 4)  # rows without a digest are inputs of their own
+    alone = issue(world, 4)  # each row without a digest is another input
     assert count(world, [*same, *other, *alone]) == [
         "accepted", "accepted", "capped", *["accepted"] * 6,
     ]  # fmt: skip
@@ -60,7 +60,7 @@ def test_an_input_counts_anew_on_another_day_and_goes_on_in_a_later_request(
     assert count(world, ids[3:]) == [*["accepted"] * 3, *["capped"] * 3]
 
 
-def test_the_route_tells_what_was_not_counted(begin: Callable[..., World]) -> None:
+def test_the_route_reports_capped_labels(begin: Callable[..., World]) -> None:
     world = begin(settings={"labels_per_input": 1})
     world.declare()
     answer = world.label(issue(world, 2, group=7), [0, 0]).json()
@@ -70,7 +70,7 @@ def test_the_route_tells_what_was_not_counted(begin: Callable[..., World]) -> No
 
 
 @pytest.mark.parametrize("per_input", [0, 1000])
-def test_a_limit_of_zero_is_none(per_input: int) -> None:
+def test_a_limit_of_zero_is_no_limit(per_input: int) -> None:
     assert within_cap(np.arange(5), per_input=per_input).all()
 
 

@@ -1,4 +1,4 @@
-"""What the labels say, by window and for Prometheus."""
+"""Label statistics of a window and for Prometheus."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def send_labels(world: World, seed: int, n: int, sharpness: float = 1.0) -> Binn
     return BinnedCalibration.of(confidence, prediction == labels)
 
 
-def test_without_labels_nothing_is_claimed(world: World) -> None:
+def test_without_labels_there_is_no_verdict(world: World) -> None:
     answer = world.get("/v1/models/m/calibration")
     assert set(answer) == KEYS
     assert answer["window"] == "24h"
@@ -54,7 +54,7 @@ def test_without_labels_nothing_is_claimed(world: World) -> None:
     assert answer["baseline"] == {}
 
 
-def test_calibrated_predictions_are_told_so(world: World) -> None:
+def test_calibrated_predictions_are_called_calibrated(world: World) -> None:
     expected = send_labels(world, 20, 1200)
     answer = world.get("/v1/models/m/calibration")
     assert answer["labels"] == 1200
@@ -67,7 +67,7 @@ def test_calibrated_predictions_are_told_so(world: World) -> None:
     assert sum(entry["count"] for entry in answer["bins"]) == 1200
 
 
-def test_miscalibrated_predictions_are_told_what_to_do(sqlite_world: World) -> None:
+def test_miscalibrated_predictions_get_advice(sqlite_world: World) -> None:
     send_labels(sqlite_world, 21, 1500, sharpness=2.5)
     answer = sqlite_world.get("/v1/models/m/calibration")
     assert answer["miscalibrated"] is True
@@ -126,7 +126,7 @@ def test_fits_and_promotions_are_counted(world: World) -> None:
     world.upload(overconfident(), "?promote=never")
     world.clock.now += 60.0
     reading = world.plane.label_statistics()
-    # Every other outcome is there too, at 0, before it first happens.
+    # Every other outcome is exported as 0 before it first happens.
     assert len(reading.fits) == 4 * len(METHODS)
     assert len(reading.promotions) == 5 * len(KINDS)
     assert {key: n for key, n in reading.fits.items() if n} == {
@@ -148,9 +148,9 @@ def test_a_reading_is_cached_and_repeated_while_the_database_is_away(sqlite_worl
     assert fresh.pairs[0].totals.n == 5
     database = sqlite_world.settings.state_dir / "trueprob.sqlite3"
     parts = sqlite_world.plane.parts
-    parts.store.close()  # open connections would keep the file
+    parts.store.close()  # an open connection would still read the file
     database.rename(database.with_suffix(".away"))
-    database.mkdir()  # in its place: cannot be opened
+    database.mkdir()  # a folder of that name cannot be opened as a database
     sqlite_world.clock.now += 60.0
     assert sqlite_world.plane.label_statistics() is fresh
     assert sqlite_world.label(["x"], [0]).status_code == 503

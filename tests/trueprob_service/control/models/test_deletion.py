@@ -169,7 +169,7 @@ def test_other_processes_stop_answering_and_count_nothing(begin: Callable[..., W
 
 def test_fits_end_with_their_model(begin: Callable[..., World]) -> None:
     runner = Cancellable()
-    world = begin(fit_runner=lambda: runner, settings={"poll_seconds": 0.02})
+    world = begin(job_runner=lambda: runner, settings={"poll_seconds": 0.02})
     world.declare()
     running, queued = post(world)["fit"], post(world, "?promote=never")["fit"]
     until(world, running, lambda fit: fit["progress"] == 0.4)

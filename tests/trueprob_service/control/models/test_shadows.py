@@ -85,7 +85,7 @@ def test_the_evidence_is_the_librarys_on_the_same_rows(world: World) -> None:
     beside = live.shadow.answer(logits)
     world.label(ids[:30], labels[:30].tolist())
     world.label(ids[30:], labels[30:].tolist())
-    labels_of = world.plane.parts.labels
+    labels_of = world.plane.parts.receipt_labels
     comparison = Comparison(alpha=0.01)
     state = comparison.start()
     for part in (slice(0, 30), slice(30, 60)):

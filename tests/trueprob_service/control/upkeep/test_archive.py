@@ -12,7 +12,7 @@ import pytest
 
 from tests.trueprob_service.control.harness import World, overconfident, rows, settings_in, start
 from trueprob_service.__main__ import main
-from trueprob_service.control.fitting.set_files import Artifacts
+from trueprob_service.control.fitting.set_files import SetFiles
 from trueprob_service.control.store import open_store
 from trueprob_service.control.upkeep.archive import export_state, import_state
 from trueprob_service.errors import Conflict, InvalidRequest, InvalidSettings
@@ -66,7 +66,7 @@ def test_a_service_goes_on_with_another_database(
     calibrator, ids = used(world)
     world.call("DELETE", "/v1/models/gone", headers={"if-match": '"1"'})
     archive = tmp_path / "state.zip"
-    counts = export_state(world.plane.parts.store, world.plane.parts.artifacts, archive)
+    counts = export_state(world.plane.parts.store, world.plane.parts.set_files, archive)
     assert (counts["label_key"], counts["promotion"], counts["fit"]) == (431, 2, 1)
     assert (counts["alarm_state"], counts["alarm"], counts["group_count"]) == (2, 2, 344)
     assert counts["labelled_row"] == 1
@@ -101,21 +101,21 @@ def test_a_service_goes_on_with_another_database(
     fresh = moved.upload(overconfident(seed=4))
     assert fresh["fit"] == "2"  # ids go on after those that came
     second = tmp_path / "second.zip"
-    assert export_state(moved.plane.parts.store, moved.plane.parts.artifacts, second)["fit"] == 2
+    assert export_state(moved.plane.parts.store, moved.plane.parts.set_files, second)["fit"] == 2
     third = tmp_path / "third.zip"
     assert main(["export-state", str(third), *flags]) == 0
     assert "keep TRUEPROB_RECEIPT_SECRETS too" in capsys.readouterr().err
     with pytest.raises(Conflict, match="not empty"):
-        import_state(moved.plane.parts.store, moved.plane.parts.artifacts, archive)
+        import_state(moved.plane.parts.store, moved.plane.parts.set_files, archive)
     moved.plane.close()
 
 
 def test_every_row_is_the_same_after_both_ways(world: World, tmp_path: Path) -> None:
     used(world)
     first, second = tmp_path / "first.zip", tmp_path / "second.zip"
-    export_state(world.plane.parts.store, world.plane.parts.artifacts, first)
+    export_state(world.plane.parts.store, world.plane.parts.set_files, first)
     store = open_store(f"sqlite:///{tmp_path / 'copy.sqlite3'}")
-    artifacts = Artifacts(tmp_path / "copy")
+    artifacts = SetFiles(tmp_path / "copy")
     artifacts.start()
     import_state(store, artifacts, first)
     export_state(store, artifacts, second)
@@ -127,7 +127,7 @@ def test_every_row_is_the_same_after_both_ways(world: World, tmp_path: Path) -> 
         for name in tables:
             assert one.read(name) == two.read(name), name
     with pytest.raises(Conflict, match="already"):
-        export_state(world.plane.parts.store, world.plane.parts.artifacts, first)
+        export_state(world.plane.parts.store, world.plane.parts.set_files, first)
 
 
 def rewritten(archive: Path, target: Path, member: str, content: bytes) -> Path:
@@ -143,7 +143,7 @@ def test_what_is_not_a_whole_state_leaves_the_database_empty(
     used(sqlite_world)
     good = tmp_path / "good.zip"
     parts = sqlite_world.plane.parts
-    export_state(parts.store, parts.artifacts, good)
+    export_state(parts.store, parts.set_files, good)
     with zipfile.ZipFile(good) as archive:
         head = json.loads(archive.read("state.json"))
         stored = next(n for n in archive.namelist() if n.startswith("calibration-sets/"))
@@ -161,7 +161,7 @@ def test_what_is_not_a_whole_state_leaves_the_database_empty(
         rewritten(good, tmp_path / "e.zip", stored, overconfident(seed=9)): "its name says",
     }
     store = open_store(f"sqlite:///{tmp_path / 'empty.sqlite3'}")
-    artifacts = Artifacts(tmp_path / "empty")
+    artifacts = SetFiles(tmp_path / "empty")
     artifacts.start()
     for path, sentence in bad.items():
         with pytest.raises(InvalidRequest, match=sentence):

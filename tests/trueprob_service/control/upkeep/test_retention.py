@@ -155,7 +155,7 @@ def test_old_hours_become_days_and_no_sum_changes(short: World) -> None:
 def test_files_go_a_day_after_their_set_was_deleted(world: World) -> None:
     report = world.upload(overconfident())
     kept = world.upload(overconfident(seed=8), "?promote=never")["calibration_set"]
-    retention, artifacts = world.plane.parts.retention, world.plane.parts.artifacts
+    retention, artifacts = world.plane.parts.retention, world.plane.parts.set_files
     digest = report["calibration_set"]
     for each in (digest, kept):
         age(artifacts.path(each), 2 * DAY)
@@ -174,7 +174,7 @@ def test_files_go_a_day_after_their_set_was_deleted(world: World) -> None:
 
 def test_a_file_that_is_wanted_again_is_put_back(sqlite_world: World) -> None:
     digest = sqlite_world.upload(overconfident())["calibration_set"]
-    artifacts = sqlite_world.plane.parts.artifacts
+    artifacts = sqlite_world.plane.parts.set_files
     with artifacts.set_aside(digest) as aside:
         assert not artifacts.path(digest).exists()
         aside.put_back()
