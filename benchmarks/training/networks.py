@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from trueprob_trainer.networks.residual import BasicBlock, resnet8, resnet18
+from trueprob_trainer.networks.convolutional import BasicBlock, resnet8, resnet18
 
 NETWORKS: dict[str, tuple[Callable[..., nn.Module], int]] = {
     "ResNet-8": (resnet8, 128),
