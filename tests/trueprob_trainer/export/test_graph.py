@@ -86,7 +86,7 @@ def test_another_networks_graph_is_refused() -> None:
     training = trained()
     images, _ = training.data.of(Split.CALIBRATION)
     other = train_with(TrainConfig(epochs=1, seed=1))
-    with pytest.raises(ParityError, match=r"allowed are 0\.0001"):
+    with pytest.raises(ParityError, match=r"at most 0\.0001 is allowed"):
         check_parity(exported().content, other.model, images)
     with pytest.raises(ParityError, match="needs 64 images, got 10"):
         check_parity(exported().content, training.model, images[:10])

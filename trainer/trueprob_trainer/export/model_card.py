@@ -1,4 +1,4 @@
-"""``MODEL_CARD.md``: what a version is, how it was made, what was measured, what it cannot do."""
+"""Writes ``MODEL_CARD.md``: purpose, data, training, scores and limits of a version."""
 
 import numpy as np
 
@@ -15,10 +15,10 @@ def model_card(
     manifest: Manifest,
     training: Training,
     evaluation: Evaluation,
-    factory: Calibrator,  # the one that goes into `calibrator.json`
-    largest_difference: float,  # between the exported graph and torch, nats
+    factory: Calibrator,
+    largest_difference: float,  # of a logit between the exported graph and torch, nats
 ) -> str:
-    """Text of the card, Markdown."""
+    """Text of the card in Markdown."""
     return (
         "\n\n".join(
             [
@@ -146,7 +146,7 @@ def _parity(manifest: Manifest, largest_difference: float) -> str:
     return (
         f"ONNX, opset {OPSET}, preprocessing inside the graph. onnxruntime and torch agree on "
         f"real images in batches of {', '.join(map(str, PARITY_BATCHES))}: largest difference "
-        f"of a logit {largest_difference:.1e} nats, allowed are {TOLERANCE:.0e}.{reduced}"
+        f"of a logit {largest_difference:.1e} nats, at most {TOLERANCE:.0e} is allowed.{reduced}"
     )
 
 

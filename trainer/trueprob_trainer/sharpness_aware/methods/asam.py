@@ -32,9 +32,9 @@ class ASAM(TwoPassOptimizer):
     ----------
     base : torch.optim.Optimizer
     rho : float
-        Radius relative to the weights.
+        Radius relative to the weights, at least 0.
     eta : float
-        Added to |w|, at least 0.
+        Added to the magnitude of each weight, in units of the weights, at least 0.
     **shared
         See :class:`TwoPassOptimizer`.
 

@@ -32,11 +32,11 @@ class CSAM(SAM):
     ----------
     base : torch.optim.Optimizer
     rho : float
-        Radius.
+        Radius in the 2-norm of the weights, at least 0.
     gamma : float
-        At least 0.
+        Exponent of the weight of confident rows in the second pass, at least 0; 0 is SAM.
     **shared
-        See :class:`TwoPassOptimizer`. A ``loss`` other than cross entropy is weighed alike.
+        See :class:`TwoPassOptimizer`. The weights apply to any ``loss``.
 
     References
     ----------

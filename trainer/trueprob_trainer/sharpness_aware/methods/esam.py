@@ -33,13 +33,13 @@ class ESAM(SAM):
     ----------
     base : torch.optim.Optimizer
     rho : float
-        Radius.
+        Radius in the 2-norm of the weights, at least 0.
     beta : float
         Probability that a tensor is moved, above 0 and at most 1; the paper takes 0.6.
     gamma : float
-        Share of the rows in the second pass, above 0 and at most 1; the paper takes 0.5.
+        Fraction of the rows in the second pass, above 0 and at most 1; the paper takes 0.5.
     seed : int
-        Of the draws, which have a generator of their own (its state is in the checkpoint).
+        Seed of the draws; their generator is separate and saved in the checkpoint.
     **shared
         See :class:`TwoPassOptimizer`.
 

@@ -45,20 +45,21 @@ class FisherSAM(TwoPassOptimizer):
     ----------
     base : torch.optim.Optimizer
     rho : float
-        Radius; 0.1 is the paper's for CIFAR-10 (its γ).
+        Radius in the Fisher norm, at least 0; the paper takes 0.1 for CIFAR-10 (its γ).
     eta : float
-        Weight of f against 1, at least 0; the paper takes 1.
+        Weight of the Fisher information f in 1 + η f, at least 0; the paper takes 1, and 0 is SAM.
     fisher : str
-        ``"gradient"`` or ``"samples"``, see above.
+        Estimate of f, ``gradient`` (square of the batch's gradient) or ``samples`` (mean of the
+        squared gradients of single rows).
     decay : float
-        Share of the old estimate in the new one, below 1; 0 keeps none.
+        Fraction of the old estimate kept in a step, at least 0 and below 1; 0 keeps none.
     **shared
         See :class:`TwoPassOptimizer`.
 
     Raises
     ------
     ValueError
-        A parameter is out of its range; or ``"samples"`` with a DDP model and a climb by all ranks.
+        A parameter is out of its range; or ``"samples"`` with a DDP model and not ``rank_local``.
 
     References
     ----------

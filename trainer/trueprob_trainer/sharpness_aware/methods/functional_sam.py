@@ -29,7 +29,7 @@ class FunctionalSAM(SAM):
     ----------
     base : torch.optim.Optimizer
     rho : float
-        Radius.
+        Radius in the 2-norm of the weights, at least 0.
     **shared
         See :class:`TwoPassOptimizer`.
 

@@ -30,17 +30,17 @@ from trueprob_trainer.sharpness_aware.wrapper import require_range
 
 
 class LookSAM(PeriodicSAM):
-    """A SAM step, then k − 1 steps that reuse the part of it that leads to flatter ground.
+    """A SAM step, then k − 1 steps that reuse its component orthogonal to the gradient.
 
     Parameters
     ----------
     base : torch.optim.Optimizer
     rho : float
-        Radius of the SAM steps.
+        Radius of the SAM steps in the 2-norm of the weights, at least 0.
     k : int
-        Length of the cycle, at least 1; the paper takes 5.
+        Length of the cycle in steps, at least 1; the paper takes 5.
     alpha : float
-        Share of the reused direction, at least 0.
+        Length of the reused direction, relative to that of the gradient, at least 0.
     **shared
         See :class:`TwoPassOptimizer`; ``rank_local`` and ``m_sharpness`` must be False.
 

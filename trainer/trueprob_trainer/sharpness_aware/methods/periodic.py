@@ -19,9 +19,9 @@ class PeriodicSAM(SAM):
     ----------
     base : torch.optim.Optimizer
     rho : float
-        Radius; 0.5 belongs to k = 10.
+        Radius in the 2-norm of the weights, at least 0; 0.5 suits k = 10.
     k : int
-        Length of the cycle, at least 1. With 1 it is SAM.
+        Length of the cycle in steps, at least 1; 1 is SAM.
     **shared
         See :class:`TwoPassOptimizer`.
 

@@ -36,11 +36,11 @@ class PreconditionedSAM(SAM):
     ----------
     base : torch.optim.Optimizer
     rho : float
-        Radius in units of the preconditioner.
+        Radius in units of the preconditioner, at least 0.
     eps : float
-        Added to the root, above 0.
+        Added to the root of the second moment, in units of the gradient, above 0.
     beta2 : float
-        Decay of the running mean for bases that keep none, below 1.
+        Decay per step of the second moment, at least 0 and below 1; for a base that keeps none.
     **shared
         See :class:`TwoPassOptimizer`.
 
