@@ -77,7 +77,7 @@ def test_an_earlier_run_is_replaced_only_when_asked(tmp_path: Path) -> None:
 def test_a_folder_that_is_no_run_is_never_removed(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(BadInput, match="holds something else"):
+    with pytest.raises(BadInput, match="files that are not of a run"):
         RunFolder.create(tmp_path, TINY, overwrite=True)
     assert len(list(tmp_path.iterdir())) == 2
     with pytest.raises(BadInput, match="is a file"):

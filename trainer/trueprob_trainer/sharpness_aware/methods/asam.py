@@ -1,19 +1,18 @@
 """Adaptive SAM (Kwon, Kim, Park, Choi: arXiv:2102.11600).
 
-SAM's ball does not notice that a ReLU network computes the same function after one layer is scaled
-up and the next one down, although its sharpness then changes at will. ASAM measures ε in units of
-the weights: with T_w = diag(|w| + η) the neighbourhood is ‖T_w⁻¹ ε‖₂ ≤ ρ, where the
-first-order maximum is (algorithm 1, p = 2)::
+A ReLU network computes the same function if one layer is scaled up and the next one down, but its
+sharpness in SAM's ball changes. ASAM measures ε in units of the weights: with T_w = diag(|w| + η)
+the neighbourhood is ‖T_w⁻¹ ε‖₂ ≤ ρ, where the first-order maximum is (algorithm 1, p = 2)::
 
     ε = ρ T_w² ∇L / ‖T_w ∇L‖₂
 
-η keeps weights at zero movable. L(w + ε) is exactly invariant to the rescaling at η = 0 only; a
-test holds that, and that SAM's is not.
+With η > 0 weights at zero can move too. L(w + ε) is exactly invariant to the rescaling at η = 0
+only; a test checks this, and that SAM's is not.
 
-The authors' program applies T to tensors named "weight" and moves biases and normalisation gains
-as SAM does; the paper's element-wise T knows no names and neither does this. Put such parameters
-into a group of their own with another ``rho`` to treat them differently. ρ is larger than SAM's
-(0.5 for CIFAR-10, 1.0 for CIFAR-100, η = 0.01 in the paper).
+The authors' program applies T to tensors named "weight" and moves biases and normalisation gains as
+SAM does. T in the paper is element-wise without regard to names, and so it is here; put such
+parameters into their own group with another ``rho`` to treat them differently. ρ is larger than
+SAM's (0.5 for CIFAR-10, 1.0 for CIFAR-100, η = 0.01 in the paper).
 """
 
 from typing import Any

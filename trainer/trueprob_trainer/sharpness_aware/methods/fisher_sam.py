@@ -1,23 +1,24 @@
 """Fisher SAM (Kim, Li, Hu, Hospedales: arXiv:2206.04920).
 
-Two networks are near when they predict alike, not when their weights are near. The neighbourhood is
-therefore the ellipsoid εᵀ F ε ≤ ρ² of the Fisher information F, where the first-order maximum is::
+Two networks are close if their predictions are similar, not if their weights are. So the
+neighbourhood is the ellipsoid εᵀ F ε ≤ ρ² of the Fisher information F, where the first-order
+maximum is::
 
     ε = ρ F⁻¹ ∇L / √(∇Lᵀ F⁻¹ ∇L)
 
 F is its diagonal. Three estimates:
 
-- ``"gradient"``: the square of the mini-batch gradient, f = (∇L)². It costs nothing and is what the
-  paper uses for deep networks (its gradient magnitude approximation).
-- ``"samples"``: the mean over the rows of the squared gradients of log p(y_i | x_i), the empirical
-  Fisher itself. One backward pass a row; ``step(closure)`` only.
-- either with ``decay`` above 0: a running mean of it, kept in the checkpoint.
+- ``"gradient"``: the square of the mini-batch gradient, f = (∇L)². It costs nothing, and the paper
+  uses it for deep networks (the gradient magnitude approximation).
+- ``"samples"``: the mean over the rows of the squared gradients of log p(y_i | x_i), which is the
+  empirical Fisher information. It needs one backward pass per row and ``step(closure)``.
+- either with ``decay`` above 0: a running mean of it, saved in the checkpoint.
 
-Under DDP ``"samples"`` goes with ``rank_local=True`` only: each rank squares the gradients of its
-own rows, and those of the others are not sent.
+With DDP ``"samples"`` needs ``rank_local=True``: each rank squares the gradients of its own rows,
+and they are not sent to the others.
 
-An undamped inverse explodes where f is near zero (with f = g² and a dead unit ‖ε‖ = 8·10⁷ was
-seen). The paper's remedy is used: F⁻¹ = 1 / (1 + η f), which is SAM at η = 0 and never above 1.
+An inverse without damping explodes where f is near zero (‖ε‖ = 8·10⁷ was seen with f = g² and a
+dead unit). As in the paper, F⁻¹ = 1 / (1 + η f), which is SAM at η = 0 and at most 1.
 """
 
 from typing import Any
@@ -85,7 +86,7 @@ class FisherSAM(TwoPassOptimizer):
         distributed = isinstance(self.model, nn.parallel.DistributedDataParallel)
         if fisher == "samples" and distributed and not self.rank_local:
             raise ValueError(
-                'fisher="samples" is of the rows of one rank: with a DDP model rank_local must be '
+                'fisher="samples" uses the rows of one rank: with a DDP model rank_local must be '
                 "True, got False"
             )
         self.eta = eta
@@ -102,10 +103,10 @@ class FisherSAM(TwoPassOptimizer):
     def _first_losses(self, index: int, closure: Closure) -> Tensor:
         losses = super()._first_losses(index, closure)
         if self._by_rows and not self._displacement:
-            taught = [p for p in self._parameters() if p.requires_grad]
+            trained = [p for p in self._parameters() if p.requires_grad]
             for loss in losses:
-                gradients = torch.autograd.grad(loss, taught, retain_graph=True, allow_unused=True)
-                for parameter, gradient in zip(taught, gradients, strict=True):
+                gradients = torch.autograd.grad(loss, trained, retain_graph=True, allow_unused=True)
+                for parameter, gradient in zip(trained, gradients, strict=True):
                     if gradient is not None:
                         old = self._squares.get(parameter)
                         square = gradient**2

@@ -1,17 +1,16 @@
 """LookSAM (Liu, Mai, Chen, Hsieh, You: arXiv:2203.02714).
 
-SAM's gradient g_s, less its part along the plain gradient g, is the direction that leads to flatter
-ground, and it changes slowly. So it is found every k steps and reused in between (algorithm 1)::
+SAM's gradient g_s without its component along the plain gradient g is the direction towards flatter
+regions. It changes slowly, so it is computed every k steps and reused in between (algorithm 1)::
 
-    every k-th step, the first included:  g_s as SAM's, descend with it, and keep
-                                          g_v = g_s − (g_s·g) g / ‖g‖²
-    else:                                 descend with g + α (‖g‖ / ‖g_v‖) g_v
+    steps 0, k, 2k, …:  descend with g_s, and keep g_v = g_s − (g_s·g) g / ‖g‖²
+    other steps:        descend with g + α (‖g‖ / ‖g_v‖) g_v
 
 Products and norms are over all parameters together. Well-known implementations project each tensor
-by itself, which is another algorithm, or never reuse g_v at all.
+separately, which is another algorithm, or never reuse g_v.
 
-α = 0.7 is the paper's, for batches of thousands; at batches of 64 it collapses where 0.1 trains,
-which is why 0.1 is the default here. g_v and the position in the cycle are in the checkpoint.
+The paper takes α = 0.7 with batches of thousands. With batches of 64 training collapses at 0.7 and
+works at 0.1, the default here. g_v and the position in the cycle are in the checkpoint.
 """
 
 from typing import Any
@@ -57,8 +56,8 @@ class LookSAM(PeriodicSAM):
         super().__init__(base, rho, k=k, **shared)
         require_range("alpha", alpha)
         self.alpha = alpha
-        self._flat: PerParameter = {}  # g between the passes of a SAM step, then g_v
-        self._flat_length: Tensor | None = None  # ‖g_v‖, found when it is first reused
+        self._flat: PerParameter = {}  # g between the passes of a SAM step, g_v afterwards
+        self._flat_length: Tensor | None = None  # ‖g_v‖, computed at its first use
 
     def _perturbation(self, parts: list[Part]) -> list[float]:
         kept: PerParameter = {}
@@ -92,9 +91,9 @@ class LookSAM(PeriodicSAM):
         square = joint_norm(first) ** 2
         along = _dot(found, first) / square
         if self.scaler is not None and not bool(torch.isfinite(along)):
-            self._flat, self._position = {}, 0  # only the second pass overflowed; look again
+            self._flat, self._position = {}, 0  # only the second pass overflowed; repeat it
             return
-        # A zero gradient has no direction to take away.
+        # A zero gradient has no direction to remove.
         torch._foreach_mul_(first, torch.where(square > 0, -along, torch.zeros_like(along)))
         torch._foreach_add_(first, found)
         self._flat = kept

@@ -1,19 +1,19 @@
 """Momentum-SAM (Becker, Altrock, Risse: arXiv:2401.12033).
 
-One pass a step: instead of the gradient of this batch, which would have to be found first, the
-momentum v that the base already keeps says where to look (eq. 5, algorithm 1)::
+One pass per step: the momentum v that the base already keeps replaces the gradient of this batch,
+which would need a pass of its own (eq. 5, algorithm 1)::
 
     gradient at  w − ρ v / ‖v‖
 
-The sign is negative: the last step went along −v and overshot, so that −v is uphill on the next
-batch. v is SGD's ``momentum_buffer`` or Adam's ``exp_avg``, with one norm over all parameters;
-while there is none (the first step) nothing is perturbed.
+The sign is negative: the last step went along −v and overshot, so −v points uphill on the next
+batch. v is SGD's ``momentum_buffer`` or Adam's ``exp_avg``, with one norm over all parameters. In
+the first step there is none, and nothing is perturbed.
 
-The weights are away from w between ``ascend`` and ``descend`` only, so what is evaluated, exported
-or checkpointed is w. The authors' program keeps the perturbed weights from step to step, has to be
-told to move back before each evaluation, and adds the weight decay of the perturbed weights; here
-the base sees w. BatchNorm statistics come from the only pass, which is at the perturbed weights:
-``torch.optim.swa_utils.update_bn`` before evaluation corrects that where it matters.
+The weights differ from w between ``ascend`` and ``descend`` only, so evaluation, export and
+checkpoints have w. The authors' program keeps the perturbed weights between steps, needs a call
+before each evaluation, and applies weight decay to the perturbed weights; here the base sees w.
+BatchNorm statistics come from the only pass, at the perturbed weights; call
+``torch.optim.swa_utils.update_bn`` before evaluation if that matters.
 """
 
 from typing import Any
@@ -40,9 +40,9 @@ class MomentumSAM(AscentOptimizer):
     Parameters
     ----------
     base : torch.optim.Optimizer
-        One that keeps a momentum.
+        An optimiser that keeps a momentum.
     rho : float
-        Radius; the paper's best values lie between 0.3 and 3.
+        Radius in the 2-norm of the weights, at least 0; the paper's best are between 0.3 and 3.
     **shared
         See :class:`WrappedOptimizer`.
 
@@ -65,7 +65,7 @@ class MomentumSAM(AscentOptimizer):
 
     @property
     def second_pass_due(self) -> bool:
-        """False: there is one pass."""
+        """False: a step has one pass."""
         return False
 
     @torch.no_grad()
@@ -80,7 +80,7 @@ class MomentumSAM(AscentOptimizer):
         Raises
         ------
         RuntimeError
-            Called twice without ``descend``, or after ``backward``.
+            It was called twice without ``descend``, or after ``backward``.
         """
         self._refuse_a_second_climb()
         if any(p.grad is not None for p in self._parameters()):
@@ -91,7 +91,7 @@ class MomentumSAM(AscentOptimizer):
         parts = self._displacement.parts(self.param_groups, self._momentum)
         if parts:
             norm = joint_norm([v for part in parts for v in part.gradients])
-            length = float(norm)  # waits for a GPU, and saves it a scaled copy of v
+            length = float(norm)  # waits for a GPU, but needs no scaled copy of v
             by = [-part.group["rho"] / length if length > 0 else 0.0 for part in parts]
             self._displacement.move(parts, factors=by)
         self._stayed = True
@@ -99,7 +99,7 @@ class MomentumSAM(AscentOptimizer):
 
     def step(self, closure: Closures | None = None) -> Tensor:  # type: ignore[override]
         # Not torch's closure: see WrappedOptimizer.
-        """Move, run the closures once, come back, step the base.
+        """Move the weights, run the closures once, restore the weights and step the base.
 
         Parameters
         ----------

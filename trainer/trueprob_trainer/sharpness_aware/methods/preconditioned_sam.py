@@ -1,18 +1,18 @@
 """Preconditioned SAM (Singh, Mobahi, Agarwala, Dauphin: arXiv:2502.02407).
 
-A sphere is as arbitrary for the ascent as for the descent: an adaptive base rescales every
-coordinate of its step, and the same rescaling of the perturbation avoids the spurious sharpness
-that Functional-SAM avoids by other means::
+An adaptive base rescales every coordinate of its step. The same rescaling of the perturbation
+avoids the spurious sharpness that Functional-SAM avoids in another way::
 
     ε = ρ M⁻¹ ∇L / ‖∇L‖,     M = √v̂ + eps
 
-v̂ is the base's second moment of the gradients, corrected for its start: ``exp_avg_sq`` of Adam and
-its kin, ``square_avg`` of RMSprop (not corrected there, so not here). The norm is that of the plain
-gradient, so ‖ε‖ is *not* ρ: ρ is in units of Adam's steps and wants tuning. For a base that keeps
-no second moment, and in Adam's first step, a running mean of the squared gradients at w with
-``beta2`` takes its place, this step's included (then M = |∇L| + eps in step one); it is kept in the
-checkpoint and dropped as soon as the base has its own. A public reimplementation takes M = 1 in the
-first step and leaves v uncorrected; the scale of ε then jumps by orders of magnitude.
+v̂ is the base's second moment of the gradients with bias correction: ``exp_avg_sq`` of Adam and
+similar optimisers, ``square_avg`` of RMSprop (not corrected there, so not here). The norm is that
+of the plain gradient, so ‖ε‖ is *not* ρ: ρ is in units of Adam's steps and needs tuning.
+
+For a base without a second moment, and in Adam's first step, a running mean of the squared
+gradients at w with ``beta2`` replaces it, including this step (so M = |∇L| + eps in the first). It
+is in the checkpoint and dropped when the base has its own. A public reimplementation takes M = 1 in
+the first step and no bias correction; the scale of ε then jumps by orders of magnitude.
 """
 
 from typing import Any
@@ -66,7 +66,7 @@ class PreconditionedSAM(SAM):
         self.eps = eps
         self.beta2 = beta2
         self._squares: PerParameter = {}
-        self._n_squares: PerParameter = {}  # how many are in each mean
+        self._n_squares: PerParameter = {}  # number of squares in each mean
 
     def _perturbation(self, parts: list[Part]) -> list[float]:
         norm = joint_norm([g for part in parts for g in part.gradients])
@@ -85,7 +85,7 @@ class PreconditionedSAM(SAM):
     def _second_moment(
         self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]
     ) -> tuple[Tensor, float]:
-        """A second moment and what it has to be divided by."""
+        """A second moment and its divisor for bias correction."""
         state = self.state.get(parameter, {})
         if "exp_avg_sq" in state:
             self._squares.pop(parameter, None)
