@@ -237,7 +237,7 @@ def _add_command(
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--run", type=Path, required=True, metavar="FOLDER", help="folder of a finished run"
+        "--run", type=Path, required=True, metavar="RUN", help="folder of a finished run"
     )
 
 
@@ -266,7 +266,7 @@ def _add_recipe(parser: argparse.ArgumentParser, *, required: str = "") -> None:
     """Add an option for each field of the recipe and each hyperparameter of an optimiser."""
     folder = parser.add_argument_group("run folder")
     folder.add_argument(
-        "--run", type=Path, required=True, metavar="FOLDER", help="folder for the run"
+        "--run", type=Path, required=True, metavar="RUN", help="folder for the run"
     )
     folder.add_argument("--overwrite", action="store_true", help="replace an earlier run there")
     folder.add_argument(
