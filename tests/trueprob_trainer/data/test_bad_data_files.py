@@ -1,4 +1,4 @@
-"""A file that is not what its kind says is refused in one sentence; no pickle runs code."""
+"""Damaged or wrong files are refused in one sentence; pickles run no code."""
 
 import pickle
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The exported graph answers as the network, for any batch, or the export is refused."""
+"""The exported graph agrees with the network for any batch, or the export is refused."""
 
 import copy
 import functools
@@ -93,7 +93,7 @@ def test_another_networks_graph_is_refused() -> None:
 
 
 class Louder(torch.nn.Module):
-    """Logits of hundreds of nats, as networks have that have just begun to train."""
+    """Logits of hundreds of nats, as early in training."""
 
     def __init__(self, model: torch.nn.Module, offset: float = 0.0) -> None:
         super().__init__()

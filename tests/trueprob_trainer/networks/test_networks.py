@@ -1,4 +1,4 @@
-"""Networks have the published number of weights, export with parity, and may be the user's own."""
+"""Networks: published numbers of weights, parity after export, networks of the user."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""SAM's checkpoints, misuse, accumulation, schedulers and other bases."""
+"""SAM: checkpoints, wrong use, accumulation, schedulers and other bases."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""A run: seeded, repeatable, its folder complete; wrong recipes are refused by name."""
+"""Runs: repeatable results, a complete folder, and refusal of wrong recipes by field."""
 
 import dataclasses
 import io

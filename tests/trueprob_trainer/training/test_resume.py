@@ -1,4 +1,4 @@
-"""A run that is stopped, by a signal or between epochs, ends as the one that was not."""
+"""A run that is stopped and resumed gives the same result as one that was not stopped."""
 
 import contextlib
 import csv
