@@ -265,9 +265,7 @@ def _severities(text: str) -> tuple[int, ...]:
 def _add_recipe(parser: argparse.ArgumentParser, *, required: str = "") -> None:
     """Add an option for each field of the recipe and each hyperparameter of an optimiser."""
     folder = parser.add_argument_group("run folder")
-    folder.add_argument(
-        "--run", type=Path, required=True, metavar="RUN", help="folder for the run"
-    )
+    folder.add_argument("--run", type=Path, required=True, metavar="RUN", help="folder for the run")
     folder.add_argument("--overwrite", action="store_true", help="replace an earlier run there")
     folder.add_argument(
         "--resume", action="store_true", help="continue the run there, with its own recipe"

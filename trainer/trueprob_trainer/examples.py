@@ -92,10 +92,10 @@ def _clean_pictures() -> bytes:
     )
 
 
-def _clearest(logits: NDArray[np.float32], labels: NDArray[np.int64], wanted: int) -> int:
+def _clearest(logits: NDArray[np.float32], labels: NDArray[np.int64], class_index: int) -> int:
     """The row of a class that the model recognises with the highest confidence."""
-    confidence = softmax(logits)[:, wanted].astype(float)
-    confidence[(labels != wanted) | (prediction(logits) != wanted)] = -1
+    confidence = softmax(logits)[:, class_index].astype(float)
+    confidence[(labels != class_index) | (prediction(logits) != class_index)] = -1
     return int(confidence.argmax())
 
 

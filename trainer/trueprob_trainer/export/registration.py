@@ -32,7 +32,7 @@ FACTORY_CALIBRATORS = {"smart": "smart", "temperature": "temperature", "identity
 
 
 @dataclass(frozen=True)
-class Registered:
+class Registration:
     """A registered version and its measurements."""
 
     version: ModelVersion
@@ -49,7 +49,7 @@ def register(
     calibrator: str = "smart",  # a key of FACTORY_CALIBRATORS
     precision: str = "fp32",
     notes: Sequence[str] = (),  # sentences on the data for the model card: origin, licence
-) -> Registered:
+) -> Registration:
     """Export, calibrate, score and write the next version of a model."""
     noted = dataclasses.replace(training.data, notes=(*training.data.notes, *notes))
     training = dataclasses.replace(training, data=noted)
@@ -120,4 +120,4 @@ def register(
             manifest, training, evaluation, factory, exported.largest_difference
         ).encode(),
     }
-    return Registered(repository.add(manifest, files), evaluation, exported.largest_difference)
+    return Registration(repository.add(manifest, files), evaluation, exported.largest_difference)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from trueprob_trainer.sharpness_aware.displacement import (
     Displacement,
-    Part,
+    ParameterBlock,
     dense_gradient,
     joint_norm,
 )
@@ -59,8 +59,8 @@ class AscentOptimizer(WrappedOptimizer):
         return True
 
     @abstractmethod
-    def _perturbation(self, parts: list[Part]) -> list[float]:
-        """Overwrite the gradients by ε divided by the returned factors, one per part."""
+    def _perturbation(self, blocks: list[ParameterBlock]) -> list[float]:
+        """Overwrite the gradients by ε divided by the returned factors, one per block."""
 
     def ascend(self) -> bool:
         """Move from w to w + ε, computed from the gradients, and clear them.
@@ -143,32 +143,32 @@ class AscentOptimizer(WrappedOptimizer):
     def _climb(self) -> bool:
         self._refuse_a_second_climb()
         self._share()
-        parts = self._displacement.parts(self.param_groups, dense_gradient)
-        if not parts:
+        blocks = self._displacement.blocks(self.param_groups, dense_gradient)
+        if not blocks:
             raise RuntimeError("ascend() found no gradient: call backward() on the loss first")
         self._overflowed = False
         if not self.second_pass_due:
             self._stayed = True
             return False
-        self._overflowed = not self._unscaled(parts)
+        self._overflowed = not self._unscaled(blocks)
         if self._overflowed:
-            for part in parts:
-                torch._foreach_zero_(part.gradients)
-        factors = None if self._overflowed else self._perturbation(parts)
-        self._displacement.move(parts, factors=factors)
+            for block in blocks:
+                torch._foreach_zero_(block.gradients)
+        factors = None if self._overflowed else self._perturbation(blocks)
+        self._displacement.move(blocks, factors=factors)
         self.zero_grad(set_to_none=True)
         return True
 
-    def _unscaled(self, parts: list[Part]) -> bool:
+    def _unscaled(self, blocks: list[ParameterBlock]) -> bool:
         """Divide the gradients by the loss scale; False if float16 overflowed."""
         # After an overflow the second pass is made at w, since other ranks may wait for it. It
         # overflows too, and the scaler skips the step.
         if self.scaler is None:
             return True
         # Not unscale_(): the scaler allows one call per update, and the descent makes it.
-        for part in parts:
-            torch._foreach_mul_(part.gradients, 1 / self.scaler.get_scale())
-        return bool(joint_norm([g for part in parts for g in part.gradients]).isfinite())
+        for block in blocks:
+            torch._foreach_mul_(block.gradients, 1 / self.scaler.get_scale())
+        return bool(joint_norm([g for block in blocks for g in block.gradients]).isfinite())
 
     @torch.no_grad()
     def _descend(self) -> None:

@@ -19,7 +19,7 @@ PIECE = 2**17
 LARGEST_FACTOR = 2.0**15
 
 
-class Part(NamedTuple):
+class ParameterBlock(NamedTuple):
     """Parameters of one group on one device, with their gradients; not empty."""
 
     group: dict[str, Any]
@@ -38,11 +38,11 @@ class Displacement:
     def __bool__(self) -> bool:
         return bool(self._moved)
 
-    def parts(
+    def blocks(
         self, groups: list[dict[str, Any]], gradient_of: Callable[[Tensor], Tensor | None]
-    ) -> list[Part]:
+    ) -> list[ParameterBlock]:
         """Group the parameters with a gradient by group and device, on the CPU by :data:`PIECE`."""
-        parts = []
+        blocks = []
         for group in groups:
             by_device: dict[torch.device, list[tuple[Tensor, Tensor]]] = {}
             for p in group["params"]:
@@ -53,15 +53,15 @@ class Displacement:
                 for piece in _in_cache(pairs) if device.type == "cpu" else [pairs]:
                     moved = [p for p, _ in piece]
                     scratch = [self._copy_of(p) for p in moved]
-                    parts.append(Part(group, moved, [g for _, g in piece], scratch))
-        return parts
+                    blocks.append(ParameterBlock(group, moved, [g for _, g in piece], scratch))
+        return blocks
 
-    def move(self, parts: list[Part], *, factors: list[float] | None = None) -> None:
-        """Save the start and add the overwritten gradients, times a factor per part."""
-        for part, factor in zip(parts, factors or [1.0] * len(parts), strict=True):
-            torch._foreach_copy_(part.scratch, part.parameters)
-            torch._foreach_add_(part.parameters, part.gradients, alpha=factor)
-        self._moved = [p for part in parts for p in part.parameters]
+    def move(self, blocks: list[ParameterBlock], *, factors: list[float] | None = None) -> None:
+        """Save the start and add the overwritten gradients, times a factor per block."""
+        for block, factor in zip(blocks, factors or [1.0] * len(blocks), strict=True):
+            torch._foreach_copy_(block.scratch, block.parameters)
+            torch._foreach_add_(block.parameters, block.gradients, alpha=factor)
+        self._moved = [p for block in blocks for p in block.parameters]
 
     def put_back(self) -> None:
         """Copy the start back if anything was moved."""
@@ -111,22 +111,22 @@ def joint_norm(tensors: list[Tensor]) -> Tensor:
     return together
 
 
-def scale_to_radius(parts: list[Part], norm: Tensor) -> list[float]:
-    """Scale the gradients to length rho; the factor per part that remains to be applied."""
+def scale_to_radius(blocks: list[ParameterBlock], norm: Tensor) -> list[float]:
+    """Scale the gradients to length rho; the factor per block that remains to be applied."""
     # On the CPU the norm is known, and a factor costs nothing in the sum with the weights. On a GPU
     # that would wait for the norm, so the gradients are scaled here. A zero norm gives 0.
     if norm.device.type == "cpu":
         length = float(norm)
-        radii = [float(part.group["rho"]) for part in parts]
+        radii = [float(block.group["rho"]) for block in blocks]
         if max(radii) <= length * LARGEST_FACTOR or not length > 0:
             return [radius / length if length > 0 else 0.0 for radius in radii]
-    scale_in_place(parts, norm)
-    return [1.0] * len(parts)
+    scale_in_place(blocks, norm)
+    return [1.0] * len(blocks)
 
 
-def scale_in_place(parts: list[Part], norm: Tensor) -> None:
+def scale_in_place(blocks: list[ParameterBlock], norm: Tensor) -> None:
     """Multiply the gradients by rho over the norm, without waiting for the norm."""
     inverse = torch.where(norm > 0, 1 / norm, torch.zeros_like(norm))
-    for part in parts:
-        factor = (float(part.group["rho"]) * inverse).to(part.gradients[0].device)
-        torch._foreach_mul_(part.gradients, factor)
+    for block in blocks:
+        factor = (float(block.group["rho"]) * inverse).to(block.gradients[0].device)
+        torch._foreach_mul_(block.gradients, factor)

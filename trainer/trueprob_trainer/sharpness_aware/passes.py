@@ -63,8 +63,10 @@ def gradient_pass(
     return torch.stack(sums).sum() / sum(rows), sum(rows)
 
 
-def _averaged_over_ranks(model: nn.Module | None, wanted: bool) -> AbstractContextManager[None]:
-    if wanted or not isinstance(model, nn.parallel.DistributedDataParallel):
+def _averaged_over_ranks(
+    model: nn.Module | None, synchronise: bool
+) -> AbstractContextManager[None]:
+    if synchronise or not isinstance(model, nn.parallel.DistributedDataParallel):
         return nullcontext()
     context: AbstractContextManager[None] = model.no_sync()
     return context

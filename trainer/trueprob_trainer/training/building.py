@@ -11,7 +11,6 @@
 import math
 import pickle
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +28,7 @@ from trueprob_trainer.errors import BadInput
 from trueprob_trainer.networks import build_network
 from trueprob_trainer.networks.classifier import ImageClassifier
 from trueprob_trainer.sharpness_aware import OPTIMISERS, WrappedOptimizer, options_of
-
-PerSampleLoss = Callable[[Tensor, Tensor], Tensor]
+from trueprob_trainer.sharpness_aware.wrapper import PerSampleLoss
 
 PREFIX = "network."  # of the weights of a network behind its preprocessing, in a run's checkpoint
 CHUNK = 4096  # images at a time for their mean

@@ -19,7 +19,11 @@ from typing import Any
 
 import torch
 
-from trueprob_trainer.sharpness_aware.displacement import Part, joint_norm, scale_to_radius
+from trueprob_trainer.sharpness_aware.displacement import (
+    ParameterBlock,
+    joint_norm,
+    scale_to_radius,
+)
 from trueprob_trainer.sharpness_aware.two_passes import TwoPassOptimizer
 from trueprob_trainer.sharpness_aware.wrapper import require_range
 
@@ -47,13 +51,13 @@ class ASAM(TwoPassOptimizer):
         require_range("eta", eta)
         self.eta = eta
 
-    def _perturbation(self, parts: list[Part]) -> list[float]:
-        for part in parts:
-            torch._foreach_copy_(part.scratch, part.parameters)
-            torch._foreach_abs_(part.scratch)
-            torch._foreach_add_(part.scratch, self.eta)
-            torch._foreach_mul_(part.gradients, part.scratch)
-        norm = joint_norm([g for part in parts for g in part.gradients])
-        for part in parts:
-            torch._foreach_mul_(part.gradients, part.scratch)
-        return scale_to_radius(parts, norm)
+    def _perturbation(self, blocks: list[ParameterBlock]) -> list[float]:
+        for block in blocks:
+            torch._foreach_copy_(block.scratch, block.parameters)
+            torch._foreach_abs_(block.scratch)
+            torch._foreach_add_(block.scratch, self.eta)
+            torch._foreach_mul_(block.gradients, block.scratch)
+        norm = joint_norm([g for block in blocks for g in block.gradients])
+        for block in blocks:
+            torch._foreach_mul_(block.gradients, block.scratch)
+        return scale_to_radius(blocks, norm)

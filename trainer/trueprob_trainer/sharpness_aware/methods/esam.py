@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trueprob_trainer.sharpness_aware.displacement import Part
+from trueprob_trainer.sharpness_aware.displacement import ParameterBlock
 from trueprob_trainer.sharpness_aware.methods.sam import SAM
 from trueprob_trainer.sharpness_aware.passes import Closure
 from trueprob_trainer.sharpness_aware.randomness import RandomState
@@ -83,12 +83,12 @@ class ESAM(SAM):
         self._kept.append((random, losses.detach()))
         return losses
 
-    def _perturbation(self, parts: list[Part]) -> list[float]:
-        remaining = super()._perturbation(parts)
-        for part in parts:
-            draws = torch.rand(len(part.gradients), generator=self._draws).tolist()
+    def _perturbation(self, blocks: list[ParameterBlock]) -> list[float]:
+        remaining = super()._perturbation(blocks)
+        for block in blocks:
+            draws = torch.rand(len(block.gradients), generator=self._draws).tolist()
             factors = [1 / self.beta if draw < self.beta else 0.0 for draw in draws]
-            torch._foreach_mul_(part.gradients, factors)
+            torch._foreach_mul_(block.gradients, factors)
         return remaining
 
     def _second_losses(self, index: int, closure: Closure) -> Tensor:

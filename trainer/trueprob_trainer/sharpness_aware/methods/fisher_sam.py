@@ -26,7 +26,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trueprob_trainer.sharpness_aware.displacement import Part, joint_norm, scale_to_radius
+from trueprob_trainer.sharpness_aware.displacement import (
+    ParameterBlock,
+    joint_norm,
+    scale_to_radius,
+)
 from trueprob_trainer.sharpness_aware.passes import Closure
 from trueprob_trainer.sharpness_aware.per_parameter import (
     PerParameter,
@@ -114,30 +118,30 @@ class FisherSAM(TwoPassOptimizer):
             self._n_rows += losses.numel()
         return losses
 
-    def _perturbation(self, parts: list[Part]) -> list[float]:
-        for part in parts:
-            self._estimate_fisher(part)
-            torch._foreach_mul_(part.scratch, self.eta)
-            torch._foreach_add_(part.scratch, 1.0)
-            torch._foreach_sqrt_(part.scratch)
-            torch._foreach_div_(part.gradients, part.scratch)
-        norm = joint_norm([g for part in parts for g in part.gradients])
-        for part in parts:
-            torch._foreach_div_(part.gradients, part.scratch)
+    def _perturbation(self, blocks: list[ParameterBlock]) -> list[float]:
+        for block in blocks:
+            self._estimate_fisher(block)
+            torch._foreach_mul_(block.scratch, self.eta)
+            torch._foreach_add_(block.scratch, 1.0)
+            torch._foreach_sqrt_(block.scratch)
+            torch._foreach_div_(block.gradients, block.scratch)
+        norm = joint_norm([g for block in blocks for g in block.gradients])
+        for block in blocks:
+            torch._foreach_div_(block.gradients, block.scratch)
         self._squares = {}
-        return scale_to_radius(parts, norm)
+        return scale_to_radius(blocks, norm)
 
-    def _estimate_fisher(self, part: Part) -> None:
+    def _estimate_fisher(self, block: ParameterBlock) -> None:
         """Put f into the scratch tensors."""
         if self._by_rows:
-            squares = [self._squares[p] for p in part.parameters]
-            torch._foreach_copy_(part.scratch, squares)
-            torch._foreach_div_(part.scratch, self._n_rows)
+            squares = [self._squares[p] for p in block.parameters]
+            torch._foreach_copy_(block.scratch, squares)
+            torch._foreach_div_(block.scratch, self._n_rows)
         else:
-            torch._foreach_copy_(part.scratch, part.gradients)
-            torch._foreach_mul_(part.scratch, part.gradients)
+            torch._foreach_copy_(block.scratch, block.gradients)
+            torch._foreach_mul_(block.scratch, block.gradients)
         if self.decay > 0:
-            for parameter, f in zip(part.parameters, part.scratch, strict=True):
+            for parameter, f in zip(block.parameters, block.scratch, strict=True):
                 old = self._running.get(parameter)
                 if old is None:
                     self._running[parameter] = f.clone()

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trueprob_trainer.sharpness_aware.displacement import Part, joint_norm
+from trueprob_trainer.sharpness_aware.displacement import ParameterBlock, joint_norm
 from trueprob_trainer.sharpness_aware.methods.periodic import PeriodicSAM
 from trueprob_trainer.sharpness_aware.per_parameter import (
     PerParameter,
@@ -59,14 +59,14 @@ class LookSAM(PeriodicSAM):
         self._flat: PerParameter = {}  # g between the passes of a SAM step, g_v afterwards
         self._flat_length: Tensor | None = None  # ‖g_v‖, computed at its first use
 
-    def _perturbation(self, parts: list[Part]) -> list[float]:
+    def _perturbation(self, blocks: list[ParameterBlock]) -> list[float]:
         kept: PerParameter = {}
-        for part in parts:
-            for parameter, gradient in zip(part.parameters, part.gradients, strict=True):
+        for block in blocks:
+            for parameter, gradient in zip(block.parameters, block.gradients, strict=True):
                 copy = self._flat.pop(parameter, None)
                 kept[parameter] = gradient.clone() if copy is None else copy.copy_(gradient)
         self._flat = kept
-        return super()._perturbation(parts)
+        return super()._perturbation(blocks)
 
     def _before_step(self) -> None:
         due = self.second_pass_due

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from trueprob_trainer.sharpness_aware.ascent import AscentOptimizer
-from trueprob_trainer.sharpness_aware.displacement import Part, joint_norm
+from trueprob_trainer.sharpness_aware.displacement import ParameterBlock, joint_norm
 from trueprob_trainer.sharpness_aware.passes import Closures, as_micro_batches
 
 BUFFERS = ("momentum_buffer", "exp_avg")
@@ -88,12 +88,12 @@ class MomentumSAM(AscentOptimizer):
                 "MomentumSAM has one pass: call ascend() before backward(), not after it"
             )
         self._share()
-        parts = self._displacement.parts(self.param_groups, self._momentum)
-        if parts:
-            norm = joint_norm([v for part in parts for v in part.gradients])
+        blocks = self._displacement.blocks(self.param_groups, self._momentum)
+        if blocks:
+            norm = joint_norm([v for block in blocks for v in block.gradients])
             length = float(norm)  # waits for a GPU, but needs no scaled copy of v
-            by = [-part.group["rho"] / length if length > 0 else 0.0 for part in parts]
-            self._displacement.move(parts, factors=by)
+            by = [-block.group["rho"] / length if length > 0 else 0.0 for block in blocks]
+            self._displacement.move(blocks, factors=by)
         self._stayed = True
         return False
 
@@ -122,7 +122,7 @@ class MomentumSAM(AscentOptimizer):
         self.descend()
         return loss
 
-    def _perturbation(self, parts: list[Part]) -> list[float]:
+    def _perturbation(self, blocks: list[ParameterBlock]) -> list[float]:
         """Not called: v is not overwritten."""
         raise NotImplementedError
 

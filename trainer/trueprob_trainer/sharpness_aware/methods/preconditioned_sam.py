@@ -20,7 +20,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trueprob_trainer.sharpness_aware.displacement import Part, joint_norm, scale_to_radius
+from trueprob_trainer.sharpness_aware.displacement import (
+    ParameterBlock,
+    joint_norm,
+    scale_to_radius,
+)
 from trueprob_trainer.sharpness_aware.methods.sam import SAM
 from trueprob_trainer.sharpness_aware.per_parameter import (
     PerParameter,
@@ -68,19 +72,19 @@ class PreconditionedSAM(SAM):
         self._squares: PerParameter = {}
         self._n_squares: PerParameter = {}  # number of squares in each mean
 
-    def _perturbation(self, parts: list[Part]) -> list[float]:
-        norm = joint_norm([g for part in parts for g in part.gradients])
-        for part in parts:
+    def _perturbation(self, blocks: list[ParameterBlock]) -> list[float]:
+        norm = joint_norm([g for block in blocks for g in block.gradients])
+        for block in blocks:
             found = [
-                self._second_moment(p, g, part.group)
-                for p, g in zip(part.parameters, part.gradients, strict=True)
+                self._second_moment(p, g, block.group)
+                for p, g in zip(block.parameters, block.gradients, strict=True)
             ]
-            torch._foreach_copy_(part.scratch, [square for square, _ in found])
-            torch._foreach_div_(part.scratch, [correction for _, correction in found])
-            torch._foreach_sqrt_(part.scratch)
-            torch._foreach_add_(part.scratch, self.eps)
-            torch._foreach_div_(part.gradients, part.scratch)
-        return scale_to_radius(parts, norm)
+            torch._foreach_copy_(block.scratch, [square for square, _ in found])
+            torch._foreach_div_(block.scratch, [correction for _, correction in found])
+            torch._foreach_sqrt_(block.scratch)
+            torch._foreach_add_(block.scratch, self.eps)
+            torch._foreach_div_(block.gradients, block.scratch)
+        return scale_to_radius(blocks, norm)
 
     def _second_moment(
         self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]

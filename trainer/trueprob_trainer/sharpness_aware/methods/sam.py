@@ -16,7 +16,11 @@ The norm is over all groups together; each group scales the common direction by 
 gradient gives ε = 0.
 """
 
-from trueprob_trainer.sharpness_aware.displacement import Part, joint_norm, scale_to_radius
+from trueprob_trainer.sharpness_aware.displacement import (
+    ParameterBlock,
+    joint_norm,
+    scale_to_radius,
+)
 from trueprob_trainer.sharpness_aware.two_passes import TwoPassOptimizer
 
 
@@ -38,5 +42,5 @@ class SAM(TwoPassOptimizer):
     arXiv:2010.01412, eq. 2 and algorithm 1.
     """
 
-    def _perturbation(self, parts: list[Part]) -> list[float]:
-        return scale_to_radius(parts, joint_norm([g for part in parts for g in part.gradients]))
+    def _perturbation(self, blocks: list[ParameterBlock]) -> list[float]:
+        return scale_to_radius(blocks, joint_norm([g for block in blocks for g in block.gradients]))
