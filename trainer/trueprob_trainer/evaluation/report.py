@@ -4,10 +4,7 @@
 - :func:`ensemble_logits`: a deep ensemble (Lakshminarayanan, Pritzel, Blundell: arXiv:1612.01474).
   Its probabilities are the mean of its members'. Its logits are their logarithm, so calibrators and
   scores treat it as one network.
-- :func:`compare`: whether a repeated training reproduces the scores of a shipped version. Another
-  processor sums in another order, and a hundred epochs turn the last bit into a different network.
-  So differences are allowed that the test rows cannot resolve: the noise floor for an ECE, two
-  standard errors for an accuracy.
+- :func:`compare`: whether a repeated training reproduces the scores of a shipped version.
 """
 
 from collections.abc import Iterator, Sequence
@@ -153,6 +150,9 @@ class Agreement:
 
 def compare(ours: Manifest, shipped: Manifest) -> Agreement:
     """Compare the test scores of two versions, which must be of the same data set."""
+    # Another processor sums in another order, and a hundred epochs turn the last bit into a
+    # different network. So differences are allowed that the test rows cannot resolve: the noise
+    # floor for an ECE, two standard errors for an accuracy.
     try:
         a, b = ours.scores["test"], shipped.scores["test"]
         if (a["n"], ours.training["dataset"]) != (b["n"], shipped.training["dataset"]):

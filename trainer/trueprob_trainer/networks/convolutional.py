@@ -2,9 +2,8 @@
 
 - ``digits_cnn``: three convolutions with BatchNorm, for 8x8 images.
 - ResNets (arXiv:1512.03385). ``resnet8`` is the paper's CIFAR family (section 4.2) with one block
-  a stage and projections as shortcuts. ``resnet10`` has a fourth stage, of 24 to 192 channels: most
-  of its weights work on 4x4 pixels, where they cost a CPU little. ``resnet18`` and ``resnet50`` are
-  the ImageNet networks with another stem.
+  per stage and projections as shortcuts, ``resnet10`` has a fourth stage. ``resnet18`` and
+  ``resnet50`` are the ImageNet networks with another stem.
 - Wide ResNets (arXiv:1605.07146), without dropout. Blocks normalise *before* each convolution.
 - DenseNet-BC (arXiv:1608.06993): each layer sees all earlier outputs of its block.
 
@@ -124,6 +123,7 @@ def resnet8(*, channels: int, n_classes: int) -> nn.Module:
 
 def resnet10(*, channels: int, n_classes: int) -> nn.Module:
     """Narrow ResNet-10, 692 000 weights: CIFAR-10 on one CPU core, and 2.8 MB as a graph."""
+    # 24 to 192 channels: most weights work on 4x4 pixels, where they cost a CPU little.
     return residual_network(BasicBlock, (1, 1, 1, 1), 24, channels=channels, n_classes=n_classes)
 
 

@@ -4,8 +4,6 @@ They move in the forward of the first pass. The second pass is at w + ε, where 
 predicts. Its statistics in ``running_mean`` and ``running_var`` would shift every evaluation and
 the exported graph, and double the effective momentum. Layers still normalise by the *batch* in the
 second pass, since the gradient is that of the training function; only the averages are held.
-``momentum`` is not changed: setting it to 0 needs the old value afterwards, and a constant (0.1)
-would change networks that were built with another.
 
 Two passes in turn need no more activations than one, so SAM costs one copy of the weights. If the
 activations do not fit, :func:`checkpointed` computes them again in each backward, for about a third
@@ -37,6 +35,8 @@ def frozen_running_statistics(model: nn.Module) -> Iterator[None]:
     None
         Afterwards, also after an exception, exactly the changed flags are set back.
     """
+    # Not by `momentum`: setting it to 0 needs the old value afterwards, and a constant (0.1) would
+    # change networks that were built with another.
     held = _moving_layers(model)
     for layer in held:
         layer.track_running_stats = False

@@ -1,11 +1,8 @@
 """Builds what a recipe names: network, optimiser, schedule, loss, average of the weights.
 
-- Fine-tuning copies the weights of a checkpoint of the same network. A tensor of another shape (the
-  last layer, if the number of classes differs) keeps its initial values. The preprocessing is not
-  copied: mean and deviation are those of the new data.
-- The loss of a row depends on its target: a class (an integer), a distribution over the classes
-  (mixup), or two distributions side by side, over the classes and the teacher's. It is one tensor
-  in every case, so an optimiser that needs some rows of a batch gets their targets too.
+The loss of a row depends on its target: a class (an integer), a distribution over the classes
+(mixup), or two distributions side by side, over the classes and the teacher's. It is one tensor in
+every case, so an optimiser that needs some rows of a batch gets their targets too.
 """
 
 import math
@@ -68,6 +65,8 @@ def train_moments(data: LabelledImages) -> tuple[NDArray[np.float64], NDArray[np
 
 def start_from(network: nn.Module, path: Path) -> tuple[str, ...]:
     """Copy the weights of a checkpoint; the names of tensors that differ in shape and were kept."""
+    # The last layer differs if the number of classes does. The preprocessing is not copied: mean
+    # and deviation are those of the new data.
     weights = _weights(path / "checkpoint.pt" if path.is_dir() else path)
     own = network.state_dict()
     if set(weights) != set(own):

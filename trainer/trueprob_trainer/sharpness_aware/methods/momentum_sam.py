@@ -9,10 +9,9 @@ The sign is negative: the last step went along −v and overshot, so −v points
 batch. v is SGD's ``momentum_buffer`` or Adam's ``exp_avg``, with one norm over all parameters. In
 the first step there is none, and nothing is perturbed.
 
-The weights differ from w between ``ascend`` and ``descend`` only, so evaluation, export and
-checkpoints have w. The authors' program keeps the perturbed weights between steps, needs a call
-before each evaluation, and applies weight decay to the perturbed weights; here the base sees w.
-BatchNorm statistics come from the only pass, at the perturbed weights; call
+The weights differ from w between ``ascend`` and ``descend`` only. The authors' program keeps the
+perturbed weights between steps and applies weight decay to them; here the base sees w. BatchNorm
+statistics come from the only pass, at the perturbed weights; call
 ``torch.optim.swa_utils.update_bn`` before evaluation if that matters.
 """
 
