@@ -90,6 +90,11 @@ class WrappedOptimizer(torch.optim.Optimizer):
         ----------
         param_group : dict
             ``params``, any options of the base, and ``rho`` if it differs from the default.
+
+        Raises
+        ------
+        ValueError
+            ``rho`` is negative or not finite.
         """
         if "base" not in self.__dict__:  # called by the constructor of torch's class
             super().add_param_group(param_group)

@@ -41,6 +41,11 @@ class ASAM(TwoPassOptimizer):
     **shared
         See :class:`TwoPassOptimizer`.
 
+    Raises
+    ------
+    ValueError
+        A hyperparameter is out of its range.
+
     References
     ----------
     arXiv:2102.11600, algorithm 1.

@@ -35,6 +35,11 @@ class CSAM(SAM):
     **shared
         See :class:`TwoPassOptimizer`. The weights apply to any ``loss``.
 
+    Raises
+    ------
+    ValueError
+        A hyperparameter is out of its range.
+
     References
     ----------
     arXiv:2505.23866, the loss of its section on CSAM.

@@ -43,6 +43,11 @@ class ESAM(SAM):
     **shared
         See :class:`TwoPassOptimizer`.
 
+    Raises
+    ------
+    ValueError
+        A hyperparameter is out of its range.
+
     References
     ----------
     arXiv:2110.03141, sections 3.1 and 3.2.

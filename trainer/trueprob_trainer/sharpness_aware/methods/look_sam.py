@@ -43,6 +43,11 @@ class LookSAM(PeriodicSAM):
     **shared
         See :class:`TwoPassOptimizer`; ``rank_local`` and ``m_sharpness`` must be False.
 
+    Raises
+    ------
+    ValueError
+        A hyperparameter is out of its range, or ``rank_local`` or ``m_sharpness`` is True.
+
     References
     ----------
     arXiv:2203.02714, algorithm 1.

@@ -109,6 +109,11 @@ class MomentumSAM(AscentOptimizer):
         -------
         Tensor
             Mean loss of all rows at the perturbed weights, detached.
+
+        Raises
+        ------
+        RuntimeError
+            There is no closure.
         """
         batches = as_micro_batches(closure, type(self).__name__)
         self.zero_grad()

@@ -32,6 +32,11 @@ class Plain(WrappedOptimizer):
         -------
         Tensor
             Mean loss of all rows before the step, detached.
+
+        Raises
+        ------
+        RuntimeError
+            There is no closure.
         """
         batches = as_micro_batches(closure, type(self).__name__)
         self.zero_grad()

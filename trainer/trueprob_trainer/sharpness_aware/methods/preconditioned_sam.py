@@ -48,6 +48,11 @@ class PreconditionedSAM(SAM):
     **shared
         See :class:`TwoPassOptimizer`.
 
+    Raises
+    ------
+    ValueError
+        A hyperparameter is out of its range.
+
     References
     ----------
     arXiv:2502.02407, its section on preconditioning.
