@@ -119,7 +119,7 @@ ONLY_IN = {
         "trueprob_service.settings",
         "trueprob_service.prediction_routes",
     ),
-    "matplotlib": ("trueprob.diagram", "trueprob_trainer"),
+    "matplotlib": ("trueprob.diagram",),
 }
 
 

@@ -1,4 +1,4 @@
-"""What each part of `smart` does: one changed at a time, on all rows and on 200."""
+"""The effect of each part of `smart`: one changed at a time, on all rows and on 200."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 def ablations_report(sets: Iterable[LogitSet]) -> str:
-    """Mean scores of each variant, and its ECE and NLL less those of `smart` with their errors."""
+    """Mean scores of each variant, and differences of ECE and NLL to `smart` with errors."""
     found: list[np.ndarray] = []
     families = []
     for data in (d for d in sets if d.has_real_tail):

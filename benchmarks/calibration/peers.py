@@ -1,4 +1,4 @@
-"""Everything that is compared: our methods as they are registered, and peers from elsewhere.
+"""The compared methods: ours, and those of other packages.
 
 A peer whose package is not installed is listed as such. Peers are fitted with their defaults on
 the rows that ours get; those that take probabilities get the float64 softmax of the logits.
@@ -57,7 +57,7 @@ class Ours:
 
 
 def our_methods() -> list[Method]:
-    """Every name in `trueprob.METHODS`; whether it keeps predictions is asked of a tiny fit."""
+    """Every name in `trueprob.METHODS`; a tiny fit shows whether it keeps predictions."""
     methods = []
     for name in METHODS:
         keeps = FITTERS[name](*TINY, None, seed=0).calibrator.preserves_prediction
@@ -179,7 +179,7 @@ def probmetrics_method(name: str) -> FitFunction:
 
 
 def _quiet(function: Callable[..., Any], *arguments: Any) -> Any:
-    """The peer's own warnings and progress bars are not this table's business."""
+    """Silence the warnings and progress bars of the peer."""
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         with contextlib.redirect_stderr(io.StringIO()):

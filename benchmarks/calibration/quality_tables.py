@@ -1,4 +1,4 @@
-"""The quality part as text."""
+"""The tables of the quality part."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def quality_report(results: Results, methods: list[Method]) -> str:
 
 
 def means_table(results: Results, methods: list[Method]) -> str:
-    """One row a method that finished everywhere, so that all means are over the same sets."""
+    """One row per method that finished on every set, so that all means are comparable."""
     done = set(results.finished(m.name for m in methods))
     rows = []
     for method in (m for m in methods if m.name in done):
@@ -70,7 +70,7 @@ def means_table(results: Results, methods: list[Method]) -> str:
 
 
 def difference(results: Results, method: str, score: str) -> Difference | None:
-    """Method less `smart` over the sets where both finished."""
+    """Difference of a method to `smart` over the sets where both finished."""
     names = results.sets_for(score)
     values = results.values(method, score, names) - results.values(REFERENCE, score, names)
     kept = ~np.isnan(values)
@@ -104,7 +104,7 @@ def _interval(found: Difference, score: str) -> str:
 
 
 def lost_table(results: Results, methods: list[Method]) -> str:
-    """By set: the best method that keeps predictions, where that is not `smart`."""
+    """For each set the best method that keeps predictions, if it is not `smart`."""
     keeping = [m.name for m in methods if m.keeps_prediction and m.name not in results.missing]
     rows = []
     for name, by_method in results.scores.items():

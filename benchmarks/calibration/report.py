@@ -28,7 +28,7 @@ def nats(value: float, digits: int = 4) -> str:
 
 
 def machine(names: Sequence[str] = PACKAGES) -> str:
-    """What ran it: cores, Python and the packages that matter."""
+    """The machine: cores, Python and the relevant packages."""
     packages = []
     for name in names:
         try:

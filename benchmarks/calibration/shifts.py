@@ -1,4 +1,4 @@
-"""Test halves that are made unlike the validation halves, which stay as they are.
+"""Test halves with a shift; the validation halves are not changed.
 
 Long-tailed: class c of k, in a random order, is kept with probability 100^(−c/(k−1)), so that
 the commonest is 100 times as frequent as the rarest. Noisy: normal noise on every test logit,
@@ -53,7 +53,7 @@ def noisy(data: LogitSet, *, seed: int = 0) -> LogitSet:
 
 
 def shifts_report(sets: Iterable[LogitSet], methods: list[Method]) -> str:
-    """Mean scores on the sets as given and on both made shifts."""
+    """Mean scores on the original sets and under both shifts."""
     chosen = [
         m
         for m in methods

@@ -1,4 +1,4 @@
-"""Seconds, each beside what it is compared with in the same run, and memory of a large fit."""
+"""Seconds of each operation and of its peer in the same run, and memory of a large fit."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def paired_seconds(
 
 
 def plain_softmax(logits: Logits) -> Logits:
-    """What a user writes, in place on a copy."""
+    """The code that a user writes, in place on a copy."""
     work = logits.copy()
     work -= work.max(axis=1, keepdims=True)
     np.exp(work, out=work)

@@ -1,1 +1,1 @@
-"""``python -m benchmarks.control``: labels a second, predictions beside a fit, admission."""
+"""``python -m benchmarks.control``: labels per second, predictions during a fit, admission."""

@@ -1,4 +1,4 @@
-"""In how many uploads a candidate is admitted that is worse, as good, or better by known nats."""
+"""How often a candidate is admitted that is worse, as good or better by a known NLL."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ METHOD: Final = "smart"  # the service's default
 
 @dataclass(frozen=True)
 class Counts:
-    """Uploads a cell: of what is judged, of candidates as good, of the other power figures."""
+    """Uploads per cell: of the verdict, of candidates as good, of the other power figures."""
 
     judged: int
     equal: int
@@ -45,7 +45,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class Share:
-    """How many of so many uploads were admitted."""
+    """Number of uploads and of those admitted."""
 
     admitted: int
     uploads: int
@@ -62,7 +62,7 @@ class Share:
 
 
 def admitted(condition: Condition, n: int, seeds: Sequence[int]) -> int:
-    """In how many uploads of n rows the candidate is admitted, by the service's own code."""
+    """Number of admitted uploads of n rows, by the code of the service."""
     count = 0
     for seed in seeds:
         incumbent, rows = condition.draw(n, seed)
@@ -71,7 +71,7 @@ def admitted(condition: Condition, n: int, seeds: Sequence[int]) -> int:
 
 
 def shares(pool: ProcessPoolExecutor, condition: Condition, uploads: int) -> dict[int, Share]:
-    """Of each size."""
+    """Admissions for each size."""
     starts = range(0, uploads, CHUNK)
     jobs = {
         n: [

@@ -1,4 +1,4 @@
-"""The database alone: the rows of counted labels, inserted by its driver.
+"""The database alone: rows of counted labels, inserted through its driver.
 
 The table is `label_key` as the service has it, index and all; the rows are those that the service
 inserts for the same labels; a transaction holds as many, and its commit is on disk.
@@ -18,7 +18,7 @@ ROWS = 500  # of one statement: far below SQLite's limits, and a text that its d
 
 
 class Bare(Protocol):
-    """A database that rows are inserted into."""
+    """A database to insert rows into."""
 
     name: str
 
@@ -32,7 +32,7 @@ class Bare(Protocol):
 
 
 class BareSQLite:
-    """A file beside the service's, opened as the service opens its own."""
+    """An SQLite file next to the service's, opened with the same settings."""
 
     name = "SQLite"
 
@@ -71,7 +71,7 @@ class BareSQLite:
 
 
 class BarePostgreSQL:
-    """A schema of its own on the service's server."""
+    """A separate schema on the PostgreSQL server of the service."""
 
     name = "PostgreSQL"
 

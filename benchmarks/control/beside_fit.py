@@ -1,4 +1,4 @@
-"""Small predictions at rest, and while a large set is uploaded and fitted again and again."""
+"""Latency of small predictions at rest and during uploads and fits of a large set."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PIECE_BYTES: Final = 1 << 20
 
 
 def beside_fit_report(*, small: bool = False) -> str:
-    """The table; `small` uploads a tenth of the rows and takes two rounds in place of three."""
+    """The table; `small` uploads a tenth of the rows and runs two rounds instead of three."""
     rows, rounds = (ROWS // 10, 2) if small else (ROWS, 3)
     with tempfile.TemporaryDirectory(prefix="trueprob-bench-") as name:
         stage, body = make_stage(Path(name, "stage")), Path(name, "rows.npz")
@@ -84,7 +84,7 @@ def _service(stage: Stage) -> AbstractContextManager[Running]:
 def _rounds(
     port: int, stage: Stage, body: Path, rounds: int, upload_seconds: float
 ) -> tuple[list[Load], list[Load], int]:
-    """The probe at rest and beside uploads, in turn, and how many fits there were."""
+    """Latencies at rest and during uploads, in turn, and the number of fits."""
     row = OURS.rows(stage)[OURS.name](CASES[0])
     assert row is not None
     seconds = min(max(10.0, upload_seconds), 60.0)
@@ -113,7 +113,7 @@ def _rounds(
 
 
 def _upload(port: int, body: Path) -> float:
-    """Seconds until the fit of an upload has ended; it is not promoted."""
+    """Seconds until the fit of an upload ends, without a promotion."""
     path = f"/v1/models/{model_name(CLASSES)}/calibration-sets?promote=never"
     headers = {
         "Content-Type": "application/x-npz",

@@ -1,4 +1,4 @@
-"""Labels a second over HTTP against the rate at which the bare database takes the same rows."""
+"""Labels per second over HTTP, beside the bare database with the same rows."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ KEEP_SECONDS: Final = 2_592_300.0
 
 @dataclass
 class Rates:
-    """Rows a second, round by round."""
+    """Rows per second in each round."""
 
     labels: list[float] = field(default_factory=list)
     by_rows: list[float] = field(default_factory=list)
@@ -46,7 +46,7 @@ Measured = dict[tuple[int, bool], Rates]
 
 
 def labels_report(*, small: bool = False) -> str:
-    """The table; `small` takes two rounds in place of five."""
+    """The table; `small` runs two rounds instead of five."""
     rounds = 2 if small else 5
     rates: dict[str, Measured] = {}
     notes = []
@@ -168,7 +168,7 @@ def _round(
     requests: int,
     inputs: np.random.Generator | None,
 ) -> tuple[float, float, float]:
-    """Seconds of the labels, of the bare rows one by one, and of many a statement."""
+    """Seconds of the labels, of bare rows one by one, and of many rows per statement."""
     bodies, kept = [], []
     for _ in range(requests):
         ids = _prediction_ids(client, batch, inputs or np.random.default_rng(1))
@@ -182,7 +182,7 @@ def _round(
 
 
 def _send(port: int, bodies: list[bytes], batch: int) -> float:
-    """Seconds, once connected, of one body after the other."""
+    """Seconds of one body after the other on an open connection."""
     headers = {"Content-Type": "application/json"}
     with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
         connection.connect()
@@ -203,6 +203,6 @@ def _prediction_ids(client: Client, n: int, inputs: np.random.Generator) -> list
 
 
 def row_of(prediction_id: str) -> Row:
-    """What the service remembers of a counted label."""
+    """The row that the service stores for a counted label."""
     receipt = base64.urlsafe_b64decode(prediction_id + "==")
     return receipt[NONCE], time.time() + KEEP_SECONDS

@@ -1,4 +1,4 @@
-"""A PostgreSQL server of this run, as installed: its defaults, every commit on disk."""
+"""A PostgreSQL server with its default settings; every commit is on disk."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from pathlib import Path
 __all__ = ["NoServer", "postgres_server"]
 
 # Debian keeps the server's programs out of PATH, a folder a major version.
-ELSEWHERE = "usr/lib/postgresql/*/bin"
+INSTALLED = "usr/lib/postgresql/*/bin"
 
 
 class NoServer(Exception):
-    """Why there is none."""
+    """Reason why no server can be started."""
 
 
 def _program(name: str) -> str:
-    for folder in sorted(Path("/").glob(ELSEWHERE), reverse=True):
+    for folder in sorted(Path("/").glob(INSTALLED), reverse=True):
         if (folder / name).exists():
             return str(folder / name)
     found = shutil.which(name)
@@ -33,12 +33,12 @@ def _program(name: str) -> str:
 
 @contextmanager
 def postgres_server() -> Iterator[Path]:
-    """Start one on a Unix socket; the folder of the socket.
+    """Start a server on a Unix socket and yield the folder of the socket.
 
     Raises
     ------
     NoServer
-        It, or its driver, is not installed.
+        PostgreSQL or its driver is not installed.
     """
     try:
         import psycopg  # noqa: F401 - only whether it is there

@@ -1,4 +1,4 @@
-"""Uploads whose true probabilities are known, and calibrators that are wrong by a given NLL.
+"""Uploads with known true probabilities, and calibrators that are off by a given NLL.
 
 Rows are z ~ 3·N(0, 1) of ten classes, labels are drawn from softmax(z). Against that truth,
 softmax(βz) loses E[log softmax(z)_y − log softmax(βz)_y] nats: 0 at β = 1, more on either side.
@@ -60,7 +60,7 @@ class Condition:
 
 @cache
 def inverse_temperature(loss: float) -> float:
-    """β whose loss is this: above 1 for a positive one, below for a negative one."""
+    """The β with this loss: above 1 for a positive loss, below for a negative one."""
     if loss == 0.0:
         return 1.0
     logits, truth = _sample()

@@ -1,1 +1,1 @@
-"""``python -m benchmarks.crash``: kill -9 at random moments, and a ledger that must agree."""
+"""``python -m benchmarks.crash``: kill -9 at random times; the ledger must agree."""

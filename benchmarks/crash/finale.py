@@ -1,4 +1,4 @@
-"""After the last round: everything is sent again, and nothing may count.
+"""After the last round: everything is sent again, and nothing may count twice.
 
 Once as it is, with a new secret in front; then after a sweep under a clock that ran ahead until
 every receipt had expired, and with that clock set back.

@@ -1,4 +1,4 @@
-"""What the client knows to be counted, and what the service exports, in the same form."""
+"""The client's record of counted labels, and the service's export in the same form."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def rows_of(
 
 @dataclass
 class Ledger:
-    """Labels that were acknowledged, and those of which that is not known."""
+    """The client's labels and rows: acknowledged ones, and those without an answer."""
 
     acknowledged: list[Batch] = field(default_factory=list)
     uncertain: list[Batch] = field(default_factory=list)

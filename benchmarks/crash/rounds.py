@@ -1,4 +1,4 @@
-"""Rounds of kill -9: two threads send labels and uploads, a third kills, the next start is checked.
+"""Rounds of kill -9: two threads send, a third kills, and the next start is checked.
 
 In some rounds the clock is a little wrong, before some a new secret is put in front.
 
@@ -38,7 +38,7 @@ ROTATIONS: Final = 0.25  # of the rounds
 
 
 class CrashTest:
-    """A service that is killed again and again.
+    """A service that is killed in every round.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The service as a process that is killed."""
+"""The service in a process that the benchmark kills."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["ServiceProcess"]
 
 
 class ServiceProcess:
-    """The service on a free port, listening once this is made; its clock may be wrong."""
+    """A running service on a free port; its clock may be wrong."""
 
     def __init__(self, state_dir: Path, *flags: str, clock_shift: float = 0.0) -> None:
         folder = state_dir.parent

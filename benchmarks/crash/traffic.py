@@ -1,4 +1,4 @@
-"""What two threads send until the service is killed, and what is known of it.
+"""Two threads that send labels and uploads until the service is killed, and their records.
 
 Each batch of rows is predicted, labelled through its receipts, and sent once more as rows with
 labels; uploads are fitted, half of them promoted whatever the verdict. What was not answered
@@ -26,7 +26,7 @@ SET_ROWS: Final = 300
 
 @dataclass
 class Outcome:
-    """What happened, and what was wrong."""
+    """Events of the traffic, and the errors found."""
 
     rounds: int = 0
     labels: int = 0
@@ -41,7 +41,7 @@ class Outcome:
 
 
 class Traffic:
-    """Labels, rows and uploads of one client that forgets nothing.
+    """A client that sends labels, rows and uploads and records everything.
 
     Parameters
     ----------

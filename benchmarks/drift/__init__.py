@@ -1,1 +1,1 @@
-"""Do the alarms keep their promise, how late are they, and what sees which shift?"""
+"""False alarms, delays and detected shifts of the label statistics."""

@@ -1,4 +1,4 @@
-"""What a label costs."""
+"""Time that one label takes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from trueprob import CalibrationBets, ChangeDetector, Evidence
 
 
 def cost_report(*, small: bool = False) -> str:
-    """Shortest of several repeats: what the work takes when nobody else is at work."""
+    """The shortest of several repeats, the one least disturbed by others."""
     repeats = 5 if small else 300
     bets = CalibrationBets()
     evidence, change = Evidence(bets), ChangeDetector(bets)

@@ -1,4 +1,4 @@
-"""How many labels after a change until an alarm, everybody at the same false alarms."""
+"""Labels from a change to the alarm, with all detectors at the same false alarm rate."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ def statistics(detector: Detector, p: Array, y: Array) -> Array:
 
 
 def tuned_threshold(make: Callable[[int], Detector], streams: Streams, share: float) -> float:
-    """What this share of calibrated streams reaches."""
+    """The threshold that this share of calibrated streams reaches."""
     highest = statistics(make(streams[0].shape[0]), *streams).max(axis=1)
     threshold = float(np.quantile(highest, 1.0 - share, method="higher"))
     return threshold if np.isfinite(threshold) else np.inf  # a window that was never full
 
 
 class Watched:
-    """A detector on calibrated streams, begun again wherever it raises a false alarm."""
+    """A detector on calibrated streams; it restarts after each false alarm."""
 
     def __init__(self, make: Callable[[int], Detector], threshold: float, before: Streams) -> None:
         self.make, self.threshold, self.before = make, threshold, before

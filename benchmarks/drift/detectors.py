@@ -1,4 +1,4 @@
-"""Change detectors side by side: ours, and what others would use, one class a kind.
+"""Change detectors side by side: ours and those of others, one class each.
 
 Each watches several streams and answers, for a block of labels (n_streams, n), a statistic after
 every label that is compared with a threshold. What the peers are given is the residual y − p, right
@@ -35,7 +35,7 @@ class ShiryaevRoberts:
 
 
 class FixedStakes(ShiryaevRoberts):
-    """The mixture that ours replaced: five fixed stakes, both signs, all rows and five ranges."""
+    """The mixture before ours: five fixed stakes, both signs, all rows and five ranges."""
 
     def __init__(self, n_streams: int, *, tolerance: float) -> None:
         self.running = RunningSums(
@@ -58,7 +58,7 @@ def fixed_stakes(p: Array, y: Array, tolerance: float) -> Array:
 
 
 class OracleCusum:
-    """Page's CUSUM of the log likelihood ratio against the very change that comes."""
+    """Page's CUSUM of the log likelihood ratio against the exact change that occurs."""
 
     def __init__(self, n_streams: int, *, temperature: float = 1.5) -> None:
         self.truth, self.sums = tempered(temperature), np.zeros(n_streams)
@@ -74,7 +74,7 @@ class OracleCusum:
 
 
 class Cusum:
-    """Page's two-sided CUSUM of the residual, with an allowance of k a label."""
+    """Page's two-sided CUSUM of the residual, with an allowance of k per label."""
 
     def __init__(self, n_streams: int, *, k: float) -> None:
         self.k, self.sums = k, np.zeros((2, n_streams))
@@ -113,7 +113,7 @@ class PageHinkley:
 
 
 class Windowed:
-    """A statistic of the last labels; nothing until the window is full."""
+    """A statistic of the last labels; none until the window is full."""
 
     def __init__(self, n_streams: int, *, window: int) -> None:
         self.window = window

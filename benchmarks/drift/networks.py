@@ -1,4 +1,4 @@
-"""The networks of this repository's models, on pictures that are not as they were.
+"""The networks of this repository's models on changed pictures.
 
 `models/digits/1` on turned and noisy digits, and the registered CIFAR-10 model, where there is one,
 on the common corruptions (arXiv:1903.12261) of pictures of the test set.
@@ -32,7 +32,7 @@ def cases_of_network(
     calm: Pictures,
     shifted: Mapping[str, Pictures],
 ) -> Iterator[Case]:
-    """The version's own calibrator and baseline, on pictures with and without a shift."""
+    """A version with its calibrator and baseline, on pictures with and without a shift."""
     import onnxruntime
 
     baseline, calibrator = version.baseline(), version.calibrator()
@@ -73,7 +73,7 @@ def digits_cases() -> Iterator[Case]:
 
 
 def cifar10_cases(data: Path, models: Path = ROOT / "models", *, small: bool) -> Iterator[Case]:
-    """Corrupted CIFAR-10 through the newest version of `cifar10`, where there is one."""
+    """Corrupted CIFAR-10 images through the newest version of `cifar10`, if there is one."""
     from trueprob_trainer.data import Split, load
     from trueprob_trainer.evaluation.corruptions import CORRUPTIONS, corrupt
 
@@ -96,7 +96,7 @@ def cifar10_cases(data: Path, models: Path = ROOT / "models", *, small: bool) ->
 
 
 def newest(models: Path, name: str) -> ModelVersion | None:
-    """The highest version of a model; None when there is none."""
+    """The highest version of a model, or None."""
     repository = ModelRepository(models)
     versions = repository.versions(name) if name in repository.models() else []
     return repository.get(name, max(versions)) if versions else None

@@ -1,4 +1,4 @@
-"""Calibrated streams: how many raise an alarm that they should not."""
+"""Calibrated streams: the share that raises a false alarm."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Alarms = tuple[int, int]  # streams with an alarm of evidence, of change
 
 
 def after_every_label(draw: Draw, *, n_streams: int, n_labels: int, seed: int) -> Alarms:
-    """Both statistics read after each label."""
+    """Both statistics, read after each label."""
     generator = np.random.default_rng(seed)
     wealth = RunningWealth(of_bets(BETS), BETS.weights, n_streams)
     sums = RunningSums(of_bets(BETS), BETS.weights, n_streams)
@@ -50,7 +50,7 @@ def by_requests(
     copies: int = 1,
     grouped: bool = True,
 ) -> Alarms:
-    """Through the interface, requests whose labels are sorted by outcome, right ones last."""
+    """Alarms for requests whose labels are sorted by outcome, right ones last."""
     generator = np.random.default_rng(seed)
     found = [0, 0]
     for _ in range(n_streams):

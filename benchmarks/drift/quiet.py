@@ -1,4 +1,4 @@
-"""An error that nobody should be woken for: a temperature 5 % off, over a million labels."""
+"""Alarms on a small error that needs none: a temperature 5 % off, over a million labels."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ROWS = 1_000
 
 
 def one_stream(temperature: float, *, n_labels: int, seed: int) -> tuple[list[list[str]], str]:
-    """A table row for each tolerance, and a sentence on the binned statistics."""
+    """One table row per tolerance, and a sentence on the binned statistics."""
     generator = np.random.default_rng(seed)
     pairs = [(Evidence(b), ChangeDetector(b)) for b in map(CalibrationBets, TOLERANCES)]
     states = [(evidence.start(), change.start()) for evidence, change in pairs]

@@ -1,4 +1,4 @@
-"""Which of the four sees a real network's shift, and after how many rows.
+"""Which of the four statistics detects the shift of a real network, and after how many rows.
 
 A stream draws rows with replacement, 2 000 as they are, then shifted ones. Of other people's
 networks (calibrators fitted on the validation half, rows of the test half): classes made rare or
@@ -37,7 +37,7 @@ SETS = ("agnews_gpt2zs", "cifar100_wrn16-4", "cifar10_resnet50_ce", "eurosat_res
 
 
 def first_sights(stream: Rows, baseline: Baseline) -> tuple[Array, Array]:
-    """Rows until each of `KINDS` first speaks up: before the shift, and from the shift on."""
+    """Rows until each of `KINDS` first signals: before the shift, and from the shift on."""
     bets = CalibrationBets()
     evidence, change = Evidence(bets), ChangeDetector(bets)
     bins = ReferenceBins.of_percentiles(baseline.gap_quantiles, baseline.n)
@@ -64,7 +64,7 @@ def first_sights(stream: Rows, baseline: Baseline) -> tuple[Array, Array]:
 
 
 def sight(found: Array) -> str:
-    """Median of the runs, and in how many it was seen at all."""
+    """Median over the runs, and the number of runs with a signal."""
     share = float(np.isfinite(found).mean())
     middle = float(np.median(found))
     if not np.isfinite(middle):

@@ -1,4 +1,4 @@
-"""What a real network meets: rows as they were, rows after a shift, and what it was fitted on."""
+"""Cases of a real network: rows before and after a shift, and the rows it was fitted on."""
 
 from __future__ import annotations
 

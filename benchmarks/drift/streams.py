@@ -1,4 +1,4 @@
-"""Made streams: confidences as networks give them, outcomes with a known error."""
+"""Synthetic streams: realistic confidences, and outcomes with a known calibration error."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def confidences(generator: np.random.Generator, shape: tuple[int, ...] | int) ->
 
 
 def tempered(temperature: float) -> Truth:
-    """The true probability when confidences are too sure by this temperature."""
+    """The true probability if confidences are overconfident by this temperature."""
     return lambda p: sigmoid(logit(p) / temperature)
 
 

@@ -1,1 +1,1 @@
-"""Do sharpness-aware optimisers calibrate better, before and after SMART? Three seeds, two sets."""
+"""Calibration of sharpness-aware optimisers before and after SMART: three seeds, two sets."""

@@ -1,4 +1,4 @@
-"""Trains what is missing, prints the tables and writes docs/benchmarks-training.md.
+"""Trains the missing cells, prints the tables and writes docs/benchmarks-training.md.
 
 python -m benchmarks.sam [--smoke] [--part PART] [--budget-minutes 40] [--no-write | --partial]
 """

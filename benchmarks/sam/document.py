@@ -1,4 +1,4 @@
-"""docs/benchmarks-training.md: findings first, then every part's tables."""
+"""Writes docs/benchmarks-training.md: findings first, then the tables of every part."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PREAMBLE = (
 
 
 def report(cells: list[Cell], results: Results, missing: Iterable[str]) -> str:
-    """All parts that have results."""
+    """The text of all parts that have results."""
     parts = ["# Training benchmarks", "", PREAMBLE]
     absent = list(missing)
     if absent:

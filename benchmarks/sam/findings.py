@@ -1,4 +1,4 @@
-"""What the papers claim, asked of these numbers, each claim in one sentence with its answer.
+"""The claims of the papers, each tested on these numbers and answered in one sentence.
 
 A claim is a comparison of two rows of a part in one score. It held when every seed says so and the
 mean paired difference is beyond two standard errors; reversed when they say the contrary as
@@ -97,7 +97,7 @@ def judged(claim: Claim, rows: Rows) -> tuple[str, str, str] | None:
 
 
 def findings(cells: list[Cell], results: Results) -> str:
-    """Every claim with its answer, those that held first; empty where nothing was measured."""
+    """Every claim with its answer, those that hold first; empty if nothing was measured."""
     lines = []
     for claim in CLAIMS:
         found = judged(claim, by_row(cells, results, claim.part))
@@ -119,7 +119,7 @@ def findings(cells: list[Cell], results: Results) -> str:
 
 
 def sensitivity(rows: Rows) -> str:
-    """Where CSAM's γ and ρ are best, and by how much they matter beside the spread of seeds."""
+    """The best γ and ρ of CSAM, and their effect compared with the spread over seeds."""
     sentences = []
     for name, fixed in (("gamma", "rho 0.05"), ("rho", "gamma 1,")):
         chosen = {row: seeds for row, seeds in rows.items() if fixed in row}

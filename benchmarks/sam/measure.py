@@ -1,4 +1,4 @@
-"""Trains a cell and scores it; the result is a file, and a cell that has one is not run again."""
+"""Trains and scores a cell; a cell with a stored result is not run again."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _prepared(fields: tuple[object, ...]) -> LabelledImages:
 
 
 def data_of(config: TrainConfig) -> LabelledImages:
-    """The recipe's data, read once for all cells that share them."""
+    """The data of a recipe, loaded once for all cells that share them."""
     return _prepared(tuple(getattr(config, name) for name in DATA_FIELDS))
 
 

@@ -1,4 +1,4 @@
-"""Every training run of the benchmark: which part it belongs to, its recipe, what it is tested on.
+"""Every training run of the benchmark: its part, its recipe and its tests.
 
 Digits are the demo's noisy ones. CIFAR-10 is 2 000 of its images without augmentation for 25 epochs
 of ResNet-8: there SGD really becomes overconfident; with 10 000 images and flips the same network
@@ -30,7 +30,7 @@ CIFAR = TrainConfig(
 
 @dataclass(frozen=True)
 class Member:
-    """An optimiser as its paper uses it on CIFAR-10, unless said otherwise."""
+    """An optimiser with its paper's values for CIFAR-10, unless noted."""
 
     name: str
     rho: float = 0.05
@@ -69,7 +69,7 @@ class Cell:
 
 
 def known(name: str) -> str | None:
-    """The registry's spelling of an optimiser's name, None where it has none."""
+    """The name of an optimiser in the registry, or None."""
     spelled = {key.replace("-", "").replace("_", ""): key for key in OPTIMISERS}
     return spelled.get(name.replace("-", ""))
 
@@ -87,7 +87,7 @@ def with_member(config: TrainConfig, member: Member, seed: int) -> TrainConfig:
 def cells(
     cifar: Path | None, folder: Path, *, seeds: tuple[int, ...] = SEEDS, epochs: int = 0
 ) -> Iterator[Cell]:
-    """All runs, the most telling first: a budget that ends early leaves whole tables.
+    """All runs, the most informative first, so that a short budget gives complete tables.
 
     Parameters
     ----------

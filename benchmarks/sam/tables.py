@@ -1,4 +1,4 @@
-"""Means over seeds with standard errors, paired differences, and what is left of the claims."""
+"""Means over seeds with standard errors, paired differences, and the claims they support."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def mean_and_error(values: Iterable[float]) -> tuple[float, float]:
 
 
 def by_row(cells: Iterable[Cell], results: Results, part: str) -> dict[str, dict[int, Any]]:
-    """Row to seed to result, of one part, those that are there."""
+    """Row → seed → result of one part, for the results that exist."""
     rows: dict[str, dict[int, Any]] = {}
     for cell in cells:
         if cell.part == part and cell.key in results:
@@ -38,7 +38,7 @@ def by_row(cells: Iterable[Cell], results: Results, part: str) -> dict[str, dict
 
 
 def part_table(rows: Mapping[str, Mapping[int, Any]], *, scored: str = "test") -> str:
-    """A line for each row: mean ± standard error."""
+    """One line per row: mean ± standard error."""
     lines = []
     for row, seeds in rows.items():
         there = [result[scored] for result in seeds.values() if scored in result]

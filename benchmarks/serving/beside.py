@@ -19,7 +19,7 @@ LIVE_LIMIT = 0.05  # seconds at the 99th percentile
 
 
 def large_request() -> Request:
-    """32 MB of logits as `.npy`, the probabilities asked for in the same form."""
+    """32 MB of logits as `.npy`; the answer is `.npy` too."""
     rows = MEGABYTES * 1_000_000 // (4 * K)
     logits = np.random.default_rng(0).standard_normal((rows, K), dtype=np.float32)
     path = f"/v1/models/{model_name(K)}/probabilities"
@@ -27,7 +27,7 @@ def large_request() -> Request:
 
 
 def beside_report(stage: Stage, *, small: bool) -> str:
-    """The table: rounds alone and beside the clients, in turn, on one running service."""
+    """The table: rounds without and with the clients, in turn, on one running service."""
     rounds, seconds = (2, 4.0) if small else (7, 15.0)
     live = Request("/v2/health/live")
     row = OURS.rows(stage)[OURS.name](CASES[0])

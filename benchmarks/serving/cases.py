@@ -68,7 +68,7 @@ def read_npy(body: bytes) -> NDArray[Any]:
 
 
 class Work:
-    """What a prediction costs in NumPy, and the fields of its answer, for those without a service.
+    """The work of a prediction in NumPy and the fields of its answer, for the other servers.
 
     Parameters
     ----------
@@ -119,5 +119,5 @@ class Work:
 
 
 def all_work() -> dict[str, Work]:
-    """By model name."""
+    """Cases by model name."""
     return {model_name(k): Work(k) for k in CLASSES}

@@ -1,4 +1,4 @@
-"""The other servers: how each is started, asked and understood."""
+"""The other servers: how each is started, requested and read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An environment for each server that is compared, as its requirements file pins it.
+"""An environment for each compared server, pinned by its requirements file.
 
 python -m benchmarks.serving.environments [--folder FOLDER]
 
@@ -106,12 +106,12 @@ class Environment:
 
 
 def environments(folder: Path) -> dict[str, Environment]:
-    """By name, installed or not."""
+    """All environments by name, installed or not."""
     return {name: Environment(name, folder) for name in NAMES}
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Make what is missing."""
+    """Make the missing environments."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.serving.environments")
     parser.add_argument("--folder", type=Path, default=default_folder())
     options = parser.parse_args(arguments)

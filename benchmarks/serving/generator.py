@@ -21,7 +21,7 @@ import httptools
 
 @dataclass
 class Outcome:
-    """What all connections have seen since the warm-up ended."""
+    """Results of all connections since the end of the warm-up."""
 
     counts_from: float
     latencies: list[float] = field(default_factory=list)
@@ -85,7 +85,7 @@ class Connection(asyncio.Protocol):
 
 
 async def run(job: dict[str, Any]) -> Outcome:
-    """All connections until the time is over; answers that are still out are waited for."""
+    """Run all connections until the time is over, and wait for open answers."""
     raw = Path(job["request"]).read_bytes()
     start = time.perf_counter()
     outcome = Outcome(counts_from=start + job["warmup"])
@@ -107,7 +107,7 @@ async def run(job: dict[str, Any]) -> Outcome:
 
 
 def quantile(values: list[float], level: float) -> float:
-    """The smallest value that at least this share of all does not exceed."""
+    """The smallest value that at least this share of the values does not exceed."""
     return values[max(0, -int(-level * len(values) // 1) - 1)] if values else float("nan")
 
 

@@ -1,4 +1,4 @@
-"""Pictures through a ResNet-18: the service's batching beside onnxruntime's plain loop."""
+"""Pictures through a ResNet-18: batching in the service, beside a plain loop of onnxruntime."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def add_network(stage: Stage) -> None:
 
 
 def plain(stage: Stage, picture: Path, provider: str, batches: tuple[int, ...], seconds: float):
-    """What `plain_loop` measures in its own process."""
+    """The measurements of `plain_loop`, in its own process."""
     job = {"model": str(stage.network), "picture": str(picture), "provider": provider,
            "batches": batches, "seconds": seconds}  # fmt: skip
     command = [sys.executable, "-m", "benchmarks.serving.plain_loop"]
@@ -72,7 +72,7 @@ def plain(stage: Stage, picture: Path, provider: str, batches: tuple[int, ...], 
 
 
 def probabilities(stage: Stage, picture: bytes) -> NDArray[np.float32]:
-    """What the library says to the network's logits, by the CPU."""
+    """The answer of the library for the network's logits on the CPU."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(stage.network), providers=[CPU])
@@ -214,7 +214,7 @@ def _text(
 
 
 def gpu_report(stage: Stage, environments: Mapping[str, Environment], *, small: bool) -> str:
-    """The same on CUDA where a device answers, else a line that says why not."""
+    """The tables on CUDA, or a line that says why there is none."""
     import onnxruntime
 
     if CUDA not in onnxruntime.get_available_providers():

@@ -1,4 +1,4 @@
-"""Requests, and a load of them from another process: wrk where it is, else our own generator."""
+"""Load from another process: wrk if it is installed, else our own generator."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Load:
-    """What came of a load; seconds."""
+    """Result of a load; times in seconds."""
 
     requests: int
     seconds: float
@@ -77,12 +77,12 @@ class Load:
 
 
 def wrk() -> str | None:
-    """The program, None where it is not installed."""
+    """Path of wrk, or None if it is not installed."""
     return shutil.which("wrk")
 
 
 def generator_name() -> str:
-    """Which generator closed loops run on."""
+    """The generator of closed loops."""
     program = wrk()
     if program is None:
         return "our own generator (uvloop, httptools)"
@@ -163,7 +163,7 @@ def _cpu_of_children() -> float:
 
 
 class Generators:
-    """Our own generators, a process for each ``(request, connections, interval)``, started at once.
+    """Start our generators together, one process per ``(request, connections, interval)``.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Requests of logits a second: each server in turn on the same cores, in interleaved rounds."""
+"""Requests of logits per second: each server in turn on the same cores, in rounds."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BARE_SHARE, MLSERVER_TIMES = 0.85, 5.0
 
 @dataclass
 class Rates:
-    """Requests a second by row and case, one a round, and what could not run."""
+    """Requests per second by row and case, one per round, and what could not run."""
 
     rounds: dict[tuple[str, Case], list[float]] = field(default_factory=lambda: defaultdict(list))
     failed: dict[str, str] = field(default_factory=dict)  # a server, or "row, case"
@@ -47,7 +47,7 @@ def measure(
     seconds: float,
     cases: Sequence[Case] = CASES,
 ) -> Rates:
-    """Every server in every round, the order turned by one each time.
+    """Run every server in every round; the order rotates by one each time.
 
     A competitor that does not start, or a case that it answers wrongly, is left out with the
     reason; the service and the bare application must not fail.
@@ -105,7 +105,7 @@ def _measure_one(
 
 
 def _load(port: int, request: Request, seconds: float, one: float) -> Load:
-    """A closed loop; `one` is what the first answer took."""
+    """Run a closed loop; `one` is the seconds of the first answer."""
     connections = CONNECTIONS
     if 2 * CONNECTIONS * one > seconds:
         # Two keep a slow server as busy as eight, and four answers each are a rate.
@@ -193,7 +193,7 @@ def rate_table(rates: Rates, servers: Sequence[Server]) -> str:
 
 
 def ratio_table(rates: Rates, servers: Sequence[Server]) -> str:
-    """The service over every other row."""
+    """Ratio of the service to every other row."""
     rows = [
         [row, *(ratio(rates.of(OURS.name, case), rates.of(row, case)) for case in CASES)]
         for row in _rows(servers)
@@ -203,7 +203,7 @@ def ratio_table(rates: Rates, servers: Sequence[Server]) -> str:
 
 
 def targets(rates: Rates, servers: Sequence[Server]) -> list[str]:
-    """What was to be reached, and whether it was, by medians."""
+    """The targets, and whether the medians reach them."""
 
     def shares(row: str, case: Case) -> float | None:
         ours, theirs = rates.of(OURS.name, case), rates.of(row, case)

@@ -1,4 +1,4 @@
-"""The pictures that the image network gets, and how everybody but us decodes them."""
+"""The pictures for the image network, and their decoding for the other servers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SIDE = 224  # pixels: what a ResNet-18 is fed
 
 
 def make_picture(seed: int) -> bytes:
-    """A JPEG about as long as a photograph's: 8 × 8 colours, enlarged, and grain."""
+    """A JPEG about as large as a photograph: 8 × 8 colours, enlarged, with grain."""
     generator = np.random.default_rng(seed)
     colours = generator.integers(0, 256, (8, 8, 3), dtype=np.uint8)
     smooth = Image.fromarray(colours).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
@@ -24,5 +24,5 @@ def make_picture(seed: int) -> bytes:
 
 
 def decode(picture: bytes) -> NDArray[np.uint8]:
-    """Bytes to (224, 224, 3): the pictures have their final size already."""
+    """Decode bytes to (224, 224, 3); the pictures have their final size."""
     return np.asarray(Image.open(io.BytesIO(picture)).convert("RGB"))

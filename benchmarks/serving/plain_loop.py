@@ -1,4 +1,4 @@
-"""onnxruntime alone, in its own process: what the network costs without a server.
+"""onnxruntime alone, in its own process: the cost of the network without a server.
 
 Reads a job as JSON on standard input, prints its outcome as one line of JSON.
 """
@@ -21,7 +21,7 @@ from benchmarks.serving.pictures import decode
 
 
 def session_of(job: dict[str, Any]) -> onnxruntime.InferenceSession:
-    """A session that really runs on the provider that was asked for."""
+    """A session that runs on the requested provider."""
     if job["provider"] != "CPUExecutionProvider":
         onnxruntime.preload_dlls()
     session = onnxruntime.InferenceSession(job["model"], providers=[job["provider"]])
@@ -33,7 +33,7 @@ def session_of(job: dict[str, Any]) -> onnxruntime.InferenceSession:
 def runner(
     session: onnxruntime.InferenceSession, images: NDArray[np.uint8], *, bound: bool
 ) -> Callable[[], object]:
-    """One run of a batch; bound: its output buffer stays, as in onnxruntime's own benchmarks."""
+    """One run of a batch; if bound, it keeps its output buffer, as in onnxruntime's benchmarks."""
     name, output = session.get_inputs()[0].name, session.get_outputs()[0].name
     if not bound:
         return lambda: session.run([output], {name: images})
@@ -49,7 +49,7 @@ def runner(
 
 
 def rate(run: Callable[[], object], rows: int, seconds: float) -> float:
-    """Rows a second, after one run that warms up."""
+    """Rows per second, after one run to warm up."""
     run()
     start = time.perf_counter()
     done = 0

@@ -1,4 +1,4 @@
-"""Servers as processes: started on given cores, waited for, stopped with all their children."""
+"""Servers as processes: started on given cores and stopped with all their children."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MALLOC = {"MALLOC_MMAP_THRESHOLD_": "268435456", "MALLOC_TRIM_THRESHOLD_": "1073
 
 @dataclass(frozen=True)
 class Running:
-    """A server that answers."""
+    """A server that is running and answers."""
 
     port: int
     process: subprocess.Popen[bytes]
@@ -122,7 +122,7 @@ def _wait(process: subprocess.Popen[bytes], url: str, limit: float) -> bool:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Ask politely, then kill the session that it was started in."""
+    """Send SIGTERM, then kill the session of the process."""
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):

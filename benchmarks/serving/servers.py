@@ -1,4 +1,4 @@
-"""What a server is here, the service itself and the bare ASGI application."""
+"""The interface of a server; the service itself and the bare ASGI application."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Medians with their spread, and targets that are met or not."""
+"""Medians with their spread, and targets."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ NOT_THERE = "–"
 
 
 def number(value: float) -> str:
-    """Three significant digits, none of them invented above a hundred."""
+    """Three significant digits; whole numbers above a hundred."""
     if value >= 100:
         return f"{value:,.0f}".replace(",", " ")
     return f"{value:.3g}"
@@ -24,7 +24,7 @@ def middle(values: Sequence[float]) -> str:
 
 
 def ratios(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
-    """Round by round; a round that one of them lacks does not count."""
+    """Ratio per round; rounds that one of the two lacks are left out."""
     return [a / b for a, b in zip(ours, theirs, strict=False)]
 
 
@@ -39,7 +39,7 @@ def ratio(ours: Sequence[float], theirs: Sequence[float]) -> str:
 def judged(
     target: str, limit: float, reached: Mapping[str, float | None], *, at_most: bool = False
 ) -> str:
-    """A line that says whether each figure keeps to the limit, with those that do not."""
+    """A line on whether each figure is within the limit, with those that are not."""
     measured = {name: value for name, value in reached.items() if value is not None}
     if not measured:
         return f"- {target}: not measured."

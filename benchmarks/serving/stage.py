@@ -17,7 +17,7 @@ from trueprob_service.edge.auth import new_key
 
 @dataclass(frozen=True)
 class Stage:
-    """Where everything is, and the key that ours asks for."""
+    """Paths of all files, and the key of our service."""
 
     folder: Path
     key: str

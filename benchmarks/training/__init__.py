@@ -1,1 +1,1 @@
-"""What sharpness-aware steps cost in time and memory, and how other packages compare."""
+"""Time and memory of sharpness-aware steps, beside other packages."""

@@ -1,4 +1,4 @@
-"""Seconds a step relative to plain SGD, all methods in turn in one run."""
+"""Seconds per step relative to plain SGD, with all methods in turn in one run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trueprob_trainer.sharpness_aware import PeriodicSAM
 
 
 def seconds(step: Callable[[], object]) -> float:
-    """On a GPU by the clock; else of the processor, for one thread: others may use the machine."""
+    """Seconds by the clock on a GPU, else of processor time, since others may use the machine."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
         start = time.perf_counter()
@@ -28,7 +28,7 @@ def seconds(step: Callable[[], object]) -> float:
 
 
 def measure(name: str, *, rounds: int, small: bool) -> dict[str, list[float]]:
-    """Ratios of each round; a round has a step of every method, SGD before and after each.
+    """Ratios per round; a round has a step of every method, with SGD before and after each.
 
     What comes before and after makes a ratio immune to a machine that others slow down for a
     while. Of a cycle the first step and one other are timed and weighed as they occur.
@@ -57,7 +57,7 @@ def measure(name: str, *, rounds: int, small: bool) -> dict[str, list[float]]:
 
 
 def cost_report(*, small: bool = False) -> str:
-    """A table a network."""
+    """One table per network."""
     rounds = 5 if small else 15
     tables = []
     for name, (_, rows) in NETWORKS.items():

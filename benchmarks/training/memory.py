@@ -21,13 +21,13 @@ CHECKPOINTED = "SAM, checkpointed"
 
 
 def resident(line: str) -> int:
-    """Bytes after VmRSS or VmHWM in /proc/self/status."""
+    """Bytes of VmRSS or VmHWM in /proc/self/status."""
     status = Path("/proc/self/status").read_text()
     return 1024 * int(status.split(line + ":")[1].split()[0])
 
 
 def peak(network_name: str, method_name: str, *, small: bool) -> int:
-    """Runs in the method's own process."""
+    """Measure one method, in a process of its own."""
     import torch
 
     from trueprob_trainer.sharpness_aware import checkpointed

@@ -1,4 +1,4 @@
-"""The optimisers as the benchmark runs them, and their limits."""
+"""The optimisers of the benchmark and the limits of their cost."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from trueprob_trainer.sharpness_aware import OPTIMISERS, WrappedOptimizer
 
 @dataclass(frozen=True)
 class Method:
-    """An optimiser, its hyperparameters and the most that it may cost relative to plain SGD."""
+    """An optimiser, its hyperparameters and the limit of its cost relative to plain SGD."""
 
     name: str
     optimiser: str

@@ -1,4 +1,4 @@
-"""ResNet-8 and ResNet-18 with the CIFAR stem, the trainer's own, and their batches."""
+"""The trainer's ResNet-8 and ResNet-18, and their batches."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from trueprob_trainer.networks.residual import BasicBlock, resnet8, resnet18
+from trueprob_trainer.networks.convolutional import BasicBlock, resnet8, resnet18
 
 NETWORKS: dict[str, tuple[Callable[..., nn.Module], int]] = {
     "ResNet-8": (resnet8, 128),
     "ResNet-18": (resnet18, 32),
 }
-"""Builder and images in a batch."""
+"""Name → builder, images per batch."""
 
 
 def built(name: str, *, small: bool = False) -> tuple[nn.Module, Tensor, Tensor]:
-    """Network in training mode with its batch, the same each time; on the GPU if there is one."""
+    """Network in training mode and its batch, always the same; on the GPU if there is one."""
     build, rows = NETWORKS[name]
     rows = rows // 8 if small else rows
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -29,5 +29,5 @@ def built(name: str, *, small: bool = False) -> tuple[nn.Module, Tensor, Tensor]
 
 
 def blocks(network: nn.Module) -> list[nn.Module]:
-    """Its residual blocks: what activation checkpointing computes again."""
+    """The residual blocks, which activation checkpointing computes again."""
     return [layer for layer in network.modules() if isinstance(layer, BasicBlock)]

@@ -1,4 +1,4 @@
-"""What an optimiser adds to the two passes: the same loops, with gradients that are ready.
+"""What an optimiser adds to the two passes: the same loops with prepared gradients.
 
 A few hundred microseconds beside passes of many milliseconds, whose own noise is larger: whole
 steps cannot tell two optimisers apart where this can. Weights, gradients and copies of a large
@@ -30,7 +30,7 @@ ALLOCATORS: dict[str, dict[str, str]] = {"": {}, ", memory kept": KEEPING}
 
 
 class ReadyGradients:
-    """Stands for forward and backward: copies of one gradient, and the seconds that they took."""
+    """Replaces forward and backward: copies of one gradient, and the seconds they take."""
 
     def __init__(self, network: nn.Module, images: Tensor, labels: Tensor) -> None:
         nn.functional.cross_entropy(network(images), labels).backward()  # type: ignore[no-untyped-call]
@@ -53,7 +53,7 @@ def own_seconds(step: Step, passes: ReadyGradients) -> float:
 
 
 def measure(number: int, network: str, *, turned: bool) -> tuple[list[float], list[float]]:
-    """Runs in a process of its own: seconds of our step, and theirs over ours in each round."""
+    """Seconds of our step, and the ratio of theirs to ours per round, in a process of its own."""
     torch.set_num_threads(1)
     _, mine, _, peer, steps = PAIRS[number]
     made = []
@@ -90,7 +90,7 @@ def in_own_process(
 
 
 def own_report(*, small: bool = False) -> str:
-    """Milliseconds of ours, and ratios: above 1 in our favour."""
+    """A table of our milliseconds and of ratios; above 1 ours is faster."""
     body = []
     for number, (mine, _, other, _, _) in enumerate(PAIRS):
         if not installed(other):

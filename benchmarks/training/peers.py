@@ -1,4 +1,4 @@
-"""Ours and other packages on the same loop: whole steps in turn, and what each adds to its passes.
+"""Ours and other packages in the same loop: whole steps, and what each adds to its passes.
 
 A loop is given a function that leaves gradients in place, and the others' loops are those of their
 documentation. Whole steps run the network there; :mod:`own` hands out gradients that are ready.
@@ -61,7 +61,7 @@ def usual(network: nn.Module, passes: Passes) -> Step:
 
 
 def theirs(name: str, *, held: bool = False, **options: Any) -> Maker:
-    """pytorch-optimizer's: a closure that does forward and backward, and one call before.
+    """The loop of pytorch-optimizer: a closure that runs forward and backward, and one call before.
 
     ``foreach`` goes on to the base. ``held`` adds the package's own functions that keep BatchNorm's
     statistics still, which the documented loop does without.
@@ -105,13 +105,13 @@ PAIRS: list[tuple[str, Maker, str, Maker, int]] = [
 
 
 def installed(other: str) -> bool:
-    """Whether the peer of this name can be run."""
+    """Whether the package of this name is installed."""
     found = importlib.util.find_spec("pytorch_optimizer") is not None
     return found or not other.startswith("pytorch-optimizer")
 
 
 def in_turn(mine: Step, other: Step, *, rounds: int, steps: int) -> list[float]:
-    """Seconds of theirs over ours in each round, each of the two first in every other round."""
+    """Ratio of their seconds to ours in each round; the two take turns to be first."""
     ratios = []
     for number in range(rounds):
         taken = {}
@@ -150,7 +150,7 @@ def _passes(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
 
 
 def peers_report(*, small: bool = False) -> str:
-    """Ratios above 1 are in our favour."""
+    """A table of ratios; above 1 ours is faster."""
     body, missing = [], []
     for mine, own, other, peer, steps in PAIRS:
         if not installed(other):

@@ -1,4 +1,4 @@
-"""The SAM that most repositories carry a copy of, in our words: what ours is measured against.
+"""The SAM that most repositories copy, rewritten: the baseline of this benchmark.
 
 After the widely copied ``methods/sam.py`` (davda54/sam on GitHub): a base optimiser class, one loop
 over the parameters a step, the old value in the optimiser's own state, BatchNorm's momentum set to

@@ -1,11 +1,17 @@
-"""The commands as typed: what they write, print and exit with."""
+"""The commands: what they write and print, their exit codes and their help."""
 
+import argparse
 import json
 from pathlib import Path
 
 import pytest
 
-from trueprob_trainer.__main__ import main
+from trueprob_trainer.__main__ import build_parser, main
+from trueprob_trainer.config import CHOICES
+from trueprob_trainer.data import DATA, READERS
+from trueprob_trainer.evaluation.corruptions import CORRUPTIONS
+from trueprob_trainer.networks import NETWORKS
+from trueprob_trainer.sharpness_aware import OPTIMISERS, meanings_of, options_of
 
 TINY = ["train", "--epochs", "3", "--batch-size", "64"]
 
@@ -131,3 +137,55 @@ def test_a_mistyped_command_is_one_line_and_exit_code_two(
         main(arguments)
     assert stopped.value.code == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def commands() -> dict[str, argparse.ArgumentParser]:
+    (group,) = [a for a in build_parser()._actions if isinstance(a, argparse._SubParsersAction)]
+    return dict(group.choices)
+
+
+def helps(command: str) -> dict[str, str]:
+    """Help of each option of a command, as it is printed."""
+    return {
+        action.option_strings[-1]: (action.help or "").replace("%%", "%")
+        for action in commands()[command]._actions
+    }
+
+
+@pytest.mark.parametrize("command", ["", *commands()])
+def test_every_command_prints_its_help(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([*command.split(), "--help"])
+    assert stopped.value.code == 0
+    text = capsys.readouterr().out
+    assert text.startswith("usage: trueprob-trainer")
+    assert all(name in text for name in (helps(command) if command else commands()))
+
+
+@pytest.mark.parametrize("command", commands())
+def test_every_option_has_a_help_text(command: str) -> None:
+    assert [option for option, text in helps(command).items() if len(text) < 12] == []
+
+
+@pytest.mark.parametrize("optimiser", OPTIMISERS)
+def test_the_help_of_a_hyperparameter_names_its_optimiser_default_and_meaning(
+    optimiser: str,
+) -> None:
+    text = helps("train")
+    meanings = meanings_of(optimiser)
+    for name, default in options_of(optimiser).items():
+        if name == "seed":  # the recipe's
+            continue
+        assert len(meanings[name]) > 20, name
+        entries = [entry.split(" (default: ") for entry in text[f"--{name}"].split(". ")]
+        (rest,) = [rest for names, rest in entries if optimiser in names.split(", ")]
+        assert rest.lower() == f"{default}): {meanings[name]}".lower()
+
+
+def test_the_help_lists_what_can_be_chosen() -> None:
+    text, evaluate = helps("train"), helps("evaluate")
+    assert [name for name in (*DATA, *READERS) if name not in text["--data"]] == []
+    assert [name for name in NETWORKS if name not in text["--network"]] == []
+    assert [name for name in CORRUPTIONS if name not in evaluate["--corruptions"]] == []
+    for field, choices in CHOICES.items():
+        assert ", ".join(choices) in text[f"--{field.replace('_', '-')}"]

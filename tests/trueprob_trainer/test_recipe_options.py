@@ -1,4 +1,4 @@
-"""Augmentation, losses, schedules, averages, accumulation: each does what it is called."""
+"""Options of a recipe: augmentation, losses, schedules, averages, accumulation."""
 
 import dataclasses
 import math
@@ -13,8 +13,13 @@ from trueprob_trainer.config import TrainConfig
 from trueprob_trainer.data import Split, load
 from trueprob_trainer.networks.classifier import ImageClassifier, predict_logits
 from trueprob_trainer.sharpness_aware import OPTIMISERS
-from trueprob_trainer.training import batches as augmentation
-from trueprob_trainer.training.batches import TrainRows
+from trueprob_trainer.training.batches import (
+    TrainRows,
+    mixup,
+    random_crop,
+    random_cutout,
+    random_flip,
+)
 from trueprob_trainer.training.building import (
     build_model,
     build_optimiser,
@@ -42,7 +47,7 @@ def numbered(n: int = 40, side: int = 6) -> torch.Tensor:
 
 def test_a_crop_moves_the_image_and_lets_black_in() -> None:
     images = numbered()
-    moved = augmentation.crop(images, 2, generator())
+    moved = random_crop(images, 2, generator())
     seen = set()
     for before, after in zip(images, moved, strict=True):
         wide = nn.functional.pad(before, (0, 0, 2, 2, 2, 2))
@@ -57,7 +62,7 @@ def test_a_crop_moves_the_image_and_lets_black_in() -> None:
 
 def test_a_flip_mirrors_half_of_the_images_left_and_right() -> None:
     images = numbered(400)
-    flipped = augmentation.flip(images, generator())
+    flipped = random_flip(images, generator())
     mirrored = (flipped == images.flip(2)).all(dim=(1, 2, 3))
     kept = (flipped == images).all(dim=(1, 2, 3))
     assert bool((mirrored ^ kept).all())
@@ -67,7 +72,7 @@ def test_a_flip_mirrors_half_of_the_images_left_and_right() -> None:
 def test_a_cutout_is_one_square_of_the_mean() -> None:
     images = numbered(200)
     fill = torch.tensor([0.4, 0.0])  # rounds to a colour that no pixel has
-    cut = augmentation.cutout(images, 3, fill, generator())
+    cut = random_cutout(images, 3, fill, generator())
     gone = (cut == 0).all(dim=3)
     assert torch.equal(cut[~gone], images[~gone])
     sizes = gone.sum(dim=(1, 2))
@@ -80,7 +85,7 @@ def test_a_cutout_is_one_square_of_the_mean() -> None:
 def test_mixup_weighs_images_and_targets_alike() -> None:
     images = numbered()
     targets = nn.functional.one_hot(torch.arange(40) % 4, 4).float()
-    mixed, soft = augmentation.mixup(images, targets, 1.0, generator())
+    mixed, soft = mixup(images, targets, 1.0, generator())
     assert torch.allclose(soft.sum(dim=1), torch.ones(40))
     weight = float(soft[soft.max(dim=1).values < 1].max())
     share = max(weight, 1 - weight)

@@ -1,4 +1,4 @@
-"""``models/digits/1`` and ``examples/`` are what the trainer says that they are."""
+"""``models/digits/1`` and ``examples/`` agree with what the trainer makes and states."""
 
 import functools
 import io

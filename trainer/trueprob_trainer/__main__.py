@@ -1,7 +1,7 @@
-"""``trueprob-trainer``: train, distill, evaluate, export, register, examples.
+"""The command line ``trueprob-trainer``: train, distill, evaluate, export, register, examples.
 
-Exit codes: 0 fine; 1 the answer is no (parity, agreement); 2 bad input, in one line; 128 and the
-signal's number when a run was asked to stop (it was saved).
+Exit codes: 0 success; 1 a check failed (parity, precision, agreement); 2 bad input, reported in one
+line; 128 plus the signal's number when a signal stopped a run, which is saved first.
 """
 
 import argparse
@@ -13,10 +13,12 @@ from typing import Any, NoReturn
 
 from trueprob.errors import TrueprobError
 from trueprob_trainer import commands
-from trueprob_trainer.config import TrainConfig
+from trueprob_trainer.config import CHOICES, TrainConfig, meanings
 from trueprob_trainer.errors import AnswerIsNo, Interrupted, TrainerError
 from trueprob_trainer.evaluation.corruptions import CORRUPTIONS, SEVERITIES
-from trueprob_trainer.sharpness_aware import OPTIMISERS, options_of
+from trueprob_trainer.sharpness_aware import OPTIMISERS, meanings_of, options_of
+
+METAVARS = {int: "N", float: "X", str: "TEXT"}
 
 
 class _OneLineParser(argparse.ArgumentParser):
@@ -25,11 +27,8 @@ class _OneLineParser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command.
-
-    Returns: exit code.
-    """
-    arguments = _parser().parse_args(argv)
+    """Run a command and return the exit code."""
+    arguments = build_parser().parse_args(argv)
     try:
         arguments.command(arguments)
     except (TrainerError, TrueprobError) as problem:
@@ -40,97 +39,211 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands and their options."""
     parser = _OneLineParser(
-        prog="trueprob-trainer", description="Train, evaluate, export, register."
+        prog="trueprob-trainer",
+        description="Train an image classifier, evaluate it before and after calibration, export "
+        "it to ONNX, and register it for the service.",
     )
-    kinds = parser.add_subparsers(required=True, metavar="COMMAND")
+    add_command = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
 
-    train = kinds.add_parser("train", help="train a network into a run folder")
+    train = _add_command(
+        add_command,
+        "train",
+        commands.run_train,
+        "train a network and write it to a run folder",
+        "A run can be stopped by Ctrl-C or SIGTERM and continued with --resume.",
+    )
     _add_recipe(train)
-    train.set_defaults(command=commands.train)
 
-    distill = kinds.add_parser("distill", help="train a network on another's answers")
+    distill = _add_command(
+        add_command,
+        "distill",
+        commands.run_train,
+        "train a network on the predictions of finished runs",
+        "The options are those of train; --teacher names the runs to learn from.",
+    )
     _add_recipe(distill, required="teacher")
-    distill.set_defaults(command=commands.train)
 
-    evaluate = kinds.add_parser("evaluate", help="scores before and after calibration")
-    evaluate.add_argument("--run", type=Path, required=True)
-    evaluate.add_argument("--json", action="store_true", help="print one JSON document")
+    evaluate = _add_command(
+        add_command,
+        "evaluate",
+        commands.run_evaluate,
+        "score a run on its test split before and after calibration",
+        "Prints tables and writes RUN/evaluation.json and RUN/reliability.svg. The calibrators are "
+        "fitted on the calibration split. Options add corrupted, shifted and attacked test rows.",
+    )
+    _add_run(evaluate)
+    evaluate.add_argument(
+        "--json", action="store_true", help="print one JSON document instead of tables"
+    )
     evaluate.add_argument(
         "--corruptions",
         type=_names(CORRUPTIONS),
         default=(),
         metavar="NAMES",
-        help="corrupt the test split: names separated by commas, or all",
+        help="also score corrupted test rows; all, or names with commas between: "
+        + ", ".join(CORRUPTIONS),
     )
     evaluate.add_argument(
         "--severities",
         type=_severities,
         default=SEVERITIES,
         metavar="NUMBERS",
-        help="1 to 5, separated by commas (1,2,3,4,5)",
-    )
-    evaluate.add_argument("--shifts", action="store_true", help="label shift, rare classes")
-    evaluate.add_argument(
-        "--attacks", type=_names(("fgsm", "pgd")), default=(), metavar="NAMES", help="fgsm,pgd"
-    )
-    evaluate.add_argument("--epsilon", type=int, default=8, help="of attacks, grey levels (8)")
-    evaluate.add_argument(
-        "--ensemble", type=Path, nargs="+", default=(), metavar="RUN", help="other members"
+        help="severities of the corruptions, 1 (weak) to 5 (strong), with commas between "
+        f"(default: {','.join(map(str, SEVERITIES))})",
     )
     evaluate.add_argument(
-        "--rows", type=int, default=0, help="test rows to corrupt and attack (0: all)"
+        "--shifts",
+        action="store_true",
+        help="also score under other class frequencies, and by how frequent a class was in "
+        "training",
     )
-    evaluate.set_defaults(command=commands.evaluate)
+    evaluate.add_argument(
+        "--attacks",
+        type=_names(("fgsm", "pgd")),
+        default=(),
+        metavar="NAMES",
+        help="also score test rows changed by white-box attacks: fgsm, pgd, or both with a comma",
+    )
+    evaluate.add_argument(
+        "--epsilon",
+        type=int,
+        default=8,
+        metavar="N",
+        help="largest change of a pixel by an attack, in grey levels of 255 (default: 8)",
+    )
+    evaluate.add_argument(
+        "--ensemble",
+        type=Path,
+        nargs="+",
+        default=(),
+        metavar="RUN",
+        help="also score the mean of this run and these others, which must have the same split",
+    )
+    evaluate.add_argument(
+        "--rows",
+        type=int,
+        default=0,
+        metavar="N",
+        help="number of test rows to corrupt and attack (default: 0, all)",
+    )
 
-    export = kinds.add_parser("export", help="write RUN/model.onnx and check parity")
-    export.add_argument("--run", type=Path, required=True)
-    export.add_argument("--fp16", action="store_true", help="RUN/model.fp16.onnx, too")
-    export.add_argument("--int8", action="store_true", help="RUN/model.int8.onnx, too")
+    export = _add_command(
+        add_command,
+        "export",
+        commands.run_export,
+        "write RUN/model.onnx and check that it agrees with torch",
+        "If the exported graph does not agree with torch, nothing is written and the exit code "
+        "is 1.",
+    )
+    _add_run(export)
     export.add_argument(
-        "--calibrated", action="store_true", help="RUN/model.calibrated.onnx, SMART inside, too"
+        "--fp16", action="store_true", help="also write RUN/model.fp16.onnx, in half precision"
     )
-    export.set_defaults(command=commands.export)
+    export.add_argument(
+        "--int8", action="store_true", help="also write RUN/model.int8.onnx, with 8-bit integers"
+    )
+    export.add_argument(
+        "--calibrated",
+        action="store_true",
+        help="also write RUN/model.calibrated.onnx, with a SMART calibrator in the graph",
+    )
 
-    register = kinds.add_parser("register", help="write the next version of a model")
-    register.add_argument("--run", type=Path, required=True)
-    register.add_argument("--name", required=True, help="of the model")
-    register.add_argument("--models", type=Path, default=Path("models"), help="repository (models)")
+    register = _add_command(
+        add_command,
+        "register",
+        commands.run_register,
+        "write a run as the next version of a model",
+        "Exports the graph, fits the factory calibrator, scores both and writes the version with "
+        "its model card.",
+    )
+    _add_run(register)
+    register.add_argument("--name", required=True, help="name of the model")
+    register.add_argument(
+        "--models",
+        type=Path,
+        default=Path("models"),
+        metavar="FOLDER",
+        help="model repository to write to (default: models)",
+    )
     register.add_argument(
         "--calibrator",
         choices=("smart", "temperature", "identity"),
         default="smart",
-        help="factory calibrator (smart)",
+        help="kind of the factory calibrator (default: smart)",
     )
     register.add_argument(
-        "--precision", choices=("fp32", "fp16", "int8"), default="fp32", help="of the graph (fp32)"
+        "--precision",
+        choices=("fp32", "fp16", "int8"),
+        default="fp32",
+        help="precision of the registered graph (default: fp32)",
     )
     register.add_argument(
         "--note",
         action="append",
         default=[],
         metavar="TEXT",
-        help="for the card's section on the data, such as origin and licence; may be repeated",
+        help="sentence for the section on data in the model card, such as origin or licence; may "
+        "be repeated",
     )
     register.add_argument(
         "--compare-with",
         type=Path,
         metavar="VERSION_FOLDER",
-        help="say whether the test scores agree with those of this version; exit code 1 if not",
+        help="also compare the test scores with those of this version; the exit code is 1 if they "
+        "do not agree",
     )
-    register.set_defaults(command=commands.register)
 
-    examples = kinds.add_parser("examples", help="make example inputs for a digits model")
-    examples.add_argument("--model", type=Path, required=True, metavar="VERSION_FOLDER")
-    examples.add_argument("--output", type=Path, default=Path("examples"))
-    examples.set_defaults(command=commands.examples)
+    examples = _add_command(
+        add_command,
+        "examples",
+        commands.run_examples,
+        "make example inputs for a model of digits",
+        "Writes a picture, logits and calibration sets from rows that no split was trained on.",
+    )
+    examples.add_argument(
+        "--model",
+        type=Path,
+        required=True,
+        metavar="VERSION_FOLDER",
+        help="version folder of the model, such as models/digits/1",
+    )
+    examples.add_argument(
+        "--output",
+        type=Path,
+        default=Path("examples"),
+        metavar="FOLDER",
+        help="folder to write to (default: examples)",
+    )
     return parser
 
 
-def _names(known: Iterable[str]) -> Callable[[str], tuple[str, ...]]:
-    """Reader of names separated by commas, each one of those known."""
-    every = tuple(known)
+def _add_command(
+    add: "argparse._SubParsersAction[Any]",
+    name: str,
+    function: Callable[[argparse.Namespace], None],
+    what: str,
+    details: str,
+) -> argparse.ArgumentParser:
+    sentence = f"{what[0].upper()}{what[1:]}."
+    parser: argparse.ArgumentParser = add.add_parser(
+        name, help=what, description=f"{sentence} {details}"
+    )
+    parser.set_defaults(command=function)
+    return parser
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--run", type=Path, required=True, metavar="RUN", help="folder of a finished run"
+    )
+
+
+def _names(choices: Iterable[str]) -> Callable[[str], tuple[str, ...]]:
+    """A reader of names that are separated by commas; ``all`` stands for every choice."""
+    every = tuple(choices)
 
     def names(text: str) -> tuple[str, ...]:
         given = every if text == "all" else tuple(text.split(","))
@@ -150,40 +263,74 @@ def _severities(text: str) -> tuple[int, ...]:
 
 
 def _add_recipe(parser: argparse.ArgumentParser, *, required: str = "") -> None:
-    """An option for each field of the recipe and each parameter of an optimiser."""
+    """Add an option for each field of the recipe and each hyperparameter of an optimiser."""
+    folder = parser.add_argument_group("run folder")
+    folder.add_argument("--run", type=Path, required=True, metavar="RUN", help="folder for the run")
+    folder.add_argument("--overwrite", action="store_true", help="replace an earlier run there")
+    folder.add_argument(
+        "--resume", action="store_true", help="continue the run there, with its own recipe"
+    )
+    folder.add_argument("--csv", action="store_true", help="also write RUN/metrics.csv")
+    folder.add_argument(
+        "--tensorboard", action="store_true", help="also write event files for TensorBoard"
+    )
+
+    recipe, texts = parser.add_argument_group("recipe"), meanings()
     for field in dataclasses.fields(TrainConfig):
-        if field.name == "optimiser_options":
+        if field.name not in texts:
             continue
-        option = f"--{field.name.replace('_', '-')}"
+        option, text = f"--{field.name.replace('_', '-')}", texts[field.name].replace("%", "%%")
         if isinstance(field.default, bool):
-            parser.add_argument(option, action="store_true", default=argparse.SUPPRESS)
+            recipe.add_argument(option, action="store_true", default=argparse.SUPPRESS, help=text)
             continue
-        parser.add_argument(
+        if field.name in CHOICES:
+            text += f"; one of {', '.join(CHOICES[field.name])}"
+        recipe.add_argument(
             option,
             type=type(field.default),
             default=argparse.SUPPRESS,
             required=field.name == required,
-            help=f"({field.default})",
+            metavar=METAVARS[type(field.default)],
+            help=text if field.default == "" else f"{text} (default: {field.default})",
         )
-    options: dict[str, Any] = {}
-    for optimiser in OPTIMISERS:
-        options |= options_of(optimiser)
-    del options["seed"]  # the recipe's
-    for name, default in sorted(options.items()):
-        parser.add_argument(
-            f"--{name.replace('_', '-')}",
-            type=type(default),
-            default=argparse.SUPPRESS,
-            help="of the optimiser",
-        )
-    parser.set_defaults(optimiser_parameters=tuple(options))
-    parser.add_argument("--run", type=Path, required=True, help="folder for the run")
-    parser.add_argument("--overwrite", action="store_true", help="replace an earlier run there")
-    parser.add_argument(
-        "--resume", action="store_true", help="go on with the run there, by its own recipe"
+
+    group = parser.add_argument_group(
+        "hyperparameters of single optimisers", "They are refused with any other --optimiser."
     )
-    parser.add_argument("--csv", action="store_true", help="write RUN/metrics.csv, too")
-    parser.add_argument("--tensorboard", action="store_true", help="write event files, too")
+    hyperparameters = _hyperparameters()
+    for name, (kind, text) in sorted(hyperparameters.items()):
+        group.add_argument(
+            f"--{name.replace('_', '-')}",
+            type=kind,
+            default=argparse.SUPPRESS,
+            metavar=METAVARS[kind],
+            help=text.replace("%", "%%"),
+        )
+    parser.set_defaults(optimiser_parameters=tuple(hyperparameters))
+
+
+def _hyperparameters() -> dict[str, tuple[type, str]]:
+    """Type and help of each hyperparameter, with the optimisers that take it."""
+    kinds: dict[str, type] = {}
+    users: dict[str, dict[tuple[str, object], list[str]]] = {}
+    for optimiser in OPTIMISERS:
+        meaning = meanings_of(optimiser)
+        for name, default in options_of(optimiser).items():
+            if name != "seed":  # the recipe's --seed is used
+                kinds[name] = type(default)
+                users.setdefault(name, {}).setdefault((meaning[name], default), []).append(
+                    optimiser
+                )
+    return {
+        name: (
+            kinds[name],
+            ". ".join(
+                f"{', '.join(optimisers)} (default: {default}): {text[:1].lower()}{text[1:]}"
+                for (text, default), optimisers in entries.items()
+            ),
+        )
+        for name, entries in users.items()
+    }
 
 
 if __name__ == "__main__":

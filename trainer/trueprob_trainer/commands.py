@@ -1,6 +1,6 @@
-"""What each command of :mod:`trueprob_trainer.__main__` does.
+"""The commands of :mod:`trueprob_trainer.__main__`, one function each.
 
-Each imports what it needs: training does not wait for onnxruntime.
+Imports are inside the functions, so that ``train`` does not wait for onnxruntime.
 """
 
 import argparse
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
     from trueprob_trainer.training.run_folder import RunFolder
 
 
-def train(arguments: argparse.Namespace) -> None:
-    """Train into a new run folder, or go on with the run that is there."""
+def run_train(arguments: argparse.Namespace) -> None:
+    """Train into a new run folder, or continue the run that is there."""
     from trueprob_trainer.training.loop import Log, checked_data, train_with
     from trueprob_trainer.training.progress import CsvLog, Progress, TensorBoardLog
     from trueprob_trainer.training.run_folder import RunFolder
 
-    given, data = _given(arguments), None
+    given, data = _given_recipe(arguments), None
     if arguments.resume:
         run = RunFolder(arguments.run)
         config = run.config()
         _refuse_another_recipe(given, config)
     else:
         config = TrainConfig.from_dict(given)
-        data = checked_data(config)  # what is wrong is said before a folder is made
+        data = checked_data(config)  # refuses bad input before a folder is made
         run = RunFolder.create(arguments.run, config, overwrite=arguments.overwrite)
     with contextlib.ExitStack() as stack:
         logs: list[Log] = [CsvLog(run)] if arguments.csv else []
@@ -50,12 +50,12 @@ def train(arguments: argparse.Namespace) -> None:
     _say(f"trained {config.epochs} epochs in {training.seconds:.1f} s: {run.path}")
 
 
-def _given(arguments: argparse.Namespace) -> dict[str, object]:
-    """Fields of the recipe that were typed."""
-    typed = vars(arguments)
+def _given_recipe(arguments: argparse.Namespace) -> dict[str, object]:
+    """The fields of the recipe that are on the command line."""
+    values = vars(arguments)
     names = [field.name for field in dataclasses.fields(TrainConfig)]
-    given: dict[str, object] = {name: typed[name] for name in names if name in typed}
-    options = {n: typed[n] for n in arguments.optimiser_parameters if n in typed}
+    given: dict[str, object] = {name: values[name] for name in names if name in values}
+    options = {n: values[n] for n in arguments.optimiser_parameters if n in values}
     return {**given, "optimiser_options": options} if options else given
 
 
@@ -67,12 +67,12 @@ def _refuse_another_recipe(given: dict[str, object], config: TrainConfig) -> Non
             )
 
 
-def evaluate(arguments: argparse.Namespace) -> None:
-    """Score a run on its test split, and on what else was asked for."""
+def run_evaluate(arguments: argparse.Namespace) -> None:
+    """Score a run on its test split and under the requested conditions."""
     from trueprob_trainer.evaluation.report import report
     from trueprob_trainer.training.finished_run import load_training
 
-    run = _run(arguments)
+    run = _run_folder(arguments)
     answer = report(
         load_training(run),
         corruptions=arguments.corruptions,
@@ -89,32 +89,32 @@ def evaluate(arguments: argparse.Namespace) -> None:
     _say(document if arguments.json else answer.text)
 
 
-def export(arguments: argparse.Namespace) -> None:
-    """Write ``model.onnx`` when it answers as the network, and what else was asked for."""
-    from trueprob_trainer.export.files import export_files
+def run_export(arguments: argparse.Namespace) -> None:
+    """Write ``model.onnx`` and the requested variants, once parity is checked."""
+    from trueprob_trainer.export.variants import export_files
     from trueprob_trainer.training.finished_run import load_training
 
-    run = _run(arguments)
-    wanted = [name for name in ("fp16", "int8") if getattr(arguments, name)]
-    made = export_files(load_training(run), wanted, calibrated=arguments.calibrated)
+    run = _run_folder(arguments)
+    precisions = [name for name in ("fp16", "int8") if getattr(arguments, name)]
+    made = export_files(load_training(run), precisions, calibrated=arguments.calibrated)
     for name, content in made.files.items():
         _say(f"{run.write(name, content)}: {len(content)} bytes")
     run.write("export.json", json.dumps(made.document, indent=1).encode() + b"\n")
     _say(f"parity {made.document['largest_difference']:.1e} nats")
-    if wanted:
+    if precisions:
         _say(made.table)
 
 
-def register(arguments: argparse.Namespace) -> None:
-    """Write the next version of a model, and compare it with a shipped one."""
+def run_register(arguments: argparse.Namespace) -> None:
+    """Write the next version of a model and, if requested, compare it with a shipped one."""
     from trueprob_trainer.errors import Disagreement
     from trueprob_trainer.evaluation.report import compare
-    from trueprob_trainer.export.registration import register as registered_of
+    from trueprob_trainer.export.registration import register
     from trueprob_trainer.training.finished_run import load_training
 
     shipped = None if arguments.compare_with is None else _version(arguments.compare_with).manifest
-    registered = registered_of(
-        load_training(_run(arguments)),
+    registered = register(
+        load_training(_run_folder(arguments)),
         arguments.name,
         arguments.models,
         calibrator=arguments.calibrator,
@@ -131,8 +131,8 @@ def register(arguments: argparse.Namespace) -> None:
             raise Disagreement(f"test scores do not agree with {arguments.compare_with}")
 
 
-def examples(arguments: argparse.Namespace) -> None:
-    """Make the demo model's example files."""
+def run_examples(arguments: argparse.Namespace) -> None:
+    """Write the example files of the demo model."""
     from trueprob_trainer.examples import make_examples
 
     made = make_examples(_version(arguments.model))
@@ -142,7 +142,7 @@ def examples(arguments: argparse.Namespace) -> None:
         _say(f"{arguments.output / name}: {len(content)} bytes")
 
 
-def _run(arguments: argparse.Namespace) -> "RunFolder":
+def _run_folder(arguments: argparse.Namespace) -> "RunFolder":
     from trueprob_trainer.training.run_folder import RunFolder
 
     return RunFolder(arguments.run)

@@ -1,14 +1,15 @@
-"""Everything that decides a training run, as one frozen value that goes into the manifest.
+"""The recipe of a training run: one frozen value that is stored in the manifest.
 
-The first fields are the demo's recipe and always written down. The others are options that are off
-unless asked for; one that is off is not listed, so that adding an option changes no manifest.
+The first fields are always listed. The others are options that are off by default; an option that
+is off is not listed, so a new option changes no existing manifest.
 """
 
 import dataclasses
 import json
 import math
+import typing
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 from trueprob_trainer.errors import BadInput
 from trueprob_trainer.sharpness_aware import OPTIMISERS, check_options
@@ -17,72 +18,111 @@ SCHEDULES = ("one-cycle", "cosine", "constant")
 BASES = ("sgd", "adamw")
 DEVICES = ("cpu", "cuda", "auto")
 LABEL_NOISE_KINDS = ("symmetric", "asymmetric")
+# Field → its allowed values.
+CHOICES = {
+    "optimiser": tuple(OPTIMISERS),
+    "schedule": SCHEDULES,
+    "base": BASES,
+    "device": DEVICES,
+    "label_noise_kind": LABEL_NOISE_KINDS,
+}
+ALWAYS_LISTED = frozenset(
+    {"data", "network", "optimiser", "rho", "learning_rate", "momentum", "weight_decay", "schedule"}
+    | {"epochs", "batch_size", "seed", "threads"}
+)
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Recipe of a run; the defaults are those of the demo model."""
+    """Recipe of a run; the defaults are those of the demo model.
 
-    data: str = "noisy-digits"  # a name, or KIND:PATH
-    network: str = "digits-cnn"
-    optimiser: str = "sam"
-    rho: float = 0.05  # radius of the ascent; the paper's value for CIFAR-10
-    learning_rate: float = 0.1  # peak of the schedule; lower it when the loss jumps
-    momentum: float = 0.9
-    weight_decay: float = 0.0  # raising it calibrates better and leaves less to show
-    schedule: str = "one-cycle"
-    epochs: int = 100  # far past the point where the training rows are all right
-    batch_size: int = 32  # rows; the last, smaller batch of an epoch is left out
-    seed: int = 0  # weights and order of rows; the split has a seed of its own
-    threads: int = 1  # of torch; sums come out in one order only for a fixed number
+    The text beside a type is the help of the command-line option; see :func:`meanings`.
+    """
+
+    data: Annotated[
+        str,
+        "data set: digits, noisy-digits, or KIND:PATH, where KIND is npz, cifar10, cifar100, "
+        "folder, idx or parquet",
+    ] = "noisy-digits"
+    network: Annotated[
+        str,
+        "network: digits-cnn, resnet-8, resnet-10, resnet-18, resnet-50, wrn-16-4, wrn-28-10, "
+        "densenet-121, vit-s-4, or package.module:function",
+    ] = "digits-cnn"
+    optimiser: Annotated[str, "optimiser; sgd is the base optimiser alone"] = "sam"
+    # The paper's value for CIFAR-10.
+    rho: Annotated[float, "radius of the ascent, in the 2-norm of the weights"] = 0.05
+    # Lower it when the loss jumps.
+    learning_rate: Annotated[float, "highest learning rate of the schedule"] = 0.1
+    momentum: Annotated[float, "momentum of SGD, or the first beta of AdamW"] = 0.9
+    # A higher value calibrates better and leaves less to show.
+    weight_decay: Annotated[float, "weight decay of the base optimiser"] = 0.0
+    schedule: Annotated[str, "schedule of the learning rate"] = "one-cycle"
+    # Far beyond the point where every training row is predicted correctly.
+    epochs: Annotated[int, "passes over the train split"] = 100
+    # The last, smaller batch of an epoch is left out.
+    batch_size: Annotated[int, "rows per step, at least 2"] = 32
+    seed: Annotated[int, "seed of the weights, the order of rows, the augmentation and esam"] = 0
+    # Sums have one order only for a fixed number.
+    threads: Annotated[int, "CPU threads of torch; results repeat for a fixed number only"] = 1
 
     # Options: off by default, not listed while off.
-    calibration_share: float = 0.0  # of the rows; 0 takes the data set's own
-    test_share: float = 0.0  # likewise; only where the data bring no test set
-    image_size: int = 0  # pixels a side to resize pictures to; 0 keeps theirs
-    split_seed: int = 0  # split, subset, long tail and label noise
-    train_rows: int = 0  # train on so many rows only; 0 on all
-    long_tail: float = 1.0  # rows of the first class over those of the last
-    label_noise: float = 0.0  # share of train labels made wrong
-    label_noise_kind: str = "symmetric"
-    start_from: str = ""  # run folder or checkpoint to fine-tune
-    base: str = "sgd"  # what the optimiser wraps; adamw for transformers
-    # Its own hyperparameters, such as gamma; empty for its defaults.
+    calibration_share: Annotated[
+        float, "fraction of the rows for calibration; 0: the data set's default"
+    ] = 0.0
+    test_share: Annotated[
+        float, "fraction of the rows for the test; 0: the data set's default, or its test set"
+    ] = 0.0
+    image_size: Annotated[int, "resize images to this side, in pixels; 0: keep their size"] = 0
+    split_seed: Annotated[int, "seed of the split, the subset, the long tail and label noise"] = 0
+    train_rows: Annotated[int, "number of rows to train on; 0: all of the train split"] = 0
+    long_tail: Annotated[
+        float,
+        "class sizes fall exponentially by this factor from the first class to the last; 1: off",
+    ] = 1.0
+    label_noise: Annotated[float, "fraction of the train labels that are made wrong"] = 0.0
+    label_noise_kind: Annotated[
+        str, "wrong labels are any other class (symmetric) or a similar one (asymmetric)"
+    ] = "symmetric"
+    start_from: Annotated[str, "run folder or checkpoint with weights to fine-tune"] = ""
+    base: Annotated[str, "optimiser that does the descent; adamw suits transformers"] = "sgd"
+    # Hyperparameters of one optimiser, such as gamma; empty for its defaults.
     optimiser_options: dict[str, int | float | str] = field(default_factory=dict)
-    warmup: float = 0.0  # share of the steps in which a cosine's rate rises; 0.05 for transformers
-    label_smoothing: float = 0.0
-    mixup: float = 0.0  # both parameters of the Beta distribution; 0.2 or 1 in the literature
-    crop: int = 0  # pixels of black added on each side before cropping; 4 for CIFAR
-    flip: bool = False  # left and right, half of the time
-    cutout: int = 0  # side of a square set to the mean; 16 for CIFAR-10
-    ema: float = 0.0  # decay of the weights' average, which is then what is scored; 0.999
-    accumulation: int = 1  # micro-batches a step; batch_size is that of the step
-    bf16: bool = False  # forward passes in bfloat16; weights stay float32
-    channels_last: bool = False  # memory order; quicker for convolutions, same mathematics
-    deterministic: bool = False  # refuse operations that are not repeatable (GPU)
-    device: str = "cpu"  # auto takes a GPU where there is one
-    teacher: str = ""  # run folders to distil from, separated by commas
-    distill_temperature: float = 4.0
-    distill_alpha: float = 0.9  # weight of the teacher against the labels
+    # 0.05 for transformers.
+    warmup: Annotated[
+        float, "fraction of the steps in which the rate of a cosine schedule rises"
+    ] = 0.0
+    label_smoothing: Annotated[float, "probability spread evenly over all classes"] = 0.0
+    # 0.2 or 1 in the literature.
+    mixup: Annotated[float, "both parameters of mixup's Beta distribution; 0: off"] = 0.0
+    crop: Annotated[int, "pad by this many pixels and crop at random; 0: off, 4 for CIFAR"] = 0
+    flip: Annotated[bool, "mirror each image, left and right, with probability 1/2"] = False
+    cutout: Annotated[
+        int, "side in pixels of a random square set to the mean colour; 0: off, 16 for CIFAR-10"
+    ] = 0
+    ema: Annotated[
+        float, "decay per step of the weights' average, which is then scored; 0: off, often 0.999"
+    ] = 0.0
+    accumulation: Annotated[int, "micro-batches per step; they divide the batch size"] = 1
+    bf16: Annotated[bool, "run forward passes in bfloat16; weights stay float32"] = False
+    channels_last: Annotated[bool, "use the memory order that is faster for convolutions"] = False
+    deterministic: Annotated[bool, "refuse operations that are not repeatable on a GPU"] = False
+    device: Annotated[str, "device; auto takes a GPU if there is one"] = "cpu"
+    teacher: Annotated[str, "run folders of the teachers to distil from, with commas between"] = ""
+    distill_temperature: Annotated[float, "temperature of distillation"] = 4.0
+    distill_alpha: Annotated[
+        float, "weight of the teacher in the loss, 0 to 1; the labels have the rest"
+    ] = 0.9
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be trained.
-
-        Raises `BadInput`: naming the field, what it must be and what came.
-        """
-        for name, choices in (
-            ("optimiser", tuple(OPTIMISERS)),
-            ("schedule", SCHEDULES),
-            ("base", BASES),
-            ("device", DEVICES),
-            ("label_noise_kind", LABEL_NOISE_KINDS),
-        ):
+        """Refuse a recipe that cannot be trained, naming the field."""
+        for name, choices in CHOICES.items():
             value = getattr(self, name)
             if value not in choices:
                 raise BadInput(f"{name} must be one of {', '.join(choices)}, got {value}")
         for name in ("epochs", "batch_size", "threads", "accumulation"):
             _require(name, getattr(self, name), int, at_least=1)
-        _require("batch_size", self.batch_size, int, at_least=2)  # BatchNorm needs two rows
+        _require("batch_size", self.batch_size, int, at_least=2)  # for BatchNorm
         for name in ("seed", "split_seed", "image_size", "train_rows", "crop", "cutout"):
             _require(name, getattr(self, name), int, at_least=0)
         for name in ("rho", "learning_rate", "momentum", "weight_decay", "mixup"):
@@ -100,11 +140,11 @@ class TrainConfig:
                 raise BadInput(f"{name} must be true or false, got {kind}")
         if self.batch_size % self.accumulation or self.batch_size < 2 * self.accumulation:
             raise BadInput(
-                f"accumulation must divide batch_size {self.batch_size} into parts of two rows or "
-                f"more, got {self.accumulation}"
+                f"accumulation must divide batch_size {self.batch_size} into micro-batches of at "
+                f"least two rows, got {self.accumulation}"
             )
         if self.warmup and self.schedule != "cosine":
-            raise BadInput(f"warmup goes with schedule cosine, got {self.schedule}")
+            raise BadInput(f"warmup needs schedule cosine, got {self.schedule}")
         if self.optimiser == "csam" and (self.mixup or self.teacher):
             raise BadInput("optimiser csam needs class labels: no mixup, no teacher")
         try:
@@ -113,7 +153,7 @@ class TrainConfig:
             raise BadInput(f"optimiser_options: {problem}") from problem
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-safe document: the recipe, and every option that is on."""
+        """JSON-safe document: the fields that are always listed, and every option that is on."""
         return {
             f.name: value
             for f in dataclasses.fields(self)
@@ -122,21 +162,7 @@ class TrainConfig:
 
     @classmethod
     def from_dict(cls, document: dict[str, Any]) -> "TrainConfig":
-        """Inverse of :meth:`to_dict`.
-
-        Parameters
-        ----------
-        document : dict
-
-        Returns
-        -------
-        TrainConfig
-
-        Raises
-        ------
-        BadInput
-            An unknown or impossible entry.
-        """
+        """Inverse of :meth:`to_dict`; unknown and impossible entries are refused."""
         unknown = set(document) - {f.name for f in dataclasses.fields(cls)}
         if unknown:
             raise BadInput(f"config has unknown entries: {', '.join(sorted(unknown))}")
@@ -147,7 +173,7 @@ class TrainConfig:
         return json.dumps(self.to_dict(), indent=1) + "\n"
 
     def published(self) -> dict[str, Any]:
-        """The document for a manifest: of a path only its last part, for it names the machine."""
+        """The document for a manifest: paths are cut to their last part, they name the machine."""
         document = self.to_dict()
         kind, separator, path = self.data.partition(":")
         if separator:
@@ -158,22 +184,14 @@ class TrainConfig:
         return document
 
 
-ALWAYS_LISTED = frozenset(
-    [
-        "data",
-        "network",
-        "optimiser",
-        "rho",
-        "learning_rate",
-        "momentum",
-        "weight_decay",
-        "schedule",
-        "epochs",
-        "batch_size",
-        "seed",
-        "threads",
-    ]
-)
+def meanings() -> dict[str, str]:
+    """What each field means, in words for a command line."""
+    hints = typing.get_type_hints(TrainConfig, include_extras=True)
+    return {
+        name: hint.__metadata__[0]
+        for name, hint in hints.items()
+        if typing.get_origin(hint) is Annotated
+    }
 
 
 def _default(f: "dataclasses.Field[Any]") -> Any:

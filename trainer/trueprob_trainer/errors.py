@@ -1,19 +1,19 @@
-"""What can go wrong in the trainer, as one tree.
+"""The errors of the trainer, as one tree.
 
 ::
 
     TrainerError
     ├── BadInput            an argument, a file or a run folder is unusable      exit code 2
-    ├── Interrupted         a signal asked the run to stop; it was saved         128 + signal
-    └── AnswerIsNo          everything worked and the answer is no               exit code 1
-        ├── ParityError     the exported graph does not answer as the network
-        ├── PrecisionLoss   in a smaller precision it is too often wrong
-        └── Disagreement    a repeated training does not reproduce its figures
+    ├── Interrupted         a signal stopped the run, which was saved            128 + signal
+    └── AnswerIsNo          a check was made and failed                          exit code 1
+        ├── ParityError     the exported graph does not agree with the network
+        ├── PrecisionLoss   a graph in smaller precision loses too much accuracy
+        └── Disagreement    a repeated training does not reproduce the scores
 """
 
 
 class TrainerError(Exception):
-    """Root of the tree; the message is one sentence for the person at the terminal."""
+    """Root of the tree; the message is one sentence for a person at the terminal."""
 
 
 class BadInput(TrainerError, ValueError):
@@ -21,7 +21,7 @@ class BadInput(TrainerError, ValueError):
 
 
 class Interrupted(TrainerError):
-    """A signal asked the run to stop, and it was saved."""
+    """A signal stopped the run, which was saved."""
 
     def __init__(self, number: int, message: str) -> None:
         super().__init__(message)
@@ -29,16 +29,16 @@ class Interrupted(TrainerError):
 
 
 class AnswerIsNo(TrainerError):
-    """Everything worked and the answer is no."""
+    """A check was made and failed."""
 
 
 class ParityError(AnswerIsNo):
-    """The exported graph does not answer as the network that it was exported from."""
+    """The exported graph does not agree with the network."""
 
 
 class PrecisionLoss(AnswerIsNo):
-    """A graph in a smaller precision is less often right than is allowed."""
+    """A graph in smaller precision loses more accuracy than is allowed."""
 
 
 class Disagreement(AnswerIsNo):
-    """A repeated training does not reproduce the figures of the shipped version."""
+    """A repeated training does not reproduce the scores of the shipped version."""

@@ -1,14 +1,13 @@
-"""``examples/``: what a new user sends to the demo model, from rows that no split has seen.
+"""Makes the files in ``examples/``: inputs for the demo model.
 
-- ``seven.png``: a seven as a picture, pixels enlarged so that a person can see it.
+- ``seven.png``: a picture of a seven, enlarged so that a person can see it.
 - ``digits_logits.json``: two rows of logits, the body of a first request.
-- ``digits_calibration.npz``: logits and labels of the reserved rows, *blurred and noisier* than
-  anything the model was made for: another camera. Their strength was chosen on these rows, so that
-  the factory calibrator is visibly off on them and a refit has something to show.
-- ``digits_test.npz``: logits and labels of the *test split*, on which nothing was fitted or
-  chosen: what the factory calibrator does on the pictures it was made for.
-- ``digits_pictures.npz``: the digits of the test split and the reserved ones as scikit-learn ships
-  them, *before* any noise: what `make demo` turns and adds noise to.
+- ``digits_calibration.npz``: logits and labels of the reserved rows, *blurred and with more noise*,
+  as if from another camera. The strength was chosen on these rows, so that the factory calibrator
+  is visibly off on them and a refit has an effect.
+- ``digits_test.npz``: logits and labels of the *test split*, on which nothing was fitted or chosen.
+- ``digits_pictures.npz``: the digits of the test split and the reserved rows *before* any noise;
+  ``make demo`` rotates them and adds noise.
 """
 
 import io
@@ -27,8 +26,8 @@ from trueprob_trainer.data.scikit_digits import digits, with_noise
 from trueprob_trainer.errors import BadInput
 from trueprob_trainer.export.graph import onnx_logits
 
-ENLARGED = 16  # screen pixels a side for one pixel of the image
-EXTRA_NOISE = 70.0  # grey levels after the blur: enough that the model claims too much, not all
+ENLARGED = 16  # side on the screen of one pixel of the image
+EXTRA_NOISE = 70.0  # grey levels after the blur; makes the model overconfident
 
 
 @dataclass(frozen=True)
@@ -53,11 +52,7 @@ class Examples:
 
 
 def make_examples(version: ModelVersion) -> Examples:
-    """Make the examples for a registered model of 8x8 digits.
-
-    Returns: the same bytes for the same version. Raises `BadInput`: the version has no network, or
-    was not trained on digits here.
-    """
+    """Make the examples for a registered model of 8x8 digits; always the same for one version."""
     if version.onnx_path is None:
         raise BadInput(f"{version.name}/{version.version} has no model.onnx")
     data = load(TrainConfig.from_dict(dict(version.manifest.training.get("config", {}))).data)
@@ -69,7 +64,7 @@ def make_examples(version: ModelVersion) -> Examples:
     test_images, test_labels = data.of(Split.TEST)
     shifted = onnx_logits(content, np.stack([another_camera(image) for image in images]))
     return Examples(
-        seven_png=_png(images[_plainest(logits, labels, data.class_names.index("7"))]),
+        seven_png=_png(images[_clearest(logits, labels, data.class_names.index("7"))]),
         calibration_npz=_npz(logits=shifted, labels=labels),
         test_npz=_npz(logits=onnx_logits(content, test_images), labels=test_labels),
         pictures_npz=_clean_pictures(),
@@ -78,7 +73,7 @@ def make_examples(version: ModelVersion) -> Examples:
 
 
 def another_camera(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The image out of focus and with more noise of its own."""
+    """The image out of focus and with additional noise."""
     wide = np.pad(image.astype(float), ((1, 1), (1, 1), (0, 0)), mode="edge")
     rows = (wide[:-2] + 4 * wide[1:-1] + wide[2:]) / 6
     blurred = (rows[:, :-2] + 4 * rows[:, 1:-1] + rows[:, 2:]) / 6
@@ -86,8 +81,7 @@ def another_camera(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _clean_pictures() -> bytes:
-    """A row's split is decided by its clean picture, so these are the rows of those splits."""
-    clean = digits()
+    clean = digits()  # the clean picture decides the split of a row, so the splits are the same
     test_images, test_labels = clean.of(Split.TEST)
     reserved_images, reserved_labels = clean.of(Split.EXAMPLES)
     return _npz(
@@ -98,10 +92,10 @@ def _clean_pictures() -> bytes:
     )
 
 
-def _plainest(logits: NDArray[np.float32], labels: NDArray[np.int64], wanted: int) -> int:
-    """The row of that class which the model recognises with the highest confidence."""
-    confidence = softmax(logits)[:, wanted].astype(float)
-    confidence[(labels != wanted) | (prediction(logits) != wanted)] = -1
+def _clearest(logits: NDArray[np.float32], labels: NDArray[np.int64], class_index: int) -> int:
+    """The row of a class that the model recognises with the highest confidence."""
+    confidence = softmax(logits)[:, class_index].astype(float)
+    confidence[(labels != class_index) | (prediction(logits) != class_index)] = -1
     return int(confidence.argmax())
 
 

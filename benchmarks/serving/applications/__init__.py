@@ -1,1 +1,1 @@
-"""What `Trueprob` is compared with; each module runs in its own server's environment."""
+"""The compared servers; each module runs in the environment of its server."""

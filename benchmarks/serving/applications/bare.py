@@ -1,4 +1,4 @@
-"""The least that an ASGI application can do for the same answers: no checks, keys or metrics."""
+"""A minimal ASGI application with the same answers: no checks, keys or metrics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A file that is not what its kind says is refused in one sentence; no pickle runs code."""
+"""Damaged or wrong files are refused in one sentence; pickles run no code."""
 
 import pickle
 from pathlib import Path
@@ -119,7 +119,7 @@ def test_shares_that_do_not_fit_the_data_are_refused(tmp_path: Path) -> None:
     parts = {"train_images": images, "train_labels": labels}
     np.savez(tmp_path / "a.npz", **parts, test_images=images[:2], test_labels=labels[:2])
     name = f"npz:{tmp_path / 'a.npz'}"
-    with pytest.raises(BadInput, match="brings its own test set"):
+    with pytest.raises(BadInput, match="has its own test set"):
         load(name, test_share=0.2)
     with pytest.raises(BadInput, match=r"test_share must be 0 for digits, got 0\.2"):
         load("digits", test_share=0.2)

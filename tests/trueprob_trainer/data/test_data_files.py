@@ -1,4 +1,4 @@
-"""Every kind of file gives the same rows; given test sets stay; damaged files are refused."""
+"""Every kind of file gives the same rows and keeps its own test set."""
 
 import gzip
 import io

@@ -1,4 +1,4 @@
-"""A repeated training agrees when the test rows cannot tell it from the shipped one."""
+"""Agreement of a repeated training with the shipped version, within the noise of the test rows."""
 
 import dataclasses
 

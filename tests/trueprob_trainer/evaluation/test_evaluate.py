@@ -1,4 +1,4 @@
-"""Scores under shifts, attacks and corruptions; ensembles; what the command writes."""
+"""Scores under shifts, attacks and corruptions; ensembles; files of the command."""
 
 import dataclasses
 import functools

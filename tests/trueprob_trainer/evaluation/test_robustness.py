@@ -1,4 +1,4 @@
-"""Noise, tails and corruptions have the stated strength, are seeded, and touch what they say."""
+"""Label noise, long tails and corruptions: their strength, seeds and the rows they change."""
 
 import dataclasses
 import functools
@@ -91,7 +91,7 @@ def test_a_recipe_says_in_its_notes_what_was_done_to_the_data() -> None:
 
 
 def smooth(channels: int) -> np.ndarray:
-    """Pictures with edges and gradients, mid grey on average."""
+    """Pictures with edges and gradients and a mean of mid grey."""
     y, x = np.mgrid[:32, :32] / 31
     rows = [
         80 + 90 * x * y + 60 * ((x - 0.5) ** 2 + (y - 0.5) ** 2 < 0.02 * (i + 2)) for i in range(8)

@@ -1,4 +1,4 @@
-"""The exported graph answers as the network, for any batch, or the export is refused."""
+"""The exported graph agrees with the network for any batch, or the export is refused."""
 
 import copy
 import functools
@@ -86,14 +86,14 @@ def test_another_networks_graph_is_refused() -> None:
     training = trained()
     images, _ = training.data.of(Split.CALIBRATION)
     other = train_with(TrainConfig(epochs=1, seed=1))
-    with pytest.raises(ParityError, match=r"allowed are 0\.0001"):
+    with pytest.raises(ParityError, match=r"at most 0\.0001 is allowed"):
         check_parity(exported().content, other.model, images)
     with pytest.raises(ParityError, match="needs 64 images, got 10"):
         check_parity(exported().content, training.model, images[:10])
 
 
 class Louder(torch.nn.Module):
-    """Logits of hundreds of nats, as networks have that have just begun to train."""
+    """Logits of hundreds of nats, as early in training."""
 
     def __init__(self, model: torch.nn.Module, offset: float = 0.0) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What is registered is whole, verified, and says what was measured."""
+"""Registered versions: complete, verified, with the measured scores."""
 
 import dataclasses
 import functools
@@ -84,7 +84,7 @@ def test_versions_count_up_and_none_changes(tmp_path: Path) -> None:
 
 
 class DifferentWhenTraced(torch.nn.Module):
-    """A network that the exporter cannot follow: its graph is not what it answers."""
+    """A network whose exported graph differs from it."""
 
     def __init__(self, model: torch.nn.Module) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Networks have the published number of weights, export with parity, and may be the user's own."""
+"""Networks: published numbers of weights, parity after export, networks of the user."""
 
 from pathlib import Path
 
@@ -11,10 +11,10 @@ from trueprob_trainer.errors import BadInput
 from trueprob_trainer.export.graph import export
 from trueprob_trainer.networks import NETWORKS, build_network
 from trueprob_trainer.networks.classifier import ImageClassifier
-from trueprob_trainer.networks.convolutional import dense_network
-from trueprob_trainer.networks.residual import (
+from trueprob_trainer.networks.convolutional import (
     BasicBlock,
     Bottleneck,
+    dense_network,
     residual_network,
     wide_residual_network,
 )

@@ -74,13 +74,13 @@ def test_the_gpus_scaling_is_the_cpus(empty: bool) -> None:
     if empty:
         for p in model.parameters():
             torch.zero_(p.grad)  # type: ignore[arg-type]
-    parts = Displacement().parts(groups_of(model), dense_gradient)
-    norm = joint_norm([g for part in parts for g in part.gradients])
-    gradients = [[g.clone() for g in part.gradients] for part in parts]
-    factors = scale_to_radius(parts, norm)
-    scale_in_place(parts, norm)
-    for part, kept, factor in zip(parts, gradients, factors, strict=True):
-        for g, k in zip(part.gradients, kept, strict=True):
+    blocks = Displacement().blocks(groups_of(model), dense_gradient)
+    norm = joint_norm([g for block in blocks for g in block.gradients])
+    gradients = [[g.clone() for g in block.gradients] for block in blocks]
+    factors = scale_to_radius(blocks, norm)
+    scale_in_place(blocks, norm)
+    for block, kept, factor in zip(blocks, gradients, factors, strict=True):
+        for g, k in zip(block.gradients, kept, strict=True):
             torch.testing.assert_close(g, k * factor, rtol=1e-12, atol=0)
             assert bool(g.any()) is not empty
 
@@ -102,8 +102,8 @@ def test_the_cpus_pieces_are_one_ascent() -> None:
     start = [p.detach().clone() for p in with_gradients(model).parameters()]
     gradients = [p.grad.clone() for p in model.parameters() if p.grad is not None]
     optimiser = SAM(torch.optim.SGD(model.parameters(), lr=0.0), 0.3)
-    parts = optimiser._displacement.parts(optimiser.param_groups, dense_gradient)
-    assert [len(part.parameters) for part in parts] == [2, 2, 1]
+    blocks = optimiser._displacement.blocks(optimiser.param_groups, dense_gradient)
+    assert [len(block.parameters) for block in blocks] == [2, 2, 1]
     assert optimiser.ascend()
     length = torch.cat(gradients).norm()
     for p, s, g in zip(model.parameters(), start, gradients, strict=True):

@@ -1,4 +1,4 @@
-"""Optimisers by name: their options, every one in the training loop, wrong use refused."""
+"""Optimisers by name: their options, training with each, refusal of wrong use."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""SAM against an independent, slow reference; plain SGD has to fail the same comparison."""
+"""SAM compared with an independent, slow reference, which plain SGD must not match."""
 
 import copy
 from collections.abc import Iterator

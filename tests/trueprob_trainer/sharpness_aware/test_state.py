@@ -1,4 +1,4 @@
-"""SAM's checkpoints, misuse, accumulation, schedulers and other bases."""
+"""SAM: checkpoints, wrong use, accumulation, schedulers and other bases."""
 
 import copy
 
@@ -85,7 +85,7 @@ def test_a_zero_gradient_moves_nothing() -> None:
 def test_calls_out_of_order_raise_with_a_sentence() -> None:
     model, batch = small(), batches(1)[0]
     optimiser = SAM(sgd(groups_of(model)))
-    with pytest.raises(RuntimeError, match="descend\\(\\) without ascend"):
+    with pytest.raises(RuntimeError, match="descend\\(\\) needs ascend"):
         optimiser.descend()
     with pytest.raises(RuntimeError, match="no gradient"):
         optimiser.ascend()

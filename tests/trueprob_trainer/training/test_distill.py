@@ -1,4 +1,4 @@
-"""A student learns its teacher's probabilities, not only the labels."""
+"""Distillation: a student learns the probabilities of its teacher, not only the labels."""
 
 import dataclasses
 from pathlib import Path

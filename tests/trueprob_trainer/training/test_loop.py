@@ -1,4 +1,4 @@
-"""A run: seeded, repeatable, its folder complete; wrong recipes are refused by name."""
+"""Runs: repeatable results, a complete folder, and refusal of wrong recipes by field."""
 
 import dataclasses
 import io
@@ -77,7 +77,7 @@ def test_an_earlier_run_is_replaced_only_when_asked(tmp_path: Path) -> None:
 def test_a_folder_that_is_no_run_is_never_removed(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(BadInput, match="holds something else"):
+    with pytest.raises(BadInput, match="files that are not of a run"):
         RunFolder.create(tmp_path, TINY, overwrite=True)
     assert len(list(tmp_path.iterdir())) == 2
     with pytest.raises(BadInput, match="is a file"):
@@ -118,7 +118,7 @@ def test_folders_without_a_finished_run_are_refused(tmp_path: Path) -> None:
         ("flip", 1, "flip must be true or false, got int"),
         ("accumulation", 5, "accumulation must divide batch_size 32"),
         ("accumulation", 32, "parts of two rows or more, got 32"),
-        ("warmup", 0.1, "warmup goes with schedule cosine, got one-cycle"),
+        ("warmup", 0.1, "warmup needs schedule cosine, got one-cycle"),
         (
             "optimiser_options",
             {"gamma": 1},

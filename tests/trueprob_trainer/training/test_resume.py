@@ -1,4 +1,4 @@
-"""A run that is stopped, by a signal or between epochs, ends as the one that was not."""
+"""A run that is stopped and resumed gives the same result as one that was not stopped."""
 
 import contextlib
 import csv
@@ -73,7 +73,7 @@ def stopped_and_resumed(config: TrainConfig, path: Path, step: int) -> None:
     finally:
         handle.remove()
     assert signal.getsignal(signal.SIGTERM) is handler
-    with pytest.raises(BadInput, match="epochs, --resume goes on"):
+    with pytest.raises(BadInput, match="epochs, --resume continues it"):
         load_training(run)
     train_with(config, run=run, resume=True)
 

@@ -1,7 +1,7 @@
-"""Labelled images by name or by path, in one shape: uint8 NHWC, split by the digest of the bytes.
+"""Loads labelled images by name or by path: uint8, NHWC, split by a digest of each row.
 
-:data:`DATA` are the sets that need no file, :data:`READERS` the kinds of file that ``--data
-KIND:PATH`` takes. :func:`prepare` adds what a recipe does to the train split.
+:data:`DATA` has the sets that need no file, :data:`READERS` the kinds of file for ``KIND:PATH``.
+:mod:`trueprob_trainer.data.recipe` adds what a recipe does to the train split.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ class Reader(Protocol):
     """Reads a file or a folder."""
 
     def __call__(self, path: Path, *, image_size: int = 0) -> Stored:
-        """Rows of that place; ``image_size`` 0 keeps the pictures' own."""
+        """Read all rows; ``image_size`` is a side in pixels, 0 keeps the size of the images."""
 
 
 DATA: dict[str, Callable[..., LabelledImages]] = {"digits": digits, "noisy-digits": noisy_digits}
@@ -45,28 +45,7 @@ def load(
     image_size: int = 0,
     seed: int = 0,
 ) -> LabelledImages:
-    """Load a data set.
-
-    Parameters
-    ----------
-    name : str
-        A key of :data:`DATA`, or ``KIND:PATH`` with a key of :data:`READERS`.
-    calibration_share, test_share : float
-        Expected shares of the rows; 0 for those of the data set.
-    image_size : int
-        Height and width that pictures are resized to; 0 for their own.
-    seed : int
-        Another seed, another split.
-
-    Returns
-    -------
-    LabelledImages
-
-    Raises
-    ------
-    BadInput
-        There is none of that name, or the file is not what its kind says.
-    """
+    """Load a data set by name or as ``KIND:PATH``; a share or size of 0 means its default."""
     if name in DATA:
         for option, value in (
             ("calibration_share", calibration_share),

@@ -1,8 +1,8 @@
-"""CIFAR-10 and CIFAR-100 as their authors distribute them, unpacked or as ``.tar.gz``.
+"""Reads CIFAR-10 and CIFAR-100 as their authors distribute them, unpacked or as ``.tar.gz``.
 
-Both versions are read: "binary" (one or two label bytes, then 3 072 bytes of planes) and "python"
-(pickled dictionaries), the latter by an unpickler that knows arrays and plain values only, for a
-pickle may otherwise run any code. CIFAR-100 is read with its fine labels.
+The "binary" version has one or two label bytes and 3 072 bytes of planes per row. The "python"
+version has pickled dictionaries. A pickle can run any code, so the unpickler here accepts only
+arrays and plain values. CIFAR-100 is read with its fine labels.
 """
 
 import io
@@ -23,12 +23,12 @@ TRAIN = {10: [f"data_batch_{i}" for i in range(1, 6)], 100: ["train"]}
 TEST = {10: "test_batch", 100: "test"}
 NAMES = {10: ("batches.meta", "label_names"), 100: ("meta", "fine_label_names")}
 TEXT_NAMES = {10: "batches.meta.txt", 100: "fine_label_names.txt"}
-ALLOWED = {  # what the pickles of arrays name, by the names of the NumPy that wrote them
+ALLOWED = {  # what pickled arrays refer to, by the names in old and new versions of NumPy
     ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
     ("numpy._core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): np.dtype,
-    ("_codecs", "encode"): lambda text, encoding: text.encode(encoding),  # bytes, as protocol 2
+    ("_codecs", "encode"): lambda text, encoding: text.encode(encoding),  # bytes in protocol 2
 }
 
 Files = Callable[[str], bytes | None]
@@ -45,10 +45,7 @@ def read_cifar100(path: Path, *, image_size: int = 0) -> Stored:
 
 
 def read_cifar(path: Path, n_classes: int, *, image_size: int = 0) -> Stored:
-    """Read an original archive.
-
-    Returns: with the test set that it brings. Raises `BadInput`: files are missing or damaged.
-    """
+    """Read an original archive or folder, with its test set."""
     if image_size not in (0, 32):
         raise BadInput(f"image_size must be 0 or 32 for CIFAR, got {image_size}")
     file = _reader(path)

@@ -1,4 +1,4 @@
-"""From encoded pictures to one array, in memory while it fits, else in a file behind it."""
+"""Decodes pictures into one array: in memory, or in a mapped temporary file if it is large."""
 
 import io
 import os
@@ -12,28 +12,24 @@ from PIL import Image, UnidentifiedImageError
 
 from trueprob_trainer.errors import BadInput
 
-IN_MEMORY_BYTES = 8 << 30  # decoded; above, the array is a temporary file mapped into memory
+IN_MEMORY_BYTES = 8 << 30  # of decoded pictures; a larger array is a mapped temporary file
 
 
 def decode(
-    encoded: Sequence[NDArray[np.uint8]],  # (m,) uint8, one file each
+    encoded: Sequence[NDArray[np.uint8]],  # the bytes of one file each
     *,
-    source: str,  # for messages
+    source: str,  # name for error messages
     image_size: int = 0,
     in_memory_bytes: int = IN_MEMORY_BYTES,
 ) -> NDArray[np.uint8]:
-    """Decode pictures of any format that Pillow reads.
-
-    Returns: one channel when the first picture is grey, three otherwise. Raises `BadInput`:
-    nothing to decode, not a picture, or sizes that differ without ``image_size``.
-    """
+    """Decode pictures that Pillow can read; one channel if the first is grey, else three."""
     if not len(encoded):
         raise BadInput(f"{source}: there are no images")
     first = _opened(encoded[0], source, 0)
     mode = "L" if first.mode in ("1", "L", "LA", "I;16") else "RGB"
     width, height = (image_size, image_size) if image_size else first.size
     shape = (len(encoded), height, width, 1 if mode == "L" else 3)
-    images = _room(shape, in_memory_bytes)
+    images = _empty(shape, in_memory_bytes)
 
     def fill(row: int) -> None:
         picture = _opened(encoded[row], source, row)
@@ -41,21 +37,21 @@ def decode(
             if not image_size:
                 raise BadInput(
                     f"{source}: image {row} has {picture.size[0]}x{picture.size[1]} pixels, the "
-                    f"first {width}x{height}: choose one by image_size"
+                    f"first {width}x{height}: set image_size to resize them"
                 )
             picture = picture.resize((width, height), Image.Resampling.BILINEAR)
         images[row] = np.asarray(picture.convert(mode)).reshape(shape[1:])
 
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:  # Pillow frees the lock
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:  # Pillow releases the GIL
         for _ in threads.map(fill, range(len(encoded)), chunksize=64):
             pass
     return images
 
 
-def _room(shape: tuple[int, ...], in_memory_bytes: int) -> NDArray[np.uint8]:
+def _empty(shape: tuple[int, ...], in_memory_bytes: int) -> NDArray[np.uint8]:
     if int(np.prod(shape)) <= in_memory_bytes:
         return np.empty(shape, dtype=np.uint8)
-    with tempfile.TemporaryFile() as file:  # the mapping keeps it alive, nothing else does
+    with tempfile.TemporaryFile() as file:  # the mapping keeps it open
         return np.memmap(file, dtype=np.uint8, mode="w+", shape=shape)
 
 

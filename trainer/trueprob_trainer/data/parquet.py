@@ -1,9 +1,9 @@
-"""Parquet files with a column of encoded pictures and one of labels.
+"""Reads Parquet files with a column of encoded pictures and one of labels.
 
-The picture's column is ``image`` or ``img``: binary, or a structure with ``bytes`` (as Hugging Face
-writes it). The label's is ``label`` or ``fine_label``: integers, or names. A folder is read as one
-data set; files whose names begin with ``test`` are its test set. Class names come from the schema's
-metadata where Hugging Face left them. pyarrow is imported when such a file is read.
+Pictures are in ``image`` or ``img``: binary, or a structure with ``bytes`` as Hugging Face writes
+it. Labels are in ``label``, ``fine_label`` or ``labels``: integers or names. A folder is one data
+set; files whose names begin with ``test`` are its test set. Class names come from the metadata of
+Hugging Face, if present.
 """
 
 import json
@@ -21,23 +21,7 @@ IMAGES, LABELS = ("image", "img"), ("label", "fine_label", "labels")
 
 
 def read_parquet(path: Path, *, image_size: int = 0) -> Stored:
-    """Read a Parquet file, or a folder of them.
-
-    Parameters
-    ----------
-    path : Path
-    image_size : int
-        See :func:`~trueprob_trainer.data.decoding.decode`.
-
-    Returns
-    -------
-    Stored
-
-    Raises
-    ------
-    BadInput
-        pyarrow is not installed, or the file has not these columns.
-    """
+    """Read a Parquet file, or a folder of them."""
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -46,7 +30,7 @@ def read_parquet(path: Path, *, image_size: int = 0) -> Stored:
     files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
     encoded: list[NDArray[np.uint8]] = []
     labels: list[Any] = []
-    tested: list[bool] = []
+    is_test: list[bool] = []
     class_names: tuple[str, ...] = ()
     for file in files:
         try:
@@ -60,11 +44,11 @@ def read_parquet(path: Path, *, image_size: int = 0) -> Stored:
                 raise BadInput(f"{file.name}: {image} must hold the bytes of a picture in each row")
             encoded.append(np.frombuffer(content, dtype=np.uint8))
         labels += table[label].to_pylist()
-        tested += [file.name.startswith("test")] * len(table)
+        is_test += [file.name.startswith("test")] * len(table)
         class_names = class_names or _names(table.schema.metadata or {}, label)
     indices, class_names = _indices(path.name, labels, class_names)
     images = decode(encoded, source=path.name, image_size=image_size)
-    given = np.array(tested) if any(tested) else None
+    given = np.array(is_test) if any(is_test) else None
     return Stored(path, images, indices, class_names, given, encoded)
 
 
@@ -80,7 +64,7 @@ def _names(metadata: dict[bytes, bytes], label: str) -> tuple[str, ...]:
         document = json.loads(metadata.get(b"huggingface", b"{}"))
         return tuple(document["info"]["features"][label]["names"])
     except (ValueError, KeyError, TypeError):
-        return ()  # a comfort, not part of the format
+        return ()  # optional metadata
 
 
 def _indices(

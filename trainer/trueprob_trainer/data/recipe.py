@@ -1,18 +1,14 @@
-"""The data of a run: loaded, split, and the train split made smaller, imbalanced or mislabelled.
+"""Prepares the data of a run: loads them and changes the train split as the recipe says.
 
-Calibration and test rows are never touched.
+The train split can have fewer rows, an imbalance or wrong labels. Calibration and test rows are
+never changed. Digests of the images choose the rows, so a choice is the same in every run.
 
-Wrong labels at a stated rate, in the train split only.
-
-*Symmetric*: with probability ``rate`` a label becomes one of the *other* classes, all alike.
-*Asymmetric*: it becomes the class that it is easily taken for (Patrini et al., arXiv:1609.03683,
-section 5); for classes without a known neighbour, the next one. Which rows, and to what, follows
-from a digest of the image: the rows that are wrong at 20 % are wrong at 40 %, too, in the same way.
-
-An exponentially imbalanced train split (Cui et al., arXiv:1901.05555, section 5.1).
-
-Class c of k keeps n·factor^(−c/(k−1)) rows, n being the size of the smallest class before: class 0
-keeps them all, the last class keeps 1/factor of them. Rows left out are in no split.
+- Long tail (Cui et al., arXiv:1901.05555, section 5.1): class c of k keeps n·factor^(−c/(k−1))
+  rows, where n is the size of the smallest class before. Rows left out are in no split.
+- Label noise: a label becomes wrong with probability ``rate``. *Symmetric* noise takes any other
+  class with equal probability. *Asymmetric* noise takes the class that is easily confused with it
+  (Patrini et al., arXiv:1609.03683, section 5), or the next class if no pair is listed. Rows that
+  are wrong at 20 % are wrong in the same way at 40 %.
 """
 
 import dataclasses
@@ -20,19 +16,58 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
-from trueprob_trainer.config import TrainConfig
+from trueprob_trainer.config import LABEL_NOISE_KINDS, TrainConfig
 from trueprob_trainer.data import load
 from trueprob_trainer.data.images import LabelledImages
 from trueprob_trainer.data.splits import Split, place
 from trueprob_trainer.errors import BadInput
 
+CONFUSED_WITH = {  # the paper's pairs for CIFAR-10 and MNIST
+    "truck": "automobile",
+    "bird": "airplane",
+    "deer": "horse",
+    "cat": "dog",
+    "dog": "cat",
+    "2": "7",
+    "3": "8",
+    "5": "6",
+    "6": "5",
+    "7": "1",
+}
+
+
+def prepare(config: TrainConfig) -> LabelledImages:
+    """Load the data of a recipe and change its train split."""
+    data = load(
+        config.data,
+        calibration_share=config.calibration_share,
+        test_share=config.test_share,
+        image_size=config.image_size,
+        seed=config.split_seed,
+    )
+    data = with_long_tail(data, config.long_tail, seed=config.split_seed)
+    data = with_train_rows(data, config.train_rows, seed=config.split_seed)
+    return with_label_noise(
+        data, config.label_noise, kind=config.label_noise_kind, seed=config.split_seed
+    )
+
+
+def with_train_rows(data: LabelledImages, n_rows: int, *, seed: int = 0) -> LabelledImages:
+    """Keep ``n_rows`` rows of the train split; 0 keeps all."""
+    rows = np.flatnonzero(data.split == Split.TRAIN)
+    if n_rows > len(rows):
+        raise BadInput(f"train_rows must be at most {len(rows)}, got {n_rows}")
+    if n_rows in (0, len(rows)):
+        return data
+    order = np.argsort([place(data.images[row], f"train-rows-{seed}") for row in rows])
+    split = data.split.copy()
+    split[rows[order[n_rows:]]] = Split.UNUSED
+    note = f"Only {n_rows} of {len(rows)} train rows are used (chosen by digest, seed {seed})."
+    return dataclasses.replace(data, split=split, notes=(*data.notes, note))
+
 
 def with_long_tail(data: LabelledImages, factor: float, *, seed: int = 0) -> LabelledImages:
-    """The data with fewer train rows in later classes.
-
-    Returns: calibration and test splits are as balanced as they were. Raises `BadInput`: the
-    factor is below 1, or would leave a class without rows.
-    """
+    """Give the train split an exponential tail: fewer rows in later classes."""
     if not 1 <= factor < float("inf"):
         raise BadInput(f"long_tail must be finite and at least 1, got {factor}")
     if factor == 1:
@@ -58,31 +93,14 @@ def _left_out(data: LabelledImages, rows: NDArray[np.intp], n: int, seed: int) -
     return rows[order[n:]]
 
 
-KINDS = ("symmetric", "asymmetric")
-
-TAKEN_FOR = {  # the paper's pairs for CIFAR-10 and MNIST
-    "truck": "automobile",
-    "bird": "airplane",
-    "deer": "horse",
-    "cat": "dog",
-    "dog": "cat",
-    "2": "7",
-    "3": "8",
-    "5": "6",
-    "6": "5",
-    "7": "1",
-}
-
-
 def with_label_noise(
     data: LabelledImages, rate: float, *, kind: str = "symmetric", seed: int = 0
 ) -> LabelledImages:
-    """The data with wrong labels among its train rows.
-
-    Returns: calibration and test rows keep their labels. Raises `BadInput`: no such kind or rate.
-    """
-    if kind not in KINDS:
-        raise BadInput(f"label_noise_kind must be one of {', '.join(KINDS)}, got {kind}")
+    """Make a fraction of the train labels wrong."""
+    if kind not in LABEL_NOISE_KINDS:
+        raise BadInput(
+            f"label_noise_kind must be one of {', '.join(LABEL_NOISE_KINDS)}, got {kind}"
+        )
     if not 0 <= rate < 1:
         raise BadInput(f"label_noise must be at least 0 and below 1, got {rate}")
     if rate == 0:
@@ -106,45 +124,9 @@ def with_label_noise(
 
 
 def asymmetric_neighbours(class_names: tuple[str, ...]) -> tuple[int, ...]:
-    """The class that each is taken for; its own index where it is taken for none."""
+    """The class that replaces each class; its own index if no pair is listed for it."""
     places = {name: index for index, name in enumerate(class_names)}
-    known = [places.get(TAKEN_FOR.get(name, ""), -1) for name in class_names]
-    if max(known) < 0:
+    pairs = [places.get(CONFUSED_WITH.get(name, ""), -1) for name in class_names]
+    if max(pairs) < 0:
         return tuple((index + 1) % len(class_names) for index in range(len(class_names)))
-    return tuple(index if other < 0 else other for index, other in enumerate(known))
-
-
-def prepare(config: TrainConfig) -> LabelledImages:
-    """Data as the recipe asks for it.
-
-    Raises `BadInput`: there is no such data, or what the recipe asks for cannot be done with it.
-    """
-    data = load(
-        config.data,
-        calibration_share=config.calibration_share,
-        test_share=config.test_share,
-        image_size=config.image_size,
-        seed=config.split_seed,
-    )
-    data = with_long_tail(data, config.long_tail, seed=config.split_seed)
-    data = with_train_rows(data, config.train_rows, seed=config.split_seed)
-    return with_label_noise(
-        data, config.label_noise, kind=config.label_noise_kind, seed=config.split_seed
-    )
-
-
-def with_train_rows(data: LabelledImages, n_rows: int, *, seed: int = 0) -> LabelledImages:
-    """The data with that many rows in its train split.
-
-    Raises `BadInput`: there are not so many.
-    """
-    rows = np.flatnonzero(data.split == Split.TRAIN)
-    if n_rows > len(rows):
-        raise BadInput(f"train_rows must be at most {len(rows)}, got {n_rows}")
-    if n_rows in (0, len(rows)):
-        return data
-    order = np.argsort([place(data.images[row], f"train-rows-{seed}") for row in rows])
-    split = data.split.copy()
-    split[rows[order[n_rows:]]] = Split.UNUSED
-    note = f"Only {n_rows} of {len(rows)} train rows are used (chosen by digest, seed {seed})."
-    return dataclasses.replace(data, split=split, notes=(*data.notes, note))
+    return tuple(index if other < 0 else other for index, other in enumerate(pairs))

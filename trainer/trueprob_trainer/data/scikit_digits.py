@@ -1,12 +1,12 @@
 """The 1 797 handwritten digits that ship with scikit-learn: 8x8 pixels, offline.
 
 They are the test part of "Optical Recognition of Handwritten Digits" (E. Alpaydin, C. Kaynak, UCI
-Machine Learning Repository, 1998, CC BY 4.0): 32x32 bitmaps counted in 4x4 blocks, so grey levels
-run from 0 to 16. Here they are stretched to 0 to 255 (level·255/16, rounded).
+Machine Learning Repository, 1998, CC BY 4.0). Grey levels 0 to 16 count the pixels of 4x4 blocks;
+here they are scaled to 0 to 255 (level·255/16, rounded).
 
-As they are, a small network learns them almost perfectly and there is nothing to calibrate. So
-there is a second, harder set, ``noisy-digits``: the same images with one fixed draw of pixel noise
-in *every* split alike, which is stated in the manifest and the model card of whatever is trained.
+A small network learns these digits almost perfectly, which leaves nothing to calibrate. So there is
+a harder set, ``noisy-digits``: the same images with fixed pixel noise in *every* split. The
+manifest and the model card of a trained model state this.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from trueprob_trainer.data.images import LabelledImages
 from trueprob_trainer.data.splits import Split, assign, digest
 
 SHARES = {Split.TRAIN: 0.25, Split.CALIBRATION: 0.27, Split.TEST: 0.28, Split.EXAMPLES: 0.20}
-NOISE = 60.0  # grey levels: leaves about nine in ten digits recognisable to a small network
+NOISE = 60.0  # grey levels; a small network still recognises nine of ten digits
 
 ORIGIN = (
     "Origin: Optical Recognition of Handwritten Digits, E. Alpaydin and C. Kaynak, UCI Machine "
@@ -39,10 +39,7 @@ WHY_NOISE = (
 
 
 def digits(seed: int = 0) -> LabelledImages:
-    """The digits as they are.
-
-    Returns: 1 797 images of shape (8, 8, 1).
-    """
+    """The digits without noise, (1797, 8, 8, 1)."""
     bundle = load_digits()
     images = np.rint(bundle.images * (255 / 16)).astype(np.uint8)[..., np.newaxis]
     return LabelledImages(
@@ -51,14 +48,14 @@ def digits(seed: int = 0) -> LabelledImages:
         split=assign(images, SHARES, seed),
         class_names=tuple(str(name) for name in bundle.target_names),
         mode="L",
-        resample="box",  # block averages are how the 8x8 images were made in the first place
+        resample="box",  # the 8x8 images were made as block averages
         description="scikit-learn digits (1797 images of 8x8 pixels, grey levels 0 to 255)",
         notes=(ORIGIN,),
     )
 
 
 def noisy_digits(seed: int = 0) -> LabelledImages:
-    """The digits under pixel noise of standard deviation :data:`NOISE`; same rows, same splits."""
+    """The digits with pixel noise of standard deviation :data:`NOISE`; same rows, same splits."""
     clean = digits(seed)
     noisy = [with_noise(image, NOISE, "noisy-digits") for image in clean.images]
     return LabelledImages(
@@ -75,12 +72,10 @@ def noisy_digits(seed: int = 0) -> LabelledImages:
 
 
 def with_noise(image: NDArray[np.uint8], deviation: float, purpose: str) -> NDArray[np.uint8]:
-    """Image plus nearly Gaussian noise drawn from its own digest.
-
-    The sum of twelve uniform bytes has mean 1 530 and standard deviation 256 to one part in 10⁵.
-    Bytes of a hash are the same on every machine and under every version of NumPy, whose generators
-    promise less; the shipped model's scores have to be reproducible years from now.
-    """
+    """The image plus nearly Gaussian noise that is drawn from its own digest."""
+    # The sum of twelve uniform bytes has mean 1 530 and standard deviation 256 to one part in 10⁵.
+    # A hash gives the same bytes on every machine and under every version of NumPy, whose
+    # generators promise less. The scores of the shipped model must stay reproducible.
     stream = hashlib.shake_256(digest(image, purpose)).digest(12 * image.size)
     sums = np.frombuffer(stream, dtype=np.uint8).reshape(12, *image.shape).sum(axis=0, dtype=int)
     noisy: NDArray[np.float64] = image + deviation * (sums - 1530) / 256

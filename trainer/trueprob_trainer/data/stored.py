@@ -1,10 +1,11 @@
-"""What a reader finds in a file, and how it becomes a data set with three splits.
+"""Rows as a reader found them, and how they are split.
 
-A source that brings a test set keeps it: figures stay comparable with those of others. Its other
-rows are divided into train and calibration by digest. A row whose bytes occur in the given test set
-is in no split. A source without one is divided into all three. Digests are of the bytes *as
-stored*: a decoder of another version may decode a JPEG one grey level off, and must not move the
-row from calibration to train.
+A test set in the source is kept, so that scores stay comparable with published ones. Digests divide
+the other rows into train and calibration; a row that also occurs in the test set is in no split.
+Without a test set, digests divide the rows into all three.
+
+Digests are of the bytes *as stored*: another version of a decoder may change a JPEG by one grey
+level, and that must not move a row from calibration to train.
 """
 
 import hashlib
@@ -18,28 +19,24 @@ from trueprob_trainer.data.images import LabelledImages
 from trueprob_trainer.data.splits import Split, assign
 from trueprob_trainer.errors import BadInput
 
-CALIBRATION_SHARE = 0.1  # of a source that brings a test set
-SHARES = (0.2, 0.2)  # calibration and test, of one that does not
+CALIBRATION_SHARE = 0.1  # default for a source with a test set
+SHARES = (0.2, 0.2)  # defaults for one without: calibration and test
 
 
 @dataclass(frozen=True)
 class Stored:
-    """Rows as a reader found them."""
+    """Rows as a reader found them; refused if they are no data set for classification."""
 
-    path: Path  # Where; only its name is ever written down
+    path: Path  # only its name is ever written down
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
     class_names: tuple[str, ...]
-    given_test: NDArray[np.bool_] | None = None  # rows of the test set that the source brings
-    # bytes of each row as stored, where that is not the image itself
+    given_test: NDArray[np.bool_] | None = None  # rows of the source's own test set
+    # Bytes of each row as stored, if they are not the image itself.
     encoded: list[NDArray[np.uint8]] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what is no data set for classification.
-
-        Raises `BadInput`: shapes that do not belong together, too few classes, or a label without
-        a class.
-        """
+        """Check shapes, classes and labels."""
         name, n, k = self.path.name, len(self.images), len(self.class_names)
         if self.images.ndim != 4 or self.images.shape[3] not in (1, 3):
             raise BadInput(
@@ -59,14 +56,10 @@ class Stored:
             )
 
     def split(self, *, calibration_share: float, test_share: float, seed: int) -> LabelledImages:
-        """Divide the rows.
-
-        Raises `BadInput`: a test share for a source that brings its test set, or shares that leave
-        nothing.
-        """
+        """Assign each row to a split; a share of 0 means the default."""
         given = self.given_test
         if given is not None and test_share:
-            raise BadInput(f"test_share must be 0: {self.path.name} brings its own test set")
+            raise BadInput(f"test_share must be 0: {self.path.name} has its own test set")
         if given is None:
             calibration_share = calibration_share or SHARES[0]
             test_share = test_share or SHARES[1]
@@ -84,9 +77,9 @@ class Stored:
         keys = self.images if self.encoded is None else self.encoded
         split = assign(keys, shares, seed)
         if given is not None:
-            tested = {keys[row].tobytes() for row in np.flatnonzero(given)}
-            again = np.array([key.tobytes() in tested for key in keys])
-            split = np.where(again, int(Split.UNUSED), split)
+            test_rows = {keys[row].tobytes() for row in np.flatnonzero(given)}
+            copies = np.array([key.tobytes() in test_rows for key in keys])
+            split = np.where(copies, int(Split.UNUSED), split)
             split[given] = Split.TEST
         n, height, width, channels = self.images.shape
         mode = "L" if channels == 1 else "RGB"
@@ -103,7 +96,7 @@ class Stored:
         )
 
     def content_digest(self) -> str:
-        """12 hex digits over images and labels: the same name twice need not be the same data."""
+        """12 hex digits over images and labels; they tell data sets of one name apart."""
         digest = hashlib.sha256(self.labels.tobytes())
         for start in range(0, len(self.images), 4096):  # memory-mapped images stay on disk
             digest.update(self.images[start : start + 4096].tobytes())

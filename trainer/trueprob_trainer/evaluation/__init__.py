@@ -1,1 +1,1 @@
-"""What a trained network is worth: clean, shifted, corrupted, attacked."""
+"""Scores of trained networks: on clean, shifted, corrupted and attacked test rows."""

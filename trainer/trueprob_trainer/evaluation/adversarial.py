@@ -1,9 +1,9 @@
 """White-box attacks with a bounded change of every pixel: FGSM and PGD.
 
-FGSM (Goodfellow, Shlens, Szegedy: arXiv:1412.6572) takes one step of ε along the sign of the loss's
-gradient; PGD (Madry et al.: arXiv:1706.06083) several smaller ones from a random start, projected
-back into the ball. What comes out are images: whole grey levels from 0 to 255, none further than ε
-from the original.
+FGSM (Goodfellow, Shlens, Szegedy: arXiv:1412.6572) takes one step of size ε along the sign of the
+gradient of the loss. PGD (Madry et al.: arXiv:1706.06083) takes several smaller steps from a random
+start and projects each back into the ball of radius ε. The results are images: whole grey levels
+from 0 to 255, at most ε away from the original.
 """
 
 import numpy as np
@@ -15,30 +15,30 @@ from torch.nn import functional
 from trueprob_trainer.errors import BadInput
 
 EPSILON = 8  # grey levels; the usual bound for CIFAR
-STEPS = 10  # of PGD, each of 2.5·ε/STEPS, which can reach any point of the ball
+STEPS = 10  # of PGD; steps of 2.5·ε/STEPS can reach any point of the ball
 
 
 def fgsm(
-    model: nn.Module,  # images in grey levels, NHWC, to logits; used in evaluation mode
-    images: NDArray[np.uint8],  # (n, height, width, channels) uint8
-    labels: NDArray[np.int64],  # (n,) int64
+    model: nn.Module,  # takes grey levels, NHWC; run in evaluation mode
+    images: NDArray[np.uint8],  # (n, height, width, channels)
+    labels: NDArray[np.int64],  # (n,)
     *,
-    epsilon: int = EPSILON,  # largest change of a value, grey levels
+    epsilon: int = EPSILON,  # largest change of a value, in grey levels
 ) -> NDArray[np.uint8]:
-    """Images one signed step up the loss."""
+    """Change images by one signed step that raises the loss."""
     return _attacked(model, images, labels, epsilon, steps=1, size=float(epsilon), rng=None)
 
 
 def pgd(
-    model: nn.Module,  # as for :func:`fgsm`
-    images: NDArray[np.uint8],  # as for :func:`fgsm`
-    labels: NDArray[np.int64],  # as for :func:`fgsm`
+    model: nn.Module,
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int64],
     *,
-    epsilon: int = EPSILON,  # as for :func:`fgsm`
+    epsilon: int = EPSILON,
     steps: int = STEPS,
-    seed: int = 0,  # of the start
+    seed: int = 0,  # of the random start
 ) -> NDArray[np.uint8]:
-    """Images after projected gradient ascent of the loss from a random start."""
+    """Change images by projected gradient ascent on the loss; parameters as :func:`fgsm`."""
     size = 2.5 * epsilon / steps
     rng = torch.Generator().manual_seed(seed)
     return _attacked(model, images, labels, epsilon, steps=steps, size=size, rng=rng)
@@ -80,7 +80,7 @@ def _gradient(model: nn.Module, x: Tensor, labels: Tensor) -> Tensor:
     x = x.detach().requires_grad_()
     with torch.enable_grad():
         loss = functional.cross_entropy(model(x), labels, reduction="sum")
-    return torch.autograd.grad(loss, x)[0]  # of the images only: the weights keep theirs
+    return torch.autograd.grad(loss, x)[0]  # leaves the gradients of the weights alone
 
 
 def _into_ball(x: Tensor, centre: Tensor, epsilon: int) -> Tensor:

@@ -1,12 +1,12 @@
-"""What a trained network is tested on beside the test split as it is.
+"""Conditions under which a network is tested besides the clean test split.
 
-A condition is a name, images, labels and weights. Calibrators stay those that were fitted on the
-clean calibration split: the question is what they are worth when the world changes.
+A condition is a name with images, labels and optional weights: corrupted rows, attacked rows, other
+class frequencies. The calibrators stay those that were fitted on the clean calibration split, since
+the question is how well they hold when the inputs change.
 
-Other class frequencies at test time, by weights: no row is drawn or thrown away.
-
-Under label shift P(y) changes and P(x | y) does not, so a row of class y stands for
-P′(y)/P(y) rows (Saerens, Latinne, Decaestecker 2002, eq. 2.4).
+Class frequencies change by weights, so no row is drawn or left out. Under label shift P(y) changes
+and P(x | y) does not: a row of class y counts as P′(y)/P(y) rows (Saerens, Latinne, Decaestecker
+2002, eq. 2.4).
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -25,43 +25,15 @@ from trueprob_trainer.evaluation.adversarial import fgsm, pgd
 from trueprob_trainer.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from trueprob_trainer.evaluation.network_scores import Evaluation
 
-
-def exponential_weights(
-    labels: NDArray[np.int64], n_classes: int, factor: float
-) -> NDArray[np.float64]:
-    """Weights that make class frequencies fall by a factor from the first class to the last.
-
-    Returns: positive, mean 1. Raises `BadInput`: the factor is not positive.
-    """
-    if not 0 < factor < float("inf"):
-        raise BadInput(f"label shift must be by a positive factor, got {factor}")
-    counts = np.bincount(labels, minlength=n_classes)
-    wanted = factor ** (-np.arange(n_classes) / max(1, n_classes - 1))
-    weights = (wanted / np.maximum(counts, 1))[labels]
-    scaled: NDArray[np.float64] = weights / weights.mean()
-    return scaled
-
-
-def thirds_by_frequency(train_labels: NDArray[np.int64], n_classes: int) -> NDArray[np.int64]:
-    """Which classes are frequent, middling and rare in the train split.
-
-    Returns: 0 for the third of the classes with most rows, 1, and 2 for the rarest; ties by index.
-    """
-    counts = np.bincount(train_labels, minlength=n_classes)
-    rank = np.empty(n_classes, dtype=np.int64)
-    rank[np.argsort(-counts, kind="stable")] = np.arange(n_classes)
-    return np.minimum(3 * rank // n_classes, 2)
-
-
 Predict = Callable[[NDArray[np.uint8]], Logits]
 ATTACKS = {"fgsm": fgsm, "pgd": pgd}
-SHIFT = 10.0  # frequency of the most over that of the least common class
+SHIFT = 10.0  # frequency of the most common class over that of the least common
 THIRDS = ("frequent classes", "middling classes", "rare classes")
 
 
 @dataclass(frozen=True)
 class Condition:
-    """A test set."""
+    """A test set and its name; weights of None count every row once."""
 
     name: str
     images: NDArray[np.uint8]
@@ -72,7 +44,7 @@ class Condition:
 def rows_to_test(
     data: LabelledImages, n_rows: int = 0
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Images and labels of the test split, or of evenly spaced rows of it."""
+    """Images and labels of the test split, or of ``n_rows`` evenly spaced rows; 0 means all."""
     images, labels = data.of(Split.TEST)
     if not 0 < n_rows < len(labels):
         return images, labels
@@ -85,7 +57,7 @@ def corrupted(
     names: Sequence[str] = tuple(CORRUPTIONS),
     severities: Sequence[int] = SEVERITIES,
     *,
-    n_rows: int = 0,  # see :func:`rows_to_test`
+    n_rows: int = 0,
 ) -> Iterator[Condition]:
     """The test split under each corruption at each severity."""
     images, labels = rows_to_test(data, n_rows)
@@ -95,11 +67,7 @@ def corrupted(
 
 
 def shifted(data: LabelledImages) -> Iterator[Condition]:
-    """The test split with other class frequencies, and by how common its classes were in training.
-
-    Returns: first classes :data:`SHIFT` times as common as last ones, the reverse, and each third
-    of the classes by train rows (those of a long tail) that has test rows.
-    """
+    """The test split with other class frequencies, and each third of its classes by train rows."""
     images, labels = data.of(Split.TEST)
     k = len(data.class_names)
     for name, factor in (("first classes common", SHIFT), ("last classes common", 1 / SHIFT)):
@@ -110,13 +78,34 @@ def shifted(data: LabelledImages) -> Iterator[Condition]:
             yield Condition(name, images[thirds == third], labels[thirds == third])
 
 
+def exponential_weights(
+    labels: NDArray[np.int64], n_classes: int, factor: float
+) -> NDArray[np.float64]:
+    """Row weights of mean 1; class frequencies fall by ``factor`` from the first to the last."""
+    if not 0 < factor < float("inf"):
+        raise BadInput(f"label shift needs a positive factor, got {factor}")
+    counts = np.bincount(labels, minlength=n_classes)
+    frequencies = factor ** (-np.arange(n_classes) / max(1, n_classes - 1))
+    weights = (frequencies / np.maximum(counts, 1))[labels]
+    scaled: NDArray[np.float64] = weights / weights.mean()
+    return scaled
+
+
+def thirds_by_frequency(train_labels: NDArray[np.int64], n_classes: int) -> NDArray[np.int64]:
+    """Third of each class by train rows: 0 frequent, 1 middling, 2 rare; ties by index."""
+    counts = np.bincount(train_labels, minlength=n_classes)
+    rank = np.empty(n_classes, dtype=np.int64)
+    rank[np.argsort(-counts, kind="stable")] = np.arange(n_classes)
+    return np.minimum(3 * rank // n_classes, 2)
+
+
 def attacked(
     data: LabelledImages,
     model: nn.Module,
-    names: Sequence[str],  # keys of :data:`ATTACKS`
-    epsilon: int,  # grey levels
+    names: Sequence[str],  # keys of ATTACKS
+    epsilon: int,  # in grey levels
     *,
-    n_rows: int = 0,  # see :func:`rows_to_test`
+    n_rows: int = 0,
 ) -> Iterator[Condition]:
     """The test split under white-box attacks on a network."""
     images, labels = rows_to_test(data, n_rows)
@@ -130,10 +119,7 @@ def attacked(
 def measure(
     predict: Predict, evaluation: Evaluation, conditions: Iterable[Condition]
 ) -> dict[str, dict[str, Scores]]:
-    """Scores under each condition with the calibrators of a clean evaluation.
-
-    Returns: condition to calibrator to scores.
-    """
+    """Scores by condition and calibrator, with the calibrators of a clean evaluation."""
     measured: dict[str, dict[str, Scores]] = {}
     for condition in conditions:
         logits = predict(condition.images)
@@ -147,7 +133,7 @@ def measure(
 
 
 def as_document(measured: Mapping[str, Mapping[str, Scores]]) -> dict[str, Any]:
-    """JSON-safe form of :func:`measure`'s answer."""
+    """JSON-safe form of the result of :func:`measure`."""
     return {
         condition: {name: scores.to_dict() for name, scores in by_calibrator.items()}
         for condition, by_calibrator in measured.items()
@@ -155,7 +141,7 @@ def as_document(measured: Mapping[str, Mapping[str, Scores]]) -> dict[str, Any]:
 
 
 def as_table(measured: Mapping[str, Mapping[str, Scores]]) -> str:
-    """Markdown: accuracy, and ECE and NLL by each calibrator."""
+    """Markdown table: accuracy, and ECE and NLL for each calibrator."""
     names = list(next(iter(measured.values())))
     head = [f"ECE %, {name}" for name in names] + [f"NLL, {name}" for name in names]
     lines = [

@@ -1,10 +1,10 @@
 """Thirteen common corruptions at severities 1 to 5 (Hendrycks, Dietterich: arXiv:1903.12261).
 
-Strengths are those of CIFAR-10-C, stated for images of 32x32 pixels with values in [0, 1]. Two are
-built another way than by their authors: motion blur is a line drawn by shifts (theirs needs
-ImageMagick), and brightness is added to every channel (theirs to V of HSV; the same where nothing
-saturates the hue). Snow, frost, glass, spatter and elastic need pictures or many more lines and are
-not here. Noise is seeded; the same image, name, severity and seed give the same result.
+Strengths are those of CIFAR-10-C, for images of 32x32 pixels with values in [0, 1]. Two differ from
+the authors' programs: motion blur is a sum of shifts (theirs needs ImageMagick), and brightness is
+added to every channel (theirs to V of HSV, which is the same unless a channel saturates). Snow,
+frost, glass, spatter and elastic are not included. Noise is seeded: the same image, name, severity
+and seed give the same result.
 """
 
 import io
@@ -148,10 +148,7 @@ CORRUPTIONS: dict[str, Callable[[Values, int, Generator], Values]] = {
 def corrupt(
     images: NDArray[np.uint8], name: str, severity: int, *, seed: int = 0
 ) -> NDArray[np.uint8]:
-    """Corrupted copies of images.
-
-    Raises `BadInput`: no such corruption or severity.
-    """
+    """Corrupted copies of images; ``severity`` is 1 (weak) to 5 (strong)."""
     if name not in CORRUPTIONS:
         raise BadInput(f"corruption must be one of {', '.join(CORRUPTIONS)}, got {name}")
     if severity not in SEVERITIES:

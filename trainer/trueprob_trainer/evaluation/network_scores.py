@@ -1,7 +1,6 @@
-"""Scores of a network on the test split: as it is, after one temperature, after SMART.
+"""Scores of a network on the test split: uncalibrated, after one temperature, after SMART.
 
-Calibrators are fitted on the calibration split and scored on the test split, which nothing was
-fitted or chosen on.
+Calibrators are fitted on the calibration split. Nothing was fitted or chosen on the test split.
 """
 
 from collections.abc import Mapping
@@ -20,16 +19,16 @@ METHODS = ("temperature", "smart")
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What the test split says."""
+    """Calibrators and their scores on the test split."""
 
-    # `uncalibrated` (the identity) and each of :data:`METHODS`
+    # Keys here and below: `uncalibrated` (the identity) and METHODS.
     calibrators: Mapping[str, Calibrator]
-    scores: Mapping[str, Scores]  # by the same keys; fractions and nats
-    entropies: Mapping[str, float]  # mean entropy of the probabilities, nats
-    panels: tuple[Panel, ...]  # one for each key, for a reliability diagram
+    scores: Mapping[str, Scores]
+    entropies: Mapping[str, float]  # mean entropy of the probabilities, in nats
+    panels: tuple[Panel, ...]  # one per key, for a reliability diagram
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-safe document: the scores by key, as a manifest has them."""
+        """JSON-safe document: the scores by key, as in a manifest."""
         return {name: scores.to_dict() for name, scores in self.scores.items()}
 
     def document(self) -> dict[str, dict[str, Any]]:
@@ -40,7 +39,7 @@ class Evaluation:
         }
 
     def table(self) -> str:
-        """Lines for a terminal or a model card (Markdown); percent, except NLL in nats."""
+        """Markdown table for a terminal or a model card: percent; NLL and entropy in nats."""
         columns = "accuracy % | ECE % | noise floor % | adaptive ECE % | NLL | AUROC | entropy"
         rows = [f"| test split | {columns} |", "|---|---|---|---|---|---|---|---|"]
         for name, s in self.scores.items():
@@ -55,7 +54,7 @@ class Evaluation:
 def evaluate(
     calibration: tuple[Logits, Labels], test: tuple[Logits, Labels], *, seed: int = 0
 ) -> Evaluation:
-    """Fit on one split, score on the other."""
+    """Fit calibrators on the calibration rows and score them on the test rows."""
     calibrators: dict[str, Calibrator] = {
         "uncalibrated": IdentityCalibrator(n_classes=calibration[0].shape[1])
     }

@@ -1,15 +1,10 @@
-"""Everything that ``evaluate`` says about a run: one document, one text, one diagram.
+"""Reports the evaluation of a run, of an ensemble, or of a repeated training.
 
-A deep ensemble (Lakshminarayanan, Pritzel, Blundell: arXiv:1612.01474) of finished runs.
-
-Its probabilities are the mean of its members'; its logits are their logarithm, so that calibrators
-and scores treat it as one network.
-
-Whether a repeated training reproduces the figures of a shipped version.
-
-Not to the last digit: another processor sums in another order, and a hundred epochs turn the last
-bit into another network of the same kind. Both are scored on the same test rows, so figures are
-held to what those rows can tell: an ECE to its noise floor, an accuracy to two standard errors.
+- :func:`report`: what the command ``evaluate`` prints and writes.
+- :func:`ensemble_logits`: a deep ensemble (Lakshminarayanan, Pritzel, Blundell: arXiv:1612.01474).
+  Its probabilities are the mean of its members'. Its logits are their logarithm, so calibrators and
+  scores treat it as one network.
+- :func:`compare`: whether a repeated training reproduces the scores of a shipped version.
 """
 
 from collections.abc import Iterator, Sequence
@@ -43,12 +38,99 @@ from trueprob_trainer.networks.classifier import predict_logits
 from trueprob_trainer.training.finished_run import Training, load_training
 from trueprob_trainer.training.run_folder import RunFolder
 
+SMALLEST = 1e-12  # floor of a probability before the logarithm, as in trueprob
+
+
+@dataclass(frozen=True)
+class Report:
+    """The result of an evaluation as a document, a text and a diagram."""
+
+    # JSON-safe: scores of the clean test split by calibrator. If requested also `conditions`, and
+    # `ensemble` with the same entries.
+    document: dict[str, Any]
+    text: str  # tables in Markdown
+    diagram: str  # SVG of the clean test split, one panel per calibrator
+
+
+def report(
+    training: Training,
+    *,
+    corruptions: Sequence[str] = (),
+    severities: Sequence[int] = SEVERITIES,
+    shifts: bool = False,  # label shift, and classes by frequency in training
+    attacks: Sequence[str] = (),
+    epsilon: int = 8,  # of the attacks, in grey levels
+    ensemble: Sequence[Path] = (),  # other runs
+    n_rows: int = 0,  # test rows to corrupt and attack; 0 means all
+) -> Report:
+    """Evaluate a run on the clean test split and under the requested conditions."""
+    data, model = training.data, training.model
+
+    def conditions() -> Iterator[Condition]:
+        if shifts:
+            yield from shifted(data)
+        yield from corrupted(data, corruptions, severities, n_rows=n_rows)
+        yield from attacked(data, model, attacks, epsilon, n_rows=n_rows)
+
+    def alone(images: NDArray[np.uint8]) -> Logits:
+        return predict_logits(model, images)
+
+    has_conditions = bool(shifts or corruptions or attacks)
+    evaluation = _clean(alone, training)
+    found, texts = evaluation.document(), [evaluation.table()]
+    if has_conditions:
+        measured = measure(alone, evaluation, conditions())
+        found["conditions"] = as_document(measured)
+        texts.append(as_table(measured))
+    if ensemble:
+        models: list[nn.Module] = [model, *members(ensemble, data)]
+
+        def together(images: NDArray[np.uint8]) -> Logits:
+            return ensemble_logits(models, images)
+
+        joint = _clean(together, training)
+        found["ensemble"] = dict(joint.document())
+        texts.append(f"Ensemble of {len(models)} runs:\n\n{joint.table()}")
+        if has_conditions:
+            measured = measure(together, joint, conditions())
+            found["ensemble"]["conditions"] = as_document(measured)
+            texts.append(as_table(measured))
+    diagram = svg(evaluation.panels, title="Test split before and after calibration")
+    return Report(found, "\n\n".join(texts), diagram)
+
+
+def _clean(predict: Predict, training: Training) -> Evaluation:
+    splits = []
+    for split in (Split.CALIBRATION, Split.TEST):
+        images, labels = training.data.of(split)
+        splits.append((predict(images), labels))
+    return evaluate(splits[0], splits[1])
+
+
+def ensemble_logits(models: Sequence[nn.Module], images: NDArray[np.uint8]) -> Logits:
+    """Logarithm of the mean of the members' probabilities."""
+    mean = np.mean([softmax(predict_logits(model, images)) for model in models], axis=0)
+    logits: Logits = np.log(np.maximum(mean, SMALLEST)).astype(np.float32)
+    return logits
+
+
+def members(runs: Sequence[Path], data: LabelledImages) -> list[nn.Module]:
+    """Networks of other runs; refused unless they have the same split of the same data."""
+    models: list[nn.Module] = []
+    for path in runs:
+        training = load_training(RunFolder(path))
+        other = training.data
+        if other.images.shape != data.images.shape or not np.array_equal(other.split, data.split):
+            raise BadInput(f"ensemble {path} was trained on another split of other data")
+        models.append(training.model)
+    return models
+
 
 @dataclass(frozen=True)
 class Agreement:
-    """Figure by figure."""
+    """Scores of two versions and the allowed differences."""
 
-    # name, ours, the shipped one, allowed difference; fractions
+    # Name, our score, the shipped score, allowed difference; fractions.
     rows: tuple[tuple[str, float, float, float], ...]
 
     @property
@@ -57,7 +139,7 @@ class Agreement:
         return all(abs(ours - shipped) <= allowed for _, ours, shipped, allowed in self.rows)
 
     def table(self) -> str:
-        """Lines for a terminal, in percent."""
+        """Table for a terminal, in percent."""
         lines = [f"{'figure':<24}{'now %':>9}{'shipped %':>11}{'allowed ±':>11}"]
         for name, *values in self.rows:
             now, shipped, allowed = (f"{100 * value:.2f}" for value in values)
@@ -67,10 +149,10 @@ class Agreement:
 
 
 def compare(ours: Manifest, shipped: Manifest) -> Agreement:
-    """Compare the test scores of two versions.
-
-    Raises `BadInput`: scored on other data, or without scores.
-    """
+    """Compare the test scores of two versions, which must be of the same data set."""
+    # Another processor sums in another order, and a hundred epochs turn the last bit into a
+    # different network. So differences are allowed that the test rows cannot resolve: the noise
+    # floor for an ECE, two standard errors for an accuracy.
     try:
         a, b = ours.scores["test"], shipped.scores["test"]
         if (a["n"], ours.training["dataset"]) != (b["n"], shipped.training["dataset"]):
@@ -85,94 +167,3 @@ def compare(ours: Manifest, shipped: Manifest) -> Agreement:
     except KeyError as problem:
         raise BadInput(f"manifest has no entry {problem} to compare") from problem
     return Agreement(tuple(rows))
-
-
-SMALLEST = 1e-12  # probabilities are floored before the logarithm, as everywhere in trueprob
-
-
-def ensemble_logits(models: Sequence[nn.Module], images: NDArray[np.uint8]) -> Logits:
-    """Logarithm of the mean probabilities."""
-    mean = np.mean([softmax(predict_logits(model, images)) for model in models], axis=0)
-    logits: Logits = np.log(np.maximum(mean, SMALLEST)).astype(np.float32)
-    return logits
-
-
-def members(runs: Sequence[Path], data: LabelledImages) -> list[nn.Module]:
-    """Networks of further runs that were trained on the same rows.
-
-    Raises `BadInput`: a run's calibration or test rows may have trained another member.
-    """
-    models: list[nn.Module] = []
-    for path in runs:
-        training = load_training(RunFolder(path))
-        other = training.data
-        if other.images.shape != data.images.shape or not np.array_equal(other.split, data.split):
-            raise BadInput(f"ensemble {path} was trained on another split of other data")
-        models.append(training.model)
-    return models
-
-
-@dataclass(frozen=True)
-class Report:
-    """What was found."""
-
-    # JSON-safe: scores of the clean test split by calibrator; where asked for, `conditions`,
-    # and `ensemble` with the same entries
-    document: dict[str, Any]
-    text: str  # tables, Markdown
-    diagram: str  # SVG of the clean test split, one panel a calibrator
-
-
-def report(
-    training: Training,
-    *,
-    corruptions: Sequence[str] = (),  # to test under, at each of `severities`
-    severities: Sequence[int] = SEVERITIES,
-    shifts: bool = False,  # whether to test under label shift and by frequency of classes
-    attacks: Sequence[str] = (),
-    epsilon: int = 8,  # of the attacks, grey levels
-    ensemble: Sequence[Path] = (),
-    n_rows: int = 0,  # of the test split that are corrupted and attacked; 0 for all
-) -> Report:
-    """Evaluate a run."""
-    data, model = training.data, training.model
-
-    def conditions() -> Iterator[Condition]:
-        if shifts:
-            yield from shifted(data)
-        yield from corrupted(data, corruptions, severities, n_rows=n_rows)
-        yield from attacked(data, model, attacks, epsilon, n_rows=n_rows)
-
-    def alone(images: NDArray[np.uint8]) -> Logits:
-        return predict_logits(model, images)
-
-    wanted = bool(shifts or corruptions or attacks)
-    evaluation = _clean(alone, training)
-    found, texts = evaluation.document(), [evaluation.table()]
-    if wanted:
-        measured = measure(alone, evaluation, conditions())
-        found["conditions"] = as_document(measured)
-        texts.append(as_table(measured))
-    if ensemble:
-        models: list[nn.Module] = [model, *members(ensemble, data)]
-
-        def together(images: NDArray[np.uint8]) -> Logits:
-            return ensemble_logits(models, images)
-
-        joint = _clean(together, training)
-        found["ensemble"] = dict(joint.document())
-        texts.append(f"Ensemble of {len(models)} runs:\n\n{joint.table()}")
-        if wanted:
-            measured = measure(together, joint, conditions())
-            found["ensemble"]["conditions"] = as_document(measured)
-            texts.append(as_table(measured))
-    diagram = svg(evaluation.panels, title="Test split before and after calibration")
-    return Report(found, "\n\n".join(texts), diagram)
-
-
-def _clean(predict: Predict, training: Training) -> Evaluation:
-    splits = []
-    for split in (Split.CALIBRATION, Split.TEST):
-        images, labels = training.data.of(split)
-        splits.append((predict(images), labels))
-    return evaluate(splits[0], splits[1])

@@ -1,1 +1,1 @@
-"""From a finished run to a version in the model repository."""
+"""Exports a finished run to ONNX and registers it as a model version."""

@@ -1,11 +1,11 @@
-"""From a trained network to one ONNX file that answers as the network does, or to an error.
+"""Exports a trained network to one ONNX file and checks its parity with torch.
 
-Exported in evaluation mode: in training mode the export does not fail, it is wrong (torch 2.13
-saves BatchNorm, but neither dropout nor anything else that asks for the mode). One file, any batch
-size, uint8 pixels in, logits out.
+The graph takes uint8 pixels in batches of any size and returns logits. The network is exported in
+evaluation mode. In training mode the export would not fail but give a wrong graph: torch 2.13
+handles BatchNorm, but not dropout or other layers that depend on the mode.
 
-Parity is not assumed: onnxruntime answers real images in batches of several sizes and must agree
-with torch to :data:`TOLERANCE`, or to :data:`RELATIVE` of the largest logit where that is more.
+Parity check: onnxruntime runs real images in batches of several sizes. It must agree with torch to
+:data:`TOLERANCE`, or to :data:`RELATIVE` of the largest logit where that is more.
 """
 
 import io
@@ -29,32 +29,27 @@ from trueprob_trainer.networks.classifier import predict_logits
 OPSET = 20
 INPUT, OUTPUT = "image", "logits"
 PARITY_BATCHES = (1, 7, 64)
-TOLERANCE = 1e-4  # nats; logits all off by this much move no probability by more than 0.005 %
-RELATIVE = 2e-6  # of logits beyond 50 nats, where float32 has no more: DenseNet-121 4e-7 at 500
+TOLERANCE = 1e-4  # nats; an error of this size changes no probability by more than 0.005 %
+# Of logits above 50 nats, where float32 is no more precise. DenseNet-121: 4e-7 at 500 nats.
+RELATIVE = 2e-6
 
 
 @dataclass(frozen=True)
 class Exported:
-    """A graph and how well it was found to agree."""
+    """A graph and the result of its parity check."""
 
     content: bytes  # `model.onnx`
-    largest_difference: float  # between a logit by onnxruntime and by torch, nats
+    largest_difference: float  # of a logit between onnxruntime and torch, nats
 
 
 def export(model: nn.Module, images: NDArray[np.uint8]) -> Exported:
-    """Export in evaluation mode and check parity.
-
-    Raises `ParityError`: the graph does not answer as the network.
-    """
+    """Export in evaluation mode and check parity."""
     content = onnx_of(model.eval(), images[:2])
     return Exported(content, check_parity(content, model, images))
 
 
 def onnx_of(model: nn.Module, images: NDArray[np.uint8]) -> bytes:
-    """The graph of a network, in the mode that it is in; :func:`export` is what to call.
-
-    Returns: without the exporter's stack traces, which name files of the machine that it ran on.
-    """
+    """Export a network in its present mode, without a check; use :func:`export`."""
     with _quiet_exporter():
         program = torch.onnx.export(
             model,
@@ -70,6 +65,7 @@ def onnx_of(model: nn.Module, images: NDArray[np.uint8]) -> bytes:
     if program is None:
         raise ParityError("the exporter returned no graph")
     graph = program.model_proto
+    # The exporter's stack traces name files of this machine.
     del graph.metadata_props[:]
     for described in (graph.graph, *graph.graph.node, *graph.graph.value_info, *graph.functions):
         del described.metadata_props[:]
@@ -81,18 +77,13 @@ def onnx_of(model: nn.Module, images: NDArray[np.uint8]) -> bytes:
 
 
 def check_parity(
-    content: bytes,  # `model.onnx`
+    content: bytes,
     model: nn.Module,
-    images: NDArray[np.uint8],  # (n, height, width, channels) uint8, n at least the largest batch
+    images: NDArray[np.uint8],  # at least as many as the largest batch
     *,
-    batches: Sequence[int] = PARITY_BATCHES,  # Sizes; each takes the first images
+    batches: Sequence[int] = PARITY_BATCHES,  # sizes; each takes the first images
 ) -> float:
-    """Compare onnxruntime with torch in evaluation mode.
-
-    Returns: largest difference found. Raises `ParityError`: a logit differs by more than
-    :data:`TOLERANCE` (of logits above 50, than their :data:`RELATIVE`), another shape, or not a
-    number.
-    """
+    """Compare onnxruntime with torch in evaluation mode; the largest difference in nats."""
     largest = 0.0
     for size in batches:
         if len(images) < size:
@@ -106,10 +97,10 @@ def check_parity(
             )
         difference = float(np.max(np.abs(by_onnx - by_torch)))
         allowed = max(TOLERANCE, RELATIVE * float(np.max(np.abs(by_torch))))
-        if not difference <= allowed:  # NaN is refused, too
+        if not difference <= allowed:  # NaN is refused too
             raise ParityError(
                 f"logits of a batch of {size} differ by {difference:.3g} nats between torch and "
-                f"onnxruntime, allowed are {allowed:.3g}"
+                f"onnxruntime, at most {allowed:.3g} is allowed"
             )
         largest = max(largest, difference)
     return largest
@@ -125,10 +116,7 @@ def onnx_logits(
 def onnx_outputs(
     content: bytes, images: NDArray[np.uint8], names: Sequence[str], batch_size: int = 512
 ) -> list[NDArray[Any]]:
-    """Outputs of a graph by onnxruntime on one CPU thread.
-
-    Returns: one for each name, n rows each.
-    """
+    """The named outputs of a graph by onnxruntime on one CPU thread, n rows each."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
@@ -141,7 +129,7 @@ def onnx_outputs(
 
 @contextmanager
 def _quiet_exporter() -> Iterator[None]:
-    """Silence two messages of the exporter that nobody here can act on."""
+    """Silence two messages of the exporter that do not concern this package."""
     registration = logging.getLogger("torch.onnx._internal.exporter._registration")
     level = registration.level
     registration.setLevel(logging.ERROR)  # "torchvision is not installed. Skipping …": not used

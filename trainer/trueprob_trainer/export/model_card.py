@@ -1,4 +1,4 @@
-"""``MODEL_CARD.md``: what a version is, how it was made, what was measured, what it cannot do."""
+"""Writes ``MODEL_CARD.md``: purpose, data, training, scores and limits of a version."""
 
 import numpy as np
 
@@ -15,10 +15,10 @@ def model_card(
     manifest: Manifest,
     training: Training,
     evaluation: Evaluation,
-    factory: Calibrator,  # the one that goes into `calibrator.json`
-    largest_difference: float,  # between the exported graph and torch, nats
+    factory: Calibrator,
+    largest_difference: float,  # of a logit between the exported graph and torch, nats
 ) -> str:
-    """Text of the card, Markdown."""
+    """Text of the card in Markdown."""
     return (
         "\n\n".join(
             [
@@ -28,7 +28,7 @@ def model_card(
                 "## Training\n\n" + _recipe(training),
                 "## Scores\n\n" + evaluation.table() + "\n\n" + _reading(manifest),
                 "## Reliability\n\n" + _reliability(evaluation, factory),
-                "## Where the calibration error comes from\n\n" + _honesty(training, evaluation),
+                "## Where the calibration error comes from\n\n" + _cause(training, evaluation),
                 "## Export\n\n" + _parity(manifest, largest_difference),
                 "## Limits\n\n" + _limits(training, evaluation),
             ]
@@ -85,18 +85,18 @@ def _reading(manifest: Manifest) -> str:
     n = manifest.scores["test"]["n"]
     return (
         f"{n} test rows; fractions in percent, NLL in nats. The noise floor is the ECE that a "
-        "perfectly calibrated model with these confidences would show on so few rows: a figure "
-        "near its floor cannot be told from perfect, and two figures that differ by less than a "
-        "floor cannot be told apart. `smart` and `temperature` were fitted on the calibration rows."
+        "perfectly calibrated model with these confidences would show on as many rows. An ECE near "
+        "its floor shows no miscalibration, and a difference below the floor is not significant. "
+        "`smart` and `temperature` were fitted on the calibration rows."
     )
 
 
 def _reliability(evaluation: Evaluation, factory: Calibrator) -> str:
-    shown = {"uncalibrated": "as it is"}
+    shown = {"uncalibrated": "without a calibrator"}
     if factory is not evaluation.calibrators["uncalibrated"]:
         name = next(n for n, c in evaluation.calibrators.items() if c is factory)
         shown[name] = f"after `{factory.id}`"
-    parts = []
+    tables = []
     for panel in evaluation.panels:
         if panel.title not in shown:
             continue
@@ -111,25 +111,25 @@ def _reliability(evaluation: Evaluation, factory: Calibrator) -> str:
             f"| {100 * b.accuracy:.1f} | {100 * b.band_low:.1f} to {100 * b.band_high:.1f} |"
             for b in panel.bins
         ]
-        parts.append("\n".join(lines))
-    return "\n\n".join(parts)
+        tables.append("\n".join(lines))
+    return "\n\n".join(tables)
 
 
-def _honesty(training: Training, evaluation: Evaluation) -> str:
+def _cause(training: Training, evaluation: Evaluation) -> str:
     before, after = evaluation.scores["uncalibrated"], evaluation.scores["smart"]
     n_train = int(np.sum(training.data.split == Split.TRAIN))
     visible = "visible above" if before.ece > 1.5 * before.ece_floor else "not far from"
     loss = training.history[-1]["loss"]
-    by_heart = (
-        "What it claims about rows that it knows by heart, it claims about others, too: "
+    reason = (
+        "It is as confident on new rows as on the train rows, which it has memorised: "
         if loss < 0.1 * before.nll
-        else "The loss on rows that it was fitted to is the lower one, and its confidence follows: "
+        else "The loss is lower on the train rows, and its confidence corresponds to that loss: "
         if loss < before.nll
-        else "It does not know its rows by heart (those of training were augmented, too): "
+        else "It has not memorised the train rows, which were augmented: "
     )
     return (
         f"The network was fitted to {n_train} rows until its loss on them was "
-        f"{loss:.5f} nats; on new rows it is {before.nll:.2f} nats. {by_heart}ECE "
+        f"{loss:.5f} nats; on new rows it is {before.nll:.2f} nats. {reason}ECE "
         f"{100 * before.ece:.1f} %, {visible} its floor of {100 * before.ece_floor:.1f} %. After "
         f"SMART it is {100 * after.ece:.1f} % with a floor of {100 * after.ece_floor:.1f} %."
     )
@@ -146,7 +146,7 @@ def _parity(manifest: Manifest, largest_difference: float) -> str:
     return (
         f"ONNX, opset {OPSET}, preprocessing inside the graph. onnxruntime and torch agree on "
         f"real images in batches of {', '.join(map(str, PARITY_BATCHES))}: largest difference "
-        f"of a logit {largest_difference:.1e} nats, allowed are {TOLERANCE:.0e}.{reduced}"
+        f"of a logit {largest_difference:.1e} nats, at most {TOLERANCE:.0e} is allowed.{reduced}"
     )
 
 

@@ -1,8 +1,8 @@
-"""From a finished run to a version in the model repository.
+"""Registers a finished run as the next version of a model in the model repository.
 
-Everything is computed with the exported graph, as the service will run it: the factory calibrator
-from its logits of the calibration split, the scores from its logits of the test split. Nothing is
-written when parity fails.
+All numbers come from the exported graph, which is what the service will run: the factory
+calibrator is fitted on its logits of the calibration split, the scores are those of its logits of
+the test split. If the parity check or the precision check fails, nothing is written.
 """
 
 import dataclasses
@@ -24,16 +24,16 @@ from trueprob_trainer.data import Split
 from trueprob_trainer.evaluation.network_scores import Evaluation, evaluate
 from trueprob_trainer.export.graph import INPUT, OUTPUT, export, onnx_logits
 from trueprob_trainer.export.model_card import model_card
-from trueprob_trainer.export.precision import check_loss, compare_precisions, in_precision
+from trueprob_trainer.export.variants import check_loss, compare_precisions, in_precision
 from trueprob_trainer.training.finished_run import Training
 
+# A value of --calibrator → its key in an Evaluation.
 FACTORY_CALIBRATORS = {"smart": "smart", "temperature": "temperature", "identity": "uncalibrated"}
-"""What ``--calibrator`` takes, and the key of an evaluation that it means."""
 
 
 @dataclass(frozen=True)
-class Registered:
-    """A version and what was measured on the way."""
+class Registration:
+    """A registered version and its measurements."""
 
     version: ModelVersion
     evaluation: Evaluation
@@ -42,20 +42,15 @@ class Registered:
 
 def register(
     training: Training,
-    name: str,  # of the model in the repository
-    models: Path,  # root of the repository
+    name: str,  # of the model
+    models: Path,  # root of the model repository
     *,
-    created_at: datetime,  # with a time zone; goes beside the calibrator
-    calibrator: str = "smart",  # a key of :data:`FACTORY_CALIBRATORS`
+    created_at: datetime,  # with a time zone; stored with the calibrator
+    calibrator: str = "smart",  # a key of FACTORY_CALIBRATORS
     precision: str = "fp32",
-    notes: Sequence[str] = (),  # what else the card should say of the data: origin, licence
-) -> Registered:
-    """Export, calibrate, score and write the next version of a model.
-
-    Raises `ParityError`: the exported graph does not answer as the network; nothing was written.
-    Raises `PrecisionLoss`: in that precision it is too often wrong on the calibration rows;
-    nothing was written. Raises `trueprob.errors.TrueprobError`: the repository refuses the name.
-    """
+    notes: Sequence[str] = (),  # sentences on the data for the model card: origin, licence
+) -> Registration:
+    """Export, calibrate, score and write the next version of a model."""
     noted = dataclasses.replace(training.data, notes=(*training.data.notes, *notes))
     training = dataclasses.replace(training, data=noted)
     data, k = training.data, len(training.data.class_names)
@@ -125,4 +120,4 @@ def register(
             manifest, training, evaluation, factory, exported.largest_difference
         ).encode(),
     }
-    return Registered(repository.add(manifest, files), evaluation, exported.largest_difference)
+    return Registration(repository.add(manifest, files), evaluation, exported.largest_difference)

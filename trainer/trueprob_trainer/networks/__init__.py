@@ -1,8 +1,8 @@
 """Networks by name, or a user's own by ``module:function``.
 
-A network is built by a function of keyword arguments ``channels`` and ``n_classes`` and maps float
-images (n, channels, height, width) of about zero mean and unit variance to logits (n, n_classes).
-A function that also has a parameter ``image_size`` is given (height, width).
+A function with the keyword arguments ``channels`` and ``n_classes`` builds the network. If it has a
+parameter ``image_size``, it gets (height, width). The network maps float images (n, channels,
+height, width), of about zero mean and unit variance, to logits (n, n_classes).
 """
 
 import importlib
@@ -12,8 +12,9 @@ from collections.abc import Callable
 from torch import nn
 
 from trueprob_trainer.errors import BadInput
-from trueprob_trainer.networks.convolutional import densenet121, digits_cnn
-from trueprob_trainer.networks.residual import (
+from trueprob_trainer.networks.convolutional import (
+    densenet121,
+    digits_cnn,
     resnet8,
     resnet10,
     resnet18,
@@ -39,24 +40,7 @@ NETWORKS: dict[str, NetworkFunction] = {
 
 
 def network_function(name: str) -> NetworkFunction:
-    """The function that builds the network of that name.
-
-    Parameters
-    ----------
-    name : str
-        A key of :data:`NETWORKS`, or ``module:function`` for one of the caller's. The module is
-        imported, which runs its code.
-
-    Returns
-    -------
-    callable
-        ``function(channels=…, n_classes=…)`` to :class:`torch.nn.Module`.
-
-    Raises
-    ------
-    BadInput
-        No such name, module or function.
-    """
+    """The function that builds a network; importing ``module:function`` runs the module's code."""
     if name in NETWORKS:
         return NETWORKS[name]
     module_name, separator, function_name = name.partition(":")
@@ -76,25 +60,7 @@ def network_function(name: str) -> NetworkFunction:
 def build_network(
     name: str, *, channels: int, n_classes: int, image_size: tuple[int, int]
 ) -> nn.Module:
-    """Untrained network of that name for images of that shape.
-
-    Parameters
-    ----------
-    name : str
-        As for :func:`network_function`.
-    channels, n_classes : int
-    image_size : tuple of int
-        Height and width.
-
-    Returns
-    -------
-    torch.nn.Module
-
-    Raises
-    ------
-    BadInput
-        No such network, or it refuses these images, or the function does not return a network.
-    """
+    """Build an untrained network for images of ``image_size`` (height, width)."""
     function = network_function(name)
     size = {"image_size": image_size} if "image_size" in _parameters(function) else {}
     try:
@@ -109,7 +75,7 @@ def build_network(
 def _parameters(function: NetworkFunction) -> tuple[str, ...]:
     try:
         return tuple(inspect.signature(function).parameters)
-    except ValueError:  # a builtin has none to show
+    except ValueError:  # some builtins have no signature
         return ()
 
 

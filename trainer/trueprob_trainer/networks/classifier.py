@@ -1,7 +1,7 @@
-"""From uint8 images as they arrive to logits: preprocessing is part of the graph.
+"""A network with its preprocessing: uint8 images in, logits out.
 
-Whoever serves the model sends pixels; what mean and deviation the network was trained with is
-nobody's business but the graph's, and cannot be got wrong elsewhere.
+The mean and the deviation of the training data are part of the exported graph, so a client sends
+pixels and cannot standardise them wrongly.
 """
 
 import numpy as np
@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 
 class ImageClassifier(nn.Module):
-    """Standardise uint8 NHWC images, then run the network."""
+    """Standardises uint8 NHWC images, then runs the network."""
 
-    mean: Tensor  # per channel, in grey levels. Buffers: saved with the weights and not trained
+    # Per channel, in grey levels. They are buffers: saved with the weights and not trained.
+    mean: Tensor
     scale: Tensor
 
     def __init__(
@@ -21,7 +22,7 @@ class ImageClassifier(nn.Module):
     ) -> None:
         super().__init__()
         self.network = network
-        self.channels_last = False  # memory order of what the network is given
+        self.channels_last = False  # memory order of the network's input
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))
         self.register_buffer("scale", torch.tensor(1 / deviation, dtype=torch.float32))
 
@@ -40,7 +41,7 @@ class ImageClassifier(nn.Module):
 def predict_logits(
     model: nn.Module, images: NDArray[np.uint8], batch_size: int = 512
 ) -> NDArray[np.float32]:
-    """Logits of all images, in evaluation mode."""
+    """Logits of all images in evaluation mode; the mode of the model is restored."""
     was_training = model.training
     model.eval()
     device = next(model.parameters()).device

@@ -1,7 +1,7 @@
 """Vision transformer (Dosovitskiy et al.: arXiv:2010.11929), size S of DeiT (arXiv:2012.12877).
 
-Patches of 4x4 pixels: a 32x32 image is 64 tokens and a class token. Normalisation comes before
-attention and before the MLP; the classifier reads the class token. Train it with AdamW.
+Patches have 4x4 pixels, so a 32x32 image becomes 64 tokens and a class token. Normalisation comes
+before attention and before the MLP. The classifier reads the class token. Train it with AdamW.
 """
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class EncoderBlock(nn.Module):
-    """Self-attention and an MLP of four widths, each around a shortcut."""
+    """Self-attention and an MLP (hidden width: four times), each with a shortcut."""
 
     def __init__(self, width: int, n_heads: int) -> None:
         super().__init__()
@@ -37,10 +37,7 @@ class EncoderBlock(nn.Module):
 
 
 class VisionTransformer(nn.Module):
-    """Patches, position, encoder blocks, class token.
-
-    Raises `ValueError`: the image cannot be cut into patches.
-    """
+    """Patches with positions, encoder blocks, and a linear classifier of the class token."""
 
     def __init__(
         self,

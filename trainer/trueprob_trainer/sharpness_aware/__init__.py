@@ -1,10 +1,13 @@
-"""Optimisers that look for flat minima: one file each, all of one shape.
+"""Sharpness-aware optimisers, which look for flat minima; one module each in ``methods``.
 
-``SAM(torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9), rho=0.05)`` wraps any built torch
-optimiser. :mod:`wrapper` holds what all share (groups, checkpoint, schedulers, loss scaling,
-clipping), :mod:`ascent` the pair ``ascend`` and ``descend``, :mod:`two_passes` and :mod:`passes`
-``step(closure)`` over micro-batches, :mod:`displacement` weights that move and come back by copy,
-:mod:`batch_norm` the running statistics, :mod:`checkpointing` a smaller memory.
+Each wraps a built torch optimiser::
+
+    SAM(torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9), rho=0.05)
+
+:mod:`wrapper` has what all share: groups, checkpoints, schedulers, loss scaling, clipping.
+:mod:`ascent` has the pair ``ascend`` and ``descend``, :mod:`two_passes` ``step(closure)``,
+:mod:`passes` the loop over micro-batches, :mod:`displacement` the move of the weights and the way
+back, and :mod:`batch_norm` running statistics and activation checkpointing.
 """
 
 from trueprob_trainer.sharpness_aware.ascent import AscentOptimizer
@@ -27,7 +30,12 @@ from trueprob_trainer.sharpness_aware.methods.preconditioned_functional_sam impo
     PreconditionedFunctionalSAM,
 )
 from trueprob_trainer.sharpness_aware.methods.preconditioned_sam import PreconditionedSAM
-from trueprob_trainer.sharpness_aware.methods.registry import OPTIMISERS, check_options, options_of
+from trueprob_trainer.sharpness_aware.methods.registry import (
+    OPTIMISERS,
+    check_options,
+    meanings_of,
+    options_of,
+)
 from trueprob_trainer.sharpness_aware.methods.sam import SAM
 from trueprob_trainer.sharpness_aware.two_passes import TwoPassOptimizer
 from trueprob_trainer.sharpness_aware.wrapper import WrappedOptimizer
@@ -54,5 +62,6 @@ __all__ = [
     "checkpointed",
     "frozen_running_statistics",
     "kept_running_statistics",
+    "meanings_of",
     "options_of",
 ]

@@ -1,12 +1,13 @@
-"""Climb to w + ε, come back to w exactly, descend with the gradient found there.
+"""The pair ``ascend`` and ``descend``: move to w + ε, come back to w, step with that gradient.
 
-What differs between most members of the family is ε alone: a subclass writes :meth:`_perturbation`.
+Most optimisers differ in ε only; a subclass defines it in :meth:`_perturbation`. The rest is here:
 
-Kept here once: weights are restored *by copying the saved start*, never by subtracting ε (floating
-point does not undo an addition, and replicas drift apart); gradients are cleared between the passes
-(else the base would step with their sum); parameters without a gradient are neither moved nor
-restored; the ascent works on the gradients in place and borrows the memory of the saved start, so
-the one extra copy of the weights is all that it takes.
+- Weights are restored *by copying the saved start*, not by subtracting ε: floating point does not
+  undo an addition, and replicas would drift apart.
+- Gradients are cleared between the passes; otherwise the base would step with their sum.
+- Parameters without a gradient are neither moved nor restored.
+- ε is computed in the gradients and in the memory of the saved start, so the ascent needs one
+  additional copy of the weights.
 """
 
 from abc import abstractmethod
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from trueprob_trainer.sharpness_aware.displacement import (
     Displacement,
-    Part,
+    ParameterBlock,
     dense_gradient,
     joint_norm,
 )
@@ -25,7 +26,7 @@ from trueprob_trainer.sharpness_aware.wrapper import WrappedOptimizer
 
 
 class AscentOptimizer(WrappedOptimizer):
-    """``ascend()`` and ``descend()`` around a base optimiser.
+    """A base optimiser with ``ascend()`` and ``descend()``; base class of the family.
 
     ::
 
@@ -35,72 +36,76 @@ class AscentOptimizer(WrappedOptimizer):
                 loss(model(images), labels).backward()
         optimiser.descend()
 
-    Under gradient accumulation run the same micro-batches before ``ascend`` and before ``descend``.
-    Parameters as :class:`WrappedOptimizer`.
+    With gradient accumulation, run the same micro-batches before ``ascend`` and before ``descend``.
+
+    Parameters
+    ----------
+    base, rho, model, loss, scaler, clip_norm
+        See :class:`WrappedOptimizer`.
     """
 
-    _needs_closure = False  # more than gradients: ascend() and descend() alone are refused
+    _needs_closure = False  # if true, gradients are not enough: ascend() and descend() are refused
 
     def __init__(self, base: torch.optim.Optimizer, rho: float = 0.05, **shared: Any) -> None:
         super().__init__(base, rho, **shared)
         self._displacement = Displacement()
-        self._stayed = False  # ascend() found that this step has one pass
+        self._stayed = False  # ascend() was called in a step with one pass
         self._overflowed = False  # the first gradient of this step is not finite
         self._collected: dict[Tensor, Tensor] = {}
 
     @property
     def second_pass_due(self) -> bool:
-        """Whether this step has a second pass; True unless a subclass says otherwise."""
+        """Whether this step has a second pass; True unless a subclass overrides it."""
         return True
 
     @abstractmethod
-    def _perturbation(self, parts: list[Part]) -> list[float]:
-        """Overwrite the gradients by ε over the factors returned, one for each part."""
+    def _perturbation(self, blocks: list[ParameterBlock]) -> list[float]:
+        """Overwrite the gradients by ε divided by the returned factors, one per block."""
 
     def ascend(self) -> bool:
-        """Move from w to w + ε by the gradients in place, and clear them.
+        """Move from w to w + ε, computed from the gradients, and clear them.
 
         Returns
         -------
         bool
-            Whether a second pass is due. Where not, nothing moved and the gradients are kept.
+            Whether a second pass is due. If not, nothing was moved and the gradients are kept.
 
         Raises
         ------
         RuntimeError
-            Called twice without ``descend``, without any gradient, or with a sparse one; or the
-            class needs ``step(closure)``.
+            It was called twice without ``descend``, there is no gradient, a gradient is sparse, or
+            the class needs ``step(closure)``.
         """
         self._refuse_without_closure("ascend()")
         return self._climb()
 
     def descend(self) -> None:
-        """Restore w by copy, step the base with the gradients of w + ε, and clear them.
+        """Restore w, step the base with the gradients at w + ε, and clear them.
 
         Raises
         ------
         RuntimeError
-            ``ascend()`` did not come before.
+            ``ascend()`` was not called before.
         """
         self._refuse_without_closure("descend()")
         self._descend()
 
     @torch.no_grad()
     def collect(self, weight: float = 1.0) -> None:
-        """Restore w and keep the gradient for ``descend``: m-sharpness by micro-batches.
+        """Restore w and keep the gradient for ``descend``: m-sharpness with micro-batches.
 
-        For each micro-batch ``backward``, ``ascend``, ``backward``, ``collect(share of the rows)``;
-        at the end ``descend``.
+        For each micro-batch call ``backward``, ``ascend``, ``backward`` and ``collect(fraction of
+        the rows)``; at the end ``descend``.
 
         Parameters
         ----------
         weight : float
-            Of this gradient in the sum that the base descends with.
+            Weight of this gradient in the sum that the base steps with.
 
         Raises
         ------
         RuntimeError
-            ``ascend()`` did not come before.
+            ``ascend()`` was not called before.
         """
         self._put_back("collect()")
         for parameter in self._parameters():
@@ -113,12 +118,12 @@ class AscentOptimizer(WrappedOptimizer):
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Go back to w without a step, for a second pass that failed; clears gradients.
+        """Go back to w without a step, after a second pass that failed, and clear the gradients.
 
         Raises
         ------
         RuntimeError
-            ``ascend()`` did not come before.
+            ``ascend()`` was not called before.
         """
         self._put_back("restore()")
         self._collected = {}
@@ -138,34 +143,32 @@ class AscentOptimizer(WrappedOptimizer):
     def _climb(self) -> bool:
         self._refuse_a_second_climb()
         self._share()
-        parts = self._displacement.parts(self.param_groups, dense_gradient)
-        if not parts:
+        blocks = self._displacement.blocks(self.param_groups, dense_gradient)
+        if not blocks:
             raise RuntimeError("ascend() found no gradient: call backward() on the loss first")
         self._overflowed = False
         if not self.second_pass_due:
             self._stayed = True
             return False
-        self._overflowed = not self._unscaled(parts)
+        self._overflowed = not self._unscaled(blocks)
         if self._overflowed:
-            for part in parts:
-                torch._foreach_zero_(part.gradients)
-        factors = None if self._overflowed else self._perturbation(parts)
-        self._displacement.move(parts, factors=factors)
+            for block in blocks:
+                torch._foreach_zero_(block.gradients)
+        factors = None if self._overflowed else self._perturbation(blocks)
+        self._displacement.move(blocks, factors=factors)
         self.zero_grad(set_to_none=True)
         return True
 
-    def _unscaled(self, parts: list[Part]) -> bool:
-        """Take the loss scale out of the gradients; False where float16 overflowed.
-
-        Then nothing is learnt from this step and the second pass, which other ranks may be waiting
-        for, is done where the weights are. It overflows too, and the scaler skips the step.
-        """
+    def _unscaled(self, blocks: list[ParameterBlock]) -> bool:
+        """Divide the gradients by the loss scale; False if float16 overflowed."""
+        # After an overflow the second pass is made at w, since other ranks may wait for it. It
+        # overflows too, and the scaler skips the step.
         if self.scaler is None:
             return True
-        # Not unscale_(): the scaler allows one before its update, and that is the descent's.
-        for part in parts:
-            torch._foreach_mul_(part.gradients, 1 / self.scaler.get_scale())
-        return bool(joint_norm([g for part in parts for g in part.gradients]).isfinite())
+        # Not unscale_(): the scaler allows one call per update, and the descent makes it.
+        for block in blocks:
+            torch._foreach_mul_(block.gradients, 1 / self.scaler.get_scale())
+        return bool(joint_norm([g for block in blocks for g in block.gradients]).isfinite())
 
     @torch.no_grad()
     def _descend(self) -> None:
@@ -179,19 +182,17 @@ class AscentOptimizer(WrappedOptimizer):
         self._step_base()
 
     def _before_step(self) -> None:
-        """Last look at the gradients that the base will step with; scaled still."""
+        """Change the gradients that the base will step with; they are still scaled."""
 
     def _put_back(self, call: str) -> None:
         if not (self._displacement or self._stayed):
-            raise RuntimeError(f"{call} without ascend(): there is no start to come back to")
+            raise RuntimeError(f"{call} needs ascend() before it: there are no weights to restore")
         self._displacement.put_back()
         self._stayed = False
 
     def _refuse_a_second_climb(self) -> None:
         if self._displacement or self._stayed:
-            raise RuntimeError(
-                "ascend() was called twice: descend() or restore() must come between"
-            )
+            raise RuntimeError("ascend() was called twice: call descend() or restore() in between")
 
     def _refuse_without_closure(self, call: str) -> None:
         if self._needs_closure:
@@ -202,6 +203,6 @@ class AscentOptimizer(WrappedOptimizer):
     def _refuse_while_perturbed(self, call: str) -> None:
         if self._displacement or self._stayed or self._collected:
             raise RuntimeError(
-                f"{call} between ascend() and descend(): the weights are perturbed, "
-                "a checkpoint belongs after descend()"
+                f"{call} between ascend() and descend(): the weights are perturbed; "
+                "use checkpoints after descend()"
             )

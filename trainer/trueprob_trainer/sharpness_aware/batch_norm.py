@@ -1,20 +1,14 @@
-"""BatchNorm's running statistics move once a step: in the forward of the first pass.
+"""BatchNorm's running statistics, which must move once per step, and activation checkpointing.
 
-The second pass of a sharpness-aware step sees the weights at w + ε, where the network never is
-when it predicts. Its batch statistics describe another function; averaged into ``running_mean`` and
-``running_var`` they would shift every evaluation and the exported graph, and the effective momentum
-would double besides. In the second pass the *batch's* statistics still normalise (the gradient is
-that of the training function); only the running averages stand still.
+They move in the forward of the first pass. The second pass is at w + ε, where the network never
+predicts. Its statistics in ``running_mean`` and ``running_var`` would shift every evaluation and
+the exported graph, and double the effective momentum. Layers still normalise by the *batch* in the
+second pass, since the gradient is that of the training function; only the averages are held.
 
-``momentum`` is left alone: the well-known trick of setting it to 0 needs the old value on the way
-back, and writing a constant there (0.1) silently changes networks that were built with another.
-
-Activation checkpointing: a sharpness-aware step in the memory of a smaller network.
-
-Two passes one after the other need no more activations than one, so SAM's own cost is a copy of the
-weights. Where the activations are what does not fit, they can be thrown away and computed again in
-each backward, for about a third more time. ``torch.utils.checkpoint`` does that; what it does not
-know is that a layer run twice moves its BatchNorm statistics twice, in the first pass, too.
+Two passes in turn need no more activations than one, so SAM costs one copy of the weights. If the
+activations do not fit, :func:`checkpointed` computes them again in each backward, for about a third
+more time. It uses ``torch.utils.checkpoint`` and adds what that lacks: a layer that runs twice must
+not move its statistics twice.
 """
 
 import functools
@@ -34,13 +28,15 @@ def frozen_running_statistics(model: nn.Module) -> Iterator[None]:
     Parameters
     ----------
     model : torch.nn.Module
-        Layers in evaluation mode, or that track nothing, are left as they are. Nesting is harmless.
+        Layers in evaluation mode or without statistics are not changed. Calls may be nested.
 
     Yields
     ------
     None
-        On the way out, an exception included, exactly the flags that were switched off go back on.
+        Afterwards, also after an exception, exactly the changed flags are set back.
     """
+    # Not by `momentum`: setting it to 0 needs the old value afterwards, and a constant (0.1) would
+    # change networks that were built with another.
     held = _moving_layers(model)
     for layer in held:
         layer.track_running_stats = False
@@ -53,16 +49,16 @@ def frozen_running_statistics(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def kept_running_statistics(model: nn.Module | None) -> Iterator[None]:
-    """Let the running statistics move and put them back: for the *backward* of the first pass.
+    """Restore the running statistics afterwards: for the *backward* of the first pass.
 
     Activation checkpointing runs layers again in the backward, and each run moves their statistics.
-    There the flag of :func:`frozen_running_statistics` must not differ from the forward's: the
-    layer would save other tensors than checkpointing expects.
+    :func:`frozen_running_statistics` does not work there: the layer would save other tensors than
+    in the forward, which checkpointing refuses.
 
     Parameters
     ----------
     model : torch.nn.Module, optional
-        As there. Nothing is done without one.
+        The network; without one nothing is done.
 
     Yields
     ------
@@ -82,18 +78,18 @@ def kept_running_statistics(model: nn.Module | None) -> Iterator[None]:
 def average_running_statistics(
     model: nn.Module, group: torch.distributed.ProcessGroup | None = None
 ) -> None:
-    """Set the running statistics to their mean over all ranks: before evaluation and export.
+    """Set the running statistics to their mean over all ranks, before evaluation and export.
 
-    Replicas see different rows, and under rank-local perturbation nothing else makes them agree;
-    DDP's own broadcast keeps those of rank 0 and throws the others away. Variances are averaged
-    as they are, without the spread of the means between ranks.
+    Replicas see different rows, and with rank-local perturbation nothing else makes them agree.
+    DDP's own broadcast keeps the statistics of rank 0 and drops the others. Variances are averaged
+    without the spread of the means between ranks.
 
     Parameters
     ----------
     model : torch.nn.Module
-        The same on all ranks.
+        The same network on all ranks.
     group : torch.distributed.ProcessGroup, optional
-        All ranks unless told otherwise.
+        All ranks by default.
     """
     layers = [m for m in model.modules() if isinstance(m, _NormBase) and m.running_mean is not None]
     averaged = [t for t in _statistics(layers) if t.is_floating_point()]
@@ -130,13 +126,13 @@ def checkpointed(layers: Iterable[nn.Module]) -> Iterator[None]:
     Parameters
     ----------
     layers : iterable of torch.nn.Module
-        Stages of a network, say; one whole network saves nothing. Outputs, gradients, dropout
-        masks and BatchNorm statistics stay what they are without.
+        For example the stages of a network; the whole network as one layer saves nothing.
+        Outputs, gradients, dropout masks and BatchNorm statistics do not change.
 
     Yields
     ------
     None
-        Inside, their ``forward`` is checkpointed.
+        Inside the block their ``forward`` is checkpointed.
     """
     wrapped = [layer for layer in layers if "forward" not in vars(layer)]
     for layer in wrapped:
@@ -156,5 +152,5 @@ def checkpointed(layers: Iterable[nn.Module]) -> Iterator[None]:
 def _contexts(
     layer: nn.Module,
 ) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    """Around the forward, and around running it again."""
+    """The contexts of the forward and of its repetition in the backward."""
     return nullcontext(), kept_running_statistics(layer)

@@ -1,7 +1,7 @@
-"""Weights away from their place: what is moved, where it was, and the way back by copy.
+"""Moves weights by ε and restores them by copying the saved start.
 
-The saved start is the one extra copy of the weights that the family takes. It is allocated once and
-kept, and before it is filled its memory serves the computation of ε.
+The saved start is the only additional copy of the weights. It is allocated once and kept; before it
+is filled, its memory is scratch space for ε.
 """
 
 from collections.abc import Callable
@@ -10,26 +10,26 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-# Weights that the CPU works on at a time: with gradients and copies 1.5 MB, about a core's cache,
-# from which the next of several operations reads them. A GPU takes all at once, in one kernel.
+# Weights that the CPU works on at a time: 1.5 MB with gradients and copies, about a core's cache,
+# so that the next operation reads them from there. A GPU takes all in one kernel.
 PIECE = 2**17
 
-# A number that every floating type holds: torch refuses to add with a factor beyond the tensors'
-# own, of which float16's is 65 504. Tiny gradients have such factors.
+# Below the largest number of every floating type (float16: 65 504). torch refuses to add with a
+# larger factor than that of the tensors, and tiny gradients would need one.
 LARGEST_FACTOR = 2.0**15
 
 
-class Part(NamedTuple):
+class ParameterBlock(NamedTuple):
     """Parameters of one group on one device, with their gradients; not empty."""
 
     group: dict[str, Any]
     parameters: list[Tensor]
-    gradients: list[Tensor]  # at w, unscaled; to be overwritten by ε, or a multiple of it
-    scratch: list[Tensor]  # of the parameters' shapes, of any content; free to use
+    gradients: list[Tensor]  # at w, unscaled; ε or a multiple of it overwrites them
+    scratch: list[Tensor]  # of the parameters' shapes, with any content
 
 
 class Displacement:
-    """Moves parameters by their ε and brings them back, bit for bit."""
+    """Moves parameters by ε and restores them bit for bit."""
 
     def __init__(self) -> None:
         self._copies: dict[Tensor, Tensor] = {}
@@ -38,11 +38,11 @@ class Displacement:
     def __bool__(self) -> bool:
         return bool(self._moved)
 
-    def parts(
+    def blocks(
         self, groups: list[dict[str, Any]], gradient_of: Callable[[Tensor], Tensor | None]
-    ) -> list[Part]:
-        """Split what has a gradient by group and device, on the CPU also by :data:`PIECE`."""
-        parts = []
+    ) -> list[ParameterBlock]:
+        """Group the parameters with a gradient by group and device, on the CPU by :data:`PIECE`."""
+        blocks = []
         for group in groups:
             by_device: dict[torch.device, list[tuple[Tensor, Tensor]]] = {}
             for p in group["params"]:
@@ -53,18 +53,18 @@ class Displacement:
                 for piece in _in_cache(pairs) if device.type == "cpu" else [pairs]:
                     moved = [p for p, _ in piece]
                     scratch = [self._copy_of(p) for p in moved]
-                    parts.append(Part(group, moved, [g for _, g in piece], scratch))
-        return parts
+                    blocks.append(ParameterBlock(group, moved, [g for _, g in piece], scratch))
+        return blocks
 
-    def move(self, parts: list[Part], *, factors: list[float] | None = None) -> None:
-        """Save the start and add what the gradients have become."""
-        for part, factor in zip(parts, factors or [1.0] * len(parts), strict=True):
-            torch._foreach_copy_(part.scratch, part.parameters)
-            torch._foreach_add_(part.parameters, part.gradients, alpha=factor)
-        self._moved = [p for part in parts for p in part.parameters]
+    def move(self, blocks: list[ParameterBlock], *, factors: list[float] | None = None) -> None:
+        """Save the start and add the overwritten gradients, times a factor per block."""
+        for block, factor in zip(blocks, factors or [1.0] * len(blocks), strict=True):
+            torch._foreach_copy_(block.scratch, block.parameters)
+            torch._foreach_add_(block.parameters, block.gradients, alpha=factor)
+        self._moved = [p for block in blocks for p in block.parameters]
 
     def put_back(self) -> None:
-        """Copy the start back, if anything has moved."""
+        """Copy the start back if anything was moved."""
         if self._moved:
             torch._foreach_copy_(self._moved, [self._copies[p] for p in self._moved])
             self._moved = []
@@ -80,7 +80,7 @@ class Displacement:
 
 
 def _in_cache(pairs: list[tuple[Tensor, Tensor]]) -> list[list[tuple[Tensor, Tensor]]]:
-    """Neighbours together until they have :data:`PIECE` weights; larger tensors are not cut."""
+    """Join neighbours up to :data:`PIECE` weights; larger tensors are not cut."""
     pieces: list[list[tuple[Tensor, Tensor]]] = []
     size = PIECE
     for pair in pairs:
@@ -93,10 +93,7 @@ def _in_cache(pairs: list[tuple[Tensor, Tensor]]) -> list[list[tuple[Tensor, Ten
 
 
 def dense_gradient(parameter: Tensor) -> Tensor | None:
-    """The gradient in place, or None.
-
-    Raises `RuntimeError`: it is sparse.
-    """
+    """The gradient of a parameter, or None; a sparse one is refused."""
     gradient = parameter.grad
     if gradient is not None and gradient.layout is not torch.strided:
         raise RuntimeError("ascend() takes dense gradients, got a sparse one")
@@ -104,10 +101,7 @@ def dense_gradient(parameter: Tensor) -> Tensor | None:
 
 
 def joint_norm(tensors: list[Tensor]) -> Tensor:
-    """2-norm over all tensors together, in at least float32.
-
-    Returns: 0-dimensional, on the first tensor's device, without waiting for it.
-    """
+    """2-norm over all tensors together, in at least float32, without waiting for a GPU."""
     wide = torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
     norms = list(torch._foreach_norm(tensors, 2.0, dtype=wide))
     device = norms[0].device
@@ -117,26 +111,22 @@ def joint_norm(tensors: list[Tensor]) -> Tensor:
     return together
 
 
-def scale_to_radius(parts: list[Part], norm: Tensor) -> list[float]:
-    """What the gradients are to be multiplied by: rho over the norm, 0 where the norm is 0.
-
-    On the CPU the norm is a number at once, and the product costs nothing in the sum with the
-    weights that comes next. A GPU would have to be waited for: there it is done here.
-
-    Returns: what remains to be multiplied by, for each part.
-    """
+def scale_to_radius(blocks: list[ParameterBlock], norm: Tensor) -> list[float]:
+    """Scale the gradients to length rho; the factor per block that remains to be applied."""
+    # On the CPU the norm is known, and a factor costs nothing in the sum with the weights. On a GPU
+    # that would wait for the norm, so the gradients are scaled here. A zero norm gives 0.
     if norm.device.type == "cpu":
         length = float(norm)
-        radii = [float(part.group["rho"]) for part in parts]
+        radii = [float(block.group["rho"]) for block in blocks]
         if max(radii) <= length * LARGEST_FACTOR or not length > 0:
             return [radius / length if length > 0 else 0.0 for radius in radii]
-    scale_in_place(parts, norm)
-    return [1.0] * len(parts)
+    scale_in_place(blocks, norm)
+    return [1.0] * len(blocks)
 
 
-def scale_in_place(parts: list[Part], norm: Tensor) -> None:
-    """:func:`scale_to_radius` on the gradients themselves, without waiting for the norm."""
+def scale_in_place(blocks: list[ParameterBlock], norm: Tensor) -> None:
+    """Multiply the gradients by rho over the norm, without waiting for the norm."""
     inverse = torch.where(norm > 0, 1 / norm, torch.zeros_like(norm))
-    for part in parts:
-        factor = (float(part.group["rho"]) * inverse).to(part.gradients[0].device)
-        torch._foreach_mul_(part.gradients, factor)
+    for block in blocks:
+        factor = (float(block.group["rho"]) * inverse).to(block.gradients[0].device)
+        torch._foreach_mul_(block.gradients, factor)

@@ -1,8 +1,8 @@
 """Forward and backward over the micro-batches of one step.
 
-A step is given one closure or a list of them, one for each stored micro-batch. Both passes of a
-sharpness-aware step go over *all* of them, and the gradient is that of the mean over all rows,
-however the rows are split (networks whose rows see each other, by BatchNorm, aside).
+A step takes one closure or a list, one for each stored micro-batch. Both passes of a
+sharpness-aware step run *all* of them. The gradient is that of the mean loss over all rows, however
+the rows are split (except in networks where rows affect one another, such as by BatchNorm).
 """
 
 from collections.abc import Callable, Sequence
@@ -24,40 +24,34 @@ LossesOf = Callable[[int, Closure], Tensor]
 
 
 def as_micro_batches(closures: Closures | None, caller: str) -> list[Closure]:
-    """The closures as a list.
-
-    Raises `RuntimeError`: there is none.
-    """
+    """The closures as a list; none is refused."""
     batches = [closures] if callable(closures) else list(closures or ())
     if not batches:
         raise RuntimeError(
-            f"{caller}.step needs closure(rows=None) -> (logits, labels), or a list of such"
+            f"{caller}.step needs closure(rows=None) -> (logits, labels), or a list of these"
         )
     return batches
 
 
 def gradient_pass(
     batches: Sequence[Closure],
-    losses_of: LossesOf,  # `losses_of(i, closure)`: losses of the rows of micro-batch i
-    parameters: Sequence[Tensor],  # whose gradients are clear when this is called
+    losses_of: LossesOf,
+    parameters: Sequence[Tensor],  # their gradients must be clear
     *,
     model: nn.Module | None = None,
-    scaler: torch.amp.GradScaler | None = None,  # gradients come out multiplied by its scale
-    synchronise: bool = True,  # false leaves each rank its own gradient
+    scaler: torch.amp.GradScaler | None = None,  # gradients are multiplied by its scale
+    synchronise: bool = True,  # if false, each rank keeps its own gradient
 ) -> tuple[Tensor, int]:
-    """Add the gradient of the mean loss over all rows of all micro-batches to ``.grad``.
-
-    Returns: mean loss, detached, and the number of rows.
-    """
+    """Add the gradient of the mean loss of all rows to ``.grad``; the loss and number of rows."""
     sums: list[Tensor] = []
     rows: list[int] = []
     for index, closure in enumerate(batches):
         last = index == len(batches) - 1
-        # no_sync has to be around the forward, too: that is where DDP decides.
+        # no_sync must be around the forward too: that is where DDP decides.
         with _averaged_over_ranks(model, synchronise and last), torch.enable_grad():
             losses = losses_of(index, closure)
             rows.append(losses.numel())
-            # The divisor is one for all; the right one is known after the last micro-batch.
+            # One divisor for all; the right one is known after the last micro-batch.
             loss = losses.mean() if rows[-1] == rows[0] else losses.sum() / rows[0]
             sums.append(losses.detach().sum())
             with kept_running_statistics(model):
@@ -69,8 +63,10 @@ def gradient_pass(
     return torch.stack(sums).sum() / sum(rows), sum(rows)
 
 
-def _averaged_over_ranks(model: nn.Module | None, wanted: bool) -> AbstractContextManager[None]:
-    if wanted or not isinstance(model, nn.parallel.DistributedDataParallel):
+def _averaged_over_ranks(
+    model: nn.Module | None, synchronise: bool
+) -> AbstractContextManager[None]:
+    if synchronise or not isinstance(model, nn.parallel.DistributedDataParallel):
         return nullcontext()
     context: AbstractContextManager[None] = model.no_sync()
     return context

@@ -1,6 +1,6 @@
-"""Tensors kept for each parameter from step to step, and their way through a checkpoint.
+"""Tensors that are kept per parameter between steps, and their form in a checkpoint.
 
-Checkpoints know parameters by position, as torch's do: the process that resumes has others.
+Checkpoints refer to parameters by position, as torch's do: a resumed process has new parameters.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ PerParameter = dict[Tensor, Tensor]
 
 
 def to_positions(kept: PerParameter, parameters: Sequence[Tensor]) -> dict[int, Tensor]:
-    """What is kept, by the position of its parameter."""
+    """The kept tensors by the position of their parameter."""
     return {i: kept[p] for i, p in enumerate(parameters) if p in kept}
 
 

@@ -1,4 +1,4 @@
-"""The random numbers of an earlier forward drawn again: its dropout masks, at other weights."""
+"""Repeats the random numbers of an earlier forward, so that dropout masks are the same."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class RandomState:
-    """Generators of the CPU and of a network's GPUs, as they are now."""
+    """Snapshot of the generators of the CPU and of the GPUs of a network."""
 
     def __init__(self, model: nn.Module | None) -> None:
         parameters = () if model is None else model.parameters()

@@ -1,8 +1,7 @@
-"""``step(closure)`` of the members that look at the rows twice.
+"""``step(closure)`` of the optimisers with two passes.
 
-The closures of all micro-batches are run at w and again at w + ε, with BatchNorm's statistics held.
-Who climbs with whom is said here: all rows together, each micro-batch by itself (m-sharpness), or
-each rank of a distributed run by itself.
+The closures of all micro-batches run at w and again at w + ε, with BatchNorm's statistics held. One
+ε is for all rows, for each micro-batch (m-sharpness), or for each rank of a distributed run.
 """
 
 from collections.abc import Sequence
@@ -17,24 +16,24 @@ from trueprob_trainer.sharpness_aware.passes import Closure, Closures, as_micro_
 
 
 class TwoPassOptimizer(AscentOptimizer):
-    """An ascent with a ``step(closure)`` of two passes.
+    """Adds a ``step(closure)`` of two passes to the ascent.
 
     Parameters
     ----------
     base, rho, model, loss, scaler, clip_norm
         See :class:`WrappedOptimizer`.
     rank_local : bool
-        For ``step(closure)`` under DDP: each rank climbs along the gradient of its own rows
-        (m-sharpness, and one synchronisation less) instead of the average gradient.
+        For ``step(closure)`` with DDP: each rank computes ε from the gradient of its own rows
+        (m-sharpness, with one synchronisation less) instead of the average gradient.
     m_sharpness : bool
-        For ``step([closure, …])`` on one device: each micro-batch climbs by itself, from the same
-        w, and the base descends with the mean of what they find: as so many ranks would.
+        For ``step([closure, …])`` on one device: each micro-batch has its own ε, from the same w,
+        and the base steps with the mean of their gradients, as with as many ranks.
 
     Raises
     ------
     ValueError
-        See :class:`WrappedOptimizer`; or the class reuses gradients in later steps, where they
-        have to be those of all ranks and micro-batches.
+        See :class:`WrappedOptimizer`; or one of the two is set for a class that reuses gradients
+        in later steps.
     """
 
     _reuses_gradients = False
@@ -60,12 +59,12 @@ class TwoPassOptimizer(AscentOptimizer):
     def collect(self, weight: float = 1.0) -> None:
         """See :meth:`AscentOptimizer.collect`; refused where gradients are reused."""
         if self._reuses_gradients:
-            raise RuntimeError(f"collect() does not go with {type(self).__name__}")
+            raise RuntimeError(f"{type(self).__name__} has no collect(): it reuses gradients")
         super().collect(weight)
 
     def step(self, closure: Closures | None = None) -> Tensor:  # type: ignore[override]
         # Not torch's closure: see WrappedOptimizer.
-        """Both passes: the closures are run at w and again, statistics held, at w + ε.
+        """Run the closures at w and, with statistics held, at w + ε; step the base.
 
         Parameters
         ----------
@@ -80,7 +79,7 @@ class TwoPassOptimizer(AscentOptimizer):
         Raises
         ------
         RuntimeError
-            No closure, or the constructor was given no ``model``.
+            There is no closure, or the constructor got no ``model``.
         """
         batches = as_micro_batches(closure, type(self).__name__)
         self.zero_grad()
@@ -102,7 +101,7 @@ class TwoPassOptimizer(AscentOptimizer):
         return self._first_losses(index, closure)
 
     def _both_passes(self, batches: Sequence[Closure]) -> tuple[Tensor, int]:
-        """Leave the gradients for the descent in place, the weights displaced."""
+        """Run both passes; the weights stay at w + ε, with the gradients for the descent."""
         if self.model is None:
             raise RuntimeError(
                 f"{type(self).__name__}.step(closure) needs the constructor's model= to hold "

@@ -1,12 +1,12 @@
-"""What every optimiser of the family shares: the wrapped torch optimiser.
+"""The base class of the family: a wrapped torch optimiser.
 
-A subclass of :class:`torch.optim.Optimizer`, because learning-rate schedulers insist on one. The
+It is a subclass of :class:`torch.optim.Optimizer`, which learning-rate schedulers require. The
 parameter groups and the state *are* those of the base (the same objects), so a scheduler on either
 acts on both, and ``rho`` is one more entry of a group::
 
     SAM(torch.optim.SGD([{"params": body}, {"params": head, "rho": 0.01}], lr=0.1), rho=0.05)
 
-The checkpoint is the base's, momentum included, with one entry ``ascent`` beside it.
+The checkpoint is that of the base, including momentum, with one more entry, ``ascent``.
 """
 
 import functools
@@ -28,33 +28,32 @@ cross_entropy_per_sample: PerSampleLoss = functools.partial(
 
 
 class WrappedOptimizer(torch.optim.Optimizer):
-    """A built torch optimiser with a step of another kind around it.
+    """Wraps a built torch optimiser and replaces its step.
 
     Parameters
     ----------
     base : torch.optim.Optimizer
-        Does the descent. Owned by this object from now on: call its ``step`` no more.
+        Makes the descent. Do not call its ``step`` yourself any more.
     rho : float
-        Radius of the ascent in the 2-norm of the weights, for groups that name none. At least 0.
+        Radius of the ascent in the 2-norm of the weights, for groups without their own, at least 0.
     model : torch.nn.Module, optional
-        Needed by ``step(closure)``, which runs the network itself more than once and has to hold
-        its running statistics. Under DDP the wrapped one.
+        Needed by ``step(closure)``, which has to hold the running statistics of the network. With
+        DDP, the wrapped network.
     loss : callable, optional
-        Per-sample loss for ``step(closure)``; cross entropy in nats unless told otherwise. Half
-        precision logits reach it as float32.
+        Per-sample loss for ``step(closure)``, by default cross entropy in nats. It gets logits of
+        half precision as float32.
     scaler : torch.amp.GradScaler, optional
-        For float16. ``step(closure)`` then scales the loss itself; with ``ascend`` and ``descend``
-        call ``scaler.scale(loss).backward()`` and nothing else of the scaler: the ascent divides
-        by its scale, the descent unscales, steps and updates.
+        For float16. ``step(closure)`` scales the loss itself. With ``ascend`` and ``descend`` call
+        ``scaler.scale(loss).backward()`` and no other method of the scaler: the ascent divides by
+        its scale, the descent unscales, steps and updates.
     clip_norm : float, optional
-        Largest 2-norm of the gradient that the base is given: clipped, after unscaling, once, in
-        the descent. (Clipping the first gradient would change nothing but the length of ε, which
-        is ρ.)
+        Largest 2-norm of the gradient that the base steps with, clipped once, after unscaling.
+        (The length of ε is ρ anyway, so the first gradient is not clipped.)
 
     Raises
     ------
     ValueError
-        ``rho`` is negative or not finite, ``clip_norm`` is not above 0.
+        ``rho`` is negative or not finite, or ``clip_norm`` is not above 0.
     """
 
     def __init__(
@@ -82,17 +81,22 @@ class WrappedOptimizer(torch.optim.Optimizer):
     @abstractmethod
     def step(self, closure: Closures | None = None) -> Tensor:  # type: ignore[override]
         # Not torch's closure: the family needs logits and labels, some of them by row.
-        """One whole step; see the class."""
+        """Make one whole step and return the mean loss; see the class."""
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group to the base and to this optimiser (also while torch constructs it).
+        """Add a parameter group to the base and to this optimiser.
 
         Parameters
         ----------
         param_group : dict
-            ``params`` and any options of the base; ``rho`` where it differs from the default.
+            ``params``, any options of the base, and ``rho`` if it differs from the default.
+
+        Raises
+        ------
+        ValueError
+            ``rho`` is negative or not finite.
         """
-        if "base" not in self.__dict__:
+        if "base" not in self.__dict__:  # called by the constructor of torch's class
             super().add_param_group(param_group)
             return
         param_group.setdefault("rho", self.defaults["rho"])
@@ -101,7 +105,7 @@ class WrappedOptimizer(torch.optim.Optimizer):
         self._share()
 
     def state_dict(self) -> dict[str, Any]:
-        """State of the base, momentum and ``rho`` of every group included, and of the ascent."""
+        """State of the base, with momentum and ``rho`` of every group, and of the ascent."""
         ascent = {"optimiser": type(self).__name__, **self._ascent_state()}
         if self.scaler is not None:
             ascent["scaler"] = self.scaler.state_dict()
@@ -113,18 +117,18 @@ class WrappedOptimizer(torch.optim.Optimizer):
         Parameters
         ----------
         state_dict : dict
-            Of an optimiser of the same class over groups of the same sizes.
+            State of an optimiser of the same class with groups of the same sizes.
 
         Raises
         ------
         ValueError
-            It was written by another class.
+            Another class wrote it.
         """
         ascent = state_dict.get("ascent", {})
         written_by = ascent.get("optimiser")
         if written_by != type(self).__name__:
             raise ValueError(
-                f"state_dict must have been written by {type(self).__name__}, got {written_by}"
+                f"state_dict must be written by {type(self).__name__}, got {written_by}"
             )
         self.base.load_state_dict({k: v for k, v in state_dict.items() if k != "ascent"})
         self._share()
@@ -133,11 +137,11 @@ class WrappedOptimizer(torch.optim.Optimizer):
             self.scaler.load_state_dict(ascent["scaler"])
 
     def _ascent_state(self) -> dict[str, Any]:
-        """State beyond the base's; kept apart, as bases take a non-empty state for their own."""
+        """State besides that of the base, which would take it for its own."""
         return {}
 
     def _load_ascent_state(self, ascent: dict[str, Any]) -> None:
-        """Take back what :meth:`_ascent_state` gave."""
+        """Inverse of :meth:`_ascent_state`."""
 
     def _parameters(self) -> list[Tensor]:
         return [p for group in self.param_groups for p in group["params"]]
@@ -177,20 +181,17 @@ class WrappedOptimizer(torch.optim.Optimizer):
         else:
             self.scaler.step(self.base)
             self.scaler.update()
-        self._opt_called = True  # a scheduler built on this object looks here for a step
+        self._opt_called = True  # a scheduler of this object checks this flag
         self.zero_grad(set_to_none=True)
 
 
 def in_full_precision(logits: Tensor) -> Tensor:
-    """Logits in at least float32: autocast leaves them in the precision of the last layer."""
+    """Logits in at least float32; autocast gives them in the precision of the last layer."""
     return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
 
 
 def require_range(name: str, value: float, *, most: float = float("inf")) -> None:
-    """Refuse a hyperparameter outside [0, most], and infinity.
-
-    Raises `ValueError`: naming it.
-    """
+    """Refuse a hyperparameter outside [0, most], or infinite."""
     if not 0 <= value <= most or value == float("inf"):
         limits = "finite and at least 0" if most == float("inf") else f"between 0 and {most}"
         raise ValueError(f"{name} must be {limits}, got {value}")

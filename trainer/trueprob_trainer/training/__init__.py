@@ -1,1 +1,1 @@
-"""A run: its loop, what it saves, and where it goes on."""
+"""Training runs: the loop, its checkpoints, and the finished run."""

@@ -1,22 +1,13 @@
-"""The parts of a run, made from its recipe: network, optimiser, schedule, weights' average.
+"""Builds what a recipe names: network, optimiser, schedule, loss, average of the weights.
 
-Starts a network from weights that were trained on something else.
-
-Names must be those of the same network. A tensor of another shape (the last layer, for another
-number of classes) stays as it was initialised. The preprocessing is not taken over: mean and
-deviation are those of the new data.
-
-The loss of a row, by what its target is.
-
-A target is a class (an integer), or a distribution over the classes (mixup), or two distributions
-side by side: that over the classes and the teacher's. One tensor in every case, so that an
-optimiser that asks for some rows of a batch gets their targets with them.
+The loss of a row depends on its target: a class (an integer), a distribution over the classes
+(mixup), or two distributions side by side, over the classes and the teacher's. It is one tensor in
+every case, so an optimiser that needs some rows of a batch gets their targets too.
 """
 
 import math
 import pickle
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,91 +25,14 @@ from trueprob_trainer.errors import BadInput
 from trueprob_trainer.networks import build_network
 from trueprob_trainer.networks.classifier import ImageClassifier
 from trueprob_trainer.sharpness_aware import OPTIMISERS, WrappedOptimizer, options_of
+from trueprob_trainer.sharpness_aware.wrapper import PerSampleLoss
 
-PerSampleLoss = Callable[[Tensor, Tensor], Tensor]
-
-
-def per_sample_loss(config: TrainConfig) -> PerSampleLoss | None:
-    """The loss that a recipe asks for.
-
-    Returns: ``loss(logits, targets)`` of shapes (n, k) and (n,), (n, k) or (n, 2k) to (n,); None
-    for plain cross entropy, which is what every optimiser has by itself.
-    """
-    if not (config.label_smoothing or config.teacher):
-        return None
-
-    def loss(logits: Tensor, targets: Tensor) -> Tensor:
-        k = logits.shape[1]
-        if targets.ndim == 2 and targets.shape[1] == 2 * k:
-            hard = cross_entropy(logits, targets[:, :k], config.label_smoothing)
-            soft = distillation(logits, targets[:, k:], config.distill_temperature)
-            return config.distill_alpha * soft + (1 - config.distill_alpha) * hard
-        return cross_entropy(logits, targets, config.label_smoothing)
-
-    return loss
-
-
-def cross_entropy(logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
-    """Cross entropy of each row, nats."""
-    return functional.cross_entropy(logits, targets, reduction="none", label_smoothing=smoothing)
-
-
-def distillation(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """T²·KL(teacher ‖ softmax(logits/T)) of each row (Hinton, Vinyals, Dean: arXiv:1503.02531)."""
-    student = torch.log_softmax(logits / temperature, dim=1)
-    divergence = functional.kl_div(student, teacher, reduction="none").sum(dim=1)
-    return divergence * temperature**2
-
-
-PREFIX = "network."  # of a network behind its preprocessing, as run folders store it
-
-
-def start_from(network: nn.Module, path: Path) -> tuple[str, ...]:
-    """Copy the weights of a checkpoint into a network of the same kind.
-
-    Returns: tensors that were left as they are, for their shape is another. Raises `BadInput`: no
-    readable checkpoint, another network, or nothing that fits.
-    """
-    weights = _weights(path / "checkpoint.pt" if path.is_dir() else path)
-    own = network.state_dict()
-    if set(weights) != set(own):
-        strays = sorted(set(weights) ^ set(own))
-        raise BadInput(
-            f"start_from {path} is of another network: {len(strays)} names differ, {strays[0]} "
-            "for one"
-        )
-    left = tuple(name for name, value in own.items() if weights[name].shape != value.shape)
-    if len(left) == len(own):
-        raise BadInput(f"start_from {path} has no tensor of this network's shapes")
-    network.load_state_dict({name: own[name] if name in left else weights[name] for name in own})
-    return left
-
-
-def _weights(file: Path) -> dict[str, Tensor]:
-    if not zipfile.is_zipfile(file):  # what torch.save writes; anything else fails in odd ways
-        raise BadInput(f"start_from {file} cannot be read as a checkpoint")
-    try:
-        loaded: Any = torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, pickle.UnpicklingError) as problem:
-        raise BadInput(f"start_from {file} cannot be read as a checkpoint") from problem
-    if isinstance(loaded, dict) and isinstance(loaded.get("model"), dict):
-        loaded = loaded.get("average") or loaded["model"]  # of a run: what it was scored with
-    if not (isinstance(loaded, dict) and all(isinstance(v, Tensor) for v in loaded.values())):
-        raise BadInput(f"start_from {file} must hold named tensors")
-    if any(name.startswith(PREFIX) for name in loaded):
-        loaded = {k.removeprefix(PREFIX): v for k, v in loaded.items() if k.startswith(PREFIX)}
-    weights: dict[str, Tensor] = loaded
-    return weights
-
-
-CHUNK = 4096  # images at a time when their mean is taken
+PREFIX = "network."  # of the weights of a network behind its preprocessing, in a run's checkpoint
+CHUNK = 4096  # images at a time for their mean
 
 
 def build_model(config: TrainConfig, data: LabelledImages) -> ImageClassifier:
-    """Untrained network behind the preprocessing for this data, or one to fine-tune.
-
-    Raises `BadInput`: no such network, or nothing to start from.
-    """
+    """The untrained network, or the one to fine-tune, with the preprocessing for this data."""
     _, height, width, channels = data.images.shape
     network = build_network(
         config.network,
@@ -132,11 +46,8 @@ def build_model(config: TrainConfig, data: LabelledImages) -> ImageClassifier:
 
 
 def train_moments(data: LabelledImages) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and standard deviation of the train split, per channel, grey levels.
-
-    Returns: from sums of integers, so exact whatever the order, and never more than a few images
-    in memory twice. The deviation is at least 1e-6.
-    """
+    """Mean and standard deviation of the train split per channel, in grey levels."""
+    # Sums of integers are exact in any order. The deviation is at least 1e-6.
     rows = np.flatnonzero(data.split == Split.TRAIN)
     if not len(rows):
         raise BadInput("the train split is empty")
@@ -147,16 +58,49 @@ def train_moments(data: LabelledImages) -> tuple[NDArray[np.float64], NDArray[np
         total += part.sum(axis=(0, 1, 2))
         squares += (part * part).sum(axis=(0, 1, 2))
     n = len(rows) * data.images.shape[1] * data.images.shape[2]
-    # n·Σx² − (Σx)² in Python's integers: nothing cancels.
+    # n·Σx² − (Σx)² in Python's integers, without cancellation.
     variance = [(n * int(s) - int(t) ** 2) / n**2 for s, t in zip(squares, total, strict=True)]
     return total / n, np.sqrt(np.array(variance)) + 1e-6
 
 
-def build_optimiser(config: TrainConfig, model: nn.Module) -> WrappedOptimizer:
-    """SGD or AdamW inside the optimiser that the recipe names.
+def start_from(network: nn.Module, path: Path) -> tuple[str, ...]:
+    """Copy the weights of a checkpoint; the names of tensors that differ in shape and were kept."""
+    # The last layer differs if the number of classes does. The preprocessing is not copied: mean
+    # and deviation are those of the new data.
+    weights = _weights(path / "checkpoint.pt" if path.is_dir() else path)
+    own = network.state_dict()
+    if set(weights) != set(own):
+        strays = sorted(set(weights) ^ set(own))
+        raise BadInput(
+            f"start_from {path} is of another network: {len(strays)} names differ, such as "
+            f"{strays[0]}"
+        )
+    left = tuple(name for name, value in own.items() if weights[name].shape != value.shape)
+    if len(left) == len(own):
+        raise BadInput(f"start_from {path} has no tensor of this network's shapes")
+    network.load_state_dict({name: own[name] if name in left else weights[name] for name in own})
+    return left
 
-    Raises `BadInput`: an option of the optimiser is impossible.
-    """
+
+def _weights(file: Path) -> dict[str, Tensor]:
+    if not zipfile.is_zipfile(file):  # torch.save writes zip; other files give unclear errors
+        raise BadInput(f"start_from {file} cannot be read as a checkpoint")
+    try:
+        loaded: Any = torch.load(file, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, pickle.UnpicklingError) as problem:
+        raise BadInput(f"start_from {file} cannot be read as a checkpoint") from problem
+    if isinstance(loaded, dict) and isinstance(loaded.get("model"), dict):
+        loaded = loaded.get("average") or loaded["model"]  # of a run: the weights that were scored
+    if not (isinstance(loaded, dict) and all(isinstance(v, Tensor) for v in loaded.values())):
+        raise BadInput(f"start_from {file} must hold named tensors")
+    if any(name.startswith(PREFIX) for name in loaded):
+        loaded = {k.removeprefix(PREFIX): v for k, v in loaded.items() if k.startswith(PREFIX)}
+    weights: dict[str, Tensor] = loaded
+    return weights
+
+
+def build_optimiser(config: TrainConfig, model: nn.Module) -> WrappedOptimizer:
+    """The optimiser of the recipe around SGD or AdamW."""
     base: torch.optim.Optimizer
     if config.base == "adamw":
         base = torch.optim.AdamW(
@@ -185,7 +129,7 @@ def build_optimiser(config: TrainConfig, model: nn.Module) -> WrappedOptimizer:
 
 
 def build_schedule(config: TrainConfig, base: torch.optim.Optimizer, n_steps: int) -> LRScheduler:
-    """Learning rate over the steps of a run, on the base optimiser."""
+    """Schedule of the base optimiser's learning rate over the steps of a run."""
     if config.schedule == "constant":
         return ConstantLR(base, factor=1.0)
     if config.schedule == "cosine":
@@ -194,7 +138,7 @@ def build_schedule(config: TrainConfig, base: torch.optim.Optimizer, n_steps: in
 
 
 def cosine(step: int, n_steps: int, warmup: float) -> float:
-    """Share of the peak rate: rising linearly at first, then half a cosine down to zero."""
+    """Fraction of the highest rate: a linear rise, then half a cosine down to zero."""
     rising = round(warmup * n_steps)
     if step < rising:
         return (step + 1) / (rising + 1)
@@ -202,11 +146,37 @@ def cosine(step: int, n_steps: int, warmup: float) -> float:
 
 
 def build_average(config: TrainConfig, model: ImageClassifier) -> AveragedModel | None:
-    """Exponential moving average of weights and running statistics, where the recipe asks for it.
-
-    Returns: a copy; ``update_parameters(model)`` after each step.
-    """
+    """A copy of the model that averages weights and running statistics, if the recipe has ema."""
     if not config.ema:
         return None
     averaging = get_ema_multi_avg_fn(config.ema)  # type: ignore[no-untyped-call]
     return AveragedModel(model, multi_avg_fn=averaging, use_buffers=True)
+
+
+def per_sample_loss(config: TrainConfig) -> PerSampleLoss | None:
+    """``loss(logits, targets)`` of each row, or None for cross entropy, the optimisers' default."""
+    # Shapes: (n, k) and (n,), (n, k) or (n, 2k) to (n,).
+    if not (config.label_smoothing or config.teacher):
+        return None
+
+    def loss(logits: Tensor, targets: Tensor) -> Tensor:
+        k = logits.shape[1]
+        if targets.ndim == 2 and targets.shape[1] == 2 * k:
+            hard = cross_entropy(logits, targets[:, :k], config.label_smoothing)
+            soft = distillation(logits, targets[:, k:], config.distill_temperature)
+            return config.distill_alpha * soft + (1 - config.distill_alpha) * hard
+        return cross_entropy(logits, targets, config.label_smoothing)
+
+    return loss
+
+
+def cross_entropy(logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Cross entropy of each row, in nats."""
+    return functional.cross_entropy(logits, targets, reduction="none", label_smoothing=smoothing)
+
+
+def distillation(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """T²·KL(teacher ‖ softmax(logits/T)) of each row (Hinton, Vinyals, Dean: arXiv:1503.02531)."""
+    student = torch.log_softmax(logits / temperature, dim=1)
+    divergence = functional.kl_div(student, teacher, reduction="none").sum(dim=1)
+    return divergence * temperature**2

@@ -1,4 +1,4 @@
-"""A finished run: in memory after training, or read back from its folder."""
+"""A finished run, in memory after training or loaded from its folder."""
 
 import json
 from dataclasses import dataclass
@@ -20,20 +20,16 @@ class Training:
 
     config: TrainConfig
     data: LabelledImages  # all splits
-    # on the CPU, in evaluation mode, at the unperturbed weights, or at their average
+    # On the CPU, in evaluation mode, with the weights or their average.
     model: ImageClassifier
-    # one entry an epoch: `epoch`, `loss`, the mean over its batches before each step, in nats,
-    # and `learning_rate` at its end
+    # One entry per epoch: `epoch`, `loss` (mean over its batches before each step, in nats) and
+    # `learning_rate` at its end.
     history: tuple[dict[str, float | int], ...]
     seconds: float
 
 
 def load_training(run: RunFolder) -> Training:
-    """What an earlier :func:`train_with` left in its run folder.
-
-    Raises `BadInput`: no such run, one that is not finished, or its checkpoint does not fit its
-    config.
-    """
+    """Load a finished run from its folder."""
     config = run.config()
     data = prepare(config)
     checkpoint = run.checkpoint()
@@ -44,7 +40,7 @@ def load_training(run: RunFolder) -> Training:
         if epoch < config.epochs:
             raise BadInput(
                 f"run folder {run.path} does not hold a finished run: {epoch} of {config.epochs} "
-                "epochs, --resume goes on"
+                "epochs, --resume continues it"
             )
         lines = (run.path / "metrics.jsonl").read_text().splitlines()
         history = tuple(json.loads(line) for line in lines)
@@ -56,7 +52,7 @@ def load_training(run: RunFolder) -> Training:
 
 
 def ready(model: ImageClassifier) -> ImageClassifier:
-    """The network for evaluation and export: on the CPU, in the usual memory order."""
+    """Prepare a network for evaluation and export: on the CPU, in the usual memory order."""
     model.to("cpu").to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     model.channels_last = False
     return model.eval()

@@ -1,12 +1,8 @@
 """The training loop.
 
-Seeded and, for a fixed number of threads on one machine, repeatable to the last bit, also when it
-is stopped and taken up again. Only rows of the train split are looked at; nothing here is chosen by
-calibration or test rows.
-
-SIGTERM and Ctrl-C ask a run to save and stop; a second one is what it always was.
-
-Where a run computes, and the state of torch around it: seeded inside, as it was outside.
+A run is seeded and, for a fixed number of threads on one machine, repeatable to the last bit, also
+if it is stopped and resumed. SIGTERM and Ctrl-C make it save and stop; a second signal stops the
+process at once. Only train rows are used: calibration and test rows decide nothing here.
 """
 
 import functools
@@ -42,104 +38,27 @@ from trueprob_trainer.training.teacher import Teacher
 
 __all__ = ["Log", "begin", "checked_data", "train_with"]
 
-
-def device_of(config: TrainConfig) -> torch.device:
-    """The device that a recipe asks for.
-
-    Raises `BadInput`: a GPU was asked for and torch sees none.
-    """
-    available = torch.cuda.is_available()
-    if config.device == "cuda" and not available:
-        raise BadInput("device must be cpu or auto here, torch finds no GPU, got cuda")
-    on_gpu = config.device == "cuda" or (config.device == "auto" and available)
-    return torch.device("cuda" if on_gpu else "cpu")
-
-
-@contextmanager
-def repeatable(config: TrainConfig, device: torch.device) -> Iterator[None]:
-    """Seed torch, fix its threads, choose deterministic kernels, and leave all as it was."""
-    threads = torch.get_num_threads()
-    strict = torch.are_deterministic_algorithms_enabled()
-    benchmark = torch.backends.cudnn.benchmark
-    if config.deterministic:
-        # cuBLAS reads it when it is first used; without it torch refuses in deterministic mode.
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(config.seed)
-        torch.set_num_threads(config.threads)
-        torch.use_deterministic_algorithms(config.deterministic or strict)
-        torch.backends.cudnn.benchmark = device.type == "cuda" and not config.deterministic
-        try:
-            yield
-        finally:
-            torch.backends.cudnn.benchmark = benchmark
-            torch.use_deterministic_algorithms(strict)
-            torch.set_num_threads(threads)
-
-
+CHECKPOINT_SECONDS = 60.0  # between checkpoints; a power cut costs this much work
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
-
-class Interruption:
-    """Notices a signal; the loop asks after every step.
-
-    Outside the main thread, where Python sets no handlers, nothing is ever noticed.
-    """
-
-    def __init__(self, *, wanted: bool = True) -> None:
-        self._wanted = wanted
-        self.signal: signal.Signals | None = None
-        self._before: dict[signal.Signals, Any] = {}
-
-    def __enter__(self) -> "Interruption":
-        if self._wanted and threading.current_thread() is threading.main_thread():
-            for each in SIGNALS:
-                self._before[each] = signal.signal(each, self._notice)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        problem: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._put_back()
-
-    def _notice(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - signal's form
-        self.signal = signal.Signals(number)
-        self._put_back()
-
-    def _put_back(self) -> None:
-        while self._before:
-            each, handler = self._before.popitem()
-            signal.signal(each, handler)
-
-
 Log = Callable[[Sequence[dict[str, float | int]]], None]
-
-
-CHECKPOINT_SECONDS = 60.0  # between checkpoints, at ends of epochs: what a power cut may cost
 
 
 def train_with(
     config: TrainConfig,
     *,
-    data: LabelledImages | None = None,  # what `prepare(config)` gave, where it was called before
-    run: RunFolder | None = None,  # gets a line of metrics an epoch, and checkpoints
-    resume: bool = False,  # go on from the run's checkpoint, where there is one
-    logs: Sequence[Log] = (),  # each is called with the whole history after every epoch
-    progress: Callable[[int, int, str], None] = silent,  # `progress(epochs_done, epochs, text)`
+    data: LabelledImages | None = None,  # the result of prepare(config), if it was called before
+    run: RunFolder | None = None,  # gets checkpoints, and a line of metrics per epoch
+    resume: bool = False,  # continue from the run's checkpoint, if there is one
+    logs: Sequence[Log] = (),  # called with the whole history after every epoch
+    progress: Callable[[int, int, str], None] = silent,  # progress(epochs_done, epochs, text)
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
 ) -> Training:
-    """Train a network.
-
-    Raises `BadInput`: unknown data or network, or fewer train rows than one batch. Raises
-    `Interrupted`: SIGTERM or Ctrl-C, with a run folder; the run was saved.
-    """
+    """Train a network; with a run folder, a signal saves the run and raises `Interrupted`."""
     begun = saved_at = time.perf_counter()
     device = device_of(config)
     data = prepare(config) if data is None else data
-    with repeatable(config, device), Interruption(wanted=run is not None) as interruption:
+    with repeatable(config, device), Interruption(enabled=run is not None) as interruption:
         state = begin(config, data, device)
         if run is not None and resume and (run.path / "checkpoint.pt").exists():
             state.restore(run.checkpoint())
@@ -162,7 +81,7 @@ def train_with(
                     raise Interrupted(
                         interruption.signal,
                         f"{interruption.signal.name} in epoch {state.epoch + 1}: "
-                        f"saved in {run.path}, --resume goes on",
+                        f"saved in {run.path}, --resume continues it",
                     )
             row = state.finish_epoch()
             if not math.isfinite(row["loss"]):
@@ -184,7 +103,7 @@ def train_with(
 
 
 def begin(config: TrainConfig, data: LabelledImages, device: torch.device) -> LoopState:
-    """A run before its first step, under the seed that torch has."""
+    """The state of a run before its first step; torch must be seeded."""
     model = build_model(config, data).to(device).train()
     if config.channels_last:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub
@@ -200,10 +119,7 @@ def begin(config: TrainConfig, data: LabelledImages, device: torch.device) -> Lo
 
 
 def checked_data(config: TrainConfig) -> LabelledImages:
-    """Data for :func:`train_with`, when it would come as far as its first step.
-
-    Raises `BadInput`: the data, the network or the teacher is not usable.
-    """
+    """The data of a recipe, after a check that :func:`train_with` could start with them."""
     data, device = prepare(config), device_of(config)
     with repeatable(config, device):
         begin(config, data, device)
@@ -217,7 +133,7 @@ def _forward(
     targets: Tensor,
     rows: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The optimisers' closure over one batch, or over some rows of it."""
+    """The closure of the optimisers over one batch, or over some of its rows."""
     if rows is not None:
         images, targets = images[rows], targets[rows]
     with autocast:
@@ -227,3 +143,66 @@ def _forward(
 
 def _seconds(state: LoopState, begun: float) -> float:
     return state.seconds + time.perf_counter() - begun
+
+
+def device_of(config: TrainConfig) -> torch.device:
+    """The device of a recipe; a GPU is refused if torch finds none."""
+    available = torch.cuda.is_available()
+    if config.device == "cuda" and not available:
+        raise BadInput("device must be cpu or auto here, torch finds no GPU, got cuda")
+    on_gpu = config.device == "cuda" or (config.device == "auto" and available)
+    return torch.device("cuda" if on_gpu else "cpu")
+
+
+@contextmanager
+def repeatable(config: TrainConfig, device: torch.device) -> Iterator[None]:
+    """Seed torch, set its threads and kernels, and restore everything afterwards."""
+    threads = torch.get_num_threads()
+    strict = torch.are_deterministic_algorithms_enabled()
+    benchmark = torch.backends.cudnn.benchmark
+    if config.deterministic:
+        # cuBLAS reads it at its first use; torch needs it in deterministic mode.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(config.seed)
+        torch.set_num_threads(config.threads)
+        torch.use_deterministic_algorithms(config.deterministic or strict)
+        torch.backends.cudnn.benchmark = device.type == "cuda" and not config.deterministic
+        try:
+            yield
+        finally:
+            torch.backends.cudnn.benchmark = benchmark
+            torch.use_deterministic_algorithms(strict)
+            torch.set_num_threads(threads)
+
+
+class Interruption:
+    """Records a signal, which the loop checks after every step; for the main thread only."""
+
+    def __init__(self, *, enabled: bool = True) -> None:
+        self._enabled = enabled
+        self.signal: signal.Signals | None = None
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> "Interruption":
+        if self._enabled and threading.current_thread() is threading.main_thread():
+            for each in SIGNALS:
+                self._before[each] = signal.signal(each, self._record)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        problem: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._restore_handlers()
+
+    def _record(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - signal's form
+        self.signal = signal.Signals(number)
+        self._restore_handlers()
+
+    def _restore_handlers(self) -> None:
+        while self._before:
+            each, handler = self._before.popitem()
+            signal.signal(each, handler)

@@ -1,9 +1,7 @@
-"""How far a long piece of work has come: one moving line on a terminal, plain lines elsewhere.
+"""Progress of a run: lines on a stream, ``metrics.csv``, event files for TensorBoard.
 
-The history of a run for other programs: ``metrics.csv``, TensorBoard event files.
-
-Both are made from the history alone, so a resumed run leaves the same files as one that was never
-stopped (event files carry the time of day besides).
+The files are made from the history alone, so a resumed run leaves the same files as one that was
+not stopped, except for the time of day in event files.
 """
 
 import csv
@@ -20,13 +18,13 @@ Row = dict[str, float | int]
 
 
 class CsvLog:
-    """Rewrites ``metrics.csv`` whole after every epoch."""
+    """Rewrites ``metrics.csv`` after every epoch."""
 
     def __init__(self, run: RunFolder) -> None:
         self.run = run
 
     def __call__(self, history: Sequence[Row]) -> None:
-        """Write all rows."""
+        """Write all rows of the history."""
         buffer = io.StringIO()
         writer = csv.DictWriter(buffer, fieldnames=list(history[0]) if history else ["epoch"])
         writer.writeheader()
@@ -35,26 +33,24 @@ class CsvLog:
 
 
 class TensorBoardLog:
-    """Appends to an event file; begins a new one, with all rows so far, when a run is taken up.
+    """Appends rows to an event file; a resumed run begins a new file with all rows so far."""
 
-    Every row is on disk when the call returns (tensorboardX's own ``SummaryWriter`` keeps the last
-    two minutes in a queue).
-
-    Raises `BadInput`: tensorboardX is not installed.
-    """
+    # tensorboardX's SummaryWriter keeps two minutes in a queue; here each row is on disk at once.
 
     def __init__(self, run: RunFolder) -> None:
         try:
             from tensorboardX.event_file_writer import EventsWriter
         except ImportError as problem:
-            raise BadInput("TensorBoard logs need tensorboardX: extra logs") from problem
+            raise BadInput(
+                "TensorBoard logs need tensorboardX: install the extra logs"
+            ) from problem
         for old in run.path.glob(EVENT_FILES + "*"):
             old.unlink()
         self.writer: Any = EventsWriter(str(run.path / "events"))
         self.written = 0
 
     def __call__(self, history: Sequence[Row]) -> None:
-        """Write the rows that are new."""
+        """Write the new rows of the history."""
         from tensorboardX.proto.event_pb2 import Event
         from tensorboardX.summary import scalar
 
@@ -68,19 +64,18 @@ class TensorBoardLog:
         self.writer.flush()
 
     def close(self) -> None:
-        """Close the file; the object is of no use afterwards."""
+        """Close the event file."""
         self.writer.close()
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Writes progress to a stream."""
+    """Writes progress to a stream: one moving line on a terminal, else about ten lines."""
 
-    # a terminal gets one line that is rewritten, anything else about ten lines in all
     stream: TextIO
 
     def __call__(self, done: int, total: int, text: str) -> None:
-        """Say that ``done`` of ``total`` parts are finished."""
+        """Report that ``done`` of ``total`` parts are finished."""
         line = f"{done:>{len(str(total))}}/{total}  {text}"
         if self.stream.isatty():
             filled = 24 * done // total
@@ -93,4 +88,4 @@ class Progress:
 
 
 def silent(done: int, total: int, text: str) -> None:
-    """Say nothing; same arguments as :class:`Progress`."""
+    """Report nothing; a stand-in for :class:`Progress`."""

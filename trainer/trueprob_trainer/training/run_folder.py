@@ -1,7 +1,7 @@
-"""A run on disk: ``config.json``, ``metrics.jsonl``, ``checkpoint.pt``.
+"""The folder of a run: ``config.json``, ``metrics.jsonl``, ``checkpoint.pt``.
 
-Files appear whole: each is written under a temporary name in the same folder and renamed. Metrics
-are one JSON object a line, appended epoch by epoch.
+A file is written under a temporary name in the same folder and renamed, so it is complete or
+absent. Metrics have one JSON object per line and epoch, and are appended.
 """
 
 import io
@@ -19,7 +19,7 @@ import torch
 from trueprob_trainer.config import TrainConfig
 from trueprob_trainer.errors import BadInput
 
-PARTIAL = ".partial"  # left behind by a run that was killed while writing
+PARTIAL = ".partial"  # name of a file that is being written
 RUN_FILES = frozenset(
     (
         "config.json",
@@ -36,28 +36,25 @@ RUN_FILES = frozenset(
         PARTIAL,
     )
 )
-EVENT_FILES = "events.out.tfevents."  # beginnings of TensorBoard's names
+EVENT_FILES = "events.out.tfevents."  # prefix of TensorBoard's files
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Where one training run lives."""
+    """The folder of one training run."""
 
     path: Path
 
     @classmethod
     def create(cls, path: Path, config: TrainConfig, *, overwrite: bool = False) -> "RunFolder":
-        """Start a run.
-
-        Raises `BadInput`: the place is taken.
-        """
+        """Make the folder of a new run; an existing run is replaced only with ``overwrite``."""
         run = cls(path)
         if path.exists() and not path.is_dir():
             raise BadInput(f"run folder {path} is a file")
         path.mkdir(parents=True, exist_ok=True)
         present = {file.name for file in path.iterdir()}
         if any(name not in RUN_FILES and not name.startswith(EVENT_FILES) for name in present):
-            raise BadInput(f"run folder {path} exists and holds something else")
+            raise BadInput(f"run folder {path} exists and has files that are not of a run")
         if present and not overwrite:
             raise BadInput(f"run folder {path} exists: choose another or pass --overwrite")
         for name in present:
@@ -66,10 +63,7 @@ class RunFolder:
         return run
 
     def config(self) -> TrainConfig:
-        """Recipe of the run.
-
-        Raises `BadInput`: there is no run here.
-        """
+        """The recipe of the run."""
         try:
             document = json.loads((self.path / "config.json").read_text())
         except (OSError, ValueError) as problem:
@@ -77,7 +71,7 @@ class RunFolder:
         return TrainConfig.from_dict(document)
 
     def write(self, name: str, content: bytes) -> Path:
-        """Write a file so that it is there whole or not at all."""
+        """Write a file completely or not at all."""
         temporary = self.path / PARTIAL
         with temporary.open("wb") as file:
             file.write(content)
@@ -91,7 +85,7 @@ class RunFolder:
             file.write(json.dumps(row) + "\n")
 
     def write_metrics(self, rows: Sequence[dict[str, float | int]]) -> None:
-        """Replace ``metrics.jsonl``: a run that is taken up may have lines after its checkpoint."""
+        """Replace ``metrics.jsonl``: a resumed run may have lines after its checkpoint."""
         lines = "".join(json.dumps(row) + "\n" for row in rows)
         self.write("metrics.jsonl", lines.encode())
 
@@ -102,12 +96,9 @@ class RunFolder:
         self.write("checkpoint.pt", buffer.getvalue())
 
     def checkpoint(self) -> dict[str, Any]:
-        """The last checkpoint.
-
-        Raises `BadInput`: none was written, or it is damaged.
-        """
+        """Load the last checkpoint."""
         path = self.path / "checkpoint.pt"
-        if not zipfile.is_zipfile(path):  # what torch.save writes; anything else fails in odd ways
+        if not zipfile.is_zipfile(path):  # torch.save writes zip; other files give unclear errors
             raise BadInput(f"run folder {self.path} has no readable checkpoint.pt")
         try:
             loaded: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)

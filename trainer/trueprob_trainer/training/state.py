@@ -1,7 +1,7 @@
-"""Everything that a run is made of while it goes on, and how it is saved and taken up again.
+"""The state of a run between two steps, and its checkpoint.
 
-A checkpoint may lie between any two steps. It holds the order of the epoch under way and the losses
-so far, and the states of all generators, so that the resumed run is the same run to the last bit.
+A checkpoint can be made between any two steps. It has the order and the losses of the current epoch
+and the states of all generators, so a resumed run gives the same result to the last bit.
 """
 
 from dataclasses import dataclass, field
@@ -22,32 +22,29 @@ History = list[dict[str, float | int]]
 
 @dataclass
 class LoopState:
-    """A run between two steps."""
+    """The state of a run between two steps."""
 
     model: ImageClassifier
     optimiser: WrappedOptimizer
     schedule: LRScheduler
     average: AveragedModel | None
     batches: Batches
-    epoch: int = 0  # epochs that are finished
-    step: int = 0  # steps of the next one that are done
-    order: Tensor | None = None  # rows of the epoch under way
+    epoch: int = 0  # finished epochs
+    step: int = 0  # finished steps of the current epoch
+    order: Tensor | None = None  # rows of the current epoch
     losses: list[Tensor] = field(default_factory=list)  # of its steps
-    history: History = field(default_factory=list)  # a row for each finished epoch
-    seconds: float = 0.0  # spent before this process took the run up
+    history: History = field(default_factory=list)  # a row per finished epoch
+    seconds: float = 0.0  # spent before the run was resumed
 
     @property
     def scored(self) -> ImageClassifier:
-        """The network that is evaluated and exported: the average, where there is one."""
+        """The network that is evaluated and exported: the average, if there is one."""
         if self.average is None:
             return self.model
         return cast(ImageClassifier, self.average.module)
 
     def finish_epoch(self) -> dict[str, float | int]:
-        """Close the epoch under way.
-
-        Returns: its row of the history.
-        """
+        """End the current epoch and return its row of the history."""
         loss = float(torch.stack(self.losses).mean())
         self.epoch += 1
         self.step, self.order, self.losses = 0, None, []
@@ -56,7 +53,7 @@ class LoopState:
         return self.history[-1]
 
     def checkpoint(self, seconds: float) -> dict[str, Any]:
-        """Tensors and plain values from which :meth:`restore` goes on."""
+        """Tensors and plain values for :meth:`restore`."""
         saved: dict[str, Any] = {
             "epoch": self.epoch,
             "step": self.step,
@@ -79,10 +76,7 @@ class LoopState:
         return saved
 
     def restore(self, saved: dict[str, Any]) -> None:
-        """Go on where :meth:`checkpoint` was made; the inverse of it.
-
-        Raises `BadInput`: it is of another run.
-        """
+        """Inverse of :meth:`checkpoint`; a checkpoint of another run is refused."""
         try:
             self.model.load_state_dict(saved["model"])
             self.optimiser.load_state_dict(saved["optimiser"])

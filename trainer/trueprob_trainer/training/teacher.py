@@ -1,4 +1,4 @@
-"""One finished run, or the mean of several, that a student learns from."""
+"""The teacher of a distillation: one finished run, or the mean of several."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from trueprob_trainer.training.run_folder import RunFolder
 
 
 class Teacher:
-    """Answers with probabilities at a temperature."""
+    """Predicts probabilities at a temperature."""
 
     def __init__(self, models: list[nn.Module], temperature: float) -> None:
         self.models = models
@@ -21,10 +21,7 @@ class Teacher:
     def of(
         cls, runs: str, temperature: float, device: torch.device, class_names: tuple[str, ...]
     ) -> "Teacher":
-        """Load finished runs.
-
-        Raises `BadInput`: a folder without a finished run, or one with other classes.
-        """
+        """Load finished runs with the given classes; commas separate the folders."""
         models: list[nn.Module] = []
         for name in runs.split(","):
             training = load_training(RunFolder(Path(name)))
@@ -35,6 +32,6 @@ class Teacher:
 
     @torch.no_grad()
     def probabilities(self, images: Tensor) -> Tensor:
-        """Mean softmax of the teachers' logits over the temperature."""
+        """Mean over the teachers of the softmax of logits / temperature."""
         answers = [torch.softmax(model(images) / self.temperature, dim=1) for model in self.models]
         return torch.stack(answers).mean(dim=0)

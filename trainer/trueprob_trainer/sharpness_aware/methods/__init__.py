@@ -1,1 +1,1 @@
-"""The optimisers, one published method a file."""
+"""The optimisers, one published method per module."""

@@ -1,26 +1,29 @@
 """Adaptive SAM (Kwon, Kim, Park, Choi: arXiv:2102.11600).
 
-SAM's ball does not notice that a ReLU network computes the same function after one layer is scaled
-up and the next one down, although its sharpness then changes at will. ASAM measures ε in units of
-the weights: with T_w = diag(|w| + η) the neighbourhood is ‖T_w⁻¹ ε‖₂ ≤ ρ, where the
-first-order maximum is (algorithm 1, p = 2)::
+A ReLU network computes the same function if one layer is scaled up and the next one down, but its
+sharpness in SAM's ball changes. ASAM measures ε in units of the weights: with T_w = diag(|w| + η)
+the neighbourhood is ‖T_w⁻¹ ε‖₂ ≤ ρ, where the first-order maximum is (algorithm 1, p = 2)::
 
     ε = ρ T_w² ∇L / ‖T_w ∇L‖₂
 
-η keeps weights at zero movable. L(w + ε) is exactly invariant to the rescaling at η = 0 only; a
-test holds that, and that SAM's is not.
+With η > 0 weights at zero can move too. L(w + ε) is exactly invariant to the rescaling at η = 0
+only; a test checks this, and that SAM's is not.
 
-The authors' program applies T to tensors named "weight" and moves biases and normalisation gains
-as SAM does; the paper's element-wise T knows no names and neither does this. Put such parameters
-into a group of their own with another ``rho`` to treat them differently. ρ is larger than SAM's
-(0.5 for CIFAR-10, 1.0 for CIFAR-100, η = 0.01 in the paper).
+The authors' program applies T to tensors named "weight" and moves biases and normalisation gains as
+SAM does. T in the paper is element-wise without regard to names, and so it is here; put such
+parameters into their own group with another ``rho`` to treat them differently. ρ is larger than
+SAM's (0.5 for CIFAR-10, 1.0 for CIFAR-100, η = 0.01 in the paper).
 """
 
 from typing import Any
 
 import torch
 
-from trueprob_trainer.sharpness_aware.displacement import Part, joint_norm, scale_to_radius
+from trueprob_trainer.sharpness_aware.displacement import (
+    ParameterBlock,
+    joint_norm,
+    scale_to_radius,
+)
 from trueprob_trainer.sharpness_aware.two_passes import TwoPassOptimizer
 from trueprob_trainer.sharpness_aware.wrapper import require_range
 
@@ -32,11 +35,16 @@ class ASAM(TwoPassOptimizer):
     ----------
     base : torch.optim.Optimizer
     rho : float
-        Radius relative to the weights.
+        Radius relative to the weights, at least 0.
     eta : float
-        Added to |w|, at least 0.
+        Added to the magnitude of each weight, in units of the weights, at least 0.
     **shared
         See :class:`TwoPassOptimizer`.
+
+    Raises
+    ------
+    ValueError
+        A hyperparameter is out of its range.
 
     References
     ----------
@@ -48,13 +56,13 @@ class ASAM(TwoPassOptimizer):
         require_range("eta", eta)
         self.eta = eta
 
-    def _perturbation(self, parts: list[Part]) -> list[float]:
-        for part in parts:
-            torch._foreach_copy_(part.scratch, part.parameters)
-            torch._foreach_abs_(part.scratch)
-            torch._foreach_add_(part.scratch, self.eta)
-            torch._foreach_mul_(part.gradients, part.scratch)
-        norm = joint_norm([g for part in parts for g in part.gradients])
-        for part in parts:
-            torch._foreach_mul_(part.gradients, part.scratch)
-        return scale_to_radius(parts, norm)
+    def _perturbation(self, blocks: list[ParameterBlock]) -> list[float]:
+        for block in blocks:
+            torch._foreach_copy_(block.scratch, block.parameters)
+            torch._foreach_abs_(block.scratch)
+            torch._foreach_add_(block.scratch, self.eta)
+            torch._foreach_mul_(block.gradients, block.scratch)
+        norm = joint_norm([g for block in blocks for g in block.gradients])
+        for block in blocks:
+            torch._foreach_mul_(block.gradients, block.scratch)
+        return scale_to_radius(blocks, norm)

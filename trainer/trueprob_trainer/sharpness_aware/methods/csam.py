@@ -1,18 +1,15 @@
 """CSAM, calibrated SAM (Tan, Zhou, Ye, Dai, Liu, Song, Zhang, Zhao, Hao, Xu: arXiv:2505.23866).
 
-SAM already counteracts overconfidence; CSAM does more of it where it is called for. The ascent is
-SAM's, on the plain loss. At the perturbed weights the loss of a row whose label has probability p
-is::
+SAM already reduces overconfidence; CSAM reduces it more for confident rows. The ascent is SAM's, on
+the plain loss. At the perturbed weights the loss of a row whose label has probability p is::
 
     −log p                   where p ≤ ½
     −(1 + p)^(−γ) log p      else
 
-so rows that are right with confidence even at w + ε pull less, and their confidence is not driven
-on. γ = 0 is SAM, to the last bit or nearly; the paper tries γ in {0.5, 1, 2} and takes ρ = 0.05
-for CIFAR-10 and ResNets on ImageNet, 0.2 for CIFAR-100 and ViT. The weight is differentiated along
-with the rest, and jumps at p = ½ from 1 to 1.5^(−γ), as written.
-
-It is not a penalty on the entropy: there is no α and no β.
+So rows that are right with high confidence at w + ε have less weight, and their confidence is not
+raised further. γ = 0 is SAM, up to rounding. The paper tries γ in {0.5, 1, 2} and takes ρ = 0.05
+for CIFAR-10 and ResNets on ImageNet, 0.2 for CIFAR-100 and ViT. The weight is differentiated too.
+It jumps at p = ½ from 1 to 1.5^(−γ), as in the paper.
 """
 
 from typing import Any
@@ -26,17 +23,22 @@ from trueprob_trainer.sharpness_aware.wrapper import in_full_precision, require_
 
 
 class CSAM(SAM):
-    """SAM whose second pass weighs rows down by (1 + p)^(−γ) where p > ½.
+    """SAM whose second pass weights rows by (1 + p)^(−γ) where p > ½.
 
     Parameters
     ----------
     base : torch.optim.Optimizer
     rho : float
-        Radius.
+        Radius in the 2-norm of the weights, at least 0.
     gamma : float
-        At least 0.
+        Exponent of the weight of confident rows in the second pass, at least 0; 0 is SAM.
     **shared
-        See :class:`TwoPassOptimizer`. A ``loss`` other than cross entropy is weighed alike.
+        See :class:`TwoPassOptimizer`. The weights apply to any ``loss``.
+
+    Raises
+    ------
+    ValueError
+        A hyperparameter is out of its range.
 
     References
     ----------
@@ -56,7 +58,7 @@ class CSAM(SAM):
 
 
 def calibrating_weight(logits: Tensor, labels: Tensor, gamma: float) -> Tensor:
-    """(1 + p)^(−γ) of each row where its label's probability p is above ½, else 1."""
+    """(1 + p)^(−γ) for rows whose label has probability p above ½, else 1."""
     log_probabilities = torch.log_softmax(in_full_precision(logits), dim=1)
     p = log_probabilities.gather(1, labels[:, None])[:, 0].exp()
     return torch.where(p > 0.5, (1 + p) ** -gamma, torch.ones_like(p))

@@ -2,16 +2,16 @@
 
 Two savings in the second pass (sections 3.1 and 3.2 of the paper):
 
-- Stochastic weight perturbation. Each tensor is moved with probability β, by ε/β, so that the
-  expected perturbation is SAM's. The draw does not look at the gradient: moving the tensors with
-  the largest gradients, as some programs do, is another method and a biased one.
-- Sharpness-sensitive data selection. One forward without gradients at the perturbed weights says
-  how much the loss of each row rose; the second backward uses only the share γ that rose most.
+- Stochastic weight perturbation: each tensor is moved with probability β, by ε/β, so that the
+  expected perturbation is SAM's. The draw does not depend on the gradient; some programs move the
+  tensors with the largest gradients, which is a different, biased method.
+- Sharpness-sensitive data selection: a forward without gradients at the perturbed weights shows how
+  much the loss of each row rose. The second backward uses only the fraction γ that rose most.
 
-The norm in ε is that of the whole gradient. The authors' program differs from their paper: it moves
-every tensor by ε/β, and freezes tensors at random in the *next* first pass; and of the rows at the
-cut it takes those strictly above, one too few. Rows are chosen by index here, ⌊γn⌋ of them and at
-least one. The comparison of losses uses the same dropout masks at both weights.
+The norm in ε is that of the whole gradient. The authors' program differs from the paper: it moves
+every tensor by ε/β and freezes random tensors in the *next* first pass, and it selects the rows
+strictly above a threshold, one too few. Here ⌊γn⌋ rows are selected by index, at least one. Both
+forwards that are compared use the same dropout masks.
 """
 
 from typing import Any
@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trueprob_trainer.sharpness_aware.displacement import Part
+from trueprob_trainer.sharpness_aware.displacement import ParameterBlock
 from trueprob_trainer.sharpness_aware.methods.sam import SAM
 from trueprob_trainer.sharpness_aware.passes import Closure
 from trueprob_trainer.sharpness_aware.randomness import RandomState
@@ -27,21 +27,26 @@ from trueprob_trainer.sharpness_aware.wrapper import require_range
 
 
 class ESAM(SAM):
-    """SAM that moves a random part of the tensors and looks again at the sharpest rows only.
+    """SAM that moves random tensors and runs the second backward on the sharpest rows only.
 
     Parameters
     ----------
     base : torch.optim.Optimizer
     rho : float
-        Radius.
+        Radius in the 2-norm of the weights, at least 0.
     beta : float
         Probability that a tensor is moved, above 0 and at most 1; the paper takes 0.6.
     gamma : float
-        Share of the rows in the second pass, above 0 and at most 1; the paper takes 0.5.
+        Fraction of the rows in the second pass, above 0 and at most 1; the paper takes 0.5.
     seed : int
-        Of the draws, which have a generator of their own (its state is in the checkpoint).
+        Seed of the draws; their generator is separate and saved in the checkpoint.
     **shared
         See :class:`TwoPassOptimizer`.
+
+    Raises
+    ------
+    ValueError
+        A hyperparameter is out of its range.
 
     References
     ----------
@@ -83,12 +88,12 @@ class ESAM(SAM):
         self._kept.append((random, losses.detach()))
         return losses
 
-    def _perturbation(self, parts: list[Part]) -> list[float]:
-        remaining = super()._perturbation(parts)
-        for part in parts:
-            draws = torch.rand(len(part.gradients), generator=self._draws).tolist()
+    def _perturbation(self, blocks: list[ParameterBlock]) -> list[float]:
+        remaining = super()._perturbation(blocks)
+        for block in blocks:
+            draws = torch.rand(len(block.gradients), generator=self._draws).tolist()
             factors = [1 / self.beta if draw < self.beta else 0.0 for draw in draws]
-            torch._foreach_mul_(part.gradients, factors)
+            torch._foreach_mul_(block.gradients, factors)
         return remaining
 
     def _second_losses(self, index: int, closure: Closure) -> Tensor:

@@ -1,23 +1,24 @@
 """Fisher SAM (Kim, Li, Hu, Hospedales: arXiv:2206.04920).
 
-Two networks are near when they predict alike, not when their weights are near. The neighbourhood is
-therefore the ellipsoid εᵀ F ε ≤ ρ² of the Fisher information F, where the first-order maximum is::
+Two networks are close if their predictions are similar, not if their weights are. So the
+neighbourhood is the ellipsoid εᵀ F ε ≤ ρ² of the Fisher information F, where the first-order
+maximum is::
 
     ε = ρ F⁻¹ ∇L / √(∇Lᵀ F⁻¹ ∇L)
 
 F is its diagonal. Three estimates:
 
-- ``"gradient"``: the square of the mini-batch gradient, f = (∇L)². It costs nothing and is what the
-  paper uses for deep networks (its gradient magnitude approximation).
-- ``"samples"``: the mean over the rows of the squared gradients of log p(y_i | x_i), the empirical
-  Fisher itself. One backward pass a row; ``step(closure)`` only.
-- either with ``decay`` above 0: a running mean of it, kept in the checkpoint.
+- ``"gradient"``: the square of the mini-batch gradient, f = (∇L)². It costs nothing, and the paper
+  uses it for deep networks (the gradient magnitude approximation).
+- ``"samples"``: the mean over the rows of the squared gradients of log p(y_i | x_i), which is the
+  empirical Fisher information. It needs one backward pass per row and ``step(closure)``.
+- either with ``decay`` above 0: a running mean of it, saved in the checkpoint.
 
-Under DDP ``"samples"`` goes with ``rank_local=True`` only: each rank squares the gradients of its
-own rows, and those of the others are not sent.
+With DDP ``"samples"`` needs ``rank_local=True``: each rank squares the gradients of its own rows,
+and they are not sent to the others.
 
-An undamped inverse explodes where f is near zero (with f = g² and a dead unit ‖ε‖ = 8·10⁷ was
-seen). The paper's remedy is used: F⁻¹ = 1 / (1 + η f), which is SAM at η = 0 and never above 1.
+An inverse without damping explodes where f is near zero (‖ε‖ = 8·10⁷ was seen with f = g² and a
+dead unit). As in the paper, F⁻¹ = 1 / (1 + η f), which is SAM at η = 0 and at most 1.
 """
 
 from typing import Any
@@ -25,7 +26,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trueprob_trainer.sharpness_aware.displacement import Part, joint_norm, scale_to_radius
+from trueprob_trainer.sharpness_aware.displacement import (
+    ParameterBlock,
+    joint_norm,
+    scale_to_radius,
+)
 from trueprob_trainer.sharpness_aware.passes import Closure
 from trueprob_trainer.sharpness_aware.per_parameter import (
     PerParameter,
@@ -45,20 +50,21 @@ class FisherSAM(TwoPassOptimizer):
     ----------
     base : torch.optim.Optimizer
     rho : float
-        Radius; 0.1 is the paper's for CIFAR-10 (its γ).
+        Radius in the Fisher norm, at least 0; the paper takes 0.1 for CIFAR-10 (its γ).
     eta : float
-        Weight of f against 1, at least 0; the paper takes 1.
+        Weight of the Fisher information f in 1 + η f, at least 0; the paper takes 1, and 0 is SAM.
     fisher : str
-        ``"gradient"`` or ``"samples"``, see above.
+        Estimate of f, ``gradient`` (square of the batch's gradient) or ``samples`` (mean of the
+        squared gradients of single rows).
     decay : float
-        Share of the old estimate in the new one, below 1; 0 keeps none.
+        Fraction of the old estimate kept in a step, at least 0 and below 1; 0 keeps none.
     **shared
         See :class:`TwoPassOptimizer`.
 
     Raises
     ------
     ValueError
-        A parameter is out of its range; or ``"samples"`` with a DDP model and a climb by all ranks.
+        A parameter is out of its range; or ``"samples"`` with a DDP model and not ``rank_local``.
 
     References
     ----------
@@ -84,7 +90,7 @@ class FisherSAM(TwoPassOptimizer):
         distributed = isinstance(self.model, nn.parallel.DistributedDataParallel)
         if fisher == "samples" and distributed and not self.rank_local:
             raise ValueError(
-                'fisher="samples" is of the rows of one rank: with a DDP model rank_local must be '
+                'fisher="samples" uses the rows of one rank: with a DDP model rank_local must be '
                 "True, got False"
             )
         self.eta = eta
@@ -101,10 +107,10 @@ class FisherSAM(TwoPassOptimizer):
     def _first_losses(self, index: int, closure: Closure) -> Tensor:
         losses = super()._first_losses(index, closure)
         if self._by_rows and not self._displacement:
-            taught = [p for p in self._parameters() if p.requires_grad]
+            trained = [p for p in self._parameters() if p.requires_grad]
             for loss in losses:
-                gradients = torch.autograd.grad(loss, taught, retain_graph=True, allow_unused=True)
-                for parameter, gradient in zip(taught, gradients, strict=True):
+                gradients = torch.autograd.grad(loss, trained, retain_graph=True, allow_unused=True)
+                for parameter, gradient in zip(trained, gradients, strict=True):
                     if gradient is not None:
                         old = self._squares.get(parameter)
                         square = gradient**2
@@ -112,30 +118,30 @@ class FisherSAM(TwoPassOptimizer):
             self._n_rows += losses.numel()
         return losses
 
-    def _perturbation(self, parts: list[Part]) -> list[float]:
-        for part in parts:
-            self._estimate_fisher(part)
-            torch._foreach_mul_(part.scratch, self.eta)
-            torch._foreach_add_(part.scratch, 1.0)
-            torch._foreach_sqrt_(part.scratch)
-            torch._foreach_div_(part.gradients, part.scratch)
-        norm = joint_norm([g for part in parts for g in part.gradients])
-        for part in parts:
-            torch._foreach_div_(part.gradients, part.scratch)
+    def _perturbation(self, blocks: list[ParameterBlock]) -> list[float]:
+        for block in blocks:
+            self._estimate_fisher(block)
+            torch._foreach_mul_(block.scratch, self.eta)
+            torch._foreach_add_(block.scratch, 1.0)
+            torch._foreach_sqrt_(block.scratch)
+            torch._foreach_div_(block.gradients, block.scratch)
+        norm = joint_norm([g for block in blocks for g in block.gradients])
+        for block in blocks:
+            torch._foreach_div_(block.gradients, block.scratch)
         self._squares = {}
-        return scale_to_radius(parts, norm)
+        return scale_to_radius(blocks, norm)
 
-    def _estimate_fisher(self, part: Part) -> None:
+    def _estimate_fisher(self, block: ParameterBlock) -> None:
         """Put f into the scratch tensors."""
         if self._by_rows:
-            squares = [self._squares[p] for p in part.parameters]
-            torch._foreach_copy_(part.scratch, squares)
-            torch._foreach_div_(part.scratch, self._n_rows)
+            squares = [self._squares[p] for p in block.parameters]
+            torch._foreach_copy_(block.scratch, squares)
+            torch._foreach_div_(block.scratch, self._n_rows)
         else:
-            torch._foreach_copy_(part.scratch, part.gradients)
-            torch._foreach_mul_(part.scratch, part.gradients)
+            torch._foreach_copy_(block.scratch, block.gradients)
+            torch._foreach_mul_(block.scratch, block.gradients)
         if self.decay > 0:
-            for parameter, f in zip(part.parameters, part.scratch, strict=True):
+            for parameter, f in zip(block.parameters, block.scratch, strict=True):
                 old = self._running.get(parameter)
                 if old is None:
                     self._running[parameter] = f.clone()

@@ -1,14 +1,14 @@
 """Functional-SAM (Singh, Mobahi, Agarwala, Dauphin: arXiv:2502.02407).
 
 With the logits z = F(θ), SAM's gradient at θ + ρε differs from the plain one in two factors of the
-chain rule: the Jacobian ∂F/∂θ, and the loss derivative ∂L/∂z, which a network can flatten without
-becoming any better by shrinking its logits. Functional-SAM moves the first and keeps the second::
+chain rule: the Jacobian ∂F/∂θ and the loss derivative ∂L/∂z. A network can flatten the second one
+by smaller logits, without an improvement. Functional-SAM perturbs the Jacobian only::
 
     g = J(θ + ρε)ᵀ  ∂L/∂z at F(θ),     ε = ∇L(θ) / ‖∇L(θ)‖
 
-In practice: keep the gradient of the logits in the first pass, climb as SAM does, run the network
-forward again *with the same dropout masks* (another mask would be another F) and send the kept
-gradient back through it.
+A step keeps the gradient of the logits from the first pass, moves the weights as SAM does, runs the
+network forward again *with the same dropout masks* (other masks would be another F) and
+backpropagates the kept gradient.
 """
 
 from typing import Any
@@ -23,13 +23,13 @@ from trueprob_trainer.sharpness_aware.wrapper import in_full_precision
 
 
 class FunctionalSAM(SAM):
-    """SAM with the Jacobian of the perturbed and the loss derivative of the original weights.
+    """SAM with the Jacobian at the perturbed and the loss derivative at the original weights.
 
     Parameters
     ----------
     base : torch.optim.Optimizer
     rho : float
-        Radius.
+        Radius in the 2-norm of the weights, at least 0.
     **shared
         See :class:`TwoPassOptimizer`.
 
@@ -60,7 +60,7 @@ class FunctionalSAM(SAM):
         return self._losses(logits, labels)
 
     def _second_losses(self, index: int, closure: Closure) -> Tensor:
-        """A linear function of the logits whose derivative is what was kept."""
+        """A linear function of the logits whose derivative is the kept gradient."""
         random, slopes = self._kept[index]
         with random.replayed():
             logits, _ = closure()

@@ -1,17 +1,16 @@
 """LookSAM (Liu, Mai, Chen, Hsieh, You: arXiv:2203.02714).
 
-SAM's gradient g_s, less its part along the plain gradient g, is the direction that leads to flatter
-ground, and it changes slowly. So it is found every k steps and reused in between (algorithm 1)::
+SAM's gradient g_s without its component along the plain gradient g is the direction towards flatter
+regions. It changes slowly, so it is computed every k steps and reused in between (algorithm 1)::
 
-    every k-th step, the first included:  g_s as SAM's, descend with it, and keep
-                                          g_v = g_s − (g_s·g) g / ‖g‖²
-    else:                                 descend with g + α (‖g‖ / ‖g_v‖) g_v
+    steps 0, k, 2k, …:  descend with g_s, and keep g_v = g_s − (g_s·g) g / ‖g‖²
+    other steps:        descend with g + α (‖g‖ / ‖g_v‖) g_v
 
 Products and norms are over all parameters together. Well-known implementations project each tensor
-by itself, which is another algorithm, or never reuse g_v at all.
+separately, which is another algorithm, or never reuse g_v.
 
-α = 0.7 is the paper's, for batches of thousands; at batches of 64 it collapses where 0.1 trains,
-which is why 0.1 is the default here. g_v and the position in the cycle are in the checkpoint.
+The paper takes α = 0.7 with batches of thousands. With batches of 64 training collapses at 0.7 and
+works at 0.1, the default here. g_v and the position in the cycle are in the checkpoint.
 """
 
 from typing import Any
@@ -19,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trueprob_trainer.sharpness_aware.displacement import Part, joint_norm
+from trueprob_trainer.sharpness_aware.displacement import ParameterBlock, joint_norm
 from trueprob_trainer.sharpness_aware.methods.periodic import PeriodicSAM
 from trueprob_trainer.sharpness_aware.per_parameter import (
     PerParameter,
@@ -30,19 +29,24 @@ from trueprob_trainer.sharpness_aware.wrapper import require_range
 
 
 class LookSAM(PeriodicSAM):
-    """A SAM step, then k − 1 steps that reuse the part of it that leads to flatter ground.
+    """A SAM step, then k − 1 steps that reuse its component orthogonal to the gradient.
 
     Parameters
     ----------
     base : torch.optim.Optimizer
     rho : float
-        Radius of the SAM steps.
+        Radius of the SAM steps in the 2-norm of the weights, at least 0.
     k : int
-        Length of the cycle, at least 1; the paper takes 5.
+        Length of the cycle in steps, at least 1; the paper takes 5.
     alpha : float
-        Share of the reused direction, at least 0.
+        Length of the reused direction, relative to that of the gradient, at least 0.
     **shared
         See :class:`TwoPassOptimizer`; ``rank_local`` and ``m_sharpness`` must be False.
+
+    Raises
+    ------
+    ValueError
+        A hyperparameter is out of its range, or ``rank_local`` or ``m_sharpness`` is True.
 
     References
     ----------
@@ -57,17 +61,17 @@ class LookSAM(PeriodicSAM):
         super().__init__(base, rho, k=k, **shared)
         require_range("alpha", alpha)
         self.alpha = alpha
-        self._flat: PerParameter = {}  # g between the passes of a SAM step, then g_v
-        self._flat_length: Tensor | None = None  # ‖g_v‖, found when it is first reused
+        self._flat: PerParameter = {}  # g between the passes of a SAM step, g_v afterwards
+        self._flat_length: Tensor | None = None  # ‖g_v‖, computed at its first use
 
-    def _perturbation(self, parts: list[Part]) -> list[float]:
+    def _perturbation(self, blocks: list[ParameterBlock]) -> list[float]:
         kept: PerParameter = {}
-        for part in parts:
-            for parameter, gradient in zip(part.parameters, part.gradients, strict=True):
+        for block in blocks:
+            for parameter, gradient in zip(block.parameters, block.gradients, strict=True):
                 copy = self._flat.pop(parameter, None)
                 kept[parameter] = gradient.clone() if copy is None else copy.copy_(gradient)
         self._flat = kept
-        return super()._perturbation(parts)
+        return super()._perturbation(blocks)
 
     def _before_step(self) -> None:
         due = self.second_pass_due
@@ -92,9 +96,9 @@ class LookSAM(PeriodicSAM):
         square = joint_norm(first) ** 2
         along = _dot(found, first) / square
         if self.scaler is not None and not bool(torch.isfinite(along)):
-            self._flat, self._position = {}, 0  # only the second pass overflowed; look again
+            self._flat, self._position = {}, 0  # only the second pass overflowed; repeat it
             return
-        # A zero gradient has no direction to take away.
+        # A zero gradient has no direction to remove.
         torch._foreach_mul_(first, torch.where(square > 0, -along, torch.zeros_like(along)))
         torch._foreach_add_(first, found)
         self._flat = kept

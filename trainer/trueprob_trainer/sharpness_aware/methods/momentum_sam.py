@@ -1,19 +1,18 @@
 """Momentum-SAM (Becker, Altrock, Risse: arXiv:2401.12033).
 
-One pass a step: instead of the gradient of this batch, which would have to be found first, the
-momentum v that the base already keeps says where to look (eq. 5, algorithm 1)::
+One pass per step: the momentum v that the base already keeps replaces the gradient of this batch,
+which would need a pass of its own (eq. 5, algorithm 1)::
 
     gradient at  w − ρ v / ‖v‖
 
-The sign is negative: the last step went along −v and overshot, so that −v is uphill on the next
-batch. v is SGD's ``momentum_buffer`` or Adam's ``exp_avg``, with one norm over all parameters;
-while there is none (the first step) nothing is perturbed.
+The sign is negative: the last step went along −v and overshot, so −v points uphill on the next
+batch. v is SGD's ``momentum_buffer`` or Adam's ``exp_avg``, with one norm over all parameters. In
+the first step there is none, and nothing is perturbed.
 
-The weights are away from w between ``ascend`` and ``descend`` only, so what is evaluated, exported
-or checkpointed is w. The authors' program keeps the perturbed weights from step to step, has to be
-told to move back before each evaluation, and adds the weight decay of the perturbed weights; here
-the base sees w. BatchNorm statistics come from the only pass, which is at the perturbed weights:
-``torch.optim.swa_utils.update_bn`` before evaluation corrects that where it matters.
+The weights differ from w between ``ascend`` and ``descend`` only. The authors' program keeps the
+perturbed weights between steps and applies weight decay to them; here the base sees w. BatchNorm
+statistics come from the only pass, at the perturbed weights; call
+``torch.optim.swa_utils.update_bn`` before evaluation if that matters.
 """
 
 from typing import Any
@@ -22,7 +21,7 @@ import torch
 from torch import Tensor
 
 from trueprob_trainer.sharpness_aware.ascent import AscentOptimizer
-from trueprob_trainer.sharpness_aware.displacement import Part, joint_norm
+from trueprob_trainer.sharpness_aware.displacement import ParameterBlock, joint_norm
 from trueprob_trainer.sharpness_aware.passes import Closures, as_micro_batches
 
 BUFFERS = ("momentum_buffer", "exp_avg")
@@ -40,9 +39,9 @@ class MomentumSAM(AscentOptimizer):
     Parameters
     ----------
     base : torch.optim.Optimizer
-        One that keeps a momentum.
+        An optimiser that keeps a momentum.
     rho : float
-        Radius; the paper's best values lie between 0.3 and 3.
+        Radius in the 2-norm of the weights, at least 0; the paper's best are between 0.3 and 3.
     **shared
         See :class:`WrappedOptimizer`.
 
@@ -65,7 +64,7 @@ class MomentumSAM(AscentOptimizer):
 
     @property
     def second_pass_due(self) -> bool:
-        """False: there is one pass."""
+        """False: a step has one pass."""
         return False
 
     @torch.no_grad()
@@ -80,7 +79,7 @@ class MomentumSAM(AscentOptimizer):
         Raises
         ------
         RuntimeError
-            Called twice without ``descend``, or after ``backward``.
+            It was called twice without ``descend``, or after ``backward``.
         """
         self._refuse_a_second_climb()
         if any(p.grad is not None for p in self._parameters()):
@@ -88,18 +87,18 @@ class MomentumSAM(AscentOptimizer):
                 "MomentumSAM has one pass: call ascend() before backward(), not after it"
             )
         self._share()
-        parts = self._displacement.parts(self.param_groups, self._momentum)
-        if parts:
-            norm = joint_norm([v for part in parts for v in part.gradients])
-            length = float(norm)  # waits for a GPU, and saves it a scaled copy of v
-            by = [-part.group["rho"] / length if length > 0 else 0.0 for part in parts]
-            self._displacement.move(parts, factors=by)
+        blocks = self._displacement.blocks(self.param_groups, self._momentum)
+        if blocks:
+            norm = joint_norm([v for block in blocks for v in block.gradients])
+            length = float(norm)  # waits for a GPU, but needs no scaled copy of v
+            by = [-block.group["rho"] / length if length > 0 else 0.0 for block in blocks]
+            self._displacement.move(blocks, factors=by)
         self._stayed = True
         return False
 
     def step(self, closure: Closures | None = None) -> Tensor:  # type: ignore[override]
         # Not torch's closure: see WrappedOptimizer.
-        """Move, run the closures once, come back, step the base.
+        """Move the weights, run the closures once, restore the weights and step the base.
 
         Parameters
         ----------
@@ -110,6 +109,11 @@ class MomentumSAM(AscentOptimizer):
         -------
         Tensor
             Mean loss of all rows at the perturbed weights, detached.
+
+        Raises
+        ------
+        RuntimeError
+            There is no closure.
         """
         batches = as_micro_batches(closure, type(self).__name__)
         self.zero_grad()
@@ -122,7 +126,7 @@ class MomentumSAM(AscentOptimizer):
         self.descend()
         return loss
 
-    def _perturbation(self, parts: list[Part]) -> list[float]:
+    def _perturbation(self, blocks: list[ParameterBlock]) -> list[float]:
         """Not called: v is not overwritten."""
         raise NotImplementedError
 

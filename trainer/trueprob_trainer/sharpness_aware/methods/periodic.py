@@ -1,8 +1,8 @@
-"""SAM every k steps, the plain base between: most of the gain for little more than plain SGD.
+"""SAM every k steps and the plain base in between: most of the gain at little extra cost.
 
-Step 0 is a SAM step, then k − 1 plain ones, and so on. What is done less often has to be done
-further out: ρ = 0.5 goes with k = 10 where SAM itself takes 0.05. The scheme is folklore; the
-LookSAM paper (arXiv:2203.02714) calls it SAM-k and loses accuracy with it, at SAM's ρ.
+Step 0 is a SAM step, then come k − 1 plain ones, and so on. Rarer SAM steps need a larger radius:
+ρ = 0.5 for k = 10, where SAM takes 0.05. The scheme is folklore; the LookSAM paper
+(arXiv:2203.02714) calls it SAM-k and loses accuracy with it, at SAM's ρ.
 
 The position in the cycle is in the checkpoint.
 """
@@ -19,9 +19,9 @@ class PeriodicSAM(SAM):
     ----------
     base : torch.optim.Optimizer
     rho : float
-        Radius; 0.5 belongs to k = 10.
+        Radius in the 2-norm of the weights, at least 0; 0.5 suits k = 10.
     k : int
-        Length of the cycle, at least 1. With 1 it is SAM.
+        Length of the cycle in steps, at least 1; 1 is SAM.
     **shared
         See :class:`TwoPassOptimizer`.
 
@@ -40,7 +40,7 @@ class PeriodicSAM(SAM):
 
     @property
     def second_pass_due(self) -> bool:
-        """Whether this is the step of the cycle that looks around."""
+        """Whether this is the SAM step of the cycle."""
         return self._position == 0
 
     def _before_step(self) -> None:

@@ -1,7 +1,7 @@
-"""The family's control: the wrapped optimiser as it is, one pass a step.
+"""The base optimiser without an ascent, one pass per step: the control of the family.
 
-Same constructor, same closure, same checkpoint as the others, so that a comparison changes nothing
-but the ascent. ``rho`` is accepted and not used.
+Constructor, closure and checkpoint are those of the others, so a comparison changes the ascent
+only. ``rho`` is accepted and not used.
 """
 
 from torch import Tensor
@@ -11,11 +11,17 @@ from trueprob_trainer.sharpness_aware.wrapper import WrappedOptimizer
 
 
 class Plain(WrappedOptimizer):
-    """The base optimiser in the family's shape; parameters as :class:`WrappedOptimizer`."""
+    """The base optimiser alone, with the interface of the family.
+
+    Parameters
+    ----------
+    base, rho, model, loss, scaler, clip_norm
+        See :class:`WrappedOptimizer`. ``rho`` has no effect.
+    """
 
     def step(self, closure: Closures | None = None) -> Tensor:  # type: ignore[override]
         # Not torch's closure: see WrappedOptimizer.
-        """Forward, backward and a step of the base.
+        """Run forward and backward, and step the base.
 
         Parameters
         ----------
@@ -26,6 +32,11 @@ class Plain(WrappedOptimizer):
         -------
         Tensor
             Mean loss of all rows before the step, detached.
+
+        Raises
+        ------
+        RuntimeError
+            There is no closure.
         """
         batches = as_micro_batches(closure, type(self).__name__)
         self.zero_grad()

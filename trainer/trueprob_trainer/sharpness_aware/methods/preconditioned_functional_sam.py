@@ -1,6 +1,6 @@
-"""Preconditioned Functional-SAM (arXiv:2502.02407): both remedies of the paper together.
+"""Preconditioned Functional-SAM (arXiv:2502.02407): both methods of the paper together.
 
-The perturbation of :mod:`preconditioned_sam`, the gradient of :mod:`functional_sam`::
+It has the perturbation of :mod:`preconditioned_sam` and the gradient of :mod:`functional_sam`::
 
     g = J(θ + ε)ᵀ  ∂L/∂z at F(θ),     ε = ρ M⁻¹ ∇L / ‖∇L‖
 """
@@ -12,7 +12,14 @@ from trueprob_trainer.sharpness_aware.methods.preconditioned_sam import Precondi
 class PreconditionedFunctionalSAM(FunctionalSAM, PreconditionedSAM):
     """Functional-SAM with a preconditioned perturbation.
 
-    Parameters as :class:`PreconditionedSAM`; ``step(closure)`` only.
+    It has ``step(closure)`` only.
+
+    Parameters
+    ----------
+    base, rho, eps, beta2
+        See :class:`PreconditionedSAM`.
+    **shared
+        See :class:`TwoPassOptimizer`.
 
     References
     ----------

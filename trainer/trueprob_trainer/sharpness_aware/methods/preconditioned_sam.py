@@ -1,18 +1,18 @@
 """Preconditioned SAM (Singh, Mobahi, Agarwala, Dauphin: arXiv:2502.02407).
 
-A sphere is as arbitrary for the ascent as for the descent: an adaptive base rescales every
-coordinate of its step, and the same rescaling of the perturbation avoids the spurious sharpness
-that Functional-SAM avoids by other means::
+An adaptive base rescales every coordinate of its step. The same rescaling of the perturbation
+avoids the spurious sharpness that Functional-SAM avoids in another way::
 
     ε = ρ M⁻¹ ∇L / ‖∇L‖,     M = √v̂ + eps
 
-v̂ is the base's second moment of the gradients, corrected for its start: ``exp_avg_sq`` of Adam and
-its kin, ``square_avg`` of RMSprop (not corrected there, so not here). The norm is that of the plain
-gradient, so ‖ε‖ is *not* ρ: ρ is in units of Adam's steps and wants tuning. For a base that keeps
-no second moment, and in Adam's first step, a running mean of the squared gradients at w with
-``beta2`` takes its place, this step's included (then M = |∇L| + eps in step one); it is kept in the
-checkpoint and dropped as soon as the base has its own. A public reimplementation takes M = 1 in the
-first step and leaves v uncorrected; the scale of ε then jumps by orders of magnitude.
+v̂ is the base's second moment of the gradients with bias correction: ``exp_avg_sq`` of Adam and
+similar optimisers, ``square_avg`` of RMSprop (not corrected there, so not here). The norm is that
+of the plain gradient, so ‖ε‖ is *not* ρ: ρ is in units of Adam's steps and needs tuning.
+
+For a base without a second moment, and in Adam's first step, a running mean of the squared
+gradients at w with ``beta2`` replaces it, including this step (so M = |∇L| + eps in the first). It
+is in the checkpoint and dropped when the base has its own. A public reimplementation takes M = 1 in
+the first step and no bias correction; the scale of ε then jumps by orders of magnitude.
 """
 
 from typing import Any
@@ -20,7 +20,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trueprob_trainer.sharpness_aware.displacement import Part, joint_norm, scale_to_radius
+from trueprob_trainer.sharpness_aware.displacement import (
+    ParameterBlock,
+    joint_norm,
+    scale_to_radius,
+)
 from trueprob_trainer.sharpness_aware.methods.sam import SAM
 from trueprob_trainer.sharpness_aware.per_parameter import (
     PerParameter,
@@ -36,13 +40,18 @@ class PreconditionedSAM(SAM):
     ----------
     base : torch.optim.Optimizer
     rho : float
-        Radius in units of the preconditioner.
+        Radius in units of the preconditioner, at least 0.
     eps : float
-        Added to the root, above 0.
+        Added to the root of the second moment, in units of the gradient, above 0.
     beta2 : float
-        Decay of the running mean for bases that keep none, below 1.
+        Decay per step of the second moment, at least 0 and below 1; for a base that keeps none.
     **shared
         See :class:`TwoPassOptimizer`.
+
+    Raises
+    ------
+    ValueError
+        A hyperparameter is out of its range.
 
     References
     ----------
@@ -66,26 +75,26 @@ class PreconditionedSAM(SAM):
         self.eps = eps
         self.beta2 = beta2
         self._squares: PerParameter = {}
-        self._n_squares: PerParameter = {}  # how many are in each mean
+        self._n_squares: PerParameter = {}  # number of squares in each mean
 
-    def _perturbation(self, parts: list[Part]) -> list[float]:
-        norm = joint_norm([g for part in parts for g in part.gradients])
-        for part in parts:
+    def _perturbation(self, blocks: list[ParameterBlock]) -> list[float]:
+        norm = joint_norm([g for block in blocks for g in block.gradients])
+        for block in blocks:
             found = [
-                self._second_moment(p, g, part.group)
-                for p, g in zip(part.parameters, part.gradients, strict=True)
+                self._second_moment(p, g, block.group)
+                for p, g in zip(block.parameters, block.gradients, strict=True)
             ]
-            torch._foreach_copy_(part.scratch, [square for square, _ in found])
-            torch._foreach_div_(part.scratch, [correction for _, correction in found])
-            torch._foreach_sqrt_(part.scratch)
-            torch._foreach_add_(part.scratch, self.eps)
-            torch._foreach_div_(part.gradients, part.scratch)
-        return scale_to_radius(parts, norm)
+            torch._foreach_copy_(block.scratch, [square for square, _ in found])
+            torch._foreach_div_(block.scratch, [correction for _, correction in found])
+            torch._foreach_sqrt_(block.scratch)
+            torch._foreach_add_(block.scratch, self.eps)
+            torch._foreach_div_(block.gradients, block.scratch)
+        return scale_to_radius(blocks, norm)
 
     def _second_moment(
         self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]
     ) -> tuple[Tensor, float]:
-        """A second moment and what it has to be divided by."""
+        """A second moment and its divisor for bias correction."""
         state = self.state.get(parameter, {})
         if "exp_avg_sq" in state:
             self._squares.pop(parameter, None)

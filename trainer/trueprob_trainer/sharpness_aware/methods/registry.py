@@ -1,7 +1,8 @@
-"""The optimisers by name, and their own hyperparameters: for command lines and configs."""
+"""The optimisers by name, with their hyperparameters: for command lines and configs."""
 
 import inspect
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from trueprob_trainer.sharpness_aware.methods.asam import ASAM
@@ -34,11 +35,14 @@ OPTIMISERS: dict[str, type[WrappedOptimizer]] = {
     "preconditioned-sam": PreconditionedSAM,
     "preconditioned-functional-sam": PreconditionedFunctionalSAM,
 }
-"""Names that ``--optimiser`` takes; each wraps ``torch.optim.SGD`` in the training loop."""
+"""Optimisers by the names that ``--optimiser`` takes."""
+
+# An entry of a numpydoc section: "name : type", and indented lines.
+_ENTRY = r"^{} : \w+\n((?: {{4}}.+\n?)+)"
 
 
 def options_of(name: str) -> dict[str, Any]:
-    """Hyperparameters of an optimiser beside ``rho``, and their defaults.
+    """Hyperparameters of an optimiser except ``rho``, and their defaults.
 
     Parameters
     ----------
@@ -47,15 +51,44 @@ def options_of(name: str) -> dict[str, Any]:
 
     Returns
     -------
-    dict
+    dict of str to int, float or str
     """
     return {
         parameter.name: parameter.default
-        for kind in reversed(OPTIMISERS[name].__mro__)
-        if "__init__" in vars(kind) and kind.__module__.startswith(__package__ or "")
+        for kind in _constructors(name)
         for parameter in inspect.signature(kind).parameters.values()
         if parameter.kind is parameter.KEYWORD_ONLY and type(parameter.default) in (int, float, str)
     }
+
+
+def meanings_of(name: str) -> dict[str, str]:
+    """What each hyperparameter of an optimiser means, from the docstring of its class.
+
+    Parameters
+    ----------
+    name : str
+        A key of :data:`OPTIMISERS`.
+
+    Returns
+    -------
+    dict of str to str
+        A sentence for each key of :func:`options_of`; empty where Python drops docstrings.
+    """
+    kinds = reversed(list(_constructors(name)))  # a class's own words before those of its bases
+    text = "\n".join(inspect.cleandoc(kind.__doc__ or "") for kind in kinds)
+    entries = {option: _ENTRY.format(option) for option in options_of(name)}
+    found = {option: re.search(entry, text, re.MULTILINE) for option, entry in entries.items()}
+    return {
+        option: " ".join(match[1].split()).replace("``", "").rstrip(".") if match else ""
+        for option, match in found.items()
+    }
+
+
+def _constructors(name: str) -> Iterator[type]:
+    """The classes of this family that add parameters to the constructor, bases first."""
+    for kind in reversed(OPTIMISERS[name].__mro__):
+        if "__init__" in vars(kind) and kind.__module__.startswith(__package__ or ""):
+            yield kind
 
 
 def check_options(name: str, options: Mapping[str, object]) -> None:
@@ -66,18 +99,18 @@ def check_options(name: str, options: Mapping[str, object]) -> None:
     name : str
         A key of :data:`OPTIMISERS`.
     options : mapping of str to int, float or str
-        Their ranges are the optimiser's own business.
+        Values by name. The optimiser itself checks their ranges.
 
     Raises
     ------
     ValueError
-        No such hyperparameter, or not a value of its type.
+        The optimiser has no such hyperparameter, or the value has another type.
     """
     defaults = options_of(name)
     for key, value in options.items():
         if key not in defaults:
-            known = ", ".join(defaults) or "no options"
-            raise ValueError(f"optimiser {name} takes {known}, got {key}")
+            names = ", ".join(defaults) or "no options"
+            raise ValueError(f"optimiser {name} takes {names}, got {key}")
         kind = type(defaults[key])
         allowed = (int, float) if kind is float else (kind,)
         if not isinstance(value, allowed) or isinstance(value, bool):

@@ -5,18 +5,22 @@ order L(w + ε) ≈ L(w) + εᵀ∇L(w), which is largest in the ball at (eq. 2 
 
     ε(w) = ρ ∇L(w) / ‖∇L(w)‖₂
 
-The gradient of L(w + ε(w)) contains dε/dw, a Hessian product that is dropped (eq. 3), leaving
-∇L(w)|_{w+ε}. So a step is two passes: gradient at w, climb by ε; gradient at w + ε, go back to w
-and let the base optimiser descend with it.
+The gradient of L(w + ε(w)) contains dε/dw, a Hessian product that is dropped (eq. 3), which leaves
+∇L(w)|_{w+ε}. So a step has two passes: compute the gradient at w and move by ε; compute the
+gradient at w + ε, go back to w and let the base optimiser step with it.
 
 BatchNorm must not update its running statistics in the second pass: activations at w + ε belong to
 a function that is never evaluated (:mod:`trueprob_trainer.sharpness_aware.batch_norm`).
 
-The norm is taken over all groups together; each group scales the common direction by its own ρ. A
-zero gradient gives ε = 0. Not here: adaptive, sparse or reused perturbations (a file each).
+The norm is over all groups together; each group scales the common direction by its own ρ. A zero
+gradient gives ε = 0.
 """
 
-from trueprob_trainer.sharpness_aware.displacement import Part, joint_norm, scale_to_radius
+from trueprob_trainer.sharpness_aware.displacement import (
+    ParameterBlock,
+    joint_norm,
+    scale_to_radius,
+)
 from trueprob_trainer.sharpness_aware.two_passes import TwoPassOptimizer
 
 
@@ -28,7 +32,8 @@ class SAM(TwoPassOptimizer):
     base : torch.optim.Optimizer
         Any built torch optimiser.
     rho : float
-        Radius, at least 0; 0.05 is the paper's for CIFAR-10. A group's own ``rho`` goes before.
+        Radius in the 2-norm of the weights, at least 0, for groups without their own; the paper
+        takes 0.05 for CIFAR-10.
     **shared
         See :class:`TwoPassOptimizer`.
 
@@ -37,5 +42,5 @@ class SAM(TwoPassOptimizer):
     arXiv:2010.01412, eq. 2 and algorithm 1.
     """
 
-    def _perturbation(self, parts: list[Part]) -> list[float]:
-        return scale_to_radius(parts, joint_norm([g for part in parts for g in part.gradients]))
+    def _perturbation(self, blocks: list[ParameterBlock]) -> list[float]:
+        return scale_to_radius(blocks, joint_norm([g for block in blocks for g in block.gradients]))

@@ -1,4 +1,4 @@
-"""Smaller graphs answer nearly as the whole one; one that does not is refused; one fused graph."""
+"""Graphs in fp16 and int8 and with the calibrator inside: close to the original, or refused."""
 
 import dataclasses
 import functools
@@ -15,10 +15,15 @@ from trueprob_trainer.__main__ import main
 from trueprob_trainer.config import TrainConfig
 from trueprob_trainer.data import Split
 from trueprob_trainer.errors import ParityError, PrecisionLoss
-from trueprob_trainer.export.files import ExportFiles, export_files, fuse
 from trueprob_trainer.export.graph import onnx_logits, onnx_outputs
-from trueprob_trainer.export.precision import check_loss, compare_precisions
 from trueprob_trainer.export.registration import register
+from trueprob_trainer.export.variants import (
+    ExportFiles,
+    check_loss,
+    compare_precisions,
+    export_files,
+    fuse,
+)
 from trueprob_trainer.training.finished_run import Training
 from trueprob_trainer.training.loop import train_with
 
@@ -60,7 +65,7 @@ def test_the_fused_graph_gives_calibrated_probabilities() -> None:
 
 
 class Mistaken(TemperatureCalibrator):
-    """What it says is not what its export says."""
+    """Predicts with another temperature than it exports."""
 
     def predict_proba(self, logits: np.ndarray) -> np.ndarray:  # type: ignore[override]
         return super().predict_proba(np.asarray(logits) / 2)
@@ -70,7 +75,7 @@ def test_a_fused_graph_that_differs_from_its_calibrator_is_refused() -> None:
     images, _ = trained().data.of(Split.CALIBRATION)
     right = TemperatureCalibrator(n_classes=10, value=1.5)
     assert fuse(made().files["model.onnx"], right, images)
-    with pytest.raises(ParityError, match="allowed are 1e-05"):
+    with pytest.raises(ParityError, match="at most 1e-05 is allowed"):
         fuse(made().files["model.onnx"], Mistaken(n_classes=10, value=1.5), images)
 
 
@@ -80,7 +85,9 @@ def test_a_graph_that_is_too_often_wrong_is_refused() -> None:
     compared = compare_precisions(both, images, labels)
     check_loss(compared)
     scores = dataclasses.replace(compared[1].scores, accuracy=compared[0].scores.accuracy - 0.011)
-    with pytest.raises(PrecisionLoss, match=r"int8 is right on .* allowed are 1 points less"):
+    with pytest.raises(
+        PrecisionLoss, match=r"int8 is right on .* at most 1 points less are allowed"
+    ):
         check_loss([compared[0], dataclasses.replace(compared[1], scores=scores)])
 
 
