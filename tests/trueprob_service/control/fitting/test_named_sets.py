@@ -147,7 +147,7 @@ def test_a_set_is_not_deleted_while_a_fit_on_it_waits(begin: Callable[..., World
     # The digests of its rows remain, so the same rows are no new evidence.
     again = world.upload(overconfident(), "?method=temperature")
     assert again["promoted"] is False
-    assert "new to the incumbent" in again["verdict"]["reasons"][0]
+    assert "new: the incumbent was fitted on all of them" in again["verdict"]["reasons"][0]
     assert world.get(f"{SETS}/{report['calibration_set']}")["n"] == 600
 
 
