@@ -1,7 +1,4 @@
-"""The parts of the control plane, put together; nothing is started here.
-
-What a started control plane is made of.
-"""
+"""Builds the services of the control plane and connects them; starts none of them."""
 
 from __future__ import annotations
 
@@ -12,6 +9,7 @@ from trueprob_service.control.fitting.outcome import FitEnding
 from trueprob_service.control.fitting.policy import RefitPolicy
 from trueprob_service.control.fitting.process import FitRunner
 from trueprob_service.control.fitting.queue import FitQueue
+from trueprob_service.control.fitting.records import FitRecords
 from trueprob_service.control.fitting.runner import Refits
 from trueprob_service.control.fitting.set_files import Artifacts
 from trueprob_service.control.fitting.stored_sets import StoredSets
@@ -34,12 +32,12 @@ from trueprob_service.inference.deployments import Deployments
 from trueprob_service.receipts.receipt import Receipts
 from trueprob_service.settings import Settings
 
-__all__ = ["Opened", "Parts", "assemble"]
+__all__ = ["ControlServices", "Resources", "assemble"]
 
 
 @dataclass(frozen=True)
-class Parts:
-    """What a started control plane is made of; routes use these and nothing else."""
+class ControlServices:
+    """The services of a control plane. Routes use all of them but `store`."""
 
     settings: Settings
     clock: Callable[[], float]
@@ -53,6 +51,7 @@ class Parts:
     promotions: Promotions
     shadows: Shadows
     refits: Refits
+    fit_records: FitRecords
     refit_window: RefitWindow
     refit_policy: RefitPolicy
     artifacts: Artifacts
@@ -66,8 +65,8 @@ class Parts:
 
 
 @dataclass(frozen=True)
-class Opened:
-    """What has to be there before the parts are put together."""
+class Resources:
+    """What the services work on: opened before them, closed after them."""
 
     store: Store
     receipts: Receipts
@@ -78,15 +77,16 @@ class Opened:
 
 def assemble(
     settings: Settings,
-    opened: Opened,
+    resources: Resources,
     *,
     fit_runner: FitRunner,
     clock: Callable[[], float],  # seconds since 1970 UTC
+    # Called with the model, an outcome, how many labels had it, and their lags in seconds.
     count_label: Callable[[str, str, int, Sequence[float]], None],
-) -> Parts:
-    """Put the parts together."""
-    store, receipts = opened.store, opened.receipts
-    catalogue, artifacts = opened.catalogue, opened.artifacts
+) -> ControlServices:
+    """Build every service."""
+    store, receipts = resources.store, resources.receipts
+    catalogue, artifacts = resources.catalogue, resources.artifacts
     refits = Refits(
         FitQueue(
             store,
@@ -102,7 +102,7 @@ def assemble(
     following = Following(
         store,
         catalogue,
-        opened.deployments,
+        resources.deployments,
         seconds=settings.poll_seconds,
         patience_seconds=3 * settings.repository_poll_seconds,
     )
@@ -114,7 +114,7 @@ def assemble(
     )
     alarms = Alarms(store, rules, clock=clock)
     stored_sets = StoredSets(store, artifacts, refits, settings=settings, clock=clock)
-    return Parts(
+    return ControlServices(
         settings=settings,
         clock=clock,
         store=store,
@@ -127,12 +127,13 @@ def assemble(
         promotions=Promotions(store, catalogue, clock=clock),
         shadows=Shadows(store, catalogue, settings=settings, clock=clock),
         refits=refits,
+        fit_records=FitRecords(store, refits, clock=clock),
         refit_window=refit_window,
         refit_policy=RefitPolicy(
             store,
             refit_window,
             stored_sets,
-            opened.deployments,
+            resources.deployments,
             settings=settings,
             clock=clock,
         ),
@@ -142,7 +143,7 @@ def assemble(
             stored_sets,
             refit_window,
             artifacts.uploads,
-            deployments=opened.deployments,
+            deployments=resources.deployments,
             following=following,
             settings=settings,
         ),

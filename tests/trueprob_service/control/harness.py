@@ -16,6 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from numpy.typing import NDArray
 
 from trueprob.errors import TrueprobError
+from trueprob_service.control.api import create_router
 from trueprob_service.control.fitting.process import FitRunner
 from trueprob_service.control.fitting.worker import Fitted, Job, run
 from trueprob_service.control.plane import ControlPlane
@@ -181,7 +182,7 @@ def start(
         fit_runner=fit_runner,
     )
     app = FastAPI()
-    app.include_router(plane.router())
+    app.include_router(create_router(lambda: plane.services))
 
     async def answer(_request: Request, error: Exception) -> Response:
         problem = problem_for(error)

@@ -137,7 +137,7 @@ def send_twice(world: World, seed: int, n: int) -> tuple[NDArray[np.float64], ND
 
 
 def evidence_of(world: World, revision: int) -> BetState:
-    with world.plane.parts.store.read() as transaction:
+    with world.plane.services.store.read() as transaction:
         row = transaction.alarm_states.get("m", revision)
     assert row is not None
     return BetState.from_dict(row.evidence)
@@ -160,7 +160,7 @@ def test_labels_go_into_the_state_of_the_promotion_that_predicted_and_once(
     send_twice(restarted, 33, 5)
     assert evidence_of(restarted, 2).n == 30
     # A product does not hang on its order, so evidence can be computed without the order's key.
-    evidence, bets = restarted.plane.parts.alarms.rules.evidence, CalibrationBets(0.02)
+    evidence, bets = restarted.plane.services.alarms.rules.evidence, CalibrationBets(0.02)
     expected = evidence.start()
     for p, correct in ((first, right), (confidence, prediction == labels)):
         expected = evidence.update(expected, bets.factors(p, correct))

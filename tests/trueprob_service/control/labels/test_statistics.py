@@ -147,8 +147,8 @@ def test_a_reading_is_cached_and_repeated_while_the_database_is_away(sqlite_worl
     fresh = sqlite_world.plane.label_statistics()
     assert fresh.pairs[0].totals.n == 5
     database = sqlite_world.settings.state_dir / "trueprob.sqlite3"
-    parts = sqlite_world.plane.parts
-    parts.store.close()  # open connections would keep the file
+    services = sqlite_world.plane.services
+    services.store.close()  # open connections would keep the file
     database.rename(database.with_suffix(".away"))
     database.mkdir()  # in its place: cannot be opened
     sqlite_world.clock.now += 60.0
