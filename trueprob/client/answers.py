@@ -1,7 +1,7 @@
 """What the service answers, as frozen values.
 
-Each class but the two predictions and `FitVerdict` has the name of its schema in the service's
-OpenAPI document. Fields that a later service adds are left aside.
+Each class but the two predictions has the name of its schema in the service's OpenAPI document.
+Fields that a later service adds are left aside.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from trueprob.arrays.calibration_set import read_arrays
 from trueprob.arrays.files import UNNAMED
 from trueprob.tables import Rows, read_csv
 from trueprob.tables.columns import UNSAID
-from trueprob_service.control.form_parts import Part, form_parts
+from trueprob_service.control.form_parts import FormPart, form_parts
 from trueprob_service.errors import BadRequest, InvalidRequest, UnsupportedMediaType
 from trueprob_service.inference.wire.images import pictures_from_base64
 
@@ -105,7 +105,7 @@ def _with_field(upload: Upload, name: str, values: object) -> Upload:
     return replace(upload, arrays={**upload.arrays, name: array})
 
 
-def _form(parts: Sequence[Part], max_bytes: int) -> Upload:
+def _form(parts: Sequence[FormPart], max_bytes: int) -> Upload:
     """A part an array (``.npy`` or JSON), ``image`` as often as there are pictures."""
     pictures = [part.content for part in parts if part.name == _PICTURE]
     upload = Upload({}, pictures or None)
