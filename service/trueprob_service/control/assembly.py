@@ -40,7 +40,6 @@ class ControlServices:
     """The services of a control plane. Routes use all of them but `store`."""
 
     settings: Settings
-    clock: Callable[[], float]
     store: Store
     receipts: Receipts
     catalogue: Catalogue
@@ -116,7 +115,6 @@ def assemble(
     stored_sets = StoredSets(store, artifacts, refits, settings=settings, clock=clock)
     return ControlServices(
         settings=settings,
-        clock=clock,
         store=store,
         receipts=receipts,
         catalogue=catalogue,

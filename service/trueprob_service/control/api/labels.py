@@ -26,13 +26,12 @@ from trueprob_service.control.schemas.labels import (
     LabelRequest,
     RowsRequest,
 )
-from trueprob_service.control.schemas.lists import Items, Page
+from trueprob_service.control.schemas.lists import Items, Page, row_id
 from trueprob_service.edge.bodies import BodyLimits
 from trueprob_service.errors import AlarmNotFound, InvalidRequest, UnsupportedMediaType
 
 __all__ = ["alarm_routes", "label_routes"]
 
-_LARGEST_ID = 2**31 - 1
 _AlarmPath = Annotated[str, Path(description="Id of the alarm.")]
 
 
@@ -123,8 +122,8 @@ def alarm_routes(services: Callable[[], ControlServices]) -> APIRouter:
         A second acknowledgement changes nothing; the first one stays recorded. Evidence is not
         reset: it covers the whole time since the promotion, and the next promotion starts it anew.
         """
-        number = int(alarm) if alarm.isascii() and alarm.isdigit() else 0
-        if not 0 < number <= _LARGEST_ID:
+        number = row_id(alarm)
+        if number is None:
             raise AlarmNotFound(f"model {model!r} has no alarm {alarm[:40]!r}")
         row = services().alarms.acknowledge(model, number, by=caller(request))
         return AlarmSummary.of(row)

@@ -7,14 +7,13 @@ from collections.abc import Callable
 from trueprob_service.control.fitting.queue import cancel_fit
 from trueprob_service.control.fitting.runner import Refits
 from trueprob_service.control.schemas.fits import FitSummary
-from trueprob_service.control.schemas.lists import Items, Page, split
+from trueprob_service.control.schemas.lists import Items, Page, row_id, split
 from trueprob_service.control.store import Store, Transaction
 from trueprob_service.control.store.fits import FitRow
 from trueprob_service.errors import FitNotFound, ModelNotFound
 
 __all__ = ["FitRecords"]
 
-_LARGEST_ID = 2**31 - 1
 _SHOWN_CHARACTERS = 40  # of an id in an error message
 
 
@@ -68,9 +67,10 @@ class FitRecords:
 
 
 def _number(model: str, fit: str) -> int:
-    if not (fit.isascii() and fit.isdigit() and int(fit) <= _LARGEST_ID):
+    number = row_id(fit)
+    if number is None:
         raise FitNotFound(f"model {model!r} has no fit {fit[:_SHOWN_CHARACTERS]!r}")
-    return int(fit)
+    return number
 
 
 def _row(transaction: Transaction, model: str, fit: str) -> FitRow:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
@@ -10,11 +11,12 @@ from pydantic import BaseModel, Field
 
 from trueprob_service.errors import InvalidRequest
 
-__all__ = ["DEFAULT_LIMIT", "MAX_LIMIT", "Items", "Page", "split"]
+__all__ = ["DEFAULT_LIMIT", "MAX_LIMIT", "Items", "Page", "row_id", "split"]
 
 DEFAULT_LIMIT: Final = 50
 MAX_LIMIT: Final = 500
-_LARGEST_ID: Final = 2**31 - 1
+_LARGEST_ID: Final = 2**31 - 1  # of the database's integer columns
+_DIGITS: Final = re.compile(r"[0-9]{1,10}")
 
 ItemT = TypeVar("ItemT")
 RowT = TypeVar("RowT")
@@ -25,6 +27,13 @@ class Items(BaseModel, Generic[ItemT]):
 
     items: list[ItemT]
     next: str | None = Field(description="Pass it as ?cursor= for the next page; null on the last.")
+
+
+def row_id(text: str) -> int | None:
+    """The id of a row as a client sends it; None for a text that cannot be an id."""
+    if _DIGITS.fullmatch(text) is None or int(text) > _LARGEST_ID:
+        return None
+    return int(text)
 
 
 @dataclass(frozen=True)
@@ -42,9 +51,10 @@ class Page:
         """
         if cursor is None:
             return cls(None, limit)
-        if not (cursor.isascii() and cursor.isdigit()) or int(cursor) > _LARGEST_ID:
+        before = row_id(cursor)
+        if before is None:
             raise InvalidRequest("cursor must be the 'next' of an earlier page of this list")
-        return cls(int(cursor), limit)
+        return cls(before, limit)
 
 
 def split(

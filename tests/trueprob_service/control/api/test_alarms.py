@@ -120,12 +120,19 @@ def test_what_does_not_exist_is_not_found(shared_world: World) -> None:
     for model, alarm, code in (
         ("m", "99", "alarm_not_found"),
         ("m", "x", "alarm_not_found"),
+        ("m", "0", "alarm_not_found"),
         ("m", "9" * 30, "alarm_not_found"),
+        ("m", "9" * 5000, "alarm_not_found"),  # too long for int() too
         ("none", "1", "model_not_found"),
     ):
         answer = shared_world.call("POST", f"/v1/models/{model}/alarms/{alarm}/acknowledge")
         assert (answer.status_code, answer.json()["code"]) == (404, code)
-    assert shared_world.call("GET", "/v1/models/m/alarms?cursor=x").status_code == 422
+    for cursor in ("x", "9" * 5000):
+        answer = shared_world.call("GET", f"/v1/models/m/alarms?cursor={cursor}")
+        assert answer.status_code == 422
+    for method in ("GET", "DELETE"):
+        answer = shared_world.call(method, f"/v1/models/m/fits/{'9' * 5000}")
+        assert (answer.status_code, answer.json()["code"]) == (404, "fit_not_found")
 
 
 def send_twice(world: World, seed: int, n: int) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
