@@ -192,6 +192,14 @@ def test_routes_talk_to_services_and_not_to_the_database() -> None:
         and is_in(i[1], "trueprob_service.control.store")
     ]
     assert strays == []
+    reached = [
+        (module, node.lineno)
+        for module, tree in TREES.items()
+        if is_in(module, "trueprob_service.control.api")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and node.attr in ("store", "_store")
+    ]
+    assert reached == []
 
 
 def test_the_rules_see_every_package() -> None:

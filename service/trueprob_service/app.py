@@ -1,4 +1,4 @@
-"""The composition root: the only place where the parts are put together."""
+"""Builds the application: routes, pages, error handlers, and the middleware around them."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from starlette.staticfiles import StaticFiles
 
 from trueprob.errors import TrueprobError
 from trueprob_service import __version__, errors, prediction_routes
+from trueprob_service.control import api as control_api
 from trueprob_service.control.plane import ControlPlane
 from trueprob_service.edge.auth import Keyring, read_keys
 from trueprob_service.edge.middleware import Application, Edge
@@ -43,8 +44,8 @@ _DESCRIPTION = """\
 Calibrated probabilities for classifiers, and live proof that they stay calibrated.
 
 Send logits (or pictures, for models with a network here) and get probabilities that mean what
-they say. Upload a calibration set and the service fits, judges and promotes a calibrator. Send
-labels later, by `prediction_id`, and it tells whether the probabilities still hold.
+they say. Upload a calibration set, and the service fits a calibrator, judges it and promotes it.
+Send labels later, by `prediction_id`, and it tells you whether the probabilities still hold.
 Errors are RFC 9457 problem documents."""
 
 
@@ -53,14 +54,14 @@ def create_app(
     *,
     registry: Registry | None = None,  # where metrics are registered; default: a new one
     clock: Callable[[], float] = time.time,  # seconds since 1970 UTC
+    # Builds the network of a version; default: onnxruntime, as the settings say.
     model_factory: Callable[[ServedVersion], Network | None] | None = None,
-    commit: str | None = None,
-    metrics_port: int | None = None,
+    commit: str | None = None,  # for `build_info`; default: SOURCE_COMMIT of the environment
+    metrics_port: int | None = None,  # the one of several ports that serves `/metrics` only
 ) -> Application:
-    """Put a service together.
+    """The ASGI application. Its lifespan opens the database and loads the models.
 
-    Returns: its lifespan opens the database and loads the models. Raises `InvalidSettings`: the
-    key file cannot be used.
+    Raises `InvalidSettings` if the file of the API keys cannot be used.
     """
     telemetry = Telemetry(
         version=__version__,
@@ -110,11 +111,11 @@ def create_app(
     )
     _add_error_handlers(api)
     _add_pages(api)
-    api.include_router(plane.router())
+    api.include_router(control_api.create_router(lambda: plane.services))
 
     @api.get("/metrics", tags=["monitoring"], summary="Metrics for Prometheus")
     def metrics() -> Response:
-        """Everything of docs/metrics.md, in Prometheus' text format."""
+        """The metrics of docs/metrics.md, in Prometheus' text format."""
         text, media_type = telemetry.exposition()
         return Response(text, media_type=media_type)
 
@@ -122,7 +123,7 @@ def create_app(
     keys = read_keys(settings.api_keys_file) if settings.api_keys_file is not None else ()
     hot = HotRoutes(
         api,
-        deployments=DeploymentLookup(deployments, plane.look),
+        deployments=DeploymentLookup(deployments, plane.follow),
         receipts=lambda: plane.receipts,
         readiness=readiness,
         bodies=BodyReader(
@@ -184,7 +185,7 @@ def _add_error_handlers(api: FastAPI) -> None:
         assert isinstance(error, RequestValidationError)  # noqa: S101 - what it is registered for
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"] if part not in ("body", "query"))
-        # "json_invalid" could not be parsed at all; everything else was, and has a wrong value.
+        # "json_invalid" could not be parsed; anything else was parsed and has a wrong value.
         kind = errors.BadRequest if first["type"] == "json_invalid" else errors.InvalidRequest
         message = f"{where or 'body'}: {first['msg']}"
         return await answer(request, kind(message))
@@ -203,12 +204,12 @@ def _add_error_handlers(api: FastAPI) -> None:
     api.add_exception_handler(TrueprobError, answer)
     api.add_exception_handler(RequestValidationError, answer_validation)
     api.add_exception_handler(HTTPException, answer_http)
-    # Answered here, and raised on to the edge, which logs it with the request's id.
+    # Starlette answers with this and then raises the error again: the edge logs it.
     api.add_exception_handler(Exception, answer)
 
 
 def _add_pages(api: FastAPI) -> None:
-    """``/`` and ``/docs`` from our own files: a browser without internet access shows them too."""
+    """Add `/` and `/docs`. Their files come from here, so they work without internet access."""
     assets = resources.files("fastapi_swagger") / "resources"
     api.mount("/docs/assets", StaticFiles(directory=str(assets)), name="docs-assets")
 

@@ -1,10 +1,10 @@
-"""The hot routes as FastAPI sees them: their signatures, for the OpenAPI document.
+"""The prediction routes for the OpenAPI document: signatures and bodies, no behaviour.
 
-`trueprob_service.inference.asgi` answers these paths before FastAPI's router is asked, so that none
-of the functions here is ever called.
-
-Bodies of the hot routes, for the OpenAPI document: nothing is parsed with these classes.
+`trueprob_service.inference.asgi` answers these paths before FastAPI's router sees them. None of the
+functions here is called, and no body is parsed with these classes.
 """
+
+# ruff: noqa: ARG001 - the arguments are the documentation
 
 from __future__ import annotations
 
@@ -15,26 +15,22 @@ from fastapi import APIRouter, Depends, Header, Path, Query
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from pydantic.json_schema import SkipJsonSchema
 
-from trueprob_service import prediction_routes as schemas
 from trueprob_service.control.api.documentation import ModelPath, problems
 from trueprob_service.edge.bodies import CODINGS
 from trueprob_service.errors import NotFound
 from trueprob_service.inference.answer import FIELDS
 from trueprob_service.inference.asgi import LIVE, PREDICT, READY
 from trueprob_service.inference.open_inference.model import DEFAULT_OUTPUTS, OUTPUTS, PREDICTION_ID
-from trueprob_service.inference.wire import images as wire_images
-from trueprob_service.inference.wire import images as wire_multipart
-from trueprob_service.inference.wire import npy as wire_npy
-from trueprob_service.inference.wire import npy as wire_npz
+from trueprob_service.inference.wire import images, npy
 from trueprob_service.inference.wire.oip import HEADER_LENGTH
 from trueprob_service.inference.wire.oip_tensors import DATATYPES
 
 __all__ = [
     "InferenceRequest",
     "InferenceResponse",
-    "Left",
     "ModelMetadata",
     "ModelReady",
+    "Omittable",
     "PredictionQuery",
     "PredictionRequest",
     "PredictionResponse",
@@ -43,8 +39,7 @@ __all__ = [
 ]
 
 
-Left = SkipJsonSchema[None]
-"""For a field that may be left out, but not be null."""
+Omittable = SkipJsonSchema[None]  # type of a field that may be left out, but not be null
 Positive = Annotated[int, Field(ge=1)]
 Base64Text = Annotated[str, Field(json_schema_extra={"contentEncoding": "base64"})]
 _ROW: Final[list[JsonValue]] = [0.1, 4.2, -1.0, 0.3, 0.0, -2.1, 0.7, 1.1, -0.4, 0.2]
@@ -56,7 +51,7 @@ _DATA: Final = "Numbers in row-major order, nested as the shape or flat."
 
 
 class PredictionRequest(BaseModel):
-    """Exactly one of these."""
+    """The rows, in exactly one of these fields."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -65,50 +60,51 @@ class PredictionRequest(BaseModel):
             "examples": [{"logits": [_ROW]}],
         }
     )
-    logits: list[list[float]] | Left = None
-    probabilities: list[list[float]] | Left = None
-    log_probabilities: list[list[float]] | Left = None
-    images: list[Base64Text] | Left = Field(None, description="PNG, JPEG or WebP.")
+    logits: list[list[float]] | Omittable = None
+    probabilities: list[list[float]] | Omittable = None
+    log_probabilities: list[list[float]] | Omittable = None
+    images: list[Base64Text] | Omittable = Field(None, description="PNG, JPEG or WebP.")
 
 
 class PredictionQuery(BaseModel):
     """The query of a prediction, without `return`."""
 
-    version: Positive | Left = Field(None, description="Default: the live version.")
-    receipts: bool | Left = Field(
+    version: Positive | Omittable = Field(None, description="Default: the live version.")
+    receipts: bool | Omittable = Field(
         None,
-        description="Answer with prediction_ids. Default: for pictures and JSON up to 256 rows.",
+        description="Whether to return prediction_ids. Default: yes for pictures and JSON of up to "
+        "256 rows.",
     )
     input: Literal["logits", "probabilities", "log_probabilities"] = Field(
-        "logits", description="What an .npy body holds."
+        "logits", description="What the numbers of an .npy body are."
     )
-    top: Positive | Left = Field(
-        None, description="The likeliest classes only, at most as many as there are."
+    top: Positive | Omittable = Field(
+        None, description="Only this many of the most likely classes, at most as many as there are."
     )
 
 
 class PredictionResponse(BaseModel):
-    """Without `return`: all but the last five; `top` puts those of `top_` for `probabilities`."""
+    """Without `return`: all but the last five. With `top`: `top_…` in place of `probabilities`."""
 
-    model: str | Left = None
-    version: int | Left = None
-    calibrator: str | Left = None
+    model: str | Omittable = None
+    version: int | Omittable = None
+    calibrator: str | Omittable = None
     revision: int | None = None
-    probabilities: list[list[float]] | Left = None
-    prediction: list[int] | Left = None
-    class_: list[str] | Left = Field(None, alias="class")
-    confidence: list[float] | Left = None
+    probabilities: list[list[float]] | Omittable = None
+    prediction: list[int] | Omittable = None
+    class_: list[str] | Omittable = Field(None, alias="class")
+    confidence: list[float] | Omittable = None
     temperature: list[float] | None = None
-    prediction_ids: list[str] | Left = None
-    logit_gap: list[float] | Left = None
-    logits: list[list[float]] | Left = None
-    top_indices: list[list[int]] | Left = None
-    top_classes: list[list[str]] | Left = None
-    top_probabilities: list[list[float]] | Left = None
+    prediction_ids: list[str] | Omittable = None
+    logit_gap: list[float] | Omittable = None
+    logits: list[list[float]] | Omittable = None
+    top_indices: list[list[int]] | Omittable = None
+    top_classes: list[list[str]] | Omittable = None
+    top_probabilities: list[list[float]] | Omittable = None
 
 
 class ServerMetadata(BaseModel):
-    """The server and its protocol extensions."""
+    """The server and the protocol extensions that it has."""
 
     name: str
     version: str
@@ -116,7 +112,7 @@ class ServerMetadata(BaseModel):
 
 
 class TensorMetadata(BaseModel):
-    """A tensor that a model takes or gives; -1 is a free side."""
+    """An input or output tensor of a model; -1 is a side of any length."""
 
     name: str
     datatype: str
@@ -124,7 +120,7 @@ class TensorMetadata(BaseModel):
 
 
 class ModelMetadata(BaseModel):
-    """A model as the protocol sees it."""
+    """A model in the terms of the protocol."""
 
     name: str
     versions: list[str]
@@ -134,7 +130,7 @@ class ModelMetadata(BaseModel):
 
 
 class ModelReady(BaseModel):
-    """A model or version that can answer."""
+    """A model or version that is served."""
 
     name: str
     ready: bool
@@ -146,71 +142,72 @@ class InferenceInput(BaseModel):
     name: str
     shape: list[Positive]
     datatype: str = Field(json_schema_extra={"enum": list(DATATYPES)})
-    data: list[Any] | Left = Field(None, description=_DATA)
-    parameters: dict[str, Any] | Left = Field(None, description="`binary_data_size`: in bytes.")
+    data: list[Any] | Omittable = Field(None, description=_DATA)
+    parameters: dict[str, Any] | Omittable = Field(
+        None, description="`binary_data_size`: in bytes."
+    )
 
 
 class RequestedOutput(BaseModel):
-    """An output that is asked for."""
+    """An output that the client asks for."""
 
     name: str = Field(json_schema_extra={"enum": [*OUTPUTS, PREDICTION_ID]})
-    parameters: dict[str, Any] | Left = Field(None, description="`binary_data`: true or false.")
+    parameters: dict[str, Any] | Omittable = Field(
+        None, description="`binary_data`: true or false."
+    )
 
 
 class InferenceRequest(BaseModel):
-    """One input, and the outputs that are asked for."""
+    """One input, and the outputs that the client asks for."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [_INFERENCE]})
-    id: str | Left = Field(None, description="Echoed.")
-    parameters: dict[str, Any] | Left = Field(
-        None, description="`binary_data_output`: whether outputs are binary unless they say."
+    id: str | Omittable = Field(None, description="Echoed.")
+    parameters: dict[str, Any] | Omittable = Field(
+        None, description="`binary_data_output`: whether outputs are binary by default."
     )
     inputs: list[InferenceInput] = Field(min_length=1, max_length=1)
-    outputs: list[RequestedOutput] | Left = Field(
+    outputs: list[RequestedOutput] | Omittable = Field(
         None, description=f"Default: {', '.join(DEFAULT_OUTPUTS)} where there is one."
     )
 
 
 class ResponseParameters(BaseModel):
-    """The pair that answered."""
+    """The version, calibrator and revision that the answer was computed with."""
 
     version: int
     calibrator: str
-    revision: int | Left = Field(None, description="Only of the live pair.")
+    revision: int | Omittable = Field(None, description="Only if the live pair answered.")
 
 
 class OutputTensor(BaseModel):
-    """An output tensor; without `data` it follows in binary."""
+    """An output tensor. Without `data`, its numbers follow the JSON in binary."""
 
     name: str
     shape: list[int]
     datatype: str
-    data: list[Any] | Left = Field(None, description=_DATA)
-    parameters: dict[str, Any] | Left = None
+    data: list[Any] | Omittable = Field(None, description=_DATA)
+    parameters: dict[str, Any] | Omittable = None
 
 
 class InferenceResponse(BaseModel):
-    """The outputs."""
+    """The outputs, and what they were computed with."""
 
     model_config = ConfigDict(protected_namespaces=())
     model_name: str
     model_version: str
-    id: str | Left = None
+    id: str | Omittable = None
     parameters: ResponseParameters
     outputs: list[OutputTensor]
-
-
-# ruff: noqa: ARG001 - the arguments are the documentation
 
 
 _BINARY: Final = {"schema": {"type": "string", "format": "binary"}}
 _OCTETS: Final = {"application/octet-stream": _BINARY}
 _FORM: Final = {
     "type": "object",
-    "required": [wire_multipart.PART_NAME],
-    "properties": {wire_multipart.PART_NAME: {"type": "array", "items": _BINARY["schema"]}},
+    "required": [images.PART_NAME],
+    "properties": {images.PART_NAME: {"type": "array", "items": _BINARY["schema"]}},
 }
-# FastAPI has no list separated by commas.
+# FastAPI cannot express a list that is separated by commas.
 _RETURN: Final = {
     "name": "return",
     "in": "query",
@@ -221,13 +218,13 @@ _RETURN: Final = {
 
 
 def create_router() -> APIRouter:
-    """The routes of `trueprob_service.inference.asgi.HOT_ROUTES`."""
+    """Documents the routes of `trueprob_service.inference.asgi.HOT_ROUTES`."""
     router = APIRouter()
     _add_prediction(router)
     _add_health(router)
 
     @router.get("/v2", tags=["open inference"], summary="Server metadata", operation_id="v2")
-    def server_metadata() -> schemas.ServerMetadata:
+    def server_metadata() -> ServerMetadata:
         """The server's name, version and protocol extensions."""
         raise _unreachable()
 
@@ -242,40 +239,40 @@ def _add_prediction(router: APIRouter) -> None:
         tags=["predictions"],
         summary="Calibrated probabilities",
         operation_id="predict",
-        response_description="`Accept` chooses. An .npy answer is the probabilities alone, an .npz "
-        "answer holds every field that is not null.",
+        response_description="`Accept` chooses the format. An .npy answer is the probabilities "
+        "alone, an .npz answer has every field that is not null.",
         responses={
-            200: {"content": {wire_npy.MEDIA_TYPE: _BINARY, wire_npz.NPZ_MEDIA_TYPE: _BINARY}},
+            200: {"content": {npy.MEDIA_TYPE: _BINARY, npy.NPZ_MEDIA_TYPE: _BINARY}},
             **problems(400, 404, 406, 413, 415),
         },
         openapi_extra={
             "parameters": [_RETURN],
             "requestBody": {
                 "content": {
-                    wire_npy.MEDIA_TYPE: _BINARY,
-                    **dict.fromkeys(wire_images.MEDIA_TYPES, _BINARY),
-                    wire_multipart.MULTIPART_MEDIA_TYPE: {"schema": _FORM},
+                    npy.MEDIA_TYPE: _BINARY,
+                    **dict.fromkeys(images.MEDIA_TYPES, _BINARY),
+                    images.MULTIPART_MEDIA_TYPE: {"schema": _FORM},
                 }
             },
         },
     )
     def predict(
         model: ModelPath,
-        body: schemas.PredictionRequest,
-        query: Annotated[schemas.PredictionQuery, Query()],
+        body: PredictionRequest,
+        query: Annotated[PredictionQuery, Query()],
         content_encoding: Annotated[
-            str | schemas.Left,
+            str | Omittable,
             Header(
                 alias="Content-Encoding",
                 description="How the body is compressed.",
                 json_schema_extra={"enum": list(CODINGS)},
             ),
         ] = None,
-    ) -> schemas.PredictionResponse:
-        """Logits, probabilities or pictures in; calibrated probabilities out.
+    ) -> PredictionResponse:
+        """Turns logits, probabilities or pictures into calibrated probabilities.
 
         The answer names the version, calibrator and revision that it was computed with. Keep
-        `prediction_ids` to send the label when it is known.
+        `prediction_ids` to send the labels when they are known.
         """
         raise _unreachable()
 
@@ -283,7 +280,7 @@ def _add_prediction(router: APIRouter) -> None:
 def _add_health(router: APIRouter) -> None:
     @router.get(LIVE, tags=["health"], summary="Server live", operation_id="server_live")
     def live() -> dict[str, Any]:
-        """The process answers."""
+        """The process is running."""
         raise _unreachable()
 
     @router.get(
@@ -291,25 +288,25 @@ def _add_health(router: APIRouter) -> None:
         tags=["health"],
         summary="Server ready",
         operation_id="server_ready",
-        responses={503: {"description": "Not yet, or not any more."}},
+        responses={503: {"description": "Not yet, or no longer."}},
     )
     def ready() -> dict[str, Any]:
-        """Models are loaded; `status` is degraded while the database is away."""
+        """The models are loaded; `status` is degraded while the database does not answer."""
         raise _unreachable()
 
 
 def _model(model: ModelPath) -> None:
-    """The path of a model."""
+    """Declares the path parameter of a model."""
 
 
 def _version(
     model: ModelPath, version: Annotated[str, Path(description="A positive integer.")]
 ) -> None:
-    """The path of a version."""
+    """Declares the path parameters of a version."""
 
 
 def _open_inference(prefix: str, parameters: Any) -> APIRouter:
-    """The Open Inference Protocol's routes of a model, or of a version."""
+    """The Open Inference Protocol's routes of a model or a version."""
     router = APIRouter(
         prefix=prefix,
         tags=["open inference"],
@@ -318,12 +315,12 @@ def _open_inference(prefix: str, parameters: Any) -> APIRouter:
     )
 
     @router.get("", summary="Model metadata", responses=problems(404))
-    def metadata() -> schemas.ModelMetadata:
-        """The tensors that the model takes and gives."""
+    def metadata() -> ModelMetadata:
+        """The input and output tensors of the model."""
         raise _unreachable()
 
     @router.get("/ready", summary="Model ready", responses=problems(404))
-    def is_ready() -> schemas.ModelReady:
+    def is_ready() -> ModelReady:
         """The model is served."""
         raise _unreachable()
 
@@ -334,20 +331,20 @@ def _open_inference(prefix: str, parameters: Any) -> APIRouter:
         openapi_extra={"requestBody": {"content": _OCTETS}},
     )
     def infer(
-        body: schemas.InferenceRequest,
+        body: InferenceRequest,
         header_length: Annotated[
-            Annotated[int, Field(ge=0)] | schemas.Left,
+            Annotated[int, Field(ge=0)] | Omittable,
             Header(
                 alias=HEADER_LENGTH.title(),
-                description="Bytes of JSON before the binary tensors; 0: the body is the input "
-                "tensor alone.",
+                description="Bytes of JSON before the binary tensors; 0: the body is only the "
+                "input tensor.",
             ),
         ] = None,
-    ) -> schemas.InferenceResponse:
-        """One input in; the outputs that are asked for out; both in JSON or binary.
+    ) -> InferenceResponse:
+        """Takes one input and returns the outputs that the client asks for, in JSON or binary.
 
-        With binary data the header `Inference-Header-Content-Length` gives the length of the JSON
-        in front.
+        With binary data, the header `Inference-Header-Content-Length` gives the length of the JSON
+        that comes first.
         """
         raise _unreachable()
 
@@ -355,5 +352,5 @@ def _open_inference(prefix: str, parameters: Any) -> APIRouter:
 
 
 def _unreachable() -> NotFound:
-    """What a path with a line break at its end gets, which the router takes for one without."""
+    """The error for a path with a line break at its end, which FastAPI's router lets through."""
     return NotFound("no route has this path")

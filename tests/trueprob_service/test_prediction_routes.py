@@ -1,4 +1,4 @@
-"""The routes that document the hot paths: FastAPI describes them and never answers them."""
+"""The routes that document the hot paths: FastAPI describes them but never answers them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,7 @@ from fastapi import FastAPI
 from tests.trueprob_service.application import application
 from trueprob_service.errors import NotFound
 from trueprob_service.inference.asgi import HOT_ROUTES, PREDICT
-from trueprob_service.inference.wire import images as wire_images
-from trueprob_service.inference.wire import images as wire_multipart
-from trueprob_service.inference.wire import json_rows as wire_json
-from trueprob_service.inference.wire import npy as wire_npy
-from trueprob_service.inference.wire import npy as wire_npz
+from trueprob_service.inference.wire import images, json_rows, npy
 from trueprob_service.inference.wire.oip import HEADER_LENGTH
 from trueprob_service.prediction_routes import create_router
 
@@ -27,7 +23,7 @@ OCTETS = "application/octet-stream"
 
 
 def alone() -> FastAPI:
-    """An application of nothing but these routes."""
+    """An application with these routes only."""
     api = FastAPI()
     api.include_router(create_router())
     return api
@@ -60,7 +56,7 @@ def test_the_hot_path_answers_before_the_router(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("method", "path"), operations())
-def test_a_function_that_is_called_all_the_same_gives_no_answer(method: str, path: str) -> None:
+def test_a_function_that_is_called_anyway_answers_404(method: str, path: str) -> None:
     async def scenario() -> None:
         transport = httpx.ASGITransport(app=alone())
         async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
@@ -74,15 +70,15 @@ def test_what_the_hot_path_reads_and_writes_is_in_the_document() -> None:
     paths = alone().openapi()["paths"]
     predict = paths[PREDICT]["post"]
     assert set(predict["requestBody"]["content"]) == {
-        wire_json.MEDIA_TYPE,
-        wire_npy.MEDIA_TYPE,
-        *wire_images.MEDIA_TYPES,
-        wire_multipart.MULTIPART_MEDIA_TYPE,
+        json_rows.MEDIA_TYPE,
+        npy.MEDIA_TYPE,
+        *images.MEDIA_TYPES,
+        images.MULTIPART_MEDIA_TYPE,
     }
     assert set(predict["responses"]["200"]["content"]) == {
-        wire_json.MEDIA_TYPE,
-        wire_npy.MEDIA_TYPE,
-        wire_npz.NPZ_MEDIA_TYPE,
+        json_rows.MEDIA_TYPE,
+        npy.MEDIA_TYPE,
+        npy.NPZ_MEDIA_TYPE,
     }
     named = {p["name"] for p in predict["parameters"]}
     assert named == {"model", "version", "receipts", "input", "return", "top", "Content-Encoding"}

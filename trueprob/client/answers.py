@@ -1,6 +1,6 @@
 """Answers of the service as frozen dataclasses.
 
-Each class except the two predictions and `FitVerdict` has the name of its schema in the service's
+Each class except the two predictions has the name of its schema in the service's
 OpenAPI document. Fields that a newer service adds are ignored.
 """
 

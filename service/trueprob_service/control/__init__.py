@@ -1,5 +1,5 @@
-"""Control plane: what the service learns and decides, and the database that remembers it.
+"""Control plane: uploads, fits, promotions and labels, and the database that stores them.
 
-Uploads, fits, promotions and labels. It changes what the data plane answers with through one
-call, `Deployments.deploy`, and is never on the path of a prediction.
+It changes what the data plane answers with through one call, `Deployments.deploy`, and is never on
+the path of a prediction.
 """

@@ -1,7 +1,4 @@
-"""The parts of the control plane, put together; nothing is started here.
-
-What a started control plane is made of.
-"""
+"""Builds the services of the control plane and connects them; starts none of them."""
 
 from __future__ import annotations
 
@@ -12,6 +9,7 @@ from trueprob_service.control.fitting.outcome import CandidateOutcomes
 from trueprob_service.control.fitting.policy import RefitPolicy
 from trueprob_service.control.fitting.process import JobRunner
 from trueprob_service.control.fitting.queue import FitQueue
+from trueprob_service.control.fitting.records import FitRecords
 from trueprob_service.control.fitting.runner import FitRunner
 from trueprob_service.control.fitting.set_files import SetFiles
 from trueprob_service.control.fitting.stored_sets import StoredSets
@@ -33,15 +31,14 @@ from trueprob_service.inference.deployments import Deployments
 from trueprob_service.receipts.receipt import Receipts
 from trueprob_service.settings import Settings
 
-__all__ = ["Opened", "Parts", "assemble"]
+__all__ = ["ControlServices", "Resources", "assemble"]
 
 
 @dataclass(frozen=True)
-class Parts:
-    """What a started control plane is made of; routes use these and nothing else."""
+class ControlServices:
+    """The services of a control plane. Routes use all of them but `store`."""
 
     settings: Settings
-    clock: Callable[[], float]
     store: Store
     receipts: Receipts
     catalogue: Catalogue
@@ -52,6 +49,7 @@ class Parts:
     promotions: Promotions
     shadows: Shadows
     fit_runner: FitRunner
+    fit_records: FitRecords
     refit_window: RefitWindow
     refit_policy: RefitPolicy
     set_files: SetFiles
@@ -65,8 +63,8 @@ class Parts:
 
 
 @dataclass(frozen=True)
-class Opened:
-    """What has to be there before the parts are put together."""
+class Resources:
+    """What the services work on: opened before them, closed after them."""
 
     store: Store
     receipts: Receipts
@@ -77,15 +75,16 @@ class Opened:
 
 def assemble(
     settings: Settings,
-    opened: Opened,
+    resources: Resources,
     *,
     job_runner: JobRunner,
     clock: Callable[[], float],  # seconds since 1970 UTC
+    # Called with the model, an outcome, how many labels had it, and their lags in seconds.
     count_label: Callable[[str, str, int, Sequence[float]], None],
-) -> Parts:
-    """Put the parts together."""
-    store, receipts = opened.store, opened.receipts
-    catalogue, set_files = opened.catalogue, opened.set_files
+) -> ControlServices:
+    """Build every service."""
+    store, receipts = resources.store, resources.receipts
+    catalogue, set_files = resources.catalogue, resources.set_files
     runner = FitRunner(
         FitQueue(
             store,
@@ -101,7 +100,7 @@ def assemble(
     replica_sync = ReplicaSync(
         store,
         catalogue,
-        opened.deployments,
+        resources.deployments,
         seconds=settings.poll_seconds,
         patience_seconds=3 * settings.repository_poll_seconds,
     )
@@ -113,9 +112,8 @@ def assemble(
     )
     alarms = Alarms(store, rules, clock=clock)
     stored_sets = StoredSets(store, set_files, runner, settings=settings, clock=clock)
-    return Parts(
+    return ControlServices(
         settings=settings,
-        clock=clock,
         store=store,
         receipts=receipts,
         catalogue=catalogue,
@@ -132,12 +130,13 @@ def assemble(
         promotions=Promotions(store, catalogue, clock=clock),
         shadows=Shadows(store, catalogue, settings=settings, clock=clock),
         fit_runner=runner,
+        fit_records=FitRecords(store, runner, clock=clock),
         refit_window=refit_window,
         refit_policy=RefitPolicy(
             store,
             refit_window,
             stored_sets,
-            opened.deployments,
+            resources.deployments,
             settings=settings,
             clock=clock,
         ),
@@ -147,7 +146,7 @@ def assemble(
             stored_sets,
             refit_window,
             set_files.uploads,
-            deployments=opened.deployments,
+            deployments=resources.deployments,
             replica_sync=replica_sync,
             settings=settings,
         ),

@@ -1,4 +1,4 @@
-"""Reading request bodies under a limit, to memory or to a file; nothing is read past it."""
+"""Reads request bodies into memory or a file, and stops at a limit."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from trueprob_service.errors import BadRequest, BodyTooLarge, UnsupportedMediaTy
 
 __all__ = ["media_type", "part_file", "read_body", "spool_body"]
 
-# Chunks are gathered before a worker thread writes them: a hop costs more than the copy.
+# Chunks are collected before a thread writes them: switching threads costs more than the copy.
 _WRITE_BYTES: Final = 1 << 20
 
 
 def media_type(request: Request) -> str:
     """The Content-Type without parameters, in lower case; empty when there is none.
 
-    Raises `UnsupportedMediaType`: the body is compressed still: the edge of the service inflates
-    what it knows.
+    Raises `UnsupportedMediaType` if the body is compressed. The middleware has already inflated
+    every encoding that it supports and removed the header.
     """
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding != "identity":
@@ -35,19 +35,22 @@ def media_type(request: Request) -> str:
 async def read_body(request: Request, *, limit: BodyLimit) -> bytes:
     """The whole body.
 
-    Raises `BodyTooLarge`: it, or the Content-Length that announces it, has more bytes than the
-    limit says.
+    Raises `BodyTooLarge` if the body or its Content-Length exceeds the limit.
     """
     chunks = [chunk async for chunk in _limited(request, limit)]
     return b"".join(chunks)
 
 
 async def spool_body(
-    request: Request, path: Path, *, limit: int, expected: str = "a calibration set"
+    request: Request,
+    path: Path,  # must not exist
+    *,
+    limit: int,  # bytes
+    expected: str = "a calibration set",  # for the error message
 ) -> int:
-    """Write the body to a file as it arrives.
+    """Write the body to a file as it arrives; returns the number of bytes.
 
-    Returns: bytes written. Raises `BadRequest`: there are none.
+    Raises `BadRequest` if the body is empty, and `BodyTooLarge` as `read_body` does.
     """
     total = 0
     with path.open("xb") as file:
@@ -66,7 +69,7 @@ async def spool_body(
 
 @contextlib.contextmanager
 def part_file(folder: Path) -> Iterator[Path]:
-    """A name of its own in a folder; whatever is there when the block ends is removed."""
+    """A path in a folder that nothing else uses; the file is removed when the block ends."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{secrets.token_hex(16)}.part"
     try:

@@ -1,4 +1,4 @@
-"""``multipart/form-data`` (RFC 7578) in a file: its parts by name."""
+"""Reads the parts of a `multipart/form-data` body (RFC 7578) from a file."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 __all__ = ["FormPart", "form_parts"]
 
-_PIECE_BYTES: Final = 1 << 20
-_HEADERS_OF_A_PART: Final = 8
-_HEADER_BYTES: Final = 4096
+_CHUNK_BYTES: Final = 1 << 20
+_MAX_PART_HEADERS: Final = 8
+_MAX_HEADER_BYTES: Final = 4096
 
 
 @dataclass(frozen=True)
 class FormPart:
-    """One part: its name, the name of the file that it was, and what it holds."""
+    """One part: the name of its field, the name of its file, and its content."""
 
     name: str
     filename: str
@@ -34,7 +34,7 @@ class FormPart:
 def form_parts(path: Path, content_type: str) -> list[FormPart]:
     """The parts of a form, in their order.
 
-    Raises `BadRequest`: there is no boundary, or the body is not such a form.
+    Raises `BadRequest` if the Content-Type has no boundary, or the body is not a form with it.
     """
     _, options = parse_options_header(content_type)
     boundary = options.get(b"boundary")
@@ -54,11 +54,11 @@ def form_parts(path: Path, content_type: str) -> list[FormPart]:
         parser = MultipartParser(
             boundary,
             callbacks,
-            max_header_count=_HEADERS_OF_A_PART,
-            max_header_size=_HEADER_BYTES,
+            max_header_count=_MAX_PART_HEADERS,
+            max_header_size=_MAX_HEADER_BYTES,
         )
-        for piece in _pieces(path):
-            parser.write(piece)
+        for chunk in _chunks(path):
+            parser.write(chunk)
         parser.finalize()
     except FormParserError:
         raise BadRequest("the body is not multipart/form-data with that boundary") from None
@@ -68,7 +68,7 @@ def form_parts(path: Path, content_type: str) -> list[FormPart]:
 
 
 class _Collected:
-    """Gathers what the parser reports."""
+    """Collects parts from the calls of the parser."""
 
     def __init__(self) -> None:
         self.parts: list[FormPart] = []
@@ -108,7 +108,7 @@ class _Collected:
         self.complete = True
 
 
-def _pieces(path: Path) -> Iterator[bytes]:
+def _chunks(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
-        while piece := file.read(_PIECE_BYTES):
-            yield piece
+        while chunk := file.read(_CHUNK_BYTES):
+            yield chunk

@@ -1,4 +1,4 @@
-"""The control plane put together: what it is made of, how it starts and how it ends."""
+"""The control plane: opens the database, starts the services, and closes them in order."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from fastapi import APIRouter
-
-from trueprob_service.control.assembly import Opened, Parts, assemble
+from trueprob_service.control.assembly import ControlServices, Resources, assemble
 from trueprob_service.control.fitting.process import FitProcess, JobRunner
 from trueprob_service.control.fitting.set_location import open_set_files
 from trueprob_service.control.models.catalogue import Catalogue
@@ -25,22 +23,24 @@ from trueprob_service.receipts.secrets import open_receipt_keys
 from trueprob_service.settings import Settings
 from trueprob_service.webhook_settings import read_secrets
 
-__all__ = ["ControlPlane", "Parts"]
+__all__ = ["ControlPlane"]
 
 _LOG: Final = logging.getLogger(__name__)
 _CHECK_SECONDS: Final = 2.0
 
 
 class ControlPlane:
-    """Learns, decides and remembers."""
+    """Runs the control services of one process."""
 
     def __init__(
         self,
         settings: Settings,
         *,
-        deployments: Deployments,  # told of every pair that is to answer
+        deployments: Deployments,  # gets every pair that becomes live
         clock: Callable[[], float],  # seconds since 1970 UTC
+        # Metrics of labels: model, outcome, number of labels, their lags in seconds.
         count_label: Callable[[str, str, int, Sequence[float]], None],
+        # Metrics of the webhook: kind of event, outcome of an attempt.
         count_delivery: Callable[[str, str], None] | None = None,
         job_runner: Callable[[], JobRunner] = FitProcess,
     ) -> None:
@@ -50,18 +50,18 @@ class ControlPlane:
         self._count_label = count_label
         self._count_delivery = count_delivery
         self._job_runner = job_runner
-        self._parts: Parts | None = None
+        self._services: ControlServices | None = None
         self._watch: RepositoryWatch | None = None
         self._webhook: Webhook | None = None
         self._checking = threading.Lock()
-        self._answers = True
+        self._database_answers = True
         self._checked_at = 0.0
 
     def start(self) -> None:
-        """Open and migrate the database, load the models, take up interrupted fits.
+        """Open and migrate the database, load the models, resume interrupted fits.
 
-        Raises `DatabaseUnavailable`: the database cannot be reached. Raises `InvalidSettings`: the
-        file of the receipt secret or ``artifact_url`` cannot be used.
+        Raises `DatabaseUnavailable` if the database does not answer, and `InvalidSettings` if the
+        file of the receipt secret or `artifact_url` cannot be used.
         """
         settings, clock = self._settings, self._clock
         receipts = Receipts(
@@ -82,18 +82,18 @@ class ControlPlane:
             store,
             interval_seconds=settings.repository_poll_seconds,
         )
-        self._parts = assemble(
+        self._services = assemble(
             settings,
-            Opened(store, receipts, catalogue, set_files, self._deployments),
+            Resources(store, receipts, catalogue, set_files, self._deployments),
             job_runner=self._job_runner(),
             clock=clock,
             count_label=self._count_label,
         )
-        self._parts.fit_runner.start()
+        self._services.fit_runner.start()
         watch.start()
-        self._parts.replica_sync.start()
-        self._parts.retention.start()
-        self._parts.refit_policy.start()
+        self._services.replica_sync.start()
+        self._services.retention.start()
+        self._services.refit_policy.start()
         if settings.webhook_url:
             self._webhook = Webhook(
                 store,
@@ -106,67 +106,55 @@ class ControlPlane:
             self._webhook.start()
 
     @property
-    def parts(self) -> Parts:
-        """What the plane is made of.
-
-        Raises `Unavailable`: it has not started, or has ended.
-        """
-        if self._parts is None:
+    def services(self) -> ControlServices:
+        """The services; raises `Unavailable` before `start` and after `close`."""
+        if self._services is None:
             raise Unavailable("the service is starting or ending")
-        return self._parts
+        return self._services
 
     @property
     def receipts(self) -> Receipts:
         """Issues and verifies prediction ids."""
-        return self.parts.receipts
+        return self.services.receipts
 
     def label_statistics(self) -> ControlStatistics:
-        """What the database says for the metrics; the last known while it is away."""
-        return ControlStatistics() if self._parts is None else self._parts.statistics.read()
+        """Metrics that come from the database; the last known ones while it does not answer."""
+        return ControlStatistics() if self._services is None else self._services.statistics.read()
 
-    def look(self) -> None:
-        """Take over now what other processes have changed."""
-        self.parts.replica_sync.sync()
-
-    def router(self) -> APIRouter:
-        """The control routes; they answer once the plane has started."""
-        from trueprob_service.control.api.router import (
-            create_router,  # routes know the plane's type
-        )
-
-        return create_router(self)
+    def follow(self) -> None:
+        """Take over now what other processes have changed in the database."""
+        self.services.replica_sync.sync()
 
     def ready(self) -> dict[str, Any]:
-        """What readiness says. Returns at once: the database is asked by a thread.
+        """`status` and `database` ("ok" or "degraded"), and how many versions are `unavailable`.
 
-        Returns: ``status`` and ``database``, ``ok`` or ``degraded``, and ``unavailable``: how many
-        versions are refused.
+        Returns at once, with the result of the last check; a thread checks the database.
         """
         now = time.monotonic()
         if now - self._checked_at > _CHECK_SECONDS and not self._checking.locked():
             self._checked_at = now
             threading.Thread(target=self._check, name="trueprob-readiness", daemon=True).start()
-        state = "ok" if self._answers else "degraded"
-        refused = 0 if self._parts is None else len(self._parts.catalogue.unavailable)
+        state = "ok" if self._database_answers else "degraded"
+        refused = 0 if self._services is None else len(self._services.catalogue.unavailable)
         return {"status": state, "database": state, "unavailable": refused}
 
     def close(self) -> None:
-        """Stop fitting and close the database; what was acknowledged is stored already."""
-        parts, self._parts = self._parts, None
-        if parts is not None:
+        """Stop the services and close the database; whatever was acknowledged is stored."""
+        services, self._services = self._services, None
+        if services is not None:
             if self._watch is not None:
                 self._watch.close()
             if self._webhook is not None:
                 self._webhook.close()
-            parts.refit_policy.close()
-            parts.retention.close()
-            parts.replica_sync.close()
-            parts.fit_runner.close()
+            services.refit_policy.close()
+            services.retention.close()
+            services.replica_sync.close()
+            services.fit_runner.close()
             with self._checking:  # a connection in use would outlive the pool
-                parts.store.close()
+                services.store.close()
 
     def _check(self) -> None:
         with self._checking:
-            parts = self._parts
-            if parts is not None:
-                self._answers = parts.store.answers()
+            services = self._services
+            if services is not None:
+                self._database_answers = services.store.answers()

@@ -1,4 +1,4 @@
-"""A thread that looks now and then whether there is something to do, and outlives what fails."""
+"""A background thread that calls a function at regular intervals and survives its errors."""
 
 from __future__ import annotations
 
@@ -15,52 +15,62 @@ _LOG: Final = logging.getLogger(__name__)
 
 
 class Poll:
-    """Calls one function again and again."""
+    """Calls one function at regular intervals.
 
-    def __init__(self, look: Callable[[], object], *, what: str, seconds: float, name: str) -> None:
+    An error is logged once for as long as it stays the same, and the next call comes as usual.
+    """
+
+    def __init__(
+        self,
+        look: Callable[[], object],
+        *,
+        what: str,  # subject of the log messages
+        seconds: float,  # from the end of a call to the start of the next
+        name: str,  # of the thread
+    ) -> None:
         self._look = look
         self._what = what
         self._seconds = seconds
-        self._trouble = ""
+        self._last_error = ""
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
 
     @property
     def closing(self) -> bool:
-        """Whether a look that goes on for long should end."""
+        """Whether a call that takes long should return now."""
         return self._closing.is_set()
 
     def pause(self, seconds: float) -> bool:
-        """Wait in the middle of a look; whether it should end."""
+        """Wait during a call; returns whether the call should return now."""
         return self._closing.wait(seconds)
 
     def start(self) -> None:
-        """Look from here on."""
+        """Start the thread; the first call comes after one interval."""
         self._thread.start()
 
     def close(self) -> None:
-        """Stop after the look that is under way."""
+        """Wait for the current call and stop."""
         self._closing.set()
         if self._thread.is_alive():
             self._thread.join()
 
     def once(self) -> None:
-        """Look now, in the thread that calls; what fails is logged."""
+        """Call the function now, in the caller's thread; an error is logged."""
         try:
             self._look()
         except DatabaseUnavailable:
-            if self._is_new("the database is away"):
+            if self._is_new("the database does not answer"):
                 _LOG.warning("%s waits for the database", self._what)
-        except Exception as error:  # noqa: BLE001 - a thread that ended would never look again
+        except Exception as error:  # noqa: BLE001 - the thread must survive
             if self._is_new(repr(error)):
                 _LOG.exception("%s failed", self._what)
         else:
-            self._trouble = ""
+            self._last_error = ""
 
     def _work(self) -> None:
         while not self._closing.wait(self._seconds):
             self.once()
 
-    def _is_new(self, trouble: str) -> bool:
-        before, self._trouble = self._trouble, trouble
-        return trouble != before
+    def _is_new(self, error: str) -> bool:
+        before, self._last_error = self._last_error, error
+        return error != before

@@ -283,7 +283,7 @@ class ControlPlaneMachine(RuleBasedStateMachine):
         assert (live.served.version, live.calibrator_id) == self._pairs[-1]
         assert live.revision == self.revision
         # Read below HTTP: an invariant is asked for after every step.
-        with self.world.plane.parts.store.read() as transaction:
+        with self.world.plane.services.store.read() as transaction:
             history = transaction.promotions.page(MODEL, before=None, limit=500)
             stored = transaction.calibration_sets.page(MODEL, before=None, limit=500)
             totals = transaction.bins.running()

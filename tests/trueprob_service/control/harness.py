@@ -1,4 +1,4 @@
-"""A control plane on a real database behind its routes, with a clock that tests set."""
+"""A control plane with its routes, on a real database, and a clock that the test sets."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from numpy.typing import NDArray
 
 from trueprob.errors import TrueprobError
+from trueprob_service.control.api import create_router
 from trueprob_service.control.fitting.process import JobRunner
 from trueprob_service.control.fitting.worker import Job, JobResult, run
 from trueprob_service.control.plane import ControlPlane
@@ -34,7 +35,7 @@ SECRET = "of every test on PostgreSQL"
 
 @dataclass
 class Clock:
-    """Seconds since 1970, as the test says."""
+    """A clock whose time the test sets, in seconds since 1970."""
 
     now: float = START
 
@@ -43,7 +44,7 @@ class Clock:
 
 
 class BlockNetwork:
-    """Logits are the means of an image's rows: a network that a test can compute too."""
+    """A network that tests can compute themselves: logits are the means of an image's rows."""
 
     async def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         return block_logits(images)
@@ -53,19 +54,19 @@ class BlockNetwork:
 
 
 class Runner:
-    """What every runner of the tests has; no test cancels a job of these."""
+    """What all runners of the tests share. No test cancels their jobs."""
 
     progress = 0.0
 
     def cancel(self, job: Job) -> None:
-        """Nothing can be given up."""
+        """No job can be cancelled."""
 
     def close(self) -> None:
         """Nothing runs."""
 
 
 class InlineRunner(Runner):
-    """Fits in the queue's own thread: a process of its own takes a second to start."""
+    """Fits in the thread of the queue: a process of its own takes a second to start."""
 
     def run(self, job: Job) -> JobResult | None:
         return run(job)
@@ -78,7 +79,7 @@ class NoMeters:
 
 @dataclass
 class World:
-    """A running control plane and how to talk to it."""
+    """A running control plane, with methods that send it requests."""
 
     settings: Settings
     clock: Clock
@@ -88,7 +89,7 @@ class World:
     counted: list[tuple[str, str, int, list[float]]] = field(default_factory=list)
 
     def call(self, method: str, path: str, **request: Any) -> httpx.Response:
-        """One request, in a loop of its own: may be called by several threads."""
+        """Send one request, in an event loop of its own, so that several threads may call this."""
 
         async def send() -> httpx.Response:
             transport = httpx.ASGITransport(app=self.app)
@@ -107,7 +108,7 @@ class World:
         assert answer.status_code == 201, answer.text
 
     def upload(self, rows: bytes, query: str = "", model: str = "m", **headers: str) -> Any:
-        """The report of an upload that is waited for."""
+        """Upload rows and wait for the report of the fit."""
         answer = self.call(
             "POST",
             f"/v1/models/{model}/calibration-sets{query}",
@@ -132,7 +133,7 @@ class World:
     def predict(
         self, logits: NDArray[np.float32], model: str = "m"
     ) -> tuple[Deployment, NDArray[np.float64], NDArray[np.int64], list[str]]:
-        """What the data plane would answer: deployment, confidence, prediction, ids."""
+        """Predict as the data plane does: deployment, confidence, prediction, prediction ids."""
         live = self.deployments.current(model)
         probabilities = live.calibrator.predict_proba(logits)
         prediction = live.calibrator.prediction(logits)
@@ -165,7 +166,7 @@ def start(
     job_runner: Callable[[], JobRunner] = InlineRunner,
     network: bool = False,
 ) -> World:
-    """Start a plane as the service does, with the errors' handlers."""
+    """Start a control plane as the service does, with handlers of errors."""
     clock = clock or Clock()
     counted: list[tuple[str, str, int, list[float]]] = []
 
@@ -181,7 +182,7 @@ def start(
         job_runner=job_runner,
     )
     app = FastAPI()
-    app.include_router(plane.router())
+    app.include_router(create_router(lambda: plane.services))
 
     async def answer(_request: Request, error: Exception) -> Response:
         problem = problem_for(error)
@@ -198,7 +199,7 @@ def start(
 
 
 def settings_in(folder: Path, **more: Any) -> Settings:
-    """Settings whose state and models lie in a folder; with PostgreSQL and the secret it needs."""
+    """Settings with state and models in a folder; for PostgreSQL also the secret that it needs."""
     folders: dict[str, Any] = {
         "state_dir": folder / "state",
         "model_repository": folder / "models",
@@ -227,13 +228,13 @@ def npz(**arrays: object) -> bytes:
 
 
 def overconfident(seed: int = 0, n: int = 600) -> bytes:
-    """A set on which the identity is visibly off."""
+    """A set on which the identity calibrator is clearly overconfident."""
     logits, labels = rows(seed, n, sharpness=2.5)
     return npz(logits=logits, labels=labels)
 
 
 def calibrated(seed: int = 1, n: int = 600) -> bytes:
-    """A set on which the identity is right."""
+    """A set on which the identity calibrator is right."""
     logits, labels = rows(seed, n)
     return npz(logits=logits, labels=labels)
 

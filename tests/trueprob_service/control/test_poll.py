@@ -1,3 +1,5 @@
+"""The polling thread: it logs errors once, and survives them."""
+
 from __future__ import annotations
 
 import logging
@@ -10,7 +12,7 @@ from trueprob_service.control.poll import Poll
 from trueprob_service.errors import DatabaseUnavailable
 
 
-def test_what_fails_is_logged_once_for_as_long_as_it_is_the_same(
+def test_an_error_is_logged_once_while_it_stays_the_same(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     away, broken, other = DatabaseUnavailable("away"), RuntimeError("broken"), RuntimeError("other")
@@ -35,7 +37,7 @@ def test_what_fails_is_logged_once_for_as_long_as_it_is_the_same(
     ]  # fmt: skip
 
 
-def test_the_thread_outlives_a_look_that_fails_and_ends_when_it_is_closed() -> None:
+def test_the_thread_survives_an_error_and_ends_when_it_is_closed() -> None:
     looks, third = [0], threading.Event()
 
     def look() -> None:
@@ -54,5 +56,5 @@ def test_the_thread_outlives_a_look_that_fails_and_ends_when_it_is_closed() -> N
     assert "test-poll" not in {thread.name for thread in threading.enumerate()}
 
 
-def test_one_that_was_never_started_can_be_closed() -> None:
+def test_a_poll_that_was_never_started_can_be_closed() -> None:
     Poll(lambda: None, what="the look", seconds=1, name="test-poll").close()

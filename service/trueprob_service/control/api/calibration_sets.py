@@ -1,11 +1,9 @@
-"""Calibration sets: upload, append, list, read, download, delete.
-
-The OpenAPI description of an upload's body.
-"""
+"""Calibration sets: upload, append, list, read, download, delete."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from collections.abc import Callable
+from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.responses import FileResponse
@@ -20,34 +18,26 @@ from trueprob_service.control.api.documentation import (
     caller,
     problems,
 )
-from trueprob_service.control.api.fits import answer_fit
+from trueprob_service.control.api.fits import fit_response
+from trueprob_service.control.assembly import ControlServices
 from trueprob_service.control.fitting.request import FitRequest
-from trueprob_service.control.fitting.stored_sets import ROWS_NOT_FOUND, find_set
-from trueprob_service.control.fitting.upload_body import NPZ_TYPES
-from trueprob_service.control.schemas import answers
-from trueprob_service.control.schemas.documents import CalibrationSetSummary, FitSummary, Items
-from trueprob_service.control.schemas.lists import Page, split
-from trueprob_service.control.store.calibration_sets import CalibrationSetRow
-from trueprob_service.errors import ModelNotFound, Unavailable
-
-if TYPE_CHECKING:
-    from trueprob_service.control.plane import ControlPlane
-from typing import Any, Final
-
 from trueprob_service.control.fitting.upload_body import (
     CSV_TYPES,
     FORM_TYPES,
     JSON_TYPES,
+    NPZ_TYPES,
 )
+from trueprob_service.control.schemas.fits import CalibrationSetSummary, FitSummary
+from trueprob_service.control.schemas.lists import Items, Page
 
-__all__ = ["UPLOAD_BODY"]
-
+__all__ = ["UPLOAD_BODY", "calibration_set_routes"]
 
 _BINARY: Final = {"type": "string", "format": "binary"}
 _NUMBERS: Final = {"type": "array", "items": {"type": "number"}}
 _ROWS: Final = {"type": "array", "items": _NUMBERS}
 _MATRICES: Final = ("logits", "probabilities", "log_probabilities")
 
+# OpenAPI's description of the body of an upload.
 UPLOAD_BODY: Final[dict[str, Any]] = {
     "required": True,
     "content": {
@@ -89,8 +79,8 @@ UPLOAD_BODY: Final[dict[str, Any]] = {
 }
 
 
-def create_router(plane: ControlPlane) -> APIRouter:
-    """Routes of ``calibration-sets``."""
+def calibration_set_routes(services: Callable[[], ControlServices]) -> APIRouter:
+    """Upload, append to, list, read, download and delete calibration sets."""
     router = APIRouter(tags=["calibration sets"])
 
     @router.post(
@@ -121,16 +111,16 @@ def create_router(plane: ControlPlane) -> APIRouter:
         force: Annotated[bool, Query(description="Fit even a very small set.")] = False,
         prefer: PreferHeader = None,
     ) -> FitSummary:
-        """Store the rows, fit a calibrator on them, judge it against what is live.
+        """Store the rows, fit a calibrator on them, and judge it against the live one.
 
         The body is an `.npz`, JSON, a `.csv` or a form with `labels` and one of `logits`,
         `probabilities`, `log_probabilities`, `images` (run through the network); `weights` and
-        `groups` are optional. It is checked whole before anything is stored. The same rows again
-        are the same set, and with the same parameters the same fit, as long as what is live is
-        what it was judged against or what came of it; later they are judged anew, and not fitted
-        again.
+        `groups` are optional. The whole body is checked before anything is stored. The same rows
+        again are the same set. With the same parameters they are also the same fit, while the
+        live pair is the one that it was judged against or the one that it became. Later the
+        calibrator is judged again, but not fitted again.
         """
-        asked = FitRequest(
+        fit_request = FitRequest(
             version=version,
             method=method,
             promote=promote,
@@ -139,8 +129,8 @@ def create_router(plane: ControlPlane) -> APIRouter:
             force=force,
             by=caller(request),
         )
-        fit_id, done = await plane.parts.set_uploads.upload(request, model, asked)
-        return await answer_fit(plane, model, fit_id, done, prefer=prefer, response=response)
+        fit_id, done = await services().set_uploads.upload(request, model, fit_request)
+        return await fit_response(services(), model, fit_id, done, prefer=prefer, response=response)
 
     @router.post(
         "/models/{model}/calibration-sets/{name}/rows",
@@ -150,19 +140,19 @@ def create_router(plane: ControlPlane) -> APIRouter:
     )
     async def append(
         model: ModelPath,
-        name: Annotated[str, Path(description="The set's name; the first rows make the set.")],
+        name: Annotated[str, Path(description="The set's name; the first rows create it.")],
         request: Request,
         version: Annotated[int | None, Query(ge=1, description="Default: the live one.")] = None,
     ) -> CalibrationSetSummary:
-        """Add rows, in a body as of an upload; nothing is fitted.
+        """Add rows to a set, in a body like that of an upload; nothing is fitted.
 
-        The name means the new, longer set from now on. `POST …/fits` fits it. Rows that it holds
-        already, all of the request in a run and in their order, are not added again.
+        From then on the name refers to the new, longer set. `POST …/fits` fits on it. A request
+        whose rows the set has already, next to one another and in their order, adds nothing.
         """
-        row = await plane.parts.set_uploads.append(
+        row = await services().set_uploads.append(
             request, model, name, version=version, by=caller(request)
         )
-        return await run_in_threadpool(_summary, plane, row)
+        return await run_in_threadpool(services().stored_sets.describe, row)
 
     @router.get(
         "/models/{model}/calibration-sets",
@@ -171,25 +161,12 @@ def create_router(plane: ControlPlane) -> APIRouter:
     )
     def list_sets(
         model: ModelPath,
-        name: Annotated[str | None, Query(description="Only what this name means.")] = None,
+        name: Annotated[str | None, Query(description="Only the set of this name.")] = None,
         cursor: CursorQuery = None,
         limit: LimitQuery = DEFAULT_PAGE,
     ) -> Items[CalibrationSetSummary]:
         """Every stored set of the model, newest first."""
-        page = Page.of(cursor, limit)
-        with plane.parts.store.read() as transaction:
-            if transaction.models.get(model) is None:
-                raise ModelNotFound(f"there is no model named {model!r}")
-            sets = transaction.calibration_sets
-            if name is not None:
-                named = sets.get(model, name)
-                found = [] if named is None else [named]
-            else:
-                found = sets.page(model, before=page.before, limit=page.limit + 1)
-            rows, following = split(found, page, lambda row: row.id)
-            names = sets.names(model)
-        items = [answers.calibration_set(row, names.get(row.digest, ())) for row in rows]
-        return Items(items=items, next=following)
+        return services().stored_sets.page(model, Page.of(cursor, limit), name=name)
 
     @router.get(
         "/models/{model}/calibration-sets/{digest}",
@@ -207,14 +184,11 @@ def create_router(plane: ControlPlane) -> APIRouter:
             str | None, Header(description="`application/x-npz` for the rows themselves.")
         ] = None,
     ) -> CalibrationSetSummary | FileResponse:
-        """How many rows it has, and since when it is stored; or the rows, as an `.npz`."""
-        with plane.parts.store.read() as transaction:
-            row = find_set(transaction, model, digest)
+        """Its number of rows and when it was stored; or the rows themselves, as an `.npz`."""
+        sets = services().stored_sets
         if NPZ_TYPES[0] not in (accept or ""):
-            return _summary(plane, row)
-        path = plane.parts.set_files.find(row.digest)
-        if path is None:
-            raise Unavailable(ROWS_NOT_FOUND)
+            return sets.get(model, digest)
+        path = sets.file(model, digest)
         return FileResponse(path, media_type=NPZ_TYPES[0], filename=path.name)
 
     @router.delete(
@@ -227,17 +201,11 @@ def create_router(plane: ControlPlane) -> APIRouter:
         model: ModelPath,
         digest: Annotated[str, Path(description="`sha256:…`, or a name.")],
     ) -> None:
-        """Let go of the rows and of the names that mean them.
+        """Delete the rows and the names that refer to them.
 
         Refused with 409 while a fit on the set has not ended. Calibrators that were fitted on it
         stay, and so do the digests of its rows, so that the same rows are not evidence twice.
         """
-        plane.parts.stored_sets.delete(model, digest)
+        services().stored_sets.delete(model, digest)
 
     return router
-
-
-def _summary(plane: ControlPlane, row: CalibrationSetRow) -> CalibrationSetSummary:
-    with plane.parts.store.read() as transaction:
-        names = transaction.calibration_sets.names(row.model)
-    return answers.calibration_set(row, names.get(row.digest, ()))

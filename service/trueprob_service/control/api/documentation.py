@@ -1,7 +1,4 @@
-"""What every route's documentation shares: how errors look, and how lists are asked for.
-
-Request headers that control routes read: If-Match, Prefer, and who is asking.
-"""
+"""Parameters, request headers and error responses that several routes share."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ from typing import Annotated, Any, Final
 from fastapi import Header, Path, Query
 from starlette.requests import Request
 
-from trueprob_service.control.schemas.documents import ProblemDocument
+from trueprob_service.control.schemas.base import ProblemDocument
 from trueprob_service.control.schemas.lists import DEFAULT_LIMIT, MAX_LIMIT
 from trueprob_service.edge.problems import MEDIA_TYPE, TITLES
 from trueprob_service.errors import InvalidRequest, PreconditionRequired
@@ -29,18 +26,42 @@ __all__ = [
     "wait_seconds",
 ]
 
-
+DEFAULT_PAGE: Final = DEFAULT_LIMIT
 MAX_WAIT_SECONDS: Final = 60.0
 _REVISION: Final = re.compile(r'^\s*"?(\d{1,18})"?\s*$')
-_ID_CHARACTERS: Final = 100  # of the columns that keep it
 _WAIT: Final = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9})", re.IGNORECASE)
+_KEY_ID_CHARACTERS: Final = 100  # of the database columns that store a key's id
+_PROBLEM_SCHEMA: Final = ProblemDocument.model_json_schema()
+
+ModelPath = Annotated[str, Path(description="Name of the model.", examples=["digits"])]
+CursorQuery = Annotated[str | None, Query(description="`next` of the page before.")]
+LimitQuery = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Items of a page.")]
+IfMatchHeader = Annotated[
+    str | None,
+    Header(alias="If-Match", description="The live revision that you have seen, in quotes."),
+]
+PreferHeader = Annotated[
+    str | None,
+    Header(description="`wait=SECONDS`: wait for the report, for at most 60 seconds."),
+]
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI responses for the errors of a route; every route may answer 422 and 503."""
+    return {
+        status: {
+            "description": TITLES[status],
+            "content": {MEDIA_TYPE: {"schema": _PROBLEM_SCHEMA}},
+        }
+        for status in sorted({*statuses, 422, 503})
+    }
 
 
 def expected_revision(if_match: str | None) -> int:
-    """The revision that the client saw before it asked for a change.
+    """The live revision that the client has seen, from If-Match.
 
-    Raises `PreconditionRequired`: there is none. Raises `InvalidRequest`: it is not one revision.
-    ``*`` is not taken: it would change what the client has not seen.
+    Raises `PreconditionRequired` without the header, and `InvalidRequest` if it is not one
+    revision. `*` is refused: it would allow a change to a state that the client has not seen.
     """
     if if_match is None:
         raise PreconditionRequired(
@@ -53,38 +74,12 @@ def expected_revision(if_match: str | None) -> int:
 
 
 def wait_seconds(prefer: str | None) -> float | None:
-    """How long the client would wait for the outcome (RFC 7240), at most a minute."""
+    """How long the client wants to wait for the result (RFC 7240), at most `MAX_WAIT_SECONDS`."""
     match = _WAIT.search(prefer or "")
     return None if match is None else min(float(match[1]), MAX_WAIT_SECONDS)
 
 
 def caller(request: Request) -> str | None:
-    """Id of the API key that the middleware found, for the history."""
+    """Id of the API key that the request was made with, for the history."""
     key_id = request.scope.get("state", {}).get("key_id")
-    return key_id[:_ID_CHARACTERS] if isinstance(key_id, str) else None
-
-
-_SCHEMA: Final = ProblemDocument.model_json_schema()
-
-ModelPath = Annotated[str, Path(description="Name of the model.", examples=["digits"])]
-CursorQuery = Annotated[str | None, Query(description="`next` of the page before.")]
-LimitQuery = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Items of a page.")]
-IfMatchHeader = Annotated[
-    str | None,
-    Header(alias="If-Match", description="The live revision that was seen, in quotes."),
-]
-PreferHeader = Annotated[
-    str | None, Header(description="`wait=SECONDS`: wait for the report, at most 60.")
-]
-DEFAULT_PAGE: Final = DEFAULT_LIMIT
-
-
-def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI responses of the errors of a route; 422 and 503 are those of all."""
-    return {
-        status: {
-            "description": TITLES[status],
-            "content": {MEDIA_TYPE: {"schema": _SCHEMA}},
-        }
-        for status in sorted({*statuses, 422, 503})
-    }
+    return key_id[:_KEY_ID_CHARACTERS] if isinstance(key_id, str) else None

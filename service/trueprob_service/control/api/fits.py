@@ -1,10 +1,11 @@
-"""Fits: what was asked for, what came of it, and giving one up."""
+"""Fits: start one on stored rows, list, read and cancel them."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from fastapi import APIRouter, Path, Request, Response
 from starlette.concurrency import run_in_threadpool
@@ -19,23 +20,19 @@ from trueprob_service.control.api.documentation import (
     problems,
     wait_seconds,
 )
-from trueprob_service.control.fitting.queue import cancel_fit
+from trueprob_service.control.assembly import ControlServices
 from trueprob_service.control.fitting.request import FitRequest
-from trueprob_service.control.schemas import answers
-from trueprob_service.control.schemas.documents import FitBody, FitSummary, Items
-from trueprob_service.control.schemas.lists import Page, split
-from trueprob_service.control.store import Transaction
-from trueprob_service.control.store.fits import ENDED, FitRow
-from trueprob_service.errors import FitNotFound, InvalidRequest, ModelNotFound
+from trueprob_service.control.schemas.fits import FitBody, FitSummary
+from trueprob_service.control.schemas.lists import Items, Page
+from trueprob_service.errors import InvalidRequest
 
-if TYPE_CHECKING:
-    from trueprob_service.control.plane import ControlPlane
+__all__ = ["fit_response", "fit_routes"]
 
-_LARGEST_ID = 2**31 - 1
+_FitPath = Annotated[str, Path(description="Id of the fit.")]
 
 
-def create_router(plane: ControlPlane) -> APIRouter:
-    """Routes of ``fits``."""
+def fit_routes(services: Callable[[], ControlServices]) -> APIRouter:
+    """Start, list, read and cancel fits."""
     router = APIRouter(tags=["fits"])
 
     @router.get(
@@ -48,17 +45,7 @@ def create_router(plane: ControlPlane) -> APIRouter:
         model: ModelPath, cursor: CursorQuery = None, limit: LimitQuery = DEFAULT_PAGE
     ) -> Items[FitSummary]:
         """Every fit of the model, newest first."""
-        page = Page.of(cursor, limit)
-        with plane.parts.store.read() as transaction:
-            if transaction.models.get(model) is None:
-                raise ModelNotFound(f"there is no model named {model!r}")
-            rows, following = split(
-                transaction.fits.page(model, before=page.before, limit=page.limit + 1),
-                page,
-                lambda row: row.id,
-            )
-            items = [answers.fit(row, n=set_rows(transaction, row)) for row in rows]
-        return Items(items=items, next=following)
+        return services().fit_records.page(model, Page.of(cursor, limit))
 
     @router.get(
         "/models/{model}/fits/{fit}",
@@ -66,16 +53,9 @@ def create_router(plane: ControlPlane) -> APIRouter:
         responses=problems(404),
         response_model_exclude_unset=True,
     )
-    def get_fit(
-        model: ModelPath, fit: Annotated[str, Path(description="Id of the fit.")]
-    ) -> FitSummary:
+    def get_fit(model: ModelPath, fit: _FitPath) -> FitSummary:
         """Its state and, once it is done, the report with the verdict and the scores."""
-        is_id = fit.isascii() and fit.isdigit() and int(fit) <= _LARGEST_ID
-        with plane.parts.store.read() as transaction:
-            row = transaction.fits.get(model, int(fit)) if is_id else None
-            if row is None:
-                raise FitNotFound(f"model {model!r} has no fit {fit!r}")
-            return answers.fit(row, n=set_rows(transaction, row))
+        return services().fit_records.get(model, fit)
 
     @router.post(
         "/models/{model}/fits",
@@ -94,14 +74,14 @@ def create_router(plane: ControlPlane) -> APIRouter:
         response: Response,
         prefer: PreferHeader = None,
     ) -> FitSummary:
-        """As an upload, of rows that are here already.
+        """Fit on rows that the service has already; otherwise as an upload.
 
-        Of the refit window, the rows that it holds now are stored as a set first. Asked for again
-        it is the same fit, as of an upload.
+        With the refit window, its present rows are stored as a set first. The same request again
+        means the same fit, as for an upload.
         """
         if (body.calibration_set is None) == (body.source is None):
             raise InvalidRequest("exactly one of calibration_set and source is needed")
-        asked = FitRequest(
+        fit_request = FitRequest(
             version=body.version,
             method=body.method,
             promote=body.promote,
@@ -109,9 +89,9 @@ def create_router(plane: ControlPlane) -> APIRouter:
             force=body.force,
             by=caller(request),
         )
-        sets = plane.parts.set_uploads
-        fit_id, done = await sets.fit(model, body.calibration_set, asked)
-        return await answer_fit(plane, model, fit_id, done, prefer=prefer, response=response)
+        sets = services().set_uploads
+        fit_id, done = await sets.fit(model, body.calibration_set, fit_request)
+        return await fit_response(services(), model, fit_id, done, prefer=prefer, response=response)
 
     @router.delete(
         "/models/{model}/fits/{fit}",
@@ -119,25 +99,15 @@ def create_router(plane: ControlPlane) -> APIRouter:
         responses=problems(404, 409),
         response_model_exclude_unset=True,
     )
-    def cancel(
-        model: ModelPath,
-        request: Request,
-        fit: Annotated[str, Path(description="Id of the fit.")],
-    ) -> FitSummary:
-        """End a fit that waits or runs; nothing comes of it. 409 when it has ended already."""
-        is_id = fit.isascii() and fit.isdigit() and int(fit) <= _LARGEST_ID
-        if not is_id:
-            raise FitNotFound(f"model {model!r} has no fit {fit[:40]!r}")
-        now = plane.parts.clock()
-        cancel_fit(plane.parts.store, model, int(fit), by=caller(request), now=now)
-        plane.parts.fit_runner.check_cancelled()
-        return _report(plane, model, int(fit))
+    def cancel(model: ModelPath, request: Request, fit: _FitPath) -> FitSummary:
+        """End a fit that waits or runs, without a result. 409 when it has ended already."""
+        return services().fit_records.cancel(model, fit, by=caller(request))
 
     return router
 
 
-async def answer_fit(
-    plane: ControlPlane,
+async def fit_response(
+    services: ControlServices,
     model: str,
     fit_id: int,
     done: Future[None],
@@ -145,27 +115,12 @@ async def answer_fit(
     prefer: str | None,
     response: Response,
 ) -> FitSummary:
-    """Wait as long as the client would, and say where the fit is and stands."""
+    """Wait as long as the client asks for, then report the fit and set status and headers."""
     seconds = wait_seconds(prefer)
     if seconds is not None:
         response.headers["Preference-Applied"] = f"wait={seconds:.0f}"
         await asyncio.wait({asyncio.wrap_future(done)}, timeout=seconds)
-    report = await run_in_threadpool(_report, plane, model, fit_id)
-    ended = seconds is not None and report.state in ENDED
-    response.status_code = 201 if ended else 202
+    report = await run_in_threadpool(services.fit_records.report, model, str(fit_id))
+    response.status_code = 201 if seconds is not None and report.has_ended else 202
     response.headers["Location"] = f"/v1/models/{model}/fits/{fit_id}"
     return report
-
-
-def _report(plane: ControlPlane, model: str, fit_id: int) -> FitSummary:
-    with plane.parts.store.read() as transaction:
-        row = transaction.fits.get(model, fit_id)
-        if row is None:
-            raise FitNotFound(f"fit {fit_id} is gone")
-        return answers.fit_report(row, n=set_rows(transaction, row))
-
-
-def set_rows(transaction: Transaction, row: FitRow) -> int:
-    """How many rows the fit's set has."""
-    found = transaction.calibration_sets.get(row.model, row.calibration_set, deleted=True)
-    return 0 if found is None else found.n_rows

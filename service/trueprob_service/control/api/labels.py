@@ -1,38 +1,52 @@
-"""Labels of earlier predictions, and what they say about the calibration."""
+"""Labels of earlier predictions, what they say about the calibration, and the alarms they raise."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Callable
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Path, Query, Request
 from starlette.concurrency import run_in_threadpool
 
-from trueprob_service.control.api.documentation import ModelPath, problems
+from trueprob_service.control.api.documentation import (
+    DEFAULT_PAGE,
+    CursorQuery,
+    LimitQuery,
+    ModelPath,
+    caller,
+    problems,
+)
+from trueprob_service.control.assembly import ControlServices
 from trueprob_service.control.bodies import media_type, read_body
 from trueprob_service.control.labels.body import read_document, read_labels
-from trueprob_service.control.schemas import answers
 from trueprob_service.control.schemas.labels import (
+    AlarmSummary,
     Calibration,
     LabelOutcomes,
     LabelRequest,
     RowsRequest,
 )
+from trueprob_service.control.schemas.lists import Items, Page, row_id
 from trueprob_service.edge.bodies import BodyLimits
-from trueprob_service.errors import InvalidRequest, UnsupportedMediaType
+from trueprob_service.errors import AlarmNotFound, InvalidRequest, UnsupportedMediaType
 
-if TYPE_CHECKING:
-    from trueprob_service.control.plane import ControlPlane
+__all__ = ["alarm_routes", "label_routes"]
+
+_AlarmPath = Annotated[str, Path(description="Id of the alarm.")]
 
 
-def _body() -> dict[str, Any]:
-    """Schema of the two bodies; a reference to a definition would not be found in the document."""
+def _labels_schema() -> dict[str, Any]:
+    """Schema of the two bodies, with `LabelledRow` written out.
+
+    A reference to a definition would not be found in the OpenAPI document.
+    """
     rows = RowsRequest.model_json_schema()
     rows["properties"]["rows"]["items"] = rows.pop("$defs")["LabelledRow"]
     return {"anyOf": [LabelRequest.model_json_schema(), rows]}
 
 
-def create_router(plane: ControlPlane) -> APIRouter:
-    """Routes of ``labels`` and ``calibration``."""
+def label_routes(services: Callable[[], ControlServices]) -> APIRouter:
+    """Send labels, and read the calibration that they show."""
     router = APIRouter(tags=["monitoring"])
 
     @router.post(
@@ -42,7 +56,7 @@ def create_router(plane: ControlPlane) -> APIRouter:
         openapi_extra={
             "requestBody": {
                 "required": True,
-                "content": {"application/json": {"schema": _body()}},
+                "content": {"application/json": {"schema": _labels_schema()}},
             }
         },
     )
@@ -50,14 +64,15 @@ def create_router(plane: ControlPlane) -> APIRouter:
         model: ModelPath,
         request: Request,
         version: Annotated[
-            int | None, Query(ge=1, description="Of rows: whose logits; default: the live one.")
+            int | None,
+            Query(ge=1, description="Of rows: the version of their logits; default: the live one."),
         ] = None,
     ) -> LabelOutcomes:
-        """Count up to 100 000 labels, each prediction once, whatever is sent again.
+        """Count up to 100 000 labels. Each prediction counts once, even if it is sent again.
 
-        What was not accepted is reported by index: duplicate, expired, forged, foreign (another
-        model's), unknown_class, superseded, capped. When no label is a class of the model, the
-        request is refused.
+        Labels that were not accepted are reported by index: duplicate, expired, forged, foreign
+        (another model's), unknown_class, superseded, capped. When no label is a class of the model,
+        the request is refused.
 
         Labels may come with the logits that they belong to, as `rows`, each with an id that
         counts once. Rows are kept to be fitted on; they say nothing about predictions and never
@@ -65,10 +80,10 @@ def create_router(plane: ControlPlane) -> APIRouter:
         """
         if media_type(request) not in ("application/json", ""):
             raise UnsupportedMediaType("Content-Type must be application/json")
-        settings = plane.parts.settings
+        settings = services().settings
         limits = BodyLimits(settings.max_body_bytes, settings.max_upload_bytes)
         body = await read_body(request, limit=limits.labels)
-        return await run_in_threadpool(_count, plane, model, body, version)
+        return await run_in_threadpool(_count, services(), model, body, version)
 
     @router.get(
         "/models/{model}/calibration",
@@ -80,22 +95,49 @@ def create_router(plane: ControlPlane) -> APIRouter:
         window: Annotated[str, Query(description="Hours or days: `1h`, `24h`, `7d`.")] = "24h",
     ) -> Calibration:
         """Error, noise floor and accuracy of the live pair over the labels of a window."""
-        return plane.parts.statistics.calibration(model, window)
+        return services().statistics.calibration(model, window)
+
+    return router
+
+
+def alarm_routes(services: Callable[[], ControlServices]) -> APIRouter:
+    """List and acknowledge alarms."""
+    router = APIRouter(tags=["monitoring"])
+
+    @router.get("/models/{model}/alarms", summary="List alarms", responses=problems(404, 422))
+    def list_alarms(
+        model: ModelPath, cursor: CursorQuery = None, limit: LimitQuery = DEFAULT_PAGE
+    ) -> Items[AlarmSummary]:
+        """The alarms of every promotion, newest first; none is ever removed."""
+        return services().alarms.page(model, Page.of(cursor, limit))
+
+    @router.post(
+        "/models/{model}/alarms/{alarm}/acknowledge",
+        summary="Acknowledge an alarm",
+        responses=problems(404),
+    )
+    def acknowledge(model: ModelPath, alarm: _AlarmPath, request: Request) -> AlarmSummary:
+        """Record that somebody has seen it; an alarm of change also resets that statistic to 0.
+
+        A second acknowledgement changes nothing; the first one stays recorded. Evidence is not
+        reset: it covers the whole time since the promotion, and the next promotion starts it anew.
+        """
+        number = row_id(alarm)
+        if number is None:
+            raise AlarmNotFound(f"model {model!r} has no alarm {alarm[:40]!r}")
+        row = services().alarms.acknowledge(model, number, by=caller(request))
+        return AlarmSummary.of(row)
 
     return router
 
 
 def _count(
-    plane: ControlPlane,
-    model: str,
-    body: bytes,
-    version: int | None,
+    services: ControlServices, model: str, body: bytes, version: int | None
 ) -> LabelOutcomes:
     document = read_document(body)
     if "rows" in document:
-        rows = plane.parts.row_labels
-        return answers.label_outcomes(rows.count(model, document, version=version))
+        return LabelOutcomes.of(services.row_labels.count(model, document, version=version))
     if version is not None:
         raise InvalidRequest("version must come with rows: a prediction id says its own")
     ids, labels = read_labels(document)
-    return answers.label_outcomes(plane.parts.receipt_labels.count(model, ids, labels))
+    return LabelOutcomes.of(services.receipt_labels.count(model, ids, labels))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from fastapi import APIRouter, Request, Response
 
@@ -16,29 +16,29 @@ from trueprob_service.control.api.documentation import (
     expected_revision,
     problems,
 )
-from trueprob_service.control.schemas.documents import Items, ModelDescription, ModelRequest
-from trueprob_service.control.schemas.lists import Page
+from trueprob_service.control.assembly import ControlServices
+from trueprob_service.control.schemas.lists import Items, Page
+from trueprob_service.control.schemas.models import ModelDescription, ModelRequest
 from trueprob_service.errors import InvalidRequest
 
-if TYPE_CHECKING:
-    from trueprob_service.control.plane import ControlPlane
+__all__ = ["model_routes"]
 
 
-def create_router(plane: ControlPlane) -> APIRouter:
-    """Routes of ``/models`` and ``/models/{model}``."""
+def model_routes(services: Callable[[], ControlServices]) -> APIRouter:
+    """List, describe, declare, switch and delete models."""
     router = APIRouter(tags=["models"])
 
     @router.get("/models", summary="List models", responses=problems(422))
     def list_models(
         cursor: CursorQuery = None, limit: LimitQuery = DEFAULT_PAGE
     ) -> Items[ModelDescription]:
-        """Every model with its live pair, newest first; versions that are refused say why."""
-        return plane.parts.descriptions.page(Page.of(cursor, limit))
+        """Every model with its live pair, newest first; unavailable versions say why."""
+        return services().descriptions.page(Page.of(cursor, limit))
 
     @router.get("/models/{model}", summary="Describe a model", responses=problems(404))
     def get_model(model: ModelPath, response: Response) -> ModelDescription:
         """The live pair, the versions and their calibrators. `ETag` is the live revision."""
-        return _described(plane, model, response)
+        return _described(services(), model, response)
 
     @router.put(
         "/models/{model}",
@@ -58,14 +58,14 @@ def create_router(plane: ControlPlane) -> APIRouter:
         """Declare a model whose network runs elsewhere, or promote one of a model's versions.
 
         With `n_classes` (and `class_names`): version 1 with the identity calibrator goes live as
-        revision 1, or as the one after the last of a deleted model of this name. The same again
-        changes nothing; other classes are a conflict.
+        revision 1, or one above the last revision of a deleted model of this name. The same request
+        again changes nothing; other classes are a conflict.
 
-        With `live_version` and `If-Match`: that version goes live with its last promoted, else its
-        factory calibrator.
+        With `live_version` and `If-Match`: that version goes live with the calibrator that it was
+        last promoted with, else with its factory calibrator.
         """
         if body.live_version is None:
-            new = plane.parts.declarations.declare(
+            new = services().declarations.declare(
                 model,
                 n_classes=body.n_classes,
                 class_names=body.class_names,
@@ -75,13 +75,13 @@ def create_router(plane: ControlPlane) -> APIRouter:
         elif body.n_classes is not None or body.class_names is not None:
             raise InvalidRequest("live_version must come without n_classes and class_names")
         else:
-            plane.parts.promotions.promote_version(
+            services().promotions.promote_version(
                 model,
                 body.live_version,
                 expected=expected_revision(if_match),
                 by=caller(request),
             )
-        return _described(plane, model, response)
+        return _described(services(), model, response)
 
     @router.delete(
         "/models/{model}",
@@ -92,17 +92,17 @@ def create_router(plane: ControlPlane) -> APIRouter:
     def delete_model(model: ModelPath, if_match: IfMatchHeader = None) -> None:
         """Delete a declared model, or one whose folder is gone from the model repository.
 
-        With it go its calibrators, sets, fits (those that run are stopped), labels and history.
+        Its calibrators, sets, fits (running ones are stopped), labels and history are deleted too.
         Prediction ids that it gave count for no model, not even for one that is declared under
-        its name later: that one's revisions go on after its last.
+        its name later: the revisions of that one continue after the last of the deleted one.
         """
-        plane.parts.deletions.delete(model, expected=expected_revision(if_match))
+        services().deletions.delete(model, expected=expected_revision(if_match))
 
     return router
 
 
-def _described(plane: ControlPlane, model: str, response: Response) -> ModelDescription:
-    description = plane.parts.descriptions.describe(model)
+def _described(services: ControlServices, model: str, response: Response) -> ModelDescription:
+    description = services.descriptions.describe(model)
     if description.revision is not None:
         response.headers["ETag"] = f'"{description.revision}"'
     return description

@@ -1,10 +1,11 @@
-"""The live pair's history, and going back."""
+"""What is live: calibrators, promotions, rollback, and the candidate in the shadow."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import Annotated
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Path, Query, Request, Response
 
 from trueprob_service.control.api.documentation import (
     DEFAULT_PAGE,
@@ -16,22 +17,90 @@ from trueprob_service.control.api.documentation import (
     expected_revision,
     problems,
 )
-from trueprob_service.control.schemas import answers
-from trueprob_service.control.schemas.documents import (
-    Items,
+from trueprob_service.control.assembly import ControlServices
+from trueprob_service.control.schemas.lists import Items, Page
+from trueprob_service.control.schemas.live import (
+    CalibratorSummary,
     LivePair,
     PromotionSummary,
     RollbackRequest,
+    ShadowRequest,
+    ShadowSummary,
 )
-from trueprob_service.control.schemas.lists import Page, split
-from trueprob_service.errors import ModelNotFound
 
-if TYPE_CHECKING:
-    from trueprob_service.control.plane import ControlPlane
+__all__ = ["calibrator_routes", "promotion_routes", "shadow_routes"]
+
+_CalibratorPath = Annotated[str, Path(description="Id of the calibrator.")]
+_VersionQuery = Annotated[int | None, Query(ge=1, description="Version that it belongs to.")]
 
 
-def create_router(plane: ControlPlane) -> APIRouter:
-    """Routes of ``promotions`` and ``rollback``."""
+def calibrator_routes(services: Callable[[], ControlServices]) -> APIRouter:
+    """List, read and promote calibrators."""
+    router = APIRouter(tags=["calibrators"])
+
+    @router.get(
+        "/models/{model}/calibrators", summary="List calibrators", responses=problems(404, 422)
+    )
+    def list_calibrators(
+        model: ModelPath,
+        version: _VersionQuery = None,
+        cursor: CursorQuery = None,
+        limit: LimitQuery = DEFAULT_PAGE,
+    ) -> Items[CalibratorSummary]:
+        """Calibrators of all versions, newest first."""
+        page = Page.of(cursor, limit)
+        return services().descriptions.calibrators(model, page, version=version)
+
+    @router.get(
+        "/models/{model}/calibrators/{calibrator}",
+        summary="Read a calibrator",
+        responses={
+            200: {"description": "`calibrator.json`", "content": {"application/json": {}}},
+            **problems(404, 422),
+        },
+        response_class=Response,
+    )
+    def get_calibrator(
+        model: ModelPath, calibrator: _CalibratorPath, version: _VersionQuery = None
+    ) -> Response:
+        """The document `calibrator.json`, every number exactly as it was stored."""
+        descriptions = services().descriptions
+        document = descriptions.calibrator_document(model, calibrator, version=version)
+        return Response(document, media_type="application/json")
+
+    @router.post(
+        "/models/{model}/calibrators/{calibrator}/promote",
+        summary="Make a calibrator live",
+        responses=problems(404, 409, 412, 422, 428),
+    )
+    def promote(
+        model: ModelPath,
+        calibrator: _CalibratorPath,
+        request: Request,
+        version: _VersionQuery = None,
+        force: Annotated[bool, Query(description="Even if it was not admitted.")] = False,
+        if_match: IfMatchHeader = None,
+    ) -> LivePair:
+        """Put the pair (version, calibrator) live under the next revision.
+
+        Refused with 409 when the calibrator belongs to another version than the live one (name it
+        with `version`), or was not admitted (`force=true` promotes it, and the history says so).
+        """
+        row = services().promotions.promote(
+            model,
+            calibrator,
+            version=version,
+            expected=expected_revision(if_match),
+            force=force,
+            by=caller(request),
+        )
+        return LivePair.of(row)
+
+    return router
+
+
+def promotion_routes(services: Callable[[], ControlServices]) -> APIRouter:
+    """List promotions, and go back to an earlier pair."""
     router = APIRouter(tags=["promotion"])
 
     @router.get(
@@ -40,17 +109,8 @@ def create_router(plane: ControlPlane) -> APIRouter:
     def list_promotions(
         model: ModelPath, cursor: CursorQuery = None, limit: LimitQuery = DEFAULT_PAGE
     ) -> Items[PromotionSummary]:
-        """Every revision of the live pair, newest first; nothing is ever removed from it."""
-        page = Page.of(cursor, limit)
-        with plane.parts.store.read() as transaction:
-            if transaction.models.get(model) is None:
-                raise ModelNotFound(f"there is no model named {model!r}")
-            rows, following = split(
-                transaction.promotions.page(model, before=page.before, limit=page.limit + 1),
-                page,
-                lambda row: row.revision,
-            )
-        return Items(items=[answers.promotion(row) for row in rows], next=following)
+        """Every revision of the live pair, newest first; none is ever removed."""
+        return services().descriptions.promotions(model, Page.of(cursor, limit))
 
     @router.post(
         "/models/{model}/rollback",
@@ -63,17 +123,65 @@ def create_router(plane: ControlPlane) -> APIRouter:
         body: RollbackRequest | None = None,
         if_match: IfMatchHeader = None,
     ) -> LivePair:
-        """Put the pair of a revision back, as a new revision.
+        """Make the pair of an earlier revision live again, as a new revision.
 
         Without `revision`: undo the last promotion that was not itself a rollback and has not been
         undone.
         """
-        row = plane.parts.promotions.rollback(
+        row = services().promotions.rollback(
             model,
             revision=None if body is None else body.revision,
             expected=expected_revision(if_match),
             by=caller(request),
         )
-        return answers.live_pair(row)
+        return LivePair.of(row)
+
+    return router
+
+
+def shadow_routes(services: Callable[[], ControlServices]) -> APIRouter:
+    """Read, start and end the shadow of a live pair."""
+    router = APIRouter(tags=["shadow"])
+
+    @router.get(
+        "/models/{model}/shadow",
+        summary="How a shadowing candidate does",
+        responses=problems(404),
+    )
+    def get_shadow(model: ModelPath) -> ShadowSummary:
+        """Evidence for and against the candidate that shadows the model, or the last that did."""
+        return ShadowSummary.of(services().shadows.newest(model))
+
+    @router.put(
+        "/models/{model}/shadow",
+        summary="Let a calibrator shadow the live pair",
+        responses={
+            201: {"model": ShadowSummary, "description": "It shadows from now on"},
+            **problems(404, 409, 422),
+        },
+    )
+    def put_shadow(
+        model: ModelPath, body: ShadowRequest, request: Request, response: Response
+    ) -> ShadowSummary:
+        """Compare a calibrator of the live version with the live one, on labels from now on.
+
+        It replaces the candidate that shadowed before. It answers no request; receipts carry its
+        answers too, and labels score both. It ends when another pair becomes live.
+        """
+        row, is_new = services().shadows.put(
+            model, body.calibrator, policy=body.policy, by=caller(request)
+        )
+        response.status_code = 201 if is_new else 200
+        return ShadowSummary.of(row)
+
+    @router.delete(
+        "/models/{model}/shadow",
+        status_code=204,
+        summary="End a shadow",
+        responses=problems(404),
+    )
+    def delete_shadow(model: ModelPath) -> None:
+        """Stop the comparison; its result so far can still be read."""
+        services().shadows.remove(model)
 
     return router

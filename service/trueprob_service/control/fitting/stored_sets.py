@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -19,6 +20,8 @@ from trueprob_service.control.fitting.queue import find_or_add_fit
 from trueprob_service.control.fitting.request import FitRequest
 from trueprob_service.control.fitting.runner import FitRunner
 from trueprob_service.control.fitting.set_files import SetFiles
+from trueprob_service.control.schemas.fits import CalibrationSetSummary
+from trueprob_service.control.schemas.lists import Items, Page, split
 from trueprob_service.control.store import Store, Transaction
 from trueprob_service.control.store.calibration_sets import CalibrationSetRow
 from trueprob_service.errors import (
@@ -207,6 +210,52 @@ class StoredSets:
     ) -> int:
         now, settings = self._clock(), self._settings
         return find_or_add_fit(transaction, served, digest, request, settings=settings, now=now)
+
+    def page(
+        self,
+        model: str,
+        page: Page,
+        *,
+        name: str | None,  # only the set that has this name
+    ) -> Items[CalibrationSetSummary]:
+        """A page of the model's sets."""
+        with self._store.read() as transaction:
+            if transaction.models.get(model) is None:
+                raise ModelNotFound(f"there is no model named {model!r}")
+            sets = transaction.calibration_sets
+            if name is not None:
+                named = sets.get(model, name)
+                found = [] if named is None else [named]
+            else:
+                found = sets.page(model, before=page.before, limit=page.limit + 1)
+            rows, cursor = split(found, page, lambda row: row.id)
+            names = sets.names(model)
+        items = [CalibrationSetSummary.of(row, names.get(row.digest, ())) for row in rows]
+        return Items(items=items, next=cursor)
+
+    def get(self, model: str, digest_or_name: str) -> CalibrationSetSummary:
+        """The set of a digest or name, with its names."""
+        with self._store.read() as transaction:
+            row = find_set(transaction, model, digest_or_name)
+        return self.describe(row)
+
+    def describe(self, row: CalibrationSetRow) -> CalibrationSetSummary:
+        """A stored set with its names."""
+        with self._store.read() as transaction:
+            names = transaction.calibration_sets.names(row.model)
+        return CalibrationSetSummary.of(row, names.get(row.digest, ()))
+
+    def file(self, model: str, digest_or_name: str) -> Path:
+        """The `.npz` of a set, on this host.
+
+        Raises `Unavailable` if it is neither here nor at `artifact_url`.
+        """
+        with self._store.read() as transaction:
+            row = find_set(transaction, model, digest_or_name)
+        path = self._set_files.find(row.digest)
+        if path is None:
+            raise Unavailable(ROWS_NOT_FOUND)
+        return path
 
 
 def find_set(transaction: Transaction, model: str, digest_or_name: str) -> CalibrationSetRow:

@@ -22,6 +22,8 @@ import numpy as np
 
 from trueprob.drift import BetState, CalibrationBets, ChangeDetector, Evidence
 from trueprob_service.control.labels.counting import CountedLabels
+from trueprob_service.control.schemas.labels import AlarmSummary
+from trueprob_service.control.schemas.lists import Items, Page, split
 from trueprob_service.control.store import Store, Transaction
 from trueprob_service.control.store.alarms import AlarmRow, AlarmStateRow
 from trueprob_service.control.store.promotions import PromotionRow
@@ -183,3 +185,15 @@ class Alarms:
             for name, (value, threshold) in passed.items()
             if name not in standing
         ]
+
+    def page(self, model: str, page: Page) -> Items[AlarmSummary]:
+        """A page of the model's alarms, of every promotion."""
+        with self._store.read() as transaction:
+            if transaction.models.get(model) is None:
+                raise ModelNotFound(f"there is no model named {model!r}")
+            rows, cursor = split(
+                transaction.alarms.page(model, before=page.before, limit=page.limit + 1),
+                page,
+                lambda row: row.id,
+            )
+        return Items(items=[AlarmSummary.of(row) for row in rows], next=cursor)

@@ -20,8 +20,7 @@ from trueprob.scores.binned import BinnedCalibration
 from trueprob_service.control.labels.advice import advice
 from trueprob_service.control.labels.alarms import AlarmRules
 from trueprob_service.control.models.catalogue import Catalogue
-from trueprob_service.control.schemas import answers
-from trueprob_service.control.schemas.labels import Bin, Calibration
+from trueprob_service.control.schemas.labels import AlarmSummary, Bin, Calibration
 from trueprob_service.control.store import Store, Transaction
 from trueprob_service.control.store.alarms import AlarmStateRow
 from trueprob_service.errors import DatabaseUnavailable, InvalidRequest, ModelNotFound
@@ -111,7 +110,7 @@ class LabelStatistics:
             expected_accuracy=_number(binned.mean_confidence()) if n else None,
             observed_accuracy=_number(binned.accuracy()) if n else None,
             **vars(figures),
-            alarm=next((answers.alarm(a) for a in alarms if a.acknowledged_at is None), None),
+            alarm=next((AlarmSummary.of(a) for a in alarms if a.acknowledged_at is None), None),
             advice=advice(model, window, binned, tolerance=self._tolerance, alarms=alarms),
             bins=[Bin.model_validate(row) for row in binned.rows()],
             baseline={

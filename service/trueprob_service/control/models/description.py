@@ -1,18 +1,22 @@
-"""Models as the API describes them: from the database, with what is refused here."""
+"""Reads models, their calibrators and their promotions for the API.
+
+From the database, together with the versions that this process cannot serve.
+"""
 
 from __future__ import annotations
 
 from trueprob_service.control.models.catalogue import Catalogue, current_calibrator
-from trueprob_service.control.schemas.documents import (
-    Items,
+from trueprob_service.control.schemas.lists import Items, Page, split
+from trueprob_service.control.schemas.live import CalibratorSummary, PromotionSummary
+from trueprob_service.control.schemas.models import (
     ModelDescription,
     UnavailableVersion,
     VersionSummary,
 )
-from trueprob_service.control.schemas.lists import Page, split
 from trueprob_service.control.store import Store, Transaction
 from trueprob_service.control.store.models import ModelRow
-from trueprob_service.errors import ModelNotFound
+from trueprob_service.control.store.promotions import PromotionRow
+from trueprob_service.errors import CalibratorNotFound, ModelNotFound
 
 __all__ = ["Descriptions"]
 
@@ -105,3 +109,58 @@ class Descriptions:
             and served.manifest is not None
             and "model.onnx" in served.manifest.files
         )
+
+    def promotions(self, model: str, page: Page) -> Items[PromotionSummary]:
+        """A page of the model's promotions."""
+        with self._store.read() as transaction:
+            _live(transaction, model)
+            rows, cursor = split(
+                transaction.promotions.page(model, before=page.before, limit=page.limit + 1),
+                page,
+                lambda row: row.revision,
+            )
+        return Items(items=[PromotionSummary.of(row) for row in rows], next=cursor)
+
+    def calibrators(
+        self,
+        model: str,
+        page: Page,
+        *,
+        version: int | None,  # None for all versions
+    ) -> Items[CalibratorSummary]:
+        """A page of the model's calibrators."""
+        with self._store.read() as transaction:
+            live = _live(transaction, model)
+            rows, cursor = split(
+                transaction.calibrators.page(
+                    model, version=version, before=page.before, limit=page.limit + 1
+                ),
+                page,
+                lambda row: row.id,
+            )
+        return Items(items=[CalibratorSummary.of(row, live=live) for row in rows], next=cursor)
+
+    def calibrator_document(self, model: str, calibrator: str, *, version: int | None) -> str:
+        """The text of a calibrator's `calibrator.json`.
+
+        Without a version: that of the live version, else of the newest version that has it.
+        """
+        with self._store.read() as transaction:
+            live = _live(transaction, model)
+            if version is not None:
+                versions = [version]
+            else:
+                others = transaction.calibrators.versions_with(model, calibrator)
+                versions = [live.version, *others]
+            found = (transaction.calibrators.get(model, each, calibrator) for each in versions)
+            row = next((row for row in found if row is not None), None)
+        if row is None:
+            raise CalibratorNotFound(f"model {model!r} has no calibrator {calibrator!r}")
+        return row.document
+
+
+def _live(transaction: Transaction, model: str) -> PromotionRow:
+    live = transaction.promotions.live(model)
+    if live is None:
+        raise ModelNotFound(f"there is no model named {model!r}")
+    return live

@@ -1,1 +1,1 @@
-"""Bodies of control requests and answers, one noun a file."""
+"""Bodies of the control routes' requests and answers, one noun a file."""

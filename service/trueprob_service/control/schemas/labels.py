@@ -1,16 +1,15 @@
-"""Bodies of the routes about labels and calibration. The examples are those of the contract.
-
-Bodies of the routes about alarms.
-"""
+"""Bodies of the routes of labels, calibration and alarms."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pydantic import BaseModel, Field, StrictInt, StrictStr
 
-from trueprob_service.control.schemas.documents import example
+from trueprob_service.control.schemas.base import EXAMPLE_CALIBRATOR, example, timestamp
+from trueprob_service.control.store.alarms import AlarmRow
 
 __all__ = [
-    "ALARM",
     "AlarmSummary",
     "Bin",
     "Calibration",
@@ -21,58 +20,20 @@ __all__ = [
 ]
 
 
-ALARM = {
-    "id": "3",
-    "model": "digits",
-    "version": 1,
-    "calibrator": "smart-91be7d20c4aa",
-    "revision": 5,
-    "statistic": "change",
-    "log10": 5.2,
-    "threshold_log10": 5.0,
-    "tolerance": 0.02,
-    "labels": 12480,
-    "raised_at": "2026-05-04T09:12:30.000Z",
-    "acknowledged_at": None,
-    "acknowledged_by": None,
-}
-
-
-class AlarmSummary(BaseModel):
-    """A statistic that passed its threshold."""
-
-    model_config = example(**ALARM)
-    id: str
-    model: str
-    version: int
-    calibrator: str
-    revision: int = Field(description="The promotion whose labels raised it.")
-    statistic: str = Field(
-        description="evidence: miscalibrated since the promotion; change: has become so."
-    )
-    log10: float = Field(description="Of the statistic, when it was raised.")
-    threshold_log10: float
-    tolerance: float
-    labels: int = Field(description="Counted since the promotion when it was raised.")
-    raised_at: str
-    acknowledged_at: str | None
-    acknowledged_by: str | None = Field(description="Id of the API key.")
-
-
 class LabelRequest(BaseModel):
     """Labels of earlier predictions."""
 
     model_config = example(prediction_ids=["VFBSMQ…", "VFBSMR…"], labels=[1, "7"])
-    prediction_ids: list[StrictStr] = Field(description="As the predictions were answered.")
+    prediction_ids: list[StrictStr] = Field(description="Of earlier answers.")
     labels: list[StrictInt | StrictStr] = Field(
-        description="As many: integers are class indices, strings class names."
+        description="One for each id; integers are class indices, strings class names."
     )
 
 
 class LabelledRow(BaseModel):
-    """A row and what it is."""
+    """The logits of a row and its label."""
 
-    id: StrictStr = Field(description="Yours, for this row: it counts once.")
+    id: StrictStr = Field(description="Your id of the row: it counts once.")
     logits: list[float]
     label: StrictInt | StrictStr = Field(description="Class index or class name.")
     group: StrictInt | StrictStr | None = Field(
@@ -107,6 +68,76 @@ class LabelOutcomes(BaseModel):
     rejected: int
     outcomes: list[LabelOutcome] = Field(description="Those that were not accepted, by index.")
 
+    @classmethod
+    def of(cls, outcomes: Sequence[str]) -> LabelOutcomes:
+        """Counts of the outcomes, and the index of each label that was not accepted."""
+        accepted, duplicate = outcomes.count("accepted"), outcomes.count("duplicate")
+        return cls(
+            accepted=accepted,
+            duplicate=duplicate,
+            rejected=len(outcomes) - accepted - duplicate,
+            outcomes=[
+                LabelOutcome(index=index, outcome=outcome)
+                for index, outcome in enumerate(outcomes)
+                if outcome != "accepted"
+            ],
+        )
+
+
+class AlarmSummary(BaseModel):
+    """A statistic that reached its threshold."""
+
+    model_config = example(
+        id="3",
+        model="digits",
+        version=1,
+        calibrator=EXAMPLE_CALIBRATOR,
+        revision=5,
+        statistic="change",
+        log10=5.2,
+        threshold_log10=5.0,
+        tolerance=0.02,
+        labels=12480,
+        raised_at="2026-05-04T09:12:30.000Z",
+        acknowledged_at=None,
+        acknowledged_by=None,
+    )
+    id: str
+    model: str
+    version: int
+    calibrator: str
+    revision: int = Field(description="The promotion whose labels raised it.")
+    statistic: str = Field(
+        description="evidence: miscalibrated since the promotion; change: has become so."
+    )
+    log10: float = Field(description="Of the statistic, when it was raised.")
+    threshold_log10: float
+    tolerance: float
+    labels: int = Field(description="Counted since the promotion when it was raised.")
+    raised_at: str
+    acknowledged_at: str | None
+    acknowledged_by: str | None = Field(description="Id of the API key.")
+
+    @classmethod
+    def of(cls, row: AlarmRow) -> AlarmSummary:
+        """An alarm of the history."""
+        seen = row.acknowledged_at
+        return cls(
+            id=str(row.id),
+            model=row.model,
+            version=row.version,
+            calibrator=row.calibrator,
+            revision=row.revision,
+            statistic=row.statistic,
+            log10=row.log10,
+            threshold_log10=row.threshold_log10,
+            tolerance=row.tolerance,
+            labels=row.counted,
+            raised_at=timestamp(row.raised_at),
+            acknowledged_at=None if seen is None else timestamp(seen),
+            acknowledged_by=row.acknowledged_by,
+        )
+
 
 class Bin(BaseModel):
     """Sums over the labels whose confidence lies in (lower, upper]."""
@@ -120,12 +151,12 @@ class Bin(BaseModel):
 
 
 class Calibration(BaseModel):
-    """How well the live pair's confidence has held."""
+    """How well the live pair is calibrated, by the labels of a window."""
 
     model_config = example(
         model="digits",
         version=1,
-        calibrator="smart-91be7d20c4aa",
+        calibrator=EXAMPLE_CALIBRATOR,
         revision=5,
         window="24h",
         labels=1200,
@@ -162,15 +193,16 @@ class Calibration(BaseModel):
     ece: float | None
     ece_floor: float | None
     miscalibrated: bool
-    drift_ratio: float | None = Field(description="ece / ece_floor: a picture, not an alarm.")
+    drift_ratio: float | None = Field(description="ece / ece_floor; an indicator, not an alarm.")
     expected_accuracy: float | None
     observed_accuracy: float | None
     evidence_log10: float = Field(
-        description="Evidence, since the promotion, that it is off by more than the tolerance."
+        description="Evidence that it is off by more than the tolerance since the promotion."
     )
     evidence_threshold_log10: float
     change_log10: float = Field(
-        description="That it has become so; 0 at the promotion and once its alarm is acknowledged."
+        description="Evidence that it has just become so; 0 at the promotion and once its alarm is "
+        "acknowledged."
     )
     change_threshold_log10: float
     alarm: AlarmSummary | None = Field(

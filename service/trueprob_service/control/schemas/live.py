@@ -1,38 +1,125 @@
-"""Bodies of the route of shadows."""
+"""Bodies of the routes of calibrators, promotions and shadows: what is live, was, or may become so.
+
+With each body, how a database row becomes it.
+"""
 
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field, StrictStr
+from pydantic import BaseModel, Field, StrictInt, StrictStr
 
-from trueprob_service.control.schemas.answers import timestamp
-from trueprob_service.control.schemas.documents import example
+from trueprob_service.control.schemas.base import EXAMPLE_CALIBRATOR, example, timestamp
+from trueprob_service.control.store.promotions import CalibratorRow, PromotionRow
 from trueprob_service.control.store.shadows import ShadowRow
 
-__all__ = ["ShadowRequest", "ShadowSummary", "shadow_summary"]
+__all__ = [
+    "CalibratorSummary",
+    "LivePair",
+    "PromotionSummary",
+    "RollbackRequest",
+    "ShadowRequest",
+    "ShadowSummary",
+]
 
-_CALIBRATOR = "smart-91be7d20c4aa"
+
+class CalibratorSummary(BaseModel):
+    """A calibrator in a list; its own address gives the whole document."""
+
+    calibrator: str
+    version: int
+    kind: str
+    origin: str = Field(description="factory or fit")
+    admitted: bool
+    live: bool
+    calibration_set: str | None
+    created_at: str
+
+    @classmethod
+    def of(cls, row: CalibratorRow, *, live: PromotionRow) -> CalibratorSummary:
+        """A calibrator of the model whose live promotion is given."""
+        return cls(
+            calibrator=row.calibrator,
+            version=row.version,
+            kind=row.kind,
+            origin=row.origin,
+            admitted=row.admitted,
+            live=(live.version, live.calibrator) == (row.version, row.calibrator),
+            calibration_set=row.calibration_set,
+            created_at=timestamp(row.created_at),
+        )
+
+
+class LivePair(BaseModel):
+    """The live pair after a change."""
+
+    model_config = example(model="digits", version=1, calibrator=EXAMPLE_CALIBRATOR, revision=5)
+    model: str
+    version: int
+    calibrator: str
+    revision: int
+
+    @classmethod
+    def of(cls, row: PromotionRow) -> LivePair:
+        """The pair that a promotion made live."""
+        return cls(
+            model=row.model, version=row.version, calibrator=row.calibrator, revision=row.revision
+        )
+
+
+class PromotionSummary(LivePair):
+    """One revision of the history."""
+
+    cause: str = Field(description="factory, admitted, forced, shadow or rollback")
+    restores: int | None = Field(description="Of a rollback: the revision whose pair it restored.")
+    fit: str | None = Field(description="The fit that promoted it.")
+    promoted_by: str | None = Field(description="Id of the API key.")
+    promoted_at: str
+
+    @classmethod
+    def of(cls, row: PromotionRow) -> PromotionSummary:
+        """A promotion of the history."""
+        return cls(
+            model=row.model,
+            version=row.version,
+            calibrator=row.calibrator,
+            revision=row.revision,
+            cause=row.cause,
+            restores=row.restores,
+            fit=None if row.fit is None else str(row.fit),
+            promoted_by=row.promoted_by,
+            promoted_at=timestamp(row.promoted_at),
+        )
+
+
+class RollbackRequest(BaseModel):
+    """The revision whose pair becomes live again."""
+
+    model_config = example(revision=3)
+    revision: Annotated[StrictInt, Field(ge=1, le=2**31 - 1)] | None = Field(
+        None, description="Default: the pair before the last promotion that is not yet undone."
+    )
 
 
 class ShadowRequest(BaseModel):
-    """A calibrator that is to shadow."""
+    """The calibrator to run in the shadow of the live pair."""
 
-    model_config = example(calibrator=_CALIBRATOR)
+    model_config = example(calibrator=EXAMPLE_CALIBRATOR)
     calibrator: StrictStr
     policy: Literal["act", "tell"] | None = Field(
-        None, description="act: promote or drop it by the evidence; tell: only say so."
+        None,
+        description="act: promote or drop it when the evidence decides; tell: only report it.",
     )
 
 
 class ShadowSummary(BaseModel):
-    """What shadows a model, or did last."""
+    """The candidate that shadows the model, or the last one that did."""
 
     model_config = example(
         model="digits",
         version=1,
-        calibrator=_CALIBRATOR,
+        calibrator=EXAMPLE_CALIBRATOR,
         revision=4,
         state="running",
         policy="act",
@@ -53,32 +140,34 @@ class ShadowSummary(BaseModel):
     state: str = Field(description="running, better, worse, removed or superseded")
     policy: str
     labels: int = Field(description="Labels that scored both.")
-    better_log10: float = Field(description="Evidence that it is better than what is live.")
+    better_log10: float = Field(description="Evidence that it is better than the live calibrator.")
     worse_log10: float = Field(description="Evidence that it is worse.")
-    threshold_log10: float = Field(description="What decides, either way.")
-    alpha: float = Field(description="Probability of ever claiming what is wrong, either way.")
+    threshold_log10: float = Field(description="Evidence that decides, in either direction.")
+    alpha: float = Field(
+        description="Probability of ever making a false claim, in either direction."
+    )
     promoted: int | None = Field(description="The revision that it became.")
     started_at: str
     started_by: str | None
     ended_at: str | None
 
-
-def shadow_summary(row: ShadowRow) -> ShadowSummary:
-    """A row as it is answered."""
-    return ShadowSummary(
-        model=row.model,
-        version=row.version,
-        calibrator=row.calibrator,
-        revision=row.revision,
-        state=row.state,
-        policy=row.policy,
-        labels=row.labels,
-        better_log10=row.better_log10,
-        worse_log10=row.worse_log10,
-        threshold_log10=-math.log10(row.alpha),
-        alpha=row.alpha,
-        promoted=row.promoted,
-        started_at=timestamp(row.started_at),
-        started_by=row.started_by,
-        ended_at=None if row.ended_at is None else timestamp(row.ended_at),
-    )
+    @classmethod
+    def of(cls, row: ShadowRow) -> ShadowSummary:
+        """A shadow with its evidence."""
+        return cls(
+            model=row.model,
+            version=row.version,
+            calibrator=row.calibrator,
+            revision=row.revision,
+            state=row.state,
+            policy=row.policy,
+            labels=row.labels,
+            better_log10=row.better_log10,
+            worse_log10=row.worse_log10,
+            threshold_log10=-math.log10(row.alpha),
+            alpha=row.alpha,
+            promoted=row.promoted,
+            started_at=timestamp(row.started_at),
+            started_by=row.started_by,
+            ended_at=None if row.ended_at is None else timestamp(row.ended_at),
+        )

@@ -1,4 +1,4 @@
-"""Alarms over HTTP: what labels do to them, what is told of them, and that somebody knows."""
+"""Alarms over HTTP: labels raise them, routes and metrics show them, users acknowledge them."""
 
 from __future__ import annotations
 
@@ -75,11 +75,11 @@ def test_an_alarm_is_shown_listed_exported_acknowledged_and_over_at_the_next_pro
 
     for alarm in (evidence, change):
         path = f"/v1/models/m/alarms/{alarm['id']}/acknowledge"
-        known = world.call("POST", path)
-        assert known.status_code == 200
-        assert known.json() == {**alarm, "acknowledged_at": "2027-01-15T08:01:00.000Z"}
+        acknowledged = world.call("POST", path)
+        assert acknowledged.status_code == 200
+        assert acknowledged.json() == {**alarm, "acknowledged_at": "2027-01-15T08:01:00.000Z"}
         world.clock.now += 1.0
-        assert world.call("POST", path).json() == known.json()
+        assert world.call("POST", path).json() == acknowledged.json()
         world.clock.now = START + 60.0
     after = world.get("/v1/models/m/calibration")
     assert (after["alarm"], after["change_log10"]) == (None, 0.0)
@@ -91,13 +91,13 @@ def test_an_alarm_is_shown_listed_exported_acknowledged_and_over_at_the_next_pro
     assert (anew["change_log10"], abs(anew["evidence_log10"]) < 1e-12) == (0.0, True)
     assert "No labels" in anew["advice"]
     assert len(world.get("/v1/models/m/alarms")["items"]) == 2
-    # Alarms that were raised before a promotion are not those of what is live now.
+    # Alarms from before a promotion do not belong to the live pair.
     world.clock.now += 60.0
     live = [pair for pair in world.plane.label_statistics().pairs if pair.live]
     assert [pair.alarm.change_log10 for pair in live if pair.alarm] == [0.0]
 
 
-def test_every_replica_tells_the_same_and_any_may_acknowledge(
+def test_every_replica_reports_the_same_and_any_may_acknowledge(
     begin: Callable[..., World],
 ) -> None:
     first = begin()
@@ -106,9 +106,9 @@ def test_every_replica_tells_the_same_and_any_may_acknowledge(
     for seed in range(4):
         send((first, second)[seed % 2], 50 + seed, 150, sharpness=3.0)
     first.clock.now += 60.0
-    told = [world.plane.label_statistics() for world in (first, second)]
-    assert [pair.alarm for pair in told[0].pairs] == [pair.alarm for pair in told[1].pairs]
-    assert told[0].alarms == told[1].alarms == {("m", "change"): 1, ("m", "evidence"): 1}
+    reports = [world.plane.label_statistics() for world in (first, second)]
+    assert [pair.alarm for pair in reports[0].pairs] == [pair.alarm for pair in reports[1].pairs]
+    assert reports[0].alarms == reports[1].alarms == {("m", "change"): 1, ("m", "evidence"): 1}
     alarm = first.get("/v1/models/m/calibration")["alarm"]
     assert second.get("/v1/models/m/calibration")["alarm"] == alarm
     assert second.call("POST", f"/v1/models/m/alarms/{alarm['id']}/acknowledge").status_code == 200
@@ -120,12 +120,19 @@ def test_what_does_not_exist_is_not_found(shared_world: World) -> None:
     for model, alarm, code in (
         ("m", "99", "alarm_not_found"),
         ("m", "x", "alarm_not_found"),
+        ("m", "0", "alarm_not_found"),
         ("m", "9" * 30, "alarm_not_found"),
+        ("m", "9" * 5000, "alarm_not_found"),  # too long for int() too
         ("none", "1", "model_not_found"),
     ):
         answer = shared_world.call("POST", f"/v1/models/{model}/alarms/{alarm}/acknowledge")
         assert (answer.status_code, answer.json()["code"]) == (404, code)
-    assert shared_world.call("GET", "/v1/models/m/alarms?cursor=x").status_code == 422
+    for cursor in ("x", "9" * 5000):
+        answer = shared_world.call("GET", f"/v1/models/m/alarms?cursor={cursor}")
+        assert answer.status_code == 422
+    for method in ("GET", "DELETE"):
+        answer = shared_world.call(method, f"/v1/models/m/fits/{'9' * 5000}")
+        assert (answer.status_code, answer.json()["code"]) == (404, "fit_not_found")
 
 
 def send_twice(world: World, seed: int, n: int) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
@@ -137,7 +144,7 @@ def send_twice(world: World, seed: int, n: int) -> tuple[NDArray[np.float64], ND
 
 
 def evidence_of(world: World, revision: int) -> BetState:
-    with world.plane.parts.store.read() as transaction:
+    with world.plane.services.store.read() as transaction:
         row = transaction.alarm_states.get("m", revision)
     assert row is not None
     return BetState.from_dict(row.evidence)
@@ -159,8 +166,8 @@ def test_labels_go_into_the_state_of_the_promotion_that_predicted_and_once(
     restarted = begin(clock=world.clock)
     send_twice(restarted, 33, 5)
     assert evidence_of(restarted, 2).n == 30
-    # A product does not hang on its order, so evidence can be computed without the order's key.
-    evidence, bets = restarted.plane.parts.alarms.rules.evidence, CalibrationBets(0.02)
+    # A product does not depend on its order: evidence can be computed without the key of the order.
+    evidence, bets = restarted.plane.services.alarms.rules.evidence, CalibrationBets(0.02)
     expected = evidence.start()
     for p, correct in ((first, right), (confidence, prediction == labels)):
         expected = evidence.update(expected, bets.factors(p, correct))

@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of the control routes, and what readiness says."""
+"""The OpenAPI document of the control routes, the Prefer header, and readiness."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_bodies_are_described(shared_world: World) -> None:
         ("await=3", None),
     ],
 )
-def test_prefer_is_read_as_its_standard_says(prefer: str | None, seconds: float | None) -> None:
+def test_prefer_is_read_as_rfc_7240_says(prefer: str | None, seconds: float | None) -> None:
     assert wait_seconds(prefer) == seconds
 
 

@@ -85,7 +85,7 @@ def sharper(seed: int) -> bytes:
 
 
 def look(world: World) -> None:
-    world.plane.parts.replica_sync.sync()
+    world.plane.services.replica_sync.sync()
 
 
 def test_of_two_processes_one_runs_a_fit(begin: Callable[..., World]) -> None:

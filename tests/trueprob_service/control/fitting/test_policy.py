@@ -43,7 +43,7 @@ def raise_alarm(world: World, seed: int = 30) -> None:
 
 def look(world: World) -> list[dict[str, Any]]:
     """Poll once, and return the fits that it queued once they have ended."""
-    fits = world.plane.parts.refit_policy.look()
+    fits = world.plane.services.refit_policy.look()
     reports = []
     for fit in fits:
         wait_until(
@@ -83,14 +83,14 @@ def test_an_alarm_waits_for_rows_unless_its_revision_was_replaced(
     (fit,) = look(world)
     assert fit["revision"] == 2
     # An alarm of a revision that is no longer live leads to no fit.
-    with world.plane.parts.store.write() as transaction:
+    with world.plane.services.store.write() as transaction:
         old = transaction.alarms.get("m", 1)
         assert old is not None
         fields = {**vars(old), "answered_at": None, "statistic": "change"}
         del fields["id"]
         transaction.alarms.add(**fields)
     assert look(world) == []
-    with world.plane.parts.store.read() as transaction:
+    with world.plane.services.store.read() as transaction:
         assert transaction.alarms.unanswered() == []
 
 
@@ -118,7 +118,7 @@ def test_a_trigger_leads_to_one_fit_across_crashes_and_replicas(
 
     def at_once(world: World) -> None:
         barrier.wait()
-        world.plane.parts.refit_policy.look()
+        world.plane.services.refit_policy.look()
 
     threads = [threading.Thread(target=at_once, args=(each,)) for each in (here, there)]
     for thread in threads:
@@ -127,11 +127,11 @@ def test_a_trigger_leads_to_one_fit_across_crashes_and_replicas(
         thread.join()
     assert len(here.get(FITS)["items"]) == 1
     # As after a crash between the commit of the fit and that of the alarm's answer.
-    parts = here.plane.parts
+    services = here.plane.services
     served = here.deployments.current("m").served
-    window = parts.refit_window.read("m", 1)
+    window = services.refit_window.read("m", 1)
     assert window is not None
-    again, _ = parts.stored_sets.accept(served, window, FitRequest(trigger="alarm:1"))
+    again, _ = services.stored_sets.accept(served, window, FitRequest(trigger="alarm:1"))
     assert str(again) == here.get(FITS)["items"][0]["fit"]
     assert len(here.get(FITS)["items"]) == 1
 
@@ -190,7 +190,7 @@ def test_the_action_decides_about_the_candidate(begin: Callable[..., World], act
     send_rows(world, 43, 300)
     (fit,) = look(world)
     assert (fit["verdict"]["admitted"], fit["promoted"]) == (True, False)
-    with world.plane.parts.store._engine.connect() as connection:
+    with world.plane.services.store._engine.connect() as connection:
         (body,) = connection.execute(select(webhook_event.c.body)).scalars()
     event = json.loads(body)
     assert (event["type"], event["data"]["trigger"]) == ("candidate.admitted", "rows:1:300")
@@ -200,5 +200,5 @@ def test_the_action_decides_about_the_candidate(begin: Callable[..., World], act
 
 def test_a_policy_that_is_off_does_nothing(sqlite_world: World) -> None:
     send_rows(sqlite_world, 44, 300)
-    assert sqlite_world.plane.parts.refit_policy.look() == []
+    assert sqlite_world.plane.services.refit_policy.look() == []
     assert [rows_between(policy) for policy in ("off", "on-alarm", "every=20")] == [None, None, 20]

@@ -131,13 +131,13 @@ def test_the_clean_up_removes_sets_that_no_model_has(tmp_path: Path, url: str) -
     gone = world.upload(overconfident())["calibration_set"]
     kept = world.upload(overconfident(seed=4), "?promote=never")["calibration_set"]
     assert world.call("DELETE", f"{SETS}/{gone}").status_code == 204
-    retention = world.plane.parts.retention
+    retention = world.plane.services.retention
     assert retention.clean_up().files == 0  # written a moment ago
     files, _ = fsspec.core.url_to_fs(url)
     yesterday = datetime.now(UTC) - timedelta(days=2)
     for name in stored(url):
         files.store[name].modified = yesterday
-    artifacts = world.plane.parts.set_files
+    artifacts = world.plane.services.set_files
     with artifacts.set_aside(kept) as aside:
         assert not any(name.endswith(f"{kept[-10:]}.npz") for name in stored(url))
         aside.put_back()
@@ -271,9 +271,9 @@ def test_an_archive_exports_and_imports_remote_sets(tmp_path: Path, url: str) ->
     world.declare()
     digest = world.upload(overconfident())["calibration_set"]
     archive = tmp_path / "state.zip"
-    local = world.plane.parts.set_files.path(digest)
+    local = world.plane.services.set_files.path(digest)
     local.unlink()  # as if another host had received it
-    export_state(world.plane.parts.store, world.plane.parts.set_files, archive)
+    export_state(world.plane.services.store, world.plane.services.set_files, archive)
     world.plane.close()
     with zipfile.ZipFile(archive) as members:
         assert f"calibration-sets/{digest[7:]}.npz" in members.namelist()

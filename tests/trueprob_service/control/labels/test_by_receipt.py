@@ -164,7 +164,7 @@ def test_labels_of_several_promotions_in_one_request_go_to_their_own(world: Worl
     answer = world.label([*mixed, mixed[0]], [*truth, truth[0]]).json()
     assert (answer["accepted"], answer["duplicate"]) == (60, 1)
     right = {1: prediction == labels[:30], 2: later == labels[30:]}
-    with world.plane.parts.store.read() as transaction:
+    with world.plane.services.store.read() as transaction:
         for revision, correct in right.items():
             promotion = transaction.promotions.get("m", revision)
             assert promotion is not None
@@ -176,7 +176,7 @@ def test_a_used_nonce_is_stored_longer_than_its_receipt_is_valid(world: World) -
     logits, _ = rows(8, 1)
     _, _, _, ids = world.predict(logits)
     world.label(ids, [0])
-    with world.plane.parts.store._engine.connect() as connection:
+    with world.plane.services.store._engine.connect() as connection:
         kept = connection.execute(select(label_key.c.expires_at)).scalar_one()
     assert kept == START + world.settings.receipt_ttl_seconds + CLOCK_TOLERANCE_SECONDS
 

@@ -28,14 +28,14 @@ def sent(world: World, rows: object, query: str = "", **headers: str) -> Any:
 
 
 def window(world: World) -> list[int]:
-    found = world.plane.parts.refit_window.read("m", 1)
+    found = world.plane.services.refit_window.read("m", 1)
     return [] if found is None else found.logits[:, 0].astype(int).tolist()
 
 
 def test_rows_reach_the_window_and_no_statistic(world: World) -> None:
     rows = [row(0), row(1, label="1"), row(2, group="a"), row(3, group="a"), row(4, group=7)]
     assert sent(world, rows) == {"accepted": 5, "duplicate": 0, "rejected": 0, "outcomes": []}
-    found = world.plane.parts.refit_window.read("m", 1)
+    found = world.plane.services.refit_window.read("m", 1)
     assert found is not None
     assert found.labels.tolist() == [0, 1, 2, 0, 1]
     assert found.groups is not None
@@ -82,7 +82,7 @@ def test_ids_are_remembered_for_a_receipts_life_and_while_the_row_is_there(
     world.declare()
     sent(world, [row(1), row(2), row(3)])
     assert window(world) == [2, 3]
-    sweep = world.plane.parts.retention.clean_up
+    sweep = world.plane.services.retention.clean_up
     world.clock.now += 1299
     assert sweep().label_keys == 0
     assert sent(world, [row(1), row(3)])["duplicate"] == 2
@@ -99,7 +99,7 @@ def test_a_clock_set_back_after_the_clean_up_counts_no_row_twice(
     world.declare()
     sent(world, [row(1), row(2)])
     world.clock.now += 1301
-    assert world.plane.parts.retention.clean_up().label_keys == 2
+    assert world.plane.services.retention.clean_up().label_keys == 2
     for now in (START, START + 999):
         world.clock.now = now
         refused = sent(world, [row(1), row(3)])
@@ -193,7 +193,7 @@ def test_a_thousand_rows_are_what_they_were(sqlite_world: World) -> None:
         for index, values in enumerate(logits.tolist())
     ]
     assert sent(sqlite_world, rows)["accepted"] == 1000
-    found = sqlite_world.plane.parts.refit_window.read("m", 1)
+    found = sqlite_world.plane.services.refit_window.read("m", 1)
     assert found is not None
     np.testing.assert_array_equal(found.logits, logits)
 

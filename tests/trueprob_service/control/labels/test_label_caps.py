@@ -29,7 +29,7 @@ def issue(world: World, n: int, group: int = 0) -> list[str]:
 
 
 def count(world: World, ids: list[str]) -> list[str]:
-    return world.plane.parts.receipt_labels.count("m", ids, [0] * len(ids))
+    return world.plane.services.receipt_labels.count("m", ids, [0] * len(ids))
 
 
 def test_one_input_that_is_sent_again_and_again_counts_so_often(
@@ -86,7 +86,7 @@ def test_rows_that_are_sent_with_their_labels_are_capped_too(begin: Callable[...
 
     assert send() == ["capped"] * 2
     assert send() == [*["duplicate"] * 3, *["capped"] * 2]
-    assert world.plane.parts.refit_window.size("m", 1) == (3, 3)
+    assert world.plane.services.refit_window.size("m", 1) == (3, 3)
     world.clock.now += DAY
     assert send() == ["duplicate"] * 3
-    assert world.plane.parts.refit_window.size("m", 1) == (5, 5)
+    assert world.plane.services.refit_window.size("m", 1) == (5, 5)

@@ -23,14 +23,14 @@ def labelled(numbers: Iterable[int], *, group: int | None = None) -> list[Stored
 
 
 def put(world: World, rows: list[StoredLabelledRow], version: int = 1) -> None:
-    window = world.plane.parts.refit_window
-    with world.plane.parts.store.write() as transaction:
+    window = world.plane.services.refit_window
+    with world.plane.services.store.write() as transaction:
         transaction.models.lock("m")
         window.add(transaction, "m", version, rows, n_classes=3, now=world.clock())
 
 
 def numbers(world: World) -> list[int]:
-    found = world.plane.parts.refit_window.read("m", 1)
+    found = world.plane.services.refit_window.read("m", 1)
     assert found is not None
     return found.logits[:, 0].astype(int).tolist()
 
@@ -38,7 +38,7 @@ def numbers(world: World) -> list[int]:
 def test_the_newest_rows_stay_in_the_order_in_which_they_came(begin: Callable[..., World]) -> None:
     world = begin(settings={"refit_window_rows": 5})
     world.declare()
-    window = world.plane.parts.refit_window
+    window = world.plane.services.refit_window
     assert window.read("m", 1) is None
     assert window.read("nobody", 1) is None
     assert window.size("m", 1) == (0, 0)
@@ -51,7 +51,7 @@ def test_the_newest_rows_stay_in_the_order_in_which_they_came(begin: Callable[..
     assert numbers(world) == [22, 23, 24, 25, 26]
     put(world, [])
     assert window.size("m", 1) == (5, 27)
-    with world.plane.parts.store.read() as transaction:
+    with world.plane.services.store.read() as transaction:
         keys = [number.to_bytes(24, "big") for number in range(30)]
         assert transaction.labelled_rows.stored("m", 1, keys) == set(keys[22:27])
         assert transaction.labelled_rows.counts() == {("m", 1): (5, 27)}
@@ -59,16 +59,16 @@ def test_the_newest_rows_stay_in_the_order_in_which_they_came(begin: Callable[..
 
 def test_it_is_a_calibration_set_whose_digest_names_its_rows(world: World) -> None:
     put(world, labelled(range(4)))
-    found = world.plane.parts.refit_window.read("m", 1)
+    found = world.plane.services.refit_window.read("m", 1)
     assert found is not None
     assert found.labels.tolist() == [0, 1, 2, 0]
     assert found.logits.dtype == np.float32
     assert found.groups is None
-    again = world.plane.parts.refit_window.read("m", 1)
+    again = world.plane.services.refit_window.read("m", 1)
     assert again is not None
     assert again.digest == found.digest
     put(world, labelled([7]))
-    other = world.plane.parts.refit_window.read("m", 1)
+    other = world.plane.services.refit_window.read("m", 1)
     assert other is not None
     assert other.digest != found.digest
 
@@ -78,7 +78,7 @@ def test_rows_of_a_group_share_it_and_others_have_their_own(world: World) -> Non
     put(world, labelled([2, 3], group=-(2**63)))
     put(world, labelled([4]))
     put(world, labelled([5], group=-(2**63)))
-    found = world.plane.parts.refit_window.read("m", 1)
+    found = world.plane.services.refit_window.read("m", 1)
     assert found is not None
     assert found.groups is not None
     assert found.groups.tolist() == [0, 1, 1, 2, 1]
@@ -96,7 +96,7 @@ def test_a_smaller_window_than_before_reads_and_keeps_fewer(begin: Callable[...,
 
 def test_a_window_is_never_larger_than_an_upload_may_be(begin: Callable[..., World]) -> None:
     world = begin(settings={"max_upload_bytes": 1024})
-    window = world.plane.parts.refit_window
+    window = world.plane.services.refit_window
     assert window.cap(3) == 51  # 4 bytes a logit, 8 a label
     assert window.cap(200_000) == 1
     world.declare()

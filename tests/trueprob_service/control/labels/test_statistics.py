@@ -147,7 +147,7 @@ def test_a_reading_is_cached_and_repeated_while_the_database_is_away(sqlite_worl
     fresh = sqlite_world.plane.label_statistics()
     assert fresh.pairs[0].totals.n == 5
     database = sqlite_world.settings.state_dir / "trueprob.sqlite3"
-    parts = sqlite_world.plane.parts
+    parts = sqlite_world.plane.services
     parts.store.close()  # an open connection would still read the file
     database.rename(database.with_suffix(".away"))
     database.mkdir()  # a folder of that name cannot be opened as a database

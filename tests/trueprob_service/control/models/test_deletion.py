@@ -46,7 +46,7 @@ def use(world: World, model: str) -> list[str]:
     identity = world.get(f"/v1/models/{model}/promotions")["items"][-1]["calibrator"]
     shadow = world.call("PUT", f"/v1/models/{model}/shadow", json={"calibrator": identity})
     assert shadow.status_code == 201
-    with world.plane.parts.store.write() as transaction:
+    with world.plane.services.store.write() as transaction:
         live = transaction.promotions.live(model)
         assert live is not None
         transaction.alarms.add(
@@ -58,7 +58,7 @@ def use(world: World, model: str) -> list[str]:
 
 
 def models_in_tables(world: World) -> dict[str, set[str]]:
-    with world.plane.parts.store._engine.connect() as connection:
+    with world.plane.services.store._engine.connect() as connection:
         found = {
             table.name: set(connection.execute(select(column)).scalars())
             for table in metadata.sorted_tables
@@ -102,7 +102,7 @@ def test_a_model_of_the_same_name_has_none_of_its_past(begin: Callable[..., Worl
     told = world.label(ids, [0] * 20).json()["outcomes"]
     assert [each["outcome"] for each in told] == ["superseded"] * 20
     assert world.get("/v1/models/m/calibration")["labels"] == 0
-    assert world.plane.parts.refit_window.read("m", 1) is None
+    assert world.plane.services.refit_window.read("m", 1) is None
     row = {"id": "a", "logits": [1, 2, 3], "label": 1}  # an id that the other one had taken
     path = "/v1/models/m/labels"
     assert world.call("POST", path, json={"rows": [row]}).json()["accepted"] == 1
@@ -149,7 +149,7 @@ def test_what_lies_in_the_repository_stays_until_its_folder_is_gone(
 def test_other_processes_stop_answering_and_count_nothing(begin: Callable[..., World]) -> None:
     here, there = begin(settings=NEVER), begin(settings=NEVER)
     ids = use(here, "m")
-    there.plane.parts.replica_sync.sync()
+    there.plane.services.replica_sync.sync()
     *_, late = there.predict(rows(9, 3)[0])
     assert there.label(late[:1], [0]).json()["accepted"] == 1  # it has read the class list
     assert delete(here, 2).status_code == 204
@@ -162,7 +162,7 @@ def test_other_processes_stop_answering_and_count_nothing(begin: Callable[..., W
                         headers=NPZ)  # fmt: skip
     assert upload.status_code == 404
     assert "deleted a moment ago" in upload.json()["detail"]
-    there.plane.parts.replica_sync.sync()
+    there.plane.services.replica_sync.sync()
     live = there.deployments.current("m")
     assert (live.revision, live.served.class_names) == (3, ("x", "y", "z"))
 
@@ -197,7 +197,7 @@ def test_fits_end_with_their_model(begin: Callable[..., World]) -> None:
 
 def test_what_was_looked_up_before_the_deletion_stores_nothing(world: World) -> None:
     served = world.deployments.current("m").served
-    sets: StoredSets = world.plane.parts.stored_sets
+    sets: StoredSets = world.plane.services.stored_sets
     logits, labels = rows(3, 100)
     some = CalibrationSet(logits, labels.astype(np.int64))
     world.upload(overconfident(), "?name=may")
@@ -216,7 +216,7 @@ def test_a_name_is_forgotten_when_no_receipt_of_it_can_count(begin: Callable[...
     world = begin(settings={"receipt_ttl_seconds": 1000})
     world.declare()
     delete(world, 1)
-    sweep = world.plane.parts.retention.clean_up
+    sweep = world.plane.services.retention.clean_up
     world.clock.now += 1300 + 86_400
     assert sweep().deleted_models == 0
     world.clock.now += 1

@@ -27,7 +27,7 @@ def two(begin: Callable[..., World]) -> tuple[World, World]:
 
 
 def look(world: World) -> None:
-    world.plane.parts.replica_sync.sync()
+    world.plane.services.replica_sync.sync()
 
 
 def live(world: World, model: str = "m") -> tuple[int, str, int | None]:
@@ -143,7 +143,7 @@ def test_a_model_that_was_removed_elsewhere_vanishes(
     look(there)
     with pytest.raises(ModelNotFound):
         there.deployments.current("m")
-    assert there.plane.parts.catalogue.find("m", 1) is None
+    assert there.plane.services.catalogue.find("m", 1) is None
     assert live(there, "other") == live(here, "other")
     # Declared again with other classes before this process has looked: not the model it was.
     there.declare(n_classes=4)

@@ -18,9 +18,9 @@ UNWATCHED = {"repository_poll_seconds": 0}
 
 
 def watch_of(world: World) -> RepositoryWatch:
-    parts = world.plane.parts
+    services = world.plane.services
     root = world.settings.model_repository
-    return RepositoryWatch(root, parts.catalogue, parts.store, interval_seconds=0)
+    return RepositoryWatch(root, services.catalogue, services.store, interval_seconds=0)
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ def test_a_refused_version_that_goes_is_forgotten(world: World, tmp_path: Path) 
     watch.look()
     assert world.plane.ready()["unavailable"] == 0
     with pytest.raises(VersionNotFound):
-        world.plane.parts.catalogue.served("blocks", 1)
+        world.plane.services.catalogue.served("blocks", 1)
 
 
 def test_a_live_version_that_vanishes_or_changes_goes_on_answering(
@@ -174,10 +174,10 @@ def test_what_could_not_be_registered_is_taken_at_the_next_look(
         def write(self) -> object:
             raise DatabaseUnavailable("away")
 
-    parts = world.plane.parts
+    services = world.plane.services
     watch = RepositoryWatch(
         tmp_path / "models",
-        parts.catalogue,
+        services.catalogue,
         Away(),
         interval_seconds=0,  # type: ignore[arg-type]
     )

@@ -85,7 +85,7 @@ def test_the_evidence_is_the_librarys_on_the_same_rows(world: World) -> None:
     beside = live.shadow.answer(logits)
     world.label(ids[:30], labels[:30].tolist())
     world.label(ids[30:], labels[30:].tolist())
-    labels_of = world.plane.parts.receipt_labels
+    labels_of = world.plane.services.receipt_labels
     comparison = Comparison(alpha=0.01)
     state = comparison.start()
     for part in (slice(0, 30), slice(30, 60)):
@@ -107,7 +107,7 @@ def test_evidence_outlives_the_process_and_is_shared(begin: Callable[..., World]
     here, there = begin(settings=slow), begin(settings=slow)
     here.declare()
     put(here, candidate(here))
-    there.plane.parts.replica_sync.sync()
+    there.plane.services.replica_sync.sync()
     logits, labels = rows(24, 400, sharpness=2.5)
     _, _, _, ids = there.predict(logits)
     there.label(ids[:200], labels[:200].tolist())
@@ -120,7 +120,7 @@ def test_evidence_outlives_the_process_and_is_shared(begin: Callable[..., World]
     again.label(ids[300:], labels[300:].tolist())
     assert again.get(SHADOW)["labels"] == 400
     assert again.call("DELETE", SHADOW).status_code == 204
-    there.plane.parts.replica_sync.sync()
+    there.plane.services.replica_sync.sync()
     assert there.deployments.current("m").shadow is None
 
 

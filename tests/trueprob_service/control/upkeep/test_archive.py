@@ -66,7 +66,7 @@ def test_a_service_goes_on_with_another_database(
     calibrator, ids = used(world)
     world.call("DELETE", "/v1/models/gone", headers={"if-match": '"1"'})
     archive = tmp_path / "state.zip"
-    counts = export_state(world.plane.parts.store, world.plane.parts.set_files, archive)
+    counts = export_state(world.plane.services.store, world.plane.services.set_files, archive)
     assert (counts["label_key"], counts["promotion"], counts["fit"]) == (431, 2, 1)
     assert (counts["alarm_state"], counts["alarm"], counts["group_count"]) == (2, 2, 344)
     assert counts["labelled_row"] == 1
@@ -91,7 +91,7 @@ def test_a_service_goes_on_with_another_database(
     answer = moved.label(ids, [0] * 60).json()
     assert (answer["accepted"], answer["duplicate"]) == (20, 40)
     assert send_row(moved) == (0, 1)
-    window = moved.plane.parts.refit_window.read("m", 1)
+    window = moved.plane.services.refit_window.read("m", 1)
     assert window is not None
     assert window.labels.tolist() == [1]
     moved.declare("gone")
@@ -101,19 +101,21 @@ def test_a_service_goes_on_with_another_database(
     fresh = moved.upload(overconfident(seed=4))
     assert fresh["fit"] == "2"  # ids go on after those that came
     second = tmp_path / "second.zip"
-    assert export_state(moved.plane.parts.store, moved.plane.parts.set_files, second)["fit"] == 2
+    assert (
+        export_state(moved.plane.services.store, moved.plane.services.set_files, second)["fit"] == 2
+    )
     third = tmp_path / "third.zip"
     assert main(["export-state", str(third), *flags]) == 0
     assert "keep TRUEPROB_RECEIPT_SECRETS too" in capsys.readouterr().err
     with pytest.raises(Conflict, match="not empty"):
-        import_state(moved.plane.parts.store, moved.plane.parts.set_files, archive)
+        import_state(moved.plane.services.store, moved.plane.services.set_files, archive)
     moved.plane.close()
 
 
 def test_every_row_is_the_same_after_both_ways(world: World, tmp_path: Path) -> None:
     used(world)
     first, second = tmp_path / "first.zip", tmp_path / "second.zip"
-    export_state(world.plane.parts.store, world.plane.parts.set_files, first)
+    export_state(world.plane.services.store, world.plane.services.set_files, first)
     store = open_store(f"sqlite:///{tmp_path / 'copy.sqlite3'}")
     artifacts = SetFiles(tmp_path / "copy")
     artifacts.start()
@@ -127,7 +129,7 @@ def test_every_row_is_the_same_after_both_ways(world: World, tmp_path: Path) -> 
         for name in tables:
             assert one.read(name) == two.read(name), name
     with pytest.raises(Conflict, match="already"):
-        export_state(world.plane.parts.store, world.plane.parts.set_files, first)
+        export_state(world.plane.services.store, world.plane.services.set_files, first)
 
 
 def rewritten(archive: Path, target: Path, member: str, content: bytes) -> Path:
@@ -142,7 +144,7 @@ def test_what_is_not_a_whole_state_leaves_the_database_empty(
 ) -> None:
     used(sqlite_world)
     good = tmp_path / "good.zip"
-    parts = sqlite_world.plane.parts
+    parts = sqlite_world.plane.services
     export_state(parts.store, parts.set_files, good)
     with zipfile.ZipFile(good) as archive:
         head = json.loads(archive.read("state.json"))

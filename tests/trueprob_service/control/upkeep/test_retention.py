@@ -42,11 +42,11 @@ def short(begin: Callable[..., World]) -> World:
 
 def test_keys_are_forgotten_when_their_receipts_are_too_old(short: World) -> None:
     ids = label_some(short)
-    assert short.plane.parts.retention.clean_up().label_keys == 0
+    assert short.plane.services.retention.clean_up().label_keys == 0
     short.clock.now += TTL + 200
-    assert short.plane.parts.retention.clean_up().label_keys == 0  # replicas' clocks differ
+    assert short.plane.services.retention.clean_up().label_keys == 0  # replicas' clocks differ
     short.clock.now += 101
-    assert short.plane.parts.retention.clean_up().label_keys == 40
+    assert short.plane.services.retention.clean_up().label_keys == 40
     answer = short.label(ids, [0] * 40).json()
     assert answer["rejected"] == 40
     assert {o["outcome"] for o in answer["outcomes"]} == {"expired"}
@@ -56,7 +56,7 @@ def test_a_clock_set_back_after_a_sweep_does_not_count_a_label_twice(short: Worl
     ids = label_some(short)
     before = total(short)
     short.clock.now += TTL + 301
-    assert short.plane.parts.retention.clean_up().label_keys == 40
+    assert short.plane.services.retention.clean_up().label_keys == 40
     short.clock.now = START + 5  # the receipts look fresh, and their keys are gone
     answer = short.label(ids, [0] * 40).json()
     assert {o["outcome"] for o in answer["outcomes"]} == {"expired"}
@@ -73,10 +73,10 @@ def test_a_longer_time_to_live_does_not_count_a_label_twice(begin: Callable[...,
     world.plane.close()
     clock = Clock(START + TTL + 400)
     longer = begin(clock=clock, settings={"receipt_ttl_seconds": int(3 * TTL)})
-    longer.plane.parts.retention.clean_up()
+    longer.plane.services.retention.clean_up()
     assert longer.label(ids, [0] * 40).json()["duplicate"] == 40
     clock.now = START + 3 * TTL + 301
-    assert longer.plane.parts.retention.clean_up().label_keys == 40
+    assert longer.plane.services.retention.clean_up().label_keys == 40
     clock.now = START + 2 * TTL
     assert longer.label(ids, [0] * 40).json()["rejected"] == 40
 
@@ -84,7 +84,7 @@ def test_a_longer_time_to_live_does_not_count_a_label_twice(begin: Callable[...,
 def test_groups_are_forgotten_when_no_row_of_them_has_come_for_a_receipts_life(
     short: World,
 ) -> None:
-    store, retention = short.plane.parts.store, short.plane.parts.retention
+    store, retention = short.plane.services.store, short.plane.services.retention
 
     def count(*groups: int) -> list[bool]:
         """Count a label of each; which were known."""
@@ -109,7 +109,7 @@ def test_groups_are_forgotten_when_no_row_of_them_has_come_for_a_receipts_life(
 
 
 def test_the_sweep_of_groups_goes_on_where_it_ended(short: World) -> None:
-    store = short.plane.parts.store
+    store = short.plane.services.store
     with store.write() as transaction:
         groups = transaction.group_counts
         for model_id, revision in ((1, 1), (1, 2), (2, 1)):
@@ -139,9 +139,9 @@ def test_old_hours_become_days_and_no_sum_changes(short: World) -> None:
     before = short.get("/v1/models/m/calibration?window=60d")
     running = short.plane.label_statistics().pairs
     short.clock.now += 40 * DAY
-    swept = short.plane.parts.retention.clean_up()
+    swept = short.plane.services.retention.clean_up()
     assert swept.hourly_bins > 0
-    assert short.plane.parts.retention.clean_up().hourly_bins == 0
+    assert short.plane.services.retention.clean_up().hourly_bins == 0
     after = short.get("/v1/models/m/calibration?window=60d")
     for name in ("count", "correct", "confidence", "variance"):
         got, wanted = ([b[name] for b in answer["bins"]] for answer in (after, before))
@@ -155,7 +155,7 @@ def test_old_hours_become_days_and_no_sum_changes(short: World) -> None:
 def test_files_go_a_day_after_their_set_was_deleted(world: World) -> None:
     report = world.upload(overconfident())
     kept = world.upload(overconfident(seed=8), "?promote=never")["calibration_set"]
-    retention, artifacts = world.plane.parts.retention, world.plane.parts.set_files
+    retention, artifacts = world.plane.services.retention, world.plane.services.set_files
     digest = report["calibration_set"]
     for each in (digest, kept):
         age(artifacts.path(each), 2 * DAY)
@@ -174,7 +174,7 @@ def test_files_go_a_day_after_their_set_was_deleted(world: World) -> None:
 
 def test_a_file_that_is_wanted_again_is_put_back(sqlite_world: World) -> None:
     digest = sqlite_world.upload(overconfident())["calibration_set"]
-    artifacts = sqlite_world.plane.parts.set_files
+    artifacts = sqlite_world.plane.services.set_files
     with artifacts.set_aside(digest) as aside:
         assert not artifacts.path(digest).exists()
         aside.put_back()

@@ -89,7 +89,7 @@ def courier(
     secrets: str = SECRET,
 ) -> Webhook:
     return Webhook(
-        world.plane.parts.store,
+        world.plane.services.store,
         receiver.url,
         read_secrets(secrets),
         seconds=3600.0,
@@ -99,7 +99,7 @@ def courier(
 
 
 def states(world: World) -> list[tuple[str, int]]:
-    with world.plane.parts.store._engine.connect() as connection:
+    with world.plane.services.store._engine.connect() as connection:
         statement = select(webhook_event.c.state, webhook_event.c.attempts)
         return [tuple(row) for row in connection.execute(statement.order_by(webhook_event.c.id))]
 
@@ -134,7 +134,7 @@ def test_a_promotion_and_a_verdict_are_told_once(
     ]
     assert webhook.deliver() == 0
     world.clock.now += 8 * 86_400.0
-    assert world.plane.parts.retention.clean_up().events == 3
+    assert world.plane.services.retention.clean_up().events == 3
 
 
 def test_every_attempt_is_signed_for_its_time(
@@ -200,7 +200,7 @@ def test_an_event_whose_courier_died_is_delivered_by_another(
     world = begin(settings=SETTINGS)
     world.declare()
     world.upload(overconfident(), "?promote=never")
-    with world.plane.parts.store.write() as transaction:
+    with world.plane.services.store.write() as transaction:
         now = world.clock.now
         taken = transaction.events.claim(owner="died", now=now, held_until=now + 120.0)
         assert taken is not None
@@ -208,7 +208,7 @@ def test_an_event_whose_courier_died_is_delivered_by_another(
     assert webhook.deliver() == 0
     world.clock.now += 121.0
     assert webhook.deliver() == 1
-    with world.plane.parts.store.write() as transaction:  # who lived after all changes nothing
+    with world.plane.services.store.write() as transaction:  # who lived after all changes nothing
         transaction.events.retry(taken.id, owner="died", due_at=0.0)
     assert states(world) == [("delivered", 2)]
 
@@ -218,7 +218,7 @@ def test_two_couriers_deliver_each_event_once(
 ) -> None:
     world = begin(settings=SETTINGS)
     world.declare()
-    with world.plane.parts.store.write() as transaction:
+    with world.plane.services.store.write() as transaction:
         for number in range(12):
             transaction.events.add("alarm.raised", "m", {"number": number}, now=world.clock.now)
     couriers = [courier(world, receiver) for _ in range(2)]

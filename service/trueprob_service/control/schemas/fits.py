@@ -1,0 +1,168 @@
+"""Bodies of the routes of calibration sets and fits, and how database rows become them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, Field, StrictBool, StrictInt, StrictStr
+
+from trueprob_service.control.schemas.base import EXAMPLE_CALIBRATOR, example, timestamp
+from trueprob_service.control.store.calibration_sets import CalibrationSetRow
+from trueprob_service.control.store.fits import ENDED, FitRow
+
+__all__ = ["CalibrationSetSummary", "FitBody", "FitSummary", "FitVerdict"]
+
+_DIGEST: Final = "sha256:8f0e6c1bd2a94c6f7e3b5a1d0c9f8e7d6c5b4a39281706f5e4d3c2b1a0998877"
+
+
+class CalibrationSetSummary(BaseModel):
+    """A stored calibration set."""
+
+    model_config = example(
+        digest=_DIGEST,
+        names=["may"],
+        n=597,
+        n_classes=10,
+        size_bytes=19_482,
+        created_at="2026-05-04T10:00:00.000Z",
+        created_by="team-a",
+    )
+    digest: str
+    names: list[str]
+    n: int
+    n_classes: int
+    size_bytes: int
+    created_at: str
+    created_by: str | None
+
+    @classmethod
+    def of(cls, row: CalibrationSetRow, names: Sequence[str]) -> CalibrationSetSummary:
+        """A stored set with the names that refer to it."""
+        return cls(
+            digest=row.digest,
+            names=list(names),
+            n=row.n_rows,
+            n_classes=row.n_classes,
+            size_bytes=row.size_bytes,
+            created_at=timestamp(row.created_at),
+            created_by=row.created_by,
+        )
+
+
+class FitBody(BaseModel):
+    """Asks for a fit on rows that the service has: a stored set, or the refit window."""
+
+    model_config = example(calibration_set="may", method="smart", promote="auto")
+    calibration_set: StrictStr | None = Field(None, description="`sha256:…`, or a name.")
+    source: Literal["refit-window"] | None = Field(
+        None, description="Instead of a set: the labelled rows of the refit window."
+    )
+    method: StrictStr | None = Field(None, description="How to fit; default: a setting.")
+    promote: Literal["auto", "never", "always", "shadow"] = Field(
+        "auto", description="`auto`: if admitted; `always` is recorded as forced."
+    )
+    version: Annotated[StrictInt, Field(ge=1)] | None = Field(
+        None, description="Default: the live one."
+    )
+    allow_prediction_change: StrictBool | None = Field(
+        None, description="Whether predictions may change; default: a setting."
+    )
+    force: StrictBool = Field(False, description="Fit even a very small set.")
+
+
+class FitVerdict(BaseModel):
+    """Whether the candidate was admitted, and why."""
+
+    admitted: bool
+    reasons: list[str]
+
+
+class FitSummary(BaseModel):
+    """A fit. The report's fields are set once it is done, `error` if it failed or was cancelled."""
+
+    model_config = example(
+        fit="17",
+        state="done",
+        calibration_set=_DIGEST,
+        version=1,
+        method="smart",
+        n=597,
+        seconds=0.03,
+        verdict={
+            "admitted": True,
+            "reasons": ["NLL 0.412 → 0.333 nats, 90 % interval of the difference −0.10 to −0.06"],
+        },
+        scores={
+            "incumbent": {"ece": 0.061, "ece_floor": 0.013, "nll": 0.412},
+            "candidate": {"ece": 0.012, "ece_floor": 0.012, "nll": 0.333},
+        },
+        calibrator=EXAMPLE_CALIBRATOR,
+        promoted=True,
+        revision=4,
+    )
+    fit: str
+    state: str = Field(description="queued, running, done, failed or cancelled")
+    calibration_set: str
+    version: int
+    method: str
+    n: int
+    trigger: str | None = Field(
+        None, description="Of a fit that the refit policy started: `alarm:ID` or "
+        "`rows:VERSION:COUNT`."
+    )  # fmt: skip
+    progress: float | None = Field(
+        None, description="While the fit waits or runs: the share that is done, 0 to 1."
+    )
+    seconds: float | None = None
+    verdict: FitVerdict | None = None
+    scores: dict[str, dict[str, int | float | None] | None] | None = None
+    calibrator: str | None = None
+    promoted: bool | None = None
+    revision: int | None = None
+    error: str | None = None
+    created_at: str | None = None
+    finished_at: str | None = None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the fit is done, failed or was cancelled."""
+        return self.state in ENDED
+
+    @classmethod
+    def of(cls, row: FitRow, *, n: int) -> FitSummary:
+        """The report of a fit on n rows; only the fields that its state has are set."""
+        fields: dict[str, Any] = {}
+        if row.state == "done":
+            fields = {
+                "seconds": row.seconds,
+                "verdict": None if row.verdict is None else FitVerdict(**row.verdict),
+                "scores": row.scores,
+                "calibrator": row.calibrator,
+                "promoted": row.promoted,
+                "revision": row.revision,
+            }
+        elif row.state in ("failed", "cancelled"):
+            fields = {"error": row.error}
+        else:
+            fields = {"progress": row.progress or 0.0}
+        if row.trigger is not None:
+            fields["trigger"] = row.trigger
+        return cls(
+            fit=str(row.id),
+            state=row.state,
+            calibration_set=row.calibration_set,
+            version=row.version,
+            method=row.method,
+            n=n,
+            **fields,
+        )
+
+    @classmethod
+    def with_times(cls, row: FitRow, *, n: int) -> FitSummary:
+        """The report, with the times at which the fit was created and finished."""
+        report = cls.of(row, n=n)
+        report.created_at = timestamp(row.created_at)
+        if row.finished_at is not None:
+            report.finished_at = timestamp(row.finished_at)
+        return report

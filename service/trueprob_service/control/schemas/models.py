@@ -1,0 +1,55 @@
+"""Bodies of the routes of models."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, Field, StrictInt, StrictStr
+
+from trueprob_service.control.schemas.base import example
+
+__all__ = ["ModelDescription", "ModelRequest", "UnavailableVersion", "VersionSummary"]
+
+
+class ModelRequest(BaseModel):
+    """Declares a logits-only model, or makes a version live."""
+
+    model_config = example(n_classes=3, class_names=["cat", "dog", "bird"])
+    n_classes: StrictInt | None = Field(None, description="Number of classes of the logits.")
+    class_names: list[StrictStr] | None = Field(
+        None, description="One name for each class, in index order; default: the indices."
+    )
+    live_version: Annotated[StrictInt, Field(ge=1)] | None = Field(
+        None, description="The version to make live; needs If-Match."
+    )
+
+
+class VersionSummary(BaseModel):
+    """A version and the calibrator that it uses."""
+
+    version: int
+    live: bool
+    calibrator: str
+    n_classes: int
+    network: bool = Field(description="Whether images can be sent; else logits only.")
+
+
+class UnavailableVersion(BaseModel):
+    """A version that cannot be served, and why."""
+
+    version: int
+    reason: str
+
+
+class ModelDescription(BaseModel):
+    """A model, its live pair and its versions; `version` is null when none can be served."""
+
+    model: str
+    version: int | None
+    calibrator: str | None
+    revision: int | None
+    n_classes: int | None
+    class_names: list[str]
+    declared: bool = Field(description="Over HTTP; else found in the model repository.")
+    versions: list[VersionSummary]
+    unavailable: list[UnavailableVersion]
