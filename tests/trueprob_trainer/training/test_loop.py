@@ -117,7 +117,7 @@ def test_folders_without_a_finished_run_are_refused(tmp_path: Path) -> None:
         ("long_tail", 0.5, "long_tail must be finite and at least 1, got 0.5"),
         ("flip", 1, "flip must be true or false, got int"),
         ("accumulation", 5, "accumulation must divide batch_size 32"),
-        ("accumulation", 32, "parts of two rows or more, got 32"),
+        ("accumulation", 32, "micro-batches of at least two rows, got 32"),
         ("warmup", 0.1, "warmup needs schedule cosine, got one-cycle"),
         (
             "optimiser_options",
