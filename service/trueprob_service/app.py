@@ -26,14 +26,13 @@ from trueprob_service.edge.auth import Keyring, read_keys
 from trueprob_service.edge.middleware import Application, Edge
 from trueprob_service.edge.problems import problem_for
 from trueprob_service.inference.asgi import HotRoutes
-from trueprob_service.inference.body import BodyReader
+from trueprob_service.inference.body import BodyReader, JsonBodies
 from trueprob_service.inference.deployment import Network, ServedVersion
 from trueprob_service.inference.deployments import DeploymentLookup, Deployments
 from trueprob_service.inference.network.batcher import Batcher
 from trueprob_service.inference.network.cores import usable_cores
 from trueprob_service.inference.network.input import NetworkInput
 from trueprob_service.inference.network.onnx_model import OnnxModel
-from trueprob_service.inference.wire.json_bodies import JsonBodies
 from trueprob_service.metrics.telemetry import Registry, Telemetry
 from trueprob_service.server import MetricsPort
 from trueprob_service.settings import Settings

@@ -21,7 +21,7 @@ from trueprob.errors import InvalidDocument, InvalidInput
 __all__ = ["BetState"]
 
 FORMAT: Final = 1
-Array = NDArray[np.float64]
+BetArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class BetState:
         return cls(str(names["statistic"]), str(names["mixture"]), *numbers)
 
     def advanced(
-        self, logs: Array, factors: Factors, idle: NDArray[np.int64] | None = None
+        self, logs: BetArray, factors: Factors, idle: NDArray[np.int64] | None = None
     ) -> BetState:
         """The next state: these factors counted, with the new logarithms."""
         return BetState(
@@ -101,7 +101,7 @@ class BetState:
             () if idle is None else tuple(idle.tolist()),
         )
 
-    def logs_for(self, statistic: str, mixture: str, n_bets: int) -> Array:
+    def logs_for(self, statistic: str, mixture: str, n_bets: int) -> BetArray:
         """The logarithms; InvalidInput if they belong to another statistic or mixture."""
         expected, got = (statistic, mixture, n_bets), (self.statistic, self.mixture, len(self.logs))
         if got != expected or len(self.idle) != (n_bets if statistic == "change" else 0):

@@ -4,7 +4,7 @@
 ``receive()`` so that routes never see more. A body is inflated in pieces of at most `PIECE_BYTES`,
 so one of a few kilobytes that inflates to gigabytes costs its limit and one piece. Several gzip
 members (RFC 1952, 2.2) or zstd frames in a row are one body. ``deflate`` means the zlib format of
-RFC 1950, as in RFC 9110.
+RFC 1950, as in RFC 9110. `read_body` and `spool_body` read a request's body into memory or a file.
 """
 
 from __future__ import annotations
@@ -13,18 +13,21 @@ import asyncio
 import re
 import sys
 import zlib
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
+import anyio.to_thread
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 
-from trueprob_service.errors import BadRequest, BodyTooLarge, UnsupportedEncoding
-
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
+from trueprob_service.errors import (
+    BadRequest,
+    BodyTooLarge,
+    UnsupportedEncoding,
+    UnsupportedMediaType,
+)
 
 __all__ = [
     "CODINGS",
@@ -39,7 +42,17 @@ __all__ = [
     "coding_of",
     "inflated",
     "limited",
+    "media_type",
+    "read_body",
+    "spool_body",
 ]
+
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -260,3 +273,75 @@ def inflated(receive: Receive, coding: str, limit: BodyLimit) -> Receive:
             raise DamagedWhileReading(error.detail) from None
 
     return receive_inflated
+
+
+# Chunks are collected before a thread writes them: switching threads costs more than the copy.
+_WRITE_BYTES: Final = 1 << 20
+
+
+def media_type(request: Request) -> str:
+    """The Content-Type without parameters, in lower case; empty when there is none.
+
+    Raises `UnsupportedMediaType` if the body is compressed. The middleware has already inflated
+    every encoding that it supports and removed the header.
+    """
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding != "identity":
+        raise UnsupportedMediaType(f"Content-Encoding must be identity, got {encoding!r}")
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+async def read_body(request: Request, *, limit: BodyLimit) -> bytes:
+    """The whole body.
+
+    Raises `BodyTooLarge` if the body or its Content-Length exceeds the limit.
+    """
+    chunks = [chunk async for chunk in _limited(request, limit)]
+    return b"".join(chunks)
+
+
+async def spool_body(
+    request: Request,
+    path: Path,  # must not exist
+    *,
+    limit: int,  # bytes
+    expected: str = "a calibration set",  # for the error message
+) -> int:
+    """Write the body to a file as it arrives; returns the number of bytes.
+
+    Raises `BadRequest` if the body is empty, and `BodyTooLarge` as `read_body` does.
+    """
+    total = 0
+    with path.open("xb") as file:
+        waiting = bytearray()
+        async for chunk in _limited(request, BodyLimit(limit)):
+            waiting += chunk
+            total += len(chunk)
+            if len(waiting) >= _WRITE_BYTES:
+                await anyio.to_thread.run_sync(file.write, bytes(waiting))
+                waiting.clear()
+        await anyio.to_thread.run_sync(file.write, bytes(waiting))
+    if total == 0:
+        raise BadRequest(f"the body is empty: expected {expected}")
+    return total
+
+
+async def _limited(request: Request, limit: BodyLimit) -> AsyncIterator[bytes]:
+    announced = request.headers.get("content-length")
+    if announced is not None:
+        if not (announced.isascii() and announced.isdigit()):
+            raise BadRequest("Content-Length must be a number of bytes")
+        if int(announced) > limit.most:
+            raise BodyTooLarge(
+                limit.refusal(
+                    f"the body must have at most {limit.most} bytes, got {int(announced)}"
+                )
+            )
+    total = 0
+    async for chunk in request.stream():
+        total += len(chunk)
+        if total > limit.most:
+            raise BodyTooLarge(
+                limit.refusal(f"the body must have at most {limit.most} bytes, got more")
+            )
+        yield chunk

@@ -22,12 +22,11 @@ from tests.trueprob_service.inference.mutated import FUZZ, mutated
 from trueprob.calibrators import IdentityCalibrator
 from trueprob_service.edge.bodies import CODINGS, Inflater
 from trueprob_service.edge.problems import problem_for
-from trueprob_service.inference.body import BodyReader
+from trueprob_service.inference.body import BodyReader, JsonBodies
 from trueprob_service.inference.deployment import Deployment, ServedVersion
 from trueprob_service.inference.request import PredictionOptions
 from trueprob_service.inference.wire import images, json_rows, npy
 from trueprob_service.inference.wire.images import Preprocessing
-from trueprob_service.inference.wire.json_bodies import JsonBodies
 from trueprob_service.inference.wire.json_rows import MIN_BYTES, simd_rows
 
 

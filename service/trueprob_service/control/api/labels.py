@@ -17,7 +17,6 @@ from trueprob_service.control.api.documentation import (
     problems,
 )
 from trueprob_service.control.assembly import ControlServices
-from trueprob_service.control.bodies import media_type, read_body
 from trueprob_service.control.labels.body import read_document, read_labels
 from trueprob_service.control.schemas.labels import (
     AlarmSummary,
@@ -27,7 +26,7 @@ from trueprob_service.control.schemas.labels import (
     RowsRequest,
 )
 from trueprob_service.control.schemas.lists import Items, Page, row_id
-from trueprob_service.edge.bodies import BodyLimits
+from trueprob_service.edge.bodies import BodyLimits, media_type, read_body
 from trueprob_service.errors import AlarmNotFound, InvalidRequest, UnsupportedMediaType
 
 __all__ = ["alarm_routes", "label_routes"]

@@ -22,13 +22,13 @@ from fsspec import AbstractFileSystem
 
 from trueprob.arrays.calibration_set import CalibrationSet, load_calibration_set
 from trueprob.errors import TrueprobError
-from trueprob_service.control.bodies import part_file
 from trueprob_service.control.fitting.set_files import (
     ABANDONED_SECONDS,
     PREFIX,
     SWEPT,
     SetAsideFile,
     SetFiles,
+    part_file,
 )
 from trueprob_service.errors import Unavailable
 

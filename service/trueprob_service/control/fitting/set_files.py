@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,9 +12,8 @@ from typing import Final, Protocol
 
 from trueprob.arrays.calibration_set import CalibrationSet
 from trueprob.arrays.synced_files import sync_directory
-from trueprob_service.control.bodies import part_file
 
-__all__ = ["ABANDONED_SECONDS", "PREFIX", "SWEPT", "SetAsideFile", "SetFiles"]
+__all__ = ["ABANDONED_SECONDS", "PREFIX", "SWEPT", "SetAsideFile", "SetFiles", "part_file"]
 
 PREFIX: Final = "sha256:"
 SWEPT: Final = ".swept"
@@ -140,3 +140,14 @@ def _age_seconds(path: Path) -> float:
         return time.time() - path.stat().st_mtime
     except FileNotFoundError:
         return 0.0
+
+
+@contextlib.contextmanager
+def part_file(folder: Path) -> Iterator[Path]:
+    """A path in a folder that nothing else uses; the file is removed when the block ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{secrets.token_hex(16)}.part"
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)

@@ -20,13 +20,14 @@ from numpy.typing import NDArray
 from starlette.requests import Request
 
 from trueprob.arrays.calibration_set import CalibrationSet
-from trueprob_service.control.bodies import media_type, part_file, spool_body
 from trueprob_service.control.fitting.request import FitRequest, check_set_name
+from trueprob_service.control.fitting.set_files import part_file
 from trueprob_service.control.fitting.stored_sets import StoredSets
 from trueprob_service.control.fitting.upload_body import check_media_type, read_upload
 from trueprob_service.control.labels.refit_window import RefitWindow
 from trueprob_service.control.models.replica_sync import ReplicaSync
 from trueprob_service.control.store.calibration_sets import CalibrationSetRow
+from trueprob_service.edge.bodies import media_type, spool_body
 from trueprob_service.errors import Conflict, InvalidRequest, ModelNotFound
 from trueprob_service.inference.deployment import Deployment, Network, ServedVersion
 from trueprob_service.inference.deployments import Deployments

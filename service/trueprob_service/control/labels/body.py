@@ -16,17 +16,19 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from trueprob_service.control.labels.judging import Label
 from trueprob_service.edge.json_blocks import elements_in_blocks
 from trueprob_service.errors import BadRequest, InvalidRequest
 from trueprob_service.receipts.receipt import digest64
 
 __all__ = [
+    "Label",
     "ParsedRows",
     "read_document",
     "read_labels",
     "read_rows",
 ]
+
+Label = int | str  # class index or class name
 
 MAX_LABELS: Final = 100_000  # of one request
 # Longer bodies with rows are parsed in blocks of this size, some 2 ms each.

@@ -2,12 +2,17 @@
 
 A label counts for the promotion that its receipt names, with the confidence and the prediction in
 the receipt. So it may arrive after a later promotion, after a restart or at another replica.
+
+What labels are judged by, the promotions and class lists that their receipts name, is read once a
+request (`PromotionHistories`, `ClassList`).
 """
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
 from typing import Final
 
 import numpy as np
@@ -15,27 +20,182 @@ from numpy.typing import NDArray
 
 from trueprob.scores.binned import BinnedCalibration
 from trueprob_service.control.labels.alarms import Alarms
+from trueprob_service.control.labels.body import Label
 from trueprob_service.control.labels.counting import CountedLabels, count_within_cap
-from trueprob_service.control.labels.judging import (
-    NO_CLASS,
-    JudgedLabels,
-    Label,
-    OutcomeCode,
-    PromotionHistories,
-    PromotionHistory,
-)
 from trueprob_service.control.labels.shadow_scoring import ShadowDecision, score_shadow
 from trueprob_service.control.models.catalogue import Catalogue
 from trueprob_service.control.store import Store, Transaction
 from trueprob_service.control.store.alarms import AlarmRow
 from trueprob_service.control.store.label_sums import advance
 from trueprob_service.control.store.promotions import PromotionRow
-from trueprob_service.errors import InvalidRequest
+from trueprob_service.errors import InvalidRequest, ModelNotFound
+from trueprob_service.inference.deployment import ServedVersion
 from trueprob_service.metrics.catalogue import LABEL_OUTCOMES
-from trueprob_service.receipts.columns import ReceiptColumns
-from trueprob_service.receipts.receipt import Receipts
+from trueprob_service.receipts.columns import ReceiptColumns, number
+from trueprob_service.receipts.receipt import Receipts, digest64
 
-__all__ = ["CLOCK_TOLERANCE_SECONDS", "ReceiptLabels"]
+__all__ = [
+    "CLOCK_TOLERANCE_SECONDS",
+    "NO_CLASS",
+    "ClassList",
+    "JudgedLabels",
+    "OutcomeCode",
+    "PromotionHistories",
+    "PromotionHistory",
+    "ReceiptLabels",
+]
+
+
+NO_CLASS = -1
+
+
+class OutcomeCode(IntEnum):
+    """Outcome of a label; indexes `trueprob_service.metrics.catalogue.LABEL_OUTCOMES`."""
+
+    ACCEPTED = 0
+    DUPLICATE = 1
+    EXPIRED = 2
+    FORGED = 3
+    FOREIGN = 4
+    UNKNOWN_CLASS = 5
+    SUPERSEDED = 6
+    CAPPED = 7
+
+
+@dataclass(frozen=True)
+class ClassList:
+    """The class list of a version."""
+
+    digest: int  # as in receipts
+    index: Mapping[str, int]  # name to class index
+
+    def resolve(self, labels: Sequence[Label]) -> NDArray[np.int64]:
+        """Class index of each label, shape (n,); `NO_CLASS` for an unknown class."""
+        k = len(self.index)
+        if set(map(type, labels)) <= {int}:
+            try:
+                given = np.array(labels, dtype=np.int64)
+            except OverflowError:  # JSON numbers may have any size
+                pass
+            else:
+                return np.where((given >= 0) & (given < k), given, NO_CLASS)
+        found = [
+            self.index.get(label, NO_CLASS)
+            if isinstance(label, str)
+            else (label if 0 <= label < k else NO_CLASS)
+            for label in labels
+        ]
+        return np.array(found, dtype=np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class JudgedLabels:
+    """Outcomes and classes of labels, before duplicates and caps are looked at."""
+
+    outcome: NDArray[np.int8]  # `OutcomeCode`
+    # Class index in the version that predicted, or in the live one where that is unknown;
+    # `NO_CLASS` for an unknown class.
+    label: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class PromotionHistory:
+    """The promotions that a request's receipts name, with their class lists."""
+
+    model: int  # digest of the model's name, as in receipts
+    model_id: int  # changes when a model is deleted and declared again
+    live: PromotionRow
+    promotions: Mapping[int, PromotionRow]  # by revision
+    classes: Mapping[int, ClassList]  # by version
+
+    def judge(
+        self,
+        receipts: ReceiptColumns,
+        labels: Sequence[Label],  # one for each receipt
+        *,
+        now: float,
+        ttl_seconds: float,
+    ) -> JudgedLabels:
+        """Judge labels by their receipts alone."""
+        outcome = np.full(len(receipts), OutcomeCode.SUPERSEDED, np.int8)
+        label = np.full(len(receipts), NO_CLASS, np.int64)
+        unknown = np.ones(len(receipts), np.bool_)  # whether the predicting version is unknown
+        ours = receipts.genuine & (receipts.model == self.model)
+        revision, version, class_list = receipts.revision, receipts.version, receipts.class_list
+        for promotion in self.promotions.values():
+            classes = self.classes[promotion.version]
+            meant = ours & (revision == promotion.revision) & (version == promotion.version)
+            meant &= class_list == classes.digest
+            outcome[meant] = OutcomeCode.ACCEPTED
+            label[meant] = classes.resolve(_at(labels, meant))
+            unknown &= ~meant
+        label[unknown] = self.classes[self.live.version].resolve(_at(labels, unknown))
+        accepted = outcome == OutcomeCode.ACCEPTED
+        outcome[accepted & (label == NO_CLASS)] = OutcomeCode.UNKNOWN_CLASS
+        outcome[accepted & (now - receipts.issued_at > ttl_seconds)] = OutcomeCode.EXPIRED
+        outcome[~ours] = OutcomeCode.FOREIGN
+        outcome[~receipts.genuine] = OutcomeCode.FORGED
+        return JudgedLabels(outcome, label)
+
+
+def _at(labels: Sequence[Label], chosen: NDArray[np.bool_]) -> Sequence[Label]:
+    if chosen.all():
+        return labels
+    return [labels[index] for index in np.flatnonzero(chosen).tolist()]
+
+
+class PromotionHistories:
+    """Reads promotion histories. Promotions and class lists never change, so they are cached."""
+
+    def __init__(self) -> None:
+        # By model id, and version or revision.
+        self._classes: dict[tuple[int, int], ClassList] = {}
+        self._promotions: dict[tuple[int, int], PromotionRow] = {}
+
+    def read(
+        self, transaction: Transaction, model: str, receipts: ReceiptColumns
+    ) -> PromotionHistory:
+        """Lock the model, and read the history that these receipts need."""
+        model_id, live = transaction.models.lock(model), transaction.promotions.live(model)
+        if model_id is None or live is None:
+            raise ModelNotFound(f"there is no model named {model!r}")
+        ours = number(digest64(model))
+        revisions = np.unique(receipts.revision[receipts.genuine & (receipts.model == ours)])
+        promotions = {
+            revision: promotion
+            for revision in revisions.tolist()
+            if (promotion := self._promotion(transaction, model, model_id, revision)) is not None
+        }
+        classes = {
+            each.version: self._class_list(transaction, model, model_id, each.version)
+            for each in (live, *promotions.values())
+        }
+        return PromotionHistory(ours, model_id, live, promotions, classes)
+
+    def _promotion(
+        self, transaction: Transaction, model: str, model_id: int, revision: int
+    ) -> PromotionRow | None:
+        promotion = self._promotions.get((model_id, revision))
+        if promotion is None:
+            promotion = transaction.promotions.get(model, revision)
+            if promotion is not None:
+                self._promotions[model_id, revision] = promotion
+        return promotion
+
+    def _class_list(
+        self, transaction: Transaction, model: str, model_id: int, version: int
+    ) -> ClassList:
+        classes = self._classes.get((model_id, version))
+        if classes is None:
+            row = transaction.models.version(model, version)
+            names = () if row is None else row.class_names
+            classes = ClassList(
+                number(ServedVersion(model, version, names).class_list_digest),
+                {name: index for index, name in enumerate(names)},
+            )
+            self._classes[model_id, version] = classes
+        return classes
+
 
 # The clocks of replicas differ: a used nonce is stored this much longer than its receipt is valid.
 CLOCK_TOLERANCE_SECONDS: Final = 300.0

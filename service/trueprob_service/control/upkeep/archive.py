@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from trueprob.arrays.calibration_set import load_calibration_set
-from trueprob_service.control.bodies import part_file
-from trueprob_service.control.fitting.set_files import SetFiles
+from trueprob_service.control.fitting.set_files import SetFiles, part_file
 from trueprob_service.control.store import Store
 from trueprob_service.errors import Conflict, InvalidRequest
 

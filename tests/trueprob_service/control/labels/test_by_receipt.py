@@ -11,8 +11,7 @@ from sqlalchemy import select
 
 from tests.trueprob_service.control.harness import START, World, overconfident, rows
 from trueprob.scores.binned import BinnedCalibration
-from trueprob_service.control.labels.by_receipt import CLOCK_TOLERANCE_SECONDS
-from trueprob_service.control.labels.judging import NO_CLASS, ClassList
+from trueprob_service.control.labels.by_receipt import CLOCK_TOLERANCE_SECONDS, NO_CLASS, ClassList
 from trueprob_service.control.store.tables import label_key
 from trueprob_service.metrics.label_statistics import PairStatistics
 

@@ -11,7 +11,7 @@ import pytest
 from tests.trueprob_service.application import application
 from trueprob_service.edge.json_blocks import BLOCK_BYTES
 from trueprob_service.errors import BadRequest, InvalidRequest, Overloaded
-from trueprob_service.inference.wire.json_bodies import INLINE_BYTES, JsonBodies
+from trueprob_service.inference.body import INLINE_BYTES, JsonBodies
 
 PREDICT = "/v1/models/digits/probabilities"
 ROWS = np.random.default_rng(0).normal(0, 4, (16_000, 10))
