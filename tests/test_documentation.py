@@ -219,6 +219,7 @@ def test_every_file_that_a_page_for_developers_names_exists(page: str) -> None:
     folders = [
         "",
         "service",
+        "service/trueprob_service",
         "service/trueprob_service/control",
         "service/trueprob_service/inference",
         "trueprob/client",

@@ -326,7 +326,7 @@ DOCUMENTS = [
 ]
 _DOTTED = re.compile(r"(?<![\w./-])(trueprob(?:_service|_trainer)?(?:\.\w+)+)")
 _PATH = re.compile(
-    r"(?<![\w./:-])((?:trueprob|service|trainer|tests|benchmarks|deploy|examples|docs)/[\w./-]*\w/?)"
+    r"(?<![\w./:-])((?:trueprob|service|trainer|tests|benchmarks|deploy|examples|docs)/[\w./*-]*\w/?)"
 )
 # Dotted names that are no modules: files and domains of users.
 _NO_MODULE = re.compile(r"\.(npz|json|onnx|py|pyi|yml|yaml|toml|md|example|log|sqlite3)$")

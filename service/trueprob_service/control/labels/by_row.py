@@ -19,7 +19,7 @@ from typing import Any, Final
 import numpy as np
 
 from trueprob_service.control.labels.body import Label, ParsedRows, read_rows
-from trueprob_service.control.labels.by_receipt import CLOCK_TOLERANCE_SECONDS, Label
+from trueprob_service.control.labels.by_receipt import CLOCK_TOLERANCE_SECONDS
 from trueprob_service.control.labels.counting import DAY_SECONDS, GroupTally, within_cap
 from trueprob_service.control.labels.refit_window import RefitWindow
 from trueprob_service.control.store import Store, Transaction
