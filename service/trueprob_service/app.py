@@ -40,7 +40,7 @@ from trueprob_service.settings import Settings
 __all__ = ["create_app"]
 
 _DESCRIPTION = """\
-Calibrated probabilities for classifiers, and live proof that they stay calibrated.
+Calibrated probabilities for classifiers, and live evidence that they stay calibrated.
 
 Send logits (or pictures, for models with a network here) and get probabilities that mean what
 they say. Upload a calibration set, and the service fits a calibrator, judges it and promotes it.

@@ -31,6 +31,15 @@ _SERVICE_LINK: Final = re.compile(
 _SERVICE_LINK_VALUE: Final = re.compile(r"^(tcp|udp)://")
 # Old names of settings and their new ones. They stop the start: a warning would be overlooked.
 _RENAMED: Final = {"receipt_secret": "receipt_secrets"}
+_COMMANDS: Final = """commands:
+    serve         serve predictions; what runs without a command
+    register      add an ONNX classifier to the model repository
+    keys          make an API key
+    export-state  write the whole state of the service to a file
+    import-state  read such a file into an empty database
+
+'trueprob-service COMMAND --help' describes a command. The settings are those of serve.
+"""
 
 Provider = Literal["auto", "cpu", "cuda", "tensorrt"]
 
@@ -373,7 +382,13 @@ def _refuse_old_names(argv: Sequence[str], environ: Mapping[str, str]) -> None:
 
 def _parser(program: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog=program, argument_default=argparse.SUPPRESS, allow_abbrev=False
+        prog=program,
+        usage=f"{program} [COMMAND] [settings or options]",
+        description="Serve calibrated probabilities over HTTP.",
+        epilog=_COMMANDS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
     )
     for name, field in Settings.model_fields.items():
         flag = f"--{name.replace('_', '-')}"
