@@ -68,7 +68,7 @@ _MAX_MEMBERS: Final = 10_000
 _WINDOW_BITS: Final = {"gzip": 31, "deflate": 15}
 _ZSTD_WINDOW_LOG: Final = 23  # 8 MiB, the largest window that RFC 9659 allows
 
-_UPLOAD: Final = re.compile(r"/v1/models/[^/]+/(calibration-sets(/.*)?|versions)")
+_UPLOAD: Final = re.compile(r"/v1/models/[^/]+/calibration-sets(/.*)?")
 _LABELS: Final = re.compile(r"/v1/models/[^/]+/labels")
 _PREDICTION: Final = re.compile(r"/v1/models/[^/]+/probabilities")
 _INFERENCE: Final = re.compile(r"/v2/models/[^/]+(/versions/[^/]+)?/infer")
@@ -99,7 +99,7 @@ class BodyLimit:
 
 
 class BodyLimits:
-    """Body limits of all routes; `max_upload_bytes` is for calibration sets and versions."""
+    """Body limits of all routes; `max_upload_bytes` is for calibration sets."""
 
     def __init__(self, max_body_bytes: int, max_upload_bytes: int) -> None:
         self._body = max_body_bytes
