@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 PACKAGES = {"trueprob", "trueprob_service", "trueprob_trainer"}
 COMMANDS = {entry.name: entry.module for entry in metadata.distribution("trueprob").entry_points}

@@ -9,6 +9,7 @@ from trueprob.fitting import fit as fitting
 from trueprob.fitting.methods import fit_rows, keeps_prediction
 
 
+@pytest.mark.slow
 def test_every_method_fits_and_reports(overconfident):
     logits, labels = overconfident(60)
     for method in METHODS:

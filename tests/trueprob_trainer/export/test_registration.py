@@ -20,6 +20,8 @@ from trueprob_trainer.export.registration import FACTORY_CALIBRATORS, register
 from trueprob_trainer.training.finished_run import Training
 from trueprob_trainer.training.loop import train_with
 
+pytestmark = pytest.mark.slow
+
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 

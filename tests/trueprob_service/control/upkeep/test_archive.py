@@ -54,6 +54,7 @@ def send_row(world: World) -> tuple[int, int]:
     return answer["accepted"], answer["duplicate"]
 
 
+@pytest.mark.slow
 def test_a_service_goes_on_with_another_database(
     begin: Callable[..., World],
     new_postgres_url: Callable[[], str],
