@@ -9,7 +9,7 @@ from trueprob.fitting.auto import CANDIDATES, candidates, fit_auto
 from trueprob.fitting.methods import keeps_prediction
 
 
-def favoured(overconfident, n=600):
+def favoured(overconfident, n=100):
     logits, labels = overconfident(n)
     logits[:, 2] += 6.0
     return logits, labels
@@ -54,12 +54,12 @@ def test_predictions_change_only_when_allowed(overconfident, free):
 
 @pytest.mark.slow
 def test_the_simplest_that_is_not_significantly_worse_is_taken(overconfident):
-    calibrated = fit(*overconfident(800, factor=1.0), "auto", allow_prediction_change=True)
+    calibrated = fit(*overconfident(300, factor=1.0), "auto", allow_prediction_change=True)
     first = calibrated.report.candidates[0]
     assert calibrated.calibrator.kind == "identity"
     assert first.behind <= first.behind_standard_error
     # One temperature is all that is wrong: nothing richer is taken.
-    assert fit(*overconfident(800), "auto").calibrator.kind == "temperature"
+    assert fit(*overconfident(300), "auto").calibrator.kind == "temperature"
 
 
 def test_standard_errors_count_groups_not_rows(overconfident):
