@@ -103,6 +103,7 @@ def test_the_docstring_example_runs():
     assert doctest.testmod(fitting).failed == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["smart", "smart-vector"])
 def test_methods_that_hold_rows_out_themselves_keep_groups_whole(method, overconfident):
     """Copies of a row on both sides of a fold make a fit look better than it is."""

@@ -107,6 +107,7 @@ def test_numpy_path_equals_onnx_path_on_the_example(kind):
         check(calibrator, rows, answers(content, {"logits": rows}))
 
 
+@pytest.mark.slow
 @expressible
 @pytest.mark.parametrize(
     "name",
