@@ -156,6 +156,7 @@ def test_a_file_that_holds_no_secret_stops_the_start(
     assert file.is_dir() if content is None else file.read_text() == content
 
 
+@pytest.mark.slow
 def test_processes_that_start_at_once_share_one_secret(tmp_path: Path) -> None:
     processes = [
         subprocess.Popen(

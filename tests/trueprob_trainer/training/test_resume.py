@@ -24,6 +24,8 @@ from trueprob_trainer.training.loop import train_with
 from trueprob_trainer.training.progress import CsvLog, TensorBoardLog
 from trueprob_trainer.training.run_folder import RunFolder
 
+pytestmark = pytest.mark.slow
+
 PLAIN = TrainConfig(data="digits", epochs=3, batch_size=64, seed=5)
 EVERYTHING = dataclasses.replace(
     PLAIN,

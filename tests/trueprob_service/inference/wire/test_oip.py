@@ -95,6 +95,7 @@ def one_number_at_a_time(body: bytes, header_length: int | None) -> list[np.ndar
     return arrays
 
 
+@pytest.mark.slow
 @FUZZ
 @given(st.lists(tensors(), min_size=1, max_size=3), st.sampled_from(["", " ", "  ", "   "]))
 def test_requests_decode_to_what_a_slow_decoder_reads(
@@ -120,6 +121,7 @@ def test_a_binary_tensor_on_its_own_boundary_is_not_copied() -> None:
     assert aligned.count(True) == 1
 
 
+@pytest.mark.slow
 @FUZZ
 @given(st.lists(tensors(), min_size=1, max_size=2), st.data())
 def test_a_damaged_request_decodes_or_is_refused_in_words(
