@@ -155,7 +155,9 @@ def _read_array(stream: IO[bytes], size: int, name: str, array: str) -> NDArray[
             f"{name} holds {array} as pickled objects, expected numbers or strings", field=name
         )
     if DTYPE.fullmatch(descr) is None:
-        raise InvalidInput(f"{name} must hold numbers or strings in {array}", field=name)
+        raise InvalidInput(
+            f"{name} holds {array} with a type other than numbers or strings", field=name
+        )
     try:
         dtype = np.dtype(descr)
     except (TypeError, ValueError):
