@@ -1,6 +1,6 @@
 """The command `trueprob`: fits, applies, evaluates and plots calibrators on files.
 
-Exit codes: 0 success; 1 the answer is no (a changed file, a fit that was not admitted); 2 bad
+Exit codes: 0 success; 1 a check failed (a changed file, a fit that was not admitted); 2 bad
 input, described in one line on standard error.
 """
 
@@ -33,8 +33,8 @@ def parser() -> argparse.ArgumentParser:
         prog="trueprob",
         description="Calibrated probabilities for classifiers: fit a calibrator on held-out rows, "
         "apply it, and measure what it improves.",
-        epilog="'trueprob COMMAND --help' describes a command. Exit codes: 0 success; 1 the answer "
-        "is no (a changed file, a fit that was not admitted); 2 bad input.",
+        epilog="'trueprob COMMAND --help' describes a command. Exit codes: 0 success; 1 a check "
+        "failed (a changed file, a fit that was not admitted); 2 bad input.",
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in (fit, apply, evaluate, plot, inspect, collect, export_onnx):

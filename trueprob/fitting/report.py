@@ -92,10 +92,12 @@ class Fit:
 
 
 def set_warnings(data: CalibrationSet) -> list[str]:
-    """Reasons, in sentences, to doubt any fit on this set."""
+    """Sentences that say why a fit on this set may be bad."""
     warnings = []
     if data.n < MIN_CROSS_FIT_ROWS:
-        warnings.append(f"only {data.n} rows: the scores after are in-sample, so they are too good")
+        warnings.append(
+            f"only {data.n} rows: the scores after the fit are in-sample, so they are too good"
+        )
     elif data.n < FEW_ROWS:
         warnings.append(f"only {data.n} rows: fewer than {FEW_ROWS} say little about calibration")
     errors = int((prediction(data.logits) != data.labels).sum())
