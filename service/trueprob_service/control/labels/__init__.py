@@ -3,7 +3,7 @@
 The way of a label, one module a step:
 
 1. `body`: the request is parsed and validated.
-2. `judging`: the receipt and the history of promotions say whether a label may count.
+2. `by_receipt`: the receipt and the history of promotions say whether a label may count.
 3. `counting`: copies and the daily cap of an input are left out; the rest gets an order.
 4. `shadow_scoring`, `alarms`: the counted labels update the comparison with a shadow, and evidence
    and change.
