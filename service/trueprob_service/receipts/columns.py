@@ -1,4 +1,4 @@
-"""Many prediction ids at once, as NumPy columns: a request may carry 100 000 labels.
+"""Decodes many prediction ids into NumPy columns; a request may carry 100 000 labels.
 
 `decode_all` decodes the texts, `ReceiptColumns` gives the fields, and `ShadowRows` holds what the
 receipts of one answer say about a candidate in shadow.
@@ -68,7 +68,7 @@ def decode_all(
     raw = np.zeros((len(texts), characters * 3 // 4), np.uint8)
     decoded = _decoded([text for text, each in zip(texts, good, strict=True) if each], characters)
     if decoded is not None:
-        raw[good], good[good] = decoded  # in this order: the second one changes `good`
+        raw[good], good[good] = decoded  # in this order: the second assignment changes `good`
     return raw, good
 
 
@@ -90,7 +90,7 @@ def _decoded(
         return None
     size, used = (characters + len(fill)) * 3 // 4, characters * 3 // 4
     rows = np.frombuffer(raw, np.uint8).reshape(len(texts), size)
-    # Behind each row lie the bits of the filling and the unused bits of the last character.
+    # After each row come the padding bits and the unused bits of the last character.
     spare: NDArray[np.uint8] = rows[:, used:].max(axis=1, initial=0)
     well_formed = spare == 0
     return np.where(well_formed[:, np.newaxis], rows[:, :used], np.uint8(0)), well_formed
@@ -128,7 +128,7 @@ class ReceiptColumns:
     """Receipts of one request, in its order."""
 
     rows: NDArray[np.void]  # decoded, of dtype `ROW`
-    genuine: NDArray[np.bool_]  # has a valid signature; the columns of other rows mean nothing
+    genuine: NDArray[np.bool_]  # has a valid signature; other rows hold no valid fields
 
     def __len__(self) -> int:
         return int(self.rows.shape[0])

@@ -14,7 +14,7 @@ offset  bytes  field
 28      8      class list: first 8 bytes of its digest
 36      4      prediction (class index)
 40      8      confidence, float64 bits
-48      8      group digest; 0 means "the row is its own group"
+48      8      group digest; 0: the row is a group of its own
 56      8      issue time, microseconds since 1970 UTC
 64      24     nonce: 16 random bytes of the process, 8 bytes of a counter
 88      4      shadow: class index of the candidate's prediction
@@ -171,7 +171,7 @@ class Receipts:
 
 
 def _signed(raw: NDArray[np.uint8], key: ReceiptKey) -> NDArray[np.bool_]:
-    """Which rows a key has signed; takes as long wherever a tag differs."""
+    """Which rows a key has signed; the comparison takes constant time."""
     whole, given = raw[:, :BLOCK_BYTES].tobytes(), raw[:, BLOCK_BYTES:].tobytes()
     starts = range(0, len(whole), BLOCK_BYTES)
     ours = key.tags(whole[start : start + BLOCK_BYTES] for start in starts)

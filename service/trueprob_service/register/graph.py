@@ -52,7 +52,7 @@ class InspectedGraph:
 
 
 def inspect(session: Session, options: RegisterOptions, ask: Prompt) -> InspectedGraph:
-    """Find the input and output of a network, which runs on the CPU.
+    """Find the input and output of a network by running it on the CPU.
 
     Raises `CannotRegister` if it is not a classifier that can be served, or contradicts an option.
     """
@@ -64,7 +64,7 @@ def inspect(session: Session, options: RegisterOptions, ask: Prompt) -> Inspecte
 
 
 def inspect_content(content: bytes, options: RegisterOptions, ask: Prompt) -> InspectedGraph:
-    """`inspect` for the content of a file, which is alone in its folder as in the repository."""
+    """`inspect` for the content of a file, written to an empty folder as in the repository."""
     with tempfile.TemporaryDirectory() as folder:
         alone = Path(folder) / "model.onnx"
         alone.write_bytes(content)
@@ -114,7 +114,7 @@ def _input(session: Session, options: RegisterOptions, ask: Prompt) -> InputSpec
 
 def _run_on_random_rows(session: Session, spec: InputSpec) -> Mapping[str, NDArray[Any]]:
     """The outputs of a test run that have the shape of a classifier's, by name."""
-    network_input, rng = NetworkInput.of(spec), np.random.default_rng(0)
+    network_input, rng = NetworkInput.from_manifest(spec), np.random.default_rng(0)
     n = spec.shape[0] if isinstance(spec.shape[0], int) else _PROBE_ROWS
     if network_input.pictures is not None:
         rows: NDArray[Any] = rng.integers(0, 256, (n, *network_input.pictures.shape), np.uint8)

@@ -17,7 +17,7 @@ __all__ = [
 ]
 
 Prompt = Callable[[str, str], str]
-"""Asks the user: ``(flag, what is unknown) -> value of the flag``."""
+"""Function that asks the user: ``(flag, what is unknown) -> value of the flag``."""
 
 
 class CannotRegister(Exception):

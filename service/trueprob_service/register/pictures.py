@@ -37,7 +37,7 @@ def picture_spec(
     sides = (n_channels, *size) if layout == "NCHW" else (*size, n_channels)
     spec = InputSpec(name, dtype, (shape[0], *sides), layout, preprocessing)
     try:
-        NetworkInput.of(spec)
+        NetworkInput.from_manifest(spec)
     except ModelUnavailable as error:
         raise CannotRegister(error.detail) from None
     return spec

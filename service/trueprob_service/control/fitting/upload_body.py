@@ -1,7 +1,7 @@
 """Reads the body of an upload into named arrays: ``.npz``, JSON, ``.csv`` and forms.
 
-Of the model only the class names are used, to put the columns of a table in order.
-`trueprob.CalibrationSet` checks shapes, classes and values.
+The class names of the model order the columns of a table. `trueprob.CalibrationSet` checks shapes,
+classes and values.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def read_upload(
 def _required(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     if UNNAMED in arrays and "labels" not in arrays:
         raise InvalidRequest(
-            "a lone .npy has no labels: send an .npz, or a form with the parts logits and labels"
+            "an .npy file has no labels: send an .npz, or a form with the parts logits and labels"
         )
     return dict(arrays)
 
