@@ -40,11 +40,11 @@ from trueprob_service.settings import Settings
 __all__ = ["create_app"]
 
 _DESCRIPTION = """\
-Calibrated probabilities for classifiers, and live proof that they stay calibrated.
+Calibrated probabilities for classifiers, monitored with live labels.
 
-Send logits (or pictures, for models with a network here) and get probabilities that mean what
-they say. Upload a calibration set, and the service fits a calibrator, judges it and promotes it.
-Send labels later, by `prediction_id`, and it tells you whether the probabilities still hold.
+Send logits (or pictures, for models with a network here) and get calibrated probabilities. Upload a
+calibration set, and the service fits a calibrator, judges it and promotes it. Send labels later, by
+`prediction_id`, and the service reports whether the probabilities are still calibrated.
 Errors are RFC 9457 problem documents."""
 
 

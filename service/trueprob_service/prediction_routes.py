@@ -112,7 +112,7 @@ class ServerMetadata(BaseModel):
 
 
 class TensorMetadata(BaseModel):
-    """An input or output tensor of a model; -1 is a side of any length."""
+    """An input or output tensor of a model; -1 is a dimension of any length."""
 
     name: str
     datatype: str

@@ -346,8 +346,8 @@ def load_settings(
         if field in Settings.model_fields:
             values[field] = value
         else:
-            near = difflib.get_close_matches(field, Settings.model_fields, n=1, cutoff=0.0)
-            unknown.append(f"{name} is not a setting; the nearest is {PREFIX}{near[0].upper()}")
+            nearest = difflib.get_close_matches(field, Settings.model_fields, n=1, cutoff=0.0)
+            unknown.append(f"{name} is not a setting; the nearest is {PREFIX}{nearest[0].upper()}")
     values |= vars(_parser(program).parse_args(list(argv)))
     try:
         return Settings(**values), tuple(unknown)

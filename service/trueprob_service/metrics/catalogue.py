@@ -27,7 +27,7 @@ class Metric:
 
 
 PREFIX: Final = "trueprob_"
-# Outcomes of a label (docs/http-api.md says when).
+# Outcomes of a label (described in docs/http-api.md).
 LABEL_OUTCOMES: Final = (
     "accepted",
     "duplicate",
@@ -38,7 +38,7 @@ LABEL_OUTCOMES: Final = (
     "superseded",
     "capped",
 )
-# Kinds of webhook events (docs/http-api.md says when).
+# Kinds of webhook events (described in docs/http-api.md).
 EVENT_KINDS: Final = (
     "alarm.raised",
     "calibrator.promoted",

@@ -1,6 +1,6 @@
 """Measures recent answers without labels: shift of the traffic, entropy, expected accuracy.
 
-About the last `ROWS` rows of a deployment are kept as sums of blocks: counts in the bins of the
+The last `ROWS` rows (approximately) of a deployment are summed in blocks: counts in the bins of the
 version's baseline for the shift ratio, and `trueprob.drift.UnlabelledTraffic`. Each update of the
 meters adds one block or enlarges it, so with thousands of rows per update the window is longer.
 """

@@ -172,8 +172,8 @@ class Receipts:
 
 def _signed(raw: NDArray[np.uint8], key: ReceiptKey) -> NDArray[np.bool_]:
     """Which rows a key has signed; the comparison takes constant time."""
-    whole, given = raw[:, :BLOCK_BYTES].tobytes(), raw[:, BLOCK_BYTES:].tobytes()
-    starts = range(0, len(whole), BLOCK_BYTES)
-    ours = key.tags(whole[start : start + BLOCK_BYTES] for start in starts)
-    theirs = (given[start : start + TAG_BYTES] for start in range(0, len(given), TAG_BYTES))
-    return np.fromiter(map(hmac.compare_digest, ours, theirs), np.bool_, len(ours))
+    blocks, tags = raw[:, :BLOCK_BYTES].tobytes(), raw[:, BLOCK_BYTES:].tobytes()
+    starts = range(0, len(blocks), BLOCK_BYTES)
+    expected = key.tags(blocks[start : start + BLOCK_BYTES] for start in starts)
+    received = (tags[start : start + TAG_BYTES] for start in range(0, len(tags), TAG_BYTES))
+    return np.fromiter(map(hmac.compare_digest, expected, received), np.bool_, len(expected))

@@ -62,7 +62,7 @@ def serve_replicas(settings: Settings) -> int:
             return _failed(f"metrics_targets_file cannot be written: {error.strerror}", code=2)
         clean = supervisor.run()
     except CrashLoop as error:
-        return _failed(f"{error}; the log above says more", code=1)
+        return _failed(f"{error}; see the log above", code=1)
     finally:
         listening.close()
         file.remove()

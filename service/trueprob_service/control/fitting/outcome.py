@@ -142,7 +142,7 @@ class CandidateOutcomes:
         if live.version != fit.version:
             obstacle = f"version {fit.version} is not the live one"
         elif live.calibrator == candidate.calibrator:
-            obstacle = "it is live already"
+            obstacle = "it is already live"
         if obstacle is not None:
             return CandidateOutcome(candidate, remark=f"Not put into the shadow: {obstacle}.")
         start_shadow(

@@ -108,7 +108,7 @@ def cancel_fit(store: Store, model: str, fit_id: int, *, by: str | None, now: fl
         if fit is None or fit.model != model:
             raise FitNotFound(f"model {model!r} has no fit {str(fit_id)!r}")
         if fit.state in ("done", "failed"):
-            raise Conflict(f"fit {fit_id} is {fit.state} already")
+            raise Conflict(f"fit {fit_id} is already {fit.state}")
         if fit.state != "cancelled":
             sentence = "cancelled" if by is None else f"cancelled by {by}"
             transaction.fits.end(fit_id, "cancelled", now=now, error=sentence)

@@ -128,7 +128,7 @@ class RemoteSetFiles(SetFiles):
         size = super().keep(rows)
         name = self._name(rows.digest)
         with _storage_errors("cannot be written"):
-            if not self._is_there(name, size):
+            if not self._is_stored(name, size):
                 self._write(self.path(rows.digest), name)
         return size
 
@@ -146,15 +146,15 @@ class RemoteSetFiles(SetFiles):
                 self._remove(part)
             raise
 
-    def _is_there(self, name: str, size: int) -> bool:
+    def _is_stored(self, name: str, size: int) -> bool:
         """Whether the object is complete, and too young to be removed."""
         # A cached listing may be older than another host's clean-up.
         self._files.invalidate_cache()
         try:
-            whole = self._files.size(name) == size
+            complete = self._files.size(name) == size
         except FileNotFoundError:
             return False
-        return whole and self._age_seconds(name) < _REWRITE_SECONDS
+        return complete and self._age_seconds(name) < _REWRITE_SECONDS
 
     def _names(self) -> list[str]:
         try:

@@ -126,30 +126,30 @@ class StoredSets:
         for _ in range(_ATTEMPTS):
             with self._store.read() as transaction:
                 base = transaction.calibration_sets.get(model, name)
-            whole = rows
+            combined = rows
             if base is not None:
                 stored = self._rows(base)
-                whole = concatenate_sets(stored, rows)
+                combined = concatenate_sets(stored, rows)
                 if contains_rows(stored, rows):
                     return base
-            size = whole.logits.nbytes + whole.labels.nbytes
+            size = combined.logits.nbytes + combined.labels.nbytes
             if size > self._settings.max_upload_bytes:
                 raise BodyTooLarge(
                     f"set {name!r} must have at most {self._settings.max_upload_bytes} bytes, "
                     f"with these rows it would have {size}"
                 )
-            size_bytes = self._set_files.keep(whole)
+            size_bytes = self._set_files.keep(combined)
             with self._store.write() as transaction:
                 lock_version(transaction, served)
                 current = transaction.calibration_sets.get(model, name)
                 if (current and current.digest) != (base and base.digest):
                     continue
-                self._add(transaction, served, whole, size_bytes, by=by)
-                transaction.calibration_sets.name(model, name, whole.digest, now=self._clock())
-                if base is not None and base.digest != whole.digest:
+                self._add(transaction, served, combined, size_bytes, by=by)
+                transaction.calibration_sets.name(model, name, combined.digest, now=self._clock())
+                if base is not None and base.digest != combined.digest:
                     self._delete_if_unused(transaction, base)
-                row = find_set(transaction, model, whole.digest)
-            self._set_files.keep(whole)  # the clean-up job may have removed it meanwhile
+                row = find_set(transaction, model, combined.digest)
+            self._set_files.keep(combined)  # the clean-up job may have removed it meanwhile
             return row
         raise Conflict(f"too many requests append to set {name!r} at the same time: try again")
 
@@ -166,10 +166,10 @@ class StoredSets:
             transaction.calibration_sets.delete(model, row.digest, now=self._clock())
 
     def _require_rows(self, n: int, request: FitRequest) -> None:
-        least = self._settings.min_calibration_rows
-        if n < least and not request.force:
+        minimum = self._settings.min_calibration_rows
+        if n < minimum and not request.force:
             raise InvalidRequest(
-                f"labels must have at least {least} rows for a fit that can be judged, "
+                f"labels must have at least {minimum} rows for a fit that can be judged, "
                 f"got {n}; ?force=true fits them anyway"
             )
 

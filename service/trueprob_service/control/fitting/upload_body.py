@@ -124,8 +124,8 @@ def _form(parts: Sequence[FormPart], max_bytes: int) -> Upload:
             raise InvalidRequest(f"part {part.name!r} is given twice")
         seen.add(part.name)
         if part.content.startswith(_NPY):
-            lone = read_arrays(part.content, max_bytes=max_bytes, name=part.name)[UNNAMED]
-            upload = replace(upload, arrays={**upload.arrays, part.name: lone})
+            array = read_arrays(part.content, max_bytes=max_bytes, name=part.name)[UNNAMED]
+            upload = replace(upload, arrays={**upload.arrays, part.name: array})
         else:
             upload = _with_field(upload, part.name, _json(part.content, f"part {part.name}"))
     return upload

@@ -162,11 +162,11 @@ class CalibrationSetUploads:
     ) -> dict[str, NDArray[Any]]:
         """As `_run_images`, for encoded pictures, which are decoded batch by batch."""
         network, accepted = _network_of(deployment)
-        step, most = self._settings.max_batch_rows, self._settings.max_image_pixels
+        step, max_pixels = self._settings.max_batch_rows, self._settings.max_image_pixels
         batches = []
         for start in range(0, len(pictures), step):
             part = pictures[start : start + step]
-            decode = functools.partial(accepted.decode, part, max_pixels=most)
+            decode = functools.partial(accepted.decode, part, max_pixels=max_pixels)
             batches.append(await network.run(await anyio.to_thread.run_sync(decode)))
         return {**rest, "logits": np.concatenate(batches)}
 

@@ -239,7 +239,9 @@ class Catalogue:
         for (name, number), found in sorted(discovery.found.items()):
             model = transaction.models.get(name)
             if model is not None and model.declared:
-                self._refuse((name, number), "its name was declared over HTTP before")
+                self._refuse(
+                    (name, number), "its name is already used by a model declared over HTTP"
+                )
                 accepted.discard((name, number))
                 continue
             names = tuple(found.manifest.class_names)

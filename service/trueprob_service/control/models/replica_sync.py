@@ -128,8 +128,8 @@ class ReplicaSync:
 
     def _log_missing(self, name: str, seen: _Seen, obstacle: str) -> None:
         now = time.monotonic()
-        missed, log_at = self._missing.get(name, (None, 0.0))
-        if missed != seen:
+        logged, log_at = self._missing.get(name, (None, 0.0))
+        if logged != seen:
             log_at = now + self._patience_seconds
         if log_at <= now:
             _LOG.error("revision %d of model %s cannot be deployed: %s", seen[1], name, obstacle)

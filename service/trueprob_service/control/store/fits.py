@@ -229,8 +229,8 @@ class FitTable:
 def _may_run(owner: str, now: float) -> ColumnElement[bool]:
     """Condition: queued, or running with no lease, an expired one, or one of this process."""
     # A lease of this process remains when an error ended its last attempt.
-    nobody = or_(fit.c.lease_until.is_(None), fit.c.lease_until < now, fit.c.owner == owner)
-    return or_(fit.c.state == "queued", and_(fit.c.state == "running", nobody))
+    claimable = or_(fit.c.lease_until.is_(None), fit.c.lease_until < now, fit.c.owner == owner)
+    return or_(fit.c.state == "queued", and_(fit.c.state == "running", claimable))
 
 
 class EarlierFitTable:

@@ -214,13 +214,13 @@ def advance(
     skipped = (len(confidence) - capacity) // capacity - N_BLOCKS
     start = 0
     while start < len(confidence):
-        room = capacity - int(filling.n)
-        if room <= 0:
-            sequence, filling, room = sequence + 1, BinnedCalibration.zeros(), capacity
+        free_space = capacity - int(filling.n)
+        if free_space <= 0:
+            sequence, filling, free_space = sequence + 1, BinnedCalibration.zeros(), capacity
             if skipped > 0:
                 sequence, start, skipped = sequence + skipped, start + skipped * capacity, 0
-        chunk = slice(start, start + room)
+        chunk = slice(start, start + free_space)
         filling = filling.update(confidence[chunk], correct[chunk])
-        start += room
+        start += free_space
         blocks.append((sequence, filling))
     return blocks[-N_BLOCKS:]

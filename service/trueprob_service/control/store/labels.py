@@ -95,7 +95,7 @@ class LabelKeyTable:
         PostgreSQL's driver would encode an array of byte strings one by one in Python, and SQLite
         is slower with parameters for each row.
         """
-        whole = b"".join(nonces)
+        joined = b"".join(nonces)
         if self._connection.dialect.name == "postgresql":
             given = (
                 "SELECT substr(%b::bytea, 24 * (place - 1)::integer + 1, 24), expires_at "
@@ -111,7 +111,7 @@ class LabelKeyTable:
             f"INSERT INTO label_key (nonce, expires_at) {given} "
             "ON CONFLICT (nonce) DO NOTHING" + " RETURNING nonce" * returning
         )
-        return self._connection.exec_driver_sql(text, (whole, times))
+        return self._connection.exec_driver_sql(text, (joined, times))
 
     def unclaim(self, nonces: Collection[bytes]) -> None:
         """Remove nonces that were claimed in this transaction."""

@@ -43,8 +43,8 @@ class NetworkInput:
             sides = tuple(side for side in spec.shape[1:] if isinstance(side, int))
             if len(sides) != len(spec.shape) - 1 or spec.preprocessing:
                 raise ModelUnavailable(
-                    f"input.layout {spec.layout!r} needs a shape whose sides after the first are "
-                    f"integers and no preprocessing, got {list(spec.shape)}"
+                    f"input.layout {spec.layout!r} needs a shape whose dimensions after the first "
+                    f"are integers and no preprocessing, got {list(spec.shape)}"
                 )
             return cls(spec.dtype, sides)
         named = {k: v for k, v in spec.preprocessing.items() if k in _NORMALISATION}

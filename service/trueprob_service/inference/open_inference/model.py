@@ -77,7 +77,7 @@ def network_input(deployment: Deployment) -> InputTensorSpec | None:
     manifest = deployment.served.manifest
     if deployment.network is None or manifest is None or manifest.input is None:
         return None
-    # The manifest's shape may have a free side; the rows of one batch have one shape.
+    # The manifest's shape may have a free dimension; the rows of one batch have one shape.
     tensor = NetworkInput.from_manifest(manifest.input)
     datatype = _DATATYPE_OF.get(tensor.dtype, tensor.dtype.upper())
     return InputTensorSpec(manifest.input.name, datatype, tensor.row_shape)

@@ -155,7 +155,7 @@ def test_a_declared_name_stays_what_it_is(world: World, tmp_path: Path) -> None:
     watch_of(world).scan()
     description = world.get("/v1/models/blocks")
     assert (description["declared"], description["revision"]) == (True, 1)
-    assert "declared over HTTP before" in description["unavailable"][0]["reason"]
+    assert "declared over HTTP" in description["unavailable"][0]["reason"]
 
 
 def test_two_processes_register_a_model_once(begin: Callable[..., World], tmp_path: Path) -> None:
