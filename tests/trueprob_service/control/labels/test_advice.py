@@ -46,7 +46,7 @@ def seen(alarm: AlarmRow) -> AlarmRow:
             [],
             (
                 "No labels in the last 24h: send them to /v1/models/m/labels to learn whether the "
-                "probabilities hold."
+                "model is calibrated."
             ),
         ),
         (binned(1), [], "1 label is too few to tell: collect more before judging the calibration."),
