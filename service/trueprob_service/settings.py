@@ -238,9 +238,9 @@ class Settings(BaseModel):
 
     @field_validator("execution_providers")
     @classmethod
-    def _auto_alone(cls, value: tuple[Provider, ...]) -> tuple[Provider, ...]:
+    def _check_auto(cls, value: tuple[Provider, ...]) -> tuple[Provider, ...]:
         if "auto" in value and len(value) > 1:
-            raise ValueError("auto stands alone: remove it or the other providers")
+            raise ValueError("auto cannot be combined with other providers: remove it or them")
         return value
 
     @field_validator("fit_method")
@@ -294,12 +294,12 @@ def check_consistent(settings: Settings) -> None:
     if keys_missing and not _is_loopback(settings.host):
         raise ValueError(
             f"host {settings.host} is reachable from other machines: set api_keys_file, "
-            "or allow_anonymous=true if that is meant"
+            "or allow_anonymous=true if that is intended"
         )
     if not (settings.allow_prediction_change or _keeps_prediction(settings)):
         raise ValueError(
             f"fit_method {settings.fit_method} may change predictions: set "
-            "allow_prediction_change=true if that is meant"
+            "allow_prediction_change=true if that is intended"
         )
     if settings.webhook_url:
         check_webhook(settings.webhook_url)
@@ -355,8 +355,8 @@ def load_settings(
         if field in Settings.model_fields:
             values[field] = value
         else:
-            near = difflib.get_close_matches(field, Settings.model_fields, n=1, cutoff=0.0)
-            unknown.append(f"{name} is not a setting; the nearest is {PREFIX}{near[0].upper()}")
+            nearest = difflib.get_close_matches(field, Settings.model_fields, n=1, cutoff=0.0)
+            unknown.append(f"{name} is not a setting; the nearest is {PREFIX}{nearest[0].upper()}")
     values |= vars(_parser(program).parse_args(list(argv)))
     try:
         return Settings(**values), tuple(unknown)
@@ -375,7 +375,7 @@ def _refuse_old_names(argv: Sequence[str], environ: Mapping[str, str]) -> None:
         ):
             if name in environ or name in flags:
                 raise InvalidSettings(
-                    f"{name} is no setting any more: remove it and set {renamed} "
+                    f"{name} is no longer a setting: remove it and set {renamed} "
                     f"({Settings.model_fields[new].description})"
                 )
 

@@ -157,7 +157,7 @@ def test_what_is_not_a_whole_state_leaves_the_database_empty(
     bad = {
         text: "not an exported state",
         tmp_path / "none.zip": "not an exported state",
-        rewritten(good, tmp_path / "a.zip", "tables/label_key.jsonl", b""): "lacks rows",
+        rewritten(good, tmp_path / "a.zip", "tables/label_key.jsonl", b""): "rows are missing",
         rewritten(good, tmp_path / "b.zip", "tables/label_key.jsonl", b"{"): "not an exported",
         rewritten(good, tmp_path / "c.zip", "state.json", b'{"format": 9}'): "format 9",
         rewritten(

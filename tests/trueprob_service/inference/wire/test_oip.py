@@ -167,7 +167,7 @@ REFUSED = [
      "binary_data_output must be true or false"),
     ({"inputs": [item()], "outputs": {}}, b"", InvalidRequest, "outputs must be a list"),
     ({"inputs": [item()], "outputs": [{}]}, b"", InvalidRequest, r"outputs\[0\].name must be"),
-    ({"inputs": [item()], "outputs": [{"name": "a"}] * 2}, b"", InvalidRequest, "asked for twice"),
+    ({"inputs": [item()], "outputs": [{"name": "a"}] * 2}, b"", InvalidRequest, "requested twice"),
     ({"inputs": [item()], "outputs": [{"name": "a", "parameters": {"classification": 3}}]}, b"",
      InvalidRequest, "classification, an extension that is not offered"),
     ({"inputs": [item(parameters={"shared_memory_region": "a"})]}, b"", InvalidRequest,
