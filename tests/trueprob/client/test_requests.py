@@ -25,6 +25,8 @@ from trueprob.client.requests import model_path
 from trueprob.client.transport import AsyncServiceConnection, HttpRequest, ServiceConnection
 from trueprob.errors import InvalidInput
 
+pytestmark = pytest.mark.slow
+
 BROKEN = httpx.ConnectError("broken")
 RETRIED = HttpRequest("GET", "/", retry=True)
 UNAVAILABLE = {"code": "database_unavailable", "detail": "the database does not answer"}

@@ -25,6 +25,8 @@ from trueprob.fitting.methods import FITTERS
 from trueprob.onnx_export import EXPRESSIBLE, fused_onnx, head_onnx
 from trueprob.onnx_export.nodes import Nodes
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = Path(__file__).parents[3] / "examples"
 SECOND_STAGE = SecondStage((-2.0, -0.5, 0.3, 1.0, 4.0), (-1.0, -0.8, 1.0, 1.1, 9.0))
 LINEAR = {cls.kind: cls for cls in (SmartMatrixCalibrator, SmartVectorCalibrator, VectorCalibrator)}

@@ -22,6 +22,8 @@ from tests.trueprob_service.control.harness import (
 from trueprob_service.control.fitting.process import FitProcess
 from trueprob_service.control.fitting.worker import Job, JobResult, run
 
+pytestmark = pytest.mark.slow
+
 
 class Stuck(Runner):
     """A runner that is in the middle of a fit until the service ends."""

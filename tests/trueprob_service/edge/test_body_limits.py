@@ -10,6 +10,8 @@ from tests.trueprob_service.application import application
 from tests.trueprob_service.compressed import COMPRESS
 from trueprob_service.edge.bodies import CONTROL_BYTES, LABELS_BYTES
 
+pytestmark = pytest.mark.slow
+
 LIMIT = 1 << 20
 JSON = "application/json"
 PREDICT = "/v1/models/digits/probabilities"

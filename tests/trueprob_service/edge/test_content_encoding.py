@@ -23,6 +23,8 @@ from trueprob_service.edge.bodies import (
 )
 from trueprob_service.errors import BadRequest, BodyTooLarge, UnsupportedEncoding
 
+pytestmark = pytest.mark.slow
+
 LIMIT = 1 << 20
 PREDICT = "/v1/models/digits/probabilities"
 JSON = {"content-type": "application/json"}

@@ -11,6 +11,8 @@ import pytest
 
 from tests.trueprob_service.application import ROOT, application
 
+pytestmark = pytest.mark.slow
+
 MODEL = "/v1/models/digits"
 EXAMPLES = ROOT / "examples"
 NPZ = {"content-type": "application/x-npz", "prefer": "wait=30"}

@@ -19,6 +19,8 @@ from trueprob.repository.model_repository import ModelRepository
 from trueprob_service.__main__ import main as service_main
 from trueprob_service.register.command import main
 
+pytestmark = pytest.mark.slow
+
 
 def register(folder: Path, path: Path, *flags: str) -> int:
     environ = {"TRUEPROB_MODEL_REPOSITORY": str(folder / "models")}

@@ -20,6 +20,8 @@ from trueprob_trainer.sharpness_aware import (
 )
 from trueprob_trainer.sharpness_aware.wrapper import WrappedOptimizer
 
+pytestmark = pytest.mark.slow
+
 IMAGES, LABELS = batches(1)[0]
 ALL = list(OPTIMISERS)
 

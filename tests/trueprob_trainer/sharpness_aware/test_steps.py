@@ -18,6 +18,8 @@ from trueprob_trainer.sharpness_aware import (
 )
 from trueprob_trainer.sharpness_aware.wrapper import WrappedOptimizer
 
+pytestmark = pytest.mark.slow
+
 IMAGES, LABELS = batches(1)[0]
 SPLITS = ([slice(0, 8), slice(8, 16)], [slice(0, 5), slice(5, 9), slice(9, 16)])
 ALL = list(OPTIMISERS)

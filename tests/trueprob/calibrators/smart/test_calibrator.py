@@ -15,6 +15,8 @@ from trueprob.calibrators.smart.objective import (
 )
 from trueprob.scores.score import score
 
+pytestmark = pytest.mark.slow
+
 THETA = np.array([-0.5, 0.1, 0.3, -0.2])
 
 

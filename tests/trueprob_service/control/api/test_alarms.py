@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from tests.trueprob_service.control.harness import START, World, overconfident, rows
 from trueprob.drift import BetState, CalibrationBets
+
+pytestmark = pytest.mark.slow
 
 
 def send(world: World, seed: int, n: int, sharpness: float = 1.0) -> None:

@@ -24,6 +24,8 @@ from trueprob_service.control.fitting.queue import LEASE_SECONDS
 from trueprob_service.control.fitting.worker import Job, JobResult, run
 from trueprob_service.control.store import open_store
 
+pytestmark = pytest.mark.slow
+
 QUICK: dict[str, Any] = {"poll_seconds": 0.02}
 
 

@@ -14,6 +14,8 @@ from tests.trueprob_service.control.harness import NPZ, WAIT, World, npz, overco
 from tests.trueprob_service.control.test_restart import Waits
 from trueprob.arrays.calibration_set import CalibrationSet, load_calibration_set
 
+pytestmark = pytest.mark.slow
+
 SETS = "/v1/models/m/calibration-sets"
 LOGITS, LABELS = rows(7, 90, sharpness=2.5)
 

@@ -17,6 +17,8 @@ from trueprob_service.control.fitting.policy import rows_between
 from trueprob_service.control.fitting.request import FitRequest
 from trueprob_service.control.store.events import webhook_event
 
+pytestmark = pytest.mark.slow
+
 FITS = "/v1/models/m/fits"
 # No poll but those of the test.
 STILL = {"poll_seconds": 3600.0}

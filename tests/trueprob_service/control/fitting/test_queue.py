@@ -18,6 +18,8 @@ from trueprob_service.control.fitting.process import FitProcess
 from trueprob_service.control.fitting.worker import Job, JobResult, run
 from trueprob_service.settings import Settings
 
+pytestmark = pytest.mark.slow
+
 FITS = "/v1/models/m/fits"
 
 

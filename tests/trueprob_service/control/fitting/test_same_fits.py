@@ -12,6 +12,8 @@ from tests.trueprob_service.control.fitting.test_queue import Cancellable, post,
 from tests.trueprob_service.control.harness import Runner, World, npz, overconfident, rows
 from trueprob_service.control.fitting.worker import Job, JobResult, run
 
+pytestmark = pytest.mark.slow
+
 FITS = "/v1/models/m/fits"
 
 

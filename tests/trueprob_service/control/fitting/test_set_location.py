@@ -22,6 +22,8 @@ from trueprob_service.control.fitting.set_location import open_set_files
 from trueprob_service.control.upkeep.archive import export_state
 from trueprob_service.errors import InvalidSettings, Unavailable
 
+pytestmark = pytest.mark.slow
+
 SETS = "/v1/models/m/calibration-sets"
 BYTES = {"accept": "application/x-npz"}
 

@@ -13,6 +13,8 @@ import pytest
 from tests.trueprob_service.control.harness import NPZ, World, npz, rows
 from trueprob_service.control.fitting import upload_body as uploads
 
+pytestmark = pytest.mark.slow
+
 NAMES = ["cat", "dog", "bird"]
 LOGITS, LABELS = rows(3, 60, sharpness=2.0)
 LOGITS = np.round(LOGITS, 3)

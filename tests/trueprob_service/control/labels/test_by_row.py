@@ -12,6 +12,8 @@ import pytest
 
 from tests.trueprob_service.control.harness import START, WAIT, World, rows
 
+pytestmark = pytest.mark.slow
+
 
 def row(number: int, **more: object) -> dict[str, object]:
     return {"id": f"row {number}", "logits": [number, 0.5, -1], "label": number % 3, **more}

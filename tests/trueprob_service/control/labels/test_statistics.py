@@ -13,6 +13,8 @@ from trueprob.fitting.methods import METHODS
 from trueprob.scores.binned import BinnedCalibration
 from trueprob_service.control.store.label_sums import N_BLOCKS, advance
 
+pytestmark = pytest.mark.slow
+
 KEYS = {
     "evidence_log10",
     "evidence_threshold_log10",

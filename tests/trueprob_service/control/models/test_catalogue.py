@@ -16,6 +16,8 @@ from tests.trueprob_service.control.harness import NPZ, World, block_logits, npz
 from tests.trueprob_service.control.model_folders import add_version
 from trueprob_service.errors import ModelNotFound
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_highest_version_is_live_at_first_sight(
     begin: Callable[..., World], tmp_path: Path

@@ -23,6 +23,8 @@ from trueprob_service.control.fitting.stored_sets import StoredSets
 from trueprob_service.control.store.tables import metadata
 from trueprob_service.errors import ModelNotFound
 
+pytestmark = pytest.mark.slow
+
 # What outlives a model, by design: used-up names, messages, and what is not of one model.
 STAY = {"deleted_model", "label_key", "swept", "webhook_event"}
 NEVER = {"poll_seconds": 3600.0}

@@ -8,6 +8,8 @@ import pytest
 
 from tests.trueprob_service.control.harness import World, calibrated, overconfident
 
+pytestmark = pytest.mark.slow
+
 
 def history(world: World) -> list[tuple[int, str, int | None]]:
     items = world.get("/v1/models/m/promotions")["items"]

@@ -17,6 +17,8 @@ from tests.trueprob_service.control.model_folders import add_version
 from tests.trueprob_service.control.models.test_repository_watch import watch_of
 from trueprob_service.errors import ModelNotFound
 
+pytestmark = pytest.mark.slow
+
 NEVER = {"poll_seconds": 3600.0}
 
 

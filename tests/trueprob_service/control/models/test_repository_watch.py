@@ -14,6 +14,8 @@ from tests.trueprob_service.control.model_folders import add_version
 from trueprob_service.control.models.repository_watch import RepositoryWatch
 from trueprob_service.errors import DatabaseUnavailable, ModelNotFound, VersionNotFound
 
+pytestmark = pytest.mark.slow
+
 UNWATCHED = {"repository_poll_seconds": 0}
 
 

@@ -14,6 +14,8 @@ from trueprob_service.control.labels.counting import CountedLabels, counting_ord
 from trueprob_service.control.labels.shadow_scoring import losses
 from trueprob_service.receipts.columns import ROW, ReceiptColumns
 
+pytestmark = pytest.mark.slow
+
 SHADOW = "/v1/models/m/shadow"
 
 

@@ -13,6 +13,8 @@ import pytest
 from tests.trueprob_service.control.harness import START, Clock, World, overconfident, rows
 from trueprob_service.control.labels.counting import GroupTally
 
+pytestmark = pytest.mark.slow
+
 DAY = 86_400.0
 TTL = 10 * DAY
 

@@ -23,6 +23,8 @@ from trueprob_service.control.store.events import webhook_event
 from trueprob_service.control.upkeep.webhook import RETRY_SECONDS, Webhook, signed_headers
 from trueprob_service.webhook_settings import read_secrets
 
+pytestmark = pytest.mark.slow
+
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 OTHER_SECRET = "whsec_" + base64.b64encode(bytes(24)).decode()
 # A plane whose own courier stays out of the way: tests deliver when they say so.

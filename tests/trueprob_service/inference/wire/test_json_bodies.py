@@ -13,6 +13,8 @@ from trueprob_service.edge.json_blocks import BLOCK_BYTES
 from trueprob_service.errors import BadRequest, InvalidRequest, Overloaded
 from trueprob_service.inference.body import INLINE_BYTES, JsonBodies
 
+pytestmark = pytest.mark.slow
+
 PREDICT = "/v1/models/digits/probabilities"
 ROWS = np.random.default_rng(0).normal(0, 4, (16_000, 10))
 LARGE = json.dumps({"logits": ROWS.tolist()}).encode()
