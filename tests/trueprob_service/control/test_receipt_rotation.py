@@ -8,6 +8,8 @@ import pytest
 
 from tests.trueprob_service.control.harness import World, rows
 
+pytestmark = pytest.mark.slow
+
 OLD, NEW, NEWEST = "the first of three secrets", "the second of three secrets", "the third of them"
 NEVER = {"poll_seconds": 3600.0}
 

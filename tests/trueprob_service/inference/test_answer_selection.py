@@ -14,6 +14,8 @@ from tests.trueprob_service.application import ROOT, application
 from trueprob_service.inference.answer import FIELDS, JSON_FIELDS, NPZ_FIELDS, TOP_FIELDS
 from trueprob_service.inference.wire import npy
 
+pytestmark = pytest.mark.slow
+
 PREDICT = "/v1/models/digits/probabilities"
 LOGITS = np.random.default_rng(0).normal(0, 4, (5, 10)).round(3)
 NPZ = {"accept": "application/x-npz"}

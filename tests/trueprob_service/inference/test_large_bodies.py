@@ -13,6 +13,8 @@ from tests.trueprob_service.application import application
 from trueprob import softmax
 from trueprob_service.inference.wire import npy
 
+pytestmark = pytest.mark.slow
+
 URL = "/v1/models/wide/probabilities"
 N_CLASSES = 64
 

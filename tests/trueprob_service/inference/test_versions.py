@@ -11,6 +11,8 @@ from tests.trueprob_service.application import ROOT, application
 from trueprob.calibrators import IdentityCalibrator, dumps_calibrator
 from trueprob.repository.model_repository import ModelRepository
 
+pytestmark = pytest.mark.slow
+
 MODEL = "/v1/models/digits"
 SEVEN = {"content": (ROOT / "examples/seven.png").read_bytes(),
          "headers": {"content-type": "image/png"}}  # fmt: skip

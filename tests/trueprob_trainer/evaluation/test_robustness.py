@@ -18,6 +18,8 @@ from trueprob_trainer.data.recipe import (
 from trueprob_trainer.errors import BadInput
 from trueprob_trainer.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 
+pytestmark = pytest.mark.slow
+
 CIFAR = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 

@@ -9,6 +9,8 @@ import pytest
 
 from tests.trueprob_service.control.harness import NPZ, World, calibrated, npz, overconfident, rows
 
+pytestmark = pytest.mark.slow
+
 KEYS = {
     "fit",
     "state",

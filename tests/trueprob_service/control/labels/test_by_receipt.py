@@ -15,6 +15,8 @@ from trueprob_service.control.labels.by_receipt import CLOCK_TOLERANCE_SECONDS, 
 from trueprob_service.control.store.tables import label_key
 from trueprob_service.metrics.label_statistics import PairStatistics
 
+pytestmark = pytest.mark.slow
+
 
 def live_totals(world: World) -> PairStatistics:
     world.clock.now += 60.0  # readings are cached for a few seconds

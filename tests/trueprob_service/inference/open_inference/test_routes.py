@@ -17,6 +17,8 @@ from tests.trueprob_service.application import ROOT, application
 from tests.trueprob_service.edge.test_bad_input import check
 from trueprob_service.inference.open_inference.routes import ROUTES, OipPath
 
+pytestmark = pytest.mark.slow
+
 DIGITS = "/v2/models/digits"
 INFER = f"{DIGITS}/infer"
 LENGTH = "inference-header-content-length"
