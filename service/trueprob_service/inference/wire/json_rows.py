@@ -96,10 +96,8 @@ def decode(
         return name, pictures_from_base64(values)
     if not isinstance(values, list):
         raise InvalidRequest(f"{name} must be a list of rows, each a list of numbers")
-    return name, _joined(
-        name,
-        [_Rows.from_values(values, may_hold_other_types=_may_hold_other_types(body, quotes=2))],
-    )
+    rows = _Rows.from_values(values, may_hold_other_types=_may_hold_other_types(body, quotes=2))
+    return name, _joined(name, [rows]) if rows.array is None else rows.array
 
 
 def _decode_in_blocks(body: bytes, block_bytes: int) -> tuple[str, NDArray[Any]] | None:
@@ -176,9 +174,8 @@ class _Rows:
             return cls(len(rows), None)
         lengths = [len(row) for row in rows]
         fault = _first_fault(rows) if may_hold_other_types else None
-        if (
-            fault is not None or len(set(lengths)) != 1
-        ):  # no rows, or ragged: refused later by the lengths
+        # No rows, or rows of several lengths, are refused by the lengths later.
+        if fault is not None or len(set(lengths)) != 1:
             return cls(len(rows), lengths, None, fault)
         try:
             array = np.asarray(rows)
