@@ -30,8 +30,8 @@ from trueprob.admission.verdict import Verdict
 from trueprob.arrays.calibration_set import CalibrationSet, load_calibration_set
 from trueprob.calibrators import Calibrator, FittedOn, loads_calibrator, to_dict
 from trueprob.errors import TrueprobError
+from trueprob.findings.set_check import check_set
 from trueprob.fitting.methods import fit_rows
-from trueprob.fitting.report import set_warnings
 
 __all__ = ["CalibratorDocument", "Job", "JobResult", "run", "serve"]
 
@@ -140,7 +140,7 @@ def run(job: Job, progress: Callable[[float], None] = lambda _share: None) -> Jo
         kind=candidate.kind,
         document=fitted.document,
         admitted=verdict.admitted and (check is None or check.passed),
-        reasons=(*_in_order(verdict, check), *set_warnings(rows)),
+        reasons=(*_in_order(verdict, check), *map(str, check_set(rows))),
         warnings=fitted.warnings,
         scores={
             side: None if scores is None else scores.to_dict()
