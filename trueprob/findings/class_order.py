@@ -6,9 +6,10 @@ assignment that fits one half of the rows best is tested on the other half.
 
 A row speaks for π when class π(c) beats class c in its scores and also in ranks within columns. The
 ranks disregard that a network favours a class. For labels in the right order the chance is at
-most one half, which an exact sign test on the rows that π moves refutes at 1e-4 in all. Three
-further conditions protect sets whose network is honest and bad: the sum of ranks and the accuracy
-grow, and the rows of most moved classes (of both, for a pair) speak for π.
+most one half, which an exact sign test on the rows that π moves refutes at 1e-4 in all. Further
+conditions protect sets whose network is honest and bad, and sets whose labels are wrong in another
+way: the sum of ranks and the accuracy grow, the ranks of π are as high as those of the labels are
+low, and the rows of most moved classes (of both, for a pair) speak for π.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from trueprob.findings.finding import Finding, Repair, Severity
 __all__ = ["class_order_finding"]
 
 MOST_CLASSES: Final = 0.6  # share of the moved classes whose rows must speak for π
+LOWEST_RANKS: Final = -0.1  # mean rank of a row under π plus that under its label
 ROWS_OF_A_CLASS: Final = 4  # on average; with fewer a free assignment is not tried
 CLEARLY_BETTER: Final = 0.02  # accuracy that a free assignment must add to exchanged pairs
 TEXT_CLASSES: Final = 10  # up to here text and numbers have one order, unless counted from 1
@@ -60,12 +62,14 @@ class ClassSums:
         moved = (order != labels) & (self.counts > 0)
         if not moved.any():
             return False
-        speaking = self.speaking[labels, order]
+        speaking, rows = self.speaking[labels, order][moved], self.counts[moved]
+        before, after = np.diag(self.ranks)[moved].sum(), self.ranks[labels, order][moved].sum()
         return bool(
-            (speaking > 0.5 * self.counts)[moved].mean() > MOST_CLASSES
-            and self.ranks[labels, order].sum() > np.trace(self.ranks)
+            (speaking > 0.5 * rows).mean() > MOST_CLASSES
+            and after > before
+            and after + before > LOWEST_RANKS * rows.sum()
             and self.accuracy_after(order) > self.accuracy
-            and sign_test(speaking[moved].sum()[None], self.counts[moved].sum()[None])[0] <= level
+            and sign_test(speaking.sum(keepdims=True), rows.sum(keepdims=True))[0] <= level
         )
 
 
@@ -103,9 +107,7 @@ def class_order_finding(
     if pairs:
         shown = ", ".join(f"{a} and {b}" for a, b in pairs[:SHOWN])
         more = f" and {len(pairs) - SHOWN} more pairs" if len(pairs) > SHOWN else ""
-        remedy = (
-            "exchange the two labels" if len(pairs) == 1 else "exchange the labels of each pair"
-        )
+        remedy = f"exchange the two labels{' of each pair' * (len(pairs) > 1)}"
         return _finding(f"classes {shown}{more} look exchanged", remedy, order_of_pairs, sums)
     if k == 2:
         # Scores that favour one class hide an exchange from the sign test, but not from ranks.
@@ -161,11 +163,13 @@ def class_sums(logits: Logits, labels: Labels, ranks: NDArray[np.float64]) -> Cl
 def exchanged_pairs(sums: ClassSums, level: float) -> list[tuple[int, int]]:
     """Disjoint pairs of classes whose labels are exchanged, the clearest first."""
     present = np.flatnonzero(sums.counts)
-    counts = sums.counts[present]
-    speaking, ranks = (part[np.ix_(present, present)] for part in (sums.speaking, sums.ranks))
-    gain = ranks - np.diag(ranks)[:, None]
+    both = np.ix_(present, present)
+    counts, speaking, ranks = sums.counts[present], sums.speaking[both], sums.ranks[both]
+    own = np.diag(ranks)
+    before, after, rows = own[:, None] + own, ranks + ranks.T, counts[:, None] + counts
     most = speaking > 0.5 * counts[:, None]
-    first, second = np.nonzero(np.triu(most & most.T & (gain + gain.T > 0.0), 1))
+    likely = most & most.T & (after > before) & (after + before > LOWEST_RANKS * rows)
+    first, second = np.nonzero(np.triu(likely, 1))
     if first.size == 0:
         return []
     together = speaking[first, second] + speaking[second, first]

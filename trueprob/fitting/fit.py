@@ -103,7 +103,7 @@ def fit_calibration_set(
     allow_prediction_change: bool = False,
 ) -> Fit:
     """`fit` for a checked calibration set."""
-    findings = _few_rows(calibration_set) + check_set(calibration_set, seed=seed)
+    findings = _few_rows(calibration_set) + check_set(calibration_set)
     start = time.perf_counter()
     change = allow_prediction_change
     fitted = fit_rows(method, calibration_set, seed, allow_prediction_change=change)
