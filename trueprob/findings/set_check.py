@@ -47,7 +47,7 @@ OTHER_ROWS: Final = 20  # outside the commonest label; with fewer, honest sets f
 # rarely below 2 standard errors; unrelated labels reach 2 in one of 44 sets.
 SMALL: Final = 200
 SMALL_THRESHOLD: Final = 2.0
-SUM_TOLERANCE: Final = 1e-2  # probabilities that were rounded to a few digits
+SUM_TOLERANCE: Final = 0.05  # ten probabilities that were rounded to two digits
 LEAST_FOR_DISTRIBUTION: Final = 20  # a few rows can sum to one by chance
 WILD_GAP: Final = 100.0  # nats; the median of real networks is below 20
 COPIED: Final = 0.5  # share of different rows below which most are copies
