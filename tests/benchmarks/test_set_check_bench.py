@@ -8,7 +8,7 @@ from trueprob import CalibrationSet, check_set
 
 
 def test_shipped_sets_fill_the_table():
-    sets = shipped_sets()
+    sets = shipped_sets()[:1]
     assert len(BROKEN) == 12
     row = dict(zip(BROKEN, (broken_row(kind, sets, 1) for kind in BROKEN), strict=True))
     assert row["off by one"] == ["off by one", "100.0", "100.0", "100.0", "100.0", "–", "–"]

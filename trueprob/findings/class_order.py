@@ -6,7 +6,8 @@ assignment that fits one half of the rows best is tested on the other half.
 
 A row speaks for π when class π(c) beats class c in its scores and also in ranks within columns. The
 ranks disregard that a network favours a class. For labels in the right order the chance is at
-most one half, which an exact sign test on the rows that π moves refutes at 1e-4 in all. Further
+most one half, which an exact sign test on the rows that π moves refutes at 1e-4 for the whole list, and
+at 1e-4 for the free assignment. Further
 conditions protect sets whose network is honest and bad, and sets whose labels are wrong in another
 way: the sum of ranks and the accuracy grow, the ranks of π are as high as those of the labels are
 low, and the rows of most moved classes (of both, for a pair) speak for π.
@@ -82,7 +83,8 @@ def class_order_finding(
     logits, labels, ranks = logits[by_label], labels[by_label], ranks[:, by_label]
     sums = class_sums(logits, labels, ranks)
     named = dict(named_orders(k))
-    level = LEVEL / (len(named) + k * (k - 1) // 2)
+    # Half of the level is for the few named orders, half for the many pairs.
+    level = 0.5 * LEVEL / max(len(named), 1)
     supported = [order for order in named if sums.supports(np.array(order), level)]
     if supported:
         order = max(supported, key=lambda order: sums.accuracy_after(np.array(order)))
@@ -90,7 +92,7 @@ def class_order_finding(
         if order[0] == k - 1 and sums.counts[0] == 0:
             look = "labels look counted from 1"
         return _finding(look, remedy, np.array(order), sums)
-    pairs = exchanged_pairs(sums, level)
+    pairs = exchanged_pairs(sums, 0.5 * LEVEL / (k * (k - 1) // 2))
     order_of_pairs = np.arange(k)
     for a, b in pairs:
         order_of_pairs[[a, b]] = b, a
