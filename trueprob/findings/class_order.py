@@ -5,12 +5,12 @@ rows: a shift by one, reversed, sorted as text, and each pair of classes exchang
 assignment that fits one half of the rows best is tested on the other half.
 
 A row speaks for π when class π(c) beats class c in its scores and also in ranks within columns. The
-ranks disregard that a network favours a class. For labels in the right order the chance is at
-most one half, which an exact sign test on the rows that π moves refutes at 1e-4 for the whole list, and
-at 1e-4 for the free assignment. Further
-conditions protect sets whose network is honest and bad, and sets whose labels are wrong in another
-way: the sum of ranks and the accuracy grow, the ranks of π are as high as those of the labels are
-low, and the rows of most moved classes (of both, for a pair) speak for π.
+ranks disregard that a network favours a class. For labels in the right order the chance is at most
+one half, which an exact sign test on the rows that π moves refutes: at 1e-4 for the whole list, and
+at 1e-4 for the free assignment. Further conditions protect sets whose network is honest and bad,
+and sets whose labels are wrong in another way: the sum of ranks and the accuracy grow, the ranks of
+π are as high as those of the labels are low, and the rows of most moved classes (of both, for a
+pair) speak for π.
 """
 
 from __future__ import annotations
