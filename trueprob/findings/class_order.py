@@ -4,13 +4,13 @@ A candidate π says that a row with label c belongs to class π(c). First comes 
 rows: a shift by one, reversed, sorted as text, and each pair of classes exchanged. Then a free
 assignment that fits one half of the rows best is tested on the other half.
 
-A row speaks for π when class π(c) beats class c in its scores and also in ranks within columns. The
-ranks disregard that a network favours a class. For labels in the right order the chance is at most
-one half, which an exact sign test on the rows that π moves refutes: at 1e-4 for the whole list, and
-at 1e-4 for the free assignment. Further conditions protect sets whose network is honest and bad,
-and sets whose labels are wrong in another way: the sum of ranks and the accuracy grow, the ranks of
-π are as high as those of the labels are low, and the rows of most moved classes (of both, for a
-pair) speak for π.
+A row speaks for π when its rank in the column of class π(c) is higher than in that of class c.
+Ranks within columns disregard that a network favours a class. For labels in the right order the
+chance is at most one half, which an exact sign test on the rows that π moves refutes: at 1e-4 for
+the whole list, and at 1e-4 for the free assignment. Further conditions protect sets whose network
+is honest and bad, and sets whose labels are wrong in another way: the sum of ranks and the
+accuracy grow, the ranks of π are as high as those of the labels are low, and the rows of most
+moved classes (of both, for a pair) speak for π.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def class_order_finding(
         remedy = f"exchange the two labels{' of each pair' * (len(pairs) > 1)}"
         return _finding(f"classes {shown}{more} look exchanged", remedy, order_of_pairs, sums)
     if k == 2:
-        # Scores that favour one class hide an exchange from the sign test, but not from ranks.
+        # Half of the rows of a very common class speak for either, so that the sum must tell.
         total, deviation = moments(ranks, labels)
         if total < -THRESHOLD * deviation < 0.0:
             look = "classes 0 and 1 look exchanged"
@@ -148,8 +148,7 @@ def class_sums(logits: Logits, labels: Labels, ranks: NDArray[np.float64]) -> Cl
     """Sums over the rows of each label; rows are in the order of their labels."""
     n, k = logits.shape
     rows = np.arange(n)
-    scores = np.ascontiguousarray(logits.T)
-    speaking = (scores > scores[labels, rows]) & (ranks > ranks[labels, rows])
+    speaking = ranks > ranks[labels, rows]
     counts = np.bincount(labels, minlength=k)
     present = np.flatnonzero(counts)
     starts = np.concatenate([[0], np.cumsum(counts[present])[:-1]])

@@ -178,6 +178,14 @@ def test_two_classes_that_a_biased_network_confuses_and_exchanges_are_named():
     assert finding.repair.labels == (1, 0)
 
 
+def test_an_exchanged_rare_event_is_named():
+    logits, _ = draw(1_000, 2, 0, bias=-6.0, factor=1.0)
+    rare = (logits + np.random.default_rng(0).gumbel(size=logits.shape)).argmax(axis=1)
+    assert 20 <= rare.sum() < 100
+    assert held(logits, rare) == []
+    assert the_one(logits, 1 - rare, "class_order").repair.labels == (1, 0)
+
+
 @pytest.mark.parametrize("rows", [1, -1, 256])
 def test_misaligned_rows_are_named_with_their_repair(digits, rows):
     logits, labels = digits
