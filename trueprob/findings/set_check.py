@@ -136,20 +136,20 @@ def _relation(logits: Logits, labels: Labels) -> list[Finding]:
         )
         return [Finding("one_class", Severity.WARN, sentence)] if n > 1 else []
     ranks = column_ranks(logits)
-    ordered = class_order_finding(logits, labels, ranks)
+    z = agreement(ranks, labels)
+    shift = misaligned_rows(ranks, labels) if z < THRESHOLD and others >= OTHER_ROWS else None
+    ordered = class_order_finding(logits, labels, ranks) if shift is None else None
     if ordered is not None:
         return [ordered]
-    z = agreement(ranks, labels)
     if z >= THRESHOLD:
         return []
     number = f"{z:.1f} standard errors".replace("-", "−")
-    if others < OTHER_ROWS or (n < SMALL and z >= SMALL_THRESHOLD):
+    if shift is None and (others < OTHER_ROWS or (n < SMALL and z >= SMALL_THRESHOLD)):
         sentence = (
             f"{n} rows, {others} of them outside the commonest label, are too few to tell whether "
             f"labels belong to these scores (agreement of ranks {number})"
         )
         return [Finding("cannot_tell", Severity.WARN, sentence)]
-    shift = misaligned_rows(ranks, labels)
     if shift is not None:
         accuracy = float((prediction(logits) == np.roll(labels, shift)).mean())
         distance, side = abs(shift), "down" if shift > 0 else "up"
