@@ -7,7 +7,7 @@ ACCELERATOR ?= $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 INPUTS = pyproject.toml constraints.txt
 BENCH_DATA ?= ../shared/data
 
-.PHONY: run demo test lint demo-model bench-calibration bench-serving bench-drift bench-training bench-sam bench-crash bench-control clean
+.PHONY: run demo test quick lint demo-model bench-calibration bench-serving bench-drift bench-training bench-sam bench-crash bench-control clean
 
 run: $(VENV)/.run
 	@exec $(VENV)/bin/python -m trueprob_service serve
@@ -16,8 +16,16 @@ run: $(VENV)/.run
 demo: $(VENV)/.run
 	@exec $(VENV)/bin/python -m examples.demo $(DEMO)
 
+# Two at a time, a file in one process. TESTS=tests/trueprob runs a part.
+TESTS ?=
+PYTEST = $(VENV)/bin/python -m pytest -n 2 --dist loadfile
+
 test: $(VENV)/.test
-	$(VENV)/bin/python -m pytest
+	$(PYTEST) $(TESTS)
+
+# No system package, no service of its own, no network to train.
+quick: $(VENV)/.test
+	OMP_NUM_THREADS=1 $(PYTEST) -m "not integration and not slow" $(TESTS)
 
 lint: $(VENV)/.test
 	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy

@@ -1,12 +1,27 @@
-"""Hypothesis profiles: `gate` for every run, `nightly` with twenty times the examples.
+"""Hypothesis profiles, and the marker of the tests that start PostgreSQL.
 
-Chosen by the variable HYPOTHESIS_PROFILE or the option --hypothesis-profile.
+Profile `gate` is for every run, `nightly` has twenty times the examples. One is chosen by the
+variable HYPOTHESIS_PROFILE or the option --hypothesis-profile.
 """
 
 import os
 
+import pytest
 from hypothesis import settings
 
 settings.register_profile("gate", max_examples=100, derandomize=True, deadline=None)
 settings.register_profile("nightly", max_examples=2000, deadline=None, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "gate"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if starts_postgresql(item):
+            item.add_marker(pytest.mark.integration)
+
+
+def starts_postgresql(item: pytest.Item) -> bool:
+    """Whether the server is asked for by a fixture, or by the kind of database."""
+    parameters = item.callspec.params if hasattr(item, "callspec") else {}
+    fixtures = getattr(item, "fixturenames", ())
+    return "new_postgres_url" in fixtures or parameters.get("database_url") == "postgresql"

@@ -45,6 +45,7 @@ def test_every_block_has_a_language_that_a_test_knows(document: Path) -> None:
     assert set(languages) <= {"python", "sh", "json", "yaml", "promql", "text", ""}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", blocks("python"))
 def test_a_python_block_runs_and_prints_what_its_comment_says(block: str, tmp_path: Path) -> None:
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
@@ -76,6 +77,7 @@ def help_of(package: str, command: str) -> str:
     return run.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", blocks("sh"))
 def test_a_shell_block_has_known_commands_targets_and_flags(block: str) -> None:
     subprocess.run(["bash", "-n"], input=block, check=True, text=True)
@@ -93,12 +95,14 @@ def test_a_shell_block_has_known_commands_targets_and_flags(block: str) -> None:
             assert re.search(rf"{flag}\b", known), f"{flag} is no option of {package} {command}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_the_page_of_commands_lists_every_command(program: str) -> None:
-    listed = re.search(r"\{([a-z,-]+)\}", help_of(PROGRAMS[program], ""))
+    listed = re.findall(r"^ {4}([a-z]+(?:-[a-z]+)*)(?: |$)", help_of(PROGRAMS[program], ""), re.M)
+    assert len(listed) >= 5
     page = (ROOT / "docs/cli.md").read_text("utf-8")
     rows = " ".join(re.findall(rf"^\| `{program} .*$", page, re.M))
-    for command in listed[1].split(",") if listed else []:
+    for command in listed:
         assert re.search(rf"\b{command}\b", rows), command
 
 

@@ -41,14 +41,12 @@ LINES = {module: len(path.read_text("utf-8").splitlines()) for module, path in F
 
 def imported_names(tree: ast.Module) -> Iterator[tuple[str, bool]]:
     """Every imported name of a module, and whether the import runs with the module."""
-    inside = {
-        id(node)
-        for function in ast.walk(tree)
-        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
-        for node in ast.walk(function)
-    }
-    for node in ast.walk(tree):
-        at_top = id(node) not in inside
+    pending: list[tuple[ast.AST, bool]] = [(tree, True)]
+    while pending:
+        node, at_top = pending.pop()
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            at_top = False
+        pending += [(each, at_top) for each in ast.iter_child_nodes(node)]
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield alias.name, at_top

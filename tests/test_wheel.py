@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 PACKAGES = {"trueprob", "trueprob_service", "trueprob_trainer"}
 COMMANDS = {entry.name: entry.module for entry in metadata.distribution("trueprob").entry_points}
@@ -69,8 +71,11 @@ def test_a_command_runs_beside_packages_of_the_old_names(
 ) -> None:
     """As the console script does it, and with `python -m`: the same modules."""
     module = COMMANDS[command]
-    script = f"import sys; from {module} import main; sys.argv = ['{command}', '--help']; main()"
-    for arguments in (("-c", script), ("-m", module.removesuffix(".__main__"), "--help")):
-        assert f"usage: {command}" in run(crowded, *arguments)
-    where = run(crowded, "-c", f"import {module} as m; print(m.__file__)")
-    assert Path(where.strip()).is_relative_to(crowded[0])
+    script = (
+        f"import sys; from {module} import main; print(sys.modules['{module}'].__file__); "
+        f"sys.argv = ['{command}', '--help']; main()"
+    )
+    where, *shown = run(crowded, "-c", script).splitlines()
+    assert Path(where).is_relative_to(crowded[0])
+    assert f"usage: {command}" in "\n".join(shown)
+    assert f"usage: {command}" in run(crowded, "-m", module.removesuffix(".__main__"), "--help")

@@ -3,8 +3,8 @@
     fitted = trueprob.fit(logits, labels)
     probabilities = fitted.calibrator.predict_proba(new_logits)
 
-Each name is loaded at first use (PEP 562), so that a program pays only for what it uses. All names
-load with NumPy alone; SciPy is loaded by the functions that need it.
+Each name is loaded at first use (PEP 562), so `import trueprob` is fast. All names load with NumPy
+alone; SciPy is loaded by the functions that need it.
 """
 
 from __future__ import annotations
@@ -227,5 +227,5 @@ def _version() -> str:
 
     try:
         return version("trueprob")
-    except PackageNotFoundError:  # a source tree that was never installed
+    except PackageNotFoundError:  # run from a source tree
         return "0.0.0"

@@ -7,7 +7,7 @@
     ├── VersionExists                             a version never changes: use the next number
     └── DigestMismatch                            a file does not match its manifest
 
-A message names the field as the caller knows it, and says what was expected and what came. It
+A message names the field as the caller knows it, and says what was expected and what was given. It
 never repeats the contents of an array.
 """
 

@@ -11,7 +11,7 @@ __all__ = ["fold_of_rows"]
 
 
 def fold_of_rows(
-    correct: NDArray[np.bool_],  # (n,); errors are few and carry the information
+    correct: NDArray[np.bool_],  # (n,); errors are rare and carry the information
     groups: Groups | None,  # (n,), rows of one group go to one fold
     n_folds: int,  # at least 2; lowered to the number of rows or groups
     *,
@@ -35,7 +35,7 @@ def fold_of_rows(
     loads = np.zeros((folds, 2))
     of_group = np.empty(sizes.shape[0], dtype=np.int64)
     scale = np.array([1.0 / max(errors.sum(), 1.0), 1.0 / n])
-    for group in order:  # largest first, each to the fold with the least so far
+    for group in order:  # largest first, each to the smallest fold so far
         target = int(np.argmin((loads * scale).sum(axis=1)))
         of_group[group] = target
         loads[target] += (errors[group], sizes[group])

@@ -24,7 +24,7 @@ PUBLISHED_ELEMENTS = 100_000  # beyond, the published recipe runs 10 steps of 2 
 PEAK = """
 import sys, tracemalloc
 from benchmarks.calibration.speed import realistic
-from trueprob.fitting.fit import FITTERS
+from trueprob.fitting.methods import FITTERS
 FITTERS["smart"](*realistic(300, 10), None, seed=0)
 logits, labels = realistic(int(sys.argv[1]), int(sys.argv[2]))
 tracemalloc.start()

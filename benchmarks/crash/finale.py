@@ -10,12 +10,10 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from sqlalchemy import create_engine, func, make_url, select
-
+from benchmarks.crash.database import count_label_keys
 from benchmarks.crash.ledger import Ledger, differences, exported, rows_of
 from benchmarks.crash.service_process import ServiceProcess
 from trueprob.client import Client
-from trueprob_service.control.store.tables import label_key
 from trueprob_service.settings import Settings
 
 __all__ = ["sent_again_after_a_sweep", "sent_again_with_a_new_secret"]
@@ -99,15 +97,10 @@ def _window(client: Client, model: str, ledger: Ledger) -> Iterable[str]:
 
 def _swept(database_url: str) -> Iterable[str]:
     """Wait until all keys of labels are forgotten."""
-    url = make_url(database_url.replace("postgresql:", "postgresql+psycopg:"))
-    engine = create_engine(url)
-    count = select(func.count()).select_from(label_key)
     deadline = time.monotonic() + PATIENCE_SECONDS
     left = -1
     while left != 0 and time.monotonic() < deadline:
         time.sleep(SWEEP_SECONDS)
-        with engine.connect() as connection:
-            left = int(connection.execute(count).scalar_one())
-    engine.dispose()
+        left = count_label_keys(database_url)
     if left != 0:
         yield f"the clean-up job left {left} keys of labels"

@@ -11,6 +11,7 @@ round every fit must end, and `benchmarks.crash.finale` follows.
 from __future__ import annotations
 
 import contextlib
+import functools
 import secrets
 import threading
 import time
@@ -19,6 +20,7 @@ from typing import Final
 
 import numpy as np
 
+from benchmarks.crash.database import judged_revision
 from benchmarks.crash.finale import (
     SUMS_AGREE_TO,
     sent_again_after_a_sweep,
@@ -58,7 +60,9 @@ class CrashTest:
         self._history: list[PromotionSummary] = []
         self._seen: Totals = {}
         self._outcome = Outcome()
-        self._traffic = Traffic(self._outcome)
+        self._traffic = Traffic(
+            self._outcome, functools.partial(judged_revision, self._database_url)
+        )
 
     def run(self, rounds: int, *, wait_for_fits: bool = True, with_sweep: bool = True) -> Outcome:
         """Kill that often; what came of it."""
@@ -130,8 +134,8 @@ class CrashTest:
         fits = {fit.fit for fit in client.fits(MODEL)}
         if missing := sorted(self._traffic.acknowledged_fits - fits):
             faults.append(f"fits {missing} were acknowledged and are gone")
-        if len(fits) != len(self._traffic.acknowledged_fits):
-            faults.append(f"{len(fits)} fits, {len(self._traffic.acknowledged_fits)} uploads")
+        if more := sorted(fits - self._traffic.acknowledged_fits - self._traffic.replaced_fits):
+            faults.append(f"fits {more} belong to no upload")
         self._outcome.labels = ROWS * len(self._traffic.ledger.acknowledged)
         self._outcome.duplicates = self._traffic.ledger.duplicates
 

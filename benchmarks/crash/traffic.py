@@ -3,21 +3,26 @@
 Each batch of rows is predicted, labelled through its receipts, and sent once more as rows with
 labels; uploads are fitted, half of them promoted whatever the verdict. What was not answered
 before the kill is uncertain: it is kept and sent again.
+
+An upload that is sent again must be answered with its first fit if the service has one that is
+still current: queued, running, live, or judged against what is live. If the first fit has failed
+or is out of date, the answer must be a second fit.
 """
 
 from __future__ import annotations
 
 import contextlib
 import uuid
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
 
 from benchmarks.crash.ledger import Batch, Ledger, RowBatch
-from trueprob.client import Client, ServiceUnreachable
+from trueprob.client import Client, FitSummary, ModelDescription, ServiceUnreachable
 
-__all__ = ["MODEL", "ROWS", "Outcome", "Traffic"]
+__all__ = ["MODEL", "ROWS", "Outcome", "Traffic", "is_current"]
 
 MODEL: Final = "m"
 ROWS: Final = 25
@@ -32,6 +37,7 @@ class Outcome:
     labels: int = 0
     duplicates: int = 0
     uploads: int = 0
+    second_fits: int = 0
     promotions: int = 0
     given_up_fits: int = 0
     rows: int = 0
@@ -47,18 +53,24 @@ class Traffic:
     ----------
     outcome : Outcome
         Counts and faults are written there.
+    judged_revision : callable
+        The live revision that a fit was judged against.
 
     Attributes
     ----------
     ledger : Ledger
         Of labels and rows.
     acknowledged_fits : set of str
+    replaced_fits : set of str
+        Fits without an answer that were failed or out of date when their upload was sent again.
     """
 
-    def __init__(self, outcome: Outcome) -> None:
+    def __init__(self, outcome: Outcome, judged_revision: Callable[[str], int | None]) -> None:
         self.ledger = Ledger()
         self.acknowledged_fits: set[str] = set()
+        self.replaced_fits: set[str] = set()
         self._outcome = outcome
+        self._judged_revision = judged_revision
         self._pending: list[tuple[dict[str, np.ndarray], str]] = []  # rows, promote
 
     def send_labels(self, url: str, seed: int) -> None:
@@ -96,13 +108,19 @@ class Traffic:
                 labels = np.argmax(logits + rng.gumbel(size=logits.shape), axis=1)
                 sharp = (rng.uniform(0.5, 3.0) * logits).astype(np.float32)
                 promote = "always" if rng.random() < 0.5 else "auto"
-                self._pending.append(({"logits": sharp, "labels": labels}, promote))
+                self.add_pending({"logits": sharp, "labels": labels}, promote)
                 self._upload(client)
+
+    def add_pending(self, rows: dict[str, np.ndarray], promote: str) -> None:
+        """Add an upload that has no answer yet."""
+        self._pending.append((rows, promote))
 
     def send_pending(self, client: Client) -> None:
         """Send the uploads again that were not answered."""
         while self._pending:
-            self._upload(client)
+            known, live = client.fits(MODEL), client.model(MODEL)
+            fit = self._upload(client)
+            self._check_sent_again(fit, known, live)
 
     def _send(self, client: Client, batch: Batch) -> None:
         outcomes = client.label(MODEL, batch.ids, batch.labels)
@@ -121,7 +139,22 @@ class Traffic:
         if outcomes.rejected or outcomes.accepted not in (0, ROWS):
             self._outcome.faults.append(f"of {ROWS} rows {outcomes.accepted} were accepted")
 
-    def _upload(self, client: Client) -> None:
+    def _check_sent_again(
+        self, fit: FitSummary, known: Iterable[FitSummary], live: ModelDescription
+    ) -> None:
+        """Compare the answer with the fits and the live pair of the moment before."""
+        first = next((e for e in known if e.calibration_set == fit.calibration_set), None)
+        if first is None:
+            return
+        current = is_current(first, live, self._judged_revision(first.fit))
+        if current != (fit.fit == first.fit):
+            kind = "current" if current else "out of date"
+            self._outcome.faults.append(f"fit {first.fit} was {kind}, the answer was {fit.fit}")
+        if not current:
+            self.replaced_fits.add(first.fit)
+            self._outcome.second_fits += 1
+
+    def _upload(self, client: Client) -> FitSummary:
         """Send the oldest upload that was not acknowledged."""
         rows, promote = self._pending[0]
         fit = client.upload(MODEL, rows, method="temperature", promote=promote, wait_seconds=2)
@@ -130,3 +163,12 @@ class Traffic:
             self._outcome.faults.append(f"two uploads were answered with fit {fit.fit}")
         self.acknowledged_fits.add(fit.fit)
         self._outcome.uploads += 1
+        return fit
+
+
+def is_current(fit: FitSummary, live: ModelDescription, judged_revision: int | None) -> bool:
+    """Whether a fit still answers the upload that asked for it."""
+    if fit.state != "done":
+        return not fit.ended
+    is_live = (fit.version, fit.calibrator) == (live.version, live.calibrator)
+    return is_live or judged_revision == live.revision

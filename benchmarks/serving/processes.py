@@ -20,6 +20,8 @@ from benchmarks.calibration.sets import ROOT
 # glibc's adaptive threshold moves rates of large bodies by a factor of three from run to run: the
 # image sets these for the service, and here every server has them.
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": "268435456", "MALLOC_TRIM_THRESHOLD_": "1073741824"}
+# So that the service comes from this checkout, whatever is installed.
+PYTHONPATH = os.pathsep.join([str(ROOT), str(ROOT / "service")])
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ def running(
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
             command(port), cwd=folder, stdout=log, stderr=log, start_new_session=True,
-            env={**ours, "PYTHONPATH": str(ROOT), **MALLOC, **environment},
+            env={**ours, "PYTHONPATH": PYTHONPATH, **MALLOC, **environment},
             preexec_fn=pinned(cores),
         )  # fmt: skip
         try:

@@ -91,7 +91,7 @@ def theirs(name: str, *, held: bool = False, **options: Any) -> Maker:
 
 PAIRS: list[tuple[str, Maker, str, Maker, int]] = [
     ("SAM", ours(SAM), "the same again", ours(SAM), 1),
-    ("SAM", ours(SAM), "usual methods/sam.py", usual, 1),
+    ("SAM", ours(SAM), "usual sam.py", usual, 1),
     ("SAM", ours(SAM), "pytorch-optimizer SAM", theirs("SAM"), 1),
     ("SAM", ours(SAM), "pytorch-optimizer SAM, statistics held", theirs("SAM", held=True), 1),
     (

@@ -1,6 +1,6 @@
 """The SAM that most repositories copy, rewritten: the baseline of this benchmark.
 
-After the widely copied ``methods/sam.py`` (davda54/sam on GitHub): a base optimiser class, one loop
+After the widely copied ``sam.py`` (davda54/sam on GitHub): a base optimiser class, one loop
 over the parameters a step, the old value in the optimiser's own state, BatchNorm's momentum set to
 zero for the second pass. Its faults are kept on purpose; tests/benchmarks names them.
 """

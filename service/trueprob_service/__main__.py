@@ -60,14 +60,14 @@ def _serve(settings: Settings, warnings: Sequence[str]) -> int:
     )
     # Alembic logs three lines at every start; a migration that fails raises anyway.
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    # The client that sends a malformed form gets a 400; the operator need not read of it.
+    # A malformed form is answered with a 400 and needs no line in the log.
     logging.getLogger("python_multipart").setLevel(logging.ERROR)
     for warning in warnings:
         logging.getLogger("trueprob_service.settings").warning(warning)
     from trueprob_service.receipts.secrets import open_receipt_keys
     from trueprob_service.schema_check import refuse_unknown_schema
 
-    # Checked here, so that the operator reads one line. Replicas would fail and be restarted.
+    # Checked here for a one-line message: replicas would fail and be restarted.
     open_receipt_keys(settings.receipt_secrets, settings.receipt_secret_file)
     replicas = settings.replicas > 1 or settings.metrics_port is not None
     try:
@@ -98,7 +98,7 @@ def _move_state(command: str, arguments: list[str]) -> int:
         usage=f"{prog} FILE [settings of serve]",
         description="Write the whole state of the service to a file. The service may be running."
         if command == "export-state"
-        else "Read such a file into an empty database. The service must not be running.",
+        else "Read an exported file into an empty database. The service must not be running.",
     )
     parser.add_argument("file", metavar="FILE", type=Path, help="a .zip file; keep it secret")
     options, rest = parser.parse_known_args(arguments)

@@ -40,11 +40,11 @@ from trueprob_service.settings import Settings
 __all__ = ["create_app"]
 
 _DESCRIPTION = """\
-Calibrated probabilities for classifiers, and live proof that they stay calibrated.
+Calibrated probabilities for classifiers, and live evidence that they stay calibrated.
 
-Send logits (or pictures, for models with a network here) and get probabilities that mean what
-they say. Upload a calibration set, and the service fits a calibrator, judges it and promotes it.
-Send labels later, by `prediction_id`, and it tells you whether the probabilities still hold.
+Send logits (or pictures, for models with a network here) and get calibrated probabilities. Upload a
+calibration set, and the service fits a calibrator, judges it and promotes it. Send labels later, by
+`prediction_id`, and the service reports whether the probabilities are still calibrated.
 Errors are RFC 9457 problem documents."""
 
 
@@ -56,7 +56,7 @@ def create_app(
     # Builds the network of a version; default: onnxruntime, as the settings say.
     model_factory: Callable[[ServedVersion], Network | None] | None = None,
     commit: str | None = None,  # for `build_info`; default: SOURCE_COMMIT of the environment
-    metrics_port: int | None = None,  # the one of several ports that serves `/metrics` only
+    metrics_port: int | None = None,  # port that serves only `/metrics`, if there is one
 ) -> Application:
     """The ASGI application. Its lifespan opens the database and loads the models.
 
@@ -70,7 +70,7 @@ def create_app(
     deployments = Deployments(
         network_for=model_factory or partial(_open_network, settings, telemetry),
         meters_for=telemetry.meters_for,
-        on_remove=telemetry.forget,
+        on_remove=telemetry.remove_live_pair,
     )
     plane = ControlPlane(
         settings,
@@ -79,7 +79,7 @@ def create_app(
         count_label=telemetry.count_labels,
         count_delivery=telemetry.count_delivery,
     )
-    telemetry.watch(plane.label_statistics, tolerance=settings.alarm_tolerance)
+    telemetry.export_statistics(plane.label_statistics, tolerance=settings.alarm_tolerance)
     json_bodies = JsonBodies()
     started = False
 
@@ -122,7 +122,7 @@ def create_app(
     keys = read_keys(settings.api_keys_file) if settings.api_keys_file is not None else ()
     hot = HotRoutes(
         api,
-        deployments=DeploymentLookup(deployments, plane.follow),
+        deployments=DeploymentLookup(deployments, plane.sync),
         receipts=lambda: plane.receipts,
         readiness=readiness,
         bodies=BodyReader(
@@ -145,7 +145,7 @@ def _open_network(
     manifest = served.manifest
     if manifest is None or manifest.input is None or "model.onnx" not in manifest.files:
         return None
-    network_input = NetworkInput.of(manifest.input)
+    network_input = NetworkInput.from_manifest(manifest.input)
     open_model = partial(
         OnnxModel,
         settings.model_repository / served.model / str(served.version) / "model.onnx",
@@ -203,7 +203,7 @@ def _add_error_handlers(api: FastAPI) -> None:
     api.add_exception_handler(TrueprobError, answer)
     api.add_exception_handler(RequestValidationError, answer_validation)
     api.add_exception_handler(HTTPException, answer_http)
-    # Starlette answers with this and then raises the error again: the edge logs it.
+    # Starlette sends this answer, then raises the error again; the edge logs it.
     api.add_exception_handler(Exception, answer)
 
 

@@ -14,7 +14,7 @@ __all__ = ["Child", "start_without_ctrl_c"]
 
 
 class Child:
-    """A spawned process and a pipe to it: started when first needed, and again after it ended."""
+    """A spawned process with a pipe, started when first needed and restarted after it ended."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class Child:
 
     @property
     def closed(self) -> bool:
-        """Whether `close` was called: no further process will be started."""
+        """Whether `close` was called; then no process is started any more."""
         return self._closed
 
     def connection(self) -> Connection | None:
@@ -46,17 +46,17 @@ class Child:
             if self._closed:
                 return None
             if self._connection is None:
-                ours, theirs = self._spawn.Pipe()
+                parent_end, child_end = self._spawn.Pipe()
                 self._process = self._spawn.Process(
-                    target=self._target, args=(theirs,), name=self._name, daemon=True
+                    target=self._target, args=(child_end,), name=self._name, daemon=True
                 )
                 start_without_ctrl_c(self._process)
-                theirs.close()
-                self._connection = ours
+                child_end.close()
+                self._connection = parent_end
             return self._connection
 
-    def let_go(self) -> int | None:
-        """Wait for a process whose pipe broke; its exit code, or None if there was no process."""
+    def join(self) -> int | None:
+        """Wait for a process whose pipe broke; returns its exit code, None without a process."""
         with self._changing:
             process, connection = self._process, self._connection
             self._process = self._connection = None
@@ -86,13 +86,12 @@ class Child:
 def start_without_ctrl_c(process: BaseProcess) -> None:
     """Start a child that Ctrl-C does not reach, so that its parent decides when it ends.
 
-    The child inherits a signal mask, which holds from its first instruction on: before it could
-    ignore the signal itself.
+    The child inherits a signal mask, which blocks SIGINT from its first instruction on.
     """
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         process.start()
         return
-    # The first child would start the resource tracker, and that unblocks SIGINT.
+    # Starting the resource tracker unblocks SIGINT, so it is started before the signal is blocked.
     resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:

@@ -73,8 +73,8 @@ __all__ = [
 class ServiceError(Exception):
     """Root of all errors that the service answers with a problem document.
 
-    ``detail`` is one sentence for the client: what was wrong, what was expected and what came. It
-    uses the client's names for fields and never repeats array contents or secrets.
+    ``detail`` is one sentence for the client: what was wrong, what was expected and what was
+    received. It uses the client's names for fields and never repeats array contents or secrets.
     """
 
     def __init__(self, detail: str) -> None:
@@ -99,7 +99,7 @@ class Forbidden(ServiceError):
 
 
 class NotFound(ServiceError):
-    """Nothing has the requested address."""
+    """The requested address does not exist."""
 
 
 class ModelNotFound(NotFound):
@@ -171,7 +171,7 @@ class PreconditionRequired(ServiceError):
 
 
 class Overloaded(ServiceError):
-    """A bounded queue is full; the client should come back later."""
+    """A bounded queue is full; the client should retry later."""
 
     def __init__(self, detail: str, *, retry_after_seconds: int = 1) -> None:
         super().__init__(detail)

@@ -84,7 +84,7 @@ class PredictionQuery(BaseModel):
 
 
 class PredictionResponse(BaseModel):
-    """Without `return`: all but the last five. With `top`: `top_…` in place of `probabilities`."""
+    """Without `return`: all fields but the last five. With `top`: `top_…`, not `probabilities`."""
 
     model: str | Omittable = None
     version: int | Omittable = None
@@ -112,7 +112,7 @@ class ServerMetadata(BaseModel):
 
 
 class TensorMetadata(BaseModel):
-    """An input or output tensor of a model; -1 is a side of any length."""
+    """An input or output tensor of a model; -1 is a dimension of any length."""
 
     name: str
     datatype: str
@@ -288,7 +288,7 @@ def _add_health(router: APIRouter) -> None:
         tags=["health"],
         summary="Server ready",
         operation_id="server_ready",
-        responses={503: {"description": "Not yet, or no longer."}},
+        responses={503: {"description": "Starting or stopping."}},
     )
     def ready() -> dict[str, Any]:
         """The models are loaded; `status` is degraded while the database does not answer."""

@@ -1,6 +1,6 @@
 """Checks at the start that this version knows the schema of the database.
 
-The parent of replicas checks in a child process, so that it stays small itself.
+The parent of replicas runs the check in a child process, to keep its own memory small.
 """
 
 from __future__ import annotations

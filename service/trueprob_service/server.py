@@ -28,12 +28,12 @@ GRACE_SECONDS: Final = 20  # how long running requests may take after the signal
 # How long a thread that answers a large request may hold the interpreter while the event loop
 # waits. With Python's default of 5 ms, small requests waited for several such turns.
 SWITCH_SECONDS: Final = 0.0005
-# Health is there too: on the shared port any replica may answer.
+# Health too: on the shared port any replica may answer, here only this one.
 _METRICS_PORT_PATHS: Final = re.compile(r"^/(metrics|v2/health/(live|ready))$")
 
 
 class MetricsPort:
-    """Serves ``/metrics`` on the metrics port only, and nothing but metrics and health there."""
+    """Serves ``/metrics`` on the metrics port only; that port serves only metrics and health."""
 
     def __init__(self, app: Application, port: int) -> None:
         self._app = app
@@ -86,7 +86,7 @@ class AnnouncingServer(uvicorn.Server):
         sys.setswitchinterval(SWITCH_SECONDS)
         await super().startup(sockets)
         if self.started:
-            # What is loaded by now stays, so the garbage collector need not walk through it.
+            # What is loaded now is never freed, so the garbage collector can skip it.
             gc.collect()
             gc.freeze()
             listening = [sock for server in self.servers for sock in server.sockets]

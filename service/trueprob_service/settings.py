@@ -31,6 +31,15 @@ _SERVICE_LINK: Final = re.compile(
 _SERVICE_LINK_VALUE: Final = re.compile(r"^(tcp|udp)://")
 # Old names of settings and their new ones. They stop the start: a warning would be overlooked.
 _RENAMED: Final = {"receipt_secret": "receipt_secrets"}
+_COMMANDS: Final = """commands:
+    serve         serve predictions; what runs without a command
+    register      add an ONNX classifier to the model repository
+    keys          make an API key
+    export-state  write the whole state of the service to a file
+    import-state  read such a file into an empty database
+
+'trueprob-service COMMAND --help' describes a command. The settings are those of serve.
+"""
 
 Provider = Literal["auto", "cpu", "cuda", "tensorrt"]
 
@@ -229,9 +238,9 @@ class Settings(BaseModel):
 
     @field_validator("execution_providers")
     @classmethod
-    def _auto_alone(cls, value: tuple[Provider, ...]) -> tuple[Provider, ...]:
+    def _check_auto(cls, value: tuple[Provider, ...]) -> tuple[Provider, ...]:
         if "auto" in value and len(value) > 1:
-            raise ValueError("auto stands alone: remove it or the other providers")
+            raise ValueError("auto cannot be combined with other providers: remove it or them")
         return value
 
     @field_validator("fit_method")
@@ -285,12 +294,12 @@ def check_consistent(settings: Settings) -> None:
     if keys_missing and not _is_loopback(settings.host):
         raise ValueError(
             f"host {settings.host} is reachable from other machines: set api_keys_file, "
-            "or allow_anonymous=true if that is meant"
+            "or allow_anonymous=true if that is intended"
         )
     if not (settings.allow_prediction_change or _keeps_prediction(settings)):
         raise ValueError(
             f"fit_method {settings.fit_method} may change predictions: set "
-            "allow_prediction_change=true if that is meant"
+            "allow_prediction_change=true if that is intended"
         )
     if settings.webhook_url:
         check_webhook(settings.webhook_url)
@@ -346,8 +355,8 @@ def load_settings(
         if field in Settings.model_fields:
             values[field] = value
         else:
-            near = difflib.get_close_matches(field, Settings.model_fields, n=1, cutoff=0.0)
-            unknown.append(f"{name} is not a setting; the nearest is {PREFIX}{near[0].upper()}")
+            nearest = difflib.get_close_matches(field, Settings.model_fields, n=1, cutoff=0.0)
+            unknown.append(f"{name} is not a setting; the nearest is {PREFIX}{nearest[0].upper()}")
     values |= vars(_parser(program).parse_args(list(argv)))
     try:
         return Settings(**values), tuple(unknown)
@@ -366,14 +375,20 @@ def _refuse_old_names(argv: Sequence[str], environ: Mapping[str, str]) -> None:
         ):
             if name in environ or name in flags:
                 raise InvalidSettings(
-                    f"{name} is no setting any more: remove it and set {renamed} "
+                    f"{name} is no longer a setting: remove it and set {renamed} "
                     f"({Settings.model_fields[new].description})"
                 )
 
 
 def _parser(program: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog=program, argument_default=argparse.SUPPRESS, allow_abbrev=False
+        prog=program,
+        usage=f"{program} [COMMAND] [settings or options]",
+        description="Serve calibrated probabilities over HTTP.",
+        epilog=_COMMANDS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
     )
     for name, field in Settings.model_fields.items():
         flag = f"--{name.replace('_', '-')}"

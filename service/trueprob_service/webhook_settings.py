@@ -25,10 +25,10 @@ def check_webhook(url: str) -> None:
     """
     try:
         parts = urlsplit(url)
-        fine = parts.scheme in ("http", "https") and bool(parts.hostname)
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname)
     except ValueError:
-        fine = False
-    if not fine:
+        valid = False
+    if not valid:
         raise ValueError("webhook_url must be an address, as in https://example.org/hook")
 
 

@@ -42,6 +42,7 @@ def made(folder: Path) -> LogitSet:
     return data
 
 
+@pytest.mark.slow
 def test_the_quality_part_runs_and_names_what_is_missing(made: LogitSet) -> None:
     def fails(logits: object, labels: object) -> None:
         raise RuntimeError("no such thing")

@@ -25,6 +25,7 @@ def test_every_part_has_its_place_in_the_document(tmp_path: Path) -> None:
     assert parse(["--only", "labels", "--small"]).small
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", [0.02, -0.02, 0.1])
 def test_a_calibrator_is_wrong_by_the_nats_that_are_said(loss: float) -> None:
     condition = Condition("", "identity", loss, 0.0)

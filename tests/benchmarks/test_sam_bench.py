@@ -38,6 +38,7 @@ def test_a_teacher_and_its_student_do_not_begin_alike(tmp_path: Path) -> None:
     assert all(not teacher_recipe(c).teacher for c in students)
 
 
+@pytest.mark.slow
 def test_a_result_is_kept_and_a_budget_stops(tmp_path: Path) -> None:
     plan = [cell for cell in planned(tmp_path) if cell.part == "digits"][:2]
     said: list[str] = []
@@ -84,6 +85,7 @@ def test_a_claim_holds_only_beyond_two_standard_errors_and_in_every_seed() -> No
     assert "| sam below sgd: ECE % | -10.00 | not told apart |" in one
 
 
+@pytest.mark.slow
 def test_the_command_runs_a_part(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--smoke", "--part", "distillation", "--data", str(tmp_path / "none")]
     assert main([*arguments, "--results", str(tmp_path)]) == 0

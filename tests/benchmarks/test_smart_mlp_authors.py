@@ -51,6 +51,7 @@ def test_patience_keeps_the_best_state() -> None:
     assert len(seen) == 4
 
 
+@pytest.mark.slow
 def test_training_improves_the_calibration(
     overconfident: tuple[np.ndarray, np.ndarray],
 ) -> None:

@@ -37,7 +37,7 @@ class Exporter:
         )
         self.telemetry.name_provider(MODEL, VERSION, "CPUExecutionProvider")
         self.statistics = ControlStatistics(pairs=(_pair(BinnedCalibration.zeros()),))
-        self.telemetry.watch(lambda: self.statistics, tolerance=TOLERANCE)
+        self.telemetry.export_statistics(lambda: self.statistics, tolerance=TOLERANCE)
         self.address = ""
 
     def count(self, totals: BinnedCalibration) -> None:

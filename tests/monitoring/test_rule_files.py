@@ -28,18 +28,21 @@ def test_json_parses(path: Path) -> None:
     assert json.loads(path.read_text("utf-8"))
 
 
+@pytest.mark.integration
 def test_promtool_accepts_the_configuration() -> None:
     check = promtool("check", "config", MONITORING / "prometheus.yml")
     assert check.returncode == 0, check.stdout + check.stderr
     assert "2 rule files found" in check.stdout
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("path", [RULES, ALERTS], ids=lambda path: path.name)
 def test_promtool_accepts_the_rules(path: Path) -> None:
     check = promtool("check", "rules", path)
     assert check.returncode == 0, check.stdout + check.stderr
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("path", UNIT_TESTS, ids=lambda path: path.name)
 def test_rules_and_alerts_give_the_expected_numbers(path: Path) -> None:
     check = promtool("test", "rules", path)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 Rows = tuple[NDArray[np.float32], NDArray[np.int64]]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def overconfident() -> Callable[..., Rows]:
     """Logits that are `factor` times those from which the labels were drawn."""
 

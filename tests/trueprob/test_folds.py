@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,6 +20,7 @@ def test_folds_are_even_in_rows_and_errors(n, errors, seed):
     assert np.array_equal(fold, fold_of_rows(correct, None, 5, seed=seed))
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=60), st.integers(0, 5))
 def test_groups_stay_together(groups, seed):

@@ -51,7 +51,7 @@ def test_service_links_of_kubernetes_are_ignored() -> None:
         (["--port", "x"], "port: "),
         (["--port", "70000"], "port: "),
         (["--execution-providers", "cpu,tpu"], "execution_providers"),
-        (["--execution-providers", "auto,cpu"], "execution_providers: auto stands alone"),
+        (["--execution-providers", "auto,cpu"], "execution_providers: auto cannot be combined"),
         (["--fit-method", "magic"], "fit_method: expected one of "),
         (["--host", "0.0.0.0"], "set api_keys_file, or allow_anonymous=true"),
         (["--tls-cert", "a.pem"], "tls_cert and tls_key must be set together"),

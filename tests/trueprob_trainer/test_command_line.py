@@ -16,6 +16,7 @@ from trueprob_trainer.sharpness_aware import OPTIMISERS, meanings_of, options_of
 TINY = ["train", "--epochs", "3", "--batch-size", "64"]
 
 
+@pytest.mark.slow
 def test_train_evaluate_export_register_examples(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -42,6 +43,7 @@ def test_train_evaluate_export_register_examples(
     assert len(list((tmp_path / "examples").iterdir())) == 5
 
 
+@pytest.mark.slow
 def test_distil_resume_and_logs_as_typed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -76,6 +78,7 @@ def network(*, channels, n_classes):
 """
 
 
+@pytest.mark.slow
 def test_without_parity_nothing_is_written_and_the_exit_code_is_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -92,6 +95,7 @@ def test_without_parity_nothing_is_written_and_the_exit_code_is_one(
     assert not models.exists()
 
 
+@pytest.mark.slow
 def test_a_disagreement_is_exit_code_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from trueprob.errors import TrueprobError
 from trueprob_trainer import commands
 from trueprob_trainer.config import CHOICES, TrainConfig, meanings
-from trueprob_trainer.errors import AnswerIsNo, Interrupted, TrainerError
+from trueprob_trainer.errors import CheckFailed, Interrupted, TrainerError
 from trueprob_trainer.evaluation.corruptions import CORRUPTIONS, SEVERITIES
 from trueprob_trainer.sharpness_aware import OPTIMISERS, meanings_of, options_of
 
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"trainer: {problem}\n")
         if isinstance(problem, Interrupted):
             return 128 + problem.number
-        return 1 if isinstance(problem, AnswerIsNo) else 2
+        return 1 if isinstance(problem, CheckFailed) else 2
     return 0
 
 
@@ -83,7 +83,7 @@ def build_parser() -> argparse.ArgumentParser:
         type=_names(CORRUPTIONS),
         default=(),
         metavar="NAMES",
-        help="also score corrupted test rows; all, or names with commas between: "
+        help="also score corrupted test rows; all, or names separated by commas: "
         + ", ".join(CORRUPTIONS),
     )
     evaluate.add_argument(
@@ -91,7 +91,7 @@ def build_parser() -> argparse.ArgumentParser:
         type=_severities,
         default=SEVERITIES,
         metavar="NUMBERS",
-        help="severities of the corruptions, 1 (weak) to 5 (strong), with commas between "
+        help="severities of the corruptions, 1 (weak) to 5 (strong), separated by commas "
         f"(default: {','.join(map(str, SEVERITIES))})",
     )
     evaluate.add_argument(

@@ -73,7 +73,7 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
     from trueprob_trainer.training.finished_run import load_training
 
     run = _run_folder(arguments)
-    answer = report(
+    evaluated = report(
         load_training(run),
         corruptions=arguments.corruptions,
         severities=arguments.severities,
@@ -83,10 +83,10 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
         ensemble=arguments.ensemble,
         n_rows=arguments.rows,
     )
-    document = json.dumps(answer.document, indent=1)
+    document = json.dumps(evaluated.document, indent=1)
     run.write("evaluation.json", document.encode() + b"\n")
-    run.write("reliability.svg", answer.diagram.encode())
-    _say(document if arguments.json else answer.text)
+    run.write("reliability.svg", evaluated.diagram.encode())
+    _say(document if arguments.json else evaluated.text)
 
 
 def run_export(arguments: argparse.Namespace) -> None:
@@ -96,13 +96,13 @@ def run_export(arguments: argparse.Namespace) -> None:
 
     run = _run_folder(arguments)
     precisions = [name for name in ("fp16", "int8") if getattr(arguments, name)]
-    made = export_files(load_training(run), precisions, calibrated=arguments.calibrated)
-    for name, content in made.files.items():
+    exported = export_files(load_training(run), precisions, calibrated=arguments.calibrated)
+    for name, content in exported.files.items():
         _say(f"{run.write(name, content)}: {len(content)} bytes")
-    run.write("export.json", json.dumps(made.document, indent=1).encode() + b"\n")
-    _say(f"parity {made.document['largest_difference']:.1e} nats")
+    run.write("export.json", json.dumps(exported.document, indent=1).encode() + b"\n")
+    _say(f"parity {exported.document['largest_difference']:.1e} nats")
     if precisions:
-        _say(made.table)
+        _say(exported.table)
 
 
 def run_register(arguments: argparse.Namespace) -> None:
@@ -135,9 +135,9 @@ def run_examples(arguments: argparse.Namespace) -> None:
     """Write the example files of the demo model."""
     from trueprob_trainer.examples import make_examples
 
-    made = make_examples(_version(arguments.model))
+    examples = make_examples(_version(arguments.model))
     arguments.output.mkdir(parents=True, exist_ok=True)
-    for name, content in made.files().items():
+    for name, content in examples.files().items():
         (arguments.output / name).write_bytes(content)
         _say(f"{arguments.output / name}: {len(content)} bytes")
 

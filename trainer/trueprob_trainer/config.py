@@ -55,15 +55,15 @@ class TrainConfig:
     # Lower it when the loss jumps.
     learning_rate: Annotated[float, "highest learning rate of the schedule"] = 0.1
     momentum: Annotated[float, "momentum of SGD, or the first beta of AdamW"] = 0.9
-    # A higher value calibrates better and leaves less to show.
+    # With a higher value there is less miscalibration to show.
     weight_decay: Annotated[float, "weight decay of the base optimiser"] = 0.0
     schedule: Annotated[str, "schedule of the learning rate"] = "one-cycle"
-    # Far beyond the point where every training row is predicted correctly.
+    # Every train row is predicted correctly long before.
     epochs: Annotated[int, "passes over the train split"] = 100
     # The last, smaller batch of an epoch is left out.
     batch_size: Annotated[int, "rows per step, at least 2"] = 32
     seed: Annotated[int, "seed of the weights, the order of rows, the augmentation and esam"] = 0
-    # Sums have one order only for a fixed number.
+    # The order of summation depends on this number.
     threads: Annotated[int, "CPU threads of torch; results repeat for a fixed number only"] = 1
 
     # Options: off by default, not listed while off.
@@ -108,7 +108,7 @@ class TrainConfig:
     channels_last: Annotated[bool, "use the memory order that is faster for convolutions"] = False
     deterministic: Annotated[bool, "refuse operations that are not repeatable on a GPU"] = False
     device: Annotated[str, "device; auto takes a GPU if there is one"] = "cpu"
-    teacher: Annotated[str, "run folders of the teachers to distil from, with commas between"] = ""
+    teacher: Annotated[str, "run folders of the teachers to distil from, separated by commas"] = ""
     distill_temperature: Annotated[float, "temperature of distillation"] = 4.0
     distill_alpha: Annotated[
         float, "weight of the teacher in the loss, 0 to 1; the labels have the rest"
@@ -173,7 +173,7 @@ class TrainConfig:
         return json.dumps(self.to_dict(), indent=1) + "\n"
 
     def published(self) -> dict[str, Any]:
-        """The document for a manifest: paths are cut to their last part, they name the machine."""
+        """The document for a manifest: only the last part of a path is kept."""
         document = self.to_dict()
         kind, separator, path = self.data.partition(":")
         if separator:

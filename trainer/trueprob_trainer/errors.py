@@ -5,7 +5,7 @@
     TrainerError
     ├── BadInput            an argument, a file or a run folder is unusable      exit code 2
     ├── Interrupted         a signal stopped the run, which was saved            128 + signal
-    └── AnswerIsNo          a check was made and failed                          exit code 1
+    └── CheckFailed         a check was made and failed                          exit code 1
         ├── ParityError     the exported graph does not agree with the network
         ├── PrecisionLoss   a graph in smaller precision loses too much accuracy
         └── Disagreement    a repeated training does not reproduce the scores
@@ -28,17 +28,17 @@ class Interrupted(TrainerError):
         self.number = number
 
 
-class AnswerIsNo(TrainerError):
+class CheckFailed(TrainerError):
     """A check was made and failed."""
 
 
-class ParityError(AnswerIsNo):
+class ParityError(CheckFailed):
     """The exported graph does not agree with the network."""
 
 
-class PrecisionLoss(AnswerIsNo):
+class PrecisionLoss(CheckFailed):
     """A graph in smaller precision loses more accuracy than is allowed."""
 
 
-class Disagreement(AnswerIsNo):
+class Disagreement(CheckFailed):
     """A repeated training does not reproduce the scores of the shipped version."""

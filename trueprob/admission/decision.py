@@ -29,7 +29,7 @@ __all__ = ["admit", "is_new_row"]
 
 SMALL: Final = 500  # rows; below, a single division into folds is too noisy
 N_DIVISIONS_WHEN_SMALL: Final = 3
-MIN_UNITS: Final = 10  # rows or groups; below, a bootstrap tells nothing
+MIN_UNITS: Final = 10  # rows or groups; below, a bootstrap says nothing
 
 
 def admit(
@@ -54,10 +54,10 @@ def admit(
         The uploaded rows. All are used to fit; only those that are new to the incumbent are
         compared.
     seen_row_digests : ndarray of shape (m, 16), uint8, or sequence of 16-byte strings
-        `CalibrationSet.row_digests` of the set that the incumbent was fitted on. A row that is in
-        it once and is uploaded twice is new once.
+        `CalibrationSet.row_digests` of the set that the incumbent was fitted on. If a row is
+        in it once and is uploaded twice, one of the two is new.
     seed : int
-        Of folds and resampling: the same call gives the same verdict.
+        Seed of the folds and of resampling: the same call gives the same verdict.
     allow_prediction_change : bool
         Whether `auto` may choose a method that changes predictions.
     progress : callable, optional
@@ -83,39 +83,38 @@ def admit(
             f"logits must have shape (n, {incumbent.n_classes}), got {data.logits.shape}",
             field="logits",
         )
-    new = np.flatnonzero(is_new_row(data.row_digests, seen_row_digests))
-    if new.shape[0] == 0:
+    new_rows = np.flatnonzero(is_new_row(data.row_digests, seen_row_digests))
+    if new_rows.shape[0] == 0:
         return _refused(
             f"none of the {data.n} rows is new: the incumbent was fitted on all of them", 0
         )
-    compared = data.subset(new)
+    compared = data.subset(new_rows)
     unit = unit_of_rows(compared.n, compared.groups)
     if int(unit.max()) + 1 < MIN_UNITS:
-        what = "rows" if data.groups is None else "groups"
+        unit_name = "rows" if data.groups is None else "groups"
         return _refused(
-            f"no evidence of improvement: {int(unit.max()) + 1} new {what}, "
-            f"at least {MIN_UNITS} are needed to tell",
+            f"no evidence of improvement: {int(unit.max()) + 1} new {unit_name}, "
+            f"at least {MIN_UNITS} are needed",
             compared.n,
         )
     n_divisions = N_DIVISIONS_WHEN_SMALL if data.n < SMALL else 1
-    change = allow_prediction_change
     fits = []
     for division in range(n_divisions):
         fitted = cross_fit(
             method,
             data,
             seed=seed + division,
-            allow_prediction_change=change,
+            allow_prediction_change=allow_prediction_change,
             progress=progress_of_part(progress, division, n_divisions),
         )
-        fits.append(fitted[new])
-    kept = prediction(compared.logits)
-    keeps = keeps_prediction(method, change)
-    candidate = [side_of(p, kept if keeps else p.argmax(axis=1), compared) for p in fits]
-    present = side_of(
+        fits.append(fitted[new_rows])
+    argmax = prediction(compared.logits)
+    keeps = keeps_prediction(method, allow_prediction_change)
+    candidates = [side_of(p, argmax if keeps else p.argmax(axis=1), compared) for p in fits]
+    live = side_of(
         incumbent.predict_proba(compared.logits), incumbent.prediction(compared.logits), compared
     )
-    return judge(present, candidate, compared, unit, seed, exact=keeps)
+    return judge(live, candidates, compared, unit, seed, exact=keeps)
 
 
 def _refused(reason: str, n_compared: int) -> Verdict:

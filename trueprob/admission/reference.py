@@ -1,12 +1,13 @@
 """Reference check: whether a candidate is significantly worse on a pinned set.
 
-Admission compares on the rows that a candidate is cross-fitted on. Where these arrive by
-themselves, a pinned set protects against them: whatever they are, the candidate must not be
-significantly worse on it.
+Admission compares on the rows that a candidate is cross-fitted on. If these rows arrive
+automatically, they may be bad. A pinned set protects against that: whatever the rows are, the
+candidate must not be significantly worse on the pinned set.
 
-A paired bootstrap over rows, or groups where given, decides at one-sided 95 %: the lower bound of
-the difference of mean NLL must not be above 0, the upper bound of the difference of accuracy not
-below 0. A candidate that is as good fails each about once in twenty times.
+A paired bootstrap over rows, or groups where given, decides at one-sided 95 %. The lower bound of
+the difference of mean NLL must not be above 0, and the upper bound of the difference of accuracy
+must not be below 0. A candidate that is equally good fails each condition about once in twenty
+times.
 """
 
 from __future__ import annotations
@@ -40,21 +41,21 @@ def check_reference(
     candidate: Calibrator,
     reference: CalibrationSet,
     *,
-    fitted_row_digests: NDArray[np.uint8] | Sequence[bytes] = (),  # of the candidate; not compared
+    fitted_row_digests: NDArray[np.uint8] | Sequence[bytes] = (),  # rows not to compare
     seed: int = 0,  # of the resampling
 ) -> ReferenceCheck:
-    """Compare two calibrators on a pinned set; not passed when too few rows are left."""
-    new = np.flatnonzero(is_new_row(reference.row_digests, fitted_row_digests))
-    if new.shape[0] == 0:
+    """Compare two calibrators on a pinned set; fails if too few rows are left."""
+    new_rows = np.flatnonzero(is_new_row(reference.row_digests, fitted_row_digests))
+    if new_rows.shape[0] == 0:
         return ReferenceCheck(False, "the candidate was fitted on all of the reference set", 0)
-    data = reference.subset(new)
+    data = reference.subset(new_rows)
     unit = unit_of_rows(data.n, data.groups)
     n_units = int(unit.max()) + 1
     if n_units < MIN_UNITS:
-        what = "rows" if data.groups is None else "groups"
+        unit_name = "rows" if data.groups is None else "groups"
         reason = (
-            f"the reference set has {n_units} {what} on which the candidate was not fitted, "
-            f"at least {MIN_UNITS} are needed to tell"
+            f"the reference set has {n_units} {unit_name} on which the candidate was not fitted, "
+            f"at least {MIN_UNITS} are needed"
         )
         return ReferenceCheck(False, reason, data.n)
     weight = np.ones(data.n) if data.weights is None else data.weights
@@ -73,9 +74,10 @@ def check_reference(
     worse_accuracy = bool(np.quantile(accuracy, 0.95) < 0.0)
     before, after = (float(np.average(side[0], weights=weight)) for side in sides)
     verdict = "significantly worse" if worse_nll or worse_accuracy else "not significantly worse"
-    of = "accuracy " if worse_accuracy and not worse_nll else ""
+    measure = "accuracy " if worse_accuracy and not worse_nll else ""
     reason = (
-        f"{of}{verdict} on the reference set: NLL {before:.3f} → {after:.3f} nats on {data.n} rows"
+        f"{measure}{verdict} on the reference set: "
+        f"NLL {before:.3f} → {after:.3f} nats on {data.n} rows"
     )
     return ReferenceCheck(not (worse_nll or worse_accuracy), reason, data.n)
 

@@ -97,7 +97,7 @@ def judge(
     *,
     exact: bool,  # whether the method keeps the prediction
 ) -> Verdict:
-    """Test the three conditions; of several divisions into folds the mean per row counts."""
+    """Test the three conditions; several divisions into folds are averaged per row."""
     weight = np.ones(data.n) if data.weights is None else data.weights
     count = len(candidates)
     columns = np.column_stack(
@@ -141,7 +141,7 @@ def judge(
         f"{'not significantly worse' if keeps_ece else 'significantly worse'}"
     )
     passed = [improves, keeps_accuracy, keeps_ece]
-    ordered = sorted(range(3), key=lambda i: (passed[i], i))  # what failed comes first
+    ordered = sorted(range(3), key=lambda i: (passed[i], i))  # failed conditions come first
     return Verdict(
         admitted=all(passed),
         reasons=tuple(reasons[i] for i in ordered),

@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 # Arrays are hashed and written in pieces of this size. One copy of 100 MB would hold the
-# interpreter's lock for 0.1 s, and all other requests of a service would wait for it.
+# GIL for 0.1 s, and all other requests of a service would wait for it.
 PIECE_BYTES: Final = 1 << 20
 
 INPUTS: Final = {
@@ -151,7 +151,7 @@ class CalibrationSet:
     def row_digests(self) -> NDArray[np.uint8]:
         """Digest of each row's logits and label, shape (n, 16), uint8.
 
-        Weights and groups are left out: the same row with another weight is the same evidence.
+        Weights and groups are left out: a row with another weight is still the same row.
         """
         return row_digests(self.logits, self.labels)
 
@@ -159,7 +159,7 @@ class CalibrationSet:
         """The calibration set of some rows, given as indices or a mask of shape (n,)."""
         weights = None if self.weights is None else self.weights[rows]
         if weights is not None and not weights.any():
-            weights = None  # rows that all weigh 0 count alike
+            weights = None  # if all weights are 0, the rows count equally
         return CalibrationSet(
             self.logits[rows],
             self.labels[rows],
@@ -262,18 +262,19 @@ def _require_known(mapping: Mapping[str, ArrayLike]) -> None:
                 "or give logits",
                 field=name,
             )
-        near = difflib.get_close_matches(name, NAMES, n=1, cutoff=0.0)[0]
+        nearest = difflib.get_close_matches(name, NAMES, n=1, cutoff=0.0)[0]
         raise InvalidInput(
-            f"array {name[:40]!r} is unknown, expected {', '.join(NAMES)}; the nearest is {near!r}",
+            f"array {name[:40]!r} is unknown, expected {', '.join(NAMES)}; "
+            f"the nearest is {nearest!r}",
             field=name,
         )
 
 
 def _write_npy(member: IO[bytes], array: NDArray[Any]) -> None:
-    """Write as `numpy.save` does, but in pieces; it holds the lock for 16 MB at a time."""
+    """Write as `numpy.save` does, but in pieces; `numpy.save` holds the GIL for 16 MB at a time."""
     array = np.ascontiguousarray(array)
     header = np.lib.format.header_data_from_array_1_0(array)
     np.lib.format.write_array_header_1_0(member, header)
-    whole = array.reshape(-1).view(np.uint8).data
-    for start in range(0, len(whole), PIECE_BYTES):
-        member.write(whole[start : start + PIECE_BYTES])
+    data = array.reshape(-1).view(np.uint8).data
+    for start in range(0, len(data), PIECE_BYTES):
+        member.write(data[start : start + PIECE_BYTES])

@@ -2,7 +2,7 @@
 
 The zip directory and the NumPy headers are read first. Sizes that are too large or contradict
 each other, object arrays, and encrypted or nested members are refused before any data is
-inflated. Nothing is unpickled.
+decompressed. Nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ def read_arrays(
     ----------
     source : path, bytes or binary file
     max_bytes : int, optional
-        Limit on the file and on all arrays together, inflated. Checked on declared sizes before
-        anything is inflated or allocated.
+        Limit on the file, and on all arrays together after decompression. Declared sizes are
+        checked before anything is decompressed or allocated.
     name : str
         The caller's name of the file, for error messages.
 
@@ -156,7 +156,7 @@ def _read_array(stream: IO[bytes], size: int, name: str, array: str) -> NDArray[
         )
     if DTYPE.fullmatch(descr) is None:
         raise InvalidInput(
-            f"{name} holds {array} as another type than numbers or strings", field=name
+            f"{name} holds {array} with a type other than numbers or strings", field=name
         )
     try:
         dtype = np.dtype(descr)
@@ -188,8 +188,8 @@ def _read_header(
     stream: IO[bytes], name: str, array: str
 ) -> tuple[tuple[int, ...], bool, str, int]:
     """Shape, whether Fortran-ordered, dtype and length in bytes of an NPY header."""
-    # A header is a literal with three entries, and is read as that. NumPy's own reader tokenises
-    # what it cannot parse, with warnings and errors of many kinds.
+    # A header is a literal with three entries, and is read as one. NumPy's own reader gives
+    # warnings and errors of many kinds for a header that it cannot parse.
     damaged = InvalidInput(f"{name} holds {array} with a damaged header", field=name)
     start = stream.read(8)
     if len(start) < 8 or start[:6] != b"\x93NUMPY":

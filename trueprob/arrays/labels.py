@@ -82,7 +82,7 @@ def _label_array(values: ArrayLike | Sequence[int | str], name: str) -> NDArray[
         if array.dtype.kind in "UST":
             return np.array(array.tolist(), dtype=object)
     except (ValueError, TypeError, OverflowError):
-        raise InvalidInput(f"{name} must be one integer or string a row", field=name) from None
+        raise InvalidInput(f"{name} must hold one integer or string per row", field=name) from None
     return array
 
 

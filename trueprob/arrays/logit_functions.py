@@ -107,14 +107,14 @@ def tempered_softmax(
     class_major = k < TRANSPOSE_BELOW
     work = np.array(logits.T if class_major else logits, dtype=np.float32, order="C")
     axis = 0 if class_major else 1
-    # float32 extremes may differ by more than float32 holds: −inf is right, exp gives 0.
+    # The difference of two float32 may be below all float32: −inf is right, since exp gives 0.
     with np.errstate(over="ignore", under="ignore"):
         work -= work.max(axis=axis, keepdims=True)
         if temperature is not None:
             inverse = _inverse_temperature(temperature)
             work *= inverse if inverse.ndim == 0 or class_major else inverse[:, None]
         np.exp(work, out=work)
-        # One division a row instead of k, with the weight of the uniform mixture folded in.
+        # One division per row instead of k; the factor includes the weight of the uniform mixture.
         work *= (1.0 - uniform_weight) / work.sum(axis=axis, keepdims=True)
     if uniform_weight:
         work += np.float32(uniform_weight / k)
@@ -140,5 +140,5 @@ def log_softmax(logits: Logits | NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _inverse_temperature(temperature: float | NDArray[np.float64]) -> NDArray[np.float32]:
-    # Kept well inside float32: 0 · −inf and 0 · inf would be NaN.
+    # Clipped well inside float32, because 0 · −inf and 0 · inf would be NaN.
     return np.clip(1.0 / np.asarray(temperature, dtype=np.float64), 1e-30, 1e30).astype(np.float32)

@@ -1,8 +1,8 @@
 """Conversion to logits: float32, finite, with at least one row and two classes.
 
 Numbers are cast to float32 first and checked after the cast: a row that is finite in float64 and
-infinite in float32 is refused. Whether numbers are logits or probabilities is never guessed; the
-function that is called says it.
+infinite in float32 is refused. Whether numbers are logits or probabilities is never guessed: each
+kind has its own function.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from trueprob.errors import InvalidInput
 __all__ = ["as_logits", "logits_from_log_probabilities", "logits_from_probabilities"]
 
 PROBABILITY_FLOOR: Final = 1e-12  # a probability p becomes log(max(p, this))
-SUM_TOLERANCE: Final = 1e-3  # by how much the sum of a row of probabilities may differ from 1
+SUM_TOLERANCE: Final = 1e-3  # largest difference from 1 of the sum of a row of probabilities
 HALF_SUM_TOLERANCE: Final = 1e-2  # for float16 log-probabilities, whose errors are 0.4 % each
 RANGE_TOLERANCE: Final = 1e-6  # float32 softmax can exceed one by a few ulps
 _FLOAT32: Final = np.dtype(np.float32)
@@ -48,7 +48,7 @@ def as_logits(values: ArrayLike, *, name: str = "logits", n_classes: int | None 
         Wrong shape or type, or a number that is not finite in float32.
     """
     array = _matrix(values, name, n_classes)
-    with np.errstate(over="ignore", invalid="ignore"):  # entered once: it takes as long as a sum
+    with np.errstate(over="ignore", invalid="ignore"):  # once: entering takes as long as a sum
         if array.dtype != _FLOAT32 or not array.flags.c_contiguous:
             array = np.ascontiguousarray(array, dtype=np.float32)
         total = np.add.reduce(array, axis=None)
@@ -66,7 +66,7 @@ def logits_from_probabilities(
     Parameters
     ----------
     values : array_like of shape (n, k)
-        In [0, 1], rows summing to one within 1e-3. Clipped at 1e-12 from below.
+        In [0, 1]; each row sums to one within 1e-3. Values below 1e-12 count as 1e-12.
     name, n_classes
         As in `as_logits`.
 
@@ -123,7 +123,7 @@ def logits_from_log_probabilities(
     if bad.any():
         row = int(np.argmax(bad.any(axis=1)))
         raise InvalidInput(
-            f"{name} must be numbers of at most 0, row {row} has another; are these logits?",
+            f"{name} must be at most 0 and not NaN, row {row} is not; are these logits?",
             field=name,
         )
     _require_unit_sums(np.exp(array).sum(axis=1), f"exponentials of {name}", tolerance, field=name)
@@ -162,9 +162,9 @@ def _require_finite(array: NDArray[Any], name: str) -> None:
 def _require_unit_sums(
     sums: NDArray[np.float64], name: str, tolerance: float, field: str | None = None
 ) -> None:
-    missed = np.abs(sums - 1.0) > tolerance
-    if missed.any():
-        row = int(np.argmax(missed))
+    wrong = np.abs(sums - 1.0) > tolerance
+    if wrong.any():
+        row = int(np.argmax(wrong))
         raise InvalidInput(
             f"{name} must sum to 1 within {tolerance:g} in each row, row {row} does not",
             field=field or name,

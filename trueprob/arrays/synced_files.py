@@ -9,7 +9,7 @@ __all__ = ["sync_directory", "write_synced"]
 
 
 def write_synced(path: Path, data: bytes) -> None:
-    """Write a new file, FileExistsError otherwise; `sync_directory` makes its name durable."""
+    """Write a new file; FileExistsError if it exists. `sync_directory` makes its name durable."""
     with path.open("xb") as stream:
         stream.write(data)
         stream.flush()

@@ -1,4 +1,4 @@
-"""Replacement of the confidence in probabilities while the prediction stays."""
+"""Replaces the confidence in probabilities; the prediction stays the same."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def put_confidence(
 ) -> NDArray[np.float32]:
     """Set the prediction's probability to 1 − others and rescale the rest, in place.
 
-    It stays at least r / (1 + r), with r the runner-up's share of the rest, so that
+    The confidence stays at least r / (1 + r), with r the runner-up's share of the rest, so that
     ``p[top] == max(p)`` holds exactly.
     """
     rows = np.arange(top.shape[0])

@@ -3,9 +3,9 @@
     u = logit of the softmax's confidence,   c′ = increasing step fit of correctness on u
 
 Pool adjacent violators gives the increasing sequence of least squares (Zadrozny and Elkan 2002,
-KDD, for calibration). Between rows the map is linear in u, outside it is constant. A block that is
-all right or all wrong would give certainty, so c′ stays half a row away from 0 and 1: ½/(n + 1).
-The other classes are rescaled and the prediction stays.
+KDD, for calibration). Between rows the map is linear in u, outside it is constant. A block with
+only right or only wrong rows would give certainty, so c′ stays half a row away from 0 and 1:
+½/(n + 1). The other classes are rescaled and the prediction stays.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class IsotonicCalibrator(Calibrator):
         probabilities = softmax(logits)
         rows = np.arange(top.shape[0])
         probabilities[rows, top] = 0.0
-        # Summed without the top one, beside which anything below 1e-16 would be lost.
+        # Summed without the top class: added to it, terms below 1e-16 would be lost.
         rest = probabilities.sum(axis=1, dtype=np.float64)
         # Where float32 leaves nothing for the other classes, they share the rest evenly.
         sure = rest < SMALLEST * logits.shape[1]

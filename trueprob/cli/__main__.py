@@ -1,6 +1,6 @@
 """The command `trueprob`: fits, applies, evaluates and plots calibrators on files.
 
-Exit codes: 0 success; 1 the answer is no (a changed file, a fit that was not admitted); 2 bad
+Exit codes: 0 success; 1 a check failed (a changed file, a fit that was not admitted); 2 bad
 input, described in one line on standard error.
 """
 
@@ -17,6 +17,16 @@ from trueprob.errors import TrueprobError
 
 __all__ = ["main"]
 
+COMMANDS = {
+    "fit": fit,
+    "apply": apply,
+    "evaluate": evaluate,
+    "plot": plot,
+    "inspect": inspect,
+    "collect": collect,
+    "export-onnx": export_onnx,
+}
+
 
 class UsageError(Exception):
     """The command line cannot be parsed."""
@@ -27,25 +37,26 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(f"{message} (see {self.prog} --help)")
 
 
-def parser() -> argparse.ArgumentParser:
-    """Build the parser of all commands."""
+def parser(name: str = "") -> argparse.ArgumentParser:
+    """Build the parser of one command; of all commands if there is none of that name."""
     top = _Parser(
         prog="trueprob",
         description="Calibrated probabilities for classifiers: fit a calibrator on held-out rows, "
         "apply it, and measure what it improves.",
-        epilog="'trueprob COMMAND --help' describes a command. Exit codes: 0 success; 1 the answer "
-        "is no (a changed file, a fit that was not admitted); 2 bad input.",
+        epilog="'trueprob COMMAND --help' describes a command. Exit codes: 0 success; 1 a check "
+        "failed (a changed file, a fit that was not admitted); 2 bad input.",
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (fit, apply, evaluate, plot, inspect, collect, export_onnx):
+    for command in [COMMANDS[name]] if name in COMMANDS else COMMANDS.values():
         command.add_parser(commands)
     return top
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return the exit code."""
+    words = sys.argv[1:] if argv is None else argv
     try:
-        arguments = parser().parse_args(argv)
+        arguments = parser(*words[:1]).parse_args(words)
         code: int = arguments.run(arguments)
     except (UsageError, UnusableFile, TrueprobError) as error:
         sys.stderr.write(f"trueprob: error: {' '.join(str(error).split())}\n")

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from trueprob.cli.files import add_input, add_split, read_calibrator, read_logits, write_whole
+from trueprob.cli.files import add_input, add_split, read_calibrator, read_logits, write_atomically
 from trueprob.cli.output import print_json, print_line
 from trueprob.errors import InvalidInput
 from trueprob.tables import table_of_answers
@@ -26,7 +26,7 @@ def add_parser(commands: Any) -> None:
         help="turn logits into calibrated probabilities",
         description="Turn logits into calibrated probabilities. An .npy output holds the "
         "probabilities; an .npz also prediction, confidence and temperature; .csv and .parquet "
-        "have one line a row, with the columns prob_CLASS, prediction, class, confidence and "
+        "have one line per row, with the columns prob_CLASS, prediction, class, confidence and "
         "temperature. Methods without temperatures leave out temperature.",
     )
     parser.add_argument(
@@ -78,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
         else:
             np.savez(buffer, allow_pickle=False, **arrays)
         content = buffer.getvalue()
-    write_whole(arguments.output, content)
+    write_atomically(arguments.output, content)
     n, k = logits.shape
     if arguments.json:
         print_json({"probabilities": arguments.output, "calibrator": calibrator.id, "n": n, "k": k})

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from trueprob.arrays.files import read_arrays
-from trueprob.cli.files import UnusableFile, write_whole
+from trueprob.cli.files import UnusableFile, write_atomically
 from trueprob.cli.output import print_json, print_line
 from trueprob.errors import InvalidInput
 
@@ -36,7 +36,7 @@ def add_parser(commands: Any) -> None:
         "collect",
         help="append labelled rows to a calibration set of a running service",
         description="Append labelled pictures or logits to a named calibration set of a running "
-        "service; then, if you like, download the set and fit a calibrator on it. Rows that the "
+        "service. Optionally download the set and fit a calibrator on it. Rows that the "
         "set holds already are not appended again, so the command may be repeated. Exit code 1: "
         "the fit failed, or its calibrator was not admitted.",
     )
@@ -96,22 +96,22 @@ def run(arguments: argparse.Namespace) -> int:
     from trueprob.client import Client
 
     with Client(arguments.url, key=_key(arguments.key_file)) as client:
-        found = _append(client, arguments)
+        calibration_set = _append(client, arguments)
         if arguments.output is not None:
             buffer = io.BytesIO()
-            client.download(arguments.model, found.digest).save(buffer)
-            write_whole(arguments.output, buffer.getvalue())
-        fit = _fit(client, arguments, found.digest) if arguments.fit else None
+            client.download(arguments.model, calibration_set.digest).save(buffer)
+            write_atomically(arguments.output, buffer.getvalue())
+        fit = _fit(client, arguments, calibration_set.digest) if arguments.fit else None
     if arguments.json:
         print_json(
             {
-                "set": asdict(found),
+                "set": asdict(calibration_set),
                 "output": arguments.output,
                 "fit": None if fit is None else asdict(fit),
             }
         )
     else:
-        print_line(f"{arguments.name}: {found.n} rows, {found.digest}")
+        print_line(f"{arguments.name}: {calibration_set.n} rows, {calibration_set.digest}")
         for reason in () if fit is None or fit.verdict is None else fit.verdict.reasons:
             print_line(reason)
         if fit is not None:
@@ -120,13 +120,15 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _append(client: Client, arguments: argparse.Namespace) -> CalibrationSetSummary:
-    found = None
+    calibration_set = None
     for index, batch in enumerate(_batches(Path(arguments.data), arguments.batch_rows)):
-        found = client.append(arguments.model, arguments.name, batch, version=arguments.version)
-        print_line(f"batch {index + 1}: the set has {found.n} rows", sys.stderr)
-    if found is None:
+        calibration_set = client.append(
+            arguments.model, arguments.name, batch, version=arguments.version
+        )
+        print_line(f"batch {index + 1}: the set has {calibration_set.n} rows", sys.stderr)
+    if calibration_set is None:
         raise InvalidInput(f"{arguments.data} must hold at least one row, got none", field="data")
-    return found
+    return calibration_set
 
 
 def _fit(client: Client, arguments: argparse.Namespace, digest: str) -> FitSummary:

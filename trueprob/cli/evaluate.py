@@ -35,8 +35,8 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "evaluate",
         help="score a calibrator on labelled rows",
-        description="Score the plain softmax on labelled rows, and a calibrator beside it. The ECE "
-        "stands beside its noise floor: the ECE of a perfectly calibrated model on as many rows.",
+        description="Score the plain softmax on labelled rows and, if given, a calibrator. The ECE "
+        "is printed with its noise floor: the ECE of a perfectly calibrated model on as many rows.",
     )
     parser.add_argument(
         "data",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from trueprob.arrays.calibration_set import INPUTS
-from trueprob.cli.files import UnusableFile, read_calibrator, write_whole
+from trueprob.cli.files import UnusableFile, read_calibrator, write_atomically
 from trueprob.cli.output import print_json, print_line
 from trueprob.errors import InvalidInput
 from trueprob.onnx_export import EXPRESSIBLE, OUTPUTS, fused_onnx, head_onnx
@@ -86,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
         ) from None
     except OSError as error:
         raise UnusableFile(f"{arguments.model} cannot be read: {error.strerror}") from None
-    write_whole(arguments.output, content)
+    write_atomically(arguments.output, content)
     size, k = len(content), calibrator.n_classes
     if arguments.json:
         print_json({"model": arguments.output, "calibrator": calibrator.id, "k": k, "bytes": size})

@@ -32,7 +32,7 @@ __all__ = [
     "read_calibration_set",
     "read_calibrator",
     "read_logits",
-    "write_whole",
+    "write_atomically",
 ]
 
 SPLITS = ("val", "test")
@@ -134,7 +134,7 @@ def read_calibrator(path: str) -> Calibrator:
         raise UnusableFile(f"{path} cannot be read: {error.strerror}") from None
 
 
-def write_whole(path: str, data: bytes) -> None:
+def write_atomically(path: str, data: bytes) -> None:
     """Write a file atomically: under a temporary name, then renamed."""
     target = Path(path)
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.partial")
@@ -152,7 +152,7 @@ def write_whole(path: str, data: bytes) -> None:
 
 
 def _rows(path: str, split: str | None, numbers: str | None) -> Rows:
-    """Read a file; the array of numbers is named by what they are."""
+    """Read a file; the array of numbers is named logits, probabilities or log_probabilities."""
     reader = TABLES.get(Path(path).suffix.lower())
     if reader is None:
         rows = Rows(_arrays(path, split))

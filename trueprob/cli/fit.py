@@ -14,7 +14,7 @@ from trueprob.cli.files import (
     add_split,
     labels_file,
     read_calibration_set,
-    write_whole,
+    write_atomically,
 )
 from trueprob.cli.output import (
     add_strict,
@@ -90,7 +90,7 @@ def run(arguments: argparse.Namespace) -> int:
     candidates = report.to_dict()["candidates"]
     if arguments.output is not None:
         source = FittedOn(data.digest, data.n, datetime.now(UTC).isoformat(timespec="seconds"))
-        write_whole(arguments.output, dumps_calibrator(fitted.calibrator, source))
+        write_atomically(arguments.output, dumps_calibrator(fitted.calibrator, source))
     if arguments.json:
         print_json(
             {

@@ -14,7 +14,7 @@ from trueprob.cli.files import (
     add_split,
     read_calibration_set,
     read_calibrator,
-    write_whole,
+    write_atomically,
 )
 from trueprob.cli.output import print_json, print_line, score_document
 from trueprob.diagram import Panel, png, svg
@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
     after = None if calibrator is None else _panel(calibrator.id, calibrator, data)
     panels = [before] if after is None else [before, after]
     title = Path(arguments.data).name if arguments.title is None else arguments.title
-    write_whole(arguments.output, _diagram(panels, title, suffix))
+    write_atomically(arguments.output, _diagram(panels, title, suffix))
     if arguments.json:
         print_json(
             {

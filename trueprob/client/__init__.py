@@ -6,7 +6,7 @@
 
 `AsyncClient` has the same methods as coroutines. `requests` builds requests, `transport` sends them
 and retries, `answers` reads the responses, `errors` has what is raised. The Open Inference routes
-are left to their own clients. This package needs httpx; `import trueprob` does not import it.
+have their own clients. This package needs httpx; `import trueprob` does not import it.
 """
 
 from trueprob.client.answers import (

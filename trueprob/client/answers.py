@@ -85,7 +85,7 @@ class ModelDescription:
     n_classes: int | None
     class_names: tuple[str, ...]
     declared: bool
-    versions: tuple[VersionSummary, ...] = field(metadata={"of": VersionSummary})
+    versions: tuple[VersionSummary, ...] = field(metadata={"item_type": VersionSummary})
     unavailable: tuple[Mapping[str, Any], ...]
 
 
@@ -142,7 +142,7 @@ class FitSummary:
     n: int
     progress: float | None = None
     seconds: float | None = None
-    verdict: FitVerdict | None = field(default=None, metadata={"of": FitVerdict})
+    verdict: FitVerdict | None = field(default=None, metadata={"item_type": FitVerdict})
     scores: Mapping[str, Mapping[str, float | None] | None] | None = None
     calibrator: str | None = None
     promoted: bool | None = None
@@ -172,7 +172,7 @@ class LabelOutcomes:
     accepted: int
     duplicate: int
     rejected: int
-    outcomes: tuple[LabelOutcome, ...] = field(metadata={"of": LabelOutcome})
+    outcomes: tuple[LabelOutcome, ...] = field(metadata={"item_type": LabelOutcome})
 
 
 @dataclass(frozen=True)
@@ -209,7 +209,7 @@ class Calibration(LivePair):
     evidence_threshold_log10: float | None = None
     change_log10: float | None = None
     change_threshold_log10: float | None = None
-    alarm: AlarmSummary | None = field(default=None, metadata={"of": AlarmSummary})
+    alarm: AlarmSummary | None = field(default=None, metadata={"item_type": AlarmSummary})
 
 
 @dataclass(frozen=True)
@@ -315,15 +315,17 @@ def read(kind: type[T], response: HttpResponse) -> T:
 def value_of(kind: type[T], document: Mapping[str, Any]) -> T:
     """Read a document as this dataclass; a missing member is the field's default.
 
-    The metadata ``of`` of a field names the dataclass of its value, or of the items of its list.
+    The metadata ``item_type`` of a field is the dataclass of its value, or of its list items.
     """
     values: dict[str, Any] = {}
     for each in fields(kind):  # type: ignore[arg-type]  # every kind here is a dataclass
-        value, of = document.get(each.name), each.metadata.get("of")
+        value, item_type = document.get(each.name), each.metadata.get("item_type")
         if isinstance(value, list):
-            value = tuple(value if of is None else (value_of(of, item) for item in value))
-        elif value is not None and of is not None:
-            value = value_of(of, value)
+            value = tuple(
+                value if item_type is None else (value_of(item_type, item) for item in value)
+            )
+        elif value is not None and item_type is not None:
+            value = value_of(item_type, value)
         if value is not None or each.name in document:
             values[each.name] = value
     return kind(**values)
@@ -378,7 +380,7 @@ def _as_float32(values: Any) -> NDArray[np.float32]:
 
 
 def _as_float64(values: Any) -> NDArray[np.float64]:
-    """The float32 values that were written as their shortest decimals, as float64."""
+    """As float64, rounded to float32 first: the service writes the shortest decimals of float32."""
     return np.asarray(values, np.float32).astype(np.float64)
 
 

@@ -72,7 +72,7 @@ class AsyncClient:
     verify : bool or ssl.SSLContext
         Which certificates are trusted, for https.
     transport : httpx.AsyncBaseTransport, optional
-        Sends the requests in place of the network, for tests.
+        Replaces the network, for tests.
 
     Raises
     ------
@@ -395,7 +395,7 @@ class AsyncClient:
         version : int
             The version to make live.
         revision : int
-            The live revision that you decided on. The service refuses if another is live by now.
+            The live revision that you expect. The service refuses if another one is live.
 
         Returns
         -------
@@ -412,7 +412,7 @@ class AsyncClient:
         ----------
         name : str
         revision : int
-            The live revision that you decided on. The service refuses if another is live by now.
+            The live revision that you expect. The service refuses if another one is live.
         """
         request = HttpRequest("DELETE", model_path(name), headers=if_match(revision))
         await self._connection.send(request)
@@ -659,12 +659,12 @@ class AsyncClient:
         """
         waited, pause = 0.0, FIRST_POLL_SECONDS
         while True:
-            found = await self.fit(model, fit)
-            if found.ended:
-                return found
+            summary = await self.fit(model, fit)
+            if summary.ended:
+                return summary
             if waited >= seconds:
                 url = self._connection.url + model_path(model, "fits", fit)
-                raise FitStillRunning(fit, found.state, url, seconds)
+                raise FitStillRunning(fit, summary.state, url, seconds)
             await self._connection.sleep(pause)
             waited, pause = waited + pause, min(2 * pause, LONGEST_POLL_SECONDS)
 
@@ -741,7 +741,7 @@ class AsyncClient:
         calibrator : str
             The `CalibratorSummary.calibrator` of the calibrator.
         revision : int
-            The live revision that you decided on. The service refuses if another is live by now.
+            The live revision that you expect. The service refuses if another one is live.
         version : int, optional
             Version that it belongs to; default: the live one.
         force : bool
@@ -763,9 +763,9 @@ class AsyncClient:
         ----------
         model : str
         revision : int
-            The live revision that you decided on. The service refuses if another is live by now.
+            The live revision that you expect. The service refuses if another one is live.
         to : int, optional
-            The earlier revision; default: undo the last promotion that is not undone yet.
+            The earlier revision; default: undo the last promotion that was not yet undone.
 
         Returns
         -------

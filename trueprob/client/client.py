@@ -73,7 +73,7 @@ class Client:
     verify : bool or ssl.SSLContext
         Which certificates are trusted, for https.
     transport : httpx.BaseTransport, optional
-        Sends the requests in place of the network, for tests.
+        Replaces the network, for tests.
 
     Raises
     ------
@@ -396,7 +396,7 @@ class Client:
         version : int
             The version to make live.
         revision : int
-            The live revision that you decided on. The service refuses if another is live by now.
+            The live revision that you expect. The service refuses if another one is live.
 
         Returns
         -------
@@ -413,7 +413,7 @@ class Client:
         ----------
         name : str
         revision : int
-            The live revision that you decided on. The service refuses if another is live by now.
+            The live revision that you expect. The service refuses if another one is live.
         """
         request = HttpRequest("DELETE", model_path(name), headers=if_match(revision))
         self._connection.send(request)
@@ -660,12 +660,12 @@ class Client:
         """
         waited, pause = 0.0, FIRST_POLL_SECONDS
         while True:
-            found = self.fit(model, fit)
-            if found.ended:
-                return found
+            summary = self.fit(model, fit)
+            if summary.ended:
+                return summary
             if waited >= seconds:
                 url = self._connection.url + model_path(model, "fits", fit)
-                raise FitStillRunning(fit, found.state, url, seconds)
+                raise FitStillRunning(fit, summary.state, url, seconds)
             self._connection.sleep(pause)
             waited, pause = waited + pause, min(2 * pause, LONGEST_POLL_SECONDS)
 
@@ -742,7 +742,7 @@ class Client:
         calibrator : str
             The `CalibratorSummary.calibrator` of the calibrator.
         revision : int
-            The live revision that you decided on. The service refuses if another is live by now.
+            The live revision that you expect. The service refuses if another one is live.
         version : int, optional
             Version that it belongs to; default: the live one.
         force : bool
@@ -764,9 +764,9 @@ class Client:
         ----------
         model : str
         revision : int
-            The live revision that you decided on. The service refuses if another is live by now.
+            The live revision that you expect. The service refuses if another one is live.
         to : int, optional
-            The earlier revision; default: undo the last promotion that is not undone yet.
+            The earlier revision; default: undo the last promotion that was not yet undone.
 
         Returns
         -------

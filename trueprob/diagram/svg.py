@@ -25,7 +25,7 @@ PANEL_WIDTH: Final = LEFT + SIDE + RIGHT
 SCORES_TOP: Final = TOP + SIDE + HISTOGRAM_GAP + HISTOGRAM + 50
 
 INK, FAINT, BAND, FILL = "#1a1a1a", "#8a8a8a", "#d4d4d4", "#5f7fa8"
-INSIDE, OUTSIDE = "#1f3a68", "#b3361b"  # both dark in grey: the shape makes the difference
+INSIDE, OUTSIDE = "#1f3a68", "#b3361b"  # both dark in grey: the shape tells them apart
 
 
 def svg(panels: Sequence[Panel], *, title: str = "Reliability diagram") -> str:

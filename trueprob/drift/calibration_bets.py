@@ -39,7 +39,7 @@ Waudby-Smith and Ramdas, "Estimating means of bounded random variables by bettin
 (2024), arXiv:2010.09686: the capital process Π(1 + λ_t (x_t − m)). Grünwald, de Heide and Koolen,
 "Safe testing", JRSS B 86 (2024), arXiv:1906.07801: the ratio to the closest member of the null
 (reverse information projection) grows fastest. Shafer, "Testing by betting", JRSS A 184 (2021).
-Henzi and Ziegel, Biometrika 109 (2022), with its correction: outcomes that come after later
+Henzi and Ziegel, Biometrika 109 (2022), with its correction for outcomes that arrive after later
 forecasts were made.
 """
 
@@ -65,7 +65,7 @@ RANGE_CUTS: Final = (0.5, 0.7, 0.85, 0.95)  # right-closed ranges of confidence
 N_RANGES: Final = len(RANGE_CUTS) + 1
 MAX_LOSS: Final = 0.8  # a bet always keeps at least a fifth of its wealth
 MAX_STAKE: Final = 20.0  # e ≤ 1 + 20: matters only for confidences near 1
-SMALLEST: Final = 1e-12  # nearer to 0 or 1 than this the logit is cut
+SMALLEST: Final = 1e-12  # confidences are clipped to at least this far from 0 and 1
 MIXTURE: Final = "calibration-1"  # a new grid needs a new name: stored states depend on it
 
 
@@ -77,7 +77,7 @@ class CalibrationBets:
     ----------
     tolerance : float
         In [0, 0.5): calibration errors up to this do not count, at any confidence. Real
-        calibrators are never exact, and with 0 a million labels prove it.
+        calibrators are never exact: with 0, a million labels would raise the alarm.
     """
 
     tolerance: float = 0.02
@@ -167,6 +167,6 @@ def _likelihood_ratio(alternative: Array, low: Array, high: Array, y: Array) -> 
     tiny = np.finfo(np.float64).tiny  # r is 0 or 1 for certain predictions at tolerance 0
     most = np.minimum(MAX_LOSS / np.maximum(r, tiny), MAX_STAKE)
     least = -np.minimum(MAX_LOSS / np.maximum(1.0 - r, tiny), MAX_STAKE)
-    with np.errstate(over="ignore"):  # to infinity, and clipped
+    with np.errstate(over="ignore"):  # infinity is clipped
         stake = (alternative - r) / np.maximum(r * (1.0 - r), tiny)
     return 1.0 + np.clip(stake, least, most) * (y - r)

@@ -7,8 +7,8 @@ since e_j last differed from 1. M_j is the Shiryaev–Roberts sum: the total wea
 started at each earlier label. So a change after a long calibrated period meets bets that start
 then and have not lost anything yet. M returns to 0 after an acknowledged alarm.
 
-**Guarantee.** Under the null hypothesis of the bets E[Σ w_j M_j | past] grows by at most 1 a label.
-So this sum minus the number of labels is a supermartingale, and because M is at most the sum
+**Guarantee.** Under the null hypothesis of the bets E[Σ w_j M_j | past] grows by at most 1 per
+label. So this sum minus the number of labels is a supermartingale, and because M is at most the sum
 - the mean number of labels until a false alarm is at least A (optional stopping: A ≤ E[M_T] ≤
   E[T]);
 - P(a false alarm within n labels) ≤ n/A (the sum plus the number of labels still to come is a
@@ -17,7 +17,7 @@ So this sum minus the number of labels is a supermartingale, and because M is at
 A label here is a counted unit: a row, or a group of rows. What breaks the guarantee of the bets
 breaks this one. Reading M only after whole requests can only lengthen the time to an alarm.
 
-Why idle_j is subtracted: a bet on a range of confidence without rows gains 1 a label although it
+Why idle_j is subtracted: a bet on a range of confidence without rows gains 1 per label although it
 wins nothing. In the textbook sum it would raise the alarm alone after A / w_j labels. Here its
 gains count as soon as it wins something.
 

@@ -88,9 +88,9 @@ class CountingOrder:
             return cls(rows, np.arange(rows.shape[0]))
         keys = as_groups(groups, n_rows=n_rows)[rows]
         _, first, unit = np.unique(keys, return_index=True, return_inverse=True)
-        at = first[unit]  # where the first row of its unit is counted
-        together = np.argsort(at, kind="stable")
-        return cls(rows[together], np.flatnonzero(np.diff(at[together], prepend=-1)))
+        position = first[unit]  # where the first row of its unit is counted
+        by_unit = np.argsort(position, kind="stable")
+        return cls(rows[by_unit], np.flatnonzero(np.diff(position[by_unit], prepend=-1)))
 
     def mean_factors(self, values: Array) -> Array:
         """Means over the rows of each unit: (n_bets, n_rows) → (n_bets, n_units)."""
@@ -103,8 +103,8 @@ class CountingOrder:
 def _ascending(order: OrderKeys, n_rows: int) -> NDArray[np.int64]:
     if isinstance(order, Sequence) and all(isinstance(key, bytes) for key in order):
         # Not as a NumPy array: its bytes lose trailing zeros.
-        distinct, given = len(set(order)), len(order)
-        rows = np.array(sorted(range(given), key=order.__getitem__), dtype=np.int64)
+        distinct, n_keys = len(set(order)), len(order)
+        rows = np.array(sorted(range(n_keys), key=order.__getitem__), dtype=np.int64)
     else:
         keys = np.asarray(order)
         if keys.dtype.kind not in "iu" or keys.ndim != 1:
@@ -113,14 +113,14 @@ def _ascending(order: OrderKeys, n_rows: int) -> NDArray[np.int64]:
                 f"got {keys.dtype} of shape {keys.shape}",
                 field="order",
             )
-        distinct, given = np.unique(keys).shape[0], keys.shape[0]
+        distinct, n_keys = np.unique(keys).shape[0], keys.shape[0]
         rows = np.argsort(keys)
-    if given != n_rows:
-        raise InvalidInput(f"order must have shape ({n_rows},), got ({given},)", field="order")
+    if n_keys != n_rows:
+        raise InvalidInput(f"order must have shape ({n_rows},), got ({n_keys},)", field="order")
     if distinct != n_rows:
         raise InvalidInput(
             f"order must hold {n_rows} distinct keys, got {distinct}: "
-            "equal keys would leave the client's order in force",
+            "rows with equal keys would be counted in the client's order",
             field="order",
         )
     return rows

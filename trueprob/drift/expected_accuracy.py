@@ -2,15 +2,15 @@
 
 The mean confidence is the expected accuracy *if the model is calibrated*. The number of correct
 predictions is then a sum of independent Bernoulli(p_i), with mean Σp and variance Σp(1 − p), and
-nearly normal if that variance is above about 5. The interval contains the accuracy of a share
-`level` of such traffic:
+nearly normal if that variance is above about 5. The interval contains the accuracy with
+probability `level`:
 
     (Σp ± (z·sqrt(Σp(1 − p)) + ½)) / n,   widened by the tolerance where one is given.
 
 An observed accuracy outside the interval speaks against calibration; this is not a sequential
 test, so use `Evidence` to look often. An expected accuracy that falls before labels arrive means
 that the model finds its traffic harder. It cannot show that the model is miscalibrated: far from
-their training data networks are often confident and wrong, and only labels tell. Rows are assumed
+its training data a network is often confident and wrong, and only labels show it. Rows are assumed
 to be independent.
 """
 

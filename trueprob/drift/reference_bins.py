@@ -93,12 +93,12 @@ class ReferenceBins:
         if not n >= 1.0:
             raise InvalidInput(f"n must be at least 1, got {n}", field="n")
         edges = np.unique(q[10:100:10])
-        edges = edges[edges < q[-1]]  # nothing would lie above the last value
-        # Percentile j is the ⌈jn/100⌉-th of n values, so that many are not above it.
+        edges = edges[edges < q[-1]]  # no value lies above the last one
+        # Percentile j is the ⌈jn/100⌉-th of n values, so ⌈jn/100⌉ values are at most that.
         last = np.searchsorted(q, edges, side="right") - 1
         below = np.ceil(last * n / 100.0 - 1e-9) / n
         shares = np.diff(below, prepend=0.0, append=1.0)
-        filled = shares > 0.0  # with fewer than ten rows two deciles may be one of them
+        filled = shares > 0.0  # with fewer than ten rows, two deciles may be the same value
         return cls(edges[filled[:-1]], shares[filled], float(n))
 
     def counts(self, values: ArrayLike) -> NDArray[np.int64]:

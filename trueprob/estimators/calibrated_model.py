@@ -1,4 +1,4 @@
-"""A fitted classifier with a calibrator behind it, as one scikit-learn classifier."""
+"""A fitted classifier and a calibrator after it, as one scikit-learn classifier."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class CalibratedModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     response : {"decision_function", "predict_proba"}, optional
         The method of the classifier whose result is calibrated. By default `decision_function`
         if the classifier has it, else `predict_proba`, as in `CalibratedClassifierCV`. Decision
-        values are used as logits; a single value a row is the logit of the second class, and that
-        of the first is 0. Probabilities are used by their logarithms.
+        values are used as logits; a single value per row is the logit of the second class, and
+        that of the first is 0. The logarithms of probabilities are used as logits.
     seed : int
         Seed of the folds, and of methods that draw random numbers.
 

@@ -139,7 +139,7 @@ def _cross_validated(
             held, kept = fold == index, fold != index
             part = None if weights is None else weights[kept]
             if part is not None and not part.any():
-                part = None  # if all weigh 0, they count alike
+                part = None  # if all weights are 0, the rows count equally
             members = None if groups is None else groups[kept]
             for row, name in enumerate(names):
                 fitted = _fitted(name, logits[kept], labels[kept], part, members, seed + division)

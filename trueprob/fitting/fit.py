@@ -139,7 +139,7 @@ def cross_fit(
     allow_prediction_change: bool = False,
     progress: Callable[[float], None] | None = None,
 ) -> Probabilities:
-    """Out-of-fold probabilities: of each row by a calibrator that was fitted without it.
+    """Out-of-fold probabilities: each row's calibrator was fitted without that row.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Reads the ONNX classifier to which a calibrator is appended, and checks that they fit."""
+"""Reads the ONNX classifier to which a calibrator is appended, and checks that both match."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any, Final
 from trueprob.errors import InvalidInput
 from trueprob.onnx_export.nodes import FLOAT
 
-__all__ = ["load_classifier", "make_room", "opset_of", "output_to_calibrate"]
+__all__ = ["load_classifier", "opset_of", "output_to_calibrate", "resolve_name_clashes"]
 
 FLOATING: Final = (FLOAT, 10, 11, 16)  # float32, float16, float64, bfloat16
-OLDEST_OPSET: Final = 13  # from here on axes are inputs, and every operator used exists
+OLDEST_OPSET: Final = 13  # since then axes are inputs, and all operators used here exist
 
 
 def load_classifier(model: str | os.PathLike[str] | bytes) -> Any:
@@ -48,7 +48,7 @@ def opset_of(model: Any) -> int:
 def output_to_calibrate(model: Any, name: str | None, n_classes: int) -> Any:
     """The output of this name; without a name `logits`, or the only output.
 
-    Raises InvalidInput if it is missing or does not hold k numbers a row.
+    Raises InvalidInput if it is missing or does not hold k numbers per row.
     """
     outputs = {output.name: output for output in model.graph.output}
     wanted = "logits" if name is None else name
@@ -62,15 +62,15 @@ def output_to_calibrate(model: Any, name: str | None, n_classes: int) -> Any:
     return outputs[wanted]
 
 
-def make_room(graph: Any, found: Any, added: Sequence[str]) -> None:
+def resolve_name_clashes(graph: Any, output: Any, added: Sequence[str]) -> None:
     """Rename the output to calibrate if it has the name of an output to be added.
 
     Exported scikit-learn classifiers call their output `probabilities`, as the calibrator does.
     Raises InvalidInput if another value of the graph has such a name, or if the graph has a
     calibrator already.
     """
-    if found.name in added and found.name != "logits":
-        _rename(graph, found.name, "uncalibrated_output")
+    if output.name in added and output.name != "logits":
+        _rename(graph, output.name, "uncalibrated_output")
     used = {name for node in graph.node for name in (*node.input, *node.output)}
     used |= {value.name for value in (*graph.input, *graph.output, *graph.initializer)}
     if any(name.startswith("trueprob_") for name in used):
@@ -78,7 +78,7 @@ def make_room(graph: Any, found: Any, added: Sequence[str]) -> None:
             "model has a calibrator already: export from the original network", field="model"
         )
     for name in added:
-        if name in used and name != found.name:
+        if name in used and name != output.name:
             raise InvalidInput(
                 f"model has a value named {name} already, and the export adds an output of that "
                 "name: rename the value",
@@ -89,9 +89,9 @@ def make_room(graph: Any, found: Any, added: Sequence[str]) -> None:
 def _rename(graph: Any, old: str, new: str) -> None:
     for node in graph.node:
         for names in (node.input, node.output):
-            for place, name in enumerate(names):
+            for index, name in enumerate(names):
                 if name == old:
-                    names[place] = new
+                    names[index] = new
         for attribute in node.attribute:  # branches and loop bodies see the values outside
             for inner in (attribute.g, *attribute.graphs):
                 _rename(inner, old, new)
@@ -110,7 +110,7 @@ def _require_classes(logits: Any, k: int) -> None:
         return
     shape = [d.dim_value if d.HasField("dim_value") else d.dim_param or "?" for d in kind.shape.dim]
     if len(shape) != 2 or (isinstance(shape[1], int) and shape[1] != k):
-        came = ", ".join(str(length) for length in shape)
+        got = ", ".join(str(length) for length in shape)
         raise InvalidInput(
-            f"model output {logits.name} must have shape (batch, {k}), got ({came})", field="model"
+            f"model output {logits.name} must have shape (batch, {k}), got ({got})", field="model"
         )

@@ -23,9 +23,9 @@ from trueprob.calibrators import Calibrator
 from trueprob.errors import InvalidInput
 from trueprob.onnx_export.classifier import (
     load_classifier,
-    make_room,
     opset_of,
     output_to_calibrate,
+    resolve_name_clashes,
 )
 from trueprob.onnx_export.head import add_calibrator
 from trueprob.onnx_export.nodes import FLOAT, INT64, TOO_LARGE, Nodes
@@ -78,9 +78,9 @@ def fused_onnx(
             f"numbers must be one of {', '.join(NUMBERS)}, got {numbers[:40]!r}", field="numbers"
         )
     base = load_classifier(model)
-    found = output_to_calibrate(base, output, calibrator.n_classes)
-    make_room(base.graph, found, OUTPUTS)
-    _append_head(base.graph, opset_of(base), found, calibrator, numbers)
+    to_calibrate = output_to_calibrate(base, output, calibrator.n_classes)
+    resolve_name_clashes(base.graph, to_calibrate, OUTPUTS)
+    _append_head(base.graph, opset_of(base), to_calibrate, calibrator, numbers)
     return _finished(base, calibrator)
 
 
@@ -118,10 +118,10 @@ def head_onnx(calibrator: Calibrator) -> bytes:
     return _finished(model, calibrator)
 
 
-def _append_head(graph: Any, opset: int, given: Any, calibrator: Calibrator, numbers: str) -> None:
+def _append_head(graph: Any, opset: int, output: Any, calibrator: Calibrator, numbers: str) -> None:
     from onnx import helper
 
-    raw, element = given.name, given.type.tensor_type.elem_type
+    raw, element = output.name, output.type.tensor_type.elem_type
     nodes = Nodes(graph, opset)
     logits = raw if element == FLOAT else nodes.add("Cast", raw, to=FLOAT)
     if numbers == "probabilities":
@@ -131,10 +131,10 @@ def _append_head(graph: Any, opset: int, given: Any, calibrator: Calibrator, num
         floor, zero = nodes.constant(math.log(PROBABILITY_FLOOR)), nodes.constant(0.0)
         logits = nodes.add("Clip", logits, floor, zero)
     add_calibrator(nodes, logits, calibrator)
-    batch, k = _batch(given), calibrator.n_classes
+    batch, k = _batch(output), calibrator.n_classes
     outputs = {"probabilities": (FLOAT, [batch, k]), "prediction": (INT64, [batch])}
     outputs["temperature"] = (FLOAT, [batch])
-    if raw not in {value.name for value in graph.input}:  # a head has no logits of its own
+    if raw not in {value.name for value in graph.input}:  # in a head alone the logits are the input
         if numbers == "logits":
             logits = raw  # in the network's own type
         else:
@@ -165,7 +165,7 @@ def _finished(model: Any, calibrator: Calibrator) -> bytes:
 
     try:
         release = version("trueprob")
-    except PackageNotFoundError:  # a source tree that was never installed
+    except PackageNotFoundError:  # run from a source tree
         release = "0.0.0"
     properties = {
         "trueprob.calibrator_id": calibrator.id,

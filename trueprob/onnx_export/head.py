@@ -1,4 +1,4 @@
-"""The calibrator behind the network: from logits to probabilities, prediction and temperature.
+"""The calibrator as ONNX nodes: from logits to probabilities, prediction and temperature.
 
 The ONNX nodes follow the stages of `stages`, in this order, with the arithmetic of the NumPy code:
 
@@ -9,8 +9,8 @@ The ONNX nodes follow the stages of `stages`, in this order, with the arithmetic
 2. The softmax of β z with β = 1/h. The largest logit is subtracted before anything is scaled, as
    in `logit_functions.tempered_softmax`, so p[prediction] == max(p) exactly.
 3. A map of the confidence, or none. The prediction gets the mapped confidence and the other
-   classes are rescaled. The others are summed by themselves: 1 − c has no digits left in float32
-   when c is near 1.
+   classes are rescaled. The others are summed directly: 1 − c has no digits left in float32 when
+   c is near 1.
    - The second stage of `smart`, in float32.
    - The isotonic map. Between two knots it may rise from one block to the next within 1e-9 nats,
      so the logit of the confidence is computed and rounded in float64, as in the fit.
@@ -35,7 +35,7 @@ from trueprob.onnx_export.stages import Stages, stages_of
 __all__ = ["add_calibrator"]
 
 BETA_RANGE: Final = (1e-30, 1e30)  # as in tempered_softmax: 0 · −inf would be NaN
-LARGEST_EXPONENT: Final = 80.0  # exp of it is still float32
+LARGEST_EXPONENT: Final = 80.0  # its exp is still finite in float32
 FAR_BELOW: Final = -1e300  # added to a difference of logits, its exp is 0
 
 

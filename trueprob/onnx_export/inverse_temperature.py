@@ -42,8 +42,8 @@ def _smart(nodes: Nodes, logits: str, calibrator: Calibrator) -> str:
     slopes = np.exp(np.array(parameters["log_slopes"], dtype=np.float64))
     anchors = np.concatenate([[0.0], edges])
     values = np.concatenate([[0.0], np.cumsum(slopes[:-1] * np.diff(anchors))])
-    # Below the first edge 1/h is constant: a gap of 0 may be taken for any gap there. The
-    # smallest gap used is that edge, so neither a tiny gap nor a large slope leaves float32.
+    # Below the first edge 1/h is constant, so smaller gaps are replaced by that edge. Then neither
+    # a tiny gap nor a large slope leaves the range of float32.
     smallest = not_above(edges[:1]) if edges.size else np.ones(1)
     gap = nodes.add("Max", _gap(nodes, logits), nodes.constant(smallest[None, :]))
     scaled = PiecewiseLinear(edges, anchors, values, slopes).add_to(nodes, gap)
@@ -57,7 +57,7 @@ def _smart_mlp(nodes: Nodes, logits: str, calibrator: Calibrator) -> str:
     low, high = float(p["gap_low"]), float(p["gap_high"])
     mean, deviation = float(p["gap_mean"]), float(p["gap_sd"])
     bends = mean + deviation * kinks((low - mean) / deviation, (high - mean) / deviation, weights)
-    # Outside [low, high] nothing changes any more.
+    # Outside [low, high] the function is constant.
     edges = np.unique(np.concatenate([[low, high], bends[(bends > low) & (bends < high)]]))
     anchors = np.concatenate([edges[:1], edges])
     values, _ = before_softplus((anchors - mean) / deviation, weights)

@@ -72,7 +72,7 @@ class Nodes:
             if missing:
                 ends = self.constant([0, 0, 0, missing], np.int64)
                 values = self.add("Pad", values, ends)
-            # 0 keeps the number of rows, −1 is how many blocks there are.
+            # 0 keeps the number of rows, −1 stands for the number of blocks.
             values = self.add("Reshape", values, self.constant([0, -1, BLOCK], np.int64))
             values = self.add("ReduceSum", values, last, keepdims=0)
         return self.add("ReduceSum", values, last, keepdims=1)

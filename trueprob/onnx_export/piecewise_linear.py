@@ -1,4 +1,4 @@
-"""A piecewise linear function of one number a row, as ONNX nodes.
+"""A piecewise linear function of one number per row, as ONNX nodes.
 
     f(x) = value_j + slope_j·(x − anchor_j)     on segment j
 

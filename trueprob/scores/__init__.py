@@ -1,4 +1,4 @@
-"""Scores of calibrated probabilities, one or a few related scores a module.
+"""Scores of calibrated probabilities, one or a few related scores per module.
 
 `score` computes the usual ones at once, `details` the others. `confidence`, `smooth_ece`,
 `debiased_ece` and `brier` hold the single scores; `binned` holds the additive sums of a binned

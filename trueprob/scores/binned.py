@@ -28,7 +28,7 @@ N_BINS: Final = 15
 EDGES: Final = np.arange(N_BINS + 1) / N_BINS
 # A little below 1/15: all smaller probabilities, however rounded, are in the first bin.
 FIRST_BIN_BELOW: Final = np.float32(0.0666)
-MIN_VARIANCE: Final = 20.0  # a smaller Σp(1−p) tells nothing: about 200 labels at confidence 0.89
+MIN_VARIANCE: Final = 20.0  # a smaller Σp(1−p) says nothing: about 200 labels at confidence 0.89
 
 
 def bin_index(confidence: ArrayLike) -> NDArray[np.int64]:
@@ -66,8 +66,8 @@ class BinnedCalibration:
     @classmethod
     def zeros(cls) -> BinnedCalibration:
         """Sums of no rows: the neutral element of ``+``."""
-        nothing = np.zeros(N_BINS)
-        return cls(nothing, nothing, nothing, nothing)
+        zero = np.zeros(N_BINS)
+        return cls(zero, zero, zero, zero)
 
     @classmethod
     def of(

@@ -73,7 +73,7 @@ def brier_decomposition(
     p, y = checked_probabilities(probabilities, labels)
     n, k = p.shape
     w = np.ones(n) if weights is None else as_weights(weights, n_rows=n)
-    # The sums of the first bin are what the others leave of the total.
+    # The sums of the first bin are the total minus those of the other bins.
     rows, classes = np.nonzero(p > FIRST_BIN_BELOW)
     values = p[rows, classes].astype(np.float64)
     cell = classes * N_BINS + bin_index(values)

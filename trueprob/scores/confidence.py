@@ -75,7 +75,7 @@ def adaptive_calibration_error(
     _, group = np.unique(p, return_inverse=True)
     mass = np.bincount(group, weights=w)
     signed = np.bincount(group, weights=w * (p - y))
-    # A group of equal confidences goes where the middle of its mass lies.
+    # A group of equal confidences goes into the bin that holds the middle of its mass.
     middle = (np.cumsum(mass) - 0.5 * mass) / mass.sum()
     index = np.minimum((N_BINS * middle).astype(np.int64), N_BINS - 1)
     return float(np.abs(np.bincount(index, weights=signed)).sum() / mass.sum())
@@ -115,7 +115,7 @@ def area_under_risk_coverage(
     """
     from scipy.special import digamma
 
-    # Rows of equal confidence have no order, so the mean over all their orders is taken, exactly:
+    # Rows of equal confidence have no order. So the exact mean over all their orders is used:
     # with s rows and E errors before a group of m rows with e errors, the expected errors after j
     # of them are E + j·e/m. The group adds Σ_j (E + j·e/m)/(s + j) =
     # e + (E − s·e/m)·(H(s + m) − H(s)), H the harmonic numbers.

@@ -8,11 +8,11 @@ the mean R_b ~ N(ȳ_b, ȳ_b(1 − ȳ_b)/n_b), so
 
 They draw R_b a thousand times. Here E|N(μ, s²)| = s·sqrt(2/π)·exp(−μ²/2s²) + μ·erf(μ/(s√2)) is
 used instead. The bins are the 15 of equal width. The result estimates the true error and may be
-negative near zero. It does not remove the whole excess: at perfect calibration √2 − 1 = 41 % of
-it, at errors of several standard deviations in each bin all of the little that there is.
+negative near zero. At perfect calibration it removes only √2 − 1 = 41 % of the excess. If every
+bin is wrong by several standard deviations, the excess is small and is removed completely.
 
 Admission compares another number, ``ECE − floor``. The floor is what perfect calibration would
-show, and subtracts too much where the model is miscalibrated.
+show. Where the model is miscalibrated, this difference is too small.
 
 References
 ----------

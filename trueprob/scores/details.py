@@ -1,6 +1,6 @@
-"""Further scores, all at once, for those who compare methods.
+"""Further scores for comparing methods, all computed at once.
 
-`Scores` is what the service and the command line exchange, so its fields are few and fixed.
+The service and the command line exchange `Scores`, so its fields are few and fixed.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class DetailedScores:
     top_label_brier: BrierDecomposition
 
     def to_dict(self) -> dict[str, Any]:
-        """The scores as JSON values; what is undefined is null."""
+        """The scores as JSON values; undefined scores are null."""
         document = asdict(self)
         return {
             name: None if isinstance(value, float) and not math.isfinite(value) else value
@@ -94,7 +94,7 @@ def detailed_scores(
     Raises
     ------
     InvalidInput
-        Shapes do not belong together, or a label is out of range.
+        Shapes do not match, or a label is out of range.
     """
     p, y = checked_probabilities(probabilities, labels)
     n, k = p.shape

@@ -136,7 +136,7 @@ def bootstrap_interval(
     Raises
     ------
     InvalidInput
-        Unknown score, a level outside (0, 1), or shapes that do not belong together.
+        Unknown score, a level outside (0, 1), or shapes that do not match.
     """
     if score not in INTERVAL_SCORES:
         raise InvalidInput(
@@ -147,18 +147,18 @@ def bootstrap_interval(
         raise InvalidInput(f"level must lie between 0 and 1, got {level}", field="level")
     p, y = checked_probabilities(probabilities, labels)
     n = p.shape[0]
-    both = [p]
+    predictors = [p]
     if other is not None:
         second = np.asarray(other)
         if second.shape != p.shape:
             raise InvalidInput(
                 f"other must have shape {p.shape}, got {second.shape}", field="other"
             )
-        both.append(checked_probabilities(second, y)[0])
+        predictors.append(checked_probabilities(second, y)[0])
     w = np.ones(n) if weights is None else as_weights(weights, n_rows=n)
     unit = unit_of_rows(n, None if groups is None else as_groups(groups, n_rows=n))
     resample = _by_weights if score in RECOMPUTED else _by_sums
-    observed, drawn = resample(score, both, y, w, unit, seed)
+    observed, drawn = resample(score, predictors, y, w, unit, seed)
     low, high = np.quantile(drawn, [0.5 - level / 2.0, 0.5 + level / 2.0]) - drawn.mean()
     return Interval(
         value=observed,
@@ -203,26 +203,26 @@ def resampled_sums(columns: Array, unit: NDArray[np.int64], *, seed: int) -> Arr
 
 def _by_sums(
     score: str,
-    both: list[NDArray[Any]],
+    predictors: list[NDArray[Any]],
     y: Labels,
     w: Array,
     unit: NDArray[np.int64],
     seed: int,
 ) -> tuple[float, Array]:
     if score in ROW_MEANS:
-        sides = [(w * ROW_MEANS[score](p, y))[:, None] for p in both]
+        sides = [(w * ROW_MEANS[score](p, y))[:, None] for p in predictors]
     else:
-        sides = [bin_columns(*_top_label(p, y), w) for p in both]
+        sides = [bin_columns(*_top_label(p, y), w) for p in predictors]
     columns = np.column_stack([w, *sides])
     width = sides[0].shape[1]
 
     def value(sums: Array) -> Array:
         if score in ROW_MEANS:
-            values = [sums[:, 1 + i] / sums[:, 0] for i in range(len(both))]
+            values = [sums[:, 1 + i] / sums[:, 0] for i in range(len(predictors))]
         else:
             starts = range(1, columns.shape[1], width)
             values = [OF_SUMS[score](sums[:, start : start + width]) for start in starts]
-        return values[0] if len(both) == 1 else values[0] - values[1]
+        return values[0] if len(predictors) == 1 else values[0] - values[1]
 
     drawn = resampled_sums(columns, unit, seed=seed)
     drawn = drawn[drawn[:, 0] > 0.0]  # weights of zero can make a resample empty
@@ -231,18 +231,18 @@ def _by_sums(
 
 def _by_weights(
     score: str,
-    both: list[NDArray[Any]],
+    predictors: list[NDArray[Any]],
     y: Labels,
     w: Array,
     unit: NDArray[np.int64],
     seed: int,
 ) -> tuple[float, Array]:
     compute = RECOMPUTED[score]
-    rows = [_top_label(p, y) for p in both]
+    rows = [_top_label(p, y) for p in predictors]
 
     def value(weights: Array) -> float:
         values = [compute(*side, weights=weights) for side in rows]
-        return values[0] if len(both) == 1 else values[0] - values[1]
+        return values[0] if len(predictors) == 1 else values[0] - values[1]
 
     generator = np.random.default_rng(seed)
     n_units = int(unit.max()) + 1

@@ -67,7 +67,7 @@ class Scores:
     auroc: float
 
     def to_dict(self) -> dict[str, Any]:
-        """The scores as JSON values; what is undefined is null."""
+        """The scores as JSON values; undefined scores are null."""
         return {
             name: None if isinstance(value, float) and not math.isfinite(value) else value
             for name, value in asdict(self).items()
@@ -90,7 +90,7 @@ def score(
         Class indices.
     prediction : array_like of shape (n,), optional
         The predicted classes; default the argmax of the probabilities. Better pass those of the
-        calibrator: rounding can make probabilities equal whose logits differ.
+        calibrator: rounding can make two probabilities equal although their logits differ.
     weights : array_like of shape (n,), optional
         Non-negative.
 
@@ -101,7 +101,7 @@ def score(
     Raises
     ------
     InvalidInput
-        Shapes do not belong together, or a label is out of range.
+        Shapes do not match, or a label is out of range.
     """
     p, y = checked_probabilities(probabilities, labels)
     n, k = p.shape
@@ -149,7 +149,7 @@ def negative_log_likelihood(
     Raises
     ------
     InvalidInput
-        Shapes do not belong together, or a label is out of range.
+        Shapes do not match, or a label is out of range.
     """
     p, y = checked_probabilities(probabilities, labels)
     return _mean(row_nll(p, y), None if weights is None else as_weights(weights, n_rows=p.shape[0]))
@@ -214,8 +214,8 @@ def row_brier(p: NDArray[Any], y: Labels) -> Array:
 def _classwise(p: NDArray[Any], y: Labels, weights: Weights) -> float:
     n, k = p.shape
     w = np.ones(n) if weights is None else weights
-    # Σ_i w·p per class, then per bin beyond the first, where a row has at most 14 entries; the
-    # first bin gets what remains. This is fast for 1 000 classes.
+    # Σ_i w·p per class, then per bin except the first. A row has at most 14 entries in those
+    # bins, and the first bin gets the remainder. This is fast for 1 000 classes.
     signed = np.zeros((k, N_BINS))
     total = np.einsum("i,ij->j", w, p, dtype=np.float64)
     rows, classes = np.nonzero(p > FIRST_BIN_BELOW)

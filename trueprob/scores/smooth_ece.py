@@ -1,4 +1,4 @@
-"""Smooth ECE: calibration error with a kernel whose width the data choose, instead of bins.
+"""Smooth ECE: calibration error with a kernel, whose width follows from the data, instead of bins.
 
 With residuals y − p of the confidences p of n rows and the Gaussian kernel K_σ on [0, 1],
 reflected at both ends,
@@ -9,8 +9,8 @@ smECE_σ falls as σ grows, so there is exactly one σ*.
 
 The reflected Gaussian is the heat kernel of [0, 1] with insulated ends, so smoothing multiplies
 the j-th cosine coefficient by exp(−(πjσ)²/2). Each residual is first shared between the two
-nearest of 4 096 cells: O(n + m log m) for every σ. Values of σ* below two cells (0.0005) are the
-grid's.
+nearest of 4 096 cells: O(n + m log m) for every σ. A σ* below two cells (0.0005) is an
+effect of the grid.
 
 References
 ----------

@@ -65,7 +65,9 @@ class Columns:
 
     numbers: str  # what the numbers are: `logits`, `probabilities`, `log_probabilities` or `values`
     class_names: tuple[str, ...]
-    places: tuple[int, ...]  # column index of each class
+    class_indices: tuple[
+        int, ...
+    ]  # positions of the columns of the classes, in the order of the classes
     extras: Mapping[str, int]  # `labels`, `weights`, `groups`, if present → column index
 
     @classmethod
@@ -77,12 +79,12 @@ class Columns:
         """
         names = [column.strip() for column in header]
         extras: dict[str, int] = {}
-        for place, column in enumerate(names):
+        for index, column in enumerate(names):
             array = EXTRAS.get(column)
             if array in extras:
                 raise InvalidInput(f"{name} has two columns for {array}", field=array)
             if array is not None:
-                extras[array] = place
+                extras[array] = index
         prefixes = [p for p in PREFIXES if any(column.startswith(p) for column in names)]
         if len(prefixes) > 1:
             raise InvalidInput(
@@ -91,23 +93,23 @@ class Columns:
                 field="file",
             )
         prefix = prefixes[0] if prefixes else ""
-        found = [
-            (column.removeprefix(prefix), place)
-            for place, column in enumerate(names)
+        classes = [
+            (column.removeprefix(prefix), index)
+            for index, column in enumerate(names)
             if column not in EXTRAS and column.startswith(prefix)
         ]
-        if sorted(c for c, _ in found) == sorted(str(i) for i in range(len(found))):
-            found.sort(key=lambda pair: int(pair[0]))
-        class_names = tuple(c for c, _ in found)
-        if len(found) < 2:
+        if sorted(c for c, _ in classes) == sorted(str(i) for i in range(len(classes))):
+            classes.sort(key=lambda pair: int(pair[0]))
+        class_names = tuple(c for c, _ in classes)
+        if len(classes) < 2:
             raise InvalidInput(
-                f"{name} must have a column for each of at least two classes, got {len(found)}",
+                f"{name} must have a column for each of at least two classes, got {len(classes)}",
                 field="file",
             )
         if len(set(class_names)) < len(class_names):
             raise InvalidInput(f"{name} has two columns for the same class", field="file")
         numbers = PREFIXES[prefix] if prefix else UNSPECIFIED
-        return cls(numbers, class_names, tuple(place for _, place in found), extras)
+        return cls(numbers, class_names, tuple(index for _, index in classes), extras)
 
 
 def label_values(

@@ -17,7 +17,7 @@ from trueprob.tables.columns import Columns, Rows, group_values, label_values
 
 __all__ = ["read_csv"]
 
-PIECE_CELLS: Final = 1 << 20  # cells held as text at a time; the whole file never is
+PIECE_CELLS: Final = 1 << 20  # cells held as text at a time, never the whole file
 
 
 def read_csv(path: str | os.PathLike[str], *, name: str = "file") -> Rows:
@@ -56,8 +56,8 @@ def _rows(reader: Any, name: str) -> Rows:
     if not header:
         raise InvalidInput(f"{name} must begin with a header row, got nothing", field=name)
     columns = Columns.of(header, name)
-    pick = itemgetter(*columns.places)
-    n_classes = len(columns.places)
+    pick = itemgetter(*columns.class_indices)
+    n_classes = len(columns.class_indices)
     pieces: list[NDArray[np.float64]] = []
     extras: dict[str, list[str]] = {array: [] for array in columns.extras}
     n = 0
@@ -68,8 +68,8 @@ def _rows(reader: Any, name: str) -> Rows:
         except ValueError:
             raise _not_a_number(rows, columns, header, n, name) from None
         pieces.append(piece.reshape(len(rows), n_classes))
-        for array, place in columns.extras.items():
-            extras[array].extend(row[place] for row in rows)
+        for array, index in columns.extras.items():
+            extras[array].extend(row[index] for row in rows)
         n += len(rows)
     if not n:
         raise InvalidInput(f"{name} must have at least one row below its header", field=name)
@@ -106,12 +106,12 @@ def _not_a_number(
     rows: list[list[str]], columns: Columns, header: list[str], start: int, name: str
 ) -> InvalidInput:
     for number, row in enumerate(rows, start):
-        for place in columns.places:
+        for index in columns.class_indices:
             try:
-                float(row[place])
+                float(row[index])
             except ValueError:
                 return InvalidInput(
-                    f"{name} must have numbers in column {header[place][:40]!r}, "
+                    f"{name} must have numbers in column {header[index][:40]!r}, "
                     f"row {number} has something else",
                     field=name,
                 )

@@ -69,7 +69,7 @@ def read_parquet(path: str | os.PathLike[str], *, name: str = "file") -> Rows:
         extras, class_names = dict(columns.extras), columns.class_names
         numbers = [
             _numbers(table.column(i), f"column {header[i][:40]!r} of {name}")
-            for i in columns.places
+            for i in columns.class_indices
         ]
         arrays[columns.numbers] = np.stack(numbers, axis=1)
     if "labels" in extras:

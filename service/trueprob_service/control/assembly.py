@@ -64,7 +64,7 @@ class ControlServices:
 
 @dataclass(frozen=True)
 class Resources:
-    """What the services work on: opened before them, closed after them."""
+    """What the services use; opened before them and closed after them."""
 
     store: Store
     receipts: Receipts
@@ -79,7 +79,7 @@ def assemble(
     *,
     job_runner: JobRunner,
     clock: Callable[[], float],  # seconds since 1970 UTC
-    # Called with the model, an outcome, how many labels had it, and their lags in seconds.
+    # Called with the model, an outcome, the number of labels with it, and their lags in seconds.
     count_label: Callable[[str, str, int, Sequence[float]], None],
 ) -> ControlServices:
     """Build every service."""
@@ -105,7 +105,7 @@ def assemble(
         patience_seconds=3 * settings.repository_poll_seconds,
     )
     refit_window = RefitWindow(store, settings=settings)
-    rules = AlarmRules.of(
+    rules = AlarmRules.from_options(
         tolerance=settings.alarm_tolerance,
         alpha=settings.alarm_alpha,
         run_length=settings.alarm_run_length_labels,

@@ -40,15 +40,15 @@ def form_parts(path: Path, content_type: str) -> list[FormPart]:
     boundary = options.get(b"boundary")
     if not boundary:
         raise BadRequest("Content-Type multipart/form-data must name its boundary")
-    collected = _Collected()
+    collector = _PartCollector()
     callbacks: MultipartCallbacks = {
-        "on_part_begin": collected.begin,
-        "on_header_field": collected.header_field,
-        "on_header_value": collected.header_value,
-        "on_header_end": collected.header_end,
-        "on_part_data": collected.data,
-        "on_part_end": collected.end,
-        "on_end": collected.finish,
+        "on_part_begin": collector.begin,
+        "on_header_field": collector.header_field,
+        "on_header_value": collector.header_value,
+        "on_header_end": collector.header_end,
+        "on_part_data": collector.data,
+        "on_part_end": collector.end,
+        "on_end": collector.finish,
     }
     try:
         parser = MultipartParser(
@@ -62,12 +62,12 @@ def form_parts(path: Path, content_type: str) -> list[FormPart]:
         parser.finalize()
     except FormParserError:
         raise BadRequest("the body is not multipart/form-data with that boundary") from None
-    if not collected.complete:
+    if not collector.complete:
         raise BadRequest("the multipart body is truncated: its last boundary is missing")
-    return collected.parts
+    return collector.parts
 
 
-class _Collected:
+class _PartCollector:
     """Collects parts from the calls of the parser."""
 
     def __init__(self) -> None:

@@ -36,7 +36,7 @@ class ControlPlane:
         self,
         settings: Settings,
         *,
-        deployments: Deployments,  # gets every pair that becomes live
+        deployments: Deployments,  # receives every pair that becomes live
         clock: Callable[[], float],  # seconds since 1970 UTC
         # Metrics of labels: model, outcome, number of labels, their lags in seconds.
         count_label: Callable[[str, str, int, Sequence[float]], None],
@@ -109,20 +109,20 @@ class ControlPlane:
     def services(self) -> ControlServices:
         """The services; raises `Unavailable` before `start` and after `close`."""
         if self._services is None:
-            raise Unavailable("the service is starting or ending")
+            raise Unavailable("the service is starting or stopping")
         return self._services
 
     @property
     def receipts(self) -> Receipts:
-        """Issues and verifies prediction ids."""
+        """The object that issues and verifies prediction ids."""
         return self.services.receipts
 
     def label_statistics(self) -> ControlStatistics:
-        """Metrics that come from the database; the last known ones while it does not answer."""
+        """Statistics from the database; the last known ones while it does not answer."""
         return ControlStatistics() if self._services is None else self._services.statistics.read()
 
-    def follow(self) -> None:
-        """Take over now what other processes have changed in the database."""
+    def sync(self) -> None:
+        """Apply the changes that other processes have made in the database."""
         self.services.replica_sync.sync()
 
     def ready(self) -> dict[str, Any]:
@@ -139,7 +139,7 @@ class ControlPlane:
         return {"status": state, "database": state, "unavailable": refused}
 
     def close(self) -> None:
-        """Stop the services and close the database; whatever was acknowledged is stored."""
+        """Stop the services and close the database; all acknowledged data are stored."""
         services, self._services = self._services, None
         if services is not None:
             if self._watch is not None:
@@ -150,11 +150,11 @@ class ControlPlane:
             services.retention.close()
             services.replica_sync.close()
             services.fit_runner.close()
-            with self._checking:  # a connection in use would outlive the pool
+            with self._checking:  # a connection in use would stay open after the pool is closed
                 services.store.close()
 
     def _check(self) -> None:
         with self._checking:
             services = self._services
             if services is not None:
-                self._database_answers = services.store.answers()
+                self._database_answers = services.store.is_reachable()

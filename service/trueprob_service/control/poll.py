@@ -17,18 +17,18 @@ _LOG: Final = logging.getLogger(__name__)
 class Poll:
     """Calls one function at regular intervals.
 
-    An error is logged once for as long as it stays the same, and the next call comes as usual.
+    An error is logged once while it stays the same, and the next call follows as usual.
     """
 
     def __init__(
         self,
-        look: Callable[[], object],
+        function: Callable[[], object],
         *,
         what: str,  # subject of the log messages
         seconds: float,  # from the end of a call to the start of the next
         name: str,  # of the thread
     ) -> None:
-        self._look = look
+        self._function = function
         self._what = what
         self._seconds = seconds
         self._last_error = ""
@@ -37,7 +37,7 @@ class Poll:
 
     @property
     def closing(self) -> bool:
-        """Whether a call that takes long should return now."""
+        """Whether a long call should return now."""
         return self._closing.is_set()
 
     def pause(self, seconds: float) -> bool:
@@ -45,7 +45,7 @@ class Poll:
         return self._closing.wait(seconds)
 
     def start(self) -> None:
-        """Start the thread; the first call comes after one interval."""
+        """Start the thread; it calls after one interval."""
         self._thread.start()
 
     def close(self) -> None:
@@ -57,7 +57,7 @@ class Poll:
     def once(self) -> None:
         """Call the function now, in the caller's thread; an error is logged."""
         try:
-            self._look()
+            self._function()
         except DatabaseUnavailable:
             if self._is_new("the database does not answer"):
                 _LOG.warning("%s waits for the database", self._what)

@@ -56,7 +56,7 @@ def read_keys(path: Path) -> tuple[ApiKey, ...]:
         if len(set(values)) != len(values):
             raise InvalidSettings(f"api_keys_file: two lines have the same {name}")
     if not keys:
-        raise InvalidSettings("api_keys_file has no key: nobody could use the service")
+        raise InvalidSettings("api_keys_file has no key: no client could use the service")
     return tuple(keys)
 
 

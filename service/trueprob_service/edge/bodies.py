@@ -1,10 +1,13 @@
-"""Limits of request bodies, and bodies in gzip, deflate or zstd inflated as they arrive.
+"""Request bodies: their size limits, their inflation, and reading them into memory or a file.
 
-`BodyLimits` says how large the body of each route may be; `limited` and `inflated` wrap
-``receive()`` so that routes never see more. A body is inflated in pieces of at most `PIECE_BYTES`,
-so one of a few kilobytes that inflates to gigabytes costs its limit and one piece. Several gzip
+`BodyLimits` has the limit of each route. `limited` and `inflated` wrap ``receive()``, so that
+routes never get a larger body and never see its Content-Encoding; `read_body` and `spool_body` read
+such a body.
+
+`Inflater` accepts gzip, deflate and zstd. It yields pieces of at most `PIECE_BYTES`, so a body of a
+few kilobytes that inflates to gigabytes costs no more than its limit and one piece. Several gzip
 members (RFC 1952, 2.2) or zstd frames in a row are one body. ``deflate`` means the zlib format of
-RFC 1950, as in RFC 9110. `read_body` and `spool_body` read a request's body into memory or a file.
+RFC 1950, as in RFC 9110.
 """
 
 from __future__ import annotations
@@ -47,12 +50,10 @@ __all__ = [
     "spool_body",
 ]
 
-
 if sys.version_info >= (3, 14):
     from compression import zstd
 else:
     from backports import zstd
-
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -63,12 +64,14 @@ CONTROL_BYTES: Final = 64 << 10
 PIECE_BYTES: Final = 1 << 18  # about a millisecond of inflating
 # zlib copies its unused input at every step, so it gets little at a time.
 _SLICE_BYTES: Final = 1 << 16
-# Even an empty member costs microseconds. bgzip writes one for each 64 kB.
+# Even an empty member costs microseconds. bgzip writes one member for each 64 kB.
 _MAX_MEMBERS: Final = 10_000
 _WINDOW_BITS: Final = {"gzip": 31, "deflate": 15}
 _ZSTD_WINDOW_LOG: Final = 23  # 8 MiB, the largest window that RFC 9659 allows
+# Chunks are collected before a thread writes them: switching threads costs more than the copy.
+_WRITE_BYTES: Final = 1 << 20
 
-_UPLOAD: Final = re.compile(r"/v1/models/[^/]+/(calibration-sets(/.*)?|versions)")
+_UPLOAD: Final = re.compile(r"/v1/models/[^/]+/calibration-sets(/.*)?")
 _LABELS: Final = re.compile(r"/v1/models/[^/]+/labels")
 _PREDICTION: Final = re.compile(r"/v1/models/[^/]+/probabilities")
 _INFERENCE: Final = re.compile(r"/v2/models/[^/]+(/versions/[^/]+)?/infer")
@@ -82,7 +85,7 @@ _NO_JSON: Final = (
 )
 _BINARY_TENSORS: Final = "send tensors as binary data, or fewer rows per request"
 _SHORTER: Final = (
-    "send a shorter document; a model with many class names is a version in the model repository"
+    "send a shorter document; add a model with many class names to the model repository"
 )
 
 
@@ -90,25 +93,25 @@ _SHORTER: Final = (
 class BodyLimit:
     """Limit of one request's body."""
 
-    most: int  # bytes, both as sent and inflated
+    max_bytes: int  # bytes, both as sent and inflated
     remedy: str = ""  # what a client can do about it, as the end of a sentence
 
     def refusal(self, fault: str) -> str:
-        """Sentence for the client: the fault, then the remedy."""
+        """The error message: the fault, then the remedy."""
         return f"{fault}: {self.remedy}" if self.remedy else fault
 
 
 class BodyLimits:
-    """Body limits of all routes; `max_upload_bytes` is for calibration sets and versions."""
+    """Body limits of all routes; `max_upload_bytes` is for calibration sets."""
 
     def __init__(self, max_body_bytes: int, max_upload_bytes: int) -> None:
         self._body = max_body_bytes
         self._upload = BodyLimit(max_upload_bytes)
         self._control = BodyLimit(min(CONTROL_BYTES, max_body_bytes), _SHORTER)
         self.labels = BodyLimit(min(LABELS_BYTES, max_body_bytes), _FEWER_LABELS)
-        self.smallest = min(self._control.most, max_upload_bytes)
+        self.smallest = min(self._control.max_bytes, max_upload_bytes)
 
-    def of(self, path: str, content_type: str) -> BodyLimit:
+    def limit_for(self, path: str, content_type: str) -> BodyLimit:
         """Limit of a request. The content type decides the remedy."""
         if _PREDICTION.fullmatch(path):
             return BodyLimit(self._body, _prediction_remedy(content_type))
@@ -129,7 +132,7 @@ def _prediction_remedy(content_type: str) -> str:
 
 
 def coding_of(header: str) -> str | None:
-    """Parse a Content-Encoding header: one of `CODINGS`, or None for a plain body.
+    """Content coding of a Content-Encoding header: one of `CODINGS`, None for a plain body.
 
     Raises `UnsupportedEncoding` for another coding or several.
     """
@@ -157,7 +160,7 @@ class Inflater:
         self._total = 0
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Inflate the next bytes of the body into pieces, of which some may be empty.
+        """Inflate the next bytes of the body into pieces; some may be empty.
 
         Raises `BadRequest` if the stream is corrupt and `BodyTooLarge` beyond the limit.
         """
@@ -178,7 +181,7 @@ class Inflater:
             raise BadRequest(f"the body is a truncated {self._coding} stream")
 
     def _step(self, data: bytes) -> tuple[bytes, bytes, bool]:
-        """Returns a piece, the unused bytes, and whether there is more without further bytes."""
+        """Inflate one piece; returns it, the unused input, and whether more output is pending."""
         member = self._member = self._member or self._next_member()
         try:
             piece = member.decompress(data, PIECE_BYTES)
@@ -229,9 +232,9 @@ def limited(receive: Receive, limit: BodyLimit) -> Receive:
         nonlocal received
         message = await receive()
         received += len(message.get("body", b""))
-        if received > limit.most:
+        if received > limit.max_bytes:
             raise BodyTooLargeWhileReading(
-                limit.refusal(f"the body has more than {limit.most} bytes, the limit")
+                limit.refusal(f"the body has more than {limit.max_bytes} bytes, the limit")
             )
         return message
 
@@ -243,7 +246,7 @@ def inflated(receive: Receive, coding: str, limit: BodyLimit) -> Receive:
 
     It raises `BodyTooLargeWhileReading` and `DamagedWhileReading`.
     """
-    inflater = Inflater(coding, limit=limit.most)
+    inflater = Inflater(coding, limit=limit.max_bytes)
     pieces: Iterator[bytes] = iter(())
     more, ended = True, False
 
@@ -275,10 +278,6 @@ def inflated(receive: Receive, coding: str, limit: BodyLimit) -> Receive:
     return receive_inflated
 
 
-# Chunks are collected before a thread writes them: switching threads costs more than the copy.
-_WRITE_BYTES: Final = 1 << 20
-
-
 def media_type(request: Request) -> str:
     """The Content-Type without parameters, in lower case; empty when there is none.
 
@@ -292,7 +291,7 @@ def media_type(request: Request) -> str:
 
 
 async def read_body(request: Request, *, limit: BodyLimit) -> bytes:
-    """The whole body.
+    """Read the whole body into memory.
 
     Raises `BodyTooLarge` if the body or its Content-Length exceeds the limit.
     """
@@ -331,17 +330,17 @@ async def _limited(request: Request, limit: BodyLimit) -> AsyncIterator[bytes]:
     if announced is not None:
         if not (announced.isascii() and announced.isdigit()):
             raise BadRequest("Content-Length must be a number of bytes")
-        if int(announced) > limit.most:
+        if int(announced) > limit.max_bytes:
             raise BodyTooLarge(
                 limit.refusal(
-                    f"the body must have at most {limit.most} bytes, got {int(announced)}"
+                    f"the body must have at most {limit.max_bytes} bytes, got {int(announced)}"
                 )
             )
     total = 0
     async for chunk in request.stream():
         total += len(chunk)
-        if total > limit.most:
+        if total > limit.max_bytes:
             raise BodyTooLarge(
-                limit.refusal(f"the body must have at most {limit.most} bytes, got more")
+                limit.refusal(f"the body must have at most {limit.max_bytes} bytes, got more")
             )
         yield chunk

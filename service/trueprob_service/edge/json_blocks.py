@@ -1,7 +1,7 @@
 """Parses long JSON lists in blocks, so that other threads can run in between.
 
 A parser holds the interpreter lock until it is done. Between two blocks other threads, such as the
-event loop's, get their turn.
+event loop, can run.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ def elements_in_blocks(
 ) -> tuple[list[Block] | None, int]:
     """Parse the elements of a list whose elements are all lists or all objects.
 
-    ``start`` is just behind the opening bracket, ``end`` is ``]`` or ``}``, and ``parse`` gets the
+    ``start`` is just after the opening bracket, ``end`` is ``]`` or ``}``, and ``parse`` gets the
     text of a list and returns None if it cannot parse it. Returns the parsed blocks and the
-    position behind the closing bracket; on failure None and the position of the invalid block.
+    position after the closing bracket; on failure None and the position of the invalid block.
 
     Blocks that are valid JSON and have commas in between are valid JSON together. So a cut at the
     wrong place, such as within a string, makes the parse fail but never gives wrong elements.

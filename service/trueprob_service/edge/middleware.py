@@ -1,7 +1,7 @@
 """The outermost ASGI layer: request ids, timing, API keys, and limits and encoding of bodies.
 
-It surrounds both planes. An exception that leaves them becomes a problem document here, so that a
-client never sees a traceback or half an answer that looks complete.
+It surrounds both planes. An exception that leaves them becomes a problem document here, so a client
+never sees a traceback, or half an answer that looks complete.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _REQUEST_ID: Final = re.compile(rb"^[A-Za-z0-9._:/+=-]{1,128}$")
 
 
 class Edge:
-    """The outermost ASGI layer. `BodyLimits` says what the two limits are for."""
+    """The outermost ASGI layer; `BodyLimits` describes the two limits."""
 
     def __init__(
         self,
@@ -101,11 +101,13 @@ class Edge:
         plain = not encoded and b"transfer-encoding" not in headers and declared.isdigit()
         if plain and int(declared) <= self._limits.smallest:
             return receive  # the server reads no more than the declared length
-        limit = self._limits.of(scope["path"], headers.get(b"content-type", b"").decode("latin-1"))
-        if declared.isdigit() and int(declared) > limit.most:
+        limit = self._limits.limit_for(
+            scope["path"], headers.get(b"content-type", b"").decode("latin-1")
+        )
+        if declared.isdigit() and int(declared) > limit.max_bytes:
             raise BodyTooLarge(
                 limit.refusal(
-                    f"the body has {int(declared)} bytes, at most {limit.most} are allowed"
+                    f"the body has {int(declared)} bytes, at most {limit.max_bytes} are allowed"
                 )
             )
         if plain:

@@ -107,7 +107,7 @@ def problem_for(error: Exception) -> Problem:
     kind = next((base for base in type(error).__mro__ if base in STATUS), None)
     status = STATUS[kind] if kind is not None else 500
     if kind is None or status == 500:
-        return Problem(500, "internal_error", "The service failed; its log says more.")
+        return Problem(500, "internal_error", "The service failed; see its log.")
     headers: dict[str, str] = {}
     if isinstance(error, errors.Overloaded):
         headers["retry-after"] = str(error.retry_after_seconds)

@@ -1,7 +1,7 @@
 """The data plane: a request's bytes to logits, and logits to the bytes of a calibrated answer.
 
 A prediction passes through these modules in order: `asgi` finds the route, `request` reads headers
-and query, `deployments` gives the live `deployment`, `body` receives the body and turns it into
+and query, `deployments` returns the live `deployment`, `body` receives the body and turns it into
 logits (formats in `wire`, pictures through `network`), `answer` calibrates them and picks the
 fields, and `wire` writes those. `open_inference` does the same for the Open Inference Protocol.
 

@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 TOP_FIELDS: Final = ("top_indices", "top_classes", "top_probabilities")
-# Field → how it is read from an answer. `prediction_ids` and `TOP_FIELDS` are not in it.
+# Field → function that reads it from an answer, except `prediction_ids` and `TOP_FIELDS`.
 _READERS: Final[Mapping[str, Callable[[Answer], Any]]] = MappingProxyType(
     {
         "model": lambda answer: answer.deployment.served.model,
@@ -64,7 +64,7 @@ class Answer:
     logits: NDArray[np.float32]
     probabilities: NDArray[np.float32]
     prediction: NDArray[np.int64]
-    confidence: NDArray[np.float32]  # a receipt carries the same number as a float64
+    confidence: NDArray[np.float32]  # receipts carry the same number as a float64
     temperature: NDArray[np.float64] | None
     logit_gap: NDArray[np.float32]  # nats
 
@@ -141,7 +141,7 @@ def likeliest(
     """
     n, k = probabilities.shape
     reversed_classes = np.arange(k - 1, -1, -1, dtype=np.uint64)
-    # Floats that are not negative sort like their bits.
+    # Non-negative floats sort like their bits.
     bits: NDArray[Any] = np.ascontiguousarray(probabilities).view(np.uint32)
     keys = (bits.astype(np.uint64) << np.uint64(32)) | reversed_classes
     keys[np.arange(n), prediction] |= np.uint64(0xFFFFFFFF << 32)

@@ -66,7 +66,9 @@ class HotRoutes:
         *,
         deployments: DeploymentLookup,
         receipts: Callable[[], Receipts],  # available once the database is open
-        readiness: Callable[[], tuple[bool, dict[str, Any]]],  # ready or not, and the answer
+        readiness: Callable[
+            [], tuple[bool, dict[str, Any]]
+        ],  # whether the service is ready, and the body of the answer
         bodies: BodyReader,
     ) -> None:
         self._fallback = fallback
@@ -74,7 +76,7 @@ class HotRoutes:
         self._receipts = receipts
         self._readiness = readiness
         self._bodies = bodies
-        # One thread per core: more would only compete with the event loop.
+        # One thread per core; more would only compete with the event loop.
         self._large = ThreadPoolExecutor(usable_cores(), thread_name_prefix="trueprob-large")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -108,7 +110,7 @@ class HotRoutes:
 
     async def _predict(self, model: str, scope: Scope, receive: Receive, send: Send) -> None:
         request = PredictionOptions.from_scope(scope)
-        # Taken once: a promotion from here on does not change this answer.
+        # Read once, so that a later promotion does not change this answer.
         deployment = await self._deployments.current(model, request.version)
         request.check_top(deployment.served.n_classes)
         logits, is_json, is_images = await self._bodies.logits(

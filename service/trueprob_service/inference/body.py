@@ -1,12 +1,12 @@
-"""From the body of a prediction request to logits; pictures go through the network.
+"""Receives the body of a prediction request and turns it into logits.
 
-`read_body` receives the bytes (their limit is enforced in `trueprob_service.edge.middleware`),
-`BodyReader` decodes them by media type. When a client disconnects while its pictures wait, its
-work is cancelled; an ASGI server reports that through ``receive`` only.
-
-`JsonBodies` parses small JSON on the event loop and large JSON in one thread. How it is parsed is
-in `json_rows` (predictions) and `oip` (Open Inference Protocol); both parse a large body in
-blocks, so that the event loop gets its turn meanwhile.
+- `read_body` receives the bytes; `trueprob_service.edge.middleware` has limited their number.
+- `JsonBodies` parses small JSON on the event loop and large JSON in one thread, with `json_rows`
+  (predictions) or `oip` (Open Inference Protocol). Both parse a large body in blocks, so that the
+  event loop can run in between.
+- `BodyReader` decodes a body of any media type, and checks numbers or runs pictures through the
+  network. If the client disconnects while its pictures wait, their work is cancelled; an ASGI
+  server reports a disconnect only through ``receive``.
 """
 
 from __future__ import annotations
@@ -52,55 +52,13 @@ __all__ = [
     "run_network",
 ]
 
-
 Decoded = TypeVar("Decoded")
-
-INLINE_BYTES: Final = 1 << 18  # half a millisecond as an array, 4 ms as lists
-_MAX_IN_PROGRESS: Final = 16  # large bodies that are parsed or wait, all in memory
-
-
-class JsonBodies:
-    """Parses JSON bodies without blocking other requests.
-
-    One thread is enough for the large ones: parsers hold the interpreter's lock, so two would only
-    take turns. Both methods raise `Overloaded` if too many large bodies are in progress.
-    """
-
-    def __init__(self) -> None:
-        self._thread = ThreadPoolExecutor(1, "trueprob-json")
-        self._in_progress = 0
-
-    async def decode(self, body: bytes) -> tuple[str, NDArray[Any] | list[bytes]]:
-        """Read a prediction body with `json_rows.decode`."""
-        if len(body) <= INLINE_BYTES:
-            return json_rows.decode(body)
-        return await self._in_thread(lambda: json_rows.decode(body))
-
-    async def decode_inference(self, body: bytes, header_length: int | None) -> oip.OipRequest:
-        """Read an inference request with `oip.decode`; only its JSON part counts as large."""
-        if (len(body) if header_length is None else header_length) <= INLINE_BYTES:
-            return oip.decode(body, header_length)
-        return await self._in_thread(lambda: oip.decode(body, header_length))
-
-    def close(self) -> None:
-        """Stop the thread after the bodies that wait for it."""
-        self._thread.shutdown()
-
-    async def _in_thread(self, decode: Callable[[], Decoded]) -> Decoded:
-        if self._in_progress >= _MAX_IN_PROGRESS:
-            raise Overloaded(
-                f"{_MAX_IN_PROGRESS} large JSON bodies are being parsed or wait to be parsed"
-            )
-        self._in_progress += 1
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, decode)
-        finally:
-            self._in_progress -= 1
-
-
 Result = TypeVar("Result")
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-# Above this many elements a calculation takes about a millisecond and is worth a thread.
+
+INLINE_BYTES: Final = 1 << 18  # half a millisecond as an array, 4 ms as lists
+_MAX_IN_PROGRESS: Final = 16  # large bodies being parsed or waiting, all in memory
+# Above this many elements the work takes about a millisecond and is worth a thread.
 INLINE_ELEMENTS: Final = 20_000
 # A binary answer needs no text: 0.45 ms for 256 × 1000, 2 ms if there are few classes.
 INLINE_ARRAY_ELEMENTS: Final = 1 << 18
@@ -116,7 +74,7 @@ _CHECKS: Final = {
 async def read_body(
     request: PredictionOptions, headers: Iterable[tuple[bytes, bytes]], receive: Receive
 ) -> bytes | memoryview:
-    """Receive the body of a prediction; a large ``.npy`` body into one buffer, without joining."""
+    """Receive the body of a prediction; a large ``.npy`` body goes into one preallocated buffer."""
     if request.media_type == npy.MEDIA_TYPE:
         declared = dict(headers).get(b"content-length", b"")
         if declared.isdigit() and int(declared) > npy.SHARED_BYTES:
@@ -137,7 +95,7 @@ async def read_whole(receive: Receive) -> bytes:
 
 
 async def _read_sized(receive: Receive, size: int) -> memoryview:
-    """Receive a body of a declared size, each piece straight into its place.
+    """Receive a body of a declared size into one preallocated buffer.
 
     Joining the pieces at the end would stop the event loop for one long copy.
     """
@@ -156,6 +114,45 @@ async def _read_sized(receive: Receive, size: int) -> memoryview:
             return body[:filled]
 
 
+class JsonBodies:
+    """Parses JSON bodies without blocking other requests.
+
+    One thread is enough for the large ones: parsers hold the interpreter's lock, so two would only
+    take turns. Both methods raise `Overloaded` if too many large bodies are in progress.
+    """
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, "trueprob-json")
+        self._in_progress = 0
+
+    async def decode(self, body: bytes) -> tuple[str, NDArray[Any] | list[bytes]]:
+        """Read a prediction body with `json_rows.decode`."""
+        if len(body) <= INLINE_BYTES:
+            return json_rows.decode(body)
+        return await self._in_thread(lambda: json_rows.decode(body))
+
+    async def decode_inference(self, body: bytes, header_length: int | None) -> oip.OipRequest:
+        """Read an inference request with `oip.decode`; only the size of its JSON part matters."""
+        if (len(body) if header_length is None else header_length) <= INLINE_BYTES:
+            return oip.decode(body, header_length)
+        return await self._in_thread(lambda: oip.decode(body, header_length))
+
+    def close(self) -> None:
+        """Stop the thread after the waiting bodies are parsed."""
+        self._thread.shutdown()
+
+    async def _in_thread(self, decode: Callable[[], Decoded]) -> Decoded:
+        if self._in_progress >= _MAX_IN_PROGRESS:
+            raise Overloaded(
+                f"{_MAX_IN_PROGRESS} large JSON bodies are being parsed or wait to be parsed"
+            )
+        self._in_progress += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, decode)
+        finally:
+            self._in_progress -= 1
+
+
 @dataclass(frozen=True)
 class BodyReader:
     """Turns a request body of any accepted media type into logits."""
@@ -171,7 +168,7 @@ class BodyReader:
         deployment: Deployment,
         receive: Receive | None = None,
     ) -> tuple[NDArray[np.float32], bool, bool]:
-        """Checked logits of shape (n, k), and whether the body was JSON and whether pictures."""
+        """Checked logits (n, k), whether the body was JSON, and whether it had pictures."""
         media_type = request.media_type
         if media_type == npy.MEDIA_TYPE:
             array = npy.decode(body, name=request.array_input)
@@ -207,15 +204,15 @@ class BodyReader:
             )
         if len(pictures) > self.max_images:
             raise BodyTooLarge(
-                f"images must be at most {self.max_images} a request, got {len(pictures)}"
+                f"images must be at most {self.max_images} per request, got {len(pictures)}"
             )
-        network_input = NetworkInput.of(manifest.input)
+        network_input = NetworkInput.from_manifest(manifest.input)
         tensor = await asyncio.to_thread(network_input.decode, pictures, max_pixels=self.max_pixels)
         return await run_network(deployment, tensor, receive)
 
 
 async def checked_logits(name: str, values: NDArray[Any], n_classes: int) -> NDArray[np.float32]:
-    """Check `values` and convert them to logits; `name` says what they are. Many in a thread."""
+    """Check values and convert them to logits, many in a thread; `name` says what they are."""
     check = _CHECKS[name]
     if values.size <= (_INLINE_CHECK if name == "logits" else INLINE_ELEMENTS):
         return check(values, n_classes=n_classes)
@@ -225,7 +222,7 @@ async def checked_logits(name: str, values: NDArray[Any], n_classes: int) -> NDA
 async def run_network(
     deployment: Deployment, tensor: NDArray[Any], receive: Receive | None
 ) -> NDArray[np.float32]:
-    """Run the network on its own tensor, through the batcher; the logits are finite."""
+    """Run the network on its input tensor through the batcher; raises if logits are not finite."""
     network = deployment.network
     if network is None:
         raise ModelUnavailable(f"model {deployment.served.model!r} has no network here")
@@ -240,18 +237,18 @@ async def _while_connected(work: Coroutine[Any, Any, Result], receive: Receive |
     if receive is None:
         return await work
     working = asyncio.ensure_future(work)
-    leaving = asyncio.ensure_future(_disconnected(receive))
+    disconnected = asyncio.ensure_future(_wait_for_disconnect(receive))
     try:
-        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((working, disconnected), return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
             raise ClientDisconnect
         return working.result()
     finally:
         working.cancel()
-        leaving.cancel()
-        await asyncio.gather(working, leaving, return_exceptions=True)
+        disconnected.cancel()
+        await asyncio.gather(working, disconnected, return_exceptions=True)
 
 
-async def _disconnected(receive: Receive) -> None:
+async def _wait_for_disconnect(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass

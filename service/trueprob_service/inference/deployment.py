@@ -1,6 +1,6 @@
-"""A model version and a calibrator that answer together, frozen.
+"""A deployment: a model version and a calibrator that answer together, frozen.
 
-A request takes its deployment once and uses nothing else. So a promotion during the request can
+A request reads its deployment once and uses nothing else. So a promotion during the request can
 never mix one version's network with another's calibrator, and the answer names exactly what it was
 computed with.
 """
@@ -60,7 +60,7 @@ class Network(Protocol):
         """Logits of shape (n, k) for n rows of the network's tensor (`NetworkInput.tensor`)."""
 
     def close(self) -> None:
-        """Stop its thread and refuse the rows that still wait."""
+        """Stop its thread and refuse the waiting rows."""
 
 
 class Meters(Protocol):
@@ -94,7 +94,7 @@ class Shadow:
 
 @dataclass(frozen=True)
 class Deployment:
-    """A version, a calibrator and what an answer needs of them."""
+    """A version and a calibrator, with all that an answer needs."""
 
     served: ServedVersion
     calibrator: Calibrator

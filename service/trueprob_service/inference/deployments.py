@@ -35,7 +35,7 @@ class Deployments:
     def __init__(
         self,
         *,
-        # builds a warm network, or gives None for a version that takes logits only
+        # builds a warmed-up network; None for a version that takes logits only
         network_for: Callable[[ServedVersion], Network | None],
         meters_for: MetersFor,  # called once for each deployment, not for each request
         on_remove: Callable[[str], None] | None = None,  # called with the name of a removed model
@@ -138,7 +138,7 @@ class Deployments:
         return network
 
     def remove(self, model: str) -> None:
-        """Remove a model; requests that already have its deployment finish with it."""
+        """Remove a model; running requests finish with the deployment that they have."""
         with self._writing:
             rest = {name: versions for name, versions in self._models.items() if name != model}
             self._models = MappingProxyType(rest)

@@ -46,7 +46,7 @@ class PredictionOptions:
     array_input: str  # what the numbers of an `.npy` body are, one of `_ARRAY_INPUTS`
     fields: tuple[str, ...]  # of a JSON or `.npz` answer
     fields_named: bool  # whether `?return=` names them
-    top: int | None  # number of likeliest classes; None: all
+    top: int | None  # number of most likely classes; None: all
 
     @classmethod
     def from_scope(cls, scope: MutableMapping[str, Any]) -> PredictionOptions:
@@ -60,7 +60,7 @@ class PredictionOptions:
         return _request(content_type, ",".join(accepts), scope.get("query_string", b""))
 
     def wants_receipts(self, *, is_json: bool, is_images: bool, n: int) -> bool:
-        """Whether an answer of n rows carries prediction ids; `is_…` tell what the body was."""
+        """Whether an answer of n rows carries prediction ids; `is_…` describe the request body."""
         if self.answer_type == npy.MEDIA_TYPE or "prediction_ids" not in self.fields:
             return False
         if self.receipts is not None:

@@ -19,15 +19,15 @@ class Metric:
 
     kind: Literal["counter", "gauge", "histogram"]
     labels: tuple[str, ...]
-    # Queries sum over replicas what a process counted. What comes from the database is the same in
-    # all replicas, so they take the maximum.
+    # Queries sum the counts of all replicas. Values from the database are the same in all replicas,
+    # so queries take their maximum.
     owner: Literal["process", "database"]
     help: str
     buckets: tuple[float, ...] = ()  # upper bounds of a histogram, without +Inf
 
 
 PREFIX: Final = "trueprob_"
-# Outcomes of a label (docs/http-api.md says when).
+# Outcomes of a label (described in docs/http-api.md).
 LABEL_OUTCOMES: Final = (
     "accepted",
     "duplicate",
@@ -38,7 +38,7 @@ LABEL_OUTCOMES: Final = (
     "superseded",
     "capped",
 )
-# Kinds of webhook events (docs/http-api.md says when).
+# Kinds of webhook events (described in docs/http-api.md).
 EVENT_KINDS: Final = (
     "alarm.raised",
     "calibrator.promoted",
@@ -168,7 +168,7 @@ METRICS: Final[Mapping[str, Metric]] = MappingProxyType(
             "gauge",
             _PAIR,
             "database",
-            "ECE divided by its noise floor; for a look, never for an alert.",
+            "ECE divided by its noise floor; an indicator, not for alerts.",
         ),
         "observed_accuracy_ratio": Metric(
             "gauge", _PAIR, "database", "Share of right predictions among the last labels."

@@ -1,6 +1,6 @@
 """Measures recent answers without labels: shift of the traffic, entropy, expected accuracy.
 
-About the last `ROWS` rows of a deployment are kept as sums of blocks: counts in the bins of the
+The last `ROWS` rows (approximately) of a deployment are summed in blocks: counts in the bins of the
 version's baseline for the shift ratio, and `trueprob.drift.UnlabelledTraffic`. Each update of the
 meters adds one block or enlarges it, so with thousands of rows per update the window is longer.
 """
@@ -19,7 +19,9 @@ from trueprob.repository.baseline import Baseline
 
 __all__ = ["RECENT", "ROWS", "RecentTraffic", "TrafficReference"]
 
-ROWS: Final = 2000  # default of window_labels, so that expected and observed accuracy compare
+ROWS: Final = (
+    2000  # default of window_labels, so that expected and observed accuracy are comparable
+)
 _BLOCK_ROWS: Final = 200
 _LEVEL: Final = 0.9  # level of the interval of the expected accuracy
 # Names of the gauges in the catalogue.
@@ -42,8 +44,8 @@ class TrafficReference:
     calibrator: str  # id of the factory calibrator
 
     @classmethod
-    def of(cls, baseline: Baseline, calibrator: str) -> TrafficReference:
-        """Take it from ``baseline.npz``; `InvalidInput` for an invalid one."""
+    def from_baseline(cls, baseline: Baseline, calibrator: str) -> TrafficReference:
+        """Read it from ``baseline.npz``; `InvalidInput` if that is invalid."""
         return cls(
             ReferenceBins.of_percentiles(baseline.gap_quantiles, baseline.n),
             ReferenceBins.of_percentiles(baseline.confidence_quantiles, baseline.n),
@@ -71,7 +73,7 @@ class RecentTraffic:
 
     @classmethod
     def compared_with(cls, reference: TrafficReference | None, calibrator: str) -> RecentTraffic:
-        """Create for a calibrator of a version, whose calibration split may be unknown."""
+        """Create the sums for a calibrator of a version; `reference` is None without a baseline."""
         if reference is None:
             return cls()
         of_factory = reference.calibrator == calibrator

@@ -21,9 +21,9 @@ from trueprob_service.metrics.recent_traffic import RecentTraffic
 
 __all__ = ["ENTROPY_ROWS", "DeploymentMeters", "RowHistogram"]
 
-# Limits of the queue, which bound the memory of a process that nobody scrapes.
+# Limits of the queue. They bound the memory of a process that is not scraped.
 _PENDING_ANSWERS: Final = 256
-_PENDING_ROWS: Final = 1 << 16  # approximate: threads may count a few rows too little
+_PENDING_ROWS: Final = 1 << 16  # approximate: threads may miss a few rows
 # Number of rows of an answer whose entropy is computed. A mean needs no more, and 4096 × 1000
 # logarithms would cost more than the softmax.
 ENTROPY_ROWS: Final = 16
@@ -31,7 +31,7 @@ _TINY: Final = np.finfo(np.float32).tiny
 
 
 class RowHistogram:
-    """A histogram that counts whole arrays. It has one bucket more than bounds, for +Inf."""
+    """A histogram of whole arrays. It has one bucket more than bounds, for +Inf."""
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self._bounds = tuple(bounds)
@@ -97,7 +97,7 @@ class DeploymentMeters:
             self._pending_rows = 0
             if not answers:
                 return
-            # One pass over all answers, because NumPy costs by the call.
+            # One pass over all answers, because each NumPy call has a cost.
             gaps, temperatures, confidences, samples = zip(*answers, strict=True)
             gap = np.concatenate(gaps)
             self.gap.add(gap)

@@ -55,7 +55,7 @@ __all__ = [
 ]
 
 Registry = CollectorRegistry
-# Without a `_created` series for each counter. The client can only switch it for the process.
+# No `_created` series for each counter. The client library has only a switch for the process.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
@@ -154,12 +154,14 @@ class Telemetry(Collector):
             self._live[model] = (labels, (kind, str(revision)))
         return meters
 
-    def forget(self, model: str) -> None:
+    def remove_live_pair(self, model: str) -> None:
         """Stop exporting a live pair for a model that was deleted; its counters stay."""
         self._live.pop(model, None)
 
-    def watch(self, statistics: Callable[[], ControlStatistics], *, tolerance: float) -> None:
-        """Export the statistics that this callable reads from the database, at every scrape."""
+    def export_statistics(
+        self, statistics: Callable[[], ControlStatistics], *, tolerance: float
+    ) -> None:
+        """Export statistics that a function reads from the database at every scrape."""
         self._statistics = statistics
         self._tolerance = tolerance
 
@@ -236,7 +238,7 @@ def add_histogram(
 
 
 def add_figure(family: GaugeMetricFamily, labels: Sequence[str], value: float | None) -> None:
-    """Add a sample unless the value is unknown; 0 would mean something else."""
+    """Add a sample unless the value is unknown; 0 would be a wrong value."""
     if value is not None and np.isfinite(value):
         family.add_metric(labels, value)
 

@@ -1,4 +1,4 @@
-"""Many prediction ids at once, as NumPy columns: a request may carry 100 000 labels.
+"""Decodes many prediction ids into NumPy columns; a request may carry 100 000 labels.
 
 `decode_all` decodes the texts, `ReceiptColumns` gives the fields, and `ShadowRows` holds what the
 receipts of one answer say about a candidate in shadow.
@@ -59,17 +59,17 @@ def decode_all(
     Only the canonical spelling is valid. All texts are decoded in one call, because a call costs as
     much as 170 characters; each is filled up with A (zero bits) to whole groups of four.
     """
-    together = _decoded(texts, characters)
-    if together is not None:
-        return together
+    decoded = _decoded(texts, characters)
+    if decoded is not None:
+        return decoded
     # Some texts are malformed. Find them one by one, then decode the others together.
     form = re.compile(f"[A-Za-z0-9_-]{{{characters}}}")
-    good = np.array([form.fullmatch(text) is not None for text in texts])
+    valid = np.array([form.fullmatch(text) is not None for text in texts])
     raw = np.zeros((len(texts), characters * 3 // 4), np.uint8)
-    decoded = _decoded([text for text, each in zip(texts, good, strict=True) if each], characters)
+    decoded = _decoded([text for text, each in zip(texts, valid, strict=True) if each], characters)
     if decoded is not None:
-        raw[good], good[good] = decoded  # in this order: the second one changes `good`
-    return raw, good
+        raw[valid], valid[valid] = decoded  # in this order: the second assignment changes `valid`
+    return raw, valid
 
 
 def _decoded(
@@ -79,25 +79,25 @@ def _decoded(
     if not set(map(len, texts)) <= {characters}:
         return None
     fill = "A" * (-characters % 4)
-    whole = fill.join((*texts, ""))
-    if "+" in whole or "/" in whole:
+    joined = fill.join((*texts, ""))
+    if "+" in joined or "/" in joined:
         return None
     try:
         raw = binascii.a2b_base64(
-            whole.encode("ascii").translate(_TO_STANDARD_BASE64), strict_mode=True
+            joined.encode("ascii").translate(_TO_STANDARD_BASE64), strict_mode=True
         )
     except (UnicodeEncodeError, binascii.Error):
         return None
     size, used = (characters + len(fill)) * 3 // 4, characters * 3 // 4
     rows = np.frombuffer(raw, np.uint8).reshape(len(texts), size)
-    # Behind each row lie the bits of the filling and the unused bits of the last character.
+    # After each row come the padding bits and the unused bits of the last character.
     spare: NDArray[np.uint8] = rows[:, used:].max(axis=1, initial=0)
     well_formed = spare == 0
     return np.where(well_formed[:, np.newaxis], rows[:, :used], np.uint8(0)), well_formed
 
 
 class ShadowBlock(NamedTuple):
-    """What a receipt says about a candidate in shadow."""
+    """The part of a receipt about a candidate in shadow."""
 
     prediction: int  # class index
     confidence: float
@@ -128,7 +128,7 @@ class ReceiptColumns:
     """Receipts of one request, in its order."""
 
     rows: NDArray[np.void]  # decoded, of dtype `ROW`
-    genuine: NDArray[np.bool_]  # has a valid signature; the columns of other rows mean nothing
+    genuine: NDArray[np.bool_]  # has a valid signature; other rows hold no valid fields
 
     def __len__(self) -> int:
         return int(self.rows.shape[0])
@@ -184,8 +184,8 @@ class ReceiptColumns:
     @property
     def nonce_bytes(self) -> list[bytes]:
         """The nonces as bytes, the key under which a label counts once."""
-        whole = np.ascontiguousarray(self.rows["nonce"]).tobytes()
-        return [whole[start : start + 24] for start in range(0, len(whole), 24)]
+        joined = np.ascontiguousarray(self.rows["nonce"]).tobytes()
+        return [joined[start : start + 24] for start in range(0, len(joined), 24)]
 
     @property
     def shadow_prediction(self) -> NDArray[np.int64]:

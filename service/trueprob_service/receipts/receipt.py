@@ -14,7 +14,7 @@ offset  bytes  field
 28      8      class list: first 8 bytes of its digest
 36      4      prediction (class index)
 40      8      confidence, float64 bits
-48      8      group digest; 0 means "the row is its own group"
+48      8      group digest; 0: the row is a group of its own
 56      8      issue time, microseconds since 1970 UTC
 64      24     nonce: 16 random bytes of the process, 8 bytes of a counter
 88      4      shadow: class index of the candidate's prediction
@@ -171,9 +171,9 @@ class Receipts:
 
 
 def _signed(raw: NDArray[np.uint8], key: ReceiptKey) -> NDArray[np.bool_]:
-    """Which rows a key has signed; takes as long wherever a tag differs."""
-    whole, given = raw[:, :BLOCK_BYTES].tobytes(), raw[:, BLOCK_BYTES:].tobytes()
-    starts = range(0, len(whole), BLOCK_BYTES)
-    ours = key.tags(whole[start : start + BLOCK_BYTES] for start in starts)
-    theirs = (given[start : start + TAG_BYTES] for start in range(0, len(given), TAG_BYTES))
-    return np.fromiter(map(hmac.compare_digest, ours, theirs), np.bool_, len(ours))
+    """Which rows a key has signed; the comparison takes constant time."""
+    blocks, tags = raw[:, :BLOCK_BYTES].tobytes(), raw[:, BLOCK_BYTES:].tobytes()
+    starts = range(0, len(blocks), BLOCK_BYTES)
+    expected = key.tags(blocks[start : start + BLOCK_BYTES] for start in starts)
+    received = (tags[start : start + TAG_BYTES] for start in range(0, len(tags), TAG_BYTES))
+    return np.fromiter(map(hmac.compare_digest, expected, received), np.bool_, len(expected))

@@ -1,7 +1,7 @@
 """The keys that sign prediction ids, and the secrets that they come from.
 
-Of several secrets the first signs and all verify. A service on SQLite that is given none makes one
-at its first start and keeps it in a file.
+Of several secrets the first signs and all verify. Without any, a service on SQLite makes one at its
+first start and keeps it in a file.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class ReceiptKey:
         object.__setattr__(self, "_started", hmac.new(self.secret, digestmod="sha256"))
 
     @classmethod
-    def of(cls, secret: str) -> ReceiptKey:
+    def from_secret(cls, secret: str) -> ReceiptKey:
         """The key of a configured secret; its id is 4 bytes of a hash of the secret."""
         key = secret.encode()
         digest = hashlib.sha256(_KEY_ID_LABEL + key).digest()
@@ -76,7 +76,7 @@ def read_receipt_secrets(text: str) -> tuple[ReceiptKey, ...]:
         return ()
     keys: dict[int, ReceiptKey] = {}
     for number, part in enumerate(text.split(","), 1):
-        key = ReceiptKey.of(part.strip())
+        key = ReceiptKey.from_secret(part.strip())
         if len(key.secret) < _MIN_BYTES:
             raise ValueError(
                 f"secret {number} has {len(key.secret)} bytes, expected at least {_MIN_BYTES}; "
@@ -89,7 +89,7 @@ def read_receipt_secrets(text: str) -> tuple[ReceiptKey, ...]:
 
 
 def open_receipt_keys(receipt_secrets: str, file: Path | None) -> tuple[ReceiptKey, ...]:
-    """The keys of the given secrets, or else of the secret in ``file``, which is made if missing.
+    """The keys of the given secrets; without any, of the secret in ``file``, made if missing.
 
     ``file`` is None where the secrets must be given. Raises `InvalidSettings` when they are not,
     and when the file cannot be used.
@@ -119,7 +119,7 @@ def open_receipt_keys(receipt_secrets: str, file: Path | None) -> tuple[ReceiptK
 
 
 def _make(path: Path) -> None:
-    """Write a new secret if there is none; of processes that start together, the first one wins."""
+    """Write a new secret if there is none; if several processes start together, the first wins."""
     if path.exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -130,7 +130,7 @@ def _make(path: Path) -> None:
             file.flush()
             os.fsync(file.fileno())
         with contextlib.suppress(FileExistsError):
-            path.hardlink_to(part)  # atomic, and never replaces the file of another process
+            path.hardlink_to(part)  # atomic; never replaces the file of another process
         sync_directory(path.parent)
     finally:
         part.unlink(missing_ok=True)

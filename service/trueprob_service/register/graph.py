@@ -52,7 +52,7 @@ class InspectedGraph:
 
 
 def inspect(session: Session, options: RegisterOptions, ask: Prompt) -> InspectedGraph:
-    """Find the input and output of a network, which runs on the CPU.
+    """Find the input and output of a network by running it on the CPU.
 
     Raises `CannotRegister` if it is not a classifier that can be served, or contradicts an option.
     """
@@ -64,7 +64,7 @@ def inspect(session: Session, options: RegisterOptions, ask: Prompt) -> Inspecte
 
 
 def inspect_content(content: bytes, options: RegisterOptions, ask: Prompt) -> InspectedGraph:
-    """`inspect` for the content of a file, which is alone in its folder as in the repository."""
+    """`inspect` for the content of a file, written to an empty folder as in the repository."""
     with tempfile.TemporaryDirectory() as folder:
         alone = Path(folder) / "model.onnx"
         alone.write_bytes(content)
@@ -84,8 +84,8 @@ def _input(session: Session, options: RegisterOptions, ask: Prompt) -> InputSpec
     nodes = session.get_inputs()
     if len(nodes) != 1:
         raise CannotRegister(
-            f"the network has {len(nodes)} inputs ({', '.join(n.name for n in nodes)}), one can be "
-            "fed here: run it elsewhere, declare the model over HTTP and send its logits"
+            f"the network has {len(nodes)} inputs ({', '.join(n.name for n in nodes)}), expected "
+            "one: run the network elsewhere, declare the model over HTTP and send its logits"
         )
     node = nodes[0]
     dtype = _DTYPES.get(node.type)
@@ -94,27 +94,28 @@ def _input(session: Session, options: RegisterOptions, ask: Prompt) -> InputSpec
     shape: list[Any] = list(node.shape)
     if len(shape) < 2:
         raise CannotRegister(
-            f"input {node.name!r} has shape {shape}, expected rows in its first side"
+            f"input {node.name!r} has shape {shape}, expected rows in its first dimension"
         )
     shape[0] = shape[0] if isinstance(shape[0], int) else "batch"
     if len(shape) == 4 and dtype in _PICTURES:
         return picture_spec(node.name, dtype, shape, options, ask)
-    said = [f"--{f}" for f in ("layout", "mode", "resize", "crop", "scale", "mean", "std")
+    picture_flags = [f"--{f}" for f in ("layout", "mode", "resize", "crop", "scale", "mean", "std")
             if getattr(options, f) is not None]  # fmt: skip
-    if said:
+    if picture_flags:
         raise CannotRegister(
-            f"{said[0]} is for pictures, input {node.name!r} is {dtype} of {shape}"
+            f"{picture_flags[0]} is for pictures, input {node.name!r} is {dtype} of {shape}"
         )
     if not all(isinstance(side, int) for side in shape[1:]):
         raise CannotRegister(
-            f"input {node.name!r} has shape {shape}: export it with fixed sides after the first"
+            f"input {node.name!r} has shape {shape}: export it with fixed dimensions "
+            "after the first"
         )
     return InputSpec(node.name, dtype, tuple(shape), "rows")
 
 
 def _run_on_random_rows(session: Session, spec: InputSpec) -> Mapping[str, NDArray[Any]]:
     """The outputs of a test run that have the shape of a classifier's, by name."""
-    network_input, rng = NetworkInput.of(spec), np.random.default_rng(0)
+    network_input, rng = NetworkInput.from_manifest(spec), np.random.default_rng(0)
     n = spec.shape[0] if isinstance(spec.shape[0], int) else _PROBE_ROWS
     if network_input.pictures is not None:
         rows: NDArray[Any] = rng.integers(0, 256, (n, *network_input.pictures.shape), np.uint8)

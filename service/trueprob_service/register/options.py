@@ -17,16 +17,16 @@ __all__ = [
 ]
 
 Prompt = Callable[[str, str], str]
-"""Asks the user: ``(flag, what is unknown) -> value of the flag``."""
+"""Function that asks the user: ``(flag, what is unknown) -> value of the flag``."""
 
 
 class CannotRegister(Exception):
-    """The network or an option cannot be used. The message is one line that says what to do."""
+    """The network or an option cannot be used. The message is one line with the remedy."""
 
 
 @dataclass(frozen=True)
 class RegisterOptions:
-    """What the user says about a network; None for an option that is not given."""
+    """Options that the user gave for a network; None for an option not given."""
 
     output: str | None = None
     output_kind: str | None = None  # `logits` or `probabilities`
@@ -44,7 +44,7 @@ class RegisterOptions:
 
 def refuse_to_guess(flag: str, unknown: str) -> str:
     """The `Prompt` for use without a terminal: raises `CannotRegister`."""
-    raise CannotRegister(f"{unknown}; say it with {flag}")
+    raise CannotRegister(f"{unknown}; set it with {flag}")
 
 
 def numbers(flag: str, text: str) -> list[float]:

@@ -18,7 +18,7 @@ _MODES: Final = {1: "L", 3: "RGB"}
 def picture_spec(
     name: str, dtype: str, shape: Sequence[Any], options: RegisterOptions, ask: Prompt
 ) -> InputSpec:
-    """Describe an input of rank 4; sides that are not integers are free.
+    """Describe an input of rank 4; dimensions that are not integers are free.
 
     Raises `CannotRegister` if an option contradicts the graph, or the graph takes no pictures.
     """
@@ -37,7 +37,7 @@ def picture_spec(
     sides = (n_channels, *size) if layout == "NCHW" else (*size, n_channels)
     spec = InputSpec(name, dtype, (shape[0], *sides), layout, preprocessing)
     try:
-        NetworkInput.of(spec)
+        NetworkInput.from_manifest(spec)
     except ModelUnavailable as error:
         raise CannotRegister(error.detail) from None
     return spec
@@ -49,42 +49,42 @@ def _layout(name: str, shape: Sequence[Any], options: RegisterOptions, ask: Prom
         for layout, side in (("NHWC", shape[3]), ("NCHW", shape[1]))
         if not isinstance(side, int) or side in _MODES
     ]
-    # If one side is 1 or 3 and the other is free, the free one is hardly the channels.
-    certain = [
+    # If one dimension is 1 or 3 and the other is free, the free one is unlikely to be the channels.
+    definite = [
         layout for layout, side in (("NHWC", shape[3]), ("NCHW", shape[1])) if side in _MODES
     ]
     if not possible:
         raise CannotRegister(
             f"input {name!r} has shape {list(shape)}: pictures have 1 or 3 channels, in the second "
-            "side or in the last"
+            "dimension or in the last"
         )
     if options.layout is not None:
         if options.layout not in possible:
-            said = options.layout if options.layout in LAYOUTS else f"{options.layout!r}"
+            value = options.layout if options.layout in LAYOUTS else f"{options.layout!r}"
             raise CannotRegister(
-                f"--layout must be {' or '.join(possible)} for shape {list(shape)}, got {said}"
+                f"--layout must be {' or '.join(possible)} for shape {list(shape)}, got {value}"
             )
         return options.layout
-    if len(certain) == 1:
-        return certain[0]
-    said = ask("--layout", f"input {name!r} of shape {list(shape)} may be NHWC or NCHW")
-    if said not in possible:
-        raise CannotRegister(f"--layout must be {' or '.join(possible)}, got {said!r}")
-    return said
+    if len(definite) == 1:
+        return definite[0]
+    value = ask("--layout", f"input {name!r} of shape {list(shape)} may be NHWC or NCHW")
+    if value not in possible:
+        raise CannotRegister(f"--layout must be {' or '.join(possible)}, got {value!r}")
+    return value
 
 
 def _mode(name: str, channels: object, options: RegisterOptions, ask: Prompt) -> str:
     known = _MODES.get(channels) if isinstance(channels, int) else None
-    said = options.mode
-    if said is None:
-        said = known or ask(
+    value = options.mode
+    if value is None:
+        value = known or ask(
             "--mode", f"input {name!r} may take grey (L) or coloured (RGB) pictures"
         )
-    if said not in _MODES.values() or (known is not None and said != known):
+    if value not in _MODES.values() or (known is not None and value != known):
         raise CannotRegister(
-            f"--mode must be {known or 'L or RGB'} for input {name!r}, got {said!r}"
+            f"--mode must be {known or 'L or RGB'} for input {name!r}, got {value!r}"
         )
-    return said
+    return value
 
 
 def _size(
@@ -94,27 +94,27 @@ def _size(
     fixed = (height, width) if isinstance(height, int) and isinstance(width, int) else None
     flag, text, shorter_side = "--resize", options.resize, None
     if options.crop is not None or (text is not None and fixed and "," not in text):
-        said = [] if text is None else numbers("--resize", text)
-        if len(said) != 1 or said[0] < 1 or not said[0].is_integer():
-            raise CannotRegister(f"--resize must be one whole number beside --crop, got {text!r}")
-        flag, text, shorter_side = "--crop", options.crop, int(said[0])
+        value = [] if text is None else numbers("--resize", text)
+        if len(value) != 1 or value[0] < 1 or not value[0].is_integer():
+            raise CannotRegister(f"--resize must be one whole number with --crop, got {text!r}")
+        flag, text, shorter_side = "--crop", options.crop, int(value[0])
     if text is None:
         if fixed is not None:
             return fixed, shorter_side
         text = ask("--resize", f"input {name!r} takes pictures of any size (HEIGHT,WIDTH)")
-    said = numbers(flag, text)
-    if len(said) != 2 or not all(side >= 1 and side.is_integer() for side in said):
+    value = numbers(flag, text)
+    if len(value) != 2 or not all(side >= 1 and side.is_integer() for side in value):
         raise CannotRegister(f"{flag} must be HEIGHT,WIDTH, got {text!r}")
-    for side, expected in zip(said, (height, width), strict=True):
+    for side, expected in zip(value, (height, width), strict=True):
         if isinstance(expected, int) and side != expected:
             raise CannotRegister(f"{flag} must be {height},{width} for input {name!r}, got {text}")
-    return (int(said[0]), int(said[1])), shorter_side
+    return (int(value[0]), int(value[1])), shorter_side
 
 
 def _normalisation(name: str, dtype: str, options: RegisterOptions, ask: Prompt) -> dict[str, Any]:
     """``scale``, ``mean`` and ``std``, which only the user knows."""
-    said = {"scale": options.scale, "mean": options.mean, "std": options.std}
-    given = {key: text for key, text in said.items() if text is not None}
+    value = {"scale": options.scale, "mean": options.mean, "std": options.std}
+    given = {key: text for key, text in value.items() if text is not None}
     if dtype == "uint8":
         if given:
             raise CannotRegister(

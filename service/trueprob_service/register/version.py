@@ -74,8 +74,8 @@ def register(
         output_kind=graph.output_kind,
         training={"source": source, "registered_with": __version__},
     )
-    network_input = NetworkInput.of(graph.input)
-    # Loaded as the service will load it, so that what it would refuse is refused here.
+    network_input = NetworkInput.from_manifest(graph.input)
+    # Loaded as the service will load it, so that an unusable version is refused here.
     model = OnnxModel(
         content,
         input_name=graph.input.name,
@@ -189,8 +189,8 @@ def model_card(manifest: Manifest, fitted: Fit | None, created_at: datetime) -> 
 
 def _origin(manifest: Manifest, created_at: datetime) -> str:
     return (
-        f"Registered from `{manifest.training['source']}` on {created_at.date().isoformat()}. This "
-        "card does not know how it was trained, and on what."
+        f"Registered from `{manifest.training['source']}` on {created_at.date().isoformat()}. How "
+        "it was trained, and on which data, is not recorded."
     )
 
 

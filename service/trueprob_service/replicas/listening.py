@@ -1,9 +1,9 @@
 """Sockets that the parent binds for all replicas, and the file that lists their metrics ports.
 
-A restarted replica gets the same sockets again. They do not listen yet: until the first replica
-listens, connections are refused, as by a service that has not started. From then on connections
-wait in the kernel's queue until any replica accepts them, so a replica that dies loses none of
-those. Prometheus reads the file by ``file_sd_configs``.
+A restarted replica gets the same sockets again. The parent does not listen on them: connections are
+refused until the first replica listens. From then on they wait in the kernel's queue until any
+replica accepts them, so none is lost when a replica dies. Prometheus reads the file by
+``file_sd_configs``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def targets(settings: Settings, ports: Sequence[int]) -> list[dict[str, object]]
     """One target group for each metrics port, with the replica's index as the label ``replica``."""
     host = settings.host
     if host in ("0.0.0.0", "::"):  # noqa: S104
-        # Nobody can connect to such an address. In a container the host name can be resolved.
+        # No client can connect to a wildcard address. In a container the host name resolves.
         host = socket.gethostname()
     where = f"[{host}]" if ":" in host else host
     scheme = {"__scheme__": "https"} if settings.tls_cert is not None else {}

@@ -1,4 +1,4 @@
-"""A replica: the whole service in a child process, on sockets that its parent has bound."""
+"""A replica: the whole service in a child process, on sockets bound by its parent."""
 
 from __future__ import annotations
 

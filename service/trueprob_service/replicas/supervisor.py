@@ -62,7 +62,7 @@ def serve_replicas(settings: Settings) -> int:
             return _failed(f"metrics_targets_file cannot be written: {error.strerror}", code=2)
         clean = supervisor.run()
     except CrashLoop as error:
-        return _failed(f"{error}; the log above says more", code=1)
+        return _failed(f"{error}; see the log above", code=1)
     finally:
         listening.close()
         file.remove()
@@ -125,9 +125,9 @@ class RestartPolicy:
     """When a dead replica is restarted, and how long a replica may take to stop."""
 
     restart_seconds: float = 0.5  # delay of the first restart; doubles with each one in a row
-    longest_restart_seconds: float = 30.0  # the delay grows no further
-    settled_seconds: float = 60.0  # after being ready this long, a replica starts counting anew
-    restarts: int = 8  # in a row, some 90 s by default; then the service stops
+    longest_restart_seconds: float = 30.0  # longest delay
+    stable_seconds: float = 60.0  # a replica that was ready for this long has its count reset
+    restarts: int = 8  # most in a row (about 90 s by default); then the service stops
     # From SIGTERM to SIGKILL. A replica needs less, Docker Compose and Kubernetes grant 30.
     stop_seconds: float = 25.0
 
@@ -156,7 +156,7 @@ class Supervisor:
         target: Callable[..., None],  # what a replica runs; its last argument is the lifeline
         arguments: Callable[[int], tuple[Any, ...]],  # index -> the arguments before the lifeline
         on_ready: Callable[[], None],  # called once, when every replica is ready for the first time
-        on_stop: Callable[[], None],  # closes the sockets: else clients would wait for nobody
+        on_stop: Callable[[], None],  # closes the sockets, so that clients do not wait in vain
         policy: RestartPolicy | None = None,
     ) -> None:
         self._spawn = multiprocessing.get_context("spawn")
@@ -170,41 +170,41 @@ class Supervisor:
         self._signals = EndSignals()
 
     def run(self) -> bool:
-        """Run until a signal; whether every replica stopped in time.
+        """Run until a signal; returns whether every replica stopped in time.
 
         Raises `CrashLoop` when a replica does not stay up, after the others have been stopped.
         """
         with self._signals:
             try:
                 while not self._signals.received:
-                    self._start_those_due()
+                    self._start_due()
                     self._wait()
                     self._check_replicas()
             finally:
                 clean = self._stop()
         return clean
 
-    def _start_those_due(self) -> None:
+    def _start_due(self) -> None:
         for replica in self._replicas:
             if replica.process is None and replica.start_at <= time.monotonic():
                 self._start(replica)
 
     def _start(self, replica: _Replica) -> None:
-        ours, theirs = self._spawn.Pipe()
+        lifeline, child_end = self._spawn.Pipe()
         process = self._spawn.Process(
             target=self._target,
-            args=(*self._arguments(replica.index), theirs),
+            args=(*self._arguments(replica.index), child_end),
             name=f"trueprob-replica-{replica.index}",
         )
         try:
             start_without_ctrl_c(process)
-        except OSError as error:  # out of memory or processes for now
-            ours.close()
-            self._count_end(replica, f"could not be started ({error.strerror})", up=None)
+        except OSError as error:  # temporarily out of memory or processes
+            lifeline.close()
+            self._count_end(replica, f"could not be started ({error.strerror})", was_ready_at=None)
         else:
-            replica.process, replica.lifeline, replica.ready_at = process, ours, None
+            replica.process, replica.lifeline, replica.ready_at = process, lifeline, None
         finally:
-            theirs.close()
+            child_end.close()
 
     def _wait(self) -> None:
         """Wait for a signal, the end of a replica, a message, or the time of a restart."""
@@ -234,17 +234,17 @@ class Supervisor:
             self._on_ready()
 
     def _ended(self, replica: _Replica, process: BaseProcess) -> None:
-        how, up = _how_it_ended(process), replica.ready_at
+        how, ready_at = _how_it_ended(process), replica.ready_at
         _close(replica)
         if not self._signals.received:
-            self._count_end(replica, how, up=up)
+            self._count_end(replica, how, was_ready_at=ready_at)
 
-    def _count_end(self, replica: _Replica, how: str, *, up: float | None) -> None:
-        """Schedule the restart; `up` is the time at which the replica was ready, None if never."""
+    def _count_end(self, replica: _Replica, how: str, *, was_ready_at: float | None) -> None:
+        """Schedule the restart, or raise `CrashLoop`."""
         if not self._all_were_ready:
             raise CrashLoop(f"replica {replica.index} {how} before the service was ready")
         now = time.monotonic()
-        if up is not None and now - up >= self._policy.settled_seconds:
+        if was_ready_at is not None and now - was_ready_at >= self._policy.stable_seconds:
             replica.ends_in_a_row = 0
         replica.ends_in_a_row += 1
         if replica.ends_in_a_row > self._policy.restarts:
@@ -274,7 +274,7 @@ class Supervisor:
         for index, process in running.items():
             if process.exitcode is None:
                 clean = False
-                _log.error("replica %d did not stop in time and is killed", index)
+                _log.error("replica %d did not stop in time and was killed", index)
                 process.kill()
             process.join()
         for each in self._replicas:
@@ -288,7 +288,7 @@ def _is_ready(replica: _Replica) -> bool:
     try:
         return replica.lifeline.poll() and replica.lifeline.recv() == READY
     except (EOFError, OSError):
-        # It is ending, and its sentinel says when. A closed pipe would stay readable.
+        # The replica is ending; its sentinel tells when. A closed pipe would stay readable.
         replica.lifeline.close()
         replica.lifeline = None
         return False

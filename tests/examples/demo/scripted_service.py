@@ -32,7 +32,7 @@ def calibration(**changes: Any) -> Calibration:
         "miscalibrated": False, "drift_ratio": 0.66, "expected_accuracy": 0.9297,
         "observed_accuracy": 0.9453, "evidence_log10": -0.31, "evidence_threshold_log10": 2.0,
         "change_log10": 2.41, "change_threshold_log10": 5.0, "alarm": None,
-        "advice": "Calibrated within what 384 labels can tell.", "bins": (), "baseline": {},
+        "advice": "Calibrated, as far as 384 labels can tell.", "bins": (), "baseline": {},
     }  # fmt: skip
     return Calibration(**{**values, **changes})
 

@@ -21,6 +21,7 @@ def service(tmp_path: Path) -> Iterator[RunningService]:
         yield running
 
 
+@pytest.mark.integration
 def test_the_story_happens_on_the_running_service(
     service: RunningService, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -79,6 +80,7 @@ def docs_show(printed: str) -> None:
         assert " ".join(varying.sub("#", line).split()) in lines, line
 
 
+@pytest.mark.integration
 def test_what_was_live_is_put_back_unless_somebody_else_promoted(
     service: RunningService, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -108,6 +110,7 @@ def test_what_was_live_is_put_back_unless_somebody_else_promoted(
             assert "hold 3 labels of earlier traffic" in capsys.readouterr().out
 
 
+@pytest.mark.integration
 def test_a_service_of_its_own_has_default_settings_and_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

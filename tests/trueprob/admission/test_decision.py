@@ -40,6 +40,7 @@ def test_the_same_calibrator_is_no_improvement(overconfident):
     assert not verdict.admitted
 
 
+@pytest.mark.slow
 def test_an_equal_candidate_is_admitted_about_once_in_ten_uploads(overconfident):
     incumbent = TemperatureCalibrator(5, 2.5)  # the truth
     admitted = [

@@ -5,12 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from tests.trueprob.every_kind import cases
 from trueprob import InvalidInput, from_dict, logit_gap, to_dict
 from trueprob.calibrators import KINDS
 from trueprob.calibrators.smart.second_stage import SecondStage
 from trueprob.fitting.methods import FITTERS
 
-every_kind = pytest.mark.parametrize("kind", sorted(KINDS))
+every_kind = pytest.mark.parametrize("kind", cases(sorted(KINDS)))
 
 
 def fitted(kind, logits, labels, weights=None):

@@ -174,6 +174,7 @@ def test_an_existing_file_is_replaced_whole(files):
     assert loads_calibrator(target.read_bytes()).kind == "smart"
 
 
+@pytest.mark.slow
 def test_auto_says_what_it_chose_from(files, capsys):
     assert main(["fit", str(files / "cal.npz"), "--method", "auto", "--json"]) == 0
     kept = [candidate["method"] for candidate in document(capsys)["candidates"]]

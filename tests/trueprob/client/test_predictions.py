@@ -120,6 +120,7 @@ def test_what_is_null_is_none_in_either_form() -> None:
         assert equal(part.probabilities, answer.probabilities)
 
 
+@pytest.mark.integration
 def test_the_blocking_client(tmp_path: Path) -> None:
     with (
         running_service(tmp_path / "state", ROOT / "models") as server,

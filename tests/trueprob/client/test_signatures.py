@@ -146,6 +146,7 @@ def test_an_answer_has_the_fields_of_the_schema_of_its_name(tmp_path: Path) -> N
             assert {field.name for field in fields(answer)} <= set(schema["properties"]), name
 
 
+@pytest.mark.slow
 def test_type_checkers_know_both_clients(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(SCRIPT)
     (tmp_path / "mistakes.py").write_text(MISTAKES)

@@ -15,6 +15,7 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.svm import LinearSVC
 from sklearn.utils import estimator_checks
 
+from tests.trueprob.every_kind import cases
 from trueprob import METHODS, InvalidInput, fit, softmax
 from trueprob.estimators import CalibratedModel, LogitCalibrator
 from trueprob.scores.score import negative_log_likelihood
@@ -40,7 +41,7 @@ def index(classes, y):
     return np.array([list(classes).index(name) for name in y])
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", cases(METHODS))
 def test_logits_give_what_the_library_gives(method, overconfident):
     logits, labels = overconfident(80)
     estimator = LogitCalibrator(method).fit(logits, labels)

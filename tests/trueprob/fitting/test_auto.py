@@ -9,10 +9,16 @@ from trueprob.fitting.auto import CANDIDATES, candidates, fit_auto
 from trueprob.fitting.methods import keeps_prediction
 
 
-def favoured(overconfident, n=600):
+def favoured(overconfident, n=100):
     logits, labels = overconfident(n)
     logits[:, 2] += 6.0
     return logits, labels
+
+
+@pytest.fixture(scope="module")
+def free(overconfident):
+    """`auto` on favoured rows, allowed to change predictions."""
+    return fit(*favoured(overconfident), "auto", allow_prediction_change=True)
 
 
 def test_candidates_that_change_predictions_must_be_allowed():
@@ -22,8 +28,9 @@ def test_candidates_that_change_predictions_must_be_allowed():
     assert "smart-matrix" not in candidates(1_000, allow_prediction_change=True)
 
 
-def test_every_candidate_is_reported_and_the_rule_holds(overconfident):
-    report = fit(*favoured(overconfident), "auto", allow_prediction_change=True).report
+@pytest.mark.slow
+def test_every_candidate_is_reported_and_the_rule_holds(free):
+    report = free.report
     assert [score.method for score in report.candidates] == list(CANDIDATES)
     best = min(report.candidates, key=lambda score: score.nll)
     assert (best.behind, best.behind_standard_error) == (0.0, 0.0)
@@ -34,10 +41,9 @@ def test_every_candidate_is_reported_and_the_rule_holds(overconfident):
     assert written["candidates"][0]["method"] == "identity"
 
 
-def test_predictions_change_only_when_allowed(overconfident):
-    logits, labels = favoured(overconfident)
-    without = fit(logits, labels, "auto")
-    free = fit(logits, labels, "auto", allow_prediction_change=True)
+@pytest.mark.slow
+def test_predictions_change_only_when_allowed(overconfident, free):
+    without = fit(*favoured(overconfident), "auto")
     assert without.calibrator.preserves_prediction
     assert not free.calibrator.preserves_prediction
     assert without.report.after.accuracy == without.report.before.accuracy
@@ -46,13 +52,14 @@ def test_predictions_change_only_when_allowed(overconfident):
     assert not keeps_prediction("auto", allow_prediction_change=True)
 
 
+@pytest.mark.slow
 def test_the_simplest_that_is_not_significantly_worse_is_taken(overconfident):
-    calibrated = fit(*overconfident(800, factor=1.0), "auto", allow_prediction_change=True)
+    calibrated = fit(*overconfident(300, factor=1.0), "auto", allow_prediction_change=True)
     first = calibrated.report.candidates[0]
     assert calibrated.calibrator.kind == "identity"
     assert first.behind <= first.behind_standard_error
     # One temperature is all that is wrong: nothing richer is taken.
-    assert fit(*overconfident(800), "auto").calibrator.kind == "temperature"
+    assert fit(*overconfident(300), "auto").calibrator.kind == "temperature"
 
 
 def test_standard_errors_count_groups_not_rows(overconfident):
@@ -84,6 +91,7 @@ def test_it_is_deterministic_and_takes_weights(overconfident):
     assert np.isfinite(fit_auto(logits, labels, one).candidates[0].nll)
 
 
+@pytest.mark.slow
 def test_admission_lets_auto_change_predictions_only_when_allowed(overconfident):
     logits, labels = favoured(overconfident)
     data = CalibrationSet(logits, labels)

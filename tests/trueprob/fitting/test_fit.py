@@ -17,6 +17,7 @@ from trueprob.fitting import fit as fitting
 from trueprob.fitting.methods import fit_rows, keeps_prediction
 
 
+@pytest.mark.slow
 def test_every_method_fits_and_reports(overconfident):
     logits, labels = overconfident(60)
     for method in METHODS:
@@ -112,6 +113,7 @@ def test_the_docstring_example_runs():
     assert doctest.testmod(fitting).failed == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["smart", "smart-vector"])
 def test_methods_that_hold_rows_out_themselves_keep_groups_whole(method, overconfident):
     """Copies of a row on both sides of a fold make a fit look better than it is."""

@@ -7,6 +7,7 @@ import onnx
 import pytest
 from onnx.reference import ReferenceEvaluator
 
+from tests.trueprob.every_kind import cases
 from tests.trueprob.onnx_export.exported_graphs import answers, check, classifier, hard_rows
 from trueprob import InvalidInput
 from trueprob.calibrators import (
@@ -28,8 +29,8 @@ EXAMPLES = Path(__file__).parents[3] / "examples"
 SECOND_STAGE = SecondStage((-2.0, -0.5, 0.3, 1.0, 4.0), (-1.0, -0.8, 1.0, 1.1, 9.0))
 LINEAR = {cls.kind: cls for cls in (SmartMatrixCalibrator, SmartVectorCalibrator, VectorCalibrator)}
 
-every_kind = pytest.mark.parametrize("kind", sorted(KINDS))
-expressible = pytest.mark.parametrize("kind", EXPRESSIBLE)
+every_kind = pytest.mark.parametrize("kind", cases(sorted(KINDS)))
+expressible = pytest.mark.parametrize("kind", cases(EXPRESSIBLE))
 linear = pytest.mark.parametrize("kind", sorted(LINEAR))
 
 
@@ -106,6 +107,7 @@ def test_numpy_path_equals_onnx_path_on_the_example(kind):
         check(calibrator, rows, answers(content, {"logits": rows}))
 
 
+@pytest.mark.slow
 @expressible
 @pytest.mark.parametrize(
     "name",

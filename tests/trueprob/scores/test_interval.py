@@ -15,6 +15,7 @@ def sample(overconfident):
     return softmax(logits), labels
 
 
+@pytest.mark.slow
 def test_the_value_is_the_score(sample):
     p, labels = sample
     plain = scores.score(p, labels).to_dict()

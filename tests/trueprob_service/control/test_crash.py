@@ -7,9 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.crash.database import judged_revision
 from benchmarks.crash.ledger import Batch, Ledger, differences, exported, falls
 from benchmarks.crash.rounds import CrashTest
-from trueprob.client import Prediction
+from benchmarks.crash.service_process import ServiceProcess
+from benchmarks.crash.traffic import MODEL, Outcome, Traffic, is_current
+from trueprob.client import Client, FitSummary, ModelDescription, Prediction
 
 
 @pytest.mark.integration
@@ -26,6 +29,55 @@ def test_what_was_acknowledged_survives_kill_9_and_counts_once(
     assert outcome.rotations > 0
     assert outcome.rows > 0
     assert outcome.uploads > 0
+
+
+@pytest.mark.integration
+def test_an_upload_sent_again_is_its_first_fit_until_another_pair_is_live(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/state/trueprob.sqlite3"
+    outcome, rng = Outcome(), np.random.default_rng(0)
+    traffic = Traffic(outcome, lambda fit: judged_revision(url, fit))
+    service = ServiceProcess(tmp_path / "state", "--database-url", url)
+    try:
+        with Client(service.url, timeout_seconds=30) as client:
+            client.declare(MODEL, n_classes=3)
+            logits = rng.normal(0.0, 2.0, (2, 300, 3)).astype(np.float32)
+            one, two = ({"logits": rows, "labels": np.argmax(rows, axis=1)} for rows in logits)
+            asked = {"method": "temperature", "promote": "always", "wait_seconds": 20.0}
+            # As if the answers had been lost.
+            first = client.upload(MODEL, one, **asked)
+            traffic.add_pending(one, "always")
+            traffic.send_pending(client)
+            assert traffic.acknowledged_fits == {first.fit}
+            assert outcome.second_fits == 0
+            traffic.acknowledged_fits.clear()
+            client.upload(MODEL, two, **asked)
+            traffic.add_pending(one, "always")
+            traffic.send_pending(client)
+            assert traffic.replaced_fits == {first.fit}
+            assert first.fit not in traffic.acknowledged_fits
+            assert outcome.second_fits == 1
+    finally:
+        service.kill()
+    assert outcome.faults == []
+
+
+@pytest.mark.parametrize(
+    ("state", "calibrator", "judged", "current"),
+    [
+        ("queued", None, None, True),
+        ("running", None, None, True),
+        ("failed", None, None, False),
+        ("done", "live", 2, True),
+        ("done", "other", 3, True),
+        ("done", "other", 2, False),
+    ],
+)
+def test_a_fit_is_current_while_its_request_would_be_answered_with_it(
+    state: str, calibrator: str | None, judged: int | None, current: bool
+) -> None:
+    live = ModelDescription("m", 1, "live", 3, 3, ("a", "b", "c"), True, (), ())
+    fit = FitSummary("7", state, "sha256:0", 1, "temperature", 300, calibrator=calibrator)
+    assert is_current(fit, live, judged) is current
 
 
 def batch(confidence: list[float], prediction: list[int], labels: list[int]) -> Batch:

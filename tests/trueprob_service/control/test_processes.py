@@ -17,6 +17,7 @@ from tests.trueprob_service.replicas.replica_metrics import live_revision, targe
 from tests.waiting import is_running, wait_until
 
 pytestmark = pytest.mark.integration
+OFTEN = ("--poll-seconds", "0.2")  # so that a test does not wait for the next poll
 
 
 def test_a_promotion_and_a_new_model_reach_every_replica(tmp_path: Path, database_url: str) -> None:
@@ -24,7 +25,7 @@ def test_a_promotion_and_a_new_model_reach_every_replica(tmp_path: Path, databas
     # On SQLite the replicas share the one that the first of them makes.
     secrets = () if database_url.startswith("sqlite") else ("--receipt-secrets", SECRET)
     with running_service(
-        state, ROOT / "models", "--replicas", "2", "--database-url", database_url, *secrets
+        state, ROOT / "models", "--replicas", "2", "--database-url", database_url, *secrets, *OFTEN
     ) as service:
         addresses = targets(state).values()
 
@@ -57,7 +58,7 @@ def test_two_services_on_one_database_follow_each_other(tmp_path: Path) -> None:
     state = tmp_path / "state"
     with (
         running_service(state, ROOT / "models") as one,
-        running_service(state, ROOT / "models", "--poll-seconds", "0.1") as other,
+        running_service(state, ROOT / "models", *OFTEN) as other,
     ):
         assert one.client.put("/v1/models/mine", json={"n_classes": 3}).status_code == 201
         logits = {"logits": [[1.0, 2.0, 3.0]]}
@@ -87,7 +88,7 @@ def parent_of(path: Path) -> int | None:
 def test_a_fit_whose_replica_is_killed_is_ended_by_another_once(tmp_path: Path) -> None:
     state = tmp_path / "state"
     logits, labels = rows(1, 400, sharpness=2.5)  # its process takes longer to start
-    with running_service(state, ROOT / "models", "--replicas", "2") as service:
+    with running_service(state, ROOT / "models", "--replicas", "2", *OFTEN) as service:
         assert service.client.put("/v1/models/m", json={"n_classes": 3}).status_code == 201
         posted = service.client.post(
             "/v1/models/m/calibration-sets?method=smart-mlp",

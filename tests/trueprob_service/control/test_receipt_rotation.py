@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
+
 from tests.trueprob_service.control.harness import World, rows
 
 OLD, NEW, NEWEST = "the first of three secrets", "the second of three secrets", "the third of them"
@@ -21,6 +23,7 @@ def outcomes(world: World, ids: list[str]) -> list[str]:
     return [told.get(index, "accepted") for index in range(len(ids))]
 
 
+@pytest.mark.slow
 def test_what_an_older_secret_signed_counts_once_until_the_secret_is_removed(
     begin: Callable[..., World],
 ) -> None:

@@ -144,6 +144,7 @@ def test_every_post_has_a_case(tmp_path: Path) -> None:
     assert asyncio.run(scenario()) == set(CASES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "status"),
     [pytest.param(*case, id=f"{path} {n}") for path in CASES for n, case in enumerate(CASES[path])],

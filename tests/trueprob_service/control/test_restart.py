@@ -108,6 +108,7 @@ def test_a_fit_that_was_interrupted_is_done_after_the_restart(
     assert restarted.deployments.current("m").revision == 2
 
 
+@pytest.mark.slow
 def test_a_fit_that_ends_the_service_every_time_is_given_up(begin: Callable[..., World]) -> None:
     fit = ""
     for attempt in range(3):
@@ -196,6 +197,7 @@ def set_age(path: Path, seconds: float) -> None:
     os.utime(path, (time.time() - seconds,) * 2)
 
 
+@pytest.mark.slow
 def test_an_upload_is_fitted_in_a_process_of_its_own(begin: Callable[..., World]) -> None:
     world = begin(job_runner=FitProcess)
     world.declare()

@@ -8,8 +8,12 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from tests.trueprob_service.control.control_plane_machine import ControlPlaneMachine
 
+pytestmark = pytest.mark.slow
 
-@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+
+@pytest.mark.parametrize(
+    "kind", ["sqlite", pytest.param("postgresql", marks=pytest.mark.integration)]
+)
 def test_any_history_is_as_the_simple_model_says(request: pytest.FixtureRequest, kind: str) -> None:
     if kind == "postgresql":
         new_url = request.getfixturevalue("new_postgres_url")

@@ -100,7 +100,7 @@ def test_answers_are_of_one_calibrator_and_labels_count_once_wherever_they_go(
             assert home.label("m", sent[at], [0] * len(sent[at])).duplicate == len(sent[at])
 
     store = open_store(url)
-    receipts = Receipts([ReceiptKey.of(SECRET)], clock=time.time).verify_all(
+    receipts = Receipts([ReceiptKey.from_secret(SECRET)], clock=time.time).verify_all(
         [*sent[one.url], *sent[two.url]]
     )
     with store.read() as transaction:

@@ -29,6 +29,8 @@ from trueprob_service.inference.wire import images, json_rows, npy
 from trueprob_service.inference.wire.images import Preprocessing
 from trueprob_service.inference.wire.json_rows import MIN_BYTES, simd_rows
 
+pytestmark = pytest.mark.slow
+
 
 @contextlib.contextmanager
 def refusals() -> Iterator[None]:

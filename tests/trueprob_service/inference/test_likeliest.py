@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -12,6 +13,7 @@ matrices = hnp.arrays(
 )
 
 
+@pytest.mark.slow
 @given(matrices, st.data())
 def test_the_same_as_sorting_every_row_in_python(
     probabilities: np.ndarray, data: st.DataObject

@@ -131,6 +131,7 @@ def test_a_full_queue_answers_503_at_once_and_says_when_to_come_back(tmp_path: P
     asyncio.run(scenario())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "body"), [(PREDICT, SEVEN), ("/v2/models/digits/infer", bytes(64))]
 )

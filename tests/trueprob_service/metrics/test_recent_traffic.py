@@ -37,7 +37,7 @@ def observe(meters: DeploymentMeters, rows: NDArray[np.float32]) -> None:
 
 def reference() -> TrafficReference:
     rows = logits(0, 3000)
-    return TrafficReference.of(
+    return TrafficReference.from_baseline(
         Baseline.of(FACTORY, rows, np.zeros(3000, np.int64)), calibrator=FACTORY.id
     )
 

@@ -85,7 +85,7 @@ def test_gauges_and_info_are_of_the_live_pair_only_and_counters_stay() -> None:
 def test_a_model_that_was_removed_has_no_live_pair_and_keeps_its_counts() -> None:
     telemetry = Telemetry(version="1", commit="c")
     telemetry.meters_for(*PAIR, "smart", 1).observe(*answer(5))
-    telemetry.forget("m")
+    telemetry.remove_live_pair("m")
     assert value(telemetry, "trueprob_calibrator_info") is None
     assert value(telemetry, "trueprob_expected_accuracy_ratio") is None
     assert value(telemetry, "trueprob_predictions_total", model="m") == 5
@@ -110,7 +110,7 @@ def test_label_statistics_are_exported_as_the_database_has_them() -> None:
         {("m", "smart", "forced"): 3},
         {("m", "change"): 4},
     )
-    telemetry.watch(lambda: statistics, tolerance=0.03)
+    telemetry.export_statistics(lambda: statistics, tolerance=0.03)
     mine = {"calibrator": PAIR[2]}
     for index in range(15):
         exported = value(telemetry, "trueprob_bin_confidence_total", bin=str(index), **mine)

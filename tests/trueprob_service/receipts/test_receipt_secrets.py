@@ -61,8 +61,8 @@ def key_id_in(prediction_id: str) -> int:
 def test_a_new_secret_in_front_signs_and_the_older_one_still_verifies() -> None:
     before, after = receipts_of(OLD), receipts_of(f"{NEW}, {OLD}")
     older, newer = issue(before), issue(after)
-    assert key_id_in(older) == ReceiptKey.of(OLD).key_id
-    assert key_id_in(newer) == ReceiptKey.of(NEW).key_id
+    assert key_id_in(older) == ReceiptKey.from_secret(OLD).key_id
+    assert key_id_in(newer) == ReceiptKey.from_secret(NEW).key_id
     assert after.verify_all([older, newer]).genuine.all()
     # A process that has not been restarted yet does not know the new one.
     assert before.verify_all([older, newer]).genuine.tolist() == [True, False]
@@ -76,17 +76,17 @@ def test_what_a_removed_or_another_secret_signed_is_a_forgery() -> None:
 
 
 def test_a_receipt_with_the_id_of_a_secret_and_the_tag_of_another_is_a_forgery() -> None:
-    impostor = ReceiptKey(ReceiptKey.of(OLD).key_id, b"any other secret of 16 bytes")
+    impostor = ReceiptKey(ReceiptKey.from_secret(OLD).key_id, b"any other secret of 16 bytes")
     text = issue(Receipts([impostor], clock=lambda: 0.0))
-    assert key_id_in(text) == ReceiptKey.of(OLD).key_id
+    assert key_id_in(text) == ReceiptKey.from_secret(OLD).key_id
     assert receipts_of(f"{NEW},{OLD}").verify_all([text]).genuine.tolist() == [False]
 
 
 def test_a_key_shows_neither_its_secret_nor_the_same_id_for_another() -> None:
-    assert OLD not in repr(ReceiptKey.of(OLD))
-    assert len({ReceiptKey.of(f"secret number {i:8}").key_id for i in range(1000)}) == 1000
+    assert OLD not in repr(ReceiptKey.from_secret(OLD))
+    assert len({ReceiptKey.from_secret(f"secret number {i:8}").key_id for i in range(1000)}) == 1000
     # Kept: receipts name their secret by it, before and after an upgrade.
-    assert ReceiptKey.of(OLD).key_id == 3851559878
+    assert ReceiptKey.from_secret(OLD).key_id == 3851559878
 
 
 @pytest.mark.parametrize(
@@ -131,8 +131,8 @@ def test_without_a_secret_sqlite_gets_one_that_stays(tmp_path: Path) -> None:
 def test_a_secret_that_is_set_is_used_and_no_file_is_made(tmp_path: Path) -> None:
     settings = Settings(state_dir=tmp_path, receipt_secrets=f"{NEW},{OLD}")
     assert open_receipt_keys(settings.receipt_secrets, settings.receipt_secret_file) == (
-        ReceiptKey.of(NEW),
-        ReceiptKey.of(OLD),
+        ReceiptKey.from_secret(NEW),
+        ReceiptKey.from_secret(OLD),
     )
     assert not settings.receipt_secret_file.exists()
 
@@ -156,6 +156,7 @@ def test_a_file_that_holds_no_secret_stops_the_start(
     assert file.is_dir() if content is None else file.read_text() == content
 
 
+@pytest.mark.slow
 def test_processes_that_start_at_once_share_one_secret(tmp_path: Path) -> None:
     processes = [
         subprocess.Popen(
@@ -198,7 +199,7 @@ def test_postgresql_without_a_secret_is_refused_with_how_to_make_one(
             open_receipt_keys(settings.receipt_secrets, settings.receipt_secret_file)
     settings, _ = load_settings([], {**POSTGRES, "TRUEPROB_RECEIPT_SECRETS": OLD})
     keys = open_receipt_keys(settings.receipt_secrets, settings.receipt_secret_file)
-    assert keys == (ReceiptKey.of(OLD),)
+    assert keys == (ReceiptKey.from_secret(OLD),)
 
 
 def test_how_to_make_one_makes_one_that_is_taken() -> None:
@@ -224,5 +225,5 @@ def test_the_old_name_ends_the_command_with_one_line(
 ) -> None:
     assert main(["serve", "--receipt-secret", "x"]) == 2
     said = capsys.readouterr().err
-    assert said.startswith("trueprob-service: error: --receipt-secret is no setting any more")
+    assert said.startswith("trueprob-service: error: --receipt-secret is no longer a setting")
     assert said.count("\n") == 1

@@ -4,9 +4,12 @@ import time
 from pathlib import Path
 
 import httpx
+import pytest
 
 from tests.running_service import ROOT, running_service
 from trueprob_service.register.command import main
+
+pytestmark = pytest.mark.integration
 
 
 def test_a_registered_network_is_served_without_a_restart(tmp_path: Path) -> None:

@@ -157,5 +157,5 @@ def test_replicas_that_cannot_start_end_the_service(tmp_path: Path) -> None:
     code, line = refusal("--port", "0", "--database-url", url, cwd=tmp_path)
     assert code == 1
     assert line.startswith("trueprob-service: error: replica ")
-    assert line.endswith("before the service was ready; the log above says more")
+    assert line.endswith("before the service was ready; see the log above")
     assert not (tmp_path / "state" / "metrics-targets.json").exists()

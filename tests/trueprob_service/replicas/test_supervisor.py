@@ -15,6 +15,8 @@ import pytest
 from trueprob_service.replicas.replica import READY
 from trueprob_service.replicas.supervisor import CrashLoop, EndSignals, RestartPolicy, Supervisor
 
+pytestmark = pytest.mark.slow
+
 QUICK = RestartPolicy(restart_seconds=0.01, restarts=2, stop_seconds=20.0)
 
 

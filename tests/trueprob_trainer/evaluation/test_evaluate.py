@@ -64,6 +64,7 @@ def test_attacks_of_a_linear_model_go_to_the_corner_of_the_ball(attack: object) 
     assert np.abs(moved - images).max() <= 7
 
 
+@pytest.mark.slow
 def test_attacks_fool_the_network_within_their_bound_and_leave_it_alone() -> None:
     model = trained().model
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -101,6 +102,7 @@ def test_thirds_follow_the_train_rows() -> None:
     assert thirds_by_frequency(labels, 6).tolist() == [2, 0, 1, 2, 0, 1]
 
 
+@pytest.mark.slow
 def test_conditions_are_scored_by_the_clean_calibrators() -> None:
     training = trained()
     clean = report(training)
@@ -124,6 +126,7 @@ def test_conditions_are_scored_by_the_clean_calibrators() -> None:
         list(attacked(training.data, training.model, ["cw"], 8))
 
 
+@pytest.mark.slow
 def test_an_ensemble_is_the_mean_of_its_members_probabilities(tmp_path: Path) -> None:
     other = dataclasses.replace(CONFIG, seed=1, epochs=2)
     run = RunFolder.create(tmp_path / "b", other)
@@ -147,6 +150,7 @@ def test_an_ensemble_is_the_mean_of_its_members_probabilities(tmp_path: Path) ->
         members([stranger.path], trained().data)
 
 
+@pytest.mark.slow
 def test_the_command_writes_tables_json_and_a_diagram(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

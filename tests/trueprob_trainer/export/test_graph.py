@@ -23,6 +23,8 @@ from trueprob_trainer.networks.classifier import predict_logits
 from trueprob_trainer.training.finished_run import Training
 from trueprob_trainer.training.loop import train_with
 
+pytestmark = pytest.mark.slow
+
 
 @functools.cache
 def trained() -> Training:

@@ -16,9 +16,11 @@ from trueprob_trainer.config import TrainConfig
 from trueprob_trainer.data import Split
 from trueprob_trainer.errors import ParityError
 from trueprob_trainer.export.graph import onnx_logits
-from trueprob_trainer.export.registration import FACTORY_CALIBRATORS, register
+from trueprob_trainer.export.registration import FACTORY_CALIBRATORS, Registration, register
 from trueprob_trainer.training.finished_run import Training
 from trueprob_trainer.training.loop import train_with
+
+pytestmark = pytest.mark.slow
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -26,6 +28,17 @@ NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 @functools.cache
 def trained() -> Training:
     return train_with(TrainConfig(epochs=4))
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model repository with version 1 of `tiny`."""
+    return tmp_path_factory.mktemp("registered") / "models"
+
+
+@pytest.fixture(scope="module")
+def registered(models: Path) -> Registration:
+    return register(trained(), "tiny", models, created_at=NOW)
 
 
 @pytest.mark.parametrize("calibrator", FACTORY_CALIBRATORS)
@@ -49,9 +62,8 @@ def test_a_registered_version_verifies_and_reads_back(tmp_path: Path, calibrator
     version.baseline()
 
 
-def test_the_manifest_has_the_documented_form(tmp_path: Path) -> None:
-    register(trained(), "tiny", tmp_path, created_at=NOW)
-    manifest = json.loads((tmp_path / "tiny" / "1" / "manifest.json").read_text())
+def test_the_manifest_has_the_documented_form(registered: Registration) -> None:
+    manifest = json.loads((registered.version.path / "manifest.json").read_text())
     assert manifest["input"] == {
         "name": "image",
         "dtype": "uint8",
@@ -76,11 +88,11 @@ def test_the_manifest_has_the_documented_form(tmp_path: Path) -> None:
         assert {"accuracy", "ece", "ece_floor", "nll", "brier", "auroc"} <= set(test[state])
 
 
-def test_versions_count_up_and_none_changes(tmp_path: Path) -> None:
-    register(trained(), "tiny", tmp_path, created_at=NOW)
-    before = {p.name: p.read_bytes() for p in (tmp_path / "tiny" / "1").iterdir()}
-    assert register(trained(), "tiny", tmp_path, created_at=NOW).version.version == 2
-    assert {p.name: p.read_bytes() for p in (tmp_path / "tiny" / "1").iterdir()} == before
+def test_versions_count_up_and_none_changes(registered: Registration, models: Path) -> None:
+    assert registered.version.path == models / "tiny" / "1"
+    before = {p.name: p.read_bytes() for p in registered.version.path.iterdir()}
+    assert register(trained(), "tiny", models, created_at=NOW).version.version == 2
+    assert {p.name: p.read_bytes() for p in registered.version.path.iterdir()} == before
 
 
 class DifferentWhenTraced(torch.nn.Module):
@@ -108,8 +120,7 @@ def test_an_impossible_name_is_refused(tmp_path: Path) -> None:
     assert list(tmp_path.rglob("*")) == []
 
 
-def test_the_card_states_data_figures_and_limits(tmp_path: Path) -> None:
-    registered = register(trained(), "tiny", tmp_path, created_at=NOW)
+def test_the_card_states_data_figures_and_limits(registered: Registration) -> None:
     card = (registered.version.path / "MODEL_CARD.md").read_text()
     for heading in (
         "Data",
@@ -137,8 +148,7 @@ def test_the_card_names_the_options_that_were_on(tmp_path: Path) -> None:
     assert "no augmentation" not in card
 
 
-def test_scores_are_those_of_the_registered_graph(tmp_path: Path) -> None:
-    registered = register(trained(), "tiny", tmp_path, created_at=NOW)
+def test_scores_are_those_of_the_registered_graph(registered: Registration) -> None:
     images, labels = trained().data.of(Split.TEST)
     logits = onnx_logits((registered.version.path / "model.onnx").read_bytes(), images)
     accuracy = float(np.mean(logits.argmax(axis=1) == labels))

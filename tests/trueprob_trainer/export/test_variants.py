@@ -27,6 +27,8 @@ from trueprob_trainer.export.variants import (
 from trueprob_trainer.training.finished_run import Training
 from trueprob_trainer.training.loop import train_with
 
+pytestmark = pytest.mark.slow
+
 
 @functools.cache
 def trained() -> Training:

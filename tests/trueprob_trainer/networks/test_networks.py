@@ -85,6 +85,7 @@ TINY = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", TINY)
 def test_every_kind_of_network_trains_and_exports_with_parity(kind: str) -> None:
     torch.manual_seed(0)

@@ -11,6 +11,8 @@ from tests.trueprob_trainer.sharpness_aware.two_ranks import CASES, HALVES, STEP
 from tests.trueprob_trainer.small_problems import batches, closure_of, sgd, small
 from trueprob_trainer.sharpness_aware import OPTIMISERS, LookSAM
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 State = dict[str, torch.Tensor]
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")

@@ -136,7 +136,7 @@ def test_7_esam_draws_tensors_without_looking_at_the_gradient() -> None:
         for _ in range(300):
             for i, p in enumerate(parameters):
                 p.grad = torch.full((3,), scale if i == 0 else 1.0)
-            optimiser._climb()
+            optimiser._ascend()
             hits.append([bool(p.abs().sum() > 0) for p in parameters])
             optimiser.restore()
         moved.append([bool(x) for hit in hits for x in hit])
@@ -151,7 +151,7 @@ def test_7_the_expected_perturbation_of_esam_is_that_of_sam() -> None:
     seen = set()
     for _ in range(20):
         parameter.grad = torch.tensor([3.0, 4.0], dtype=torch.float64)
-        optimiser._climb()
+        optimiser._ascend()
         seen.add(tuple(round(x, 9) for x in parameter.tolist()))
         optimiser.restore()
     assert seen == {(0.0, 0.0), (1.2, 1.6)}

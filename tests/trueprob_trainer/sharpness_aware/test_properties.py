@@ -134,7 +134,7 @@ def test_esam_looks_again_at_the_rows_whose_loss_rose_most() -> None:
     assert [r is None for r in seen] == [True, True, False]
     assert isinstance(seen[2], Tensor)
     nn.functional.cross_entropy(model(IMAGES), LABELS).backward()  # type: ignore[no-untyped-call]
-    optimiser._climb()
+    optimiser._ascend()
     rise = losses() - before
     optimiser.restore()
     assert sorted(seen[2].tolist()) == sorted(rise.argsort(descending=True)[:4].tolist())

@@ -41,6 +41,7 @@ def uniform(seed: int, sizes: tuple[int, ...]) -> Iterator[float]:
             yield from torch.rand(size, generator=generator).tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["quadratic", "network"])
 @pytest.mark.parametrize("case", CASES)
 def test_twenty_steps_equal_the_slow_reference_and_plain_ones_do_not(case: str, kind: str) -> None:

@@ -68,6 +68,7 @@ def test_wrong_options_are_refused(name: str, options: dict[str, Any], sentence:
         TrainConfig(optimiser=name, optimiser_options=options)
 
 
+@pytest.mark.slow
 def test_options_reach_the_optimiser_from_the_command_line(tmp_path: Path) -> None:
     run = tmp_path / "run"
     typed = f"train --optimiser looksam --k 3 --alpha 0.2 --epochs 1 --run {run}"
@@ -84,6 +85,7 @@ def test_label_free_targets_are_refused_where_the_loss_needs_labels() -> None:
         TrainConfig(optimiser="csam", mixup=0.2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OPTIMISERS)
 def test_the_training_loop_takes_each(name: str) -> None:
     radius = 1e-4 if name.startswith("preconditioned") else 0.05

@@ -16,6 +16,8 @@ from trueprob_trainer.training.loop import train_with
 from trueprob_trainer.training.run_folder import RunFolder
 from trueprob_trainer.training.teacher import Teacher
 
+pytestmark = pytest.mark.slow
+
 SHORT = TrainConfig(data="digits", epochs=5, batch_size=64, optimiser="sgd")
 
 

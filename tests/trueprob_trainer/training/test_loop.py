@@ -23,6 +23,7 @@ from trueprob_trainer.training.run_folder import RunFolder
 TINY = TrainConfig(epochs=2, batch_size=64, seed=5)
 
 
+@pytest.mark.slow
 def test_the_same_config_gives_the_same_network_to_the_last_bit() -> None:
     before = torch.random.get_rng_state(), torch.get_num_threads()
     first, second = train_with(TINY), train_with(TINY)
@@ -37,6 +38,7 @@ def test_the_same_config_gives_the_same_network_to_the_last_bit() -> None:
     assert other.history != first.history
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimiser", ["sgd", "sam"])
 def test_a_few_epochs_learn_something(optimiser: str) -> None:
     training = train_with(TrainConfig(data="digits", optimiser=optimiser, epochs=6))
@@ -46,6 +48,7 @@ def test_a_few_epochs_learn_something(optimiser: str) -> None:
     assert training.history[-1]["loss"] < training.history[0]["loss"]
 
 
+@pytest.mark.slow
 def test_a_run_folder_holds_what_is_needed_to_go_on(tmp_path: Path) -> None:
     run = RunFolder.create(tmp_path / "run", TINY)
     training = train_with(TINY, run=run)
@@ -142,6 +145,7 @@ def test_a_batch_larger_than_the_split_is_refused() -> None:
         train_with(dataclasses.replace(TINY, batch_size=425))
 
 
+@pytest.mark.slow
 def test_a_loss_that_explodes_ends_the_run_with_a_sentence() -> None:
     with pytest.raises(BadInput, match="lower learning_rate"):
         train_with(dataclasses.replace(TINY, learning_rate=1e30, schedule="constant"))
@@ -163,6 +167,7 @@ def test_a_network_of_the_users_is_found_by_module_and_function() -> None:
             network_function(name)
 
 
+@pytest.mark.slow
 def test_preprocessing_standardises_the_train_split() -> None:
     training = train_with(dataclasses.replace(TINY, epochs=1))
     model = build_model(TINY, training.data)

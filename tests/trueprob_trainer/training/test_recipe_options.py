@@ -183,6 +183,7 @@ def test_streamed_rows_are_the_resident_ones() -> None:
     assert list(TrainRows(data, CPU, resident=False).batches(order[8:])) == []
 
 
+@pytest.mark.slow
 def test_memory_order_and_precision_change_little_and_are_gone_after_training() -> None:
     tiny = TrainConfig(data="digits", epochs=2, batch_size=64)
     images, _ = load("digits").of(Split.TEST)
@@ -199,6 +200,7 @@ def test_memory_order_and_precision_change_little_and_are_gone_after_training() 
     assert not torch.are_deterministic_algorithms_enabled()
 
 
+@pytest.mark.slow
 def test_the_scored_network_is_the_average_of_the_weights() -> None:
     config = TrainConfig(data="digits", epochs=1, batch_size=212, schedule="constant")
     steps = []  # two steps: the average is that of their results, weighted

@@ -24,6 +24,8 @@ from trueprob_trainer.training.loop import train_with
 from trueprob_trainer.training.progress import CsvLog, TensorBoardLog
 from trueprob_trainer.training.run_folder import RunFolder
 
+pytestmark = pytest.mark.slow
+
 PLAIN = TrainConfig(data="digits", epochs=3, batch_size=64, seed=5)
 EVERYTHING = dataclasses.replace(
     PLAIN,
@@ -167,7 +169,7 @@ def test_the_command_saves_on_sigterm_and_resumes(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [*command, "--data", "digits", "--epochs", "100000"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3] / "trainer")},
     )  # fmt: skip
     deadline = time.monotonic() + 60
     while not (tmp_path / "r" / "metrics.jsonl").exists() and time.monotonic() < deadline:

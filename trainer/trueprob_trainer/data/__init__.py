@@ -14,14 +14,14 @@ from trueprob_trainer.data.parquet import read_parquet
 from trueprob_trainer.data.readers import read_folder, read_idx, read_npz
 from trueprob_trainer.data.scikit_digits import digits, noisy_digits
 from trueprob_trainer.data.splits import Split, assign
-from trueprob_trainer.data.stored import Stored
+from trueprob_trainer.data.stored import StoredRows
 from trueprob_trainer.errors import BadInput
 
 
 class Reader(Protocol):
     """Reads a file or a folder."""
 
-    def __call__(self, path: Path, *, image_size: int = 0) -> Stored:
+    def __call__(self, path: Path, *, image_size: int = 0) -> StoredRows:
         """Read all rows; ``image_size`` is a side in pixels, 0 keeps the size of the images."""
 
 

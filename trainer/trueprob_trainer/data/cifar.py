@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trueprob_trainer.data.stored import Stored
+from trueprob_trainer.data.stored import StoredRows
 from trueprob_trainer.errors import BadInput
 
 PIXELS = 3 * 32 * 32
@@ -34,17 +34,17 @@ ALLOWED = {  # what pickled arrays refer to, by the names in old and new version
 Files = Callable[[str], bytes | None]
 
 
-def read_cifar10(path: Path, *, image_size: int = 0) -> Stored:
+def read_cifar10(path: Path, *, image_size: int = 0) -> StoredRows:
     """Read CIFAR-10; see :func:`read_cifar`."""
     return read_cifar(path, 10, image_size=image_size)
 
 
-def read_cifar100(path: Path, *, image_size: int = 0) -> Stored:
+def read_cifar100(path: Path, *, image_size: int = 0) -> StoredRows:
     """Read CIFAR-100; see :func:`read_cifar`."""
     return read_cifar(path, 100, image_size=image_size)
 
 
-def read_cifar(path: Path, n_classes: int, *, image_size: int = 0) -> Stored:
+def read_cifar(path: Path, n_classes: int, *, image_size: int = 0) -> StoredRows:
     """Read an original archive or folder, with its test set."""
     if image_size not in (0, 32):
         raise BadInput(f"image_size must be 0 or 32 for CIFAR, got {image_size}")
@@ -55,7 +55,7 @@ def read_cifar(path: Path, n_classes: int, *, image_size: int = 0) -> Stored:
     planes = np.concatenate([data for data, _ in batches])
     images = planes.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
     labels = np.concatenate([labels for _, labels in batches])
-    return Stored(
+    return StoredRows(
         path,
         np.ascontiguousarray(images),
         labels,
@@ -87,7 +87,7 @@ def _batch(
     if binary is not None:
         n_labels = 1 if n_classes == 10 else 2  # coarse, fine
         if not binary or len(binary) % (n_labels + PIXELS):
-            raise BadInput(f"{source}: {name}.bin has no whole number of rows")
+            raise BadInput(f"{source}: {name}.bin must hold whole rows only")
         rows = np.frombuffer(binary, dtype=np.uint8).reshape(-1, n_labels + PIXELS)
         return rows[:, n_labels:], rows[:, n_labels - 1].astype(np.int64)
     document = _unpickled(file, name, source)

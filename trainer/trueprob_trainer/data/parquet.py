@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trueprob_trainer.data.decoding import decode
-from trueprob_trainer.data.stored import Stored
+from trueprob_trainer.data.stored import StoredRows
 from trueprob_trainer.errors import BadInput
 
 IMAGES, LABELS = ("image", "img"), ("label", "fine_label", "labels")
 
 
-def read_parquet(path: Path, *, image_size: int = 0) -> Stored:
+def read_parquet(path: Path, *, image_size: int = 0) -> StoredRows:
     """Read a Parquet file, or a folder of them."""
     try:
         import pyarrow as pa
@@ -48,8 +48,8 @@ def read_parquet(path: Path, *, image_size: int = 0) -> Stored:
         class_names = class_names or _names(table.schema.metadata or {}, label)
     indices, class_names = _indices(path.name, labels, class_names)
     images = decode(encoded, source=path.name, image_size=image_size)
-    given = np.array(is_test) if any(is_test) else None
-    return Stored(path, images, indices, class_names, given, encoded)
+    given_test = np.array(is_test) if any(is_test) else None
+    return StoredRows(path, images, indices, class_names, given_test, encoded)
 
 
 def _column(file: str, columns: list[str], names: tuple[str, ...]) -> str:

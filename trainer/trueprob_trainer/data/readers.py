@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trueprob_trainer.data.decoding import decode
-from trueprob_trainer.data.stored import Stored
+from trueprob_trainer.data.stored import StoredRows
 from trueprob_trainer.errors import BadInput
 
 UINT8 = 8  # type code of an idx file
@@ -31,7 +31,7 @@ UINT8 = 8  # type code of an idx file
 # ----- npz -----
 
 
-def read_npz(path: Path, *, image_size: int = 0) -> Stored:
+def read_npz(path: Path, *, image_size: int = 0) -> StoredRows:
     """Read an ``.npz`` file."""
     try:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
@@ -51,10 +51,10 @@ def read_npz(path: Path, *, image_size: int = 0) -> Stored:
         names = tuple(str(name) for name in arrays["class_names"])
     else:
         names = tuple(str(label) for label in range(int(joined.max(initial=-1)) + 1))
-    given = None
+    given_test = None
     if len(parts) == 2:
-        given = np.repeat([False, True], [len(part) for part in labels])
-    return Stored(path, images, joined, names, given, encoded)
+        given_test = np.repeat([False, True], [len(part) for part in labels])
+    return StoredRows(path, images, joined, names, given_test, encoded)
 
 
 def _array(name: str, arrays: dict[str, NDArray[Any]], key: str) -> NDArray[Any]:
@@ -87,7 +87,7 @@ def _encoded(name: str, arrays: dict[str, NDArray[Any]], part: str) -> list[NDAr
 # ----- idx -----
 
 
-def read_idx(path: Path, *, image_size: int = 0) -> Stored:
+def read_idx(path: Path, *, image_size: int = 0) -> StoredRows:
     """Read a folder of idx files; files ``t10k-…`` or ``test-…`` are its test set."""
     if image_size:
         raise BadInput(f"image_size must be 0 for idx files, got {image_size}")
@@ -97,8 +97,8 @@ def read_idx(path: Path, *, image_size: int = 0) -> Stored:
     images = np.concatenate([images for images, _ in parts])
     labels = np.concatenate([labels for _, labels in parts])
     n_classes = int(labels.max(initial=-1)) + 1
-    given = np.arange(len(labels)) >= len(parts[0][1]) if len(parts) == 2 else None
-    return Stored(path, images, labels, tuple(map(str, range(n_classes))), given)
+    given_test = np.arange(len(labels)) >= len(parts[0][1]) if len(parts) == 2 else None
+    return StoredRows(path, images, labels, tuple(map(str, range(n_classes))), given_test)
 
 
 def _idx_part(path: Path, prefixes: tuple[str, ...]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -141,7 +141,7 @@ def _idx_array(file: Path) -> NDArray[np.uint8]:
 # ----- Folders -----
 
 
-def read_folder(path: Path, *, image_size: int = 0) -> Stored:
+def read_folder(path: Path, *, image_size: int = 0) -> StoredRows:
     """Read a folder of pictures; a folder ``test`` beside ``train`` is its test set."""
     if not path.is_dir():
         raise BadInput(f"{path.name} must be a folder of folders of images")
@@ -161,8 +161,10 @@ def read_folder(path: Path, *, image_size: int = 0) -> Stored:
                     labels.append(label)
                     is_test.append(part is not parts[0])
     images = decode(encoded, source=path.name, image_size=image_size)
-    given = np.array(is_test) if len(parts) == 2 else None
-    return Stored(path, images, np.array(labels, dtype=np.int64), class_names, given, encoded)
+    given_test = np.array(is_test) if len(parts) == 2 else None
+    return StoredRows(
+        path, images, np.array(labels, dtype=np.int64), class_names, given_test, encoded
+    )
 
 
 def _folders(path: Path) -> tuple[str, ...]:

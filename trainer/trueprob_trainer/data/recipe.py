@@ -1,6 +1,6 @@
 """Prepares the data of a run: loads them and changes the train split as the recipe says.
 
-The train split can have fewer rows, an imbalance or wrong labels. Calibration and test rows are
+The train split can get fewer rows, an imbalance or wrong labels. Calibration and test rows are
 never changed. Digests of the images choose the rows, so a choice is the same in every run.
 
 - Long tail (Cui et al., arXiv:1901.05555, section 5.1): class c of k keeps n·factor^(−c/(k−1))
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from trueprob_trainer.config import LABEL_NOISE_KINDS, TrainConfig
 from trueprob_trainer.data import load
 from trueprob_trainer.data.images import LabelledImages
-from trueprob_trainer.data.splits import Split, place
+from trueprob_trainer.data.splits import Split, uniform_number
 from trueprob_trainer.errors import BadInput
 
 CONFUSED_WITH = {  # the paper's pairs for CIFAR-10 and MNIST
@@ -59,7 +59,7 @@ def with_train_rows(data: LabelledImages, n_rows: int, *, seed: int = 0) -> Labe
         raise BadInput(f"train_rows must be at most {len(rows)}, got {n_rows}")
     if n_rows in (0, len(rows)):
         return data
-    order = np.argsort([place(data.images[row], f"train-rows-{seed}") for row in rows])
+    order = np.argsort([uniform_number(data.images[row], f"train-rows-{seed}") for row in rows])
     split = data.split.copy()
     split[rows[order[n_rows:]]] = Split.UNUSED
     note = f"Only {n_rows} of {len(rows)} train rows are used (chosen by digest, seed {seed})."
@@ -89,7 +89,7 @@ def with_long_tail(data: LabelledImages, factor: float, *, seed: int = 0) -> Lab
 
 
 def _left_out(data: LabelledImages, rows: NDArray[np.intp], n: int, seed: int) -> NDArray[np.intp]:
-    order = np.argsort([place(data.images[row], f"long-tail-{seed}") for row in rows])
+    order = np.argsort([uniform_number(data.images[row], f"long-tail-{seed}") for row in rows])
     return rows[order[n:]]
 
 
@@ -109,11 +109,11 @@ def with_label_noise(
     neighbours = asymmetric_neighbours(data.class_names)
     labels = data.labels.copy()
     for row in np.flatnonzero(data.split == Split.TRAIN):
-        if place(data.images[row], f"label-noise-{seed}") < rate:
+        if uniform_number(data.images[row], f"label-noise-{seed}") < rate:
             if kind == "asymmetric":
                 labels[row] = neighbours[labels[row]]
             else:
-                other = int(place(data.images[row], f"wrong-label-{seed}") * (k - 1))
+                other = int(uniform_number(data.images[row], f"wrong-label-{seed}") * (k - 1))
                 labels[row] = (labels[row] + 1 + other) % k
     n_wrong = int(np.sum(labels != data.labels))
     note = (

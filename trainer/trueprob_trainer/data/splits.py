@@ -28,7 +28,7 @@ def digest(image: NDArray[np.uint8], purpose: str) -> bytes:
     return hashlib.sha256(purpose.encode() + b"\0" + image.tobytes()).digest()
 
 
-def place(image: NDArray[np.uint8], purpose: str) -> float:
+def uniform_number(image: NDArray[np.uint8], purpose: str) -> float:
     """The digest as a number in [0, 1), which is uniform over images."""
     return int.from_bytes(digest(image, purpose)[:8], "big") / 2**64
 
@@ -39,7 +39,7 @@ def assign(
     """Assign every row to a split; ``shares`` are expected fractions that sum to one."""
     if abs(sum(shares.values()) - 1) > 1e-9 or min(shares.values()) < 0:
         raise ValueError(f"shares must be at least 0 and sum to 1, got {list(shares.values())}")
-    places = np.array([place(image, f"split-{seed}") for image in images])
+    numbers = np.array([uniform_number(image, f"split-{seed}") for image in images])
     upper_ends = np.cumsum(list(shares.values()))[:-1]
     order = np.array([int(split) for split in shares], dtype=np.int64)
-    return order[np.searchsorted(upper_ends, places, side="right")]
+    return order[np.searchsorted(upper_ends, numbers, side="right")]

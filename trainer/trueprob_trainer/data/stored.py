@@ -1,4 +1,4 @@
-"""Rows as a reader found them, and how they are split.
+"""Rows as a reader returns them, and how they are split.
 
 A test set in the source is kept, so that scores stay comparable with published ones. Digests divide
 the other rows into train and calibration; a row that also occurs in the test set is in no split.
@@ -24,10 +24,10 @@ SHARES = (0.2, 0.2)  # defaults for one without: calibration and test
 
 
 @dataclass(frozen=True)
-class Stored:
-    """Rows as a reader found them; refused if they are no data set for classification."""
+class StoredRows:
+    """Rows as a reader returns them, checked to be a data set for classification."""
 
-    path: Path  # only its name is ever written down
+    path: Path  # only its name is stored in manifests
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
     class_names: tuple[str, ...]
@@ -57,10 +57,10 @@ class Stored:
 
     def split(self, *, calibration_share: float, test_share: float, seed: int) -> LabelledImages:
         """Assign each row to a split; a share of 0 means the default."""
-        given = self.given_test
-        if given is not None and test_share:
+        given_test = self.given_test
+        if given_test is not None and test_share:
             raise BadInput(f"test_share must be 0: {self.path.name} has its own test set")
-        if given is None:
+        if given_test is None:
             calibration_share = calibration_share or SHARES[0]
             test_share = test_share or SHARES[1]
         calibration_share = calibration_share or CALIBRATION_SHARE
@@ -76,14 +76,16 @@ class Stored:
         }
         keys = self.images if self.encoded is None else self.encoded
         split = assign(keys, shares, seed)
-        if given is not None:
-            test_rows = {keys[row].tobytes() for row in np.flatnonzero(given)}
+        if given_test is not None:
+            test_rows = {keys[row].tobytes() for row in np.flatnonzero(given_test)}
             copies = np.array([key.tobytes() in test_rows for key in keys])
             split = np.where(copies, int(Split.UNUSED), split)
-            split[given] = Split.TEST
+            split[given_test] = Split.TEST
         n, height, width, channels = self.images.shape
         mode = "L" if channels == 1 else "RGB"
-        whose = "with the test set that it brings" if given is not None else "divided by digest"
+        origin = (
+            "with the test set that it brings" if given_test is not None else "divided by digest"
+        )
         return LabelledImages(
             images=self.images,
             labels=self.labels,
@@ -92,11 +94,11 @@ class Stored:
             mode=mode,
             resample="bilinear",
             description=f"{self.path.name} ({n} images of {height}x{width} pixels, {mode}, "
-            f"{whose}, content {self.content_digest()})",
+            f"{origin}, content {self.content_digest()})",
         )
 
     def content_digest(self) -> str:
-        """12 hex digits over images and labels; they tell data sets of one name apart."""
+        """12 hex digits over images and labels; they distinguish data sets of the same name."""
         digest = hashlib.sha256(self.labels.tobytes())
         for start in range(0, len(self.images), 4096):  # memory-mapped images stay on disk
             digest.update(self.images[start : start + 4096].tobytes())

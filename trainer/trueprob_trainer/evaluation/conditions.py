@@ -67,7 +67,7 @@ def corrupted(
 
 
 def shifted(data: LabelledImages) -> Iterator[Condition]:
-    """The test split with other class frequencies, and each third of its classes by train rows."""
+    """The test split with other class frequencies, and split into thirds of the classes."""
     images, labels = data.of(Split.TEST)
     k = len(data.class_names)
     for name, factor in (("first classes common", SHIFT), ("last classes common", 1 / SHIFT)):
@@ -92,7 +92,7 @@ def exponential_weights(
 
 
 def thirds_by_frequency(train_labels: NDArray[np.int64], n_classes: int) -> NDArray[np.int64]:
-    """Third of each class by train rows: 0 frequent, 1 middling, 2 rare; ties by index."""
+    """Third of each class by number of train rows: 0 frequent, 1 medium, 2 rare; ties by index."""
     counts = np.bincount(train_labels, minlength=n_classes)
     rank = np.empty(n_classes, dtype=np.int64)
     rank[np.argsort(-counts, kind="stable")] = np.arange(n_classes)

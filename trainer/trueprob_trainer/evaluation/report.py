@@ -72,31 +72,31 @@ def report(
         yield from corrupted(data, corruptions, severities, n_rows=n_rows)
         yield from attacked(data, model, attacks, epsilon, n_rows=n_rows)
 
-    def alone(images: NDArray[np.uint8]) -> Logits:
+    def by_network(images: NDArray[np.uint8]) -> Logits:
         return predict_logits(model, images)
 
     has_conditions = bool(shifts or corruptions or attacks)
-    evaluation = _clean(alone, training)
-    found, texts = evaluation.document(), [evaluation.table()]
+    evaluation = _clean(by_network, training)
+    document, texts = evaluation.document(), [evaluation.table()]
     if has_conditions:
-        measured = measure(alone, evaluation, conditions())
-        found["conditions"] = as_document(measured)
+        measured = measure(by_network, evaluation, conditions())
+        document["conditions"] = as_document(measured)
         texts.append(as_table(measured))
     if ensemble:
         models: list[nn.Module] = [model, *members(ensemble, data)]
 
-        def together(images: NDArray[np.uint8]) -> Logits:
+        def by_ensemble(images: NDArray[np.uint8]) -> Logits:
             return ensemble_logits(models, images)
 
-        joint = _clean(together, training)
-        found["ensemble"] = dict(joint.document())
-        texts.append(f"Ensemble of {len(models)} runs:\n\n{joint.table()}")
+        ensemble_evaluation = _clean(by_ensemble, training)
+        document["ensemble"] = dict(ensemble_evaluation.document())
+        texts.append(f"Ensemble of {len(models)} runs:\n\n{ensemble_evaluation.table()}")
         if has_conditions:
-            measured = measure(together, joint, conditions())
-            found["ensemble"]["conditions"] = as_document(measured)
+            measured = measure(by_ensemble, ensemble_evaluation, conditions())
+            document["ensemble"]["conditions"] = as_document(measured)
             texts.append(as_table(measured))
     diagram = svg(evaluation.panels, title="Test split before and after calibration")
-    return Report(found, "\n\n".join(texts), diagram)
+    return Report(document, "\n\n".join(texts), diagram)
 
 
 def _clean(predict: Predict, training: Training) -> Evaluation:
@@ -149,10 +149,10 @@ class Agreement:
 
 
 def compare(ours: Manifest, shipped: Manifest) -> Agreement:
-    """Compare the test scores of two versions, which must be of the same data set."""
-    # Another processor sums in another order, and a hundred epochs turn the last bit into a
-    # different network. So differences are allowed that the test rows cannot resolve: the noise
-    # floor for an ECE, two standard errors for an accuracy.
+    """Compare the test scores of two versions of the same data set."""
+    # Another processor sums in another order, and after a hundred epochs a different last bit gives
+    # a different network. So differences that the test rows cannot resolve are allowed: up to the
+    # noise floor for an ECE, up to two standard errors for an accuracy.
     try:
         a, b = ours.scores["test"], shipped.scores["test"]
         if (a["n"], ours.training["dataset"]) != (b["n"], shipped.training["dataset"]):

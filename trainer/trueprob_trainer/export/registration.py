@@ -1,8 +1,8 @@
 """Registers a finished run as the next version of a model in the model repository.
 
-All numbers come from the exported graph, which is what the service will run: the factory
-calibrator is fitted on its logits of the calibration split, the scores are those of its logits of
-the test split. If the parity check or the precision check fails, nothing is written.
+All numbers come from the exported graph, which the service will run. The factory calibrator is
+fitted on its logits of the calibration split, and the scores are computed from its logits of the
+test split. If the parity check or the precision check fails, nothing is written.
 """
 
 import dataclasses

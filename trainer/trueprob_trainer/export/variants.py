@@ -83,19 +83,19 @@ def in_precision(content: bytes, precision: str, images: NDArray[np.uint8]) -> b
         encoded: bytes = half.SerializeToString()
         return encoded
     with tempfile.TemporaryDirectory() as folder:  # the quantiser works on files
-        whole, inferred, small = (Path(folder) / f"{name}.onnx" for name in ("a", "b", "c"))
-        whole.write_bytes(content)
-        quant_pre_process(str(whole), str(inferred))
+        original, inferred, quantised = (Path(folder) / f"{name}.onnx" for name in ("a", "b", "c"))
+        original.write_bytes(content)
+        quant_pre_process(str(original), str(inferred))
         quantize_static(
             str(inferred),
-            str(small),
+            str(quantised),
             _Batches(images[:RANGE_ROWS]),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
             activation_type=QuantType.QInt8,
             weight_type=QuantType.QInt8,
         )
-        return small.read_bytes()
+        return quantised.read_bytes()
 
 
 class _Batches(CalibrationDataReader):  # type: ignore[misc]  # untyped
@@ -146,12 +146,12 @@ def table(precisions: list[PrecisionScores]) -> str:
 
 def check_loss(precisions: list[PrecisionScores]) -> None:
     """Refuse a graph that loses more accuracy than is allowed, compared with the first."""
-    whole = precisions[0].scores.accuracy
+    accuracy = precisions[0].scores.accuracy
     for reduced in precisions[1:]:
-        if not whole - reduced.scores.accuracy <= LARGEST_LOSS:
+        if not accuracy - reduced.scores.accuracy <= LARGEST_LOSS:
             raise PrecisionLoss(
                 f"{reduced.name} is right on {100 * reduced.scores.accuracy:.2f} % of the "
-                f"calibration rows, float32 on {100 * whole:.2f} %: at most "
+                f"calibration rows, float32 on {100 * accuracy:.2f} %: at most "
                 f"{100 * LARGEST_LOSS:g} points less are allowed"
             )
 
@@ -160,15 +160,15 @@ def check_loss(precisions: list[PrecisionScores]) -> None:
 
 
 def fuse(content: bytes, calibrator: Calibrator, images: NDArray[np.uint8]) -> bytes:
-    """One graph of network and calibrator, checked against the two apart.
+    """One graph of network and calibrator, checked against running both separately.
 
     Its outputs are ``probabilities``, ``prediction``, ``temperature`` and ``logits``.
     """
     fused = fused_onnx(content, calibrator)
     for size in PARITY_BATCHES:
         expected = calibrator.predict_proba(onnx_logits(content, images[:size]))
-        found = onnx_outputs(fused, images[:size], ["probabilities"])[0]
-        difference = float(np.max(np.abs(found - expected)))
+        actual = onnx_outputs(fused, images[:size], ["probabilities"])[0]
+        difference = float(np.max(np.abs(actual - expected)))
         if not difference <= FUSED_TOLERANCE:
             raise ParityError(
                 f"probabilities of a batch of {size} differ by {difference:.3g} between the fused "

@@ -54,7 +54,7 @@ def network_function(name: str) -> NetworkFunction:
         raise BadInput(f"network {name} cannot be imported: {problem}") from problem
     if not callable(function):
         raise BadInput(f"network {name} must be a function, got {type(function).__name__}")
-    return function  # type: ignore[no-any-return]  # whatever the caller's module holds
+    return function  # type: ignore[no-any-return]  # the caller's module is untyped
 
 
 def build_network(

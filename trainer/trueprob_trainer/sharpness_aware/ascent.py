@@ -44,12 +44,12 @@ class AscentOptimizer(WrappedOptimizer):
         See :class:`WrappedOptimizer`.
     """
 
-    _needs_closure = False  # if true, gradients are not enough: ascend() and descend() are refused
+    _needs_closure = False  # if true, ascend() and descend() are refused: they have only gradients
 
     def __init__(self, base: torch.optim.Optimizer, rho: float = 0.05, **shared: Any) -> None:
         super().__init__(base, rho, **shared)
         self._displacement = Displacement()
-        self._stayed = False  # ascend() was called in a step with one pass
+        self._in_single_pass = False  # in a step with one pass, after ascend()
         self._overflowed = False  # the first gradient of this step is not finite
         self._collected: dict[Tensor, Tensor] = {}
 
@@ -77,7 +77,7 @@ class AscentOptimizer(WrappedOptimizer):
             the class needs ``step(closure)``.
         """
         self._refuse_without_closure("ascend()")
-        return self._climb()
+        return self._ascend()
 
     def descend(self) -> None:
         """Restore w, step the base with the gradients at w + ε, and clear them.
@@ -107,7 +107,7 @@ class AscentOptimizer(WrappedOptimizer):
         RuntimeError
             ``ascend()`` was not called before.
         """
-        self._put_back("collect()")
+        self._restore("collect()")
         for parameter in self._parameters():
             if parameter.grad is not None:
                 if parameter in self._collected:
@@ -125,7 +125,7 @@ class AscentOptimizer(WrappedOptimizer):
         RuntimeError
             ``ascend()`` was not called before.
         """
-        self._put_back("restore()")
+        self._restore("restore()")
         self._collected = {}
         self.zero_grad(set_to_none=True)
 
@@ -140,15 +140,15 @@ class AscentOptimizer(WrappedOptimizer):
         super().load_state_dict(state_dict)
 
     @torch.no_grad()
-    def _climb(self) -> bool:
-        self._refuse_a_second_climb()
+    def _ascend(self) -> bool:
+        self._refuse_second_ascent()
         self._share()
         blocks = self._displacement.blocks(self.param_groups, dense_gradient)
         if not blocks:
             raise RuntimeError("ascend() found no gradient: call backward() on the loss first")
         self._overflowed = False
         if not self.second_pass_due:
-            self._stayed = True
+            self._in_single_pass = True
             return False
         self._overflowed = not self._unscaled(blocks)
         if self._overflowed:
@@ -177,21 +177,21 @@ class AscentOptimizer(WrappedOptimizer):
                 parameter.grad = gradient
             self._collected = {}
         else:
-            self._put_back("descend()")
+            self._restore("descend()")
         self._before_step()
         self._step_base()
 
     def _before_step(self) -> None:
         """Change the gradients that the base will step with; they are still scaled."""
 
-    def _put_back(self, call: str) -> None:
-        if not (self._displacement or self._stayed):
+    def _restore(self, call: str) -> None:
+        if not (self._displacement or self._in_single_pass):
             raise RuntimeError(f"{call} needs ascend() before it: there are no weights to restore")
-        self._displacement.put_back()
-        self._stayed = False
+        self._displacement.restore()
+        self._in_single_pass = False
 
-    def _refuse_a_second_climb(self) -> None:
-        if self._displacement or self._stayed:
+    def _refuse_second_ascent(self) -> None:
+        if self._displacement or self._in_single_pass:
             raise RuntimeError("ascend() was called twice: call descend() or restore() in between")
 
     def _refuse_without_closure(self, call: str) -> None:
@@ -201,7 +201,7 @@ class AscentOptimizer(WrappedOptimizer):
             )
 
     def _refuse_while_perturbed(self, call: str) -> None:
-        if self._displacement or self._stayed or self._collected:
+        if self._displacement or self._in_single_pass or self._collected:
             raise RuntimeError(
                 f"{call} between ascend() and descend(): the weights are perturbed; "
                 "use checkpoints after descend()"

@@ -5,10 +5,10 @@ predicts. Its statistics in ``running_mean`` and ``running_var`` would shift eve
 the exported graph, and double the effective momentum. Layers still normalise by the *batch* in the
 second pass, since the gradient is that of the training function; only the averages are held.
 
-Two passes in turn need no more activations than one, so SAM costs one copy of the weights. If the
-activations do not fit, :func:`checkpointed` computes them again in each backward, for about a third
-more time. It uses ``torch.utils.checkpoint`` and adds what that lacks: a layer that runs twice must
-not move its statistics twice.
+Two passes one after the other need no more activations than one, so SAM costs one copy of the
+weights. If the activations do not fit, :func:`checkpointed` computes them again in each backward,
+for about a third more time. It uses ``torch.utils.checkpoint`` and adds what that lacks: a layer
+that runs twice must not move its statistics twice.
 """
 
 import functools
@@ -35,8 +35,8 @@ def frozen_running_statistics(model: nn.Module) -> Iterator[None]:
     None
         Afterwards, also after an exception, exactly the changed flags are set back.
     """
-    # Not by `momentum`: setting it to 0 needs the old value afterwards, and a constant (0.1) would
-    # change networks that were built with another.
+    # `momentum` is not set to 0 instead: its old value would have to be restored, and a constant
+    # (0.1) would change networks that were built with another value.
     held = _moving_layers(model)
     for layer in held:
         layer.track_running_stats = False

@@ -14,8 +14,8 @@ from torch import Tensor
 # so that the next operation reads them from there. A GPU takes all in one kernel.
 PIECE = 2**17
 
-# Below the largest number of every floating type (float16: 65 504). torch refuses to add with a
-# larger factor than that of the tensors, and tiny gradients would need one.
+# Below the largest number of every floating type (float16: 65 504). torch refuses a factor that the
+# tensors' type cannot hold, and tiny gradients would need one.
 LARGEST_FACTOR = 2.0**15
 
 
@@ -63,7 +63,7 @@ class Displacement:
             torch._foreach_add_(block.parameters, block.gradients, alpha=factor)
         self._moved = [p for block in blocks for p in block.parameters]
 
-    def put_back(self) -> None:
+    def restore(self) -> None:
         """Copy the start back if anything was moved."""
         if self._moved:
             torch._foreach_copy_(self._moved, [self._copies[p] for p in self._moved])
@@ -112,9 +112,9 @@ def joint_norm(tensors: list[Tensor]) -> Tensor:
 
 
 def scale_to_radius(blocks: list[ParameterBlock], norm: Tensor) -> list[float]:
-    """Scale the gradients to length rho; the factor per block that remains to be applied."""
-    # On the CPU the norm is known, and a factor costs nothing in the sum with the weights. On a GPU
-    # that would wait for the norm, so the gradients are scaled here. A zero norm gives 0.
+    """Scale the gradients to length rho; return the factor of each block still to be applied."""
+    # On the CPU the norm is known, and a factor costs nothing in the sum with the weights. A GPU
+    # would have to wait for the norm, so there the gradients are scaled here. A zero norm gives 0.
     if norm.device.type == "cpu":
         length = float(norm)
         radii = [float(block.group["rho"]) for block in blocks]

@@ -109,7 +109,7 @@ class TwoPassOptimizer(AscentOptimizer):
             )
         synchronise = not (self.rank_local and self.second_pass_due)
         result = self._pass(batches, self._first_losses, synchronise=synchronise)
-        if self._climb():
+        if self._ascend():
             try:
                 with frozen_running_statistics(self.model):
                     self._pass(batches, self._second_losses)

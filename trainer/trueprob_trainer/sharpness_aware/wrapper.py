@@ -33,7 +33,7 @@ class WrappedOptimizer(torch.optim.Optimizer):
     Parameters
     ----------
     base : torch.optim.Optimizer
-        Makes the descent. Do not call its ``step`` yourself any more.
+        Makes the descent. Do not call its ``step`` yourself.
     rho : float
         Radius of the ascent in the 2-norm of the weights, for groups without their own, at least 0.
     model : torch.nn.Module, optional
@@ -137,7 +137,7 @@ class WrappedOptimizer(torch.optim.Optimizer):
             self.scaler.load_state_dict(ascent["scaler"])
 
     def _ascent_state(self) -> dict[str, Any]:
-        """State besides that of the base, which would take it for its own."""
+        """State of the ascent, kept apart from that of the base."""
         return {}
 
     def _load_ascent_state(self, ascent: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Builds what a recipe names: network, optimiser, schedule, loss, average of the weights.
+"""Builds the parts of a run from its recipe: network, optimiser, schedule, loss, weight average.
 
 The loss of a row depends on its target: a class (an integer), a distribution over the classes
 (mixup), or two distributions side by side, over the classes and the teacher's. It is one tensor in
@@ -64,22 +64,24 @@ def train_moments(data: LabelledImages) -> tuple[NDArray[np.float64], NDArray[np
 
 
 def start_from(network: nn.Module, path: Path) -> tuple[str, ...]:
-    """Copy the weights of a checkpoint; the names of tensors that differ in shape and were kept."""
-    # The last layer differs if the number of classes does. The preprocessing is not copied: mean
-    # and deviation are those of the new data.
+    """Copy the weights of a checkpoint; return the names of the tensors that differ in shape."""
+    # Those tensors are not copied: the last layer differs if the number of classes does. Neither is
+    # the preprocessing: mean and deviation are those of the new data.
     weights = _weights(path / "checkpoint.pt" if path.is_dir() else path)
     own = network.state_dict()
     if set(weights) != set(own):
-        strays = sorted(set(weights) ^ set(own))
+        mismatched = sorted(set(weights) ^ set(own))
         raise BadInput(
-            f"start_from {path} is of another network: {len(strays)} names differ, such as "
-            f"{strays[0]}"
+            f"start_from {path} is of another network: {len(mismatched)} names differ, such as "
+            f"{mismatched[0]}"
         )
-    left = tuple(name for name, value in own.items() if weights[name].shape != value.shape)
-    if len(left) == len(own):
+    not_copied = tuple(name for name, value in own.items() if weights[name].shape != value.shape)
+    if len(not_copied) == len(own):
         raise BadInput(f"start_from {path} has no tensor of this network's shapes")
-    network.load_state_dict({name: own[name] if name in left else weights[name] for name in own})
-    return left
+    network.load_state_dict(
+        {name: own[name] if name in not_copied else weights[name] for name in own}
+    )
+    return not_copied
 
 
 def _weights(file: Path) -> dict[str, Tensor]:
@@ -90,7 +92,7 @@ def _weights(file: Path) -> dict[str, Tensor]:
     except (OSError, RuntimeError, pickle.UnpicklingError) as problem:
         raise BadInput(f"start_from {file} cannot be read as a checkpoint") from problem
     if isinstance(loaded, dict) and isinstance(loaded.get("model"), dict):
-        loaded = loaded.get("average") or loaded["model"]  # of a run: the weights that were scored
+        loaded = loaded.get("average") or loaded["model"]  # a run: use the weights that were scored
     if not (isinstance(loaded, dict) and all(isinstance(v, Tensor) for v in loaded.values())):
         raise BadInput(f"start_from {file} must hold named tensors")
     if any(name.startswith(PREFIX) for name in loaded):

@@ -48,10 +48,10 @@ def load_training(run: RunFolder) -> Training:
         raise
     except (OSError, KeyError, RuntimeError, ValueError) as problem:
         raise BadInput(f"run folder {run.path} does not hold a finished run") from problem
-    return Training(config, data, ready(model), history, seconds)
+    return Training(config, data, prepare_for_evaluation(model), history, seconds)
 
 
-def ready(model: ImageClassifier) -> ImageClassifier:
+def prepare_for_evaluation(model: ImageClassifier) -> ImageClassifier:
     """Prepare a network for evaluation and export: on the CPU, in the usual memory order."""
     model.to("cpu").to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     model.channels_last = False

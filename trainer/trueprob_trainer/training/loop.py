@@ -30,7 +30,7 @@ from trueprob_trainer.training.building import (
     build_optimiser,
     build_schedule,
 )
-from trueprob_trainer.training.finished_run import Training, ready
+from trueprob_trainer.training.finished_run import Training, prepare_for_evaluation
 from trueprob_trainer.training.progress import silent
 from trueprob_trainer.training.run_folder import RunFolder
 from trueprob_trainer.training.state import LoopState
@@ -55,7 +55,7 @@ def train_with(
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
 ) -> Training:
     """Train a network; with a run folder, a signal saves the run and raises `Interrupted`."""
-    begun = saved_at = time.perf_counter()
+    started = saved_at = time.perf_counter()
     device = device_of(config)
     data = prepare(config) if data is None else data
     with repeatable(config, device), Interruption(enabled=run is not None) as interruption:
@@ -77,7 +77,7 @@ def train_with(
                     state.average.update_parameters(state.model)
                 state.step += 1
                 if interruption.signal is not None and run is not None:
-                    run.save_checkpoint(state.checkpoint(_seconds(state, begun)))
+                    run.save_checkpoint(state.checkpoint(_seconds(state, started)))
                     raise Interrupted(
                         interruption.signal,
                         f"{interruption.signal.name} in epoch {state.epoch + 1}: "
@@ -92,14 +92,16 @@ def train_with(
             if run is not None:
                 run.append_metrics(row)
                 if time.perf_counter() - saved_at > checkpoint_seconds:
-                    run.save_checkpoint(state.checkpoint(_seconds(state, begun)))
+                    run.save_checkpoint(state.checkpoint(_seconds(state, started)))
                     saved_at = time.perf_counter()
             for log in logs:
                 log(state.history)
-        seconds = _seconds(state, begun)
+        seconds = _seconds(state, started)
         if run is not None:
             run.save_checkpoint(state.checkpoint(seconds))
-    return Training(config, data, ready(state.scored), tuple(state.history), seconds)
+    return Training(
+        config, data, prepare_for_evaluation(state.scored), tuple(state.history), seconds
+    )
 
 
 def begin(config: TrainConfig, data: LabelledImages, device: torch.device) -> LoopState:
@@ -141,8 +143,8 @@ def _forward(
     return logits.float(), targets
 
 
-def _seconds(state: LoopState, begun: float) -> float:
-    return state.seconds + time.perf_counter() - begun
+def _seconds(state: LoopState, started: float) -> float:
+    return state.seconds + time.perf_counter() - started
 
 
 def device_of(config: TrainConfig) -> torch.device:

@@ -33,8 +33,8 @@ from trueprob.calibrators.smart.fit import fit_log_slopes
 __all__ = ["LinearFit", "LinearObjective", "fit_linear_stage"]
 
 MAX_STEPS: Final = 500
-# Relative decrease of the mean objective at which L-BFGS stops. About 1e-5 nats on held-out rows
-# are left then, a hundredth of the standard error of 5 000 rows.
+# Relative decrease of the mean objective at which L-BFGS stops. The error on held-out rows is
+# then about 1e-5 nats, a hundredth of the standard error of 5 000 rows.
 TOLERANCE: Final = 1e-8
 
 # Strengths of the priors, in nats of the summed log likelihood.
@@ -160,7 +160,7 @@ def fit_linear_stage(
     start: LinearStage | None = None,  # saves steps; the minimum is unique
 ) -> LinearFit:
     """Minimise the objective, from the single temperature or from a given stage."""
-    # `smart` with one interval: unlike maximum likelihood it exists for sets without errors.
+    # `smart` with one interval: unlike maximum likelihood, it also works for sets without errors.
     scale = math.exp(float(fit_log_slopes(logits, labels, weights, n_intervals=1).log_slopes[0]))
     objective = LinearObjective(logits, labels, weights, scale, full=full)
     best, converged = minimise_convex(

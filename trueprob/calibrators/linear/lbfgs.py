@@ -4,8 +4,9 @@ Nocedal and Wright 2006, *Numerical Optimization*, algorithms 7.4 (two-loop recu
 The line search backtracks by quadratic interpolation until the decrease is sufficient (Armijo).
 Convexity makes the curvature of every step positive, so no further condition is needed.
 
-SciPy's minimiser calls threaded linear algebra for matrices of forty rows between evaluations.
-Its threads wait by spinning: on a busy machine fits of ten classes took ten times as long.
+SciPy's minimiser is not used. Between evaluations it calls threaded linear algebra for matrices of
+forty rows, and these threads wait by spinning: on a busy machine fits of ten classes took ten
+times as long.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ __all__ = ["minimise_convex"]
 
 HISTORY: Final = 20
 SUFFICIENT: Final = 1e-4  # share of the decrease that the slope predicts
-SHORTEST: Final = 1e-10  # relative step; below it rounding decides
+SHORTEST: Final = 1e-10  # relative step; below it rounding errors dominate
 
 Array = NDArray[np.float64]
 Objective = Callable[[Array], tuple[float, Array]]
@@ -51,7 +52,7 @@ def minimise_convex(
             if new_value <= value + SUFFICIENT * step * slope:
                 break
             if step < SHORTEST:
-                return point, True  # a lower point is not distinguishable by rounding
+                return point, True  # any lower point would be within rounding errors
             # Minimum of the parabola through both values and the slope, within 0.1 to 0.5 steps.
             curve = new_value - value - step * slope
             shorter = -0.5 * slope * step * step / curve if np.isfinite(curve) else 0.0
@@ -84,5 +85,5 @@ def _inverse_curvature(gradient: Array, pairs: deque[tuple[Array, Array, float]]
 
 
 def _dot(a: Array, b: Array) -> float:
-    """Dot product without BLAS, which starts threads from ten thousand entries on."""
+    """Dot product without BLAS, which starts threads at ten thousand entries."""
     return float(np.einsum("i,i->", a, b))

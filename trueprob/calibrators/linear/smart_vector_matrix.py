@@ -4,9 +4,9 @@
 
 The gap stage is fitted on out-of-fold outputs: each row's y comes from a linear stage fitted on
 the other four fifths of the rows, folds balanced in errors. So it also corrects the confidence
-that the linear stage gains by overfitting. In use W and b are those fitted on all rows.
+that the linear stage gains by overfitting. Predictions use W and b fitted on all rows.
 
-A fold with fewer than 10 errors tells too little about single classes. Then there is no linear
+A fold with fewer than 10 errors says too little about single classes. Then there is no linear
 stage, the calibrator is `smart` under another name, and a warning says so. Predictions may change.
 """
 
@@ -51,7 +51,7 @@ MIN_ERRORS: Final = 10  # in each fold
 class TwoStages(Calibrator):
     """The gap stage of `smart` on the output of a linear stage."""
 
-    linear: LinearStage | None  # None when the set could not support one
+    linear: LinearStage | None  # None if the set had too few errors or groups
     gap_stage: SmartCalibrator
 
     full: ClassVar[bool]
@@ -106,7 +106,7 @@ class SmartVectorCalibrator(TwoStages):
     Attributes
     ----------
     linear : LinearStage or None
-        Diagonal; None when the calibration set could not support one.
+        Diagonal; None if the calibration set had too few errors or groups.
     gap_stage : SmartCalibrator
 
     References
@@ -126,7 +126,7 @@ class SmartMatrixCalibrator(TwoStages):
     Attributes
     ----------
     linear : LinearStage or None
-        Full matrix; None when the calibration set could not support one.
+        Full matrix; None if the calibration set had too few errors or groups.
     gap_stage : SmartCalibrator
 
     References

@@ -4,8 +4,8 @@
 
 W is diagonal (vector scaling, Guo et al. 2017, arXiv:1706.04599, section 4.2) or full (matrix
 scaling). Guo's maps take z itself, so a constant added to a row changes their result; x does not
-change. The largest logit is subtracted first, so that constants that float32 holds exactly leave
-no trace in the mean. `trueprob.calibrators.linear.fit` finds W and b.
+change. The largest logit is subtracted first, so a constant that float32 holds exactly does not
+change the mean. `trueprob.calibrators.linear.fit` finds W and b.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     p = (1 − w)·softmax(W x + b) + w/k,   W diagonal, x the centred logits
 
-Guo et al. 2017, arXiv:1706.04599, fit without priors, which overfits where classes are many or
-rows few; the priors are those of `trueprob.calibrators.linear.fit`. Predictions may change.
+Guo et al. 2017, arXiv:1706.04599, fit without priors, which overfits with many classes or few
+rows; the priors are those of `trueprob.calibrators.linear.fit`. Predictions may change.
 """
 
 from __future__ import annotations

@@ -7,9 +7,10 @@ calibration gaps, so 1/h(g) = Σ_j exp(θ_j)·|[0, g] ∩ I_j| / g and 1/h(0) = 
 continues beyond the last edge, and the order by gap is never reversed. A temperature from the gap
 is the idea of SMART (arXiv:2506.23492); its published network is `smart-mlp`.
 
-The uniform weight w = ¼/(n + 1) limits the NLL of a row that is surely right and is not; 1/(n + 1)
-costs ECE on small sets. From 300 rows on, and only where cross-validation prefers it, a second
-stage maps the resulting confidence. It is fitted on out-of-fold confidences of the first stage.
+The uniform weight w = ¼/(n + 1) limits the NLL of a row that is wrong with full confidence;
+1/(n + 1) would raise the ECE on small sets. From 300 rows on, and only where cross-validation
+prefers it, a second stage maps the resulting confidence. It is fitted on out-of-fold confidences
+of the first stage.
 """
 
 from __future__ import annotations
@@ -181,7 +182,7 @@ def fit_smart(
     second_stage: bool = True,
     terms: Terms = DEFAULT_TERMS,
 ) -> FittedCalibrator:
-    """Fit the slopes by penalised likelihood, then the second stage where the rows support one.
+    """Fit the slopes by penalised likelihood, then the second stage if there are enough rows.
 
     The first three arguments are checked arrays, as `trueprob.fit` passes them.
     """
@@ -215,7 +216,7 @@ def _second_stage(
     *,
     seed: int,
 ) -> SecondStage | None:
-    """The second stage, fitted on out-of-fold confidences; None where it cannot be."""
+    """The second stage, fitted on out-of-fold confidences; None if it cannot be fitted."""
     correct = solution.objective.correct
     if correct.all() or not correct.any():
         return None
@@ -241,7 +242,7 @@ def _effective_rows(n: int, weights: Array | None) -> float:
 
 def out_of_fold_logit(
     solution: LogSlopes,  # the fit on all rows
-    fold: NDArray[np.int64],  # (n,); the rows outside any fold must not all weigh 0
+    fold: NDArray[np.int64],  # (n,); no fold may hold all the weight
     *,
     uniform_weight: float,
     n_classes: int,

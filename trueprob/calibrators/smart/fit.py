@@ -56,7 +56,7 @@ def fit_log_slopes(
     size = edges.shape[0] + 1
     few = sample_rows(logits, weights)
     if few is not None:
-        # After the fit on a sample, two or three passes over all rows are left.
+        # After the fit on a sample, two or three passes over all rows remain.
         part = None if weights is None else weights[few]
         sampled = SmartObjective(logits[few], labels[few], part, edges, terms)
         start, _ = minimise(sampled, _start(sampled, logits[few], labels[few], part, size))
@@ -94,7 +94,7 @@ def minimise(objective: GapObjective, theta: Array) -> tuple[Array, bool]:
         if expected < TOLERANCE:
             return theta, True
         longest = float(np.abs(step).max())
-        if longest > 2.0:  # the model is local: slopes change by at most e² a step
+        if longest > 2.0:  # the quadratic model is local: slopes change by at most e² per step
             step *= 2.0 / longest
         proposal = theta + step
         new_value, new_gradient, new_curvature = objective(proposal)

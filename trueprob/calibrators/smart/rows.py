@@ -3,13 +3,13 @@
 With e_j = exp(β·(z_j − z(1))), every class but the top one has the probability A·e_j + B. A and B
 belong to the row and hold the normalisation, the uniform mixture and the scale of the second
 stage. So the confidence and the runner-up are known before any probability is written, and the
-gap is read off the differences that the softmax needs anyway.
+gap is one of the differences that the softmax needs anyway.
 
 There are three variants: rows of few classes on a class-major copy, where one vector operation
-takes a class of all rows; rows of many classes; and a single row of few classes. The last works in
-Python's floats where it can, because a NumPy call costs half a microsecond. They are rounded to
-float32 where the arrays are, and float64 is wide enough to give the same bits (Figueroa 1995,
-2·24 + 2 ≤ 53 bits).
+handles one class of all rows; rows of many classes; and a single row of few classes. The last works
+in Python's floats where it can, because a NumPy call costs half a microsecond. They are rounded to
+float32 at the same places as the arrays, and float64 is wide enough to give the same bits
+(Figueroa 1995, 2·24 + 2 ≤ 53 bits).
 """
 
 from __future__ import annotations
@@ -56,11 +56,11 @@ def calibrate_narrow_rows(
     flat = work.reshape(-1)
     at = top * n  # where the top classes are in `flat`
     at += np.arange(n)
-    # float32 extremes may differ by more than float32 holds: −inf is right, exp gives 0.
+    # The difference of two float32 may be below all float32: −inf is right, since exp gives 0.
     with np.errstate(over="ignore", under="ignore"):
         work -= flat[at]
         flat[at] = -np.inf
-        # From zero, for a gap of +0 between equal logits.
+        # Subtracted from zero, so that the gap of equal logits is +0.
         gap = np.minimum(ZERO - np.maximum.reduce(work, axis=0), LARGEST)
         beta = inverse_temperature(gap)
         work *= within_float32(beta)
@@ -92,12 +92,12 @@ def calibrate_wide_rows(
     n, k = logits.shape
     rows = np.arange(n)
     top = logits.argmax(axis=1)
-    # float32 extremes may differ by more than float32 holds: −inf is right, exp gives 0.
+    # The difference of two float32 may be below all float32: −inf is right, since exp gives 0.
     with np.errstate(over="ignore", under="ignore"):
         work = np.subtract(logits, logits[rows, top][:, None], out=out)
         work[rows, top] = -np.inf
         second = work.argmax(axis=1)
-        # From zero, for a gap of +0 between equal logits.
+        # Subtracted from zero, so that the gap of equal logits is +0.
         gap = np.minimum(ZERO - work[rows, second], LARGEST)
         beta = inverse_temperature(gap)
         work *= within_float32(beta)[:, None]
@@ -127,7 +127,7 @@ def calibrate_single_row(
     if largest - min(values) > MODERATE:
         return None
     values[top] = -np.inf
-    gap = np.float32(0.0 - (max(values) - largest))  # from zero: +0 between equal logits
+    gap = np.float32(0.0 - (max(values) - largest))  # +0 for equal logits
     g = float(gap)
     segment = bisect_left(edges, g)
     beta = slopes[segment] + intercepts[segment] / max(g, TINY)
@@ -137,7 +137,7 @@ def calibrate_single_row(
     work *= np.float32(beta)
     work[top] = -np.inf
     np.exp(work, out=work)
-    # Summed one after another, as a class-major copy of many rows is.
+    # Summed one after another, in the order of a class-major copy of many rows.
     factor = np.float32(1.0 - uniform_weight) / (ONE + np.add.accumulate(work)[-1])
     offset = np.float32(uniform_weight / len(values))
     work *= factor

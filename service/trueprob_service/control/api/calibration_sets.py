@@ -104,7 +104,7 @@ def calibration_set_routes(services: Callable[[], ControlServices]) -> APIRouter
             Query(description="`auto`: if admitted; `always` is recorded as forced."),
         ] = "auto",
         version: Annotated[int | None, Query(ge=1, description="Default: the live one.")] = None,
-        name: Annotated[str | None, Query(description="Names the set.")] = None,
+        name: Annotated[str | None, Query(description="Name to give to the set.")] = None,
         allow_prediction_change: Annotated[
             bool | None, Query(description="Whether predictions may change; default: a setting.")
         ] = None,
@@ -115,10 +115,10 @@ def calibration_set_routes(services: Callable[[], ControlServices]) -> APIRouter
 
         The body is an `.npz`, JSON, a `.csv` or a form with `labels` and one of `logits`,
         `probabilities`, `log_probabilities`, `images` (run through the network); `weights` and
-        `groups` are optional. The whole body is checked before anything is stored. The same rows
-        again are the same set. With the same parameters they are also the same fit, while the
-        live pair is the one that it was judged against or the one that it became. Later the
-        calibrator is judged again, but not fitted again.
+        `groups` are optional. The whole body is checked before anything is stored. Sending the same
+        rows again gives the same set. With the same parameters it also gives the same fit, while
+        the live pair is the one that the fit was judged against or the one that it produced. Later
+        the calibrator is judged again, but not fitted again.
         """
         fit_request = FitRequest(
             version=version,
@@ -147,7 +147,7 @@ def calibration_set_routes(services: Callable[[], ControlServices]) -> APIRouter
         """Add rows to a set, in a body like that of an upload; nothing is fitted.
 
         From then on the name refers to the new, longer set. `POST …/fits` fits on it. A request
-        whose rows the set has already, next to one another and in their order, adds nothing.
+        whose rows the set already contains, in one run and in order, adds nothing.
         """
         row = await services().set_uploads.append(
             request, model, name, version=version, by=caller(request)
@@ -166,7 +166,7 @@ def calibration_set_routes(services: Callable[[], ControlServices]) -> APIRouter
         limit: LimitQuery = DEFAULT_PAGE,
     ) -> Items[CalibrationSetSummary]:
         """Every stored set of the model, newest first."""
-        return services().stored_sets.page(model, Page.of(cursor, limit), name=name)
+        return services().stored_sets.page(model, Page.from_query(cursor, limit), name=name)
 
     @router.get(
         "/models/{model}/calibration-sets/{digest}",
@@ -184,7 +184,7 @@ def calibration_set_routes(services: Callable[[], ControlServices]) -> APIRouter
             str | None, Header(description="`application/x-npz` for the rows themselves.")
         ] = None,
     ) -> CalibrationSetSummary | FileResponse:
-        """Its number of rows and when it was stored; or the rows themselves, as an `.npz`."""
+        """The number of rows and the time of storage, or the rows themselves as an `.npz`."""
         sets = services().stored_sets
         if NPZ_TYPES[0] not in (accept or ""):
             return sets.get(model, digest)
@@ -204,7 +204,8 @@ def calibration_set_routes(services: Callable[[], ControlServices]) -> APIRouter
         """Delete the rows and the names that refer to them.
 
         Refused with 409 while a fit on the set has not ended. Calibrators that were fitted on it
-        stay, and so do the digests of its rows, so that the same rows are not evidence twice.
+        stay. The digests of its rows stay too, so that the same rows do not count as evidence
+        twice.
         """
         services().stored_sets.delete(model, digest)
 

@@ -34,8 +34,8 @@ _KEY_ID_CHARACTERS: Final = 100  # of the database columns that store a key's id
 _PROBLEM_SCHEMA: Final = ProblemDocument.model_json_schema()
 
 ModelPath = Annotated[str, Path(description="Name of the model.", examples=["digits"])]
-CursorQuery = Annotated[str | None, Query(description="`next` of the page before.")]
-LimitQuery = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Items of a page.")]
+CursorQuery = Annotated[str | None, Query(description="`next` of the previous page.")]
+LimitQuery = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Number of items on a page.")]
 IfMatchHeader = Annotated[
     str | None,
     Header(alias="If-Match", description="The live revision that you have seen, in quotes."),

@@ -45,7 +45,7 @@ def fit_routes(services: Callable[[], ControlServices]) -> APIRouter:
         model: ModelPath, cursor: CursorQuery = None, limit: LimitQuery = DEFAULT_PAGE
     ) -> Items[FitSummary]:
         """Every fit of the model, newest first."""
-        return services().fit_records.page(model, Page.of(cursor, limit))
+        return services().fit_records.page(model, Page.from_query(cursor, limit))
 
     @router.get(
         "/models/{model}/fits/{fit}",
@@ -54,7 +54,7 @@ def fit_routes(services: Callable[[], ControlServices]) -> APIRouter:
         response_model_exclude_unset=True,
     )
     def get_fit(model: ModelPath, fit: _FitPath) -> FitSummary:
-        """Its state and, once it is done, the report with the verdict and the scores."""
+        """The state and, once the fit is done, the report with the verdict and the scores."""
         return services().fit_records.get(model, fit)
 
     @router.post(
@@ -74,10 +74,10 @@ def fit_routes(services: Callable[[], ControlServices]) -> APIRouter:
         response: Response,
         prefer: PreferHeader = None,
     ) -> FitSummary:
-        """Fit on rows that the service has already; otherwise as an upload.
+        """Fit on rows that the service already has; otherwise like an upload.
 
-        With the refit window, its present rows are stored as a set first. The same request again
-        means the same fit, as for an upload.
+        For the refit window, its current rows are first stored as a set. The same request again
+        gives the same fit, as for an upload.
         """
         if (body.calibration_set is None) == (body.source is None):
             raise InvalidRequest("exactly one of calibration_set and source is needed")
@@ -100,7 +100,7 @@ def fit_routes(services: Callable[[], ControlServices]) -> APIRouter:
         response_model_exclude_unset=True,
     )
     def cancel(model: ModelPath, request: Request, fit: _FitPath) -> FitSummary:
-        """End a fit that waits or runs, without a result. 409 when it has ended already."""
+        """End a waiting or running fit without a result. 409 if it has already ended."""
         return services().fit_records.cancel(model, fit, by=caller(request))
 
     return router

@@ -1,4 +1,4 @@
-"""Labels of earlier predictions, what they say about the calibration, and the alarms they raise."""
+"""Routes of labels, of the calibration that labels show, and of alarms."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _labels_schema() -> dict[str, Any]:
 
 
 def label_routes(services: Callable[[], ControlServices]) -> APIRouter:
-    """Send labels, and read the calibration that they show."""
+    """Send labels, and read the calibration statistics."""
     router = APIRouter(tags=["monitoring"])
 
     @router.post(
@@ -64,18 +64,19 @@ def label_routes(services: Callable[[], ControlServices]) -> APIRouter:
         request: Request,
         version: Annotated[
             int | None,
-            Query(ge=1, description="Of rows: the version of their logits; default: the live one."),
+            Query(
+                ge=1, description="For rows: the version of their logits; default: the live one."
+            ),
         ] = None,
     ) -> LabelOutcomes:
         """Count up to 100 000 labels. Each prediction counts once, even if it is sent again.
 
         Labels that were not accepted are reported by index: duplicate, expired, forged, foreign
-        (another model's), unknown_class, superseded, capped. When no label is a class of the model,
+        (another model's), unknown_class, superseded, capped. If no label is a class of the model,
         the request is refused.
 
-        Labels may come with the logits that they belong to, as `rows`, each with an id that
-        counts once. Rows are kept to be fitted on; they say nothing about predictions and never
-        raise an alarm.
+        Labels may also be sent with their logits, as `rows`; the id of each counts once. Rows are
+        stored for refits. They do not affect the statistics of predictions or raise alarms.
         """
         if media_type(request) not in ("application/json", ""):
             raise UnsupportedMediaType("Content-Type must be application/json")
@@ -86,7 +87,7 @@ def label_routes(services: Callable[[], ControlServices]) -> APIRouter:
 
     @router.get(
         "/models/{model}/calibration",
-        summary="How well the probabilities hold",
+        summary="Calibration by labels",
         responses=problems(404, 422),
     )
     def get_calibration(
@@ -108,7 +109,7 @@ def alarm_routes(services: Callable[[], ControlServices]) -> APIRouter:
         model: ModelPath, cursor: CursorQuery = None, limit: LimitQuery = DEFAULT_PAGE
     ) -> Items[AlarmSummary]:
         """The alarms of every promotion, newest first; none is ever removed."""
-        return services().alarms.page(model, Page.of(cursor, limit))
+        return services().alarms.page(model, Page.from_query(cursor, limit))
 
     @router.post(
         "/models/{model}/alarms/{alarm}/acknowledge",
@@ -116,16 +117,16 @@ def alarm_routes(services: Callable[[], ControlServices]) -> APIRouter:
         responses=problems(404),
     )
     def acknowledge(model: ModelPath, alarm: _AlarmPath, request: Request) -> AlarmSummary:
-        """Record that somebody has seen it; an alarm of change also resets that statistic to 0.
+        """Record that the alarm was seen; for an alarm of change, also reset that statistic to 0.
 
         A second acknowledgement changes nothing; the first one stays recorded. Evidence is not
-        reset: it covers the whole time since the promotion, and the next promotion starts it anew.
+        reset: it covers the whole time since the promotion, and the next promotion resets it.
         """
         number = row_id(alarm)
         if number is None:
             raise AlarmNotFound(f"model {model!r} has no alarm {alarm[:40]!r}")
         row = services().alarms.acknowledge(model, number, by=caller(request))
-        return AlarmSummary.of(row)
+        return AlarmSummary.from_row(row)
 
     return router
 
@@ -135,8 +136,10 @@ def _count(
 ) -> LabelOutcomes:
     document = read_document(body)
     if "rows" in document:
-        return LabelOutcomes.of(services.row_labels.count(model, document, version=version))
+        return LabelOutcomes.from_outcomes(
+            services.row_labels.count(model, document, version=version)
+        )
     if version is not None:
-        raise InvalidRequest("version must come with rows: a prediction id says its own")
+        raise InvalidRequest("version is only for rows: a prediction id contains its version")
     ids, labels = read_labels(document)
-    return LabelOutcomes.of(services.receipt_labels.count(model, ids, labels))
+    return LabelOutcomes.from_outcomes(services.receipt_labels.count(model, ids, labels))

@@ -25,15 +25,15 @@ __all__ = ["model_routes"]
 
 
 def model_routes(services: Callable[[], ControlServices]) -> APIRouter:
-    """List, describe, declare, switch and delete models."""
+    """List, describe, declare and delete models, and make versions live."""
     router = APIRouter(tags=["models"])
 
     @router.get("/models", summary="List models", responses=problems(422))
     def list_models(
         cursor: CursorQuery = None, limit: LimitQuery = DEFAULT_PAGE
     ) -> Items[ModelDescription]:
-        """Every model with its live pair, newest first; unavailable versions say why."""
-        return services().descriptions.page(Page.of(cursor, limit))
+        """Every model with its live pair, newest first; unavailable versions with the reason."""
+        return services().descriptions.page(Page.from_query(cursor, limit))
 
     @router.get("/models/{model}", summary="Describe a model", responses=problems(404))
     def get_model(model: ModelPath, response: Response) -> ModelDescription:
@@ -58,8 +58,8 @@ def model_routes(services: Callable[[], ControlServices]) -> APIRouter:
         """Declare a model whose network runs elsewhere, or promote one of a model's versions.
 
         With `n_classes` (and `class_names`): version 1 with the identity calibrator goes live as
-        revision 1, or one above the last revision of a deleted model of this name. The same request
-        again changes nothing; other classes are a conflict.
+        revision 1, or one above the last revision of a deleted model of this name. The same
+        request again changes nothing; other classes are a conflict.
 
         With `live_version` and `If-Match`: that version goes live with the calibrator that it was
         last promoted with, else with its factory calibrator.
@@ -93,8 +93,8 @@ def model_routes(services: Callable[[], ControlServices]) -> APIRouter:
         """Delete a declared model, or one whose folder is gone from the model repository.
 
         Its calibrators, sets, fits (running ones are stopped), labels and history are deleted too.
-        Prediction ids that it gave count for no model, not even for one that is declared under
-        its name later: the revisions of that one continue after the last of the deleted one.
+        Prediction ids that it issued count for no model, not even for a later one of the same name:
+        the revisions of that one continue after the last revision of the deleted model.
         """
         services().deletions.delete(model, expected=expected_revision(if_match))
 

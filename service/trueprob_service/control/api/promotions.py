@@ -1,4 +1,4 @@
-"""What is live: calibrators, promotions, rollback, and the candidate in the shadow."""
+"""Routes of calibrators, promotions, rollbacks and shadows."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def calibrator_routes(services: Callable[[], ControlServices]) -> APIRouter:
         limit: LimitQuery = DEFAULT_PAGE,
     ) -> Items[CalibratorSummary]:
         """Calibrators of all versions, newest first."""
-        page = Page.of(cursor, limit)
+        page = Page.from_query(cursor, limit)
         return services().descriptions.calibrators(model, page, version=version)
 
     @router.get(
@@ -63,7 +63,7 @@ def calibrator_routes(services: Callable[[], ControlServices]) -> APIRouter:
     def get_calibrator(
         model: ModelPath, calibrator: _CalibratorPath, version: _VersionQuery = None
     ) -> Response:
-        """The document `calibrator.json`, every number exactly as it was stored."""
+        """The document `calibrator.json`, with every number exactly as stored."""
         descriptions = services().descriptions
         document = descriptions.calibrator_document(model, calibrator, version=version)
         return Response(document, media_type="application/json")
@@ -78,7 +78,9 @@ def calibrator_routes(services: Callable[[], ControlServices]) -> APIRouter:
         calibrator: _CalibratorPath,
         request: Request,
         version: _VersionQuery = None,
-        force: Annotated[bool, Query(description="Even if it was not admitted.")] = False,
+        force: Annotated[
+            bool, Query(description="Promote it even if it was not admitted.")
+        ] = False,
         if_match: IfMatchHeader = None,
     ) -> LivePair:
         """Put the pair (version, calibrator) live under the next revision.
@@ -94,7 +96,7 @@ def calibrator_routes(services: Callable[[], ControlServices]) -> APIRouter:
             force=force,
             by=caller(request),
         )
-        return LivePair.of(row)
+        return LivePair.from_row(row)
 
     return router
 
@@ -110,7 +112,7 @@ def promotion_routes(services: Callable[[], ControlServices]) -> APIRouter:
         model: ModelPath, cursor: CursorQuery = None, limit: LimitQuery = DEFAULT_PAGE
     ) -> Items[PromotionSummary]:
         """Every revision of the live pair, newest first; none is ever removed."""
-        return services().descriptions.promotions(model, Page.of(cursor, limit))
+        return services().descriptions.promotions(model, Page.from_query(cursor, limit))
 
     @router.post(
         "/models/{model}/rollback",
@@ -134,7 +136,7 @@ def promotion_routes(services: Callable[[], ControlServices]) -> APIRouter:
             expected=expected_revision(if_match),
             by=caller(request),
         )
-        return LivePair.of(row)
+        return LivePair.from_row(row)
 
     return router
 
@@ -145,18 +147,18 @@ def shadow_routes(services: Callable[[], ControlServices]) -> APIRouter:
 
     @router.get(
         "/models/{model}/shadow",
-        summary="How a shadowing candidate does",
+        summary="Read the shadow",
         responses=problems(404),
     )
     def get_shadow(model: ModelPath) -> ShadowSummary:
-        """Evidence for and against the candidate that shadows the model, or the last that did."""
-        return ShadowSummary.of(services().shadows.newest(model))
+        """The evidence for and against the candidate in the shadow, or the last one."""
+        return ShadowSummary.from_row(services().shadows.newest(model))
 
     @router.put(
         "/models/{model}/shadow",
         summary="Let a calibrator shadow the live pair",
         responses={
-            201: {"model": ShadowSummary, "description": "It shadows from now on"},
+            201: {"model": ShadowSummary, "description": "The shadow has started"},
             **problems(404, 409, 422),
         },
     )
@@ -165,14 +167,14 @@ def shadow_routes(services: Callable[[], ControlServices]) -> APIRouter:
     ) -> ShadowSummary:
         """Compare a calibrator of the live version with the live one, on labels from now on.
 
-        It replaces the candidate that shadowed before. It answers no request; receipts carry its
-        answers too, and labels score both. It ends when another pair becomes live.
+        It replaces an earlier candidate in the shadow. It answers no request, but receipts carry
+        its answers too, and labels score both. The shadow ends when another pair becomes live.
         """
         row, is_new = services().shadows.put(
             model, body.calibrator, policy=body.policy, by=caller(request)
         )
         response.status_code = 201 if is_new else 200
-        return ShadowSummary.of(row)
+        return ShadowSummary.from_row(row)
 
     @router.delete(
         "/models/{model}/shadow",
@@ -181,7 +183,7 @@ def shadow_routes(services: Callable[[], ControlServices]) -> APIRouter:
         responses=problems(404),
     )
     def delete_shadow(model: ModelPath) -> None:
-        """Stop the comparison; its result so far can still be read."""
+        """Stop the comparison; its evidence so far can still be read."""
         services().shadows.remove(model)
 
     return router

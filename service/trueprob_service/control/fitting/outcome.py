@@ -1,7 +1,6 @@
-"""What becomes of a candidate: it goes live, becomes a shadow, or is only stored.
+"""Decides the outcome of a candidate: it goes live, becomes a shadow, or is only stored.
 
-All of it happens in the transaction that ends the fit. The data plane learns of it after the
-commit.
+All changes are in the transaction that ends the fit. The data plane is updated after the commit.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ _DAY_SECONDS: Final = 86_400.0
 
 @dataclass(frozen=True)
 class CandidateOutcome:
-    """What became of the candidate of a fit."""
+    """The outcome of a fit's candidate."""
 
     candidate: CalibratorRow
     promoted: int | None = None  # the revision under which it went live
@@ -36,7 +35,7 @@ class CandidateOutcome:
 
 
 class CandidateOutcomes:
-    """Decides what becomes of candidates, and stores it."""
+    """Decides and stores the outcomes of candidates."""
 
     def __init__(self, catalogue: Catalogue, settings: Settings) -> None:
         self._catalogue = catalogue
@@ -53,7 +52,7 @@ class CandidateOutcomes:
         judged_revision: int | None,  # the live revision at the time of the claim
         now: float,
     ) -> CandidateOutcome:
-        """Store the candidate, promote it or start its shadow as requested, and end the fit."""
+        """Store the candidate, promote or shadow it as requested, and end the fit."""
         transaction.calibrators.add(
             fit.model,
             fit.version,
@@ -116,7 +115,7 @@ class CandidateOutcomes:
     def _obstacle(
         self, fit: FitRow, live: PromotionRow, incumbent: CalibratorRow, promoted_today: int
     ) -> str | None:
-        """Why a candidate cannot be promoted, if so."""
+        """The reason why a candidate cannot be promoted, or None."""
         if self._catalogue.find(fit.model, fit.version) is None:
             return f"version {fit.version} is not available here"
         if fit.promote == "always":
@@ -143,7 +142,7 @@ class CandidateOutcomes:
         if live.version != fit.version:
             obstacle = f"version {fit.version} is not the live one"
         elif live.calibrator == candidate.calibrator:
-            obstacle = "it is live already"
+            obstacle = "it is already live"
         if obstacle is not None:
             return CandidateOutcome(candidate, remark=f"Not put into the shadow: {obstacle}.")
         start_shadow(

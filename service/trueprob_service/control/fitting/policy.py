@@ -1,9 +1,9 @@
 """The refit policy: requests a fit after an alarm, or after every N labelled rows with logits.
 
 Every replica polls for triggers. A trigger is named after the alarm's id, or after the version and
-its number of rows, and the fit's row has that name under a unique index. So a second replica, or a
-restart after a crash, finds the fit and does nothing. A trigger waits while the refit window has
-too few rows, and leads to one fit, whatever its result.
+its number of rows. The fit's row stores that name under a unique index, so a second replica or a
+restart after a crash finds the fit and does nothing. A trigger waits while the refit window has too
+few rows, and leads to one fit, whatever its result.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ _PROMOTE: Final = {"promote": "auto", "shadow": "shadow", "tell": "never"}
 class Trigger:
     """Why a version is to be refitted."""
 
-    name: str  # unique for the model
+    name: str  # unique per model
     served: ServedVersion
-    alarms: tuple[int, ...] = ()  # all of them are answered by the fit
+    alarms: tuple[int, ...] = ()  # the fit answers all of them
 
 
 def rows_between(policy: str) -> int | None:
@@ -66,14 +66,14 @@ class RefitPolicy:
         self._clock = clock
         self._rows = rows_between(settings.refit_policy)
         self._poll = Poll(
-            self.look,
+            self.queue_due_fits,
             what="the refit policy",
             seconds=settings.poll_seconds,
             name="trueprob-policy",
         )
 
     def start(self) -> None:
-        """Start to poll, unless the policy is off."""
+        """Start polling, unless the policy is off."""
         if self._settings.refit_policy != "off":
             self._poll.start()
 
@@ -81,7 +81,7 @@ class RefitPolicy:
         """Stop after the poll that is running."""
         self._poll.close()
 
-    def look(self) -> list[int]:
+    def queue_due_fits(self) -> list[int]:
         """Poll once: queue the fits that are due, and return their ids."""
         if self._settings.refit_policy == "off":
             return []
@@ -105,8 +105,8 @@ class RefitPolicy:
         # Evidence and change often raise their alarms together; one fit answers both.
         by_model: dict[str, list[int]] = {}
         for alarm in alarms:
-            here = live.get(alarm.model)
-            if here is not None and here.revision == alarm.revision:
+            deployment = live.get(alarm.model)
+            if deployment is not None and deployment.revision == alarm.revision:
                 by_model.setdefault(alarm.model, []).append(alarm.id)
         return [
             Trigger(f"alarm:{min(ids)}", live[model].served, tuple(ids))
@@ -126,7 +126,7 @@ class RefitPolicy:
         with self._store.read() as transaction:
             for deployment in self._deployments.live():
                 served = deployment.served
-                total = transaction.labelled_rows.ever(served.model, served.version)
+                total = transaction.labelled_rows.n_received(served.model, served.version)
                 name = f"rows:{served.version}:{total // every * every}"
                 if total >= every and not transaction.policy_fits.triggered(served.model, name):
                     triggers.append(Trigger(name, served))

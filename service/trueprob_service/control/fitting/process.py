@@ -1,7 +1,7 @@
 """Runs fit jobs in one spawned child process, which is replaced when it dies.
 
-Before Python 3.14 a pool of `concurrent.futures` cannot cancel a running job, and at the end of
-the service it waits for the job. A process with a pipe has neither problem.
+Before Python 3.14 a pool of `concurrent.futures` cannot cancel a running job, and at shutdown it
+waits for the job. A process with a pipe has neither problem.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class FitProcess:
         """Run a job in the child and wait for its result. Call it from one thread only.
 
         Returns None when the child was ended by `cancel`, by `close` or by a SIGTERM to the whole
-        service. The job is unfinished then and may be run again.
+        service. The job is then unfinished and may be run again.
         """
         connection = self._started(job)
         if connection is None:
@@ -64,7 +64,7 @@ class FitProcess:
                     return message
                 self.progress = message
         except (EOFError, OSError):
-            return self._result_of_death()
+            return self._failed_result()
         finally:
             with self._changing:
                 self._job = None
@@ -86,8 +86,8 @@ class FitProcess:
                 self._job, self.progress = job, 0.0
             return connection
 
-    def _result_of_death(self) -> JobResult | None:
-        exit_code = self._child.let_go()
+    def _failed_result(self) -> JobResult | None:
+        exit_code = self._child.join()
         if self._child.closed or exit_code in (None, -signal.SIGTERM):
             return None
         return JobResult(

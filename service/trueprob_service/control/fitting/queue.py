@@ -1,21 +1,20 @@
 """The queue of fits in the database: find or add, claim, renew, finish and cancel them.
 
 A claim is a lease. The process that runs a fit renews the lease while it works. If the process
-dies, the lease ends and any other process may claim the fit. If the first process was only stopped
-for a while (a frozen container, for example), it finds at the end that the fit is no longer its
-own, and stores nothing.
+dies, the lease ends and any other process may claim the fit. If the first process was only paused
+(in a frozen container, for example), it finds at the end that it has lost the lease, and stores
+nothing.
 
-A repeated request gets the fit that it asked for before. Two requests are the same when version,
-rows (by digest), method, permission to change predictions and `promote` are the same. The earlier
-fit is returned
+A repeated request gets the earlier fit. Two requests are the same when version, rows (by digest),
+method, permission to change predictions and `promote` are the same. The earlier fit is returned
 
 - while it is queued or running,
 - while its calibrator is live with its version, and
 - while the live pair that it was judged against is still live.
 
-Otherwise a new fit is added and judged against what is live now, with the calibrator of the earlier
-fit in place of a new one. A failed or cancelled fit is never returned. Fits of the refit policy are
-told apart by their trigger alone.
+Otherwise a new fit is added. It reuses the calibrator of the earlier fit and judges it against the
+present live pair. A failed or cancelled fit is never returned. Fits of the refit policy are
+identified by their trigger alone.
 """
 
 from __future__ import annotations
@@ -43,10 +42,10 @@ from trueprob_service.settings import Settings
 __all__ = ["LEASE_SECONDS", "ClaimedFit", "FitQueue", "cancel_fit", "find_or_add_fit"]
 
 _LOG: Final = logging.getLogger(__name__)
-# Renewed every sixth of it. Short, so that the fit of a killed process does not wait long. If a
-# living process fails to renew in time, the fit runs twice; nothing else is lost.
+# Renewed six times in this time. Short, so that the fit of a killed process does not wait long. If
+# a live process fails to renew in time, the fit runs twice, which does no other harm.
 LEASE_SECONDS: Final = 15.0
-# A set that crashes the whole service must not do so at every start for ever.
+# A set that crashes the whole service must not do so at every start.
 _MAX_ATTEMPTS: Final = 3
 # A process that lacks the rows or the version leaves the fit to the others for this long.
 _PATIENCE_SECONDS: Final = 3600.0
@@ -109,7 +108,7 @@ def cancel_fit(store: Store, model: str, fit_id: int, *, by: str | None, now: fl
         if fit is None or fit.model != model:
             raise FitNotFound(f"model {model!r} has no fit {str(fit_id)!r}")
         if fit.state in ("done", "failed"):
-            raise Conflict(f"fit {fit_id} is {fit.state} already")
+            raise Conflict(f"fit {fit_id} is already {fit.state}")
         if fit.state != "cancelled":
             sentence = "cancelled" if by is None else f"cancelled by {by}"
             transaction.fits.end(fit_id, "cancelled", now=now, error=sentence)
@@ -127,7 +126,7 @@ class ClaimedFit:
 
 
 class FitQueue:
-    """The queue as one process sees it."""
+    """One process's access to the queue."""
 
     def __init__(
         self,
@@ -136,7 +135,9 @@ class FitQueue:
         set_files: SetFiles,
         *,
         outcomes: CandidateOutcomes,
-        clock: Callable[[], float],  # seconds since 1970 UTC; hosts agree to well within a lease
+        clock: Callable[
+            [], float
+        ],  # seconds since 1970 UTC; clocks of hosts differ by far less than a lease
     ) -> None:
         self._outcomes = outcomes
         self._store = store
@@ -147,7 +148,7 @@ class FitQueue:
 
     def claim(
         self,
-        submitted: Collection[int],  # requested at this process, so it has what they need
+        submitted: Collection[int],  # requested from this process, which therefore has their rows
     ) -> ClaimedFit | None:
         """Claim the oldest fit that this process can run; None when there is none."""
         now = self._clock()
@@ -193,14 +194,14 @@ class FitQueue:
                 self._end_failed(transaction, fit, sentence)
 
     def ended(self, fit_ids: Collection[int]) -> set[int]:
-        """Those of these fits that have ended, in whichever process."""
+        """The fits among these that have ended, in any process."""
         if not fit_ids:
             return set()
         with self._store.read() as transaction:
             return transaction.fits.ended(fit_ids)
 
     def finish(self, claimed: ClaimedFit, result: JobResult) -> None:
-        """Store the result of a fit, unless the fit is no longer this process's.
+        """Store the result of a fit, unless this process has lost the fit.
 
         On `DatabaseUnavailable` nothing is stored; the call may be repeated.
         """

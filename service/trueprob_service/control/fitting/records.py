@@ -51,10 +51,10 @@ class FitRecords:
             return FitSummary.with_times(row, n=_rows(transaction, row))
 
     def report(self, model: str, fit: str) -> FitSummary:
-        """A fit as the request that started or cancelled it is answered."""
+        """The fit as in the answer to the request that started or cancelled it."""
         with self._store.read() as transaction:
             row = _row(transaction, model, fit)
-            return FitSummary.of(row, n=_rows(transaction, row))
+            return FitSummary.from_row(row, n=_rows(transaction, row))
 
     def cancel(self, model: str, fit: str, *, by: str | None) -> FitSummary:
         """Cancels a fit that waits or runs; its runner notices and stops.
@@ -81,6 +81,6 @@ def _row(transaction: Transaction, model: str, fit: str) -> FitRow:
 
 
 def _rows(transaction: Transaction, fit: FitRow) -> int:
-    """How many rows the fit's set has."""
+    """Number of rows in the fit's set."""
     found = transaction.calibration_sets.get(fit.model, fit.calibration_set, deleted=True)
     return 0 if found is None else found.n_rows

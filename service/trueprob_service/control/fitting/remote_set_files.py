@@ -1,11 +1,11 @@
-"""Calibration sets on a file system of fsspec; each host keeps copies of those that it used.
+"""Calibration sets on a file system of fsspec; each host caches those that it used.
 
 Object stores show an object only when it is complete, and cannot rename. File systems that can
 (SFTP, for example) are written under another name first. Downloads are checked against their
 digest.
 
 The caches of fsspec (simplecache, filecache) are not used: they download under the final name, so
-after a lost connection half a file would pass for the whole.
+after a lost connection a partial file would be taken for a complete one.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from trueprob.errors import TrueprobError
 from trueprob_service.control.fitting.set_files import (
     ABANDONED_SECONDS,
     PREFIX,
-    SWEPT,
+    SET_ASIDE_SUFFIX,
     SetAsideFile,
     SetFiles,
     part_file,
@@ -35,8 +35,8 @@ from trueprob_service.errors import Unavailable
 __all__ = ["RemoteSetFiles"]
 
 _LOG: Final = logging.getLogger(__name__)
-# The clean-up job removes unused objects after a day. An older one than this is written again.
-_WRITE_ANEW_SECONDS: Final = 43_200.0
+# The clean-up job removes unused objects after a day. An object older than this is rewritten.
+_REWRITE_SECONDS: Final = 43_200.0
 
 
 class RemoteSetFiles(SetFiles):
@@ -64,35 +64,35 @@ class RemoteSetFiles(SetFiles):
                     continue
                 if name.endswith(".part"):
                     self._remove(name)
-                elif name.endswith(SWEPT):
+                elif name.endswith(SET_ASIDE_SUFFIX):
                     with contextlib.suppress(FileNotFoundError):
-                        self._files.mv(name, name.removesuffix(SWEPT))
+                        self._files.mv(name, name.removesuffix(SET_ASIDE_SUFFIX))
 
     def digests(self, *, older_than_seconds: float) -> list[str]:
-        """Digests of remote sets and local copies that were last written longer ago than this."""
+        """Digests of remote sets and local copies that are older than this."""
         with _storage_errors("cannot be listed"):
             remote = [
                 f"{PREFIX}{name.rpartition('/')[2].removesuffix('.npz')}"
                 for name in self._names()
                 if name.endswith(".npz") and self._age_seconds(name) > older_than_seconds
             ]
-        # Copies on this host may be all that is left: another host may have removed the object.
+        # Another host may have removed the object, so that only copies on this host are left.
         return sorted({*remote, *super().digests(older_than_seconds=older_than_seconds)})
 
     @contextlib.contextmanager
     def set_aside(self, digest: str) -> Iterator[SetAsideFile]:
         """As in a folder. This host's copy is removed too; other hosts clean up their own."""
         name = self._name(digest)
-        aside = _MovedObject(self._files, name, f"{name}{SWEPT}")
+        moved = _MovedObject(self._files, name, f"{name}{SET_ASIDE_SUFFIX}")
         with _storage_errors("cannot be cleaned up"), contextlib.suppress(FileNotFoundError):
-            self._files.mv(aside.name, aside.under)
+            self._files.mv(moved.name, moved.set_aside_name)
         try:
-            yield aside
+            yield moved
         finally:
-            if aside.gone:
+            if moved.removed:
                 self.path(digest).unlink(missing_ok=True)
                 with _storage_errors("cannot be cleaned up"):
-                    self._remove(aside.under)
+                    self._remove(moved.set_aside_name)
 
     def exists(self, digest: str) -> bool:
         """Whether the set is stored; False while the storage does not answer."""
@@ -128,7 +128,7 @@ class RemoteSetFiles(SetFiles):
         size = super().keep(rows)
         name = self._name(rows.digest)
         with _storage_errors("cannot be written"):
-            if not self._is_there(name, size):
+            if not self._is_stored(name, size):
                 self._write(self.path(rows.digest), name)
         return size
 
@@ -146,15 +146,15 @@ class RemoteSetFiles(SetFiles):
                 self._remove(part)
             raise
 
-    def _is_there(self, name: str, size: int) -> bool:
+    def _is_stored(self, name: str, size: int) -> bool:
         """Whether the object is complete, and too young to be removed."""
         # A cached listing may be older than another host's clean-up.
         self._files.invalidate_cache()
         try:
-            whole = self._files.size(name) == size
+            complete = self._files.size(name) == size
         except FileNotFoundError:
             return False
-        return whole and self._age_seconds(name) < _WRITE_ANEW_SECONDS
+        return complete and self._age_seconds(name) < _REWRITE_SECONDS
 
     def _names(self) -> list[str]:
         try:
@@ -187,15 +187,15 @@ class RemoteSetFiles(SetFiles):
 class _MovedObject:
     """A `SetAsideFile` on the remote file system."""
 
-    def __init__(self, files: AbstractFileSystem, name: str, under: str) -> None:
-        self._files, self.name, self.under = files, name, under
-        self.gone = True
+    def __init__(self, files: AbstractFileSystem, name: str, set_aside_name: str) -> None:
+        self._files, self.name, self.set_aside_name = files, name, set_aside_name
+        self.removed = True
 
     def put_back(self) -> None:
         """Give the object its name again."""
         with _storage_errors("cannot be cleaned up"), contextlib.suppress(FileNotFoundError):
-            self._files.mv(self.under, self.name)
-        self.gone = False
+            self._files.mv(self.set_aside_name, self.name)
+        self.removed = False
 
 
 def _holds(part: Path, digest: str) -> bool:

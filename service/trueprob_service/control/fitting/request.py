@@ -30,7 +30,7 @@ class FitRequest:
     trigger: str | None = None  # set by the refit policy; there is one fit for each trigger
 
     def check(self, settings: Settings) -> None:
-        """Raise `InvalidRequest` for options that are unknown or do not go together."""
+        """Raise `InvalidRequest` for options that are unknown or cannot be combined."""
         if self.method is not None and self.method not in METHODS:
             raise InvalidRequest(f"method must be one of {', '.join(METHODS)}, got {self.method!r}")
         if self.promote not in PROMOTE:
@@ -46,7 +46,7 @@ class FitRequest:
         check_set_name(self.name)
 
     def chosen_method(self, settings: Settings) -> str:
-        """The requested method, or the one of the settings."""
+        """The requested method, or that of the settings."""
         return self.method or settings.fit_method
 
     def change_allowed(self, settings: Settings) -> bool:

@@ -1,8 +1,8 @@
 """The thread that claims queued fits and runs them one after another.
 
 Everything that a fit needs is in its row and in the stored set. So an interrupted fit is simply run
-again, by this process or by another one. Its result, the calibrator and the promotion are stored in
-one transaction.
+again, by this process or another. Its result, the calibrator and the promotion are stored in one
+transaction.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ class FitRunner:
         self._thread = threading.Thread(target=self._work, name="trueprob-fits", daemon=True)
 
     def start(self) -> None:
-        """Start the thread; interrupted fits come first."""
+        """Start the thread; it runs interrupted fits first."""
         self._thread.start()
 
     def submit(self, fit_id: int) -> Future[None]:
-        """Wake the thread for a queued fit. The future is done when the fit has ended, anywhere."""
+        """Wake the thread for a queued fit; the future completes when it ends in any process."""
         with self._changing:
             done = self._awaited.get(fit_id)
             if done is None:
@@ -99,10 +99,10 @@ class FitRunner:
         return more
 
     def _run(self, claimed: ClaimedFit) -> bool:
-        """Run a claimed fit; False when it was not finished."""
+        """Run a claimed fit; False if it was not finished."""
         lost = threading.Event()
         try:
-            with self._held(claimed, lost):
+            with self._renewing(claimed, lost):
                 self._queue.fetch(claimed)
                 result = self._jobs.run(claimed.job)
                 if result is not None:
@@ -131,7 +131,7 @@ class FitRunner:
                 return
 
     @contextlib.contextmanager
-    def _held(self, claimed: ClaimedFit, lost: threading.Event) -> Iterator[None]:
+    def _renewing(self, claimed: ClaimedFit, lost: threading.Event) -> Iterator[None]:
         """Renew the lease while the block runs, and notice fits that end in other processes.
 
         The job is cancelled, and `lost` is set, when the fit was cancelled, was claimed by another
@@ -146,7 +146,7 @@ class FitRunner:
                 self._check.clear()
                 if done.is_set():
                     return
-                with contextlib.suppress(DatabaseUnavailable):  # it may be back in time
+                with contextlib.suppress(DatabaseUnavailable):  # it may be available again in time
                     if time.monotonic() > deadline:
                         limit = f"the fit took longer than {self._deadline_seconds:g} s"
                         self._queue.fail(claimed, limit)

@@ -13,11 +13,18 @@ from typing import Final, Protocol
 from trueprob.arrays.calibration_set import CalibrationSet
 from trueprob.arrays.synced_files import sync_directory
 
-__all__ = ["ABANDONED_SECONDS", "PREFIX", "SWEPT", "SetAsideFile", "SetFiles", "part_file"]
+__all__ = [
+    "ABANDONED_SECONDS",
+    "PREFIX",
+    "SET_ASIDE_SUFFIX",
+    "SetAsideFile",
+    "SetFiles",
+    "part_file",
+]
 
 PREFIX: Final = "sha256:"
-SWEPT: Final = ".swept"
-# A part file that has not changed for so long is a leftover of a crash; younger ones may be in use.
+SET_ASIDE_SUFFIX: Final = ".swept"
+# A part file unchanged for this long is a leftover of a crash; younger ones may be in use.
 ABANDONED_SECONDS: Final = 3600.0
 
 
@@ -42,7 +49,7 @@ class SetFiles:
         self.uploads = root / "uploads"
 
     def start(self) -> None:
-        """Make the folders and remove what a crash left behind."""
+        """Make the folders and remove the leftovers of a crash."""
         for folder in (self._sets, self._parts, self.uploads):
             folder.mkdir(parents=True, exist_ok=True)
         self.remove_leftovers()
@@ -52,13 +59,13 @@ class SetFiles:
         for part in {*self.uploads.glob("*.part"), *self._parts.glob("*.part")}:
             if _age_seconds(part) > ABANDONED_SECONDS:
                 part.unlink(missing_ok=True)
-        for swept in self._parts.glob(f"*{SWEPT}"):
-            if _age_seconds(swept) > ABANDONED_SECONDS:  # the next clean-up decides
+        for set_aside_file in self._parts.glob(f"*{SET_ASIDE_SUFFIX}"):
+            if _age_seconds(set_aside_file) > ABANDONED_SECONDS:  # the next clean-up decides
                 with contextlib.suppress(FileNotFoundError):
-                    swept.replace(self.path(swept.stem))
+                    set_aside_file.replace(self.path(set_aside_file.stem))
 
     def digests(self, *, older_than_seconds: float) -> list[str]:
-        """Digests of the stored sets that were last kept longer ago than this.
+        """Digests of the stored sets that were last stored longer ago than this.
 
         Raises `Unavailable` when the storage does not answer.
         """
@@ -72,14 +79,14 @@ class SetFiles:
     def set_aside(self, digest: str) -> Iterator[SetAsideFile]:
         """Rename a file; at the end of the block it is removed, unless it was put back."""
         path = self.path(digest)
-        aside = _RenamedFile(path, self._parts / f"{path.stem}{SWEPT}")
+        moved = _RenamedFile(path, self._parts / f"{path.stem}{SET_ASIDE_SUFFIX}")
         with contextlib.suppress(FileNotFoundError):  # another process has removed it
-            path.replace(aside.under)
-            os.utime(aside.under)
+            path.replace(moved.set_aside_path)
+            os.utime(moved.set_aside_path)
         try:
-            yield aside
+            yield moved
         finally:
-            aside.under.unlink(missing_ok=True)
+            moved.set_aside_path.unlink(missing_ok=True)
 
     def path(self, digest: str) -> Path:
         """The path of a set on this host, whether the file exists or not."""
@@ -105,7 +112,7 @@ class SetFiles:
         """
         path = self.path(rows.digest)
         try:
-            os.utime(path)  # the clean-up job spares files that were kept recently
+            os.utime(path)  # the clean-up job leaves recently stored files alone
         except FileNotFoundError:
             with part_file(self._parts) as part:
                 with part.open("wb") as file:
@@ -126,13 +133,13 @@ class SetFiles:
 class _RenamedFile:
     """A `SetAsideFile` on this host."""
 
-    def __init__(self, path: Path, under: Path) -> None:
-        self.path, self.under = path, under
+    def __init__(self, path: Path, set_aside_path: Path) -> None:
+        self.path, self.set_aside_path = path, set_aside_path
 
     def put_back(self) -> None:
         """Give the file its name again."""
         with contextlib.suppress(FileNotFoundError):
-            self.under.replace(self.path)
+            self.set_aside_path.replace(self.path)
 
 
 def _age_seconds(path: Path) -> float:

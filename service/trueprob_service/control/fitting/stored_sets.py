@@ -1,4 +1,4 @@
-"""Stored calibration sets: kept once by digest, named, appended to, fitted and deleted.
+"""Stored calibration sets, by digest and by name: add, append, fit, list and delete them.
 
 A set's file is on disk before the transaction that records it commits, so a set that was
 acknowledged survives a crash. Deleting a set removes it from the database only; the clean-up job
@@ -47,7 +47,7 @@ __all__ = [
 
 ROWS_NOT_FOUND: Final = "the rows of this set are not on this host, nor at another artifact_url"
 _DIGEST_BYTES: Final = 16  # of one row
-# If other requests append to the same name meanwhile, the set is read again, this often at most.
+# Attempts of an append: the set is read again if another request appended to it meanwhile.
 _ATTEMPTS: Final = 20
 
 
@@ -72,7 +72,7 @@ class StoredSets:
     def accept(
         self, served: ServedVersion, rows: CalibrationSet, request: FitRequest
     ) -> tuple[int, Future[None]]:
-        """Store a set and queue its fit, unless it is there already.
+        """Store a set and queue its fit, unless the same fit exists.
 
         Returns the fit's id and a future that is done when the fit ends. Raises `InvalidRequest`
         for too few rows.
@@ -96,7 +96,7 @@ class StoredSets:
     def fit(
         self, served: ServedVersion, digest_or_name: str, request: FitRequest
     ) -> tuple[int, Future[None]]:
-        """Queue a fit of a stored set; otherwise as `accept`."""
+        """Queue a fit of a stored set; otherwise like `accept`."""
         model = served.model
         with self._store.write() as transaction:
             lock_version(transaction, served)
@@ -113,10 +113,10 @@ class StoredSets:
     def append(
         self, served: ServedVersion, name: str, rows: CalibrationSet, *, by: str | None
     ) -> CalibrationSetRow:
-        """Append rows to the set of a name, or make the set of the first rows.
+        """Append rows to the set of this name, or make the set of the first rows.
 
         The name then refers to the new, longer set. Rows that the set contains already, as a whole
-        and in order, are not appended again: an earlier attempt of the same request has done it.
+        and in order, are not appended again: an earlier attempt of the same request added them.
 
         Raises `InvalidRequest` if the rows do not fit those of the set, `BodyTooLarge` if the set
         would be larger than an upload may be, and `Conflict` if too many requests append to it at
@@ -126,30 +126,30 @@ class StoredSets:
         for _ in range(_ATTEMPTS):
             with self._store.read() as transaction:
                 base = transaction.calibration_sets.get(model, name)
-            whole = rows
+            combined = rows
             if base is not None:
                 stored = self._rows(base)
-                whole = concatenate_sets(stored, rows)
+                combined = concatenate_sets(stored, rows)
                 if contains_rows(stored, rows):
                     return base
-            size = whole.logits.nbytes + whole.labels.nbytes
+            size = combined.logits.nbytes + combined.labels.nbytes
             if size > self._settings.max_upload_bytes:
                 raise BodyTooLarge(
                     f"set {name!r} must have at most {self._settings.max_upload_bytes} bytes, "
                     f"with these rows it would have {size}"
                 )
-            size_bytes = self._set_files.keep(whole)
+            size_bytes = self._set_files.keep(combined)
             with self._store.write() as transaction:
                 lock_version(transaction, served)
                 current = transaction.calibration_sets.get(model, name)
                 if (current and current.digest) != (base and base.digest):
                     continue
-                self._add(transaction, served, whole, size_bytes, by=by)
-                transaction.calibration_sets.name(model, name, whole.digest, now=self._clock())
-                if base is not None and base.digest != whole.digest:
+                self._add(transaction, served, combined, size_bytes, by=by)
+                transaction.calibration_sets.name(model, name, combined.digest, now=self._clock())
+                if base is not None and base.digest != combined.digest:
                     self._delete_if_unused(transaction, base)
-                row = find_set(transaction, model, whole.digest)
-            self._set_files.keep(whole)  # the clean-up job may have removed it meanwhile
+                row = find_set(transaction, model, combined.digest)
+            self._set_files.keep(combined)  # the clean-up job may have removed it meanwhile
             return row
         raise Conflict(f"too many requests append to set {name!r} at the same time: try again")
 
@@ -160,16 +160,16 @@ class StoredSets:
             if transaction.models.get(model) is None:
                 raise ModelNotFound(f"there is no model named {model!r}")
             row = find_set(transaction, model, digest_or_name)
-            waiting = transaction.fits.using(model, row.digest)
+            waiting = transaction.fits.n_unfinished(model, row.digest)
             if waiting:
                 raise Conflict(f"{waiting} fits on this set have not ended: cancel them, or wait")
             transaction.calibration_sets.delete(model, row.digest, now=self._clock())
 
     def _require_rows(self, n: int, request: FitRequest) -> None:
-        least = self._settings.min_calibration_rows
-        if n < least and not request.force:
+        minimum = self._settings.min_calibration_rows
+        if n < minimum and not request.force:
             raise InvalidRequest(
-                f"labels must have at least {least} rows for a fit that can be judged, "
+                f"labels must have at least {minimum} rows for a fit that can be judged, "
                 f"got {n}; ?force=true fits them anyway"
             )
 
@@ -202,7 +202,7 @@ class StoredSets:
     def _delete_if_unused(self, transaction: Transaction, row: CalibrationSetRow) -> None:
         """Delete a set that was appended to, unless it has another name or a fit."""
         named = row.digest in transaction.calibration_sets.names(row.model)
-        if not named and not transaction.fits.ever(row.model, row.digest):
+        if not named and not transaction.fits.exist_for(row.model, row.digest):
             transaction.calibration_sets.delete(row.model, row.digest, now=self._clock())
 
     def _fit(
@@ -230,7 +230,7 @@ class StoredSets:
                 found = sets.page(model, before=page.before, limit=page.limit + 1)
             rows, cursor = split(found, page, lambda row: row.id)
             names = sets.names(model)
-        items = [CalibrationSetSummary.of(row, names.get(row.digest, ())) for row in rows]
+        items = [CalibrationSetSummary.from_row(row, names.get(row.digest, ())) for row in rows]
         return Items(items=items, next=cursor)
 
     def get(self, model: str, digest_or_name: str) -> CalibrationSetSummary:
@@ -243,7 +243,7 @@ class StoredSets:
         """A stored set with its names."""
         with self._store.read() as transaction:
             names = transaction.calibration_sets.names(row.model)
-        return CalibrationSetSummary.of(row, names.get(row.digest, ()))
+        return CalibrationSetSummary.from_row(row, names.get(row.digest, ()))
 
     def file(self, model: str, digest_or_name: str) -> Path:
         """The `.npz` of a set, on this host.
@@ -271,7 +271,7 @@ def lock_version(transaction: Transaction, served: ServedVersion) -> None:
     transaction.models.lock(served.model)
     current = transaction.models.version(served.model, served.version)
     if current is None or current.class_names != served.class_names:
-        raise ModelNotFound(f"model {served.model!r} was deleted a moment ago")
+        raise ModelNotFound(f"model {served.model!r} was just deleted")
 
 
 def concatenate_sets(first: CalibrationSet, second: CalibrationSet) -> CalibrationSet:
@@ -299,25 +299,25 @@ def concatenate_sets(first: CalibrationSet, second: CalibrationSet) -> Calibrati
     )
 
 
-def contains_rows(whole: CalibrationSet, part: CalibrationSet) -> bool:
-    """Whether a set contains the rows of another in one run and in order, with weights and groups.
+def contains_rows(outer: CalibrationSet, inner: CalibrationSet) -> bool:
+    """Whether a set contains all rows of another in one run, with equal weights and groups.
 
     Both sets have weights, or neither does; the same for groups.
     """
-    rows, wanted = whole.row_digests.tobytes(), part.row_digests.tobytes()
-    at = rows.find(wanted)
-    while at >= 0:
-        start, off = divmod(at, _DIGEST_BYTES)
-        if off == 0 and _same_beside(whole, part, start):
+    rows, wanted = outer.row_digests.tobytes(), inner.row_digests.tobytes()
+    position = rows.find(wanted)
+    while position >= 0:
+        start, remainder = divmod(position, _DIGEST_BYTES)
+        if remainder == 0 and _same_weights_and_groups(outer, inner, start):
             return True
-        at = rows.find(wanted, at + 1)
+        position = rows.find(wanted, position + 1)
     return False
 
 
-def _same_beside(whole: CalibrationSet, part: CalibrationSet, start: int) -> bool:
+def _same_weights_and_groups(outer: CalibrationSet, inner: CalibrationSet, start: int) -> bool:
     """Whether weights and groups, from a row on, equal those of the other set."""
-    stop = start + part.n
-    pairs = ((whole.weights, part.weights), (whole.groups, part.groups))
+    stop = start + inner.n
+    pairs = ((outer.weights, inner.weights), (outer.groups, inner.groups))
     return all(
         left is None or right is None or np.array_equal(left[start:stop], right)
         for left, right in pairs

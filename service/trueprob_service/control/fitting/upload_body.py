@@ -1,7 +1,7 @@
 """Reads the body of an upload into named arrays: ``.npz``, JSON, ``.csv`` and forms.
 
-Of the model only the class names are used, to put the columns of a table in order.
-`trueprob.CalibrationSet` checks shapes, classes and values.
+The class names of the model order the columns of a table. `trueprob.CalibrationSet` checks shapes,
+classes and values.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def read_upload(
 def _required(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     if UNNAMED in arrays and "labels" not in arrays:
         raise InvalidRequest(
-            "a lone .npy has no labels: send an .npz, or a form with the parts logits and labels"
+            "an .npy file has no labels: send an .npz, or a form with the parts logits and labels"
         )
     return dict(arrays)
 
@@ -124,8 +124,8 @@ def _form(parts: Sequence[FormPart], max_bytes: int) -> Upload:
             raise InvalidRequest(f"part {part.name!r} is given twice")
         seen.add(part.name)
         if part.content.startswith(_NPY):
-            lone = read_arrays(part.content, max_bytes=max_bytes, name=part.name)[UNNAMED]
-            upload = replace(upload, arrays={**upload.arrays, part.name: lone})
+            array = read_arrays(part.content, max_bytes=max_bytes, name=part.name)[UNNAMED]
+            upload = replace(upload, arrays={**upload.arrays, part.name: array})
         else:
             upload = _with_field(upload, part.name, _json(part.content, f"part {part.name}"))
     return upload

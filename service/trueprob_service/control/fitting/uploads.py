@@ -36,7 +36,7 @@ from trueprob_service.settings import Settings
 
 __all__ = ["CalibrationSetUploads"]
 
-# A parsed upload is in memory as a whole; the others wait in their files.
+# A parsed upload is in memory as a whole; other uploads wait in their files.
 _PARSED_AT_ONCE: Final = 2
 
 
@@ -64,7 +64,7 @@ class CalibrationSetUploads:
     async def upload(
         self, request: Request, model: str, options: FitRequest
     ) -> tuple[int, Future[None]]:
-        """Store the set in a request's body and queue its fit; its id, and a future of its end.
+        """Store the set in a request's body and queue its fit; returns the fit's id and a future.
 
         Raises `ServiceError` or `InvalidInput` for an invalid request; nothing is stored then.
         """
@@ -89,7 +89,7 @@ class CalibrationSetUploads:
     async def fit(
         self, model: str, digest_or_name: str | None, options: FitRequest
     ) -> tuple[int, Future[None]]:
-        """Queue a fit of a stored set, or of the refit window (None); otherwise as `upload`."""
+        """Queue a fit of a stored set, or of the refit window (None); otherwise like `upload`."""
         deployment = await self._deployment(model, options.version)
         options.check(self._settings)
         if digest_or_name is None:
@@ -162,11 +162,11 @@ class CalibrationSetUploads:
     ) -> dict[str, NDArray[Any]]:
         """As `_run_images`, for encoded pictures, which are decoded batch by batch."""
         network, accepted = _network_of(deployment)
-        step, most = self._settings.max_batch_rows, self._settings.max_image_pixels
+        step, max_pixels = self._settings.max_batch_rows, self._settings.max_image_pixels
         batches = []
         for start in range(0, len(pictures), step):
             part = pictures[start : start + step]
-            decode = functools.partial(accepted.decode, part, max_pixels=most)
+            decode = functools.partial(accepted.decode, part, max_pixels=max_pixels)
             batches.append(await network.run(await anyio.to_thread.run_sync(decode)))
         return {**rest, "logits": np.concatenate(batches)}
 
@@ -178,4 +178,4 @@ def _network_of(deployment: Deployment) -> tuple[Network, NetworkInput]:
             f"version {deployment.served.version} of model {deployment.served.model!r} "
             "has no network here: send logits in place of images"
         )
-    return deployment.network, NetworkInput.of(manifest.input)
+    return deployment.network, NetworkInput.from_manifest(manifest.input)

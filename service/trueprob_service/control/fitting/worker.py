@@ -1,8 +1,8 @@
 """The code of the child process: reads a stored set, judges, fits, and returns plain values.
 
-`trueprob_service.control.fitting.process` spawns it. It imports the core and nothing of the
-service, so that it starts fast and holds neither sockets nor the database. It ends with its parent,
-even in the middle of a fit: another replica runs that fit again.
+`trueprob_service.control.fitting.process` spawns it. It imports only the core, so it starts fast
+and has no sockets and no database. It ends with its parent, even in the middle of a fit: another
+replica runs that fit again.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from trueprob.fitting.methods import fit_rows
 __all__ = ["CalibratorDocument", "Job", "JobResult", "run", "serve"]
 
 _LOG: Final = logging.getLogger(__name__)
-# Niceness: the parent answers predictions, which come first when the processor is busy.
+# Niceness: predictions in the parent have priority when the processor is busy.
 _NICE: Final = 5
-# Share of the time: judging makes five fits on four fifths of the rows, then one fit has them all.
+# Judging's share of the time: five fits on four fifths of the rows, before one fit on all.
 _JUDGING: Final = 0.8
 
 
@@ -58,7 +58,7 @@ class Job:
     n_classes: int
     method: str
     incumbent: str  # `calibrator.json`; the candidate is compared with it
-    seen_row_digests: bytes  # 16 bytes for each row that the incumbent was fitted on
+    seen_row_digests: bytes  # digests (16 bytes a row) of the rows that the incumbent was fitted on
     created_at: float  # seconds since 1970 UTC, for the document
     allow_prediction_change: bool = False
     reference: Path | None = None  # the reference set: candidates must not be worse on it
@@ -107,7 +107,7 @@ def _end_with_parent() -> None:
 
 
 def run(job: Job, progress: Callable[[float], None] = lambda _share: None) -> JobResult:
-    """Judge a method and fit the candidate if need be; a failure becomes a result with an error."""
+    """Judge a method, and fit the candidate if needed; a failure gives a result with an error."""
     started = time.perf_counter()
     change = job.allow_prediction_change
     try:

@@ -1,4 +1,4 @@
-"""Writes one sentence on what label statistics and alarms mean, and what to do about them."""
+"""Writes one sentence that explains label statistics and alarms, and advises what to do."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ def advice(
     tolerance: float,  # calibration error that is not worth an alarm
     alarms: Sequence[AlarmRow] = (),  # of the live promotion
 ) -> str:
-    """What the labels of a window say and what to do, in one sentence."""
-    standing = [alarm for alarm in alarms if alarm.stands]
-    if standing:
-        return _of_alarms(model, window, binned, tolerance, standing)
+    """One sentence on the labels of a window and what to do."""
+    active = [alarm for alarm in alarms if alarm.is_active]
+    if active:
+        return _alarm_advice(model, window, binned, tolerance, active)
     n = int(binned.n)
     labels = f"{n} label" if n == 1 else f"{n} labels"
     if n == 0:
         return (
             f"No labels in the last {window}: send them to /v1/models/{model}/labels to learn "
-            "whether the probabilities hold."
+            "whether the model is calibrated."
         )
     if not _enough(binned):
         are = "is" if n == 1 else "are"
         return f"{labels} {are} too few to tell: collect more before judging the calibration."
     if not binned.miscalibrated(tolerance):
-        return f"Calibrated within what {labels} can tell."
+        return f"Calibrated, as far as {labels} can tell."
     how = _direction(binned, tolerance) or "confidence is too high in some bins, too low in others"
     return (
         f"Miscalibrated: ECE {binned.ece():.3f} where noise explains {binned.ece_floor():.3f} and "
@@ -45,15 +45,15 @@ def advice(
     )
 
 
-def _of_alarms(
+def _alarm_advice(
     model: str,
     window: str,
     binned: BinnedCalibration,
     tolerance: float,
-    standing: Sequence[AlarmRow],
+    active: Sequence[AlarmRow],
 ) -> str:
-    """The sentence while alarms stand, whatever the window says."""
-    by_time = sorted(standing, key=lambda alarm: alarm.id)
+    """The sentence while alarms are active, whatever the window shows."""
+    by_time = sorted(active, key=lambda alarm: alarm.id)
     reasons = " and ".join(_reason(alarm) for alarm in by_time)
     how = _direction(binned, tolerance) if _enough(binned) else ""
     now = f"; in the last {window} {how}" if how else ""
@@ -61,7 +61,7 @@ def _of_alarms(
     then = (
         f", then acknowledge {_alarms(unseen)}."
         if unseen
-        else ": a promotion starts the statistics anew."
+        else ": a promotion resets the statistics."
     )
     return (
         f"Miscalibrated by more than {by_time[-1].tolerance:g}: {reasons}{now}; upload recent "

@@ -2,9 +2,9 @@
 
 The labels of a request are counted in the order of a keyed hash of their nonces, under a secret
 random key (`trueprob_service.control.labels.counting`). So neither a client that sorts labels by
-outcome nor the row order of a database chooses the order. Labels of one group make one factor, and
-a group counts once since the promotion. Both statistics are compared with their thresholds once,
-after all labels of the request, so an alarm records what the commit shows.
+outcome nor the row order of a database chooses the order. Labels of one group give one factor, and
+a group counts once per promotion. Both statistics are compared with their thresholds once, after
+all labels of the request, so an alarm records the committed state.
 
 An alarm is a row of the table ``alarm``, written in that same transaction. Evidence raises at most
 one alarm for each promotion, even if it falls again. Change may raise another one after the first
@@ -48,18 +48,18 @@ class AlarmRules:
     change: ChangeDetector  # has it just become miscalibrated?
 
     @classmethod
-    def of(cls, *, tolerance: float, alpha: float, run_length: float) -> AlarmRules:
+    def from_options(cls, *, tolerance: float, alpha: float, run_length: float) -> AlarmRules:
         """Make the rules from the settings ``alarm_…``."""
         bets = CalibrationBets(tolerance)
         return cls(bets, Evidence(bets, alpha), ChangeDetector(bets, run_length))
 
     def states(self, row: AlarmStateRow | None) -> tuple[BetState, BetState]:
-        """Evidence and change of a row; their start without a row, or if its bets were others."""
+        """Evidence and change of a row; initial states without a row, or if the bets differ."""
         starts = self.evidence.start(), self.change.start()
         if row is None:
             return starts
         stored = BetState.from_dict(row.evidence), BetState.from_dict(row.change)
-        # These numbers mean nothing to a release with another mixture of bets.
+        # A release with another mixture of bets cannot use these numbers.
         same = all(a.mixture == b.mixture for a, b in zip(stored, starts, strict=True))
         return stored if same else starts
 
@@ -167,8 +167,8 @@ class Alarms:
         passed = {name: pair for name, pair in figures.items() if pair[0] >= pair[1]}
         if not passed:
             return []
-        before = transaction.alarms.of(promotion.model, promotion.revision)
-        standing = {alarm.statistic for alarm in before if alarm.stands}
+        before = transaction.alarms.of_promotion(promotion.model, promotion.revision)
+        active = {alarm.statistic for alarm in before if alarm.is_active}
         return [
             transaction.alarms.add(
                 model=promotion.model,
@@ -183,7 +183,7 @@ class Alarms:
                 raised_at=now,
             )
             for name, (value, threshold) in passed.items()
-            if name not in standing
+            if name not in active
         ]
 
     def page(self, model: str, page: Page) -> Items[AlarmSummary]:
@@ -196,4 +196,4 @@ class Alarms:
                 page,
                 lambda row: row.id,
             )
-        return Items(items=[AlarmSummary.of(row) for row in rows], next=cursor)
+        return Items(items=[AlarmSummary.from_row(row) for row in rows], next=cursor)

@@ -39,7 +39,7 @@ _CLOSING: Final = re.compile(_SPACE.join((b"", rb"\}", b"")))
 _ROW_FIELDS: Final = frozenset({"id", "logits", "label", "group"})
 _REQUIRED: Final = ("id", "logits", "label")
 _ID_CHARACTERS: Final = 200
-# NumPy converts this many numbers at a time; it holds the interpreter for some milliseconds.
+# NumPy converts this many numbers at a time, which holds the interpreter lock a few milliseconds.
 _NUMBERS_AT_ONCE: Final = 1 << 16
 
 
@@ -105,7 +105,7 @@ def read_labels(document: Mapping[str, Any]) -> tuple[list[str], list[Label]]:
 
 
 def _check_label(value: object, name: str) -> None:
-    """Raise `InvalidRequest` for what is neither a class index nor a class name."""
+    """Raise `InvalidRequest` for a label that is neither a class index nor a class name."""
     # type, not isinstance: true is an int to Python and would pass for class 1.
     if type(value) is not int and type(value) is not str:
         raise InvalidRequest(
@@ -123,7 +123,7 @@ def _list_of(document: Mapping[str, Any], name: str) -> list[Any]:
 
 
 def _json_type(value: object) -> str:
-    """The type of a value in the words of JSON."""
+    """The JSON name of a value's type."""
     names = {bool: "a boolean", float: "a fraction", type(None): "null", dict: "an object"}
     return {int: "a number", str: "a text", list: "a list", **names}.get(type(value), "something")
 
@@ -173,7 +173,7 @@ def _check_row(row: object, name: str, n_classes: int) -> None:
 def _matrix(rows: list[list[Any]], n_classes: int) -> NDArray[np.float32]:
     step = max(1, _NUMBERS_AT_ONCE // n_classes)
     blocks = [rows[start : start + step] for start in range(0, len(rows), step)]
-    # NumPy would take true for 1, null for NaN and a text for the number that it spells.
+    # NumPy would convert true to 1, null to NaN, and a text of digits to its number.
     for block in blocks:
         if not set(map(type, chain.from_iterable(block))) <= {int, float}:
             raise InvalidRequest(_first_other(rows))

@@ -1,10 +1,11 @@
-"""Takes labels of predictions: each receipt counts once, in the transaction of its statistics.
+"""Counts labels of predictions: each receipt once, in the transaction of its statistics.
 
 A label counts for the promotion that its receipt names, with the confidence and the prediction in
 the receipt. So it may arrive after a later promotion, after a restart or at another replica.
 
-What labels are judged by, the promotions and class lists that their receipts name, is read once a
-request (`PromotionHistories`, `ClassList`).
+The promotions and class lists that the receipts name are read once per request
+(`PromotionHistories`, `ClassList`); `PromotionHistory.judge` decides by them whether a label may
+count, and `ReceiptLabels` counts it.
 """
 
 from __future__ import annotations
@@ -45,8 +46,12 @@ __all__ = [
     "ReceiptLabels",
 ]
 
-
 NO_CLASS = -1
+# The clocks of replicas differ: a used nonce is stored this much longer than its receipt is valid.
+CLOCK_TOLERANCE_SECONDS: Final = 300.0
+_KEY_BYTES: Final = 32
+
+CountLabel = Callable[[str, str, int, Sequence[float]], None]
 
 
 class OutcomeCode(IntEnum):
@@ -90,7 +95,7 @@ class ClassList:
 
 @dataclass(frozen=True, eq=False)
 class JudgedLabels:
-    """Outcomes and classes of labels, before duplicates and caps are looked at."""
+    """Outcomes and classes of labels, before duplicates and caps are checked."""
 
     outcome: NDArray[np.int8]  # `OutcomeCode`
     # Class index in the version that predicted, or in the live one where that is unknown;
@@ -120,25 +125,25 @@ class PromotionHistory:
         outcome = np.full(len(receipts), OutcomeCode.SUPERSEDED, np.int8)
         label = np.full(len(receipts), NO_CLASS, np.int64)
         unknown = np.ones(len(receipts), np.bool_)  # whether the predicting version is unknown
-        ours = receipts.genuine & (receipts.model == self.model)
+        own = receipts.genuine & (receipts.model == self.model)
         revision, version, class_list = receipts.revision, receipts.version, receipts.class_list
         for promotion in self.promotions.values():
             classes = self.classes[promotion.version]
-            meant = ours & (revision == promotion.revision) & (version == promotion.version)
-            meant &= class_list == classes.digest
-            outcome[meant] = OutcomeCode.ACCEPTED
-            label[meant] = classes.resolve(_at(labels, meant))
-            unknown &= ~meant
-        label[unknown] = self.classes[self.live.version].resolve(_at(labels, unknown))
+            matching = own & (revision == promotion.revision) & (version == promotion.version)
+            matching &= class_list == classes.digest
+            outcome[matching] = OutcomeCode.ACCEPTED
+            label[matching] = classes.resolve(_select(labels, matching))
+            unknown &= ~matching
+        label[unknown] = self.classes[self.live.version].resolve(_select(labels, unknown))
         accepted = outcome == OutcomeCode.ACCEPTED
         outcome[accepted & (label == NO_CLASS)] = OutcomeCode.UNKNOWN_CLASS
         outcome[accepted & (now - receipts.issued_at > ttl_seconds)] = OutcomeCode.EXPIRED
-        outcome[~ours] = OutcomeCode.FOREIGN
+        outcome[~own] = OutcomeCode.FOREIGN
         outcome[~receipts.genuine] = OutcomeCode.FORGED
         return JudgedLabels(outcome, label)
 
 
-def _at(labels: Sequence[Label], chosen: NDArray[np.bool_]) -> Sequence[Label]:
+def _select(labels: Sequence[Label], chosen: NDArray[np.bool_]) -> Sequence[Label]:
     if chosen.all():
         return labels
     return [labels[index] for index in np.flatnonzero(chosen).tolist()]
@@ -155,12 +160,14 @@ class PromotionHistories:
     def read(
         self, transaction: Transaction, model: str, receipts: ReceiptColumns
     ) -> PromotionHistory:
-        """Lock the model, and read the history that these receipts need."""
+        """Lock the model and read the history that these receipts need."""
         model_id, live = transaction.models.lock(model), transaction.promotions.live(model)
         if model_id is None or live is None:
             raise ModelNotFound(f"there is no model named {model!r}")
-        ours = number(digest64(model))
-        revisions = np.unique(receipts.revision[receipts.genuine & (receipts.model == ours)])
+        model_digest = number(digest64(model))
+        revisions = np.unique(
+            receipts.revision[receipts.genuine & (receipts.model == model_digest)]
+        )
         promotions = {
             revision: promotion
             for revision in revisions.tolist()
@@ -170,7 +177,7 @@ class PromotionHistories:
             each.version: self._class_list(transaction, model, model_id, each.version)
             for each in (live, *promotions.values())
         }
-        return PromotionHistory(ours, model_id, live, promotions, classes)
+        return PromotionHistory(model_digest, model_id, live, promotions, classes)
 
     def _promotion(
         self, transaction: Transaction, model: str, model_id: int, revision: int
@@ -197,27 +204,19 @@ class PromotionHistories:
         return classes
 
 
-# The clocks of replicas differ: a used nonce is stored this much longer than its receipt is valid.
-CLOCK_TOLERANCE_SECONDS: Final = 300.0
-
-_KEY_BYTES: Final = 32
-
-CountLabel = Callable[[str, str, int, Sequence[float]], None]
-
-
 class ReceiptLabels:
     """Counts labels of predictions."""
 
     def __init__(
         self,
         store: Store,
-        catalogue: Catalogue,  # deploys a candidate that labels have promoted
+        catalogue: Catalogue,  # deploys a candidate promoted by labels
         receipts: Receipts,
         alarms: Alarms,
         *,
         labels_per_input: int,  # labels of one input that count in a day; 0: no limit
-        ttl_seconds: int,  # how long after its prediction a label may come
-        window_labels: int,  # number of labels in the figures of the last N
+        ttl_seconds: int,  # how long after its prediction a label is accepted
+        window_labels: int,  # N of the statistics of the last N labels
         clock: Callable[[], float],  # seconds since 1970 UTC
         count_label: CountLabel,  # (model, outcome, n, lags in seconds), for metrics
         order_key: bytes | None = None,  # see `counting_order`; None: a random key
@@ -270,24 +269,24 @@ class ReceiptLabels:
         history: PromotionHistory,
         now: float,
     ) -> tuple[NDArray[np.int8], dict[int, CountedLabels]]:
-        """Use the receipts of new labels; the outcomes of all, and the counted ones by revision."""
+        """Use the receipts of new labels; returns all outcomes, and counted labels by revision."""
         outcome = judged.outcome.copy()
         nonces = receipts.nonce_bytes
-        good = np.flatnonzero(outcome == OutcomeCode.ACCEPTED)
+        accepted = np.flatnonzero(outcome == OutcomeCode.ACCEPTED)
         first: dict[bytes, int] = {}
-        for index in good.tolist():
+        for index in accepted.tolist():
             first.setdefault(nonces[index], index)
-        outcome[good] = OutcomeCode.DUPLICATE
+        outcome[accepted] = OutcomeCode.DUPLICATE
         new = np.fromiter(first.values(), np.int64, len(first))
         issued_at = receipts.issued_at[new]
         keep_until = issued_at + self._ttl_seconds + CLOCK_TOLERANCE_SECONDS
         fresh = transaction.label_keys.claim(list(first), keep_until.tolist())
         # Read after the claim, so that it includes every deletion of keys before the claim.
-        forgotten = issued_at < transaction.swept.keys_before()
-        outcome[new[forgotten]] = OutcomeCode.EXPIRED
-        new = new[fresh & ~forgotten]
+        key_deleted = issued_at < transaction.high_water_marks.keys_before()
+        outcome[new[key_deleted]] = OutcomeCode.EXPIRED
+        new = new[fresh & ~key_deleted]
         outcome[new] = OutcomeCode.CAPPED
-        fits, counted = count_within_cap(
+        within, counted = count_within_cap(
             transaction,
             receipts[new],
             judged.label[new],
@@ -296,8 +295,8 @@ class ReceiptLabels:
             now=now,
             order_key=self.order_key,
         )
-        outcome[new[fits]] = OutcomeCode.ACCEPTED
-        transaction.label_keys.unclaim([nonces[index] for index in new[~fits].tolist()])
+        outcome[new[within]] = OutcomeCode.ACCEPTED
+        transaction.label_keys.unclaim([nonces[index] for index in new[~within].tolist()])
         return outcome, counted
 
     def _update(
@@ -344,9 +343,9 @@ class ReceiptLabels:
 
     def _report(self, model: str, outcome: NDArray[np.int8], lags: NDArray[np.float64]) -> None:
         for code in np.unique(outcome).tolist():
-            meant = outcome == code
-            seconds = lags[meant].tolist() if code == OutcomeCode.ACCEPTED else ()
-            self._count_label(model, LABEL_OUTCOMES[code], int(np.count_nonzero(meant)), seconds)
+            matching = outcome == code
+            seconds = lags[matching].tolist() if code == OutcomeCode.ACCEPTED else ()
+            self._count_label(model, LABEL_OUTCOMES[code], int(np.count_nonzero(matching)), seconds)
 
 
 def _shown(label: Label) -> str:

@@ -1,13 +1,13 @@
-"""Takes labels that come with their logits: each id counts once, and goes to the refit window.
+"""Counts labels that come with their logits: each id once; the rows go to the refit window.
 
-Such rows change neither the binned statistics nor an alarm, because the service did not make the
+Such rows change neither the binned statistics nor the alarms, because the service did not make the
 prediction. A row's key, a digest of its id, is stored like the nonce of a receipt: for as long as a
 receipt is valid, from the arrival of the row. A row that is still in the window is a duplicate even
 after that.
 
-A row carries no time. If the clock shows a time whose keys the clean-up job has deleted already (it
-was ahead then, or is behind now), nobody knows whether an id is new. Rows are ``expired`` until the
-clock has caught up.
+A row carries no time. If the clean-up job has already deleted keys of the present time (the clock
+was ahead then, or is behind now), it is unknown whether an id is new. Rows are then ``expired``
+until the clock has caught up.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class RowLabels:
     def __init__(
         self,
         store: Store,
-        window: RefitWindow,  # where the rows go
+        window: RefitWindow,  # receives the rows
         *,
         labels_per_input: int,  # rows of one input that count in a day; 0: no limit
         ttl_seconds: int,  # minimum time for which an id is stored
@@ -96,7 +96,7 @@ class RowLabels:
         claimed = transaction.label_keys.claim([*first], [keep_until] * len(first))
         fresh = {row_key for row_key, new in zip(first, claimed, strict=True) if new}
         # Read after the claim, so that it includes every deletion of keys before the claim.
-        expired = now - self._ttl_seconds < transaction.swept.keys_before()
+        expired = now - self._ttl_seconds < transaction.high_water_marks.keys_before()
         if expired:
             transaction.label_keys.unclaim(fresh)
         fresh -= transaction.labelled_rows.stored(version.model, version.version, [*fresh])
@@ -108,16 +108,16 @@ class RowLabels:
         inputs = input_digests(rows.logits[[index for _, index in given]])
         group, day = np.array(inputs, np.uint64), int(now // DAY_SECONDS)
         tally = GroupTally.claim(transaction, model_id, NO_PROMOTION, group, day=day)
-        taken = within_cap(tally.before, per_input=self._labels_per_input)
-        tally.write(transaction, taken)
+        within = within_cap(tally.before, per_input=self._labels_per_input)
+        tally.write(transaction, within)
         new = []
-        for (row_key, index), fits in zip(given, taken, strict=True):
+        for (row_key, index), counts in zip(given, within, strict=True):
             label = labels[index]
-            outcomes[index] = "accepted" if fits else "capped"
-            if fits and label is not None:
+            outcomes[index] = "accepted" if counts else "capped"
+            if counts and label is not None:
                 logits = rows.logits[index].astype("<f4").tobytes()
                 new.append(StoredLabelledRow(row_key, logits, label, rows.groups[index]))
-        unused = [row_key for (row_key, _), fits in zip(given, taken, strict=True) if not fits]
+        unused = [row_key for (row_key, _), counts in zip(given, within, strict=True) if not counts]
         transaction.label_keys.unclaim(unused)
         self._window.add(
             transaction,
@@ -160,8 +160,8 @@ def _resolve(labels: Sequence[Label], version: VersionRow) -> list[int | None]:
 def _row_key(model_id: int, row_id: str) -> bytes:
     """The key under which a row counts once, 24 bytes.
 
-    It contains the model's id and not its name: a model that was deleted and declared again has
-    no rows yet.
+    It contains the model's id, not its name, so a model that was deleted and declared again starts
+    without rows.
     """
     name = f"{model_id} id {row_id}"
     return hashlib.blake2b(name.encode(), digest_size=_KEY_BYTES, person=_PERSON).digest()

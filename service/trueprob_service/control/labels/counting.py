@@ -1,9 +1,9 @@
-"""Which new labels count, and in which order.
+"""Decides which new labels count, and in which order.
 
-A group is what copies of one outcome share: the digest of the input, or a key that the client sent.
-Of each promotion, at most ``labels_per_input`` labels of a group count in a day (UTC), so that one
-input sent again and again does not dominate the statistics. A label beyond that is capped and its
-receipt stays unused: sent again on another day, while the receipt is valid, it may still count.
+Copies of one outcome share a group: the digest of the input, or a key that the client sent. Per
+promotion and day (UTC), at most ``labels_per_input`` labels of a group count, so that one input
+sent many times does not dominate the statistics. A label over the cap leaves its receipt unused:
+sent again on another day, while the receipt is valid, it may still count.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ _MANY: Final = 50  # for so many groups, a savepoint costs less than looking the
 
 @dataclass(frozen=True, eq=False)
 class GroupTally:
-    """The groups of new labels of one promotion, and how many labels of each counted before."""
+    """The groups of one promotion's new labels, and how many labels of each counted before."""
 
     model_id: int
     revision: int
     day: int
     groups: NDArray[np.uint64]  # distinct, ascending
     member: NDArray[np.int64]  # (n,), index of each label's group; -1: a label without a group
-    known: EarlierLabels  # what counted of these groups before
-    written: bool  # whether `claim` has written all labels to the table, as if they counted
+    known: EarlierLabels  # earlier counted labels of these groups
+    written: bool  # whether `claim` wrote all labels to the table as counted
 
     @classmethod
     def claim(
@@ -54,10 +54,10 @@ class GroupTally:
         *,
         day: int,  # since 1970 UTC
     ) -> GroupTally:
-        """Read what counted before of the groups of some labels.
+        """Read how many labels of these groups counted before.
 
         Many groups are inserted at once, because nearly always all of them are new; they are looked
-        up only if some are not. `write` must follow: it corrects the table to what counts.
+        up only if some are not. `write` must follow: it corrects the table.
         """
         groups, member = np.unique(group, return_inverse=True)
         if len(groups) and groups[0] == 0:
@@ -82,25 +82,25 @@ class GroupTally:
     def before(self) -> NDArray[np.int64]:
         """Number of earlier labels of the same group and day, shape (n,)."""
         earlier = np.append(self._today, 0)[self.member]
-        alone = self.member < 0
-        if len(self.groups) + np.count_nonzero(alone) < len(self.member):
-            together = np.argsort(self.member, kind="stable")
-            sizes = np.bincount(self.member[together] + 1)
+        ungrouped = self.member < 0
+        if len(self.groups) + np.count_nonzero(ungrouped) < len(self.member):
+            by_group = np.argsort(self.member, kind="stable")
+            sizes = np.bincount(self.member[by_group] + 1)
             starts = np.cumsum(sizes) - sizes
-            earlier[together] += np.arange(len(together)) - np.repeat(starts, sizes)
-            earlier[alone] = 0
+            earlier[by_group] += np.arange(len(by_group)) - np.repeat(starts, sizes)
+            earlier[ungrouped] = 0
         return earlier
 
-    def write(self, transaction: Transaction, taken: NDArray[np.bool_]) -> None:
+    def write(self, transaction: Transaction, counts: NDArray[np.bool_]) -> None:
         """Write to the table which labels count."""
-        if self.written and taken.all():
+        if self.written and counts.all():
             return
-        more = np.bincount(self.member[taken] + 1, minlength=len(self.groups) + 1)[1:]
+        more = np.bincount(self.member[counts] + 1, minlength=len(self.groups) + 1)[1:]
         # Counts of 0 are written only to correct what `claim` has written.
-        some = (more > 0) | self.written
-        counts = (self._today + more)[some]
+        changed = (more > 0) | self.written
+        totals = (self._today + more)[changed]
         transaction.group_counts.put(
-            self.model_id, self.revision, self.groups[some], counts, day=self.day
+            self.model_id, self.revision, self.groups[changed], totals, day=self.day
         )
 
     @property
@@ -142,7 +142,7 @@ class CountedLabels:
 
 
 def counting_order(secret: bytes, receipts: ReceiptColumns) -> NDArray[np.uint64]:
-    """A sort key for each label of a request, which nobody outside can predict.
+    """A sort key for each label of a request that clients cannot predict.
 
     One keyed hash (SHAKE-128) of all nonces gives one number a label, in the order of the nonces.
     So the keys depend neither on the outcomes nor on the order in which the labels were sent. One
@@ -167,7 +167,7 @@ def count_within_cap(
     now: float,
     order_key: bytes,  # see `counting_order`
 ) -> tuple[NDArray[np.bool_], dict[int, CountedLabels]]:
-    """Count new labels up to the cap of their groups: which count, and those by revision."""
+    """Count new labels up to the cap of each group; returns which count, and those by revision."""
     group, revision = receipts.group, receipts.revision
     day = int(now // DAY_SECONDS)
     before, repeated = np.zeros(len(receipts), np.int64), np.zeros(len(receipts), np.bool_)
@@ -176,18 +176,18 @@ def count_within_cap(
         own = revision == number
         tally = GroupTally.claim(transaction, model_id, number, group[own], day=day)
         tallies[number], before[own], repeated[own] = tally, tally.before, tally.repeated
-    fits = within_cap(before, per_input=labels_per_input)
+    within = within_cap(before, per_input=labels_per_input)
     counted = {}
     for number, tally in tallies.items():
         own = revision == number
-        tally.write(transaction, fits[own])
-        chosen = own & fits
+        tally.write(transaction, within[own])
+        chosen = own & within
         if chosen.any():
             order = counting_order(order_key, receipts[chosen])
             counted[number] = CountedLabels(
                 receipts[chosen], label[chosen], order, repeated[chosen]
             )
-    return fits, counted
+    return within, counted
 
 
 def within_cap(

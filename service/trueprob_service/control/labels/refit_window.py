@@ -27,11 +27,11 @@ class RefitWindow:
         self._bytes = settings.max_upload_bytes
 
     def cap(self, n_classes: int) -> int:
-        """Most rows of a window of a model with so many classes."""
+        """Largest number of rows in a window, for a model with this many classes."""
         return max(1, min(self._rows, self._bytes // (4 * n_classes + _LABEL_BYTES)))
 
     def size(self, model: str, version: int) -> tuple[int, int]:
-        """Number of rows in the window, and of all rows that ever entered it."""
+        """Number of rows in the window, and of all rows ever added to it."""
         with self._store.read() as transaction:
             return transaction.labelled_rows.count(model, version)
 

@@ -2,8 +2,8 @@
 
 Both are scored on the answers in the receipts. The loss of a row is the Brier score of the top
 label. Where the two may predict different classes, predicting unlikely classes with low confidence
-would lower that score. There the loss is the mean of the Brier score and of the error (0 or 1),
-which is smallest for the likeliest class with its true probability.
+would lower that score. For such candidates the loss is the mean of the Brier score and of the error
+(0 or 1), which is smallest for the likeliest class with its true probability.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ _LOG: Final = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ShadowDecision:
-    """The result of a comparison that is decided."""
+    """The result of a decided comparison."""
 
-    shadow: ShadowRow  # as it was before these labels
+    shadow: ShadowRow  # its state before these labels
     promoted: tuple[CalibratorRow, int] | None  # the calibrator that went live, and its revision
 
 
@@ -43,7 +43,7 @@ def score_shadow(
 ) -> ShadowDecision | None:
     """Score the shadow of a model on newly counted labels, and act on a decision.
 
-    None while nothing is decided. The caller deploys a promoted candidate after the commit.
+    Returns None while undecided. The caller deploys a promoted candidate after the commit.
     """
     if not any(labels.receipts.shadow_candidate.any() for labels in counted.values()):
         return None
@@ -83,7 +83,7 @@ def score_shadow(
 def _decide(
     transaction: Transaction, shadow: ShadowRow, verdict: str, *, labels: int, now: float
 ) -> ShadowDecision:
-    """End the shadow, and promote it if the policy says so."""
+    """End the shadow, and promote the candidate if the policy says so."""
     promoted = None
     if verdict == "better":
         # This evidence is stronger than that of an admission: the candidate counts as admitted.

@@ -1,4 +1,4 @@
-"""Reports of label statistics: from running totals for Prometheus, from hourly bins for a window.
+"""Reads label statistics: running totals for Prometheus, hourly bins for a window.
 
 The reading for Prometheus also counts fits, alarms and promotions, and has the gauges of shadows
 and of the webhook's outbox.
@@ -67,8 +67,8 @@ class LabelStatistics:
     def read(self) -> ControlStatistics:
         """A consistent reading for the metrics, at most a few seconds old.
 
-        While the database is unavailable the last reading is returned: a counter that vanishes and
-        comes back looks like a restart.
+        While the database is unavailable, the last reading is returned: Prometheus would take a
+        counter that disappears and comes back for a restart.
         """
         with self._reading:
             now = self._clock()
@@ -92,7 +92,7 @@ class LabelStatistics:
                 model, version=live.version, calibrator=live.calibrator, hour=first_hour
             )
             state = transaction.alarm_states.get(model, live.revision)
-            alarms = transaction.alarms.of(model, live.revision)
+            alarms = transaction.alarms.of_promotion(model, live.revision)
         n = int(binned.n)
         figures = self._figures(state)
         miscalibrated = bool(n and binned.miscalibrated(self._tolerance))
@@ -110,7 +110,9 @@ class LabelStatistics:
             expected_accuracy=_number(binned.mean_confidence()) if n else None,
             observed_accuracy=_number(binned.accuracy()) if n else None,
             **vars(figures),
-            alarm=next((AlarmSummary.of(a) for a in alarms if a.acknowledged_at is None), None),
+            alarm=next(
+                (AlarmSummary.from_row(a) for a in alarms if a.acknowledged_at is None), None
+            ),
             advice=advice(model, window, binned, tolerance=self._tolerance, alarms=alarms),
             bins=[Bin.model_validate(row) for row in binned.rows()],
             baseline={
@@ -180,7 +182,7 @@ class LabelStatistics:
 
 
 def _gauges(transaction: Transaction) -> dict[str, dict[tuple[str, ...], float]]:
-    """Gauges of shadows and of the webhook: name to labels to value."""
+    """Gauges of shadows and of the webhook, by name and labels."""
     better: dict[tuple[str, ...], float] = {}
     worse: dict[tuple[str, ...], float] = {}
     threshold: dict[tuple[str, ...], float] = {}
@@ -214,5 +216,5 @@ def window_hours(window: str) -> int:
 
 
 def _number(value: float) -> float | None:
-    """None for a number that JSON cannot represent."""
+    """The number; None if JSON cannot represent it."""
     return float(value) if math.isfinite(value) else None

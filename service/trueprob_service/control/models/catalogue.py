@@ -8,7 +8,7 @@ again, from the promotion history.
 A version whose files do not match their digests, or whose network does not load, is refused: it is
 logged and listed as unavailable, and the others are served. If it is the live version, it is served
 without its network, with the classes and the calibrator from the database, which were verified
-before they were stored. So a bad ``model.onnx`` does not stop clients that send logits.
+before they were stored. So clients that send logits are served despite a bad ``model.onnx``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from trueprob.calibrators import Calibrator, loads_calibrator
-from trueprob_service.control.models.discovery import Discovery, Found, Key, discover
+from trueprob_service.control.models.discovery import Discovery, FoundVersion, Key, discover
 from trueprob_service.control.store import Store, Transaction
 from trueprob_service.control.store.models import VersionRow
 from trueprob_service.control.store.promotions import CalibratorRow, PromotionRow
@@ -155,7 +155,7 @@ class Catalogue:
             self._start(version, calibrator, live, None)
 
     def add_found(self, store: Store, discovery: Discovery) -> None:
-        """Register and deploy versions that are new on disk, or were repaired there."""
+        """Register and deploy versions that are new on disk or were repaired."""
         for key, reason in discovery.refused.items():
             self._refuse(key, reason)
         if not discovery.found:
@@ -181,11 +181,11 @@ class Catalogue:
         return served is not None and served.manifest is not None
 
     def clear_refusal(self, key: Key) -> None:
-        """Remove a version from the unavailable ones: it was repaired, or is gone from the disk."""
+        """Remove a version from the unavailable ones after it was repaired or removed from disk."""
         self._unavailable = {k: v for k, v in self._unavailable.items() if k != key}
 
     def served(self, model: str, version: int) -> ServedVersion:
-        """A version that is served here.
+        """A version that this process serves.
 
         Raises `Conflict` if it is refused, and `VersionNotFound` if there is none.
         """
@@ -198,7 +198,7 @@ class Catalogue:
         raise VersionNotFound(f"model {model!r} has no version {version}")
 
     def find(self, model: str, version: int) -> ServedVersion | None:
-        """As `served`, but None instead of an error."""
+        """As `served`; None instead of an error."""
         return self._served.get((model, version))
 
     def add_declared(self, served: ServedVersion) -> None:
@@ -239,7 +239,9 @@ class Catalogue:
         for (name, number), found in sorted(discovery.found.items()):
             model = transaction.models.get(name)
             if model is not None and model.declared:
-                self._refuse((name, number), "its name was declared over HTTP before")
+                self._refuse(
+                    (name, number), "its name is already used by a model declared over HTTP"
+                )
                 accepted.discard((name, number))
                 continue
             names = tuple(found.manifest.class_names)
@@ -280,7 +282,7 @@ class Catalogue:
         version: VersionRow,
         calibrator: CalibratorRow,
         live: PromotionRow,
-        found: Found | None,
+        found: FoundVersion | None,
     ) -> None:
         key = (version.model, version.version)
         revision = live.revision if live.version == version.version else None
@@ -291,7 +293,7 @@ class Catalogue:
         try:
             self.deploy(calibrator, revision=revision)
         except ProviderUnavailable:
-            raise  # the setting is about all networks, so it is not this version's fault
+            raise  # the setting applies to all networks, so this version is not at fault
         except ServiceError as error:
             self._served = {k: v for k, v in self._served.items() if k != key}
             self._refuse(key, error.detail)

@@ -43,8 +43,8 @@ class Declarations:
     ) -> bool:
         """Register a model with version 1 and the identity calibrator, live at once.
 
-        Returns False when the model is there already, with the same classes. Raises `Conflict` if
-        it has others, and `InvalidRequest` if a name or number cannot be used.
+        Returns False if the model exists with the same classes. Raises `Conflict` if it has other
+        classes, and `InvalidRequest` if a name or number cannot be used.
         """
         names = _class_names(n_classes, class_names)
         if not valid_model_name(model):
@@ -100,7 +100,7 @@ def _class_names(n_classes: int | None, class_names: Sequence[str] | None) -> tu
 
 
 class Deletions:
-    """Deletes models, with everything that the database holds of them.
+    """Deletes models, with all their rows in the database.
 
     Their fits end: waiting ones at once, a running one when it next extends its lease. The clean-up
     job deletes the files of their sets. Other processes stop answering at their next sync. Labels
@@ -113,7 +113,7 @@ class Deletions:
         replica_sync: ReplicaSync,  # removes the model from the data plane
         *,
         on_fits_ended: Callable[[], None],  # called after the fits were deleted
-        root: Path,  # the model repository; versions there would come back
+        root: Path,  # the model repository; versions there would be found again
         clock: Callable[[], float],  # seconds since 1970 UTC
     ) -> None:
         self._store = store
@@ -123,7 +123,7 @@ class Deletions:
         self._clock = clock
 
     def delete(self, model: str, *, expected: int) -> None:
-        """Delete a declared model, or one whose folder is gone.
+        """Delete a declared model, or one whose folder was removed.
 
         Raises `Conflict` if the model repository has versions of it.
         """
@@ -139,5 +139,7 @@ class Deletions:
                 )
             transaction.deleted_models.delete(model, revision=live.revision, now=self._clock())
         self._on_fits_ended()
-        with contextlib.suppress(DatabaseUnavailable):  # it is deleted; the next sync sees it
+        with contextlib.suppress(
+            DatabaseUnavailable
+        ):  # the model is deleted; the next sync applies that
             self._replica_sync.sync()

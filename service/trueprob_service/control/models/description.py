@@ -1,6 +1,6 @@
-"""Reads models, their calibrators and their promotions for the API.
+"""Describes models, their calibrators and their promotions for the API, from the database.
 
-From the database, together with the versions that this process cannot serve.
+The versions that this process cannot serve are included.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ class Descriptions:
                 page,
                 lambda row: row.revision,
             )
-        return Items(items=[PromotionSummary.of(row) for row in rows], next=cursor)
+        return Items(items=[PromotionSummary.from_row(row) for row in rows], next=cursor)
 
     def calibrators(
         self,
@@ -138,7 +138,9 @@ class Descriptions:
                 page,
                 lambda row: row.id,
             )
-        return Items(items=[CalibratorSummary.of(row, live=live) for row in rows], next=cursor)
+        return Items(
+            items=[CalibratorSummary.from_row(row, live=live) for row in rows], next=cursor
+        )
 
     def calibrator_document(self, model: str, calibrator: str, *, version: int | None) -> str:
         """The text of a calibrator's `calibrator.json`.

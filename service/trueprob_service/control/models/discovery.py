@@ -12,18 +12,18 @@ from trueprob.repository.manifest import Manifest
 from trueprob.repository.model_repository import ModelRepository
 from trueprob_service.metrics.recent_traffic import TrafficReference
 
-__all__ = ["Discovery", "Found", "Key", "discover"]
+__all__ = ["Discovery", "FoundVersion", "Key", "discover"]
 
 Key = tuple[str, int]  # model, version
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundVersion:
     """A version on disk whose files match their digests."""
 
     manifest: Manifest
     calibrator: Calibrator  # the factory calibrator
-    document: str  # its `calibrator.json`; that of the identity for a version without one
+    document: str  # its `calibrator.json`; the identity's for a version without one
     # `n`, `ece`, `ece_floor` and `accuracy` on the calibration split, from `baseline.npz`; empty
     # for a version without one.
     baseline: Mapping[str, float]
@@ -35,13 +35,13 @@ class Found:
 class Discovery:
     """The verified versions, and why the others are refused."""
 
-    found: Mapping[Key, Found]
-    refused: Mapping[Key, str]  # a sentence each
+    found: Mapping[Key, FoundVersion]
+    refused: Mapping[Key, str]  # one sentence each
 
 
 def discover(root: Path, only: Collection[Key] | None = None) -> Discovery:
     """Verify all versions under a folder, or the given ones; the folder need not exist."""
-    found: dict[Key, Found] = {}
+    found: dict[Key, FoundVersion] = {}
     refused: dict[Key, str] = {}
     if root.is_dir():
         repository = ModelRepository(root)
@@ -58,7 +58,7 @@ def discover(root: Path, only: Collection[Key] | None = None) -> Discovery:
     return Discovery(found, refused)
 
 
-def _verified(repository: ModelRepository, name: str, number: int) -> Found:
+def _verified(repository: ModelRepository, name: str, number: int) -> FoundVersion:
     version = repository.get(name, number)
     version.verify()
     calibrator = version.calibrator()
@@ -74,5 +74,5 @@ def _verified(repository: ModelRepository, name: str, number: int) -> Found:
             "ece_floor": binned.ece_floor(),
             "accuracy": binned.accuracy(),
         }
-        reference = TrafficReference.of(baseline, calibrator.id)
-    return Found(version.manifest, calibrator, document.decode(), scores, reference)
+        reference = TrafficReference.from_baseline(baseline, calibrator.id)
+    return FoundVersion(version.manifest, calibrator, document.decode(), scores, reference)

@@ -1,11 +1,11 @@
 """Promotions and rollbacks, each in one transaction that raises the model's revision.
 
 The revision that the client saw (If-Match) is compared under the model's lock, so of two changes
-based on the same revision exactly one happens. After the commit the pair is deployed; the data
+based on the same revision exactly one succeeds. After the commit the pair is deployed; the data
 plane ignores a revision older than the one that it has.
 
 A rollback without a revision undoes one promotion. ``restores`` of a rollback names the promotion
-whose pair it put back, so the next rollback goes on from there and never undoes a rollback.
+whose pair it restored, so the next rollback continues from there and never undoes a rollback.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def raise_revision(
     cause: str,  # `factory`, `admitted`, `forced`, `shadow` or `rollback`
     by: str | None,  # id of the API key
     now: float,
-    restores: int | None = None,  # of a rollback: the revision whose pair it puts back
+    restores: int | None = None,  # of a rollback: the revision whose pair it restores
     fit: int | None = None,  # the fit that promotes
 ) -> PromotionRow:
     """Store a promotion as the next revision. The caller read ``live`` under the model's lock."""
@@ -117,7 +117,7 @@ class Promotions:
             if not (row.admitted or force):
                 raise Conflict(
                     f"calibrator {calibrator!r} was not admitted: there was no evidence that it "
-                    "improves; ?force=true promotes it all the same"
+                    "improves; ?force=true promotes it anyway"
                 )
             promotion = self._raise(transaction, live, row, cause=_cause(row), by=by)
         self._catalogue.deploy(row, revision=promotion.revision)
@@ -162,7 +162,7 @@ class Promotions:
                     raise PromotionNotFound(f"model {model!r} has no revision {revision}")
             row = transaction.calibrators.get(model, target.version, target.calibrator)
             if row is None:
-                raise CalibratorNotFound(f"calibrator {target.calibrator!r} is gone")
+                raise CalibratorNotFound(f"calibrator {target.calibrator!r} no longer exists")
             promotion = self._raise(
                 transaction,
                 live,

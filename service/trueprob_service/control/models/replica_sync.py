@@ -62,9 +62,9 @@ class ReplicaSync:
         self._deployments = deployments
         self._seen: dict[str, _Seen] = {}
         self._patience_seconds = patience_seconds
-        self._missing: dict[str, tuple[_Seen, float]] = {}  # and when to log it
+        self._missing: dict[str, tuple[_Seen, float]] = {}  # with the time at which to log it
         self._syncing = threading.Lock()
-        self._began = 0.0
+        self._last_start = 0.0
         self._poll = Poll(
             self.sync,
             what="the sync with other processes",
@@ -78,11 +78,11 @@ class ReplicaSync:
         self._poll.start()
 
     def sync(self) -> None:
-        """Apply all changes until now. One sync serves all callers that wait for it."""
+        """Apply all changes made so far. One sync serves all callers that wait for it."""
         called = time.monotonic()
         with self._syncing:
-            if self._began <= called:
-                self._began = time.monotonic()
+            if self._last_start <= called:
+                self._last_start = time.monotonic()
                 self._sync()
 
     def close(self) -> None:
@@ -91,27 +91,27 @@ class ReplicaSync:
 
     def _sync(self) -> None:
         # Before the query: its result lacks a model that is declared here in the meantime.
-        here = self._deployments.names()
+        local = self._deployments.names()
         with self._store.read() as transaction:
-            there = transaction.promotions.revisions()
+            stored = transaction.promotions.revisions()
             candidates = transaction.shadows.candidates()
             states = {
                 name: _read(transaction, name)
-                for name, seen in there.items()
+                for name, seen in stored.items()
                 if self._seen.get(name) != seen
             }
-        for name in here - there.keys():
+        for name in local - stored.keys():
             self._remove(name)
         for name, state in states.items():
             known = self._seen.get(name)
-            if (known is not None and known[0] != there[name][0]) or self._contradicts(state):
+            if (known is not None and known[0] != stored[name][0]) or self._contradicts(state):
                 self._remove(name)
             obstacle = "removed" if state is None else self._obstacle(name, state)
             if obstacle is None:
-                self._seen[name] = there[name]
+                self._seen[name] = stored[name]
                 self._missing.pop(name, None)
             else:
-                self._log_missing(name, there[name], obstacle)
+                self._log_missing(name, stored[name], obstacle)
         for live in self._deployments.live():
             self._apply_shadow(live, candidates.get(live.served.model))
 
@@ -128,19 +128,21 @@ class ReplicaSync:
 
     def _log_missing(self, name: str, seen: _Seen, obstacle: str) -> None:
         now = time.monotonic()
-        missed, say_at = self._missing.get(name, (None, 0.0))
-        if missed != seen:
-            say_at = now + self._patience_seconds
-        if say_at <= now:
+        logged, log_at = self._missing.get(name, (None, 0.0))
+        if logged != seen:
+            log_at = now + self._patience_seconds
+        if log_at <= now:
             _LOG.error("revision %d of model %s cannot be deployed: %s", seen[1], name, obstacle)
-            say_at = math.inf
-        self._missing[name] = seen, say_at
+            log_at = math.inf
+        self._missing[name] = seen, log_at
 
     def _obstacle(self, name: str, state: _State) -> str | None:
         """Deploy the pairs of a model; returns the reason if that is impossible."""
         try:
             applied = self._apply(name, state)
-        except TrueprobError as error:  # a calibrator of a newer release; other models go on
+        except (
+            TrueprobError
+        ) as error:  # a calibrator of a newer release; the other models are still applied
             return str(error)
         return None if applied else f"version {state.live.version} is not available"
 

@@ -1,9 +1,9 @@
 """Finds new models and versions on disk while the service runs.
 
-A thread compares names, sizes and times of the files with those of its last look, without reading
-any. Versions that are new or changed, and not loaded, are verified against their digests and
-loaded. A half-written version fails that: its refusal is logged once, and it is verified again when
-it changes. A loaded version stays loaded, even if its files change or go.
+A thread compares names, sizes and times of the files with those of its last scan and reads none.
+Versions that are new or changed, and not loaded, are verified against their digests and loaded. A
+half-written version fails verification: its refusal is logged once, and it is verified again when
+it changes. A loaded version stays loaded, even if its files change or vanish.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Signature = tuple[tuple[str, int, int, int], ...]
 
 
 class RepositoryWatch:
-    """Looks at the model repository at regular intervals."""
+    """Scans the model repository at regular intervals."""
 
     def __init__(
         self,
@@ -41,8 +41,8 @@ class RepositoryWatch:
         self._interval_seconds = interval_seconds
         self._seen: dict[Key, Signature] = {}
         self._poll = Poll(
-            self.look,
-            what="the look into the model repository",
+            self.scan,
+            what="the scan of the model repository",
             seconds=interval_seconds,
             name="trueprob-repository",
         )
@@ -53,13 +53,13 @@ class RepositoryWatch:
             self._poll.start()
 
     def close(self) -> None:
-        """Stop after the look that is running."""
+        """Stop after the running scan."""
         self._poll.close()
 
-    def look(self) -> None:
-        """Load the versions that are new since the last look.
+    def scan(self) -> None:
+        """Load the versions that are new since the last scan.
 
-        After `DatabaseUnavailable` or `OSError` the next look starts from the same state.
+        After `DatabaseUnavailable` or `OSError` the next scan starts from the same state.
         """
         present = _signatures(self._root)
         changed = {key for key, signature in present.items() if self._seen.get(key) != signature}
@@ -68,14 +68,14 @@ class RepositoryWatch:
             self._catalogue.add_found(self._store, discover(self._root, changed - loaded))
         for model, version in sorted(loaded & self._seen.keys()):
             _LOG.warning(
-                "version %d of model %s was changed on disk, but versions must not change: the "
-                "version as it was loaded goes on answering", version, model,
+                "version %d of model %s was changed on disk, but versions must not change: "
+                "the loaded version still answers", version, model,
             )  # fmt: skip
         for key in sorted(self._seen.keys() - present.keys()):
             if self._catalogue.is_loaded(key):
                 _LOG.warning(
-                    "version %d of model %s is no longer in the model repository: it goes on "
-                    "answering until the service ends", key[1], key[0],
+                    "version %d of model %s is no longer in the model repository: it "
+                    "still answers until the service stops", key[1], key[0],
                 )  # fmt: skip
             else:
                 self._catalogue.clear_refusal(key)

@@ -1,4 +1,4 @@
-"""Starts and ends shadows; labels score them.
+"""Starts and ends shadows.
 
 A model has at most one shadow at a time, a calibrator of the live version. It ends when the
 evidence decides, when it is removed or replaced, and when another pair goes live.
@@ -42,10 +42,10 @@ class Shadows:
     def put(
         self, model: str, calibrator: str, *, policy: str | None, by: str | None
     ) -> tuple[ShadowRow, bool]:
-        """Let a calibrator shadow the live pair, in place of the shadow before.
+        """Let a calibrator shadow the live pair; replaces an earlier shadow.
 
-        Returns the shadow, and False when it was there already under the same policy. Raises
-        `Conflict` if the calibrator is live or belongs to another version.
+        Returns the shadow, and False if it already ran under the same policy. Raises `Conflict` if
+        the calibrator is live or belongs to another version.
         """
         chosen = self._settings.shadow_policy if policy is None else policy
         if chosen not in POLICIES:
@@ -59,7 +59,7 @@ class Shadows:
                 if others:
                     raise Conflict(
                         f"calibrator {calibrator!r} belongs to version {others[0]}, "
-                        f"live is version {live.version}"
+                        f"the live version is {live.version}"
                     )
                 raise CalibratorNotFound(f"model {model!r} has no calibrator {calibrator!r}")
             if calibrator == live.calibrator:
@@ -108,7 +108,7 @@ def start_shadow(
     by: str | None,
     now: float,
 ) -> ShadowRow:
-    """Start a shadow, in place of the one before. The caller holds the model's lock."""
+    """Start a shadow, replacing the earlier one. The caller holds the model's lock."""
     transaction.shadows.end(live.model, "removed", now=now)
     incumbent = transaction.calibrators.get(live.model, live.version, live.calibrator)
     kinds = [row.kind, *([] if incumbent is None else [incumbent.kind])]

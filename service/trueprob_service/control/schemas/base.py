@@ -1,4 +1,4 @@
-"""What bodies share: examples, timestamps, and the body of an error."""
+"""Shared by all bodies: examples, timestamps, and the body of an error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bodies of the routes of calibration sets and fits, and how database rows become them."""
+"""Bodies of the routes of calibration sets and fits, built from database rows."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class CalibrationSetSummary(BaseModel):
     created_by: str | None
 
     @classmethod
-    def of(cls, row: CalibrationSetRow, names: Sequence[str]) -> CalibrationSetSummary:
+    def from_row(cls, row: CalibrationSetRow, names: Sequence[str]) -> CalibrationSetSummary:
         """A stored set with the names that refer to it."""
         return cls(
             digest=row.digest,
@@ -56,7 +56,7 @@ class FitBody(BaseModel):
     model_config = example(calibration_set="may", method="smart", promote="auto")
     calibration_set: StrictStr | None = Field(None, description="`sha256:…`, or a name.")
     source: Literal["refit-window"] | None = Field(
-        None, description="Instead of a set: the labelled rows of the refit window."
+        None, description="The labelled rows of the refit window, instead of a set."
     )
     method: StrictStr | None = Field(None, description="How to fit; default: a setting.")
     promote: Literal["auto", "never", "always", "shadow"] = Field(
@@ -108,11 +108,11 @@ class FitSummary(BaseModel):
     method: str
     n: int
     trigger: str | None = Field(
-        None, description="Of a fit that the refit policy started: `alarm:ID` or "
+        None, description="For a fit that the refit policy started: `alarm:ID` or "
         "`rows:VERSION:COUNT`."
     )  # fmt: skip
     progress: float | None = Field(
-        None, description="While the fit waits or runs: the share that is done, 0 to 1."
+        None, description="Share done of a waiting or running fit, 0 to 1."
     )
     seconds: float | None = None
     verdict: FitVerdict | None = None
@@ -130,8 +130,8 @@ class FitSummary(BaseModel):
         return self.state in ENDED
 
     @classmethod
-    def of(cls, row: FitRow, *, n: int) -> FitSummary:
-        """The report of a fit on n rows; only the fields that its state has are set."""
+    def from_row(cls, row: FitRow, *, n: int) -> FitSummary:
+        """The report of a fit on n rows, with the fields that apply to its state."""
         fields: dict[str, Any] = {}
         if row.state == "done":
             fields = {
@@ -161,7 +161,7 @@ class FitSummary(BaseModel):
     @classmethod
     def with_times(cls, row: FitRow, *, n: int) -> FitSummary:
         """The report, with the times at which the fit was created and finished."""
-        report = cls.of(row, n=n)
+        report = cls.from_row(row, n=n)
         report.created_at = timestamp(row.created_at)
         if row.finished_at is not None:
             report.finished_at = timestamp(row.finished_at)

@@ -24,7 +24,7 @@ class LabelRequest(BaseModel):
     """Labels of earlier predictions."""
 
     model_config = example(prediction_ids=["VFBSMQ…", "VFBSMR…"], labels=[1, "7"])
-    prediction_ids: list[StrictStr] = Field(description="Of earlier answers.")
+    prediction_ids: list[StrictStr] = Field(description="`prediction_ids` of earlier answers.")
     labels: list[StrictInt | StrictStr] = Field(
         description="One for each id; integers are class indices, strings class names."
     )
@@ -58,7 +58,7 @@ class LabelOutcome(BaseModel):
 
 
 class LabelOutcomes(BaseModel):
-    """What became of the labels."""
+    """The outcomes of the labels of a request."""
 
     model_config = example(
         accepted=1, duplicate=0, rejected=1, outcomes=[{"index": 1, "outcome": "expired"}]
@@ -69,7 +69,7 @@ class LabelOutcomes(BaseModel):
     outcomes: list[LabelOutcome] = Field(description="Those that were not accepted, by index.")
 
     @classmethod
-    def of(cls, outcomes: Sequence[str]) -> LabelOutcomes:
+    def from_outcomes(cls, outcomes: Sequence[str]) -> LabelOutcomes:
         """Counts of the outcomes, and the index of each label that was not accepted."""
         accepted, duplicate = outcomes.count("accepted"), outcomes.count("duplicate")
         return cls(
@@ -108,18 +108,18 @@ class AlarmSummary(BaseModel):
     calibrator: str
     revision: int = Field(description="The promotion whose labels raised it.")
     statistic: str = Field(
-        description="evidence: miscalibrated since the promotion; change: has become so."
+        description="evidence: miscalibrated since the promotion; change: only recently."
     )
-    log10: float = Field(description="Of the statistic, when it was raised.")
+    log10: float = Field(description="Value of the statistic when the alarm was raised.")
     threshold_log10: float
     tolerance: float
-    labels: int = Field(description="Counted since the promotion when it was raised.")
+    labels: int = Field(description="Labels counted since the promotion when it was raised.")
     raised_at: str
     acknowledged_at: str | None
     acknowledged_by: str | None = Field(description="Id of the API key.")
 
     @classmethod
-    def of(cls, row: AlarmRow) -> AlarmSummary:
+    def from_row(cls, row: AlarmRow) -> AlarmSummary:
         """An alarm of the history."""
         seen = row.acknowledged_at
         return cls(
@@ -171,7 +171,7 @@ class Calibration(BaseModel):
         change_log10=1.1,
         change_threshold_log10=5.0,
         alarm=None,
-        advice="Calibrated within what 1200 labels can tell.",
+        advice="Calibrated, as far as 1200 labels can tell.",
         bins=[
             {
                 "lower": 0.8667,
@@ -197,12 +197,12 @@ class Calibration(BaseModel):
     expected_accuracy: float | None
     observed_accuracy: float | None
     evidence_log10: float = Field(
-        description="Evidence that it is off by more than the tolerance since the promotion."
+        description="Evidence since the promotion that it is wrong by more than the tolerance."
     )
     evidence_threshold_log10: float
     change_log10: float = Field(
-        description="Evidence that it has just become so; 0 at the promotion and once its alarm is "
-        "acknowledged."
+        description="Evidence that it has recently become wrong; 0 at the promotion and once its "
+        "alarm is acknowledged."
     )
     change_threshold_log10: float
     alarm: AlarmSummary | None = Field(

@@ -15,7 +15,7 @@ __all__ = ["DEFAULT_LIMIT", "MAX_LIMIT", "Items", "Page", "row_id", "split"]
 
 DEFAULT_LIMIT: Final = 50
 MAX_LIMIT: Final = 500
-_LARGEST_ID: Final = 2**31 - 1  # of the database's integer columns
+_LARGEST_ID: Final = 2**31 - 1  # the largest value of integer columns
 _DIGITS: Final = re.compile(r"[0-9]{1,10}")
 
 ItemT = TypeVar("ItemT")
@@ -26,7 +26,9 @@ class Items(BaseModel, Generic[ItemT]):
     """A page of a list, newest first."""
 
     items: list[ItemT]
-    next: str | None = Field(description="Pass it as ?cursor= for the next page; null on the last.")
+    next: str | None = Field(
+        description="Pass it as ?cursor= to get the next page; null on the last page."
+    )
 
 
 def row_id(text: str) -> int | None:
@@ -44,8 +46,8 @@ class Page:
     limit: int  # rows
 
     @classmethod
-    def of(cls, cursor: str | None, limit: int) -> Page:
-        """The page that the query parameters name.
+    def from_query(cls, cursor: str | None, limit: int) -> Page:
+        """The page for the query parameters.
 
         Raises `InvalidRequest` for a cursor that no list has returned.
         """

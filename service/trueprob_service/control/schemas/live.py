@@ -1,7 +1,4 @@
-"""Bodies of the routes of calibrators, promotions and shadows: what is live, was, or may become so.
-
-With each body, how a database row becomes it.
-"""
+"""Bodies of the routes of calibrators, promotions and shadows, built from database rows."""
 
 from __future__ import annotations
 
@@ -25,7 +22,7 @@ __all__ = [
 
 
 class CalibratorSummary(BaseModel):
-    """A calibrator in a list; its own address gives the whole document."""
+    """A calibrator in a list; its own route returns the whole document."""
 
     calibrator: str
     version: int
@@ -37,7 +34,7 @@ class CalibratorSummary(BaseModel):
     created_at: str
 
     @classmethod
-    def of(cls, row: CalibratorRow, *, live: PromotionRow) -> CalibratorSummary:
+    def from_row(cls, row: CalibratorRow, *, live: PromotionRow) -> CalibratorSummary:
         """A calibrator of the model whose live promotion is given."""
         return cls(
             calibrator=row.calibrator,
@@ -61,7 +58,7 @@ class LivePair(BaseModel):
     revision: int
 
     @classmethod
-    def of(cls, row: PromotionRow) -> LivePair:
+    def from_row(cls, row: PromotionRow) -> LivePair:
         """The pair that a promotion made live."""
         return cls(
             model=row.model, version=row.version, calibrator=row.calibrator, revision=row.revision
@@ -72,13 +69,13 @@ class PromotionSummary(LivePair):
     """One revision of the history."""
 
     cause: str = Field(description="factory, admitted, forced, shadow or rollback")
-    restores: int | None = Field(description="Of a rollback: the revision whose pair it restored.")
+    restores: int | None = Field(description="For a rollback: the revision whose pair it restored.")
     fit: str | None = Field(description="The fit that promoted it.")
     promoted_by: str | None = Field(description="Id of the API key.")
     promoted_at: str
 
     @classmethod
-    def of(cls, row: PromotionRow) -> PromotionSummary:
+    def from_row(cls, row: PromotionRow) -> PromotionSummary:
         """A promotion of the history."""
         return cls(
             model=row.model,
@@ -136,23 +133,23 @@ class ShadowSummary(BaseModel):
     model: str
     version: int
     calibrator: str
-    revision: int = Field(description="Of the live pair that it is compared with.")
+    revision: int = Field(description="Revision of the live pair that it is compared with.")
     state: str = Field(description="running, better, worse, removed or superseded")
     policy: str
     labels: int = Field(description="Labels that scored both.")
     better_log10: float = Field(description="Evidence that it is better than the live calibrator.")
     worse_log10: float = Field(description="Evidence that it is worse.")
-    threshold_log10: float = Field(description="Evidence that decides, in either direction.")
+    threshold_log10: float = Field(description="Threshold of the decision, in either direction.")
     alpha: float = Field(
         description="Probability of ever making a false claim, in either direction."
     )
-    promoted: int | None = Field(description="The revision that it became.")
+    promoted: int | None = Field(description="Revision of its promotion.")
     started_at: str
     started_by: str | None
     ended_at: str | None
 
     @classmethod
-    def of(cls, row: ShadowRow) -> ShadowSummary:
+    def from_row(cls, row: ShadowRow) -> ShadowSummary:
         """A shadow with its evidence."""
         return cls(
             model=row.model,

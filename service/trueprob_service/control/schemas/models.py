@@ -31,7 +31,7 @@ class VersionSummary(BaseModel):
     live: bool
     calibrator: str
     n_classes: int
-    network: bool = Field(description="Whether images can be sent; else logits only.")
+    network: bool = Field(description="Whether images can be sent; otherwise only logits.")
 
 
 class UnavailableVersion(BaseModel):
@@ -50,6 +50,8 @@ class ModelDescription(BaseModel):
     revision: int | None
     n_classes: int | None
     class_names: list[str]
-    declared: bool = Field(description="Over HTTP; else found in the model repository.")
+    declared: bool = Field(
+        description="Declared over HTTP; otherwise found in the model repository."
+    )
     versions: list[VersionSummary]
     unavailable: list[UnavailableVersion]

@@ -1,7 +1,7 @@
 """Alarms, and the state of the two statistics that raise them.
 
-`alarm_state` holds evidence and change of each promotion, `alarm` the history: when one was raised,
-acknowledged, and handled by the refit policy.
+`alarm_state` holds evidence and change of each promotion, `alarm` the history: when each was
+raised, acknowledged, and handled by the refit policy.
 """
 
 from __future__ import annotations
@@ -87,8 +87,8 @@ class AlarmStateRow:
     # Both as of `trueprob.drift.BetState.to_dict`; floats come back exactly.
     evidence: dict[str, Any]
     change: dict[str, Any]
-    counted: int  # labels in the statistics, labels of one group each by itself
-    repeated: int  # labels left out: their group was counted before
+    counted: int  # labels in the statistics; each label of a group counts by itself
+    repeated: int  # labels left out because their group was counted before
     updated_at: float
 
 
@@ -159,8 +159,8 @@ class AlarmRow:
     answered_at: float | None = None  # when the refit policy handled it
 
     @property
-    def stands(self) -> bool:
-        """Whether it still holds: change until it is acknowledged, evidence for good."""
+    def is_active(self) -> bool:
+        """Whether the alarm still counts: change until it is acknowledged, evidence always."""
         return self.acknowledged_at is None or self.statistic == "evidence"
 
 
@@ -182,7 +182,7 @@ class AlarmTable:
         ).first()
         return None if row is None else AlarmRow(**row._mapping)
 
-    def of(self, model: str, revision: int) -> list[AlarmRow]:
+    def of_promotion(self, model: str, revision: int) -> list[AlarmRow]:
         """The alarms of a promotion, newest first."""
         statement = (
             select(alarm)

@@ -48,7 +48,7 @@ class CalibrationSetTable:
         created_by: str | None,
         now: float,
     ) -> None:
-        """Add a set; the same content again changes nothing, except that it undoes a deletion."""
+        """Add a set; the same content again only undoes a deletion."""
         self._connection.execute(
             insert_into(self._connection, calibration_set)
             .values(
@@ -70,7 +70,7 @@ class CalibrationSetTable:
     def delete(self, model: str, digest: str, *, now: float) -> None:
         """Mark a set as deleted and remove its names.
 
-        The digests of its rows stay: they tell which rows a calibrator was fitted on.
+        The digests of its rows stay: they identify the rows that a calibrator was fitted on.
         """
         named = calibration_set_name
         self._connection.execute(
@@ -82,15 +82,15 @@ class CalibrationSetTable:
             .values(deleted_at=now)
         )
 
-    def kept(self, digests: Collection[str]) -> set[str]:
-        """Those of the digests that a set of any model has, deleted sets aside."""
+    def stored(self, digests: Collection[str]) -> set[str]:
+        """The digests among these that belong to a set of any model, except deleted sets."""
         statement = select(calibration_set.c.digest).where(
             calibration_set.c.digest.in_(digests), calibration_set.c.deleted_at.is_(None)
         )
         return set(self._connection.execute(statement).scalars())
 
     def name(self, model: str, name: str, digest: str, *, now: float) -> None:
-        """Point a name to a set; nothing changes where it does already."""
+        """Point a name to a set."""
         self._connection.execute(
             insert_into(self._connection, calibration_set_name)
             .values(model=model, name=name, digest=digest, updated_at=now)

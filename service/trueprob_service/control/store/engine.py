@@ -1,10 +1,10 @@
 """Opens the database and gives transactions: SQLite by default, PostgreSQL by URL.
 
-SQLite runs in WAL mode with ``synchronous=FULL``, so what was acknowledged is on disk. Python's
-driver delays BEGIN until the first write, which turns a read-then-write transaction into a
-deadlock; its own transaction handling is therefore off and BEGIN is sent here: IMMEDIATE for
-writers, deferred (a snapshot) for readers. PostgreSQL writers are READ COMMITTED with row locks,
-readers REPEATABLE READ, which is a snapshot too.
+SQLite runs in WAL mode with ``synchronous=FULL``, so acknowledged data are on disk. Python's driver
+delays BEGIN until the first write, which turns a read-then-write transaction into a deadlock; its
+own transaction handling is therefore off and BEGIN is sent here: IMMEDIATE for writers, deferred (a
+snapshot) for readers. PostgreSQL writers are READ COMMITTED with row locks, readers REPEATABLE
+READ, which is a snapshot too.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from trueprob_service.control.store.migrations import UnknownSchema, check_schem
 from trueprob_service.control.store.models import DeletedModelTable, ModelTable
 from trueprob_service.control.store.promotions import CalibratorTable, PromotionTable
 from trueprob_service.control.store.shadows import ShadowTable
-from trueprob_service.control.store.upkeep import AllTables, SweptTable
+from trueprob_service.control.store.upkeep import AllTables, HighWaterMarkTable
 from trueprob_service.errors import DatabaseUnavailable
 
 __all__ = ["Store", "Transaction", "UnknownSchema", "open_store", "refuse_unknown_schema"]
@@ -75,7 +75,7 @@ class Transaction:
     label_keys = _on_access(LabelKeyTable)
     labelled_rows = _on_access(LabelledRowTable)
     state = _on_access(AllTables)
-    swept = _on_access(SweptTable)
+    high_water_marks = _on_access(HighWaterMarkTable)
     alarm_states = _on_access(AlarmStateTable)
     group_counts = _on_access(GroupCountTable)
     alarms = _on_access(AlarmTable)
@@ -89,7 +89,7 @@ class Transaction:
 
     @functools.cached_property
     def events(self) -> EventTable:
-        """Events of the webhook; adding one does nothing where no webhook is set."""
+        """Events of the webhook; adding one does nothing without a webhook."""
         return EventTable(self._connection, kept=self._keep_events)
 
 
@@ -132,7 +132,7 @@ class Store:
                 yield Transaction(connection)
 
     def migrate(self) -> None:
-        """Bring the schema up to date; of processes that start together, one at a time does."""
+        """Bring the schema up to date; processes that start together do this one at a time."""
         with self._writing, self._boundary(), self._engine.connect() as plain:
             connection = plain.execution_options(**{_WRITES: True})
             with connection.begin():
@@ -141,7 +141,7 @@ class Store:
                     connection.execute(lock, {"key": _MIGRATION_LOCK})
                 upgrade(connection)
 
-    def answers(self) -> bool:
+    def is_reachable(self) -> bool:
         """Whether the database can be reached now."""
         try:
             with self.read() as transaction:

@@ -99,9 +99,9 @@ class EventTable:
         )
 
     def claim(self, *, owner: str, now: float, held_until: float) -> EventRow | None:
-        """Lease the oldest event that is due to a process, until ``held_until``.
+        """Lease the oldest due event to a process, until ``held_until``.
 
-        One statement, so of processes that claim at the same time only one gets the event.
+        It is one statement, so only one of several processes that claim at the same time gets it.
         """
         due = (
             select(webhook_event.c.id)
@@ -123,22 +123,22 @@ class EventTable:
     def end(self, event_id: int, state: str, *, owner: str, now: float) -> None:
         """Set ``delivered`` or ``dead``; does nothing when another process has the lease."""
         self._connection.execute(
-            _held(event_id, owner).values(state=state, ended_at=now, owner=None)
+            _leased(event_id, owner).values(state=state, ended_at=now, owner=None)
         )
 
     def retry(self, event_id: int, *, owner: str, due_at: float) -> None:
         """Set the time of the next attempt; does nothing when another process has the lease."""
-        self._connection.execute(_held(event_id, owner).values(due_at=due_at, owner=None))
+        self._connection.execute(_leased(event_id, owner).values(due_at=due_at, owner=None))
 
     def any_due(self, *, now: float) -> bool:
-        """Whether `claim` would find one."""
+        """Whether `claim` would find an event."""
         statement = select(webhook_event.c.id).where(
             webhook_event.c.state == "waiting", webhook_event.c.due_at <= now
         )
         return self._connection.execute(statement.limit(1)).first() is not None
 
     def waiting(self) -> dict[str, int]:
-        """How many events are not delivered yet, by kind."""
+        """Number of undelivered events, by kind."""
         statement = (
             select(webhook_event.c.kind, func.count().label("n"))
             .where(webhook_event.c.state == "waiting")
@@ -153,7 +153,7 @@ class EventTable:
         return self._connection.execute(statement).rowcount
 
 
-def _held(event_id: int, owner: str) -> Update:
+def _leased(event_id: int, owner: str) -> Update:
     return update(webhook_event).where(
         webhook_event.c.id == event_id, webhook_event.c.owner == owner
     )

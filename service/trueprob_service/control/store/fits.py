@@ -51,7 +51,7 @@ class FitRow:
     # Once done, as in the report:
     verdict: dict[str, Any] | None
     scores: dict[str, Any] | None
-    warnings: list[str] | None  # of fitting itself; the verdict's reasons repeat them
+    warnings: list[str] | None  # from fitting itself; the verdict's reasons include them
     judged_revision: int | None  # the live revision that it was compared with
     calibrator: str | None
     admitted: bool | None
@@ -110,8 +110,8 @@ class FitTable:
     ) -> FitRow | None:
         """Lease the oldest of these fits that can run now to a process.
 
-        One statement, so of processes that claim at the same time only one gets the fit: on
-        PostgreSQL the others skip the locked row, and SQLite has one writer.
+        It is one statement, so only one of several processes that claim at the same time gets the
+        fit: on PostgreSQL the others skip the locked row, and SQLite has one writer.
         """
         free = (
             select(fit.c.id)
@@ -148,22 +148,22 @@ class FitTable:
         return self._connection.execute(statement).first() is not None
 
     def release(self, fit_id: int, *, owner: str) -> None:
-        """Put a fit that the process will not finish back into the queue."""
+        """Return a fit that the process will not finish to the queue."""
         self._connection.execute(
             update(fit)
             .where(fit.c.id == fit_id, fit.c.state == "running", fit.c.owner == owner)
             .values(state="queued", owner=None, lease_until=None, progress=None)
         )
 
-    def using(self, model: str, digest: str) -> int:
-        """How many fits on a set wait or run."""
+    def n_unfinished(self, model: str, digest: str) -> int:
+        """Number of waiting and running fits on a set."""
         statement = select(func.count()).where(
             fit.c.model == model, fit.c.calibration_set == digest, fit.c.state.in_(WAITING)
         )
         return int(self._connection.execute(statement).scalar_one())
 
-    def ever(self, model: str, digest: str) -> bool:
-        """Whether there was ever a fit on a set."""
+    def exist_for(self, model: str, digest: str) -> bool:
+        """Whether a fit on the set exists, in any state."""
         statement = select(fit.c.id).where(fit.c.model == model, fit.c.calibration_set == digest)
         return self._connection.execute(statement.limit(1)).first() is not None
 
@@ -192,7 +192,7 @@ class FitTable:
         return [FitRow(**row._mapping) for row in self._connection.execute(statement)]
 
     def ended(self, fit_ids: Collection[int]) -> set[int]:
-        """Those of the fits that have ended, or were deleted with their model."""
+        """The fits among these that have ended, or were deleted with their model."""
         statement = select(fit.c.id).where(fit.c.id.in_(fit_ids), fit.c.state.in_(WAITING))
         return set(fit_ids) - set(self._connection.execute(statement).scalars())
 
@@ -204,7 +204,7 @@ class FitTable:
         return [FitRow(**row._mapping) for row in self._connection.execute(statement)]
 
     def counts(self) -> tuple[dict[tuple[str, str, str], int], dict[tuple[str, str], int]]:
-        """How many fits ended, by (model, method, outcome), and wait or run, by (model, method).
+        """Number of ended fits by (model, method, outcome), of unfinished fits by (model, method).
 
         The outcome of a fit that is done is ``admitted`` or ``refused``.
         """
@@ -227,10 +227,10 @@ class FitTable:
 
 
 def _may_run(owner: str, now: float) -> ColumnElement[bool]:
-    """Queued; or running without a lease, with one that ran out, or with this process's own."""
-    # With its own: an error cut this process's last attempt short.
-    nobody = or_(fit.c.lease_until.is_(None), fit.c.lease_until < now, fit.c.owner == owner)
-    return or_(fit.c.state == "queued", and_(fit.c.state == "running", nobody))
+    """Condition: queued, or running with no lease, an expired one, or one of this process."""
+    # A lease of this process remains when an error ended its last attempt.
+    claimable = or_(fit.c.lease_until.is_(None), fit.c.lease_until < now, fit.c.owner == owner)
+    return or_(fit.c.state == "queued", and_(fit.c.state == "running", claimable))
 
 
 class EarlierFitTable:
@@ -309,7 +309,7 @@ class PolicyFitTable:
         return set(self._connection.execute(statement).scalars())
 
     def promoted(self, model: str, *, since: float) -> int:
-        """How many of the policy's fits were promoted since a time."""
+        """Number of the policy's fits promoted since a time."""
         statement = select(func.count()).where(
             fit.c.model == model,
             fit.c.trigger.is_not(None),
@@ -319,7 +319,7 @@ class PolicyFitTable:
         return int(self._connection.execute(statement).scalar_one())
 
     def counts(self) -> dict[tuple[str, str, str], int]:
-        """How many of the policy's fits ended, by (model, trigger, outcome).
+        """Number of the policy's ended fits, by (model, trigger, outcome).
 
         The trigger is ``alarm`` or ``rows``, the outcome ``promoted`` or one of `FitTable.counts`.
         """

@@ -2,8 +2,8 @@
 
 `BinTable` holds sums by hour, from which windows in hours are computed, and totals that only
 increase, for Prometheus. `WindowBlockTable` holds the last N labels of each pair as a ring of ten
-blocks. A block takes N/10 labels; the newest one is filling and the other nine are full, so once N
-labels have come the window holds between 0.9 N and N of them.
+blocks. A block takes N/10 labels; the newest one is being filled and the other nine are full, so
+after N labels the window holds between 0.9 N and N of them.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class BinTable:
         self._connection.execute(upsert(self._connection, table, adds=True), rows)
 
     def roll_up(self, *, before_hour: int, limit: int) -> int:
-        """Add the hours before this one to the first hour of their day; returns how many rows went.
+        """Add the hours before this one to the first hour of their day; returns the rows deleted.
 
         Takes the models' locks itself, in the order of their names.
         """
@@ -150,13 +150,13 @@ class WindowBlockTable:
         self._connection = connection
 
     def newest(self, model: str, version: int, calibrator: str) -> Block | None:
-        """The block that is filling; None before the first label."""
+        """The block being filled; None before the first label."""
         pair = {"model": model, "version": version, "calibrator": calibrator}
         row = self._connection.execute(_NEWEST, pair).first()
         return None if row is None else (row.sequence, _from_bytes(row.sums))
 
     def put(self, model: str, version: int, calibrator: str, blocks: list[Block]) -> None:
-        """Write blocks; each replaces the one ten places before it."""
+        """Write blocks; each replaces the block ten positions before it."""
         rows = [
             {
                 "model": model,
@@ -200,13 +200,13 @@ def _from_bytes(raw: bytes) -> BinnedCalibration:
 
 
 def advance(
-    newest: Block | None,  # the block that is filling; None when there is none yet
+    newest: Block | None,  # the block being filled; None if there is none yet
     confidence: NDArray[np.float64],  # (n,), of the new labels in order
     correct: NDArray[np.bool_],  # (n,)
     *,
     window_labels: int,  # N; a block takes a tenth of it
 ) -> list[Block]:
-    """The blocks to write, in order, so that the ring holds these labels too; at most ten."""
+    """The blocks to write, in order, to add labels to the ring; at most ten."""
     capacity = -(-window_labels // N_BLOCKS)
     sequence, filling = (0, BinnedCalibration.zeros()) if newest is None else newest
     blocks: list[Block] = []
@@ -214,13 +214,13 @@ def advance(
     skipped = (len(confidence) - capacity) // capacity - N_BLOCKS
     start = 0
     while start < len(confidence):
-        room = capacity - int(filling.n)
-        if room <= 0:
-            sequence, filling, room = sequence + 1, BinnedCalibration.zeros(), capacity
+        free_space = capacity - int(filling.n)
+        if free_space <= 0:
+            sequence, filling, free_space = sequence + 1, BinnedCalibration.zeros(), capacity
             if skipped > 0:
                 sequence, start, skipped = sequence + skipped, start + skipped * capacity, 0
-        chunk = slice(start, start + room)
+        chunk = slice(start, start + free_space)
         filling = filling.update(confidence[chunk], correct[chunk])
-        start += room
+        start += free_space
         blocks.append((sequence, filling))
     return blocks[-N_BLOCKS:]

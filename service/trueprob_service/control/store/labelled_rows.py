@@ -60,7 +60,7 @@ class LabelledRowTable:
         self._connection = connection
 
     def stored(self, model: str, version: int, row_keys: Sequence[bytes]) -> set[bytes]:
-        """Those of the keys whose rows are stored."""
+        """The keys among these whose rows are stored."""
         table = labelled_row
         found: set[bytes] = set()
         for start in range(0, len(row_keys), 500):
@@ -82,7 +82,7 @@ class LabelledRowTable:
         ring = (table.c.model == model, table.c.version == version)
         last = self._connection.execute(select(func.max(table.c.sequence)).where(*ring)).scalar()
         first = 0 if last is None else last + 1
-        skipped = max(0, len(rows) - cap)  # these would be deleted at once
+        skipped = max(0, len(rows) - cap)  # these would be deleted immediately
         self._connection.execute(
             insert(table),
             [
@@ -101,7 +101,7 @@ class LabelledRowTable:
         self._connection.execute(delete(table).where(*ring, table.c.sequence < oldest))
 
     def newest(self, model: str, version: int, *, cap: int) -> list[StoredLabelledRow]:
-        """The newest rows, at most ``cap``, in the order in which they came."""
+        """The newest rows, at most ``cap``, in order of arrival."""
         table = labelled_row
         statement = (
             select(table.c.row_key, table.c.logits, table.c.label, table.c.row_group)
@@ -116,9 +116,9 @@ class LabelledRowTable:
         return rows[::-1]
 
     def counts(self) -> Mapping[tuple[str, int], tuple[int, int]]:
-        """By (model, version): how many rows are stored, and how many ever came.
+        """By (model, version): the number of stored rows, and of all received rows.
 
-        Only the oldest rows are deleted, so the newest sequence number counts all that came.
+        Only the oldest rows are deleted, so the newest sequence number counts all received rows.
         """
         table = labelled_row
         statement = select(
@@ -129,8 +129,8 @@ class LabelledRowTable:
             for model, version, n, ever in self._connection.execute(statement)
         }
 
-    def ever(self, model: str, version: int) -> int:
-        """How many rows of a version ever came."""
+    def n_received(self, model: str, version: int) -> int:
+        """Number of rows of a version that were ever received."""
         last = select(func.max(labelled_row.c.sequence)).where(
             labelled_row.c.model == model, labelled_row.c.version == version
         )

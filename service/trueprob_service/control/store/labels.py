@@ -1,11 +1,11 @@
 """Keys of counted labels, so that a label counts once, and counts of dependent labels.
 
-A group is what copies of one outcome share: a key of the client, or the digest of the input. Only
-the first label of a group moves the alarms, and only so many of its labels count a day. Groups of
-labelled rows belong to no promotion and are stored under revision 0.
+Copies of one outcome share a group: a key of the client, or the digest of the input. Only the first
+label of a group changes the alarms, and only ``labels_per_input`` of its labels count a day. Groups
+of labelled rows belong to no promotion and are stored under revision 0.
 
-The clean-up job deletes a group when none of its labels has come for as long as a receipt is valid.
-So the table has at most one row for each label of that time, and later copies count as new.
+The clean-up job deletes a group that had no label for as long as a receipt is valid. So the table
+has at most one row for each label of that time, and later copies count as new.
 
 Statements for many rows are text for the driver, with all rows in one or two parameters:
 compiling and binding by SQLAlchemy takes several times as long as the database.
@@ -60,7 +60,7 @@ group_count: Final = Table(
 )
 _KEY: Final = list(group_count.primary_key.columns)
 Position = tuple[int, int, int]
-_MANY: Final = 100  # from this many keys on, a savepoint is cheaper than RETURNING each key
+_MANY: Final = 100  # for this many keys or more, a savepoint is cheaper than RETURNING each key
 
 
 class LabelKeyTable:
@@ -70,10 +70,10 @@ class LabelKeyTable:
         self._connection = connection
 
     def claim(self, nonces: Sequence[bytes], expires_at: Sequence[float]) -> NDArray[np.bool_]:
-        """Mark nonces as used, and return which ones were not used before.
+        """Mark nonces as used, and return which of them were new.
 
-        Nearly always all are new, so many keys are first inserted without asking which; only if
-        some were not new is that undone and done again with RETURNING.
+        Nearly always all are new, so many keys are first inserted without RETURNING. Only if some
+        were not new, this is undone and repeated with RETURNING.
         """
         if len(nonces) >= _MANY:
             with self._connection.begin_nested() as attempt:
@@ -95,7 +95,7 @@ class LabelKeyTable:
         PostgreSQL's driver would encode an array of byte strings one by one in Python, and SQLite
         is slower with parameters for each row.
         """
-        whole = b"".join(nonces)
+        joined = b"".join(nonces)
         if self._connection.dialect.name == "postgresql":
             given = (
                 "SELECT substr(%b::bytea, 24 * (place - 1)::integer + 1, 24), expires_at "
@@ -103,7 +103,7 @@ class LabelKeyTable:
             )
             times = f"{{{','.join(map(repr, expires_at))}}}"
         else:
-            given = (  # without WHERE the parser takes ON for a join
+            given = (  # without WHERE the parser reads ON as part of a join
                 "SELECT substr(?, 24 * key + 1, 24), value FROM json_each(?) WHERE true"
             )
             times = orjson.dumps(expires_at).decode()
@@ -111,7 +111,7 @@ class LabelKeyTable:
             f"INSERT INTO label_key (nonce, expires_at) {given} "
             "ON CONFLICT (nonce) DO NOTHING" + " RETURNING nonce" * returning
         )
-        return self._connection.exec_driver_sql(text, (whole, times))
+        return self._connection.exec_driver_sql(text, (joined, times))
 
     def unclaim(self, nonces: Collection[bytes]) -> None:
         """Remove nonces that were claimed in this transaction."""
@@ -133,7 +133,7 @@ class EarlierLabels:
     """Counted labels of some groups, from the table."""
 
     counted: NDArray[np.bool_]  # whether any label of the group was counted
-    # The last day with a counted label, and how many there were on it; 0 where none was.
+    # The last day with a counted label, and the number of them on it; 0 without any.
     day: NDArray[np.int64]
     labels: NDArray[np.int64]
 
@@ -152,7 +152,7 @@ class GroupCountTable:
         self._postgresql = connection.dialect.name == "postgresql"
 
     def get(self, model_id: int, revision: int, groups: NDArray[np.uint64]) -> EarlierLabels:
-        """The counted labels of some groups, which are ascending and distinct."""
+        """The counted labels of some groups, given in ascending order without repeats."""
         earlier = EarlierLabels.none(len(groups))
         given = groups.view(np.int64).tolist()
         if not given:
@@ -253,9 +253,9 @@ class GroupCountTable:
     def prune(
         self, *, before_day: int, limit: int, after: Position | None
     ) -> tuple[int, Position | None]:
-        """Look at the next groups after a position; delete those without a label since a day.
+        """Delete groups without a label since a day, among the next ones after a position.
 
-        Returns how many were deleted, and where to go on; None at the end of the table.
+        Returns how many were deleted, and the position to continue from; None at the table's end.
         """
         key = tuple_(*_KEY)
         ahead = select(*_KEY).order_by(*_KEY)

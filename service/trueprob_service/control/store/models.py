@@ -42,7 +42,7 @@ deleted_model: Final = Table(
     "deleted_model",
     metadata,
     Column("name", String(100), primary_key=True),
-    Column("revision", Integer, nullable=False),  # its last one
+    Column("revision", Integer, nullable=False),  # its last revision
     Column("deleted_at", Double, nullable=False),
 )
 _NAMED: Final = select(model).where(model.c.name == bindparam("name"))
@@ -55,7 +55,7 @@ class ModelRow:
 
     id: int  # rises with time; orders the list
     name: str
-    declared: bool  # over HTTP; else found in the model repository
+    declared: bool  # declared over HTTP; otherwise found in the model repository
     created_at: float
 
 
@@ -84,7 +84,7 @@ class ModelTable:
         return self._connection.execute(_LOCKED, {"name": name}).scalar()
 
     def add(self, name: str, *, declared: bool, now: float) -> bool:
-        """Add a model; False when there is one of this name already."""
+        """Add a model; False if one of this name exists."""
         statement = (
             insert_into(self._connection, model)
             .values(name=name, declared=declared, created_at=now)
@@ -115,7 +115,7 @@ class ModelTable:
     def add_version(
         self, name: str, version: int, *, class_names: Sequence[str], factory: str, now: float
     ) -> bool:
-        """Add a version; False when it is there already."""
+        """Add a version; False if it exists."""
         statement = (
             insert_into(self._connection, model_version)
             .values(
@@ -180,7 +180,7 @@ class DeletedModelTable:
         return self._connection.execute(query).scalar() or 0
 
     def prune(self, *, deleted_before: float) -> int:
-        """Drop the names of models deleted before a time; returns how many."""
+        """Delete the names of models deleted before a time; returns how many."""
         old = delete(deleted_model).where(deleted_model.c.deleted_at < deleted_before)
         return self._connection.execute(old).rowcount
 
@@ -188,8 +188,8 @@ class DeletedModelTable:
 def owned_tables() -> list[Table]:
     """Tables whose rows are deleted with their model, referring tables first.
 
-    A table with a column ``model`` belongs to the model if it has a foreign key; rows of others
-    outlive it. Two tables have no foreign key and belong to it all the same.
+    A table with a column ``model`` belongs to the model if it has a foreign key; rows of other
+    tables outlive it. Two tables have no foreign key but belong to it too.
     """
     without_key = (bin_running, window_block)
     return [

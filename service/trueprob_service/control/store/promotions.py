@@ -23,7 +23,7 @@ class CalibratorRow:
     id: int  # rises with time; orders the list
     model: str
     version: int
-    calibrator: str  # its id in the API: the kind and a digest of its parameters
+    calibrator: str  # its id in the API: its kind and a digest of its parameters
     kind: str
     document: str  # `calibrator.json`
     origin: str  # `factory` or `fit`
@@ -51,7 +51,7 @@ class CalibratorTable:
         calibration_set: str | None,
         now: float,
     ) -> None:
-        """Add a calibrator; one with the same id stays, and becomes admitted if this one is."""
+        """Add a calibrator; an existing one with its id stays, and is admitted if this one is."""
         statement = (
             insert_into(self._connection, calibrator)
             .values(
@@ -135,7 +135,7 @@ class PromotionRow:
     version: int
     calibrator: str
     cause: str  # `factory`, `admitted`, `forced`, `shadow` or `rollback`
-    # Of a rollback: the revision whose pair it put back, itself never a rollback.
+    # For a rollback: the revision whose pair it restored, itself never a rollback.
     restores: int | None
     fit: int | None  # the fit that promoted it
     promoted_by: str | None  # id of the API key
@@ -149,7 +149,7 @@ class PromotionTable:
         self._connection = connection
 
     def any_revision(self) -> int:
-        """The highest revision of any model, 0 without models; the cheapest query there is."""
+        """The highest revision of any model, 0 without models; a very cheap query."""
         return self._connection.execute(select(func.max(promotion.c.revision))).scalar() or 0
 
     def revisions(self) -> dict[str, tuple[int, int]]:
@@ -205,7 +205,7 @@ class PromotionTable:
         return [PromotionRow(**row._mapping) for row in self._connection.execute(statement)]
 
     def counts(self) -> dict[tuple[str, str, str], int]:
-        """How many promotions there were, by (model, kind of calibrator, cause)."""
+        """Number of promotions, by (model, kind of calibrator, cause)."""
         statement = (
             select(promotion.c.model, calibrator.c.kind, promotion.c.cause, func.count())
             .join(

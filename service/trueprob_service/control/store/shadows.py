@@ -42,7 +42,7 @@ shadow: Final = Table(
     Column("comparison", JSON(none_as_null=True)),  # state of the betting test
     Column("better_log10", Double, nullable=False),
     Column("worse_log10", Double, nullable=False),
-    Column("promoted", Integer),  # the revision that it became
+    Column("promoted", Integer),  # the revision of its promotion
     Column("started_at", Double, nullable=False),
     Column("started_by", String(100)),
     Column("ended_at", Double),
@@ -70,7 +70,7 @@ class ShadowRow:
     comparison: dict[str, Any] | None
     better_log10: float  # evidence that the candidate is better
     worse_log10: float  # evidence that it is worse
-    promoted: int | None  # the revision that it became
+    promoted: int | None  # the revision of its promotion
     started_at: float
     started_by: str | None
     ended_at: float | None
@@ -95,7 +95,7 @@ class ShadowTable:
         by: str | None,
         now: float,
     ) -> None:
-        """Add a running shadow; the caller has ended the one before."""
+        """Add a running shadow; the caller has ended the earlier one."""
         self._connection.execute(
             insert(shadow).values(
                 model=model,
@@ -171,7 +171,7 @@ class ShadowTable:
         )
 
     def end(self, model: str, state: str, *, now: float, promoted: int | None = None) -> bool:
-        """End the running shadow of a model; False when there is none."""
+        """End the running shadow of a model; False if there is none."""
         statement = (
             update(shadow)
             .where(shadow.c.model == model, shadow.c.state == "running")

@@ -4,7 +4,7 @@ Times are seconds since 1970 UTC, sums are float64, digests are bytes or hex. Ot
 defined in the module of their accessor; `metadata` has them all once the package is imported. The
 migrations build the same schema; a test compares the two.
 
-SQLAlchemy takes longer to build a statement than the database to run most of them. Statements on
+SQLAlchemy takes longer to build most statements than the database takes to run them. Statements on
 the path of a request are therefore built once: upserts here, selects as constants of their modules.
 """
 
@@ -59,7 +59,7 @@ def insert_into(connection: Connection, table: Table) -> sqlite.Insert | postgre
 def upsert(
     connection: Connection, table: Table, *, adds: bool = False
 ) -> sqlite.Insert | postgresql.Insert:
-    """An INSERT of whole rows that replaces rows of the same keys; ``adds``: adds to their values.
+    """An INSERT of whole rows that replaces rows with the same keys, or with ``adds`` adds to them.
 
     Built once for each table.
     """
@@ -99,7 +99,9 @@ model = Table(
     metadata,
     Column("id", Integer, primary_key=True, autoincrement=True),
     Column("name", _NAME, nullable=False, unique=True),
-    Column("declared", Boolean, nullable=False),  # over HTTP; else found in the repository
+    Column(
+        "declared", Boolean, nullable=False
+    ),  # declared over HTTP; otherwise found in the repository
     Column("created_at", Double, nullable=False),
     sqlite_autoincrement=True,
 )
@@ -209,7 +211,7 @@ promotion = Table(  # append-only
     Column("version", Integer, nullable=False),
     Column("calibrator", _ID, nullable=False),
     Column("cause", String(10), nullable=False),  # factory, admitted, forced, shadow, rollback
-    Column("restores", Integer),  # of a rollback: the revision whose pair it put back
+    Column("restores", Integer),  # for a rollback: the revision whose pair it restored
     Column("fit", Integer),
     Column("promoted_by", _ID),
     Column("promoted_at", Double, nullable=False),

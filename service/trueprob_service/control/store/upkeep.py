@@ -21,22 +21,22 @@ from sqlalchemy import (
 
 from trueprob_service.control.store.tables import insert_into, metadata, swept
 
-__all__ = ["AllTables", "SweptTable"]
+__all__ = ["AllTables", "HighWaterMarkTable"]
 
 _KEYS: Final = "label_keys"
 _SHORTEST: Final = "shortest_keep_seconds"
 _BEFORE: Final = select(swept.c.before).where(swept.c.what == bindparam("what"))
-_ROWS: Final = 500  # in memory at a time
+_ROWS: Final = 500  # held in memory at a time
 
 
-class SweptTable:
-    """The table ``swept``: numbers that move one way only."""
+class HighWaterMarkTable:
+    """The table ``swept``: high-water marks of the clean-up job, each moved in one direction."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     def keys_before(self) -> float:
-        """Keys of receipts issued before this time may be gone, so such receipts are refused."""
+        """Keys of receipts issued before this time may be deleted, so such receipts are refused."""
         return self._get(_KEYS) or 0.0
 
     def raise_keys_before(self, time: float) -> None:
@@ -44,7 +44,7 @@ class SweptTable:
         self._put(_KEYS, time, only_if=swept.c.before < time)
 
     def shortest_keep_seconds(self) -> float:
-        """The shortest time for which any process has ever kept a key; 0 if none has said so."""
+        """The shortest time for which any process has ever kept a key; 0 if unknown."""
         return self._get(_SHORTEST) or 0.0
 
     def lower_shortest_keep(self, seconds: float) -> None:
@@ -57,7 +57,7 @@ class SweptTable:
     def _put(self, what: str, value: float, *, only_if: ColumnElement[bool]) -> None:
         """Write a number if the condition holds, in one statement.
 
-        The database compares, so that of two processes the later one does not undo the first.
+        The database compares, so a process cannot undo the change of another.
         """
         self._connection.execute(
             insert_into(self._connection, swept)
@@ -69,7 +69,7 @@ class SweptTable:
 
 
 class AllTables:
-    """All tables, ordered so that rows come after those that they refer to."""
+    """All tables, ordered so that rows follow the rows that they refer to."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -105,7 +105,7 @@ class AllTables:
             }
 
     def add(self, name: str, rows: Iterable[Mapping[str, Any]]) -> int:
-        """Insert rows that `rows` returned, and return how many; new ids come after theirs."""
+        """Insert rows that `rows` returned, and return how many; later ids follow theirs."""
         table = metadata.tables[name]
         binary = _binary(table)
         total = 0

@@ -1,9 +1,9 @@
-"""Exports and imports the whole state of a service, for backup or another database.
+"""Exports and imports the whole state of a service, for a backup or another database.
 
 The file is a zip of ``state.json`` (format, schema, number of rows of each table),
 ``tables/NAME.jsonl``, and the files of the calibration sets under their digests. It is written from
-one snapshot, also while the service runs, and read into an empty database. It does not hold the
-secrets that sign receipts.
+one snapshot, even while the service runs, and imported into an empty database. It does not contain
+the secrets that sign receipts.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def export_state(store: Store, set_files: SetFiles, path: Path) -> dict[str, int
     Raises `Conflict` if there is a file of that name.
     """
     if path.exists():
-        raise Conflict(f"{path} is there already")
+        raise Conflict(f"{path} exists already")
     with (
         part_file(path.parent) as part,
         zipfile.ZipFile(part, "x", zipfile.ZIP_DEFLATED) as archive,
@@ -52,7 +52,7 @@ def export_state(store: Store, set_files: SetFiles, path: Path) -> dict[str, int
             schema = state.schema()
         for digest in sorted(set(kept)):
             file_path = set_files.find(digest)
-            if file_path is not None:  # else it is on another host: export there too
+            if file_path is not None:  # otherwise it is on another host: export there too
                 archive.write(file_path, _member(digest))
         head = {"format": _FORMAT, "schema": schema, "rows": counts}
         archive.writestr("state.json", json.dumps(head))
@@ -89,7 +89,7 @@ def import_state(store: Store, set_files: SetFiles, path: Path) -> dict[str, int
                     for table in state.tables
                 }
                 if counts != head["rows"]:
-                    raise InvalidRequest(f"{path} is damaged: it lacks rows")
+                    raise InvalidRequest(f"{path} is damaged: rows are missing")
     except (zipfile.BadZipFile, KeyError, ValueError, OSError) as error:
         raise InvalidRequest(f"{path} is not an exported state: {error}") from None
     return counts
@@ -112,5 +112,5 @@ def _restore_sets(archive: zipfile.ZipFile, set_files: SetFiles) -> None:
         with archive.open(member) as file:
             rows = load_calibration_set(file.read())
         if _member(rows.digest) != member:
-            raise InvalidRequest(f"{member} does not hold the rows that its name says")
+            raise InvalidRequest(f"{member} does not contain the rows that its name says")
         set_files.keep(rows)

@@ -1,16 +1,17 @@
 """The clean-up job: deletes what is no longer needed, in short transactions.
 
-- Keys of counted labels, once their receipts have expired. The same transaction stores the time up
-  to which keys were deleted, and receipts issued before it are refused whatever the clock says. So
-  a clock that is set back does not make a label count twice.
-- Groups of labels, once none of their labels has come for as long.
+- Keys of counted labels, once their receipts have expired. The same transaction stores a
+  high-water mark, and receipts issued before it are refused even if the clock is set back. So no
+  label counts twice.
+- Groups of labels that had no label for as long as a receipt is valid.
 - Hourly bins older than five weeks, which become daily ones.
 - Webhook events, a week after they ended.
 - Names of deleted models, a day after their last receipts have expired.
 - Files of calibration sets that no model has, a day after they were last stored, and uploads that a
   crash cut short.
 
-Labels are stored between the transactions. Every process runs the job; two at once do no harm.
+Labels are stored between the transactions. Every process runs the job; two may run at the same
+time.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ _PAUSE_SECONDS: Final = 0.02
 _HOURLY_DAYS: Final = 35
 _EVENT_SECONDS: Final = 7 * 86_400.0
 _UNREFERENCED_SECONDS: Final = 86_400.0
-# For so long a replica may answer for a deleted model: until its next sync, which is within an hour
-# unless the database is away.
+# A replica may answer for a deleted model for this long: until its next sync, which is within an
+# hour unless the database is unavailable.
 _LATE_SECONDS: Final = 86_400.0
 
 
@@ -74,7 +75,7 @@ class Retention:
     def start(self) -> None:
         """Run the job at regular intervals from now on."""
         with self._store.write() as transaction:
-            transaction.swept.lower_shortest_keep(self._keep_seconds)
+            transaction.high_water_marks.lower_shortest_keep(self._keep_seconds)
         self._poll.start()
 
     def close(self) -> None:
@@ -82,7 +83,7 @@ class Retention:
         self._poll.close()
 
     def clean_up(self) -> CleanUpCounts:
-        """Run the job once; what exceeds its limit is left to the next run."""
+        """Run the job once; rows over its limit are left to the next run."""
         return CleanUpCounts(
             label_keys=self._in_batches(self._prune_keys),
             groups=self._prune_groups(),
@@ -104,14 +105,14 @@ class Retention:
 
     def _prune_keys(self, transaction: Transaction, now: float) -> int:
         issued_before = now - self._keep_seconds
-        transaction.swept.raise_keys_before(issued_before)
-        # A key has the time of its expiry, not of its issue. If keys were once kept for a shorter
+        transaction.high_water_marks.raise_keys_before(issued_before)
+        # A key stores when it expires, not when it was issued. If keys were once kept for a shorter
         # time, the receipt is younger than its key's expiry suggests, so the key is kept longer.
-        expired = issued_before + transaction.swept.shortest_keep_seconds()
+        expired = issued_before + transaction.high_water_marks.shortest_keep_seconds()
         return transaction.label_keys.prune(expired_before=expired, limit=_ROWS)
 
     def _prune_groups(self) -> int:
-        """Go on in the table where the last call stopped; after its end, from the beginning."""
+        """Prune the next part of the table, after the last call's; start again after the end."""
         total = 0
         for _ in range(_TRANSACTIONS):
             with self._store.write() as transaction:
@@ -134,8 +135,8 @@ class Retention:
         return transaction.events.prune(ended_before=before, limit=_ROWS)
 
     def _prune_names(self, transaction: Transaction, now: float) -> int:  # noqa: ARG002
-        # Receipts issued before this are refused already, whatever the clock says.
-        before = transaction.swept.keys_before() - _LATE_SECONDS
+        # Receipts issued before this are already refused, at any time of the clock.
+        before = transaction.high_water_marks.keys_before() - _LATE_SECONDS
         return transaction.deleted_models.prune(deleted_before=before)
 
     def _remove_files(self) -> int:
@@ -145,7 +146,7 @@ class Retention:
         for start in range(0, len(old), 500):
             digests = old[start : start + 500]
             for digest in sorted(set(digests) - self._referenced(digests)):
-                # Moved away first: an upload that relied on the file then writes it again.
+                # The file is renamed first, so that an upload that needs it writes it again.
                 with self._set_files.set_aside(digest) as aside:
                     if self._referenced([digest]):
                         aside.put_back()
@@ -157,4 +158,4 @@ class Retention:
 
     def _referenced(self, digests: list[str]) -> set[str]:
         with self._store.read() as transaction:
-            return transaction.calibration_sets.kept(digests)
+            return transaction.calibration_sets.stored(digests)

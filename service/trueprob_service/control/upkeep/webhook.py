@@ -1,9 +1,9 @@
 """Delivers events to the webhook, each at least once and from one process at a time.
 
 The transaction that an event reports writes the event too, so a crash loses none and no event
-reports what was rolled back. A process leases an event for as long as an attempt can take; if the
-process dies, the event is due again. Any 2xx answer is a delivery. After any other answer, also a
-redirect, the event is sent again later, a bounded number of times.
+reports a change that was rolled back. A process leases an event for as long as an attempt can take;
+if the process dies, the event is due again. Any 2xx answer is a delivery. After any other answer,
+also a redirect, the event is sent again later, a bounded number of times.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Webhook:
         url: str,
         secrets: Sequence[str],  # in the form of Standard Webhooks; every one signs
         *,
-        seconds: float,  # between two looks for events that are due
+        seconds: float,  # between two checks for due events
         clock: Callable[[], float],  # seconds since 1970 UTC
         count: Callable[[str, str], None] | None = None,  # called with `(kind, outcome)`
     ) -> None:
@@ -54,7 +54,9 @@ class Webhook:
         self._count = count
         self._owner = uuid.uuid4().hex
         self._sending = threading.Lock()
-        self._poll = Poll(self._look, what="the webhook", seconds=seconds, name="trueprob-webhook")
+        self._poll = Poll(
+            self._deliver_due, what="the webhook", seconds=seconds, name="trueprob-webhook"
+        )
 
     def start(self) -> None:
         """Start the thread."""
@@ -82,7 +84,7 @@ class Webhook:
                 attempts += 1
         return attempts
 
-    def _look(self) -> None:
+    def _deliver_due(self) -> None:
         # Read first: a claim that finds nothing would still be a write transaction.
         with self._store.read() as transaction:
             due = transaction.events.any_due(now=self._clock())
@@ -106,12 +108,12 @@ class Webhook:
             self._count(event.kind, outcome)
         if obstacle is not None:
             level = logging.ERROR if last else logging.WARNING
-            next_step = "it is given up" if last else "it will be sent again"
+            next_step = "given up" if last else "it will be sent again"
             fields = (event.kind, event.message, event.attempts, obstacle, next_step)
             _LOG.log(level, "event %s (%s), attempt %d: %s; %s", *fields)
 
     def _post(self, client: httpx.Client, event: EventRow, timestamp: int) -> str | None:
-        """Send one event; returns why it was not accepted, if so.
+        """Send one event; returns the reason if it was not accepted.
 
         The reason never has the URL, which may hold a secret.
         """
@@ -137,11 +139,11 @@ def signed_headers(
 ) -> dict[str, str]:
     """The headers of one attempt; the receiver accepts the signature of any of the signers.
 
-    The message id is the same at every attempt, so that the receiver recognises a repetition.
+    The message id is the same at every attempt, so that the receiver recognises repeated events.
     """
-    moment = datetime.fromtimestamp(timestamp, UTC)
+    sent_at = datetime.fromtimestamp(timestamp, UTC)
     return {
         "webhook-id": message,
         "webhook-timestamp": str(timestamp),
-        "webhook-signature": " ".join(each.sign(message, moment, body) for each in signers),
+        "webhook-signature": " ".join(each.sign(message, sent_at, body) for each in signers),
     }

@@ -68,12 +68,14 @@ class Batcher:
 
     def __init__(
         self,
-        load: Callable[[], BatchNetwork],  # called in the worker thread; the constructor waits
+        load: Callable[
+            [], BatchNetwork
+        ],  # called in the worker thread; the constructor waits for it
         *,
         max_batch_rows: int,
-        queue_rows: int,  # the most that may wait
+        queue_rows: int,  # most rows that may wait
         observe: Callable[..., None],  # `(rows=, seconds=, delays=, waiting=)` after each batch
-        name: str,  # for the thread and for messages
+        name: str,  # for the thread's name and for messages
     ) -> None:
         self._max_batch_rows, self._queue_rows = max_batch_rows, queue_rows
         self._observe, self._name = observe, name
@@ -109,7 +111,7 @@ class Batcher:
             if self._waiting_rows + n > self._queue_rows:
                 raise Overloaded(
                     f"{self._waiting_rows} images wait for {self._name}, "
-                    f"at most {self._queue_rows} may",
+                    f"at most {self._queue_rows} may wait",
                     retry_after_seconds=self._retry_after_seconds(),
                 )
             self._waiting.append(request)

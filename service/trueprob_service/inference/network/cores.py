@@ -14,8 +14,8 @@ def usable_cores(
 ) -> int:
     """Cores of the affinity mask, or of the tightest CPU quota if that is less; at least 1.
 
-    Of control groups v2, ``cpu.max`` of the process's own group and of all above it is read; of v1,
-    ``cpu.cfs_quota_us`` at the top.
+    Control groups v2: ``cpu.max`` of the process's group and of its parents. v1:
+    ``cpu.cfs_quota_us`` at the root.
     """
     affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
     cores = len(affinity(0)) if affinity is not None else os.cpu_count() or 1

@@ -26,7 +26,7 @@ _NORMALISATION: Final = ("scale", "mean", "std")
 
 @dataclass(frozen=True)
 class NetworkInput:
-    """The input tensor of a version's network, and how pictures become it."""
+    """The input tensor of a version's network, and how pictures are turned into it."""
 
     dtype: str  # NumPy's name
     row_shape: tuple[int, ...]
@@ -37,14 +37,14 @@ class NetworkInput:
     offset: tuple[float, ...] = ()
 
     @classmethod
-    def of(cls, spec: InputSpec) -> NetworkInput:
+    def from_manifest(cls, spec: InputSpec) -> NetworkInput:
         """Read a manifest's ``input``; `ModelUnavailable` if it is not supported."""
         if spec.layout not in LAYOUTS:
             sides = tuple(side for side in spec.shape[1:] if isinstance(side, int))
             if len(sides) != len(spec.shape) - 1 or spec.preprocessing:
                 raise ModelUnavailable(
-                    f"input.layout {spec.layout!r} needs a shape whose sides after the first are "
-                    f"integers and no preprocessing, got {list(spec.shape)}"
+                    f"input.layout {spec.layout!r} needs a shape whose dimensions after the first "
+                    f"are integers and no preprocessing, got {list(spec.shape)}"
                 )
             return cls(spec.dtype, sides)
         named = {k: v for k, v in spec.preprocessing.items() if k in _NORMALISATION}
@@ -81,7 +81,7 @@ class NetworkInput:
         return self.tensor(self.pictures.decode(files, max_pixels=max_pixels))
 
     def check(self, rows: NDArray[Any], *, name: str = "images") -> NDArray[Any]:
-        """Check that rows are decoded pictures (uint8, NHWC) or the network's own, at least one."""
+        """Check that rows are decoded pictures (uint8, NHWC) or the network's tensor; n >= 1."""
         own = rows.dtype == np.dtype(self.dtype) and rows.shape[1:] == self.row_shape
         if own and len(rows) > 0 and np.isfinite(rows).all():
             return rows
@@ -94,7 +94,7 @@ class NetworkInput:
         return self.pictures.prepare(rows, name=name)
 
     def tensor(self, rows: NDArray[Any]) -> NDArray[Any]:
-        """The network's tensor of rows that `check` let pass."""
+        """The network's tensor for rows that passed `check`."""
         if self.pictures is None or rows.shape[1:] != self.pictures.shape or rows.dtype != np.uint8:
             return np.ascontiguousarray(rows)
         channel_axis = 1 if self.channels_first else 3

@@ -85,7 +85,7 @@ class OnnxModel:
         row_shape: Sequence[int],
         n_classes: int,
         dtype: str = "uint8",  # of the input, NumPy's name
-        output_kind: str = "logits",  # of "probabilities" the logarithms are returned
+        output_kind: str = "logits",  # for "probabilities", `run` returns their logarithms
         providers: Sequence[str] = ("cpu",),
         max_batch_rows: int = 64,
         threads: int | None = None,

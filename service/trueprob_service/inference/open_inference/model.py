@@ -1,7 +1,7 @@
 """A model as the Open Inference Protocol sees it: names, datatypes and shapes of its tensors.
 
-The metadata name one input, because generic clients send all that they name: the network's own
-input where the version has a network, else ``logits``. Requests may send ``logits`` in both cases.
+The metadata name one input, because generic clients send every named input: the network's input
+where the version has a network, else ``logits``. Requests may send ``logits`` in both cases.
 """
 
 from __future__ import annotations
@@ -77,8 +77,8 @@ def network_input(deployment: Deployment) -> InputTensorSpec | None:
     manifest = deployment.served.manifest
     if deployment.network is None or manifest is None or manifest.input is None:
         return None
-    # The manifest's shape may have a free side; the rows of one batch have one shape.
-    tensor = NetworkInput.of(manifest.input)
+    # The manifest's shape may have a free dimension; the rows of one batch have one shape.
+    tensor = NetworkInput.from_manifest(manifest.input)
     datatype = _DATATYPE_OF.get(tensor.dtype, tensor.dtype.upper())
     return InputTensorSpec(manifest.input.name, datatype, tensor.row_shape)
 
@@ -88,7 +88,7 @@ def model_metadata(deployment: Deployment, versions: list[int]) -> dict[str, Any
     k = deployment.served.n_classes
     network = network_input(deployment)
     spec = network or InputTensorSpec("logits", "FP32", (k,))
-    # Tried with one row: only the calibrator itself knows whether it has temperatures.
+    # Tried on one row: only the calibrator knows whether it has temperatures.
     temperature = deployment.calibrator.temperature(np.zeros((1, k), np.float32))
     outputs = [
         {"name": name, "datatype": datatype, "shape": [-1, k] if by_class else [-1]}

@@ -91,7 +91,7 @@ class OipPath:
 
 @dataclass(frozen=True)
 class OipResponse:
-    """The body of a successful answer, and what its headers need."""
+    """The body of a successful answer, and the values of its headers."""
 
     body: bytes
     media_type: str = json_rows.MEDIA_TYPE
@@ -105,7 +105,7 @@ async def describe(path: OipPath, deployments: DeploymentLookup) -> OipResponse:
         return OipResponse(orjson.dumps(server))
     deployment = await deployments.current(path.model, path.version)
     if path.route.endswith("/ready"):
-        # A version whose network cannot run is not deployed, or takes logits only.
+        # A version whose network cannot run is not deployed, or takes only logits.
         return OipResponse(orjson.dumps({"name": path.model, "ready": True}))
     versions = deployments.versions(path.model)
     return OipResponse(orjson.dumps(model_metadata(deployment, versions)))
@@ -122,7 +122,7 @@ async def infer(
 ) -> OipResponse:
     """Answer an inference request.
 
-    Raises `BadRequest`, `InvalidRequest` or `InvalidInput`, and what the network raises.
+    Raises `BadRequest`, `InvalidRequest` or `InvalidInput`, and errors of the network.
     """
     request = await _decode(headers, body, deployment, bodies)
     _check_outputs(request, deployment)

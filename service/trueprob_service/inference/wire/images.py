@@ -138,7 +138,7 @@ class Preprocessing:
         if width * height > max(max_pixels, self.width * self.height):
             raise BodyTooLarge(
                 f"{name} would be {width} × {height} = {width * height} pixels when its shorter "
-                f"side has {self.shorter_side}, at most {max_pixels} are made"
+                f"side has {self.shorter_side}, at most {max_pixels} are allowed"
             )
         if converted.size != (width, height):
             converted = converted.resize((width, height), _RESAMPLE[self.resample])

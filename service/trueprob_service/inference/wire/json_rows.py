@@ -3,10 +3,10 @@
 A body has exactly one of ``logits``, ``probabilities``, ``log_probabilities`` or ``images``
 (base64 of picture files). The name of the field says what the numbers are: nothing is guessed.
 
-There are two readers. The fast one (`simd_rows`) parses rows of plain numbers straight into an
+There are two readers. The fast one (`simd_rows`) parses rows of plain numbers directly into an
 array, ten times as fast as lists and in a tenth of their memory. It returns None for anything
-unusual or wrong; the slow one then parses lists and words the error. Both parse a long body in
-blocks (`trueprob_service.edge.json_blocks`).
+unusual or wrong; the slow one then parses lists and writes the error message. Both parse a long
+body in blocks (`trueprob_service.edge.json_blocks`).
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ __all__ = [
 MEDIA_TYPE: Final = "application/json"
 ARRAYS: Final = ("logits", "probabilities", "log_probabilities")
 INPUTS: Final = (*ARRAYS, "images")
-MIN_BYTES: Final = 1 << 10  # about 150 numbers; the slow reader is as fast below
+MIN_BYTES: Final = 1 << 10  # about 150 numbers; below, the slow reader is as fast
 BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"  # simdjson skips it, JSON does not allow it
 _AT_ONCE: Final = 1 << 15  # elements written in about a millisecond
 # A parser keeps the memory that its largest body needed, about four times the body.
@@ -96,11 +96,14 @@ def decode(
         return name, pictures_from_base64(values)
     if not isinstance(values, list):
         raise InvalidRequest(f"{name} must be a list of rows, each a list of numbers")
-    return name, _joined(name, [_Rows.of(values, suspicious=_suspicious(body, quotes=2))])
+    return name, _joined(
+        name,
+        [_Rows.from_values(values, may_hold_other_types=_may_hold_other_types(body, quotes=2))],
+    )
 
 
 def _decode_in_blocks(body: bytes, block_bytes: int) -> tuple[str, NDArray[Any]] | None:
-    """As `decode`; None if the body must be parsed as a whole, if only to word the error."""
+    """As `decode`, in blocks; None if the body must be parsed as a whole."""
     opening = _OPENING.match(body)
     if opening is None:
         return None
@@ -114,9 +117,9 @@ def _decode_in_blocks(body: bytes, block_bytes: int) -> tuple[str, NDArray[Any]]
             rows = orjson.loads(block)
         except orjson.JSONDecodeError:
             return None
-        return _Rows.of(rows, suspicious=_suspicious(block, quotes=0))
+        return _Rows.from_values(rows, may_hold_other_types=_may_hold_other_types(block, quotes=0))
 
-    # Each block becomes an array at once: freeing all lists together would take long, too.
+    # Each block becomes an array at once: freeing all lists together would take long.
     blocks, stop = elements_in_blocks(body, start, b"]", parse, block_bytes=block_bytes)
     if blocks is None:
         _raise_not_json(body, b'{"":[' if stop == start else b'{"":[0,', stop)
@@ -125,7 +128,7 @@ def _decode_in_blocks(body: bytes, block_bytes: int) -> tuple[str, NDArray[Any]]
 
 
 def _raise_not_json(body: bytes, opening: bytes, start: int) -> None:
-    """Raise `BadRequest` with the place of the error, if that is at `start` or later.
+    """Raise `BadRequest` with the position of the error, if that is at `start` or later.
 
     The part that was parsed already is replaced by the short `opening`, so this is quick.
     """
@@ -149,11 +152,11 @@ def _listed() -> str:
     return ", ".join(INPUTS)
 
 
-def _suspicious(text: bytes, *, quotes: int) -> bool:
+def _may_hold_other_types(text: bytes, *, quotes: int) -> bool:
     """Whether rows may hold booleans or strings, which NumPy would convert.
 
-    It takes true for 1, and one long string makes all elements as wide as itself. A text without
-    these words, with no quotes but those of the name, has neither.
+    NumPy reads true as 1, and one long string makes all elements that wide. A text without these
+    words, and without quotes except those of the name, has neither.
     """
     return text.count(b'"') > quotes or b"true" in text or b"false" in text
 
@@ -168,12 +171,14 @@ class _Rows:
     fault: tuple[int, int, str] | None = None  # row, column, type of the element
 
     @classmethod
-    def of(cls, rows: list[Any], *, suspicious: bool) -> _Rows:
+    def from_values(cls, rows: list[Any], *, may_hold_other_types: bool) -> _Rows:
         if not all(isinstance(row, list) for row in rows):
             return cls(len(rows), None)
         lengths = [len(row) for row in rows]
-        fault = _first_fault(rows) if suspicious else None
-        if fault is not None or len(set(lengths)) != 1:  # no rows, or ragged: refused by length
+        fault = _first_fault(rows) if may_hold_other_types else None
+        if (
+            fault is not None or len(set(lengths)) != 1
+        ):  # no rows, or ragged: refused later by the lengths
             return cls(len(rows), lengths, None, fault)
         try:
             array = np.asarray(rows)
@@ -223,7 +228,7 @@ def encode(answer: dict[str, Any]) -> bytes:
     """Write an answer, whose values may be contiguous arrays, as JSON.
 
     Large arrays are written some rows at a time: orjson holds the interpreter's lock while it
-    writes, and other threads get it between two writes.
+    writes, and other threads run between two writes.
     """
     for value in answer.values():
         if isinstance(value, np.ndarray) and value.size > _AT_ONCE:
@@ -266,14 +271,14 @@ def simd_rows(body: bytes, names: tuple[str, ...]) -> tuple[str, NDArray[np.floa
 def matrix_in_blocks(
     text: bytes, start: int, *, block_bytes: int = BLOCK_BYTES
 ) -> tuple[NDArray[np.float64], int] | None:
-    """Parse rows of numbers block by block, from just behind the opening bracket of their list.
+    """Parse rows of numbers block by block, from just after the opening bracket of their list.
 
-    Returns the float64 array and the place behind the closing bracket; None if any row is not a
-    plain one.
+    Returns the float64 array and the position after the closing bracket; None if any row is not a
+    list of plain numbers.
     """
 
     def parse(block: bytes) -> NDArray[np.float64] | None:
-        # A block has two brackets more.
+        # The block has two more brackets.
         return _rows(block) if len(block) <= block_bytes + 2 else _long_row(block, block_bytes)
 
     blocks, stop = elements_in_blocks(text, start, b"]", parse, block_bytes=block_bytes)
@@ -331,7 +336,7 @@ def _exact(values: NDArray[np.float64]) -> bool:
 
 
 def parser_for(size: int) -> Any:
-    """The parser of this thread, or a new one for a body whose memory should not be kept."""
+    """The parser of this thread; a new one for a large body, whose memory is then freed."""
     if size > _KEPT_BYTES:
         return simdjson.Parser()
     parser = getattr(_parsers, "parser", None)

@@ -28,7 +28,7 @@ __all__ = ["MEDIA_TYPE", "NPZ_MEDIA_TYPE", "SHARED_BYTES", "decode", "encode", "
 MEDIA_TYPE: Final = "application/x-npy"
 NPZ_MEDIA_TYPE: Final = "application/x-npz"
 SHARED_BYTES: Final = 1 << 20  # a larger body is received into one preallocated buffer
-_OWN_BYTES: Final = 1 << 16  # a larger array is sent from its own memory, without a copy
+_OWN_BYTES: Final = 1 << 16  # a larger array is sent without a copy
 # The header of a plain array is far shorter; NumPy itself allows 10 000 in untrusted files.
 _MAX_HEADER_BYTES: Final = 1000
 _PREAMBLE_BYTES: Final = 12  # magic string, version, length of the header
@@ -83,7 +83,7 @@ def encode_npz(fields: Mapping[str, Any]) -> bytes:
 
 
 def _header_bytes(preamble: bytes) -> int:
-    """Where the header ends according to the preamble, at most the longest header accepted."""
+    """End of the header according to the preamble, at most that of the longest accepted header."""
     digits = 2 if preamble[6:7] == b"\x01" else 4
     length = int.from_bytes(preamble[8 : 8 + digits], "little")
     return min(8 + digits + length, _MAX_HEADER_BYTES + _PREAMBLE_BYTES)

@@ -1,9 +1,9 @@
 """Bodies of the Open Inference Protocol v2: a JSON object, then the bytes of its binary tensors.
 
-A tensor is JSON numbers (nested or flat) or raw little-endian bytes behind the JSON, in the order
-of ``inputs``; one body may mix the two. The formats are those of the protocol's
-inference_rest.md and of Triton's binary tensor data extension. What the names of tensors mean is
-decided in `trueprob_service.inference.open_inference.routes`.
+A tensor is JSON numbers (nested or flat) or raw little-endian bytes after the JSON, in the order of
+``inputs``; one body may mix the two. The formats are those of the protocol's inference_rest.md and
+of Triton's binary tensor data extension. The names of tensors are interpreted in
+`trueprob_service.inference.open_inference.routes`.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class OipRequest:
     id: str | None  # repeated in the answer
     inputs: tuple[OipInput, ...]
     outputs: tuple[OutputChoice, ...] = ()  # empty: the default outputs
-    binary_output: bool = False  # for outputs without a setting of their own
+    binary_output: bool = False  # for outputs that do not set `binary_data`
 
 
 def decode(
@@ -81,7 +81,7 @@ def decode(
     if not isinstance(document, dict):
         raise InvalidRequest("expected a JSON object with inputs")
     items = _objects(document, "inputs")
-    # `array` takes true for 1; a request without these words has no booleans.
+    # `array` reads true as 1; a request without these words has no booleans.
     may_hold_bools = any(isinstance(item.get("data"), list) for item in items) and (
         b"true" in head or b"false" in head
     )
@@ -153,7 +153,7 @@ def _outputs(document: dict[str, Any], binary: bool) -> tuple[OutputChoice, ...]
     for i, item in enumerate(_objects(document, "outputs")):
         name = text_field(item, "name", f"outputs[{i}]")
         if name in outputs:
-            raise InvalidRequest(f"outputs[{i}]: {name[:40]!r} is asked for twice")
+            raise InvalidRequest(f"outputs[{i}]: {name[:40]!r} is requested twice")
         parameters = _parameters(item, f"outputs[{i}]")
         outputs[name] = OutputChoice(name, _flag(parameters, "binary_data", binary))
     return tuple(outputs.values())

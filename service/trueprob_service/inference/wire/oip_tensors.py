@@ -3,9 +3,9 @@
 Nothing is allocated before shape, datatype and size are found to agree, and a binary tensor is a
 view of the body.
 
-As in `json_rows`, plain numbers are parsed straight into arrays: `simd_request` parses the whole
+As in `json_rows`, plain numbers are parsed directly into arrays: `simd_request` parses the whole
 JSON part, `request_in_blocks` a long one in blocks. Both return None for anything unusual or wrong;
-`oip.decode` then parses lists and words the error.
+`oip.decode` then parses lists and writes the error message.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ INTEGERS: Final[Mapping[str, np.dtype[Any]]] = MappingProxyType(
 _FLOATS: Final = ("FP32", "FP64")
 _MAX_DIMENSIONS: Final = 8  # pictures have 4; NumPy allows 64
 _MAX_LISTS: Final = 8  # models take one input; finding the end of each list may cost a block
-# A quote behind a backslash would be inside a longer name.
+# A quote after a backslash would be inside a longer name.
 _DATA: Final = re.compile(rb'(?<!\\)"data"[ \t\n\r]*:[ \t\n\r]*\[')
 
 
@@ -92,7 +92,7 @@ class OipOutput:
     binary: bool
 
     def to_wire(self) -> tuple[dict[str, Any], bytes | None]:
-        """Its entry in the response's JSON, where arrays stay arrays, and its bytes if binary."""
+        """The output's entry in the JSON (arrays stay arrays), and its bytes if it is binary."""
         values = self.values
         texts = isinstance(values, list)
         shape = [len(values)] if isinstance(values, list) else list(values.shape)
@@ -144,7 +144,7 @@ def from_json(item: dict[str, Any], where: str, *, may_hold_bools: bool) -> OipI
 def from_binary(
     item: dict[str, Any], where: str, size: object, body: bytes, start: int
 ) -> tuple[OipInput, int]:
-    """Read the tensor whose bytes begin at `start`; also returns where the next one begins.
+    """Read the tensor whose bytes begin at `start`; also returns the start of the next one.
 
     `item` is its entry in ``inputs``, `size` its ``binary_data_size`` as sent.
     """
@@ -197,8 +197,8 @@ def _declared(item: dict[str, Any], where: str) -> tuple[str, str, tuple[int, ..
 
 def _view(body: bytes, dtype: np.dtype[Any], start: int, shape: tuple[int, ...]) -> NDArray[Any]:
     flat = np.frombuffer(body, dtype, math.prod(shape), start)
-    # Behind JSON of any length the numbers are rarely aligned. One copy then costs a third of what
-    # each pass over unaligned numbers would lose (256 × 1000 FP32: 26 µs against 90 µs).
+    # After JSON of any length the numbers are rarely aligned. One copy costs a third of the time
+    # that each pass over unaligned numbers would lose (256 × 1000 FP32: 26 µs against 90 µs).
     return (flat if flat.flags.aligned else flat.copy()).reshape(shape)
 
 

@@ -91,6 +91,7 @@ def test_the_bias_of_an_absent_class_stays_small(full, overconfident):
     assert np.argmin(stage.bias) == 2
 
 
+@pytest.mark.slow
 def test_computing_in_blocks_gives_the_same_result(overconfident):
     from trueprob.calibrators.linear import stage as linear_stage
 

@@ -71,6 +71,7 @@ def test_soft_ece_of_perfect_confidences_is_nearly_nothing():
     assert value == pytest.approx(0.001)  # the Charbonnier constant remains
 
 
+@pytest.mark.slow
 def test_training_improves_the_calibration(overconfident):
     logits, labels = overconfident(400, factor=3.0)
     calibrator = fit_smart_mlp(logits, labels).calibrator

@@ -83,6 +83,7 @@ def test_confidences_near_one_keep_their_digits():
     np.testing.assert_allclose(rest, np.exp([-40.0, -80.0]), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_bent_truth_is_found_and_a_straight_one_left_alone():
     logit, correct = drawn(6000, bend=squashed)
     stage = fit_second_stage(logit, correct, None)

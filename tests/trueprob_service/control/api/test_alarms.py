@@ -84,7 +84,7 @@ def test_an_alarm_is_shown_listed_exported_acknowledged_and_over_at_the_next_pro
     after = world.get("/v1/models/m/calibration")
     assert (after["alarm"], after["change_log10"]) == (None, 0.0)
     assert after["evidence_log10"] > 2.0
-    assert "a promotion starts the statistics anew" in after["advice"]
+    assert "a promotion resets the statistics" in after["advice"]
 
     assert world.upload(overconfident())["promoted"]
     anew = world.get("/v1/models/m/calibration")

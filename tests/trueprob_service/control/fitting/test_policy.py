@@ -43,7 +43,7 @@ def raise_alarm(world: World, seed: int = 30) -> None:
 
 def look(world: World) -> list[dict[str, Any]]:
     """Poll once, and return the fits that it queued once they have ended."""
-    fits = world.plane.services.refit_policy.look()
+    fits = world.plane.services.refit_policy.queue_due_fits()
     reports = []
     for fit in fits:
         wait_until(
@@ -118,7 +118,7 @@ def test_a_trigger_leads_to_one_fit_across_crashes_and_replicas(
 
     def at_once(world: World) -> None:
         barrier.wait()
-        world.plane.services.refit_policy.look()
+        world.plane.services.refit_policy.queue_due_fits()
 
     threads = [threading.Thread(target=at_once, args=(each,)) for each in (here, there)]
     for thread in threads:
@@ -200,5 +200,5 @@ def test_the_action_decides_about_the_candidate(begin: Callable[..., World], act
 
 def test_a_policy_that_is_off_does_nothing(sqlite_world: World) -> None:
     send_rows(sqlite_world, 44, 300)
-    assert sqlite_world.plane.services.refit_policy.look() == []
+    assert sqlite_world.plane.services.refit_policy.queue_due_fits() == []
     assert [rows_between(policy) for policy in ("off", "on-alarm", "every=20")] == [None, None, 20]

@@ -9,6 +9,8 @@ import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+import pytest
+
 from tests.trueprob_service.control.harness import rows
 from trueprob.arrays.calibration_set import CalibrationSet
 from trueprob.calibrators import IdentityCalibrator, dumps_calibrator, loads_calibrator
@@ -71,6 +73,7 @@ def test_a_failure_is_a_result_with_an_error(tmp_path: Path) -> None:
     assert run(job(path, "magic")).error
 
 
+@pytest.mark.slow
 def test_a_child_that_dies_is_reported_and_replaced() -> None:
     runner = FitProcess(die)
     for _ in range(2):
@@ -94,6 +97,7 @@ def test_closing_cancels_the_running_job() -> None:
     assert runner.run(job(Path("x"))) is None
 
 
+@pytest.mark.slow
 def test_ctrl_c_does_not_reach_the_child(tmp_path: Path) -> None:
     path, _ = stored(tmp_path)
     runner = FitProcess()

@@ -114,6 +114,7 @@ def say_half_and_wait(connection: Connection) -> None:
         time.sleep(600)
 
 
+@pytest.mark.slow
 def test_the_child_reports_progress_and_a_cancelled_job_ends_only_itself() -> None:
     runner = FitProcess(say_half_and_wait)
     job, other = (Job(path, 3, "smart", "", b"", 0.0) for path in ("a", "b"))  # type: ignore[arg-type]

@@ -46,7 +46,7 @@ def seen(alarm: AlarmRow) -> AlarmRow:
             [],
             (
                 "No labels in the last 24h: send them to /v1/models/m/labels to learn whether the "
-                "probabilities hold."
+                "model is calibrated."
             ),
         ),
         (binned(1), [], "1 label is too few to tell: collect more before judging the calibration."),
@@ -55,7 +55,7 @@ def seen(alarm: AlarmRow) -> AlarmRow:
             [],
             "50 labels are too few to tell: collect more before judging the calibration.",
         ),
-        (binned(1200), [], "Calibrated within what 1200 labels can tell."),
+        (binned(1200), [], "Calibrated, as far as 1200 labels can tell."),
         (
             binned(1200, right=0.7),
             [],
@@ -106,10 +106,10 @@ def seen(alarm: AlarmRow) -> AlarmRow:
             [seen(EVIDENCE), seen(CHANGE)],
             (
                 f"{MORE}: {PROVED}; {UPLOAD} and promote what is admitted: "
-                "a promotion starts the statistics anew."
+                "a promotion resets the statistics."
             ),
         ),
-        (binned(1200), [seen(CHANGE)], "Calibrated within what 1200 labels can tell."),
+        (binned(1200), [seen(CHANGE)], "Calibrated, as far as 1200 labels can tell."),
     ],
 )
 def test_each_branch_says_what_the_numbers_mean_and_what_to_do(

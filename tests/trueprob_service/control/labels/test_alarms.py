@@ -21,7 +21,7 @@ from trueprob_service.receipts.columns import ROW, ReceiptColumns, number
 from trueprob_service.receipts.receipt import digest64
 
 KEY = b"secret of this test, 32 bytes..."
-RULES = AlarmRules.of(tolerance=0.0, alpha=0.01, run_length=1000)
+RULES = AlarmRules.from_options(tolerance=0.0, alpha=0.01, run_length=1000)
 
 
 @pytest.fixture

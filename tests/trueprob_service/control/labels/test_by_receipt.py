@@ -257,6 +257,7 @@ def test_the_same_labels_from_several_threads_count_once(world: World) -> None:
     assert_same_sums(live_totals(world).totals, expected)
 
 
+@pytest.mark.slow
 def test_a_request_of_many_labels(sqlite_world: World) -> None:
     logits, labels = rows(11, 20_000)
     _, _, _, ids = sqlite_world.predict(logits)

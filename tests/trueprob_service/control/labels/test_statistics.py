@@ -63,7 +63,7 @@ def test_calibrated_predictions_are_called_calibrated(world: World) -> None:
     assert answer["expected_accuracy"] == pytest.approx(expected.mean_confidence(), abs=1e-12)
     assert answer["observed_accuracy"] == pytest.approx(expected.accuracy(), abs=1e-12)
     assert answer["miscalibrated"] is False
-    assert answer["advice"] == "Calibrated within what 1200 labels can tell."
+    assert answer["advice"] == "Calibrated, as far as 1200 labels can tell."
     assert sum(entry["count"] for entry in answer["bins"]) == 1200
 
 

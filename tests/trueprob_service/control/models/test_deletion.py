@@ -139,9 +139,9 @@ def test_what_lies_in_the_repository_stays_until_its_folder_is_gone(
     assert delete(world, 1, "blocks").status_code == 204
     assert world.call("GET", "/v1/models/blocks").status_code == 404
     watch = watch_of(world)
-    watch.look()
+    watch.scan()
     shutil.move(tmp_path / "aside", tmp_path / "models/blocks")
-    watch.look()
+    watch.scan()
     live = world.deployments.current("blocks")
     assert (live.revision, live.served.manifest is not None) == (2, True)
 
@@ -161,7 +161,7 @@ def test_other_processes_stop_answering_and_count_nothing(begin: Callable[..., W
     upload = there.call("POST", "/v1/models/m/calibration-sets", content=overconfident(),
                         headers=NPZ)  # fmt: skip
     assert upload.status_code == 404
-    assert "deleted a moment ago" in upload.json()["detail"]
+    assert "just deleted" in upload.json()["detail"]
     there.plane.services.replica_sync.sync()
     live = there.deployments.current("m")
     assert (live.revision, live.served.class_names) == (3, ("x", "y", "z"))

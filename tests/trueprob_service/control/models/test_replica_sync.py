@@ -197,7 +197,7 @@ def test_a_version_that_only_another_process_has_is_said_once_unless_it_may_yet_
     settings = NEVER | {"repository_poll_seconds": poll_seconds}
     here, there = (begin(network=True, settings=settings) for _ in range(2))
     add_version(tmp_path / "models", version=1)
-    watch_of(there).look()
+    watch_of(there).scan()
     look(here)
     look(here)
     with pytest.raises(ModelNotFound):
@@ -205,6 +205,6 @@ def test_a_version_that_only_another_process_has_is_said_once_unless_it_may_yet_
     said = [record.getMessage() for record in caplog.records]
     sentence = "revision 1 of model blocks cannot be deployed: version 1 is not available"
     assert said.count(sentence) == (poll_seconds == 0)
-    watch_of(here).look()
+    watch_of(here).scan()
     look(here)
     assert live(here, "blocks") == live(there, "blocks")

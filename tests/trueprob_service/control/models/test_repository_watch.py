@@ -32,12 +32,12 @@ def test_a_model_that_appears_is_live_with_its_highest_version(
     world: World, tmp_path: Path
 ) -> None:
     watch = watch_of(world)
-    watch.look()
+    watch.scan()
     add_version(tmp_path / "models", version=1)
     factory = add_version(tmp_path / "models", version=2, temperature=1.5)
     with pytest.raises(ModelNotFound):
         world.deployments.current("blocks")
-    watch.look()
+    watch.scan()
     live = world.deployments.current("blocks")
     assert (live.served.version, live.calibrator_id, live.revision) == (2, factory, 1)
     assert live.network is not None
@@ -52,10 +52,10 @@ def test_a_version_that_appears_waits_until_it_is_promoted(
     caplog.set_level(logging.INFO, "trueprob_service.control")
     watch = watch_of(world)
     add_version(tmp_path / "models", version=1)
-    watch.look()
+    watch.scan()
     factory = add_version(tmp_path / "models", version=2, temperature=2.0)
-    watch.look()
-    watch.look()
+    watch.scan()
+    watch.scan()
     assert [r.getMessage() for r in caplog.records] == [
         "found version 1 of model blocks, which is live",
         "found version 2 of model blocks, which is not live",
@@ -79,13 +79,13 @@ def test_a_half_written_version_is_said_once_and_taken_when_it_is_whole(
     source, target = (tmp_path / root / "blocks/1" for root in ("elsewhere", "models"))
     target.mkdir(parents=True)
     (target / "model.onnx").write_bytes(b"not")
-    watch.look()  # without a manifest it is no version
+    watch.scan()  # without a manifest it is no version
     assert caplog.records == []
     shutil.copy(source / "manifest.json", target)
     for _ in range(3):
-        watch.look()
+        watch.scan()
     (target / "calibrator.json").write_bytes((source / "calibrator.json").read_bytes())
-    watch.look()  # looked at again, refused again; the reason is the same
+    watch.scan()  # looked at again, refused again; the reason is the same
     assert len(caplog.records) == 1
     assert "version 1 of model blocks is refused" in caplog.text
     assert world.plane.ready()["unavailable"] == 1
@@ -93,7 +93,7 @@ def test_a_half_written_version_is_said_once_and_taken_when_it_is_whole(
         world.deployments.current("blocks")
     for file in source.iterdir():
         shutil.copy(file, target)
-    watch.look()
+    watch.scan()
     assert world.deployments.current("blocks").revision == 1
     assert world.plane.ready()["unavailable"] == 0
 
@@ -102,10 +102,10 @@ def test_a_refused_version_that_goes_is_forgotten(world: World, tmp_path: Path) 
     watch = watch_of(world)
     add_version(tmp_path / "models")
     (tmp_path / "models/blocks/1/model.onnx").write_bytes(b"changed")
-    watch.look()
+    watch.scan()
     assert world.plane.ready()["unavailable"] == 1
     shutil.rmtree(tmp_path / "models/blocks")
-    watch.look()
+    watch.scan()
     assert world.plane.ready()["unavailable"] == 0
     with pytest.raises(VersionNotFound):
         world.plane.services.catalogue.served("blocks", 1)
@@ -116,12 +116,12 @@ def test_a_live_version_that_vanishes_or_changes_goes_on_answering(
 ) -> None:
     watch = watch_of(world)
     add_version(tmp_path / "models")
-    watch.look()
+    watch.scan()
     (tmp_path / "models/blocks/1/model.onnx").write_bytes(b"changed")
-    watch.look()
+    watch.scan()
     shutil.rmtree(tmp_path / "models/blocks/1")
-    watch.look()
-    watch.look()
+    watch.scan()
+    watch.scan()
     changed, vanished = (record.getMessage() for record in caplog.records)
     assert "version 1 of model blocks was changed on disk" in changed
     assert "version 1 of model blocks is no longer in the model repository" in vanished
@@ -140,10 +140,10 @@ def test_a_live_version_that_is_mended_gets_its_network_back(
     file.write_bytes(b"changed")
     world = begin(network=True, settings=UNWATCHED)
     watch = watch_of(world)
-    watch.look()
+    watch.scan()
     assert world.deployments.current("blocks").network is None
     file.write_bytes(whole)
-    watch.look()
+    watch.scan()
     live = world.deployments.current("blocks")
     assert (live.revision, live.network is not None) == (1, True)
     assert world.plane.ready()["unavailable"] == 0
@@ -152,17 +152,17 @@ def test_a_live_version_that_is_mended_gets_its_network_back(
 def test_a_declared_name_stays_what_it_is(world: World, tmp_path: Path) -> None:
     world.declare("blocks")
     add_version(tmp_path / "models")
-    watch_of(world).look()
+    watch_of(world).scan()
     description = world.get("/v1/models/blocks")
     assert (description["declared"], description["revision"]) == (True, 1)
-    assert "declared over HTTP before" in description["unavailable"][0]["reason"]
+    assert "declared over HTTP" in description["unavailable"][0]["reason"]
 
 
 def test_two_processes_register_a_model_once(begin: Callable[..., World], tmp_path: Path) -> None:
     worlds = [begin(network=True, settings=UNWATCHED) for _ in range(2)]
     add_version(tmp_path / "models")
     for world in worlds:
-        watch_of(world).look()
+        watch_of(world).scan()
         assert world.deployments.current("blocks").revision == 1
     assert len(worlds[0].get("/v1/models/blocks/promotions")["items"]) == 1
 
@@ -184,6 +184,6 @@ def test_what_could_not_be_registered_is_taken_at_the_next_look(
     add_version(tmp_path / "models")
     for _ in range(2):
         with pytest.raises(DatabaseUnavailable):
-            watch.look()
+            watch.scan()
     with pytest.raises(ModelNotFound):
         world.deployments.current("blocks")

@@ -98,11 +98,11 @@ def test_numbers_of_the_sweep_move_one_way_only(database_url: str) -> None:
     store = open_store(database_url)
     for time, seconds in ((5.0, 30.0), (9.0, 60.0), (7.0, 20.0)):
         with store.write() as transaction:
-            transaction.swept.raise_keys_before(time)
-            transaction.swept.lower_shortest_keep(seconds)
+            transaction.high_water_marks.raise_keys_before(time)
+            transaction.high_water_marks.lower_shortest_keep(seconds)
     with store.read() as transaction:
-        assert transaction.swept.keys_before() == 9.0
-        assert transaction.swept.shortest_keep_seconds() == 20.0
+        assert transaction.high_water_marks.keys_before() == 9.0
+        assert transaction.high_water_marks.shortest_keep_seconds() == 20.0
     store.close()
 
 

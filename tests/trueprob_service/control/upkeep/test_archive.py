@@ -54,6 +54,7 @@ def send_row(world: World) -> tuple[int, int]:
     return answer["accepted"], answer["duplicate"]
 
 
+@pytest.mark.slow
 def test_a_service_goes_on_with_another_database(
     begin: Callable[..., World],
     new_postgres_url: Callable[[], str],
@@ -112,6 +113,7 @@ def test_a_service_goes_on_with_another_database(
     moved.plane.close()
 
 
+@pytest.mark.slow
 def test_every_row_is_the_same_after_both_ways(world: World, tmp_path: Path) -> None:
     used(world)
     first, second = tmp_path / "first.zip", tmp_path / "second.zip"
@@ -139,6 +141,7 @@ def rewritten(archive: Path, target: Path, member: str, content: bytes) -> Path:
     return target
 
 
+@pytest.mark.slow
 def test_what_is_not_a_whole_state_leaves_the_database_empty(
     sqlite_world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -154,7 +157,7 @@ def test_what_is_not_a_whole_state_leaves_the_database_empty(
     bad = {
         text: "not an exported state",
         tmp_path / "none.zip": "not an exported state",
-        rewritten(good, tmp_path / "a.zip", "tables/label_key.jsonl", b""): "lacks rows",
+        rewritten(good, tmp_path / "a.zip", "tables/label_key.jsonl", b""): "rows are missing",
         rewritten(good, tmp_path / "b.zip", "tables/label_key.jsonl", b"{"): "not an exported",
         rewritten(good, tmp_path / "c.zip", "state.json", b'{"format": 9}'): "format 9",
         rewritten(

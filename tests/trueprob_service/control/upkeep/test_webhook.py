@@ -160,6 +160,7 @@ def test_every_attempt_is_signed_for_its_time(
         assert headers["webhook-signature"] == f"v1,{expected.decode()}"
 
 
+@pytest.mark.slow
 def test_what_is_not_taken_is_tried_again_and_given_up_at_last(
     begin: Callable[..., World], receiver: Receiver, caplog: pytest.LogCaptureFixture
 ) -> None:

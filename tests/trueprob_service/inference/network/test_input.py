@@ -21,7 +21,7 @@ def pixels(n: int = 4) -> np.ndarray:
 
 
 def test_a_network_of_pixels_gets_them_as_they_are() -> None:
-    taken = NetworkInput.of(spec("uint8", "NHWC", RGB))
+    taken = NetworkInput.from_manifest(spec("uint8", "NHWC", RGB))
     images = pixels()
     assert taken.row_shape == (2, 3, 3)
     np.testing.assert_array_equal(taken.tensor(taken.check(images)), images)
@@ -30,7 +30,7 @@ def test_a_network_of_pixels_gets_them_as_they_are() -> None:
 @pytest.mark.parametrize(("layout", "axis"), [("NHWC", 3), ("NCHW", 1)])
 @pytest.mark.parametrize("dtype", ["float32", "float16", "float64"])
 def test_pixels_are_normalised_channel_by_channel(layout: str, axis: int, dtype: str) -> None:
-    taken = NetworkInput.of(spec(dtype, layout, RGB | IMAGENET))
+    taken = NetworkInput.from_manifest(spec(dtype, layout, RGB | IMAGENET))
     images = pixels()
     mean, std = np.array(IMAGENET["mean"]), np.array(IMAGENET["std"])
     expected = np.moveaxis((images / 255 - mean) / std, 3, axis)
@@ -44,14 +44,16 @@ def test_pixels_are_normalised_channel_by_channel(layout: str, axis: int, dtype:
 
 
 def test_one_number_is_for_all_channels_and_channels_first_holds_for_bytes() -> None:
-    same = NetworkInput.of(spec("float32", "NHWC", RGB | {"scale": 255, "mean": 0.5, "std": 0.25}))
+    same = NetworkInput.from_manifest(
+        spec("float32", "NHWC", RGB | {"scale": 255, "mean": 0.5, "std": 0.25})
+    )
     np.testing.assert_allclose(same.tensor(pixels()), (pixels() / 255 - 0.5) / 0.25, atol=1e-6)
-    first = NetworkInput.of(spec("uint8", "NCHW", RGB))
+    first = NetworkInput.from_manifest(spec("uint8", "NCHW", RGB))
     np.testing.assert_array_equal(first.tensor(pixels()), pixels().transpose(0, 3, 1, 2))
 
 
 def test_a_picture_becomes_what_its_pixels_become() -> None:
-    taken = NetworkInput.of(spec("float32", "NCHW", RGB | IMAGENET))
+    taken = NetworkInput.from_manifest(spec("float32", "NCHW", RGB | IMAGENET))
     image = pixels(1)
     stream = io.BytesIO()
     Image.fromarray(image[0]).save(stream, "PNG")
@@ -60,10 +62,10 @@ def test_a_picture_becomes_what_its_pixels_become() -> None:
 
 
 def test_the_networks_own_tensor_goes_through_untouched() -> None:
-    taken = NetworkInput.of(spec("float32", "NCHW", RGB | IMAGENET))
+    taken = NetworkInput.from_manifest(spec("float32", "NCHW", RGB | IMAGENET))
     own = np.random.default_rng(0).normal(size=(4, 3, 2, 3)).astype(np.float32)
     assert taken.tensor(taken.check(own)) is own
-    table = NetworkInput.of(spec("float32", "NF", {}, ("batch", 5)))
+    table = NetworkInput.from_manifest(spec("float32", "NF", {}, ("batch", 5)))
     rows = np.zeros((2, 5), np.float32)
     assert table.tensor(table.check(rows)) is rows
 
@@ -80,11 +82,11 @@ def test_the_networks_own_tensor_goes_through_untouched() -> None:
 )
 def test_other_rows_are_refused_by_name(rows: np.ndarray, words: str) -> None:
     with pytest.raises(InvalidRequest, match=words):
-        NetworkInput.of(spec("float32", "NCHW", RGB | IMAGENET)).check(rows)
+        NetworkInput.from_manifest(spec("float32", "NCHW", RGB | IMAGENET)).check(rows)
 
 
 def test_a_network_of_numbers_takes_no_pictures() -> None:
-    table = NetworkInput.of(spec("float32", "NF", {}, ("batch", 5)))
+    table = NetworkInput.from_manifest(spec("float32", "NF", {}, ("batch", 5)))
     with pytest.raises(InvalidRequest, match=r"takes rows of float32 of shape \(5,\), not pict"):
         table.decode([b""], max_pixels=1)
     with pytest.raises(InvalidRequest, match="images must be finite float32"):
@@ -107,4 +109,4 @@ def test_what_cannot_be_done_is_refused(
     dtype: str, layout: str, preprocessing: dict, words: str
 ) -> None:
     with pytest.raises(ModelUnavailable, match=words):
-        NetworkInput.of(spec(dtype, layout, preprocessing))
+        NetworkInput.from_manifest(spec(dtype, layout, preprocessing))

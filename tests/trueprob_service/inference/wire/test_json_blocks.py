@@ -17,6 +17,8 @@ from trueprob_service.inference.wire import json_rows, oip
 from trueprob_service.inference.wire.json_rows import matrix_in_blocks, numbers
 from trueprob_service.inference.wire.oip_tensors import request_in_blocks
 
+pytestmark = pytest.mark.slow
+
 WHOLE = 1 << 30
 block_bytes = st.integers(1, 12) | st.integers(13, 200)
 spaces = st.text(" \t\n\r", max_size=2)

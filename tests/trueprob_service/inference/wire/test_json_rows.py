@@ -32,6 +32,7 @@ def test_rows_decode_to_the_same_numbers(name: str, values: list[list[float]]) -
     np.testing.assert_array_equal(got, np.asarray(values, np.float64))
 
 
+@pytest.mark.slow
 @FUZZ
 @given(st.binary(max_size=60) | st.text(max_size=60).map(str.encode))
 def test_any_bytes_decode_or_are_refused_in_words(body: bytes) -> None:

@@ -38,6 +38,7 @@ def outcome(body: bytes) -> object:
     return request.id, request.outputs, request.binary_output, tensors
 
 
+@pytest.mark.slow
 @FUZZ
 @given(mutated(requests.map(lambda request: json.dumps(request).encode())))
 def test_what_is_read_without_lists_is_read_the_same(body: bytes) -> None:

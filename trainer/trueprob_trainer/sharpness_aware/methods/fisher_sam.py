@@ -6,13 +6,14 @@ maximum is::
 
     ε = ρ F⁻¹ ∇L / √(∇Lᵀ F⁻¹ ∇L)
 
-F is its diagonal. Three estimates:
+Only the diagonal of F is used. There are two estimates:
 
 - ``"gradient"``: the square of the mini-batch gradient, f = (∇L)². It costs nothing, and the paper
   uses it for deep networks (the gradient magnitude approximation).
 - ``"samples"``: the mean over the rows of the squared gradients of log p(y_i | x_i), which is the
   empirical Fisher information. It needs one backward pass per row and ``step(closure)``.
-- either with ``decay`` above 0: a running mean of it, saved in the checkpoint.
+
+With ``decay`` above 0 a running mean of the estimates is used and saved in the checkpoint.
 
 With DDP ``"samples"`` needs ``rank_local=True``: each rank squares the gradients of its own rows,
 and they are not sent to the others.

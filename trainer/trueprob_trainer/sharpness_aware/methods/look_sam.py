@@ -87,21 +87,21 @@ class LookSAM(PeriodicSAM):
 
     def _keep_flat_direction(self) -> None:
         scale = 1.0 if self.scaler is None else self.scaler.get_scale()
-        kept, found = {}, []
+        plain_gradients, sharp_gradients = {}, []
         for parameter, gradient in self._flat.items():
             if parameter.grad is not None:
-                kept[parameter] = gradient
-                found.append(parameter.grad if scale == 1.0 else parameter.grad / scale)
-        first = list(kept.values())
+                plain_gradients[parameter] = gradient
+                sharp_gradients.append(parameter.grad if scale == 1.0 else parameter.grad / scale)
+        first = list(plain_gradients.values())
         square = joint_norm(first) ** 2
-        along = _dot(found, first) / square
+        along = _dot(sharp_gradients, first) / square
         if self.scaler is not None and not bool(torch.isfinite(along)):
             self._flat, self._position = {}, 0  # only the second pass overflowed; repeat it
             return
         # A zero gradient has no direction to remove.
         torch._foreach_mul_(first, torch.where(square > 0, -along, torch.zeros_like(along)))
-        torch._foreach_add_(first, found)
-        self._flat = kept
+        torch._foreach_add_(first, sharp_gradients)
+        self._flat = plain_gradients
 
     def _reuse_flat_direction(self) -> None:
         gradients = [p.grad for p in self._parameters() if p.grad is not None]

@@ -81,7 +81,7 @@ class MomentumSAM(AscentOptimizer):
         RuntimeError
             It was called twice without ``descend``, or after ``backward``.
         """
-        self._refuse_a_second_climb()
+        self._refuse_second_ascent()
         if any(p.grad is not None for p in self._parameters()):
             raise RuntimeError(
                 "MomentumSAM has one pass: call ascend() before backward(), not after it"
@@ -93,7 +93,7 @@ class MomentumSAM(AscentOptimizer):
             length = float(norm)  # waits for a GPU, but needs no scaled copy of v
             by = [-block.group["rho"] / length if length > 0 else 0.0 for block in blocks]
             self._displacement.move(blocks, factors=by)
-        self._stayed = True
+        self._in_single_pass = True
         return False
 
     def step(self, closure: Closures | None = None) -> Tensor:  # type: ignore[override]

@@ -72,9 +72,9 @@ def meanings_of(name: str) -> dict[str, str]:
     Returns
     -------
     dict of str to str
-        A sentence for each key of :func:`options_of`; empty where Python drops docstrings.
+        A sentence for each key of :func:`options_of`; empty if Python runs without docstrings.
     """
-    kinds = reversed(list(_constructors(name)))  # a class's own words before those of its bases
+    kinds = reversed(list(_constructors(name)))  # a class's own docstring before those of its bases
     text = "\n".join(inspect.cleandoc(kind.__doc__ or "") for kind in kinds)
     entries = {option: _ENTRY.format(option) for option in options_of(name)}
     found = {option: re.search(entry, text, re.MULTILINE) for option, entry in entries.items()}

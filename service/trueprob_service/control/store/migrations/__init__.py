@@ -33,8 +33,8 @@ def check_schema(connection: Connection) -> None:
     if unknown:
         raise UnknownSchema(
             f"the database has schema {unknown[0]}, which this version does not know "
-            f"(its own is {script.get_current_head()}): move state_dir or the database aside to "
-            "begin anew, or run the version that wrote it to export its state"
+            f"(its own is {script.get_current_head()}): move state_dir or the database away to "
+            "start empty, or run the version that wrote it to export its state"
         )
 
 
