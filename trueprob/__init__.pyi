@@ -47,6 +47,11 @@ from trueprob.errors import InvalidInput as InvalidInput
 from trueprob.errors import ModelVersionNotFound as ModelVersionNotFound
 from trueprob.errors import TrueprobError as TrueprobError
 from trueprob.errors import VersionExists as VersionExists
+from trueprob.findings.finding import Finding as Finding
+from trueprob.findings.finding import Repair as Repair
+from trueprob.findings.finding import Severity as Severity
+from trueprob.findings.finding import SuspiciousSet as SuspiciousSet
+from trueprob.findings.set_check import check_set as check_set
 from trueprob.fitting.fit import cross_fit as cross_fit
 from trueprob.fitting.fit import fit as fit
 from trueprob.fitting.methods import METHODS as METHODS

@@ -84,8 +84,11 @@ def logits_from_probabilities(
     outside = (array < -RANGE_TOLERANCE) | (array > 1 + RANGE_TOLERANCE)
     if outside.any():
         row = int(np.argmax(outside.any(axis=1)))
+        with np.errstate(over="ignore"):
+            logarithms = np.abs(np.exp(array).sum(axis=1) - 1.0).max() <= HALF_SUM_TOLERANCE
+        given = "log_probabilities" if logarithms else "logits"
         raise InvalidInput(
-            f"{name} must lie in [0, 1], row {row} does not; are these logits?", field=name
+            f"{name} must lie in [0, 1], row {row} does not; are these {given}?", field=name
         )
     _require_unit_sums(array.sum(axis=1), name, SUM_TOLERANCE)
     return np.log(np.clip(array, PROBABILITY_FLOOR, 1.0)).astype(np.float32)

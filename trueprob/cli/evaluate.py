@@ -16,7 +16,15 @@ from trueprob.cli.files import (
     read_calibration_set,
     read_calibrator,
 )
-from trueprob.cli.output import print_json, print_line, print_scores, score_document
+from trueprob.cli.output import (
+    add_strict,
+    print_findings,
+    print_json,
+    print_line,
+    print_scores,
+    score_document,
+)
+from trueprob.findings.set_check import check_set
 from trueprob.scores.score import Scores, score
 
 __all__ = ["add_parser"]
@@ -42,6 +50,7 @@ def add_parser(commands: Any) -> None:
         help="calibrator to score; default: only the plain softmax",
     )
     parser.add_argument("--json", action="store_true", help="print the result as one JSON document")
+    add_strict(parser)
     add_input(parser)
     add_split(parser)
     parser.set_defaults(run=run)
@@ -62,6 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     before = _scores(IdentityCalibrator(data.n_classes), data)
     after = None if calibrator is None else _scores(calibrator, data)
+    findings = check_set(data)
     if arguments.json:
         print_json(
             {
@@ -69,15 +79,16 @@ def run(arguments: argparse.Namespace) -> int:
                 "k": data.n_classes,
                 "uncalibrated": score_document(before),
                 "calibrated": None if after is None else score_document(after),
+                "findings": [finding.to_dict() for finding in findings],
             }
         )
-        return 0
+        return print_findings(findings, strict=arguments.strict)
     print_line(f"{data.n} rows, {data.n_classes} classes")
     columns = {"uncalibrated": before}
     if calibrator is not None and after is not None:
         columns[calibrator.id] = after
     print_scores(columns)
-    return 0
+    return print_findings(findings, strict=arguments.strict)
 
 
 def _scores(calibrator: Calibrator, data: CalibrationSet) -> Scores:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,7 +17,9 @@ from trueprob.cli.files import (
     write_atomically,
 )
 from trueprob.cli.output import (
+    add_strict,
     print_candidates,
+    print_findings,
     print_json,
     print_line,
     print_scores,
@@ -64,6 +65,7 @@ def add_parser(commands: Any) -> None:
         help="seed of the folds, and of methods that draw random numbers; default: 0",
     )
     parser.add_argument("--json", action="store_true", help="print the result as one JSON document")
+    add_strict(parser)
     add_input(parser)
     add_split(parser)
     parser.set_defaults(run=run)
@@ -102,6 +104,7 @@ def run(arguments: argparse.Namespace) -> int:
                     "before": score_document(report.before),
                     "after": score_document(report.after),
                 },
+                "findings": report.to_dict()["findings"],
                 **({"candidates": candidates} if candidates else {}),
             }
         )
@@ -115,6 +118,4 @@ def run(arguments: argparse.Namespace) -> int:
             print_candidates(report.candidates, fitted.calibrator.kind)
         if arguments.output is not None:
             print_line(f"written to {arguments.output}")
-    for warning in report.warnings:
-        print_line(f"trueprob: warning: {warning}", sys.stderr)
-    return 0
+    return print_findings(report.findings, strict=arguments.strict)

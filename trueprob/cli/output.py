@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import sys
@@ -9,10 +10,19 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any, TextIO
 
+from trueprob.findings.finding import Finding, Severity
 from trueprob.fitting.report import CandidateScore
 from trueprob.scores.score import Scores
 
-__all__ = ["print_candidates", "print_json", "print_line", "print_scores", "score_document"]
+__all__ = [
+    "add_strict",
+    "print_candidates",
+    "print_findings",
+    "print_json",
+    "print_line",
+    "print_scores",
+    "score_document",
+]
 
 # score → heading, factor, decimals, unit
 COLUMNS = {
@@ -41,6 +51,26 @@ def print_json(document: Mapping[str, Any]) -> None:
 def print_line(text: str, stream: TextIO | None = None) -> None:
     """Print a line on standard output, or on another stream."""
     (stream or sys.stdout).write(text + "\n")
+
+
+def add_strict(parser: argparse.ArgumentParser) -> None:
+    """Add --strict, which turns findings that hold into an exit code."""
+    parser.add_argument(
+        "--strict",
+        action="store_true",
+        help="exit with 1 when a finding says that the rows are very likely wrong (hold); "
+        "default: 0",
+    )
+
+
+def print_findings(findings: Iterable[Finding], *, strict: bool) -> int:
+    """Print findings on standard error, and return the exit code."""
+    code = 0
+    for finding in findings:
+        holds = finding.severity is Severity.HOLD
+        print_line(f"trueprob: {'hold' if holds else 'warning'}: {finding}", sys.stderr)
+        code = max(code, int(holds and strict))
+    return code
 
 
 def print_scores(scores: Mapping[str, Scores], stream: TextIO | None = None) -> None:

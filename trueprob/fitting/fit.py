@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable
 from typing import Final
 
@@ -13,15 +14,18 @@ from trueprob.arrays.calibration_set import CalibrationSet
 from trueprob.arrays.logit_functions import Probabilities, prediction
 from trueprob.calibrators import IdentityCalibrator
 from trueprob.errors import InvalidInput
+from trueprob.findings.finding import Finding, Severity, SuspiciousSet
+from trueprob.findings.set_check import check_fit, check_set
 from trueprob.fitting.auto import SelectedCalibrator
 from trueprob.fitting.methods import fit_rows, keeps_prediction
-from trueprob.fitting.report import MIN_CROSS_FIT_ROWS, Fit, FitReport, set_warnings
+from trueprob.fitting.report import Fit, FitReport
 from trueprob.folds import fold_of_rows
 from trueprob.scores.score import Scores, score
 
 __all__ = ["cross_fit", "fit", "fit_calibration_set", "progress_of_part"]
 
 N_FOLDS: Final = 5
+MIN_CROSS_FIT_ROWS: Final = 10
 
 
 def fit(
@@ -64,6 +68,12 @@ def fit(
     InvalidInput
         An array cannot be used, or the method is unknown.
 
+    Warns
+    -----
+    SuspiciousSet
+        The set is very likely wrong: a finding of severity `hold`. All findings are in
+        ``report.findings``.
+
     Examples
     --------
     >>> import numpy as np
@@ -76,9 +86,13 @@ def fit(
     calibration_set = CalibrationSet.from_arrays(
         {name: array for name, array in arrays.items() if array is not None}
     )
-    return fit_calibration_set(
+    fitted = fit_calibration_set(
         calibration_set, method, seed=seed, allow_prediction_change=allow_prediction_change
     )
+    for finding in fitted.report.findings:
+        if finding.severity is Severity.HOLD:
+            warnings.warn(str(finding), SuspiciousSet, stacklevel=2)
+    return fitted
 
 
 def fit_calibration_set(
@@ -89,6 +103,7 @@ def fit_calibration_set(
     allow_prediction_change: bool = False,
 ) -> Fit:
     """`fit` for a checked calibration set."""
+    findings = _few_rows(calibration_set) + check_set(calibration_set)
     start = time.perf_counter()
     change = allow_prediction_change
     fitted = fit_rows(method, calibration_set, seed, allow_prediction_change=change)
@@ -106,7 +121,7 @@ def fit_calibration_set(
         n=data.n,
         k=data.n_classes,
         seconds=seconds,
-        warnings=(*set_warnings(data), *fitted.warnings),
+        findings=findings + check_fit(fitted, data),
         before=before,
         after=after,
         candidates=fitted.candidates if isinstance(fitted, SelectedCalibrator) else (),
@@ -185,6 +200,13 @@ def progress_of_part(
 ) -> Callable[[float], None] | None:
     """Turn the progress of one of several equal parts into progress of the whole."""
     return None if progress is None else lambda share: progress((index + share) / count)
+
+
+def _few_rows(data: CalibrationSet) -> tuple[Finding, ...]:
+    if data.n >= MIN_CROSS_FIT_ROWS:
+        return ()
+    sentence = f"only {data.n} rows: the scores after are in-sample, so they are too good"
+    return (Finding("in_sample", Severity.WARN, sentence),)
 
 
 def _score(probabilities: Probabilities, data: CalibrationSet, *, keeps: bool = True) -> Scores:

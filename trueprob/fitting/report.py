@@ -1,19 +1,15 @@
-"""The result of a fit: calibrator, report, and warnings about the calibration set."""
+"""The result of a fit: a calibrator and a report with scores and findings."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Any
 
-from trueprob.arrays.calibration_set import CalibrationSet
-from trueprob.arrays.logit_functions import prediction
 from trueprob.calibrators import Calibrator, FitOutcome
+from trueprob.findings.finding import Finding
 from trueprob.scores.score import Scores
 
-__all__ = ["MIN_CROSS_FIT_ROWS", "CandidateScore", "Fit", "FitReport", "set_warnings"]
-
-FEW_ROWS: Final = 50  # below, a fit helps little: 7 % ECE at 10 rows, 3.5 % at 50
-MIN_CROSS_FIT_ROWS: Final = 10
+__all__ = ["CandidateScore", "Fit", "FitReport"]
 
 
 @dataclass(frozen=True)
@@ -39,14 +35,15 @@ class FitReport:
         Rows and classes.
     seconds : float
         Of the fit on all rows, without the cross-fitting that `after` needs.
-    warnings : tuple of str
-        Sentences.
+    findings : tuple of Finding
+        Reasons to doubt the set or the fit. A finding of severity `hold` says that the set is very
+        likely wrong.
     before : Scores
         Of the plain softmax.
     after : Scores
         Out of fold: each row's probabilities come from a calibrator that was not fitted on it
         (5 folds, or as many as there are rows or groups). Below 10 rows they are in-sample, and a
-        warning says so.
+        finding says so.
     candidates : tuple of CandidateScore
         The candidates of `auto`, simplest first: method, NLL in nats with its standard error, and
         the paired difference to the best with its standard error. Empty for other methods.
@@ -57,10 +54,15 @@ class FitReport:
     n: int
     k: int
     seconds: float
-    warnings: tuple[str, ...]
+    findings: tuple[Finding, ...]
     before: Scores
     after: Scores
     candidates: tuple[CandidateScore, ...] = ()
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """The findings as sentences."""
+        return tuple(map(str, self.findings))
 
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON values."""
@@ -71,6 +73,7 @@ class FitReport:
             "k": self.k,
             "seconds": self.seconds,
             "warnings": list(self.warnings),
+            "findings": [finding.to_dict() for finding in self.findings],
             "scores": {"before": self.before.to_dict(), "after": self.after.to_dict()},
             "candidates": [asdict(candidate) for candidate in self.candidates],
         }
@@ -89,20 +92,3 @@ class Fit:
 
     calibrator: Calibrator
     report: FitReport
-
-
-def set_warnings(data: CalibrationSet) -> list[str]:
-    """Sentences that say why a fit on this set may be bad."""
-    warnings = []
-    if data.n < MIN_CROSS_FIT_ROWS:
-        warnings.append(
-            f"only {data.n} rows: the scores after the fit are in-sample, so they are too good"
-        )
-    elif data.n < FEW_ROWS:
-        warnings.append(f"only {data.n} rows: fewer than {FEW_ROWS} say little about calibration")
-    errors = int((prediction(data.logits) != data.labels).sum())
-    if errors == 0:
-        warnings.append("no prediction is wrong: this set cannot show how confident to be")
-    elif errors == data.n:
-        warnings.append("every prediction is wrong: check that labels and classes match")
-    return warnings

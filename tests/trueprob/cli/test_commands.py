@@ -50,7 +50,16 @@ def test_fit_apply_and_evaluate_work_together(files, capsys):
     target = files / "calibrator.json"
     assert main(["fit", str(files / "cal.npz"), "-o", str(target), "--json"]) == 0
     answer = document(capsys)
-    assert list(answer) == ["calibrator", "method", "outcome", "n", "k", "seconds", "scores"]
+    assert list(answer) == [
+        "calibrator",
+        "method",
+        "outcome",
+        "n",
+        "k",
+        "seconds",
+        "scores",
+        "findings",
+    ]
     assert (answer["calibrator"], answer["method"]) == (str(target), "smart")
     assert (answer["n"], answer["k"], answer["outcome"]) == (100, 5, "converged")
     assert list(answer["scores"]["before"]) == SCORES
@@ -67,7 +76,8 @@ def test_fit_apply_and_evaluate_work_together(files, capsys):
     arguments = ["evaluate", str(files / "test.npz"), "--calibrator", str(target), "--json"]
     assert main(arguments) == 0
     answer = document(capsys)
-    assert list(answer) == ["n", "k", "uncalibrated", "calibrated"]
+    assert list(answer) == ["n", "k", "uncalibrated", "calibrated", "findings"]
+    assert answer["findings"] == []
     labels = np.load(files / "test.npz")["labels"]
     assert answer["calibrated"]["nll"] == score(expected, labels).nll
     assert answer["calibrated"]["ece"] < answer["uncalibrated"]["ece"]

@@ -30,8 +30,9 @@ from trueprob.admission.verdict import Verdict
 from trueprob.arrays.calibration_set import CalibrationSet, load_calibration_set
 from trueprob.calibrators import Calibrator, FittedOn, loads_calibrator, to_dict
 from trueprob.errors import TrueprobError
+from trueprob.findings.finding import Severity
+from trueprob.findings.set_check import check_set
 from trueprob.fitting.methods import fit_rows
-from trueprob.fitting.report import set_warnings
 
 __all__ = ["CalibratorDocument", "Job", "JobResult", "run", "serve"]
 
@@ -122,6 +123,7 @@ def run(job: Job, progress: Callable[[float], None] = lambda _share: None) -> Jo
             progress=lambda share: progress(_JUDGING * share),
         )
         candidate, fitted = _candidate(job, rows)
+        findings = check_set(rows)  # those that hold come first
         check = None
         if job.reference is not None:
             check = check_reference(
@@ -135,12 +137,14 @@ def run(job: Job, progress: Callable[[float], None] = lambda _share: None) -> Jo
     except Exception as error:  # noqa: BLE001 - an error in one fit must not end the process
         _LOG.exception("a fit with %s failed", job.method)
         return JobResult(error=f"the fit failed with {type(error).__name__}; see the log")
+    holds = [finding for finding in findings if finding.severity is Severity.HOLD]
+    reasons = _in_order(verdict, check)
     return JobResult(
         calibrator=candidate.id,
         kind=candidate.kind,
         document=fitted.document,
-        admitted=verdict.admitted and (check is None or check.passed),
-        reasons=(*_in_order(verdict, check), *set_warnings(rows)),
+        admitted=verdict.admitted and (check is None or check.passed) and not holds,
+        reasons=(*map(str, holds), *reasons, *map(str, findings[len(holds) :])),
         warnings=fitted.warnings,
         scores={
             side: None if scores is None else scores.to_dict()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests.trueprob_service.control.harness import NPZ, World, calibrated, npz, overconfident, rows
+from trueprob import softmax
 
 pytestmark = pytest.mark.slow
 
@@ -231,3 +232,40 @@ def test_a_body_over_the_limit_is_refused_announced_or_not(
 def test_an_unknown_model_is_refused_before_the_body_is_read(shared_world: World) -> None:
     answer = shared_world.call("POST", "/v1/models/none/calibration-sets", content=b"", headers=NPZ)
     assert answer.status_code == 404
+
+
+def shifted() -> bytes:
+    logits, labels = rows(3, 600, sharpness=2.5)
+    return npz(logits=logits, labels=(labels + 1) % 3)
+
+
+def shuffled() -> bytes:
+    logits, labels = rows(3, 600, sharpness=2.5)
+    return npz(logits=logits, labels=np.random.default_rng(0).permutation(labels))
+
+
+def probabilities_as_logits() -> bytes:
+    logits, labels = rows(3, 600, sharpness=2.5)
+    return npz(logits=softmax(logits), labels=labels)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        (shifted, "labels look shifted by one"),
+        (shuffled, "labels look unrelated to the scores"),
+        (probabilities_as_logits, "look like probabilities"),
+    ],
+)
+def test_a_set_that_does_not_belong_goes_live_only_by_force(
+    sqlite_world: World, wrong: Callable[[], bytes], sentence: str
+) -> None:
+    before = sqlite_world.deployments.current("m").calibrator
+    report = sqlite_world.upload(wrong())
+    assert not report["verdict"]["admitted"]
+    assert not report["promoted"]
+    assert sentence in report["verdict"]["reasons"][0]
+    assert sqlite_world.deployments.current("m").calibrator == before
+    forced = sqlite_world.upload(wrong(), "?promote=always")
+    assert forced["promoted"]
+    assert sqlite_world.get("/v1/models/m/promotions")["items"][0]["cause"] == "forced"

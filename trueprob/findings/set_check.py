@@ -1,0 +1,219 @@
+"""The check of a calibration set before a fit, and of the calibrator after it.
+
+| code | severity | what is wrong |
+|---|---|---|
+| `distribution_as_logits` | hold | rows are probabilities, but were given as logits |
+| `class_order` | hold | labels number the classes differently from the scores |
+| `rows_misaligned` | hold | labels belong to other rows, a constant number away |
+| `unrelated_labels` | hold | labels have nothing to do with the scores |
+| `cannot_tell` | warn | too few rows to tell whether they have |
+| `one_class` | warn | all labels are the same |
+| `few_rows`, `no_errors`, `all_wrong` | warn | the set says little about calibration |
+| `copies` | warn | most rows are copies of a few |
+| `wild_scale` | warn | gaps of hundreds of nats, as of joint log likelihoods |
+| `at_bound`, `absurd_temperature`, `fit` | warn | what the fit found |
+
+The checks ask for a relation between labels and scores, not for a good one: a network that is
+right in 20 of 100 rows passes. They know nothing of a mistake that keeps the relation, such as
+30 % of random labels or the logits of another network for the same rows.
+
+Large sets are checked on a sample of their rows.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trueprob.arrays.calibration_set import CalibrationSet
+from trueprob.arrays.labels import Labels
+from trueprob.arrays.logit_functions import Logits, logit_gap, prediction
+from trueprob.calibrators import FitOutcome, FittedCalibrator
+from trueprob.findings.agreement import THRESHOLD, agreement, column_ranks, misaligned_rows
+from trueprob.findings.class_order import class_order_finding
+from trueprob.findings.finding import Finding, Repair, Severity
+
+__all__ = ["check_fit", "check_set"]
+
+ELEMENTS: Final = 200_000  # logits to check; of larger sets a sample of rows is checked
+LEAST_SAMPLE: Final = 300  # rows
+FEW_ROWS: Final = 50  # below, a fit helps little: 7 % ECE at 10 rows, 3.5 % at 50
+NO_ERROR_ROWS: Final = 300  # without an error, 95 % certain that fewer than 1 % are wrong
+OTHER_ROWS: Final = 20  # outside the commonest label; with fewer, honest sets fail the rank test
+# Below so many rows, honest but weak networks often stay below the threshold of the rank test and
+# rarely below 2 standard errors; unrelated labels reach 2 in one of 44 sets.
+SMALL: Final = 200
+SMALL_THRESHOLD: Final = 2.0
+SUM_TOLERANCE: Final = 0.05  # ten probabilities that were rounded to two digits
+LEAST_FOR_DISTRIBUTION: Final = 20  # a few rows can sum to one by chance
+WILD_GAP: Final = 100.0  # nats; the median of real networks is below 20
+COPIED: Final = 0.5  # share of different rows below which most are copies
+CONFLICTS: Final = 0.05  # repeated rows with several labels; with more, scores are only coarse
+# Median gap after the fit, in nats: outside, nearly all rows are called certain, or a toss-up.
+SCALED_GAPS: Final = (0.02, 200.0)
+
+
+def check_set(data: CalibrationSet) -> tuple[Finding, ...]:
+    """Findings about a calibration set, those that hold first.
+
+    Parameters
+    ----------
+    data : CalibrationSet
+        Rows of weight 0 are left out.
+
+    Returns
+    -------
+    tuple of Finding
+        Empty for a set without any.
+    """
+    logits, labels = _sample(data)
+    found = [
+        _distribution(logits),
+        *_little_to_learn(logits, labels, data.n),
+        *_relation(logits, labels),
+        None if data.groups is not None else _copies(data.logits, data.labels),
+        _wild_scale(logits),
+    ]
+    findings = [finding for finding in found if finding is not None]
+    return tuple(sorted(findings, key=lambda finding: finding.severity != Severity.HOLD))
+
+
+def check_fit(fitted: FittedCalibrator, data: CalibrationSet) -> tuple[Finding, ...]:
+    """Findings about a fit: its own warnings, and a temperature that is absurd for the gaps."""
+    at_bound = fitted.outcome is FitOutcome.AT_BOUND
+    code = "at_bound" if at_bound else "fit"
+    found = [Finding(code, Severity.WARN, warning) for warning in fitted.warnings]
+    if at_bound and not found:
+        found.append(Finding(code, Severity.WARN, "a parameter stopped at its bound"))
+    logits, _ = _sample(data)
+    temperature = fitted.calibrator.temperature(logits)
+    if temperature is None or at_bound:
+        return tuple(found)
+    gap = float(np.median(logit_gap(logits)))
+    value = float(np.median(temperature))
+    if gap > 0.0 and not SCALED_GAPS[0] <= gap / value <= SCALED_GAPS[1]:
+        result = "a toss-up" if gap / value < 1.0 else "certain"
+        sentence = (
+            f"the temperature is {value:.3g} (median), where the median logit gap is {gap:.3g}: "
+            f"nearly every prediction is called {result}"
+        )
+        found.append(Finding("absurd_temperature", Severity.WARN, sentence))
+    return tuple(found)
+
+
+def _sample(data: CalibrationSet) -> tuple[Logits, Labels]:
+    """Evenly spaced rows of positive weight."""
+    n, k = data.logits.shape
+    rows = np.arange(n) if data.weights is None else np.flatnonzero(data.weights)
+    step = math.ceil(rows.size / max(LEAST_SAMPLE, ELEMENTS // k))
+    if step == 1 and rows.size == n:
+        return data.logits, data.labels
+    return data.logits[rows[::step]], data.labels[rows[::step]]
+
+
+def _distribution(logits: Logits) -> Finding | None:
+    n = logits.shape[0]
+    inside = logits.min() >= -1e-6 and logits.max() <= 1.0 + 1e-6
+    if not inside or np.abs(logits.sum(axis=1) - 1.0).max() > SUM_TOLERANCE:
+        return None
+    repair = Repair("give them as probabilities", field="probabilities")
+    severity = Severity.HOLD if n >= LEAST_FOR_DISTRIBUTION else Severity.WARN
+    sentence = f"all {n} rows of logits lie in [0, 1] and sum to 1: they look like probabilities"
+    return Finding("distribution_as_logits", severity, sentence, repair)
+
+
+def _relation(logits: Logits, labels: Labels) -> list[Finding]:
+    """Whether labels and scores belong together, and in which order."""
+    n = labels.size
+    others = n - int(np.bincount(labels).max())
+    if others == 0:
+        sentence = (
+            f"all {n} labels are {labels[0]}: errors between classes cannot be learnt, and whether "
+            "labels belong to these scores cannot be told"
+        )
+        return [Finding("one_class", Severity.WARN, sentence)] if n > 1 else []
+    ranks = column_ranks(logits)
+    z = agreement(ranks, labels)
+    shift = misaligned_rows(ranks, labels) if z < THRESHOLD and others >= OTHER_ROWS else None
+    ordered = class_order_finding(logits, labels, ranks) if shift is None else None
+    if ordered is not None:
+        return [ordered]
+    if z >= THRESHOLD:
+        return []
+    number = f"{z:.1f} standard errors".replace("-", "−")
+    if shift is None and (others < OTHER_ROWS or (n < SMALL and z >= SMALL_THRESHOLD)):
+        sentence = (
+            f"{n} rows, {others} of them outside the commonest label, are too few to tell whether "
+            f"labels belong to these scores (agreement of ranks {number})"
+        )
+        return [Finding("cannot_tell", Severity.WARN, sentence)]
+    if shift is not None:
+        accuracy = float((prediction(logits) == np.roll(labels, shift)).mean())
+        distance, side = abs(shift), "down" if shift > 0 else "up"
+        sentence = (
+            f"labels look misaligned by {distance} row{'s' * (distance > 1)}: "
+            f"accuracy {(prediction(logits) == labels).mean():.3f}, and {accuracy:.3f} after "
+            "the repair"
+        )
+        remedy = f"move the labels {distance} row{'s' * (distance > 1)} {side}"
+        repair = Repair(remedy, rows=shift, accuracy=accuracy)
+        return [Finding("rows_misaligned", Severity.HOLD, sentence, repair)]
+    sentence = (
+        f"labels look unrelated to the scores: agreement of ranks {number} on {n} rows, "
+        f"accuracy {(prediction(logits) == labels).mean():.3f}"
+    )
+    return [Finding("unrelated_labels", Severity.HOLD, sentence)]
+
+
+def _little_to_learn(logits: Logits, labels: Labels, n: int) -> list[Finding]:
+    found = []
+    if n < FEW_ROWS:
+        sentence = f"only {n} rows: fewer than {FEW_ROWS} say little about calibration"
+        found.append(Finding("few_rows", Severity.WARN, sentence))
+    errors = int((prediction(logits) != labels).sum())
+    if errors == 0 and n < NO_ERROR_ROWS:
+        sentence = "no prediction is wrong: this set cannot show how confident to be"
+        found.append(Finding("no_errors", Severity.WARN, sentence))
+    elif errors == labels.size:
+        sentence = "every prediction is wrong: check that labels and classes match"
+        found.append(Finding("all_wrong", Severity.WARN, sentence))
+    return found
+
+
+def _copies(logits: Logits, labels: Labels) -> Finding | None:
+    n = labels.size
+    if n < LEAST_FOR_DISTRIBUTION:
+        return None
+    # Equal rows have equal sums; the odd factors make equal sums of different rows unlikely.
+    factors = np.random.default_rng(0).integers(1, 1 << 62, logits.shape[1], dtype=np.uint64)
+    bits = np.ascontiguousarray(logits).view(np.uint32)
+    sums = np.einsum("ij,j->i", bits, factors * np.uint64(2) + np.uint64(1), dtype=np.uint64)
+    _, row, sizes = np.unique(sums, return_inverse=True, return_counts=True)
+    if sizes.size >= COPIED * n:
+        return None
+    low, high = np.full(sizes.size, labels.max()), np.zeros(sizes.size, dtype=np.int64)
+    np.minimum.at(low, row, labels)
+    np.maximum.at(high, row, labels)
+    repeated = sizes > 1
+    if (low != high)[repeated].mean() > CONFLICTS:
+        return None
+    sentence = (
+        f"{n} rows are copies of {sizes.size}: scores and folds count each copy as new evidence"
+    )
+    repair = Repair("leave out the copies, or give those of one row the same group")
+    return Finding("copies", Severity.WARN, sentence, repair)
+
+
+def _wild_scale(logits: Logits) -> Finding | None:
+    gap: NDArray[np.float32] = logit_gap(logits)
+    median = float(np.median(gap))
+    if median <= WILD_GAP:
+        return None
+    sentence = (
+        f"the median logit gap is {median:.3g} nats: joint log likelihoods rather than logits? "
+        "Nearly every probability is 0 or 1 before the fit"
+    )
+    return Finding("wild_scale", Severity.WARN, sentence)
