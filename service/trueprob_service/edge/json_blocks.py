@@ -44,9 +44,12 @@ def elements_in_blocks(
             stop = text.find(end, start + block_bytes) + 1
         if not stop:
             return None, start
-        block = parse(b"[" + text[start:stop] + b"]")
+        following = skip_space(text, stop)
+        block = None
+        if text[following : following + 1] in (b",", b"]"):
+            block = parse(b"[" + text[start:stop] + b"]")
         if block is None or not len(block):
-            # The list may end within the block. Then cut at its last element.
+            # The list ends within the block. Then cut at its last element.
             last = _LAST[end].search(text, start, stop + 1)
             if last is None or last.start() + 1 >= stop:
                 return None, start
