@@ -42,6 +42,7 @@ alarm_state = Table(  # one row a promotion, from its first label on
     Column("counted", BigInteger, nullable=False),  # labels in the statistics
     Column("repeated", BigInteger, nullable=False),  # labels left out: their group was counted
     Column("updated_at", Double, nullable=False),
+    Column("interval", JSON(none_as_null=True)),  # sums of the verdict's interval
     ForeignKeyConstraint(["model", "revision"], ["promotion.model", "promotion.revision"]),
 )
 
@@ -90,6 +91,7 @@ class AlarmStateRow:
     counted: int  # labels in the statistics; each label of a group counts by itself
     repeated: int  # labels left out because their group was counted before
     updated_at: float
+    interval: dict[str, Any] | None = None  # sums of the verdict's interval; None before a label
 
 
 class AlarmStateTable:

@@ -63,6 +63,7 @@ class FitRow:
     progress: float | None  # 0 to 1, while it runs
     allow_prediction_change: bool
     trigger: str | None  # why the refit policy requested it; None for a client's fit
+    held: bool = False  # a finding keeps its calibrator from going live without force
 
 
 class FitTable:

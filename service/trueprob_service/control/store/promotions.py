@@ -30,6 +30,7 @@ class CalibratorRow:
     admitted: bool  # a factory calibrator, or one whose fit was admitted
     calibration_set: str | None  # digest of the stored set that it was fitted on
     created_at: float
+    reverted: bool = False  # labels sent it back after a promotion: only force promotes it again
 
 
 class CalibratorTable:

@@ -46,6 +46,7 @@ shadow: Final = Table(
     Column("started_at", Double, nullable=False),
     Column("started_by", String(100)),
     Column("ended_at", Double),
+    Column("role", String(12), nullable=False, server_default="candidate"),  # or predecessor
     ForeignKeyConstraint(["model", "revision"], ["promotion.model", "promotion.revision"]),
     Index(None, "model", "state"),
     sqlite_autoincrement=True,
@@ -74,6 +75,7 @@ class ShadowRow:
     started_at: float
     started_by: str | None
     ended_at: float | None
+    role: str = "candidate"  # or `predecessor`: what was live before, watched after a promotion
 
 
 class ShadowTable:

@@ -29,6 +29,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
@@ -175,6 +176,9 @@ fit = Table(
     Column("progress", Double),  # 0 to 1
     Column("allow_prediction_change", Boolean, nullable=False),
     Column("trigger", String(100)),  # of the refit policy; a trigger has one fit
+    Column(
+        "held", Boolean, nullable=False, server_default=false()
+    ),  # a finding keeps it from going live
     ForeignKeyConstraint(
         ["model", "calibration_set"], ["calibration_set.model", "calibration_set.digest"]
     ),
@@ -198,6 +202,8 @@ calibrator = Table(
     Column("admitted", Boolean, nullable=False),  # can be promoted without force
     Column("calibration_set", _DIGEST),  # the stored set that it was fitted on
     Column("created_at", Double, nullable=False),
+    # labels sent it back after a promotion: only force promotes it again
+    Column("reverted", Boolean, nullable=False, server_default=false()),
     UniqueConstraint("model", "version", "calibrator"),
     ForeignKeyConstraint(["model", "version"], ["model_version.model", "model_version.version"]),
     sqlite_autoincrement=True,
@@ -210,7 +216,9 @@ promotion = Table(  # append-only
     Column("revision", Integer, primary_key=True, autoincrement=False),
     Column("version", Integer, nullable=False),
     Column("calibrator", _ID, nullable=False),
-    Column("cause", String(10), nullable=False),  # factory, admitted, forced, shadow, rollback
+    Column(
+        "cause", String(10), nullable=False
+    ),  # factory, admitted, forced, shadow, rollback, reverted
     Column("restores", Integer),  # for a rollback: the revision whose pair it restored
     Column("fit", Integer),
     Column("promoted_by", _ID),

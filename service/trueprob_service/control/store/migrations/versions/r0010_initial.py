@@ -1,7 +1,7 @@
 """The first schema.
 
 Earlier development versions used the numbers below 0010, and 0011 for a part of this schema. No
-later revision may have one of these numbers: the next one is 0012.
+later revision may have one of these numbers.
 """
 
 from __future__ import annotations
