@@ -57,9 +57,9 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from trueprob.drift.bet_state import BetState
-from trueprob.drift.calibration_bets import CalibrationBets
-from trueprob.drift.counting_order import Factors
+from trueprob.drift.bet_state import BetState, ClassStates
+from trueprob.drift.calibration_bets import CLASS_ODDS, CalibrationBets, learned_factors
+from trueprob.drift.counting_order import ClassRows, Factors
 from trueprob.errors import InvalidInput
 
 __all__ = ["Bets", "ChangeDetector", "Evidence"]
@@ -68,6 +68,11 @@ Array = NDArray[np.float64]
 
 EVIDENCE: Final = "evidence"  # names of the statistics in a state
 CHANGE: Final = "change"
+PARTS: Final = np.array([0.5, 0.25, 0.25])  # shares of all rows, and of two bets on classes
+N_CLASS_BETS: Final = 2 * len(CLASS_ODDS)
+LEARN_EVERY: Final = 64  # units; the learned bet changes between them, whatever the requests are
+DISCOUNT: Final = 0.99  # of what it has learned about a class, a unit of that class
+MAX_SHIFT: Final = 2.0  # of a logit
 BLOCK: Final = 200  # factors in [0.2, 21]: the product of 200 is a normal float64
 
 
@@ -82,6 +87,11 @@ class Bets(Protocol):
     @property
     def weights(self) -> Array:
         """Shares; they sum to 1."""
+        ...
+
+    @property
+    def on_classes(self) -> bool:
+        """Whether there are also bets on single classes."""
         ...
 
 
@@ -142,12 +152,32 @@ class Evidence:
         logs = state.logs_for(EVIDENCE, self.bets.mixture, values.shape[0])
         for start in range(0, values.shape[1], BLOCK):
             logs = logs + np.log(values[:, start : start + BLOCK].prod(axis=1))
-        return state.advanced(logs, factors)
+        classes = state.classes
+        if factors.classes is not None:
+            classes = _class_wealth(classes, factors.classes)
+        return state.advanced(logs, factors, classes=classes)
 
     def log10(self, state: BetState) -> float:
         """log10 of the wealth; 0 at the start."""
         weights = self.bets.weights
-        return _log_mean(state.logs_for(EVIDENCE, self.bets.mixture, weights.shape[0]), weights)
+        logs = state.logs_for(EVIDENCE, self.bets.mixture, weights.shape[0])
+        if not self.bets.on_classes:
+            return _log_sum(logs, weights) / math.log(10.0)
+        products = [0.0, 0.0]
+        if state.classes is not None:
+            k = state.classes.n_classes
+            wealth = _wealth_of_classes(state.classes)[1]
+            sparse = np.logaddexp(math.log1p(-1.0 / k), wealth - math.log(k))
+            products = [float(sparse.sum()), float(wealth.sum())]
+        parts = np.array([_log_sum(logs, weights), *products])
+        return _log_sum(parts, PARTS) / math.log(10.0)
+
+    def worst_class(self, state: BetState) -> int | None:
+        """The class with the most evidence against it; None without bets on classes."""
+        if state.classes is None or not state.classes.ids:
+            return None
+        ids, wealth = _wealth_of_classes(state.classes)
+        return int(ids[wealth.argmax()])
 
     def alarm(self, state: BetState) -> bool:
         """Whether the wealth has reached 1/α.
@@ -225,7 +255,10 @@ class ChangeDetector:
             with np.errstate(divide="ignore"):  # log 0 where the block is one label
                 begun = np.log(since[:, 1:].sum(axis=1))
             logs = np.logaddexp(0.0, np.logaddexp(logs + np.log(since[:, 0]), begun))
-        return state.advanced(logs, factors, _idle(np.array(state.idle), values))
+        classes = state.classes
+        if factors.classes is not None:
+            classes = _class_sums(classes, factors.classes)
+        return state.advanced(logs, factors, _idle(np.array(state.idle), values), classes)
 
     def log10(self, state: BetState) -> float:
         """log10 of M, at least 0: M starts at 0, and values below 1 mean nothing."""
@@ -234,7 +267,21 @@ class ChangeDetector:
         largest = float(logs.max())
         not_won = np.exp(-largest) * (1.0 + np.array(state.idle))
         total = float(weights @ (np.exp(logs - largest) - not_won))
-        return max((largest + math.log(total)) / math.log(10.0), 0.0) if total > 0.0 else 0.0
+        log_sum = largest + math.log(total) if total > 0.0 else -math.inf
+        if self.bets.on_classes:
+            parts = [log_sum, -math.inf, -math.inf]
+            if state.classes is not None:
+                sums = _sums_of_classes(state.classes)[1]
+                parts[1:] = [float(np.logaddexp.reduce(sums)), state.classes.learned_log]
+            log_sum = _log_sum(np.array(parts), PARTS)
+        return max(log_sum / math.log(10.0), 0.0)
+
+    def worst_class(self, state: BetState) -> int | None:
+        """The class with the largest sum; None without bets on classes."""
+        if state.classes is None or not state.classes.ids:
+            return None
+        ids, sums = _sums_of_classes(state.classes)
+        return int(ids[sums.argmax()])
 
     def alarm(self, state: BetState) -> bool:
         """Whether M has reached A; read it after the labels of a whole request are counted."""
@@ -250,13 +297,12 @@ def _checked_factors(factors: Factors, bets: Bets) -> Array:
     return factors.values
 
 
-def _log_mean(logs: Array, weights: Array) -> float:
-    """log10 of Σ w exp(logs), without overflow; −inf when every term is 0."""
+def _log_sum(logs: Array, weights: Array) -> float:
+    """The logarithm of Σ w exp(logs), without overflow; −inf when every term is 0."""
     largest = float(logs.max())
     if largest == -math.inf:
         return -math.inf
-    total = float(weights @ np.exp(logs - largest))
-    return (largest + math.log(total)) / math.log(10.0)
+    return largest + math.log(float(weights @ np.exp(logs - largest)))
 
 
 def _idle(before: NDArray[np.int64], values: Array) -> NDArray[np.int64]:
@@ -267,3 +313,106 @@ def _idle(before: NDArray[np.int64], values: Array) -> NDArray[np.int64]:
     active = values[:, ::-1] != 1.0
     since = np.where(active.any(axis=1), active.argmax(axis=1), before + n)
     return np.asarray(since, dtype=np.int64)
+
+
+def _class_wealth(before: ClassStates | None, rows: ClassRows) -> ClassStates:
+    """Evidence: the wealth of each class, after these rows."""
+    ids, numbers, index = _extended(before, rows, width=N_CLASS_BETS, start=0.0)
+    logs = np.log(rows.values)
+    for bet in range(N_CLASS_BETS):
+        numbers[:, bet] += np.bincount(index, weights=logs[bet], minlength=len(ids))
+    return ClassStates(rows.n_classes, ids.astype("<i4").tobytes(), numbers.astype("<f8").tobytes())
+
+
+def _class_sums(before: ClassStates | None, rows: ClassRows) -> ClassStates:
+    """Change: M of each class and of the learned bet, after these rows."""
+    ids, numbers, index = _extended(before, rows, width=N_CLASS_BETS + 3, start=-math.inf)
+    if index.size:
+        by_class = np.argsort(index, kind="stable")
+        values = rows.values[:, by_class]
+        present, starts = np.unique(index[by_class], return_index=True)
+        ends = np.append(starts[1:], index.size)
+        running = np.cumsum(np.log(values), axis=1)
+        last = np.repeat(running[:, ends - 1], ends - starts, axis=1)
+        since = last - running + np.log(values)  # of a bet that starts at this unit
+        begun = np.logaddexp.reduceat(np.where(values == 1.0, -math.inf, since), starts, axis=1)
+        earlier = numbers[present, :N_CLASS_BETS] + since[:, starts].T
+        numbers[present, :N_CLASS_BETS] = np.logaddexp(earlier, begun.T)
+    learned_log = -math.inf if before is None else before.learned_log
+    pending = 0 if before is None else before.pending
+    n = index.size
+    at = 0
+    while at < n:
+        end = min(at + LEARN_EVERY - pending, n)
+        block = index[at:end]
+        e = _learned(rows, numbers[block, -1], at, end)
+        logs = np.log(e)
+        since = np.cumsum(logs[::-1])[::-1]
+        new = np.where(e == 1.0, -math.inf, since)
+        learned_log = float(np.logaddexp.reduce(np.append(new, learned_log + since[0])))
+        _discounted(numbers, block, rows, at, end)
+        pending = (pending + end - at) % LEARN_EVERY
+        at = end
+        if pending == 0:
+            shift = numbers[:, -3] / (numbers[:, -2] + 2.0)
+            numbers[:, -1] = np.clip(shift, -MAX_SHIFT, MAX_SHIFT)
+    table = numbers.astype("<f8").tobytes()
+    return ClassStates(rows.n_classes, ids.astype("<i4").tobytes(), table, learned_log, pending)
+
+
+def _extended(
+    before: ClassStates | None, rows: ClassRows, *, width: int, start: float
+) -> tuple[NDArray[np.int64], Array, NDArray[np.int64]]:
+    """Classes and numbers with the new classes of these rows, and the position of each unit's."""
+    known, old = np.zeros(0, np.int64), np.zeros((0, width))
+    if before is not None:
+        if before.n_classes != rows.n_classes:
+            raise InvalidInput(
+                f"n_classes must be {before.n_classes} as before, got {rows.n_classes}",
+                field="n_classes",
+            )
+        known, old = before.arrays(width)
+    ids = np.union1d(known, rows.of_unit)
+    numbers = np.zeros((len(ids), width))
+    numbers[:, :N_CLASS_BETS] = start
+    numbers[np.searchsorted(ids, known)] = old
+    return ids, numbers, np.searchsorted(ids, rows.of_unit)
+
+
+def _learned(rows: ClassRows, shift: Array, start: int, end: int) -> Array:
+    """Factors of the learned bet for units start to end, whose classes have these shifts."""
+    bounds = np.append(rows.starts, rows.p.shape[0])[start : end + 1]
+    first, sizes = bounds[0], np.diff(bounds)
+    e = learned_factors(rows, np.repeat(shift, sizes), slice(first, bounds[-1]))
+    return np.add.reduceat(e, bounds[:-1] - first) / sizes
+
+
+def _discounted(
+    numbers: Array, block: NDArray[np.int64], rows: ClassRows, start: int, end: int
+) -> None:
+    """Add units start to end to the residuals and variances of their classes, in place."""
+    bounds = np.append(rows.starts, rows.p.shape[0])[start : end + 1]
+    p, y = rows.p[bounds[0] : bounds[-1]], rows.y[bounds[0] : bounds[-1]]
+    of_unit, sizes = bounds[:-1] - bounds[0], np.diff(bounds)
+    residual = np.add.reduceat(y - p, of_unit) / sizes
+    variance = np.add.reduceat(p * (1.0 - p), of_unit) / sizes
+    present, position, counts = np.unique(block, return_inverse=True, return_counts=True)
+    by_class = np.argsort(position, kind="stable")
+    later = np.empty(block.size)
+    later[by_class] = np.repeat(np.cumsum(counts), counts) - 1 - np.arange(block.size)
+    weight = DISCOUNT**later
+    kept = DISCOUNT**counts
+    for column, values in ((-3, residual), (-2, variance)):
+        added = np.bincount(position, weights=weight * values)
+        numbers[present, column] = kept * numbers[present, column] + added
+
+
+def _wealth_of_classes(classes: ClassStates) -> tuple[NDArray[np.int64], Array]:
+    ids, logs = classes.arrays(N_CLASS_BETS)
+    return ids, np.logaddexp.reduce(logs, axis=1) - math.log(N_CLASS_BETS)
+
+
+def _sums_of_classes(classes: ClassStates) -> tuple[NDArray[np.int64], Array]:
+    ids, numbers = classes.arrays(N_CLASS_BETS + 3)
+    logs = np.logaddexp.reduce(numbers[:, :N_CLASS_BETS], axis=1)
+    return ids, logs - math.log(N_CLASS_BETS)

@@ -33,6 +33,11 @@ any distribution, and it may change. `Evidence` and `ChangeDetector` state what 
   multiplied by e^0.1, e^0.3 or e^0.9;
 - two fifths: the same with e^0.9 in one range of confidence only, cut at 0.5, 0.7, 0.85, 0.95.
 
+**Classes.** With a `class_tolerance` t_c ≥ t the null hypothesis adds that |q − p| ≤ t_c also given
+the predicted class, which is known before the outcome. Each class then has four bets of its own,
+the odds of p ± t_c times e^±0.3 and e^±0.9, on the rows where it is predicted;
+`trueprob.drift.alarm_statistics` combines them.
+
 References
 ----------
 Waudby-Smith and Ramdas, "Estimating means of bounded random variables by betting", JRSS B 86
@@ -51,11 +56,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from trueprob.drift.counting_order import CountingOrder, Factors, OrderKeys
+from trueprob.drift.counting_order import ClassRows, CountingOrder, Factors, OrderKeys
 from trueprob.errors import InvalidInput
 from trueprob.scores.confidence import checked_rows
 
-__all__ = ["CalibrationBets"]
+__all__ = ["CLASS_ODDS", "N_RANGES", "RANGE_CUTS", "CalibrationBets", "learned_factors"]
 
 Array = NDArray[np.float64]
 
@@ -66,7 +71,10 @@ N_RANGES: Final = len(RANGE_CUTS) + 1
 MAX_LOSS: Final = 0.8  # a bet always keeps at least a fifth of its wealth
 MAX_STAKE: Final = 20.0  # e ≤ 1 + 20: matters only for confidences near 1
 SMALLEST: Final = 1e-12  # confidences are clipped to at least this far from 0 and 1
-MIXTURE: Final = "calibration-1"  # a new grid needs a new name: stored states depend on it
+CLASS_ODDS: Final = (0.3, 0.9)
+# A new grid needs a new name: stored states depend on it.
+MIXTURE: Final = "calibration-1"
+CLASS_MIXTURE: Final = "calibration-2"
 
 
 @dataclass(frozen=True)
@@ -78,9 +86,13 @@ class CalibrationBets:
     tolerance : float
         In [0, 0.5): calibration errors up to this do not count, at any confidence. Real
         calibrators are never exact: with 0, a million labels would raise the alarm.
+    class_tolerance : float or None
+        At least `tolerance`, below 0.5: the same for the predictions of one class. None: classes
+        are not told apart.
     """
 
     tolerance: float = 0.02
+    class_tolerance: float | None = None
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.tolerance < 0.5:
@@ -88,11 +100,23 @@ class CalibrationBets:
                 f"tolerance must be at least 0 and below 0.5, got {self.tolerance}",
                 field="tolerance",
             )
+        limit = self.class_tolerance
+        if limit is not None and not self.tolerance <= limit < 0.5:
+            raise InvalidInput(
+                f"class_tolerance must be at least tolerance ({self.tolerance}) and below 0.5, "
+                f"got {limit}",
+                field="class_tolerance",
+            )
 
     @property
     def mixture(self) -> str:
         """Name of the mixture; a state belongs to one mixture."""
-        return MIXTURE
+        return MIXTURE if self.class_tolerance is None else CLASS_MIXTURE
+
+    @property
+    def on_classes(self) -> bool:
+        """Whether there are also bets on single classes."""
+        return self.class_tolerance is not None
 
     @property
     def weights(self) -> Array:
@@ -105,6 +129,8 @@ class CalibrationBets:
         confidence: ArrayLike,
         correct: ArrayLike,
         *,
+        prediction: ArrayLike | None = None,
+        n_classes: int | None = None,
         order: OrderKeys | None = None,
         groups: ArrayLike | None = None,
         repeated: ArrayLike | None = None,
@@ -117,6 +143,10 @@ class CalibrationBets:
             Calibrated probability of the prediction, as it was answered.
         correct : array_like of shape (n,)
             Whether the prediction was right (bool, or 0 and 1).
+        prediction : array_like of shape (n,), int
+            Predicted classes; needed if there is a `class_tolerance`, else left out.
+        n_classes : int
+            Number of classes of the model; needed with `prediction`.
         order : sequence of n bytes, or array of n integers, optional
             Keyed hashes; rows are counted in their ascending order (see `counting_order`).
             Default: the order of the rows.
@@ -138,27 +168,82 @@ class CalibrationBets:
         if not ((y == 0.0) | (y == 1.0)).all():
             raise InvalidInput("correct must be bool, or 0 and 1", field="correct")
         counted = CountingOrder.of(p.shape[0], order=order, groups=groups, repeated=repeated)
-        rows = self._of_rows(p[counted.rows], y[counted.rows])
-        return Factors(MIXTURE, counted.mean_factors(rows))
+        p, y = p[counted.rows], y[counted.rows]
+        values = counted.mean_factors(self._of_rows(p, y))
+        if self.class_tolerance is None:
+            return Factors(MIXTURE, values)
+        classes = _checked_classes(prediction, n_classes, confidence)[counted.rows]
+        low, high = _edges(p, self.class_tolerance)
+        k = np.exp(CLASS_ODDS)[:, None]
+        of_class = _likelihood_ratio(_shifted_odds(low, high, k), low, high, y)
+        rows = ClassRows(
+            int(n_classes or 0),
+            classes[counted.starts],
+            counted.mean_factors(of_class),
+            p,
+            y,
+            counted.starts,
+            self.class_tolerance,
+        )
+        return Factors(CLASS_MIXTURE, values, rows)
 
     def _of_rows(self, p: Array, y: Array) -> Array:
-        low = np.maximum(p - self.tolerance, 0.0)
-        high = np.minimum(p + self.tolerance, 1.0)
-        clipped = np.clip(p, SMALLEST, 1.0 - SMALLEST)
-        logit = np.log(clipped / (1.0 - clipped))
+        low, high = _edges(p, self.tolerance)
         slopes, k = np.array(SLOPES)[:, None], np.exp(ODDS)[:, None]
-        alternatives = np.concatenate(
-            [
-                1.0 / (1.0 + np.exp(-slopes * logit)),
-                high * k / (1.0 - high + high * k),
-                low / (low + (1.0 - low) * k),
-            ]
-        )
+        tempered = 1.0 / (1.0 + np.exp(-slopes * _logit(p)))
+        alternatives = np.concatenate([tempered, _shifted_odds(low, high, k)])
         everywhere = _likelihood_ratio(alternatives, low, high, y)
         in_range = np.searchsorted(RANGE_CUTS, p, side="left") == np.arange(N_RANGES)[:, None]
         raised, lowered = everywhere[len(SLOPES) + len(ODDS) - 1], everywhere[-1]
         within = [np.where(in_range, bet, 1.0) for bet in (raised, lowered)]
         return np.concatenate([everywhere, *within])
+
+
+def learned_factors(rows: ClassRows, shift: Array, chosen: slice) -> Array:
+    """Factors of bets that add `shift` (n,) to the logits of the chosen rows, shape (n,)."""
+    p, y = rows.p[chosen], rows.y[chosen]
+    low, high = _edges(p, rows.tolerance)
+    alternative = 1.0 / (1.0 + np.exp(-(_logit(p) + shift)))
+    return _likelihood_ratio(alternative, low, high, y)
+
+
+def _edges(p: Array, tolerance: float) -> tuple[Array, Array]:
+    return np.maximum(p - tolerance, 0.0), np.minimum(p + tolerance, 1.0)
+
+
+def _logit(p: Array) -> Array:
+    clipped = np.clip(p, SMALLEST, 1.0 - SMALLEST)
+    return np.asarray(np.log(clipped / (1.0 - clipped)))
+
+
+def _shifted_odds(low: Array, high: Array, k: Array) -> Array:
+    """Alternatives beyond the tolerance, upwards and then downwards: (2·n_odds, n)."""
+    return np.concatenate([high * k / (1.0 - high + high * k), low / (low + (1.0 - low) * k)])
+
+
+def _checked_classes(
+    prediction: ArrayLike | None, n_classes: int | None, confidence: ArrayLike
+) -> NDArray[np.int64]:
+    if prediction is None or n_classes is None:
+        raise InvalidInput(
+            "prediction and n_classes are needed for bets with a class_tolerance",
+            field="prediction",
+        )
+    classes = np.asarray(prediction)
+    n = np.shape(confidence)[0]
+    if classes.shape != (n,) or classes.dtype.kind not in "iu":
+        raise InvalidInput(
+            f"prediction must be integers of shape ({n},), got {classes.dtype} of shape "
+            f"{classes.shape}",
+            field="prediction",
+        )
+    if n_classes < 2 or (n and not 0 <= classes.min() <= classes.max() < n_classes):
+        raise InvalidInput(
+            f"prediction must lie in 0 … n_classes − 1 with n_classes of at least 2, "
+            f"got n_classes {n_classes}",
+            field="prediction",
+        )
+    return classes.astype(np.int64)
 
 
 def _likelihood_ratio(alternative: Array, low: Array, high: Array, y: Array) -> Array:

@@ -75,6 +75,11 @@ class LossBets:
         return MIXTURE
 
     @property
+    def on_classes(self) -> bool:
+        """Never."""
+        return False
+
+    @property
     def weights(self) -> Array:
         """Share of the initial wealth of each bet."""
         return np.full(len(STAKES), 1.0 / len(STAKES))

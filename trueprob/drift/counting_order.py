@@ -27,10 +27,37 @@ from numpy.typing import ArrayLike, NDArray
 from trueprob.arrays.weights_and_groups import as_groups
 from trueprob.errors import InvalidInput
 
-__all__ = ["CountingOrder", "Factors", "OrderKeys"]
+__all__ = ["ClassRows", "CountingOrder", "Factors", "OrderKeys"]
 
 Array = NDArray[np.float64]
 OrderKeys = Sequence[bytes] | ArrayLike
+
+
+@dataclass(frozen=True, eq=False)
+class ClassRows:
+    """Counted rows with the classes that were predicted, for the bets on single classes.
+
+    Attributes
+    ----------
+    n_classes : int
+    of_unit : ndarray of shape (n_units,), int64
+        Predicted class of each unit's first row.
+    values : ndarray of shape (n_class_bets, n_units), float64
+        Factors of the bets on the class of each unit.
+    p, y : ndarray of shape (n_rows,), float64
+        Confidence and outcome of the rows, unit after unit.
+    starts : ndarray of shape (n_units,), int64
+        Where each unit begins in `p` and `y`.
+    tolerance : float
+    """
+
+    n_classes: int
+    of_unit: NDArray[np.int64]
+    values: Array
+    p: Array
+    y: Array
+    starts: NDArray[np.int64]
+    tolerance: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,10 +70,13 @@ class Factors:
         Name of the mixture of bets that computed them.
     values : ndarray of shape (n_bets, n_units), float64
         Positive; under the null hypothesis their conditional mean is at most 1.
+    classes : ClassRows or None
+        For mixtures that bet on single classes.
     """
 
     mixture: str
     values: Array
+    classes: ClassRows | None = None
 
     @property
     def n_units(self) -> int:
