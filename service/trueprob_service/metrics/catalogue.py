@@ -176,6 +176,24 @@ METRICS: Final[Mapping[str, Metric]] = MappingProxyType(
         "tolerance_ratio": Metric(
             "gauge", _PAIR, "database", "Calibration error that is not worth an alarm."
         ),
+        "verdict": Metric(
+            "gauge",
+            _PAIR,
+            "database",
+            "What the labels prove: 0 within_tolerance, 1 unknown, 2 changed_lately, 3 off.",
+        ),
+        "error_low_ratio": Metric(
+            "gauge", _PAIR, "database", "Lower end of the verdict's interval of the error."
+        ),
+        "error_high_ratio": Metric(
+            "gauge", _PAIR, "database", "Upper end of the verdict's interval of the error."
+        ),
+        "error_labels": Metric(
+            "gauge", _PAIR, "database", "Labels that the verdict's interval is computed from."
+        ),
+        "labels_needed": Metric(
+            "gauge", _PAIR, "database", "About how many more labels decide; while unknown."
+        ),
         "evidence_log10": Metric(
             "gauge",
             _PAIR,

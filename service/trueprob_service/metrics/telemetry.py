@@ -29,6 +29,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from trueprob.drift.live_verdict import VerdictState
 from trueprob_service.metrics.catalogue import (
     DELIVERIES,
     EVENT_KINDS,
@@ -57,6 +58,8 @@ __all__ = [
 Registry = CollectorRegistry
 # No `_created` series for each counter. The client library has only a switch for the process.
 disable_created_metrics()  # type: ignore[no-untyped-call]
+# The worst of several verdicts is their maximum.
+VERDICT_VALUES = {state: value for value, state in enumerate(VerdictState)}
 
 
 class Telemetry(Collector):
@@ -275,6 +278,7 @@ def _pair_families(pairs: Iterable[PairStatistics], tolerance: float) -> Iterabl
             "observed_accuracy_ratio", "tolerance_ratio", "baseline_ece_ratio",
             "evidence_log10", "evidence_threshold_log10",
             "change_log10", "change_threshold_log10",
+            "verdict", "error_low_ratio", "error_high_ratio", "error_labels", "labels_needed",
         )
     }  # fmt: skip
     for pair in pairs:
@@ -291,6 +295,12 @@ def _pair_families(pairs: Iterable[PairStatistics], tolerance: float) -> Iterabl
         if pair.alarm is not None:
             for name, figure in vars(pair.alarm).items():
                 add_figure(gauges[name], labels, figure)
+        if pair.verdict is not None:
+            add_figure(gauges["verdict"], labels, VERDICT_VALUES[pair.verdict.state])
+            add_figure(gauges["error_low_ratio"], labels, pair.verdict.error_low)
+            add_figure(gauges["error_high_ratio"], labels, pair.verdict.error_high)
+            add_figure(gauges["error_labels"], labels, pair.verdict.labels)
+            add_figure(gauges["labels_needed"], labels, pair.verdict.labels_needed)
         if pair.window.n > 0:
             add_figure(gauges["ece_ratio"], labels, pair.window.ece())
             add_figure(gauges["ece_floor_ratio"], labels, pair.window.ece_floor())
