@@ -30,6 +30,7 @@ from trueprob_service.metrics.telemetry import Telemetry
 MODEL, VERSION, CALIBRATOR = "digits", 1, "smart-3f9a1c0d2b7e"
 TOLERANCE = 0.02
 OFF = LiveVerdict(VerdictState.OFF, "", 0.031, 0.12, 1542)
+UNKNOWN = LiveVerdict(VerdictState.UNKNOWN, "", 0.0, 0.3, 200, 4700)
 
 
 _SHADOW: Final = (MODEL, str(VERSION), "smart-ffffffffffff")
@@ -47,11 +48,12 @@ class Exporter:
         self.statistics = ControlStatistics(pairs=(_pair(BinnedCalibration.zeros()),))
         self.telemetry.export_statistics(lambda: self.statistics, tolerance=TOLERANCE)
         self.address = ""
+        self._kept: tuple[bytes, str] | None = None
 
     def count(self, totals: BinnedCalibration) -> None:
         """Export these totals from the next scrape on."""
         self.statistics = ControlStatistics(
-            pairs=(_pair(totals, OFF), _live("young", verdict_of(ErrorSums()))),
+            pairs=(_pair(totals, OFF), _live("young", UNKNOWN)),
             fits={(MODEL, "smart", "admitted"): 1},
             fit_queue={(MODEL, "smart"): 0},
             promotions={(MODEL, "smart", "admitted"): 1},
@@ -69,6 +71,10 @@ class Exporter:
         """Export these verdicts from the next scrape on, of models named by their positions."""
         pairs = tuple(_live(str(i), verdict) for i, verdict in enumerate(verdicts))
         self.statistics = ControlStatistics(pairs=pairs)
+        self._kept = self.telemetry.exposition()  # a scrape may take 200 ms
+
+    def exposition(self) -> tuple[bytes, str]:
+        return self._kept or self.telemetry.exposition()
 
     def work(self, n: int = 40) -> None:
         """Do a little of everything that is counted in the process."""
@@ -141,7 +147,7 @@ def serve_exporter() -> Iterator[Exporter]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            text, media_type = exporter.telemetry.exposition()
+            text, media_type = exporter.exposition()
             self.send_response(200)
             self.send_header("Content-Type", media_type)
             self.send_header("Content-Length", str(len(text)))

@@ -78,7 +78,8 @@ class Prometheus:
 
     def settle(self) -> None:
         """Wait until every target was scraped, and then every rule evaluated, after this call."""
-        scraped = f'count(timestamp(up{{job="{JOB}"}}) > {time.time():.3f}) == {self._targets}'
+        up = f'up{{job="{JOB}"}}'
+        scraped = f"count(timestamp({up}) > {time.time():.3f} and {up} == 1) == {self._targets}"
         self._wait(lambda: bool(self.query(scraped)), "a scrape of every target")
         # An evaluation sees the samples up to its slot's beginning, an interval ago at most.
         visible = time.time() + INTERVAL_SECONDS
