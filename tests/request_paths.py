@@ -95,7 +95,8 @@ async def service_paths(state_dir: Path) -> dict[str, list[str]]:
     threading.settrace(watch)
     sys.settrace(watch)
     try:
-        async with application(state_dir) as client:
+        quiet = {"poll_seconds": 3600, "repository_poll_seconds": 0, "sweep_seconds": 86400}
+        async with application(state_dir, **quiet) as client:
             found = {
                 "Logits": await warm_files(watch, client, predict),
                 "A picture": await warm_files(watch, client, predict_picture),

@@ -7,9 +7,10 @@ import numpy as np
 from benchmarks.calibration.report import percent, table
 from benchmarks.drift.streams import confidences, tempered
 from trueprob import BinnedCalibration, CalibrationBets, ChangeDetector, Evidence
+from trueprob.drift import ErrorInterval, ErrorSums
 
 TOLERANCES = (0.0, 0.01, 0.02)
-WINDOW = 2_000  # labels, the service's default window
+INTERVAL = ErrorInterval()
 ROWS = 1_000
 
 
@@ -21,16 +22,13 @@ def one_stream(temperature: float, *, n_labels: int, seed: int) -> tuple[list[li
     peaks = np.full((len(TOLERANCES), 2), -np.inf)
     first = [0] * len(TOLERANCES)
     alarms = [0] * len(TOLERANCES)
-    total, window = BinnedCalibration.zeros(), BinnedCalibration.zeros()
-    windows = miscalibrated = 0
+    total, sums, proven = BinnedCalibration.zeros(), ErrorSums(), 0
     for start in range(0, n_labels, ROWS):
         p = confidences(generator, ROWS)
         y = generator.random(ROWS) < tempered(temperature)(p)
-        total, window = total.update(p, y), window.update(p, y)
-        if window.n >= WINDOW:
-            windows += 1
-            miscalibrated += window.miscalibrated() or total.miscalibrated()
-            window = BinnedCalibration.zeros()
+        total, sums = total.update(p, y), sums + ErrorSums.of(p, y)
+        if not proven and INTERVAL.bounds(sums)[1] <= TOLERANCES[-1]:
+            proven = start + ROWS
         for index, (evidence, change) in enumerate(pairs):
             factors = evidence.bets.factors(p, y)
             e = evidence.update(states[index][0], factors)
@@ -47,10 +45,12 @@ def one_stream(temperature: float, *, n_labels: int, seed: int) -> tuple[list[li
         passed = f"{first[index]}" if first[index] else "never"
         cells = [f"{peaks[index, 0]:.1f}", passed, f"{peaks[index, 1]:.1f}", str(alarms[index])]
         rows.append([f"{temperature:.3f}, tolerance {tolerance}", *cells])
+    low, high = INTERVAL.bounds(sums)
     said = (
         f"Temperature {temperature:.3f}: ECE {percent(total.ece())} %, floor "
-        f"{percent(total.ece_floor())} %, drift ratio {total.drift_ratio():.1f}; `miscalibrated` "
-        f"(all labels, or a window of {WINDOW}) in {miscalibrated} of {windows} looks."
+        f"{percent(total.ece_floor())} %, drift ratio {total.drift_ratio():.1f}; error "
+        f"{percent(low)} to {percent(high)} %, proven to be within {percent(TOLERANCES[-1])} % "
+        f"after {proven or 'more'} labels."
     )
     return rows, said
 

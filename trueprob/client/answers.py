@@ -21,6 +21,7 @@ __all__ = [
     "AlarmSummary",
     "Calibration",
     "CalibrationSetSummary",
+    "CalibrationVerdict",
     "CalibratorSummary",
     "FitSummary",
     "FitVerdict",
@@ -64,6 +65,18 @@ class PromotionSummary(LivePair):
 
 
 @dataclass(frozen=True)
+class CalibrationVerdict:
+    """What the labels since the promotion prove about the live pair."""
+
+    state: str  # within_tolerance, unknown, changed_lately or off
+    sentence: str
+    error_low: float  # interval of the average error, a fraction, that holds at all times
+    error_high: float
+    labels: int
+    labels_needed: int | None  # about so many more decide, while the state is unknown
+
+
+@dataclass(frozen=True)
 class VersionSummary:
     """A version of a model, with its calibrator."""
 
@@ -87,6 +100,9 @@ class ModelDescription:
     declared: bool
     versions: tuple[VersionSummary, ...] = field(metadata={"item_type": VersionSummary})
     unavailable: tuple[Mapping[str, Any], ...]
+    verdict: CalibrationVerdict | None = field(  # on the live pair
+        default=None, metadata={"item_type": CalibrationVerdict}
+    )
 
 
 @dataclass(frozen=True)
@@ -198,10 +214,10 @@ class Calibration(LivePair):
     labels: int
     ece: float | None
     ece_floor: float | None
-    miscalibrated: bool
     drift_ratio: float | None
     expected_accuracy: float | None
     observed_accuracy: float | None
+    verdict: CalibrationVerdict = field(metadata={"item_type": CalibrationVerdict})
     advice: str
     bins: tuple[Mapping[str, float], ...]
     baseline: Mapping[str, float]

@@ -15,13 +15,12 @@ hypothesis, its guarantee and what breaks it. The statistics are frozen configur
 takes a state and returns the next one, which the caller stores.
 """
 
+from trueprob.drift.alarm_statistics import ChangeDetector, Evidence
 from trueprob.drift.bet_state import BetState
 from trueprob.drift.calibration_bets import CalibrationBets
-from trueprob.drift.change_detector import ChangeDetector
 from trueprob.drift.comparison import Comparison, ComparisonState, top_label_brier
 from trueprob.drift.counting_order import Factors
 from trueprob.drift.error_interval import ErrorInterval, ErrorSums
-from trueprob.drift.evidence import Evidence
 from trueprob.drift.expected_accuracy import UnlabelledTraffic
 from trueprob.drift.live_verdict import LiveVerdict, VerdictState, live_verdict
 from trueprob.drift.reference_bins import ReferenceBins

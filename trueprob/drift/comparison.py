@@ -36,9 +36,9 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from trueprob.drift.alarm_statistics import Evidence
 from trueprob.drift.bet_state import BetState
 from trueprob.drift.counting_order import CountingOrder, Factors, OrderKeys
-from trueprob.drift.evidence import Evidence
 from trueprob.errors import InvalidDocument, InvalidInput
 from trueprob.scores.confidence import checked_rows
 

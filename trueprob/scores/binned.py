@@ -28,7 +28,6 @@ N_BINS: Final = 15
 EDGES: Final = np.arange(N_BINS + 1) / N_BINS
 # A little below 1/15: all smaller probabilities, however rounded, are in the first bin.
 FIRST_BIN_BELOW: Final = np.float32(0.0666)
-MIN_VARIANCE: Final = 20.0  # a smaller Σp(1−p) says nothing: about 200 labels at confidence 0.89
 
 
 def bin_index(confidence: ArrayLike) -> NDArray[np.int64]:
@@ -169,12 +168,6 @@ class BinnedCalibration:
         if floor == 0.0:
             return math.nan if ece == 0.0 else math.inf
         return ece / floor
-
-    def miscalibrated(self, tolerance: float = 0.02) -> bool:
-        """Whether ECE − 2·floor exceeds the tolerance; False when the variance is below 20."""
-        if float(self.variance.sum()) < MIN_VARIANCE:
-            return False
-        return self.ece() - 2.0 * self.ece_floor() > tolerance
 
     def accuracy(self) -> float:
         """Share of right predictions; NaN without rows."""

@@ -111,13 +111,20 @@ def assemble(
         run_length=settings.alarm_run_length_labels,
     )
     alarms = Alarms(store, rules, clock=clock)
+    statistics = LabelStatistics(
+        store,
+        catalogue,
+        ttl_seconds=settings.receipt_ttl_seconds,
+        rules=rules,
+        clock=clock,
+    )
     stored_sets = StoredSets(store, set_files, runner, settings=settings, clock=clock)
     return ControlServices(
         settings=settings,
         store=store,
         receipts=receipts,
         catalogue=catalogue,
-        descriptions=Descriptions(store, catalogue),
+        descriptions=Descriptions(store, catalogue, statistics.verdicts),
         declarations=Declarations(store, catalogue, clock=clock),
         deletions=Deletions(
             store,
@@ -176,11 +183,5 @@ def assemble(
             seconds=settings.sweep_seconds,
             clock=clock,
         ),
-        statistics=LabelStatistics(
-            store,
-            catalogue,
-            ttl_seconds=settings.receipt_ttl_seconds,
-            rules=rules,
-            clock=clock,
-        ),
+        statistics=statistics,
     )

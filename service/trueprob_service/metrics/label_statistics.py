@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from trueprob.drift.live_verdict import LiveVerdict
+from trueprob.drift import LiveVerdict
 from trueprob.scores.binned import BinnedCalibration
 
 __all__ = ["AlarmFigures", "ControlStatistics", "PairStatistics"]
@@ -37,7 +37,7 @@ class PairStatistics:
     window: BinnedCalibration  # about the last `window_labels` labels
     baseline_ece: float | None  # fraction, on the calibration split, from `baseline.npz`
     alarm: AlarmFigures | None = None  # since the promotion that is live
-    verdict: LiveVerdict | None = None  # for live pairs
+    verdict: LiveVerdict | None = None  # of the promotion that is live
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from trueprob.drift.live_verdict import VerdictState
+from trueprob.drift import VerdictState
 from trueprob_service.metrics.catalogue import (
     DELIVERIES,
     EVENT_KINDS,

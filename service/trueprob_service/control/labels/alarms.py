@@ -9,6 +9,10 @@ all labels of the request, so an alarm records the committed state.
 An alarm is a row of the table ``alarm``, written in that same transaction. Evidence raises at most
 one alarm for each promotion, even if it falls again. Change may raise another one after the first
 was acknowledged, which resets the statistic. Both start again with every promotion.
+
+The sums of the verdict's interval are counted with them. Those since the promotion join the
+evidence (`ErrorInterval.joined_log10`), so that the verdict never contradicts an alarm; an alarm of
+change starts further sums.
 """
 
 from __future__ import annotations
@@ -20,7 +24,16 @@ from typing import Final
 
 import numpy as np
 
-from trueprob.drift import BetState, CalibrationBets, ChangeDetector, Evidence
+from trueprob.drift import (
+    BetState,
+    CalibrationBets,
+    ChangeDetector,
+    ErrorInterval,
+    ErrorSums,
+    Evidence,
+    LiveVerdict,
+    live_verdict,
+)
 from trueprob_service.control.labels.counting import CountedLabels
 from trueprob_service.control.schemas.labels import AlarmSummary
 from trueprob_service.control.schemas.lists import Items, Page, split
@@ -46,12 +59,14 @@ class AlarmRules:
     bets: CalibrationBets  # have the tolerance
     evidence: Evidence  # has the live pair been miscalibrated since the promotion?
     change: ChangeDetector  # has it just become miscalibrated?
+    interval: ErrorInterval  # how large is its error?
 
     @classmethod
     def from_options(cls, *, tolerance: float, alpha: float, run_length: float) -> AlarmRules:
         """Make the rules from the settings ``alarm_…``."""
         bets = CalibrationBets(tolerance)
-        return cls(bets, Evidence(bets, alpha), ChangeDetector(bets, run_length))
+        change = ChangeDetector(bets, run_length)
+        return cls(bets, Evidence(bets, alpha), change, ErrorInterval(alpha))
 
     def states(self, row: AlarmStateRow | None) -> tuple[BetState, BetState]:
         """Evidence and change of a row; initial states without a row, or if the bets differ."""
@@ -66,8 +81,34 @@ class AlarmRules:
     def log10(self, row: AlarmStateRow | None) -> tuple[float, float]:
         """log10 of evidence and change; exactly 0 before the first label."""
         evidence, change = self.states(row)
-        value = self.evidence.log10(evidence) if evidence.n else 0.0
+        value = 0.0
+        if evidence.n:
+            wealth, (sums, _) = self.evidence.log10(evidence), self.sums(row)
+            value = self.interval.joined_log10(wealth, sums, self.bets.tolerance)
         return value, self.change.log10(change)
+
+    def sums(self, row: AlarmStateRow | None) -> tuple[ErrorSums, ErrorSums | None]:
+        """Sums since the promotion, and since the newest alarm of change if there was one."""
+        if row is None or row.interval is None:
+            return ErrorSums(), None
+        since_promotion, since_change = (
+            None if document is None else ErrorSums.from_dict(document)
+            for document in (row.interval["promotion"], row.interval["change"])
+        )
+        return since_promotion or ErrorSums(), since_change
+
+    def verdict(self, row: AlarmStateRow | None, alarms: Sequence[AlarmRow]) -> LiveVerdict:
+        """The verdict on a promotion with this state and these alarms."""
+        active = {alarm.statistic for alarm in alarms if alarm.is_active}
+        since_promotion, since_change = self.sums(row)
+        return live_verdict(
+            self.interval,
+            since_promotion=since_promotion,
+            since_change=since_change,
+            tolerance=self.bets.tolerance,
+            evidence_alarm="evidence" in active,
+            change_alarm="change" in active,
+        )
 
 
 class Alarms:
@@ -104,6 +145,17 @@ class Alarms:
             groups=labels.units,
             repeated=labels.repeated,
         )
+        new = ErrorSums.of(
+            labels.receipts.confidence,
+            labels.correct,
+            groups=labels.units,
+            repeated=labels.repeated,
+        )
+        since_promotion, since_change = self.rules.sums(before)
+        interval = {
+            "promotion": (since_promotion + new).to_dict(),
+            "change": None if since_change is None else (since_change + new).to_dict(),
+        }
         left_out = int(np.count_nonzero(labels.repeated))
         after = AlarmStateRow(
             promotion.model,
@@ -113,9 +165,12 @@ class Alarms:
             (0 if before is None else before.counted) + len(labels) - left_out,
             (0 if before is None else before.repeated) + left_out,
             now,
+            interval,
         )
-        transaction.alarm_states.put(after)
         raised = self._raise(transaction, promotion, after, now)
+        if any(alarm.statistic == "change" for alarm in raised):
+            after = replace(after, interval={**interval, "change": ErrorSums().to_dict()})
+        transaction.alarm_states.put(after)
         for alarm in raised:
             event = {name: getattr(alarm, name) for name in _EVENT_FIELDS}
             transaction.events.add("alarm.raised", alarm.model, event, now=now)

@@ -11,18 +11,23 @@ import logging
 import math
 import re
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from trueprob.calibrators import KINDS
+from trueprob.drift import VerdictState
 from trueprob.fitting.methods import METHODS
 from trueprob.scores.binned import BinnedCalibration
-from trueprob_service.control.labels.advice import advice
 from trueprob_service.control.labels.alarms import AlarmRules
 from trueprob_service.control.models.catalogue import Catalogue
-from trueprob_service.control.schemas.labels import AlarmSummary, Bin, Calibration
+from trueprob_service.control.schemas.labels import (
+    AlarmSummary,
+    Bin,
+    Calibration,
+    CalibrationVerdict,
+)
 from trueprob_service.control.store import Store, Transaction
-from trueprob_service.control.store.alarms import AlarmStateRow
+from trueprob_service.control.store.alarms import AlarmRow, AlarmStateRow
 from trueprob_service.errors import DatabaseUnavailable, InvalidRequest, ModelNotFound
 from trueprob_service.metrics.catalogue import EVENT_KINDS
 from trueprob_service.metrics.label_statistics import (
@@ -31,7 +36,7 @@ from trueprob_service.metrics.label_statistics import (
     PairStatistics,
 )
 
-__all__ = ["LabelStatistics", "window_hours"]
+__all__ = ["LabelStatistics", "advice", "window_hours"]
 
 _LOG: Final = logging.getLogger(__name__)
 _WINDOW: Final = re.compile(r"(\d{1,6})(h|d)")
@@ -58,7 +63,6 @@ class LabelStatistics:
         self._catalogue = catalogue
         self._ttl_seconds = ttl_seconds
         self._rules = rules
-        self._tolerance = rules.bets.tolerance
         self._clock = clock
         self._reading = threading.Lock()
         self._last = ControlStatistics()
@@ -94,8 +98,7 @@ class LabelStatistics:
             state = transaction.alarm_states.get(model, live.revision)
             alarms = transaction.alarms.of_promotion(model, live.revision)
         n = int(binned.n)
-        figures = self._figures(state)
-        miscalibrated = bool(n and binned.miscalibrated(self._tolerance))
+        verdict = self._rules.verdict(state, alarms)
         return Calibration(
             model=model,
             version=live.version,
@@ -105,15 +108,15 @@ class LabelStatistics:
             labels=n,
             ece=_number(binned.ece()) if n else None,
             ece_floor=_number(binned.ece_floor()) if n else None,
-            miscalibrated=miscalibrated,
             drift_ratio=_number(binned.drift_ratio()) if n else None,
             expected_accuracy=_number(binned.mean_confidence()) if n else None,
             observed_accuracy=_number(binned.accuracy()) if n else None,
-            **vars(figures),
+            **vars(self._figures(state)),
             alarm=next(
                 (AlarmSummary.from_row(a) for a in alarms if a.acknowledged_at is None), None
             ),
-            advice=advice(model, window, binned, tolerance=self._tolerance, alarms=alarms),
+            verdict=CalibrationVerdict.from_verdict(verdict),
+            advice=advice(model, verdict.state, since_promotion=verdict.labels, alarms=alarms),
             bins=[Bin.model_validate(row) for row in binned.rows()],
             baseline={
                 name: number
@@ -121,6 +124,16 @@ class LabelStatistics:
                 if (number := _number(value)) is not None
             },
         )
+
+    def verdicts(self, transaction: Transaction) -> Callable[[str], CalibrationVerdict]:
+        """The verdict on the live pair of each model, by its name."""
+        states, alarms = transaction.alarm_states.live(), transaction.alarms.live()
+
+        def of(model: str) -> CalibrationVerdict:
+            verdict = self._rules.verdict(states.get(model), alarms.get(model, ()))
+            return CalibrationVerdict.from_verdict(verdict)
+
+        return of
 
     def _figures(self, state: AlarmStateRow | None) -> AlarmFigures:
         evidence, change = self._rules.log10(state)
@@ -134,7 +147,7 @@ class LabelStatistics:
     def _collect(self, transaction: Transaction, now: float) -> ControlStatistics:
         totals = transaction.bins.running()
         windows = transaction.window_blocks.windows()
-        states = transaction.alarm_states.live()
+        states, alarms = transaction.alarm_states.live(), transaction.alarms.live()
         fits, waiting = transaction.fits.counts()
         zeros = BinnedCalibration.zeros()
         models = [model.name for model in transaction.models.all()]
@@ -149,6 +162,11 @@ class LabelStatistics:
                     window=windows.get(pair, zeros),
                     baseline_ece=self._catalogue.baseline(pair[0], pair[1]).get("ece"),
                     alarm=self._figures(states.get(pair[0])) if live else None,
+                    verdict=(
+                        self._rules.verdict(states.get(pair[0]), alarms.get(pair[0], ()))
+                        if live
+                        else None
+                    ),
                 )
                 for pair, live in self._reported(transaction, now).items()
             ),
@@ -213,6 +231,29 @@ def window_hours(window: str) -> int:
     if not 1 <= hours <= _MAX_HOURS:
         raise InvalidRequest("window must be a number of hours or days, as in 24h or 7d")
     return hours
+
+
+def advice(
+    model: str,
+    state: VerdictState,
+    *,
+    since_promotion: int,  # labels that the verdict is based on
+    alarms: Sequence[AlarmRow] = (),  # of the live promotion
+) -> str:
+    """What to do now; the verdict's own sentence says what is."""
+    if state is VerdictState.WITHIN_TOLERANCE:
+        return "Nothing to do."
+    if state is VerdictState.UNKNOWN:
+        if since_promotion == 0:
+            return f"Send labels to /v1/models/{model}/labels to learn whether it is calibrated."
+        return "Nothing to do but to send labels as they come."
+    unseen = sorted(alarm.id for alarm in alarms if alarm.acknowledged_at is None)
+    named = f"alarm{'s' * (len(unseen) > 1)} {' and '.join(map(str, unseen))}"
+    then = f", then acknowledge {named}" if unseen else "; a promotion ends this state"
+    return (
+        f"Upload recent labelled rows to /v1/models/{model}/calibration-sets and promote what is "
+        f"admitted{then}."
+    )
 
 
 def _number(value: float) -> float | None:

@@ -5,7 +5,10 @@ The versions that this process cannot serve are included.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from trueprob_service.control.models.catalogue import Catalogue, current_calibrator
+from trueprob_service.control.schemas.labels import CalibrationVerdict
 from trueprob_service.control.schemas.lists import Items, Page, split
 from trueprob_service.control.schemas.live import CalibratorSummary, PromotionSummary
 from trueprob_service.control.schemas.models import (
@@ -24,16 +27,23 @@ __all__ = ["Descriptions"]
 class Descriptions:
     """Describes one model, or a page of all models."""
 
-    def __init__(self, store: Store, catalogue: Catalogue) -> None:
+    def __init__(
+        self,
+        store: Store,
+        catalogue: Catalogue,
+        # reads the verdicts on all live pairs, by model
+        verdicts: Callable[[Transaction], Callable[[str], CalibrationVerdict]],
+    ) -> None:
         self._store = store
         self._catalogue = catalogue
+        self._verdicts = verdicts
 
     def describe(self, model: str) -> ModelDescription:
         """The description of one model."""
         with self._store.read() as transaction:
             row = transaction.models.get(model)
             if row is not None:
-                return self._describe(transaction, row)
+                return self._describe(transaction, row, self._verdicts(transaction))
         if model in self._refused():
             return self._describe_unavailable(model)
         raise ModelNotFound(f"there is no model named {model!r}")
@@ -46,7 +56,8 @@ class Descriptions:
                 page,
                 lambda row: row.id,
             )
-            items = [self._describe(transaction, row) for row in rows]
+            verdict = self._verdicts(transaction)
+            items = [self._describe(transaction, row, verdict) for row in rows]
             if cursor is None:
                 known = {row.name for row in transaction.models.all()}
                 items += [self._describe_unavailable(name) for name in self._refused() - known]
@@ -55,7 +66,9 @@ class Descriptions:
     def _refused(self) -> set[str]:
         return {model for model, _ in self._catalogue.unavailable}
 
-    def _describe(self, transaction: Transaction, row: ModelRow) -> ModelDescription:
+    def _describe(
+        self, transaction: Transaction, row: ModelRow, verdict: Callable[[str], CalibrationVerdict]
+    ) -> ModelDescription:
         live = transaction.promotions.live(row.name)
         versions = transaction.models.versions(row.name)
         by_version = {version.version: version for version in versions}
@@ -80,6 +93,7 @@ class Descriptions:
                 if self._catalogue.find(version.model, version.version) is not None
             ],
             unavailable=self._unavailable(row.name),
+            verdict=None if live is None else verdict(row.name),
         )
 
     def _describe_unavailable(self, model: str) -> ModelDescription:
@@ -93,6 +107,7 @@ class Descriptions:
             declared=False,
             versions=[],
             unavailable=self._unavailable(model),
+            verdict=None,
         )
 
     def _unavailable(self, model: str) -> list[UnavailableVersion]:

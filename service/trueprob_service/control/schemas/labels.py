@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, Field, StrictInt, StrictStr
 
+from trueprob.drift import LiveVerdict, VerdictState
 from trueprob_service.control.schemas.base import EXAMPLE_CALIBRATOR, example, timestamp
 from trueprob_service.control.store.alarms import AlarmRow
 
@@ -13,6 +14,7 @@ __all__ = [
     "AlarmSummary",
     "Bin",
     "Calibration",
+    "CalibrationVerdict",
     "LabelOutcome",
     "LabelOutcomes",
     "LabelRequest",
@@ -150,6 +152,36 @@ class Bin(BaseModel):
     variance: float
 
 
+class CalibrationVerdict(BaseModel):
+    """What the labels since the promotion prove about the live pair."""
+
+    model_config = example(
+        state="within_tolerance",
+        sentence="Calibrated within the tolerance: the error is 0.0 to 1.9 % on average over "
+        "21000 labels, tolerance 2.0 %.",
+        error_low=0.0,
+        error_high=0.019,
+        labels=21_000,
+        labels_needed=None,
+    )
+    state: VerdictState
+    sentence: str
+    error_low: float = Field(
+        description="Lower end of the interval of the average calibration error over five ranges "
+        "of confidence, which holds at all times."
+    )
+    error_high: float
+    labels: int = Field(description="Labels in that interval; copies of an input count once.")
+    labels_needed: int | None = Field(
+        description="About how many more labels decide, while the state is unknown."
+    )
+
+    @classmethod
+    def from_verdict(cls, verdict: LiveVerdict) -> CalibrationVerdict:
+        """The verdict as a body."""
+        return cls(**vars(verdict))
+
+
 class Calibration(BaseModel):
     """How well the live pair is calibrated, by the labels of a window."""
 
@@ -162,7 +194,6 @@ class Calibration(BaseModel):
         labels=1200,
         ece=0.021,
         ece_floor=0.012,
-        miscalibrated=False,
         drift_ratio=1.7,
         expected_accuracy=0.91,
         observed_accuracy=0.90,
@@ -171,7 +202,16 @@ class Calibration(BaseModel):
         change_log10=1.1,
         change_threshold_log10=5.0,
         alarm=None,
-        advice="Calibrated, as far as 1200 labels can tell.",
+        verdict={
+            "state": "unknown",
+            "sentence": "Too few labels to tell: the error is 0.0 to 6.1 % on average over 1200 "
+            "labels, tolerance 2.0 %; about 9000 more decide.",
+            "error_low": 0.0,
+            "error_high": 0.061,
+            "labels": 1200,
+            "labels_needed": 9000,
+        },
+        advice="Nothing to do; send labels as they come.",
         bins=[
             {
                 "lower": 0.8667,
@@ -192,7 +232,6 @@ class Calibration(BaseModel):
     labels: int
     ece: float | None
     ece_floor: float | None
-    miscalibrated: bool
     drift_ratio: float | None = Field(description="ece / ece_floor; an indicator, not an alarm.")
     expected_accuracy: float | None
     observed_accuracy: float | None
@@ -208,6 +247,7 @@ class Calibration(BaseModel):
     alarm: AlarmSummary | None = Field(
         description="The newest alarm of the live promotion that is not acknowledged."
     )
-    advice: str
+    verdict: CalibrationVerdict = Field(description="Of all labels since the promotion.")
+    advice: str = Field(description="What to do now.")
     bins: list[Bin]
     baseline: dict[str, float] = Field(description="Scores on the version's calibration split.")

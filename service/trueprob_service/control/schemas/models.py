@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import BaseModel, Field, StrictInt, StrictStr
 
 from trueprob_service.control.schemas.base import example
+from trueprob_service.control.schemas.labels import CalibrationVerdict
 
 __all__ = ["ModelDescription", "ModelRequest", "UnavailableVersion", "VersionSummary"]
 
@@ -55,3 +56,4 @@ class ModelDescription(BaseModel):
     )
     versions: list[VersionSummary]
     unavailable: list[UnavailableVersion]
+    verdict: CalibrationVerdict | None = Field(description="Of the live pair; null without one.")

@@ -19,6 +19,7 @@ from sqlalchemy import (
     Index,
     Integer,
     String,
+    Subquery,
     Table,
     bindparam,
     func,
@@ -79,6 +80,14 @@ _LOCKED: Final = (
 )
 
 
+def _newest_revisions() -> Subquery:
+    return (
+        select(promotion.c.model, func.max(promotion.c.revision).label("revision"))
+        .group_by(promotion.c.model)
+        .subquery()
+    )
+
+
 @dataclass(frozen=True)
 class AlarmStateRow:
     """The state of both statistics of a promotion."""
@@ -125,11 +134,7 @@ class AlarmStateTable:
 
     def live(self) -> dict[str, AlarmStateRow]:
         """States of the live promotions, by model; models without labels are left out."""
-        newest = (
-            select(promotion.c.model, func.max(promotion.c.revision).label("revision"))
-            .group_by(promotion.c.model)
-            .subquery()
-        )
+        newest = _newest_revisions()
         statement = select(alarm_state).join(
             newest,
             (newest.c.model == alarm_state.c.model) & (newest.c.revision == alarm_state.c.revision),
@@ -192,6 +197,22 @@ class AlarmTable:
             .order_by(alarm.c.id.desc())
         )
         return [AlarmRow(**row._mapping) for row in self._connection.execute(statement)]
+
+    def live(self) -> dict[str, list[AlarmRow]]:
+        """The alarms of all live promotions by model, newest first."""
+        newest = _newest_revisions()
+        statement = (
+            select(alarm)
+            .join(
+                newest,
+                (newest.c.model == alarm.c.model) & (newest.c.revision == alarm.c.revision),
+            )
+            .order_by(alarm.c.id.desc())
+        )
+        found: dict[str, list[AlarmRow]] = {}
+        for row in self._connection.execute(statement):
+            found.setdefault(row.model, []).append(AlarmRow(**row._mapping))
+        return found
 
     def page(self, model: str, *, before: int | None, limit: int) -> list[AlarmRow]:
         """A page of a model's alarms below an id, newest first."""

@@ -67,6 +67,7 @@ def test_an_alarm_is_shown_listed_exported_acknowledged_and_over_at_the_next_pro
 
     answer = world.get("/v1/models/m/calibration")
     assert answer["alarm"] == change
+    assert answer["verdict"]["state"] == "off"
     assert f"acknowledge alarms {evidence['id']} and {change['id']}" in answer["advice"]
     world.clock.now += 60.0
     statistics = world.plane.label_statistics()
@@ -87,12 +88,12 @@ def test_an_alarm_is_shown_listed_exported_acknowledged_and_over_at_the_next_pro
     after = world.get("/v1/models/m/calibration")
     assert (after["alarm"], after["change_log10"]) == (None, 0.0)
     assert after["evidence_log10"] > 2.0
-    assert "a promotion resets the statistics" in after["advice"]
+    assert "a promotion ends this state" in after["advice"]
 
     assert world.upload(overconfident())["promoted"]
     anew = world.get("/v1/models/m/calibration")
     assert (anew["change_log10"], abs(anew["evidence_log10"]) < 1e-12) == (0.0, True)
-    assert "No labels" in anew["advice"]
+    assert anew["verdict"]["state"] == "unknown"
     assert len(world.get("/v1/models/m/alarms")["items"]) == 2
     # Alarms from before a promotion do not belong to the live pair.
     world.clock.now += 60.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ KEYS = {
     "labels",
     "ece",
     "ece_floor",
-    "miscalibrated",
+    "verdict",
     "drift_ratio",
     "expected_accuracy",
     "observed_accuracy",
@@ -50,13 +51,21 @@ def test_without_labels_there_is_no_verdict(world: World) -> None:
     answer = world.get("/v1/models/m/calibration")
     assert set(answer) == KEYS
     assert answer["window"] == "24h"
-    assert (answer["labels"], answer["ece"], answer["miscalibrated"]) == (0, None, False)
-    assert "No labels" in answer["advice"]
+    assert (answer["labels"], answer["ece"]) == (0, None)
+    assert answer["verdict"] == {
+        "state": "unknown",
+        "sentence": "Too few labels to tell: none has come yet.",
+        "error_low": 0.0,
+        "error_high": 1.0,
+        "labels": 0,
+        "labels_needed": None,
+    }
+    assert "Send labels" in answer["advice"]
     assert len(answer["bins"]) == 15
     assert answer["baseline"] == {}
 
 
-def test_calibrated_predictions_are_called_calibrated(world: World) -> None:
+def test_the_figures_of_calibrated_predictions(world: World) -> None:
     expected = send_labels(world, 20, 1200)
     answer = world.get("/v1/models/m/calibration")
     assert answer["labels"] == 1200
@@ -64,24 +73,74 @@ def test_calibrated_predictions_are_called_calibrated(world: World) -> None:
     assert answer["ece_floor"] == pytest.approx(expected.ece_floor(), abs=1e-12)
     assert answer["expected_accuracy"] == pytest.approx(expected.mean_confidence(), abs=1e-12)
     assert answer["observed_accuracy"] == pytest.approx(expected.accuracy(), abs=1e-12)
-    assert answer["miscalibrated"] is False
-    assert answer["advice"] == "Calibrated, as far as 1200 labels can tell."
+    assert answer["verdict"]["state"] == "unknown"  # 1 200 labels prove little
+    assert answer["verdict"]["labels"] == 1200
     assert sum(entry["count"] for entry in answer["bins"]) == 1200
 
 
-def test_miscalibrated_predictions_get_advice(sqlite_world: World) -> None:
-    send_labels(sqlite_world, 21, 1500, sharpness=2.5)
-    answer = sqlite_world.get("/v1/models/m/calibration")
-    assert answer["miscalibrated"] is True
-    assert "too high" in answer["advice"]
-    assert "calibration-sets" in answer["advice"]
+def verdict_everywhere(world: World) -> dict[str, Any]:
+    """The verdict of one model, which the list and the metrics must repeat."""
+    verdict: dict[str, Any] = world.get("/v1/models/m/calibration")["verdict"]
+    (listed,) = world.get("/v1/models")["items"]
+    assert listed["verdict"] == world.get("/v1/models/m")["verdict"] == verdict
+    world.clock.now += 60.0
+    (pair,) = [pair for pair in world.plane.label_statistics().pairs if pair.live]
+    assert pair.verdict is not None
+    assert vars(pair.verdict) == verdict
+    return verdict
 
 
-def test_few_labels_say_that_they_are_few(sqlite_world: World) -> None:
-    send_labels(sqlite_world, 22, 1)
-    answer = sqlite_world.get("/v1/models/m/calibration")
-    assert answer["advice"].startswith("1 label")
-    assert "too few" in answer["advice"]
+def test_the_verdict_goes_from_unknown_over_an_alarm_to_proven(world: World) -> None:
+    send_labels(world, 22, 50)
+    assert verdict_everywhere(world)["state"] == "unknown"
+    send_labels(world, 21, 1500, sharpness=2.5)
+    off = verdict_everywhere(world)
+    assert off["state"] == "off"
+    alarms = world.get("/v1/models/m/alarms")["items"]
+    assert {alarm["statistic"] for alarm in alarms} == {"change", "evidence"}
+    for alarm in alarms:
+        world.call("POST", f"/v1/models/m/alarms/{alarm['id']}/acknowledge")
+    assert verdict_everywhere(world)["state"] == "off"  # evidence stands until a promotion
+    world.upload(overconfident(), "?promote=always")
+    fresh = verdict_everywhere(world)
+    assert (fresh["state"], fresh["labels"]) == ("unknown", 0)
+
+
+def test_the_sums_since_a_change_are_told_apart_from_those_since_the_promotion(
+    sqlite_world: World,
+) -> None:
+    world = sqlite_world
+    before = send_labels(world, 31, 6000)
+    for seed in range(100):
+        send_labels(world, 40 + seed, 20, sharpness=2.5)
+        verdict = verdict_everywhere(world)
+        if verdict["state"] != "unknown":
+            break
+    assert verdict["state"] == "changed_lately"
+    assert verdict["sentence"] == "Changed lately: no labels since the alarm."
+    send_labels(world, 200, 40, sharpness=2.5)
+    (alarm,) = world.get("/v1/models/m/alarms")["items"]
+    assert verdict_everywhere(world)["labels"] == 40
+    world.call("POST", f"/v1/models/m/alarms/{alarm['id']}/acknowledge")
+    later = verdict_everywhere(world)
+    assert (later["state"], later["labels"]) == ("unknown", 40)
+    state = world.plane.services.store
+    with state.read() as transaction:
+        row = transaction.alarm_states.get("m", 1)
+    assert row is not None
+    assert row.interval is not None
+    assert row.interval["promotion"]["n"] == before.n + 20 * (seed + 1) + 40
+    assert row.interval["change"]["n"] == 40
+
+
+def test_a_large_tolerance_is_proven_by_few_labels(begin: Callable[..., World]) -> None:
+    world = begin(settings={"alarm_tolerance": 0.1})
+    world.declare()
+    send_labels(world, 25, 3000)
+    verdict = verdict_everywhere(world)
+    assert verdict["state"] == "within_tolerance"
+    assert verdict["error_high"] <= 0.1
+    assert world.get("/v1/models/m/calibration")["advice"] == "Nothing to do."
 
 
 def test_windows_hold_whole_hours(world: World) -> None:

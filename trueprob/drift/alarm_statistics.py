@@ -1,0 +1,269 @@
+"""The two statistics that raise alarms, valid however often you look.
+
+**Evidence** of miscalibration since the start:
+
+    wealth_n = Σ_j w_j Π_{i ≤ n} e_ij
+
+for the factors e_ij of bet j at unit i and the weights w_j of the mixture. Under the null
+hypothesis of the bets the wealth is a non-negative supermartingale that starts at 1, so by Ville's
+inequality
+
+    P(wealth ever reaches 1/α) ≤ α,
+
+whatever the sample size and however often the wealth is read: a calibrated model ever raises the
+alarm with probability α at most. Evidence answers "has the model been miscalibrated since the start
+(the promotion)?". It is slow to notice a late change, because bets that lost during a long
+calibrated period must first win that back; use `ChangeDetector` for changes.
+
+**Change**, which notices a recent loss of calibration:
+
+    M_j ← (M_j + 1)·e_j,   M = Σ_j w_j (M_j − idle_j),   an alarm when M ≥ A
+
+where idle_j is the number of labels since e_j last differed from 1. M_j is the Shiryaev–Roberts
+sum: the total wealth of bets that started at each earlier label. So a change after a long
+calibrated period meets bets that start then and have not lost anything yet. M returns to 0 after
+an acknowledged alarm.
+
+Under the null hypothesis E[Σ w_j M_j | past] grows by at most 1 per label. So this sum minus the
+number of labels is a supermartingale, and because M is at most the sum
+- the mean number of labels until a false alarm is at least A (optional stopping: A ≤ E[M_T] ≤
+  E[T]);
+- P(a false alarm within n labels) ≤ n/A (the sum plus the number of labels still to come is a
+  non-negative supermartingale that starts at n: Ville).
+
+A label here is a counted unit: a row, or a group of rows. What breaks the guarantee of the bets
+breaks this one. Reading M only after whole requests can only lengthen the time to an alarm.
+
+Why idle_j is subtracted: a bet on a range of confidence without rows gains 1 per label although it
+wins nothing. In the textbook sum it would raise the alarm alone after A / w_j labels. Here its
+gains count as soon as it wins something.
+
+References
+----------
+Ville, "Étude critique de la notion de collectif" (1939); Ramdas, Grünwald, Vovk and Shafer,
+"Game-theoretic statistics and safe anytime-valid inference", Statistical Science 38 (2023),
+arXiv:2210.01948, section 2 (Ville's inequality, mixtures). Shin, Ramdas and Rinaldo, "E-detectors:
+a nonparametric framework for sequential change detection", NEJSDS (2023), arXiv:2203.03532,
+section 2: e-detectors, the e-SR procedure, its average run length, mixtures. Pollak, "Optimal
+detection of a change in distribution", Annals of Statistics 13 (1985).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trueprob.drift.bet_state import BetState
+from trueprob.drift.calibration_bets import CalibrationBets
+from trueprob.drift.counting_order import Factors
+from trueprob.errors import InvalidInput
+
+__all__ = ["Bets", "ChangeDetector", "Evidence"]
+
+Array = NDArray[np.float64]
+
+EVIDENCE: Final = "evidence"  # names of the statistics in a state
+CHANGE: Final = "change"
+BLOCK: Final = 200  # factors in [0.2, 21]: the product of 200 is a normal float64
+
+
+class Bets(Protocol):
+    """A mixture of bets: its name, and the share of the initial wealth of each bet."""
+
+    @property
+    def mixture(self) -> str:
+        """Name of the mixture."""
+        ...
+
+    @property
+    def weights(self) -> Array:
+        """Shares; they sum to 1."""
+        ...
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Sequential test of miscalibration since the start.
+
+        evidence = Evidence(CalibrationBets(tolerance=0.02), alpha=0.01)
+        state = evidence.start()
+        state = evidence.update(state, evidence.bets.factors(confidence, correct))
+        evidence.alarm(state)
+
+    Attributes
+    ----------
+    bets : Bets
+        The bets, which define the null hypothesis.
+    alpha : float
+        In (0, 1): upper bound of the probability that a calibrated model ever raises an alarm.
+    """
+
+    bets: Bets = field(default_factory=CalibrationBets)
+    alpha: float = 0.01
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.alpha < 1.0:
+            raise InvalidInput(f"alpha must lie between 0 and 1, got {self.alpha}", field="alpha")
+
+    @property
+    def threshold_log10(self) -> float:
+        """log10(1/α): the alarm is raised at this value."""
+        return -math.log10(self.alpha)
+
+    def start(self) -> BetState:
+        """The initial state, wealth 1."""
+        return BetState(EVIDENCE, self.bets.mixture, 0, (0.0,) * self.bets.weights.shape[0])
+
+    def update(self, state: BetState, factors: Factors) -> BetState:
+        """Count labels, given by their factors.
+
+        Parameters
+        ----------
+        state : BetState
+            Not changed.
+        factors : Factors
+            From `bets.factors`. One call or several calls give the same state.
+
+        Returns
+        -------
+        BetState
+            The next state.
+
+        Raises
+        ------
+        InvalidInput
+            The state or the factors belong to other bets.
+        """
+        values = _checked_factors(factors, self.bets)
+        logs = state.logs_for(EVIDENCE, self.bets.mixture, values.shape[0])
+        for start in range(0, values.shape[1], BLOCK):
+            logs = logs + np.log(values[:, start : start + BLOCK].prod(axis=1))
+        return state.advanced(logs, factors)
+
+    def log10(self, state: BetState) -> float:
+        """log10 of the wealth; 0 at the start."""
+        weights = self.bets.weights
+        return _log_mean(state.logs_for(EVIDENCE, self.bets.mixture, weights.shape[0]), weights)
+
+    def alarm(self, state: BetState) -> bool:
+        """Whether the wealth has reached 1/α.
+
+        Read it after the labels of a whole request are counted. The wealth may fall again later,
+        so store that the alarm was raised.
+        """
+        return self.log10(state) >= self.threshold_log10
+
+
+@dataclass(frozen=True)
+class ChangeDetector:
+    """Detects that calibration has just been lost (Shiryaev–Roberts e-detector).
+
+        change = ChangeDetector(CalibrationBets(tolerance=0.02), run_length=100_000)
+        state = change.start()
+        state = change.update(state, change.bets.factors(confidence, correct))
+        if change.alarm(state):
+            state = change.start()
+
+    Attributes
+    ----------
+    bets : Bets
+        The bets, which define the null hypothesis.
+    run_length : float
+        A, above 1: lower bound of the mean number of labels until a false alarm.
+    """
+
+    bets: Bets = field(default_factory=CalibrationBets)
+    run_length: float = 100_000.0
+
+    def __post_init__(self) -> None:
+        if not 1.0 < self.run_length < math.inf:
+            raise InvalidInput(
+                f"run_length must be finite and above 1, got {self.run_length}",
+                field="run_length",
+            )
+
+    @property
+    def threshold_log10(self) -> float:
+        """log10(A): the alarm is raised at this value."""
+        return math.log10(self.run_length)
+
+    def start(self) -> BetState:
+        """The initial state, M = 0; also the state after an acknowledged alarm."""
+        n_bets = self.bets.weights.shape[0]
+        return BetState(CHANGE, self.bets.mixture, 0, (0.0,) * n_bets, (0,) * n_bets)
+
+    def update(self, state: BetState, factors: Factors) -> BetState:
+        """Count labels, given by their factors.
+
+        Parameters
+        ----------
+        state : BetState
+            Not changed.
+        factors : Factors
+            From `bets.factors`. One call or several calls give the same state.
+
+        Returns
+        -------
+        BetState
+            The next state.
+
+        Raises
+        ------
+        InvalidInput
+            The state or the factors belong to other bets.
+        """
+        values = _checked_factors(factors, self.bets)
+        logs = state.logs_for(CHANGE, self.bets.mixture, values.shape[0])
+        for start in range(0, values.shape[1], BLOCK):
+            # Wealth at the end of the block, of a bet started at each label; logs are log(1 + M).
+            block = values[:, start : start + BLOCK]
+            since = np.cumprod(block[:, ::-1], axis=1)[:, ::-1]
+            with np.errstate(divide="ignore"):  # log 0 where the block is one label
+                begun = np.log(since[:, 1:].sum(axis=1))
+            logs = np.logaddexp(0.0, np.logaddexp(logs + np.log(since[:, 0]), begun))
+        return state.advanced(logs, factors, _idle(np.array(state.idle), values))
+
+    def log10(self, state: BetState) -> float:
+        """log10 of M, at least 0: M starts at 0, and values below 1 mean nothing."""
+        weights = self.bets.weights
+        logs = state.logs_for(CHANGE, self.bets.mixture, weights.shape[0])
+        largest = float(logs.max())
+        not_won = np.exp(-largest) * (1.0 + np.array(state.idle))
+        total = float(weights @ (np.exp(logs - largest) - not_won))
+        return max((largest + math.log(total)) / math.log(10.0), 0.0) if total > 0.0 else 0.0
+
+    def alarm(self, state: BetState) -> bool:
+        """Whether M has reached A; read it after the labels of a whole request are counted."""
+        return self.log10(state) >= self.threshold_log10
+
+
+def _checked_factors(factors: Factors, bets: Bets) -> Array:
+    """The values of factors; InvalidInput if they belong to other bets."""
+    if factors.mixture != bets.mixture or factors.values.shape[0] != bets.weights.shape[0]:
+        raise InvalidInput(
+            f"factors must be of {bets.mixture}, got {factors.mixture}", field="factors"
+        )
+    return factors.values
+
+
+def _log_mean(logs: Array, weights: Array) -> float:
+    """log10 of Σ w exp(logs), without overflow; −inf when every term is 0."""
+    largest = float(logs.max())
+    if largest == -math.inf:
+        return -math.inf
+    total = float(weights @ np.exp(logs - largest))
+    return (largest + math.log(total)) / math.log(10.0)
+
+
+def _idle(before: NDArray[np.int64], values: Array) -> NDArray[np.int64]:
+    """Units since the factor of each bet last differed from 1, after these factors."""
+    n = values.shape[1]
+    if n == 0:
+        return before
+    active = values[:, ::-1] != 1.0
+    since = np.where(active.any(axis=1), active.argmax(axis=1), before + n)
+    return np.asarray(since, dtype=np.int64)
