@@ -66,11 +66,13 @@ def test_only_declared_variables_are_used() -> None:
 
 def verdict_texts(panel: dict[str, Any]) -> dict[str, tuple[str, str]]:
     """Value → text and colour of the panel's value mappings."""
-    properties = [panel["fieldConfig"]["defaults"]]
-    for override in panel["fieldConfig"]["overrides"]:
-        properties.append({each["id"]: each["value"] for each in override["properties"]})
-    (mappings,) = [each["mappings"] for each in properties if "mappings" in each]
-    options = mappings[0]["options"]
+    field = panel["fieldConfig"]
+    properties = field["defaults"] | {
+        each["id"]: each["value"]
+        for override in field["overrides"]
+        for each in override["properties"]
+    }
+    options = properties["mappings"][0]["options"]
     return {value: (shown["text"], shown["color"]) for value, shown in options.items()}
 
 
