@@ -68,10 +68,11 @@ class Story:
             if n == LATENESS:
                 self._compare(calm.expected_accuracy, reading.expected_accuracy)
             if alarm is None and reading.calibration.alarm is not None:
+                now = reading.calibration
                 alarm = reading.calibration.alarm
                 say(
                     f"   Alarm: {alarm.statistic} reached 10^{alarm.log10:.1f} after "
-                    f"{alarm.labels} labels. {reading.calibration.advice}"
+                    f"{alarm.labels} labels. {now.verdict.sentence} {now.advice}"
                 )
             if reading.both_passed:
                 break
