@@ -38,7 +38,9 @@ LABELLED = {
 PROMOTED = {"model": str, "version": int, "calibrator": str, "revision": int}
 CALIBRATION = {
     "model": str, "version": int, "calibrator": str, "revision": int, "window": str,
-    "labels": int, "ece": number, "ece_floor": number, "miscalibrated": bool,
+    "labels": int, "ece": number, "ece_floor": number,
+    "verdict": {"state": str, "sentence": str, "error_low": number, "error_high": number,
+                "labels": int, "labels_needed": (int, type(None))},
     "drift_ratio": number, "expected_accuracy": number, "observed_accuracy": number, "advice": str,
     "evidence_log10": number, "evidence_threshold_log10": number, "change_log10": number,
     "change_threshold_log10": number, "alarm": type(None),
