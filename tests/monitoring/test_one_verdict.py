@@ -132,6 +132,9 @@ def test_every_place_states_the_same_verdict(tmp_path: Path) -> None:
         assert places.check("changed_lately") == "Changed lately: no labels since the alarm."
         places.send_labels(20, calibrated=False)
         assert "over the 20 labels since the alarm" in places.check("changed_lately")
+        (alarm,) = places.get(f"{PATH}/alarms")["items"]
+        service.client.post(f"{PATH}/alarms/{alarm['id']}/acknowledge").raise_for_status()
+        assert "on average over 20 labels" in places.check("unknown")
         places.send_until("off")
         assert places.check("off").startswith("Off by ")
         rows = (ROOT / "examples" / "digits_calibration.npz").read_bytes()
