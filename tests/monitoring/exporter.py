@@ -24,7 +24,7 @@ MODEL, VERSION, CALIBRATOR = "digits", 1, "smart-3f9a1c0d2b7e"
 TOLERANCE = 0.02
 
 
-_SHADOW: Final = (MODEL, str(VERSION), "smart-ffffffffffff")
+_SHADOW: Final = (MODEL, str(VERSION), "smart-ffffffffffff", "candidate")
 
 
 class Exporter:
