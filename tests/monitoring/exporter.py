@@ -33,7 +33,7 @@ OFF = LiveVerdict(VerdictState.OFF, "", 0.031, 0.12, 1542)
 UNKNOWN = LiveVerdict(VerdictState.UNKNOWN, "", 0.0, 0.3, 200, 4700)
 
 
-_SHADOW: Final = (MODEL, str(VERSION), "smart-ffffffffffff")
+_SHADOW: Final = (MODEL, str(VERSION), "smart-ffffffffffff", "candidate")
 
 
 class Exporter:

@@ -57,7 +57,7 @@ class LivePair:
 class PromotionSummary(LivePair):
     """One promotion in the history of a model."""
 
-    cause: str  # factory, admitted, forced, shadow or rollback
+    cause: str  # factory, admitted, forced, shadow, rollback or reverted
     promoted_at: str
     restores: int | None = None
     fit: str | None = None
@@ -130,6 +130,7 @@ class CalibratorSummary:
     live: bool
     calibration_set: str | None
     created_at: str
+    reverted: bool = False  # labels proved it worse; only force promotes it again
 
 
 @dataclass(frozen=True)
@@ -230,7 +231,7 @@ class Calibration(LivePair):
 
 @dataclass(frozen=True)
 class ShadowSummary(LivePair):
-    """A candidate in the shadow of the live pair, and the evidence for and against it."""
+    """A calibrator in the shadow of the live pair, and the evidence for and against it."""
 
     state: str
     policy: str
@@ -243,6 +244,7 @@ class ShadowSummary(LivePair):
     started_at: str
     started_by: str | None
     ended_at: str | None
+    role: str = "candidate"  # or predecessor
 
 
 @dataclass(frozen=True, eq=False)

@@ -49,6 +49,7 @@ EVENT_KINDS: Final = (
 DELIVERIES: Final = ("delivered", "failed", "dead")
 
 _PAIR: Final = ("model", "version", "calibrator")
+_SHADOW: Final = (*_PAIR, "role")
 _FIT: Final = ("model", "method", "outcome")
 # A small request of logits takes half a millisecond; no client waits longer than ten seconds.
 _SECONDS: Final = (
@@ -243,13 +244,13 @@ METRICS: Final[Mapping[str, Metric]] = MappingProxyType(
             "gauge", _PAIR, "database", "ECE of the version on its own calibration split."
         ),
         "shadow_better_log10": Metric(
-            "gauge", _PAIR, "database", "Evidence that the candidate in shadow is better."
+            "gauge", _SHADOW, "database", "Evidence that the calibrator in shadow is better."
         ),
         "shadow_worse_log10": Metric(
-            "gauge", _PAIR, "database", "Evidence that the candidate in shadow is worse."
+            "gauge", _SHADOW, "database", "Evidence that the calibrator in shadow is worse."
         ),
         "shadow_threshold_log10": Metric(
-            "gauge", _PAIR, "database", "Value that either evidence must reach to decide."
+            "gauge", _SHADOW, "database", "Value that either evidence must reach to decide."
         ),
         "webhook_waiting": Metric(
             "gauge", ("kind",), "database", "Events that the webhook has not taken yet."

@@ -109,6 +109,8 @@ def test_a_model_from_its_declaration_to_going_back(tmp_path: Path) -> None:
             assert await client.shadow("m") == began
             await client.end_shadow("m")
             assert (await client.shadow("m")).state == "removed"
+            watch = await client.shadow("m", role="predecessor")  # of the last promotion
+            assert (watch.role, watch.revision, watch.state) == ("predecessor", 4, "superseded")
             with pytest.raises(ServiceProblem, match="live revision is 5"):
                 await client.delete_model("m", revision=4)
             await client.delete_model("m", revision=5)

@@ -147,7 +147,8 @@ class World:
             prediction=prediction,
             confidence=confidence,
             group=input_digests(logits),
-            shadow=None if live.shadow is None else live.shadow.answer(logits),
+            candidate=None if live.candidate is None else live.candidate.answer(logits),
+            predecessor=None if live.predecessor is None else live.predecessor.answer(logits),
         )
         return live, confidence, prediction, ids
 

@@ -211,18 +211,22 @@ class Catalogue:
         self._baselines = {k: v for k, v in self._baselines.items() if k[0] != model}
         self._unavailable = {k: v for k, v in self._unavailable.items() if k[0] != model}
 
-    def deploy(self, row: CalibratorRow, *, revision: int | None) -> None:
+    def deploy(
+        self, row: CalibratorRow, *, revision: int | None, predecessor: CalibratorRow | None = None
+    ) -> None:
         """Deploy a version with a calibrator; as the live pair when a revision is given."""
         calibrator = loads_calibrator(row.document.encode())
-        served = self.served(row.model, row.version)
-        self._deployments.deploy(served, calibrator, row.calibrator, revision=revision)
+        self._deployments.deploy(
+            self.served(row.model, row.version),
+            calibrator,
+            row.calibrator,
+            revision=revision,
+            predecessor=_shadow(predecessor),
+        )
 
-    def shadow(self, model: str, revision: int, row: CalibratorRow | None) -> None:
-        """Set the shadow of a live pair in the data plane; None removes it."""
-        shadow = None
-        if row is not None:
-            shadow = Shadow(loads_calibrator(row.document.encode()), row.calibrator)
-        self._deployments.shadow(model, revision, shadow)
+    def shadow(self, model: str, revision: int, role: str, row: CalibratorRow | None) -> None:
+        """Set a shadow of a live pair in the data plane; None removes it."""
+        self._deployments.shadow(model, revision, role, _shadow(row))
 
     def baseline(self, model: str, version: int) -> Mapping[str, float]:
         """Scores on the version's calibration split; empty for a version without a baseline."""
@@ -308,3 +312,9 @@ class Catalogue:
         if self._unavailable.get(key) != reason:
             self._unavailable = {**self._unavailable, key: reason}
             _LOG.error("version %d of model %s is refused: %s", key[1], key[0], reason)
+
+
+def _shadow(row: CalibratorRow | None) -> Shadow | None:
+    if row is None:
+        return None
+    return Shadow(loads_calibrator(row.document.encode()), row.calibrator)

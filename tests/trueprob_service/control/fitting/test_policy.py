@@ -196,7 +196,7 @@ def test_the_action_decides_about_the_candidate(begin: Callable[..., World], act
         (body,) = connection.execute(select(webhook_event.c.body)).scalars()
     event = json.loads(body)
     assert (event["type"], event["data"]["trigger"]) == ("candidate.admitted", "rows:1:300")
-    shadow = world.deployments.current("m").shadow
+    shadow = world.deployments.current("m").candidate
     assert (shadow is not None) == (action == "shadow")
 
 

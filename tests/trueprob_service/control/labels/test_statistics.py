@@ -189,7 +189,7 @@ def test_fits_and_promotions_are_counted(world: World) -> None:
     reading = world.plane.label_statistics()
     # Every other outcome is exported as 0 before it first happens.
     assert len(reading.fits) == 4 * len(METHODS)
-    assert len(reading.promotions) == 5 * len(KINDS)
+    assert len(reading.promotions) == 6 * len(KINDS)
     assert {key: n for key, n in reading.fits.items() if n} == {
         ("m", "smart", "admitted"): 1,
         ("m", "smart", "refused"): 1,
