@@ -79,14 +79,15 @@ def calibrator_routes(services: Callable[[], ControlServices]) -> APIRouter:
         request: Request,
         version: _VersionQuery = None,
         force: Annotated[
-            bool, Query(description="Promote it even if it was not admitted.")
+            bool, Query(description="Promote it even if it is held or was not admitted.")
         ] = False,
         if_match: IfMatchHeader = None,
     ) -> LivePair:
         """Put the pair (version, calibrator) live under the next revision.
 
         Refused with 409 when the calibrator belongs to another version than the live one (name it
-        with `version`), or was not admitted (`force=true` promotes it, and the history says so).
+        with `version`), is held by a finding, or was not admitted (`force=true` promotes it, and
+        the history says so).
         """
         row = services().promotions.promote(
             model,

@@ -74,7 +74,7 @@ class CandidateOutcomes:
                 transaction, fit, live, incumbent, candidate, admitted=result.admitted, now=now
             )
         elif fit.promote == "shadow":
-            outcome = self._shadow(transaction, fit, live, candidate, now=now)
+            outcome = self._shadow(transaction, fit, live, candidate, held=result.held, now=now)
         self._end(transaction, fit, result, outcome, judged_revision=judged_revision, now=now)
         return outcome
 
@@ -136,6 +136,7 @@ class CandidateOutcomes:
         live: PromotionRow,
         candidate: CalibratorRow,
         *,
+        held: bool,  # it is compared, but does not act on its own
         now: float,
     ) -> CandidateOutcome:
         obstacle = None
@@ -149,7 +150,7 @@ class CandidateOutcomes:
             transaction,
             live,
             candidate,
-            policy=self._settings.shadow_policy,
+            policy="tell" if held else self._settings.shadow_policy,
             alpha=self._settings.shadow_alpha,
             by=fit.created_by,
             now=now,
@@ -168,7 +169,8 @@ class CandidateOutcomes:
         now: float,
     ) -> None:
         """Write the fit's report and its event."""
-        reasons = [*result.reasons, *result.warnings]
+        judged = "held" if result.held else "admitted" if result.admitted else "refused"
+        reasons = list(result.reasons)
         if outcome.remark is not None:
             reasons.append(outcome.remark)
         transaction.fits.end(
@@ -176,17 +178,25 @@ class CandidateOutcomes:
             "done",
             now=now,
             seconds=result.seconds,
-            verdict={"admitted": result.admitted, "reasons": reasons},
+            verdict={
+                "admitted": result.admitted,
+                "outcome": judged,
+                "reasons": reasons,
+                "findings": list(result.findings),
+                "set": result.on_set,
+                "traffic": result.on_traffic,
+            },
             scores=result.scores,
             warnings=list(result.warnings),
             judged_revision=judged_revision,
             calibrator=result.calibrator,
             admitted=result.admitted,
+            held=result.held,
             promoted=outcome.promoted is not None,
             revision=outcome.promoted,
         )
         transaction.events.add(
-            "candidate.admitted" if result.admitted else "candidate.refused",
+            f"candidate.{judged}",
             fit.model,
             {
                 "version": fit.version,
@@ -198,10 +208,11 @@ class CandidateOutcomes:
             },
             now=now,
         )
+        if result.held:
+            _LOG.warning("fit %d of model %s is held: %s", fit.id, fit.model, reasons[0])
         if fit.trigger is not None:
-            verdict = "admitted" if result.admitted else "refused"
             place = "went live" if outcome.promoted is not None else "did not go live"
             _LOG.info(
                 "refit of model %s for %s: %s was %s and %s",
-                fit.model, fit.trigger, result.calibrator, verdict, place,
+                fit.model, fit.trigger, result.calibrator, judged, place,
             )  # fmt: skip

@@ -90,7 +90,8 @@ def _decide(
         transaction.calibrators.admit(shadow.model, shadow.version, shadow.calibrator)
         row = transaction.calibrators.get(shadow.model, shadow.version, shadow.calibrator)
         live = transaction.promotions.live(shadow.model)
-        if shadow.policy == "act" and row is not None and live is not None:
+        held = row is not None and transaction.fits.hold_on(row) is not None
+        if shadow.policy == "act" and not held and row is not None and live is not None:
             # End it first: a promotion ends a running shadow as superseded.
             transaction.shadows.end(shadow.model, verdict, now=now, promoted=live.revision + 1)
             promotion = raise_revision(

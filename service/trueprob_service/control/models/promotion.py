@@ -99,8 +99,8 @@ class Promotions:
     ) -> PromotionRow:
         """Make a calibrator live, together with its version.
 
-        Raises `Conflict` if the calibrator belongs to another version or was not admitted, or if
-        its version is not available.
+        Raises `Conflict` if the calibrator belongs to another version, is held or was not admitted,
+        or if its version is not available.
         """
         with self._store.write() as transaction:
             live = lock_live_pair(transaction, model, expected)
@@ -114,12 +114,18 @@ class Promotions:
                         f"the request is for version {wanted}"
                     )
                 raise CalibratorNotFound(f"model {model!r} has no calibrator {calibrator!r}")
+            held = transaction.fits.hold_on(row)
+            if held is not None and not force:
+                raise Conflict(
+                    f"calibrator {calibrator!r} is held: {held}; ?force=true promotes it anyway"
+                )
             if not (row.admitted or force):
                 raise Conflict(
                     f"calibrator {calibrator!r} was not admitted: there was no evidence that it "
                     "improves; ?force=true promotes it anyway"
                 )
-            promotion = self._raise(transaction, live, row, cause=_cause(row), by=by)
+            cause = _cause(row) if held is None else "forced"
+            promotion = self._raise(transaction, live, row, cause=cause, by=by)
         self._catalogue.deploy(row, revision=promotion.revision)
         return promotion
 
