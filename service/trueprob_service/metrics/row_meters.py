@@ -72,9 +72,13 @@ class RecentRows:
         """Add rows in the order of arrival; of two threads, one may lose its rows."""
         k = samples[-1].shape[1]
         size = max(1, min(_RECENT_ROWS, _RECENT_ELEMENTS // k))
-        known = () if self.logits is None else (self.logits,)
-        same = [rows for rows in (*known, *samples[-size:]) if rows.shape[1] == k]
-        self.logits = np.concatenate(same)[-size:]
+        newest: list[NDArray[np.float32]] = []
+        missing = size
+        for rows in (*reversed(samples), *(() if self.logits is None else (self.logits,))):
+            if missing > 0 and rows.shape[1] == k:
+                newest.append(rows[-missing:])
+                missing -= len(rows)
+        self.logits = np.concatenate(newest[::-1])
 
 
 class DeploymentMeters:

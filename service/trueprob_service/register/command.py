@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NoReturn
 
 from trueprob.errors import TrueprobError
-from trueprob.findings.finding import Finding, Severity
+from trueprob.findings.finding import Severity
 from trueprob.fitting.methods import METHODS
 from trueprob.repository.manifest import valid_model_name
 from trueprob.repository.model_repository import ModelRepository
@@ -61,7 +61,7 @@ def main(argv: Sequence[str], environ: Mapping[str, str], *, ask: Prompt | None 
         settings, _ = load_settings([], environ)
         registered = _register(arguments, settings, ask)
     except SetHeld as error:
-        _print_findings(error.findings)
+        _print_findings(error)
         print(f"trueprob-service: error: {error}; --force registers it anyway", file=sys.stderr)
         return 1
     except (CannotRegister, InvalidSettings, TrueprobError) as error:
@@ -70,9 +70,7 @@ def main(argv: Sequence[str], environ: Mapping[str, str], *, ask: Prompt | None 
         return _refuse(error.detail)
     except OSError as error:
         return _refuse(f"{error.filename or 'a file'}: {error.strerror}")
-    _print_findings(registered.findings)
-    for warning in registered.warnings:
-        print(f"trueprob-service: warning: {warning}", file=sys.stderr)
+    _print_findings(registered)
     print(json.dumps(described(registered)) if arguments.json else _text(registered))
     return 0
 
@@ -176,10 +174,12 @@ def _text(registered: RegisteredVersion) -> str:
     return "\n".join(lines)
 
 
-def _print_findings(findings: Iterable[Finding]) -> None:
-    for finding in findings:
+def _print_findings(checked: RegisteredVersion | SetHeld) -> None:
+    for finding in checked.findings:
         kind = "hold" if finding.severity is Severity.HOLD else "warning"
         print(f"trueprob-service: {kind}: {finding}", file=sys.stderr)
+    for warning in checked.warnings:
+        print(f"trueprob-service: warning: {warning}", file=sys.stderr)
 
 
 def _ask_terminal(flag: str, unknown: str) -> str:

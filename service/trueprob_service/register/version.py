@@ -52,9 +52,10 @@ class RegisteredVersion:
 class SetHeld(Exception):
     """A finding holds the calibration set, and `force` was not given; nothing was written."""
 
-    def __init__(self, findings: tuple[Finding, ...]) -> None:
+    def __init__(self, findings: tuple[Finding, ...], warnings: tuple[str, ...]) -> None:
         super().__init__("nothing was registered, because a finding holds the calibration set")
         self.findings = findings
+        self.warnings = warnings  # besides the findings
 
 
 def register(
@@ -110,7 +111,7 @@ def register(
         findings = held_in_service(fitted.report.findings)
         warnings = _warnings(fitted, by_network)
         if not force and any(each.severity is Severity.HOLD for each in findings):
-            raise SetHeld(findings)
+            raise SetHeld(findings, warnings)
         fitted_on = FittedOn(rows.digest, rows.n, created_at.isoformat(timespec="seconds"))
         files["calibrator.json"] = dumps_calibrator(fitted.calibrator, fitted_on)
         baseline = Baseline.of(fitted.calibrator, rows.logits, rows.labels)

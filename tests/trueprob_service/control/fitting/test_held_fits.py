@@ -12,15 +12,22 @@ from typing import Any
 
 import httpx
 import numpy as np
+import onnxruntime
 import pytest
 from numpy.typing import NDArray
+from scipy.ndimage import rotate
 from sqlalchemy import select, update
 
 from tests.trueprob_service.application import ROOT, application
 from tests.trueprob_service.control.fitting.test_policy import ON_ALARM, look, raise_alarm
 from tests.trueprob_service.control.harness import NPZ, World, npz, overconfident, rows
 from tests.trueprob_service.control.upkeep.test_webhook import SETTINGS as WEBHOOK
-from trueprob import softmax
+from trueprob import CalibrationSet, softmax
+from trueprob.calibrators import loads_calibrator
+from trueprob.drift import ReferenceBins
+from trueprob.findings.incumbent_check import check_candidate
+from trueprob.fitting.methods import fit_rows
+from trueprob.repository.model_repository import ModelRepository
 from trueprob_service.control.store.events import webhook_event
 from trueprob_service.control.store.tables import fit as fit_table
 from trueprob_service.edge.auth import new_key
@@ -161,15 +168,17 @@ def test_confidence_that_would_change_on_traffic_but_not_on_the_set_is_held(
     asyncio.run(scenario())
 
 
-def test_a_worse_world_is_not_held(tmp_path: Path) -> None:
-    """The demo's turned and noisy digits, in front of traffic as the model knows it."""
-    from scipy.ndimage import rotate
+def distorted(images: NDArray[np.uint8], degrees: float, noise: float) -> NDArray[np.uint8]:
+    """As in the demo: turned, and with noise."""
+    turned = rotate(images.astype(float), degrees, axes=(2, 1), reshape=False, order=1)
+    added = np.random.default_rng(len(images)).normal(scale=noise, size=images.shape)
+    return np.rint(turned + added).clip(0, 255).astype(np.uint8)
 
+
+def test_a_worse_world_is_not_held(tmp_path: Path) -> None:
+    """The demo's digits, in front of traffic as the model knows it."""
     with np.load(ROOT / "examples/digits_pictures.npz") as file:
         images, labels = file["reserved_images"], file["reserved_labels"]
-    noise = np.random.default_rng(0).normal(scale=75, size=images.shape)
-    turned = rotate(images.astype(float), 20.0, axes=(2, 1), reshape=False, order=1)
-    turned = np.rint(turned + noise).clip(0, 255).astype(np.uint8)
 
     async def scenario() -> None:
         async with application(tmp_path) as client:
@@ -178,7 +187,7 @@ def test_a_worse_world_is_not_held(tmp_path: Path) -> None:
             for _ in range(2):
                 await client.post(f"{MODEL}/probabilities", json=body)
             buffer = io.BytesIO()
-            np.savez(buffer, images=turned, labels=labels)
+            np.savez(buffer, images=distorted(images, 20.0, 75.0), labels=labels)
             answer = await client.post(
                 f"{MODEL}/calibration-sets",
                 content=buffer.getvalue(),
@@ -190,6 +199,38 @@ def test_a_worse_world_is_not_held(tmp_path: Path) -> None:
             assert fit["promoted"]
 
     asyncio.run(scenario())
+
+
+def test_no_harder_world_and_no_class_mix_is_held() -> None:
+    version = ModelRepository(ROOT / "models").get("digits", 1)
+    factory = loads_calibrator((version.path / "calibrator.json").read_bytes())
+    baseline = version.baseline()
+    assert baseline is not None
+    gaps = ReferenceBins.of_percentiles(baseline.gap_quantiles, baseline.n)
+    session = onnxruntime.InferenceSession(version.path / "model.onnx")
+    with np.load(ROOT / "examples/digits_pictures.npz") as file:
+        pictures = dict(file)
+
+    def logits(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        result: NDArray[np.float32] = session.run(None, {session.get_inputs()[0].name: images})[0]
+        return result
+
+    clean = logits(distorted(pictures["test_images"], 0.0, 60.0))
+    accuracies = []
+    for degrees, noise in [(0, 60), (20, 75), (30, 90), (40, 60), (45, 60), (20, 150), (0, 200)]:
+        rows = logits(distorted(pictures["reserved_images"], degrees, noise))
+        same = logits(distorted(pictures["test_images"], degrees, noise))
+        labels = pictures["reserved_labels"].astype(np.int64)
+        accuracies.append(float((rows.argmax(axis=1) == labels).mean()))
+        mixes = [labels >= 0, labels < 4] if degrees <= 20 and noise <= 75 else [labels >= 0]
+        for kept in mixes:
+            data = CalibrationSet(rows[kept], labels[kept])
+            fitted = fit_rows("smart", data)
+            for traffic in (None, clean, same, np.concatenate([clean[:256], same[:256]])):
+                check = check_candidate(factory, fitted, data, traffic=traffic, usual_gaps=gaps)
+                assert check.holds == (), (degrees, noise, str(check))
+    assert min(accuracies) < 0.25
+    assert max(accuracies) > 0.9
 
 
 # ----- On a declared model -----
