@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from trueprob import CalibrationSet, Severity, fit, softmax
+from trueprob.arrays.logit_functions import logit_gap
 from trueprob.calibrators import (
     FitOutcome,
     FittedCalibrator,
@@ -100,16 +101,17 @@ def test_plain_softmax_expects_nothing(digits, usual_gaps):
 
 
 def test_few_rows_of_an_unsure_incumbent_are_low_by_chance():
-    generator = np.random.default_rng(2)
-    logits = (0.3 * generator.normal(size=(60, 50))).astype(np.float32)
+    logits = (0.3 * np.random.default_rng(2).normal(size=(60, 50))).astype(np.float32)
+    labels = (logits.argmax(axis=1) + 1) % 50  # none right, where 2 are expected
+    quantiles = np.quantile(logit_gap(logits), np.arange(101) / 100, method="inverted_cdf")
+    known = {"usual_gaps": ReferenceBins.of_percentiles(quantiles, 60)}
     incumbent = TemperatureCalibrator(50, 0.9)
-    p = softmax(logits / 0.9)
-    labels = np.array([generator.choice(50, p=row / row.sum()) for row in p.astype(float)])
-    wrong = np.where(labels == logits.argmax(axis=1), (labels + 1) % 50, labels)
-    data = CalibrationSet(logits, wrong)
-    bins = ReferenceBins.of_percentiles(np.linspace(0.0, 1.0, 101), 60)
-    check = check_candidate(incumbent, temperature(50, 1.0), data, usual_gaps=bins)
-    assert "low_accuracy" not in codes(check)
+    few = CalibrationSet(logits, labels)
+    assert "low_accuracy" not in codes(
+        check_candidate(incumbent, temperature(50, 1.0), few, **known)
+    )
+    many = CalibrationSet(np.tile(logits, (20, 1)), np.tile(labels, 20))
+    assert "low_accuracy" in codes(check_candidate(incumbent, temperature(50, 1.0), many, **known))
 
 
 @pytest.mark.parametrize(("label", "severity"), [(3, Severity.HOLD), (None, Severity.WARN)])
