@@ -84,6 +84,7 @@ class Exporter:
             np.full(n, 1.3),
             confidence,
             np.stack([confidence, 1 - confidence], axis=1).astype(np.float32),
+            np.zeros((n, 2), np.float32),
         )
         for route, status in (
             ("/v1/models/{model}/probabilities", 200),

@@ -17,7 +17,7 @@ from trueprob.errors import InvalidInput
 from trueprob.findings.finding import Finding, Severity, SuspiciousSet
 from trueprob.findings.set_check import check_fit, check_set
 from trueprob.fitting.auto import SelectedCalibrator
-from trueprob.fitting.methods import fit_rows, keeps_prediction
+from trueprob.fitting.methods import fit_rows, keeps_prediction, method_for_set
 from trueprob.fitting.report import Fit, FitReport
 from trueprob.folds import fold_of_rows
 from trueprob.scores.score import Scores, score
@@ -103,9 +103,10 @@ def fit_calibration_set(
     allow_prediction_change: bool = False,
 ) -> Fit:
     """`fit` for a checked calibration set."""
-    findings = _few_rows(calibration_set) + check_set(calibration_set)
-    start = time.perf_counter()
     change = allow_prediction_change
+    method, replaced = method_for_set(method, calibration_set, allow_prediction_change=change)
+    findings = _few_rows(calibration_set) + check_set(calibration_set) + replaced
+    start = time.perf_counter()
     fitted = fit_rows(method, calibration_set, seed, allow_prediction_change=change)
     seconds = time.perf_counter() - start
     data = calibration_set

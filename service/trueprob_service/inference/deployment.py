@@ -72,8 +72,12 @@ class Meters(Protocol):
         temperature: NDArray[np.float64] | None,
         confidence: NDArray[np.float32],
         probabilities: NDArray[np.float32],
+        logits: NDArray[np.float32],
     ) -> None:
         """Count the rows of one answer."""
+
+    def recent_logits(self) -> NDArray[np.float32] | None:
+        """A sample of the version's recent rows; None without traffic."""
 
 
 @dataclass(frozen=True)

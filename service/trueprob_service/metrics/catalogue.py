@@ -43,6 +43,7 @@ EVENT_KINDS: Final = (
     "alarm.raised",
     "calibrator.promoted",
     "candidate.admitted",
+    "candidate.held",
     "candidate.refused",
     "shadow.decided",
 )

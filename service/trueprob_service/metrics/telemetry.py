@@ -39,7 +39,7 @@ from trueprob_service.metrics.catalogue import (
 )
 from trueprob_service.metrics.label_statistics import ControlStatistics, PairStatistics
 from trueprob_service.metrics.recent_traffic import RECENT, RecentTraffic, TrafficReference
-from trueprob_service.metrics.row_meters import DeploymentMeters, RowHistogram
+from trueprob_service.metrics.row_meters import DeploymentMeters, RecentRows, RowHistogram
 
 __all__ = [
     "METRICS",
@@ -70,6 +70,7 @@ class Telemetry(Collector):
     ) -> None:
         self.registry = registry if registry is not None else CollectorRegistry()
         self._deployments: dict[tuple[str, str, str], DeploymentMeters] = {}
+        self._recent_rows: dict[tuple[str, int], RecentRows] = {}
         self._live: dict[str, tuple[tuple[str, str, str], tuple[str, str]]] = {}
         self._lag: dict[tuple[str, str], RowHistogram] = {}
         self._statistics: Callable[[], ControlStatistics] = ControlStatistics
@@ -149,7 +150,8 @@ class Telemetry(Collector):
         meters = self._deployments.get(labels)
         if meters is None:
             recent = RecentTraffic.compared_with(reference, calibrator)
-            meters = self._deployments.setdefault(labels, DeploymentMeters(recent))
+            rows = self._recent_rows.setdefault((model, version), RecentRows())
+            meters = self._deployments.setdefault(labels, DeploymentMeters(recent, rows))
         for outcome in LABEL_OUTCOMES:
             # Exported from 0 on: increase() does not see the first value of a counter.
             self._labels.labels(model, outcome)
@@ -160,6 +162,9 @@ class Telemetry(Collector):
     def remove_live_pair(self, model: str) -> None:
         """Stop exporting a live pair for a model that was deleted; its counters stay."""
         self._live.pop(model, None)
+        for labels, meters in list(self._deployments.items()):
+            if labels[0] == model:
+                meters.forget_rows()
 
     def export_statistics(
         self, statistics: Callable[[], ControlStatistics], *, tolerance: float

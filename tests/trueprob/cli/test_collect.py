@@ -71,6 +71,24 @@ def test_folders_of_pictures_become_logits(
     assert found.n_classes == 10
 
 
+def test_what_is_wrong_with_the_set_or_its_fit_is_said(
+    service: RunningService, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with np.load(EXAMPLES / "digits_test.npz") as arrays:
+        np.savez(tmp_path / "off.npz", logits=arrays["logits"], labels=(arrays["labels"] + 1) % 10)
+    arguments = ["collect", "digits", str(tmp_path / "off.npz"), "--name", "off"]
+    assert main([*arguments, "--url", service.url]) == 0
+    error = capsys.readouterr().err
+    (line,) = (line for line in error.splitlines() if line.startswith("trueprob: hold: "))
+    assert line.endswith("after the repair; lower each label by one")
+    assert main([*arguments, "--url", service.url, "--fit", "--json"]) == 1
+    captured = capsys.readouterr()
+    assert line in captured.err.splitlines()
+    fit = json.loads(captured.out)["fit"]
+    assert (fit["verdict"]["outcome"], fit["promoted"]) == ("held", False)
+    assert fit["verdict"]["findings"][0]["code"] == "class_order"
+
+
 def test_what_cannot_be_collected_is_one_line(
     service: RunningService, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

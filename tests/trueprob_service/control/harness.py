@@ -73,8 +73,16 @@ class InlineRunner(Runner):
 
 
 class NoMeters:
+    """Measures nothing; tests set the recent rows."""
+
+    def __init__(self, *_of: object) -> None:
+        self.rows: NDArray[np.float32] | None = None
+
     def observe(self, *measured: object) -> None:
         """Nothing is measured."""
+
+    def recent_logits(self) -> NDArray[np.float32] | None:
+        return self.rows
 
 
 @dataclass
@@ -174,7 +182,7 @@ def start(
     def network_for(served: ServedVersion) -> BlockNetwork | None:
         return BlockNetwork() if network and served.manifest is not None else None
 
-    deployments = Deployments(network_for=network_for, meters_for=lambda *of: NoMeters())
+    deployments = Deployments(network_for=network_for, meters_for=NoMeters)
     plane = ControlPlane(
         settings,
         deployments=deployments,

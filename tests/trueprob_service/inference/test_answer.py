@@ -25,9 +25,13 @@ PREDICTION = {
     "prediction_ids": [str],
 }  # fmt: skip
 SCORES = {"ece": number, "ece_floor": number, "nll": number}
+MEANS = {"rows": int, "before": float, "after": float}
 UPLOAD = {
     "fit": str, "state": str, "calibration_set": str, "version": int, "method": str, "n": int,
-    "seconds": number, "verdict": {"admitted": bool, "reasons": [str]},
+    "seconds": number, "verdict": {
+        "admitted": bool, "outcome": str, "reasons": [str], "findings": list,
+        "set": MEANS, "traffic": MEANS,
+    },
     "scores": {"incumbent": SCORES, "candidate": SCORES},
     "calibrator": str, "promoted": bool, "revision": int,
 }  # fmt: skip

@@ -33,7 +33,7 @@ def answer(n: int, k: int = 4, *, seed: int = 0) -> tuple[np.ndarray, ...]:
     probabilities = random.dirichlet(np.ones(k), n).astype(np.float32)
     confidence = probabilities.max(axis=1).astype(np.float64)
     gap = random.exponential(3, n).astype(np.float32)
-    return gap, random.uniform(0.5, 3, n), confidence, probabilities
+    return gap, random.uniform(0.5, 3, n), confidence, probabilities, np.log(probabilities)
 
 
 def test_the_row_histogram_counts_as_the_clients_own() -> None:

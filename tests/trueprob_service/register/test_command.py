@@ -133,8 +133,13 @@ def test_accuracy_near_chance_is_a_warning(tmp_path: Path, capsys: Any) -> None:
     images, _, labels = labelled()
     path = network(tmp_path / "m.onnx", ("n", 4, 2, 1), dtype="uint8", weight=-0.02)
     held_out = calibration(tmp_path / "val.npz", labels=labels, images=images)
-    assert register(tmp_path, path, "--name", "mine", "--calibration", str(held_out)) == 0
-    assert "is near chance: check layout, mean" in capsys.readouterr().err
+    flags = ("--name", "mine", "--calibration", str(held_out))
+    assert register(tmp_path, path, *flags) == 1
+    shown = capsys.readouterr().err
+    assert "trueprob-service: hold: " in shown
+    assert "is near chance: check layout, mean" in shown
+    assert register(tmp_path, path, *flags, "--force") == 0
+    assert "is near chance" in capsys.readouterr().err
 
 
 def test_settings_of_a_service_on_postgresql_need_no_receipt_secret(tmp_path: Path) -> None:
@@ -219,6 +224,39 @@ def test_calibration_sets_that_cannot_be_used(
     held_out = calibration(tmp_path / "val.npz", labels=np.arange(60) % 3, **arrays)
     assert register(tmp_path, path, "--name", "mine", "--calibration", str(held_out)) == 2
     assert words in capsys.readouterr().err
+    assert not (tmp_path / "models").exists()
+
+
+def test_a_calibration_set_that_is_held_is_registered_by_force_only(
+    tmp_path: Path, capsys: Any
+) -> None:
+    _, logits, labels = labelled()
+    path = network(tmp_path / "m.onnx", ("n", 4, 2, 1), dtype="uint8", weight=0.02)
+    wrong = calibration(tmp_path / "val.npz", logits=logits, labels=(labels + 1) % 3)
+    flags = ("--name", "mine", "--calibration", str(wrong), "--json")
+    assert register(tmp_path, path, *flags) == 1
+    captured = capsys.readouterr()
+    held, *_, refused = captured.err.splitlines()
+    assert held.startswith("trueprob-service: hold: labels look shifted by one: accuracy")
+    assert held.endswith("lower each label by one")
+    assert refused.startswith("trueprob-service: error: nothing was registered")
+    assert "--force registers it anyway" in refused
+    assert (captured.out, (tmp_path / "models").exists()) == ("", False)
+    assert register(tmp_path, path, *flags, "--force") == 0
+    captured = capsys.readouterr()
+    assert captured.err.splitlines()[0] == held
+    assert json.loads(captured.out)["findings"][0]["code"] == "class_order"
+    assert ModelRepository(tmp_path / "models").versions("mine") == [1]
+
+
+def test_an_absurd_fit_is_not_registered_either(tmp_path: Path, capsys: Any) -> None:
+    """A new model is live at once, with that calibrator."""
+    _, logits, _ = labelled()
+    path = network(tmp_path / "m.onnx", ("n", 4, 2, 1), dtype="uint8", weight=0.02)
+    certain = calibration(tmp_path / "val.npz", logits=logits, labels=logits.argmax(axis=1))
+    flags = ("--name", "mine", "--calibration", str(certain), "--method", "temperature")
+    assert register(tmp_path, path, *flags) == 1
+    assert "trueprob-service: hold: " in capsys.readouterr().err
     assert not (tmp_path / "models").exists()
 
 

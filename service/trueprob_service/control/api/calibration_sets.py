@@ -146,7 +146,8 @@ def calibration_set_routes(services: Callable[[], ControlServices]) -> APIRouter
     ) -> CalibrationSetSummary:
         """Add rows to a set, in a body like that of an upload; nothing is fitted.
 
-        From then on the name refers to the new, longer set. `POST …/fits` fits on it. A request
+        From then on the name refers to the new, longer set; its `findings` say what speaks against
+        a fit on it, and no row is refused for them. `POST …/fits` fits on it. A request
         whose rows the set already contains, in one run and in order, adds nothing.
         """
         row = await services().set_uploads.append(
@@ -184,7 +185,7 @@ def calibration_set_routes(services: Callable[[], ControlServices]) -> APIRouter
             str | None, Header(description="`application/x-npz` for the rows themselves.")
         ] = None,
     ) -> CalibrationSetSummary | FileResponse:
-        """The number of rows and the time of storage, or the rows themselves as an `.npz`."""
+        """The number of rows and the findings, or the rows themselves as an `.npz`."""
         sets = services().stored_sets
         if NPZ_TYPES[0] not in (accept or ""):
             return sets.get(model, digest)

@@ -83,15 +83,16 @@ def calibrator_routes(services: Callable[[], ControlServices]) -> APIRouter:
         request: Request,
         version: _VersionQuery = None,
         force: Annotated[
-            bool, Query(description="Promote it even if it was not admitted, or was reverted.")
+            bool,
+            Query(description="Promote it even if it is held, was not admitted, or was reverted."),
         ] = False,
         if_match: IfMatchHeader = None,
     ) -> LivePair:
         """Put the pair (version, calibrator) live under the next revision.
 
         Refused with 409 when the calibrator belongs to another version than the live one (name it
-        with `version`), was not admitted, or was reverted. `force=true` promotes such a calibrator,
-        and the history says so.
+        with `version`), is held by a finding, was not admitted, or was reverted. `force=true`
+        promotes such a calibrator, and the history says so.
         """
         row = services().promotions.promote(
             model,

@@ -75,7 +75,7 @@ class CandidateOutcomes:
                 transaction, fit, live, incumbent, candidate, admitted=result.admitted, now=now
             )
         elif fit.promote == "shadow":
-            outcome = self._shadow(transaction, fit, live, candidate, now=now)
+            outcome = self._shadow(transaction, fit, live, candidate, held=result.held, now=now)
         self._end(transaction, fit, result, outcome, judged_revision=judged_revision, now=now)
         return outcome
 
@@ -145,6 +145,7 @@ class CandidateOutcomes:
         live: PromotionRow,
         candidate: CalibratorRow,
         *,
+        held: bool,  # it is compared, but does not act on its own
         now: float,
     ) -> CandidateOutcome:
         obstacle = None
@@ -159,7 +160,7 @@ class CandidateOutcomes:
             live,
             candidate,
             "candidate",
-            policy=self._settings.shadow_policy,
+            policy="tell" if held else self._settings.shadow_policy,
             alpha=self._settings.shadow_alpha,
             by=fit.created_by,
             now=now,
@@ -181,7 +182,8 @@ class CandidateOutcomes:
     ) -> None:
         """Write the fit's report and its event."""
         revision = None if outcome.promoted is None else outcome.promoted.promotion.revision
-        reasons = [*result.reasons, *result.warnings]
+        judged = "held" if result.held else "admitted" if result.admitted else "refused"
+        reasons = list(result.reasons)
         if outcome.remark is not None:
             reasons.append(outcome.remark)
         transaction.fits.end(
@@ -189,17 +191,25 @@ class CandidateOutcomes:
             "done",
             now=now,
             seconds=result.seconds,
-            verdict={"admitted": result.admitted, "reasons": reasons},
+            verdict={
+                "admitted": result.admitted,
+                "outcome": judged,
+                "reasons": reasons,
+                "findings": list(result.findings),
+                "set": result.on_set,
+                "traffic": result.on_traffic,
+            },
             scores=result.scores,
             warnings=list(result.warnings),
             judged_revision=judged_revision,
             calibrator=result.calibrator,
             admitted=result.admitted,
+            held=result.held,
             promoted=revision is not None,
             revision=revision,
         )
         transaction.events.add(
-            "candidate.admitted" if result.admitted else "candidate.refused",
+            f"candidate.{judged}",
             fit.model,
             {
                 "version": fit.version,
@@ -211,10 +221,11 @@ class CandidateOutcomes:
             },
             now=now,
         )
+        if result.held:
+            _LOG.warning("fit %d of model %s is held: %s", fit.id, fit.model, reasons[0])
         if fit.trigger is not None:
-            verdict = "admitted" if result.admitted else "refused"
             place = "went live" if revision is not None else "did not go live"
             _LOG.info(
                 "refit of model %s for %s: %s was %s and %s",
-                fit.model, fit.trigger, result.calibrator, verdict, place,
+                fit.model, fit.trigger, result.calibrator, judged, place,
             )  # fmt: skip

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trueprob.arrays.calibration_set import CalibrationSet, load_calibration_set
+from trueprob.findings.set_check import check_set
 from trueprob_service.control.fitting.queue import find_or_add_fit
 from trueprob_service.control.fitting.request import FitRequest
 from trueprob_service.control.fitting.runner import FitRunner
@@ -234,16 +235,20 @@ class StoredSets:
         return Items(items=items, next=cursor)
 
     def get(self, model: str, digest_or_name: str) -> CalibrationSetSummary:
-        """The set of a digest or name, with its names."""
+        """The set of a digest or name, as `describe`."""
         with self._store.read() as transaction:
             row = find_set(transaction, model, digest_or_name)
         return self.describe(row)
 
     def describe(self, row: CalibrationSetRow) -> CalibrationSetSummary:
-        """A stored set with its names."""
+        """A stored set with its names and findings; without findings if its rows are elsewhere."""
         with self._store.read() as transaction:
             names = transaction.calibration_sets.names(row.model)
-        return CalibrationSetSummary.from_row(row, names.get(row.digest, ()))
+        try:
+            findings = check_set(self._rows(row))
+        except Unavailable:
+            findings = None
+        return CalibrationSetSummary.from_row(row, names.get(row.digest, ()), findings)
 
     def file(self, model: str, digest_or_name: str) -> Path:
         """The `.npz` of a set, on this host.

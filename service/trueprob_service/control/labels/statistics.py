@@ -42,7 +42,7 @@ _LOG: Final = logging.getLogger(__name__)
 _WINDOW: Final = re.compile(r"(\d{1,6})(h|d)")
 _CACHE_SECONDS: Final = 3.0
 _MAX_HOURS: Final = 24 * 3660
-_FIT_OUTCOMES: Final = ("admitted", "refused", "failed", "cancelled")
+_FIT_OUTCOMES: Final = ("admitted", "held", "refused", "failed", "cancelled")
 _CAUSES: Final = ("factory", "admitted", "forced", "shadow", "rollback", "reverted")
 _ALARM_STATISTICS: Final = ("evidence", "change")
 

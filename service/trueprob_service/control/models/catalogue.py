@@ -18,7 +18,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from trueprob.calibrators import Calibrator, loads_calibrator
+from trueprob.drift import ReferenceBins
 from trueprob_service.control.models.discovery import Discovery, FoundVersion, Key, discover
 from trueprob_service.control.store import Store, Transaction
 from trueprob_service.control.store.models import VersionRow
@@ -227,6 +231,17 @@ class Catalogue:
     def shadow(self, model: str, revision: int, role: str, row: CalibratorRow | None) -> None:
         """Set a shadow of a live pair in the data plane; None removes it."""
         self._deployments.shadow(model, revision, role, _shadow(row))
+
+    def recent_traffic(
+        self, model: str, version: int
+    ) -> tuple[NDArray[np.float32] | None, ReferenceBins | None]:
+        """Recent logits of a version here, and the gaps of its baseline; None if unknown."""
+        served = self.find(model, version)
+        if served is None:
+            return None, None
+        recent = self._deployments.current(model, version).meters.recent_logits()
+        gaps = None if served.reference is None else served.reference.gap
+        return recent, gaps
 
     def baseline(self, model: str, version: int) -> Mapping[str, float]:
         """Scores on the version's calibration split; empty for a version without a baseline."""

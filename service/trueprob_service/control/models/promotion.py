@@ -168,8 +168,8 @@ class Promotions:
     ) -> PromotionRow:
         """Make a calibrator live, together with its version.
 
-        Raises `Conflict` if the calibrator belongs to another version, was not admitted or was
-        reverted, or if its version is not available.
+        Raises `Conflict` if the calibrator belongs to another version, is held, was not admitted or
+        was reverted, or if its version is not available.
         """
         with self._store.write() as transaction:
             live = lock_live_pair(transaction, model, expected)
@@ -183,6 +183,11 @@ class Promotions:
                         f"the request is for version {wanted}"
                     )
                 raise CalibratorNotFound(f"model {model!r} has no calibrator {calibrator!r}")
+            held = transaction.fits.hold_on(row)
+            if held is not None and not force:
+                raise Conflict(
+                    f"calibrator {calibrator!r} is held: {held}; ?force=true promotes it anyway"
+                )
             if not (row.admitted or force):
                 why = (
                     "went live before, and labels proved it worse than its predecessor"
@@ -190,7 +195,8 @@ class Promotions:
                     else "was not admitted: there was no evidence that it improves"
                 )
                 raise Conflict(f"calibrator {calibrator!r} {why}; ?force=true promotes it anyway")
-            pair = self._raise(transaction, live, row, cause=_cause(row), by=by)
+            cause = _cause(row) if held is None else "forced"
+            pair = self._raise(transaction, live, row, cause=cause, by=by)
         pair.deploy(self._catalogue)
         return pair.promotion
 

@@ -47,7 +47,7 @@ class Shadows:
         """Let a calibrator shadow the live pair; replaces an earlier shadow.
 
         Returns the shadow, and False if it already ran under the same policy. Raises `Conflict` if
-        the calibrator is live or belongs to another version.
+        the calibrator is live, belongs to another version, or is held and the policy is `act`.
         """
         chosen = self._settings.shadow_policy if policy is None else policy
         if chosen not in POLICIES:
@@ -66,6 +66,13 @@ class Shadows:
                 raise CalibratorNotFound(f"model {model!r} has no calibrator {calibrator!r}")
             if calibrator == live.calibrator:
                 raise Conflict(f"calibrator {calibrator!r} is live: it cannot shadow itself")
+            held = transaction.fits.hold_on(row)
+            if held is not None and policy == "act":
+                raise Conflict(
+                    f"calibrator {calibrator!r} is held and does not act on its own: {held}; use "
+                    "the policy 'tell'"
+                )
+            chosen = chosen if held is None else "tell"
             before = transaction.shadows.running(model, "candidate")
             if before is not None and (before.calibrator, before.policy) == (calibrator, chosen):
                 return before, False
