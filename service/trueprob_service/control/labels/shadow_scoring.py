@@ -145,10 +145,10 @@ def _decide(
         # This evidence is stronger than that of an admission: the candidate counts as admitted.
         transaction.calibrators.admit(shadow.model, shadow.version, shadow.calibrator)
     goes_live = verdict == "better" and shadow.policy == "act"
-    # What is held, or what labels sent back once, goes live only by force.
-    kept_out = is_candidate and row is not None
-    kept_out = kept_out and (row.reverted or transaction.fits.hold_on(row) is not None)
-    if not goes_live or live is None or row is None or kept_out:
+    # What labels sent back once, or what a finding holds, goes live only by force.
+    if goes_live and is_candidate and row is not None:
+        goes_live = not row.reverted and transaction.fits.hold_on(row) is None
+    if not goes_live or live is None or row is None:
         transaction.shadows.end(shadow.model, shadow.role, verdict, now=now)
         return None
     # End it first: a promotion ends a running shadow as superseded.
