@@ -48,7 +48,7 @@ def class_names_of_graph(
     """
     try:
         found = list(_names(content, scores))
-    except (ValueError, IndexError, UnicodeDecodeError):  # not ONNX: who loads it says so
+    except (ValueError, TypeError, IndexError):  # not ONNX: who loads it says so
         return None
     names: tuple[str, ...] | None = None
     for place, given in found:

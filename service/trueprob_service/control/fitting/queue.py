@@ -257,7 +257,7 @@ class FitQueue:
             seen = transaction.calibration_sets.row_digests(fit.model, incumbent.calibration_set)
         job = Job(
             path=self._set_files.path(fit.calibration_set),
-            n_classes=len(version.class_names),
+            class_names=version.class_names,
             method=fit.method,
             incumbent=incumbent.document,
             seen_row_digests=seen,

@@ -28,6 +28,7 @@ from trueprob.admission.decision import admit
 from trueprob.admission.reference import ReferenceCheck, check_reference
 from trueprob.admission.verdict import Verdict
 from trueprob.arrays.calibration_set import CalibrationSet, load_calibration_set
+from trueprob.arrays.class_names import require_order
 from trueprob.calibrators import Calibrator, FittedOn, loads_calibrator, to_dict
 from trueprob.errors import TrueprobError
 from trueprob.findings.finding import Severity
@@ -56,7 +57,7 @@ class Job:
     """A fit for the child process."""
 
     path: Path  # the stored calibration set
-    n_classes: int
+    class_names: tuple[str, ...]  # of the version, in order
     method: str
     incumbent: str  # `calibrator.json`; the candidate is compared with it
     seen_row_digests: bytes  # digests (16 bytes a row) of the rows that the incumbent was fitted on
@@ -112,7 +113,7 @@ def run(job: Job, progress: Callable[[float], None] = lambda _share: None) -> Jo
     started = time.perf_counter()
     change = job.allow_prediction_change
     try:
-        rows = load_calibration_set(job.path, n_classes=job.n_classes)
+        rows = _rows(job.path, job)
         seen = np.frombuffer(job.seen_row_digests, np.uint8).reshape(-1, 16)
         verdict = admit(
             loads_calibrator(job.incumbent.encode()),
@@ -129,7 +130,7 @@ def run(job: Job, progress: Callable[[float], None] = lambda _share: None) -> Jo
             check = check_reference(
                 loads_calibrator(job.incumbent.encode()),
                 candidate,
-                load_calibration_set(job.reference, n_classes=job.n_classes),
+                _rows(job.reference, job),
                 fitted_row_digests=rows.row_digests,
             )
     except TrueprobError as error:
@@ -154,14 +155,27 @@ def run(job: Job, progress: Callable[[float], None] = lambda _share: None) -> Jo
     )
 
 
+def _rows(path: Path, job: Job) -> CalibrationSet:
+    """A stored set, whose classes must be those of the version.
+
+    It was put in the order of the version that it was uploaded for. In another order its rows would
+    have other digests, and would count as rows that no calibrator has seen.
+    """
+    rows = load_calibration_set(path, n_classes=len(job.class_names))
+    if rows.class_names is not None:
+        require_order(rows.class_names, job.class_names, name="classes of the set")
+    return rows
+
+
 def _candidate(job: Job, rows: CalibrationSet) -> tuple[Calibrator, CalibratorDocument]:
     if job.earlier is not None:
         return loads_calibrator(job.earlier.document.encode()), job.earlier
     fitted = fit_rows(job.method, rows, allow_prediction_change=job.allow_prediction_change)
     created_at = datetime.fromtimestamp(job.created_at, UTC).isoformat(timespec="seconds")
     source = FittedOn(digest=rows.digest, n=rows.n, created_at=created_at)
-    document = json.dumps(to_dict(fitted.calibrator, source), allow_nan=False)
-    return fitted.calibrator, CalibratorDocument(document, tuple(fitted.warnings))
+    calibrator = fitted.calibrator.with_class_names(job.class_names)
+    document = json.dumps(to_dict(calibrator, source), allow_nan=False)
+    return calibrator, CalibratorDocument(document, tuple(fitted.warnings))
 
 
 def _in_order(verdict: Verdict, check: ReferenceCheck | None) -> tuple[str, ...]:

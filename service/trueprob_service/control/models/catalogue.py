@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from trueprob.arrays.class_names import shown
 from trueprob.calibrators import Calibrator, loads_calibrator
 from trueprob_service.control.models.discovery import Discovery, FoundVersion, Key, discover
 from trueprob_service.control.store import Store, Transaction
@@ -248,7 +249,11 @@ class Catalogue:
             known = transaction.models.version(name, number)
             if known is not None:
                 if known.class_names != names:
-                    self._refuse((name, number), "its classes are not those first registered")
+                    self._refuse(
+                        (name, number),
+                        f"its classes, {shown(names)}, are not those first registered, "
+                        f"{shown(known.class_names)}",
+                    )
                     accepted.discard((name, number))
                 continue
             if model is None:
