@@ -122,7 +122,8 @@ class CalibratedModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def predict_proba(self, X: Any) -> Probabilities:
         """Calibrated probabilities of shape (n, k), float32; columns in the order of `classes_`."""
-        probabilities: Probabilities = self.calibrator_.predict_proba(self._checked_logits(X))
+        logits = self._checked_logits(X)
+        probabilities: Probabilities = self.calibrator_.predict_proba(logits)
         return probabilities
 
     def predict(self, X: Any) -> NDArray[Any]:
