@@ -164,6 +164,8 @@ def _batches(data: Path, rows: int) -> Iterator[Mapping[str, Any] | Path]:
         yield data
     else:
         arrays = read_arrays(data, name=str(data))
+        # One name for each class, so it is sent with every batch.
+        names = {n: arrays.pop(n) for n in ("class_names",) if n in arrays}
         lengths = {name: len(array) if array.ndim else 0 for name, array in arrays.items()}
         if "labels" not in arrays or len(set(lengths.values())) > 1:
             raise InvalidInput(
@@ -171,7 +173,7 @@ def _batches(data: Path, rows: int) -> Iterator[Mapping[str, Any] | Path]:
                 field="data",
             )
         for start in range(0, lengths["labels"], rows):
-            yield {name: array[start : start + rows] for name, array in arrays.items()}
+            yield {n: array[start : start + rows] for n, array in arrays.items()} | names
 
 
 def _key(path: str | None) -> str | None:

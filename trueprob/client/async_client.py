@@ -443,7 +443,8 @@ class AsyncClient:
             Arrays by name: ``labels`` (indices or class names) and one of ``logits``,
             ``probabilities``, ``log_probabilities``, ``images`` (decoded as an array, or a
             sequence of encoded files as bytes); or an ``.npz`` or ``.csv`` file, or the bytes of
-            an ``.npz``.
+            an ``.npz``. Columns that have names (an array ``class_names``, or a header) are matched
+            by name with the classes of the version.
         method : str, optional
             Calibration method; default: the service's setting.
         promote : {"auto", "never", "always", "shadow"}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 from trueprob.arrays.calibration_set import CalibrationSet
 from trueprob.arrays.logits import as_logits
@@ -52,19 +53,15 @@ def fit_rows(
         raise InvalidInput(
             f"method must be one of {', '.join(METHODS)}, got {method[:40]!r}", field="method"
         )
-    logits, labels, weights = as_logits(data.logits), data.labels, data.weights
+    options: dict[str, Any] = {"seed": seed}
+    if fitter is fit_auto or method in WITH_INNER_FOLDS:
+        options["groups"] = data.groups
     if fitter is fit_auto:
-        return fit_auto(
-            logits,
-            labels,
-            weights,
-            seed=seed,
-            groups=data.groups,
-            allow_prediction_change=allow_prediction_change,
-        )
-    if method in WITH_INNER_FOLDS:
-        return fitter(logits, labels, weights, seed=seed, groups=data.groups)
-    return fitter(logits, labels, weights, seed=seed)
+        options["allow_prediction_change"] = allow_prediction_change
+    fitted = fitter(as_logits(data.logits), data.labels, data.weights, **options)
+    if data.class_names is None:
+        return fitted
+    return replace(fitted, calibrator=fitted.calibrator.with_class_names(data.class_names))
 
 
 def keeps_prediction(method: str, allow_prediction_change: bool = False) -> bool:

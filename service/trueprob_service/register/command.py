@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NoReturn
 
+from trueprob.arrays.class_names import require_order
 from trueprob.errors import TrueprobError
 from trueprob.findings.finding import Severity
 from trueprob.fitting.methods import METHODS
@@ -86,7 +87,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--name", required=True, help="name of the model in the repository")
     add("--version", type=int, help="version number; default: the next one")
     add("--models", type=Path, metavar="DIR", help="model repository; default: the setting")
-    add("--class-names", metavar="FILE|LIST", help="JSON list, one name per line, or a,b,c")
+    add(
+        "--class-names",
+        metavar="FILE|LIST",
+        help="JSON list, one name per line, or a,b,c; default: those of the graph, else 0, 1, 2, …",
+    )
     add("--calibration", type=Path, metavar="VAL.npz", help="labels with logits or images")
     add("--method", choices=METHODS, default="smart", help="calibration method; default: smart")
     add("--output", metavar="NAME", help="output to use, if there are several")
@@ -132,12 +137,14 @@ def _register(arguments: argparse.Namespace, settings: Settings, ask: Prompt) ->
     )
     graph = inspect_content(content, options, ask)
     if names is None:
-        names = tuple(str(index) for index in range(graph.n_classes))
+        names = graph.class_names or tuple(str(index) for index in range(graph.n_classes))
     if len(names) != graph.n_classes:
         raise CannotRegister(
             f"--class-names has {len(names)} names, output {graph.output_name!r} has "
             f"{graph.n_classes} classes"
         )
+    if graph.class_names is not None:
+        require_order(graph.class_names, names, name="classes of the graph")
     return register(
         content,
         graph,

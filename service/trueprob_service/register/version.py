@@ -128,7 +128,7 @@ def _rows(
     arrays: dict[str, NDArray[Any]] = dict(read_arrays(source, name=str(source)))
     by_network = "images" in arrays
     if by_network:
-        both = sorted(set(INPUTS) & set(arrays))
+        both = sorted({*INPUTS, "class_names"} & set(arrays))
         if both:
             raise CannotRegister(
                 f"--calibration {source} must not hold images and {both[0]} together"

@@ -46,6 +46,13 @@ def test_logits_in_batches_are_the_set_and_its_fit(
     assert document["fit"]["promoted"] is True
     code, again = collect(capsys, service, *arguments)
     assert (code, again["set"]["n"]) == (0, whole.n)
+    # Columns in another order are the same rows; their names go with every batch.
+    order = np.roll(np.arange(10), 3)
+    permuted = {"logits": whole.logits[:, order], "labels": np.argsort(order)[whole.labels]}
+    np.savez(tmp_path / "permuted.npz", **permuted, class_names=order.astype(str))
+    named = (tmp_path / "permuted.npz", "--name", "shifted", "--batch-rows", 100)
+    code, again = collect(capsys, service, *named)
+    assert (code, again["set"]["digest"]) == (0, whole.digest)
     # The same request is the same fit; with other options the rows are no new evidence.
     code, again = collect(capsys, service, *arguments, "--fit")
     assert (code, again["fit"]["fit"]) == (0, document["fit"]["fit"])
@@ -99,7 +106,7 @@ def test_what_cannot_be_collected_is_one_line(
         ("empty", "at least one row, got none"),
         ("no.npz", "must hold labels"),
         ("none.npz", "cannot be read"),
-        ("wrong.csv", "the 10 classes"),
+        ("wrong.csv", "must be 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, got a, b (missing"),
     ]:
         code, line = collect(capsys, service, tmp_path / data, "--name", "x")
         assert (code, sentence in line, line.count("\n")) == (2, True, 1), line

@@ -11,10 +11,13 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, helper
 from PIL import Image
 
 from tests.trueprob_service.application import ROOT, application
 from tests.trueprob_service.register.networks import network, weights
+from trueprob.arrays.calibration_set import load_calibration_set
+from trueprob.fitting.methods import fit_rows
 from trueprob.repository.model_repository import ModelRepository
 from trueprob_service.__main__ import main as service_main
 from trueprob_service.register.command import main
@@ -209,12 +212,86 @@ def test_weights_in_a_second_file_are_refused_wherever_it_lies(
     assert "keeps its weights in a second file" in capsys.readouterr().err
 
 
+def converted(path: Path, labels: list[Any]) -> Path:
+    """A linear classifier with a label output, as converters of scikit-learn write it."""
+    texts = isinstance(labels[0], str)
+    attribute = {"classlabels_strings" if texts else "classlabels_ints": labels}
+    nodes = [
+        helper.make_node("LinearClassifier", ["x"], ["label", "raw"], domain="ai.onnx.ml",
+                         coefficients=list(map(float, range(12))), intercepts=[0.0] * 3,
+                         **attribute),
+        helper.make_node("Softmax", ["raw"], ["probabilities"]),
+    ]  # fmt: skip
+    kind = TensorProto.STRING if texts else TensorProto.INT64
+    outputs = [
+        helper.make_tensor_value_info("label", kind, ["n"]),
+        helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["n", 3]),
+    ]
+    rows = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 4])]
+    graph = helper.make_graph(nodes, "linear", rows, outputs)
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("labels", "flags", "expected"),
+    [
+        (["no", "maybe", "yes"], (), ("no", "maybe", "yes")),
+        ([30, 10, 2], (), ("30", "10", "2")),
+        ([0, 1, 2], ("--class-names", "no,maybe,yes"), ("no", "maybe", "yes")),
+        (["no", "maybe", "yes"], ("--class-names", "no,maybe,yes"), ("no", "maybe", "yes")),
+    ],
+)
+def test_the_classes_of_the_graph_are_kept(
+    tmp_path: Path, labels: list[Any], flags: tuple[str, ...], expected: tuple[str, ...]
+) -> None:
+    path = converted(tmp_path / "m.onnx", labels)
+    logits = np.random.default_rng(0).normal(size=(300, 3))
+    order = [2, 0, 1]  # the set has its columns in another order than the graph
+    names = np.array(expected)
+    held_out = calibration(
+        tmp_path / "val.npz",
+        logits=logits[:, order],
+        labels=names[logits.argmax(axis=1)],
+        class_names=names[order],
+    )
+    flags = (*flags, "--calibration", str(held_out), "--method", "vector")
+    assert register(tmp_path, path, "--name", "mine", *flags) == 0
+    version = ModelRepository(tmp_path / "models").get("mine", 1)
+    assert version.manifest.class_names == version.calibrator().class_names == expected
+    np.savez(tmp_path / "straight.npz", logits=logits, labels=logits.argmax(axis=1))
+    straight = load_calibration_set(tmp_path / "straight.npz")
+    assert version.calibrator().parameters() == fit_rows("vector", straight).calibrator.parameters()
+
+
+@pytest.mark.parametrize(
+    ("labels", "given", "words"),
+    [
+        (["a", "b", "c"], "b,a,c", "must be b, a, c, got a, b, c: the same classes"),
+        (["a", "b", "c"], "a,b,d", "must be a, b, d, got a, b, c (missing: d; not expected: c)"),
+        ([1, 2, 3], "a,b,c", "must be a, b, c, got 1, 2, 3"),
+    ],
+)
+def test_class_names_that_contradict_the_graph_are_refused(
+    tmp_path: Path, capsys: Any, labels: list[Any], given: str, words: str
+) -> None:
+    path = converted(tmp_path / "m.onnx", labels)
+    assert register(tmp_path, path, "--name", "mine", "--class-names", given) == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "models").exists()
+
+
 @pytest.mark.parametrize(
     ("arrays", "words"),
     [
         ({"images": np.zeros((60, 4, 3, 1), np.uint8)}, "images must be"),
         ({"logits": np.zeros((60, 2))}, "logits must have shape"),
         ({"images": np.zeros((60, 4, 2, 1), np.uint8), "logits": np.zeros((60, 3))}, "together"),
+        (
+            {"images": np.zeros((60, 4, 2, 1), np.uint8), "class_names": ["a", "b", "c"]},
+            "images and class_names together",
+        ),
     ],
 )
 def test_calibration_sets_that_cannot_be_used(

@@ -258,7 +258,7 @@ class FitQueue:
         traffic, usual_gaps = self._catalogue.recent_traffic(fit.model, fit.version)
         job = Job(
             path=self._set_files.path(fit.calibration_set),
-            n_classes=len(version.class_names),
+            class_names=version.class_names,
             method=fit.method,
             incumbent=incumbent.document,
             seen_row_digests=seen,

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trueprob.arrays.calibration_set import CalibrationSet, load_calibration_set
+from trueprob.arrays.class_names import require_order
 from trueprob.findings.set_check import check_set
 from trueprob_service.control.fitting.queue import find_or_add_fit
 from trueprob_service.control.fitting.request import FitRequest
@@ -283,8 +284,10 @@ def concatenate_sets(first: CalibrationSet, second: CalibrationSet) -> Calibrati
     """The rows of one set followed by those of another.
 
     Raises `InvalidRequest` if only one of them has weights, or groups, or if the groups of one are
-    integers and those of the other are texts.
+    integers and those of the other are texts; InvalidInput if their classes differ.
     """
+    if first.class_names is not None and second.class_names is not None:
+        require_order(second.class_names, first.class_names, name="classes of the rows")
     optional: dict[str, NDArray[Any] | None] = {}
     for name in ("weights", "groups"):
         left, right = getattr(first, name), getattr(second, name)
@@ -301,6 +304,7 @@ def concatenate_sets(first: CalibrationSet, second: CalibrationSet) -> Calibrati
         np.concatenate([first.labels, second.labels]),
         optional["weights"],
         optional["groups"],
+        first.class_names or second.class_names,
     )
 
 

@@ -15,7 +15,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -29,6 +29,7 @@ from trueprob.admission.decision import admit
 from trueprob.admission.reference import ReferenceCheck, check_reference
 from trueprob.admission.verdict import Verdict
 from trueprob.arrays.calibration_set import CalibrationSet, load_calibration_set
+from trueprob.arrays.class_names import require_order
 from trueprob.calibrators import (
     FitOutcome,
     FittedCalibrator,
@@ -65,7 +66,7 @@ class Job:
     """A fit for the child process."""
 
     path: Path  # the stored calibration set
-    n_classes: int
+    class_names: tuple[str, ...]  # of the version, in order
     method: str
     incumbent: str  # `calibrator.json`; the candidate is compared with it
     seen_row_digests: bytes  # digests (16 bytes a row) of the rows that the incumbent was fitted on
@@ -128,7 +129,7 @@ def run(job: Job, progress: Callable[[float], None] = lambda _share: None) -> Jo
     started = time.perf_counter()
     change = job.allow_prediction_change
     try:
-        rows = load_calibration_set(job.path, n_classes=job.n_classes)
+        rows = _rows(job.path, job)
         seen = np.frombuffer(job.seen_row_digests, np.uint8).reshape(-1, 16)
         incumbent = loads_calibrator(job.incumbent.encode())
         method, replaced = method_for_set(job.method, rows, allow_prediction_change=change)
@@ -149,7 +150,7 @@ def run(job: Job, progress: Callable[[float], None] = lambda _share: None) -> Jo
             check = check_reference(
                 incumbent,
                 fitted.calibrator,
-                load_calibration_set(job.reference, n_classes=job.n_classes),
+                _rows(job.reference, job),
                 fitted_row_digests=rows.row_digests,
             )
     except TrueprobError as error:
@@ -178,6 +179,18 @@ def run(job: Job, progress: Callable[[float], None] = lambda _share: None) -> Jo
     )
 
 
+def _rows(path: Path, job: Job) -> CalibrationSet:
+    """A stored set, whose classes must be those of the version.
+
+    It was put in the order of the version that it was uploaded for. In another order its rows would
+    have other digests, and would count as rows that no calibrator has seen.
+    """
+    rows = load_calibration_set(path, n_classes=len(job.class_names))
+    if rows.class_names is not None:
+        require_order(rows.class_names, job.class_names, name="classes of the set")
+    return rows
+
+
 def _candidate(job: Job, method: str, rows: CalibrationSet) -> tuple[FittedCalibrator, str]:
     """The candidate and its document."""
     if job.earlier is not None:
@@ -188,7 +201,8 @@ def _candidate(job: Job, method: str, rows: CalibrationSet) -> tuple[FittedCalib
     fitted = fit_rows(method, rows, allow_prediction_change=job.allow_prediction_change)
     created_at = datetime.fromtimestamp(job.created_at, UTC).isoformat(timespec="seconds")
     source = FittedOn(digest=rows.digest, n=rows.n, created_at=created_at)
-    return fitted, json.dumps(to_dict(fitted.calibrator, source), allow_nan=False)
+    named = replace(fitted, calibrator=fitted.calibrator.with_class_names(job.class_names))
+    return named, json.dumps(to_dict(named.calibrator, source), allow_nan=False)
 
 
 def _in_order(

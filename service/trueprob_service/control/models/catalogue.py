@@ -21,6 +21,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from trueprob.arrays.class_names import shown
 from trueprob.calibrators import Calibrator, loads_calibrator
 from trueprob.drift import ReferenceBins
 from trueprob_service.control.models.discovery import Discovery, FoundVersion, Key, discover
@@ -267,7 +268,11 @@ class Catalogue:
             known = transaction.models.version(name, number)
             if known is not None:
                 if known.class_names != names:
-                    self._refuse((name, number), "its classes are not those first registered")
+                    self._refuse(
+                        (name, number),
+                        f"its classes, {shown(names)}, are not those first registered, "
+                        f"{shown(known.class_names)}",
+                    )
                     accepted.discard((name, number))
                 continue
             if model is None:
