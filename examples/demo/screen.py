@@ -56,8 +56,9 @@ def read(client: Client, model: str) -> Reading:
 
 
 def say(text: str) -> None:
-    """Print a paragraph."""
-    print(textwrap.fill(text, 96, subsequent_indent="   "), flush=True)
+    """Print a paragraph; a number and its % stay on one line."""
+    filled = textwrap.fill(text.replace(" %", "\xa0%"), 96, subsequent_indent="   ")
+    print(filled.replace("\xa0", " "), flush=True)
 
 
 def header(reading: Reading) -> None:

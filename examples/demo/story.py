@@ -55,6 +55,7 @@ class Story:
         )
         header(read(self._client, MODEL))
         *_, calm = self._send(AS_TRAINED)
+        say(f"   {calm.calibration.verdict.sentence}")
         if calm.calibration.alarm is not None:
             self.complaints.append("there was an alarm before the digits changed")
 
@@ -67,10 +68,15 @@ class Story:
             if n == LATENESS:
                 self._compare(calm.expected_accuracy, reading.expected_accuracy)
             if alarm is None and reading.calibration.alarm is not None:
+                now = reading.calibration
                 alarm = reading.calibration.alarm
-                say(f"   Alarm. {reading.calibration.advice}")
+                say(
+                    f"   Alarm: {alarm.statistic} reached 10^{alarm.log10:.1f} after "
+                    f"{alarm.labels} labels. {now.verdict.sentence} {now.advice}"
+                )
             if reading.both_passed:
                 break
+        say(f"   {reading.calibration.verdict.sentence}")
         if alarm is None:
             self.complaints.append("the alarm did not fire")
             return
@@ -85,7 +91,8 @@ class Story:
 
         say("4. The same conditions in front of the new calibrator; its statistics begin anew.")
         *_, last = self._send(SHIFTED, until_labelled=True)
-        if last.calibration.alarm is not None or last.calibration.miscalibrated:
+        say(f"   {last.calibration.verdict.sentence}")
+        if last.calibration.verdict.state in ("changed_lately", "off"):
             self.complaints.append("the statistics did not stay low after the promotion")
 
     def _compare(self, before: float | None, now: float | None) -> None:

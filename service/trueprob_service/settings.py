@@ -186,16 +186,21 @@ class Settings(BaseModel):
     )
     shadow_policy: Literal["act", "tell"] = Field(
         "act",
-        description="Whether labels promote or drop a candidate in shadow (act), or only report "
-        "the decision (tell).",
+        description="Whether labels promote or drop a candidate in shadow and revert a promotion "
+        "(act), or only report the decision (tell).",
     )
     shadow_alpha: float = Field(
         0.01,
         gt=0,
         lt=1,
-        description="Probability of ever making a wrong decision about a candidate.",
+        description="Probability of ever making a wrong decision about a calibrator in shadow.",
     )
-
+    rollback_labels: int = Field(
+        5000,
+        ge=0,
+        description="Number of labels on which a promotion is compared with the calibrator before "
+        "it. If that one proves better, it goes live again. 0: no comparison.",
+    )
     refit_policy: str = Field(
         "off",
         pattern=r"^(off|on-alarm|every=[1-9][0-9]{0,8})$",

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Final
 
 import numpy as np
 
-from trueprob.drift import ReferenceBins
+from trueprob.drift import (
+    ErrorInterval,
+    ErrorSums,
+    LiveVerdict,
+    ReferenceBins,
+    VerdictState,
+    live_verdict,
+)
 from trueprob.scores.binned import BinnedCalibration
 from trueprob_service.metrics.label_statistics import (
     AlarmFigures,
@@ -22,9 +29,11 @@ from trueprob_service.metrics.telemetry import Telemetry
 
 MODEL, VERSION, CALIBRATOR = "digits", 1, "smart-3f9a1c0d2b7e"
 TOLERANCE = 0.02
+OFF = LiveVerdict(VerdictState.OFF, "", 0.031, 0.12, 1542)
+UNKNOWN = LiveVerdict(VerdictState.UNKNOWN, "", 0.0, 0.3, 200, 4700)
 
 
-_SHADOW: Final = (MODEL, str(VERSION), "smart-ffffffffffff")
+_SHADOW: Final = (MODEL, str(VERSION), "smart-ffffffffffff", "candidate")
 
 
 class Exporter:
@@ -39,11 +48,12 @@ class Exporter:
         self.statistics = ControlStatistics(pairs=(_pair(BinnedCalibration.zeros()),))
         self.telemetry.export_statistics(lambda: self.statistics, tolerance=TOLERANCE)
         self.address = ""
+        self._kept: tuple[bytes, str] | None = None
 
     def count(self, totals: BinnedCalibration) -> None:
         """Export these totals from the next scrape on."""
         self.statistics = ControlStatistics(
-            pairs=(_pair(totals),),
+            pairs=(_pair(totals, OFF), _live("young", UNKNOWN)),
             fits={(MODEL, "smart", "admitted"): 1},
             fit_queue={(MODEL, "smart"): 0},
             promotions={(MODEL, "smart", "admitted"): 1},
@@ -57,6 +67,15 @@ class Exporter:
             },
         )
 
+    def state(self, verdicts: Sequence[LiveVerdict]) -> None:
+        """Export these verdicts from the next scrape on, of models named by their positions."""
+        pairs = tuple(_live(str(i), verdict) for i, verdict in enumerate(verdicts))
+        self.statistics = ControlStatistics(pairs=pairs)
+        self._kept = self.telemetry.exposition()  # a scrape may take 200 ms
+
+    def exposition(self) -> tuple[bytes, str]:
+        return self._kept or self.telemetry.exposition()
+
     def work(self, n: int = 40) -> None:
         """Do a little of everything that is counted in the process."""
         confidence = np.linspace(0.3, 0.99, n)
@@ -65,6 +84,7 @@ class Exporter:
             np.full(n, 1.3),
             confidence,
             np.stack([confidence, 1 - confidence], axis=1).astype(np.float32),
+            np.zeros((n, 2), np.float32),
         )
         for route, status in (
             ("/v1/models/{model}/probabilities", 200),
@@ -81,7 +101,33 @@ def _reference() -> TrafficReference:
     return TrafficReference(gap=bins, confidence=bins, calibrator=CALIBRATOR)
 
 
-def _pair(totals: BinnedCalibration) -> PairStatistics:
+def verdict_of(
+    since_promotion: ErrorSums,
+    since_change: ErrorSums | None = None,
+    *,
+    evidence_alarm: bool = False,
+    change_alarm: bool = False,
+) -> LiveVerdict:
+    """The verdict at the exporter's tolerance."""
+    return live_verdict(
+        ErrorInterval(),
+        since_promotion=since_promotion,
+        since_change=since_change,
+        tolerance=TOLERANCE,
+        evidence_alarm=evidence_alarm,
+        change_alarm=change_alarm,
+    )
+
+
+def _live(model: str, verdict: LiveVerdict) -> PairStatistics:
+    nothing = BinnedCalibration.zeros()
+    return PairStatistics(
+        model, VERSION, CALIBRATOR, live=True, totals=nothing, window=nothing, baseline_ece=None,
+        verdict=verdict,
+    )  # fmt: skip
+
+
+def _pair(totals: BinnedCalibration, verdict: LiveVerdict | None = None) -> PairStatistics:
     return PairStatistics(
         MODEL,
         VERSION,
@@ -91,6 +137,7 @@ def _pair(totals: BinnedCalibration) -> PairStatistics:
         window=totals,
         baseline_ece=0.013,
         alarm=AlarmFigures(0.4, 2.0, 1.1, 5.0),
+        verdict=verdict,
     )
 
 
@@ -101,7 +148,7 @@ def serve_exporter() -> Iterator[Exporter]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            text, media_type = exporter.telemetry.exposition()
+            text, media_type = exporter.exposition()
             self.send_response(200)
             self.send_header("Content-Type", media_type)
             self.send_header("Content-Length", str(len(text)))

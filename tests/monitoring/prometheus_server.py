@@ -71,9 +71,15 @@ class Prometheus:
         groups = self._client.get("/api/v1/rules").json()["data"]["groups"]
         return [rule for group in groups for rule in group["rules"]]
 
+    def firing(self) -> list[dict[str, Any]]:
+        """Every alert that fires: labels, annotations."""
+        alerts = self._client.get("/api/v1/alerts").json()["data"]["alerts"]
+        return [alert for alert in alerts if alert["state"] == "firing"]
+
     def settle(self) -> None:
         """Wait until every target was scraped, and then every rule evaluated, after this call."""
-        scraped = f'count(timestamp(up{{job="{JOB}"}}) > {time.time():.3f}) == {self._targets}'
+        up = f'up{{job="{JOB}"}}'
+        scraped = f"count(timestamp({up}) > {time.time():.3f} and {up} == 1) == {self._targets}"
         self._wait(lambda: bool(self.query(scraped)), "a scrape of every target")
         # An evaluation sees the samples up to its slot's beginning, an interval ago at most.
         visible = time.time() + INTERVAL_SECONDS

@@ -1,7 +1,11 @@
+import json
 import re
 from itertools import combinations
+from typing import Any
 
 from tests.monitoring.monitoring_files import MONITORING, dashboard, load_yaml, panels
+from trueprob.drift.live_verdict import LEADS, VerdictState
+from trueprob_service.metrics.telemetry import VERDICT_VALUES
 
 
 def test_every_panel_says_in_plain_words_what_it_shows() -> None:
@@ -58,3 +62,38 @@ def test_only_declared_variables_are_used() -> None:
     assert {"model", "version", "calibrator"} <= declared
     used = set(re.findall(r"\$\{?(\w+)", str(document["panels"]) + str(document["annotations"])))
     assert used - {"__rate_interval"} <= declared
+
+
+def verdict_texts(panel: dict[str, Any]) -> dict[str, tuple[str, str]]:
+    """Value → text and colour of the panel's value mappings."""
+    field = panel["fieldConfig"]
+    properties = field["defaults"] | {
+        each["id"]: each["value"]
+        for override in field["overrides"]
+        for each in override["properties"]
+    }
+    options = properties["mappings"][0]["options"]
+    return {value: (shown["text"], shown["color"]) for value, shown in options.items()}
+
+
+def test_the_first_tile_and_the_table_of_models_state_the_verdict_in_its_words() -> None:
+    colours = {
+        VerdictState.WITHIN_TOLERANCE: "green",
+        VerdictState.UNKNOWN: "blue",
+        VerdictState.CHANGED_LATELY: "orange",
+        VerdictState.OFF: "red",
+    }
+    expected = {
+        str(number): (LEADS[state], colours[state]) for state, number in VERDICT_VALUES.items()
+    }
+    first, (table,) = panels()[0], [each for each in panels() if each["title"] == "All models"]
+    for panel in (first, table):
+        assert "trueprob_verdict" in panel["targets"][0]["expr"]
+        assert verdict_texts(panel) == expected
+    assert first["fieldConfig"]["defaults"]["noValue"] == "no live pair"
+
+
+def test_no_other_tile_is_green() -> None:
+    others = [panel for panel in panels()[1:] if panel["type"] == "stat"]
+    assert others
+    assert [each["title"] for each in others if "green" in json.dumps(each)] == []

@@ -69,13 +69,9 @@ def check_windows(prometheus: Prometheus, totals: BinnedCalibration) -> None:
         assert ece.labels == PAIR
         assert ece.value == pytest.approx(totals.ece(), rel=0.02)
         # The sums are extrapolated to the ends of the window by up to a scrape interval; the
-        # floor goes with the square root of one, the excess with both.
+        # floor goes with the square root of one.
         floor = prometheus.value(f"trueprob:ece_floor_ratio:increase{window}")
         assert floor == pytest.approx(totals.ece_floor(), rel=0.08)
-        excess = prometheus.value(f"trueprob:ece_excess_ratio:increase{window}")
-        assert excess == pytest.approx(ece.value - 2 * floor, rel=0.02)
-        variance = prometheus.value(f"trueprob:variance:increase{window}")
-        assert variance == pytest.approx(float(totals.variance.sum()), rel=0.15)
 
 
 def check_that_everything_answers(prometheus: Prometheus) -> None:
@@ -84,9 +80,6 @@ def check_that_everything_answers(prometheus: Prometheus) -> None:
     assert len(rules) == len(rules_of(RULES)) + len(rules_of(ALERTS))
     unhealthy = [(r["name"], r["health"], r.get("lastError")) for r in rules if r["health"] != "ok"]
     assert unhealthy == []
-    # Alerts need half an hour to fire; in the table "Alerts" the pending one is there already.
     empty = {where for where, query in dashboard_queries() if not prometheus.query(query)}
-    assert empty == {"annotation Alert fires"}
+    assert empty == set()
     assert [query for query in documented_queries() if not prometheus.query(query)] == []
-    pending = prometheus.query('ALERTS{alertname="TrueprobMiscalibrated",alertstate="pending"}')
-    assert {each.labels["window"] for each in pending} == {"1h", "24h"}

@@ -3,43 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import html
 import re
-import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.integration_requirements import require_program
-from tests.running_service import ROOT, RunningService, running_service
+from tests.browser import listed, rendered, text_of
+from tests.running_service import ROOT, running_service
 from tests.trueprob_service.application import application
 from trueprob_service.edge.auth import new_key
 
 
-def rendered(service: RunningService, profile: Path) -> str:
-    chromium = require_program("chromium", "chromium-browser", "google-chrome")
-    page = subprocess.run(
-        [
-            str(chromium), "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
-            "--disable-background-networking", "--disable-component-update", "--disable-sync",
-            "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-            f"--user-data-dir={profile}", "--virtual-time-budget=4000",
-            "--dump-dom", f"{service.url}/#digits",
-        ],
-        capture_output=True, text=True, timeout=120, check=True,
-    ).stdout  # fmt: skip
-    return html.unescape(page)
-
-
-def text_of(page: str, element: str) -> str:
-    found = re.search(rf'id="{element}"[^>]*>([^<]*)<', page)
-    assert found is not None, element
-    return found[1]
-
-
 @pytest.mark.integration
-def test_the_page_shows_evidence_change_and_the_alarm(tmp_path: Path) -> None:
+def test_the_page_shows_the_verdict_evidence_change_and_the_alarm(tmp_path: Path) -> None:
     path = "/v1/models/digits"
     with running_service(tmp_path / "state", ROOT / "models") as service:
         logits = np.random.default_rng(0).normal(0, 3, (400, 10))
@@ -51,7 +28,19 @@ def test_the_page_shows_evidence_change_and_the_alarm(tmp_path: Path) -> None:
         assert service.client.post(f"{path}/labels", json=labels).json()["accepted"] == 400
         now = service.client.get(f"{path}/calibration").json()
         page = rendered(service, tmp_path / "profile")
+    assert text_of(page, "model") == "digits"
+    assert text_of(page, "state") == now["verdict"]["state"] == "off"
+    assert 'id="state" data-state="off"' in page
+    assert text_of(page, "sentence") == now["verdict"]["sentence"]
     assert text_of(page, "advice") == now["advice"]
+    low, high = (100 * now["verdict"][end] for end in ("error_low", "error_high"))
+    assert list(listed(page).items()) == [
+        ("digits", ["off", f"{low:.1f} to {high:.1f} %", "400"]),
+        ("cifar10", ["unknown", "0.0 to 100.0 %", "0"]),
+    ]
+    assert page.count('aria-current="true"') == 1
+    assert text_of(page, "ece") == f"{now['ece']:.4f}"
+    assert text_of(page, "floor") == f"{now['ece_floor']:.4f} is its noise floor"
     assert text_of(page, "pair").endswith("revision 1")
     assert text_of(page, "evidence") == f"10^{now['evidence_log10']:.1f} of 10^2.0"
     assert text_of(page, "change") == f"10^{now['change_log10']:.1f} of 10^5.0"

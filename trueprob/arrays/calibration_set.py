@@ -1,7 +1,8 @@
 """A calibration set: held-out logits with their labels, checked, with content digests.
 
 The digests cover the numbers, not the file. The same numbers have the same digest on every
-machine, whether they came as `.npz`, as JSON or as probabilities.
+machine, whether they came as `.npz`, as JSON or as probabilities. The digest of a set also covers
+class names that say more than the order of the classes; those of its rows do not.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ import hashlib
 import os
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import IO, Any, BinaryIO, Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from trueprob.arrays.class_names import as_class_names, class_order, say_more_than_order
 from trueprob.arrays.files import read_arrays
 from trueprob.arrays.labels import Labels, as_labels
 from trueprob.arrays.logit_functions import Logits
@@ -46,7 +48,7 @@ INPUTS: Final = {
     "probabilities": logits_from_probabilities,
     "log_probabilities": logits_from_log_probabilities,
 }
-NAMES: Final = (*INPUTS, "labels", "weights", "groups")
+NAMES: Final = (*INPUTS, "labels", "weights", "groups", "class_names")
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +64,8 @@ class CalibrationSet:
     groups : ndarray of shape (n,), int64 or str, or None
         Rows of one group (a patient, a video) are not independent: folds and resampling keep
         them together.
+    class_names : tuple of k strings, or None
+        In the order of the columns; None if they are unknown.
 
     Raises
     ------
@@ -73,6 +77,7 @@ class CalibrationSet:
     labels: Labels
     weights: NDArray[np.float64] | None = None
     groups: Groups | None = None
+    class_names: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         logits = as_logits(self.logits)
@@ -84,6 +89,9 @@ class CalibrationSet:
             object.__setattr__(self, "weights", as_weights(self.weights, n_rows=n))
         if self.groups is not None:
             object.__setattr__(self, "groups", as_groups(self.groups, n_rows=n))
+        if self.class_names is not None:
+            names = as_class_names(self.class_names, n_classes=k)
+            object.__setattr__(self, "class_names", names)
 
     @classmethod
     def from_arrays(
@@ -99,11 +107,13 @@ class CalibrationSet:
         ----------
         mapping : mapping of str to array_like
             `labels` and exactly one of `logits`, `probabilities`, `log_probabilities`; optionally
-            `weights` and `groups`.
+            `weights`, `groups` and `class_names`.
         n_classes : int, optional
             The k that is required.
         class_names : sequence of str, optional
-            Needed when labels are strings.
+            The classes that are required, in this order. If the mapping names its classes, its
+            columns and labels are put in this order; otherwise these are their names. Strings as
+            labels need names from either side.
 
         Returns
         -------
@@ -112,7 +122,7 @@ class CalibrationSet:
         Raises
         ------
         InvalidInput
-            An array is missing, unknown or invalid.
+            An array is missing, unknown or invalid, or the classes are not those required.
         """
         _require_known(mapping)
         given = [name for name in INPUTS if name in mapping]
@@ -124,12 +134,36 @@ class CalibrationSet:
             )
         if "labels" not in mapping:
             raise InvalidInput("labels are missing", field="labels")
-        logits = INPUTS[given[0]](mapping[given[0]], n_classes=n_classes)
+        values, names, labels = mapping[given[0]], class_names, mapping["labels"]
+        if "class_names" in mapping:
+            array = np.asarray(mapping["class_names"])
+            names = as_class_names(array, n_classes=max(array.size, 2))
+            if class_names is not None:
+                class_order(names, class_names)  # before the width: it shows both lists
+                labels = _in_names(labels, names, class_names)
+        logits = INPUTS[given[0]](values, n_classes=n_classes)
         n, k = logits.shape
-        labels = as_labels(mapping["labels"], n_classes=k, n_rows=n, class_names=class_names)
+        labels = as_labels(labels, n_classes=k, n_rows=n, class_names=names)
         weights = as_weights(mapping["weights"], n_rows=n) if "weights" in mapping else None
         groups = as_groups(mapping["groups"], n_rows=n) if "groups" in mapping else None
-        return cls(logits, labels, weights, groups)
+        found = cls(logits, labels, weights, groups, None if names is None else tuple(names))
+        return found if class_names is None else found.in_order_of(class_names)
+
+    def in_order_of(self, class_names: Sequence[str]) -> CalibrationSet:
+        """The set with its classes in this order, matched by name; InvalidInput for other names.
+
+        A set without names is taken to be in this order already.
+        """
+        names = as_class_names(class_names, n_classes=self.n_classes)
+        if self.class_names is None or self.class_names == names:
+            return replace(self, class_names=names)
+        order = class_order(self.class_names, names)
+        return replace(
+            self,
+            logits=self.logits[:, order],
+            labels=np.argsort(order)[self.labels],
+            class_names=names,
+        )
 
     @property
     def n(self) -> int:
@@ -145,13 +179,16 @@ class CalibrationSet:
     def digest(self) -> str:
         """Digest of all arrays: ``sha256:`` and 64 hex digits."""
         names = ("logits", "labels", "weights", "groups")
-        return content_digest({name: getattr(self, name) for name in names})
+        arrays: dict[str, Any] = {name: getattr(self, name) for name in names}
+        if say_more_than_order(self.class_names):
+            arrays["class_names"] = np.array(self.class_names)
+        return content_digest(arrays)
 
     @cached_property
     def row_digests(self) -> NDArray[np.uint8]:
         """Digest of each row's logits and label, shape (n, 16), uint8.
 
-        Weights and groups are left out: a row with another weight is still the same row.
+        Weights, groups and class names are left out: a row with another weight is the same row.
         """
         return row_digests(self.logits, self.labels)
 
@@ -165,11 +202,13 @@ class CalibrationSet:
             self.labels[rows],
             weights,
             None if self.groups is None else self.groups[rows],
+            self.class_names,
         )
 
     def save(self, path_or_file: str | os.PathLike[str] | BinaryIO) -> None:
         """Write an `.npz` file that `load_calibration_set` reads."""
-        optional = {"weights": self.weights, "groups": self.groups}
+        names = None if self.class_names is None else np.array(self.class_names)
+        optional = {"weights": self.weights, "groups": self.groups, "class_names": names}
         arrays: dict[str, NDArray[Any]] = {"logits": self.logits, "labels": self.labels}
         arrays |= {name: array for name, array in optional.items() if array is not None}
         with zipfile.ZipFile(path_or_file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
@@ -250,6 +289,15 @@ def _canonical(array: NDArray[np.generic]) -> Iterator[memoryview]:
             rows = np.add(rows, 0.0)  # −0 and 0 are the same number
         rows = np.ascontiguousarray(rows, dtype=rows.dtype.newbyteorder("<"))
         yield rows.reshape(-1).view(np.uint8).data
+
+
+def _in_names(labels: Any, names: Sequence[str], wanted: Sequence[str]) -> Any:
+    """Labels that are among the wanted names, but columns are named by index: as those indices."""
+    if set(names) == set(wanted):
+        return labels
+    index = {text: str(position) for position, text in enumerate(wanted)}
+    listed = labels.tolist() if isinstance(labels, np.ndarray) else list(labels)
+    return [index.get(value, value) if isinstance(value, str) else value for value in listed]
 
 
 def _require_known(mapping: Mapping[str, ArrayLike]) -> None:

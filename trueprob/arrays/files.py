@@ -26,7 +26,7 @@ from trueprob.errors import InvalidInput
 __all__ = ["UNNAMED", "read_arrays"]
 
 UNNAMED: Final = "arr_0"  # the name of a lone .npy array, as numpy.savez would call it
-MAX_MEMBERS: Final = 64  # a calibration set has at most 4 arrays; benchmark files have more
+MAX_MEMBERS: Final = 64  # a calibration set has at most 5 arrays; benchmark files have more
 MAX_RATIO: Final = 1_033  # deflate cannot do better than 1032:1
 MAX_NAME: Final = 100
 # Numbers and strings; no objects, records, dates or complex numbers.

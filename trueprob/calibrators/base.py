@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, ClassVar, Self
 
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from trueprob.arrays import logit_functions
+from trueprob.arrays.class_names import as_class_names, say_more_than_order
 from trueprob.arrays.labels import Labels
 from trueprob.arrays.logit_functions import Logits, Probabilities, logit_gap
 from trueprob.arrays.logits import as_logits
@@ -65,6 +66,8 @@ class Calibrator(ABC):
     ----------
     n_classes : int
         k; logits with another number of columns are refused.
+    class_names : tuple of k strings, or None
+        In the order of the columns of the logits; None if they are unknown.
     kind : str
         Name of the method, a class attribute.
     preserves_prediction : bool
@@ -72,6 +75,7 @@ class Calibrator(ABC):
     """
 
     n_classes: int
+    class_names: tuple[str, ...] | None = field(default=None, kw_only=True)
 
     kind: ClassVar[str]
     preserves_prediction: ClassVar[bool] = True
@@ -154,15 +158,41 @@ class Calibrator(ABC):
 
     @property
     def id(self) -> str:
-        """Kind and the first 12 hex digits of the sha256 of kind and parameters."""
+        """Kind and the first 12 hex digits of the sha256 of kind, parameters and class names.
+
+        Without names, or with the names 0 to k − 1 in order, kind and parameters alone.
+        """
         # Canonical JSON: sorted keys, no spaces, shortest round-trip floats.
+        content: dict[str, Any] = {"kind": self.kind, "parameters": self.parameters()}
+        if say_more_than_order(self.class_names):
+            content["class_names"] = self.class_names
         canonical = json.dumps(
-            {"kind": self.kind, "parameters": self.parameters()},
+            content,
             sort_keys=True,
             separators=(",", ":"),
             allow_nan=False,
         )
         return f"{self.kind}-{hashlib.sha256(canonical.encode()).hexdigest()[:12]}"
+
+    def with_class_names(self, class_names: Sequence[str] | None) -> Self:
+        """The same calibrator with these names of its classes, in the order of its columns.
+
+        Parameters
+        ----------
+        class_names : sequence of k strings, or None
+
+        Returns
+        -------
+        Calibrator
+
+        Raises
+        ------
+        InvalidInput
+            They are not k distinct, non-empty texts.
+        """
+        if class_names is not None:
+            class_names = as_class_names(class_names, n_classes=self.n_classes)
+        return replace(self, class_names=class_names)
 
     @abstractmethod
     def parameters(self) -> dict[str, Any]:

@@ -1,10 +1,12 @@
 """Reader and writer of `calibrator.json`, exact to the bit.
 
-    {"format": 1, "id": "smart-3f9a1c0d2b7e", "kind": "smart", "n_classes": 10, "parameters": {},
+    {"format": 1, "id": "smart-3f9a1c0d2b7e", "kind": "smart", "n_classes": 3, "parameters": {},
+     "class_names": ["cat", "dog", "bird"],
      "fitted_on": {"digest": "sha256:…", "n": 597, "created_at": "…"}}
 
-`fitted_on` is null for a calibrator that was fitted on nothing. Unknown formats, kinds and keys
-are refused, and so is an id that does not match the parameters.
+`fitted_on` is null for a calibrator that was fitted on nothing; one without class names has no
+`class_names`. Unknown formats, kinds and keys are refused, and so is an id that does not match the
+parameters and the names.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from trueprob.calibrators.parameters import require_keys
 from trueprob.calibrators.published_smart.smart_mlp import SmartMlpCalibrator
 from trueprob.calibrators.smart.calibrator import SmartCalibrator
 from trueprob.calibrators.temperature import TemperatureCalibrator
-from trueprob.errors import InvalidDocument
+from trueprob.errors import InvalidDocument, InvalidInput
 
 __all__ = [
     "KINDS",
@@ -79,11 +81,13 @@ class FittedOn:
 
 def to_dict(calibrator: Calibrator, fitted_on: FittedOn | None = None) -> dict[str, Any]:
     """Turn a calibrator into its document, a dictionary of JSON values; see `from_dict`."""
+    names = calibrator.class_names
     return {
         "format": FORMAT,
         "id": calibrator.id,
         "kind": calibrator.kind,
         "n_classes": calibrator.n_classes,
+        **({} if names is None else {"class_names": list(names)}),
         "parameters": calibrator.parameters(),
         "fitted_on": None if fitted_on is None else asdict(fitted_on),
     }
@@ -119,10 +123,19 @@ def from_dict(document: object) -> Calibrator:
     parameters = checked["parameters"]
     if not isinstance(parameters, Mapping):
         raise InvalidDocument("calibrator parameters must be an object")
-    calibrator = KINDS[kind].from_parameters(n_classes, parameters)
+    calibrator: Calibrator = KINDS[kind].from_parameters(n_classes, parameters)
+    if "class_names" in checked:
+        names = checked["class_names"]
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise InvalidDocument("calibrator class_names must be a list of texts")
+        try:
+            calibrator = calibrator.with_class_names(names)
+        except InvalidInput as error:
+            raise InvalidDocument(f"calibrator {error.message}") from None
     if checked["id"] != calibrator.id:
         raise InvalidDocument(
-            f"calibrator id must be {calibrator.id} for these parameters: the document was altered"
+            f"calibrator id must be {calibrator.id} for these parameters and class names: "
+            "the document was altered"
         )
     read_fitted_on(checked)
     return calibrator
@@ -189,5 +202,5 @@ def _checked(document: object) -> Mapping[str, Any]:
     version = document.get("format")
     if isinstance(version, bool) or version != FORMAT:
         raise InvalidDocument(f"calibrator format must be {FORMAT}, got another format")
-    require_keys(document, KEYS, where="calibrator")
+    require_keys(document, {*KEYS, *({"class_names"} & set(document))}, where="calibrator")
     return document

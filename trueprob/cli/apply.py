@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from trueprob.arrays.class_names import class_order
+from trueprob.arrays.logits import as_logits
 from trueprob.cli.files import add_input, add_split, read_calibrator, read_logits, write_atomically
 from trueprob.cli.output import print_json, print_line
 from trueprob.errors import InvalidInput
@@ -25,9 +27,11 @@ def add_parser(commands: Any) -> None:
         "apply",
         help="turn logits into calibrated probabilities",
         description="Turn logits into calibrated probabilities. An .npy output holds the "
-        "probabilities; an .npz also prediction, confidence and temperature; .csv and .parquet "
-        "have one line per row, with the columns prob_CLASS, prediction, class, confidence and "
-        "temperature. Methods without temperatures leave out temperature.",
+        "probabilities; an .npz also prediction, confidence, temperature and, if known, "
+        "class_names; .csv and .parquet have one line per row, with the columns prob_CLASS, "
+        "prediction, class, confidence and temperature. Methods without temperatures leave out "
+        "temperature. Where the rows and the calibrator both name their classes, columns are "
+        "matched by name; the order of the output, and the index in prediction, are the rows'.",
     )
     parser.add_argument(
         "calibrator", metavar="calibrator.json", help="calibrator that 'trueprob fit' wrote"
@@ -56,11 +60,17 @@ def run(arguments: argparse.Namespace) -> int:
             f"output must end in {', '.join(SUFFIXES)}, got {arguments.output}", field="output"
         )
     calibrator = read_calibrator(arguments.calibrator)
-    logits, class_names = read_logits(
-        arguments.data, arguments.split, calibrator.n_classes, numbers=arguments.input
-    )
+    given, names = read_logits(arguments.data, arguments.split, numbers=arguments.input)
+    order = None
+    if names is not None and calibrator.class_names is not None:
+        order = class_order(names, calibrator.class_names, name=f"classes of {arguments.data}")
+    logits = as_logits(given if order is None else given[:, order], n_classes=calibrator.n_classes)
     probabilities = calibrator.predict_proba(logits)
     predicted = calibrator.prediction(logits)
+    if order is not None:
+        probabilities = np.ascontiguousarray(probabilities[:, np.argsort(order)])
+        predicted = order[predicted]
+    class_names = calibrator.class_names if names is None else names
     temperature = calibrator.temperature(logits)
     if suffix in (".csv", ".parquet"):
         content = table_of_answers(suffix, probabilities, predicted, temperature, class_names)
@@ -73,6 +83,8 @@ def run(arguments: argparse.Namespace) -> int:
         }
         if temperature is not None:
             arrays["temperature"] = temperature
+        if class_names is not None:
+            arrays["class_names"] = np.array(class_names)
         if suffix == ".npy":
             np.save(buffer, probabilities, allow_pickle=False)
         else:

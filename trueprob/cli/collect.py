@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from trueprob.arrays.files import read_arrays
 from trueprob.cli.files import UnusableFile, write_atomically
-from trueprob.cli.output import print_json, print_line
+from trueprob.cli.output import print_findings, print_json, print_line
 from trueprob.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def add_parser(commands: Any) -> None:
         description="Append labelled pictures or logits to a named calibration set of a running "
         "service. Optionally download the set and fit a calibrator on it. Rows that the "
         "set holds already are not appended again, so the command may be repeated. Exit code 1: "
-        "the fit failed, or its calibrator was not admitted.",
+        "the fit failed, or its calibrator was not admitted, which includes being held.",
     )
     parser.add_argument("model", metavar="MODEL", help="name of the model")
     parser.add_argument(
@@ -116,6 +116,9 @@ def run(arguments: argparse.Namespace) -> int:
             print_line(reason)
         if fit is not None:
             print_line(f"fit {fit.fit}: {fit.error or fit.calibrator}, promoted: {fit.promoted}")
+    verdict = None if fit is None else fit.verdict
+    findings = calibration_set.findings if verdict is None else verdict.findings
+    print_findings(findings or (), strict=False)
     return 0 if fit is None or (fit.verdict is not None and fit.verdict.admitted) else 1
 
 
@@ -161,6 +164,8 @@ def _batches(data: Path, rows: int) -> Iterator[Mapping[str, Any] | Path]:
         yield data
     else:
         arrays = read_arrays(data, name=str(data))
+        # One name for each class, so it is sent with every batch.
+        names = {n: arrays.pop(n) for n in ("class_names",) if n in arrays}
         lengths = {name: len(array) if array.ndim else 0 for name, array in arrays.items()}
         if "labels" not in arrays or len(set(lengths.values())) > 1:
             raise InvalidInput(
@@ -168,7 +173,7 @@ def _batches(data: Path, rows: int) -> Iterator[Mapping[str, Any] | Path]:
                 field="data",
             )
         for start in range(0, lengths["labels"], rows):
-            yield {name: array[start : start + rows] for name, array in arrays.items()}
+            yield {n: array[start : start + rows] for n, array in arrays.items()} | names
 
 
 def _key(path: str | None) -> str | None:

@@ -62,10 +62,12 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.calibrator is not None:
         calibrator = read_calibrator(arguments.calibrator)
     n_classes = None if calibrator is None else calibrator.n_classes
+    class_names = None if calibrator is None else calibrator.class_names
     data = read_calibration_set(
         arguments.data,
         arguments.split,
         n_classes,
+        class_names=class_names,
         numbers=arguments.input,
         labels=labels_file(arguments),
     )

@@ -1,7 +1,8 @@
 """Files of the command line: reads inputs and calibrators, writes outputs atomically.
 
 Nothing is guessed: the name of an array or a column says whether numbers are logits or
-probabilities, or --input does; without either they are logits.
+probabilities, or --input does; without either they are logits. Where the data and a calibrator both
+name their classes, columns are matched by name.
 """
 
 from __future__ import annotations
@@ -9,12 +10,14 @@ from __future__ import annotations
 import argparse
 import contextlib
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trueprob.arrays.calibration_set import INPUTS, CalibrationSet
+from trueprob.arrays.class_names import as_class_names
 from trueprob.arrays.files import UNNAMED, read_arrays
 from trueprob.arrays.logit_functions import Logits
 from trueprob.calibrators import Calibrator, loads_calibrator
@@ -42,7 +45,7 @@ LABELLED_ROWS = (
     "log_probabilities); .csv or .parquet with a column label and a column for each class, named "
     "logit_CLASS, prob_CLASS, logprob_CLASS or CLASS"
 )
-EXTRA_ARRAYS = {"labels", "weights", "groups"}
+EXTRA_ARRAYS = {"labels", "weights", "groups", "class_names"}
 
 
 class UnusableFile(Exception):
@@ -89,12 +92,18 @@ def read_calibration_set(
     split: str | None,
     n_classes: int | None,
     *,
+    class_names: Sequence[str] | None = None,
     numbers: str | None = None,
     labels: str | None = None,
 ) -> CalibrationSet:
-    """Read logits and labels from a file, from a split of it, or from a pair of files."""
+    """Read logits and labels from a file, from a split of it, or from a pair of files.
+
+    The classes are put in the order of `class_names`, by name where the file has names.
+    """
     rows = _rows(path, split, numbers)
     arrays = dict(rows.arrays)
+    if rows.class_names is not None:
+        arrays["class_names"] = np.array(rows.class_names)
     if labels is not None:
         if "labels" in arrays:
             raise InvalidInput(f"{path} has labels already: leave out {labels}", field="labels")
@@ -109,11 +118,11 @@ def read_calibration_set(
             "or as a column label of a table",
             field="labels",
         )
-    return CalibrationSet.from_arrays(arrays, n_classes=n_classes, class_names=rows.class_names)
+    return CalibrationSet.from_arrays(arrays, n_classes=n_classes, class_names=class_names)
 
 
 def read_logits(
-    path: str, split: str | None, n_classes: int, *, numbers: str | None = None
+    path: str, split: str | None, *, numbers: str | None = None
 ) -> tuple[Logits, tuple[str, ...] | None]:
     """Read the logits of a file, and its class names or None; other arrays are ignored."""
     rows = _rows(path, split, numbers)
@@ -123,7 +132,11 @@ def read_logits(
         raise InvalidInput(
             f"{path} must hold exactly one of {', '.join(INPUTS)}, got {got}", field="logits"
         )
-    return INPUTS[given[0]](rows.arrays[given[0]], n_classes=n_classes), rows.class_names
+    logits = INPUTS[given[0]](rows.arrays[given[0]])
+    names = rows.class_names
+    if names is not None:
+        names = as_class_names(names, n_classes=logits.shape[1])
+    return logits, names
 
 
 def read_calibrator(path: str) -> Calibrator:
@@ -173,7 +186,9 @@ def _rows(path: str, split: str | None, numbers: str | None) -> Rows:
             )
         # The other kinds of numbers in the file are ignored.
         arrays = {n: a for n, a in arrays.items() if n not in INPUTS or n == numbers}
-    return Rows(arrays, rows.class_names)
+    named = arrays.pop("class_names", None)
+    names = rows.class_names if named is None else as_class_names(named, n_classes=named.size)
+    return Rows(arrays, names)
 
 
 def _arrays(path: str, split: str | None) -> dict[str, NDArray[np.generic]]:
@@ -183,7 +198,7 @@ def _arrays(path: str, split: str | None) -> dict[str, NDArray[np.generic]]:
         chosen = {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
         if not chosen:
             raise InvalidInput(f"{path} has no array that begins with {prefix}", field="split")
-        return chosen
+        return {n: a for n, a in arrays.items() if n == "class_names"} | chosen
     for name in SPLITS:
         if f"{name}_logits" in arrays:
             raise InvalidInput(

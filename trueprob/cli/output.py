@@ -8,11 +8,14 @@ import math
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from trueprob.findings.finding import Finding, Severity
 from trueprob.fitting.report import CandidateScore
 from trueprob.scores.score import Scores
+
+if TYPE_CHECKING:
+    from trueprob.client import FindingSummary
 
 __all__ = [
     "add_strict",
@@ -63,11 +66,11 @@ def add_strict(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def print_findings(findings: Iterable[Finding], *, strict: bool) -> int:
+def print_findings(findings: Iterable[Finding | FindingSummary], *, strict: bool) -> int:
     """Print findings on standard error, and return the exit code."""
     code = 0
     for finding in findings:
-        holds = finding.severity is Severity.HOLD
+        holds = finding.severity == Severity.HOLD
         print_line(f"trueprob: {'hold' if holds else 'warning'}: {finding}", sys.stderr)
         code = max(code, int(holds and strict))
     return code

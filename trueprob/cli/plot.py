@@ -61,7 +61,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.calibrator is not None:
         calibrator = read_calibrator(arguments.calibrator)
     n_classes = None if calibrator is None else calibrator.n_classes
-    data = read_calibration_set(arguments.data, arguments.split, n_classes)
+    class_names = None if calibrator is None else calibrator.class_names
+    data = read_calibration_set(arguments.data, arguments.split, n_classes, class_names=class_names)
     before = _panel("uncalibrated", IdentityCalibrator(data.n_classes), data)
     after = None if calibrator is None else _panel(calibrator.id, calibrator, data)
     panels = [before] if after is None else [before, after]

@@ -23,6 +23,8 @@ __all__ = [
     "CalibrationSetSummary",
     "CalibrationVerdict",
     "CalibratorSummary",
+    "ConfidenceMeans",
+    "FindingSummary",
     "FitSummary",
     "FitVerdict",
     "LabelOutcome",
@@ -57,7 +59,7 @@ class LivePair:
 class PromotionSummary(LivePair):
     """One promotion in the history of a model."""
 
-    cause: str  # factory, admitted, forced, shadow or rollback
+    cause: str  # factory, admitted, forced, shadow, rollback or reverted
     promoted_at: str
     restores: int | None = None
     fit: str | None = None
@@ -106,8 +108,21 @@ class ModelDescription:
 
 
 @dataclass(frozen=True)
+class FindingSummary:
+    """A reason to doubt a calibration set or a fit on it, as `trueprob.Finding`."""
+
+    code: str
+    severity: str  # hold or warn
+    sentence: str
+    repair: Mapping[str, Any] | None = None
+
+    def __str__(self) -> str:
+        return f"{self.sentence}; {self.repair['sentence']}" if self.repair else self.sentence
+
+
+@dataclass(frozen=True)
 class CalibrationSetSummary:
-    """A stored calibration set of n rows."""
+    """A stored calibration set of n rows. Lists check no set: ``findings`` is None there."""
 
     digest: str
     names: tuple[str, ...]
@@ -116,6 +131,9 @@ class CalibrationSetSummary:
     size_bytes: int
     created_at: str
     created_by: str | None
+    findings: tuple[FindingSummary, ...] | None = field(
+        default=None, metadata={"item_type": FindingSummary}
+    )
 
 
 @dataclass(frozen=True)
@@ -130,14 +148,36 @@ class CalibratorSummary:
     live: bool
     calibration_set: str | None
     created_at: str
+    reverted: bool = False  # labels proved it worse; only force promotes it again
+
+
+@dataclass(frozen=True)
+class ConfidenceMeans:
+    """Mean confidence on some rows before and after a promotion of the candidate."""
+
+    rows: int
+    before: float
+    after: float
 
 
 @dataclass(frozen=True)
 class FitVerdict:
-    """Whether the candidate was admitted, and the reasons, in sentences."""
+    """Whether the candidate was admitted, and the reasons, in sentences.
+
+    Attributes
+    ----------
+    outcome : str
+        admitted, held (a finding keeps it from going live without force) or refused.
+    set, traffic : ConfidenceMeans or None
+        On the calibration set, and on recent rows without labels.
+    """
 
     admitted: bool
     reasons: tuple[str, ...]
+    outcome: str | None = None
+    findings: tuple[FindingSummary, ...] = field(default=(), metadata={"item_type": FindingSummary})
+    set: ConfidenceMeans | None = field(default=None, metadata={"item_type": ConfidenceMeans})
+    traffic: ConfidenceMeans | None = field(default=None, metadata={"item_type": ConfidenceMeans})
 
 
 @dataclass(frozen=True)
@@ -230,7 +270,7 @@ class Calibration(LivePair):
 
 @dataclass(frozen=True)
 class ShadowSummary(LivePair):
-    """A candidate in the shadow of the live pair, and the evidence for and against it."""
+    """A calibrator in the shadow of the live pair, and the evidence for and against it."""
 
     state: str
     policy: str
@@ -243,6 +283,7 @@ class ShadowSummary(LivePair):
     started_at: str
     started_by: str | None
     ended_at: str | None
+    role: str = "candidate"  # or predecessor
 
 
 @dataclass(frozen=True, eq=False)

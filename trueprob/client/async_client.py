@@ -443,7 +443,8 @@ class AsyncClient:
             Arrays by name: ``labels`` (indices or class names) and one of ``logits``,
             ``probabilities``, ``log_probabilities``, ``images`` (decoded as an array, or a
             sequence of encoded files as bytes); or an ``.npz`` or ``.csv`` file, or the bytes of
-            an ``.npz``.
+            an ``.npz``. Columns that have names (an array ``class_names``, or a header) are matched
+            by name with the classes of the version.
         method : str, optional
             Calibration method; default: the service's setting.
         promote : {"auto", "never", "always", "shadow"}
@@ -745,7 +746,8 @@ class AsyncClient:
         version : int, optional
             Version that it belongs to; default: the live one.
         force : bool
-            Whether to promote a calibrator that was not admitted; the history says so.
+            Whether to promote a calibrator that was not admitted or was reverted; the history
+            says so.
 
         Returns
         -------
@@ -790,18 +792,21 @@ class AsyncClient:
 
     # Shadows
 
-    async def shadow(self, model: str) -> ShadowSummary:
-        """Read the candidate in the shadow of the live pair, or the last one, with its evidence.
+    async def shadow(self, model: str, *, role: str = "candidate") -> ShadowSummary:
+        """Read the calibrator in the shadow of the live pair, or the last one, with its evidence.
 
         Parameters
         ----------
         model : str
+        role : {"candidate", "predecessor"}
+            The one that `start_shadow` started, or the one that was live before a promotion.
 
         Returns
         -------
         ShadowSummary
         """
-        return read(ShadowSummary, await self._connection.send(get(model_path(model, "shadow"))))
+        request = get(model_path(model, "shadow"), {"role": role})
+        return read(ShadowSummary, await self._connection.send(request))
 
     async def start_shadow(
         self, model: str, calibrator: str, *, policy: str | None = None
@@ -825,14 +830,17 @@ class AsyncClient:
         request = json_request("PUT", model_path(model, "shadow"), document, retry=True)
         return read(ShadowSummary, await self._connection.send(request))
 
-    async def end_shadow(self, model: str) -> None:
+    async def end_shadow(self, model: str, *, role: str = "candidate") -> None:
         """Stop the comparison; its evidence can still be read with `shadow`.
 
         Parameters
         ----------
         model : str
+        role : {"candidate", "predecessor"}
+            As in `shadow`. Without its predecessor, a promotion is not reverted by labels.
         """
-        await self._connection.send(HttpRequest("DELETE", model_path(model, "shadow")))
+        path = model_path(model, "shadow")
+        await self._connection.send(HttpRequest("DELETE", path, {"role": role}))
 
     # The service itself
 

@@ -444,7 +444,8 @@ class Client:
             Arrays by name: ``labels`` (indices or class names) and one of ``logits``,
             ``probabilities``, ``log_probabilities``, ``images`` (decoded as an array, or a
             sequence of encoded files as bytes); or an ``.npz`` or ``.csv`` file, or the bytes of
-            an ``.npz``.
+            an ``.npz``. Columns that have names (an array ``class_names``, or a header) are matched
+            by name with the classes of the version.
         method : str, optional
             Calibration method; default: the service's setting.
         promote : {"auto", "never", "always", "shadow"}
@@ -746,7 +747,8 @@ class Client:
         version : int, optional
             Version that it belongs to; default: the live one.
         force : bool
-            Whether to promote a calibrator that was not admitted; the history says so.
+            Whether to promote a calibrator that was not admitted or was reverted; the history
+            says so.
 
         Returns
         -------
@@ -791,18 +793,21 @@ class Client:
 
     # Shadows
 
-    def shadow(self, model: str) -> ShadowSummary:
-        """Read the candidate in the shadow of the live pair, or the last one, with its evidence.
+    def shadow(self, model: str, *, role: str = "candidate") -> ShadowSummary:
+        """Read the calibrator in the shadow of the live pair, or the last one, with its evidence.
 
         Parameters
         ----------
         model : str
+        role : {"candidate", "predecessor"}
+            The one that `start_shadow` started, or the one that was live before a promotion.
 
         Returns
         -------
         ShadowSummary
         """
-        return read(ShadowSummary, self._connection.send(get(model_path(model, "shadow"))))
+        request = get(model_path(model, "shadow"), {"role": role})
+        return read(ShadowSummary, self._connection.send(request))
 
     def start_shadow(
         self, model: str, calibrator: str, *, policy: str | None = None
@@ -826,14 +831,17 @@ class Client:
         request = json_request("PUT", model_path(model, "shadow"), document, retry=True)
         return read(ShadowSummary, self._connection.send(request))
 
-    def end_shadow(self, model: str) -> None:
+    def end_shadow(self, model: str, *, role: str = "candidate") -> None:
         """Stop the comparison; its evidence can still be read with `shadow`.
 
         Parameters
         ----------
         model : str
+        role : {"candidate", "predecessor"}
+            As in `shadow`. Without its predecessor, a promotion is not reverted by labels.
         """
-        self._connection.send(HttpRequest("DELETE", model_path(model, "shadow")))
+        path = model_path(model, "shadow")
+        self._connection.send(HttpRequest("DELETE", path, {"role": role}))
 
     # The service itself
 

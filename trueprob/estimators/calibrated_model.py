@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
+from trueprob.arrays.class_names import shown
 from trueprob.arrays.logit_functions import Logits, Probabilities
 from trueprob.arrays.logits import as_logits, logits_from_probabilities
 from trueprob.errors import InvalidInput
@@ -41,9 +42,9 @@ class CalibratedModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     Attributes
     ----------
     classes_ : ndarray of shape (k,)
-        The classes of the classifier.
+        The classes of the classifier, in its order.
     calibrator_ : Calibrator
-        The fitted calibrator.
+        The fitted calibrator; its `class_names` are the classes as texts.
     report_ : FitReport
         Scores before and after the fit.
     n_features_in_ : int
@@ -97,17 +98,19 @@ class CalibratedModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         NotFittedError
             The classifier is not fitted.
         InvalidInput
-            The classifier lacks the response, or its result or y cannot be used. A ValueError.
+            The classifier lacks the response, its result has not one column for each of its
+            `classes_`, or y cannot be used. A ValueError.
         """
         check_is_fitted(self.estimator)
         names = np.asarray(self.estimator.classes_)
         _, labels = labels_of_columns(y, names, names.shape[0])
         fitted = fit(
-            self._logits(X),
+            self._logits(X, names),
             labels,
             self.method,
             weights=sample_weight,
             groups=groups,
+            class_names=list(map(str, names.tolist())),
             seed=self.seed,
         )
         self.classes_ = names
@@ -119,17 +122,29 @@ class CalibratedModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def predict_proba(self, X: Any) -> Probabilities:
         """Calibrated probabilities of shape (n, k), float32; columns in the order of `classes_`."""
-        check_is_fitted(self, "calibrator_")
-        probabilities: Probabilities = self.calibrator_.predict_proba(self._logits(X))
+        logits = self._checked_logits(X)
+        probabilities: Probabilities = self.calibrator_.predict_proba(logits)
         return probabilities
 
     def predict(self, X: Any) -> NDArray[Any]:
         """Predicted class of each row, one of `classes_`."""
-        check_is_fitted(self, "calibrator_")
-        predicted: NDArray[Any] = self.classes_[self.calibrator_.prediction(self._logits(X))]
+        logits = self._checked_logits(X)
+        predicted: NDArray[Any] = self.classes_[self.calibrator_.prediction(logits)]
         return predicted
 
-    def _logits(self, X: Any) -> Logits:
+    def _checked_logits(self, X: Any) -> Logits:
+        """The logits, of the classes that the calibrator was fitted for."""
+        check_is_fitted(self, "calibrator_")
+        present = np.asarray(self.estimator.classes_)
+        if not np.array_equal(present, self.classes_):
+            raise InvalidInput(
+                f"estimator.classes_ must be those of the fit, {shown(self.classes_.tolist())}, "
+                f"got {shown(present.tolist())}: fit the calibrator again",
+                field="estimator",
+            )
+        return self._logits(X, present)
+
+    def _logits(self, X: Any, classes: NDArray[Any]) -> Logits:
         response = self.response
         if response is None:
             response = next((name for name in RESPONSES if hasattr(self.estimator, name)), "")
@@ -140,8 +155,14 @@ class CalibratedModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 field="response",
             )
         answers = np.asarray(getattr(self.estimator, response)(X))
+        if response == "decision_function" and answers.ndim == 1:
+            answers = np.stack([np.zeros_like(answers), answers], axis=1)
+        if answers.ndim == 2 and answers.shape[1] != len(classes):
+            raise InvalidInput(
+                f"{response} must have a column for each of the {len(classes)} classes_ of the "
+                f"estimator ({shown(classes.tolist())}), got {answers.shape[1]}",
+                field="estimator",
+            )
         if response == "predict_proba":
             return logits_from_probabilities(answers, name=response)
-        if answers.ndim == 1:
-            answers = np.stack([np.zeros_like(answers), answers], axis=1)
         return as_logits(answers, name=response)

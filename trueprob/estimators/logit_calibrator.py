@@ -26,7 +26,7 @@ def labels_of_columns(
 ) -> tuple[NDArray[Any], NDArray[np.int64]]:
     """The class of each column, and the column index of each label.
 
-    Raises InvalidInput if there are not k classes, or if a label is none of them.
+    Raises InvalidInput if there are not k different classes, or if a label is none of them.
     """
     y = column_or_1d(y, warn=True)
     names = np.unique(y) if classes is None else np.asarray(classes)
@@ -36,6 +36,8 @@ def labels_of_columns(
             + (" in y: give them as classes=" if classes is None else ""),
             field="classes",
         )
+    if np.unique(names).shape != (k,):
+        raise InvalidInput("classes must differ from one another", field="classes")
     order = np.argsort(names)
     place = np.minimum(np.searchsorted(names, y, sorter=order), k - 1)
     labels = order[place]
@@ -66,7 +68,7 @@ class LogitCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     classes_ : ndarray of shape (k,)
         Class of each column.
     calibrator_ : Calibrator
-        The fitted calibrator.
+        The fitted calibrator; its `class_names` are the classes as texts.
     report_ : FitReport
         Scores before and after the fit.
     n_features_in_ : int
@@ -127,6 +129,7 @@ class LogitCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             self.method,
             weights=sample_weight,
             groups=groups,
+            class_names=list(map(str, names.tolist())),
             seed=self.seed,
         )
         self.classes_ = names

@@ -7,7 +7,7 @@
 | `rows_misaligned` | hold | labels belong to other rows, a constant number away |
 | `unrelated_labels` | hold | labels have nothing to do with the scores |
 | `cannot_tell` | warn | too few rows to tell whether they have |
-| `one_class` | warn | all labels are the same |
+| `one_class` | warn | all labels are the same (`scale_only`: and another method was fitted) |
 | `few_rows`, `no_errors`, `all_wrong` | warn | the set says little about calibration |
 | `copies` | warn | most rows are copies of a few |
 | `wild_scale` | warn | gaps of hundreds of nats, as of joint log likelihoods |

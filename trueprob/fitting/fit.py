@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
@@ -17,7 +17,7 @@ from trueprob.errors import InvalidInput
 from trueprob.findings.finding import Finding, Severity, SuspiciousSet
 from trueprob.findings.set_check import check_fit, check_set
 from trueprob.fitting.auto import SelectedCalibrator
-from trueprob.fitting.methods import fit_rows, keeps_prediction
+from trueprob.fitting.methods import fit_rows, keeps_prediction, method_for_set
 from trueprob.fitting.report import Fit, FitReport
 from trueprob.folds import fold_of_rows
 from trueprob.scores.score import Scores, score
@@ -35,6 +35,7 @@ def fit(
     *,
     weights: ArrayLike | None = None,
     groups: ArrayLike | None = None,
+    class_names: Sequence[str] | None = None,
     seed: int = 0,
     allow_prediction_change: bool = False,
 ) -> Fit:
@@ -46,13 +47,15 @@ def fit(
         Of rows that the network was not trained on. For probabilities, convert them with
         `logits_from_probabilities` first.
     labels : array_like of shape (n,)
-        Class indices.
+        Class indices, or class names.
     method : str
         One of `METHODS`.
     weights : array_like of shape (n,), optional
         Only their ratios matter.
     groups : array_like of shape (n,), optional
         Rows of one group stay in one fold.
+    class_names : sequence of k strings, optional
+        In the order of the columns; the calibrator keeps them.
     seed : int
         Of the folds, and of methods that draw random numbers.
     allow_prediction_change : bool
@@ -84,7 +87,8 @@ def fit(
     """
     arrays = {"logits": logits, "labels": labels, "weights": weights, "groups": groups}
     calibration_set = CalibrationSet.from_arrays(
-        {name: array for name, array in arrays.items() if array is not None}
+        {name: array for name, array in arrays.items() if array is not None},
+        class_names=class_names,
     )
     fitted = fit_calibration_set(
         calibration_set, method, seed=seed, allow_prediction_change=allow_prediction_change
@@ -103,9 +107,10 @@ def fit_calibration_set(
     allow_prediction_change: bool = False,
 ) -> Fit:
     """`fit` for a checked calibration set."""
-    findings = _few_rows(calibration_set) + check_set(calibration_set)
-    start = time.perf_counter()
     change = allow_prediction_change
+    method, replaced = method_for_set(method, calibration_set, allow_prediction_change=change)
+    findings = _few_rows(calibration_set) + check_set(calibration_set) + replaced
+    start = time.perf_counter()
     fitted = fit_rows(method, calibration_set, seed, allow_prediction_change=change)
     seconds = time.perf_counter() - start
     data = calibration_set

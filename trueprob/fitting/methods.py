@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 from trueprob.arrays.calibration_set import CalibrationSet
 from trueprob.arrays.logits import as_logits
@@ -21,9 +22,10 @@ from trueprob.calibrators import (
     fit_vector,
 )
 from trueprob.errors import InvalidInput
+from trueprob.findings.finding import Finding, Severity
 from trueprob.fitting.auto import WITH_INNER_FOLDS, fit_auto
 
-__all__ = ["FITTERS", "METHODS", "fit_rows", "keeps_prediction"]
+__all__ = ["FITTERS", "METHODS", "SCALE_ONLY", "fit_rows", "keeps_prediction", "method_for_set"]
 
 FITTERS: Final[Mapping[str, Callable[..., FittedCalibrator]]] = MappingProxyType(
     {
@@ -39,6 +41,7 @@ FITTERS: Final[Mapping[str, Callable[..., FittedCalibrator]]] = MappingProxyType
     }
 )
 METHODS: Final = tuple(FITTERS)
+SCALE_ONLY: Final = "smart"
 
 
 def fit_rows(
@@ -50,19 +53,15 @@ def fit_rows(
         raise InvalidInput(
             f"method must be one of {', '.join(METHODS)}, got {method[:40]!r}", field="method"
         )
-    logits, labels, weights = as_logits(data.logits), data.labels, data.weights
+    options: dict[str, Any] = {"seed": seed}
+    if fitter is fit_auto or method in WITH_INNER_FOLDS:
+        options["groups"] = data.groups
     if fitter is fit_auto:
-        return fit_auto(
-            logits,
-            labels,
-            weights,
-            seed=seed,
-            groups=data.groups,
-            allow_prediction_change=allow_prediction_change,
-        )
-    if method in WITH_INNER_FOLDS:
-        return fitter(logits, labels, weights, seed=seed, groups=data.groups)
-    return fitter(logits, labels, weights, seed=seed)
+        options["allow_prediction_change"] = allow_prediction_change
+    fitted = fitter(as_logits(data.logits), data.labels, data.weights, **options)
+    if data.class_names is None:
+        return fitted
+    return replace(fitted, calibrator=fitted.calibrator.with_class_names(data.class_names))
 
 
 def keeps_prediction(method: str, allow_prediction_change: bool = False) -> bool:
@@ -71,3 +70,22 @@ def keeps_prediction(method: str, allow_prediction_change: bool = False) -> bool
     if method in KINDS:
         return KINDS[method].preserves_prediction
     return not allow_prediction_change
+
+
+def method_for_set(
+    method: str, data: CalibrationSet, *, allow_prediction_change: bool = False
+) -> tuple[str, tuple[Finding, ...]]:
+    """The method to fit with, and a finding if it is not the one that was asked for.
+
+    From labels of one class, a method that may change predictions learns to predict that class.
+    """
+    labels = data.labels if data.weights is None else data.labels[data.weights > 0.0]
+    one_class = labels.size > 0 and labels.min() == labels.max()
+    known = method in METHODS
+    if not one_class or not known or keeps_prediction(method, allow_prediction_change):
+        return method, ()
+    sentence = (
+        f"all labels are {labels[0]}: {SCALE_ONLY} was fitted in place of {method}, which could "
+        "have learnt to predict only that class"
+    )
+    return SCALE_ONLY, (Finding("scale_only", Severity.WARN, sentence),)

@@ -8,19 +8,25 @@ The outputs are the same for every kind of calibrator:
     temperature   (n,)   float32    what `Calibrator.temperature` gives; NaN where that is None
     logits        (n, k)            as the network gives them, whatever the method
 
-A graph cannot refuse input: logits that are not finite give probabilities that are not finite.
+The metadata ``class_names`` of the file lists the classes, if the calibrator or the network names
+them. A graph cannot refuse input: logits that are not finite give probabilities that are not
+finite.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any, Final
 
+from trueprob.arrays.class_names import require_order
 from trueprob.arrays.logits import PROBABILITY_FLOOR
 from trueprob.calibrators import Calibrator
 from trueprob.errors import InvalidInput
+from trueprob.onnx_export.class_names import METADATA, class_names_of_graph
 from trueprob.onnx_export.classifier import (
     load_classifier,
     opset_of,
@@ -70,7 +76,8 @@ def fused_onnx(
     ------
     InvalidInput
         The file is not ONNX, its opset is too old, the output is missing or has another number
-        of classes, or the calibrator cannot be expressed in ONNX.
+        of classes, the calibrator cannot be expressed in ONNX, or both name their classes and
+        the names or their order differ.
     """
     stages_of(calibrator)  # refuses a calibrator before the file is read
     if numbers not in NUMBERS:
@@ -79,9 +86,13 @@ def fused_onnx(
         )
     base = load_classifier(model)
     to_calibrate = output_to_calibrate(base, output, calibrator.n_classes)
+    content = model if isinstance(model, bytes) else Path(model).read_bytes()
+    names = class_names_of_graph(content, to_calibrate.name, calibrator.n_classes)
+    if names is not None and calibrator.class_names is not None:
+        require_order(names, calibrator.class_names, name="classes of the model")
     resolve_name_clashes(base.graph, to_calibrate, OUTPUTS)
     _append_head(base.graph, opset_of(base), to_calibrate, calibrator, numbers)
-    return _finished(base, calibrator)
+    return _finished(base, calibrator, calibrator.class_names or names)
 
 
 def head_onnx(calibrator: Calibrator) -> bytes:
@@ -115,7 +126,7 @@ def head_onnx(calibrator: Calibrator) -> bytes:
         producer_name="trueprob",
     )
     _append_head(model.graph, HEAD_OPSET, logits, calibrator, "logits")
-    return _finished(model, calibrator)
+    return _finished(model, calibrator, calibrator.class_names)
 
 
 def _append_head(graph: Any, opset: int, output: Any, calibrator: Calibrator, numbers: str) -> None:
@@ -159,7 +170,7 @@ def _batch(logits: Any) -> str | int | None:
     return str(first.dim_param) or "batch"
 
 
-def _finished(model: Any, calibrator: Calibrator) -> bytes:
+def _finished(model: Any, calibrator: Calibrator, class_names: tuple[str, ...] | None) -> bytes:
     import onnx
     from google.protobuf.message import EncodeError
 
@@ -173,6 +184,11 @@ def _finished(model: Any, calibrator: Calibrator) -> bytes:
         "trueprob.version": release,
         "trueprob.onnx_version": onnx.__version__,
     }
+    if class_names is not None:
+        properties[METADATA] = json.dumps(class_names, ensure_ascii=False)
+    others = [entry for entry in model.metadata_props if entry.key not in properties]
+    del model.metadata_props[:]
+    model.metadata_props.extend(others)
     for key, value in properties.items():
         entry = model.metadata_props.add()
         entry.key, entry.value = key, value

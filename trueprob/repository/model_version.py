@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from trueprob.arrays.class_names import require_order
 from trueprob.calibrators import Calibrator, IdentityCalibrator, loads_calibrator
-from trueprob.errors import DigestMismatch, InvalidDocument
+from trueprob.errors import DigestMismatch, InvalidDocument, InvalidInput
 from trueprob.repository.baseline import Baseline
 from trueprob.repository.manifest import Manifest
 
@@ -52,7 +53,7 @@ class ModelVersion:
         Raises
         ------
         InvalidDocument
-            The file is not a calibrator, or has another number of classes.
+            The file is not a calibrator, or has other classes or another order of them.
         """
         path = self.path / CALIBRATOR
         if not path.is_file():
@@ -63,6 +64,15 @@ class ModelVersion:
                 f"calibrator n_classes must be the manifest's {self.manifest.n_classes}, "
                 f"got {calibrator.n_classes}"
             )
+        if calibrator.class_names is not None:
+            try:
+                require_order(
+                    calibrator.class_names,
+                    self.manifest.class_names,
+                    name="calibrator class_names",
+                )
+            except InvalidInput as error:
+                raise InvalidDocument(error.message) from None
         return calibrator
 
     def baseline(self) -> Baseline | None:

@@ -8,13 +8,13 @@
 * without such columns, all remaining columns, each named by its class;
 * in Parquet also one column of lists, `logits`, `probabilities` or `log_probabilities`.
 
-Classes keep the order of the table; if they are named 0 to k − 1, they are in numerical order. A
-label is a class name; if no class name is an integer, an integer label is an index.
+Classes keep the order of the table; if they are named 0 to k − 1 or 1 to k, they are in numerical
+order, not in that of their texts. A label is a class name; if no class name is an integer, an
+integer label is an index.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -23,6 +23,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from trueprob.arrays.class_names import INTEGER
 from trueprob.errors import InvalidInput
 
 __all__ = ["EXTRAS", "PREFIXES", "UNSPECIFIED", "Columns", "Rows", "group_values", "label_values"]
@@ -38,7 +39,6 @@ EXTRAS: Final = {  # column → array of a calibration set
     "group": "groups",
     "groups": "groups",
 }
-INTEGER: Final = re.compile(r"-?[0-9]+")
 UNSPECIFIED: Final = "values"  # name of the numbers if the file does not say what they are
 
 
@@ -98,7 +98,8 @@ class Columns:
             for index, column in enumerate(names)
             if column not in EXTRAS and column.startswith(prefix)
         ]
-        if sorted(c for c, _ in classes) == sorted(str(i) for i in range(len(classes))):
+        found, k = {c for c, _ in classes}, len(classes)
+        if any(found == {str(i) for i in range(first, first + k)} for first in (0, 1)):
             classes.sort(key=lambda pair: int(pair[0]))
         class_names = tuple(c for c, _ in classes)
         if len(classes) < 2:

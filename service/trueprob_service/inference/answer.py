@@ -71,9 +71,12 @@ class Answer:
     def prediction_ids(self, receipts: Receipts) -> list[str]:
         """One signed receipt per row; the deployment must be live."""
         served, revision = self.deployment.served, self.deployment.revision
-        shadow = self.deployment.shadow
         if revision is None:
             raise ValueError("a version that is not live issues no receipts")
+        candidate, predecessor = (
+            None if shadow is None else shadow.answer(self.logits)
+            for shadow in (self.deployment.candidate, self.deployment.predecessor)
+        )
         return receipts.issue(
             model=served.model_digest,
             version=served.version,
@@ -82,7 +85,8 @@ class Answer:
             prediction=self.prediction,
             confidence=self.confidence.astype(np.float64),
             group=input_digests(self.logits),
-            shadow=None if shadow is None else shadow.answer(self.logits),
+            candidate=candidate,
+            predecessor=predecessor,
         )
 
 

@@ -136,7 +136,7 @@ class HotRoutes:
     ) -> tuple[Body, Headers]:
         answer = compute(deployment, logits)
         deployment.meters.observe(
-            answer.logit_gap, answer.temperature, answer.confidence, answer.probabilities
+            answer.logit_gap, answer.temperature, answer.confidence, answer.probabilities, logits
         )
         issued = receipts and deployment.revision is not None
         ids = answer.prediction_ids(self._receipts()) if issued else None

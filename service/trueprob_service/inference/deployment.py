@@ -72,19 +72,23 @@ class Meters(Protocol):
         temperature: NDArray[np.float64] | None,
         confidence: NDArray[np.float32],
         probabilities: NDArray[np.float32],
+        logits: NDArray[np.float32],
     ) -> None:
         """Count the rows of one answer."""
+
+    def recent_logits(self) -> NDArray[np.float32] | None:
+        """A sample of the version's recent rows; None without traffic."""
 
 
 @dataclass(frozen=True)
 class Shadow:
-    """A candidate in the shadow of a live pair; its answers go into the receipts only."""
+    """A calibrator in the shadow of a live pair; its answers go into the receipts only."""
 
     calibrator: Calibrator
     calibrator_id: str
 
     def answer(self, logits: NDArray[np.float32]) -> ShadowRows:
-        """What the candidate would have answered; computed only when receipts are issued."""
+        """What it would have answered; computed only when receipts are issued."""
         calibrated = self.calibrator.calibrated(logits)
         confidence = calibrated.probabilities[np.arange(len(logits)), calibrated.prediction]
         return ShadowRows(
@@ -102,7 +106,8 @@ class Deployment:
     revision: int | None  # None for a version that is not live
     network: Network | None  # None for a version without `model.onnx`
     meters: Meters
-    shadow: Shadow | None = None
+    candidate: Shadow | None = None  # in shadow: labels say whether it is better
+    predecessor: Shadow | None = None  # in shadow: what was live before a promotion
 
     @cached_property
     def headers(self) -> Headers:

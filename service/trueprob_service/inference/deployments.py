@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
+from typing import Any
 
 from trueprob.calibrators import Calibrator
 from trueprob_service.errors import ModelNotFound, VersionNotFound
@@ -73,6 +74,7 @@ class Deployments:
         calibrator_id: str,
         *,
         revision: int | None,
+        predecessor: Shadow | None = None,
     ) -> None:
         """Replace the calibrator of a version; with a revision, also make the version live.
 
@@ -102,10 +104,13 @@ class Deployments:
                     revision,
                     served.reference,
                 ),
+                predecessor=predecessor,
             )
             by_version = dict(before.by_version) if before is not None else {}
             if revision is not None and live is not None and live.served.version != served.version:
-                by_version[live.served.version] = replace(live, revision=None, shadow=None)
+                by_version[live.served.version] = replace(
+                    live, revision=None, candidate=None, predecessor=None
+                )
             by_version[served.version] = deployment
             is_live = revision is not None or before is None
             now_live = served.version if is_live or before is None else before.live
@@ -116,13 +121,17 @@ class Deployments:
                 }
             )
 
-    def shadow(self, model: str, revision: int, shadow: Shadow | None) -> None:
-        """Set or remove the shadow of a live pair; ignored unless that revision is live here."""
+    def shadow(self, model: str, revision: int, role: str, shadow: Shadow | None) -> None:
+        """Set or remove a shadow of a live pair; ignored unless that revision is live here.
+
+        The role is ``candidate`` or ``predecessor``.
+        """
         with self._writing:
             before = self._models.get(model)
             if before is None or before.by_version[before.live].revision != revision:
                 return
-            live = replace(before.by_version[before.live], shadow=shadow)
+            changes: dict[str, Any] = {role: shadow}
+            live = replace(before.by_version[before.live], **changes)
             by_version = MappingProxyType({**before.by_version, before.live: live})
             changed = {model: _Versions(before.live, by_version)}
             self._models = MappingProxyType({**self._models, **changed})

@@ -43,12 +43,14 @@ EVENT_KINDS: Final = (
     "alarm.raised",
     "calibrator.promoted",
     "candidate.admitted",
+    "candidate.held",
     "candidate.refused",
     "shadow.decided",
 )
 DELIVERIES: Final = ("delivered", "failed", "dead")
 
 _PAIR: Final = ("model", "version", "calibrator")
+_SHADOW: Final = (*_PAIR, "role")
 _FIT: Final = ("model", "method", "outcome")
 # A small request of logits takes half a millisecond; no client waits longer than ten seconds.
 _SECONDS: Final = (
@@ -176,6 +178,24 @@ METRICS: Final[Mapping[str, Metric]] = MappingProxyType(
         "tolerance_ratio": Metric(
             "gauge", _PAIR, "database", "Calibration error that is not worth an alarm."
         ),
+        "verdict": Metric(
+            "gauge",
+            _PAIR,
+            "database",
+            "What the labels prove: 0 within_tolerance, 1 unknown, 2 changed_lately, 3 off.",
+        ),
+        "error_low_ratio": Metric(
+            "gauge", _PAIR, "database", "Lower end of the verdict's interval of the error."
+        ),
+        "error_high_ratio": Metric(
+            "gauge", _PAIR, "database", "Upper end of the verdict's interval of the error."
+        ),
+        "error_labels": Metric(
+            "gauge", _PAIR, "database", "Labels that the verdict's interval is computed from."
+        ),
+        "labels_needed": Metric(
+            "gauge", _PAIR, "database", "About how many more labels decide; while unknown."
+        ),
         "evidence_log10": Metric(
             "gauge",
             _PAIR,
@@ -225,13 +245,13 @@ METRICS: Final[Mapping[str, Metric]] = MappingProxyType(
             "gauge", _PAIR, "database", "ECE of the version on its own calibration split."
         ),
         "shadow_better_log10": Metric(
-            "gauge", _PAIR, "database", "Evidence that the candidate in shadow is better."
+            "gauge", _SHADOW, "database", "Evidence that the calibrator in shadow is better."
         ),
         "shadow_worse_log10": Metric(
-            "gauge", _PAIR, "database", "Evidence that the candidate in shadow is worse."
+            "gauge", _SHADOW, "database", "Evidence that the calibrator in shadow is worse."
         ),
         "shadow_threshold_log10": Metric(
-            "gauge", _PAIR, "database", "Value that either evidence must reach to decide."
+            "gauge", _SHADOW, "database", "Value that either evidence must reach to decide."
         ),
         "webhook_waiting": Metric(
             "gauge", ("kind",), "database", "Events that the webhook has not taken yet."

@@ -19,14 +19,17 @@ from trueprob.drift import UnlabelledTraffic
 from trueprob_service.metrics.catalogue import METRICS
 from trueprob_service.metrics.recent_traffic import RecentTraffic
 
-__all__ = ["ENTROPY_ROWS", "DeploymentMeters", "RowHistogram"]
+__all__ = ["SAMPLED_ROWS", "DeploymentMeters", "RecentRows", "RowHistogram"]
 
 # Limits of the queue. They bound the memory of a process that is not scraped.
 _PENDING_ANSWERS: Final = 256
 _PENDING_ROWS: Final = 1 << 16  # approximate: threads may miss a few rows
-# Number of rows of an answer whose entropy is computed. A mean needs no more, and 4096 × 1000
-# logarithms would cost more than the softmax.
-ENTROPY_ROWS: Final = 16
+# Number of rows of an answer that are sampled, for the entropy and as recent rows. A mean needs no
+# more, and 4096 × 1000 logarithms would cost more than the softmax.
+SAMPLED_ROWS: Final = 16
+# Size of the sample of recent rows: as many rows as fit, 512 for up to 256 classes.
+_RECENT_ROWS: Final = 512
+_RECENT_ELEMENTS: Final = 1 << 17
 _TINY: Final = np.finfo(np.float32).tiny
 
 
@@ -59,21 +62,45 @@ class RowHistogram:
         return self._sum
 
 
+class RecentRows:
+    """The newest logits of one version, sampled; a promotion does not empty it."""
+
+    def __init__(self) -> None:
+        self.logits: NDArray[np.float32] | None = None
+
+    def add(self, samples: Sequence[NDArray[np.float32]]) -> None:
+        """Add rows in the order of arrival; of two threads, one may lose its rows."""
+        k = samples[-1].shape[1]
+        size = max(1, min(_RECENT_ROWS, _RECENT_ELEMENTS // k))
+        newest: list[NDArray[np.float32]] = []
+        missing = size
+        for rows in (*reversed(samples), *(() if self.logits is None else (self.logits,))):
+            if missing > 0 and rows.shape[1] == k:
+                newest.append(rows[-missing:])
+                missing -= len(rows)
+        self.logits = np.concatenate(newest[::-1])
+
+
 class DeploymentMeters:
     """Row metrics of one (model, version, calibrator).
 
     `observe` only appends to a thread-safe queue; `fold` takes a lock.
     """
 
-    def __init__(self, recent: RecentTraffic | None = None) -> None:
+    def __init__(
+        self,
+        recent: RecentTraffic | None = None,
+        rows: RecentRows | None = None,  # shared by the calibrators of a version
+    ) -> None:
         self.predictions = 0
         self.gap = RowHistogram(METRICS["logit_gap"].buckets)
         self.temperature = RowHistogram(METRICS["temperature"].buckets)
         self.confidence = RowHistogram(METRICS["confidence"].buckets)
         self.recent = RecentTraffic() if recent is None else recent
+        self._rows = RecentRows() if rows is None else rows
         self._folding = threading.Lock()
         self._pending_rows = 0
-        self._pending: deque[tuple[NDArray[Any], NDArray[Any] | None, NDArray[Any], Any]] = deque()
+        self._pending: deque[tuple[Any, NDArray[Any] | None, Any, Any, Any]] = deque()
 
     def observe(
         self,
@@ -81,11 +108,12 @@ class DeploymentMeters:
         temperature: NDArray[np.float64] | None,  # (n,); None for methods without one
         confidence: NDArray[np.float32],  # (n,)
         probabilities: NDArray[np.float32],  # (n, k)
+        logits: NDArray[np.float32],  # (n, k)
     ) -> None:
         """Count the rows of one answer."""
-        step = -(-len(confidence) // ENTROPY_ROWS)
-        sample = probabilities[::step].copy()
-        self._pending.append((logit_gap, temperature, confidence, sample))
+        step = -(-len(confidence) // SAMPLED_ROWS)
+        sample, rows = probabilities[::step].copy(), logits[::step].copy()
+        self._pending.append((logit_gap, temperature, confidence, sample, rows))
         self._pending_rows += len(confidence)
         if len(self._pending) >= _PENDING_ANSWERS or self._pending_rows >= _PENDING_ROWS:
             self.fold()
@@ -98,7 +126,8 @@ class DeploymentMeters:
             if not answers:
                 return
             # One pass over all answers, because each NumPy call has a cost.
-            gaps, temperatures, confidences, samples = zip(*answers, strict=True)
+            gaps, temperatures, confidences, samples, logits = zip(*answers, strict=True)
+            self._rows.add(logits)
             gap = np.concatenate(gaps)
             self.gap.add(gap)
             known = [temperature for temperature in temperatures if temperature is not None]
@@ -116,6 +145,16 @@ class DeploymentMeters:
             # Clipped, because rounding may give a confidence above 1.
             sums = UnlabelledTraffic.of(confidence.clip(0.0, 1.0))
             self.recent.add(gap, confidence, replace(sums, entropy=weighted, n_entropy=sums.n))
+
+    def recent_logits(self) -> NDArray[np.float32] | None:
+        """A sample of the version's recent rows, of shape (n, k); None without traffic."""
+        self.fold()
+        return self._rows.logits
+
+    def forget_rows(self) -> None:
+        """Drop the sample: the model was deleted."""
+        self.fold()
+        self._rows.logits = None
 
 
 def _sums(values: NDArray[np.float64], counts: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -29,6 +29,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from trueprob.drift import VerdictState
 from trueprob_service.metrics.catalogue import (
     DELIVERIES,
     EVENT_KINDS,
@@ -38,7 +39,7 @@ from trueprob_service.metrics.catalogue import (
 )
 from trueprob_service.metrics.label_statistics import ControlStatistics, PairStatistics
 from trueprob_service.metrics.recent_traffic import RECENT, RecentTraffic, TrafficReference
-from trueprob_service.metrics.row_meters import DeploymentMeters, RowHistogram
+from trueprob_service.metrics.row_meters import DeploymentMeters, RecentRows, RowHistogram
 
 __all__ = [
     "METRICS",
@@ -57,6 +58,8 @@ __all__ = [
 Registry = CollectorRegistry
 # No `_created` series for each counter. The client library has only a switch for the process.
 disable_created_metrics()  # type: ignore[no-untyped-call]
+# The worst of several verdicts is their maximum.
+VERDICT_VALUES = {state: value for value, state in enumerate(VerdictState)}
 
 
 class Telemetry(Collector):
@@ -67,6 +70,7 @@ class Telemetry(Collector):
     ) -> None:
         self.registry = registry if registry is not None else CollectorRegistry()
         self._deployments: dict[tuple[str, str, str], DeploymentMeters] = {}
+        self._recent_rows: dict[tuple[str, int], RecentRows] = {}
         self._live: dict[str, tuple[tuple[str, str, str], tuple[str, str]]] = {}
         self._lag: dict[tuple[str, str], RowHistogram] = {}
         self._statistics: Callable[[], ControlStatistics] = ControlStatistics
@@ -146,7 +150,8 @@ class Telemetry(Collector):
         meters = self._deployments.get(labels)
         if meters is None:
             recent = RecentTraffic.compared_with(reference, calibrator)
-            meters = self._deployments.setdefault(labels, DeploymentMeters(recent))
+            rows = self._recent_rows.setdefault((model, version), RecentRows())
+            meters = self._deployments.setdefault(labels, DeploymentMeters(recent, rows))
         for outcome in LABEL_OUTCOMES:
             # Exported from 0 on: increase() does not see the first value of a counter.
             self._labels.labels(model, outcome)
@@ -157,6 +162,9 @@ class Telemetry(Collector):
     def remove_live_pair(self, model: str) -> None:
         """Stop exporting a live pair for a model that was deleted; its counters stay."""
         self._live.pop(model, None)
+        for labels, meters in list(self._deployments.items()):
+            if labels[0] == model:
+                meters.forget_rows()
 
     def export_statistics(
         self, statistics: Callable[[], ControlStatistics], *, tolerance: float
@@ -275,6 +283,7 @@ def _pair_families(pairs: Iterable[PairStatistics], tolerance: float) -> Iterabl
             "observed_accuracy_ratio", "tolerance_ratio", "baseline_ece_ratio",
             "evidence_log10", "evidence_threshold_log10",
             "change_log10", "change_threshold_log10",
+            "verdict", "error_low_ratio", "error_high_ratio", "error_labels", "labels_needed",
         )
     }  # fmt: skip
     for pair in pairs:
@@ -291,6 +300,12 @@ def _pair_families(pairs: Iterable[PairStatistics], tolerance: float) -> Iterabl
         if pair.alarm is not None:
             for name, figure in vars(pair.alarm).items():
                 add_figure(gauges[name], labels, figure)
+        if pair.verdict is not None:
+            add_figure(gauges["verdict"], labels, VERDICT_VALUES[pair.verdict.state])
+            add_figure(gauges["error_low_ratio"], labels, pair.verdict.error_low)
+            add_figure(gauges["error_high_ratio"], labels, pair.verdict.error_high)
+            add_figure(gauges["error_labels"], labels, pair.verdict.labels)
+            add_figure(gauges["labels_needed"], labels, pair.verdict.labels_needed)
         if pair.window.n > 0:
             add_figure(gauges["ece_ratio"], labels, pair.window.ece())
             add_figure(gauges["ece_floor_ratio"], labels, pair.window.ece_floor())

@@ -1,7 +1,7 @@
 """Decodes many prediction ids into NumPy columns; a request may carry 100 000 labels.
 
 `decode_all` decodes the texts, `ReceiptColumns` gives the fields, and `ShadowRows` holds what the
-receipts of one answer say about a candidate in shadow.
+receipts of one answer say about a calibrator in shadow.
 """
 
 from __future__ import annotations
@@ -15,19 +15,21 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from trueprob_service.receipts.secrets import TAG_BYTES
-
 __all__ = [
-    "BLOCK_BYTES",
+    "ROLES",
     "ROW",
     "ReceiptColumns",
     "ShadowBlock",
+    "ShadowColumns",
     "ShadowRows",
     "decode_all",
     "number",
 ]
 
-# The layout that `trueprob_service.receipts.receipt` documents, with digests as integers.
+# Calibrators whose answers a receipt carries, in the order in which labels decide about them.
+ROLES: Final = ("predecessor", "candidate")
+_SHADOW: Final = np.dtype([("prediction", ">u4"), ("confidence", ">f8"), ("calibrator", ">u8")])
+# The block that `trueprob_service.receipts.receipt` documents, with digests as integers.
 ROW: Final = np.dtype(
     [
         ("domain", "S4"),
@@ -41,13 +43,10 @@ ROW: Final = np.dtype(
         ("group", ">u8"),
         ("issued_at", ">u8"),  # microseconds
         ("nonce", ">u8", (3,)),
-        ("shadow_prediction", ">u4"),
-        ("shadow_confidence", ">f8"),
-        ("shadow_candidate", ">u8"),
-        ("tag", "u1", (TAG_BYTES,)),
+        ("candidate", _SHADOW),
+        ("predecessor", _SHADOW),  # zero in format 1
     ]
 )
-BLOCK_BYTES: Final = ROW.itemsize - TAG_BYTES
 _TO_STANDARD_BASE64: Final = bytes.maketrans(b"-_", b"+/")
 
 
@@ -56,8 +55,9 @@ def decode_all(
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """Decode URL-safe base64 without padding: bytes of shape (n, size), and which texts are valid.
 
-    Only the canonical spelling is valid. All texts are decoded in one call, because a call costs as
-    much as 170 characters; each is filled up with A (zero bits) to whole groups of four.
+    All texts have that many characters. Only the canonical spelling is valid. All are decoded in
+    one call, because a call costs as much as 170 characters; each is filled up with A (zero bits)
+    to whole groups of four.
     """
     decoded = _decoded(texts, characters)
     if decoded is not None:
@@ -76,8 +76,6 @@ def _decoded(
     texts: Sequence[str], characters: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]] | None:
     """As `decode_all`; None when any text cannot be decoded."""
-    if not set(map(len, texts)) <= {characters}:
-        return None
     fill = "A" * (-characters % 4)
     joined = fill.join((*texts, ""))
     if "+" in joined or "/" in joined:
@@ -97,25 +95,34 @@ def _decoded(
 
 
 class ShadowBlock(NamedTuple):
-    """The part of a receipt about a candidate in shadow."""
+    """The part of a receipt about a calibrator in shadow."""
 
     prediction: int  # class index
     confidence: float
-    candidate: bytes  # 8-byte digest of its id
+    calibrator: bytes  # 8-byte digest of its id
 
 
 @dataclass(frozen=True, slots=True)
 class ShadowRows:
-    """A candidate's answers to the rows of one request."""
+    """Answers of a calibrator in shadow to the rows of one request."""
 
-    candidate: bytes  # 8-byte digest of its id
+    calibrator: bytes  # 8-byte digest of its id
     prediction: NDArray[np.int64]
     confidence: NDArray[np.float64]
 
     def blocks(self) -> list[ShadowBlock]:
         """The blocks for the receipts, one for each row."""
         pairs = zip(self.prediction.tolist(), self.confidence.tolist(), strict=True)
-        return [ShadowBlock(*pair, self.candidate) for pair in pairs]
+        return [ShadowBlock(*pair, self.calibrator) for pair in pairs]
+
+
+@dataclass(frozen=True, eq=False)
+class ShadowColumns:
+    """What the receipts of one request say about a calibrator in shadow; arrays of shape (n,)."""
+
+    prediction: NDArray[np.int64]  # class index
+    confidence: NDArray[np.float64]
+    calibrator: NDArray[np.uint64]  # digest of its id; 0: there was none
 
 
 def number(digest: bytes) -> int:
@@ -187,17 +194,11 @@ class ReceiptColumns:
         joined = np.ascontiguousarray(self.rows["nonce"]).tobytes()
         return [joined[start : start + 24] for start in range(0, len(joined), 24)]
 
-    @property
-    def shadow_prediction(self) -> NDArray[np.int64]:
-        """Class index of the candidate's prediction, shape (n,)."""
-        return self.rows["shadow_prediction"].astype(np.int64)
-
-    @property
-    def shadow_confidence(self) -> NDArray[np.float64]:
-        """Confidence of the candidate's prediction, shape (n,)."""
-        return self.rows["shadow_confidence"].astype(np.float64)
-
-    @property
-    def shadow_candidate(self) -> NDArray[np.uint64]:
-        """Digest of the candidate's id; 0 without a candidate. Shape (n,)."""
-        return self.rows["shadow_candidate"].astype(np.uint64)
+    def shadow(self, role: str) -> ShadowColumns:
+        """The answers of the calibrator in one of the `ROLES`."""
+        block = self.rows[role]
+        return ShadowColumns(
+            block["prediction"].astype(np.int64),
+            block["confidence"].astype(np.float64),
+            block["calibrator"].astype(np.uint64),
+        )

@@ -1,12 +1,12 @@
 """Receipts: signed prediction ids that tie a later label to a prediction, with nothing stored.
 
 A receipt is a block of fixed size and a truncated HMAC-SHA-256 of it, both in URL-safe base64
-without padding. Big-endian layout of the block in format 1, 108 bytes:
+without padding. Big-endian layout of the block in format 2, 128 bytes:
 
 ======  =====  ==========================================================================
 offset  bytes  field
 ======  =====  ==========================================================================
-0       4      domain tag ``TPR1``: these bytes were signed as a receipt
+0       4      domain tag ``TPR2``: these bytes were signed as a receipt
 4       4      key id: which secret signed (``trueprob_service.receipts.secrets``)
 8       8      model: first 8 bytes of the SHA-256 of its name
 16      4      version
@@ -17,13 +17,17 @@ offset  bytes  field
 48      8      group digest; 0: the row is a group of its own
 56      8      issue time, microseconds since 1970 UTC
 64      24     nonce: 16 random bytes of the process, 8 bytes of a counter
-88      4      shadow: class index of the candidate's prediction
-92      8      shadow: confidence, float64 bits
-100     8      shadow: first 8 bytes of the candidate's id digest; 0 means no candidate
+88      4      candidate in shadow: class index of its prediction
+92      8      … its confidence, float64 bits
+100     8      … first 8 bytes of the digest of its id; 0 means no candidate
+108     20     predecessor in shadow: the same three fields
 ======  =====  ==========================================================================
 
-The tag follows: the first 16 bytes of HMAC-SHA-256(key, block). 124 bytes are 166 characters. Each
+The tag follows: the first 16 bytes of HMAC-SHA-256(key, block). 144 bytes are 192 characters. Each
 process is spawned, not forked, and draws its own 16 random bytes, so nonces never repeat.
+
+Format 1 (release 0.2.0) has the domain tag ``TPR1``, no predecessor and 166 characters. It is no
+longer issued, but verified, because its labels may be on their way.
 """
 
 from __future__ import annotations
@@ -41,7 +45,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trueprob_service.receipts.columns import (
-    BLOCK_BYTES,
     ROW,
     ReceiptColumns,
     ShadowBlock,
@@ -52,11 +55,15 @@ from trueprob_service.receipts.secrets import TAG_BYTES, ReceiptKey
 
 __all__ = ["ForgedReceipt", "Receipt", "Receipts", "digest64", "input_digests"]
 
-_DOMAIN: Final = b"TPR1"
-_STRUCT: Final = struct.Struct(">4sI8sIQ8sIdQQ24sId8s")
+_DOMAIN: Final = b"TPR2"
+_STRUCT: Final = struct.Struct(">4sI8sIQ8sIdQQ24sId8sId8s")
 _NO_SHADOW: Final = ShadowBlock(0, 0.0, bytes(8))
-_CHARACTERS: Final = -(-(_STRUCT.size + TAG_BYTES) * 4 // 3)
 _COUNTER: Final = struct.Struct(">Q")
+# Domain tag and size of the block, by the number of characters.
+_FORMATS: Final = {
+    -(-(size + TAG_BYTES) * 4 // 3): (domain, size)
+    for domain, size in ((_DOMAIN, _STRUCT.size), (b"TPR1", 108))
+}
 
 
 class ForgedReceipt(ValueError):
@@ -75,7 +82,8 @@ class Receipt(NamedTuple):
     group: int  # 64-bit digest; 0 means that the row is its own group
     issued_at: float  # seconds since 1970 UTC
     nonce: bytes  # 24 bytes, unique; the key under which a label counts once
-    shadow: ShadowBlock | None = None  # None without a candidate in shadow
+    candidate: ShadowBlock | None = None  # None without a candidate in shadow
+    predecessor: ShadowBlock | None = None
 
 
 def digest64(text: str | bytes) -> bytes:
@@ -125,19 +133,23 @@ class Receipts:
         prediction: NDArray[np.int64],  # (n,), class indices
         confidence: NDArray[np.float64],  # (n,)
         group: int | Sequence[int] = 0,  # one for all rows, or one for each
-        shadow: ShadowRows | None = None,  # answers of a candidate in shadow
+        candidate: ShadowRows | None = None,  # answers of the calibrators in shadow
+        predecessor: ShadowRows | None = None,
     ) -> list[str]:
         """Prediction ids for the n rows of one answer, in their order."""
         key = self._current
         issued_at, blocks = int(self._clock() * 1e6), []
         groups = [group] * len(prediction) if isinstance(group, int) else group
-        shadows = [_NO_SHADOW] * len(prediction) if shadow is None else shadow.blocks()
-        rows = zip(prediction.tolist(), confidence.tolist(), groups, shadows, strict=True)
-        for row, value, copies, candidate in rows:
+        shadows = (
+            [_NO_SHADOW] * len(prediction) if beside is None else beside.blocks()
+            for beside in (candidate, predecessor)
+        )
+        rows = zip(prediction.tolist(), confidence.tolist(), groups, *shadows, strict=True)
+        for row, value, copies, first, second in rows:
             nonce = self._process + _COUNTER.pack(next(self._counter))
             blocks.append(_STRUCT.pack(
                 _DOMAIN, key.key_id, model, version, revision, class_list, row, value, copies,
-                issued_at, nonce, *candidate,
+                issued_at, nonce, *first, *second,
             ))  # fmt: skip
         signed = zip(blocks, key.tags(blocks), strict=True)
         return [
@@ -147,33 +159,49 @@ class Receipts:
 
     def verify(self, prediction_id: str) -> Receipt:
         """Content of a prediction id, or `ForgedReceipt` if this service did not issue it."""
-        if len(prediction_id) != _CHARACTERS:
+        if len(prediction_id) not in _FORMATS:
+            lengths = " or ".join(map(str, _FORMATS))
             raise ForgedReceipt(
-                f"prediction_id must have {_CHARACTERS} characters, got {len(prediction_id)}"
+                f"prediction_id must have {lengths} characters, got {len(prediction_id)}"
             )
         verified = self.verify_all([prediction_id])
         if not verified.genuine[0]:
             raise ForgedReceipt("prediction_id was not signed by this service")
-        fields = _STRUCT.unpack(verified.rows.tobytes()[:BLOCK_BYTES])
-        shadow = None if fields[13] == _NO_SHADOW.candidate else ShadowBlock(*fields[11:])
-        return Receipt._make((*fields[2:9], fields[9] / 1e6, fields[10], shadow))
+        fields = _STRUCT.unpack(verified.rows.tobytes())
+        shadows = (ShadowBlock(*fields[11:14]), ShadowBlock(*fields[14:]))
+        present = (None if shadow == _NO_SHADOW else shadow for shadow in shadows)
+        return Receipt._make((*fields[2:9], fields[9] / 1e6, fields[10], *present))
 
     def verify_all(self, prediction_ids: Sequence[str]) -> ReceiptColumns:
         """Verify many ids; those that are forged are not `genuine` in the result."""
-        raw, genuine = decode_all(prediction_ids, characters=_CHARACTERS)
-        rows = raw.reshape(-1).view(ROW)
-        genuine &= rows["domain"] == _DOMAIN
-        for key_id in np.unique(rows["key_id"][genuine]).tolist():
-            signed = np.flatnonzero(genuine & (rows["key_id"] == key_id))
+        n = len(prediction_ids)
+        lengths = np.fromiter(map(len, prediction_ids), np.int64, n)
+        blocks, genuine = np.zeros((n, ROW.itemsize), np.uint8), np.zeros(n, np.bool_)
+        for characters, (domain, size) in _FORMATS.items():
+            own = np.flatnonzero(lengths == characters)
+            if not len(own):
+                continue
+            texts = prediction_ids if len(own) == n else [prediction_ids[i] for i in own.tolist()]
+            raw, valid = decode_all(texts, characters=characters)
+            self._check(raw, valid, domain, size)
+            blocks[own, :size], genuine[own] = raw[:, :size], valid
+        return ReceiptColumns(blocks.reshape(-1).view(ROW), genuine)
+
+    def _check(
+        self, raw: NDArray[np.uint8], valid: NDArray[np.bool_], domain: bytes, size: int
+    ) -> None:
+        """Clear ``valid`` where the domain or the signature of a decoded text is wrong."""
+        heads = np.ascontiguousarray(raw[:, :8]).view([("domain", "S4"), ("key_id", ">u4")])[:, 0]
+        valid &= heads["domain"] == domain
+        for key_id in np.unique(heads["key_id"][valid]).tolist():
+            signed = np.flatnonzero(valid & (heads["key_id"] == key_id))
             key = self._keys.get(key_id)
-            genuine[signed] = key is not None and _signed(raw[signed], key)
-        return ReceiptColumns(rows, genuine)
+            valid[signed] = key is not None and _signed(raw[signed], key, size)
 
 
-def _signed(raw: NDArray[np.uint8], key: ReceiptKey) -> NDArray[np.bool_]:
-    """Which rows a key has signed; the comparison takes constant time."""
-    blocks, tags = raw[:, :BLOCK_BYTES].tobytes(), raw[:, BLOCK_BYTES:].tobytes()
-    starts = range(0, len(blocks), BLOCK_BYTES)
-    expected = key.tags(blocks[start : start + BLOCK_BYTES] for start in starts)
+def _signed(raw: NDArray[np.uint8], key: ReceiptKey, size: int) -> NDArray[np.bool_]:
+    """Which rows (a block of that size, then its tag) a key has signed; takes constant time."""
+    blocks, tags = raw[:, :size].tobytes(), raw[:, size:].tobytes()
+    expected = key.tags(blocks[start : start + size] for start in range(0, len(blocks), size))
     received = (tags[start : start + TAG_BYTES] for start in range(0, len(tags), TAG_BYTES))
     return np.fromiter(map(hmac.compare_digest, expected, received), np.bool_, len(expected))

@@ -10,7 +10,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NoReturn
 
+from trueprob.arrays.class_names import require_order
 from trueprob.errors import TrueprobError
+from trueprob.findings.finding import Severity
 from trueprob.fitting.methods import METHODS
 from trueprob.repository.manifest import valid_model_name
 from trueprob.repository.model_repository import ModelRepository
@@ -23,7 +25,7 @@ from trueprob_service.register.options import (
     class_names,
     refuse_to_guess,
 )
-from trueprob_service.register.version import RegisteredVersion, described, register
+from trueprob_service.register.version import RegisteredVersion, SetHeld, described, register
 from trueprob_service.settings import Settings, load_settings
 
 __all__ = ["main"]
@@ -50,7 +52,8 @@ def main(argv: Sequence[str], environ: Mapping[str, str], *, ask: Prompt | None 
     Returns
     -------
     int
-        0 after success, 2 for bad input (one line on standard error).
+        0 after success, 1 if a finding holds the calibration set, 2 for bad input (one line on
+        standard error).
     """
     if ask is None:
         ask = _ask_terminal if sys.stdin.isatty() and sys.stderr.isatty() else refuse_to_guess
@@ -58,14 +61,17 @@ def main(argv: Sequence[str], environ: Mapping[str, str], *, ask: Prompt | None 
         arguments = _parser().parse_args(list(argv))
         settings, _ = load_settings([], environ)
         registered = _register(arguments, settings, ask)
+    except SetHeld as error:
+        _print_findings(error)
+        print(f"trueprob-service: error: {error}; --force registers it anyway", file=sys.stderr)
+        return 1
     except (CannotRegister, InvalidSettings, TrueprobError) as error:
         return _refuse(str(error))
     except ServiceError as error:
         return _refuse(error.detail)
     except OSError as error:
         return _refuse(f"{error.filename or 'a file'}: {error.strerror}")
-    for warning in registered.warnings:
-        print(f"trueprob-service: warning: {warning}", file=sys.stderr)
+    _print_findings(registered)
     print(json.dumps(described(registered)) if arguments.json else _text(registered))
     return 0
 
@@ -81,7 +87,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--name", required=True, help="name of the model in the repository")
     add("--version", type=int, help="version number; default: the next one")
     add("--models", type=Path, metavar="DIR", help="model repository; default: the setting")
-    add("--class-names", metavar="FILE|LIST", help="JSON list, one name per line, or a,b,c")
+    add(
+        "--class-names",
+        metavar="FILE|LIST",
+        help="JSON list, one name per line, or a,b,c; default: those of the graph, else 0, 1, 2, …",
+    )
     add("--calibration", type=Path, metavar="VAL.npz", help="labels with logits or images")
     add("--method", choices=METHODS, default="smart", help="calibration method; default: smart")
     add("--output", metavar="NAME", help="output to use, if there are several")
@@ -99,6 +109,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--scale", metavar="X", help="first divide the pixels by X; default: 255")
     add("--mean", metavar="M[,M,M]", help="then subtract the mean")
     add("--std", metavar="S[,S,S]", help="then divide by the standard deviation")
+    add(
+        "--force",
+        action="store_true",
+        help="register even if a finding says that the calibration set is very likely wrong (hold)",
+    )
     add("--json", action="store_true", help="print one JSON document")
     return parser
 
@@ -122,12 +137,14 @@ def _register(arguments: argparse.Namespace, settings: Settings, ask: Prompt) ->
     )
     graph = inspect_content(content, options, ask)
     if names is None:
-        names = tuple(str(index) for index in range(graph.n_classes))
+        names = graph.class_names or tuple(str(index) for index in range(graph.n_classes))
     if len(names) != graph.n_classes:
         raise CannotRegister(
             f"--class-names has {len(names)} names, output {graph.output_name!r} has "
             f"{graph.n_classes} classes"
         )
+    if graph.class_names is not None:
+        require_order(graph.class_names, names, name="classes of the graph")
     return register(
         content,
         graph,
@@ -139,6 +156,7 @@ def _register(arguments: argparse.Namespace, settings: Settings, ask: Prompt) ->
         method=arguments.method,
         providers=settings.execution_providers,
         source=arguments.model.name,
+        force=arguments.force,
         created_at=datetime.now(UTC),
     )
 
@@ -161,6 +179,14 @@ def _text(registered: RegisteredVersion) -> str:
             f"{100 * report.before.ece:.2f} % -> {100 * report.after.ece:.2f} % out of fold"
         )
     return "\n".join(lines)
+
+
+def _print_findings(checked: RegisteredVersion | SetHeld) -> None:
+    for finding in checked.findings:
+        kind = "hold" if finding.severity is Severity.HOLD else "warning"
+        print(f"trueprob-service: {kind}: {finding}", file=sys.stderr)
+    for warning in checked.warnings:
+        print(f"trueprob-service: warning: {warning}", file=sys.stderr)
 
 
 def _ask_terminal(flag: str, unknown: str) -> str:

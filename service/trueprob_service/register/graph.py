@@ -3,20 +3,22 @@
 An input of rank 4 with bytes or floats takes pictures; any other input takes rows of its tensor.
 The output is the one of shape (rows, classes). A test run on random rows shows whether it holds
 logits or probabilities: probabilities lie in [0, 1] and sum to one, and if one output is the
-softmax of another, the other holds the logits. Nothing else is guessed.
+softmax of another, the other holds the logits. Nothing else is guessed. Class names are read from
+the graph if it has them.
 """
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from trueprob.onnx_export.class_names import class_names_of_graph
 from trueprob.repository.manifest import OUTPUT_KINDS, InputSpec
 from trueprob_service.errors import ModelUnavailable
 from trueprob_service.inference.network.input import NetworkInput
@@ -49,6 +51,7 @@ class InspectedGraph:
     output_name: str
     output_kind: str  # `logits` or `probabilities`
     n_classes: int
+    class_names: tuple[str, ...] | None = None  # None if the graph has none
 
 
 def inspect(session: Session, options: RegisterOptions, ask: Prompt) -> InspectedGraph:
@@ -77,7 +80,9 @@ def inspect_content(content: bytes, options: RegisterOptions, ask: Prompt) -> In
                     "(torch.onnx.export with external_data=False)"
                 ) from None
             raise
-        return inspect(session, options, ask)
+        graph = inspect(session, options, ask)
+    names = class_names_of_graph(content, graph.output_name, graph.n_classes)
+    return replace(graph, class_names=names)
 
 
 def _input(session: Session, options: RegisterOptions, ask: Prompt) -> InputSpec:

@@ -20,6 +20,8 @@ from trueprob.arrays.calibration_set import INPUTS, CalibrationSet
 from trueprob.arrays.files import read_arrays
 from trueprob.calibrators import FittedOn, dumps_calibrator
 from trueprob.errors import VersionExists
+from trueprob.findings.finding import Finding, Severity
+from trueprob.findings.incumbent_check import held_in_service
 from trueprob.fitting.fit import fit_calibration_set
 from trueprob.fitting.report import Fit
 from trueprob.repository.baseline import Baseline
@@ -32,7 +34,7 @@ from trueprob_service.inference.network.onnx_model import OnnxModel
 from trueprob_service.register.graph import InspectedGraph
 from trueprob_service.register.options import CannotRegister
 
-__all__ = ["RegisteredVersion", "described", "model_card", "register"]
+__all__ = ["RegisteredVersion", "SetHeld", "described", "model_card", "register"]
 
 _BATCH_ROWS: Final = 32
 
@@ -43,7 +45,17 @@ class RegisteredVersion:
 
     version: ModelVersion
     fit: Fit | None
-    warnings: tuple[str, ...]
+    findings: tuple[Finding, ...]
+    warnings: tuple[str, ...]  # besides the findings
+
+
+class SetHeld(Exception):
+    """A finding holds the calibration set, and `force` was not given; nothing was written."""
+
+    def __init__(self, findings: tuple[Finding, ...], warnings: tuple[str, ...]) -> None:
+        super().__init__("nothing was registered, because a finding holds the calibration set")
+        self.findings = findings
+        self.warnings = warnings  # besides the findings
 
 
 def register(
@@ -59,9 +71,10 @@ def register(
     method: str,  # one of `trueprob.fitting.fit.METHODS`
     providers: Sequence[str],  # execution providers of the service
     source: str,  # name of the file that is registered
+    force: bool,  # register even what a finding holds
     created_at: datetime,  # with a time zone
 ) -> RegisteredVersion:
-    """Write a version. Nothing is written if anything fails."""
+    """Write a version. Nothing is written if anything fails; raises `SetHeld` unless forced."""
     if number in repository.versions(name):
         raise VersionExists(f"model version {name}/{number} exists, and versions never change")
     manifest = Manifest(
@@ -89,18 +102,23 @@ def register(
     )
     files = {"model.onnx": content}
     fitted: Fit | None = None
+    findings: tuple[Finding, ...] = ()
     warnings: tuple[str, ...] = ()
     if calibration is not None:
         rows, by_network = _rows(calibration, manifest, network_input, model)
         fitted = fit_calibration_set(rows, method)
+        # A new model is live at once, with this calibrator.
+        findings = held_in_service(fitted.report.findings)
         warnings = _warnings(fitted, by_network)
+        if not force and any(each.severity is Severity.HOLD for each in findings):
+            raise SetHeld(findings, warnings)
         fitted_on = FittedOn(rows.digest, rows.n, created_at.isoformat(timespec="seconds"))
         files["calibrator.json"] = dumps_calibrator(fitted.calibrator, fitted_on)
         baseline = Baseline.of(fitted.calibrator, rows.logits, rows.labels)
         files["baseline.npz"] = baseline.to_bytes()
         manifest = _with_scores(manifest, fitted)
     files["MODEL_CARD.md"] = model_card(manifest, fitted, created_at).encode()
-    return RegisteredVersion(repository.add(manifest, files), fitted, warnings)
+    return RegisteredVersion(repository.add(manifest, files), fitted, findings, warnings)
 
 
 def _rows(
@@ -110,7 +128,7 @@ def _rows(
     arrays: dict[str, NDArray[Any]] = dict(read_arrays(source, name=str(source)))
     by_network = "images" in arrays
     if by_network:
-        both = sorted(set(INPUTS) & set(arrays))
+        both = sorted({*INPUTS, "class_names"} & set(arrays))
         if both:
             raise CannotRegister(
                 f"--calibration {source} must not hold images and {both[0]} together"
@@ -131,13 +149,13 @@ def _rows(
 
 def _warnings(fitted: Fit, by_network: bool) -> tuple[str, ...]:
     report = fitted.report
-    found = list(report.warnings)
-    if by_network and report.before.accuracy < 1.5 / report.k:
-        found.append(
-            f"accuracy {report.before.accuracy:.3f} with {report.k} classes is near chance: check "
-            "layout, mean, std and the order of the classes"
-        )
-    return tuple(found)
+    if not by_network or report.before.accuracy >= 1.5 / report.k:
+        return ()
+    sentence = (
+        f"accuracy {report.before.accuracy:.3f} with {report.k} classes is near chance: check "
+        "layout, mean, std and the order of the classes"
+    )
+    return (sentence,)
 
 
 def _with_scores(manifest: Manifest, fitted: Fit) -> Manifest:
@@ -163,6 +181,7 @@ def described(registered: RegisteredVersion) -> dict[str, Any]:
         "output": {"name": version.manifest.output_name, "kind": version.manifest.output_kind},
         "calibrator": None if fitted is None else fitted.calibrator.id,
         "scores": None if fitted is None else fitted.report.to_dict()["scores"],
+        "findings": [finding.to_dict() for finding in registered.findings],
         "warnings": list(registered.warnings),
     }
 

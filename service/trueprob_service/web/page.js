@@ -1,9 +1,17 @@
-// The page of the service: calibration and alarms, read from the public routes.
+// The page of the service: verdicts, calibration and alarms, read from the public routes.
 // Content is set as text, never as markup. An API key that the user enters stays in this tab.
 
 const EVERY_SECONDS = 5;
 const byId = (id) => document.getElementById(id);
 const number = (value, digits) => (value === null ? "–" : value.toFixed(digits));
+const STATES = ["off", "changed_lately", "unknown", "within_tolerance"]; // the worst first
+const words = (state) => state.replaceAll("_", " ");
+let models = [];
+
+function put(id, text) {
+  // Unchanged text is left alone, so that screen readers do not repeat it.
+  if (byId(id).textContent !== text) byId(id).textContent = text;
+}
 
 async function ask(path, options = {}) {
   const key = sessionStorage.getItem("key");
@@ -18,18 +26,49 @@ async function ask(path, options = {}) {
 const of = (model, rest) => `v1/models/${encodeURIComponent(model)}/${rest}`;
 
 async function listModels() {
-  // A link may name the model: /#digits.
-  const select = byId("model"), chosen = select.value || decodeURIComponent(location.hash.slice(1));
-  const names = [];
+  const found = [];
   let cursor = "";
   do {
     const page = await ask(`v1/models?limit=500${cursor}`);
-    names.push(...page.items.map((item) => item.model));
+    found.push(...page.items);
     cursor = page.next === null ? null : `&cursor=${page.next}`;
   } while (cursor !== null);
-  names.sort();
-  select.replaceChildren(...names.map((name) => new Option(name, name, false, name === chosen)));
+  const rank = ({ verdict }) => (verdict === null ? STATES.length : STATES.indexOf(verdict.state));
+  found.sort((a, b) => rank(a) - rank(b) || (a.model < b.model ? -1 : 1));
+  models = found;
 }
+
+function chosen() {
+  // The address names the model: /#digits.
+  const name = decodeURIComponent(location.hash.slice(1));
+  return models.find((item) => item.model === name) ?? models[0];
+}
+
+function showModels() {
+  const focused = document.activeElement?.dataset.model;
+  byId("models").replaceChildren(
+    ...models.map(({ model, verdict }) => {
+      const row = document.createElement("tr");
+      const link = document.createElement("a");
+      link.href = `#${encodeURIComponent(model)}`;
+      link.dataset.model = link.textContent = model;
+      if (model === chosen().model) link.setAttribute("aria-current", "true");
+      row.insertCell().append(link);
+      const state = row.insertCell();
+      state.textContent = verdict === null ? "no live pair" : words(verdict.state);
+      state.dataset.state = verdict?.state ?? "";
+      row.insertCell().textContent = verdict === null ? "–" : interval(verdict);
+      row.insertCell().textContent = verdict?.labels ?? "–";
+      return row;
+    }),
+  );
+  for (const link of byId("models").querySelectorAll("a")) {
+    if (link.dataset.model === focused) link.focus({ preventScroll: true });
+  }
+}
+
+const interval = ({ error_low, error_high }) =>
+  `${number(100 * error_low, 1)} to ${number(100 * error_high, 1)} %`;
 
 function showStatistic(name, value, threshold) {
   byId(name).textContent = `10^${number(value, 1)} of 10^${number(threshold, 1)}`;
@@ -71,38 +110,40 @@ function drawReliability(bins) {
 }
 
 async function show() {
-  const model = byId("model").value;
-  if (!model) return;
-  const now = await ask(of(model, `calibration?window=${byId("window").value}`));
-  byId("pair").textContent =
-    `Version ${now.version}, ${now.calibrator}, revision ${now.revision}`;
-  byId("advice").textContent = now.advice;
+  showModels();
+  byId("main").hidden = models.length === 0;
+  const item = chosen();
+  byId("detail").hidden = !item?.verdict;
+  if (!item?.verdict) return;
+  const now = await ask(of(item.model, `calibration?window=${byId("window").value}`));
+  if (chosen()?.model !== now.model) return; // another one was selected meanwhile
+  put("model", now.model);
+  put("pair", `Version ${now.version}, ${now.calibrator}, revision ${now.revision}`);
+  byId("state").dataset.state = now.verdict.state;
+  put("state", words(now.verdict.state));
+  put("sentence", now.verdict.sentence);
+  put("advice", now.advice);
   showAlarm(now.alarm);
   showStatistic("evidence", now.evidence_log10, now.evidence_threshold_log10);
   showStatistic("change", now.change_log10, now.change_threshold_log10);
-  byId("ece").textContent = number(now.ece, 4);
-  byId("floor").textContent = `${number(now.ece_floor, 4)} would be chance`;
-  byId("accuracy").textContent = number(now.observed_accuracy, 3);
-  byId("labels").textContent =
-    `${number(now.expected_accuracy, 3)} expected, ${now.labels} labels in ${now.window}`;
+  put("ece", number(now.ece, 4));
+  put("floor", `${number(now.ece_floor, 4)} is its noise floor`);
+  put("accuracy", number(now.observed_accuracy, 3));
+  put("labels", `${number(now.expected_accuracy, 3)} expected, ${now.labels} labels in ${now.window}`);
   drawReliability(now.bins);
-  byId("main").hidden = false;
 }
 
 async function refresh() {
   try {
     await listModels();
     await show();
-    byId("problem").textContent = byId("model").value ? "" : "There is no model yet.";
+    put("problem", models.length ? "" : "There is no model yet.");
   } catch (problem) {
-    byId("problem").textContent = problem.message;
+    put("problem", problem.message);
   }
 }
 
-byId("model").addEventListener("change", () => {
-  history.replaceState(null, "", `#${encodeURIComponent(byId("model").value)}`);
-  refresh();
-});
+addEventListener("hashchange", refresh);
 byId("window").addEventListener("change", refresh);
 byId("sign-in").addEventListener("submit", (event) => {
   event.preventDefault();
@@ -112,7 +153,7 @@ byId("sign-in").addEventListener("submit", (event) => {
 byId("acknowledge").addEventListener("click", async () => {
   const alarm = encodeURIComponent(byId("alarm").dataset.id);
   try {
-    await ask(of(byId("model").value, `alarms/${alarm}/acknowledge`), { method: "POST" });
+    await ask(of(byId("model").textContent, `alarms/${alarm}/acknowledge`), { method: "POST" });
     await refresh();
   } catch (problem) {
     byId("problem").textContent = problem.message;

@@ -11,6 +11,7 @@ import numpy as np
 from trueprob.client import (
     AlarmSummary,
     Calibration,
+    CalibrationVerdict,
     FitSummary,
     FitVerdict,
     LabelOutcomes,
@@ -24,15 +25,21 @@ ALARM = AlarmSummary(
 )  # fmt: skip
 
 
+def verdict(state: str, sentence: str) -> CalibrationVerdict:
+    """A verdict; the demo shows its sentence."""
+    return CalibrationVerdict(state, sentence, 0.0, 0.09, 384, None)
+
+
 def calibration(**changes: Any) -> Calibration:
     """A calm answer of ``GET /v1/models/digits/calibration``."""
     values: dict[str, Any] = {
         "model": "digits", "version": 1, "calibrator": "smart-8af4e5cf4aaa", "revision": 1,
         "window": "24h", "labels": 384, "ece": 0.0181, "ece_floor": 0.0274,
-        "miscalibrated": False, "drift_ratio": 0.66, "expected_accuracy": 0.9297,
+        "drift_ratio": 0.66, "expected_accuracy": 0.9297,
         "observed_accuracy": 0.9453, "evidence_log10": -0.31, "evidence_threshold_log10": 2.0,
         "change_log10": 2.41, "change_threshold_log10": 5.0, "alarm": None,
-        "advice": "Calibrated, as far as 384 labels can tell.", "bins": (), "baseline": {},
+        "verdict": verdict("unknown", "Too few labels to tell."), "advice": "Send labels.",
+        "bins": (), "baseline": {},
     }  # fmt: skip
     return Calibration(**{**values, **changes})
 

@@ -6,9 +6,11 @@ import pytest
 
 from examples.demo.screen import header, read, row
 from examples.demo.story import LATENESS, REQUEST, Story
-from tests.examples.demo.scripted_service import ALARM, ScriptedService, calibration
+from tests.examples.demo.scripted_service import ALARM, ScriptedService, calibration, verdict
 
 ROWS = 512
+UNKNOWN = calibration().verdict.sentence
+OFF = verdict("off", "Off by 3.0 to 9.0 %.")
 
 
 def as_it_should_be(labels: int, recalibrated: bool) -> dict[str, Any]:
@@ -16,7 +18,13 @@ def as_it_should_be(labels: int, recalibrated: bool) -> dict[str, Any]:
         return {"revision": 2, "evidence_log10": -0.2, "change_log10": 1.0}
     if labels < ROWS + 90:
         return {"labels": labels}
-    return {"labels": labels, "evidence_log10": 6.0, "change_log10": 5.4, "alarm": ALARM}
+    return {
+        "labels": labels,
+        "evidence_log10": 6.0,
+        "change_log10": 5.4,
+        "alarm": ALARM,
+        "verdict": OFF,
+    }
 
 
 def told(service: ScriptedService) -> Story:
@@ -29,11 +37,19 @@ def test_the_whole_story(capsys: pytest.CaptureFixture[str]) -> None:
     service = ScriptedService(as_it_should_be)
     story = told(service)
     shown = capsys.readouterr().out
+    joined = " ".join(shown.split())
     assert story.complaints == []
     assert story.promoted == {2}
-    assert "fallen from 92.0 % to 85.0 %" in " ".join(shown.split())
+    assert "fallen from 92.0 % to 85.0 %" in joined
     (alarm,) = (line for line in shown.splitlines() if line.endswith("ALARM"))
     assert alarm.split()[1] == str(ROWS + 6 * REQUEST)
+    assert (
+        "Alarm: change reached 10^5.4 after 610 labels. Off by 3.0 to 9.0 %. Send labels." in joined
+    )
+    stated = [
+        line.strip() for line in shown.splitlines() if line.strip() in (UNKNOWN, OFF.sentence)
+    ]
+    assert stated == [UNKNOWN, OFF.sentence, UNKNOWN]
     assert "NLL 1.9 → 1.3 nats" in shown
     (rows,) = service.uploads
     assert rows["images"].shape == (372, 8, 8, 1)
@@ -56,7 +72,7 @@ def test_the_whole_story(capsys: pytest.CaptureFixture[str]) -> None:
         ),
         (ScriptedService(as_it_should_be, promotes=False), "the candidate was not promoted (done)"),
         (
-            ScriptedService(lambda n, live: {**as_it_should_be(n, live), "miscalibrated": live}),
+            ScriptedService(lambda n, live: {**as_it_should_be(n, live), "verdict": OFF}),
             "the statistics did not stay low after the promotion",
         ),
         (ScriptedService(as_it_should_be, uncounted=3), "the service did not count 3 labels"),

@@ -43,6 +43,23 @@ def test_the_document_is_the_contracts():
     assert SMART["parameters"]["second_stage"] is None
 
 
+def test_class_names_are_part_of_the_document_and_of_the_id():
+    plain = TemperatureCalibrator(3, 1.5)
+    named = plain.with_class_names(["cat", "dog", "bird"])
+    document = json.loads(dumps_calibrator(named))
+    assert document["class_names"] == ["cat", "dog", "bird"]
+    assert "class_names" not in to_dict(plain)
+    assert from_dict(document) == named
+    # printf '%s' '{"class_names":["cat","dog","bird"],"kind":…}' | sha256sum
+    assert document["id"] == "temperature-ae93cdc9e44a"
+    others = [named.with_class_names(names) for names in (["dog", "cat", "bird"], ["a", "b", "c"])]
+    assert len({calibrator.id for calibrator in (plain, named, *others)}) == 4
+    # The names 0, 1, 2 say no more than the order of the columns; in another order they do.
+    assert plain.with_class_names(["0", "1", "2"]).id == plain.id
+    assert plain.with_class_names(["1", "0", "2"]).id != plain.id
+    assert named.with_class_names(None) == plain
+
+
 @given(st.floats(min_value=1e-300, max_value=1e300))
 def test_temperatures_survive_bit_for_bit(value):
     data = dumps_calibrator(TemperatureCalibrator(2, value))
@@ -73,6 +90,11 @@ def test_provenance_is_read_back():
         (changed(SMART, n_classes=1), "n_classes must be an integer of at least 2"),
         (changed(SMART, n_classes="3"), "n_classes must be an integer of at least 2"),
         (changed(SMART, id="smart-000000000000"), "the document was altered"),
+        (changed(SMART, class_names=["a", "b", "c"]), "the document was altered"),
+        (changed(SMART, class_names=["a", "b"]), "class_names must name 3 classes, got 2: a, b"),
+        (changed(SMART, class_names=["a", "b", "a"]), "a occurs twice"),
+        (changed(SMART, class_names=["a", "b", 3]), "class_names must be a list of texts"),
+        (changed(SMART, class_names=None), "class_names must be a list of texts"),
         (changed(SMART, parameters=None), "parameters must be an object"),
         (changed(SMART, fitted_on=3), "fitted_on must be an object or null"),
         (changed(SMART, fitted_on={"digest": "x"}), "fitted_on must have the key"),

@@ -46,6 +46,13 @@ def test_logits_in_batches_are_the_set_and_its_fit(
     assert document["fit"]["promoted"] is True
     code, again = collect(capsys, service, *arguments)
     assert (code, again["set"]["n"]) == (0, whole.n)
+    # Columns in another order are the same rows; their names go with every batch.
+    order = np.roll(np.arange(10), 3)
+    permuted = {"logits": whole.logits[:, order], "labels": np.argsort(order)[whole.labels]}
+    np.savez(tmp_path / "permuted.npz", **permuted, class_names=order.astype(str))
+    named = (tmp_path / "permuted.npz", "--name", "shifted", "--batch-rows", 100)
+    code, again = collect(capsys, service, *named)
+    assert (code, again["set"]["digest"]) == (0, whole.digest)
     # The same request is the same fit; with other options the rows are no new evidence.
     code, again = collect(capsys, service, *arguments, "--fit")
     assert (code, again["fit"]["fit"]) == (0, document["fit"]["fit"])
@@ -71,6 +78,24 @@ def test_folders_of_pictures_become_logits(
     assert found.n_classes == 10
 
 
+def test_what_is_wrong_with_the_set_or_its_fit_is_said(
+    service: RunningService, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with np.load(EXAMPLES / "digits_test.npz") as arrays:
+        np.savez(tmp_path / "off.npz", logits=arrays["logits"], labels=(arrays["labels"] + 1) % 10)
+    arguments = ["collect", "digits", str(tmp_path / "off.npz"), "--name", "off"]
+    assert main([*arguments, "--url", service.url]) == 0
+    error = capsys.readouterr().err
+    (line,) = (line for line in error.splitlines() if line.startswith("trueprob: hold: "))
+    assert line.endswith("after the repair; lower each label by one")
+    assert main([*arguments, "--url", service.url, "--fit", "--json"]) == 1
+    captured = capsys.readouterr()
+    assert line in captured.err.splitlines()
+    fit = json.loads(captured.out)["fit"]
+    assert (fit["verdict"]["outcome"], fit["promoted"]) == ("held", False)
+    assert fit["verdict"]["findings"][0]["code"] == "class_order"
+
+
 def test_what_cannot_be_collected_is_one_line(
     service: RunningService, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -81,7 +106,7 @@ def test_what_cannot_be_collected_is_one_line(
         ("empty", "at least one row, got none"),
         ("no.npz", "must hold labels"),
         ("none.npz", "cannot be read"),
-        ("wrong.csv", "the 10 classes"),
+        ("wrong.csv", "must be 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, got a, b (missing"),
     ]:
         code, line = collect(capsys, service, tmp_path / data, "--name", "x")
         assert (code, sentence in line, line.count("\n")) == (2, True, 1), line

@@ -63,3 +63,25 @@ def test_bad_input_is_one_line_and_nothing_is_written(tmp_path, calibrator, caps
     assert "ONNX" in fails(capsys, "export-onnx", junk, calibrator, "-o", target)
     assert "an output named scores, got logits" in fails(capsys, *start, "--model-output", "scores")
     assert not target.exists()
+
+
+def test_class_names_are_written_and_compared(tmp_path, capsys):
+    model = tmp_path / "named.onnx"
+    named = onnx.load(MODEL / "model.onnx")
+    entry = named.metadata_props.add()
+    entry.key, entry.value = "class_names", ",".join("abcdefghij")
+    onnx.save(named, model)
+    target, calibrator = tmp_path / "out.onnx", tmp_path / "c.json"
+    for names in ("abcdefghij", "bacdefghij"):
+        calibrator.write_bytes(
+            dumps_calibrator(TemperatureCalibrator(10, 2.0).with_class_names(list(names)))
+        )
+        arguments = ["export-onnx", model, calibrator, "-o", target]
+        if names == "abcdefghij":
+            assert main([*map(str, arguments)]) == 0
+            capsys.readouterr()
+        else:
+            message = fails(capsys, *arguments)
+            assert "must be b, a, c, d, e, f, g, h, i, j, got a, b, c, d" in message
+    metadata = {entry.key: entry.value for entry in onnx.load(target).metadata_props}
+    assert json.loads(metadata["class_names"]) == list("abcdefghij")

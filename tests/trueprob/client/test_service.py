@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,9 @@ def test_a_model_from_its_declaration_to_going_back(tmp_path: Path) -> None:
             assert (await client.fit("m", fit.fit)).calibrator == fit.calibrator
             assert [f.fit for f in await client.fits("m")] == [fit.fit]
             (stored,) = await client.calibration_sets("m", name="may")
-            assert stored == await client.calibration_set("m", rows.digest)
+            described = await client.calibration_set("m", rows.digest)
+            assert (stored.findings, described.findings) == (None, ())
+            assert replace(stored, findings=()) == described
             assert (stored.digest, stored.names, stored.n) == (rows.digest, ("may",), 600)
 
             answer = await client.predict("m", logits=rows.logits[:5])
@@ -109,6 +112,8 @@ def test_a_model_from_its_declaration_to_going_back(tmp_path: Path) -> None:
             assert await client.shadow("m") == began
             await client.end_shadow("m")
             assert (await client.shadow("m")).state == "removed"
+            watch = await client.shadow("m", role="predecessor")  # of the last promotion
+            assert (watch.role, watch.revision, watch.state) == ("predecessor", 4, "superseded")
             with pytest.raises(ServiceProblem, match="live revision is 5"):
                 await client.delete_model("m", revision=4)
             await client.delete_model("m", revision=5)

@@ -4,7 +4,7 @@ import sys
 
 import numpy as np
 import pytest
-from sklearn.base import clone
+from sklearn.base import BaseEstimator, clone
 from sklearn.ensemble import AdaBoostClassifier, RandomForestClassifier
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
@@ -45,7 +45,7 @@ def index(classes, y):
 def test_logits_give_what_the_library_gives(method, overconfident):
     logits, labels = overconfident(80)
     estimator = LogitCalibrator(method).fit(logits, labels)
-    expected = fit(logits, labels, method).calibrator
+    expected = fit(logits, labels, method, class_names=list("01234")).calibrator
     assert estimator.calibrator_ == expected
     assert np.array_equal(estimator.predict_proba(logits), expected.predict_proba(logits))
     assert np.array_equal(estimator.predict(logits), expected.prediction(logits))
@@ -73,7 +73,10 @@ def test_columns_are_named_by_the_sorted_labels_or_by_hand(overconfident):
     assert np.array_equal(estimator.predict(logits), names[logits.argmax(axis=1)])
     assert np.array_equal(estimator.classes_, names)
     plain = LogitCalibrator("temperature").fit(logits, labels)
-    assert estimator.calibrator_ == plain.calibrator_
+    assert estimator.calibrator_.class_names == tuple("edcba")
+    assert estimator.calibrator_.with_class_names(plain.calibrator_.class_names) == (
+        plain.calibrator_
+    )
     few = labels < 3
     with pytest.raises(InvalidInput, match="the 5 columns of X, got 3 of them in y"):
         LogitCalibrator().fit(logits[few], labels[few])
@@ -88,7 +91,7 @@ def test_weights_and_groups_count(overconfident):
     weights, groups = np.arange(80.0), np.arange(80) // 8
     estimator = LogitCalibrator("temperature").fit(logits, labels, weights, groups)
     expected = fit(logits, labels, "temperature", weights=weights, groups=groups)
-    assert estimator.calibrator_ == expected.calibrator
+    assert estimator.calibrator_.parameters() == expected.calibrator.parameters()
     assert estimator.report_.after == expected.report.after
 
 
@@ -147,6 +150,48 @@ def test_the_default_response_is_the_decision_function_where_there_is_one(blobs)
     assert CalibratedModel(bayes).fit(*held_out).calibrator_.n_classes == 3
     with pytest.raises(InvalidInput, match="estimator must have decision_function or predict_pro"):
         CalibratedModel(bayes, response="decision_function").fit(*held_out)
+
+
+class Relabelled(BaseEstimator):
+    """A fitted classifier whose classes are said to be others than its columns."""
+
+    def __init__(self, model, classes):
+        self.model_, self.classes_ = model, np.array(classes)
+
+    def fit(self, X, y):
+        raise NotImplementedError
+
+    def predict_proba(self, X):
+        return self.model_.predict_proba(X)
+
+
+def test_labels_are_matched_to_the_classes_of_the_estimator_by_value(blobs):
+    train, held_out, test = blobs()
+    bayes = GaussianNB().fit(*train)
+    plain = CalibratedModel(bayes, "vector").fit(*held_out)
+    assert plain.calibrator_.class_names == ("ant", "cow", "yak")
+    number = {"ant": 30, "cow": 10, "yak": 2}  # columns in no order of numbers
+    numbered = CalibratedModel(Relabelled(bayes, list(number.values())), "vector")
+    numbered.fit(held_out[0], [number[name] for name in held_out[1]])
+    assert numbered.calibrator_.class_names == ("30", "10", "2")
+    assert np.array_equal(numbered.predict_proba(test[0]), plain.predict_proba(test[0]))
+    assert numbered.predict(test[0]).tolist() == [number[name] for name in plain.predict(test[0])]
+
+
+def test_classes_that_are_not_those_of_the_columns_are_refused(blobs):
+    train, held_out, test = blobs()
+    bayes = GaussianNB().fit(*train)
+    few = Relabelled(bayes, ["ant", "yak"])
+    with pytest.raises(InvalidInput, match=r"each of the 2 classes_ of the .* \(ant, yak\), got 3"):
+        CalibratedModel(few).fit(test[0], np.where(test[1] == "cow", "ant", test[1]))
+    changed = Relabelled(bayes, ["ant", "cow", "yak"])
+    model = CalibratedModel(changed).fit(*held_out)
+    changed.classes_ = np.array(["yak", "cow", "ant"])
+    for answer in (model.predict, model.predict_proba):
+        with pytest.raises(InvalidInput, match="of the fit, ant, cow, yak, got yak, cow, ant"):
+            answer(test[0])
+    with pytest.raises(InvalidInput, match="classes must differ"):
+        LogitCalibrator(classes=["a", "b", "a"]).fit(np.zeros((4, 3)), list("abab"))
 
 
 def test_the_classifier_stays_fitted_through_clones_and_cross_validation(blobs):

@@ -147,6 +147,27 @@ def test_a_calibrator_for_other_classes_is_refused(repository):
         version.calibrator()
 
 
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("a", "b", "d"), r"must be a, b, c, got a, b, d \(missing: c; not expected: d\)"),
+        (("b", "a", "c"), "must be a, b, c, got b, a, c: the same classes in another order"),
+        (("1", "2", "0"), "must be a, b, c, got 1, 2, 0"),
+    ],
+)
+def test_a_calibrator_whose_class_names_contradict_the_manifest_is_refused(
+    repository, names, message
+):
+    for version, given in ((1, names), (2, ("a", "b", "c")), (3, ("0", "1", "2"))):
+        data = dumps_calibrator(TemperatureCalibrator(3, 2.0).with_class_names(given))
+        added = repository.add(manifest(version), {"calibrator.json": data})
+        if given != names:
+            assert added.calibrator().class_names == given
+            continue
+        with pytest.raises(InvalidDocument, match=message):
+            added.calibrator()
+
+
 DOCUMENT = manifest().to_dict()
 
 

@@ -73,8 +73,16 @@ class InlineRunner(Runner):
 
 
 class NoMeters:
+    """Measures nothing; tests set the recent rows."""
+
+    def __init__(self, *_of: object) -> None:
+        self.rows: NDArray[np.float32] | None = None
+
     def observe(self, *measured: object) -> None:
         """Nothing is measured."""
+
+    def recent_logits(self) -> NDArray[np.float32] | None:
+        return self.rows
 
 
 @dataclass
@@ -147,7 +155,8 @@ class World:
             prediction=prediction,
             confidence=confidence,
             group=input_digests(logits),
-            shadow=None if live.shadow is None else live.shadow.answer(logits),
+            candidate=None if live.candidate is None else live.candidate.answer(logits),
+            predecessor=None if live.predecessor is None else live.predecessor.answer(logits),
         )
         return live, confidence, prediction, ids
 
@@ -173,7 +182,7 @@ def start(
     def network_for(served: ServedVersion) -> BlockNetwork | None:
         return BlockNetwork() if network and served.manifest is not None else None
 
-    deployments = Deployments(network_for=network_for, meters_for=lambda *of: NoMeters())
+    deployments = Deployments(network_for=network_for, meters_for=NoMeters)
     plane = ControlPlane(
         settings,
         deployments=deployments,

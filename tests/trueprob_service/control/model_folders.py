@@ -14,7 +14,12 @@ __all__ = ["add_version"]
 
 
 def add_version(
-    root: Path, name: str = "blocks", version: int = 1, *, temperature: float = 1.0
+    root: Path,
+    name: str = "blocks",
+    version: int = 1,
+    *,
+    temperature: float = 1.0,
+    class_names: tuple[str, ...] | None = None,  # of the calibrator
 ) -> str:
     """A version on disk whose network is `BlockNetwork`; its factory calibrator's id."""
     manifest = Manifest(
@@ -26,7 +31,7 @@ def add_version(
             "image", "uint8", ("batch", 3, 2, 1), "NHWC", {"mode": "L", "resize": [3, 2]}
         ),
     )
-    calibrator = TemperatureCalibrator(3, temperature)
+    calibrator = TemperatureCalibrator(3, temperature, class_names=class_names)
     logits, labels = rows(40, 200)
     files = {
         "model.onnx": b"not a network",

@@ -25,9 +25,13 @@ PREDICTION = {
     "prediction_ids": [str],
 }  # fmt: skip
 SCORES = {"ece": number, "ece_floor": number, "nll": number}
+MEANS = {"rows": int, "before": float, "after": float}
 UPLOAD = {
     "fit": str, "state": str, "calibration_set": str, "version": int, "method": str, "n": int,
-    "seconds": number, "verdict": {"admitted": bool, "reasons": [str]},
+    "seconds": number, "verdict": {
+        "admitted": bool, "outcome": str, "reasons": [str], "findings": list,
+        "set": MEANS, "traffic": MEANS,
+    },
     "scores": {"incumbent": SCORES, "candidate": SCORES},
     "calibrator": str, "promoted": bool, "revision": int,
 }  # fmt: skip
@@ -38,7 +42,9 @@ LABELLED = {
 PROMOTED = {"model": str, "version": int, "calibrator": str, "revision": int}
 CALIBRATION = {
     "model": str, "version": int, "calibrator": str, "revision": int, "window": str,
-    "labels": int, "ece": number, "ece_floor": number, "miscalibrated": bool,
+    "labels": int, "ece": number, "ece_floor": number,
+    "verdict": {"state": str, "sentence": str, "error_low": number, "error_high": number,
+                "labels": int, "labels_needed": (int, type(None))},
     "drift_ratio": number, "expected_accuracy": number, "observed_accuracy": number, "advice": str,
     "evidence_log10": number, "evidence_threshold_log10": number, "change_log10": number,
     "change_threshold_log10": number, "alarm": type(None),

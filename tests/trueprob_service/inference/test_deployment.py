@@ -135,30 +135,34 @@ def shadow() -> Shadow:
     return Shadow(calibrator, calibrator.id)
 
 
-def test_a_shadow_follows_the_revision_that_it_is_of() -> None:
+@pytest.mark.parametrize("role", ["candidate", "predecessor"])
+def test_a_shadow_follows_the_revision_that_it_is_of(role: str) -> None:
     target = deployments()
     deploy(target, 1, 4)
-    target.shadow("m", 3, shadow())
-    target.shadow("other", 4, shadow())
-    assert target.current("m").shadow is None
-    target.shadow("m", 4, shadow())
-    assert target.current("m").shadow == shadow()
-    assert target.current("m").revision == 4
+    target.shadow("m", 3, role, shadow())
+    target.shadow("other", 4, role, shadow())
+    assert getattr(target.current("m"), role) is None
+    target.shadow("m", 4, role, shadow())
+    live = target.current("m")
+    assert getattr(live, role) == shadow()
+    assert [live.candidate, live.predecessor].count(None) == 1
+    assert live.revision == 4
     deploy(target, 2, 5)
-    assert target.current("m").shadow is None
-    assert target.current("m", 1).shadow is None
+    assert getattr(target.current("m"), role) is None
+    assert getattr(target.current("m", 1), role) is None
 
 
-def test_receipts_say_what_the_shadow_answers() -> None:
+@pytest.mark.parametrize("role", ["candidate", "predecessor"])
+def test_receipts_say_what_the_shadow_answers(role: str) -> None:
     target = deployments()
     deploy(target, 1, 1)
-    target.shadow("m", 1, shadow())
+    target.shadow("m", 1, role, shadow())
     logits = np.array([[0.0, 2.0, 1.0], [5.0, 0.0, 0.0]], np.float32)
     receipts = Receipts([ReceiptKey(1, bytes(32))], clock=lambda: 1.0)
     ids = compute(target.current("m"), logits).prediction_ids(receipts)
     softer = TemperatureCalibrator(3, 2.0).predict_proba(logits)
     for row, expected in zip(ids, softer, strict=True):
-        found = receipts.verify(row).shadow
+        found = getattr(receipts.verify(row), role)
         assert found == (
             expected.argmax(),
             np.float64(expected.max()),

@@ -14,7 +14,7 @@ from trueprob.drift import ReferenceBins, UnlabelledTraffic
 from trueprob.repository.baseline import Baseline
 from trueprob_service.metrics.catalogue import METRICS
 from trueprob_service.metrics.recent_traffic import RECENT, ROWS, RecentTraffic, TrafficReference
-from trueprob_service.metrics.row_meters import ENTROPY_ROWS, DeploymentMeters
+from trueprob_service.metrics.row_meters import SAMPLED_ROWS, DeploymentMeters
 from trueprob_service.metrics.telemetry import Telemetry
 
 K = 4
@@ -32,7 +32,7 @@ def answered(rows: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np
 
 def observe(meters: DeploymentMeters, rows: NDArray[np.float32]) -> None:
     gap, probabilities = answered(rows)
-    meters.observe(gap, None, probabilities.max(axis=1).astype(np.float64), probabilities)
+    meters.observe(gap, None, probabilities.max(axis=1).astype(np.float64), probabilities, rows)
 
 
 def reference() -> TrafficReference:
@@ -126,14 +126,15 @@ def test_without_rows_or_baseline_nothing_is_claimed() -> None:
 def test_a_confidence_that_rounding_put_above_one_stops_no_answer() -> None:
     meters = DeploymentMeters()
     above = np.array([np.nextafter(1.0, 2.0)])
-    meters.observe(np.ones(1, np.float32), None, above, np.ones((1, 1), np.float32))
+    one = np.ones((1, 1), np.float32)
+    meters.observe(one[0], None, above, one, one)
     assert figures(meters)["expected_accuracy_ratio"] == 1.0
 
 
 def test_an_answers_sample_stands_for_all_its_rows() -> None:
     meters = DeploymentMeters()
-    certain = np.tile(np.array([[1.0, 0.0]], np.float32), (3 * ENTROPY_ROWS, 1))
-    meters.observe(np.ones(len(certain), np.float32), None, np.ones(len(certain)), certain)
-    even = np.full((ENTROPY_ROWS, 2), 0.5, np.float32)
-    meters.observe(np.zeros(len(even), np.float32), None, np.full(len(even), 0.5), even)
+    certain = np.tile(np.array([[1.0, 0.0]], np.float32), (3 * SAMPLED_ROWS, 1))
+    meters.observe(np.ones(len(certain), np.float32), None, np.ones(len(certain)), certain, certain)
+    even = np.full((SAMPLED_ROWS, 2), 0.5, np.float32)
+    meters.observe(np.zeros(len(even), np.float32), None, np.full(len(even), 0.5), even, even)
     assert figures(meters)["mean_entropy_nats"] == pytest.approx(math.log(2) / 4)

@@ -3,6 +3,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from trueprob.drift import LiveVerdict, VerdictState
 from trueprob.scores.binned import BinnedCalibration
 from trueprob_service.metrics.label_statistics import (
     AlarmFigures,
@@ -32,7 +33,7 @@ def answer(n: int, k: int = 4, *, seed: int = 0) -> tuple[np.ndarray, ...]:
     probabilities = random.dirichlet(np.ones(k), n).astype(np.float32)
     confidence = probabilities.max(axis=1).astype(np.float64)
     gap = random.exponential(3, n).astype(np.float32)
-    return gap, random.uniform(0.5, 3, n), confidence, probabilities
+    return gap, random.uniform(0.5, 3, n), confidence, probabilities, np.log(probabilities)
 
 
 def test_the_row_histogram_counts_as_the_clients_own() -> None:
@@ -128,6 +129,30 @@ def test_label_statistics_are_exported_as_the_database_has_them() -> None:
     assert value(telemetry, "trueprob_fits_total", method="smart", outcome="done") == 2
     assert value(telemetry, "trueprob_fit_queue", method="smart") == 1
     assert value(telemetry, "trueprob_promotions_total", outcome="forced") == 3
+
+
+@pytest.mark.parametrize(
+    ("verdict", "number"),
+    [
+        (LiveVerdict(VerdictState.WITHIN_TOLERANCE, "s", 0.001, 0.019, 50_000), 0),
+        (LiveVerdict(VerdictState.UNKNOWN, "s", 0.0, 1.0, 0), 1),  # before the first label
+        (LiveVerdict(VerdictState.UNKNOWN, "s", 0.0, 0.3, 200, 4_700), 1),
+        (LiveVerdict(VerdictState.CHANGED_LATELY, "s", 0.0, 1.0, 0), 2),
+        (LiveVerdict(VerdictState.OFF, "s", 0.04, 0.11, 900), 3),
+    ],
+)
+def test_a_verdict_is_exported_as_it_is(verdict: LiveVerdict, number: int) -> None:
+    telemetry = Telemetry(version="1", commit="c")
+    nothing = BinnedCalibration.zeros()
+    pair = PairStatistics(
+        *PAIR, live=True, totals=nothing, window=nothing, baseline_ece=None, verdict=verdict
+    )
+    telemetry.export_statistics(lambda: ControlStatistics((pair,)), tolerance=0.02)
+    assert value(telemetry, "trueprob_verdict") == number
+    assert value(telemetry, "trueprob_error_low_ratio") == verdict.error_low
+    assert value(telemetry, "trueprob_error_high_ratio") == verdict.error_high
+    assert value(telemetry, "trueprob_error_labels") == verdict.labels
+    assert value(telemetry, "trueprob_labels_needed") == verdict.labels_needed
 
 
 def test_two_processes_share_nothing() -> None:

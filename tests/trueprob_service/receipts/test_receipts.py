@@ -1,5 +1,6 @@
 import base64
 import hmac
+import struct
 
 import numpy as np
 import pytest
@@ -32,6 +33,20 @@ def issue(receipts: Receipts, n: int = 3) -> list[str]:
     )
 
 
+def older(
+    key: ReceiptKey = KEY,
+    *,
+    nonce: int = 0,
+    candidate: tuple[int, float, bytes] = (0, 0.0, bytes(8)),
+) -> str:
+    """A receipt in format 1, which releases up to 0.2.0 issued."""
+    block = struct.pack(
+        ">4sI8sIQ8sIdQQ24sId8s", b"TPR1", key.key_id, MODEL, 4, 12, CLASSES, 0, 0.1, 2**64 - 1,
+        1_700_000_000_250_000, bytes([7]) * 16 + nonce.to_bytes(8, "big"), *candidate,
+    )  # fmt: skip
+    return base64.urlsafe_b64encode(block + key.tag(block)).rstrip(b"=").decode()
+
+
 def test_a_receipt_says_what_was_signed() -> None:
     receipts = make()
     assert receipts.verify(issue(receipts)[2]) == Receipt(
@@ -52,9 +67,44 @@ def test_golden_receipt() -> None:
     # time to live, so the format may not change under the same domain tag.
     golden = issue(make(), 1)[0]
     assert golden == (
+        "VFBSMgAAAAHMa2utMaD_TQAAAAQAAAAAAAAADChXim1Kd6toAAAAAD-5mZmZmZma__________8ABgokGCIQ"
+        "kAcHBwcHBwcHBwcHBwcHBwcAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
+        "AAAPJscaJ_F7uofSVHVGqYh8"
+    )
+
+
+def test_golden_receipt_of_format_1() -> None:
+    """What release 0.2.0 issued says the same as the receipt of today, and is not issued again."""
+    golden = (
         "VFBSMQAAAAHMa2utMaD_TQAAAAQAAAAAAAAADChXim1Kd6toAAAAAD-5mZmZmZma__________8ABgokGCIQ"
         "kAcHBwcHBwcHBwcHBwcHBwcAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAATrbZ47QDPbSPZBT5zk1MRA"
     )
+    assert golden == older()
+    today = issue(make(), 1)[0]
+    assert len(today) == 192
+    assert make().verify(golden) == make().verify(today)
+    candidate = (2, 1 / 3, digest64("smart-0123456789ab"))
+    assert make().verify(older(candidate=candidate)).candidate == candidate
+
+
+def test_formats_may_be_mixed_in_one_request() -> None:
+    receipts = make()
+    today = issue(receipts, 3)
+    forged = older(ReceiptKey(1, bytes(32)), nonce=7)
+    mixed = [older(nonce=5), today[1], "x", forged, older(nonce=6), today[2]]
+    verified = receipts.verify_all(mixed)
+    assert verified.genuine.tolist() == [True, True, False, False, True, True]
+    numbers = [int.from_bytes(nonce[-8:], "big") for nonce in verified.nonce_bytes]
+    assert [numbers[i] for i in (0, 1, 4, 5)] == [5, 1, 6, 2]
+    assert verified.prediction.tolist()[4:] == [0, 2]
+    assert not verified.shadow("predecessor").calibrator.any()
+
+
+@pytest.mark.parametrize("position", range(0, 166, 5))
+def test_one_changed_character_of_format_1_is_a_forgery(position: int) -> None:
+    text = older()
+    other = "A" if text[position] != "A" else "B"
+    assert not make().verify_all([text[:position] + other + text[position + 1 :]]).genuine[0]
 
 
 def test_the_confidence_keeps_its_float64_bits() -> None:
@@ -74,7 +124,7 @@ def test_no_nonce_twice_in_a_process_and_none_shared_by_two() -> None:
     assert len(set(nonces)) == 1500
 
 
-@pytest.mark.parametrize("position", range(0, 166, 5))
+@pytest.mark.parametrize("position", range(0, 192, 5))
 def test_one_changed_character_is_a_forgery(position: int) -> None:
     receipts = make()
     text = issue(receipts, 1)[0]
@@ -83,7 +133,7 @@ def test_one_changed_character_is_a_forgery(position: int) -> None:
         receipts.verify(text[:position] + other + text[position + 1 :])
 
 
-@pytest.mark.parametrize("bad", ["", "x", "=" * 166, "é" * 166, "A" * 166, "A" * 167])
+@pytest.mark.parametrize("bad", ["", "x", "=" * 192, "é" * 166, "A" * 166, "A" * 192, "A" * 193])
 def test_text_that_is_no_receipt_is_refused(bad: str) -> None:
     with pytest.raises(ForgedReceipt):
         make().verify(bad)
@@ -99,7 +149,7 @@ def test_appended_characters_do_not_make_a_second_receipt() -> None:
 
 def test_the_unused_bits_of_the_last_character_do_not_make_a_second_receipt() -> None:
     receipts = make()
-    text = issue(receipts, 1)[0]
+    text = older()  # format 2 has none
     raw = base64.urlsafe_b64decode(text + "==")
     alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
     twins = [
@@ -127,8 +177,9 @@ def test_verify_all_marks_the_forged_ones() -> None:
     assert verified.genuine.tolist() == [True, False, True]
 
 
-def test_a_candidates_answer_travels_in_the_receipt() -> None:
+def test_answers_from_the_shadow_travel_in_the_receipt() -> None:
     receipts, candidate = make(), digest64("smart-0123456789ab")
+    predecessor = digest64("identity-0123456789ab")
     ids = receipts.issue(
         model=MODEL,
         version=4,
@@ -136,15 +187,19 @@ def test_a_candidates_answer_travels_in_the_receipt() -> None:
         class_list=CLASSES,
         prediction=np.array([0, 1]),
         confidence=np.array([0.5, 0.6]),
-        shadow=ShadowRows(candidate, np.array([2, 1]), np.array([1 / 3, 0.7])),
+        candidate=ShadowRows(candidate, np.array([2, 1]), np.array([1 / 3, 0.7])),
+        predecessor=ShadowRows(predecessor, np.array([0, 3]), np.array([0.9, 2 / 3])),
     )
     found = [receipts.verify(each) for each in ids]
     assert [receipt.prediction for receipt in found] == [0, 1]
-    assert [receipt.shadow for receipt in found] == [(2, 1 / 3, candidate), (1, 0.7, candidate)]
+    assert [each.candidate for each in found] == [(2, 1 / 3, candidate), (1, 0.7, candidate)]
+    assert found[1].predecessor == (3, 2 / 3, predecessor)
     columns = receipts.verify_all(ids)
-    assert columns.shadow_prediction.tolist() == [2, 1]
-    assert columns.shadow_confidence.tolist() == [1 / 3, 0.7]
-    assert columns.shadow_candidate.tolist() == [int.from_bytes(candidate, "big")] * 2
+    beside = columns.shadow("candidate")
+    assert beside.prediction.tolist() == [2, 1]
+    assert beside.confidence.tolist() == [1 / 3, 0.7]
+    assert beside.calibrator.tolist() == [int.from_bytes(candidate, "big")] * 2
+    assert columns.shadow("predecessor").confidence.tolist() == [0.9, 2 / 3]
 
 
 def test_many_ids_say_what_each_says_alone() -> None:
@@ -163,8 +218,8 @@ def test_many_ids_say_what_each_says_alone() -> None:
 def test_what_was_signed_as_something_else_is_no_receipt() -> None:
     key = ReceiptKey(1, bytes(range(32)))
     receipts = Receipts([key], clock=lambda: 0.0)
-    block = base64.urlsafe_b64decode(issue(receipts)[0] + "==")[:108]
-    for domain, genuine in ((b"TPR1", True), (b"TPX1", False)):
+    block = base64.urlsafe_b64decode(issue(receipts)[0])[:128]
+    for domain, genuine in ((b"TPR2", True), (b"TPR1", False), (b"TPX2", False)):
         other = domain + block[4:]
         text = base64.urlsafe_b64encode(other + key.tag(other)).rstrip(b"=").decode()
         assert receipts.verify_all([text]).genuine.tolist() == [genuine]
@@ -174,8 +229,9 @@ def test_those_in_another_form_do_not_spoil_the_others() -> None:
     receipts = make()
     ids = issue(receipts, 50)
     wrong = {3: "", 9: ids[9] + "A", 20: "é" + ids[20][1:], 21: ids[21][:-1] + "\n", 49: "+" * 166}
-    spare = ids[30][:-1] + chr(ord(ids[30][-1]) + 1)  # a bit that no encoder sets
-    verified = receipts.verify_all([wrong.get(i, spare if i == 30 else ids[i]) for i in range(50)])
+    ids[30] = older()
+    wrong[30] = ids[30][:-1] + chr(ord(ids[30][-1]) + 1)  # a bit that no encoder sets
+    verified = receipts.verify_all([wrong.get(i, ids[i]) for i in range(50)])
     assert np.flatnonzero(~verified.genuine).tolist() == [3, 9, 20, 21, 30, 49]
     assert verified.nonce_bytes[40] == receipts.verify(ids[40]).nonce
     assert not receipts.verify_all(list(wrong.values())).genuine.any()
@@ -195,7 +251,9 @@ def test_ids_of_several_keys_are_told_apart_row_by_row() -> None:
 @pytest.mark.parametrize("change", ["plus", "unused bits", "longer", "no text of ASCII"])
 def test_a_second_spelling_among_many_is_a_forgery(change: str) -> None:
     receipts = make()
-    ids = issue(receipts, 3000)
+    ids = (
+        [older(nonce=i) for i in range(3000)] if change == "unused bits" else issue(receipts, 3000)
+    )
     place, text = next((i, text) for i, text in enumerate(ids) if "-" in text)
     ids[place] = {
         "plus": text.replace("-", "+", 1),

@@ -11,10 +11,13 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, helper
 from PIL import Image
 
 from tests.trueprob_service.application import ROOT, application
 from tests.trueprob_service.register.networks import network, weights
+from trueprob.arrays.calibration_set import load_calibration_set
+from trueprob.fitting.methods import fit_rows
 from trueprob.repository.model_repository import ModelRepository
 from trueprob_service.__main__ import main as service_main
 from trueprob_service.register.command import main
@@ -133,8 +136,13 @@ def test_accuracy_near_chance_is_a_warning(tmp_path: Path, capsys: Any) -> None:
     images, _, labels = labelled()
     path = network(tmp_path / "m.onnx", ("n", 4, 2, 1), dtype="uint8", weight=-0.02)
     held_out = calibration(tmp_path / "val.npz", labels=labels, images=images)
-    assert register(tmp_path, path, "--name", "mine", "--calibration", str(held_out)) == 0
-    assert "is near chance: check layout, mean" in capsys.readouterr().err
+    flags = ("--name", "mine", "--calibration", str(held_out))
+    assert register(tmp_path, path, *flags) == 1
+    shown = capsys.readouterr().err
+    assert "trueprob-service: hold: " in shown
+    assert "is near chance: check layout, mean" in shown
+    assert register(tmp_path, path, *flags, "--force") == 0
+    assert "is near chance" in capsys.readouterr().err
 
 
 def test_settings_of_a_service_on_postgresql_need_no_receipt_secret(tmp_path: Path) -> None:
@@ -204,12 +212,86 @@ def test_weights_in_a_second_file_are_refused_wherever_it_lies(
     assert "keeps its weights in a second file" in capsys.readouterr().err
 
 
+def converted(path: Path, labels: list[Any]) -> Path:
+    """A linear classifier with a label output, as converters of scikit-learn write it."""
+    texts = isinstance(labels[0], str)
+    attribute = {"classlabels_strings" if texts else "classlabels_ints": labels}
+    nodes = [
+        helper.make_node("LinearClassifier", ["x"], ["label", "raw"], domain="ai.onnx.ml",
+                         coefficients=list(map(float, range(12))), intercepts=[0.0] * 3,
+                         **attribute),
+        helper.make_node("Softmax", ["raw"], ["probabilities"]),
+    ]  # fmt: skip
+    kind = TensorProto.STRING if texts else TensorProto.INT64
+    outputs = [
+        helper.make_tensor_value_info("label", kind, ["n"]),
+        helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["n", 3]),
+    ]
+    rows = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 4])]
+    graph = helper.make_graph(nodes, "linear", rows, outputs)
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("labels", "flags", "expected"),
+    [
+        (["no", "maybe", "yes"], (), ("no", "maybe", "yes")),
+        ([30, 10, 2], (), ("30", "10", "2")),
+        ([0, 1, 2], ("--class-names", "no,maybe,yes"), ("no", "maybe", "yes")),
+        (["no", "maybe", "yes"], ("--class-names", "no,maybe,yes"), ("no", "maybe", "yes")),
+    ],
+)
+def test_the_classes_of_the_graph_are_kept(
+    tmp_path: Path, labels: list[Any], flags: tuple[str, ...], expected: tuple[str, ...]
+) -> None:
+    path = converted(tmp_path / "m.onnx", labels)
+    logits = np.random.default_rng(0).normal(size=(300, 3))
+    order = [2, 0, 1]  # the set has its columns in another order than the graph
+    names = np.array(expected)
+    held_out = calibration(
+        tmp_path / "val.npz",
+        logits=logits[:, order],
+        labels=names[logits.argmax(axis=1)],
+        class_names=names[order],
+    )
+    flags = (*flags, "--calibration", str(held_out), "--method", "vector")
+    assert register(tmp_path, path, "--name", "mine", *flags) == 0
+    version = ModelRepository(tmp_path / "models").get("mine", 1)
+    assert version.manifest.class_names == version.calibrator().class_names == expected
+    np.savez(tmp_path / "straight.npz", logits=logits, labels=logits.argmax(axis=1))
+    straight = load_calibration_set(tmp_path / "straight.npz")
+    assert version.calibrator().parameters() == fit_rows("vector", straight).calibrator.parameters()
+
+
+@pytest.mark.parametrize(
+    ("labels", "given", "words"),
+    [
+        (["a", "b", "c"], "b,a,c", "must be b, a, c, got a, b, c: the same classes"),
+        (["a", "b", "c"], "a,b,d", "must be a, b, d, got a, b, c (missing: d; not expected: c)"),
+        ([1, 2, 3], "a,b,c", "must be a, b, c, got 1, 2, 3"),
+    ],
+)
+def test_class_names_that_contradict_the_graph_are_refused(
+    tmp_path: Path, capsys: Any, labels: list[Any], given: str, words: str
+) -> None:
+    path = converted(tmp_path / "m.onnx", labels)
+    assert register(tmp_path, path, "--name", "mine", "--class-names", given) == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "models").exists()
+
+
 @pytest.mark.parametrize(
     ("arrays", "words"),
     [
         ({"images": np.zeros((60, 4, 3, 1), np.uint8)}, "images must be"),
         ({"logits": np.zeros((60, 2))}, "logits must have shape"),
         ({"images": np.zeros((60, 4, 2, 1), np.uint8), "logits": np.zeros((60, 3))}, "together"),
+        (
+            {"images": np.zeros((60, 4, 2, 1), np.uint8), "class_names": ["a", "b", "c"]},
+            "images and class_names together",
+        ),
     ],
 )
 def test_calibration_sets_that_cannot_be_used(
@@ -219,6 +301,39 @@ def test_calibration_sets_that_cannot_be_used(
     held_out = calibration(tmp_path / "val.npz", labels=np.arange(60) % 3, **arrays)
     assert register(tmp_path, path, "--name", "mine", "--calibration", str(held_out)) == 2
     assert words in capsys.readouterr().err
+    assert not (tmp_path / "models").exists()
+
+
+def test_a_calibration_set_that_is_held_is_registered_by_force_only(
+    tmp_path: Path, capsys: Any
+) -> None:
+    _, logits, labels = labelled()
+    path = network(tmp_path / "m.onnx", ("n", 4, 2, 1), dtype="uint8", weight=0.02)
+    wrong = calibration(tmp_path / "val.npz", logits=logits, labels=(labels + 1) % 3)
+    flags = ("--name", "mine", "--calibration", str(wrong), "--json")
+    assert register(tmp_path, path, *flags) == 1
+    captured = capsys.readouterr()
+    held, *_, refused = captured.err.splitlines()
+    assert held.startswith("trueprob-service: hold: labels look shifted by one: accuracy")
+    assert held.endswith("lower each label by one")
+    assert refused.startswith("trueprob-service: error: nothing was registered")
+    assert "--force registers it anyway" in refused
+    assert (captured.out, (tmp_path / "models").exists()) == ("", False)
+    assert register(tmp_path, path, *flags, "--force") == 0
+    captured = capsys.readouterr()
+    assert captured.err.splitlines()[0] == held
+    assert json.loads(captured.out)["findings"][0]["code"] == "class_order"
+    assert ModelRepository(tmp_path / "models").versions("mine") == [1]
+
+
+def test_an_absurd_fit_is_not_registered_either(tmp_path: Path, capsys: Any) -> None:
+    """A new model is live at once, with that calibrator."""
+    _, logits, _ = labelled()
+    path = network(tmp_path / "m.onnx", ("n", 4, 2, 1), dtype="uint8", weight=0.02)
+    certain = calibration(tmp_path / "val.npz", logits=logits, labels=logits.argmax(axis=1))
+    flags = ("--name", "mine", "--calibration", str(certain), "--method", "temperature")
+    assert register(tmp_path, path, *flags) == 1
+    assert "trueprob-service: hold: " in capsys.readouterr().err
     assert not (tmp_path / "models").exists()
 
 

@@ -53,6 +53,7 @@ def test_a_registered_version_verifies_and_reads_back(tmp_path: Path, calibrator
         "model.onnx",
     ]
     assert version.calibrator().kind == calibrator
+    assert version.calibrator().class_names == version.manifest.class_names
     document = json.loads((version.path / "calibrator.json").read_text())
     if calibrator == "identity":
         assert document["fitted_on"] is None

@@ -93,8 +93,8 @@ def _reading(manifest: Manifest) -> str:
 
 def _reliability(evaluation: Evaluation, factory: Calibrator) -> str:
     shown = {"uncalibrated": "without a calibrator"}
-    if factory is not evaluation.calibrators["uncalibrated"]:
-        name = next(n for n, c in evaluation.calibrators.items() if c is factory)
+    if factory.kind != evaluation.calibrators["uncalibrated"].kind:
+        name = next(n for n, c in evaluation.calibrators.items() if c.kind == factory.kind)
         shown[name] = f"after `{factory.id}`"
     tables = []
     for panel in evaluation.panels:

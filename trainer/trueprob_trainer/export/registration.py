@@ -67,11 +67,11 @@ def register(
     test = as_logits(onnx_logits(content, test_images), n_classes=k)
     evaluation = evaluate((logits, labels), (test, as_labels(test_labels, n_classes=k)))
     chosen = FACTORY_CALIBRATORS[calibrator]
-    factory = evaluation.calibrators[chosen]
+    factory = evaluation.calibrators[chosen].with_class_names(data.class_names)
     fitted_on = None
     if calibrator != "identity":
         fitted_on = FittedOn(
-            digest=CalibrationSet.from_arrays({"logits": logits, "labels": labels}).digest,
+            digest=CalibrationSet(logits, labels, class_names=data.class_names).digest,
             n=len(labels),
             created_at=created_at.isoformat(timespec="seconds"),
         )

@@ -36,6 +36,7 @@ _BINARY: Final = {"type": "string", "format": "binary"}
 _NUMBERS: Final = {"type": "array", "items": {"type": "number"}}
 _ROWS: Final = {"type": "array", "items": _NUMBERS}
 _MATRICES: Final = ("logits", "probabilities", "log_probabilities")
+_OTHERS: Final = ("images", "labels", "weights", "groups", "class_names")
 
 # OpenAPI's description of the body of an upload.
 UPLOAD_BODY: Final[dict[str, Any]] = {
@@ -57,6 +58,7 @@ UPLOAD_BODY: Final[dict[str, Any]] = {
                         "items": {"oneOf": [{"type": "integer"}, {"type": "string"}]},
                     },
                     "weights": _NUMBERS,
+                    "class_names": {"type": "array", "items": {"type": "string"}},
                     "groups": {
                         "type": "array",
                         "items": {"oneOf": [{"type": "integer"}, {"type": "string"}]},
@@ -70,7 +72,7 @@ UPLOAD_BODY: Final[dict[str, Any]] = {
                 "type": "object",
                 "required": ["labels"],
                 "properties": {
-                    **dict.fromkeys((*_MATRICES, "images", "labels", "weights", "groups"), _BINARY),
+                    **dict.fromkeys((*_MATRICES, *_OTHERS), _BINARY),
                     "image": {"type": "array", "items": _BINARY},
                 },
             }
@@ -114,11 +116,12 @@ def calibration_set_routes(services: Callable[[], ControlServices]) -> APIRouter
         """Store the rows, fit a calibrator on them, and judge it against the live one.
 
         The body is an `.npz`, JSON, a `.csv` or a form with `labels` and one of `logits`,
-        `probabilities`, `log_probabilities`, `images` (run through the network); `weights` and
-        `groups` are optional. The whole body is checked before anything is stored. Sending the same
-        rows again gives the same set. With the same parameters it also gives the same fit, while
-        the live pair is the one that the fit was judged against or the one that it produced. Later
-        the calibrator is judged again, but not fitted again.
+        `probabilities`, `log_probabilities`, `images` (run through the network); `weights`,
+        `groups` and `class_names` are optional. Columns with names are matched by name with the
+        classes of the version. The whole body is checked before anything is stored. Sending the
+        same rows again gives the same set. With the same parameters it also gives the same fit,
+        while the live pair is the one that the fit was judged against or the one that it produced.
+        Later the calibrator is judged again, but not fitted again.
         """
         fit_request = FitRequest(
             version=version,
@@ -146,7 +149,8 @@ def calibration_set_routes(services: Callable[[], ControlServices]) -> APIRouter
     ) -> CalibrationSetSummary:
         """Add rows to a set, in a body like that of an upload; nothing is fitted.
 
-        From then on the name refers to the new, longer set. `POST …/fits` fits on it. A request
+        From then on the name refers to the new, longer set; its `findings` say what speaks against
+        a fit on it, and no row is refused for them. `POST …/fits` fits on it. A request
         whose rows the set already contains, in one run and in order, adds nothing.
         """
         row = await services().set_uploads.append(
@@ -184,7 +188,7 @@ def calibration_set_routes(services: Callable[[], ControlServices]) -> APIRouter
             str | None, Header(description="`application/x-npz` for the rows themselves.")
         ] = None,
     ) -> CalibrationSetSummary | FileResponse:
-        """The number of rows and the time of storage, or the rows themselves as an `.npz`."""
+        """The number of rows and the findings, or the rows themselves as an `.npz`."""
         sets = services().stored_sets
         if NPZ_TYPES[0] not in (accept or ""):
             return sets.get(model, digest)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query, Request, Response
 
@@ -31,6 +31,10 @@ from trueprob_service.control.schemas.live import (
 __all__ = ["calibrator_routes", "promotion_routes", "shadow_routes"]
 
 _CalibratorPath = Annotated[str, Path(description="Id of the calibrator.")]
+_RoleQuery = Annotated[
+    Literal["candidate", "predecessor"],
+    Query(description="The candidate, or the predecessor that a promotion put into the shadow."),
+]
 _VersionQuery = Annotated[int | None, Query(ge=1, description="Version that it belongs to.")]
 
 
@@ -79,14 +83,16 @@ def calibrator_routes(services: Callable[[], ControlServices]) -> APIRouter:
         request: Request,
         version: _VersionQuery = None,
         force: Annotated[
-            bool, Query(description="Promote it even if it was not admitted.")
+            bool,
+            Query(description="Promote it even if it is held, was not admitted, or was reverted."),
         ] = False,
         if_match: IfMatchHeader = None,
     ) -> LivePair:
         """Put the pair (version, calibrator) live under the next revision.
 
         Refused with 409 when the calibrator belongs to another version than the live one (name it
-        with `version`), or was not admitted (`force=true` promotes it, and the history says so).
+        with `version`), is held by a finding, was not admitted, or was reverted. `force=true`
+        promotes such a calibrator, and the history says so.
         """
         row = services().promotions.promote(
             model,
@@ -148,11 +154,11 @@ def shadow_routes(services: Callable[[], ControlServices]) -> APIRouter:
     @router.get(
         "/models/{model}/shadow",
         summary="Read the shadow",
-        responses=problems(404),
+        responses=problems(404, 422),
     )
-    def get_shadow(model: ModelPath) -> ShadowSummary:
-        """The evidence for and against the candidate in the shadow, or the last one."""
-        return ShadowSummary.from_row(services().shadows.newest(model))
+    def get_shadow(model: ModelPath, role: _RoleQuery = "candidate") -> ShadowSummary:
+        """The evidence for and against the calibrator in the shadow, or the last one."""
+        return ShadowSummary.from_row(services().shadows.newest(model, role))
 
     @router.put(
         "/models/{model}/shadow",
@@ -180,10 +186,10 @@ def shadow_routes(services: Callable[[], ControlServices]) -> APIRouter:
         "/models/{model}/shadow",
         status_code=204,
         summary="End a shadow",
-        responses=problems(404),
+        responses=problems(404, 422),
     )
-    def delete_shadow(model: ModelPath) -> None:
+    def delete_shadow(model: ModelPath, role: _RoleQuery = "candidate") -> None:
         """Stop the comparison; its evidence so far can still be read."""
-        services().shadows.remove(model)
+        services().shadows.remove(model, role)
 
     return router

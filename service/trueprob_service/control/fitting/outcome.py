@@ -11,7 +11,7 @@ from typing import Final
 
 from trueprob_service.control.fitting.worker import JobResult
 from trueprob_service.control.models.catalogue import Catalogue
-from trueprob_service.control.models.promotion import raise_revision
+from trueprob_service.control.models.promotion import PromotedPair, raise_revision
 from trueprob_service.control.models.shadows import start_shadow
 from trueprob_service.control.store import Transaction
 from trueprob_service.control.store.fits import FitRow
@@ -22,6 +22,7 @@ __all__ = ["CandidateOutcome", "CandidateOutcomes"]
 
 _LOG: Final = logging.getLogger(__name__)
 _DAY_SECONDS: Final = 86_400.0
+_REVERTED: Final = "it went live before, and labels proved it worse than its predecessor"
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class CandidateOutcome:
     """The outcome of a fit's candidate."""
 
     candidate: CalibratorRow
-    promoted: int | None = None  # the revision under which it went live
+    promoted: PromotedPair | None = None  # the candidate, if it went live
     shadows: int | None = None  # the live revision that it shadows
     remark: str | None = None  # a sentence for the fit's report
 
@@ -74,7 +75,7 @@ class CandidateOutcomes:
                 transaction, fit, live, incumbent, candidate, admitted=result.admitted, now=now
             )
         elif fit.promote == "shadow":
-            outcome = self._shadow(transaction, fit, live, candidate, now=now)
+            outcome = self._shadow(transaction, fit, live, candidate, held=result.held, now=now)
         self._end(transaction, fit, result, outcome, judged_revision=judged_revision, now=now)
         return outcome
 
@@ -82,9 +83,9 @@ class CandidateOutcomes:
         """Update the deployments of this process; other processes poll the database."""
         candidate = outcome.candidate
         if outcome.promoted is not None:
-            self._catalogue.deploy(candidate, revision=outcome.promoted)
+            outcome.promoted.deploy(self._catalogue)
         if outcome.shadows is not None:
-            self._catalogue.shadow(candidate.model, outcome.shadows, candidate)
+            self._catalogue.shadow(candidate.model, outcome.shadows, "candidate", candidate)
 
     def _promote(
         self,
@@ -98,28 +99,36 @@ class CandidateOutcomes:
         now: float,
     ) -> CandidateOutcome:
         promoted_today = transaction.policy_fits.promoted(fit.model, since=now - _DAY_SECONDS)
-        obstacle = self._obstacle(fit, live, incumbent, promoted_today)
+        obstacle = self._obstacle(fit, live, incumbent, candidate, promoted_today)
         if obstacle is not None:
             return CandidateOutcome(candidate, remark=f"Not promoted: {obstacle}.")
-        promotion = raise_revision(
+        pair = raise_revision(
             transaction,
             live,
             candidate,
-            cause="admitted" if admitted else "forced",
+            settings=self._settings,
+            cause="admitted" if admitted and not candidate.reverted else "forced",
             by=fit.created_by,
             now=now,
             fit=fit.id,
         )
-        return CandidateOutcome(candidate, promoted=promotion.revision)
+        return CandidateOutcome(candidate, promoted=pair)
 
     def _obstacle(
-        self, fit: FitRow, live: PromotionRow, incumbent: CalibratorRow, promoted_today: int
+        self,
+        fit: FitRow,
+        live: PromotionRow,
+        incumbent: CalibratorRow,
+        candidate: CalibratorRow,
+        promoted_today: int,
     ) -> str | None:
         """The reason why a candidate cannot be promoted, or None."""
         if self._catalogue.find(fit.model, fit.version) is None:
             return f"version {fit.version} is not available here"
         if fit.promote == "always":
             return None
+        if candidate.reverted:
+            return f"{_REVERTED}; promote=always or ?force=true promotes it anyway"
         limit = self._settings.refit_promotions_per_day
         if fit.trigger is not None and promoted_today >= limit:
             return f"the refit policy has promoted {promoted_today} times within a day"
@@ -136,6 +145,7 @@ class CandidateOutcomes:
         live: PromotionRow,
         candidate: CalibratorRow,
         *,
+        held: bool,  # it is compared, but does not act on its own
         now: float,
     ) -> CandidateOutcome:
         obstacle = None
@@ -149,12 +159,15 @@ class CandidateOutcomes:
             transaction,
             live,
             candidate,
-            policy=self._settings.shadow_policy,
+            "candidate",
+            policy="tell" if held else self._settings.shadow_policy,
             alpha=self._settings.shadow_alpha,
             by=fit.created_by,
             now=now,
         )
         remark = f"In the shadow of revision {live.revision}."
+        if candidate.reverted:
+            remark += f" Labels will not promote it: {_REVERTED}."
         return CandidateOutcome(candidate, shadows=live.revision, remark=remark)
 
     def _end(
@@ -168,7 +181,9 @@ class CandidateOutcomes:
         now: float,
     ) -> None:
         """Write the fit's report and its event."""
-        reasons = [*result.reasons, *result.warnings]
+        revision = None if outcome.promoted is None else outcome.promoted.promotion.revision
+        judged = "held" if result.held else "admitted" if result.admitted else "refused"
+        reasons = list(result.reasons)
         if outcome.remark is not None:
             reasons.append(outcome.remark)
         transaction.fits.end(
@@ -176,17 +191,25 @@ class CandidateOutcomes:
             "done",
             now=now,
             seconds=result.seconds,
-            verdict={"admitted": result.admitted, "reasons": reasons},
+            verdict={
+                "admitted": result.admitted,
+                "outcome": judged,
+                "reasons": reasons,
+                "findings": list(result.findings),
+                "set": result.on_set,
+                "traffic": result.on_traffic,
+            },
             scores=result.scores,
             warnings=list(result.warnings),
             judged_revision=judged_revision,
             calibrator=result.calibrator,
             admitted=result.admitted,
-            promoted=outcome.promoted is not None,
-            revision=outcome.promoted,
+            held=result.held,
+            promoted=revision is not None,
+            revision=revision,
         )
         transaction.events.add(
-            "candidate.admitted" if result.admitted else "candidate.refused",
+            f"candidate.{judged}",
             fit.model,
             {
                 "version": fit.version,
@@ -194,14 +217,15 @@ class CandidateOutcomes:
                 "fit": str(fit.id),
                 "trigger": fit.trigger,
                 "reasons": reasons,
-                "promoted": outcome.promoted,
+                "promoted": revision,
             },
             now=now,
         )
+        if result.held:
+            _LOG.warning("fit %d of model %s is held: %s", fit.id, fit.model, reasons[0])
         if fit.trigger is not None:
-            verdict = "admitted" if result.admitted else "refused"
-            place = "went live" if outcome.promoted is not None else "did not go live"
+            place = "went live" if revision is not None else "did not go live"
             _LOG.info(
                 "refit of model %s for %s: %s was %s and %s",
-                fit.model, fit.trigger, result.calibrator, verdict, place,
+                fit.model, fit.trigger, result.calibrator, judged, place,
             )  # fmt: skip

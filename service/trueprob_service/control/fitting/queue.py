@@ -255,9 +255,10 @@ class FitQueue:
         incumbent, seen = current_calibrator(transaction, version), b""
         if incumbent.calibration_set is not None:
             seen = transaction.calibration_sets.row_digests(fit.model, incumbent.calibration_set)
+        traffic, usual_gaps = self._catalogue.recent_traffic(fit.model, fit.version)
         job = Job(
             path=self._set_files.path(fit.calibration_set),
-            n_classes=len(version.class_names),
+            class_names=version.class_names,
             method=fit.method,
             incumbent=incumbent.document,
             seen_row_digests=seen,
@@ -265,6 +266,8 @@ class FitQueue:
             allow_prediction_change=fit.allow_prediction_change,
             reference=self._reference(transaction, fit),
             earlier=_earlier_calibrator(transaction, fit),
+            traffic=traffic,
+            usual_gaps=usual_gaps,
         )
         live = transaction.promotions.live(fit.model)
         revision = None if live is None else live.revision
@@ -281,4 +284,8 @@ class FitQueue:
 def _earlier_calibrator(transaction: Transaction, fit: FitRow) -> CalibratorDocument | None:
     """The calibrator that an earlier fit learned from the same rows by the same method."""
     found = transaction.earlier_fits.fitted(fit)
-    return None if found is None else CalibratorDocument(found[0], tuple(found[1]))
+    if found is None:
+        return None
+    document, warnings, verdict = found
+    at_bound = any(each["code"] == "at_bound" for each in verdict.get("findings", ()))
+    return CalibratorDocument(document, tuple(warnings), at_bound)

@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trueprob.arrays.calibration_set import CalibrationSet, load_calibration_set
+from trueprob.arrays.class_names import require_order
+from trueprob.findings.set_check import check_set
 from trueprob_service.control.fitting.queue import find_or_add_fit
 from trueprob_service.control.fitting.request import FitRequest
 from trueprob_service.control.fitting.runner import FitRunner
@@ -234,16 +236,20 @@ class StoredSets:
         return Items(items=items, next=cursor)
 
     def get(self, model: str, digest_or_name: str) -> CalibrationSetSummary:
-        """The set of a digest or name, with its names."""
+        """The set of a digest or name, as `describe`."""
         with self._store.read() as transaction:
             row = find_set(transaction, model, digest_or_name)
         return self.describe(row)
 
     def describe(self, row: CalibrationSetRow) -> CalibrationSetSummary:
-        """A stored set with its names."""
+        """A stored set with its names and findings; without findings if its rows are elsewhere."""
         with self._store.read() as transaction:
             names = transaction.calibration_sets.names(row.model)
-        return CalibrationSetSummary.from_row(row, names.get(row.digest, ()))
+        try:
+            findings = check_set(self._rows(row))
+        except Unavailable:
+            findings = None
+        return CalibrationSetSummary.from_row(row, names.get(row.digest, ()), findings)
 
     def file(self, model: str, digest_or_name: str) -> Path:
         """The `.npz` of a set, on this host.
@@ -278,8 +284,10 @@ def concatenate_sets(first: CalibrationSet, second: CalibrationSet) -> Calibrati
     """The rows of one set followed by those of another.
 
     Raises `InvalidRequest` if only one of them has weights, or groups, or if the groups of one are
-    integers and those of the other are texts.
+    integers and those of the other are texts; InvalidInput if their classes differ.
     """
+    if first.class_names is not None and second.class_names is not None:
+        require_order(second.class_names, first.class_names, name="classes of the rows")
     optional: dict[str, NDArray[Any] | None] = {}
     for name in ("weights", "groups"):
         left, right = getattr(first, name), getattr(second, name)
@@ -296,6 +304,7 @@ def concatenate_sets(first: CalibrationSet, second: CalibrationSet) -> Calibrati
         np.concatenate([first.labels, second.labels]),
         optional["weights"],
         optional["groups"],
+        first.class_names or second.class_names,
     )
 
 

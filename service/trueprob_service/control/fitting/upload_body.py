@@ -1,7 +1,7 @@
 """Reads the body of an upload into named arrays: ``.npz``, JSON, ``.csv`` and forms.
 
-The class names of the model order the columns of a table. `trueprob.CalibrationSet` checks shapes,
-classes and values.
+The names of a table's columns become the array ``class_names``, which the other formats may have
+too. `trueprob.CalibrationSet` checks shapes and values, and matches classes by name.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import orjson
 from numpy.typing import NDArray
 
 from trueprob.arrays.files import UNNAMED, read_arrays
-from trueprob.tables import Rows, read_csv
+from trueprob.tables import read_csv
 from trueprob.tables.columns import UNSPECIFIED
 from trueprob_service.control.form_parts import FormPart, form_parts
 from trueprob_service.errors import BadRequest, InvalidRequest, UnsupportedMediaType
@@ -38,7 +38,11 @@ CSV_TYPES: Final = ("text/csv",)
 FORM_TYPES: Final = ("multipart/form-data",)
 _TYPES: Final = (*NPZ_TYPES, *JSON_TYPES, *CSV_TYPES, *FORM_TYPES)
 _MATRICES: Final = ("logits", "probabilities", "log_probabilities")
-_VECTORS: Final = ("labels", "weights", "groups")
+_VECTORS: Final = ("labels", "weights", "groups", "class_names")
+_VECTOR_KINDS: Final[Mapping[str, tuple[set[type], str]]] = {
+    "weights": ({int, float}, "numbers"),
+    "class_names": ({str}, "texts"),
+}
 _FIELDS: Final = (*_MATRICES, "images", *_VECTORS)
 _PICTURE: Final = "image"
 _NPY: Final = b"\x93NUMPY"
@@ -63,7 +67,6 @@ def check_media_type(media_type: str) -> None:
 def read_upload(
     path: Path,
     content_type: str,  # checked by `check_media_type`
-    class_names: Sequence[str],
     *,
     max_bytes: int,  # limit of the inflated size of an archive
 ) -> Upload:
@@ -72,7 +75,7 @@ def read_upload(
     if media_type in NPZ_TYPES:
         return Upload(_required(read_arrays(path, max_bytes=max_bytes)))
     if media_type in CSV_TYPES:
-        return Upload(_in_order(read_csv(path), class_names))
+        return Upload(_table(path))
     if media_type in FORM_TYPES:
         return _form(form_parts(path, content_type), max_bytes)
     return _document(_json(path.read_bytes(), "the body"))
@@ -131,31 +134,12 @@ def _form(parts: Sequence[FormPart], max_bytes: int) -> Upload:
     return upload
 
 
-def _in_order(rows: Rows, class_names: Sequence[str]) -> dict[str, NDArray[Any]]:
-    """The arrays of a table, with the columns in the order of the model's classes."""
-    arrays: dict[str, Any] = dict(rows.arrays)
+def _table(path: Path) -> dict[str, NDArray[Any]]:
+    rows = read_csv(path)
+    arrays: dict[str, Any] = {**rows.arrays, "class_names": np.array(rows.class_names)}
     if UNSPECIFIED in arrays:
         arrays["logits"] = arrays.pop(UNSPECIFIED)
-    given, k = rows.class_names or (), len(class_names)
-    labels: list[int | str] = arrays.get("labels", [])
-    if given == tuple(str(index) for index in range(k)):
-        # The table names its columns by index, so its labels are indices too.
-        classes = set(class_names)
-        labels = [
-            int(v) if isinstance(v, str) and v not in classes and v in given else v for v in labels
-        ]
-    elif sorted(given) != sorted(class_names):
-        raise InvalidRequest(
-            f"the columns must be the {k} classes of the model, by name or as 0 to {k - 1}, "
-            f"got {len(given)} that begin with {''.join(given[:1])[:40]!r}"
-        )
-    else:
-        numbers = next(name for name in _MATRICES if name in arrays)
-        places = [given.index(name) for name in class_names]
-        arrays[numbers] = np.asarray(arrays[numbers])[:, places]
-        # An integer is an index of the table's own columns.
-        labels = [given[v] if isinstance(v, int) and 0 <= v < k else v for v in labels]
-    return arrays if not labels else {**arrays, "labels": np.asarray(labels, object)}
+    return arrays
 
 
 def _json(text: bytes, what: str) -> object:
@@ -183,9 +167,8 @@ def _matrix(name: str, values: object) -> NDArray[np.float64]:
 
 def _vector(name: str, values: object) -> NDArray[Any]:
     kinds = set(map(type, values)) if isinstance(values, list) else set()
-    allowed = {int, float} if name == "weights" else {int, str}
+    allowed, what = _VECTOR_KINDS.get(name, ({int, str}, "integers or texts"))
     if not kinds or not kinds <= allowed:
-        what = "numbers" if name == "weights" else "integers or texts"
         raise InvalidRequest(f"{name} must be a non-empty list of {what}")
     mixed = {int, str} <= kinds
     try:

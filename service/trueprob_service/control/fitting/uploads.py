@@ -120,9 +120,15 @@ class CalibrationSetUploads:
             await spool_body(request, path, limit=limit)
             async with self._parsing:
                 upload = await anyio.to_thread.run_sync(
-                    lambda: read_upload(path, content_type, served.class_names, max_bytes=limit)
+                    lambda: read_upload(path, content_type, max_bytes=limit)
                 )
                 arrays = upload.arrays
+                pictures = upload.pictures is not None or "images" in arrays
+                if pictures and "class_names" in arrays:
+                    raise InvalidRequest(
+                        "class_names are those of columns of numbers: leave them out with images, "
+                        "whose labels may be names"
+                    )
                 if upload.pictures is not None:
                     arrays = await self._run_pictures(deployment, upload.pictures, arrays)
                 elif "images" in arrays:

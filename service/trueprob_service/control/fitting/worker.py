@@ -15,24 +15,33 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from trueprob.admission.decision import admit
 from trueprob.admission.reference import ReferenceCheck, check_reference
 from trueprob.admission.verdict import Verdict
 from trueprob.arrays.calibration_set import CalibrationSet, load_calibration_set
-from trueprob.calibrators import Calibrator, FittedOn, loads_calibrator, to_dict
+from trueprob.arrays.class_names import require_order
+from trueprob.calibrators import (
+    FitOutcome,
+    FittedCalibrator,
+    FittedOn,
+    loads_calibrator,
+    to_dict,
+)
+from trueprob.drift.reference_bins import ReferenceBins
 from trueprob.errors import TrueprobError
-from trueprob.findings.finding import Severity
-from trueprob.findings.set_check import check_set
-from trueprob.fitting.methods import fit_rows
+from trueprob.findings.finding import Finding
+from trueprob.findings.incumbent_check import CandidateCheck, check_candidate
+from trueprob.fitting.methods import fit_rows, method_for_set
 
 __all__ = ["CalibratorDocument", "Job", "JobResult", "run", "serve"]
 
@@ -49,6 +58,7 @@ class CalibratorDocument:
 
     document: str  # `calibrator.json`
     warnings: tuple[str, ...] = ()  # from fitting it
+    at_bound: bool = False  # whether a parameter stopped at its bound
 
 
 @dataclass(frozen=True)
@@ -56,7 +66,7 @@ class Job:
     """A fit for the child process."""
 
     path: Path  # the stored calibration set
-    n_classes: int
+    class_names: tuple[str, ...]  # of the version, in order
     method: str
     incumbent: str  # `calibrator.json`; the candidate is compared with it
     seen_row_digests: bytes  # digests (16 bytes a row) of the rows that the incumbent was fitted on
@@ -64,6 +74,8 @@ class Job:
     allow_prediction_change: bool = False
     reference: Path | None = None  # the reference set: candidates must not be worse on it
     earlier: CalibratorDocument | None = None  # the candidate, if it was fitted before
+    traffic: NDArray[np.float32] | None = None  # recent logits without labels
+    usual_gaps: ReferenceBins | None = None  # of the version's baseline
 
 
 @dataclass(frozen=True)
@@ -74,8 +86,13 @@ class JobResult:
     kind: str = ""
     document: str = ""  # `calibrator.json`
     admitted: bool = False
-    reasons: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()  # from fitting
+    held: bool = False  # a finding keeps it from going live without force
+    reasons: tuple[str, ...] = ()  # those that decide come first
+    findings: tuple[dict[str, Any], ...] = ()  # documents; those that hold come first
+    # Mean confidence before and after, on the set and on recent traffic (None without any).
+    on_set: dict[str, float] | None = None
+    on_traffic: dict[str, float] | None = None
+    warnings: tuple[str, ...] = ()  # from fitting; findings too
     # of `incumbent` and `candidate`; None where there was no row to compare them on
     scores: dict[str, Any] | None = None
     seconds: float = 0.0
@@ -112,24 +129,28 @@ def run(job: Job, progress: Callable[[float], None] = lambda _share: None) -> Jo
     started = time.perf_counter()
     change = job.allow_prediction_change
     try:
-        rows = load_calibration_set(job.path, n_classes=job.n_classes)
+        rows = _rows(job.path, job)
         seen = np.frombuffer(job.seen_row_digests, np.uint8).reshape(-1, 16)
+        incumbent = loads_calibrator(job.incumbent.encode())
+        method, replaced = method_for_set(job.method, rows, allow_prediction_change=change)
         verdict = admit(
-            loads_calibrator(job.incumbent.encode()),
-            job.method,
+            incumbent,
+            method,
             rows,
             seen_row_digests=seen,
             allow_prediction_change=change,
             progress=lambda share: progress(_JUDGING * share),
         )
-        candidate, fitted = _candidate(job, rows)
-        findings = check_set(rows)  # those that hold come first
+        fitted, document = _candidate(job, method, rows)
+        checked = check_candidate(
+            incumbent, fitted, rows, traffic=job.traffic, usual_gaps=job.usual_gaps
+        )
         check = None
         if job.reference is not None:
             check = check_reference(
-                loads_calibrator(job.incumbent.encode()),
-                candidate,
-                load_calibration_set(job.reference, n_classes=job.n_classes),
+                incumbent,
+                fitted.calibrator,
+                _rows(job.reference, job),
                 fitted_row_digests=rows.row_digests,
             )
     except TrueprobError as error:
@@ -137,14 +158,18 @@ def run(job: Job, progress: Callable[[float], None] = lambda _share: None) -> Jo
     except Exception as error:  # noqa: BLE001 - an error in one fit must not end the process
         _LOG.exception("a fit with %s failed", job.method)
         return JobResult(error=f"the fit failed with {type(error).__name__}; see the log")
-    holds = [finding for finding in findings if finding.severity is Severity.HOLD]
-    reasons = _in_order(verdict, check)
+    held, traffic = bool(checked.holds), checked.on_traffic
+    findings = (*checked.findings, *replaced)
     return JobResult(
-        calibrator=candidate.id,
-        kind=candidate.kind,
-        document=fitted.document,
-        admitted=verdict.admitted and (check is None or check.passed) and not holds,
-        reasons=(*map(str, holds), *reasons, *map(str, findings[len(holds) :])),
+        calibrator=fitted.calibrator.id,
+        kind=fitted.calibrator.kind,
+        document=document,
+        admitted=verdict.admitted and (check is None or check.passed) and not held,
+        held=held,
+        reasons=_in_order(verdict, check, checked, replaced),
+        findings=tuple(each.to_dict() for each in findings),
+        on_set=checked.on_set.to_dict(),
+        on_traffic=None if traffic is None else traffic.to_dict(),
         warnings=fitted.warnings,
         scores={
             side: None if scores is None else scores.to_dict()
@@ -154,20 +179,42 @@ def run(job: Job, progress: Callable[[float], None] = lambda _share: None) -> Jo
     )
 
 
-def _candidate(job: Job, rows: CalibrationSet) -> tuple[Calibrator, CalibratorDocument]:
+def _rows(path: Path, job: Job) -> CalibrationSet:
+    """A stored set, whose classes must be those of the version.
+
+    It was put in the order of the version that it was uploaded for. In another order its rows would
+    have other digests, and would count as rows that no calibrator has seen.
+    """
+    rows = load_calibration_set(path, n_classes=len(job.class_names))
+    if rows.class_names is not None:
+        require_order(rows.class_names, job.class_names, name="classes of the set")
+    return rows
+
+
+def _candidate(job: Job, method: str, rows: CalibrationSet) -> tuple[FittedCalibrator, str]:
+    """The candidate and its document."""
     if job.earlier is not None:
-        return loads_calibrator(job.earlier.document.encode()), job.earlier
-    fitted = fit_rows(job.method, rows, allow_prediction_change=job.allow_prediction_change)
+        earlier = job.earlier
+        outcome = FitOutcome.AT_BOUND if earlier.at_bound else FitOutcome.CONVERGED
+        calibrator = loads_calibrator(earlier.document.encode())
+        return FittedCalibrator(calibrator, outcome, earlier.warnings), earlier.document
+    fitted = fit_rows(method, rows, allow_prediction_change=job.allow_prediction_change)
     created_at = datetime.fromtimestamp(job.created_at, UTC).isoformat(timespec="seconds")
     source = FittedOn(digest=rows.digest, n=rows.n, created_at=created_at)
-    document = json.dumps(to_dict(fitted.calibrator, source), allow_nan=False)
-    return fitted.calibrator, CalibratorDocument(document, tuple(fitted.warnings))
+    named = replace(fitted, calibrator=fitted.calibrator.with_class_names(job.class_names))
+    return named, json.dumps(to_dict(named.calibrator, source), allow_nan=False)
 
 
-def _in_order(verdict: Verdict, check: ReferenceCheck | None) -> tuple[str, ...]:
-    """All reasons, the decisive one first."""
-    if check is None:
-        return verdict.reasons
-    if verdict.admitted and not check.passed:
-        return (check.reason, *verdict.reasons)
-    return (*verdict.reasons, check.reason)
+def _in_order(
+    verdict: Verdict,
+    check: ReferenceCheck | None,
+    checked: CandidateCheck,
+    replaced: tuple[Finding, ...],
+) -> tuple[str, ...]:
+    """All reasons, those that decide first."""
+    compared = list(verdict.reasons)
+    if check is not None:
+        decides = verdict.admitted and not check.passed
+        compared.insert(0 if decides else len(compared), check.reason)
+    warnings = [each for each in checked.findings if each not in checked.holds]
+    return (*map(str, checked.holds), *compared, str(checked), *map(str, (*warnings, *replaced)))

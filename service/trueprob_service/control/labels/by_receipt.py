@@ -23,7 +23,7 @@ from trueprob.scores.binned import BinnedCalibration
 from trueprob_service.control.labels.alarms import Alarms
 from trueprob_service.control.labels.body import Label
 from trueprob_service.control.labels.counting import CountedLabels, count_within_cap
-from trueprob_service.control.labels.shadow_scoring import ShadowDecision, score_shadow
+from trueprob_service.control.labels.shadow_scoring import ShadowDecision, score_shadows
 from trueprob_service.control.models.catalogue import Catalogue
 from trueprob_service.control.store import Store, Transaction
 from trueprob_service.control.store.alarms import AlarmRow
@@ -34,6 +34,7 @@ from trueprob_service.inference.deployment import ServedVersion
 from trueprob_service.metrics.catalogue import LABEL_OUTCOMES
 from trueprob_service.receipts.columns import ReceiptColumns, number
 from trueprob_service.receipts.receipt import Receipts, digest64
+from trueprob_service.settings import Settings
 
 __all__ = [
     "CLOCK_TOLERANCE_SECONDS",
@@ -210,13 +211,11 @@ class ReceiptLabels:
     def __init__(
         self,
         store: Store,
-        catalogue: Catalogue,  # deploys a candidate promoted by labels
+        catalogue: Catalogue,  # deploys what labels promote
         receipts: Receipts,
         alarms: Alarms,
         *,
-        labels_per_input: int,  # labels of one input that count in a day; 0: no limit
-        ttl_seconds: int,  # how long after its prediction a label is accepted
-        window_labels: int,  # N of the statistics of the last N labels
+        settings: Settings,
         clock: Callable[[], float],  # seconds since 1970 UTC
         count_label: CountLabel,  # (model, outcome, n, lags in seconds), for metrics
         order_key: bytes | None = None,  # see `counting_order`; None: a random key
@@ -224,10 +223,9 @@ class ReceiptLabels:
         self._store = store
         self._catalogue = catalogue
         self._receipts = receipts
-        self._labels_per_input = labels_per_input
         self._alarms = alarms
-        self._ttl_seconds = ttl_seconds
-        self._window_labels = window_labels
+        self._settings = settings
+        self._ttl_seconds = settings.receipt_ttl_seconds
         self._clock = clock
         self._count_label = count_label
         self.order_key = order_key or secrets.token_bytes(_KEY_BYTES)
@@ -254,9 +252,9 @@ class ReceiptLabels:
                     f"of model {model!r}, got {_shown(labels[0])}"
                 )
             outcome, counted = self._add(transaction, receipts, judged, history, now)
-            decision, raised = self._update(transaction, history, counted, now)
+            decisions, raised = self._update(transaction, history, counted, now)
         self._alarms.announce(raised)
-        if decision is not None:
+        for decision in decisions:
             self._deploy(decision)
         self._report(model, outcome, now - receipts.issued_at)
         return [LABEL_OUTCOMES[each] for each in outcome.tolist()]
@@ -291,7 +289,7 @@ class ReceiptLabels:
             receipts[new],
             judged.label[new],
             model_id=history.model_id,
-            labels_per_input=self._labels_per_input,
+            labels_per_input=self._settings.labels_per_input,
             now=now,
             order_key=self.order_key,
         )
@@ -305,24 +303,26 @@ class ReceiptLabels:
         history: PromotionHistory,
         counted: Mapping[int, CountedLabels],
         now: float,
-    ) -> tuple[ShadowDecision | None, list[AlarmRow]]:
-        """Update shadow, alarms and statistics with the counted labels of each revision."""
-        decision = score_shadow(transaction, history.live.model, counted, now=now)
+    ) -> tuple[list[ShadowDecision], list[AlarmRow]]:
+        """Update shadows, alarms and statistics with the counted labels of each revision."""
+        decisions = score_shadows(
+            transaction, history.live.model, counted, settings=self._settings, now=now
+        )
         raised: list[AlarmRow] = []
         for revision, labels in counted.items():
             promotion = history.promotions[revision]
             # Always lock in this order: alarm_state, then bins.
             raised += self._alarms.count(transaction, promotion, labels, now=now)
             self._add_sums(transaction, promotion, labels, now)
-        return decision, raised
+        return decisions, raised
 
     def _deploy(self, decision: ShadowDecision) -> None:
         """Update the deployments of this process; other processes poll the database."""
+        shadow = decision.shadow
         if decision.promoted is None:
-            self._catalogue.shadow(decision.shadow.model, decision.shadow.revision, None)
-        elif self._catalogue.find(decision.shadow.model, decision.shadow.version) is not None:
-            row, revision = decision.promoted
-            self._catalogue.deploy(row, revision=revision)
+            self._catalogue.shadow(shadow.model, shadow.revision, shadow.role, None)
+        elif self._catalogue.find(shadow.model, shadow.version) is not None:
+            decision.promoted.deploy(self._catalogue)
 
     def _add_sums(
         self, transaction: Transaction, promotion: PromotionRow, labels: CountedLabels, now: float
@@ -338,7 +338,8 @@ class ReceiptLabels:
             new=BinnedCalibration.of(confidence, correct),
         )
         newest = transaction.window_blocks.newest(model, version, calibrator)
-        blocks = advance(newest, confidence, correct, window_labels=self._window_labels)
+        window_labels = self._settings.window_labels
+        blocks = advance(newest, confidence, correct, window_labels=window_labels)
         transaction.window_blocks.put(model, version, calibrator, blocks)
 
     def _report(self, model: str, outcome: NDArray[np.int8], lags: NDArray[np.float64]) -> None:

@@ -42,8 +42,8 @@ _LOG: Final = logging.getLogger(__name__)
 _WINDOW: Final = re.compile(r"(\d{1,6})(h|d)")
 _CACHE_SECONDS: Final = 3.0
 _MAX_HOURS: Final = 24 * 3660
-_FIT_OUTCOMES: Final = ("admitted", "refused", "failed", "cancelled")
-_CAUSES: Final = ("factory", "admitted", "forced", "shadow", "rollback")
+_FIT_OUTCOMES: Final = ("admitted", "held", "refused", "failed", "cancelled")
+_CAUSES: Final = ("factory", "admitted", "forced", "shadow", "rollback", "reverted")
 _ALARM_STATISTICS: Final = ("evidence", "change")
 
 
@@ -205,10 +205,10 @@ def _gauges(transaction: Transaction) -> dict[str, dict[tuple[str, ...], float]]
     worse: dict[tuple[str, ...], float] = {}
     threshold: dict[tuple[str, ...], float] = {}
     for shadow in transaction.shadows.all_running():
-        candidate = (shadow.model, str(shadow.version), shadow.calibrator)
-        better[candidate] = shadow.better_log10
-        worse[candidate] = shadow.worse_log10
-        threshold[candidate] = -math.log10(shadow.alpha)
+        labels = (shadow.model, str(shadow.version), shadow.calibrator, shadow.role)
+        better[labels] = shadow.better_log10
+        worse[labels] = shadow.worse_log10
+        threshold[labels] = -math.log10(shadow.alpha)
     waiting = transaction.events.waiting()
     return {
         "shadow_better_log10": better,

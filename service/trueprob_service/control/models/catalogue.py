@@ -18,7 +18,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
+
+from trueprob.arrays.class_names import shown
 from trueprob.calibrators import Calibrator, loads_calibrator
+from trueprob.drift import ReferenceBins
 from trueprob_service.control.models.discovery import Discovery, FoundVersion, Key, discover
 from trueprob_service.control.store import Store, Transaction
 from trueprob_service.control.store.models import VersionRow
@@ -211,18 +216,33 @@ class Catalogue:
         self._baselines = {k: v for k, v in self._baselines.items() if k[0] != model}
         self._unavailable = {k: v for k, v in self._unavailable.items() if k[0] != model}
 
-    def deploy(self, row: CalibratorRow, *, revision: int | None) -> None:
+    def deploy(
+        self, row: CalibratorRow, *, revision: int | None, predecessor: CalibratorRow | None = None
+    ) -> None:
         """Deploy a version with a calibrator; as the live pair when a revision is given."""
         calibrator = loads_calibrator(row.document.encode())
-        served = self.served(row.model, row.version)
-        self._deployments.deploy(served, calibrator, row.calibrator, revision=revision)
+        self._deployments.deploy(
+            self.served(row.model, row.version),
+            calibrator,
+            row.calibrator,
+            revision=revision,
+            predecessor=_shadow(predecessor),
+        )
 
-    def shadow(self, model: str, revision: int, row: CalibratorRow | None) -> None:
-        """Set the shadow of a live pair in the data plane; None removes it."""
-        shadow = None
-        if row is not None:
-            shadow = Shadow(loads_calibrator(row.document.encode()), row.calibrator)
-        self._deployments.shadow(model, revision, shadow)
+    def shadow(self, model: str, revision: int, role: str, row: CalibratorRow | None) -> None:
+        """Set a shadow of a live pair in the data plane; None removes it."""
+        self._deployments.shadow(model, revision, role, _shadow(row))
+
+    def recent_traffic(
+        self, model: str, version: int
+    ) -> tuple[NDArray[np.float32] | None, ReferenceBins | None]:
+        """Recent logits of a version here, and the gaps of its baseline; None if unknown."""
+        served = self.find(model, version)
+        if served is None:
+            return None, None
+        recent = self._deployments.current(model, version).meters.recent_logits()
+        gaps = None if served.reference is None else served.reference.gap
+        return recent, gaps
 
     def baseline(self, model: str, version: int) -> Mapping[str, float]:
         """Scores on the version's calibration split; empty for a version without a baseline."""
@@ -248,7 +268,11 @@ class Catalogue:
             known = transaction.models.version(name, number)
             if known is not None:
                 if known.class_names != names:
-                    self._refuse((name, number), "its classes are not those first registered")
+                    self._refuse(
+                        (name, number),
+                        f"its classes, {shown(names)}, are not those first registered, "
+                        f"{shown(known.class_names)}",
+                    )
                     accepted.discard((name, number))
                 continue
             if model is None:
@@ -308,3 +332,9 @@ class Catalogue:
         if self._unavailable.get(key) != reason:
             self._unavailable = {**self._unavailable, key: reason}
             _LOG.error("version %d of model %s is refused: %s", key[1], key[0], reason)
+
+
+def _shadow(row: CalibratorRow | None) -> Shadow | None:
+    if row is None:
+        return None
+    return Shadow(loads_calibrator(row.document.encode()), row.calibrator)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+from trueprob.arrays.class_names import shown
 from trueprob.calibrators import IdentityCalibrator, dumps_calibrator
 from trueprob.repository.manifest import valid_model_name
 from trueprob.repository.model_repository import ModelRepository
@@ -61,7 +62,10 @@ class Declarations:
                     has = "no version" if known is None else f"{len(known.class_names)} classes"
                     raise Conflict(f"model {model!r} has {has}, the request says {len(names)}")
                 if class_names is not None and known.class_names != names:
-                    raise Conflict(f"model {model!r} has other class_names")
+                    raise Conflict(
+                        f"class_names must be those of model {model!r}, "
+                        f"{shown(known.class_names)}, got {shown(names)}"
+                    )
                 return False
             add_version(
                 transaction,

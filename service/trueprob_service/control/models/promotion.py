@@ -6,13 +6,19 @@ plane ignores a revision older than the one that it has.
 
 A rollback without a revision undoes one promotion. ``restores`` of a rollback names the promotion
 whose pair it restored, so the next rollback continues from there and never undoes a rollback.
+
+The calibrator that was live before a promotion becomes the predecessor in shadow, if it has the
+same version. Labels compare the two (`trueprob_service.control.labels.shadow_scoring`), and
+`revert` goes back when they prove the predecessor better.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from trueprob_service.control.models.catalogue import Catalogue, current_calibrator
+from trueprob_service.control.models.shadows import start_shadow
 from trueprob_service.control.store import Store, Transaction
 from trueprob_service.control.store.promotions import CalibratorRow, PromotionRow
 from trueprob_service.errors import (
@@ -23,8 +29,25 @@ from trueprob_service.errors import (
     StaleRevision,
     VersionNotFound,
 )
+from trueprob_service.receipts.columns import ROLES
+from trueprob_service.settings import Settings
 
-__all__ = ["Promotions", "lock_live_pair", "raise_revision"]
+__all__ = ["PromotedPair", "Promotions", "lock_live_pair", "raise_revision", "revert"]
+
+
+@dataclass(frozen=True)
+class PromotedPair:
+    """A pair that has just gone live."""
+
+    promotion: PromotionRow
+    calibrator: CalibratorRow
+    predecessor: CalibratorRow | None  # in shadow from now on
+
+    def deploy(self, catalogue: Catalogue) -> None:
+        """Deploy it in this process; called after the commit."""
+        catalogue.deploy(
+            self.calibrator, revision=self.promotion.revision, predecessor=self.predecessor
+        )
 
 
 def raise_revision(
@@ -32,14 +55,16 @@ def raise_revision(
     live: PromotionRow,  # the live pair until now
     row: CalibratorRow,  # the calibrator that goes live, with its version
     *,
-    cause: str,  # `factory`, `admitted`, `forced`, `shadow` or `rollback`
+    settings: Settings,
+    cause: str,  # as in `PromotionRow`
     by: str | None,  # id of the API key
     now: float,
     restores: int | None = None,  # of a rollback: the revision whose pair it restores
     fit: int | None = None,  # the fit that promotes
-) -> PromotionRow:
+) -> PromotedPair:
     """Store a promotion as the next revision. The caller read ``live`` under the model's lock."""
-    transaction.shadows.end(row.model, "superseded", now=now)
+    for role in ROLES:
+        transaction.shadows.end(row.model, role, "superseded", now=now)
     promotion = PromotionRow(
         model=row.model,
         revision=live.revision + 1,
@@ -65,7 +90,48 @@ def raise_revision(
         },
         now=now,
     )
-    return promotion
+    predecessor = None
+    # Whoever goes back, or insists on a calibrator that labels sent back, has decided.
+    watched = settings.rollback_labels > 0 and restores is None and not row.reverted
+    if watched and live.version == row.version and live.calibrator != row.calibrator:
+        predecessor = transaction.calibrators.get(live.model, live.version, live.calibrator)
+    if predecessor is not None:
+        start_shadow(
+            transaction,
+            promotion,
+            predecessor,
+            "predecessor",
+            policy=settings.shadow_policy,
+            alpha=settings.shadow_alpha,
+            by=None,
+            now=now,
+        )
+    return PromotedPair(promotion, row, predecessor)
+
+
+def revert(
+    transaction: Transaction,
+    live: PromotionRow,  # its calibrator is worse than its predecessor
+    predecessor: CalibratorRow,
+    *,
+    settings: Settings,
+    now: float,
+) -> PromotedPair:
+    """Go back to the predecessor; from now on only force promotes the calibrator again."""
+    transaction.calibrators.revert(live.model, live.version, live.calibrator)
+    before = transaction.promotions.get(live.model, live.revision - 1)
+    if before is None:
+        raise LookupError(f"revision {live.revision} of model {live.model} has no predecessor")
+    return raise_revision(
+        transaction,
+        live,
+        predecessor,
+        settings=settings,
+        cause="reverted",
+        by=None,
+        restores=before.restores or before.revision,
+        now=now,
+    )
 
 
 def lock_live_pair(transaction: Transaction, model: str, expected: int) -> PromotionRow:
@@ -82,9 +148,12 @@ def lock_live_pair(transaction: Transaction, model: str, expected: int) -> Promo
 class Promotions:
     """Changes of the live pair that clients request."""
 
-    def __init__(self, store: Store, catalogue: Catalogue, *, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, store: Store, catalogue: Catalogue, *, settings: Settings, clock: Callable[[], float]
+    ) -> None:
         self._store = store
         self._catalogue = catalogue
+        self._settings = settings
         self._clock = clock
 
     def promote(
@@ -99,8 +168,8 @@ class Promotions:
     ) -> PromotionRow:
         """Make a calibrator live, together with its version.
 
-        Raises `Conflict` if the calibrator belongs to another version or was not admitted, or if
-        its version is not available.
+        Raises `Conflict` if the calibrator belongs to another version, is held, was not admitted or
+        was reverted, or if its version is not available.
         """
         with self._store.write() as transaction:
             live = lock_live_pair(transaction, model, expected)
@@ -114,14 +183,22 @@ class Promotions:
                         f"the request is for version {wanted}"
                     )
                 raise CalibratorNotFound(f"model {model!r} has no calibrator {calibrator!r}")
-            if not (row.admitted or force):
+            held = transaction.fits.hold_on(row)
+            if held is not None and not force:
                 raise Conflict(
-                    f"calibrator {calibrator!r} was not admitted: there was no evidence that it "
-                    "improves; ?force=true promotes it anyway"
+                    f"calibrator {calibrator!r} is held: {held}; ?force=true promotes it anyway"
                 )
-            promotion = self._raise(transaction, live, row, cause=_cause(row), by=by)
-        self._catalogue.deploy(row, revision=promotion.revision)
-        return promotion
+            if not (row.admitted or force):
+                why = (
+                    "went live before, and labels proved it worse than its predecessor"
+                    if row.reverted
+                    else "was not admitted: there was no evidence that it improves"
+                )
+                raise Conflict(f"calibrator {calibrator!r} {why}; ?force=true promotes it anyway")
+            cause = _cause(row) if held is None else "forced"
+            pair = self._raise(transaction, live, row, cause=cause, by=by)
+        pair.deploy(self._catalogue)
+        return pair.promotion
 
     def promote_version(
         self, model: str, version: int, *, expected: int, by: str | None
@@ -138,9 +215,9 @@ class Promotions:
             if live.version == version:
                 return live
             row = current_calibrator(transaction, known)
-            promotion = self._raise(transaction, live, row, cause=_cause(row), by=by)
-        self._catalogue.deploy(row, revision=promotion.revision)
-        return promotion
+            pair = self._raise(transaction, live, row, cause=_cause(row), by=by)
+        pair.deploy(self._catalogue)
+        return pair.promotion
 
     def rollback(
         self, model: str, *, revision: int | None, expected: int, by: str | None
@@ -163,7 +240,7 @@ class Promotions:
             row = transaction.calibrators.get(model, target.version, target.calibrator)
             if row is None:
                 raise CalibratorNotFound(f"calibrator {target.calibrator!r} no longer exists")
-            promotion = self._raise(
+            pair = self._raise(
                 transaction,
                 live,
                 row,
@@ -171,8 +248,8 @@ class Promotions:
                 restores=target.restores or target.revision,
                 by=by,
             )
-        self._catalogue.deploy(row, revision=promotion.revision)
-        return promotion
+        pair.deploy(self._catalogue)
+        return pair.promotion
 
     def _raise(
         self,
@@ -183,14 +260,21 @@ class Promotions:
         cause: str,
         by: str | None,
         restores: int | None = None,
-    ) -> PromotionRow:
+    ) -> PromotedPair:
         self._catalogue.served(row.model, row.version)
         return raise_revision(
-            transaction, live, row, cause=cause, by=by, restores=restores, now=self._clock()
+            transaction,
+            live,
+            row,
+            settings=self._settings,
+            cause=cause,
+            by=by,
+            restores=restores,
+            now=self._clock(),
         )
 
 
 def _cause(row: CalibratorRow) -> str:
-    if row.origin == "factory":
+    if row.origin == "factory" and not row.reverted:
         return "factory"
     return "admitted" if row.admitted else "forced"

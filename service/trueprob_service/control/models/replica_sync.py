@@ -23,7 +23,7 @@ from trueprob_service.control.store import Store, Transaction
 from trueprob_service.control.store.models import VersionRow
 from trueprob_service.control.store.promotions import CalibratorRow, PromotionRow
 from trueprob_service.errors import NotFound
-from trueprob_service.inference.deployment import Deployment, ServedVersion
+from trueprob_service.inference.deployment import Deployment, ServedVersion, Shadow
 from trueprob_service.inference.deployments import Deployments
 
 __all__ = ["ReplicaSync"]
@@ -94,7 +94,7 @@ class ReplicaSync:
         local = self._deployments.names()
         with self._store.read() as transaction:
             stored = transaction.promotions.revisions()
-            candidates = transaction.shadows.candidates()
+            shadows = transaction.shadows.calibrators()
             states = {
                 name: _read(transaction, name)
                 for name, seen in stored.items()
@@ -113,18 +113,29 @@ class ReplicaSync:
             else:
                 self._log_missing(name, stored[name], obstacle)
         for live in self._deployments.live():
-            self._apply_shadow(live, candidates.get(live.served.model))
+            for role, deployed in (
+                ("candidate", live.candidate),
+                ("predecessor", live.predecessor),
+            ):
+                self._apply_shadow(live, role, deployed, shadows.get((live.served.model, role)))
 
-    def _apply_shadow(self, live: Deployment, candidate: tuple[int, CalibratorRow] | None) -> None:
-        """Deploy the shadow of a live pair, unless it shadows another revision."""
-        row = candidate[1] if candidate is not None and candidate[0] == live.revision else None
-        known = None if live.shadow is None else live.shadow.calibrator_id
+    def _apply_shadow(
+        self,
+        live: Deployment,
+        role: str,
+        deployed: Shadow | None,
+        stored: tuple[int, CalibratorRow] | None,
+    ) -> None:
+        """Deploy a shadow of a live pair, unless it shadows another revision."""
+        row = stored[1] if stored is not None and stored[0] == live.revision else None
+        known = None if deployed is None else deployed.calibrator_id
         if live.revision is None or known == (None if row is None else row.calibrator):
             return
+        model = live.served.model
         try:
-            self._catalogue.shadow(live.served.model, live.revision, row)
+            self._catalogue.shadow(model, live.revision, role, row)
         except TrueprobError as error:  # a calibrator of a newer release
-            _LOG.error("the shadow of model %s cannot be deployed: %s", live.served.model, error)
+            _LOG.error("the %s in shadow of model %s cannot be deployed: %s", role, model, error)
 
     def _log_missing(self, name: str, seen: _Seen, obstacle: str) -> None:
         now = time.monotonic()

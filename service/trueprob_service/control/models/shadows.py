@@ -1,7 +1,9 @@
 """Starts and ends shadows.
 
-A model has at most one shadow at a time, a calibrator of the live version. It ends when the
-evidence decides, when it is removed or replaced, and when another pair goes live.
+A model has at most one candidate in shadow, which clients start, and one predecessor, which a
+promotion starts (`trueprob_service.control.models.promotion`). Both are calibrators of the live
+version. A shadow ends when the evidence decides, when it is removed or replaced, and when another
+pair goes live.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ POLICIES: Final = ("act", "tell")
 
 
 class Shadows:
-    """Shadows that clients start, read and remove."""
+    """Candidates that clients start, and shadows that they read and remove."""
 
     def __init__(
         self, store: Store, catalogue: Catalogue, *, settings: Settings, clock: Callable[[], float]
@@ -45,7 +47,7 @@ class Shadows:
         """Let a calibrator shadow the live pair; replaces an earlier shadow.
 
         Returns the shadow, and False if it already ran under the same policy. Raises `Conflict` if
-        the calibrator is live or belongs to another version.
+        the calibrator is live, belongs to another version, or is held and the policy is `act`.
         """
         chosen = self._settings.shadow_policy if policy is None else policy
         if chosen not in POLICIES:
@@ -64,37 +66,45 @@ class Shadows:
                 raise CalibratorNotFound(f"model {model!r} has no calibrator {calibrator!r}")
             if calibrator == live.calibrator:
                 raise Conflict(f"calibrator {calibrator!r} is live: it cannot shadow itself")
-            before = transaction.shadows.running(model)
+            held = transaction.fits.hold_on(row)
+            if held is not None and policy == "act":
+                raise Conflict(
+                    f"calibrator {calibrator!r} is held and does not act on its own: {held}; use "
+                    "the policy 'tell'"
+                )
+            chosen = chosen if held is None else "tell"
+            before = transaction.shadows.running(model, "candidate")
             if before is not None and (before.calibrator, before.policy) == (calibrator, chosen):
                 return before, False
             started = start_shadow(
                 transaction,
                 live,
                 row,
+                "candidate",
                 policy=chosen,
                 alpha=self._settings.shadow_alpha,
                 by=by,
                 now=self._clock(),
             )
-        self._catalogue.shadow(model, live.revision, row)
+        self._catalogue.shadow(model, live.revision, "candidate", row)
         return started, True
 
-    def remove(self, model: str) -> None:
-        """End the running shadow of a model."""
+    def remove(self, model: str, role: str) -> None:
+        """End the running shadow of a role."""
         with self._store.write() as transaction:
             transaction.models.lock(model)
             live = _live(transaction, model)
-            if not transaction.shadows.end(model, "removed", now=self._clock()):
-                raise ShadowNotFound(f"nothing shadows model {model!r}")
-        self._catalogue.shadow(model, live.revision, None)
+            if not transaction.shadows.end(model, role, "removed", now=self._clock()):
+                raise ShadowNotFound(f"no {role} shadows model {model!r}")
+        self._catalogue.shadow(model, live.revision, role, None)
 
-    def newest(self, model: str) -> ShadowRow:
-        """The newest shadow of a model, running or ended."""
+    def newest(self, model: str, role: str) -> ShadowRow:
+        """The newest shadow of a role, running or ended."""
         with self._store.read() as transaction:
             _live(transaction, model)
-            row = transaction.shadows.newest(model)
+            row = transaction.shadows.newest(model, role)
         if row is None:
-            raise ShadowNotFound(f"nothing ever shadowed model {model!r}")
+            raise ShadowNotFound(f"no {role} ever shadowed model {model!r}")
         return row
 
 
@@ -102,6 +112,7 @@ def start_shadow(
     transaction: Transaction,
     live: PromotionRow,
     row: CalibratorRow,
+    role: str,
     *,
     policy: str,
     alpha: float,
@@ -109,12 +120,13 @@ def start_shadow(
     now: float,
 ) -> ShadowRow:
     """Start a shadow, replacing the earlier one. The caller holds the model's lock."""
-    transaction.shadows.end(live.model, "removed", now=now)
+    transaction.shadows.end(live.model, role, "removed", now=now)
     incumbent = transaction.calibrators.get(live.model, live.version, live.calibrator)
     kinds = [row.kind, *([] if incumbent is None else [incumbent.kind])]
     transaction.shadows.start(
         live.model,
         live.revision,
+        role,
         version=live.version,
         calibrator_id=row.calibrator,
         policy=policy,
@@ -123,7 +135,7 @@ def start_shadow(
         by=by,
         now=now,
     )
-    started = transaction.shadows.running(live.model)
+    started = transaction.shadows.running(live.model, role)
     if started is None:
         raise LookupError(f"the shadow of model {live.model} was not stored")
     return started

@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, Field, StrictBool, StrictInt, StrictStr
 
+from trueprob.findings.finding import Finding
 from trueprob_service.control.schemas.base import EXAMPLE_CALIBRATOR, example, timestamp
 from trueprob_service.control.store.calibration_sets import CalibrationSetRow
 from trueprob_service.control.store.fits import ENDED, FitRow
 
-__all__ = ["CalibrationSetSummary", "FitBody", "FitSummary", "FitVerdict"]
+__all__ = [
+    "CalibrationSetSummary",
+    "ConfidenceMeans",
+    "FindingSummary",
+    "FitBody",
+    "FitSummary",
+    "FitVerdict",
+]
 
 _DIGEST: Final = "sha256:8f0e6c1bd2a94c6f7e3b5a1d0c9f8e7d6c5b4a39281706f5e4d3c2b1a0998877"
+
+
+class FindingSummary(BaseModel):
+    """A reason to doubt a calibration set or a fit on it."""
+
+    code: str
+    severity: Literal["hold", "warn"]
+    sentence: str
+    repair: dict[str, Any] | None = Field(
+        description="`sentence`, and what the repair needs: `labels`, `rows`, `field`, `accuracy`."
+    )
 
 
 class CalibrationSetSummary(BaseModel):
@@ -27,6 +46,7 @@ class CalibrationSetSummary(BaseModel):
         size_bytes=19_482,
         created_at="2026-05-04T10:00:00.000Z",
         created_by="team-a",
+        findings=[],
     )
     digest: str
     names: list[str]
@@ -35,10 +55,18 @@ class CalibrationSetSummary(BaseModel):
     size_bytes: int
     created_at: str
     created_by: str | None
+    findings: list[FindingSummary] | None = Field(
+        None, description="What the check of the set found; null in lists, which check none."
+    )
 
     @classmethod
-    def from_row(cls, row: CalibrationSetRow, names: Sequence[str]) -> CalibrationSetSummary:
-        """A stored set with the names that refer to it."""
+    def from_row(
+        cls,
+        row: CalibrationSetRow,
+        names: Sequence[str],
+        findings: Sequence[Finding] | None = None,
+    ) -> CalibrationSetSummary:
+        """A stored set with the names that refer to it, and the findings if it was checked."""
         return cls(
             digest=row.digest,
             names=list(names),
@@ -47,6 +75,9 @@ class CalibrationSetSummary(BaseModel):
             size_bytes=row.size_bytes,
             created_at=timestamp(row.created_at),
             created_by=row.created_by,
+            findings=None
+            if findings is None
+            else [FindingSummary(**each.to_dict()) for each in findings],
         )
 
 
@@ -71,11 +102,33 @@ class FitBody(BaseModel):
     force: StrictBool = Field(False, description="Fit even a very small set.")
 
 
+class ConfidenceMeans(BaseModel):
+    """Mean confidence under the incumbent and under the candidate, on the same rows."""
+
+    rows: int
+    before: float
+    after: float
+
+
 class FitVerdict(BaseModel):
     """Whether the candidate was admitted, and why."""
 
     admitted: bool
-    reasons: list[str]
+    outcome: Literal["admitted", "held", "refused"] = Field(
+        description="`held`: a finding keeps the candidate from going live without force."
+    )
+    reasons: list[str] = Field(description="Those that decide come first.")
+    findings: list[FindingSummary] = []
+    set: ConfidenceMeans | None = Field(None, description="On the calibration set.")
+    traffic: ConfidenceMeans | None = Field(
+        None, description="On recent rows without labels; null if there were none."
+    )
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> FitVerdict:
+        """The verdict of a stored fit; fits of 0.2.0 have no outcome."""
+        outcome = "admitted" if document["admitted"] else "refused"
+        return cls(**{"outcome": outcome, **document})
 
 
 class FitSummary(BaseModel):
@@ -91,7 +144,11 @@ class FitSummary(BaseModel):
         seconds=0.03,
         verdict={
             "admitted": True,
-            "reasons": ["NLL 0.412 → 0.333 nats, 90 % interval of the difference −0.10 to −0.06"],
+            "outcome": "admitted",
+            "reasons": ["NLL 0.412 → 0.333 nats, 80 % interval of the difference −0.10 to −0.06"],
+            "findings": [],
+            "set": {"rows": 597, "before": 0.931, "after": 0.874},
+            "traffic": {"rows": 512, "before": 0.926, "after": 0.869},
         },
         scores={
             "incumbent": {"ece": 0.061, "ece_floor": 0.013, "nll": 0.412},
@@ -136,7 +193,7 @@ class FitSummary(BaseModel):
         if row.state == "done":
             fields = {
                 "seconds": row.seconds,
-                "verdict": None if row.verdict is None else FitVerdict(**row.verdict),
+                "verdict": None if row.verdict is None else FitVerdict.from_document(row.verdict),
                 "scores": row.scores,
                 "calibrator": row.calibrator,
                 "promoted": row.promoted,

@@ -29,6 +29,9 @@ class CalibratorSummary(BaseModel):
     kind: str
     origin: str = Field(description="factory or fit")
     admitted: bool
+    reverted: bool = Field(
+        description="Labels proved it worse than its predecessor: only force promotes it again."
+    )
     live: bool
     calibration_set: str | None
     created_at: str
@@ -42,6 +45,7 @@ class CalibratorSummary(BaseModel):
             kind=row.kind,
             origin=row.origin,
             admitted=row.admitted,
+            reverted=row.reverted,
             live=(live.version, live.calibrator) == (row.version, row.calibrator),
             calibration_set=row.calibration_set,
             created_at=timestamp(row.created_at),
@@ -68,8 +72,10 @@ class LivePair(BaseModel):
 class PromotionSummary(LivePair):
     """One revision of the history."""
 
-    cause: str = Field(description="factory, admitted, forced, shadow or rollback")
-    restores: int | None = Field(description="For a rollback: the revision whose pair it restored.")
+    cause: str = Field(description="factory, admitted, forced, shadow, rollback or reverted")
+    restores: int | None = Field(
+        description="For rollback and reverted: the revision whose pair it restored."
+    )
     fit: str | None = Field(description="The fit that promoted it.")
     promoted_by: str | None = Field(description="Id of the API key.")
     promoted_at: str
@@ -111,12 +117,13 @@ class ShadowRequest(BaseModel):
 
 
 class ShadowSummary(BaseModel):
-    """The candidate that shadows the model, or the last one that did."""
+    """The calibrator that shadows the model in a role, or the last one that did."""
 
     model_config = example(
         model="digits",
         version=1,
         calibrator=EXAMPLE_CALIBRATOR,
+        role="candidate",
         revision=4,
         state="running",
         policy="act",
@@ -133,8 +140,9 @@ class ShadowSummary(BaseModel):
     model: str
     version: int
     calibrator: str
+    role: str = Field(description="candidate, or predecessor: live until the last promotion")
     revision: int = Field(description="Revision of the live pair that it is compared with.")
-    state: str = Field(description="running, better, worse, removed or superseded")
+    state: str = Field(description="running, better, worse, kept, removed or superseded")
     policy: str
     labels: int = Field(description="Labels that scored both.")
     better_log10: float = Field(description="Evidence that it is better than the live calibrator.")
@@ -155,6 +163,7 @@ class ShadowSummary(BaseModel):
             model=row.model,
             version=row.version,
             calibrator=row.calibrator,
+            role=row.role,
             revision=row.revision,
             state=row.state,
             policy=row.policy,

@@ -22,6 +22,7 @@ from sqlalchemy import (
     update,
 )
 
+from trueprob_service.control.store.promotions import CalibratorRow
 from trueprob_service.control.store.tables import calibrator, fit
 
 __all__ = ["ENDED", "WAITING", "EarlierFitTable", "FitRow", "FitTable", "PolicyFitTable"]
@@ -204,13 +205,32 @@ class FitTable:
             statement = statement.where(fit.c.id < before)
         return [FitRow(**row._mapping) for row in self._connection.execute(statement)]
 
+    def hold_on(self, of: CalibratorRow) -> str | None:
+        """The finding that holds a calibrator, as its newest fit says; None if it is not held."""
+        statement = (
+            select(fit.c.held, fit.c.verdict)
+            .where(
+                fit.c.model == of.model,
+                fit.c.version == of.version,
+                fit.c.calibrator == of.calibrator,
+                fit.c.state == "done",
+            )
+            .order_by(fit.c.id.desc())
+            .limit(1)
+        )
+        row = self._connection.execute(statement).first()
+        if of.origin == "factory" or row is None or not row.held:
+            return None
+        return str(row.verdict["reasons"][0])
+
     def counts(self) -> tuple[dict[tuple[str, str, str], int], dict[tuple[str, str], int]]:
         """Number of ended fits by (model, method, outcome), of unfinished fits by (model, method).
 
-        The outcome of a fit that is done is ``admitted`` or ``refused``.
+        The outcome of a fit that is done is ``held``, ``admitted`` or ``refused``.
         """
         outcome = case(
             (fit.c.state != "done", fit.c.state),
+            (fit.c.held, "held"),
             (fit.c.admitted, "admitted"),
             else_="refused",
         ).label("outcome")
@@ -268,10 +288,10 @@ class EarlierFitTable:
         row = self._connection.execute(statement).first()
         return None if row is None else FitRow(**row._mapping)
 
-    def fitted(self, of: FitRow) -> tuple[str, list[str]] | None:
-        """Calibrator document and warnings of a finished fit of the same rows and options."""
+    def fitted(self, of: FitRow) -> tuple[str, list[str], dict[str, Any]] | None:
+        """Calibrator document, warnings and verdict of a fit of the same rows and options."""
         statement = (
-            select(calibrator.c.document, fit.c.warnings)
+            select(calibrator.c.document, fit.c.warnings, fit.c.verdict)
             .join(
                 calibrator,
                 (calibrator.c.model == fit.c.model)
@@ -290,7 +310,7 @@ class EarlierFitTable:
             .limit(1)
         )
         row = self._connection.execute(statement).first()
-        return None if row is None else (row.document, row.warnings or [])
+        return None if row is None else (row.document, row.warnings or [], row.verdict or {})
 
 
 class PolicyFitTable:
@@ -324,12 +344,13 @@ class PolicyFitTable:
 
         The trigger is ``alarm`` or ``rows``, the outcome ``promoted`` or one of `FitTable.counts`.
         """
-        statement = select(fit.c.model, fit.c.trigger, fit.c.state, fit.c.admitted, fit.c.promoted)
+        columns = (fit.c.model, fit.c.trigger, fit.c.state, fit.c.admitted, fit.c.promoted)
+        statement = select(*columns, fit.c.held)
         found: dict[tuple[str, str, str], int] = {}
         for row in self._connection.execute(statement.where(fit.c.trigger.is_not(None))):
             if row.state in WAITING:
                 continue
-            outcome = "admitted" if row.admitted else "refused"
+            outcome = "held" if row.held else "admitted" if row.admitted else "refused"
             outcome = row.state if row.state != "done" else "promoted" if row.promoted else outcome
             key = (row.model, row.trigger.partition(":")[0], outcome)
             found[key] = found.get(key, 0) + 1

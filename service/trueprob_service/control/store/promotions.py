@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import Connection, bindparam, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, bindparam, func, insert, select, update
 from sqlalchemy import Row as SqlRow
 
 from trueprob_service.control.store.tables import calibrator, insert_into, model, promotion
@@ -52,7 +52,10 @@ class CalibratorTable:
         calibration_set: str | None,
         now: float,
     ) -> None:
-        """Add a calibrator; an existing one with its id stays, and is admitted if this one is."""
+        """Add a calibrator; an existing one with its id stays, and is admitted if this one is.
+
+        One that was reverted is not admitted again.
+        """
         statement = (
             insert_into(self._connection, calibrator)
             .values(
@@ -74,26 +77,22 @@ class CalibratorTable:
             self.admit(model, version, calibrator_id)
 
     def admit(self, model: str, version: int, calibrator_id: str) -> None:
-        """Mark a calibrator as admitted: it can be promoted without force."""
+        """Mark a calibrator as admitted (promoted without force), unless it was reverted."""
+        one = _calibrator(model, version, calibrator_id)
+        unless_reverted = update(calibrator).where(one, ~calibrator.c.reverted)
+        self._connection.execute(unless_reverted.values(admitted=True))
+
+    def revert(self, model: str, version: int, calibrator_id: str) -> None:
+        """Mark a calibrator as reverted: from now on only force promotes it."""
+        one = _calibrator(model, version, calibrator_id)
         self._connection.execute(
-            update(calibrator)
-            .where(
-                calibrator.c.model == model,
-                calibrator.c.version == version,
-                calibrator.c.calibrator == calibrator_id,
-            )
-            .values(admitted=True)
+            update(calibrator).where(one).values(admitted=False, reverted=True)
         )
 
     def get(self, model: str, version: int, calibrator_id: str) -> CalibratorRow | None:
         """The calibrator of a version with this id, if any."""
-        row = self._connection.execute(
-            select(calibrator).where(
-                calibrator.c.model == model,
-                calibrator.c.version == version,
-                calibrator.c.calibrator == calibrator_id,
-            )
-        ).first()
+        one = _calibrator(model, version, calibrator_id)
+        row = self._connection.execute(select(calibrator).where(one)).first()
         return None if row is None else CalibratorRow(**row._mapping)
 
     def versions_with(self, model: str, calibrator_id: str) -> list[int]:
@@ -122,6 +121,11 @@ class CalibratorTable:
         return [CalibratorRow(**row._mapping) for row in self._connection.execute(statement)]
 
 
+def _calibrator(model: str, version: int, calibrator_id: str) -> ColumnElement[bool]:
+    of_version = (calibrator.c.model == model) & (calibrator.c.version == version)
+    return of_version & (calibrator.c.calibrator == calibrator_id)
+
+
 _OF_MODEL: Final = select(promotion).where(promotion.c.model == bindparam("model"))
 _NEWEST: Final = _OF_MODEL.order_by(promotion.c.revision.desc()).limit(1)
 _NUMBERED: Final = _OF_MODEL.where(promotion.c.revision == bindparam("revision"))
@@ -135,8 +139,8 @@ class PromotionRow:
     revision: int
     version: int
     calibrator: str
-    cause: str  # `factory`, `admitted`, `forced`, `shadow` or `rollback`
-    # For a rollback: the revision whose pair it restored, itself never a rollback.
+    cause: str  # `factory`, `admitted`, `forced`, `shadow`, `rollback` or `reverted`
+    # For `rollback` and `reverted`: the revision whose pair it restored, itself neither of them.
     restores: int | None
     fit: int | None  # the fit that promoted it
     promoted_by: str | None  # id of the API key

@@ -1,4 +1,4 @@
-"""Shadows: candidates that labels compare with the live pair."""
+"""Shadows: calibrators that labels compare with the live pair."""
 
 from __future__ import annotations
 
@@ -33,11 +33,12 @@ shadow: Final = Table(
     Column("model", String(100), nullable=False),
     Column("revision", Integer, nullable=False),  # of the live pair
     Column("version", Integer, nullable=False),
-    Column("calibrator", String(100), nullable=False),  # the candidate
+    Column("calibrator", String(100), nullable=False),  # the one in shadow
     Column("policy", String(10), nullable=False),  # act, tell
     Column("alpha", Double, nullable=False),
-    Column("changes_prediction", Boolean, nullable=False),  # the candidate or the live one
-    Column("state", String(10), nullable=False),  # running, better, worse, removed, superseded
+    Column("changes_prediction", Boolean, nullable=False),  # the one in shadow or the live one
+    # running, better, worse, kept, removed, superseded
+    Column("state", String(10), nullable=False),
     Column("labels", Integer, nullable=False),
     Column("comparison", JSON(none_as_null=True)),  # state of the betting test
     Column("better_log10", Double, nullable=False),
@@ -55,7 +56,7 @@ shadow: Final = Table(
 
 @dataclass(frozen=True)
 class ShadowRow:
-    """A candidate in the shadow of a live pair."""
+    """A calibrator in the shadow of a live pair."""
 
     id: int
     model: str
@@ -65,11 +66,13 @@ class ShadowRow:
     policy: str  # `act` or `tell`
     alpha: float  # probability of a wrong claim, for each of "better" and "worse"
     changes_prediction: bool  # the two may predict different classes
-    state: str  # `running`, `better`, `worse`, `removed` or `superseded`
+    # `running`, `better`, `worse`, `removed`, `superseded`, or `kept`: as many labels as a
+    # predecessor is compared on did not prove that it is better
+    state: str
     labels: int  # scored so far
     # State of the test (`trueprob.drift.ComparisonState`); None before the first label.
     comparison: dict[str, Any] | None
-    better_log10: float  # evidence that the candidate is better
+    better_log10: float  # evidence that it is better than the live pair
     worse_log10: float  # evidence that it is worse
     promoted: int | None  # the revision of its promotion
     started_at: float
@@ -79,7 +82,10 @@ class ShadowRow:
 
 
 class ShadowTable:
-    """The table ``shadow``. A model has at most one running row; writers hold the model's lock."""
+    """The table ``shadow``.
+
+    A model has at most one running row for each role; writers hold the model's lock.
+    """
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -88,6 +94,7 @@ class ShadowTable:
         self,
         model: str,
         revision: int,
+        role: str,
         *,
         version: int,
         calibrator_id: str,
@@ -102,6 +109,7 @@ class ShadowTable:
             insert(shadow).values(
                 model=model,
                 revision=revision,
+                role=role,
                 version=version,
                 calibrator=calibrator_id,
                 policy=policy,
@@ -116,16 +124,19 @@ class ShadowTable:
             )
         )
 
-    def running(self, model: str, *, lock: bool = False) -> ShadowRow | None:
-        """The running shadow of a model; with ``lock``, locked until the transaction ends."""
-        statement = select(shadow).where(shadow.c.model == model, shadow.c.state == "running")
+    def running(self, model: str, role: str, *, lock: bool = False) -> ShadowRow | None:
+        """The running shadow of a role; with ``lock``, locked until the transaction ends."""
+        statement = select(shadow).where(
+            shadow.c.model == model, shadow.c.state == "running", shadow.c.role == role
+        )
         row = self._connection.execute(statement.with_for_update() if lock else statement).first()
         return None if row is None else ShadowRow(**row._mapping)
 
-    def newest(self, model: str) -> ShadowRow | None:
-        """The newest shadow of a model, running or ended."""
-        statement = select(shadow).where(shadow.c.model == model).order_by(shadow.c.id.desc())
-        row = self._connection.execute(statement.limit(1)).first()
+    def newest(self, model: str, role: str) -> ShadowRow | None:
+        """The newest shadow of a role, running or ended."""
+        statement = select(shadow).where(shadow.c.model == model, shadow.c.role == role)
+        newest_first = statement.order_by(shadow.c.id.desc())
+        row = self._connection.execute(newest_first.limit(1)).first()
         return None if row is None else ShadowRow(**row._mapping)
 
     def all_running(self) -> list[ShadowRow]:
@@ -133,10 +144,10 @@ class ShadowTable:
         statement = select(shadow).where(shadow.c.state == "running").order_by(shadow.c.model)
         return [ShadowRow(**row._mapping) for row in self._connection.execute(statement)]
 
-    def candidates(self) -> dict[str, tuple[int, CalibratorRow]]:
-        """Running shadows by model: the live revision and the candidate."""
+    def calibrators(self) -> dict[tuple[str, str], tuple[int, CalibratorRow]]:
+        """Running shadows by model and role: the live revision and the calibrator in shadow."""
         statement = (
-            select(shadow.c.revision, calibrator)
+            select(shadow.c.revision, shadow.c.role, calibrator)
             .join(
                 calibrator,
                 (calibrator.c.model == shadow.c.model)
@@ -146,9 +157,9 @@ class ShadowTable:
             .where(shadow.c.state == "running")
         )
         found = {}
-        for revision, *columns in self._connection.execute(statement):
+        for revision, role, *columns in self._connection.execute(statement):
             row = CalibratorRow(*columns)
-            found[row.model] = int(revision), row
+            found[row.model, str(role)] = int(revision), row
         return found
 
     def score(
@@ -172,11 +183,13 @@ class ShadowTable:
             )
         )
 
-    def end(self, model: str, state: str, *, now: float, promoted: int | None = None) -> bool:
-        """End the running shadow of a model; False if there is none."""
+    def end(
+        self, model: str, role: str, state: str, *, now: float, promoted: int | None = None
+    ) -> bool:
+        """End the running shadow of a role; False if there is none."""
         statement = (
             update(shadow)
-            .where(shadow.c.model == model, shadow.c.state == "running")
+            .where(shadow.c.model == model, shadow.c.state == "running", shadow.c.role == role)
             .values(state=state, ended_at=now, promoted=promoted)
             .returning(shadow.c.id)
         )

@@ -219,7 +219,8 @@ promotion = Table(  # append-only
     Column(
         "cause", String(10), nullable=False
     ),  # factory, admitted, forced, shadow, rollback, reverted
-    Column("restores", Integer),  # for a rollback: the revision whose pair it restored
+    # for rollback and reverted: the revision whose pair it restored
+    Column("restores", Integer),
     Column("fit", Integer),
     Column("promoted_by", _ID),
     Column("promoted_at", Double, nullable=False),

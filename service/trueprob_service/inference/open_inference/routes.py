@@ -142,7 +142,7 @@ def _response(
     answer = compute(deployment, logits)
     outputs = _outputs(request, answer, receipts)
     deployment.meters.observe(
-        answer.logit_gap, answer.temperature, answer.confidence, answer.probabilities
+        answer.logit_gap, answer.temperature, answer.confidence, answer.probabilities, logits
     )
     served = deployment.served
     document: dict[str, Any] = {

@@ -119,7 +119,7 @@ def say_half_and_wait(connection: Connection) -> None:
 @pytest.mark.slow
 def test_the_child_reports_progress_and_a_cancelled_job_ends_only_itself() -> None:
     runner = FitProcess(say_half_and_wait)
-    job, other = (Job(path, 3, "smart", "", b"", 0.0) for path in ("a", "b"))  # type: ignore[arg-type]
+    job, other = (Job(path, ("0", "1", "2"), "smart", "", b"", 0.0) for path in ("a", "b"))  # type: ignore[arg-type]
     outcomes: list[object] = []
     thread = threading.Thread(target=lambda: outcomes.append(runner.run(job)))
     thread.start()

@@ -60,6 +60,14 @@ def csv(columns: list[str], order: list[int], labels: list[Any], prefix: str = "
 
 
 TEXTS = [NAMES[label] for label in LABELS]
+DOCUMENT = {"logits": LOGITS.tolist(), "labels": LABELS.tolist()}
+FOREIGN = "must be cat, dog, bird, got cat, dog, cow (missing: bird; not expected: cow)"
+# The same rows with their classes as bird, cat, dog; an integer is an index of these columns.
+OTHER_ORDER = {
+    "logits": LOGITS[:, [2, 0, 1]],
+    "labels": np.array([1, 2, 0])[LABELS],
+    "class_names": ["bird", "cat", "dog"],
+}
 BODIES = {
     "npz with indices": (npz(logits=LOGITS, labels=LABELS), "application/x-npz"),
     "npz with names": (npz(logits=LOGITS, labels=TEXTS), "application/zip"),
@@ -78,6 +86,19 @@ BODIES = {
         csv(["bird", "cat", "dog"], [2, 0, 1], [[1, 2, 0][label] for label in LABELS], ""),
         "text/csv",
     ),
+    "npz in another order": (npz(**OTHER_ORDER), "application/x-npz"),
+    "json in another order": (
+        json.dumps({n: np.asarray(a).tolist() for n, a in OTHER_ORDER.items()}).encode(),
+        "application/json",
+    ),
+    "form in another order": form(
+        *((n, npy(a)) for n, a in OTHER_ORDER.items() if n != "class_names"),
+        ("class_names", json.dumps(OTHER_ORDER["class_names"]).encode()),
+    ),
+    "csv by index in the order of texts": (
+        csv(["2", "0", "1"], [2, 0, 1], LABELS.tolist()),
+        "text/csv",
+    ),
     "form of .npy": form(("logits", npy(LOGITS)), ("labels", npy(LABELS))),
     "form of both": form(("labels", json.dumps(TEXTS).encode()), ("logits", npy(LOGITS))),
 }
@@ -93,10 +114,74 @@ def test_the_same_rows_are_the_same_set_in_every_format(named: World) -> None:
     assert len(named.get("/v1/models/pets/calibration-sets")["items"]) == 1
 
 
+def test_a_permuted_table_gives_the_same_calibrator_which_bears_the_names(named: World) -> None:
+    documents, options = [], "promote=always&method=vector&allow_prediction_change=true"
+    for number, what in enumerate(("csv", "csv in another order")):
+        # Another model each, so that the second fit is not simply that of the first.
+        named.call("PUT", f"/v1/models/pets-{number}", json={"class_names": NAMES})
+        content, kind = BODIES[what]
+        answer = named.call(
+            "POST",
+            f"/v1/models/pets-{number}/calibration-sets?{options}&force=true",
+            content=content,
+            headers={"content-type": kind, "prefer": "wait=60"},
+        )
+        assert answer.status_code == 201, answer.text
+        calibrator = answer.json()["calibrator"]
+        documents.append(named.get(f"/v1/models/pets-{number}/calibrators/{calibrator}"))
+    assert documents[0]["class_names"] == NAMES
+    assert documents[0]["id"] == documents[1]["id"]
+    assert documents[0]["parameters"] == documents[1]["parameters"]
+
+
+def test_rows_of_other_classes_are_not_appended(named: World) -> None:
+    path = "/v1/models/pets/calibration-sets/named/rows"
+    headers = {"content-type": "text/csv"}
+    first = named.call("POST", path, content=BODIES["csv"][0], headers=headers)
+    assert first.status_code == 200, first.text
+    again = named.call("POST", path, content=BODIES["csv in another order"][0], headers=headers)
+    assert again.json()["digest"] == first.json()["digest"]  # it has these rows already
+    foreign = csv(["cat", "dog", "cow"], [0, 1, 2], TEXTS)
+    refused = named.call("POST", path, content=foreign, headers=headers)
+    assert (refused.status_code, FOREIGN in refused.text) == (422, True)
+
+
 @pytest.mark.parametrize(
     ("content", "kind", "status", "sentence"),
     [
-        (csv(["cat", "dog", "cow"], [0, 1, 2], TEXTS), "text/csv", 422, "the 3 classes"),
+        (csv(["cat", "dog", "cow"], [0, 1, 2], TEXTS), "text/csv", 422, FOREIGN),
+        (csv(["cat", "dog"], [0, 1], TEXTS), "text/csv", 422, "got cat, dog (missing: bird)"),
+        (csv(["1", "2", "3"], [0, 1, 2], TEXTS), "text/csv", 422, "got 1, 2, 3 (missing"),
+        (
+            npz(logits=LOGITS, labels=LABELS, class_names=["cat", "dog", "cow"]),
+            "application/x-npz",
+            422,
+            FOREIGN,
+        ),
+        (
+            json.dumps({**DOCUMENT, "class_names": ["cat", "dog", "cow"]}).encode(),
+            "application/json",
+            422,
+            FOREIGN,
+        ),
+        (
+            json.dumps({**DOCUMENT, "class_names": ["cat", "dog", "dog"]}).encode(),
+            "application/json",
+            422,
+            "dog occurs twice",
+        ),
+        (
+            json.dumps({**DOCUMENT, "class_names": [0, 1, 2]}).encode(),
+            "application/json",
+            422,
+            "class_names must be a non-empty list of texts",
+        ),
+        (
+            b'{"images": ["eA=="], "labels": [1], "class_names": ["cat", "dog", "bird"]}',
+            "application/json",
+            422,
+            "leave them out with images",
+        ),
         (b"label,logit_cat\n", "text/csv", 422, "two classes"),
         (npy(LOGITS), "application/x-npz", 422, "no labels"),
         (*form(("logits", npy(LOGITS))), 422, "labels"),
@@ -124,6 +209,7 @@ def test_every_array_name_of_a_set_is_a_field_of_json_and_a_part_of_a_form(named
     shifted = LOGITS - np.log(np.exp(LOGITS).sum(axis=1, keepdims=True))
     matrices = {"probabilities": np.exp(shifted), "log_probabilities": shifted}
     extra = {"labels": LABELS, "weights": np.linspace(1, 2, 60), "groups": LABELS % 2}
+    extra["class_names"] = np.array(NAMES)
     for name, matrix in matrices.items():
         arrays = {name: matrix, **extra}
         bodies = [

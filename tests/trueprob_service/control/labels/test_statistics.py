@@ -188,8 +188,8 @@ def test_fits_and_promotions_are_counted(world: World) -> None:
     world.clock.now += 60.0
     reading = world.plane.label_statistics()
     # Every other outcome is exported as 0 before it first happens.
-    assert len(reading.fits) == 4 * len(METHODS)
-    assert len(reading.promotions) == 5 * len(KINDS)
+    assert len(reading.fits) == 5 * len(METHODS)
+    assert len(reading.promotions) == 6 * len(KINDS)
     assert {key: n for key, n in reading.fits.items() if n} == {
         ("m", "smart", "admitted"): 1,
         ("m", "smart", "refused"): 1,

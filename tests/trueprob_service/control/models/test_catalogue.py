@@ -169,15 +169,18 @@ def test_a_bad_version_is_refused_and_the_rest_goes_on(
     add_version(tmp_path / "models", "lost")
     (tmp_path / "models/bad/2/model.onnx").write_bytes(b"changed")
     (tmp_path / "models/lost/1/manifest.json").write_text("{}")
+    add_version(tmp_path / "models", "bad", 3, class_names=("b", "a", "c"))
     world = begin(network=True)
     by_name = {item["model"]: item for item in world.get("/v1/models")["items"]}
     assert set(by_name) == {"good", "bad", "lost"}
     assert by_name["good"]["unavailable"] == []
     assert by_name["bad"]["version"] == 1
-    assert [entry["version"] for entry in by_name["bad"]["unavailable"]] == [2]
+    changed, permuted = by_name["bad"]["unavailable"]
+    assert (changed["version"], permuted["version"]) == (2, 3)
+    assert "calibrator class_names must be a, b, c, got b, a, c" in permuted["reason"]
     assert by_name["lost"]["version"] is None
     assert world.get("/v1/models/lost") == by_name["lost"]
-    assert world.plane.ready()["unavailable"] == 2
+    assert world.plane.ready()["unavailable"] == 3
     with pytest.raises(ModelNotFound):
         world.deployments.current("lost")
 

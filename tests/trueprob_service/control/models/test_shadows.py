@@ -48,7 +48,7 @@ def test_a_better_candidate_is_promoted_as_the_history_says(world: World) -> Non
     assert (shadow["state"], shadow["labels"], shadow["promoted"]) == ("better", 1000, 2)
     assert shadow["better_log10"] >= 2.0 > shadow["worse_log10"]
     live = world.deployments.current("m")
-    assert (live.calibrator_id, live.revision, live.shadow) == (calibrator, 2, None)
+    assert (live.calibrator_id, live.revision, live.candidate) == (calibrator, 2, None)
     history = world.get("/v1/models/m/promotions")["items"]
     assert (history[0]["cause"], history[0]["calibrator"]) == ("shadow", calibrator)
     (summary, *_) = world.get("/v1/models/m/calibrators")["items"]
@@ -64,7 +64,7 @@ def test_a_worse_candidate_is_dropped(world: World) -> None:
     shadow = world.get(SHADOW)
     assert (shadow["state"], shadow["promoted"]) == ("worse", None)
     live = world.deployments.current("m")
-    assert (live.calibrator_id, live.revision, live.shadow) == (report["calibrator"], 2, None)
+    assert (live.calibrator_id, live.revision, live.candidate) == (report["calibrator"], 2, None)
 
 
 def test_who_wants_to_be_told_is_only_told(sqlite_world: World) -> None:
@@ -83,8 +83,8 @@ def test_the_evidence_is_the_librarys_on_the_same_rows(world: World) -> None:
     put(world, calibrator)
     logits, labels = rows(23, 60, sharpness=2.5)
     live, confidence, prediction, ids = world.predict(logits)
-    assert live.shadow is not None
-    beside = live.shadow.answer(logits)
+    assert live.candidate is not None
+    beside = live.candidate.answer(logits)
     world.label(ids[:30], labels[:30].tolist())
     world.label(ids[30:], labels[30:].tolist())
     labels_of = world.plane.services.receipt_labels
@@ -118,12 +118,12 @@ def test_evidence_outlives_the_process_and_is_shared(begin: Callable[..., World]
     assert here.get(SHADOW)["labels"] == 300
     here.plane.close()
     again = begin(settings=slow)
-    assert again.deployments.current("m").shadow is not None
+    assert again.deployments.current("m").candidate is not None
     again.label(ids[300:], labels[300:].tolist())
     assert again.get(SHADOW)["labels"] == 400
     assert again.call("DELETE", SHADOW).status_code == 204
     there.plane.services.replica_sync.sync()
-    assert there.deployments.current("m").shadow is None
+    assert there.deployments.current("m").candidate is None
 
 
 def test_another_promotion_supersedes_it(world: World) -> None:
@@ -132,7 +132,7 @@ def test_another_promotion_supersedes_it(world: World) -> None:
     _, _, _, ids = world.predict(rows(25, 10)[0])
     assert world.promote(calibrator, 1).status_code == 200
     assert world.get(SHADOW)["state"] == "superseded"
-    assert world.deployments.current("m").shadow is None
+    assert world.deployments.current("m").candidate is None
     # Receipts of the time before count for what was live, and score nothing.
     assert world.label(ids, [0] * 10).json()["accepted"] == 10
     assert world.get(SHADOW)["labels"] == 0
@@ -143,7 +143,7 @@ def test_an_upload_may_ask_for_the_shadow(world: World) -> None:
     assert (report["promoted"], report["revision"]) == (False, None)
     assert "shadow" in report["verdict"]["reasons"][-1]
     assert world.get(SHADOW)["calibrator"] == report["calibrator"]
-    assert world.deployments.current("m").shadow is not None
+    assert world.deployments.current("m").candidate is not None
 
 
 def test_what_cannot_shadow_is_refused(sqlite_world: World) -> None:
@@ -170,7 +170,7 @@ def test_the_same_again_changes_nothing_and_another_takes_its_place(sqlite_world
     second = str(world.upload(overconfident(7), "?promote=never")["calibrator"])
     put(world, second)
     assert world.get(SHADOW)["calibrator"] == second
-    shadow = world.deployments.current("m").shadow
+    shadow = world.deployments.current("m").candidate
     assert shadow is not None
     assert shadow.calibrator_id == second
 
@@ -178,7 +178,8 @@ def test_the_same_again_changes_nothing_and_another_takes_its_place(sqlite_world
 def test_predicting_unlikely_classes_wins_nothing() -> None:
     """A class of probability 0.05 at confidence 0.05 has a tiny Brier score, and no merit."""
     rows = np.zeros(100, ROW)
-    rows["confidence"], rows["shadow_confidence"], rows["shadow_prediction"] = 0.7, 0.05, 1
+    rows["confidence"] = 0.7
+    rows["candidate"]["confidence"], rows["candidate"]["prediction"] = 0.05, 1
     receipts, label = (
         ReceiptColumns(rows, np.ones(100, np.bool_)),
         np.repeat([0, 1, 2], [70, 5, 25]),
@@ -186,8 +187,8 @@ def test_predicting_unlikely_classes_wins_nothing() -> None:
     counted = CountedLabels(
         receipts, label, np.arange(100, dtype=np.uint64), np.zeros(100, np.bool_)
     )
-    live, other = losses(counted, changes_prediction=False)
+    live, other = losses(counted, role="candidate", changes_prediction=False)
     assert np.mean(other) < np.mean(live)
-    live, other = losses(counted, changes_prediction=True)
+    live, other = losses(counted, role="candidate", changes_prediction=True)
     assert np.mean(other) > np.mean(live)
     assert other.max() <= 1.0
