@@ -60,7 +60,14 @@ from trueprob.drift.counting_order import ClassRows, CountingOrder, Factors, Ord
 from trueprob.errors import InvalidInput
 from trueprob.scores.confidence import checked_rows
 
-__all__ = ["CLASS_ODDS", "N_RANGES", "RANGE_CUTS", "CalibrationBets", "learned_factors"]
+__all__ = [
+    "CLASS_ODDS",
+    "N_RANGES",
+    "RANGE_CUTS",
+    "CalibrationBets",
+    "checked_classes",
+    "learned_factors",
+]
 
 Array = NDArray[np.float64]
 
@@ -172,7 +179,7 @@ class CalibrationBets:
         values = counted.mean_factors(self._of_rows(p, y))
         if self.class_tolerance is None:
             return Factors(MIXTURE, values)
-        classes = _checked_classes(prediction, n_classes, confidence)[counted.rows]
+        classes = checked_classes(prediction, n_classes, confidence)[counted.rows]
         low, high = _edges(p, self.class_tolerance)
         k = np.exp(CLASS_ODDS)[:, None]
         of_class = _likelihood_ratio(_shifted_odds(low, high, k), low, high, y)
@@ -221,9 +228,10 @@ def _shifted_odds(low: Array, high: Array, k: Array) -> Array:
     return np.concatenate([high * k / (1.0 - high + high * k), low / (low + (1.0 - low) * k)])
 
 
-def _checked_classes(
+def checked_classes(
     prediction: ArrayLike | None, n_classes: int | None, confidence: ArrayLike
 ) -> NDArray[np.int64]:
+    """Predicted classes of shape (n,), int64; `InvalidInput` if they are missing or wrong."""
     if prediction is None or n_classes is None:
         raise InvalidInput(
             "prediction and n_classes are needed for bets with a class_tolerance",

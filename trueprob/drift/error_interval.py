@@ -3,24 +3,30 @@ r"""Interval of the calibration error that holds at all times, however often it 
 With p the confidence of a prediction, y = 1 if it was right (else 0) and q = P(right | past), the
 error over n labels is
 
-    error = Σ_b |Σ_{i ∈ b} (q_i − p_i)| / n,     b: five ranges of confidence,
+    error = Σ_b |Σ_{i ∈ b} (q_i − p_i)| / n,
 
-the average gap of the live stream, which may drift. With S_b = Σ_{i ∈ b} (y − p),
-V = Σ (y − p)², ψ(λ) = −log(1 − λ) − λ, and λ_j = 0.8·2^−j with weights w_j = 1/10 (j = 0 … 9):
+the average gap of the live stream, which may drift. The cells b are five ranges of confidence; with
+two classes, those of each prediction by itself, so that P(class 1) is judged. With
+S_b = Σ_{i ∈ b} (y − p), V = Σ (y − p)², ψ(λ) = −log(1 − λ) − λ, and λ_j = 0.8·2^−j with weights
+w_j = 1/10 (j = 0 … 9):
 
-    high = ( Σ_b |S_b| + rad ) / n,   rad = min_j [ log(2/(α w_j)) + 5·log 2 + ψ(λ_j) V ] / λ_j
+    high = ( Σ_b |S_b| + rad ) / n,   rad = min_j [ log(2/(α w_j)) + B·log 2 + ψ(λ_j) V ] / λ_j
     E(τ) = Σ_j w_j exp(−λ_j τ n − ψ(λ_j) V) Π_b cosh(λ_j S_b)
     low  = the largest τ with E(τ) ≥ 1/(sα), 0 if there is none.
 
 **Guarantee.** P(the error is ever outside [low, high]) ≤ α/2 + sα ≤ α. For ξ ≥ −1,
 exp(λξ − ψ(λ)ξ²) ≤ 1 + λξ, so for each pattern ε of signs exp(Σ_i λ(ξ_i − E ξ_i) − ψ(λ)ξ_i²) with
-ξ = Σ_b ε_b (y − p) is a supermartingale. A union over the 2⁵ patterns gives `high`; their mean is
-the product of cosh, which gives `low`. No other assumption is made; what breaks the guarantee of
-`CalibrationBets` breaks this one.
+ξ = Σ_b ε_b (y − p) is a supermartingale. A union over the 2^B patterns of B cells gives `high`;
+their mean is the product of cosh, which gives `low`. No other assumption is made; what breaks the
+guarantee of `CalibrationBets` breaks this one.
 
 **One story with the alarm.** `joined_log10` adds E(t), at the tolerance t, to the wealth W of
 `Evidence` as (1 − s)·W + s·E(t). The sum is again a test of the same null hypothesis with the same
 threshold 1/α, and low > t implies that it has reached the threshold.
+
+**Classes.** The same holds with the predicted classes as cells: the class error Σ_c |Σ (q − p)| / n
+sees what cancels between classes. And it holds for the rows of one class alone, with one cell, at
+α / k for each of k classes.
 
 Rows of one group make one unit: they add the mean of their y − p to S, the mean of their squares to
 V, and 1 to n. Rows of a group that was counted before add nothing.
@@ -35,20 +41,21 @@ arXiv:1810.08240 (ψ_E and mixtures over λ).
 
 from __future__ import annotations
 
+import base64
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from trueprob.drift.calibration_bets import N_RANGES, RANGE_CUTS
+from trueprob.drift.calibration_bets import N_RANGES, RANGE_CUTS, checked_classes
 from trueprob.drift.counting_order import CountingOrder
 from trueprob.errors import InvalidDocument, InvalidInput
 from trueprob.scores.confidence import checked_rows
 
-__all__ = ["ErrorInterval", "ErrorSums"]
+__all__ = ["ClassError", "ClassSums", "ErrorInterval", "ErrorSums"]
 
 Array = NDArray[np.float64]
 
@@ -69,15 +76,18 @@ class ErrorSums:
     ----------
     n : int
         Units: rows, or groups of rows.
-    gaps : tuple of 5 float
-        Σ (y − p) in each range of confidence.
+    gaps : tuple of float
+        Σ (y − p) in each cell; empty without labels.
     squares : float
         Σ (y − p)².
+    classes : ClassSums or None
+        None without labels, or if predictions were not given.
     """
 
     n: int = 0
-    gaps: tuple[float, ...] = (0.0,) * N_RANGES
+    gaps: tuple[float, ...] = ()
     squares: float = 0.0
+    classes: ClassSums | None = None
 
     @classmethod
     def of(
@@ -85,6 +95,8 @@ class ErrorSums:
         confidence: ArrayLike,
         correct: ArrayLike,
         *,
+        prediction: ArrayLike | None = None,
+        n_classes: int | None = None,
         groups: ArrayLike | None = None,
         repeated: ArrayLike | None = None,
     ) -> ErrorSums:
@@ -96,6 +108,8 @@ class ErrorSums:
             Calibrated probability of the prediction, as it was answered.
         correct : array_like of shape (n,)
             Whether the prediction was right (bool, or 0 and 1).
+        prediction, n_classes
+            As in `CalibrationBets.factors`; without them classes are not told apart.
         groups, repeated
             As in `CalibrationBets.factors`.
 
@@ -106,21 +120,44 @@ class ErrorSums:
         """
         p, y, _ = checked_rows(confidence, correct, None)
         counted = CountingOrder.of(p.shape[0], groups=groups, repeated=repeated)
-        p, gap = p[counted.rows], (y - p)[counted.rows]
-        ranges = np.searchsorted(RANGE_CUTS, p, side="left")
+        p, y = p[counted.rows], y[counted.rows]
+        gap = y - p
+        cells, n_cells = np.searchsorted(RANGE_CUTS, p, side="left"), N_RANGES
+        predicted = None
+        if prediction is not None:
+            predicted = checked_classes(prediction, n_classes, confidence)[counted.rows]
+            if n_classes == 2:
+                cells, n_cells = 2 * cells + predicted, 2 * N_RANGES
         if counted.starts.shape[0] < counted.rows.shape[0]:  # a row of m counts 1/m
             sizes = np.diff(counted.starts, append=counted.rows.shape[0])
             share = np.repeat(1.0 / sizes, sizes)
         else:
             share = np.ones(gap.shape[0])
-        sums = np.bincount(ranges, weights=share * gap, minlength=N_RANGES)
-        return cls(int(counted.starts.shape[0]), tuple(sums.tolist()), float(share @ (gap * gap)))
+        n = int(counted.starts.shape[0])
+        if n == 0:
+            return cls()
+        sums = np.bincount(cells, weights=share * gap, minlength=n_cells)
+        classes = None
+        if predicted is not None:
+            ids, position = np.unique(predicted, return_inverse=True)
+            columns = [np.bincount(position, weights=share * x) for x in (1.0, p, y, gap * gap)]
+            classes = ClassSums.of_arrays(int(n_classes or 0), ids, np.stack(columns, axis=1))
+        return cls(n, tuple(sums.tolist()), float(share @ (gap * gap)), classes)
 
     def __add__(self, other: ErrorSums) -> ErrorSums:
         if not isinstance(other, ErrorSums):
             return NotImplemented
+        if self.n == 0 or other.n == 0:
+            return other if self.n == 0 else self
+        if len(self.gaps) != len(other.gaps) or (self.classes is None) != (other.classes is None):
+            raise InvalidInput(
+                "sums with predictions and without cannot be added", field="prediction"
+            )
         gaps = tuple(a + b for a, b in zip(self.gaps, other.gaps, strict=True))
-        return ErrorSums(self.n + other.n, gaps, self.squares + other.squares)
+        classes = None
+        if self.classes is not None and other.classes is not None:
+            classes = self.classes + other.classes
+        return ErrorSums(self.n + other.n, gaps, self.squares + other.squares, classes)
 
     def to_dict(self) -> dict[str, Any]:
         """The sums as plain JSON, for `from_dict`; floats are kept bit for bit."""
@@ -129,6 +166,7 @@ class ErrorSums:
             "n": self.n,
             "gaps": list(self.gaps),
             "squares": self.squares,
+            **({} if self.classes is None else {"classes": self.classes.to_dict()}),
         }
 
     @classmethod
@@ -144,12 +182,91 @@ class ErrorSums:
             raise InvalidDocument(f"format must be {FORMAT}, got {document.get('format')!r}")
         try:
             gaps = tuple(float(gap) for gap in document["gaps"])
-            sums = cls(int(document["n"]), gaps, float(document["squares"]))
+            classes = document.get("classes")
+            of_classes = None if classes is None else ClassSums.from_dict(classes)
+            sums = cls(int(document["n"]), gaps, float(document["squares"]), of_classes)
         except (KeyError, TypeError, ValueError):
             raise InvalidDocument("sums must hold n, gaps and squares") from None
-        if len(gaps) != N_RANGES or sums.n < 0 or not math.isfinite(sums.squares + sum(gaps)):
-            raise InvalidDocument(f"gaps must be {N_RANGES} finite numbers and n at least 0")
+        n_cells = 0 if sums.n == 0 else N_RANGES * (len(gaps) // N_RANGES)
+        if len(gaps) != n_cells or sums.n < 0 or not math.isfinite(sums.squares + sum(gaps)):
+            raise InvalidDocument(f"gaps must be {N_RANGES} finite numbers, or twice as many")
         return sums
+
+
+@dataclass(frozen=True)
+class ClassSums:
+    """Sums over the labels of each predicted class; two of them are combined with ``+``.
+
+    Attributes
+    ----------
+    n_classes : int
+    ids : bytes
+        The classes that were predicted, ascending, as little-endian int32.
+    numbers : bytes
+        For each of them n, Σp, Σy and Σ(y − p)², as little-endian float64.
+    """
+
+    n_classes: int
+    ids: bytes
+    numbers: bytes
+
+    @classmethod
+    def of_arrays(cls, n_classes: int, ids: NDArray[np.int64], numbers: Array) -> ClassSums:
+        """From classes of shape (m,) and their sums of shape (m, 4)."""
+        return cls(n_classes, ids.astype("<i4").tobytes(), numbers.astype("<f8").tobytes())
+
+    def arrays(self) -> tuple[NDArray[np.int64], Array]:
+        """Classes of shape (m,), and their sums of shape (m, 4)."""
+        ids = np.frombuffer(self.ids, "<i4").astype(np.int64)
+        return ids, np.frombuffer(self.numbers, "<f8").reshape(len(ids), 4)
+
+    def __add__(self, other: ClassSums) -> ClassSums:
+        if not isinstance(other, ClassSums):
+            return NotImplemented
+        if self.n_classes != other.n_classes:
+            raise InvalidInput(
+                f"n_classes must be {self.n_classes} as before, got {other.n_classes}",
+                field="n_classes",
+            )
+        (mine, a), (theirs, b) = self.arrays(), other.arrays()
+        ids = np.union1d(mine, theirs)
+        numbers = np.zeros((len(ids), 4))
+        numbers[np.searchsorted(ids, mine)] += a
+        numbers[np.searchsorted(ids, theirs)] += b
+        return ClassSums.of_arrays(self.n_classes, ids, numbers)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON, for `from_dict`."""
+        return {
+            "n_classes": self.n_classes,
+            "ids": base64.b64encode(self.ids).decode(),
+            "numbers": base64.b64encode(self.numbers).decode(),
+        }
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> ClassSums:
+        """Read what `to_dict` wrote; `InvalidDocument` if it is something else."""
+        try:
+            ids, numbers = (
+                base64.b64decode(document[name], validate=True) for name in ("ids", "numbers")
+            )
+            sums = cls(int(document["n_classes"]), ids, numbers)
+        except (KeyError, TypeError, ValueError):
+            raise InvalidDocument("classes must hold n_classes, ids and numbers") from None
+        if len(ids) % 4 or len(numbers) != 8 * len(ids):
+            raise InvalidDocument("classes must hold four numbers for each class")
+        return sums
+
+
+class ClassError(NamedTuple):
+    """The predictions of one class, and how far they are off."""
+
+    class_index: int
+    n: float  # units
+    confidence: float  # mean
+    frequency: float  # share of right ones
+    low: float  # interval of |frequency − confidence| that holds for all classes at all times
+    high: float
 
 
 @dataclass(frozen=True)
@@ -170,28 +287,34 @@ class ErrorInterval:
 
     def bounds(self, sums: ErrorSums) -> tuple[float, float]:
         """Lower and upper bound of the error, as fractions; (0, 1) without labels."""
-        if sums.n == 0:
+        gaps = np.array(sums.gaps)
+        return _bounds(gaps, sums.squares, sums.n, n_cells=len(gaps), alpha=self.alpha)
+
+    def class_bounds(self, sums: ErrorSums) -> tuple[float, float]:
+        """As `bounds`, for the class error; (0, 1) without classes."""
+        if sums.classes is None:
             return 0.0, 1.0
-        observed = math.fsum(map(abs, sums.gaps))
-        high = min((observed + self._radius(sums.squares)) / sums.n, 1.0)
-        threshold = -math.log(SHARE * self.alpha)
-        if self.log_evidence(sums, 0.0) < threshold:
-            return 0.0, high
-        low, above = 0.0, observed / sums.n  # E(τ) falls with τ; at the observed error it is < 1
-        for _ in range(STEPS):
-            middle = 0.5 * (low + above)
-            if self.log_evidence(sums, middle) >= threshold:
-                low = middle
-            else:
-                above = middle
-        return low, high
+        numbers = sums.classes.arrays()[1]
+        gaps, k = numbers[:, 2] - numbers[:, 1], sums.classes.n_classes
+        return _bounds(gaps, sums.squares, sums.n, n_cells=k, alpha=self.alpha)
+
+    def of_classes(self, sums: ErrorSums) -> list[ClassError]:
+        """The predicted classes, the worst first."""
+        if sums.classes is None:
+            return []
+        alpha = self.alpha / sums.classes.n_classes
+        found = []
+        for index, (n, confidence, right, squares) in zip(
+            *map(np.ndarray.tolist, sums.classes.arrays()), strict=True
+        ):
+            gap = np.array([right - confidence])
+            low, high = _bounds(gap, squares, n, n_cells=1, alpha=alpha)
+            found.append(ClassError(index, n, confidence / n, right / n, low, high))
+        return sorted(found, key=_severity, reverse=True)
 
     def log_evidence(self, sums: ErrorSums, tolerance: float) -> float:
         """Natural logarithm of E(τ): evidence that the error is above the tolerance τ."""
-        size = np.abs(np.outer(LAMBDAS, sums.gaps))
-        log_cosh = size + np.log1p(np.exp(-2.0 * size)) - math.log(2.0)
-        logs = log_cosh.sum(axis=1) - LAMBDAS * tolerance * sums.n - PSI * sums.squares
-        return float(np.logaddexp.reduce(logs)) + LOG_WEIGHT
+        return _log_evidence(np.array(sums.gaps), sums.squares, sums.n, tolerance)
 
     def joined_log10(self, wealth_log10: float, sums: ErrorSums, tolerance: float) -> float:
         """log10 of (1 − s)·W + s·E(t), for the wealth W of `Evidence` on the same labels."""
@@ -207,18 +330,54 @@ class ErrorInterval:
         if sums.n == 0:
             return None
         spread = sums.squares / sums.n
-        noise = math.sqrt(2.0 / math.pi * N_RANGES * spread)  # of Σ|S_b|, a unit at n = 1
+        n_cells = len(sums.gaps)
+        noise = math.sqrt(2.0 / math.pi * n_cells * spread)  # of Σ|S_b|, a unit at n = 1
         observed = math.fsum(map(abs, sums.gaps)) / sums.n
         margin = abs(tolerance - max(observed - noise / math.sqrt(sums.n), 0.0))
         enough, too_few = MOST_LABELS, sums.n
         while enough - too_few > 1:
             n = (enough + too_few) // 2
-            if self._radius(spread * n) / n + noise / math.sqrt(n) <= margin:
+            radius = _radius(spread * n, n_cells=n_cells, alpha=self.alpha)
+            if radius / n + noise / math.sqrt(n) <= margin:
                 enough = n
             else:
                 too_few = n
         return None if enough == MOST_LABELS else enough - sums.n
 
-    def _radius(self, squares: float) -> float:
-        log_patterns = math.log(2.0 / self.alpha) - LOG_WEIGHT + N_RANGES * math.log(2.0)
-        return float(((log_patterns + PSI * squares) / LAMBDAS).min())
+
+def _bounds(
+    gaps: Array, squares: float, n: float, *, n_cells: int, alpha: float
+) -> tuple[float, float]:
+    if n == 0:
+        return 0.0, 1.0
+    observed = float(np.abs(gaps).sum())
+    high = min((observed + _radius(squares, n_cells=n_cells, alpha=alpha)) / n, 1.0)
+    threshold = -math.log(SHARE * alpha)
+    if _log_evidence(gaps, squares, n, 0.0) < threshold:
+        return 0.0, high
+    low, above = 0.0, observed / n  # E(τ) falls with τ; at the observed error it is below 1
+    for _ in range(STEPS):
+        middle = 0.5 * (low + above)
+        if _log_evidence(gaps, squares, n, middle) >= threshold:
+            low = middle
+        else:
+            above = middle
+    return low, high
+
+
+def _radius(squares: float, *, n_cells: int, alpha: float) -> float:
+    log_patterns = math.log(2.0 / alpha) - LOG_WEIGHT + n_cells * math.log(2.0)
+    return float(((log_patterns + PSI * squares) / LAMBDAS).min())
+
+
+def _log_evidence(gaps: Array, squares: float, n: float, tolerance: float) -> float:
+    size = np.abs(np.outer(LAMBDAS, gaps))
+    log_cosh = size + np.log1p(np.exp(-2.0 * size)) - math.log(2.0)
+    logs = log_cosh.sum(axis=1) - LAMBDAS * tolerance * n - PSI * squares
+    return float(np.logaddexp.reduce(logs)) + LOG_WEIGHT
+
+
+def _severity(error: ClassError) -> tuple[float, float]:
+    """What is proven first; of what is not, the gap in standard errors."""
+    spread = math.sqrt(max(error.frequency * (1.0 - error.frequency), 1.0 / error.n) / error.n)
+    return error.low, abs(error.frequency - error.confidence) / spread
