@@ -26,7 +26,7 @@ PACKAGES = ("numpy", "scipy")
 def shipped_sets() -> list[LogitSet]:
     """The shipped digits: easy, and under harder conditions."""
     sets = []
-    for name in ("digits_test", "digits_calibration"):
+    for name in ("digits_test", "digits_drifted"):
         with np.load(ROOT / "examples" / f"{name}.npz", allow_pickle=False) as arrays:
             logits, labels = arrays["logits"], arrays["labels"]
         sets.append(of_arrays(f"digits_{name}", logits, labels, logits, labels))

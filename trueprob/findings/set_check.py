@@ -12,6 +12,7 @@
 | `copies` | warn | most rows are copies of a few |
 | `wild_scale` | warn | gaps of hundreds of nats, as of joint log likelihoods |
 | `at_bound`, `absurd_temperature`, `fit` | warn | what the fit found |
+| `conditions_differ` | warn | logit gaps are unlike those that the calibrator was fitted on |
 
 The checks ask for a relation between labels and scores, not for a good one: a network that is
 right in 20 of 100 rows passes. They know nothing of a mistake that keeps the relation, such as
@@ -32,11 +33,12 @@ from trueprob.arrays.calibration_set import CalibrationSet
 from trueprob.arrays.labels import Labels
 from trueprob.arrays.logit_functions import Logits, logit_gap, prediction
 from trueprob.calibrators import FitOutcome, FittedCalibrator
+from trueprob.drift.reference_bins import ReferenceBins
 from trueprob.findings.agreement import THRESHOLD, agreement, column_ranks, misaligned_rows
 from trueprob.findings.class_order import class_order_finding
 from trueprob.findings.finding import Finding, Repair, Severity
 
-__all__ = ["check_fit", "check_set"]
+__all__ = ["check_conditions", "check_fit", "check_set"]
 
 ELEMENTS: Final = 200_000  # logits to check; of larger sets a sample of rows is checked
 LEAST_SAMPLE: Final = 300  # rows
@@ -54,6 +56,7 @@ COPIED: Final = 0.5  # share of different rows below which most are copies
 CONFLICTS: Final = 0.05  # repeated rows with several labels; with more, scores are only coarse
 # Median gap after the fit, in nats: outside, nearly all rows are called certain, or a toss-up.
 SCALED_GAPS: Final = (0.02, 200.0)
+LEAST_PSI: Final = 0.02  # below, a shift does not matter; many rows show any
 
 
 def check_set(data: CalibrationSet) -> tuple[Finding, ...]:
@@ -102,6 +105,24 @@ def check_fit(fitted: FittedCalibrator, data: CalibrationSet) -> tuple[Finding, 
         )
         found.append(Finding("absurd_temperature", Severity.WARN, sentence))
     return tuple(found)
+
+
+def check_conditions(reference: ReferenceBins | None, data: CalibrationSet) -> tuple[Finding, ...]:
+    """Whether rows are unlike those that a calibrator was fitted on, by their logit gaps."""
+    if reference is None:
+        return ()
+    used = data.logits if data.weights is None else data.logits[data.weights > 0.0]
+    counts = reference.counts(logit_gap(used))
+    ratio = reference.psi_ratio(counts)
+    if not ratio > reference.limit or reference.psi(counts) < LEAST_PSI:
+        return ()
+    sentence = (
+        "the calibrator was fitted under other conditions: the logit gaps of these rows are unlike "
+        f"those of its calibration set (shift ratio {ratio:.1f}; without a shift it exceeds "
+        f"{reference.limit:.1f} once in 1 000 sets)"
+    )
+    repair = Repair("fit a calibrator on rows like these, or evaluate on rows like those it has")
+    return (Finding("conditions_differ", Severity.WARN, sentence, repair),)
 
 
 def _sample(data: CalibrationSet) -> tuple[Logits, Labels]:

@@ -94,7 +94,7 @@ def register(
         rows, by_network = _rows(calibration, manifest, network_input, model)
         fitted = fit_calibration_set(rows, method)
         warnings = _warnings(fitted, by_network)
-        fitted_on = FittedOn(rows.digest, rows.n, created_at.isoformat(timespec="seconds"))
+        fitted_on = FittedOn.of(rows, created_at.isoformat(timespec="seconds"))
         files["calibrator.json"] = dumps_calibrator(fitted.calibrator, fitted_on)
         baseline = Baseline.of(fitted.calibrator, rows.logits, rows.labels)
         files["baseline.npz"] = baseline.to_bytes()

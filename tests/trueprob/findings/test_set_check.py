@@ -293,7 +293,7 @@ def test_rare_events_pass_in_either_size():
 
 
 def test_harder_conditions_pass():
-    with np.load(EXAMPLES / "digits_calibration.npz") as arrays:
+    with np.load(EXAMPLES / "digits_drifted.npz") as arrays:
         logits, labels = arrays["logits"], arrays["labels"]
     assert found(logits, labels) == ()
     for seed in range(40):

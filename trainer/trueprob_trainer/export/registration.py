@@ -70,10 +70,8 @@ def register(
     factory = evaluation.calibrators[chosen]
     fitted_on = None
     if calibrator != "identity":
-        fitted_on = FittedOn(
-            digest=CalibrationSet.from_arrays({"logits": logits, "labels": labels}).digest,
-            n=len(labels),
-            created_at=created_at.isoformat(timespec="seconds"),
+        fitted_on = FittedOn.of(
+            CalibrationSet(logits, labels), created_at.isoformat(timespec="seconds")
         )
     repository = ModelRepository(models)
     scores = evaluation.to_dict()

@@ -159,7 +159,7 @@ def _candidate(job: Job, rows: CalibrationSet) -> tuple[Calibrator, CalibratorDo
         return loads_calibrator(job.earlier.document.encode()), job.earlier
     fitted = fit_rows(job.method, rows, allow_prediction_change=job.allow_prediction_change)
     created_at = datetime.fromtimestamp(job.created_at, UTC).isoformat(timespec="seconds")
-    source = FittedOn(digest=rows.digest, n=rows.n, created_at=created_at)
+    source = FittedOn.of(rows, created_at)
     document = json.dumps(to_dict(fitted.calibrator, source), allow_nan=False)
     return fitted.calibrator, CalibratorDocument(document, tuple(fitted.warnings))
 
