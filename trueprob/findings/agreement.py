@@ -31,10 +31,19 @@ from numpy.typing import NDArray
 from trueprob.arrays.labels import Labels
 from trueprob.arrays.logit_functions import Logits, log_softmax
 
-__all__ = ["LEVEL", "THRESHOLD", "agreement", "column_ranks", "misaligned_rows", "moments"]
+__all__ = [
+    "LEVEL",
+    "NEARLY",
+    "THRESHOLD",
+    "agreement",
+    "column_ranks",
+    "misaligned_rows",
+    "moments",
+]
 
 LEVEL: Final = 1e-4  # chance that unrelated labels pass
 THRESHOLD: Final = 3.72  # standard errors: the normal quantile of that level
+NEARLY: Final = 2.0  # standard errors; on few rows, honest but weak networks reach no more
 ALL_SHIFTS: Final = 4_000_000  # rows × shifts; of larger sets only the likely shifts are tried
 LIKELY_SHIFT: Final = 32  # rows
 
@@ -100,6 +109,7 @@ def misaligned_rows(ranks: Array, rows: NDArray[np.int64], labels: Labels) -> in
     shifted = [ranks[labels[(rows - s) % n], columns].sum() for s in shifts]
     # The normal tail beyond z is at most exp(−z²/2)/2; half of the level is for four shifts.
     needed = np.sqrt(2.0 * np.log(np.where(likely, 4.0, shifts.size) / LEVEL))
-    excess = np.array(shifted) / deviation - max(z, 0.0) - needed
+    related = z if z >= NEARLY else 0.0  # labels that nearly pass may be right
+    excess = np.array(shifted) / deviation - related - needed
     best = int(excess.argmax())
     return int(shifts[best]) if excess[best] >= 0.0 else None

@@ -35,7 +35,14 @@ from trueprob.arrays.labels import Labels
 from trueprob.arrays.logit_functions import Logits, logit_gap, prediction
 from trueprob.calibrators import FitOutcome, FittedCalibrator
 from trueprob.drift.reference_bins import ReferenceBins
-from trueprob.findings.agreement import LEVEL, THRESHOLD, agreement, column_ranks, misaligned_rows
+from trueprob.findings.agreement import (
+    LEVEL,
+    NEARLY,
+    THRESHOLD,
+    agreement,
+    column_ranks,
+    misaligned_rows,
+)
 from trueprob.findings.class_order import class_order_finding, sign_test
 from trueprob.findings.finding import Finding, Repair, Severity
 
@@ -49,7 +56,6 @@ OTHER_ROWS: Final = 20  # outside the commonest label; with fewer, honest sets f
 # Honest but weak networks often stay below the threshold of the rank test on few rows. So it grows
 # with the root of the rows outside the commonest label. Unrelated labels are not held in one of 44
 # sets with up to 51 such rows, and in one of 400 with 100.
-LEAST_THRESHOLD: Final = 2.0
 THRESHOLD_OF_ROWS: Final = 0.28
 SUM_TOLERANCE: Final = 0.05  # of most rows of probabilities that were rounded to two digits
 ROUNDING: Final = 0.005  # of a probability
@@ -169,7 +175,7 @@ def _relation(logits: Logits, rows: NDArray[np.int64], all_labels: Labels) -> li
     if z >= THRESHOLD and shift is None:
         return []
     number = f"{z:.1f} standard errors".replace("-", "−")
-    threshold = max(THRESHOLD_OF_ROWS * math.sqrt(others), LEAST_THRESHOLD)
+    threshold = max(THRESHOLD_OF_ROWS * math.sqrt(others), NEARLY)
     if shift is None and (others < OTHER_ROWS or z >= threshold):
         sentence = (
             f"{n} rows, {others} of them outside the commonest label, are too few to tell whether "
