@@ -187,7 +187,7 @@ def _candidate(job: Job, method: str, rows: CalibrationSet) -> tuple[FittedCalib
         return FittedCalibrator(calibrator, outcome, earlier.warnings), earlier.document
     fitted = fit_rows(method, rows, allow_prediction_change=job.allow_prediction_change)
     created_at = datetime.fromtimestamp(job.created_at, UTC).isoformat(timespec="seconds")
-    source = FittedOn(digest=rows.digest, n=rows.n, created_at=created_at)
+    source = FittedOn.of(rows, created_at)
     named = replace(fitted, calibrator=fitted.calibrator.with_class_names(job.class_names))
     return named, json.dumps(to_dict(named.calibrator, source), allow_nan=False)
 
