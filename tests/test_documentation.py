@@ -106,17 +106,67 @@ def test_the_page_of_commands_lists_every_command(program: str) -> None:
         assert re.search(rf"\b{command}\b", rows), command
 
 
-def test_the_commands_of_the_readme_run(tmp_path: Path) -> None:
-    shutil.copy(ROOT / "examples/digits_calibration.npz", tmp_path / "calibration.npz")
-    shutil.copy(ROOT / "examples/digits_test.npz", tmp_path / "test.npz")
-    shutil.copy(ROOT / "examples/digits_test.npz", tmp_path / "new.npz")
+# The id is a digest of every bit of the fit, so it is the machine's.
+ID = re.compile(r"smart-[0-9a-f]{12}")
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    """The folder in which the README's commands ran, and what each printed."""
+    folder = tmp_path_factory.mktemp("readme")
+    (folder / "examples").symlink_to(ROOT / "examples")
     lines = re.findall(r"^trueprob .*$", README, re.M)
-    assert len(lines) == 3
-    for line in lines:
+    assert [line.split()[1] for line in lines] == ["fit", "evaluate", "apply"]
+    return folder, {line: command(line, folder).stdout for line in lines}
+
+
+def command(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a shown command of `trueprob`."""
+    return subprocess.run(
+        [sys.executable, "-m", *shlex.split(line)],
+        cwd=folder, check=True, timeout=60, capture_output=True, text=True,
+    )  # fmt: skip
+
+
+def words_of(text: str) -> list[list[str]]:
+    """Words of each line, without ids."""
+    return [ID.sub("ID", line).split() for line in text.splitlines()]
+
+
+def test_the_commands_of_the_readme_run_and_tell_what_is_shown(
+    told: tuple[Path, dict[str, str]],
+) -> None:
+    folder, printed = told
+    assert (folder / "probabilities.npy").is_file()
+    shown = QUICKSTART.split("$ trueprob fit examples")[1].split("```")[0]
+    for line in printed:
         assert line in QUICKSTART
-        command = [sys.executable, "-m", "trueprob", *shlex.split(line)[1:]]
-        subprocess.run(command, cwd=tmp_path, check=True, timeout=60, capture_output=True)
-    assert (tmp_path / "probabilities.npy").is_file()
+    evaluated = printed[next(line for line in printed if "evaluate" in line)]
+    rows = words_of(shown)[2:]
+    assert len(rows) == 7
+    for row in rows:
+        assert row in words_of(evaluated), row
+    cells = {
+        " ".join(row[:-4]): (float(row[-4]), float(row[-2]))
+        for row in rows
+        if row[-1] in ("%", "nats")
+    }
+    (ece, ece_after), (nll, nll_after) = cells["ECE"], cells["NLL"]
+    assert ece_after < ece
+    assert nll_after < nll
+    assert f"# ECE {ece:.1f}% -> {ece_after:.1f}%" in README
+    assert f"# NLL {nll:.3f} -> {nll_after:.3f}" in README
+
+
+def test_other_conditions_are_told_as_shown(told: tuple[Path, dict[str, str]]) -> None:
+    line = re.search(r"^\$ (trueprob evaluate examples/digits_drifted.*)$", QUICKSTART, re.M)
+    assert line is not None
+    run = command(line[1], told[0])
+    shown = QUICKSTART.split(line[0])[1].split("```")[0].strip()
+    for row in words_of(shown):
+        assert row in words_of(run.stdout + run.stderr), row
+    strict = [sys.executable, "-m", *line[1].split(), "--strict"]
+    assert subprocess.run(strict, cwd=told[0], capture_output=True, timeout=60).returncode == 1
 
 
 def test_the_curl_lines_are_those_that_the_service_prints() -> None:
@@ -126,26 +176,6 @@ def test_the_curl_lines_are_those_that_the_service_prints() -> None:
     for line in lines:
         assert line in QUICKSTART
     assert lines[0] in README
-
-
-def test_the_shown_fit_is_what_the_command_prints(tmp_path: Path) -> None:
-    shown = QUICKSTART.split("$ trueprob fit examples/digits_calibration.npz")[1].split("```")[0]
-    command = [
-        sys.executable,
-        "-m",
-        "trueprob",
-        "fit",
-        str(ROOT / "examples/digits_calibration.npz"),
-    ]
-    printed = subprocess.run(
-        [*command, "-o", str(tmp_path / "calibrator.json")],
-        capture_output=True, text=True, check=True, timeout=60,
-    ).stdout  # fmt: skip
-    # The id is a digest of every bit of the fit, so it and the seconds are the machine's.
-    varying = re.compile(r"\d+\.\d+ s,|smart-[0-9a-f]{12}")
-    printed_lines = [varying.sub("", line).split() for line in printed.splitlines()]
-    for line in shown.splitlines()[1:]:
-        assert varying.sub("", line).split() in [*printed_lines, []], line
 
 
 def test_the_shown_registration_runs(tmp_path: Path) -> None:
@@ -159,17 +189,13 @@ def test_the_shown_registration_runs(tmp_path: Path) -> None:
     assert (tmp_path / "my-digits/1/calibrator.json").is_file()
 
 
-def test_the_shown_diagram_is_what_its_command_draws(tmp_path: Path) -> None:
-    line = next(
-        line for line in QUICKSTART.splitlines() if line.startswith("trueprob plot examples")
-    )
-    arguments = shlex.split(line)[1:]
-    arguments[-1] = str(tmp_path / "drawn.svg")
-    subprocess.run([sys.executable, "-m", "trueprob", *arguments], cwd=ROOT, check=True, timeout=60)
+def test_the_shown_diagram_is_what_its_command_draws(told: tuple[Path, dict[str, str]]) -> None:
+    (line,) = re.findall(r"^trueprob plot examples.*$", QUICKSTART, re.M)
+    command(line, told[0])
     number = re.compile(r"\d+\.\d+|\d+")
     drawn, shown = (
-        path.read_text("utf-8")
-        for path in (tmp_path / "drawn.svg", ROOT / "docs/images/reliability.svg")
+        ID.sub("ID", path.read_text("utf-8"))
+        for path in (told[0] / "reliability.svg", ROOT / "docs/images/reliability.svg")
     )
     assert number.sub("", drawn) == number.sub("", shown)
     # The last digit of a coordinate is the machine's.

@@ -127,7 +127,7 @@ class PromotionNotFound(NotFound):
 
 
 class ShadowNotFound(NotFound):
-    """The model has no candidate in shadow, or never had one."""
+    """The model has no calibrator of that role in shadow, or never had one."""
 
 
 class AlarmNotFound(NotFound):

@@ -119,7 +119,7 @@ def quickstart(url: str, examples: Path) -> str:
     """The text printed once the service listens, with commands to try if the examples are there."""
     lines = [f"Trueprob listens on {url} (documentation: {url}/docs)"]
     files = [examples / name for name in
-             ("digits_logits.json", "seven.png", "digits_calibration.npz")]  # fmt: skip
+             ("digits_logits.json", "seven.png", "digits_drifted.npz")]  # fmt: skip
     if all(file.is_file() for file in files):
         logits, picture, upload = (file.as_posix() for file in files)
         lines.append("Try, in another terminal:")

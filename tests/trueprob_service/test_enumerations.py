@@ -110,7 +110,7 @@ def test_every_metric_is_exported_as_declared(tmp_path: Path) -> None:
                 await client.post(f"{path}/probabilities", headers=kind, content=picture)
             ).json()["prediction_ids"]
             await client.post(f"{path}/labels", json={"prediction_ids": ids, "labels": [7]})
-            upload = (ROOT / "examples/digits_calibration.npz").read_bytes()
+            upload = (ROOT / "examples/digits_drifted.npz").read_bytes()
             npz = {"content-type": "application/x-npz", "prefer": "wait=30"}
             await client.post(
                 f"{path}/calibration-sets?promote=shadow", headers=npz, content=upload

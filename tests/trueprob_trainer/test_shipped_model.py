@@ -73,7 +73,7 @@ def test_examples_are_made_again_to_the_last_bit() -> None:
     made = make_examples(shipped())
     for name in ("seven.png", "digits_logits.json"):
         assert (EXAMPLES / name).read_bytes() == made.files()[name], name
-    for name in ("digits_calibration.npz", "digits_test.npz"):
+    for name in ("digits_calibration.npz", "digits_test.npz", "digits_drifted.npz"):
         with np.load(EXAMPLES / name) as kept, np.load(io.BytesIO(made.files()[name])) as new:
             assert np.array_equal(kept["labels"], new["labels"]), name
             np.testing.assert_allclose(kept["logits"], new["logits"], atol=1e-4, err_msg=name)
@@ -101,12 +101,12 @@ def test_example_rows_are_in_no_other_split() -> None:
     reserved = {image.tobytes() for image in data().of(Split.EXAMPLES)[0]}
     for split in (Split.TRAIN, Split.CALIBRATION, Split.TEST):
         assert reserved.isdisjoint(image.tobytes() for image in data().of(split)[0])
-    kept = load_calibration_set(EXAMPLES / "digits_calibration.npz", n_classes=10)
-    assert kept.n == len(reserved)
+    for name in ("digits_calibration.npz", "digits_drifted.npz"):
+        assert load_calibration_set(EXAMPLES / name, n_classes=10).n == len(reserved)
 
 
-def test_the_example_calibration_set_is_off_and_its_candidate_admitted() -> None:
-    kept = load_calibration_set(EXAMPLES / "digits_calibration.npz", n_classes=10)
+def test_the_drifted_set_is_off_and_its_candidate_admitted() -> None:
+    kept = load_calibration_set(EXAMPLES / "digits_drifted.npz", n_classes=10)
     factory = shipped().calibrator()
     before = score(factory.predict_proba(kept.logits), kept.labels)
     assert before.ece > 2 * before.ece_floor

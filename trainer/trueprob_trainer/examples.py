@@ -2,10 +2,12 @@
 
 - ``seven.png``: a picture of a seven, enlarged so that a person can see it.
 - ``digits_logits.json``: two rows of logits, the body of a first request.
-- ``digits_calibration.npz``: logits and labels of the reserved rows, *blurred and with more noise*,
-  as if from another camera. The strength was chosen on these rows, so that the factory calibrator
-  is visibly off on them and a refit has an effect.
-- ``digits_test.npz``: logits and labels of the *test split*, on which nothing was fitted or chosen.
+- ``digits_calibration.npz``: logits and labels of the reserved rows, to fit a calibrator on.
+- ``digits_test.npz``: logits and labels of the *test split*, under the same conditions; nothing was
+  fitted or chosen on them.
+- ``digits_drifted.npz``: the reserved rows *blurred and with more noise*, as if from another
+  camera. The strength was chosen on these rows, so that the factory calibrator is visibly off on
+  them and a refit has an effect.
 - ``digits_pictures.npz``: the digits of the test split and the reserved rows *before* any noise;
   ``make demo`` rotates them and adds noise.
 """
@@ -37,6 +39,7 @@ class Examples:
     seven_png: bytes
     calibration_npz: bytes
     test_npz: bytes
+    drifted_npz: bytes
     pictures_npz: bytes
     logits_json: bytes
 
@@ -46,6 +49,7 @@ class Examples:
             "seven.png": self.seven_png,
             "digits_calibration.npz": self.calibration_npz,
             "digits_test.npz": self.test_npz,
+            "digits_drifted.npz": self.drifted_npz,
             "digits_pictures.npz": self.pictures_npz,
             "digits_logits.json": self.logits_json,
         }
@@ -62,11 +66,12 @@ def make_examples(version: ModelVersion) -> Examples:
     images, labels = data.of(Split.EXAMPLES)
     logits = onnx_logits(content, images)
     test_images, test_labels = data.of(Split.TEST)
-    shifted = onnx_logits(content, np.stack([another_camera(image) for image in images]))
+    drifted = onnx_logits(content, np.stack([another_camera(image) for image in images]))
     return Examples(
         seven_png=_png(images[_clearest(logits, labels, data.class_names.index("7"))]),
-        calibration_npz=_npz(logits=shifted, labels=labels),
+        calibration_npz=_npz(logits=logits, labels=labels),
         test_npz=_npz(logits=onnx_logits(content, test_images), labels=test_labels),
+        drifted_npz=_npz(logits=drifted, labels=labels),
         pictures_npz=_clean_pictures(),
         logits_json=_body(logits[:2]),
     )

@@ -80,7 +80,7 @@ def logits_from_probabilities(
         Wrong shape or type, a value outside [0, 1] or a row that does not sum to one.
     """
     array = _matrix(values, name, n_classes).astype(np.float64)
-    _require_finite(array, name)
+    _require_finite(np.where(np.isneginf(array), 0.0, array), name)  # log 0 is named below
     outside = (array < -RANGE_TOLERANCE) | (array > 1 + RANGE_TOLERANCE)
     if outside.any():
         row = int(np.argmax(outside.any(axis=1)))
@@ -122,8 +122,10 @@ def logits_from_log_probabilities(
     bad = np.isnan(array) | (array > tolerance)
     if bad.any():
         row = int(np.argmax(bad.any(axis=1)))
+        distribution = array.min() >= 0.0 and np.abs(array.sum(axis=1) - 1.0).max() <= 0.05
+        given = "probabilities" if distribution else "logits"
         raise InvalidInput(
-            f"{name} must be at most 0 and not NaN, row {row} is not; are these logits?",
+            f"{name} must be at most 0 and not NaN, row {row} is not; are these {given}?",
             field=name,
         )
     _require_unit_sums(np.exp(array).sum(axis=1), f"exponentials of {name}", tolerance, field=name)

@@ -2,21 +2,26 @@
 
     {"format": 1, "id": "smart-3f9a1c0d2b7e", "kind": "smart", "n_classes": 3, "parameters": {},
      "class_names": ["cat", "dog", "bird"],
-     "fitted_on": {"digest": "sha256:…", "n": 597, "created_at": "…"}}
+     "fitted_on": {"digest": "sha256:…", "n": 597, "created_at": "…",
+                   "gap_edges": [0.31, …], "gap_counts": [60, …]}}
 
-`fitted_on` is null for a calibrator that was fitted on nothing; one without class names has no
-`class_names`. Unknown formats, kinds and keys are refused, and so is an id that does not match the
-parameters and the names.
+`fitted_on` is null for a calibrator that was fitted on nothing; earlier documents have no bins of
+the logit gaps in it. One without class names has no `class_names`. Unknown formats, kinds and keys
+are refused, and so is an id that does not match the parameters and the names.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
 
+import numpy as np
+
+from trueprob.arrays.calibration_set import CalibrationSet
+from trueprob.arrays.logit_functions import logit_gap
 from trueprob.calibrators.base import Calibrator
 from trueprob.calibrators.identity import IdentityCalibrator
 from trueprob.calibrators.isotonic import IsotonicCalibrator
@@ -25,10 +30,11 @@ from trueprob.calibrators.linear.smart_vector_matrix import (
     SmartVectorCalibrator,
 )
 from trueprob.calibrators.linear.vector import VectorCalibrator
-from trueprob.calibrators.parameters import require_keys
+from trueprob.calibrators.parameters import numbers, require_keys
 from trueprob.calibrators.published_smart.smart_mlp import SmartMlpCalibrator
 from trueprob.calibrators.smart.calibrator import SmartCalibrator
 from trueprob.calibrators.temperature import TemperatureCalibrator
+from trueprob.drift.reference_bins import ReferenceBins
 from trueprob.errors import InvalidDocument, InvalidInput
 
 __all__ = [
@@ -43,6 +49,7 @@ __all__ = [
 
 FORMAT: Final = 1
 KEYS: Final = ("format", "id", "kind", "n_classes", "parameters", "fitted_on")
+GAPS: Final = ("gap_edges", "gap_counts")
 KINDS: Final[Mapping[str, type[Calibrator]]] = MappingProxyType(
     {
         kind.kind: kind
@@ -72,11 +79,28 @@ class FittedOn:
         Rows.
     created_at : str
         ISO 8601, as given by the caller.
+    gaps : ReferenceBins or None
+        Logit gaps of its rows; None in documents of earlier versions.
     """
 
     digest: str
     n: int
     created_at: str
+    gaps: ReferenceBins | None = None
+
+    @classmethod
+    def of(cls, rows: CalibrationSet, created_at: str) -> FittedOn:
+        """Describe a calibration set; rows of weight 0 have no share in the gaps."""
+        used = rows.logits if rows.weights is None else rows.logits[rows.weights > 0.0]
+        return cls(rows.digest, rows.n, created_at, ReferenceBins.of_values(logit_gap(used)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The value of `fitted_on`."""
+        document = {"digest": self.digest, "n": self.n, "created_at": self.created_at}
+        if self.gaps is None:
+            return document
+        counts = np.rint(self.gaps.shares * self.gaps.n).astype(int).tolist()
+        return {**document, "gap_edges": self.gaps.edges.tolist(), "gap_counts": counts}
 
 
 def to_dict(calibrator: Calibrator, fitted_on: FittedOn | None = None) -> dict[str, Any]:
@@ -89,7 +113,7 @@ def to_dict(calibrator: Calibrator, fitted_on: FittedOn | None = None) -> dict[s
         "n_classes": calibrator.n_classes,
         **({} if names is None else {"class_names": list(names)}),
         "parameters": calibrator.parameters(),
-        "fitted_on": None if fitted_on is None else asdict(fitted_on),
+        "fitted_on": None if fitted_on is None else fitted_on.to_dict(),
     }
 
 
@@ -148,13 +172,26 @@ def read_fitted_on(document: object) -> FittedOn | None:
         return None
     if not isinstance(value, Mapping):
         raise InvalidDocument("calibrator fitted_on must be an object or null")
-    require_keys(value, ("digest", "n", "created_at"), where="calibrator fitted_on")
+    keys = ("digest", "n", "created_at")
+    has_gaps = not value.keys().isdisjoint(GAPS)
+    require_keys(value, (*keys, *GAPS) if has_gaps else keys, where="calibrator fitted_on")
     digest, n, created_at = value["digest"], value["n"], value["created_at"]
     if not isinstance(digest, str) or not isinstance(created_at, str):
         raise InvalidDocument("calibrator fitted_on digest and created_at must be strings")
     if isinstance(n, bool) or not isinstance(n, int) or n < 1:
         raise InvalidDocument("calibrator fitted_on n must be a positive integer")
-    return FittedOn(digest, n, created_at)
+    return FittedOn(digest, n, created_at, _gaps(value) if has_gaps else None)
+
+
+def _gaps(value: Mapping[str, Any]) -> ReferenceBins:
+    edges, counts = (np.array(numbers(value, key, where="calibrator fitted_on")) for key in GAPS)
+    if not (np.diff(edges) > 0.0).all():
+        raise InvalidDocument("calibrator fitted_on gap_edges must ascend")
+    if counts.size != edges.size + 1 or (counts < 1.0).any() or (counts % 1.0).any():
+        raise InvalidDocument(
+            "calibrator fitted_on gap_counts must be positive integers, one more than gap_edges"
+        )
+    return ReferenceBins(edges, counts / counts.sum(), float(counts.sum()))
 
 
 def dumps_calibrator(calibrator: Calibrator, fitted_on: FittedOn | None = None) -> bytes:

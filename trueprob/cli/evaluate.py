@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from trueprob.arrays.calibration_set import CalibrationSet
-from trueprob.calibrators import Calibrator, IdentityCalibrator
+from trueprob.calibrators import Calibrator, IdentityCalibrator, read_fitted_on
+from trueprob.calibrators.document import parse_json
 from trueprob.cli.files import (
     LABELLED_ROWS,
     add_input,
@@ -24,7 +26,9 @@ from trueprob.cli.output import (
     print_scores,
     score_document,
 )
-from trueprob.findings.set_check import check_set
+from trueprob.drift.reference_bins import ReferenceBins
+from trueprob.findings.set_check import check_conditions, check_set
+from trueprob.repository.baseline import Baseline
 from trueprob.scores.score import Scores, score
 
 __all__ = ["add_parser"]
@@ -58,9 +62,10 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
-    calibrator = None
+    calibrator = gaps = None
     if arguments.calibrator is not None:
         calibrator = read_calibrator(arguments.calibrator)
+        gaps = _reference_gaps(Path(arguments.calibrator))
     n_classes = None if calibrator is None else calibrator.n_classes
     class_names = None if calibrator is None else calibrator.class_names
     data = read_calibration_set(
@@ -73,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     before = _scores(IdentityCalibrator(data.n_classes), data)
     after = None if calibrator is None else _scores(calibrator, data)
-    findings = check_set(data)
+    findings = check_set(data) + check_conditions(gaps, data)
     if arguments.json:
         print_json(
             {
@@ -91,6 +96,18 @@ def run(arguments: argparse.Namespace) -> int:
         columns[calibrator.id] = after
     print_scores(columns)
     return print_findings(findings, strict=arguments.strict)
+
+
+def _reference_gaps(path: Path) -> ReferenceBins | None:
+    """Gaps of the rows that a calibrator was fitted on, from its document or its model version."""
+    source = read_fitted_on(parse_json(path.read_bytes(), "calibrator"))
+    beside = path.with_name("baseline.npz")  # documents of earlier versions have no gaps
+    if source is None or source.gaps is not None or not beside.is_file():
+        return None if source is None else source.gaps
+    baseline = Baseline.load(beside)
+    if baseline.n != source.n:
+        return None
+    return ReferenceBins.of_percentiles(baseline.gap_quantiles, baseline.n)
 
 
 def _scores(calibrator: Calibrator, data: CalibrationSet) -> Scores:

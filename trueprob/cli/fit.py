@@ -89,7 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
     report = fitted.report
     candidates = report.to_dict()["candidates"]
     if arguments.output is not None:
-        source = FittedOn(data.digest, data.n, datetime.now(UTC).isoformat(timespec="seconds"))
+        source = FittedOn.of(data, datetime.now(UTC).isoformat(timespec="seconds"))
         write_atomically(arguments.output, dumps_calibrator(fitted.calibrator, source))
     if arguments.json:
         print_json(

@@ -57,12 +57,12 @@ def print_line(text: str, stream: TextIO | None = None) -> None:
 
 
 def add_strict(parser: argparse.ArgumentParser) -> None:
-    """Add --strict, which turns findings that hold into an exit code."""
+    """Add --strict, which turns some findings into an exit code."""
     parser.add_argument(
         "--strict",
         action="store_true",
-        help="exit with 1 when a finding says that the rows are very likely wrong (hold); "
-        "default: 0",
+        help="exit with 1 when a finding says that the rows are very likely wrong (hold) or that "
+        "the calibrator was fitted under other conditions (conditions_differ); default: 0",
     )
 
 
@@ -72,7 +72,7 @@ def print_findings(findings: Iterable[Finding | FindingSummary], *, strict: bool
     for finding in findings:
         holds = finding.severity == Severity.HOLD
         print_line(f"trueprob: {'hold' if holds else 'warning'}: {finding}", sys.stderr)
-        code = max(code, int(holds and strict))
+        code = max(code, int(strict and (holds or finding.code == "conditions_differ")))
     return code
 
 

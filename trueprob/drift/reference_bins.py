@@ -101,6 +101,24 @@ class ReferenceBins:
         filled = shares > 0.0  # with fewer than ten rows, two deciles may be the same value
         return cls(edges[filled[:-1]], shares[filled], float(n))
 
+    @classmethod
+    def of_values(cls, values: ArrayLike) -> ReferenceBins:
+        """Bins between the deciles of at least one finite value."""
+        array = np.sort(np.asarray(values, dtype=np.float64))
+        edges = np.unique(np.quantile(array, np.arange(1, N_BINS) / N_BINS, method="inverted_cdf"))
+        edges = edges[edges < array[-1]]
+        below = np.searchsorted(array, edges, side="right")
+        return cls(edges, np.diff(below, prepend=0, append=array.size) / array.size, array.size)
+
+    @property
+    def limit(self) -> float:
+        """What `psi_ratio` exceeds in 1 of 1000 looks without a shift; infinite with one bin."""
+        d = self.shares.shape[0] - 1
+        if d == 0:
+            return math.inf
+        spread = 2.0 / (9.0 * d)  # Wilson and Hilferty (1931): the cube root of χ²/d is normal
+        return float((1.0 - spread + 3.0902 * math.sqrt(spread)) ** 3)
+
     def counts(self, values: ArrayLike) -> NDArray[np.int64]:
         """Number of values in each bin, of shape (b,); counts of several calls may be added."""
         array = np.asarray(values, dtype=np.float64)

@@ -17,7 +17,8 @@ label only, so that class counts n_c suffice: Σ_ij d_ij² = Σ_c n_c Σ_i (a_ic
 r_i = Σ_c n_c a_ic / n.
 
 The tail is taken as normal. It is very nearly so at 2 standard errors, which decide on small sets
-(`trueprob.findings.set_check`).
+(`trueprob.findings.set_check`). Labels that are moved by a number of rows have the same variance;
+when halves change places, each pair of rows counts twice and the variance doubles.
 """
 
 from __future__ import annotations
@@ -30,10 +31,21 @@ from numpy.typing import NDArray
 from trueprob.arrays.labels import Labels
 from trueprob.arrays.logit_functions import Logits, log_softmax
 
-__all__ = ["LEVEL", "THRESHOLD", "agreement", "column_ranks", "misaligned_rows", "moments"]
+__all__ = [
+    "LEVEL",
+    "NEARLY",
+    "THRESHOLD",
+    "agreement",
+    "column_ranks",
+    "misaligned_rows",
+    "moments",
+]
 
 LEVEL: Final = 1e-4  # chance that unrelated labels pass
 THRESHOLD: Final = 3.72  # standard errors: the normal quantile of that level
+NEARLY: Final = 2.0  # standard errors; on few rows, honest but weak networks reach no more
+ALL_SHIFTS: Final = 4_000_000  # rows × shifts; of larger sets only the likely shifts are tried
+LIKELY_SHIFT: Final = 32  # rows
 
 Array = NDArray[np.float64]
 
@@ -78,14 +90,26 @@ def agreement(ranks: Array, labels: Labels) -> float:
     return total / deviation if deviation > 0.0 else 0.0
 
 
-def misaligned_rows(ranks: Array, labels: Labels) -> int | None:
-    """The shift s for which ``np.roll(labels, s)`` is clearly related to the scores, if any."""
-    n = labels.shape[0]
-    _, deviation = moments(ranks, labels)  # the same for every order of the labels
+def misaligned_rows(ranks: Array, rows: NDArray[np.int64], labels: Labels) -> int | None:
+    """The shift s for which ``np.roll(labels, s)`` is clearly related to the scores, if any.
+
+    `ranks` are those of some rows, which `rows` lists; labels are all.
+    """
+    n = labels.size
+    z, deviation = agreement(ranks, labels[rows]), moments(ranks, labels[rows])[1]
     if deviation == 0.0:
         return None
-    rows = np.arange(n)
-    shifts = (1, -1, n // 2, -(n // 2))
-    z = [float(ranks[np.roll(labels, s), rows].sum()) / deviation for s in shifts]
-    best = int(np.argmax(z))
-    return shifts[best] if z[best] >= THRESHOLD + 1.0 else None
+    shifts = np.arange(n) - (n - 1) // 2
+    if rows.size * n > ALL_SHIFTS:
+        near = np.arange(1, LIKELY_SHIFT + 1)
+        shifts = np.concatenate([-near, near, [n // 2, -(n // 2)]])
+    shifts = shifts[shifts != 0]
+    likely = (np.abs(shifts) == 1) | (np.abs(shifts) == n // 2)
+    columns = np.arange(rows.size)
+    shifted = [ranks[labels[(rows - s) % n], columns].sum() for s in shifts]
+    # The normal tail beyond z is at most exp(−z²/2)/2; half of the level is for four shifts.
+    needed = np.sqrt(2.0 * np.log(np.where(likely, 4.0, shifts.size) / LEVEL))
+    related = z if z >= NEARLY else 0.0  # labels that nearly pass may be right
+    excess = np.array(shifted) / deviation - related - needed
+    best = int(excess.argmax())
+    return int(shifts[best]) if excess[best] >= 0.0 else None

@@ -1,20 +1,24 @@
 """Class order: whether labels number the classes differently from the scores.
 
-A candidate π says that a row with label c belongs to class π(c). First comes a named list on all
-rows: a shift by one, reversed, sorted as text, and each pair of classes exchanged. Then a free
-assignment that fits one half of the rows best is tested on the other half.
+A candidate π says that a row with label c belongs to class π(c). There is a named list, on all
+rows: the best shift, reversed, and sorted as text. There are pairs of classes that exchange best,
+on all rows. And there is a free assignment, which fits one half of the rows best and is tested on
+the other half. What repairs most is reported; the simpler one, unless another is clearly better.
 
 A row speaks for π when its rank in the column of class π(c) is higher than in that of class c.
 Ranks within columns disregard that a network favours a class. For labels in the right order the
 chance is at most one half, which an exact sign test on the rows that π moves refutes: at 1e-4 for
-the whole list, and at 1e-4 for the free assignment. Further conditions protect sets whose network
-is honest and bad, and sets whose labels are wrong in another way: the sum of ranks and the
-accuracy grow, the ranks of π are as high as those of the labels are low, and the rows of most
-moved classes (of both, for a pair) speak for π.
+the whole list, and at 1e-4 for the free assignment. Of the many pairs an honest network is near
+that half for very few, so each is tested at 1e-4: by signs, or by the Mann-Whitney test of the
+difference of the two scores between the rows of either label. Further conditions protect sets
+whose network is honest and bad, and sets whose labels are wrong in another way: the sum of ranks
+and the accuracy grow, the ranks of π are as high as those of the labels are low, the rows of most
+moved classes (of both, for a pair) speak for π, and the repaired labels agree with the scores.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -24,7 +28,7 @@ from numpy.typing import NDArray
 
 from trueprob.arrays.labels import Labels
 from trueprob.arrays.logit_functions import Logits, prediction
-from trueprob.findings.agreement import LEVEL, THRESHOLD, moments
+from trueprob.findings.agreement import LEVEL, THRESHOLD, agreement, moments
 from trueprob.findings.finding import Finding, Repair, Severity
 
 __all__ = ["class_order_finding"]
@@ -32,11 +36,12 @@ __all__ = ["class_order_finding"]
 MOST_CLASSES: Final = 0.6  # share of the moved classes whose rows must speak for π
 LOWEST_RANKS: Final = -0.1  # mean rank of a row under π plus that under its label
 ROWS_OF_A_CLASS: Final = 4  # on average; with fewer a free assignment is not tried
-CLEARLY_BETTER: Final = 0.02  # accuracy that a free assignment must add to exchanged pairs
+CLEARLY_BETTER: Final = 0.02  # accuracy that a less simple order must add
 TEXT_CLASSES: Final = 10  # up to here text and numbers have one order, unless counted from 1
 SHOWN: Final = 3  # pairs or classes that a sentence names
 
 Integers = NDArray[np.int64]
+Candidate = tuple[str, str, Integers]  # how the labels look, the repair, the order
 
 
 @dataclass(frozen=True)
@@ -82,35 +87,15 @@ def class_order_finding(
     by_label = np.argsort(labels, kind="stable")
     logits, labels, ranks = logits[by_label], labels[by_label], ranks[:, by_label]
     sums = class_sums(logits, labels, ranks)
-    named = dict(named_orders(k))
-    # Half of the level is for the few named orders, half for the many pairs.
-    level = 0.5 * LEVEL / max(len(named), 1)
-    supported = [order for order in named if sums.supports(np.array(order), level)]
-    if supported:
-        order = max(supported, key=lambda order: sums.accuracy_after(np.array(order)))
-        look, remedy = named[order]
-        if order[0] == k - 1 and sums.counts[0] == 0:
-            look = "labels look counted from 1"
-        return _finding(look, remedy, np.array(order), sums)
-    pairs = exchanged_pairs(sums, 0.5 * LEVEL / (k * (k - 1) // 2))
-    order_of_pairs = np.arange(k)
-    for a, b in pairs:
-        order_of_pairs[[a, b]] = b, a
-    free = None
-    if k > 2 and labels.size >= ROWS_OF_A_CLASS * np.count_nonzero(sums.counts):
-        free = free_order(logits, labels, ranks)
-    gained = sums.accuracy_after(order_of_pairs) + CLEARLY_BETTER * bool(pairs)
-    if free is not None and sums.accuracy_after(free) > gained:
-        moved = np.flatnonzero((free != np.arange(k)) & (sums.counts > 0))
-        shown = ", ".join(f"label {c} looks like class {free[c]}" for c in moved[:SHOWN])
-        more = f" and {moved.size - SHOWN} more" if moved.size > SHOWN else ""
-        look = f"classes look permuted: {shown}{more}"
-        return _finding(look, "renumber the labels", free, sums)
-    if pairs:
-        shown = ", ".join(f"{a} and {b}" for a, b in pairs[:SHOWN])
-        more = f" and {len(pairs) - SHOWN} more pairs" if len(pairs) > SHOWN else ""
-        remedy = f"exchange the two labels{' of each pair' * (len(pairs) > 1)}"
-        return _finding(f"classes {shown}{more} look exchanged", remedy, order_of_pairs, sums)
+    candidates = (_named(sums), _pairs(sums, logits), _free(logits, labels, ranks, sums))
+    found = [
+        (sums.accuracy_after(candidate[2]), candidate)
+        for candidate in candidates
+        if candidate is not None and agreement(ranks, candidate[2][labels]) >= THRESHOLD
+    ]
+    if found:
+        least = max(accuracy for accuracy, _ in found) - CLEARLY_BETTER
+        return next(_finding(*each, sums) for accuracy, each in found if accuracy >= least)
     if k == 2:
         # Half of the rows of a very common class speak for either, so that the sum must tell.
         total, deviation = moments(ranks, labels)
@@ -120,12 +105,76 @@ def class_order_finding(
     return None
 
 
-def named_orders(k: int) -> Iterator[tuple[tuple[int, ...], tuple[str, str]]]:
+def _named(sums: ClassSums) -> Candidate | None:
+    """The named order that repairs most."""
+    k, shift = sums.counts.size, _best_shift(sums)
+    named = dict(named_orders(k, shift))
+    supported = []
+    for order in named:
+        # A shift by more than one class is the best of k.
+        tried = len(named) * (k if abs(shift) > 1 and order[shift] == 0 else 1)
+        if sums.supports(np.array(order), 0.5 * LEVEL / tried):
+            supported.append(order)
+    if not supported:
+        return None
+    order = max(supported, key=lambda order: sums.accuracy_after(np.array(order)))
+    look, remedy = named[order]
+    if shift == 1 and order[1] == 0 and sums.counts[0] == 0:
+        look = "labels look counted from 1"
+    return look, remedy, np.array(order)
+
+
+def _pairs(sums: ClassSums, logits: Logits) -> Candidate | None:
+    """All exchanged pairs."""
+    order = np.arange(sums.counts.size)
+    pairs = exchanged_pairs(sums, logits)
+    for a, b in pairs:
+        order[[a, b]] = b, a
+    if not pairs:
+        return None
+    shown = ", ".join(f"{a} and {b}" for a, b in pairs[:SHOWN])
+    more = f" and {len(pairs) - SHOWN} more pairs" if len(pairs) > SHOWN else ""
+    remedy = f"exchange the two labels{' of each pair' * (len(pairs) > 1)}"
+    return f"classes {shown}{more} look exchanged", remedy, order
+
+
+def _free(
+    logits: Logits, labels: Labels, ranks: NDArray[np.float64], sums: ClassSums
+) -> Candidate | None:
+    """The free assignment, if there are enough rows to try one."""
+    k = sums.counts.size
+    if k == 2 or labels.size < ROWS_OF_A_CLASS * np.count_nonzero(sums.counts):
+        return None
+    free = free_order(logits, labels, ranks)
+    if free is None:
+        return None
+    moved = np.flatnonzero((free != np.arange(k)) & (sums.counts > 0))
+    shown = ", ".join(f"label {c} looks like class {free[c]}" for c in moved[:SHOWN])
+    more = f" and {moved.size - SHOWN} more" if moved.size > SHOWN else ""
+    return f"classes look permuted: {shown}{more}", "renumber the labels", free
+
+
+def _best_shift(sums: ClassSums) -> int:
+    """The s of the shift by s classes, label c to class c − s, that makes most rows right."""
+    k = sums.counts.size
+    shifts = np.subtract.outer(np.arange(k), np.arange(k)) % k
+    right = np.bincount(shifts.ravel(), weights=sums.predicted.ravel(), minlength=k)
+    right[0] = -1.0
+    s = int(right.argmax())
+    return s if s <= k // 2 else s - k
+
+
+def named_orders(k: int, shift: int) -> Iterator[tuple[tuple[int, ...], tuple[str, str]]]:
     """Orders with a name, without exchanged pairs: the order, and how it looks and is repaired."""
     classes = np.arange(k)
+    by = "one" if abs(shift) == 1 else str(abs(shift))
+    verb = "lower" if shift > 0 else "raise"
     named = [
-        (np.roll(classes, 1), "labels look shifted by one", "lower each label by one"),
-        (np.roll(classes, -1), "labels look shifted by one", "raise each label by one"),
+        (
+            np.roll(classes, shift),
+            f"labels look shifted by {by}",
+            f"{verb} each label by {by}" + f" (modulo {k})" * (abs(shift) > 1),
+        ),
         (classes[::-1], "classes look reversed", "number the classes from the other end"),
     ]
     for start in (0, 1):
@@ -161,42 +210,64 @@ def class_sums(logits: Logits, labels: Labels, ranks: NDArray[np.float64]) -> Cl
     return ClassSums(counts, speaking_sums, rank_sums, predicted)
 
 
-def exchanged_pairs(sums: ClassSums, level: float) -> list[tuple[int, int]]:
-    """Disjoint pairs of classes whose labels are exchanged, the clearest first."""
+def exchanged_pairs(sums: ClassSums, logits: Logits) -> list[tuple[int, int]]:
+    """Pairs of classes whose labels are exchanged; each is the best partner of the other."""
     present = np.flatnonzero(sums.counts)
     both = np.ix_(present, present)
-    counts, speaking, ranks = sums.counts[present], sums.speaking[both], sums.ranks[both]
-    own = np.diag(ranks)
-    before, after, rows = own[:, None] + own, ranks + ranks.T, counts[:, None] + counts
+    counts, speaking, sum_of = sums.counts[present], sums.speaking[both], sums.ranks[both]
+    own = np.diag(sum_of)
+    before, after, rows = own[:, None] + own, sum_of + sum_of.T, counts[:, None] + counts
     most = speaking > 0.5 * counts[:, None]
-    likely = most & most.T & (after > before) & (after + before > LOWEST_RANKS * rows)
-    first, second = np.nonzero(np.triu(likely, 1))
-    if first.size == 0:
+    predicted = sums.predicted[both]
+    right = np.diag(predicted)
+    likely = (
+        (most & most.T & (after > before) & (after + before > LOWEST_RANKS * rows))
+        & (predicted + predicted.T > right[:, None] + right)  # the accuracy grows
+    )
+    if not likely.any():
         return []
-    together = speaking[first, second] + speaking[second, first]
-    p = sign_test(together, counts[first] + counts[second])
-    pairs: list[tuple[int, int]] = []
-    used: set[int] = set()
-    for index in np.argsort(p, kind="stable"):
-        a, b = int(present[first[index]]), int(present[second[index]])
-        if p[index] <= level and not used & {a, b}:
-            pairs.append((a, b))
-            used |= {a, b}
+    gain = np.where(likely, (after - before) / rows, -np.inf)
+    partner = gain.argmax(axis=1)
+    pairs = []
+    ends = np.cumsum(counts)
+    for first, second in enumerate(partner):
+        if first >= second or partner[second] != first or not likely[first, second]:
+            continue
+        a, b = present[first], present[second]
+        of_a, of_b = (slice(ends[c] - counts[c], ends[c]) for c in (first, second))
+        together = speaking[first, second] + speaking[second, first]
+        signs = sign_test(np.array([together]), rows[first, second : second + 1])[0]
+        order = mann_whitney(*(logits[of, b] - logits[of, a] for of in (of_a, of_b)))
+        if min(signs, order) <= LEVEL:
+            pairs.append((int(a), int(b)))
     return pairs
 
 
+def mann_whitney(high: NDArray[np.float32], low: NDArray[np.float32]) -> float:
+    """P(so many pairs of values have the first one higher) if both are drawn alike; at most."""
+    n, m = high.size, low.size
+    below = np.sort(low)
+    higher = 0.5 * sum(below.searchsorted(high, side).sum() for side in ("left", "right"))
+    z = (higher - 0.5 * n * m) / math.sqrt(n * m * (n + m + 1) / 12.0)
+    return 0.5 * math.erfc(float(z) / math.sqrt(2.0))
+
+
 def free_order(logits: Logits, labels: Labels, ranks: NDArray[np.float64]) -> Integers | None:
-    """The assignment that fits one half of the rows best, if the other half proves it."""
+    """The assignment that fits the rows best, if that of one half is proved by the other."""
+    first, second = slice(0, None, 2), slice(1, None, 2)  # both have rows of each label
+    halves = [class_sums(logits[half], labels[half], ranks[:, half]) for half in (first, second)]
+    order = assignment(halves[0].ranks)
+    if not halves[1].supports(order, LEVEL):
+        return None
+    both = assignment(halves[0].ranks + halves[1].ranks)
+    return both if halves[1].supports(both, LEVEL) else order
+
+
+def assignment(ranks: NDArray[np.float64]) -> Integers:
+    """The order with the largest sum of ranks."""
     from scipy.optimize import linear_sum_assignment
 
-    first, second = slice(0, None, 2), slice(1, None, 2)  # both have rows of each label
-    fitted = class_sums(logits[first], labels[first], ranks[:, first])
-    _, order = linear_sum_assignment(fitted.ranks, maximize=True)
-    order = order.astype(np.int64)
-    if np.array_equal(order, np.arange(order.size)):
-        return None
-    tested = class_sums(logits[second], labels[second], ranks[:, second])
-    return order if tested.supports(order, LEVEL) else None
+    return np.asarray(linear_sum_assignment(ranks, maximize=True)[1], dtype=np.int64)
 
 
 def sign_test(speaking: Integers, counts: Integers) -> NDArray[np.float64]:

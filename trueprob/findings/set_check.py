@@ -4,14 +4,16 @@
 |---|---|---|
 | `distribution_as_logits` | hold | rows are probabilities, but were given as logits |
 | `class_order` | hold | labels number the classes differently from the scores |
-| `rows_misaligned` | hold | labels belong to other rows, a constant number away |
+| `rows_misaligned` | hold | labels belong to rows a constant number away |
 | `unrelated_labels` | hold | labels have nothing to do with the scores |
 | `cannot_tell` | warn | too few rows to tell whether they have |
+| `one_class` | hold | all labels are the same, and most of three or more predictions are not |
 | `one_class` | warn | all labels are the same (`scale_only`: and another method was fitted) |
 | `few_rows`, `no_errors`, `all_wrong` | warn | the set says little about calibration |
 | `copies` | warn | most rows are copies of a few |
 | `wild_scale` | warn | gaps of hundreds of nats, as of joint log likelihoods |
 | `at_bound`, `absurd_temperature`, `fit` | warn | what the fit found |
+| `conditions_differ` | warn | logit gaps are unlike those that the calibrator was fitted on |
 
 The checks ask for a relation between labels and scores, not for a good one: a network that is
 right in 20 of 100 rows passes. They know nothing of a mistake that keeps the relation, such as
@@ -32,28 +34,38 @@ from trueprob.arrays.calibration_set import CalibrationSet
 from trueprob.arrays.labels import Labels
 from trueprob.arrays.logit_functions import Logits, logit_gap, prediction
 from trueprob.calibrators import FitOutcome, FittedCalibrator
-from trueprob.findings.agreement import THRESHOLD, agreement, column_ranks, misaligned_rows
-from trueprob.findings.class_order import class_order_finding
+from trueprob.drift.reference_bins import ReferenceBins
+from trueprob.findings.agreement import (
+    LEVEL,
+    NEARLY,
+    THRESHOLD,
+    agreement,
+    column_ranks,
+    misaligned_rows,
+)
+from trueprob.findings.class_order import class_order_finding, sign_test
 from trueprob.findings.finding import Finding, Repair, Severity
 
-__all__ = ["check_fit", "check_set"]
+__all__ = ["check_conditions", "check_fit", "check_set"]
 
 ELEMENTS: Final = 200_000  # logits to check; of larger sets a sample of rows is checked
 LEAST_SAMPLE: Final = 300  # rows
 FEW_ROWS: Final = 50  # below, a fit helps little: 7 % ECE at 10 rows, 3.5 % at 50
 NO_ERROR_ROWS: Final = 300  # without an error, 95 % certain that fewer than 1 % are wrong
 OTHER_ROWS: Final = 20  # outside the commonest label; with fewer, honest sets fail the rank test
-# Below so many rows, honest but weak networks often stay below the threshold of the rank test and
-# rarely below 2 standard errors; unrelated labels reach 2 in one of 44 sets.
-SMALL: Final = 200
-SMALL_THRESHOLD: Final = 2.0
-SUM_TOLERANCE: Final = 0.05  # ten probabilities that were rounded to two digits
+# Honest but weak networks often stay below the threshold of the rank test on few rows. So it grows
+# with the root of the rows outside the commonest label. Unrelated labels are not held in one of 44
+# sets with up to 51 such rows, and in one of 400 with 100.
+THRESHOLD_OF_ROWS: Final = 0.28
+SUM_TOLERANCE: Final = 0.05  # of most rows of probabilities that were rounded to two digits
+ROUNDING: Final = 0.005  # of a probability
 LEAST_FOR_DISTRIBUTION: Final = 20  # a few rows can sum to one by chance
 WILD_GAP: Final = 100.0  # nats; the median of real networks is below 20
 COPIED: Final = 0.5  # share of different rows below which most are copies
 CONFLICTS: Final = 0.05  # repeated rows with several labels; with more, scores are only coarse
 # Median gap after the fit, in nats: outside, nearly all rows are called certain, or a toss-up.
 SCALED_GAPS: Final = (0.02, 200.0)
+LEAST_PSI: Final = 0.02  # below, a shift does not matter; many rows show any
 
 
 def check_set(data: CalibrationSet) -> tuple[Finding, ...]:
@@ -69,11 +81,12 @@ def check_set(data: CalibrationSet) -> tuple[Finding, ...]:
     tuple of Finding
         Empty for a set without any.
     """
-    logits, labels = _sample(data)
+    rows = _sample(data)
+    logits, labels = data.logits[rows], data.labels[rows]
     found = [
         _distribution(logits),
         *_little_to_learn(logits, labels, data.n),
-        *_relation(logits, labels),
+        *_relation(logits, rows, data.labels),
         None if data.groups is not None else _copies(data.logits, data.labels),
         _wild_scale(logits),
     ]
@@ -88,7 +101,7 @@ def check_fit(fitted: FittedCalibrator, data: CalibrationSet) -> tuple[Finding, 
     found = [Finding(code, Severity.WARN, warning) for warning in fitted.warnings]
     if at_bound and not found:
         found.append(Finding(code, Severity.WARN, "a parameter stopped at its bound"))
-    logits, _ = _sample(data)
+    logits = data.logits[_sample(data)]
     temperature = fitted.calibrator.temperature(logits)
     if temperature is None or at_bound:
         return tuple(found)
@@ -104,20 +117,39 @@ def check_fit(fitted: FittedCalibrator, data: CalibrationSet) -> tuple[Finding, 
     return tuple(found)
 
 
-def _sample(data: CalibrationSet) -> tuple[Logits, Labels]:
+def check_conditions(reference: ReferenceBins | None, data: CalibrationSet) -> tuple[Finding, ...]:
+    """Whether rows are unlike those that a calibrator was fitted on, by their logit gaps."""
+    if reference is None:
+        return ()
+    used = data.logits if data.weights is None else data.logits[data.weights > 0.0]
+    counts = reference.counts(logit_gap(used))
+    ratio = reference.psi_ratio(counts)
+    if not ratio > reference.limit or reference.psi(counts) < LEAST_PSI:
+        return ()
+    sentence = (
+        "the calibrator was fitted under other conditions: the logit gaps of these rows are unlike "
+        f"those of its calibration set (shift ratio {ratio:.1f}; without a shift it exceeds "
+        f"{reference.limit:.1f} once in 1 000 sets)"
+    )
+    repair = Repair("fit a calibrator on rows like these, or evaluate on rows like those it has")
+    return (Finding("conditions_differ", Severity.WARN, sentence, repair),)
+
+
+def _sample(data: CalibrationSet) -> NDArray[np.int64]:
     """Evenly spaced rows of positive weight."""
     n, k = data.logits.shape
     rows = np.arange(n) if data.weights is None else np.flatnonzero(data.weights)
     step = math.ceil(rows.size / max(LEAST_SAMPLE, ELEMENTS // k))
-    if step == 1 and rows.size == n:
-        return data.logits, data.labels
-    return data.logits[rows[::step]], data.labels[rows[::step]]
+    return rows[::step]
 
 
 def _distribution(logits: Logits) -> Finding | None:
     n = logits.shape[0]
-    inside = logits.min() >= -1e-6 and logits.max() <= 1.0 + 1e-6
-    if not inside or np.abs(logits.sum(axis=1) - 1.0).max() > SUM_TOLERANCE:
+    if logits.min() < -1e-6 or logits.max() > 1.0 + 1e-6:
+        return None
+    error = np.abs(logits.sum(axis=1) - 1.0)
+    rounding = max(SUM_TOLERANCE, ROUNDING * logits.shape[1])
+    if np.median(error) > SUM_TOLERANCE or error.max() > rounding:
         return None
     repair = Repair("give them as probabilities", field="probabilities")
     severity = Severity.HOLD if n >= LEAST_FOR_DISTRIBUTION else Severity.WARN
@@ -125,33 +157,33 @@ def _distribution(logits: Logits) -> Finding | None:
     return Finding("distribution_as_logits", severity, sentence, repair)
 
 
-def _relation(logits: Logits, labels: Labels) -> list[Finding]:
+def _relation(logits: Logits, rows: NDArray[np.int64], all_labels: Labels) -> list[Finding]:
     """Whether labels and scores belong together, and in which order."""
+    labels = all_labels[rows]
     n = labels.size
     others = n - int(np.bincount(labels).max())
     if others == 0:
-        sentence = (
-            f"all {n} labels are {labels[0]}: errors between classes cannot be learnt, and whether "
-            "labels belong to these scores cannot be told"
-        )
-        return [Finding("one_class", Severity.WARN, sentence)] if n > 1 else []
+        return _one_class(logits, labels)
     ranks = column_ranks(logits)
     z = agreement(ranks, labels)
-    shift = misaligned_rows(ranks, labels) if z < THRESHOLD and others >= OTHER_ROWS else None
+    shift = None
+    if z < 2.0 * THRESHOLD and others >= OTHER_ROWS:
+        shift = misaligned_rows(ranks, rows, all_labels)
     ordered = class_order_finding(logits, labels, ranks) if shift is None else None
     if ordered is not None:
         return [ordered]
-    if z >= THRESHOLD:
+    if z >= THRESHOLD and shift is None:
         return []
     number = f"{z:.1f} standard errors".replace("-", "−")
-    if shift is None and (others < OTHER_ROWS or (n < SMALL and z >= SMALL_THRESHOLD)):
+    threshold = max(THRESHOLD_OF_ROWS * math.sqrt(others), NEARLY)
+    if shift is None and (others < OTHER_ROWS or z >= threshold):
         sentence = (
             f"{n} rows, {others} of them outside the commonest label, are too few to tell whether "
             f"labels belong to these scores (agreement of ranks {number})"
         )
         return [Finding("cannot_tell", Severity.WARN, sentence)]
     if shift is not None:
-        accuracy = float((prediction(logits) == np.roll(labels, shift)).mean())
+        accuracy = float((prediction(logits) == np.roll(all_labels, shift)[rows]).mean())
         distance, side = abs(shift), "down" if shift > 0 else "up"
         sentence = (
             f"labels look misaligned by {distance} row{'s' * (distance > 1)}: "
@@ -166,6 +198,23 @@ def _relation(logits: Logits, labels: Labels) -> list[Finding]:
         f"accuracy {(prediction(logits) == labels).mean():.3f}"
     )
     return [Finding("unrelated_labels", Severity.HOLD, sentence)]
+
+
+def _one_class(logits: Logits, labels: Labels) -> list[Finding]:
+    n, k = logits.shape
+    if n == 1:
+        return []
+    wrong = int((prediction(logits) != labels).sum())
+    p = sign_test(np.array([wrong]), np.array([n]))[0]
+    # With two classes, an event that a network expects too often may have occurred in no row.
+    hold = k > 2 and p <= LEVEL
+    sentence = f"all {n} labels are {labels[0]}" + (
+        f", but {wrong} predictions are of other classes: were the labels filled in?"
+        if hold
+        else ": errors between classes cannot be learnt, and whether labels belong to these "
+        "scores cannot be told"
+    )
+    return [Finding("one_class", Severity.HOLD if hold else Severity.WARN, sentence)]
 
 
 def _little_to_learn(logits: Logits, labels: Labels, n: int) -> list[Finding]:

@@ -112,7 +112,7 @@ def register(
         warnings = _warnings(fitted, by_network)
         if not force and any(each.severity is Severity.HOLD for each in findings):
             raise SetHeld(findings, warnings)
-        fitted_on = FittedOn(rows.digest, rows.n, created_at.isoformat(timespec="seconds"))
+        fitted_on = FittedOn.of(rows, created_at.isoformat(timespec="seconds"))
         files["calibrator.json"] = dumps_calibrator(fitted.calibrator, fitted_on)
         baseline = Baseline.of(fitted.calibrator, rows.logits, rows.labels)
         files["baseline.npz"] = baseline.to_bytes()

@@ -95,7 +95,7 @@ def test_what_was_live_is_put_back_unless_somebody_else_promoted(
         factory = client.calibration("digits")
         assert factory.revision == 1, "nothing to change, nothing to put back"
 
-        with np.load(ROOT / "examples/digits_calibration.npz") as rows:
+        with np.load(ROOT / "examples/digits_drifted.npz") as rows:
             fit = client.upload("digits", dict(rows), wait_seconds=60)
         assert fit.calibrator is not None
         with factory_calibrator(client, set()):

@@ -1,10 +1,12 @@
 import json
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from trueprob import (
+    CalibrationSet,
     FittedOn,
     IdentityCalibrator,
     InvalidDocument,
@@ -15,9 +17,11 @@ from trueprob import (
     loads_calibrator,
     to_dict,
 )
+from trueprob.arrays.logit_functions import logit_gap
 from trueprob.calibrators import read_fitted_on
 
 SMART = to_dict(SmartCalibrator(3, (1.0, 2.0), (0.1, 0.2, 0.3), 0.01))
+SOURCE = {"digest": "sha256:00", "n": 4, "created_at": "2026-01-01T00:00:00+00:00"}
 
 
 def changed(document, **changes):
@@ -26,6 +30,11 @@ def changed(document, **changes):
 
 def with_parameters(**changes):
     return changed(SMART, parameters={**SMART["parameters"], **changes})
+
+
+def with_gaps(**changes):
+    gaps = {"gap_edges": [1.0, 2.0], "gap_counts": [1, 2, 1]}
+    return changed(SMART, fitted_on={**SOURCE, **gaps, **changes})
 
 
 def test_the_document_is_the_contracts():
@@ -73,6 +82,21 @@ def test_provenance_is_read_back():
     assert read_fitted_on(to_dict(IdentityCalibrator(2))) is None
 
 
+def test_the_gaps_of_the_set_are_read_back_and_are_not_in_the_id():
+    logits = np.random.default_rng(0).normal(size=(305, 3)).astype(np.float32)
+    labels, weights = np.zeros(305, dtype=np.int64), np.repeat([1.0, 0.0], [300, 5])
+    source = FittedOn.of(CalibrationSet(logits, labels, weights), "2026-01-01T00:00:00+00:00")
+    document = json.loads(dumps_calibrator(IdentityCalibrator(3), source))
+    assert document["id"] == to_dict(IdentityCalibrator(3))["id"]
+    assert (document["fitted_on"]["n"], document["fitted_on"]["gap_counts"]) == (305, [30] * 10)
+    read = read_fitted_on(document)
+    assert read is not None
+    assert read.gaps is not None
+    assert np.array_equal(read.gaps.counts(np.float64(logit_gap(logits[:300]))), [30] * 10)
+    assert read.to_dict() == document["fitted_on"]
+    loads_calibrator(json.dumps(document))
+
+
 @pytest.mark.parametrize(
     ("document", "message"),
     [
@@ -98,6 +122,13 @@ def test_provenance_is_read_back():
         (changed(SMART, parameters=None), "parameters must be an object"),
         (changed(SMART, fitted_on=3), "fitted_on must be an object or null"),
         (changed(SMART, fitted_on={"digest": "x"}), "fitted_on must have the key"),
+        (with_gaps(gap_edges=[1.0, 1.0]), "gap_edges must ascend"),
+        (with_gaps(gap_edges=[1.0]), "gap_counts must be positive integers, one more than"),
+        (with_gaps(gap_counts=[1, 0, 1]), "gap_counts must be positive integers"),
+        (with_gaps(gap_counts=[1, 1.5, 1]), "gap_counts must be positive integers"),
+        (with_gaps(gap_counts=["1", 1, 1]), "gap_counts must be a number, got str"),
+        (changed(SMART, fitted_on={**SOURCE, "gap_edges": []}), "must have the key 'gap_counts'"),
+        (changed(SMART, fitted_on={**SOURCE, "gaps": []}), "has the unknown key 'gaps'"),
         (with_parameters(second_stage=3), "second_stage must be null or an object"),
         (with_parameters(second_stage={"knots": [0.0]}), "must have the key 'values'"),
         (with_parameters(second_stage={"knots": [], "values": []}), "at least 2"),

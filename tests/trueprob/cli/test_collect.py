@@ -37,7 +37,7 @@ def collect(
 def test_logits_in_batches_are_the_set_and_its_fit(
     service: RunningService, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    data, output = EXAMPLES / "digits_calibration.npz", tmp_path / "set.npz"
+    data, output = EXAMPLES / "digits_drifted.npz", tmp_path / "set.npz"
     arguments = (data, "--name", "shifted", "--batch-rows", 100)
     code, document = collect(capsys, service, *arguments, "-o", output, "--fit")
     whole = load_calibration_set(data)
@@ -110,7 +110,7 @@ def test_what_cannot_be_collected_is_one_line(
     ]:
         code, line = collect(capsys, service, tmp_path / data, "--name", "x")
         assert (code, sentence in line, line.count("\n")) == (2, True, 1), line
-    data = EXAMPLES / "digits_calibration.npz"
+    data = EXAMPLES / "digits_drifted.npz"
     nobody = ["collect", "digits", str(data), "--name", "x", "--url", "http://127.0.0.1:9"]
     assert main([*nobody, "--key-file", str(tmp_path / "none")]) == 2
     assert "cannot be read" in capsys.readouterr().err

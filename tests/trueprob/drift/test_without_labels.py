@@ -57,6 +57,29 @@ def test_psi_by_hand_and_additive_counts():
     assert math.isnan(bins.psi_ratio([0, 0]))
 
 
+@pytest.mark.parametrize("tied", [0, 300])
+def test_bins_of_values_are_those_of_their_percentiles(tied):
+    values = np.concatenate([np.random.default_rng(0).random(700), np.ones(tied)])
+    bins, expected = ReferenceBins.of_values(values), reference(values)
+    assert np.array_equal(bins.edges, expected.edges)
+    np.testing.assert_allclose(bins.shares, expected.shares, atol=1e-12)
+    assert bins.n == 700 + tied
+    one = ReferenceBins.of_values([2.0])
+    assert (one.edges.size, one.limit) == (0, math.inf)
+
+
+def test_the_limit_is_exceeded_once_in_a_thousand():
+    chi2 = pytest.importorskip("scipy.stats").chi2
+    for d in range(1, 10):
+        bins = ReferenceBins(np.arange(d, dtype=float), np.full(d + 1, 1 / (d + 1)), 500)
+        assert 0.0006 < chi2.sf(d * bins.limit, d) <= 0.00102
+    generator = np.random.default_rng(3)
+    bins = ReferenceBins.of_values(generator.gamma(2.0, size=500))
+    shares = generator.multinomial(400, bins.shares, 4_000)
+    over = np.mean([bins.psi(row) / (9 / 400) > bins.limit for row in shares])
+    assert over < 0.004
+
+
 def test_a_shift_is_seen():
     generator = np.random.default_rng(2)
     bins = reference(generator.gamma(2.0, size=2_000))

@@ -17,12 +17,13 @@ from trueprob import (
     check_set,
     fit,
     log_softmax,
+    logits_from_log_probabilities,
     logits_from_probabilities,
     softmax,
 )
 from trueprob.cli.__main__ import main
 from trueprob.findings.agreement import agreement, column_ranks, moments
-from trueprob.findings.class_order import named_orders, sign_test
+from trueprob.findings.class_order import mann_whitney, named_orders, sign_test
 from trueprob.fitting.fit import fit_calibration_set
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
@@ -107,11 +108,23 @@ def test_the_sign_test_is_exact_where_it_matters():
 
 def test_named_orders_are_permutations_that_differ():
     for k in (2, 3, 4, 10, 11, 100):
-        orders = [order for order, _ in named_orders(k)]
+        orders = [order for order, _ in named_orders(k, 1)]
         assert len(set(orders)) == len(orders)
         assert all(sorted(order) == list(range(k)) for order in orders)
-    assert len(orders) == 7  # two shifts, reversed, text from 0 and from 1, both directions
-    assert [order for order, _ in named_orders(2)] == []  # the pair says it
+    assert len(orders) == 6  # the shift, reversed, text from 0 and from 1, both directions
+    assert [order for order, _ in named_orders(2, 1)] == []  # the pair says it
+
+
+def test_the_pair_test_is_that_of_mann_and_whitney():
+    scipy_stats = pytest.importorskip("scipy.stats")
+    generator = np.random.default_rng(0)
+    for n, m in [(15, 20), (40, 9)]:
+        high, low = generator.normal(1.0, size=n), generator.normal(size=m)
+        expected = scipy_stats.mannwhitneyu(
+            high, low, alternative="greater", method="asymptotic", use_continuity=False
+        )
+        assert mann_whitney(high, low) == pytest.approx(expected.pvalue)
+    assert mann_whitney(np.ones(9), np.ones(9)) == pytest.approx(0.5)
 
 
 # ----- Broken sets -----
@@ -122,6 +135,8 @@ def test_named_orders_are_permutations_that_differ():
     [
         (lambda y: (y + 1) % 10, "labels look shifted by one", "lower each label by one"),
         (lambda y: (y - 1) % 10, "labels look shifted by one", "raise each label by one"),
+        (lambda y: (y + 3) % 10, "shifted by 3", "lower each label by 3 (modulo 10)"),
+        (lambda y: (y - 4) % 10, "shifted by 4", "raise each label by 4 (modulo 10)"),
         (lambda y: 9 - y, "classes look reversed", "number the classes from the other end"),
         (
             lambda y: np.array([0, 1, 2, 7, 4, 5, 6, 3, 8, 9])[y],
@@ -186,13 +201,44 @@ def test_an_exchanged_rare_event_is_named():
     assert the_one(logits, 1 - rare, "class_order").repair.labels == (1, 0)
 
 
-@pytest.mark.parametrize("rows", [1, -1, 256])
+def test_an_exchange_is_named_on_few_rows_and_among_many_classes():
+    pairs = Counter()
+    for seed in range(20):
+        for n, k, noise in [(200, 10, 1.5), (1_500, 100, 0.0)]:
+            logits, labels = draw(n, k, seed, strength=4.0, noise=noise)
+            a, b = np.argsort(-np.bincount(labels, minlength=k))[:2]
+            order = np.arange(k)
+            order[[a, b]] = b, a
+            found_orders = [f.repair.labels for f in found(logits, order[labels]) if f.repair]
+            pairs[k] += found_orders == [tuple(order)]
+            assert held(logits, labels) == []
+    assert min(pairs[10], pairs[100]) >= 19
+
+
+@pytest.mark.parametrize("rows", [1, -1, 7, -100, 256])
 def test_misaligned_rows_are_named_with_their_repair(digits, rows):
     logits, labels = digits
     given = np.roll(labels, rows)
     finding = the_one(logits, given, "rows_misaligned")
     assert finding.severity is Severity.HOLD
     assert np.array_equal(np.roll(given, finding.repair.rows), labels)
+
+
+def test_misaligned_rows_of_a_sampled_set_are_named():
+    logits, labels = draw(50_001, 10, 0)
+    for rows in (1, -9, 25_000):
+        finding = the_one(logits, np.roll(labels, rows), "rows_misaligned")
+        assert finding.repair.rows == -rows
+        assert finding.repair.accuracy == pytest.approx(
+            (logits.argmax(axis=1) == labels).mean(), abs=0.02
+        )
+
+
+def test_neighbours_with_equal_labels_are_not_misaligned():
+    logits, labels = draw(60, 3, 1, noise=4.0)
+    rows = np.repeat(np.arange(60), 4)  # four frames of each
+    assert held(logits[rows], labels[rows]) == []
+    assert held(logits[rows], np.roll(labels[rows], 1)) == []  # nearly right
 
 
 def test_shuffled_labels_are_held(digits):
@@ -212,6 +258,9 @@ def test_labels_that_contradict_without_an_order_are_no_class_order():
 def test_probabilities_as_logits_are_held_with_the_field(digits):
     logits, labels = digits
     p = softmax(logits)
+    many = draw(300, 100, 0, strength=4.0, factor=1.0)
+    finding = the_one(softmax(many[0]).round(2), many[1], "distribution_as_logits")
+    assert finding.repair.field == "probabilities"
     for numbers in (p, p.round(2)):
         finding = the_one(numbers, labels, "distribution_as_logits")
         assert (finding.severity, finding.repair.field) == (Severity.HOLD, "probabilities")
@@ -223,14 +272,25 @@ def test_probabilities_as_logits_are_held_with_the_field(digits):
 def test_log_probabilities_as_probabilities_are_refused_with_the_field(digits):
     with pytest.raises(InvalidInput, match="are these log_probabilities"):
         logits_from_probabilities(log_softmax(digits[0]))
+    some = np.where(log_softmax(digits[0]) < -9.0, -np.inf, log_softmax(digits[0]))
+    with pytest.raises(InvalidInput, match="are these log_probabilities"):
+        logits_from_probabilities(some)
     with pytest.raises(InvalidInput, match="are these logits"):
         logits_from_probabilities(digits[0])
+    with pytest.raises(InvalidInput, match="are these probabilities"):
+        logits_from_log_probabilities(softmax(digits[0]))
+    with pytest.raises(InvalidInput, match="are these logits"):
+        logits_from_log_probabilities(digits[0])
 
 
 def test_one_class_rare_others_and_small_sets_are_warned_about(digits):
     logits, labels = digits
     three = labels == 3
     assert [f.code for f in found(logits[three], labels[three])] == ["one_class"]
+    filled_in = the_one(logits, np.zeros(512, dtype=np.int64), "one_class")
+    assert filled_in.severity is Severity.HOLD
+    assert "all 512 labels are 0, but 4" in filled_in.sentence
+    assert held(*draw(200, 2, 0, bias=9.0)[:1], np.zeros(200, dtype=np.int64)) == []
     with_few = three.copy()
     with_few[np.flatnonzero(labels == 4)[:5]] = True
     mixed = np.random.default_rng(0).permutation(labels[with_few])
@@ -293,7 +353,7 @@ def test_rare_events_pass_in_either_size():
 
 
 def test_harder_conditions_pass():
-    with np.load(EXAMPLES / "digits_calibration.npz") as arrays:
+    with np.load(EXAMPLES / "digits_drifted.npz") as arrays:
         logits, labels = arrays["logits"], arrays["labels"]
     assert found(logits, labels) == ()
     for seed in range(40):

@@ -20,13 +20,14 @@ def add_version(
     *,
     temperature: float = 1.0,
     class_names: tuple[str, ...] | None = None,  # of the calibrator
+    classes: tuple[str, ...] = ("a", "b", "c"),  # of the version
 ) -> str:
     """A version on disk whose network is `BlockNetwork`; its factory calibrator's id."""
     manifest = Manifest(
         name=name,
         version=version,
         n_classes=3,
-        class_names=("a", "b", "c"),
+        class_names=classes,
         input=InputSpec(
             "image", "uint8", ("batch", 3, 2, 1), "NHWC", {"mode": "L", "resize": [3, 2]}
         ),

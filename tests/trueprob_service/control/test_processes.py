@@ -33,7 +33,7 @@ def test_a_promotion_and_a_new_model_reach_every_replica(tmp_path: Path, databas
             return lambda: {live_revision(each, model) for each in addresses} == {revision}
 
         assert all_have("1")()
-        upload = (ROOT / "examples/digits_calibration.npz").read_bytes()
+        upload = (ROOT / "examples/digits_drifted.npz").read_bytes()
         report = service.client.post(
             "/v1/models/digits/calibration-sets?promote=always",
             content=upload,

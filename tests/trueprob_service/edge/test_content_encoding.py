@@ -135,7 +135,7 @@ def test_another_coding_is_refused(header: str) -> None:
 def test_every_route_takes_compressed_bodies(tmp_path: Path) -> None:
     rows = np.random.default_rng(0).normal(size=(3, 10)).round(3).tolist()
     predict = json.dumps({"logits": rows}).encode()
-    upload = (ROOT / "examples/digits_calibration.npz").read_bytes()
+    upload = (ROOT / "examples/digits_drifted.npz").read_bytes()
 
     async def slowly(body: bytes) -> AsyncIterator[bytes]:
         for start in range(0, len(body), 11):

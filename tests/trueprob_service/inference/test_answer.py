@@ -84,7 +84,7 @@ def test_the_five_answers(tmp_path: Path) -> None:
             assert list(prediction) == list(PREDICTION)
             assert prediction["calibrator"].startswith("smart-")
 
-            upload = (EXAMPLES / "digits_calibration.npz").read_bytes()
+            upload = (EXAMPLES / "digits_drifted.npz").read_bytes()
             sent = await client.post(f"{MODEL}/calibration-sets", headers=NPZ, content=upload)
             assert sent.status_code == 201, sent.text
             report = sent.json()
@@ -123,7 +123,7 @@ def test_the_examples_show_what_they_are_for(tmp_path: Path) -> None:
                 await client.post(f"{MODEL}/probabilities", headers=headers, content=picture)
             ).json()
             assert seven["class"] == ["7"]
-            upload = (EXAMPLES / "digits_calibration.npz").read_bytes()
+            upload = (EXAMPLES / "digits_drifted.npz").read_bytes()
             report = (
                 await client.post(f"{MODEL}/calibration-sets", headers=NPZ, content=upload)
             ).json()

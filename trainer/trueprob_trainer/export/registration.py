@@ -70,10 +70,9 @@ def register(
     factory = evaluation.calibrators[chosen].with_class_names(data.class_names)
     fitted_on = None
     if calibrator != "identity":
-        fitted_on = FittedOn(
-            digest=CalibrationSet(logits, labels, class_names=data.class_names).digest,
-            n=len(labels),
-            created_at=created_at.isoformat(timespec="seconds"),
+        fitted_on = FittedOn.of(
+            CalibrationSet(logits, labels, class_names=data.class_names),
+            created_at.isoformat(timespec="seconds"),
         )
     repository = ModelRepository(models)
     scores = evaluation.to_dict()

@@ -278,7 +278,15 @@ class FitQueue:
         if fit.trigger is None:
             return None
         pinned = transaction.calibration_sets.get(fit.model, self._outcomes.reference)
-        return None if pinned is None else self._set_files.path(pinned.digest)
+        version = transaction.models.version(fit.model, fit.version)
+        if pinned is None or version is None:
+            return None
+        if pinned.class_names is not None and tuple(pinned.class_names) != version.class_names:
+            raise LookupError(
+                f"the reference set has the classes {pinned.class_names}, version {fit.version} "
+                f"has {version.class_names}"
+            )
+        return self._set_files.path(pinned.digest)
 
 
 def _earlier_calibrator(transaction: Transaction, fit: FitRow) -> CalibratorDocument | None:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trueprob.arrays.calibration_set import CalibrationSet, load_calibration_set
-from trueprob.arrays.class_names import require_order
+from trueprob.arrays.class_names import shown
 from trueprob.findings.set_check import check_set
 from trueprob_service.control.fitting.queue import find_or_add_fit
 from trueprob_service.control.fitting.request import FitRequest
@@ -103,11 +103,7 @@ class StoredSets:
         with self._store.write() as transaction:
             lock_version(transaction, served)
             row = find_set(transaction, model, digest_or_name)
-            if row.n_classes != served.n_classes:
-                raise Conflict(
-                    f"the set has {row.n_classes} classes, version {served.version} has "
-                    f"{served.n_classes}"
-                )
+            _require_classes(row, served)
             self._require_rows(row.n_rows, request)
             fit_id = self._fit(transaction, served, row.digest, request)
         return fit_id, self._runner.submit(fit_id)
@@ -130,6 +126,7 @@ class StoredSets:
                 base = transaction.calibration_sets.get(model, name)
             combined = rows
             if base is not None:
+                _require_classes(base, served)
                 stored = self._rows(base)
                 combined = concatenate_sets(stored, rows)
                 if contains_rows(stored, rows):
@@ -194,7 +191,7 @@ class StoredSets:
             served.model,
             rows.digest,
             n_rows=rows.n,
-            n_classes=served.n_classes,
+            class_names=served.class_names,
             size_bytes=size_bytes,
             row_digests=rows.row_digests.tobytes(),
             created_by=by,
@@ -280,14 +277,25 @@ def lock_version(transaction: Transaction, served: ServedVersion) -> None:
         raise ModelNotFound(f"model {served.model!r} was just deleted")
 
 
+def _require_classes(row: CalibrationSetRow, served: ServedVersion) -> None:
+    """Raise `Conflict` unless the columns of a set are the classes of a version, in order."""
+    if row.class_names is None and row.n_classes != served.n_classes:
+        raise Conflict(
+            f"the set has {row.n_classes} classes, version {served.version} has {served.n_classes}"
+        )
+    if row.class_names is not None and tuple(row.class_names) != served.class_names:
+        raise Conflict(
+            f"the set has the classes {shown(row.class_names)}, version {served.version} has "
+            f"{shown(served.class_names)}: send the rows for this version"
+        )
+
+
 def concatenate_sets(first: CalibrationSet, second: CalibrationSet) -> CalibrationSet:
     """The rows of one set followed by those of another.
 
     Raises `InvalidRequest` if only one of them has weights, or groups, or if the groups of one are
-    integers and those of the other are texts; InvalidInput if their classes differ.
+    integers and those of the other are texts.
     """
-    if first.class_names is not None and second.class_names is not None:
-        require_order(second.class_names, first.class_names, name="classes of the rows")
     optional: dict[str, NDArray[Any] | None] = {}
     for name in ("weights", "groups"):
         left, right = getattr(first, name), getattr(second, name)
@@ -304,7 +312,6 @@ def concatenate_sets(first: CalibrationSet, second: CalibrationSet) -> Calibrati
         np.concatenate([first.labels, second.labels]),
         optional["weights"],
         optional["groups"],
-        first.class_names or second.class_names,
     )
 
 

@@ -11,6 +11,7 @@ import functools
 from collections.abc import AsyncIterator
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -133,11 +134,14 @@ class CalibrationSetUploads:
                     arrays = await self._run_pictures(deployment, upload.pictures, arrays)
                 elif "images" in arrays:
                     arrays = await self._run_images(deployment, arrays)
-                yield await anyio.to_thread.run_sync(
+                rows = await anyio.to_thread.run_sync(
                     lambda: CalibrationSet.from_arrays(
                         arrays, n_classes=served.n_classes, class_names=served.class_names
                     )
                 )
+                # In the order of the version; the database has the names. So every format of the
+                # same rows has the same digest.
+                yield replace(rows, class_names=None)
 
     async def _deployment(self, model: str, version: int | None) -> Deployment:
         try:

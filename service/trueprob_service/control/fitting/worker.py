@@ -29,7 +29,6 @@ from trueprob.admission.decision import admit
 from trueprob.admission.reference import ReferenceCheck, check_reference
 from trueprob.admission.verdict import Verdict
 from trueprob.arrays.calibration_set import CalibrationSet, load_calibration_set
-from trueprob.arrays.class_names import require_order
 from trueprob.calibrators import (
     FitOutcome,
     FittedCalibrator,
@@ -127,9 +126,9 @@ def _end_with_parent() -> None:
 def run(job: Job, progress: Callable[[float], None] = lambda _share: None) -> JobResult:
     """Judge a method, and fit the candidate if needed; a failure gives a result with an error."""
     started = time.perf_counter()
-    change = job.allow_prediction_change
+    change, k = job.allow_prediction_change, len(job.class_names)
     try:
-        rows = _rows(job.path, job)
+        rows = load_calibration_set(job.path, n_classes=k)
         seen = np.frombuffer(job.seen_row_digests, np.uint8).reshape(-1, 16)
         incumbent = loads_calibrator(job.incumbent.encode())
         method, replaced = method_for_set(job.method, rows, allow_prediction_change=change)
@@ -150,7 +149,7 @@ def run(job: Job, progress: Callable[[float], None] = lambda _share: None) -> Jo
             check = check_reference(
                 incumbent,
                 fitted.calibrator,
-                _rows(job.reference, job),
+                load_calibration_set(job.reference, n_classes=k),
                 fitted_row_digests=rows.row_digests,
             )
     except TrueprobError as error:
@@ -179,18 +178,6 @@ def run(job: Job, progress: Callable[[float], None] = lambda _share: None) -> Jo
     )
 
 
-def _rows(path: Path, job: Job) -> CalibrationSet:
-    """A stored set, whose classes must be those of the version.
-
-    It was put in the order of the version that it was uploaded for. In another order its rows would
-    have other digests, and would count as rows that no calibrator has seen.
-    """
-    rows = load_calibration_set(path, n_classes=len(job.class_names))
-    if rows.class_names is not None:
-        require_order(rows.class_names, job.class_names, name="classes of the set")
-    return rows
-
-
 def _candidate(job: Job, method: str, rows: CalibrationSet) -> tuple[FittedCalibrator, str]:
     """The candidate and its document."""
     if job.earlier is not None:
@@ -200,7 +187,7 @@ def _candidate(job: Job, method: str, rows: CalibrationSet) -> tuple[FittedCalib
         return FittedCalibrator(calibrator, outcome, earlier.warnings), earlier.document
     fitted = fit_rows(method, rows, allow_prediction_change=job.allow_prediction_change)
     created_at = datetime.fromtimestamp(job.created_at, UTC).isoformat(timespec="seconds")
-    source = FittedOn(digest=rows.digest, n=rows.n, created_at=created_at)
+    source = FittedOn.of(rows, created_at)
     named = replace(fitted, calibrator=fitted.calibrator.with_class_names(job.class_names))
     return named, json.dumps(to_dict(named.calibrator, source), allow_nan=False)
 

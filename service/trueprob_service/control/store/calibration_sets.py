@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, delete, select, update
@@ -28,6 +28,7 @@ class CalibrationSetRow:
     created_at: float
     created_by: str | None
     deleted_at: float | None
+    class_names: list[str] | None = None  # in the order of its columns; None for old sets
 
 
 class CalibrationSetTable:
@@ -42,20 +43,22 @@ class CalibrationSetTable:
         digest: str,
         *,
         n_rows: int,
-        n_classes: int,
+        class_names: Sequence[str],
         size_bytes: int,
         row_digests: bytes,
         created_by: str | None,
         now: float,
     ) -> None:
-        """Add a set; the same content again only undoes a deletion."""
+        """Add a set; the same content again undoes a deletion and renews the class names."""
+        names = list(class_names)
         self._connection.execute(
             insert_into(self._connection, calibration_set)
             .values(
                 model=model,
                 digest=digest,
                 n_rows=n_rows,
-                n_classes=n_classes,
+                n_classes=len(names),
+                class_names=names,
                 size_bytes=size_bytes,
                 row_digests=row_digests,
                 created_by=created_by,
@@ -63,7 +66,7 @@ class CalibrationSetTable:
             )
             .on_conflict_do_update(
                 index_elements=[calibration_set.c.model, calibration_set.c.digest],
-                set_={"deleted_at": None},
+                set_={"deleted_at": None, "class_names": names},
             )
         )
 

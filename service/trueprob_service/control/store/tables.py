@@ -131,6 +131,7 @@ calibration_set = Table(
     Column("created_at", Double, nullable=False),
     Column("created_by", _ID),
     Column("deleted_at", Double),  # the rows are gone, their digests stay
+    Column("class_names", JSON(none_as_null=True)),  # of the version that it was sent for
     UniqueConstraint("model", "digest"),
     ForeignKeyConstraint(["model"], ["model.name"]),
     sqlite_autoincrement=True,

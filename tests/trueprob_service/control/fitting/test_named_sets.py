@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from tests.trueprob_service.control.harness import NPZ, WAIT, World, npz, overconfident, rows
+from tests.trueprob_service.control.model_folders import add_version
 from tests.trueprob_service.control.test_restart import Waits
 from trueprob.arrays.calibration_set import CalibrationSet, load_calibration_set
 
@@ -49,6 +51,36 @@ def test_rows_of_several_requests_are_one_set(world: World) -> None:
     fit = world.call("POST", "/v1/models/m/fits", json={"calibration_set": "may"}, headers=WAIT)
     assert (fit.status_code, fit.json()["n"], fit.json()["state"]) == (201, 90, "done")
     assert fit.json()["calibration_set"] == whole.digest
+
+
+def test_a_stored_set_is_only_for_versions_with_its_classes_in_its_order(
+    begin: Callable[..., World], tmp_path: Path
+) -> None:
+    add_version(tmp_path / "models", version=1)
+    add_version(tmp_path / "models", version=2, classes=("b", "a", "c"))
+    add_version(tmp_path / "models", version=3)
+    world = begin(network=True)
+    sets = "/v1/models/blocks/calibration-sets"
+
+    def send(name: str, version: int, content: bytes) -> httpx.Response:
+        path = f"{sets}/{name}/rows?version={version}"
+        return world.call("POST", path, content=content, headers=NPZ)
+
+    stored = send("may", 1, part(0, 90))
+    assert stored.status_code == 200, stored.text
+    both = "the set has the classes a, b, c, version 2 has b, a, c"
+    body = {"calibration_set": "may", "version": 2, "promote": "never"}
+    for refused in (
+        world.call("POST", "/v1/models/blocks/fits", json=body),
+        send("may", 2, part(0, 5)),
+    ):
+        assert (refused.status_code, both in refused.json()["detail"]) == (409, True), refused.text
+    same = world.call("POST", "/v1/models/blocks/fits", json={**body, "version": 3}, headers=WAIT)
+    assert same.json()["state"] == "done"
+    # Sent for version 2, the same numbers are rows of its classes.
+    again = send("june", 2, part(0, 90))
+    assert again.json()["digest"] == stored.json()["digest"]
+    assert world.call("POST", "/v1/models/blocks/fits", json=body).status_code == 202
 
 
 def test_a_set_that_was_fitted_stays_when_rows_are_appended(sqlite_world: World) -> None:

@@ -1,4 +1,4 @@
-"""Sums of the verdict's interval, fits that were held, and calibrators that labels sent back."""
+"""Sums of the verdict, held fits, reverted calibrators, and the classes of stored sets."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ depends_on = None
 
 def upgrade() -> None:
     op.add_column("alarm_state", sa.Column("interval", sa.JSON(none_as_null=True), nullable=True))
+    op.add_column(
+        "calibration_set", sa.Column("class_names", sa.JSON(none_as_null=True), nullable=True)
+    )
     op.add_column(
         "calibrator",
         sa.Column("reverted", sa.Boolean(), nullable=False, server_default=sa.false()),
