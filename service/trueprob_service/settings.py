@@ -172,6 +172,13 @@ class Settings(BaseModel):
     alarm_tolerance: float = Field(
         0.02, ge=0, lt=0.5, description="Calibration error that is not worth an alarm."
     )
+    alarm_class_tolerance: float = Field(
+        0.05,
+        ge=0,
+        lt=0.5,
+        description="Calibration error of the predictions of one class that is not worth an "
+        "alarm; alarm_tolerance if that is larger.",
+    )
     alarm_alpha: float = Field(
         0.01,
         gt=0,

@@ -23,6 +23,7 @@ __all__ = [
     "CalibrationSetSummary",
     "CalibrationVerdict",
     "CalibratorSummary",
+    "ClassCalibration",
     "ConfidenceMeans",
     "FindingSummary",
     "FitSummary",
@@ -232,6 +233,20 @@ class LabelOutcomes:
 
 
 @dataclass(frozen=True)
+class ClassCalibration:
+    """The predictions of one class since the promotion."""
+
+    class_name: str
+    labels: float
+    share: float  # of all labels
+    confidence: float  # mean
+    frequency: float  # share of right predictions
+    sentence: str
+    low: float | None = None  # interval of the gap between confidence and frequency
+    high: float | None = None
+
+
+@dataclass(frozen=True)
 class AlarmSummary(LivePair):
     """An alarm of a model."""
 
@@ -244,6 +259,9 @@ class AlarmSummary(LivePair):
     raised_at: str
     acknowledged_at: str | None
     acknowledged_by: str | None
+    worst_class: ClassCalibration | None = field(
+        default=None, metadata={"item_type": ClassCalibration}
+    )
 
 
 @dataclass(frozen=True)
@@ -259,6 +277,9 @@ class Calibration(LivePair):
     observed_accuracy: float | None
     verdict: CalibrationVerdict = field(metadata={"item_type": CalibrationVerdict})
     advice: str
+    class_error_low: float
+    class_error_high: float
+    classes: tuple[ClassCalibration, ...] = field(metadata={"item_type": ClassCalibration})
     bins: tuple[Mapping[str, float], ...]
     baseline: Mapping[str, float]
     evidence_log10: float | None = None

@@ -70,6 +70,7 @@ EVIDENCE: Final = "evidence"  # names of the statistics in a state
 CHANGE: Final = "change"
 PARTS: Final = np.array([0.5, 0.25, 0.25])  # shares of all rows, and of two bets on classes
 N_CLASS_BETS: Final = 2 * len(CLASS_ODDS)
+BLAMED: Final = 10.0  # wealth of a class, or inverse share of M, from which it is named
 LEARN_EVERY: Final = 64  # units; the learned bet changes between them, whatever the requests are
 DISCOUNT: Final = 0.99  # of what it has learned about a class, a unit of that class
 MAX_SHIFT: Final = 2.0  # of a logit
@@ -173,11 +174,11 @@ class Evidence:
         return _log_sum(parts, PARTS) / math.log(10.0)
 
     def worst_class(self, state: BetState) -> int | None:
-        """The class with the most evidence against it; None without bets on classes."""
+        """The class with the most evidence against it; None if there is little against any."""
         if state.classes is None or not state.classes.ids:
             return None
         ids, wealth = _wealth_of_classes(state.classes)
-        return int(ids[wealth.argmax()])
+        return int(ids[wealth.argmax()]) if wealth.max() >= math.log(BLAMED) else None
 
     def alarm(self, state: BetState) -> bool:
         """Whether the wealth has reached 1/α.
@@ -277,11 +278,12 @@ class ChangeDetector:
         return max(log_sum / math.log(10.0), 0.0)
 
     def worst_class(self, state: BetState) -> int | None:
-        """The class with the largest sum; None without bets on classes."""
+        """The class with the largest sum; None if no class has a tenth of M."""
         if state.classes is None or not state.classes.ids:
             return None
         ids, sums = _sums_of_classes(state.classes)
-        return int(ids[sums.argmax()])
+        share = float(sums.max()) + math.log(PARTS[1]) - self.log10(state) * math.log(10.0)
+        return int(ids[sums.argmax()]) if share >= -math.log(BLAMED) else None
 
     def alarm(self, state: BetState) -> bool:
         """Whether M has reached A; read it after the labels of a whole request are counted."""

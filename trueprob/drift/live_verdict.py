@@ -72,6 +72,7 @@ def live_verdict(
     tolerance: float,
     evidence_alarm: bool,
     change_alarm: bool,
+    class_tolerance: float | None = None,
 ) -> LiveVerdict:
     """The verdict on a live model.
 
@@ -87,6 +88,9 @@ def live_verdict(
     evidence_alarm, change_alarm : bool
         Whether such an alarm stands: evidence until the next promotion, change until it is
         acknowledged.
+    class_tolerance : float, optional
+        Error of one class's predictions that is not worth an alarm. If a class is proven to be
+        off by more, the model is not `within_tolerance`.
     """
     sums = since_promotion if since_change is None else since_change
     low, high = interval.bounds(sums)
@@ -97,7 +101,7 @@ def live_verdict(
         earlier_low, earlier_high = interval.bounds(since_promotion)
         if earlier_low >= low:  # the longer stream proves more
             sums, low, high = since_promotion, earlier_low, earlier_high
-    elif high <= tolerance:
+    elif high <= tolerance and not _class_is_off(interval, sums, class_tolerance):
         state = VerdictState.WITHIN_TOLERANCE
     else:
         state = VerdictState.UNKNOWN
@@ -117,7 +121,7 @@ def _rest(
     if state is VerdictState.OFF:
         if low > tolerance:
             return f" by {span} on average over {labels}, tolerance {allowed}"
-        part = f" by more than the tolerance of {allowed} at some confidences"
+        part = f" by more than the tolerance of {allowed} for some predictions"
         return f"{part}; by {span} on average over {labels}"
     if state is VerdictState.CHANGED_LATELY:
         if n == 0:
@@ -127,6 +131,11 @@ def _rest(
         return ": none has come yet"
     error = f": the error is {span} on average over {labels}, tolerance {allowed}"
     return error if needed is None else f"{error}; about {needed} more decide"
+
+
+def _class_is_off(interval: ErrorInterval, sums: ErrorSums, tolerance: float | None) -> bool:
+    worst = interval.of_classes(sums)[:1]
+    return tolerance is not None and any(each.low > tolerance for each in worst)
 
 
 def _rounded_up(n: int) -> int:

@@ -107,6 +107,7 @@ def assemble(
     refit_window = RefitWindow(store, settings=settings)
     rules = AlarmRules.from_options(
         tolerance=settings.alarm_tolerance,
+        class_tolerance=settings.alarm_class_tolerance,
         alpha=settings.alarm_alpha,
         run_length=settings.alarm_run_length_labels,
     )

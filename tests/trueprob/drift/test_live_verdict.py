@@ -186,7 +186,7 @@ def test_every_alarm_shows_whatever_the_interval_says():
     off = say(few, evidence_alarm=True)
     assert off.state is VerdictState.OFF
     assert off.sentence.startswith(
-        "Off by more than the tolerance of 2.0 % at some confidences; by"
+        "Off by more than the tolerance of 2.0 % for some predictions; by"
     )
     p, y = stream(60_000, seed=6)
     many = ErrorSums.of(p, y)

@@ -20,7 +20,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -48,7 +48,7 @@ _LOG: Final = logging.getLogger(__name__)
 # The fields of an alarm in the event for the webhook.
 _EVENT_FIELDS: Final = (
     "id", "version", "calibrator", "revision", "statistic", "log10", "threshold_log10",
-    "tolerance", "counted",
+    "tolerance", "counted", "worst_class",
 )  # fmt: skip
 
 
@@ -62,9 +62,11 @@ class AlarmRules:
     interval: ErrorInterval  # how large is its error?
 
     @classmethod
-    def from_options(cls, *, tolerance: float, alpha: float, run_length: float) -> AlarmRules:
+    def from_options(
+        cls, *, tolerance: float, class_tolerance: float, alpha: float, run_length: float
+    ) -> AlarmRules:
         """Make the rules from the settings ``alarm_…``."""
-        bets = CalibrationBets(tolerance)
+        bets = CalibrationBets(tolerance, max(tolerance, class_tolerance))
         change = ChangeDetector(bets, run_length)
         return cls(bets, Evidence(bets, alpha), change, ErrorInterval(alpha))
 
@@ -95,7 +97,38 @@ class AlarmRules:
             None if document is None else ErrorSums.from_dict(document)
             for document in (row.interval["promotion"], row.interval["change"])
         )
-        return since_promotion or ErrorSums(), since_change
+        if since_promotion is None or since_promotion.classes is None:
+            return ErrorSums(), since_change and ErrorSums()  # of a release without classes
+        return since_promotion, since_change
+
+    def worst_class(
+        self, statistic: str, row: AlarmStateRow, names: Sequence[str]
+    ) -> dict[str, Any] | None:
+        """The class that bets on classes blame for an alarm, with its figures."""
+        evidence, change = self.states(row)
+        if statistic == "evidence":
+            index = self.evidence.worst_class(evidence)
+        else:
+            index = self.change.worst_class(change)
+        if index is None:
+            return None
+        return next(each for each in self.classes(row, names) if each["class_name"] == names[index])
+
+    def classes(self, row: AlarmStateRow | None, names: Sequence[str]) -> list[dict[str, Any]]:
+        """The predicted classes since the promotion with their figures, the worst first."""
+        sums = self.sums(row)[0]
+        return [
+            {
+                "class_name": names[each.class_index],
+                "labels": each.n,
+                "share": each.n / sums.n,
+                "confidence": each.confidence,
+                "frequency": each.frequency,
+                "low": each.low,
+                "high": each.high,
+            }
+            for each in self.interval.of_classes(sums)
+        ]
 
     def verdict(self, row: AlarmStateRow | None, alarms: Sequence[AlarmRow]) -> LiveVerdict:
         """The verdict on a promotion with this state and these alarms."""
@@ -106,6 +139,7 @@ class AlarmRules:
             since_promotion=since_promotion,
             since_change=since_change,
             tolerance=self.bets.tolerance,
+            class_tolerance=self.bets.class_tolerance,
             evidence_alarm="evidence" in active,
             change_alarm="change" in active,
         )
@@ -132,6 +166,7 @@ class Alarms:
         transaction: Transaction,  # holds the model's lock
         promotion: PromotionRow,
         labels: CountedLabels,
+        names: Sequence[str],  # of the classes of the promotion's version
         *,
         now: float,
     ) -> list[AlarmRow]:
@@ -141,6 +176,8 @@ class Alarms:
         factors = self.rules.bets.factors(
             labels.receipts.confidence,
             labels.correct,
+            prediction=labels.receipts.prediction,
+            n_classes=len(names),
             order=labels.order,
             groups=labels.units,
             repeated=labels.repeated,
@@ -148,6 +185,8 @@ class Alarms:
         new = ErrorSums.of(
             labels.receipts.confidence,
             labels.correct,
+            prediction=labels.receipts.prediction,
+            n_classes=len(names),
             groups=labels.units,
             repeated=labels.repeated,
         )
@@ -167,7 +206,7 @@ class Alarms:
             now,
             interval,
         )
-        raised = self._raise(transaction, promotion, after, now)
+        raised = self._raise(transaction, promotion, after, names, now)
         if any(alarm.statistic == "change" for alarm in raised):
             after = replace(after, interval={**interval, "change": ErrorSums().to_dict()})
         transaction.alarm_states.put(after)
@@ -211,7 +250,12 @@ class Alarms:
         return alarm
 
     def _raise(
-        self, transaction: Transaction, promotion: PromotionRow, state: AlarmStateRow, now: float
+        self,
+        transaction: Transaction,
+        promotion: PromotionRow,
+        state: AlarmStateRow,
+        names: Sequence[str],
+        now: float,
     ) -> list[AlarmRow]:
         rules = self.rules
         evidence, change = rules.log10(state)
@@ -236,6 +280,7 @@ class Alarms:
                 tolerance=rules.bets.tolerance,
                 counted=state.counted,
                 raised_at=now,
+                worst_class=rules.worst_class(name, state, names),
             )
             for name, (value, threshold) in passed.items()
             if name not in active

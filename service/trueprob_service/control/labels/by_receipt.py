@@ -312,7 +312,8 @@ class ReceiptLabels:
         for revision, labels in counted.items():
             promotion = history.promotions[revision]
             # Always lock in this order: alarm_state, then bins.
-            raised += self._alarms.count(transaction, promotion, labels, now=now)
+            names = list(history.classes[promotion.version].index)
+            raised += self._alarms.count(transaction, promotion, labels, names, now=now)
             self._add_sums(transaction, promotion, labels, now)
         return decisions, raised
 

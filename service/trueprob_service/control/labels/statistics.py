@@ -25,6 +25,7 @@ from trueprob_service.control.schemas.labels import (
     Bin,
     Calibration,
     CalibrationVerdict,
+    ClassCalibration,
 )
 from trueprob_service.control.store import Store, Transaction
 from trueprob_service.control.store.alarms import AlarmRow, AlarmStateRow
@@ -41,6 +42,7 @@ __all__ = ["LabelStatistics", "advice", "window_hours"]
 _LOG: Final = logging.getLogger(__name__)
 _WINDOW: Final = re.compile(r"(\d{1,6})(h|d)")
 _CACHE_SECONDS: Final = 3.0
+_SHOWN_CLASSES: Final = 20
 _MAX_HOURS: Final = 24 * 3660
 _FIT_OUTCOMES: Final = ("admitted", "held", "refused", "failed", "cancelled")
 _CAUSES: Final = ("factory", "admitted", "forced", "shadow", "rollback", "reverted")
@@ -96,9 +98,12 @@ class LabelStatistics:
                 model, version=live.version, calibrator=live.calibrator, hour=first_hour
             )
             state = transaction.alarm_states.get(model, live.revision)
+            version = transaction.models.version(model, live.version)
             alarms = transaction.alarms.of_promotion(model, live.revision)
         n = int(binned.n)
         verdict = self._rules.verdict(state, alarms)
+        names = () if version is None else version.class_names
+        class_low, class_high = self._rules.interval.class_bounds(self._rules.sums(state)[0])
         return Calibration(
             model=model,
             version=live.version,
@@ -117,6 +122,12 @@ class LabelStatistics:
             ),
             verdict=CalibrationVerdict.from_verdict(verdict),
             advice=advice(model, verdict.state, since_promotion=verdict.labels, alarms=alarms),
+            class_error_low=class_low,
+            class_error_high=class_high,
+            classes=[
+                ClassCalibration.of(figures)
+                for figures in self._rules.classes(state, names)[:_SHOWN_CLASSES]
+            ],
             bins=[Bin.model_validate(row) for row in binned.rows()],
             baseline={
                 name: number

@@ -64,6 +64,7 @@ alarm = Table(  # history: never removed
     Column("acknowledged_at", Double),
     Column("acknowledged_by", String(100)),
     Column("answered_at", Double),  # when the refit policy handled it
+    Column("worst_class", JSON(none_as_null=True)),  # if bets on one class raised it
     ForeignKeyConstraint(["model", "revision"], ["promotion.model", "promotion.revision"]),
     Index(None, "model", "revision"),
     Index(None, "answered_at"),
@@ -164,6 +165,8 @@ class AlarmRow:
     acknowledged_at: float | None = None
     acknowledged_by: str | None = None  # id of the API key
     answered_at: float | None = None  # when the refit policy handled it
+    # Class, share, confidence, frequency and labels since the promotion; None if it is no class's.
+    worst_class: dict[str, Any] | None = None
 
     @property
     def is_active(self) -> bool:
