@@ -1,5 +1,5 @@
 """Admission of a candidate: the tests that it must pass to replace the live calibrator.
 
-`decision` compares a cross-fitted candidate with the incumbent, `verdict` tests the three
-conditions, and `reference` compares both on a pinned set.
+`decision` compares a cross-fitted candidate with the incumbent, `verdict` tests the conditions,
+and `reference` compares both on a pinned set.
 """

@@ -2,7 +2,7 @@
 
 The candidate's method is cross-fitted on the uploaded rows (5 folds; three divisions below 500
 rows) and compared with the incumbent, row by row, on the rows that the incumbent was not fitted
-on. It is admitted when the three conditions of `trueprob.admission.verdict` hold.
+on. It is admitted when the conditions of `trueprob.admission.verdict` hold.
 
 A candidate whose true NLL equals the incumbent's is admitted about once in ten uploads, a worse
 one less often. It is not guaranteed that no worse calibrator is ever admitted.

@@ -118,3 +118,42 @@ def test_the_bootstrap_has_the_spread_of_the_mean():
     sums = resampled_sums(values, unit_of_rows(5_000, groups), seed=0)
     by_group = values.reshape(500, 10).sum(axis=1)
     assert sums.std() == pytest.approx(by_group.std() * np.sqrt(500), rel=0.08)
+
+
+def one_bad_class(n, seed=0):
+    """Three classes; answers 0 are 45 points too confident on a tenth of the rows."""
+    rng = np.random.default_rng(seed)
+    predicted = np.where(rng.random(n) < 0.1, 0, rng.integers(1, 3, n))
+    confidence = rng.uniform(0.75, 0.99, n)
+    right = rng.random(n) < confidence - np.where(predicted == 0, 0.45, 0.0)
+    logits = np.log(np.tile((1.0 - confidence)[:, None] / 2.0, 3))
+    logits[np.arange(n), predicted] = np.log(confidence)
+    labels = np.where(right, predicted, (predicted + rng.integers(1, 3, n)) % 3)
+    return CalibrationSet(logits.astype(np.float32), labels)
+
+
+def test_a_candidate_that_repairs_the_average_and_ruins_classes_is_refused():
+    data = one_bad_class(1_500)
+    average = admit(IdentityCalibrator(3), "temperature", data)
+    assert not average.admitted
+    assert average.reasons[0].startswith("debiased class error ")
+    assert average.reasons[0].endswith(", significantly worse")
+    # Every other condition speaks for it.
+    assert [reason.split(" ")[0] for reason in average.reasons[1:]] == [
+        "NLL",
+        "accuracy",
+        "debiased",
+    ]
+    scores = average.scores
+    assert scores["candidate"].nll < scores["incumbent"].nll
+    assert scores["candidate"].ece < scores["incumbent"].ece
+    assert scores["candidate"].class_error > scores["incumbent"].class_error + 0.02
+    by_class = admit(IdentityCalibrator(3), "smart-vector", data)
+    assert by_class.admitted, by_class.reasons
+    assert by_class.scores["candidate"].class_error < scores["incumbent"].class_error / 4
+
+
+def test_the_class_error_is_compared_from_thirty_rows_a_class_on():
+    for n, compared in ((89, False), (90, True)):
+        reasons = admit(IdentityCalibrator(3), "temperature", one_bad_class(n)).reasons
+        assert any("class error" in reason for reason in reasons) == compared

@@ -4,6 +4,9 @@ Every replica polls for triggers. A trigger is named after the alarm's id, or af
 its number of rows. The fit's row stores that name under a unique index, so a second replica or a
 restart after a crash finds the fit and does nothing. A trigger waits while the refit window has too
 few rows, and leads to one fit, whatever its result.
+
+A method that keeps predictions has one map for all classes. If an alarm names a class, the fit is
+therefore by a class-wise method, where the settings allow predictions to change.
 """
 
 from __future__ import annotations
@@ -14,11 +17,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from trueprob.fitting.methods import keeps_prediction
 from trueprob_service.control.fitting.request import FitRequest
 from trueprob_service.control.fitting.stored_sets import StoredSets
 from trueprob_service.control.labels.refit_window import RefitWindow
 from trueprob_service.control.poll import Poll
 from trueprob_service.control.store import Store
+from trueprob_service.control.store.alarms import AlarmRow
 from trueprob_service.errors import DatabaseUnavailable, ServiceError
 from trueprob_service.inference.deployment import ServedVersion
 from trueprob_service.inference.deployments import Deployments
@@ -28,6 +33,8 @@ __all__ = ["RefitPolicy", "Trigger", "rows_between"]
 
 _LOG: Final = logging.getLogger(__name__)
 _PROMOTE: Final = {"promote": "auto", "shadow": "shadow", "tell": "never"}
+# Up to so many classes `auto` chooses; above, it would take an hour for a full window.
+_AUTO_CLASSES: Final = 100
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,7 @@ class Trigger:
     name: str  # unique per model
     served: ServedVersion
     alarms: tuple[int, ...] = ()  # the fit answers all of them
+    of_class: bool = False  # whether one of them names a class
 
 
 def rows_between(policy: str) -> int | None:
@@ -103,14 +111,19 @@ class RefitPolicy:
         stale = [alarm.id for alarm in alarms if revisions[alarm.model][1] != alarm.revision]
         self._answer(stale)
         # Evidence and change often raise their alarms together; one fit answers both.
-        by_model: dict[str, list[int]] = {}
+        by_model: dict[str, list[AlarmRow]] = {}
         for alarm in alarms:
             deployment = live.get(alarm.model)
             if deployment is not None and deployment.revision == alarm.revision:
-                by_model.setdefault(alarm.model, []).append(alarm.id)
+                by_model.setdefault(alarm.model, []).append(alarm)
         return [
-            Trigger(f"alarm:{min(ids)}", live[model].served, tuple(ids))
-            for model, ids in by_model.items()
+            Trigger(
+                f"alarm:{found[0].id}",
+                live[model].served,
+                tuple(alarm.id for alarm in found),
+                of_class=any(alarm.worst_class for alarm in found),
+            )
+            for model, found in by_model.items()
             if model not in waiting  # the result of that fit may replace the revision
         ]
 
@@ -141,6 +154,7 @@ class RefitPolicy:
             return None
         request = FitRequest(
             version=version,
+            method=self._class_wise_method(trigger),
             promote=_PROMOTE[self._settings.refit_action],
             trigger=trigger.name,
         )
@@ -154,3 +168,12 @@ class RefitPolicy:
         self._answer(trigger.alarms)
         _LOG.info("fit %d refits model %s for %s", fit, model, trigger.name)
         return fit
+
+    def _class_wise_method(self, trigger: Trigger) -> str | None:
+        """The method of a fit for the fault of a class; None: that of the settings."""
+        settings = self._settings
+        if not (trigger.of_class and settings.allow_prediction_change):
+            return None
+        if not keeps_prediction(settings.fit_method, allow_prediction_change=True):
+            return None
+        return "auto" if trigger.served.n_classes <= _AUTO_CLASSES else "smart-vector"

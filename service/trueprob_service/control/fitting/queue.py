@@ -268,6 +268,7 @@ class FitQueue:
             earlier=_earlier_calibrator(transaction, fit),
             traffic=traffic,
             usual_gaps=usual_gaps,
+            blamed_class=None if fit.allow_prediction_change else _blamed_class(transaction, fit),
         )
         live = transaction.promotions.live(fit.model)
         revision = None if live is None else live.revision
@@ -297,3 +298,15 @@ def _earlier_calibrator(transaction: Transaction, fit: FitRow) -> CalibratorDocu
     document, warnings, verdict = found
     at_bound = any(each["code"] == "at_bound" for each in verdict.get("findings", ()))
     return CalibratorDocument(document, tuple(warnings), at_bound)
+
+
+def _blamed_class(transaction: Transaction, fit: FitRow) -> str | None:
+    """The class that is named by the alarms that a refit answers."""
+    kind, _, first = (fit.trigger or "").partition(":")
+    alarm = transaction.alarms.get(fit.model, int(first)) if kind == "alarm" else None
+    if alarm is None:
+        return None
+    # The trigger names the oldest of them.
+    alarms = transaction.alarms.of_promotion(fit.model, alarm.revision)
+    named = [each.worst_class for each in alarms if each.id >= alarm.id and each.worst_class]
+    return str(named[0]["class_name"]) if named else None

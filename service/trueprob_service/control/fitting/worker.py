@@ -49,6 +49,9 @@ _LOG: Final = logging.getLogger(__name__)
 _NICE: Final = 5
 # Judging's share of the time: five fits on four fifths of the rows, before one fit on all.
 _JUDGING: Final = 0.8
+_CLASS_WISE: Final = "smart-vector"
+# Five fits of it on so many logits take minutes; larger sets are not compared.
+_COMPARED_LOGITS: Final = 20_000_000
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,8 @@ class Job:
     earlier: CalibratorDocument | None = None  # the candidate, if it was fitted before
     traffic: NDArray[np.float32] | None = None  # recent logits without labels
     usual_gaps: ReferenceBins | None = None  # of the version's baseline
+    # Named by the alarm: the result says what a method that may change predictions would do.
+    blamed_class: str | None = None
 
 
 @dataclass(frozen=True)
@@ -132,14 +137,24 @@ def run(job: Job, progress: Callable[[float], None] = lambda _share: None) -> Jo
         seen = np.frombuffer(job.seen_row_digests, np.uint8).reshape(-1, 16)
         incumbent = loads_calibrator(job.incumbent.encode())
         method, replaced = method_for_set(job.method, rows, allow_prediction_change=change)
+        judging = _JUDGING if job.blamed_class is None else _JUDGING / 3
         verdict = admit(
             incumbent,
             method,
             rows,
             seen_row_digests=seen,
             allow_prediction_change=change,
-            progress=lambda share: progress(_JUDGING * share),
+            progress=lambda share: progress(judging * share),
         )
+        class_wise = None
+        if job.blamed_class is not None and _can_compare(rows):
+            class_wise = admit(
+                incumbent,
+                _CLASS_WISE,
+                rows,
+                seen_row_digests=seen,
+                progress=lambda share: progress(judging * (1.0 + 2.0 * share)),
+            )
         fitted, document = _candidate(job, method, rows)
         checked = check_candidate(
             incumbent, fitted, rows, traffic=job.traffic, usual_gaps=job.usual_gaps
@@ -165,7 +180,10 @@ def run(job: Job, progress: Callable[[float], None] = lambda _share: None) -> Jo
         document=document,
         admitted=verdict.admitted and (check is None or check.passed) and not held,
         held=held,
-        reasons=_in_order(verdict, check, checked, replaced),
+        reasons=(
+            *_in_order(verdict, check, checked, replaced),
+            *_class_advice(job, method, verdict, class_wise),
+        ),
         findings=tuple(each.to_dict() for each in findings),
         on_set=checked.on_set.to_dict(),
         on_traffic=None if traffic is None else traffic.to_dict(),
@@ -205,3 +223,26 @@ def _in_order(
         compared.insert(0 if decides else len(compared), check.reason)
     warnings = [each for each in checked.findings if each not in checked.holds]
     return (*map(str, checked.holds), *compared, str(checked), *map(str, (*warnings, *replaced)))
+
+
+def _can_compare(rows: CalibrationSet) -> bool:
+    """Whether a class-wise method can be fitted to these rows in minutes, and makes sense."""
+    return rows.logits.size <= _COMPARED_LOGITS and not method_for_set(_CLASS_WISE, rows)[1]
+
+
+def _class_advice(
+    job: Job, method: str, verdict: Verdict, class_wise: Verdict | None
+) -> tuple[str, ...]:
+    """What a class-wise method would do, if the alarm names a class."""
+    if job.blamed_class is None:
+        return ()
+    setting = "TRUEPROB_ALLOW_PREDICTION_CHANGE=true"
+    alarm = f"the alarm names class {job.blamed_class!r}, and {method} has one map for all classes"
+    mine = verdict.scores["candidate"]
+    other = None if class_wise is None else class_wise.scores["candidate"]
+    if class_wise is None or mine is None or other is None:
+        return (f"{alarm}: {setting} allows a class-wise method, which may change predictions",)
+    change = f"{other.nll - mine.nll:+.3f}".replace("-", "−")
+    admitted = "" if class_wise.admitted else "not "
+    would = f"would change NLL by {change} nats on the same rows and would {admitted}be admitted"
+    return (f"{alarm}: {_CLASS_WISE}, which may change predictions, {would}; {setting} allows it",)
