@@ -24,8 +24,8 @@ from trueprob.fitting.fit import fit_calibration_set
 
 DOCUMENT = ROOT / "docs" / "benchmarks.md"
 SIZES = (50, 200, 1_000)
-DRAWS, DRAWS_WHEN_SMALL = 25, 4  # of each set and size
-LEAST_COUNT, LEAST_COUNT_WHEN_SMALL = 500, 20  # sets in a cell of the table of honest sets
+DRAWS, DRAWS_WHEN_SMALL = 40, 4  # of each set and size
+LEAST_COUNT, LEAST_COUNT_WHEN_SMALL = 1_000, 20  # sets in a cell of the table of honest sets
 COST = ((1_000, 10), (5_000, 10), (5_000, 100))
 PACKAGES = ("numpy", "scipy")
 ROUNDS = 5

@@ -189,7 +189,7 @@ BROKEN: dict[str, Breaker] = {
     ),
     "probabilities as log-probabilities": by_numbers("log_probabilities", softmax, "probabilities"),
 }
-# Kept back: no threshold was chosen on these.
+# Kept back until the first count; what it showed was then repaired.
 OTHER_INPUTS: dict[str, Breaker] = {
     "off by minus one": by_labels(lambda y, k, _: (y - 1) % k),
     "off by two to five (k > 5)": by_labels(
