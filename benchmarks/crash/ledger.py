@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trueprob.client import Prediction
-from trueprob.drift import CalibrationBets, Evidence
+from trueprob.drift import CalibrationBets, ErrorInterval, ErrorSums, Evidence
 from trueprob.scores.binned import bin_index
 
 __all__ = ["Batch", "Ledger", "RowBatch", "Totals", "exported", "rows_of"]
@@ -80,13 +80,15 @@ class Ledger:
         counting need not be known; the change statistic does, and cannot be computed here.
         """
         evidence = Evidence(CalibrationBets(tolerance))
-        state = evidence.start()
+        state, sums = evidence.start(), ErrorSums()
         for batch in self.acknowledged:
             if batch.answer.revision == revision:
                 correct = batch.answer.prediction == np.asarray(batch.labels)
                 factors = CalibrationBets(tolerance).factors(batch.answer.confidence, correct)
                 state = evidence.update(state, factors)
-        return evidence.log10(state)
+                sums += ErrorSums.of(batch.answer.confidence, correct)
+        interval = ErrorInterval(evidence.alpha)
+        return interval.joined_log10(evidence.log10(state), sums, tolerance)
 
     def totals(self) -> Totals:
         """What the service must export when nothing is uncertain."""
