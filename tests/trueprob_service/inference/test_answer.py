@@ -50,6 +50,7 @@ CALIBRATION = {
     "change_threshold_log10": number, "alarm": type(None),
     "class_error_low": number, "class_error_high": number,
     "classes": list,  # none before a label of the new promotion
+    "binary": type(None),
     "bins": [{"lower": number, "upper": number, "count": number, "confidence": number,
               "correct": number, "variance": number}],
     "baseline": dict,

@@ -41,9 +41,6 @@ KEYS = {
     "advice",
     "bins",
     "binary",
-    "class_error_low",
-    "class_error_high",
-    "classes",
     "baseline",
 }
 
