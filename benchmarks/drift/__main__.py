@@ -13,10 +13,13 @@ from pathlib import Path
 
 from benchmarks.calibration.report import machine, write_section
 from benchmarks.calibration.sets import ROOT, default_folder, logit_sets
+from benchmarks.drift.classes import classes_report
 from benchmarks.drift.cost import cost_report
 from benchmarks.drift.delay import delay_report
+from benchmarks.drift.interval import interval_report
 from benchmarks.drift.promise import promise_report
 from benchmarks.drift.quiet import quiet_report
+from benchmarks.drift.real_classes import real_classes_report
 from benchmarks.drift.real_shifts import real_shifts_report
 
 DOCUMENT = ROOT / "docs" / "benchmarks.md"
@@ -24,7 +27,12 @@ PARTS: dict[str, Callable[[argparse.Namespace], str]] = {
     "promise": lambda o: promise_report(logit_sets(o.data, small=o.small), small=o.small),
     "quiet": lambda o: quiet_report(small=o.small),
     "delay": lambda o: delay_report(small=o.small),
+    "classes": lambda o: classes_report(small=o.small),
+    "interval": lambda o: interval_report(small=o.small),
     "real-shifts": lambda o: real_shifts_report(
+        logit_sets(o.data, small=o.small), o.data, small=o.small
+    ),
+    "real-classes": lambda o: real_classes_report(
         logit_sets(o.data, small=o.small), o.data, small=o.small
     ),
     "cost": lambda o: cost_report(small=o.small),

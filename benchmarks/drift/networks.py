@@ -7,7 +7,8 @@ on the common corruptions (arXiv:1903.12261) of pictures of the test set.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,33 +26,40 @@ BATCH = 250
 Pictures = NDArray[np.uint8]
 
 
-def cases_of_network(
-    title: str,
-    version: ModelVersion,
-    labels: NDArray[np.int64],
-    calm: Pictures,
-    shifted: Mapping[str, Pictures],
-) -> Iterator[Case]:
-    """A version with its calibrator and baseline, on pictures with and without a shift."""
+@dataclass(frozen=True)
+class Shifts:
+    """A network of ours, and pictures with and without a shift."""
+
+    title: str
+    version: ModelVersion
+    labels: NDArray[np.int64]
+    calm: Pictures
+    shifted: dict[str, Pictures]
+
+
+def logits_of(version: ModelVersion, pictures: Pictures) -> NDArray[np.float32]:
     import onnxruntime
 
-    baseline, calibrator = version.baseline(), version.calibrator()
-    if baseline is None:
-        return
     session = onnxruntime.InferenceSession(str(version.onnx_path))
-    output, image = [version.manifest.output_name], version.manifest.input
-    if image is None:
+    name = session.get_inputs()[0].name
+    parts = [pictures[i : i + BATCH] for i in range(0, pictures.shape[0], BATCH)]
+    logits = [session.run([version.manifest.output_name], {name: part})[0] for part in parts]
+    return np.concatenate(logits).astype(np.float32)
+
+
+def cases_of_network(shifts: Shifts) -> Iterator[Case]:
+    """A version with its calibrator and baseline, on pictures with and without a shift."""
+    baseline, calibrator = shifts.version.baseline(), shifts.version.calibrator()
+    if baseline is None or shifts.version.manifest.input is None:
         return
 
     def rows(pictures: Pictures) -> Rows:
-        parts = [pictures[i : i + BATCH] for i in range(0, pictures.shape[0], BATCH)]
-        logits = [session.run(output, {image.name: part})[0] for part in parts]
-        return Rows.of(calibrator, np.concatenate(logits).astype(np.float32), labels)
+        return Rows.of(calibrator, logits_of(shifts.version, pictures), shifts.labels)
 
-    before = rows(calm)
-    yield Case(f"{title}: none", before, before, baseline)
-    for name, pictures in shifted.items():
-        yield Case(f"{title}: {name}", before, rows(pictures), baseline)
+    before = rows(shifts.calm)
+    yield Case(f"{shifts.title}: none", before, before, baseline)
+    for name, pictures in shifts.shifted.items():
+        yield Case(f"{shifts.title}: {name}", before, rows(pictures), baseline)
 
 
 def digits_cases() -> Iterator[Case]:
@@ -69,11 +77,17 @@ def digits_cases() -> Iterator[Case]:
     }
     bytes_of = {name: np.clip(np.rint(x), 0, 255).astype(np.uint8) for name, x in shifts.items()}
     version = ModelRepository(ROOT / "models").get("digits", 1)
-    yield from cases_of_network("digits network", version, labels, images, bytes_of)
+    yield from cases_of_network(Shifts("digits network", version, labels, images, bytes_of))
 
 
 def cifar10_cases(data: Path, models: Path = ROOT / "models", *, small: bool) -> Iterator[Case]:
-    """Corrupted CIFAR-10 images through the newest version of `cifar10`, if there is one."""
+    shifts = cifar10_shifts(data, models, small=small)
+    if shifts is not None:
+        yield from cases_of_network(shifts)
+
+
+def cifar10_shifts(data: Path, models: Path = ROOT / "models", *, small: bool) -> Shifts | None:
+    """Corrupted CIFAR-10 images for the newest version of `cifar10`, if there is one."""
     from trueprob_trainer.data import Split, load
     from trueprob_trainer.evaluation.corruptions import CORRUPTIONS, corrupt
 
@@ -81,7 +95,7 @@ def cifar10_cases(data: Path, models: Path = ROOT / "models", *, small: bool) ->
     if version is None or not file.is_file():
         why = f"no model cifar10 in {models}" if version is None else f"no {file}"
         print(f"CIFAR-10 through our network is left out: {why}", file=sys.stderr)
-        return
+        return None
     # Given as test set: neither trained on nor fitted on, whatever the seed.
     images, labels = load(f"npz:{file}").of(Split.TEST)
     n = SMALL_ROWS if small else ROWS
@@ -91,8 +105,7 @@ def cifar10_cases(data: Path, models: Path = ROOT / "models", *, small: bool) ->
     names = SMALL_CORRUPTIONS if small else tuple(CORRUPTIONS)
     shifted = {f"{name} {SEVERITY}": corrupt(images, name, SEVERITY) for name in names}
     network = version.manifest.training.get("config", {}).get("network", "network")
-    title = f"CIFAR-10, our {network}"
-    yield from cases_of_network(title, version, labels, images, shifted)
+    return Shifts(f"CIFAR-10, our {network}", version, labels, images, shifted)
 
 
 def newest(models: Path, name: str) -> ModelVersion | None:

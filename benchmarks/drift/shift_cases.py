@@ -23,17 +23,19 @@ class Rows:
     gap: Array
     confidence: Array
     correct: NDArray[np.bool_]
+    predicted: NDArray[np.int64]
 
     @classmethod
     def of(cls, calibrator: Calibrator, logits: NDArray[np.float32], labels: Array) -> Rows:
         predicted = calibrator.prediction(logits)
         p = calibrator.predict_proba(logits)[np.arange(labels.shape[0]), predicted]
         confidence = np.minimum(p.astype(np.float64), 1.0)
-        return cls(logit_gap(logits).astype(np.float64), confidence, predicted == labels)
+        gap = logit_gap(logits).astype(np.float64)
+        return cls(gap, confidence, predicted == labels, predicted)
 
     def drawn(self, generator: np.random.Generator, n: int) -> Rows:
         chosen = generator.integers(0, self.gap.shape[0], n)
-        return Rows(self.gap[chosen], self.confidence[chosen], self.correct[chosen])
+        return Rows(*(getattr(self, k)[chosen] for k in self.__annotations__))
 
     def then(self, other: Rows) -> Rows:
         return Rows(

@@ -1,5 +1,6 @@
 """The drift benchmark's fast paths say what the library and the peers say."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -128,9 +129,10 @@ def test_promises_are_counted_and_a_broken_rule_shows() -> None:
 def test_quiet_and_cost_print() -> None:
     rows, said = one_stream(1.05, n_labels=4_000, seed=0)
     assert len(rows) == 3
-    assert "error 0.00 to" in said
-    assert "after more labels" in said
-    assert "bytes of JSON" in cost_report(small=True)
+    assert "proven to be within 2.00 % after more labels" in said
+    cost = cost_report(small=True)
+    assert "| 1 000 classes |" in cost
+    assert "bytes of JSON" in cost
 
 
 def test_a_shift_of_a_real_network_is_seen() -> None:
@@ -141,8 +143,9 @@ def test_a_shift_of_a_real_network_is_seen() -> None:
     assert of_real_set(data)(generator, (2, 5)).shape == (2, 5)
     case = next(cases_of(data))
     assert case.name == "made_gumbel: none"
-    wrong = type(case.calm)(case.calm.gap * 0.3, case.calm.confidence, case.calm.correct & False)
-    stream = case.calm.drawn(generator, 2_000).then(wrong.drawn(generator, 600))
+    calm = case.calm
+    wrong = replace(calm, gap=calm.gap * 0.3, correct=calm.correct & False)
+    stream = calm.drawn(generator, 2_000).then(wrong.drawn(generator, 600))
     before, after = first_sights(stream, case.baseline)
     seen = dict(zip(KINDS, after, strict=True))
     assert np.isinf(before).all()

@@ -341,24 +341,16 @@ def _class_sums(before: ClassStates | None, rows: ClassRows) -> ClassStates:
         begun = np.logaddexp.reduceat(np.where(values == 1.0, -math.inf, since), starts, axis=1)
         earlier = numbers[present, :N_CLASS_BETS] + since[:, starts].T
         numbers[present, :N_CLASS_BETS] = np.logaddexp(earlier, begun.T)
-    learned_log = -math.inf if before is None else before.learned_log
-    pending = 0 if before is None else before.pending
-    n = index.size
-    at = 0
-    while at < n:
-        end = min(at + LEARN_EVERY - pending, n)
-        block = index[at:end]
-        e = _learned(rows, numbers[block, -1], at, end)
-        logs = np.log(e)
-        since = np.cumsum(logs[::-1])[::-1]
+    learned_log, pending = (
+        (-math.inf, 0) if before is None else (before.learned_log, before.pending)
+    )
+    if index.size:
+        shift = _learned_shifts(numbers, index, rows, pending)
+        e = rows.unit_means(learned_factors(rows, np.repeat(shift, rows.sizes)))
+        since = np.cumsum(np.log(e)[::-1])[::-1]
         new = np.where(e == 1.0, -math.inf, since)
         learned_log = float(np.logaddexp.reduce(np.append(new, learned_log + since[0])))
-        _discounted(numbers, block, rows, at, end)
-        pending = (pending + end - at) % LEARN_EVERY
-        at = end
-        if pending == 0:
-            shift = numbers[:, -3] / (numbers[:, -2] + 2.0)
-            numbers[:, -1] = np.clip(shift, -MAX_SHIFT, MAX_SHIFT)
+        pending = (pending + index.size) % LEARN_EVERY
     table = numbers.astype("<f8").tobytes()
     return ClassStates(rows.n_classes, ids.astype("<i4").tobytes(), table, learned_log, pending)
 
@@ -382,32 +374,35 @@ def _extended(
     return ids, numbers, np.searchsorted(ids, rows.of_unit)
 
 
-def _learned(rows: ClassRows, shift: Array, start: int, end: int) -> Array:
-    """Factors of the learned bet for units start to end, whose classes have these shifts."""
-    bounds = np.append(rows.starts, rows.p.shape[0])[start : end + 1]
-    first, sizes = bounds[0], np.diff(bounds)
-    e = learned_factors(rows, np.repeat(shift, sizes), slice(first, bounds[-1]))
-    return np.add.reduceat(e, bounds[:-1] - first) / sizes
-
-
-def _discounted(
-    numbers: Array, block: NDArray[np.int64], rows: ClassRows, start: int, end: int
-) -> None:
-    """Add units start to end to the residuals and variances of their classes, in place."""
-    bounds = np.append(rows.starts, rows.p.shape[0])[start : end + 1]
-    p, y = rows.p[bounds[0] : bounds[-1]], rows.y[bounds[0] : bounds[-1]]
-    of_unit, sizes = bounds[:-1] - bounds[0], np.diff(bounds)
-    residual = np.add.reduceat(y - p, of_unit) / sizes
-    variance = np.add.reduceat(p * (1.0 - p), of_unit) / sizes
-    present, position, counts = np.unique(block, return_inverse=True, return_counts=True)
-    by_class = np.argsort(position, kind="stable")
-    later = np.empty(block.size)
-    later[by_class] = np.repeat(np.cumsum(counts), counts) - 1 - np.arange(block.size)
-    weight = DISCOUNT**later
-    kept = DISCOUNT**counts
-    for column, values in ((-3, residual), (-2, variance)):
-        added = np.bincount(position, weights=weight * values)
-        numbers[present, column] = kept * numbers[present, column] + added
+def _learned_shifts(
+    numbers: Array, index: NDArray[np.int64], rows: ClassRows, pending: int
+) -> Array:
+    """Shifts of the learned bet for each unit, from the units before; learns in place."""
+    n_classes, n = numbers.shape[0], index.size
+    key = (pending + np.arange(n)) // LEARN_EVERY * n_classes + index  # of block and class
+    present, position, counts = np.unique(key, return_inverse=True, return_counts=True)
+    later = np.empty(n)  # units of the same block and class
+    later[np.argsort(key, kind="stable")] = np.repeat(np.cumsum(counts), counts) - 1 - np.arange(n)
+    weight, kept = DISCOUNT**later, DISCOUNT**counts
+    added = [
+        np.bincount(position, weights=weight * rows.unit_means(values))
+        for values in (rows.y - rows.p, rows.p * (1.0 - rows.p))
+    ]
+    residuals, variances, shifts = numbers[:, -3], numbers[:, -2], numbers[:, -1]
+    found = np.empty(n)
+    ends = np.append(np.arange(LEARN_EVERY - pending, n, LEARN_EVERY), n)
+    firsts = np.searchsorted(present, np.arange(ends.size + 1) * n_classes)
+    start = 0
+    for block, end in enumerate(ends.tolist()):
+        found[start:end] = shifts[index[start:end]]
+        groups = slice(firsts[block], firsts[block + 1])
+        of = present[groups] - block * n_classes
+        residuals[of] = kept[groups] * residuals[of] + added[0][groups]
+        variances[of] = kept[groups] * variances[of] + added[1][groups]
+        if (pending + end) % LEARN_EVERY == 0:
+            np.clip(residuals / (variances + 2.0), -MAX_SHIFT, MAX_SHIFT, out=shifts)
+        start = end
+    return found
 
 
 def _wealth_of_classes(classes: ClassStates) -> tuple[NDArray[np.int64], Array]:

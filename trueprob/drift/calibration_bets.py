@@ -206,12 +206,11 @@ class CalibrationBets:
         return np.concatenate([everywhere, *within])
 
 
-def learned_factors(rows: ClassRows, shift: Array, chosen: slice) -> Array:
-    """Factors of bets that add `shift` (n,) to the logits of the chosen rows, shape (n,)."""
-    p, y = rows.p[chosen], rows.y[chosen]
-    low, high = _edges(p, rows.tolerance)
-    alternative = 1.0 / (1.0 + np.exp(-(_logit(p) + shift)))
-    return _likelihood_ratio(alternative, low, high, y)
+def learned_factors(rows: ClassRows, shift: Array) -> Array:
+    """Factors of bets that add `shift` (n,) to the logits of the rows, shape (n,)."""
+    low, high = _edges(rows.p, rows.tolerance)
+    alternative = 1.0 / (1.0 + np.exp(-(_logit(rows.p) + shift)))
+    return _likelihood_ratio(alternative, low, high, rows.y)
 
 
 def _edges(p: Array, tolerance: float) -> tuple[Array, Array]:

@@ -59,6 +59,17 @@ class ClassRows:
     starts: NDArray[np.int64]
     tolerance: float
 
+    @property
+    def sizes(self) -> NDArray[np.int64]:
+        """Rows of each unit."""
+        return np.diff(self.starts, append=self.p.shape[0])
+
+    def unit_means(self, values: Array) -> Array:
+        """Means of values of rows over each unit."""
+        if self.starts.shape[0] == self.p.shape[0]:
+            return values
+        return np.asarray(np.add.reduceat(values, self.starts) / self.sizes)
+
 
 @dataclass(frozen=True, eq=False)
 class Factors:

@@ -146,6 +146,52 @@ def test_streaming_equals_batch_in_requests_of_every_size():
         )
 
 
+def test_both_statistics_are_the_formulas_label_by_label():
+    """The sums of the design, written out without logarithms or blocks."""
+    t, k, n = 0.01, 3, 300
+    bets = CalibrationBets(0.0, t)
+    p, y, classes = streams("opposite", n, k, 5)
+
+    def factor(a: float, p: float, y: float) -> float:
+        r = min(max(a, p - t, 0.0), p + t, 1.0)
+        stake = (a - r) / (r * (1.0 - r)) if a != r else 0.0
+        stake = min(max(stake, -min(0.8 / max(1.0 - r, 1e-9), 20.0)), 0.8 / r, 20.0)
+        return 1.0 + stake * (y - r)
+
+    def of_odds(p: float, odds: float) -> float:
+        return 1.0 / (1.0 + (1.0 - p) / p / odds)
+
+    wealth, sums = np.ones((k, 4)), np.zeros((k, 4))
+    residual, variance, shift, learned = np.zeros(k), np.zeros(k), np.zeros(k), 0.0
+    for i, (each, right, c) in enumerate(zip(p, y, classes, strict=True), start=1):
+        up, down = min(each + t, 1.0), max(each - t, 0.0)
+        alternatives = [of_odds(up, np.exp(s)) for s in (0.3, 0.9)]
+        alternatives += [of_odds(down, np.exp(-s)) for s in (0.3, 0.9)]
+        e = np.array([factor(a, each, right) for a in alternatives])
+        wealth[c] *= e
+        sums[c] = (sums[c] + (e != 1.0)) * e
+        e_learned = factor(of_odds(each, np.exp(shift[c])), each, right)
+        learned = (learned + (e_learned != 1.0)) * e_learned
+        residual[c] = 0.99 * residual[c] + right - each
+        variance[c] = 0.99 * variance[c] + each * (1.0 - each)
+        if i % 64 == 0:
+            shift = np.clip(residual / (variance + 2.0), -2.0, 2.0)
+    of_class = wealth.mean(axis=1)
+    products = (1.0 - 1.0 / k + of_class / k).prod(), of_class.prod()
+
+    blind, new = CalibrationBets(0.0), factors(bets, p, y, classes)
+    evidence, change = Evidence(bets), ChangeDetector(bets)
+    without = Evidence(blind), ChangeDetector(blind)
+    of_all = [s.log10(s.update(s.start(), blind.factors(p, y))) for s in without]
+    expected = 0.5 * 10.0 ** of_all[0] + 0.25 * products[0] + 0.25 * products[1]
+    found = evidence.log10(evidence.update(evidence.start(), new))
+    assert found == pytest.approx(np.log10(expected), abs=1e-9)
+    assert of_all[1] > 0.0, "log10 of change is cut at 0"
+    expected = 0.5 * 10.0 ** of_all[1] + 0.25 * sums.mean(axis=1).sum() + 0.25 * learned
+    found = change.log10(change.update(change.start(), new))
+    assert found == pytest.approx(np.log10(expected), abs=1e-9)
+
+
 def test_a_group_makes_one_factor_of_its_class():
     bets = CalibrationBets(0.0, 0.0)
     evidence, change = Evidence(bets), ChangeDetector(bets)
