@@ -11,7 +11,7 @@ from tests.monitoring.monitoring_files import (
     names_in,
     rules_of,
 )
-from trueprob_service.metrics.telemetry import METRICS
+from trueprob_service.metrics.catalogue import METRICS
 
 
 def table_rows(prefix: str) -> list[list[str]]:

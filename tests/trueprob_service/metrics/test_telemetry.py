@@ -17,7 +17,7 @@ PAIR = ("m", 1, "smart-000000000000")
 
 
 def value(telemetry: Telemetry, name: str, **labels: str) -> float | None:
-    text = telemetry.exposition()[0].decode()
+    text = telemetry.exposition().decode()
     found = [
         sample.value
         for family in text_string_to_metric_families(text)
@@ -111,7 +111,7 @@ def test_label_statistics_are_exported_as_the_database_has_them() -> None:
         {("m", "smart", "forced"): 3},
         {("m", "change"): 4},
     )
-    telemetry.export_statistics(lambda: statistics, tolerance=0.03)
+    telemetry.export_statistics(lambda _totals: statistics, tolerance=0.03)
     mine = {"calibrator": PAIR[2]}
     for index in range(15):
         exported = value(telemetry, "trueprob_bin_confidence_total", bin=str(index), **mine)
@@ -147,7 +147,7 @@ def test_a_verdict_is_exported_as_it_is(verdict: LiveVerdict, number: int) -> No
     pair = PairStatistics(
         *PAIR, live=True, totals=nothing, window=nothing, baseline_ece=None, verdict=verdict
     )
-    telemetry.export_statistics(lambda: ControlStatistics((pair,)), tolerance=0.02)
+    telemetry.export_statistics(lambda _totals: ControlStatistics((pair,)), tolerance=0.02)
     assert value(telemetry, "trueprob_verdict") == number
     assert value(telemetry, "trueprob_error_low_ratio") == verdict.error_low
     assert value(telemetry, "trueprob_error_high_ratio") == verdict.error_high
