@@ -63,25 +63,27 @@ def test_the_rules_agree_with_the_library_and_every_query_is_answered(tmp_path: 
 
 @pytest.mark.integration
 def test_the_ece_of_a_day_stays_when_a_replaced_pair_is_folded(tmp_path: Path) -> None:
-    with serve_exporter() as exporter:
-        with start_prometheus(tmp_path, [exporter.address]) as prometheus:
-            answer_rows(prometheus, [exporter])
-            totals = count_labels_while_scraped(prometheus, [exporter])
-            before = {each.labels["calibrator"]: each.value for each in day(prometheus)}
-            assert before.keys() == {CALIBRATOR}
-            rows = prometheus.value("sum(trueprob_predictions_total)")
-            exporter.replace("smart-successor", keeps_old=True)
-            prometheus.settle()
-            assert prometheus.value("trueprob:labels:total") == totals.n
-            exporter.replace("smart-successor", keeps_old=False)
-            prometheus.settle()
-            after = {each.labels["calibrator"]: each.value for each in day(prometheus)}
-            assert after == {CALIBRATOR: pytest.approx(before[CALIBRATOR], rel=1e-3)}
-            assert prometheus.query(f'trueprob_bin_labels_total{{calibrator="{CALIBRATOR}"}}') == []
-            (folded,) = prometheus.query('trueprob_predictions_total{calibrator="retired"}')
-            assert folded.labels["version"] == "all"
-            assert folded.value == rows
-            assert prometheus.value("sum(trueprob_predictions_total)") == rows
+    with (
+        serve_exporter() as exporter,
+        start_prometheus(tmp_path, [exporter.address]) as prometheus,
+    ):
+        answer_rows(prometheus, [exporter])
+        totals = count_labels_while_scraped(prometheus, [exporter])
+        before = {each.labels["calibrator"]: each.value for each in day(prometheus)}
+        assert before.keys() == {CALIBRATOR}
+        rows = prometheus.value("sum(trueprob_predictions_total)")
+        exporter.replace("smart-successor", keeps_old=True)
+        prometheus.settle()
+        assert prometheus.value("trueprob:labels:total") == totals.n
+        exporter.replace("smart-successor", keeps_old=False)
+        prometheus.settle()
+        after = {each.labels["calibrator"]: each.value for each in day(prometheus)}
+        assert after == {CALIBRATOR: pytest.approx(before[CALIBRATOR], rel=1e-3)}
+        assert prometheus.query(f'trueprob_bin_labels_total{{calibrator="{CALIBRATOR}"}}') == []
+        (folded,) = prometheus.query('trueprob_predictions_total{calibrator="retired"}')
+        assert folded.labels["version"] == "all"
+        assert folded.value == rows
+        assert prometheus.value("sum(trueprob_predictions_total)") == rows
 
 
 def day(prometheus: Prometheus) -> list[Sample]:

@@ -245,7 +245,7 @@ class LabelStatistics:
             class_error_floor_ratio=float(np.sqrt(2.0 / math.pi * squares).sum()) / sums.n,
             class_error_low_ratio=low,
             class_error_high_ratio=high,
-            classes_off=rules.interval.classes_off(sums, rules.bets.class_tolerance),
+            classes_off=rules.interval.classes_off(sums, rules.bets.class_tolerance or 0.0),
         )
 
 

@@ -119,9 +119,12 @@ class BinTable:
             self._connection.execute(upsert(self._connection, table, adds=True), first_hour)
         return len(rows)
 
-    def running(self, *, replaced_since: float = 0.0) -> dict[Pair, BinnedCalibration]:
-        """Totals of the pairs that are live or were replaced since then."""
-        rows = self._connection.execute(_RUNNING, {"replaced_since": replaced_since}).all()
+    def running(self, *, replaced_since: float | None = None) -> dict[Pair, BinnedCalibration]:
+        """Totals of all pairs, or of those that are live or were replaced since then."""
+        statement, values = select(bin_running), {}
+        if replaced_since is not None:
+            statement, values = _RUNNING, {"replaced_since": replaced_since}
+        rows = self._connection.execute(statement, values).all()
         positions = {pair: i for i, pair in enumerate(dict.fromkeys(row[:3] for row in rows))}
         sums = np.zeros((len(positions), N_BINS, len(_SUMS)))
         sums[[positions[row[:3]] for row in rows], [row[3] for row in rows]] = [
