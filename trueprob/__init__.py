@@ -44,6 +44,10 @@ _HOMES = {
         "loads_calibrator",
         "to_dict",
     ),
+    "trueprob.scores.classes": (
+        "ClassScore",
+        "class_scores",
+    ),
     "trueprob.scores.confidence": (
         "adaptive_calibration_error",
         "confidence_auroc",
@@ -133,6 +137,7 @@ __all__ = [
     "CalibrationSet",
     "Calibrator",
     "ChangeDetector",
+    "ClassScore",
     "Comparison",
     "ComparisonState",
     "DetailedScores",
@@ -180,6 +185,7 @@ __all__ = [
     "bootstrap_interval",
     "brier_score",
     "check_set",
+    "class_scores",
     "classwise_calibration_error",
     "confidence_auroc",
     "cross_fit",

@@ -63,6 +63,8 @@ from trueprob.repository.manifest import Manifest as Manifest
 from trueprob.repository.model_repository import ModelRepository as ModelRepository
 from trueprob.repository.model_version import ModelVersion as ModelVersion
 from trueprob.scores.binned import BinnedCalibration as BinnedCalibration
+from trueprob.scores.classes import ClassScore as ClassScore
+from trueprob.scores.classes import class_scores as class_scores
 from trueprob.scores.confidence import adaptive_calibration_error as adaptive_calibration_error
 from trueprob.scores.confidence import confidence_auroc as confidence_auroc
 from trueprob.scores.confidence import expected_calibration_error as expected_calibration_error

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trueprob.client import Prediction
-from trueprob.drift import CalibrationBets, Evidence
+from trueprob.drift import CalibrationBets, ErrorInterval, ErrorSums, Evidence
 from trueprob.scores.binned import bin_index
+from trueprob_service.settings import Settings
 
 __all__ = ["Batch", "Ledger", "RowBatch", "Totals", "exported", "rows_of"]
 
@@ -25,6 +26,9 @@ _SAMPLE: Final = re.compile(
 )
 _LABEL: Final = re.compile(r'(\w+)="([^"]*)"')
 _ORDER: Final = ("labels", "confidence", "correct")
+
+
+N_CLASSES: Final = 3  # of the model under test
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,7 @@ def rows_of(
     listed = list(batches)
     return (
         [each for batch in listed for each in batch.ids],
-        np.concatenate([np.empty((0, 3), np.float32), *(batch.logits for batch in listed)]),
+        np.concatenate([np.empty((0, N_CLASSES), np.float32), *(batch.logits for batch in listed)]),
         np.array([label for batch in listed for label in batch.labels], np.int64),
     )
 
@@ -79,14 +83,18 @@ class Ledger:
         A product does not hang on the order of its factors, so the service's secret order of
         counting need not be known; the change statistic does, and cannot be computed here.
         """
-        evidence = Evidence(CalibrationBets(tolerance))
-        state = evidence.start()
+        bets = CalibrationBets(tolerance, Settings().alarm_class_tolerance)
+        evidence = Evidence(bets)
+        state, sums = evidence.start(), ErrorSums()
         for batch in self.acknowledged:
             if batch.answer.revision == revision:
-                correct = batch.answer.prediction == np.asarray(batch.labels)
-                factors = CalibrationBets(tolerance).factors(batch.answer.confidence, correct)
-                state = evidence.update(state, factors)
-        return evidence.log10(state)
+                prediction, confidence = batch.answer.prediction, batch.answer.confidence
+                correct = prediction == np.asarray(batch.labels)
+                classes = {"prediction": prediction, "n_classes": N_CLASSES}
+                state = evidence.update(state, bets.factors(confidence, correct, **classes))
+                sums += ErrorSums.of(confidence, correct, **classes)
+        interval = ErrorInterval(evidence.alpha)
+        return interval.joined_log10(evidence.log10(state), sums, tolerance)
 
     def totals(self) -> Totals:
         """What the service must export when nothing is uncertain."""

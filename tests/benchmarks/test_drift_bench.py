@@ -128,7 +128,8 @@ def test_promises_are_counted_and_a_broken_rule_shows() -> None:
 def test_quiet_and_cost_print() -> None:
     rows, said = one_stream(1.05, n_labels=4_000, seed=0)
     assert len(rows) == 3
-    assert "0 of 2 looks" in said
+    assert "error 0.00 to" in said
+    assert "after more labels" in said
     assert "bytes of JSON" in cost_report(small=True)
 
 

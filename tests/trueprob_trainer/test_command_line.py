@@ -40,7 +40,7 @@ def test_train_evaluate_export_register_examples(
     assert "agree within the noise floor: yes" in capsys.readouterr().out
     output = str(tmp_path / "examples")
     assert main(["examples", "--model", first, "--output", output]) == 0
-    assert len(list((tmp_path / "examples").iterdir())) == 5
+    assert len(list((tmp_path / "examples").iterdir())) == 6
 
 
 @pytest.mark.slow

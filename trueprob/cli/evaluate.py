@@ -15,11 +15,13 @@ from trueprob.cli.files import (
     add_labels,
     add_split,
     labels_file,
+    names_of,
     read_calibration_set,
     read_calibrator,
 )
 from trueprob.cli.output import (
     add_strict,
+    print_classes,
     print_findings,
     print_json,
     print_line,
@@ -29,7 +31,8 @@ from trueprob.cli.output import (
 from trueprob.drift.reference_bins import ReferenceBins
 from trueprob.findings.set_check import check_conditions, check_set
 from trueprob.repository.baseline import Baseline
-from trueprob.scores.score import Scores, score
+from trueprob.scores.classes import binary_score, class_scores
+from trueprob.scores.score import score
 
 __all__ = ["add_parser"]
 
@@ -52,6 +55,11 @@ def add_parser(commands: Any) -> None:
         "--calibrator",
         metavar="calibrator.json",
         help="calibrator to score; default: only the plain softmax",
+    )
+    parser.add_argument(
+        "--classes",
+        action="store_true",
+        help="also score each class: the rows that are predicted as it, and P(class) of all rows",
     )
     parser.add_argument("--json", action="store_true", help="print the result as one JSON document")
     add_strict(parser)
@@ -76,16 +84,16 @@ def run(arguments: argparse.Namespace) -> int:
         numbers=arguments.input,
         labels=labels_file(arguments),
     )
-    before = _scores(IdentityCalibrator(data.n_classes), data)
-    after = None if calibrator is None else _scores(calibrator, data)
+    before = _Evaluation(IdentityCalibrator(data.n_classes), data, arguments.classes)
+    after = None if calibrator is None else _Evaluation(calibrator, data, arguments.classes)
     findings = check_set(data) + check_conditions(gaps, data)
     if arguments.json:
         print_json(
             {
                 "n": data.n,
                 "k": data.n_classes,
-                "uncalibrated": score_document(before),
-                "calibrated": None if after is None else score_document(after),
+                "uncalibrated": before.to_dict(),
+                "calibrated": None if after is None else after.to_dict(),
                 "findings": [finding.to_dict() for finding in findings],
             }
         )
@@ -94,7 +102,14 @@ def run(arguments: argparse.Namespace) -> int:
     columns = {"uncalibrated": before}
     if calibrator is not None and after is not None:
         columns[calibrator.id] = after
-    print_scores(columns)
+    print_scores(
+        {title: each.scores for title, each in columns.items()},
+        binary=[each.binary for each in columns.values()],
+        class_name=before.names[1],
+    )
+    for title, each in columns.items():
+        if arguments.classes:
+            print_classes(each.classes, each.names, title)
     return print_findings(findings, strict=arguments.strict)
 
 
@@ -110,10 +125,18 @@ def _reference_gaps(path: Path) -> ReferenceBins | None:
     return ReferenceBins.of_percentiles(baseline.gap_quantiles, baseline.n)
 
 
-def _scores(calibrator: Calibrator, data: CalibrationSet) -> Scores:
-    return score(
-        calibrator.predict_proba(data.logits),
-        data.labels,
-        prediction=calibrator.prediction(data.logits),
-        weights=data.weights,
-    )
+class _Evaluation:
+    """The scores of one calibrator; those of each class if they are asked for."""
+
+    def __init__(self, calibrator: Calibrator, data: CalibrationSet, by_class: bool) -> None:
+        p, top = calibrator.predict_proba(data.logits), calibrator.prediction(data.logits)
+        given = {"prediction": top, "weights": data.weights}
+        self.names = names_of(data)
+        self.scores = score(p, data.labels, **given)
+        self.binary = binary_score(p, data.labels, **given)
+        self.classes = class_scores(p, data.labels, **given) if by_class else ()
+
+    def to_dict(self) -> dict[str, Any]:
+        classes = [{"class_name": self.names[c.class_index]} | c.to_dict() for c in self.classes]
+        document = score_document(self.scores, self.binary)
+        return document | {"classes": classes} if classes else document

@@ -32,6 +32,7 @@ __all__ = [
     "add_labels",
     "add_split",
     "labels_file",
+    "names_of",
     "read_calibration_set",
     "read_calibrator",
     "read_logits",
@@ -119,6 +120,11 @@ def read_calibration_set(
             field="labels",
         )
     return CalibrationSet.from_arrays(arrays, n_classes=n_classes, class_names=class_names)
+
+
+def names_of(data: CalibrationSet) -> Sequence[str]:
+    """The names of the classes; without names, their indices."""
+    return data.class_names or [str(index) for index in range(data.n_classes)]
 
 
 def read_logits(

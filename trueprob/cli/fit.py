@@ -13,6 +13,7 @@ from trueprob.cli.files import (
     add_labels,
     add_split,
     labels_file,
+    names_of,
     read_calibration_set,
     write_atomically,
 )
@@ -101,8 +102,8 @@ def run(arguments: argparse.Namespace) -> int:
                 "k": report.k,
                 "seconds": report.seconds,
                 "scores": {
-                    "before": score_document(report.before),
-                    "after": score_document(report.after),
+                    "before": score_document(report.before, report.binary_before),
+                    "after": score_document(report.after, report.binary_after),
                 },
                 "findings": report.to_dict()["findings"],
                 **({"candidates": candidates} if candidates else {}),
@@ -113,7 +114,11 @@ def run(arguments: argparse.Namespace) -> int:
             f"{fitted.calibrator.id}: {report.n} rows, {report.k} classes, "
             f"{report.seconds:.3f} s, {report.outcome}"
         )
-        print_scores({"before": report.before, "after (out of fold)": report.after})
+        print_scores(
+            {"before": report.before, "after (out of fold)": report.after},
+            binary=[report.binary_before, report.binary_after],
+            class_name=names_of(data)[1],
+        )
         if report.candidates:
             print_candidates(report.candidates, fitted.calibrator.kind)
         if arguments.output is not None:

@@ -6,12 +6,14 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TextIO
 
+from trueprob.arrays.class_names import shown
 from trueprob.findings.finding import Finding, Severity
 from trueprob.fitting.report import CandidateScore
+from trueprob.scores.classes import ClassScore
 from trueprob.scores.score import Scores
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "add_strict",
     "print_candidates",
+    "print_classes",
     "print_findings",
     "print_json",
     "print_line",
@@ -39,11 +42,14 @@ COLUMNS = {
     "brier": ("Brier", 1, 4, ""),
     "auroc": ("AUROC", 1, 4, ""),
 }
+BINARY_COLUMNS = {"ece": "ECE of P({})", "probability": "mean P({})", "frequency": "share of {}"}
+MOST_CLASSES = 20  # in a printed table
 
 
-def score_document(scores: Scores) -> dict[str, Any]:
+def score_document(scores: Scores, binary: ClassScore | None = None) -> dict[str, Any]:
     """Scores as JSON, in fractions and nats, without the number of rows."""
-    return {name: value for name, value in scores.to_dict().items() if name != "n"}
+    document = {name: value for name, value in scores.to_dict().items() if name != "n"}
+    return document if binary is None else document | {"binary": binary.to_dict()}
 
 
 def print_json(document: Mapping[str, Any]) -> None:
@@ -76,7 +82,13 @@ def print_findings(findings: Iterable[Finding | FindingSummary], *, strict: bool
     return code
 
 
-def print_scores(scores: Mapping[str, Scores], stream: TextIO | None = None) -> None:
+def print_scores(
+    scores: Mapping[str, Scores],
+    stream: TextIO | None = None,
+    *,
+    binary: Sequence[ClassScore | None] = (),  # of each predictor, with two classes
+    class_name: str = "1",  # of class 1
+) -> None:
     """Print a table with a row for each score and a column for each predictor.
 
     On a terminal rich draws it, if installed; otherwise it is aligned text.
@@ -88,7 +100,24 @@ def print_scores(scores: Mapping[str, Scores], stream: TextIO | None = None) -> 
     for name, (heading, factor, decimals, unit) in COLUMNS.items():
         cells = [_cell(column[name], factor, decimals, unit) for column in values.values()]
         rows.append([heading, *cells])
+    class_1 = [asdict(each) for each in binary if each is not None]
+    for name, heading in BINARY_COLUMNS.items() if class_1 else ():
+        cells = [_cell(column[name], 100, 2, "%") for column in class_1]
+        rows.append([heading.format(shown([class_name])), *cells])
     _print_table(header, rows, stream)
+
+
+def print_classes(classes: Sequence[ClassScore], names: Sequence[str], title: str) -> None:
+    """Print a table of the worst classes."""
+    more = len(classes) - MOST_CLASSES
+    print_line(f"{title}: classes, the worst first" + (f", {more} left out" if more > 0 else ""))
+    header = ["class", "predicted", "confidence", "right", "gap", "mean P(class)", "share of class"]
+    rows = []
+    for each in classes[:MOST_CLASSES]:
+        shares = each.confidence, each.accuracy, each.gap, each.probability, each.frequency
+        cells = [_cell(share, 100, 2, "%") for share in shares]
+        rows.append([shown([names[each.class_index]]), str(each.n), *cells])
+    _print_table(header, rows, sys.stdout)
 
 
 def print_candidates(candidates: Iterable[CandidateScore], chosen: str) -> None:

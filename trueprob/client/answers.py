@@ -287,6 +287,7 @@ class Calibration(LivePair):
     change_log10: float | None = None
     change_threshold_log10: float | None = None
     alarm: AlarmSummary | None = field(default=None, metadata={"item_type": AlarmSummary})
+    binary: Mapping[str, Any] | None = None  # P(class 1), with two classes
 
 
 @dataclass(frozen=True)

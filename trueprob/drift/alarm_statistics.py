@@ -278,12 +278,13 @@ class ChangeDetector:
         return max(log_sum / math.log(10.0), 0.0)
 
     def worst_class(self, state: BetState) -> int | None:
-        """The class with the largest sum; None if no class has a tenth of M."""
+        """The class with the largest sum; None if no class has a tenth of M, or of A if M > A."""
         if state.classes is None or not state.classes.ids:
             return None
         ids, sums = _sums_of_classes(state.classes)
-        share = float(sums.max()) + math.log(PARTS[1]) - self.log10(state) * math.log(10.0)
-        return int(ids[sums.argmax()]) if share >= -math.log(BLAMED) else None
+        enough = min(self.log10(state), self.threshold_log10) * math.log(10.0) - math.log(BLAMED)
+        share = float(sums.max()) + math.log(PARTS[1])
+        return int(ids[sums.argmax()]) if share >= enough else None
 
     def alarm(self, state: BetState) -> bool:
         """Whether M has reached A; read it after the labels of a whole request are counted."""

@@ -55,7 +55,7 @@ from trueprob.drift.counting_order import CountingOrder
 from trueprob.errors import InvalidDocument, InvalidInput
 from trueprob.scores.confidence import checked_rows
 
-__all__ = ["ClassError", "ClassSums", "ErrorInterval", "ErrorSums"]
+__all__ = ["ClassError", "ErrorInterval", "ErrorSums", "SumsByClass"]
 
 Array = NDArray[np.float64]
 
@@ -80,14 +80,14 @@ class ErrorSums:
         Σ (y − p) in each cell; empty without labels.
     squares : float
         Σ (y − p)².
-    classes : ClassSums or None
+    classes : SumsByClass or None
         None without labels, or if predictions were not given.
     """
 
     n: int = 0
     gaps: tuple[float, ...] = ()
     squares: float = 0.0
-    classes: ClassSums | None = None
+    classes: SumsByClass | None = None
 
     @classmethod
     def of(
@@ -141,7 +141,7 @@ class ErrorSums:
         if predicted is not None:
             ids, position = np.unique(predicted, return_inverse=True)
             columns = [np.bincount(position, weights=share * x) for x in (1.0, p, y, gap * gap)]
-            classes = ClassSums.of_arrays(int(n_classes or 0), ids, np.stack(columns, axis=1))
+            classes = SumsByClass.of_arrays(int(n_classes or 0), ids, np.stack(columns, axis=1))
         return cls(n, tuple(sums.tolist()), float(share @ (gap * gap)), classes)
 
     def __add__(self, other: ErrorSums) -> ErrorSums:
@@ -183,7 +183,7 @@ class ErrorSums:
         try:
             gaps = tuple(float(gap) for gap in document["gaps"])
             classes = document.get("classes")
-            of_classes = None if classes is None else ClassSums.from_dict(classes)
+            of_classes = None if classes is None else SumsByClass.from_dict(classes)
             sums = cls(int(document["n"]), gaps, float(document["squares"]), of_classes)
         except (KeyError, TypeError, ValueError):
             raise InvalidDocument("sums must hold n, gaps and squares") from None
@@ -194,7 +194,7 @@ class ErrorSums:
 
 
 @dataclass(frozen=True)
-class ClassSums:
+class SumsByClass:
     """Sums over the labels of each predicted class; two of them are combined with ``+``.
 
     Attributes
@@ -211,7 +211,7 @@ class ClassSums:
     numbers: bytes
 
     @classmethod
-    def of_arrays(cls, n_classes: int, ids: NDArray[np.int64], numbers: Array) -> ClassSums:
+    def of_arrays(cls, n_classes: int, ids: NDArray[np.int64], numbers: Array) -> SumsByClass:
         """From classes of shape (m,) and their sums of shape (m, 4)."""
         return cls(n_classes, ids.astype("<i4").tobytes(), numbers.astype("<f8").tobytes())
 
@@ -220,8 +220,8 @@ class ClassSums:
         ids = np.frombuffer(self.ids, "<i4").astype(np.int64)
         return ids, np.frombuffer(self.numbers, "<f8").reshape(len(ids), 4)
 
-    def __add__(self, other: ClassSums) -> ClassSums:
-        if not isinstance(other, ClassSums):
+    def __add__(self, other: SumsByClass) -> SumsByClass:
+        if not isinstance(other, SumsByClass):
             return NotImplemented
         if self.n_classes != other.n_classes:
             raise InvalidInput(
@@ -233,7 +233,7 @@ class ClassSums:
         numbers = np.zeros((len(ids), 4))
         numbers[np.searchsorted(ids, mine)] += a
         numbers[np.searchsorted(ids, theirs)] += b
-        return ClassSums.of_arrays(self.n_classes, ids, numbers)
+        return SumsByClass.of_arrays(self.n_classes, ids, numbers)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON, for `from_dict`."""
@@ -244,7 +244,7 @@ class ClassSums:
         }
 
     @classmethod
-    def from_dict(cls, document: Mapping[str, Any]) -> ClassSums:
+    def from_dict(cls, document: Mapping[str, Any]) -> SumsByClass:
         """Read what `to_dict` wrote; `InvalidDocument` if it is something else."""
         try:
             ids, numbers = (

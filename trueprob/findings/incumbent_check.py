@@ -118,9 +118,9 @@ def held_in_service(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     found = [
         replace(each, severity=Severity.HOLD) if each.code in ABSURD else each for each in findings
     ]
-    holds = [each for each in found if each.severity is Severity.HOLD]
-    codes = {each.code for each in holds}
-    return (*holds, *(each for each in found if each.code not in codes))
+    # Of two holds with one code the later knows more: the incumbent.
+    holds = {each.code: each for each in found if each.severity is Severity.HOLD}
+    return (*holds.values(), *(each for each in found if each.code not in holds))
 
 
 def _change(

@@ -20,6 +20,7 @@ from trueprob.fitting.auto import SelectedCalibrator
 from trueprob.fitting.methods import fit_rows, keeps_prediction, method_for_set
 from trueprob.fitting.report import Fit, FitReport
 from trueprob.folds import fold_of_rows
+from trueprob.scores.classes import ClassScore, binary_score
 from trueprob.scores.score import Scores, score
 
 __all__ = ["cross_fit", "fit", "fit_calibration_set", "progress_of_part"]
@@ -114,12 +115,14 @@ def fit_calibration_set(
     fitted = fit_rows(method, calibration_set, seed, allow_prediction_change=change)
     seconds = time.perf_counter() - start
     data = calibration_set
-    before = _score(IdentityCalibrator(data.n_classes).predict_proba(data.logits), data)
+    before, binary_before = _score(
+        IdentityCalibrator(data.n_classes).predict_proba(data.logits), data
+    )
     if data.n < MIN_CROSS_FIT_ROWS:
         probabilities = fitted.calibrator.predict_proba(data.logits)
     else:
         probabilities = cross_fit(method, data, seed=seed, allow_prediction_change=change)
-    after = _score(probabilities, data, keeps=keeps_prediction(method, change))
+    after, binary_after = _score(probabilities, data, keeps=keeps_prediction(method, change))
     report = FitReport(
         method=method,
         outcome=fitted.outcome,
@@ -130,6 +133,8 @@ def fit_calibration_set(
         before=before,
         after=after,
         candidates=fitted.candidates if isinstance(fitted, SelectedCalibrator) else (),
+        binary_before=binary_before,
+        binary_after=binary_after,
     )
     return Fit(fitted.calibrator, report)
 
@@ -214,6 +219,9 @@ def _few_rows(data: CalibrationSet) -> tuple[Finding, ...]:
     return (Finding("in_sample", Severity.WARN, sentence),)
 
 
-def _score(probabilities: Probabilities, data: CalibrationSet, *, keeps: bool = True) -> Scores:
-    predicted = prediction(data.logits) if keeps else None
-    return score(probabilities, data.labels, prediction=predicted, weights=data.weights)
+def _score(
+    probabilities: Probabilities, data: CalibrationSet, *, keeps: bool = True
+) -> tuple[Scores, ClassScore | None]:
+    given = {"prediction": prediction(data.logits) if keeps else None, "weights": data.weights}
+    scores = score(probabilities, data.labels, **given)
+    return scores, binary_score(probabilities, data.labels, **given)

@@ -7,6 +7,7 @@ from typing import Any
 
 from trueprob.calibrators import Calibrator, FitOutcome
 from trueprob.findings.finding import Finding
+from trueprob.scores.classes import ClassScore
 from trueprob.scores.score import Scores
 
 __all__ = ["CandidateScore", "Fit", "FitReport"]
@@ -46,6 +47,8 @@ class FitReport:
         Out of fold: each row's probabilities come from a calibrator that was not fitted on it
         (5 folds, or as many as there are rows or groups). Below 10 rows they are in-sample, and a
         finding says so.
+    binary_before, binary_after : ClassScore or None
+        Of P(class 1), with two classes.
     candidates : tuple of CandidateScore
         The candidates of `auto`, simplest first: method, NLL in nats with its standard error, and
         the paired difference to the best with its standard error. Empty for other methods.
@@ -60,6 +63,8 @@ class FitReport:
     before: Scores
     after: Scores
     candidates: tuple[CandidateScore, ...] = ()
+    binary_before: ClassScore | None = None
+    binary_after: ClassScore | None = None
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -76,9 +81,16 @@ class FitReport:
             "seconds": self.seconds,
             "warnings": list(self.warnings),
             "findings": [finding.to_dict() for finding in self.findings],
-            "scores": {"before": self.before.to_dict(), "after": self.after.to_dict()},
+            "scores": {
+                "before": _document(self.before, self.binary_before),
+                "after": _document(self.after, self.binary_after),
+            },
             "candidates": [asdict(candidate) for candidate in self.candidates],
         }
+
+
+def _document(scores: Scores, binary: ClassScore | None) -> dict[str, Any]:
+    return scores.to_dict() | ({} if binary is None else {"binary": binary.to_dict()})
 
 
 @dataclass(frozen=True)

@@ -138,6 +138,18 @@ class BinnedCalibration:
     def __hash__(self) -> int:
         return hash((self.count.tobytes(), self.confidence.tobytes(), self.correct.tobytes()))
 
+    def complement(self) -> BinnedCalibration:
+        """Sums of 1 − p and 1 − y for the same rows: with two classes, those of the other one.
+
+        A row on the edge of two bins may lie in the other bin.
+        """
+        return BinnedCalibration(
+            self.count[::-1],
+            (self.count - self.confidence)[::-1],
+            (self.count - self.correct)[::-1],
+            self.variance[::-1],
+        )
+
     @property
     def n(self) -> float:
         """Number of rows, or the sum of their weights."""

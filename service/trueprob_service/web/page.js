@@ -86,10 +86,47 @@ function showAlarm(alarm) {
   byId("alarm").dataset.id = alarm.id;
   byId("alarm-text").textContent =
     `Alarm ${alarm.id}: ${alarm.statistic} reached 10^${number(alarm.log10, 1)} after ` +
-    `${alarm.labels} labels, at ${alarm.raised_at}.`;
+    `${alarm.labels} labels, at ${alarm.raised_at}` +
+    (alarm.worst_class ? `: ${alarm.worst_class.sentence}.` : ".");
 }
 
-function drawReliability(bins) {
+const points = (fraction) => number(100 * fraction, 1);
+
+function showClasses(classes) {
+  byId("class-table").hidden = classes.length === 0;
+  byId("classes").replaceChildren(
+    ...classes.map(({ class_name, labels, share, confidence, frequency, low, high }) => {
+      const row = document.createElement("tr");
+      const gap = confidence - frequency;
+      const cells = [
+        class_name,
+        number(labels, 0),
+        `${points(share)} %`,
+        `${points(confidence)} %`,
+        `${points(frequency)} %`,
+        `${points(Math.abs(gap))} ${gap > 0 ? "too confident" : "not confident enough"}`,
+        low === null ? "–" : `${points(low)} to ${points(high)}`,
+      ];
+      for (const text of cells) row.insertCell().textContent = text;
+      return row;
+    }),
+  );
+}
+
+function showBinary(binary) {
+  byId("binary").hidden = binary === null;
+  if (binary === null) return;
+  drawReliability("binary-reliability", binary.bins);
+  put(
+    "binary-text",
+    `P(${binary.class_name}) of the labels in the window against how often it is true: ` +
+      `${points(binary.probability)} % on average, and ${points(binary.frequency)} % true. ECE ` +
+      `${number(binary.ece, 4)}, ${number(binary.ece_floor, 4)} is its noise floor, ` +
+      `${binary.labels} labels.`,
+  );
+}
+
+function drawReliability(id, bins) {
   const shape = (name, attributes) => {
     const element = document.createElementNS("http://www.w3.org/2000/svg", name);
     for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
@@ -97,7 +134,7 @@ function drawReliability(bins) {
   };
   const filled = bins.filter((bin) => bin.count > 0);
   const most = Math.max(...filled.map((bin) => bin.count));
-  byId("reliability").replaceChildren(
+  byId(id).replaceChildren(
     shape("line", { x1: 0, y1: 100, x2: 100, y2: 0 }),
     ...filled.map((bin) =>
       shape("circle", {
@@ -130,7 +167,9 @@ async function show() {
   put("floor", `${number(now.ece_floor, 4)} is its noise floor`);
   put("accuracy", number(now.observed_accuracy, 3));
   put("labels", `${number(now.expected_accuracy, 3)} expected, ${now.labels} labels in ${now.window}`);
-  drawReliability(now.bins);
+  showClasses(now.classes);
+  drawReliability("reliability", now.bins);
+  showBinary(now.binary);
 }
 
 async function refresh() {

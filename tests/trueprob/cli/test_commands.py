@@ -4,9 +4,10 @@ import json
 import numpy as np
 import pytest
 
-from trueprob import loads_calibrator
+from trueprob import loads_calibrator, softmax
 from trueprob.cli.__main__ import main
 from trueprob.cli.output import print_scores
+from trueprob.scores.binned import BinnedCalibration
 from trueprob.scores.score import score
 
 SCORES = [
@@ -115,6 +116,61 @@ def test_tables_are_for_people(files, capsys):
     assert lines[1].split() == ["score", "uncalibrated"]
     assert len(lines) == 2 + len(SCORES)
     assert len({len(line) for line in lines[1:]}) == 1
+
+
+@pytest.fixture
+def two_classes(tmp_path):
+    generator = np.random.default_rng(0)
+    logits = generator.normal(0, 2, (600, 2))
+    labels = (logits + generator.gumbel(size=(600, 2))).argmax(axis=1)
+    logits[:, 1] += 1.0
+    path = tmp_path / "two.npz"
+    np.savez(path, logits=logits, labels=labels, class_names=np.array(["no", "yes"]))
+    return path
+
+
+def test_two_classes_show_the_probability_of_class_1(two_classes, capsys):
+    for command in ("fit", "evaluate"):
+        assert main([command, str(two_classes)]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert [line.split("  ")[0] for line in lines[-3:]] == [
+            "ECE of P(yes)",
+            "mean P(yes)",
+            "share of yes",
+        ]
+    assert main(["fit", str(two_classes), "--json"]) == 0
+    fitted = document(capsys)["scores"]
+    assert main(["evaluate", str(two_classes), "--json"]) == 0
+    binary = document(capsys)["uncalibrated"]["binary"]
+    assert binary == fitted["before"]["binary"]
+    with np.load(two_classes) as arrays:
+        labels, p = arrays["labels"], softmax(arrays["logits"].astype(np.float32))[:, 1]
+    assert binary["ece"] == pytest.approx(BinnedCalibration.of(p, labels).ece())
+    assert binary["probability"] - binary["frequency"] == pytest.approx(p.mean() - labels.mean())
+    assert fitted["after"]["binary"]["ece"] > 0.05  # one map for both classes cannot repair it
+
+
+def test_evaluate_scores_each_class_on_request(two_classes, capsys, files):
+    assert main(["fit", str(two_classes), "-o", str(files / "c.json")]) == 0
+    capsys.readouterr()
+    arguments = ["evaluate", str(two_classes), "--calibrator", str(files / "c.json"), "--classes"]
+    assert main(arguments) == 0
+    lines = capsys.readouterr().out.splitlines()
+    titles = [line for line in lines if line.endswith(": classes, the worst first")]
+    assert [title.partition(":")[0].partition("-")[0] for title in titles] == [
+        "uncalibrated",
+        "smart",
+    ]
+    assert main([*arguments, "--json"]) == 0
+    answer = document(capsys)
+    rows = [line.split() for line in lines if line.startswith(("no ", "yes "))]
+    for scores in (answer["uncalibrated"], answer["calibrated"]):
+        for each in scores["classes"]:
+            name, n, confidence, _, right, _, gap, *_ = rows.pop(0)
+            assert (name, int(n)) == (each["class_name"], each["n"])
+            shown = [100 * each[key] for key in ("confidence", "accuracy", "gap")]
+            assert [float(confidence), float(right), float(gap)] == pytest.approx(shown, abs=0.01)
+            assert (each["gap"] > 0) == (name == "yes")
 
 
 class Terminal(io.StringIO):

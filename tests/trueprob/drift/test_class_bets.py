@@ -92,6 +92,8 @@ def test_errors_that_cancel_over_classes_alarm_and_name_the_class(kind, k, limit
         seen["change"] += change.alarm(sums)
         if kind == "rare":
             assert evidence.worst_class(wealth) == 0
+            if change.alarm(sums):
+                assert change.worst_class(sums) == 0
         without = Evidence(blind)
         seen["blind"] += without.alarm(without.update(without.start(), blind.factors(p, y)))
     assert seen["evidence"] >= 15

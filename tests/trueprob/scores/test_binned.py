@@ -116,3 +116,13 @@ def test_confidences_outside_the_unit_interval_are_refused(confidence):
 def test_the_sums_cannot_be_changed():
     with pytest.raises(ValueError, match="read-only"):
         BinnedCalibration.zeros().count[0] = 1
+
+
+def test_the_complement_bins_the_other_class():
+    p = np.random.default_rng(0).uniform(0, 1, 500)
+    outcome = p > 0.4
+    weights = np.random.default_rng(1).integers(1, 4, 500)
+    got = BinnedCalibration.of(p, outcome, weights).complement()
+    expected = BinnedCalibration.of(1.0 - p, ~outcome, weights)
+    for name in ("count", "confidence", "correct", "variance"):
+        np.testing.assert_allclose(getattr(got, name), getattr(expected, name), atol=1e-12)

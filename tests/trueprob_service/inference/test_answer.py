@@ -48,6 +48,9 @@ CALIBRATION = {
     "drift_ratio": number, "expected_accuracy": number, "observed_accuracy": number, "advice": str,
     "evidence_log10": number, "evidence_threshold_log10": number, "change_log10": number,
     "change_threshold_log10": number, "alarm": type(None),
+    "class_error_low": number, "class_error_high": number,
+    "classes": list,  # none before a label of the new promotion
+    "binary": type(None),
     "bins": [{"lower": number, "upper": number, "count": number, "confidence": number,
               "correct": number, "variance": number}],
     "baseline": dict,

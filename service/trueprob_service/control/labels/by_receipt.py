@@ -19,7 +19,6 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from trueprob.scores.binned import BinnedCalibration
 from trueprob_service.control.labels.alarms import Alarms
 from trueprob_service.control.labels.body import Label
 from trueprob_service.control.labels.counting import CountedLabels, count_within_cap
@@ -27,7 +26,7 @@ from trueprob_service.control.labels.shadow_scoring import ShadowDecision, score
 from trueprob_service.control.models.catalogue import Catalogue
 from trueprob_service.control.store import Store, Transaction
 from trueprob_service.control.store.alarms import AlarmRow
-from trueprob_service.control.store.label_sums import advance
+from trueprob_service.control.store.label_sums import advance, by_part
 from trueprob_service.control.store.promotions import PromotionRow
 from trueprob_service.errors import InvalidRequest, ModelNotFound
 from trueprob_service.inference.deployment import ServedVersion
@@ -314,7 +313,7 @@ class ReceiptLabels:
             # Always lock in this order: alarm_state, then bins.
             names = list(history.classes[promotion.version].index)
             raised += self._alarms.count(transaction, promotion, labels, names, now=now)
-            self._add_sums(transaction, promotion, labels, now)
+            self._add_sums(transaction, promotion, labels, len(names), now)
         return decisions, raised
 
     def _deploy(self, decision: ShadowDecision) -> None:
@@ -326,7 +325,12 @@ class ReceiptLabels:
             decision.promoted.deploy(self._catalogue)
 
     def _add_sums(
-        self, transaction: Transaction, promotion: PromotionRow, labels: CountedLabels, now: float
+        self,
+        transaction: Transaction,
+        promotion: PromotionRow,
+        labels: CountedLabels,
+        n_classes: int,
+        now: float,
     ) -> None:
         model, version, calibrator = promotion.model, promotion.version, promotion.calibrator
         confidence, correct = labels.receipts.confidence, labels.correct
@@ -336,7 +340,7 @@ class ReceiptLabels:
             version=version,
             calibrator=calibrator,
             hour=int(now // 3600),
-            new=BinnedCalibration.of(confidence, correct),
+            new=by_part(confidence, correct, labels.receipts.prediction, n_classes=n_classes),
         )
         newest = transaction.window_blocks.newest(model, version, calibrator)
         window_labels = self._settings.window_labels

@@ -11,8 +11,8 @@ import logging
 import math
 import re
 import threading
-from collections.abc import Callable, Iterable, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from trueprob_service.control.models.catalogue import Catalogue
 from trueprob_service.control.schemas.labels import (
     AlarmSummary,
     Bin,
+    BinaryCalibration,
     Calibration,
     CalibrationVerdict,
     ClassCalibration,
@@ -107,7 +108,7 @@ class LabelStatistics:
             live = transaction.promotions.live(model)
             if live is None:
                 raise ModelNotFound(f"there is no model named {model!r}")
-            binned = transaction.bins.since(
+            binned, class_1 = transaction.bins.since(
                 model, version=live.version, calibrator=live.calibrator, hour=first_hour
             )
             state = transaction.alarm_states.get(model, live.revision)
@@ -116,6 +117,7 @@ class LabelStatistics:
         n = int(binned.n)
         verdict = self._rules.verdict(state, alarms)
         names = () if version is None else version.class_names
+        classes = self._rules.classes(state, names)
         class_low, class_high = self._rules.interval.class_bounds(self._rules.sums(state)[0])
         return Calibration(
             model=model,
@@ -134,14 +136,18 @@ class LabelStatistics:
                 (AlarmSummary.from_row(a) for a in alarms if a.acknowledged_at is None), None
             ),
             verdict=CalibrationVerdict.from_verdict(verdict),
-            advice=advice(model, verdict.state, since_promotion=verdict.labels, alarms=alarms),
+            advice=advice(
+                model,
+                verdict.state,
+                since_promotion=verdict.labels,
+                alarms=alarms,
+                class_name=_class_alone(alarms, classes),
+            ),
             class_error_low=class_low,
             class_error_high=class_high,
-            classes=[
-                ClassCalibration.of(figures)
-                for figures in self._rules.classes(state, names)[:_SHOWN_CLASSES]
-            ],
+            classes=[ClassCalibration.of(figures) for figures in classes[:_SHOWN_CLASSES]],
             bins=[Bin.model_validate(row) for row in binned.rows()],
+            binary=BinaryCalibration.of(names[1], class_1) if len(names) == 2 else None,
             baseline={
                 name: number
                 for name, value in self._catalogue.baseline(model, live.version).items()
@@ -283,6 +289,7 @@ def advice(
     *,
     since_promotion: int,  # labels that the verdict is based on
     alarms: Sequence[AlarmRow] = (),  # of the live promotion
+    class_name: str | None = None,  # of the class that needs a map of its own
 ) -> str:
     """What to do now; the verdict's own sentence says what is."""
     if state is VerdictState.WITHIN_TOLERANCE:
@@ -294,10 +301,28 @@ def advice(
     unseen = sorted(alarm.id for alarm in alarms if alarm.acknowledged_at is None)
     named = f"alarm{'s' * (len(unseen) > 1)} {' and '.join(map(str, unseen))}"
     then = f", then acknowledge {named}" if unseen else "; a promotion ends this state"
+    query, why = "", ""
+    if class_name is not None:
+        query = "?method=auto&allow_prediction_change=true"
+        why = (
+            f" Answers {class_name!r} are off in their own way; smart, which keeps predictions, "
+            "has one map for all classes."
+        )
     return (
-        f"Upload recent labelled rows to /v1/models/{model}/calibration-sets and promote what is "
-        f"admitted{then}."
+        f"Upload recent labelled rows to /v1/models/{model}/calibration-sets{query} and promote "
+        f"what is admitted{then}.{why}"
     )
+
+
+def _class_alone(alarms: Sequence[AlarmRow], classes: Sequence[Mapping[str, Any]]) -> str | None:
+    """A class that an alarm names, if most of its gap is not that of all predictions."""
+    gaps = {each["class_name"]: each["confidence"] - each["frequency"] for each in classes}
+    overall = math.fsum(each["share"] * gaps[each["class_name"]] for each in classes)
+    for alarm in alarms:
+        name = None if alarm.worst_class is None else alarm.worst_class["class_name"]
+        if alarm.is_active and name in gaps and abs(gaps[name] - overall) > 0.5 * abs(gaps[name]):
+            return str(name)
+    return None
 
 
 def _number(value: float) -> float | None:

@@ -8,12 +8,14 @@ from typing import Any
 from pydantic import BaseModel, Field, StrictInt, StrictStr
 
 from trueprob.drift import LiveVerdict, VerdictState
+from trueprob.scores.binned import BinnedCalibration
 from trueprob_service.control.schemas.base import EXAMPLE_CALIBRATOR, example, timestamp
 from trueprob_service.control.store.alarms import AlarmRow
 
 __all__ = [
     "AlarmSummary",
     "Bin",
+    "BinaryCalibration",
     "Calibration",
     "CalibrationVerdict",
     "ClassCalibration",
@@ -184,6 +186,35 @@ class Bin(BaseModel):
     variance: float
 
 
+class BinaryCalibration(BaseModel):
+    """P(class 1) of a model with two classes, against how often class 1 is true."""
+
+    class_name: str = Field(description="Of class 1.")
+    labels: int
+    probability: float = Field(description="Mean P(class 1).")
+    frequency: float = Field(description="Share of class 1 among the labels.")
+    ece: float = Field(description="ECE of P(class 1), in 15 bins.")
+    ece_floor: float
+    bins: list[Bin] = Field(
+        description="By P(class 1): `confidence` is its sum, `correct` the labels of class 1."
+    )
+
+    @classmethod
+    def of(cls, class_name: str, binned: BinnedCalibration) -> BinaryCalibration | None:
+        """From the sums of P(class 1); None without labels."""
+        if not binned.n:
+            return None
+        return cls(
+            class_name=class_name,
+            labels=int(binned.n),
+            probability=binned.mean_confidence(),
+            frequency=binned.accuracy(),
+            ece=binned.ece(),
+            ece_floor=binned.ece_floor(),
+            bins=[Bin.model_validate(row) for row in binned.rows()],
+        )
+
+
 class CalibrationVerdict(BaseModel):
     """What the labels since the promotion prove about the live pair."""
 
@@ -303,4 +334,7 @@ class Calibration(BaseModel):
         description="Predicted classes since the promotion, the worst first, at most 20."
     )
     bins: list[Bin]
+    binary: BinaryCalibration | None = Field(
+        description="P(class 1) in the window; null unless there are two classes and labels."
+    )
     baseline: dict[str, float] = Field(description="Scores on the version's calibration split.")

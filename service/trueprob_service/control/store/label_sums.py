@@ -4,13 +4,17 @@
 increase, for Prometheus. `WindowBlockTable` holds the last N labels of each pair as a ring of ten
 blocks. A block takes N/10 labels; the newest one is being filled and the other nine are full, so
 after N labels the window holds between 0.9 N and N of them.
+
+With two classes, labels are binned by the predicted class too, so that the bins of P(class 1) can
+be told: column ``bin`` of the hours is 15·part + bin. Part 0 has the labels of other models, and
+those of releases before this; parts 1 and 2 have predictions of class 0 and class 1.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from typing import Any, Final
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +31,7 @@ from trueprob_service.control.store.tables import (
     window_block,
 )
 
-__all__ = ["N_BLOCKS", "BinTable", "Block", "WindowBlockTable", "advance"]
+__all__ = ["N_BLOCKS", "BinTable", "Block", "WindowBlockTable", "WindowSums", "advance", "by_part"]
 
 N_BLOCKS: Final = 10
 _SUMS: Final = ("count", "confidence", "correct", "variance")
@@ -64,6 +68,28 @@ Block = tuple[int, BinnedCalibration]
 Pair = tuple[str, int, str]  # model, version, calibrator
 
 
+class WindowSums(NamedTuple):
+    """Statistics of a pair's labels in a window."""
+
+    labels: BinnedCalibration
+    class_1: BinnedCalibration  # of P(class 1) and "is class 1"; without rows unless k is 2
+
+
+def by_part(
+    confidence: NDArray[np.float64],
+    correct: NDArray[np.bool_],
+    prediction: NDArray[np.int64],
+    *,
+    n_classes: int,
+) -> tuple[BinnedCalibration, ...]:
+    """Sums of the new labels of each part of the column ``bin``."""
+    if n_classes != 2:
+        return (BinnedCalibration.of(confidence, correct),)
+    predicted = [prediction == index for index in range(2)]
+    parts = [BinnedCalibration.of(confidence[rows], correct[rows]) for rows in predicted]
+    return BinnedCalibration.zeros(), *parts
+
+
 class BinTable:
     """The tables ``bin_total`` and ``bin_running``. The caller holds the model's lock."""
 
@@ -78,17 +104,19 @@ class BinTable:
         version: int,
         calibrator: str,
         hour: int,
-        new: BinnedCalibration,
+        new: Sequence[BinnedCalibration],  # see `by_part`
     ) -> None:
         """Add the statistics of new labels to a promotion's hour and to its pair's total."""
         self._add(bin_total, {"model": model, "revision": revision, "hour": hour}, new)
-        self._add(bin_running, {"model": model, "version": version, "calibrator": calibrator}, new)
+        total = sum(new, BinnedCalibration.zeros())
+        pair = {"model": model, "version": version, "calibrator": calibrator}
+        self._add(bin_running, pair, [total])
 
-    def _add(self, table: Table, key: dict[str, object], new: BinnedCalibration) -> None:
-        sums = {name: getattr(new, name) for name in _SUMS}
+    def _add(self, table: Table, key: dict[str, object], new: Sequence[BinnedCalibration]) -> None:
+        sums = {name: np.concatenate([getattr(part, name) for part in new]) for name in _SUMS}
         rows = [
             {**key, "bin": int(index), **{name: float(sums[name][index]) for name in _SUMS}}
-            for index in np.flatnonzero(new.count)
+            for index in np.flatnonzero(sums["count"])
         ]
         if not rows:
             return
@@ -135,7 +163,7 @@ class BinTable:
             for (name, version, calibrator), index in positions.items()
         }
 
-    def since(self, model: str, *, version: int, calibrator: str, hour: int) -> BinnedCalibration:
+    def since(self, model: str, *, version: int, calibrator: str, hour: int) -> WindowSums:
         """Statistics of a pair's labels since an hour (inclusive), over all its promotions."""
         statement = (
             select(bin_total.c.bin, *(func.sum(bin_total.c[name]) for name in _SUMS))
@@ -152,7 +180,14 @@ class BinTable:
             )
             .group_by(bin_total.c.bin)
         )
-        return _binned(tuple(row) for row in self._connection.execute(statement))
+        rows = self._connection.execute(statement).all()
+        unknown, class_0, class_1 = (
+            _binned(
+                (index - part * N_BINS, *sums) for index, *sums in rows if index // N_BINS == part
+            )
+            for part in range(3)
+        )
+        return WindowSums(unknown + class_0 + class_1, class_0.complement() + class_1)
 
 
 def _binned(rows: Iterable[tuple[float, ...]]) -> BinnedCalibration:

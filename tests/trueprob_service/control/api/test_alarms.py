@@ -60,6 +60,7 @@ def test_an_alarm_is_shown_listed_exported_acknowledged_and_over_at_the_next_pro
         "raised_at": "2027-01-15T08:00:00.000Z",
         "acknowledged_at": None,
         "acknowledged_by": None,
+        "worst_class": change["worst_class"],
     }
     page = world.get("/v1/models/m/alarms?limit=1")
     assert page["items"] == [change]
@@ -139,12 +140,14 @@ def test_what_does_not_exist_is_not_found(shared_world: World) -> None:
         assert (answer.status_code, answer.json()["code"]) == (404, "fit_not_found")
 
 
-def send_twice(world: World, seed: int, n: int) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+def send_twice(
+    world: World, seed: int, n: int
+) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.int64]]:
     logits, labels = rows(seed, n)
     _, confidence, prediction, ids = world.predict(logits)
     assert world.label(ids, labels.tolist()).json()["accepted"] == n
     assert world.label(ids, [0] * n).json()["duplicate"] == n
-    return confidence, prediction == labels
+    return confidence, prediction == labels, prediction
 
 
 def evidence_of(world: World, revision: int) -> BetState:
@@ -161,7 +164,7 @@ def test_labels_go_into_the_state_of_the_promotion_that_predicted_and_once(
     world.declare()
     logits, labels = rows(30, 80)
     _, confidence, prediction, late = world.predict(logits)
-    first, right = send_twice(world, 31, 40)
+    first, right, chosen = send_twice(world, 31, 40)
     assert world.upload(overconfident())["promoted"]
     send_twice(world, 32, 25)
     assert world.label(late, labels.tolist()).json()["accepted"] == 80
@@ -171,10 +174,44 @@ def test_labels_go_into_the_state_of_the_promotion_that_predicted_and_once(
     send_twice(restarted, 33, 5)
     assert evidence_of(restarted, 2).n == 30
     # A product does not depend on its order: evidence can be computed without the key of the order.
-    evidence, bets = restarted.plane.services.alarms.rules.evidence, CalibrationBets(0.02)
+    evidence, bets = restarted.plane.services.alarms.rules.evidence, CalibrationBets(0.02, 0.05)
     expected = evidence.start()
-    for p, correct in ((first, right), (confidence, prediction == labels)):
-        expected = evidence.update(expected, bets.factors(p, correct))
+    for p, correct, classes in (
+        (first, right, chosen),
+        (confidence, prediction == labels, prediction),
+    ):
+        factors = bets.factors(p, correct, prediction=classes, n_classes=3)
+        expected = evidence.update(expected, factors)
     got = evidence_of(restarted, 1)
     assert got.n == expected.n
     np.testing.assert_allclose(got.logs, expected.logs, rtol=0, atol=1e-9)
+    assert evidence.log10(got) == pytest.approx(evidence.log10(expected), abs=1e-9)
+
+
+def test_an_alarm_names_the_class_whose_answers_are_off(world: World) -> None:
+    """Answers "1" are right half as often as they say; the other two make up for it."""
+    generator = np.random.default_rng(9)
+    for _ in range(12):
+        logits, _ = rows(int(generator.integers(1 << 30)), 400)
+        _, confidence, prediction, ids = world.predict(logits)
+        off = prediction == 1
+        chance = np.where(off, 0.5 * confidence, 0.5 + 0.5 * confidence)
+        right = generator.random(400) < np.where(off, chance, np.minimum(chance, 1.0))
+        labels = np.where(right, prediction, (prediction + 1) % 3)
+        assert world.label(ids, labels.tolist()).json()["accepted"] == 400
+    answer = world.get("/v1/models/m/calibration")
+    assert answer["verdict"]["state"] == "off"
+    worst, *others = answer["classes"]
+    assert worst["class_name"] == "1"
+    assert worst["confidence"] - worst["frequency"] > 0.2
+    assert worst["low"] > 0.05
+    assert worst["sentence"].startswith("answers '1' are ")
+    assert "too confident" in worst["sentence"]
+    assert {each["class_name"] for each in others} == {"0", "2"}
+    assert answer["class_error_low"] > 0.05
+    (evidence,) = (
+        alarm
+        for alarm in world.get("/v1/models/m/alarms")["items"]
+        if alarm["statistic"] == "evidence"
+    )
+    assert evidence["worst_class"]["class_name"] == "1"

@@ -15,6 +15,9 @@ EVIDENCE = AlarmRow(4, "m", 5, 1, "c", "evidence", 2.04, 2.0, 0.02, 13000, 0.0)
 UPLOAD = "Upload recent labelled rows to /v1/models/m/calibration-sets and promote what is admitted"
 
 
+UPLOAD_BY_CLASS = UPLOAD.replace("-sets", "-sets?method=auto&allow_prediction_change=true")
+
+
 def seen(alarm: AlarmRow) -> AlarmRow:
     return replace(alarm, acknowledged_at=1.0)
 
@@ -41,3 +44,13 @@ def test_each_state_has_its_advice(
 ) -> None:
     said = advice("m", VerdictState(state), since_promotion=labels, alarms=alarms)
     assert said == sentence
+
+
+def test_one_class_is_advised_a_method_with_a_map_for_each() -> None:
+    said = advice("m", VerdictState.OFF, since_promotion=9, alarms=[EVIDENCE], class_name="ship")
+    assert said == (
+        f"{UPLOAD_BY_CLASS}, then acknowledge alarm 4. Answers 'ship' are off in their own way; "
+        "smart, which keeps predictions, has one map for all classes."
+    )
+    quiet = advice("m", VerdictState.UNKNOWN, since_promotion=9, class_name="ship")
+    assert "ship" not in quiet

@@ -21,7 +21,8 @@ from trueprob_service.receipts.columns import ROW, ReceiptColumns, number
 from trueprob_service.receipts.receipt import digest64
 
 KEY = b"secret of this test, 32 bytes..."
-RULES = AlarmRules.from_options(tolerance=0.0, alpha=0.01, run_length=1000)
+NAMES = ("a", "b", "c")
+RULES = AlarmRules.from_options(tolerance=0.0, class_tolerance=0.0, alpha=0.01, run_length=1000)
 
 
 @pytest.fixture
@@ -65,7 +66,7 @@ def add(
         now=now, order_key=KEY,
     )  # fmt: skip
     assert fits.all()
-    return alarms.count(transaction, promotion, counted[1], now=now)
+    return alarms.count(transaction, promotion, counted[1], NAMES, now=now)
 
 
 def count(
@@ -93,7 +94,13 @@ def recomputed(
     """Both states as the library alone computes them, request by request, without groups."""
     evidence, change = RULES.evidence.start(), RULES.change.start()
     for new, correct in requests:
-        factors = RULES.bets.factors(new.confidence, correct, order=counting_order(KEY, new))
+        factors = RULES.bets.factors(
+            new.confidence,
+            correct,
+            prediction=new.prediction,
+            n_classes=len(NAMES),
+            order=counting_order(KEY, new),
+        )
         evidence = RULES.evidence.update(evidence, factors)
         change = RULES.change.update(change, factors)
     return evidence, change

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from tests.trueprob_service.control.harness import World, overconfident, rows
 from trueprob.scores.binned import BinnedCalibration
-from trueprob_service.control.store.label_sums import N_BLOCKS, advance
+from trueprob_service.control.store.label_sums import N_BLOCKS, advance, by_part
 
 pytestmark = pytest.mark.slow
 
@@ -29,15 +30,16 @@ KEYS = {
     "ece",
     "ece_floor",
     "verdict",
+    "class_error_low",
+    "class_error_high",
+    "classes",
     "drift_ratio",
     "expected_accuracy",
     "observed_accuracy",
     "advice",
     "bins",
+    "binary",
     "baseline",
-    "class_error_low",
-    "class_error_high",
-    "classes",
 }
 
 
@@ -77,6 +79,82 @@ def test_the_figures_of_calibrated_predictions(world: World) -> None:
     assert answer["verdict"]["state"] == "unknown"  # 1 200 labels prove little
     assert answer["verdict"]["labels"] == 1200
     assert sum(entry["count"] for entry in answer["bins"]) == 1200
+
+
+def send_two_classes(world: World, seed: int, n: int) -> tuple[BinnedCalibration, dict[str, Any]]:
+    """Labels of predictions whose P(class 1) is too high; its sums, and the calibration."""
+    generator = np.random.default_rng(seed)
+    logits = generator.normal(0, 2, (n, 2)).astype(np.float32)
+    labels = (logits + generator.gumbel(size=(n, 2))).argmax(axis=1)
+    logits[:, 1] += 1.0
+    live, *_, ids = world.predict(logits)
+    assert world.label(ids, labels.tolist()).json()["accepted"] == n
+    probability = live.calibrator.predict_proba(logits)[:, 1]
+    return BinnedCalibration.of(probability, labels), world.get("/v1/models/m/calibration")
+
+
+def test_two_classes_have_the_probability_of_class_1(begin: Callable[..., World]) -> None:
+    world = begin()
+    world.declare(n_classes=2)
+    assert world.get("/v1/models/m/calibration")["binary"] is None
+    expected, answer = send_two_classes(world, 1, 900)
+    binary = answer["binary"]
+    assert (binary["class_name"], binary["labels"]) == ("1", 900)
+    assert binary["ece"] == pytest.approx(expected.ece(), abs=1e-6)
+    assert binary["ece"] > 2 * answer["ece"]  # errors of the two classes cancel in the confidence
+    assert binary["ece_floor"] == pytest.approx(expected.ece_floor(), abs=1e-6)
+    assert binary["probability"] == pytest.approx(expected.mean_confidence(), abs=1e-6)
+    assert binary["frequency"] == pytest.approx(expected.accuracy())
+    for name in ("count", "confidence", "correct"):
+        got = [each[name] for each in binary["bins"]]
+        assert got == pytest.approx(getattr(expected, name), abs=1e-4)
+    assert sum(each["count"] for each in answer["bins"]) == 900
+    world.clock.now += 60.0
+    (pair,) = world.plane.label_statistics().pairs
+    assert (pair.totals.n, pair.totals.count[:7].sum()) == (900, 0)  # of the confidence
+
+
+def test_labels_from_before_the_upgrade_are_in_the_bins_but_in_no_class(world: World) -> None:
+    old = BinnedCalibration.of(np.array([0.7, 0.9]), np.array([True, False]))
+    with world.plane.services.store.write() as transaction:
+        transaction.models.lock("m")
+        live = transaction.promotions.live("m")
+        assert live is not None
+        key = {"version": live.version, "calibrator": live.calibrator}
+        hour = int(world.clock.now // 3600)
+        transaction.bins.add("m", live.revision, **key, hour=hour, new=[old])
+        new = by_part(np.array([0.8]), np.array([True]), np.array([0]), n_classes=2)
+        transaction.bins.add("m", live.revision, **key, hour=hour, new=new)
+        window = transaction.bins.since("m", **key, hour=hour)
+        assert transaction.bins.running()["m", live.version, live.calibrator] == window.labels
+    assert window.labels.n == 3
+    assert (window.class_1.n, window.class_1.correct.sum()) == (1, 0)
+    assert window.class_1.mean_confidence() == pytest.approx(0.2)
+
+
+def test_a_class_that_is_off_by_itself_is_advised_a_fit_by_class(
+    begin: Callable[..., World],
+) -> None:
+    world = begin()
+    world.declare(n_classes=2)
+    _, answer = send_two_classes(world, 2, 1200)
+    assert answer["alarm"]["worst_class"]["class_name"] in ("0", "1")
+    assert "calibration-sets?method=auto&allow_prediction_change=true and" in answer["advice"]
+    generator = np.random.default_rng(3)
+    logits = generator.normal(0, 2, (400, 2))
+    labels = (logits + generator.gumbel(size=(400, 2))).argmax(axis=1)
+    logits[:, 1] += 1.0
+    with io.BytesIO() as file:
+        np.savez(file, logits=logits.astype(np.float32), labels=labels)
+        query = "?method=auto&allow_prediction_change=true"
+        assert world.upload(file.getvalue(), query)["promoted"]
+
+
+def test_all_classes_off_alike_are_not_advised_a_fit_by_class(world: World) -> None:
+    send_labels(world, 21, 1500, sharpness=2.5)
+    answer = world.get("/v1/models/m/calibration")
+    assert answer["verdict"]["state"] == "off"
+    assert "allow_prediction_change" not in answer["advice"]
 
 
 def verdict_everywhere(world: World) -> dict[str, Any]:

@@ -169,7 +169,7 @@ def test_writers_that_read_first_do_not_lose_updates(store: Store) -> None:
         for _ in range(20):
             with store.write() as transaction:
                 transaction.models.lock("m")
-                transaction.bins.add("m", 1, version=1, calibrator="c", hour=0, new=new)
+                transaction.bins.add("m", 1, version=1, calibrator="c", hour=0, new=[new])
 
     threads = [threading.Thread(target=add) for _ in range(3)]
     for thread in threads:
