@@ -206,8 +206,8 @@ def scrape_report(*, small: bool = False) -> str:
         f"The control plane and the metrics of one process on SQLite, without HTTP. {ROWS} rows of "
         f"{CLASSES} classes of every model are answered and labelled before a scrape (new "
         "labels), only answered (new answers), or neither. CPU of the scraping thread: reading the "
-        f"database, statistics and text. Promotions but the newest are older than the receipts' time to live. {rounds} "
-        "rounds; median, smallest and largest."
+        "database, statistics and text. Promotions but the newest are older than the receipts' "
+        f"time to live. {rounds} rounds; median, smallest and largest."
     )
     largest = max(models for _, models, _ in found)
     judgements = []
