@@ -59,7 +59,7 @@ bench-sam: $(VENV)/.test
 bench-crash: $(VENV)/.test
 	$(VENV)/bin/python -m benchmarks.crash $(BENCH)
 
-# The parts are labels, beside-fit and admission; BENCH=--small is quicker.
+# The parts are labels, beside-fit, admission and scrape; BENCH=--small is quicker.
 bench-control: $(VENV)/.test
 	$(VENV)/bin/python -m benchmarks.control $(BENCH)
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
 import os
+import re
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib import resources
-from typing import Any
+from typing import Any, Final
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -39,6 +41,7 @@ from trueprob_service.settings import Settings
 
 __all__ = ["create_app"]
 
+_GZIP: Final = re.compile(r"\bgzip\b(?!\s*;\s*q=0(\.0*)?\s*(,|$))")
 _DESCRIPTION = """\
 Calibrated probabilities for classifiers, and live evidence that they stay calibrated.
 
@@ -65,6 +68,7 @@ def create_app(
     telemetry = Telemetry(
         version=__version__,
         commit=commit if commit is not None else os.environ.get("SOURCE_COMMIT", "unknown"),
+        detail=settings.metrics_detail,
         registry=registry,
     )
     deployments = Deployments(
@@ -113,10 +117,12 @@ def create_app(
     api.include_router(control_api.create_router(lambda: plane.services))
 
     @api.get("/metrics", tags=["monitoring"], summary="Metrics for Prometheus")
-    def metrics() -> Response:
-        """The metrics of docs/metrics.md, in Prometheus' text format."""
-        text, media_type = telemetry.exposition()
-        return Response(text, media_type=media_type)
+    def metrics(request: Request) -> Response:
+        """The metrics of docs/metrics.md, in Prometheus' text format; gzip if that is accepted."""
+        text, headers = telemetry.exposition(), {"vary": "accept-encoding"}
+        if _GZIP.search(request.headers.get("accept-encoding", "")):
+            text, headers = gzip.compress(text, 1), {**headers, "content-encoding": "gzip"}
+        return Response(text, media_type=telemetry.content_type, headers=headers)
 
     api.include_router(prediction_routes.create_router())
     keys = read_keys(settings.api_keys_file) if settings.api_keys_file is not None else ()

@@ -74,6 +74,11 @@ class Settings(BaseModel):
         description="Prometheus file_sd file that lists the metrics ports of the replicas. "
         "Default: metrics-targets.json in the state directory.",
     )
+    metrics_detail: Literal["auto", "full", "summary"] = Field(
+        "auto",
+        description="What /metrics has of each model: full, or summary, without bins and "
+        "histograms. auto: full for up to 100 models.",
+    )
     state_dir: Path = Field(
         Path("var"), description="Folder of the uploads and of the SQLite file."
     )

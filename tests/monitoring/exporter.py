@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Final
 
@@ -21,6 +22,7 @@ from trueprob.drift import (
 from trueprob.scores.binned import BinnedCalibration
 from trueprob_service.metrics.label_statistics import (
     AlarmFigures,
+    ClassFigures,
     ControlStatistics,
     PairStatistics,
 )
@@ -46,15 +48,15 @@ class Exporter:
         )
         self.telemetry.name_provider(MODEL, VERSION, "CPUExecutionProvider")
         self.statistics = ControlStatistics(pairs=(_pair(BinnedCalibration.zeros()),))
-        self.telemetry.export_statistics(lambda: self.statistics, tolerance=TOLERANCE)
+        self.telemetry.export_statistics(lambda _totals: self.statistics, tolerance=TOLERANCE)
         self.address = ""
-        self._kept: tuple[bytes, str] | None = None
+        self._kept: bytes | None = None
 
     def count(self, totals: BinnedCalibration) -> None:
         """Export these totals from the next scrape on."""
         self.statistics = ControlStatistics(
             pairs=(_pair(totals, OFF), _live("young", UNKNOWN)),
-            fits={(MODEL, "smart", "admitted"): 1},
+            fits={(MODEL, "smart", "admitted"): 1, (MODEL, "smart", "failed"): 1},
             fit_queue={(MODEL, "smart"): 0},
             promotions={(MODEL, "smart", "admitted"): 1},
             alarms={(MODEL, "change"): 0, (MODEL, "evidence"): 0},
@@ -67,13 +69,21 @@ class Exporter:
             },
         )
 
+    def replace(self, calibrator: str, *, keeps_old: bool) -> None:
+        """Promote another calibrator; the old pair is kept as long as its labels may arrive."""
+        self.telemetry.meters_for(MODEL, VERSION, calibrator, "smart", 2)
+        (old, *_) = (pair for pair in self.statistics.pairs if pair.calibrator == CALIBRATOR)
+        new = replace(old, calibrator=calibrator, totals=BinnedCalibration.zeros())
+        kept = (replace(old, live=False),) if keeps_old else ()
+        self.statistics = ControlStatistics(pairs=(*kept, new))
+
     def state(self, verdicts: Sequence[LiveVerdict]) -> None:
         """Export these verdicts from the next scrape on, of models named by their positions."""
         pairs = tuple(_live(str(i), verdict) for i, verdict in enumerate(verdicts))
         self.statistics = ControlStatistics(pairs=pairs)
         self._kept = self.telemetry.exposition()  # a scrape may take 200 ms
 
-    def exposition(self) -> tuple[bytes, str]:
+    def exposition(self) -> bytes:
         return self._kept or self.telemetry.exposition()
 
     def work(self, n: int = 40) -> None:
@@ -138,6 +148,7 @@ def _pair(totals: BinnedCalibration, verdict: LiveVerdict | None = None) -> Pair
         baseline_ece=0.013,
         alarm=AlarmFigures(0.4, 2.0, 1.1, 5.0),
         verdict=verdict,
+        classes=ClassFigures(0.03, 0.01, 0.02, 0.05, 1),
     )
 
 
@@ -148,9 +159,9 @@ def serve_exporter() -> Iterator[Exporter]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            text, media_type = exporter.exposition()
+            text = exporter.exposition()
             self.send_response(200)
-            self.send_header("Content-Type", media_type)
+            self.send_header("Content-Type", Telemetry.content_type)
             self.send_header("Content-Length", str(len(text)))
             self.end_headers()
             self.wfile.write(text)

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from trueprob_service.metrics.telemetry import METRICS
+from trueprob_service.metrics.catalogue import METRICS
 
 ROOT = Path(__file__).parents[2]
 MONITORING = ROOT / "service" / "monitoring"

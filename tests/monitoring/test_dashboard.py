@@ -5,7 +5,7 @@ from typing import Any
 
 from tests.monitoring.monitoring_files import MONITORING, dashboard, load_yaml, panels
 from trueprob.drift.live_verdict import LEADS, VerdictState
-from trueprob_service.metrics.telemetry import VERDICT_VALUES
+from trueprob_service.metrics.exposition import VERDICT_VALUES
 
 
 def test_every_panel_says_in_plain_words_what_it_shows() -> None:

@@ -9,9 +9,10 @@ from tests.monitoring.monitoring_files import (
     documented_queries,
     metric_of,
     names_in,
+    panels,
     rules_of,
 )
-from trueprob_service.metrics.telemetry import METRICS
+from trueprob_service.metrics.catalogue import METRICS
 
 
 def table_rows(prefix: str) -> list[list[str]]:
@@ -74,6 +75,38 @@ def test_every_metric_can_be_seen_on_the_dashboard() -> None:
     while more := set().union(*(rules.get(name, set()) for name in seen)) - seen:
         seen |= more
     assert set(METRICS) - seen == set()
+
+
+def test_queries_over_time_leave_the_retired_pairs_out() -> None:
+    """Their sum rises when a pair is added to it, not when rows are answered."""
+    expressions = [rule["expr"] for rule in rules_of(ALERTS) + rules_of(RULES)]
+    expressions += [query for _, query in dashboard_queries()] + documented_queries()
+    selected = [
+        (rest, expression)
+        for expression in expressions
+        for rest in re.findall(r"trueprob_predictions_total(\S*)", expression)
+    ]
+    assert len(selected) > 3
+    assert [each for each in selected if 'calibrator!="retired"' not in each[0]] == []
+
+
+def test_what_needs_full_detail_says_so() -> None:
+    made_of = {rule["record"]: names_in(rule["expr"]) for rule in rules_of(RULES)}
+
+    def needs_full(names: set[str]) -> bool:
+        return any(
+            needs_full(made_of[name]) if name in made_of else METRICS[name].full_only
+            for name in names & (METRICS.keys() | made_of.keys())
+        )
+
+    for rule in rules_of(ALERTS):
+        texts = (rule["expr"], *rule["annotations"].values())
+        assert not needs_full(set().union(*map(names_in, texts))), rule["alert"]
+    assert all(needs_full({name}) for name in made_of)
+    for panel in panels():
+        names = (names_in(target["expr"].replace("$window", "24h")) for target in panel["targets"])
+        says = "Needs TRUEPROB_METRICS_DETAIL=full" in panel["description"]
+        assert says == needs_full(set().union(*names)), panel["title"]
 
 
 def test_every_alert_has_its_section() -> None:

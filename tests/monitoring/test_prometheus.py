@@ -13,7 +13,7 @@ from tests.monitoring.monitoring_files import (
     documented_queries,
     rules_of,
 )
-from tests.monitoring.prometheus_server import Prometheus, start_prometheus
+from tests.monitoring.prometheus_server import Prometheus, Sample, start_prometheus
 from trueprob.scores.binned import BinnedCalibration
 
 PAIR = {"model": MODEL, "version": str(VERSION), "calibrator": CALIBRATOR}
@@ -25,6 +25,13 @@ def labelled_rows(n: int, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
     confidence = 1 / (1 + np.exp(-random.normal(2.5, 1.8, n)))
     correct = random.random(n) < 0.1 + 0.75 * confidence
     return confidence, correct
+
+
+def answer_rows(prometheus: Prometheus, exporters: list[Exporter]) -> None:
+    """Rows are answered: from then on a pair has its bins, at 0."""
+    for exporter in exporters:
+        exporter.work()
+    prometheus.settle()
 
 
 def count_labels_while_scraped(
@@ -46,11 +53,41 @@ def test_the_rules_agree_with_the_library_and_every_query_is_answered(tmp_path: 
     with serve_exporter() as first, serve_exporter() as second:
         exporters = [first, second]
         with start_prometheus(tmp_path, [each.address for each in exporters]) as prometheus:
+            answer_rows(prometheus, exporters)
             assert prometheus.query("trueprob:ece_ratio:total") == []  # 0/0 has no sample
             totals = count_labels_while_scraped(prometheus, exporters)
             check_totals(prometheus, totals)
             check_windows(prometheus, totals)
             check_that_everything_answers(prometheus)
+
+
+@pytest.mark.integration
+def test_the_ece_of_a_day_stays_when_a_replaced_pair_is_folded(tmp_path: Path) -> None:
+    with (
+        serve_exporter() as exporter,
+        start_prometheus(tmp_path, [exporter.address]) as prometheus,
+    ):
+        answer_rows(prometheus, [exporter])
+        totals = count_labels_while_scraped(prometheus, [exporter])
+        before = {each.labels["calibrator"]: each.value for each in day(prometheus)}
+        assert before.keys() == {CALIBRATOR}
+        rows = prometheus.value("sum(trueprob_predictions_total)")
+        exporter.replace("smart-successor", keeps_old=True)
+        prometheus.settle()
+        assert prometheus.value("trueprob:labels:total") == totals.n
+        exporter.replace("smart-successor", keeps_old=False)
+        prometheus.settle()
+        after = {each.labels["calibrator"]: each.value for each in day(prometheus)}
+        assert after == {CALIBRATOR: pytest.approx(before[CALIBRATOR], rel=1e-3)}
+        assert prometheus.query(f'trueprob_bin_labels_total{{calibrator="{CALIBRATOR}"}}') == []
+        (folded,) = prometheus.query('trueprob_predictions_total{calibrator="retired"}')
+        assert folded.labels["version"] == "all"
+        assert folded.value == rows
+        assert prometheus.value("sum(trueprob_predictions_total)") == rows
+
+
+def day(prometheus: Prometheus) -> list[Sample]:
+    return prometheus.query("trueprob:ece_ratio:increase24h")
 
 
 def check_totals(prometheus: Prometheus, totals: BinnedCalibration) -> None:

@@ -22,6 +22,9 @@ def test_the_scraped_ece_is_the_librarys(tmp_path: Path) -> None:
         address = service.url.removeprefix("http://")
         with start_prometheus(tmp_path, [address]) as prometheus:
             assert prometheus.query("trueprob:ece_ratio:total") == []
+            # A pair has its bins from its first answered rows on.
+            service.client.post("/v1/models/digits/probabilities", json={"logits": [[0.0] * 10]})
+            prometheus.settle()
             for _ in range(3):
                 logits = random.normal(0, 4, (400, 10)).astype(np.float32)
                 answer = service.client.post(

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from httpx import Response
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.trueprob_service.application import ROOT, application
@@ -132,14 +133,47 @@ def test_every_metric_is_exported_as_declared(tmp_path: Path) -> None:
             assert labels, f"{name} has no sample"
 
 
-def test_label_outcomes_are_documented_and_created_at_zero(tmp_path: Path) -> None:
+def test_label_outcomes_are_documented_and_created_at_zero_with_the_first_label(
+    tmp_path: Path,
+) -> None:
     text = (ROOT / "docs/http-api.md").read_text("utf-8")
     assert all(f"`{outcome}`" in text for outcome in LABEL_OUTCOMES)
 
     async def scenario() -> str:
         async with application(tmp_path) as client:
+            before = (await client.get("/metrics")).text
+            assert before.count('trueprob_labels_total{model="digits"') == 1
+            assert 'trueprob_labels_total{model="digits",outcome="accepted"} 0.0' in before
+            answer = await client.post(
+                "/v1/models/digits/labels", json={"prediction_ids": ["forged"], "labels": [1]}
+            )
+            assert answer.is_success
             return (await client.get("/metrics")).text
 
     exposition = asyncio.run(scenario())
     for outcome in LABEL_OUTCOMES:
-        assert f'trueprob_labels_total{{model="digits",outcome="{outcome}"}} 0.0' in exposition
+        n = float(outcome == "forged")
+        assert f'trueprob_labels_total{{model="digits",outcome="{outcome}"}} {n}' in exposition
+
+
+def test_metrics_are_compressed_for_those_who_accept_it(tmp_path: Path) -> None:
+    async def scenario() -> list[Response]:
+        async with application(tmp_path) as client:
+            return [
+                await client.get("/metrics", headers={"accept-encoding": accepted})
+                for accepted in (
+                    "gzip",
+                    "deflate, gzip;q=0.5",
+                    "identity",
+                    "gzip;q=0",
+                    "gzip; q=0.0, br",
+                )
+            ]
+
+    answers = asyncio.run(scenario())
+    codings = [answer.headers.get("content-encoding") for answer in answers]
+    assert codings == ["gzip", "gzip", None, None, None]
+    for answer in answers:
+        assert "trueprob_build_info" in answer.text
+        assert answer.headers["vary"] == "accept-encoding"
+        assert answer.headers["content-type"].startswith("text/plain; version=")

@@ -312,6 +312,18 @@ class ErrorInterval:
             found.append(ClassError(index, n, confidence / n, right / n, low, high))
         return sorted(found, key=_severity, reverse=True)
 
+    def classes_off(self, sums: ErrorSums, tolerance: float) -> int:
+        """How many predicted classes are proven to be off by more than the tolerance."""
+        if sums.classes is None:
+            return 0
+        n, confidence, right, squares = sums.classes.arrays()[1].T
+        size = np.abs(np.outer(LAMBDAS, right - confidence))
+        log_cosh = size + np.log1p(np.exp(-2.0 * size)) - math.log(2.0)
+        logs = log_cosh - tolerance * np.outer(LAMBDAS, n) - np.outer(PSI, squares)
+        evidence = np.logaddexp.reduce(logs) + LOG_WEIGHT
+        alpha = self.alpha / sums.classes.n_classes
+        return int(np.count_nonzero(evidence > -math.log(SHARE * alpha)))
+
     def log_evidence(self, sums: ErrorSums, tolerance: float) -> float:
         """Natural logarithm of E(τ): evidence that the error is above the tolerance τ."""
         return _log_evidence(np.array(sums.gaps), sums.squares, sums.n, tolerance)

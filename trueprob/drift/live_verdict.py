@@ -134,8 +134,7 @@ def _rest(
 
 
 def _class_is_off(interval: ErrorInterval, sums: ErrorSums, tolerance: float | None) -> bool:
-    worst = interval.of_classes(sums)[:1]
-    return tolerance is not None and any(each.low > tolerance for each in worst)
+    return tolerance is not None and interval.classes_off(sums, tolerance) > 0
 
 
 def _rounded_up(n: int) -> int:

@@ -117,9 +117,11 @@ class ControlPlane:
         """The object that issues and verifies prediction ids."""
         return self.services.receipts
 
-    def label_statistics(self) -> ControlStatistics:
+    def label_statistics(self, totals: bool = True) -> ControlStatistics:
         """Statistics from the database; the last known ones while it does not answer."""
-        return ControlStatistics() if self._services is None else self._services.statistics.read()
+        if self._services is None:
+            return ControlStatistics()
+        return self._services.statistics.read(totals=totals)
 
     def sync(self) -> None:
         """Apply the changes that other processes have made in the database."""

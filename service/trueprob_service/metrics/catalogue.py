@@ -10,7 +10,18 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, Literal
 
-__all__ = ["DELIVERIES", "EVENT_KINDS", "LABEL_OUTCOMES", "METRICS", "PREFIX", "Metric"]
+__all__ = [
+    "DELIVERIES",
+    "EVENT_KINDS",
+    "LABEL_OUTCOMES",
+    "METRICS",
+    "PREFIX",
+    "RETIRED",
+    "Metric",
+    "MetricsDetail",
+]
+
+MetricsDetail = Literal["auto", "full", "summary"]
 
 
 @dataclass(frozen=True)
@@ -25,8 +36,16 @@ class Metric:
     help: str
     buckets: tuple[float, ...] = ()  # upper bounds of a histogram, without +Inf
 
+    @property
+    def full_only(self) -> bool:
+        """Whether ``metrics_detail=summary`` leaves it out: many series for each model."""
+        return "bin" in self.labels or (self.kind == "histogram" and "model" in self.labels)
+
 
 PREFIX: Final = "trueprob_"
+# Version and calibrator of the sum over the replaced calibrators of a model that have no series of
+# their own any more.
+RETIRED: Final = ("all", "retired")
 # Outcomes of a label (described in docs/http-api.md).
 LABEL_OUTCOMES: Final = (
     "accepted",
@@ -196,6 +215,27 @@ METRICS: Final[Mapping[str, Metric]] = MappingProxyType(
         "labels_needed": Metric(
             "gauge", _PAIR, "database", "About how many more labels decide; while unknown."
         ),
+        "class_error_ratio": Metric(
+            "gauge", _PAIR, "database", "Gap of confidence and accuracy by predicted class, mean."
+        ),
+        "class_error_floor_ratio": Metric(
+            "gauge",
+            _PAIR,
+            "database",
+            "The class error that a perfectly calibrated model would show on as many labels.",
+        ),
+        "class_error_low_ratio": Metric(
+            "gauge", _PAIR, "database", "Lower end of the interval of the class error."
+        ),
+        "class_error_high_ratio": Metric(
+            "gauge", _PAIR, "database", "Upper end of the interval of the class error."
+        ),
+        "classes_off": Metric(
+            "gauge",
+            _PAIR,
+            "database",
+            "Predicted classes that are proven to be off by more than the class tolerance.",
+        ),
         "evidence_log10": Metric(
             "gauge",
             _PAIR,
@@ -270,6 +310,9 @@ METRICS: Final[Mapping[str, Metric]] = MappingProxyType(
             ("model", "version", "provider"),
             "process",
             "1 for each loaded network; provider is the execution provider that runs it.",
+        ),
+        "metrics_detail_info": Metric(
+            "gauge", ("detail",), "process", "1; detail is full or summary."
         ),
         "build_info": Metric(
             "gauge", ("version", "commit"), "process", "1; the labels name the build."

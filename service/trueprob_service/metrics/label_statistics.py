@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from trueprob.drift import LiveVerdict
 from trueprob.scores.binned import BinnedCalibration
 
-__all__ = ["AlarmFigures", "ControlStatistics", "PairStatistics"]
+__all__ = ["AlarmFigures", "ClassFigures", "ControlStatistics", "PairStatistics"]
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,17 @@ class AlarmFigures:
 
 
 @dataclass(frozen=True)
+class ClassFigures:
+    """Calibration of a live pair over its predicted classes; the fields are names of gauges."""
+
+    class_error_ratio: float
+    class_error_floor_ratio: float
+    class_error_low_ratio: float
+    class_error_high_ratio: float
+    classes_off: int
+
+
+@dataclass(frozen=True)
 class PairStatistics:
     """Label statistics of one pair: (model, version, calibrator)."""
 
@@ -33,11 +44,13 @@ class PairStatistics:
     version: int
     calibrator: str
     live: bool  # gauges are exported for live pairs only, counters for all
-    totals: BinnedCalibration  # all labels since the first promotion; never decreases
+    # All labels since the first promotion; never decreases. Zero if totals were not requested.
+    totals: BinnedCalibration
     window: BinnedCalibration  # about the last `window_labels` labels
     baseline_ece: float | None  # fraction, on the calibration split, from `baseline.npz`
     alarm: AlarmFigures | None = None  # since the promotion that is live
     verdict: LiveVerdict | None = None  # of the promotion that is live
+    classes: ClassFigures | None = None  # of that promotion; None before its first label
 
 
 @dataclass(frozen=True)

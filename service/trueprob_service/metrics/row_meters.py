@@ -40,6 +40,7 @@ class RowHistogram:
         self._bounds = tuple(bounds)
         # For float32 values, a bound and the largest float32 below it select the same values.
         self._bounds32 = tuple(_largest_float32(bound) for bound in bounds)
+        self._names = [*(repr(float(bound)) for bound in bounds), "+Inf"]
         self._cumulative = np.zeros(len(bounds) + 1, np.int64)
         self._sum = 0.0
 
@@ -53,8 +54,7 @@ class RowHistogram:
 
     def buckets(self) -> list[tuple[str, float]]:
         """Upper bounds as Prometheus writes them, with the cumulative counts."""
-        names = [*(repr(float(bound)) for bound in self._bounds), "+Inf"]
-        return list(zip(names, self._cumulative.astype(float).tolist(), strict=True))
+        return list(zip(self._names, self._cumulative.astype(float).tolist(), strict=True))
 
     @property
     def sum(self) -> float:

@@ -211,3 +211,18 @@ def test_after_an_acknowledged_change_only_the_labels_since_then_count():
     assert verdict.state is VerdictState.OFF
     assert verdict.labels == 8_000  # the newer labels prove more than the whole stream
     assert set(LEADS) == set(VerdictState)
+
+
+def test_classes_off_are_those_whose_interval_lies_above_the_tolerance():
+    random = np.random.default_rng(8)
+    p, c = random.uniform(0.3, 1.0, 6000), random.integers(0, 7, 6000)
+    shift = np.array([0.0, 0.3, -0.25, 0.05, 0.1, -0.1, 0.0])[c]
+    y = random.random(6000) < np.clip(p - shift, 0.0, 1.0)
+    sums = ErrorSums.of(p, y, prediction=c, n_classes=9)
+    found = {}
+    for tolerance in (0.0, 0.02, 0.05, 0.1, 0.2, 0.5):
+        found[tolerance] = INTERVAL.classes_off(sums, tolerance)
+        worse = [each for each in INTERVAL.of_classes(sums) if each.low > tolerance]
+        assert found[tolerance] == len(worse)
+    assert found[0.0] > found[0.1] > found[0.5] == 0
+    assert INTERVAL.classes_off(ErrorSums(), 0.0) == 0

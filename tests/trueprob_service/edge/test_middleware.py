@@ -38,7 +38,7 @@ async def call(
 
     scope = {"type": "http", "method": "GET", "path": path, "headers": [*headers]}
     await edge(scope, receive or nothing, send)
-    return sent, telemetry.exposition()[0].decode()
+    return sent, telemetry.exposition().decode()
 
 
 def test_an_unforeseen_error_is_a_problem_without_its_detail(

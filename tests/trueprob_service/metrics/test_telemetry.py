@@ -5,8 +5,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from trueprob.drift import LiveVerdict, VerdictState
 from trueprob.scores.binned import BinnedCalibration
+from trueprob_service.metrics.catalogue import MetricsDetail
 from trueprob_service.metrics.label_statistics import (
     AlarmFigures,
+    ClassFigures,
     ControlStatistics,
     PairStatistics,
 )
@@ -17,7 +19,7 @@ PAIR = ("m", 1, "smart-000000000000")
 
 
 def value(telemetry: Telemetry, name: str, **labels: str) -> float | None:
-    text = telemetry.exposition()[0].decode()
+    text = telemetry.exposition().decode()
     found = [
         sample.value
         for family in text_string_to_metric_families(text)
@@ -111,7 +113,7 @@ def test_label_statistics_are_exported_as_the_database_has_them() -> None:
         {("m", "smart", "forced"): 3},
         {("m", "change"): 4},
     )
-    telemetry.export_statistics(lambda: statistics, tolerance=0.03)
+    telemetry.export_statistics(lambda _totals: statistics, tolerance=0.03)
     mine = {"calibrator": PAIR[2]}
     for index in range(15):
         exported = value(telemetry, "trueprob_bin_confidence_total", bin=str(index), **mine)
@@ -147,7 +149,7 @@ def test_a_verdict_is_exported_as_it_is(verdict: LiveVerdict, number: int) -> No
     pair = PairStatistics(
         *PAIR, live=True, totals=nothing, window=nothing, baseline_ece=None, verdict=verdict
     )
-    telemetry.export_statistics(lambda: ControlStatistics((pair,)), tolerance=0.02)
+    telemetry.export_statistics(lambda _totals: ControlStatistics((pair,)), tolerance=0.02)
     assert value(telemetry, "trueprob_verdict") == number
     assert value(telemetry, "trueprob_error_low_ratio") == verdict.error_low
     assert value(telemetry, "trueprob_error_high_ratio") == verdict.error_high
@@ -161,3 +163,128 @@ def test_two_processes_share_nothing() -> None:
     assert value(first, "trueprob_labels_total", outcome="accepted") == 4
     assert value(first, "trueprob_label_lag_seconds_count", outcome="accepted") == 4
     assert value(second, "trueprob_labels_total", outcome="accepted") is None
+
+
+NOTHING = BinnedCalibration.zeros()
+
+
+def live_pair(model: str, totals: BinnedCalibration = NOTHING, *, known: bool) -> PairStatistics:
+    """A live pair as the database has it, with every figure once labels have come."""
+    return PairStatistics(
+        model, 1, "smart-new", live=True, totals=totals, window=totals, baseline_ece=0.01,
+        alarm=AlarmFigures(0.4, 2.0, 1.1, 5.0),
+        verdict=LiveVerdict(VerdictState.UNKNOWN, "s", 0.0, 0.3, 200, 4_700),
+        classes=ClassFigures(0.03, 0.02, 0.0, 0.2, 0) if known else None,
+    )  # fmt: skip
+
+
+def control_statistics(model: str, pair: PairStatistics) -> ControlStatistics:
+    """What the database has of a model after fits, refits, promotions and a shadow."""
+    shadow = (model, "1", "smart-candidate", "candidate")
+    return ControlStatistics(
+        (pair,),
+        {(model, "smart", outcome): 1 for outcome in ("admitted", "refused", "held")},
+        {(model, "smart"): 1},
+        {(model, "smart", cause): 1 for cause in ("admitted", "reverted", "rollback")}
+        | {(model, "identity", cause): 1 for cause in ("factory", "reverted")},
+        {(model, "change"): 4, (model, "evidence"): 1},
+        {(model, trigger, "held"): 1 for trigger in ("alarm", "rows")},
+        {f"shadow_{name}_log10": {shadow: 1.0} for name in ("better", "worse", "threshold")},
+    )
+
+
+def series(telemetry: Telemetry, model: str) -> list[str]:
+    lines = telemetry.exposition().decode().splitlines()
+    return [line for line in lines if f'model="{model}"' in line and not line.startswith("#")]
+
+
+@pytest.mark.parametrize(
+    ("detail", "traffic", "most"),
+    [("full", True, 250), ("full", False, 40), ("summary", True, 60), ("summary", False, 40)],
+)
+def test_a_model_has_few_series(detail: MetricsDetail, traffic: bool, most: int) -> None:
+    telemetry = Telemetry(version="1", commit="c", detail=detail)
+    meters = telemetry.meters_for("m", 1, "smart-new", "smart", 1)
+    telemetry.name_provider("m", 1, "CPUExecutionProvider")
+    totals = BinnedCalibration.of(np.linspace(0, 1, 99), np.arange(99) % 2 == 0)
+    pair = live_pair("m", totals if traffic else NOTHING, known=traffic)
+    if traffic:
+        meters.observe(*answer(50))
+        telemetry.observe_batch("m", rows=8, seconds=0.01, delays=[0.001], waiting=0)
+        telemetry.count_labels("m", "accepted", 1, [5.0])
+    telemetry.export_statistics(lambda _totals: control_statistics("m", pair), tolerance=0.02)
+    found = series(telemetry, "m")
+    assert len(found) == len(set(found)) <= most
+    assert any(line.startswith("trueprob_verdict{") for line in found)
+    bins = [line for line in found if 'bin="' in line or "_bucket{" in line]
+    assert bool(bins) == (traffic and detail == "full")
+
+
+def test_detail_is_full_for_a_hundred_models_and_a_summary_above() -> None:
+    asked: list[bool] = []
+
+    def statistics(totals: bool) -> ControlStatistics:
+        asked.append(totals)
+        return ControlStatistics()
+
+    telemetry = Telemetry(version="1", commit="c")
+    telemetry.export_statistics(statistics, tolerance=0.02)
+    for index in range(101):
+        telemetry.meters_for(f"m{index}", 1, "c", "smart", 1).observe(*answer(3))
+        if index == 99:
+            assert value(telemetry, "trueprob_metrics_detail_info", detail="full") == 1
+            assert any("trueprob_confidence_bucket" in line for line in series(telemetry, "m0"))
+    assert value(telemetry, "trueprob_metrics_detail_info", detail="summary") == 1
+    assert not any("_bucket" in line for line in series(telemetry, "m0"))
+    assert asked == [True, True, False, False]
+
+
+def test_bins_begin_at_0_with_the_first_answer() -> None:
+    telemetry = Telemetry(version="1", commit="c")
+    meters = telemetry.meters_for("m", 1, "smart-new", "smart", 1)
+    statistics = ControlStatistics((live_pair("m", known=False),))
+    telemetry.export_statistics(lambda _totals: statistics, tolerance=0.02)
+    assert value(telemetry, "trueprob_bin_labels_total", bin="7") is None
+    meters.observe(*answer(1))
+    assert value(telemetry, "trueprob_bin_labels_total", bin="7") == 0
+
+
+def test_a_hundred_promotions_leave_one_series() -> None:
+    telemetry = Telemetry(version="1", commit="c")
+    statistics = ControlStatistics()
+    telemetry.export_statistics(lambda _totals: statistics, tolerance=0.02)
+    for revision in range(1, 101):
+        telemetry.meters_for("m", 1, f"smart-{revision}", "smart", revision).observe(*answer(2))
+    telemetry.meters_for("m", 1, "smart-new", "smart", 101).observe(*answer(3))
+    telemetry.meters_for("m", 2, "another-version", "smart", None).observe(*answer(4))
+
+    def rows_of(calibrator: str) -> float | None:
+        return value(telemetry, "trueprob_predictions_total", calibrator=calibrator)
+
+    assert rows_of("smart-1") == 2  # the database was not read yet
+    assert rows_of("retired") is None
+    statistics = ControlStatistics(
+        (
+            PairStatistics("m", 1, "smart-100", live=False, totals=NOTHING, window=NOTHING,
+                           baseline_ece=None),
+            live_pair("m", known=False),
+        )
+    )  # fmt: skip
+    assert rows_of("retired") == 198
+    assert value(telemetry, "trueprob_predictions_total", version="all") == 198
+    assert (rows_of("smart-100"), rows_of("smart-99"), rows_of("smart-new")) == (2, None, 3)
+    assert rows_of("another-version") == 4  # answers requests that name the version
+    statistics = ControlStatistics((live_pair("m", known=False),))
+    assert rows_of("retired") == 200
+    again = telemetry.meters_for("m", 1, "smart-100", "smart", 102)
+    again.observe(*answer(1))
+    assert (rows_of("retired"), rows_of("smart-100")) == (200, 1)
+    total = [line for line in series(telemetry, "m") if line.startswith("trueprob_predictions")]
+    assert sum(float(line.split()[-1]) for line in total) == 200 + 3 + 4 + 1
+
+
+def test_names_are_escaped() -> None:
+    telemetry = Telemetry(version="1", commit="c")
+    odd = 'a"b\\c\nd'
+    telemetry.count_labels(odd, "accepted", 2)
+    assert value(telemetry, "trueprob_labels_total", model=odd, outcome="accepted") == 2

@@ -12,11 +12,12 @@ import math
 import re
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from trueprob.calibrators import KINDS
-from trueprob.drift import VerdictState
-from trueprob.fitting.methods import METHODS
+import numpy as np
+
+from trueprob.drift import LiveVerdict, VerdictState
+from trueprob.fitting.methods import SCALE_ONLY
 from trueprob.scores.binned import BinnedCalibration
 from trueprob_service.control.labels.alarms import AlarmRules
 from trueprob_service.control.models.catalogue import Catalogue
@@ -34,6 +35,7 @@ from trueprob_service.errors import DatabaseUnavailable, InvalidRequest, ModelNo
 from trueprob_service.metrics.catalogue import EVENT_KINDS
 from trueprob_service.metrics.label_statistics import (
     AlarmFigures,
+    ClassFigures,
     ControlStatistics,
     PairStatistics,
 )
@@ -45,9 +47,16 @@ _WINDOW: Final = re.compile(r"(\d{1,6})(h|d)")
 _CACHE_SECONDS: Final = 3.0
 _SHOWN_CLASSES: Final = 20
 _MAX_HOURS: Final = 24 * 3660
-_FIT_OUTCOMES: Final = ("admitted", "held", "refused", "failed", "cancelled")
-_CAUSES: Final = ("factory", "admitted", "forced", "shadow", "rollback", "reverted")
+_FEW_MODELS: Final = 100  # that a query names; more are all read
 _ALARM_STATISTICS: Final = ("evidence", "change")
+
+
+class _Judged(NamedTuple):
+    """What the labels of a live pair say; fields of `PairStatistics`."""
+
+    alarm: AlarmFigures
+    verdict: LiveVerdict
+    classes: ClassFigures | None
 
 
 class LabelStatistics:
@@ -70,8 +79,10 @@ class LabelStatistics:
         self._reading = threading.Lock()
         self._last = ControlStatistics()
         self._read_at = -math.inf
+        self._with_totals = False
+        self._judged: dict[str, tuple[object, _Judged]] = {}  # by model, with what it is made of
 
-    def read(self) -> ControlStatistics:
+    def read(self, *, totals: bool = True) -> ControlStatistics:
         """A consistent reading for the metrics, at most a few seconds old.
 
         While the database is unavailable, the last reading is returned: Prometheus would take a
@@ -79,10 +90,12 @@ class LabelStatistics:
         """
         with self._reading:
             now = self._clock()
-            if not 0 <= now - self._read_at < _CACHE_SECONDS:
+            age = now - self._read_at
+            if not 0 <= age < _CACHE_SECONDS or totals > self._with_totals:
                 try:
                     with self._store.read() as transaction:
-                        self._last = self._collect(transaction, now)
+                        self._last = self._collect(transaction, now, totals)
+                        self._with_totals = totals
                 except DatabaseUnavailable:
                     _LOG.warning("the database is unavailable: label metrics show the last reading")
                 self._read_at = now
@@ -161,12 +174,15 @@ class LabelStatistics:
             change_threshold_log10=self._rules.change.threshold_log10,
         )
 
-    def _collect(self, transaction: Transaction, now: float) -> ControlStatistics:
-        totals = transaction.bins.running()
+    def _collect(self, transaction: Transaction, now: float, totals: bool) -> ControlStatistics:
+        since = now - self._ttl_seconds  # labels of pairs replaced before do not arrive any more
+        running = transaction.bins.running(replaced_since=since) if totals else {}
         windows = transaction.window_blocks.windows()
-        states, alarms = transaction.alarm_states.live(), transaction.alarms.live()
         fits, waiting = transaction.fits.counts()
+        promotions = transaction.promotions.counts()
         zeros = BinnedCalibration.zeros()
+        pairs = transaction.promotions.pairs(replaced_since=since)
+        judged = self._judge(transaction, [pair[0] for pair, live in pairs.items() if live])
         models = [model.name for model in transaction.models.all()]
         return ControlStatistics(
             pairs=tuple(
@@ -175,45 +191,68 @@ class LabelStatistics:
                     version=pair[1],
                     calibrator=pair[2],
                     live=live,
-                    totals=totals.get(pair, zeros),
+                    totals=running.get(pair, zeros),
                     window=windows.get(pair, zeros),
                     baseline_ece=self._catalogue.baseline(pair[0], pair[1]).get("ece"),
-                    alarm=self._figures(states.get(pair[0])) if live else None,
-                    verdict=(
-                        self._rules.verdict(states.get(pair[0]), alarms.get(pair[0], ()))
-                        if live
-                        else None
-                    ),
+                    **(judged[pair[0]]._asdict() if live else {}),
                 )
-                for pair, live in self._reported(transaction, now).items()
+                for pair, live in pairs.items()
             ),
-            # Start at 0: increase() of a counter that appears with 1 misses the 1.
-            fits={**_zeros(models, METHODS, _FIT_OUTCOMES), **fits},
+            # One 0 a model for sums over the labels, and those whose first 1 raises an alert:
+            # increase() of a counter that appears with 1 misses the 1. docs/metrics.md names them.
+            fits={**{(model, SCALE_ONLY, "admitted"): 0 for model in models}, **fits},
             fit_queue=waiting,
             alarms={
                 **dict.fromkeys(itertools.product(models, _ALARM_STATISTICS), 0),
                 **transaction.alarms.counts(),
             },
-            promotions={**_zeros(models, KINDS, _CAUSES), **transaction.promotions.counts()},
+            promotions={
+                **{(model, kind, "reverted"): 0 for model, kind, _ in promotions},
+                **promotions,
+            },
             refits={
-                **_zeros(models, ("alarm", "rows"), ("promoted", *_FIT_OUTCOMES)),
+                **dict.fromkeys(itertools.product(models, ("alarm", "rows"), ("held",)), 0),
                 **transaction.policy_fits.counts(),
             },
             gauges=_gauges(transaction),
         )
 
-    def _reported(
-        self, transaction: Transaction, now: float
-    ) -> Mapping[tuple[str, int, str], bool]:
-        """Pairs whose labels may still arrive, and whether each is live."""
-        history = transaction.promotions.all()
-        pairs: dict[tuple[str, int, str], bool] = {}
-        for row, after in zip(history, [*history[1:], None], strict=True):
-            pair = (row.model, row.version, row.calibrator)
-            live = after is None or after.model != row.model
-            if live or (after is not None and now - after.promoted_at <= self._ttl_seconds):
-                pairs[pair] = live or pairs.get(pair, False)
-        return pairs
+    def _judge(self, transaction: Transaction, models: Iterable[str]) -> dict[str, _Judged]:
+        """What the labels say about the live pair of each model; only changes are computed."""
+        stamps, alarms = transaction.alarm_states.stamps(), transaction.alarms.live()
+        made_of = {
+            model: (
+                stamps.get(model),
+                tuple((alarm.id, alarm.acknowledged_at) for alarm in alarms.get(model, ())),
+            )
+            for model in models
+        }
+        known, self._judged = self._judged, {}
+        changed = [m for m, now in made_of.items() if m not in known or known[m][0] != now]
+        states = transaction.alarm_states.live(changed if len(changed) <= _FEW_MODELS else None)
+        for model, now in made_of.items():
+            if model in known and known[model][0] == now:
+                self._judged[model] = known[model]
+                continue
+            state = states.get(model)
+            verdict = self._rules.verdict(state, alarms.get(model, ()))
+            result = _Judged(self._figures(state), verdict, self._class_figures(state))
+            self._judged[model] = (now, result)
+        return {model: result for model, (_, result) in self._judged.items()}
+
+    def _class_figures(self, state: AlarmStateRow | None) -> ClassFigures | None:
+        rules, sums = self._rules, self._rules.sums(state)[0]
+        if sums.classes is None:
+            return None
+        _, confidence, right, squares = sums.classes.arrays()[1].T
+        low, high = rules.interval.class_bounds(sums)
+        return ClassFigures(
+            class_error_ratio=float(np.abs(right - confidence).sum()) / sums.n,
+            class_error_floor_ratio=float(np.sqrt(2.0 / math.pi * squares).sum()) / sums.n,
+            class_error_low_ratio=low,
+            class_error_high_ratio=high,
+            classes_off=rules.interval.classes_off(sums, rules.bets.class_tolerance or 0.0),
+        )
 
 
 def _gauges(transaction: Transaction) -> dict[str, dict[tuple[str, ...], float]]:
@@ -233,12 +272,6 @@ def _gauges(transaction: Transaction) -> dict[str, dict[tuple[str, ...], float]]
         "shadow_threshold_log10": threshold,
         "webhook_waiting": {(kind,): float(waiting.get(kind, 0)) for kind in EVENT_KINDS},
     }
-
-
-def _zeros(
-    models: Iterable[str], methods: Iterable[str], outcomes: Iterable[str]
-) -> dict[tuple[str, str, str], int]:
-    return dict.fromkeys(itertools.product(models, methods, outcomes), 0)
 
 
 def window_hours(window: str) -> int:

@@ -6,6 +6,7 @@ raised, acknowledged, and handled by the refit policy.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ from sqlalchemy import (
     ForeignKeyConstraint,
     Index,
     Integer,
+    Select,
     String,
     Subquery,
     Table,
@@ -81,11 +83,22 @@ _LOCKED: Final = (
 )
 
 
+_STAMP: Final = ("model", "revision", "updated_at", "counted", "repeated")
+
+
 def _newest_revisions() -> Subquery:
     return (
         select(promotion.c.model, func.max(promotion.c.revision).label("revision"))
         .group_by(promotion.c.model)
         .subquery()
+    )
+
+
+def _of_live(*columns: Table | Column[Any]) -> Select[Any]:
+    newest = _newest_revisions()
+    return select(*columns).join(
+        newest,
+        (newest.c.model == alarm_state.c.model) & (newest.c.revision == alarm_state.c.revision),
     )
 
 
@@ -133,16 +146,19 @@ class AlarmStateTable:
         ).first()
         return None if row is None else AlarmStateRow(**row._mapping)
 
-    def live(self) -> dict[str, AlarmStateRow]:
+    def live(self, models: Collection[str] | None = None) -> dict[str, AlarmStateRow]:
         """States of the live promotions, by model; models without labels are left out."""
-        newest = _newest_revisions()
-        statement = select(alarm_state).join(
-            newest,
-            (newest.c.model == alarm_state.c.model) & (newest.c.revision == alarm_state.c.revision),
-        )
+        statement = _of_live(alarm_state)
+        if models is not None:
+            statement = statement.where(alarm_state.c.model.in_(models))
         return {
             row.model: AlarmStateRow(**row._mapping) for row in self._connection.execute(statement)
         }
+
+    def stamps(self) -> dict[str, tuple[int, float, int, int]]:
+        """Numbers that change with the states of the live promotions, by model."""
+        statement = _of_live(*(alarm_state.c[name] for name in _STAMP))
+        return {name: tuple(rest) for name, *rest in self._connection.execute(statement)}
 
 
 @dataclass(frozen=True)

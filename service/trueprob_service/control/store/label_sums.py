@@ -12,14 +12,16 @@ those of releases before this; parts 1 and 2 have predictions of class 0 and cla
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, Table, bindparam, delete, func, select
+from sqlalchemy import Connection, Select, Table, and_, bindparam, delete, func, select
 
 from trueprob.scores.binned import N_BINS, BinnedCalibration
+from trueprob_service.control.store.promotions import RECENT_PAIRS
 from trueprob_service.control.store.tables import (
     bin_running,
     bin_total,
@@ -44,8 +46,26 @@ _NEWEST: Final = (
     .limit(1)
 )
 
+_RECENT: Final = RECENT_PAIRS.subquery()
+
+
+def _of_recent_pairs(table: Table, *columns: str) -> Select[Any]:
+    key = ("model", "version", "calibrator")
+    joined = and_(*(_RECENT.c[name] == table.c[name] for name in key))
+    return select(*(table.c[name] for name in (*key, *columns))).join(_RECENT, joined)
+
+
+_RUNNING: Final = _of_recent_pairs(bin_running, "bin", *_SUMS)
+_WINDOWS: Final = _of_recent_pairs(window_block, "sums").order_by(
+    window_block.c.model,
+    window_block.c.version,
+    window_block.c.calibrator,
+    window_block.c.sequence,
+)
+
 # The sequence number of a block, and its statistics.
 Block = tuple[int, BinnedCalibration]
+Pair = tuple[str, int, str]  # model, version, calibrator
 
 
 class WindowSums(NamedTuple):
@@ -127,21 +147,21 @@ class BinTable:
             self._connection.execute(upsert(self._connection, table, adds=True), first_hour)
         return len(rows)
 
-    def running(self) -> dict[tuple[str, int, str], BinnedCalibration]:
-        """Totals by (model, version, calibrator)."""
-        rows = self._connection.execute(
-            select(
-                bin_running.c.model,
-                bin_running.c.version,
-                bin_running.c.calibrator,
-                bin_running.c.bin,
-                *(bin_running.c[name] for name in _SUMS),
-            )
-        )
-        grouped: dict[tuple[str, int, str], list[tuple[float, ...]]] = {}
-        for name, version, calibrator, *sums in rows:
-            grouped.setdefault((name, version, calibrator), []).append(tuple(sums))
-        return {pair: _binned(bins) for pair, bins in grouped.items()}
+    def running(self, *, replaced_since: float | None = None) -> dict[Pair, BinnedCalibration]:
+        """Totals of all pairs, or of those that are live or were replaced since then."""
+        statement, values = select(bin_running), {}
+        if replaced_since is not None:
+            statement, values = _RUNNING, {"replaced_since": replaced_since}
+        rows = self._connection.execute(statement, values).all()
+        positions = {pair: i for i, pair in enumerate(dict.fromkeys(row[:3] for row in rows))}
+        sums = np.zeros((len(positions), N_BINS, len(_SUMS)))
+        sums[[positions[row[:3]] for row in rows], [row[3] for row in rows]] = [
+            row[4:] for row in rows
+        ] or np.zeros((0, len(_SUMS)))
+        return {
+            (name, version, calibrator): BinnedCalibration(*sums[index].T)
+            for (name, version, calibrator), index in positions.items()
+        }
 
     def since(self, model: str, *, version: int, calibrator: str, hour: int) -> WindowSums:
         """Statistics of a pair's labels since an hour (inclusive), over all its promotions."""
@@ -207,19 +227,17 @@ class WindowBlockTable:
         if rows:
             self._connection.execute(upsert(self._connection, window_block), rows)
 
-    def windows(self) -> dict[tuple[str, int, str], BinnedCalibration]:
-        """The sum of each pair's blocks."""
-        sums: dict[tuple[str, int, str], BinnedCalibration] = {}
-        statement = select(
-            window_block.c.model,
-            window_block.c.version,
-            window_block.c.calibrator,
-            window_block.c.sums,
-        ).order_by(window_block.c.sequence)
-        for name, version, calibrator, raw in self._connection.execute(statement):
-            pair = (name, version, calibrator)
-            sums[pair] = sums.get(pair, BinnedCalibration.zeros()) + _from_bytes(raw)
-        return sums
+    def windows(self) -> dict[Pair, BinnedCalibration]:
+        """The sum of each live pair's blocks."""
+        rows = self._connection.execute(_WINDOWS, {"replaced_since": math.inf}).all()
+        if not rows:
+            return {}
+        blocks = np.frombuffer(b"".join(row[3] for row in rows), "<f8").reshape(-1, 4, N_BINS)
+        first: dict[Pair, int] = {}
+        for index, (name, version, calibrator, _) in enumerate(rows):
+            first.setdefault((name, version, calibrator), index)
+        sums = np.add.reduceat(blocks, list(first.values()))
+        return {pair: BinnedCalibration(*each) for pair, each in zip(first, sums, strict=True)}
 
 
 def _to_bytes(binned: BinnedCalibration) -> bytes:

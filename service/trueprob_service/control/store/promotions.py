@@ -8,12 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import ColumnElement, Connection, bindparam, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, bindparam, case, func, insert, select, update
 from sqlalchemy import Row as SqlRow
 
 from trueprob_service.control.store.tables import calibrator, insert_into, model, promotion
 
-__all__ = ["CalibratorRow", "CalibratorTable", "PromotionRow", "PromotionTable"]
+__all__ = ["RECENT_PAIRS", "CalibratorRow", "CalibratorTable", "PromotionRow", "PromotionTable"]
 
 
 @dataclass(frozen=True)
@@ -129,6 +129,22 @@ def _calibrator(model: str, version: int, calibrator_id: str) -> ColumnElement[b
 _OF_MODEL: Final = select(promotion).where(promotion.c.model == bindparam("model"))
 _NEWEST: Final = _OF_MODEL.order_by(promotion.c.revision.desc()).limit(1)
 _NUMBERED: Final = _OF_MODEL.where(promotion.c.revision == bindparam("revision"))
+_AFTER: Final = promotion.alias("after")
+# Pairs that are live, or were replaced since a moment.
+RECENT_PAIRS: Final = (
+    select(
+        promotion.c.model,
+        promotion.c.version,
+        promotion.c.calibrator,
+        func.max(case((_AFTER.c.revision.is_(None), 1), else_=0)).label("live"),
+    )
+    .outerjoin(
+        _AFTER,
+        (_AFTER.c.model == promotion.c.model) & (_AFTER.c.revision == promotion.c.revision + 1),
+    )
+    .where(_AFTER.c.revision.is_(None) | (_AFTER.c.promoted_at >= bindparam("replaced_since")))
+    .group_by(promotion.c.model, promotion.c.version, promotion.c.calibrator)
+)
 
 
 @dataclass(frozen=True)
@@ -204,10 +220,14 @@ class PromotionTable:
             statement = statement.where(promotion.c.revision < before)
         return [PromotionRow(**row._mapping) for row in self._connection.execute(statement)]
 
-    def all(self) -> list[PromotionRow]:
-        """Every promotion, ordered by model and revision."""
-        statement = select(promotion).order_by(promotion.c.model, promotion.c.revision)
-        return [PromotionRow(**row._mapping) for row in self._connection.execute(statement)]
+    def pairs(self, *, replaced_since: float) -> dict[tuple[str, int, str], bool]:
+        """Pairs that are live or were replaced since then, and whether each is live."""
+        return {
+            (name, version, calibrator): bool(live)
+            for name, version, calibrator, live in self._connection.execute(
+                RECENT_PAIRS, {"replaced_since": replaced_since}
+            )
+        }
 
     def counts(self) -> dict[tuple[str, str, str], int]:
         """Number of promotions, by (model, kind of calibrator, cause)."""

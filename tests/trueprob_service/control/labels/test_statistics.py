@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 
 from tests.trueprob_service.control.harness import World, overconfident, rows
-from trueprob.calibrators import KINDS
-from trueprob.fitting.methods import METHODS
 from trueprob.scores.binned import BinnedCalibration
 from trueprob_service.control.store.label_sums import N_BLOCKS, advance, by_part
 
@@ -268,9 +266,12 @@ def test_fits_and_promotions_are_counted(world: World) -> None:
     world.upload(overconfident(), "?promote=never")
     world.clock.now += 60.0
     reading = world.plane.label_statistics()
-    # Every other outcome is exported as 0 before it first happens.
-    assert len(reading.fits) == 5 * len(METHODS)
-    assert len(reading.promotions) == 6 * len(KINDS)
+    # Zeros: what raises an alert by its first 1, and one for sums over all methods.
+    assert {key for key, n in reading.promotions.items() if not n} == {
+        ("m", "identity", "reverted"),
+        ("m", "smart", "reverted"),
+    }
+    assert reading.refits == {("m", "alarm", "held"): 0, ("m", "rows", "held"): 0}
     assert {key: n for key, n in reading.fits.items() if n} == {
         ("m", "smart", "admitted"): 1,
         ("m", "smart", "refused"): 1,
@@ -278,6 +279,68 @@ def test_fits_and_promotions_are_counted(world: World) -> None:
     assert reading.fit_queue == {}
     promotions = {key: n for key, n in reading.promotions.items() if n}
     assert promotions == {("m", "identity", "factory"): 1, ("m", "smart", "admitted"): 1}
+
+
+def test_pairs_are_reported_until_their_labels_can_no_longer_arrive(world: World) -> None:
+    send_labels(world, 41, 30)
+    world.upload(overconfident())
+    send_labels(world, 42, 20)
+    world.rollback(2)
+    world.clock.now += 60.0
+    reading = world.plane.label_statistics()
+    assert [(pair.live, pair.totals.n, pair.window.n) for pair in reading.pairs] == [
+        (True, 30, 30),
+        (False, 20, 0),  # the window of a pair that is not live is not read
+    ]
+    world.clock.now += world.settings.receipt_ttl_seconds + 1.0
+    (live,) = world.plane.label_statistics().pairs
+    assert (live.live, live.calibrator) == (True, reading.pairs[0].calibrator)
+
+
+def test_totals_are_read_only_when_they_are_exported(world: World) -> None:
+    send_labels(world, 43, 30)
+    world.clock.now += 60.0
+    assert world.plane.label_statistics(False).pairs[0].totals.n == 0
+    assert world.plane.label_statistics(True).pairs[0].totals.n == 30  # in the same second
+
+
+def test_only_pairs_with_new_labels_or_alarms_are_judged_anew(world: World) -> None:
+    for model in ("still", "busy"):
+        world.declare(model)
+    for model, seed in (("still", 44), ("busy", 45)):
+        logits, labels = rows(seed, 200)
+        assert world.label(world.predict(logits, model)[3], labels.tolist(), model).is_success
+    world.clock.now += 60.0
+    before = {pair.model: pair for pair in world.plane.label_statistics().pairs}
+    logits, labels = rows(46, 900, sharpness=4.0)
+    ids = world.predict(logits, "busy")[3]
+    assert world.label(ids, labels.tolist(), "busy").is_success
+    world.clock.now += 60.0
+    after = {pair.model: pair for pair in world.plane.label_statistics().pairs}
+    assert after["still"].verdict is before["still"].verdict
+    assert after["busy"].verdict != before["busy"].verdict
+    (alarm, *_) = world.get("/v1/models/busy/alarms")["items"]
+    assert world.get("/v1/models/busy")["verdict"]["state"] == vars(after["busy"].verdict)["state"]
+    assert alarm["acknowledged_at"] is None
+
+
+def test_the_figures_of_classes_are_those_of_the_sums(world: World) -> None:
+    logits, labels = rows(47, 800, sharpness=3.0)
+    _, confidence, prediction, ids = world.predict(logits)
+    assert world.label(ids, labels.tolist()).is_success
+    world.clock.now += 60.0
+    figures = world.plane.label_statistics().pairs[0].classes
+    assert figures is not None
+    gaps = (prediction == labels) - confidence
+    error = sum(abs(gaps[prediction == c].sum()) for c in range(3)) / 800
+    spread = sum(np.sqrt((gaps[prediction == c] ** 2).sum()) for c in range(3))
+    assert figures.class_error_ratio == pytest.approx(error, rel=1e-12)
+    assert figures.class_error_floor_ratio == pytest.approx(np.sqrt(2 / np.pi) * spread / 800)
+    shown = world.get("/v1/models/m/calibration")
+    assert figures.class_error_low_ratio == shown["class_error_low"] > 0
+    assert figures.class_error_high_ratio == shown["class_error_high"]
+    tolerance = world.settings.alarm_class_tolerance
+    assert figures.classes_off == sum(each["low"] > tolerance for each in shown["classes"]) > 0
 
 
 def test_a_reading_is_cached_and_repeated_while_the_database_is_away(sqlite_world: World) -> None:
