@@ -83,7 +83,8 @@ class Story:
 
         say(
             "3. Labelled pictures of other digits under the new conditions are uploaded as a "
-            "calibration set."
+            "calibration set. The fit may change predictions, because some digits are far more "
+            "off than others."
         )
         self._refit()
         if not self.promoted:
@@ -107,7 +108,7 @@ class Story:
     def _refit(self) -> None:
         images = self._distorted(self._digits["reserved_images"], SHIFTED)
         rows = {"images": images, "labels": self._digits["reserved_labels"]}
-        queued = self._client.upload(MODEL, rows)
+        queued = self._client.upload(MODEL, rows, method="auto", allow_prediction_change=True)
         fit = self._client.wait_for_fit(MODEL, queued.fit, seconds=600)
         say(f"   Fit {fit.fit}: {fit.method} on {fit.n} rows, {fit.state}.")
         for reason in () if fit.verdict is None else fit.verdict.reasons:

@@ -39,6 +39,7 @@ def calibration(**changes: Any) -> Calibration:
         "observed_accuracy": 0.9453, "evidence_log10": -0.31, "evidence_threshold_log10": 2.0,
         "change_log10": 2.41, "change_threshold_log10": 5.0, "alarm": None,
         "verdict": verdict("unknown", "Too few labels to tell."), "advice": "Send labels.",
+        "class_error_low": 0.0, "class_error_high": 0.2, "classes": (),
         "bins": (), "baseline": {},
     }  # fmt: skip
     return Calibration(**{**values, **changes})
@@ -85,7 +86,8 @@ class ScriptedService:
         pair = '{model="digits",version="1",calibrator="smart-8af4e5cf4aaa"}'
         return f"trueprob_expected_accuracy_ratio{pair} {self.expected(self.answered)}\n"
 
-    def upload(self, model: str, rows: Any) -> FitSummary:
+    def upload(self, model: str, rows: Any, **options: Any) -> FitSummary:
+        assert options == {"method": "auto", "allow_prediction_change": True}
         self.uploads.append(rows)
         self.live = self.promotes
         return self.wait_for_fit(model, "1", seconds=0)
