@@ -65,6 +65,7 @@ PSI: Final = -np.log1p(-LAMBDAS) - LAMBDAS
 SHARE: Final = 0.2  # s: weight of the interval in the joined evidence, at most ½
 STEPS: Final = 60  # of bisections
 MOST_LABELS: Final = 10_000_000  # a forecast beyond says nothing
+FORECASTS: Final = 65  # numbers of labels that are tried at once
 FORMAT: Final = 1
 
 
@@ -346,15 +347,16 @@ class ErrorInterval:
         noise = math.sqrt(2.0 / math.pi * n_cells * spread)  # of Σ|S_b|, a unit at n = 1
         observed = math.fsum(map(abs, sums.gaps)) / sums.n
         margin = abs(tolerance - max(observed - noise / math.sqrt(sums.n), 0.0))
-        enough, too_few = MOST_LABELS, sums.n
-        while enough - too_few > 1:
-            n = (enough + too_few) // 2
-            radius = _radius(spread * n, n_cells=n_cells, alpha=self.alpha)
-            if radius / n + noise / math.sqrt(n) <= margin:
-                enough = n
-            else:
-                too_few = n
-        return None if enough == MOST_LABELS else enough - sums.n
+        too_few, enough = float(sums.n), float(max(MOST_LABELS, sums.n + 1))
+        for spaced in (np.geomspace, np.linspace):  # the second between two points of the first
+            n = spaced(too_few, enough, FORECASTS)
+            radius = _radii(spread * n, n_cells=n_cells, alpha=self.alpha)
+            decides = radius / n + noise / np.sqrt(n) <= margin
+            if not decides[-1]:
+                return None
+            first = int(decides.argmax())
+            too_few, enough = float(n[max(first - 1, 0)]), float(n[first])
+        return max(math.ceil(enough) - sums.n, 1)
 
 
 def _bounds(
@@ -378,8 +380,14 @@ def _bounds(
 
 
 def _radius(squares: float, *, n_cells: int, alpha: float) -> float:
+    return float(_radii(np.array([squares]), n_cells=n_cells, alpha=alpha)[0])
+
+
+def _radii(squares: Array, *, n_cells: int, alpha: float) -> Array:
+    """The radius for each of several sums of squares."""
     log_patterns = math.log(2.0 / alpha) - LOG_WEIGHT + n_cells * math.log(2.0)
-    return float(((log_patterns + PSI * squares) / LAMBDAS).min())
+    radii: Array = ((log_patterns + PSI * squares[:, np.newaxis]) / LAMBDAS).min(axis=1)
+    return radii
 
 
 def _log_evidence(gaps: Array, squares: float, n: float, tolerance: float) -> float:

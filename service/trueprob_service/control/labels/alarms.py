@@ -106,10 +106,11 @@ class AlarmRules:
     ) -> dict[str, Any] | None:
         """The class that bets on classes blame for an alarm, with its figures."""
         evidence, change = self.states(row)
-        if statistic == "evidence":
-            index = self.evidence.worst_class(evidence)
-        else:
+        index = None
+        if statistic == "change":
             index = self.change.worst_class(change)
+        if index is None:  # also where the learned bet has raised an alarm of change
+            index = self.evidence.worst_class(evidence)
         if index is None:
             return None
         return next(each for each in self.classes(row, names) if each["class_name"] == names[index])
@@ -218,11 +219,13 @@ class Alarms:
     def announce(self, raised: Sequence[AlarmRow]) -> None:
         """Log alarms after their commit, and call ``on_raised``."""
         for alarm in raised:
+            worst = alarm.worst_class
             _LOG.warning(
                 "alarm %d: %s of model %s, version %d, %s, revision %d is 10^%.2f after %d labels, "
-                "threshold 10^%.2f, tolerance %g",
+                "threshold 10^%.2f, tolerance %g%s",
                 alarm.id, alarm.statistic, alarm.model, alarm.version, alarm.calibrator,
                 alarm.revision, alarm.log10, alarm.counted, alarm.threshold_log10, alarm.tolerance,
+                "" if worst is None else f", class {worst['class_name']!r}",
             )  # fmt: skip
             if self._on_raised is not None:
                 self._on_raised(alarm)
