@@ -82,7 +82,7 @@ class Service:
                 )  # fmt: skip
                 binned = BinnedCalibration.of(random.uniform(0, 1, 99), random.random(99) < 0.5)
                 transaction.bins.add(
-                    model, revision, version=1, calibrator=past, hour=0, new=binned
+                    model, revision, version=1, calibrator=past, hour=0, new=[binned]
                 )
                 live = first.calibrator if revision == promotions - 1 else past
                 at = self.clock() - 40 * DAY + revision

@@ -11,6 +11,7 @@ from benchmarks.control.__main__ import DOCUMENT, PARTS, parse
 from benchmarks.control.admission import EQUAL, WORSE, Share, admitted
 from benchmarks.control.bare_inserts import BareSQLite
 from benchmarks.control.labels import KEEP_SECONDS, NONCE, row_of
+from benchmarks.control.scrape import measure
 from benchmarks.control.synthetic_truth import Condition, inverse_temperature
 from trueprob_service.receipts.receipt import Receipts, digest64
 from trueprob_service.receipts.secrets import ReceiptKey
@@ -71,3 +72,9 @@ def test_the_bare_rows_are_those_of_the_receipts(tmp_path: Path) -> None:
     with closing(BareSQLite(tmp_path / "bare.sqlite3")) as bare:
         assert bare.by_rows(rows[:10]) > 0
         assert bare.by_statements(rows[10:]) > 0
+
+
+def test_a_scrape_of_models_with_a_past_is_measured() -> None:
+    full, summary = (measure(2, 3, detail, 1) for detail in ("full", "summary"))
+    assert full.series > summary.series > 2
+    assert len(full.busy) == len(full.quiet) == 1
