@@ -77,6 +77,7 @@ class LabelStatistics:
         self._rules = rules
         self._clock = clock
         self._reading = threading.Lock()
+        self._judging = threading.Lock()
         self._last = ControlStatistics()
         self._read_at = -math.inf
         self._with_totals = False
@@ -155,15 +156,14 @@ class LabelStatistics:
             },
         )
 
-    def verdicts(self, transaction: Transaction) -> Callable[[str], CalibrationVerdict]:
-        """The verdict on the live pair of each model, by its name."""
-        states, alarms = transaction.alarm_states.live(), transaction.alarms.live()
-
-        def of(model: str) -> CalibrationVerdict:
-            verdict = self._rules.verdict(states.get(model), alarms.get(model, ()))
-            return CalibrationVerdict.from_verdict(verdict)
-
-        return of
+    def verdicts(
+        self, transaction: Transaction, models: Iterable[str]
+    ) -> dict[str, CalibrationVerdict]:
+        """The verdicts on the live pairs of these models."""
+        judged = self._judge(transaction, models)
+        return {
+            model: CalibrationVerdict.from_verdict(each.verdict) for model, each in judged.items()
+        }
 
     def _figures(self, state: AlarmStateRow | None) -> AlarmFigures:
         evidence, change = self._rules.log10(state)
@@ -182,7 +182,8 @@ class LabelStatistics:
         promotions = transaction.promotions.counts()
         zeros = BinnedCalibration.zeros()
         pairs = transaction.promotions.pairs(replaced_since=since)
-        judged = self._judge(transaction, [pair[0] for pair, live in pairs.items() if live])
+        live_models = [pair[0] for pair, live in pairs.items() if live]
+        judged = self._judge(transaction, live_models, forget_others=True)
         models = [model.name for model in transaction.models.all()]
         return ControlStatistics(
             pairs=tuple(
@@ -217,8 +218,17 @@ class LabelStatistics:
             gauges=_gauges(transaction),
         )
 
-    def _judge(self, transaction: Transaction, models: Iterable[str]) -> dict[str, _Judged]:
+    def _judge(
+        self, transaction: Transaction, models: Iterable[str], *, forget_others: bool = False
+    ) -> dict[str, _Judged]:
         """What the labels say about the live pair of each model; only changes are computed."""
+        # Taken inside a transaction, so whoever has it never waits for a connection.
+        with self._judging:
+            return self._judge_changes(transaction, models, forget_others=forget_others)
+
+    def _judge_changes(
+        self, transaction: Transaction, models: Iterable[str], *, forget_others: bool
+    ) -> dict[str, _Judged]:
         stamps, alarms = transaction.alarm_states.stamps(), transaction.alarms.live()
         made_of = {
             model: (
@@ -227,7 +237,8 @@ class LabelStatistics:
             )
             for model in models
         }
-        known, self._judged = self._judged, {}
+        known = self._judged
+        self._judged = {} if forget_others else dict(known)
         changed = [m for m, now in made_of.items() if m not in known or known[m][0] != now]
         states = transaction.alarm_states.live(changed if len(changed) <= _FEW_MODELS else None)
         for model, now in made_of.items():
@@ -238,7 +249,7 @@ class LabelStatistics:
             verdict = self._rules.verdict(state, alarms.get(model, ()))
             result = _Judged(self._figures(state), verdict, self._class_figures(state))
             self._judged[model] = (now, result)
-        return {model: result for model, (_, result) in self._judged.items()}
+        return {model: self._judged[model][1] for model in made_of}
 
     def _class_figures(self, state: AlarmStateRow | None) -> ClassFigures | None:
         rules, sums = self._rules, self._rules.sums(state)[0]

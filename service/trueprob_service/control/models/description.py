@@ -5,7 +5,7 @@ The versions that this process cannot serve are included.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 
 from trueprob_service.control.models.catalogue import Catalogue, current_calibrator
 from trueprob_service.control.schemas.labels import CalibrationVerdict
@@ -31,8 +31,8 @@ class Descriptions:
         self,
         store: Store,
         catalogue: Catalogue,
-        # reads the verdicts on all live pairs, by model
-        verdicts: Callable[[Transaction], Callable[[str], CalibrationVerdict]],
+        # reads the verdicts on the live pairs of models
+        verdicts: Callable[[Transaction, Iterable[str]], Mapping[str, CalibrationVerdict]],
     ) -> None:
         self._store = store
         self._catalogue = catalogue
@@ -43,7 +43,7 @@ class Descriptions:
         with self._store.read() as transaction:
             row = transaction.models.get(model)
             if row is not None:
-                return self._describe(transaction, row, self._verdicts(transaction))
+                return self._describe(transaction, row, self._verdicts(transaction, [model]))
         if model in self._refused():
             return self._describe_unavailable(model)
         raise ModelNotFound(f"there is no model named {model!r}")
@@ -56,8 +56,8 @@ class Descriptions:
                 page,
                 lambda row: row.id,
             )
-            verdict = self._verdicts(transaction)
-            items = [self._describe(transaction, row, verdict) for row in rows]
+            verdicts = self._verdicts(transaction, [row.name for row in rows])
+            items = [self._describe(transaction, row, verdicts) for row in rows]
             if cursor is None:
                 known = {row.name for row in transaction.models.all()}
                 items += [self._describe_unavailable(name) for name in self._refused() - known]
@@ -67,7 +67,7 @@ class Descriptions:
         return {model for model, _ in self._catalogue.unavailable}
 
     def _describe(
-        self, transaction: Transaction, row: ModelRow, verdict: Callable[[str], CalibrationVerdict]
+        self, transaction: Transaction, row: ModelRow, verdicts: Mapping[str, CalibrationVerdict]
     ) -> ModelDescription:
         live = transaction.promotions.live(row.name)
         versions = transaction.models.versions(row.name)
@@ -93,7 +93,7 @@ class Descriptions:
                 if self._catalogue.find(version.model, version.version) is not None
             ],
             unavailable=self._unavailable(row.name),
-            verdict=None if live is None else verdict(row.name),
+            verdict=None if live is None else verdicts[row.name],
         )
 
     def _describe_unavailable(self, model: str) -> ModelDescription:
