@@ -5,7 +5,7 @@
 | `within_tolerance` | proven: the error is at most the tolerance on average, and no alarm stands |
 | `unknown` | not enough labels yet to prove either |
 | `changed_lately` | an alarm of change stands; the numbers are those since that alarm |
-| `off` | proven: an alarm of evidence stands, or the error is above the tolerance |
+| `off` | proven: an alarm of evidence stands, or the error, or that of a class, is too large |
 
 The error is that of `trueprob.drift.error_interval`, over five ranges of confidence. It is another
 number than the ECE of 15 bins.
@@ -90,18 +90,18 @@ def live_verdict(
         acknowledged.
     class_tolerance : float, optional
         Error of one class's predictions that is not worth an alarm. If a class is proven to be
-        off by more, the model is not `within_tolerance`.
+        off by more, the model is `off`.
     """
     sums = since_promotion if since_change is None else since_change
     low, high = interval.bounds(sums)
     if change_alarm and not evidence_alarm:
         state = VerdictState.CHANGED_LATELY
-    elif evidence_alarm or low > tolerance:
+    elif evidence_alarm or low > tolerance or _class_is_off(interval, sums, class_tolerance):
         state = VerdictState.OFF
         earlier_low, earlier_high = interval.bounds(since_promotion)
         if earlier_low >= low:  # the longer stream proves more
             sums, low, high = since_promotion, earlier_low, earlier_high
-    elif high <= tolerance and not _class_is_off(interval, sums, class_tolerance):
+    elif high <= tolerance:
         state = VerdictState.WITHIN_TOLERANCE
     else:
         state = VerdictState.UNKNOWN

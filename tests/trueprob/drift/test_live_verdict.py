@@ -226,3 +226,26 @@ def test_classes_off_are_those_whose_interval_lies_above_the_tolerance():
         assert found[tolerance] == len(worse)
     assert found[0.0] > found[0.1] > found[0.5] == 0
     assert INTERVAL.classes_off(ErrorSums(), 0.0) == 0
+
+
+def test_a_class_that_is_proven_off_makes_the_model_off_though_the_average_is_within():
+    """One row in a hundred is of class 0 and 60 points off; the error stays below 2 %."""
+    generator = np.random.default_rng(8)
+    p = generator.uniform(0.6, 1.0, 60_000)
+    classes = np.where(generator.random(p.size) < 0.01, 0, generator.integers(1, 10, p.size))
+    y = generator.random(p.size) < np.where(classes == 0, p - 0.6, p)
+    sums = ErrorSums.of(p, y, prediction=classes, n_classes=10)
+
+    def state(class_tolerance: float | None) -> VerdictState:
+        return live_verdict(
+            ErrorInterval(0.01),
+            since_promotion=sums,
+            since_change=None,
+            tolerance=TOLERANCE,
+            evidence_alarm=False,
+            change_alarm=False,
+            class_tolerance=class_tolerance,
+        ).state
+
+    assert state(None) is state(0.7) is VerdictState.WITHIN_TOLERANCE
+    assert state(0.05) is VerdictState.OFF
