@@ -107,12 +107,15 @@ class ClassCalibration(BaseModel):
     @classmethod
     def of(cls, figures: Mapping[str, Any]) -> ClassCalibration:
         """From the figures of a class, with the sentence."""
-        gap = 100.0 * (figures["confidence"] - figures["frequency"])
-        how = "too confident" if gap > 0 else "not confident enough"
-        sentence = (
-            f"answers {figures['class_name']!r} are {abs(gap):.0f} points {how} on "
-            f"{100.0 * figures['share']:.1f} % of traffic"
-        )
+        points = round(100.0 * (figures["confidence"] - figures["frequency"]))
+        if points > 0:
+            how = f"{points} points too confident"
+        elif points < 0:
+            how = f"{-points} points not confident enough"
+        else:
+            how = "right as often as they say"
+        share = f"{100.0 * figures['share']:.1f} % of traffic"
+        sentence = f"answers {figures['class_name']!r} are {how} on {share}"
         return cls(**figures, sentence=sentence)
 
 

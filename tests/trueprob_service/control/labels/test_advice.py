@@ -8,6 +8,7 @@ import pytest
 
 from trueprob.drift import VerdictState
 from trueprob_service.control.labels.statistics import advice
+from trueprob_service.control.schemas.labels import ClassCalibration
 from trueprob_service.control.store.alarms import AlarmRow
 
 CHANGE = AlarmRow(3, "m", 5, 1, "c", "change", 5.21, 5.0, 0.02, 12480, 0.0)
@@ -54,3 +55,20 @@ def test_one_class_is_advised_a_method_with_a_map_for_each() -> None:
     )
     quiet = advice("m", VerdictState.UNKNOWN, since_promotion=9, class_name="ship")
     assert "ship" not in quiet
+
+
+@pytest.mark.parametrize(
+    ("confidence", "frequency", "how"),
+    [
+        (0.9, 0.69, "21 points too confident"),
+        (0.6, 0.75, "15 points not confident enough"),
+        (0.903, 0.9, "right as often as they say"),
+        (0.9, 0.9, "right as often as they say"),
+    ],
+)
+def test_the_sentence_on_a_class_agrees_with_its_numbers(
+    confidence: float, frequency: float, how: str
+) -> None:
+    figures = {"class_name": "ship", "labels": 30, "share": 0.03, "confidence": confidence}
+    said = ClassCalibration.of({**figures, "frequency": frequency}).sentence
+    assert said == f"answers 'ship' are {how} on 3.0 % of traffic"
