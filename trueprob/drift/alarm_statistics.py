@@ -38,6 +38,18 @@ Why idle_j is subtracted: a bet on a range of confidence without rows gains 1 pe
 wins nothing. In the textbook sum it would raise the alarm alone after A / w_j labels. Here its
 gains count as soon as it wins something.
 
+**Classes.** Bets on each predicted class c of k (`CalibrationBets.class_tolerance`) have a wealth
+W_c, the mean of four bets on the rows of that class, and sums M_c,j. With W and M from above,
+
+    evidence = ½·W + ¼·Π_c (1 − 1/k + W_c/k) + ¼·Π_c W_c
+    change = ½·M + ¼·Σ_c mean_j M_c,j + ¼·M_learned,   M_c,j ← (M_c,j + 1)·e_j on rows of class c.
+
+The first product finds one bad class, the second many classes with small errors. The learned bet
+adds to the logit of p the shift clip(R_c / (N_c + 2), ±2), with R_c = Σ (y − p) and
+N_c = Σ p(1 − p), discounted by 0.99 a row of the class; it learns after every 64 counted units,
+whatever the requests are. These bets add 1 only where e_j ≠ 1, so they need no idle_j. The weighted
+sums keep both promises.
+
 References
 ----------
 Ville, "Étude critique de la notion de collectif" (1939); Ramdas, Grünwald, Vovk and Shafer,

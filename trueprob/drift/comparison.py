@@ -76,7 +76,7 @@ class LossBets:
 
     @property
     def on_classes(self) -> bool:
-        """Never."""
+        """False: the bets are on losses."""
         return False
 
     @property

@@ -318,9 +318,8 @@ class ErrorInterval:
         if sums.classes is None:
             return 0
         n, confidence, right, squares = sums.classes.arrays()[1].T
-        size = np.abs(np.outer(LAMBDAS, right - confidence))
-        log_cosh = size + np.log1p(np.exp(-2.0 * size)) - math.log(2.0)
-        logs = log_cosh - tolerance * np.outer(LAMBDAS, n) - np.outer(PSI, squares)
+        logs = _log_cosh(right - confidence)
+        logs -= tolerance * np.outer(LAMBDAS, n) + np.outer(PSI, squares)
         evidence = np.logaddexp.reduce(logs) + LOG_WEIGHT
         alpha = self.alpha / sums.classes.n_classes
         return int(np.count_nonzero(evidence > -math.log(SHARE * alpha)))
@@ -391,10 +390,15 @@ def _radii(squares: Array, *, n_cells: int, alpha: float) -> Array:
 
 
 def _log_evidence(gaps: Array, squares: float, n: float, tolerance: float) -> float:
-    size = np.abs(np.outer(LAMBDAS, gaps))
-    log_cosh = size + np.log1p(np.exp(-2.0 * size)) - math.log(2.0)
-    logs = log_cosh.sum(axis=1) - LAMBDAS * tolerance * n - PSI * squares
+    logs = _log_cosh(gaps).sum(axis=1) - LAMBDAS * tolerance * n - PSI * squares
     return float(np.logaddexp.reduce(logs)) + LOG_WEIGHT
+
+
+def _log_cosh(gaps: Array) -> Array:
+    """The logarithm of cosh(λS), without overflow: (m,) → (n_lambdas, m)."""
+    size = np.abs(np.outer(LAMBDAS, gaps))
+    logs: Array = size + np.log1p(np.exp(-2.0 * size)) - math.log(2.0)
+    return logs
 
 
 def _severity(error: ClassError) -> tuple[float, float]:

@@ -123,9 +123,8 @@ class Telemetry:
         """Count n labels with one outcome, and the times since their predictions."""
         key = (model, outcome)
         with self._changing:
-            for (
-                each
-            ) in LABEL_OUTCOMES:  # from 0 on: increase() does not see a counter's first value
+            # From 0 on: increase() does not see a counter's first value.
+            for each in LABEL_OUTCOMES:
                 self._labels.setdefault((model, each), 0)
             self._labels[key] += n
             if len(lag_seconds):
