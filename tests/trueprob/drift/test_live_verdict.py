@@ -249,3 +249,20 @@ def test_a_class_that_is_proven_off_makes_the_model_off_though_the_average_is_wi
 
     assert state(None) is state(0.7) is VerdictState.WITHIN_TOLERANCE
     assert state(0.05) is VerdictState.OFF
+
+
+def test_the_interval_of_a_class_is_that_of_its_rows_alone():
+    """With one cell at α / k, whatever the other classes are."""
+    generator = np.random.default_rng(9)
+    p = generator.uniform(0.96, 1.0, 3_000)  # one range of confidence
+    classes = generator.integers(0, 4, p.size)
+    y = generator.random(p.size) < p - 0.1 * classes
+    found = ErrorInterval(0.04).of_classes(ErrorSums.of(p, y, prediction=classes, n_classes=4))
+    assert [each.class_index for each in found[:2]] == [3, 2]
+    for each in found:
+        own = classes == each.class_index
+        sums = ErrorSums.of(p[own], y[own])
+        alone = ErrorSums(sums.n, (sum(sums.gaps),), sums.squares)
+        assert (each.low, each.high) == pytest.approx(ErrorInterval(0.01).bounds(alone), abs=1e-12)
+        assert each.n == own.sum()
+    assert found[0].low > 0.2
