@@ -8,6 +8,7 @@ leave them out when they are in order.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import Any, Final
 
@@ -51,7 +52,7 @@ def as_class_names(
     if not all(isinstance(text, str) and text and "\0" not in text for text in (*given, *listed)):
         raise InvalidInput(f"{name} must be non-empty texts without NUL", field=name)
     if len(set(listed)) < n_classes:
-        twice = next(text for text in listed if listed.count(text) > 1)
+        twice = Counter(listed).most_common(1)[0][0]
         raise InvalidInput(
             f"{name} must differ from one another, {shown([twice])} occurs twice", field=name
         )
@@ -84,8 +85,9 @@ def require_order(given: Sequence[str], wanted: Sequence[str], *, name: str) -> 
 
 def _different(given: Sequence[str], wanted: Sequence[str]) -> str:
     text = f"must be {shown(wanted)}, got {shown(given)}"
-    lacking = [name for name in wanted if name not in set(given)]
-    unknown = [name for name in given if name not in set(wanted)]
+    here, there = set(given), set(wanted)
+    lacking = [name for name in wanted if name not in here]
+    unknown = [name for name in given if name not in there]
     if not lacking and not unknown:
         return f"{text}: the same classes in another order"
     parts = [f"missing: {shown(lacking)}"] if lacking else []
