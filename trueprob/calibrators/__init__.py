@@ -1,8 +1,8 @@
 """Calibrators: frozen values that turn logits into probabilities, and the functions that fit them.
 
 `base` defines what all share, `document` reads and writes `calibrator.json`. `identity`,
-`temperature` and `isotonic` hold one calibrator each; `smart`, `linear` and `published_smart` are
-packages. `parameters`, `confidence` and `soft_ece` are used by several of them.
+`temperature`, `isotonic` and `stack` hold one calibrator each; `smart`, `linear` and
+`published_smart` are packages. `parameters`, `confidence` and `soft_ece` are used by several of them.
 """
 
 from trueprob.calibrators.base import Calibrated, Calibrator, FitOutcome, FittedCalibrator
@@ -26,6 +26,7 @@ from trueprob.calibrators.linear.smart_vector_matrix import (
 from trueprob.calibrators.linear.vector import VectorCalibrator, fit_vector
 from trueprob.calibrators.published_smart.smart_mlp import SmartMlpCalibrator, fit_smart_mlp
 from trueprob.calibrators.smart.calibrator import SmartCalibrator, fit_smart
+from trueprob.calibrators.stack import StackCalibrator
 from trueprob.calibrators.temperature import TemperatureCalibrator, fit_temperature
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "SmartMatrixCalibrator",
     "SmartMlpCalibrator",
     "SmartVectorCalibrator",
+    "StackCalibrator",
     "TemperatureCalibrator",
     "VectorCalibrator",
     "dumps_calibrator",
