@@ -72,6 +72,9 @@ class Calibrator(ABC):
         Name of the method, a class attribute.
     preserves_prediction : bool
         Whether the prediction is always the argmax of the logits, a class attribute.
+    preserves_ranking : bool
+        Whether, with two classes, P(class 1) increases with the difference of the logits, a class
+        attribute.
     """
 
     n_classes: int
@@ -79,6 +82,7 @@ class Calibrator(ABC):
 
     kind: ClassVar[str]
     preserves_prediction: ClassVar[bool] = True
+    preserves_ranking: ClassVar[bool] = False
 
     def predict_proba(self, logits: ArrayLike) -> Probabilities:
         """Calibrated probabilities of each row.

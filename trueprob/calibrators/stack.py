@@ -79,6 +79,8 @@ class StackCalibrator(Calibrator):
     preserves_prediction : bool
         Whether all members keep the prediction. An attribute of the instance: the kind promises
         nothing.
+    preserves_ranking : bool
+        Likewise.
 
     References
     ----------
@@ -100,6 +102,11 @@ class StackCalibrator(Calibrator):
     @cached_property
     def _preserves_prediction(self) -> bool:
         return all(member.preserves_prediction for member in self.members)
+
+    @property
+    def preserves_ranking(self) -> bool:  # type: ignore[override]
+        """Whether all members keep the ranking."""
+        return all(member.preserves_ranking for member in self.members)
 
     def parameters(self) -> dict[str, Any]:
         """Members with their weights, and the power, as JSON values."""

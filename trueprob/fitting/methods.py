@@ -23,7 +23,7 @@ from trueprob.calibrators import (
 )
 from trueprob.errors import InvalidInput
 from trueprob.findings.finding import Finding, Severity
-from trueprob.fitting.auto import WITH_INNER_FOLDS, fit_auto
+from trueprob.fitting.auto import fit_auto
 
 __all__ = ["FITTERS", "METHODS", "SCALE_ONLY", "fit_rows", "keeps_prediction", "method_for_set"]
 
@@ -42,6 +42,8 @@ FITTERS: Final[Mapping[str, Callable[..., FittedCalibrator]]] = MappingProxyType
 )
 METHODS: Final = tuple(FITTERS)
 SCALE_ONLY: Final = "smart"
+# These methods hold rows out themselves, so they need the groups.
+WITH_INNER_FOLDS: Final = frozenset({"smart", "smart-vector", "smart-matrix"})
 
 
 def fit_rows(

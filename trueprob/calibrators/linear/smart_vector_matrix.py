@@ -34,13 +34,17 @@ from trueprob.errors import InvalidDocument
 from trueprob.folds import fold_of_rows
 
 __all__ = [
+    "LinearCrossFit",
     "SmartMatrixCalibrator",
     "SmartVectorCalibrator",
     "TwoStages",
     "TwoStagesFit",
+    "cross_fit_linear_stage",
+    "fit_gap_stage",
     "fit_smart_matrix",
     "fit_smart_vector",
     "fit_two_stages",
+    "too_few_errors",
 ]
 
 N_FOLDS: Final = 5
@@ -177,6 +181,15 @@ class TwoStagesFit:
     warnings: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class LinearCrossFit:
+    """A linear stage on all rows, and outputs of stages that were fitted without their rows."""
+
+    stage: LinearStage
+    outputs: Logits  # (n, k), out of fold
+    converged: bool
+
+
 def fit_two_stages(
     logits: Logits,  # (n, k) float32
     labels: Labels,  # (n,) int64
@@ -189,40 +202,64 @@ def fit_two_stages(
     """Fit a linear stage on all rows and the gap stage on its out-of-fold outputs."""
     correct = logit_functions.prediction(logits) == labels
     fold = fold_of_rows(correct, groups, N_FOLDS, seed=seed)
+    warning = too_few_errors(correct, weights, fold)
+    if warning is not None:
+        return fit_gap_stage(None, logits, labels, weights, seed, groups, (warning,))
+    crossed = cross_fit_linear_stage(logits, labels, weights, fold, full=full)
+    warnings = () if crossed.converged else (UNCONVERGED,)
+    return fit_gap_stage(crossed.stage, crossed.outputs, labels, weights, seed, groups, warnings)
+
+
+def too_few_errors(
+    correct: NDArray[np.bool_], weights: NDArray[np.float64] | None, fold: NDArray[np.int64]
+) -> str | None:
+    """Why there can be no linear stage, in a sentence; None if there can."""
     if fold.max() == 0:
-        warning = "no linear stage: it needs rows of at least two groups; only smart is fitted"
-        return _finish(None, logits, labels, weights, seed, groups, (warning,))
-    n_folds = int(fold.max()) + 1
+        return "no linear stage: it needs rows of at least two groups; only smart is fitted"
     counted = ~correct if weights is None else ~correct & (weights > 0.0)
-    fewest = int(np.bincount(fold[counted], minlength=n_folds).min())
-    if fewest < MIN_ERRORS:
-        warning = (
-            f"no linear stage: a fold has {fewest} errors, at least {MIN_ERRORS} are needed; "
-            "only smart is fitted"
-        )
-        return _finish(None, logits, labels, weights, seed, groups, (warning,))
-    final = fit_linear_stage(logits, labels, weights, full=full)
+    fewest = int(np.bincount(fold[counted], minlength=int(fold.max()) + 1).min())
+    if fewest >= MIN_ERRORS:
+        return None
+    return (
+        f"no linear stage: a fold has {fewest} errors, at least {MIN_ERRORS} are needed; "
+        "only smart is fitted"
+    )
+
+
+def cross_fit_linear_stage(
+    logits: Logits,
+    labels: Labels,
+    weights: NDArray[np.float64] | None,
+    fold: NDArray[np.int64],  # (n,), at least two folds
+    *,
+    full: bool,
+    start: LinearStage | None = None,  # a stage fitted on all rows, which is then not fitted again
+) -> LinearCrossFit:
+    """Fit a linear stage on all rows and one without each fold."""
+    converged = True
+    if start is None:
+        final = fit_linear_stage(logits, labels, weights, full=full)
+        start, converged = final.stage, final.converged
     outputs = np.empty_like(logits)
-    converged = final.converged
-    for index in range(n_folds):
+    for index in range(int(fold.max()) + 1):
         held, kept = fold == index, fold != index
-        part = None if weights is None else weights[kept]
-        fitted = fit_linear_stage(logits[kept], labels[kept], part, full=full, start=final.stage)
+        part = None if weights is None or not weights[kept].any() else weights[kept]
+        fitted = fit_linear_stage(logits[kept], labels[kept], part, full=full, start=start)
         outputs[held] = fitted.stage.apply(logits[held])
         converged &= fitted.converged
-    warnings = () if converged else (UNCONVERGED,)
-    return _finish(final.stage, outputs, labels, weights, seed, groups, warnings)
+    return LinearCrossFit(start, outputs, converged)
 
 
-def _finish(
+def fit_gap_stage(
     linear: LinearStage | None,
-    outputs: Logits,
+    outputs: Logits,  # (n, k), of the linear stage, out of fold
     labels: Labels,
     weights: NDArray[np.float64] | None,
     seed: int,
     groups: Groups | None,
     warnings: tuple[str, ...],
 ) -> TwoStagesFit:
+    """Fit the gap stage on the outputs of a linear stage."""
     fitted = fit_smart(outputs, labels, weights, seed=seed, groups=groups)
     gap_stage = fitted.calibrator
     if not isinstance(gap_stage, SmartCalibrator):

@@ -79,6 +79,7 @@ class SmartCalibrator(Calibrator):
     second_stage: SecondStage | None = None
 
     kind: ClassVar[str] = "smart"
+    preserves_ranking: ClassVar[bool] = True
 
     def parameters(self) -> dict[str, Any]:
         """Fitted values as JSON values."""

@@ -1,0 +1,173 @@
+"""Weights and power of a stack, from out-of-fold probabilities.
+
+With p_im the probability of row i's label under member m, t_i one class for each row, and q_im the
+probability that m gives to the outcome "the label is t_i" or "it is not", whichever came true, the
+weights minimise the objective of `smart`, a mixture in both parts,
+
+    Σ_i [−log Σ_m w_m p_im − 3·log Σ_m w_m q_im] / 4 − Σ_m a_m log w_m,   a = 2 for one member
+
+over the simplex, by expectation maximisation (Dempster, Laird and Rubin 1977, J. R. Stat. Soc. B
+39:1–38). With r_im = w_m p_im / Σ_l w_l p_il, and s_im the same of q, a step is
+
+    w_m ← (Σ_i (r_im + 3·s_im) / 4 + a_m) / (n + Σ a)
+
+and never raises the objective, which is convex. The power β minimises NLL + 3·CE of the mixture to
+that power, with the prior 2·log(1 + log² β) nats of the summed log likelihood, as in `smart`; near
+β = 1 that is a ridge. Weights below 0.02 are dropped, and at most three members remain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trueprob.arrays.labels import Labels
+from trueprob.arrays.logit_functions import Probabilities
+from trueprob.calibrators.smart.fit import minimise
+from trueprob.calibrators.smart.objective import DEFAULT_TERMS, SmartObjective, Terms
+from trueprob.scores.score import SMALLEST
+
+__all__ = ["Mixture", "Outcomes", "fit_mixture", "fit_weights", "objective"]
+
+MOST_MEMBERS: Final = 3
+LEAST_WEIGHT: Final = 0.02
+PSEUDO_ROWS: Final = 2.0
+RIDGE: Final = 2.0  # nats of the summed log likelihood, times log(1 + log² β)
+POWER_TERMS: Final = Terms(scale_prior=RIDGE)
+POWER_ELEMENTS: Final = 400_000  # of larger sets a sample of rows gives the power
+MAX_STEPS: Final = 2_000
+TOLERANCE: Final = 1e-8  # nats of the mean objective; a step gains less when EM stops
+TOP: Final = DEFAULT_TERMS.top_weight
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """What each candidate gave to what came true; of several divisions one after another."""
+
+    label: Array  # (m, n), the probability of the label
+    top: Array  # (m, n), of "the label is t" or "it is not"
+    share: Array  # (n,), weights of the rows, which sum to the number of rows
+
+    @classmethod
+    def of(
+        cls,
+        columns: Sequence[Probabilities],  # of each candidate, (n, k) float32
+        labels: Labels,  # (n,)
+        share: Array,
+    ) -> Outcomes:
+        """Read the probabilities; t is the argmax of the candidates' plain mean."""
+        rows = np.arange(labels.shape[0])
+        mean = columns[0].copy()
+        for column in columns[1:]:
+            mean += column
+        top = mean.argmax(axis=1)
+        right = top == labels
+        label = np.stack([column[rows, labels].astype(np.float64) for column in columns])
+        confidence = np.stack([column[rows, top].astype(np.float64) for column in columns])
+        outcome = np.where(right, confidence, 1.0 - confidence)
+        return cls(np.maximum(label, SMALLEST), np.maximum(outcome, SMALLEST), share)
+
+    def part(self, members: Sequence[int], rows: NDArray[np.bool_] | None = None) -> Outcomes:
+        """Some members and some rows."""
+        label, top, share = self.label[list(members)], self.top[list(members)], self.share
+        if rows is None:
+            return Outcomes(label, top, share)
+        return Outcomes(label[:, rows], top[:, rows], share[rows])
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Members of a stack, in the order of the candidates."""
+
+    members: tuple[int, ...]  # indices of candidates, increasing
+    weights: tuple[float, ...]
+    power: float  # 1 for a single member
+
+
+def objective(weights: Array, outcomes: Outcomes, pseudo_rows: Array) -> float:
+    """The objective of the weights, in nats of the summed log likelihood, a quarter of it."""
+    logarithms = np.log(weights @ outcomes.label) + TOP * np.log(weights @ outcomes.top)
+    counted = pseudo_rows > 0.0
+    prior = float(pseudo_rows[counted] @ np.log(weights[counted]))
+    return -float(outcomes.share @ logarithms) / (1.0 + TOP) - prior
+
+
+def fit_weights(outcomes: Outcomes, pseudo_rows: Array) -> Array:
+    """Minimise the objective over the simplex; (m,), positive."""
+    size = pseudo_rows.shape[0]
+    weights = np.full(size, 1.0 / size)
+    if size == 1:
+        return weights
+    total = float(outcomes.share.sum() + pseudo_rows.sum())
+    value = objective(weights, outcomes, pseudo_rows)
+    for _ in range(MAX_STEPS):
+        weights = _step(weights, outcomes, pseudo_rows, total)
+        new = objective(weights, outcomes, pseudo_rows)
+        if value - new < TOLERANCE * total:
+            break
+        value = new
+    return weights
+
+
+def _step(weights: Array, outcomes: Outcomes, pseudo_rows: Array, total: float) -> Array:
+    label = outcomes.label @ (outcomes.share / (weights @ outcomes.label))
+    top = outcomes.top @ (outcomes.share / (weights @ outcomes.top))
+    # A weight of 0 would stay 0; so small a weight is dropped anyway.
+    new: Array = (weights * (label + TOP * top) / (1.0 + TOP) + pseudo_rows) / total
+    return np.maximum(new, SMALLEST)
+
+
+def fit_mixture(
+    columns: Sequence[Probabilities],  # out-of-fold, of each candidate, (n, k)
+    labels: Labels,  # (n,)
+    outcomes: Outcomes,  # of the same candidates and rows
+    default: int,  # index of the candidate that has the pseudo-rows
+    rows: NDArray[np.bool_] | None = None,  # (n,), those to fit on
+) -> Mixture:
+    """Fit weights, drop members, then fit the power."""
+    members = list(range(len(columns)))
+    while True:
+        pseudo_rows = np.where(np.array(members) == default, PSEUDO_ROWS, 0.0)
+        weights = fit_weights(outcomes.part(members, rows), pseudo_rows)
+        kept = [m for m, w in zip(members, weights, strict=True) if w >= LEAST_WEIGHT]
+        if len(kept) == len(members) > MOST_MEMBERS:
+            by_weight = sorted(zip(weights, members, strict=True), reverse=True)
+            kept = sorted(member for _, member in by_weight[:MOST_MEMBERS])
+        if len(kept) == len(members):
+            break
+        members = kept
+    if len(members) == 1:
+        return Mixture((members[0],), (1.0,), 1.0)
+    used = np.arange(labels.shape[0]) if rows is None else np.flatnonzero(rows)
+    used = used[outcomes.share[used] > 0.0]
+    power = _fit_power([columns[m] for m in members], weights, labels, outcomes.share, used)
+    return Mixture(tuple(members), tuple(map(float, weights / weights.sum())), power)
+
+
+def _fit_power(
+    columns: list[Probabilities],
+    weights: Array,
+    labels: Labels,
+    share: Array,
+    rows: NDArray[np.int64],
+) -> float:
+    """β of the mixture: the slope of `smart` with one interval, from the slope 1."""
+    most = max(POWER_ELEMENTS // columns[0].shape[1], 500)
+    n = rows.shape[0]
+    if n > most:
+        rows = rows[np.linspace(0, n - 1, most).astype(np.int64)]
+    mixed = np.zeros((rows.shape[0], columns[0].shape[1]), np.float32)
+    for column, weight in zip(columns, weights, strict=True):
+        mixed += column[rows] * np.float32(weight)
+    logarithm = np.log(np.maximum(mixed, np.float32(SMALLEST)))
+    edges = np.empty(0)
+    found = SmartObjective(logarithm, labels[rows], share[rows], edges, POWER_TERMS)
+    found.n = n  # the prior counts all rows, also those that are not in the sample
+    log_power, _ = minimise(found, np.zeros(1))
+    return float(np.exp(log_power[0]))
