@@ -4,7 +4,8 @@ The outputs are the same for every kind of calibrator:
 
     probabilities (n, k) float32    what `Calibrator.predict_proba` gives
     prediction    (n,)   int64      what `Calibrator.prediction` gives: the argmax of the logits,
-                                    or of the linear stage's output where there is one
+                                    of the linear stage's output where there is one, or of the
+                                    mixture of a stack
     temperature   (n,)   float32    what `Calibrator.temperature` gives; NaN where that is None
     logits        (n, k)            as the network gives them, whatever the method
 
@@ -35,7 +36,7 @@ from trueprob.onnx_export.classifier import (
 )
 from trueprob.onnx_export.head import add_calibrator
 from trueprob.onnx_export.nodes import FLOAT, INT64, TOO_LARGE, Nodes
-from trueprob.onnx_export.stages import stages_of
+from trueprob.onnx_export.stages import require_expressible
 
 __all__ = ["OUTPUTS", "fused_onnx", "head_onnx"]
 
@@ -79,7 +80,7 @@ def fused_onnx(
         of classes, the calibrator cannot be expressed in ONNX, or both name their classes and
         the names or their order differ.
     """
-    stages_of(calibrator)  # refuses a calibrator before the file is read
+    require_expressible(calibrator)  # refuses a calibrator before the file is read
     if numbers not in NUMBERS:
         raise InvalidInput(
             f"numbers must be one of {', '.join(NUMBERS)}, got {numbers[:40]!r}", field="numbers"

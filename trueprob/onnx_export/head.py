@@ -14,6 +14,8 @@ The ONNX nodes follow the stages of `stages`, in this order, with the arithmetic
    - The second stage of `smart`, in float32.
    - The isotonic map. Between two knots it may rise from one block to the next within 1e-9 nats,
      so the logit of the confidence is computed and rounded in float64, as in the fit.
+
+A stack has these nodes for each member, then the weighted sum and its power in float32.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from typing import Final
 
 import numpy as np
 
-from trueprob.calibrators import Calibrator, IsotonicCalibrator
+from trueprob.calibrators import Calibrator, IsotonicCalibrator, StackCalibrator
 from trueprob.calibrators.isotonic import DIGITS, FARTHEST, SMALLEST
 from trueprob.calibrators.linear.stage import LARGEST, LinearStage
 from trueprob.calibrators.smart.second_stage import SecondStage
@@ -44,29 +46,63 @@ def add_calibrator(nodes: Nodes, logits: str, calibrator: Calibrator) -> None:
 
     Raises InvalidInput for a calibrator that cannot be expressed in ONNX.
     """
+    if isinstance(calibrator, StackCalibrator):
+        _stack(nodes, logits, calibrator)
+        temperature = nodes.constant([np.nan])
+    else:
+        names = "probabilities", "prediction"
+        _, beta = _single(nodes, logits, calibrator, names)
+        temperature = nodes.constant([np.nan])
+        if stages_of(calibrator).has_temperature:
+            last = nodes.constant([-1], np.int64)
+            temperature = nodes.add("Squeeze", nodes.add("Reciprocal", beta), last)
+    # A constant temperature is repeated for each row.
+    nodes.add("Expand", temperature, nodes.add("Shape", "prediction"), output="temperature")
+
+
+def _single(
+    nodes: Nodes,
+    logits: str,
+    calibrator: Calibrator,
+    outputs: tuple[str | None, str | None] = (None, None),  # names of probabilities and prediction
+) -> tuple[str, str]:
+    """Probabilities and 1/h of a calibrator that is no stack."""
     stages, k = stages_of(calibrator), calibrator.n_classes
+    output, name = outputs
     if stages.linear is not None:
         logits = _linear_stage(nodes, logits, stages.linear)
-    nodes.add("ArgMax", logits, axis=1, keepdims=0, output="prediction")
+    predicted = nodes.add("ArgMax", logits, axis=1, keepdims=0, output=name)
     beta = INVERSE_TEMPERATURES[stages.gap_stage.kind](nodes, logits, stages.gap_stage)
     beta = nodes.add("Clip", beta, *(nodes.constant(end) for end in BETA_RANGE))
     second = stages.second
     if second is None:
-        _softmax(nodes, logits, beta, stages, k, output="probabilities")
-    else:
-        first = _softmax(nodes, logits, beta, stages, k)
-        top = _top_and_others(nodes, first, "prediction", n_classes=k)
-        if isinstance(second, IsotonicCalibrator):
-            _isotonic(nodes, logits, top, second, output="probabilities")
-        else:
-            _second_stage(nodes, first, top, second, output="probabilities")
-    if stages.has_temperature:
-        last = nodes.constant([-1], np.int64)
-        temperature = nodes.add("Squeeze", nodes.add("Reciprocal", beta), last)
-    else:
-        temperature = nodes.constant([np.nan])
-    # A constant temperature is repeated for each row.
-    nodes.add("Expand", temperature, nodes.add("Shape", "prediction"), output="temperature")
+        return _softmax(nodes, logits, beta, stages, k, output=output), beta
+    first = _softmax(nodes, logits, beta, stages, k)
+    top = _top_and_others(nodes, first, predicted, n_classes=k)
+    if isinstance(second, IsotonicCalibrator):
+        return _isotonic(nodes, logits, top, second, output=output), beta
+    return _second_stage(nodes, first, top, second, output=output), beta
+
+
+def _stack(nodes: Nodes, logits: str, calibrator: StackCalibrator) -> None:
+    """The mixture, its power, and a prediction that is strictly first."""
+    k = calibrator.n_classes
+    total = ""
+    for member, weight in zip(calibrator.members, calibrator.weights, strict=True):
+        probabilities, _ = _single(nodes, logits, member)
+        part = nodes.add("Mul", probabilities, nodes.constant(weight))
+        total = nodes.add("Add", total, part) if total else part
+    of_prediction = logits if calibrator.preserves_prediction else total
+    nodes.add("ArgMax", of_prediction, axis=1, keepdims=0, output="prediction")
+    powers = nodes.add("Pow", total, nodes.constant(calibrator.power))
+    scale = nodes.add("Reciprocal", nodes.row_sum(powers, length=k))
+    mixed = nodes.add("Mul", powers, scale)
+    top = _top_and_others(nodes, mixed, "prediction", n_classes=k)
+    # At least the float32 above the runner-up.
+    above = nodes.add("Mul", nodes.row_max(top.others), nodes.constant(1.0 + 2.0**-23))
+    confidence = nodes.add("Max", nodes.row_max(mixed), above)
+    placed = nodes.add("Mul", top.is_top, confidence)
+    nodes.add("Add", top.others, placed, output="probabilities")
 
 
 def _linear_stage(nodes: Nodes, logits: str, stage: LinearStage) -> str:
@@ -127,7 +163,7 @@ def _top_and_others(
     return TopAndOthers(is_top, is_other, others, nodes.row_sum(others, length=n_classes))
 
 
-def _put_confidence(nodes: Nodes, top: TopAndOthers, remaining: str, *, output: str) -> None:
+def _put_confidence(nodes: Nodes, top: TopAndOthers, remaining: str, *, output: str | None) -> str:
     """Give the prediction 1 − remaining and rescale the others, as `calibrators.confidence` does.
 
     Less remains where the runner-up would otherwise overtake the prediction.
@@ -143,7 +179,7 @@ def _put_confidence(nodes: Nodes, top: TopAndOthers, remaining: str, *, output: 
         "Max", nodes.add("Sub", one, remaining), nodes.add("Mul", runner_up, scale)
     )
     placed = nodes.add("Mul", top.is_top, confidence)
-    nodes.add("Add", nodes.add("Mul", top.others, scale), placed, output=output)
+    return nodes.add("Add", nodes.add("Mul", top.others, scale), placed, output=output)
 
 
 def _second_stage(
@@ -152,8 +188,8 @@ def _second_stage(
     top: TopAndOthers,  # of these probabilities
     stage: SecondStage,
     *,
-    output: str,  # name of the result
-) -> None:
+    output: str | None,  # name of the result
+) -> str:
     """Map the confidence by the second stage of `smart`, as `SecondStage.apply` does."""
     knots, values = np.array(stage.knots), np.array(stage.values)
     slopes = np.diff(values) / np.diff(knots)
@@ -165,7 +201,7 @@ def _second_stage(
     mapped = line.add_to(nodes, logit)
     power = nodes.add("Exp", nodes.add("Min", mapped, nodes.constant(LARGEST_EXPONENT)))
     remaining = nodes.add("Reciprocal", nodes.add("Add", nodes.constant(1.0), power))  # 1 − c′
-    _put_confidence(nodes, replace(top, rest=rest), remaining, output=output)
+    return _put_confidence(nodes, replace(top, rest=rest), remaining, output=output)
 
 
 def _isotonic(
@@ -174,8 +210,8 @@ def _isotonic(
     top: TopAndOthers,  # of their softmax
     calibrator: IsotonicCalibrator,
     *,
-    output: str,  # name of the result
-) -> None:
+    output: str | None,  # name of the result
+) -> str:
     """Map the confidence by the isotonic calibrator."""
     k = calibrator.n_classes
     remaining = nodes.add("Cast", _isotonic_remaining(nodes, logits, top, calibrator), to=FLOAT)
@@ -183,7 +219,7 @@ def _isotonic(
     sure = nodes.add("Less", top.rest, nodes.constant([[SMALLEST * k]]))
     others = nodes.add("Where", sure, top.is_other, top.others)
     rest = nodes.add("Where", sure, nodes.constant([[k - 1.0]]), top.rest)
-    _put_confidence(nodes, replace(top, others=others, rest=rest), remaining, output=output)
+    return _put_confidence(nodes, replace(top, others=others, rest=rest), remaining, output=output)
 
 
 def _isotonic_remaining(

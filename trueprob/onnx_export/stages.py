@@ -14,6 +14,7 @@ from trueprob.calibrators import (
     IsotonicCalibrator,
     SmartMatrixCalibrator,
     SmartVectorCalibrator,
+    StackCalibrator,
     VectorCalibrator,
 )
 from trueprob.calibrators.linear.smart_vector_matrix import TwoStages
@@ -22,13 +23,14 @@ from trueprob.calibrators.smart.second_stage import SecondStage
 from trueprob.errors import InvalidInput
 from trueprob.onnx_export.inverse_temperature import INVERSE_TEMPERATURES
 
-__all__ = ["EXPRESSIBLE", "Stages", "stages_of"]
+__all__ = ["EXPRESSIBLE", "Stages", "require_expressible", "stages_of"]
 
 EXPRESSIBLE: Final = (
     *INVERSE_TEMPERATURES,
     IsotonicCalibrator.kind,
     SmartMatrixCalibrator.kind,
     SmartVectorCalibrator.kind,
+    StackCalibrator.kind,
     VectorCalibrator.kind,
 )
 
@@ -44,8 +46,15 @@ class Stages:
     has_temperature: bool = True  # False: the method has none, and 1/h is 1
 
 
+def require_expressible(calibrator: Calibrator) -> None:
+    """Raise InvalidInput for a calibrator that ONNX cannot express."""
+    each = calibrator.members if isinstance(calibrator, StackCalibrator) else (calibrator,)
+    for member in each:
+        stages_of(member)
+
+
 def stages_of(calibrator: Calibrator) -> Stages:
-    """The stages of a calibrator; InvalidInput if ONNX cannot express it."""
+    """The stages of a calibrator that is no stack; InvalidInput if ONNX cannot express it."""
     identity = IdentityCalibrator(calibrator.n_classes)
     if calibrator.kind in INVERSE_TEMPERATURES:
         return _gap_stage(calibrator)

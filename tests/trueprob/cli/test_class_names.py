@@ -8,7 +8,8 @@ import pytest
 from pyarrow import csv, parquet
 
 from tests.trueprob.every_kind import cases
-from trueprob.calibrators import KINDS, IdentityCalibrator, dumps_calibrator
+from trueprob.calibrators import IdentityCalibrator, dumps_calibrator
+from trueprob.fitting.methods import METHODS
 from trueprob.cli.__main__ import main
 
 NAMES = ["cat", "dog", "yak", "7th", "é"]
@@ -61,7 +62,7 @@ def by_name(path):
     return columns, predicted
 
 
-@pytest.mark.parametrize("kind", cases(KINDS))
+@pytest.mark.parametrize("kind", cases(METHODS))
 def test_a_permuted_table_gives_the_permuted_answer(kind, rows, tmp_path):
     logits, labels = rows
     calibrator = tmp_path / "c.json"
