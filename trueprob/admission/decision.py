@@ -89,7 +89,7 @@ def admit(
             f"none of the {data.n} rows is new: the incumbent was fitted on all of them", 0
         )
     compared = data.subset(new_rows)
-    unit = unit_of_rows(compared.n, compared.groups)
+    unit = unit_of_rows(compared.n, compared.fold_groups)
     if int(unit.max()) + 1 < MIN_UNITS:
         unit_name = "rows" if data.groups is None else "groups"
         return _refused(

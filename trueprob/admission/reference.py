@@ -49,7 +49,7 @@ def check_reference(
     if new_rows.shape[0] == 0:
         return ReferenceCheck(False, "the candidate was fitted on all of the reference set", 0)
     data = reference.subset(new_rows)
-    unit = unit_of_rows(data.n, data.groups)
+    unit = unit_of_rows(data.n, data.fold_groups)
     n_units = int(unit.max()) + 1
     if n_units < MIN_UNITS:
         unit_name = "rows" if data.groups is None else "groups"

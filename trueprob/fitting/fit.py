@@ -187,7 +187,7 @@ def cross_fit(
     correct = prediction(data.logits) == data.labels
     total: NDArray[np.float32] = np.zeros_like(data.logits)
     for repeat in range(n_repeats):
-        fold = fold_of_rows(correct, data.groups, n_folds, seed=seed + repeat)
+        fold = fold_of_rows(correct, data.fold_groups, n_folds, seed=seed + repeat)
         if fold.max() == 0:
             raise InvalidInput(
                 "cross-fitting needs at least two rows or groups, got one", field="groups"

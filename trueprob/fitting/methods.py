@@ -55,7 +55,7 @@ def fit_rows(
         )
     options: dict[str, Any] = {"seed": seed}
     if fitter is fit_auto or method in WITH_INNER_FOLDS:
-        options["groups"] = data.groups
+        options["groups"] = data.fold_groups
     if fitter is fit_auto:
         options["allow_prediction_change"] = allow_prediction_change
     fitted = fitter(as_logits(data.logits), data.labels, data.weights, **options)
