@@ -213,7 +213,7 @@ def _by_sums(
     if score in ROW_MEANS:
         sides = [(w * ROW_MEANS[score](p, y))[:, None] for p in predictors]
     else:
-        sides = [bin_columns(*confidence_of_rows(p, y), w) for p in predictors]
+        sides = [bin_columns(*_confidence(p, y), w) for p in predictors]
     columns = np.column_stack([w, *sides])
     width = sides[0].shape[1]
 
@@ -239,7 +239,7 @@ def _by_weights(
     seed: int,
 ) -> tuple[float, Array]:
     compute = RECOMPUTED[score]
-    rows = [confidence_of_rows(p, y) for p in predictors]
+    rows = [_confidence(p, y) for p in predictors]
 
     def value(weights: Array) -> float:
         values = [compute(*side, weights=weights) for side in rows]
@@ -254,6 +254,11 @@ def _by_weights(
         drawn.append(value(weights) if weights.any() else np.nan)
     finite = np.array(drawn)[np.isfinite(drawn)]  # no AUROC where all drawn rows are right
     return value(w), finite if finite.shape[0] else np.array([np.nan])
+
+
+def _confidence(p: NDArray[Any], y: Labels) -> tuple[Array, Array]:
+    confidence, correct = confidence_of_rows(p, y)
+    return confidence, correct.astype(np.float64)
 
 
 def _plain_ece(sums: Array) -> Array:
