@@ -20,7 +20,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from trueprob.arrays.class_names import as_class_names, class_order, say_more_than_order
-from trueprob.arrays.copies import groups_of_copies
 from trueprob.arrays.files import read_arrays
 from trueprob.arrays.labels import Labels, as_labels
 from trueprob.arrays.logit_functions import Logits
@@ -64,7 +63,7 @@ class CalibrationSet:
         Non-negative, not all zero; only their ratios matter.
     groups : ndarray of shape (n,), int64 or str, or None
         Rows of one group (a patient, a video) are not independent: folds and resampling keep
-        them together. Without groups, copies of a row are kept together (`fold_groups`).
+        them together. Without groups, copies of a row are kept together.
     class_names : tuple of k strings, or None
         In the order of the columns; None if they are unknown.
 
@@ -192,11 +191,6 @@ class CalibrationSet:
         Weights, groups and class names are left out: a row with another weight is the same row.
         """
         return row_digests(self.logits, self.labels)
-
-    @cached_property
-    def fold_groups(self) -> Groups | None:
-        """Groups that folds and resampling keep whole: `groups`, otherwise copies of a row."""
-        return groups_of_copies(self.logits) if self.groups is None else self.groups
 
     def subset(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> CalibrationSet:
         """The calibration set of some rows, given as indices or a mask of shape (n,)."""

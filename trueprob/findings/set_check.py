@@ -31,7 +31,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trueprob.arrays.calibration_set import CalibrationSet
-from trueprob.arrays.copies import equal_rows, groups_of_copies
 from trueprob.arrays.labels import Labels
 from trueprob.arrays.logit_functions import Logits, logit_gap, prediction
 from trueprob.calibrators import FitOutcome, FittedCalibrator
@@ -46,6 +45,7 @@ from trueprob.findings.agreement import (
 )
 from trueprob.findings.class_order import class_order_finding, sign_test
 from trueprob.findings.finding import Finding, Repair, Severity
+from trueprob.folds import equal_rows, fold_groups
 
 __all__ = ["check_conditions", "check_fit", "check_set"]
 
@@ -248,7 +248,7 @@ def _copies(logits: Logits, labels: Labels) -> Finding | None:
     if (low != high)[repeated].mean() > CONFLICTS:
         return None
     sentence = f"{n} rows are copies of {sizes.size}: scores count each copy as new evidence"
-    if groups_of_copies(logits) is None:
+    if fold_groups(logits, None) is None:
         sentence += ", and so do folds"
     repair = Repair("leave out the copies, or give those of one row the same group")
     return Finding("copies", Severity.WARN, sentence, repair)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from trueprob import CalibrationSet, cross_fit, fit, logits_from_probabilities, softmax
-from trueprob.arrays.copies import equal_rows, groups_of_copies, probability_grid
+from trueprob.folds import equal_rows, fold_groups, probability_grid
 
 
 def rounded(p, step):
@@ -34,7 +34,7 @@ def test_a_few_copied_rows_share_a_fold_as_if_they_were_groups(network):
     copied = CalibrationSet(logits[rows], labels[rows])
     named = CalibrationSet(logits[rows], labels[rows], groups=rows)
     apart = CalibrationSet(logits[rows], labels[rows], groups=np.arange(620))
-    assert groups_of_copies(logits) is None
+    assert fold_groups(logits, None) is None
     for method in ("isotonic", "smart"):
         found = cross_fit(method, copied)
         assert np.array_equal(found[:20], found[600:])  # fitted without both
@@ -44,10 +44,10 @@ def test_a_few_copied_rows_share_a_fold_as_if_they_were_groups(network):
 
 
 def test_groups_that_are_given_are_used_instead(network):
-    logits, labels = network
+    logits = network[0]
     rows = np.concatenate([np.arange(600), np.arange(20)])
     groups = rows % 7
-    assert CalibrationSet(logits[rows], labels[rows], groups=groups).fold_groups is groups
+    assert fold_groups(logits[rows], groups) is groups
 
 
 @pytest.mark.parametrize("step", [0.2, 0.1, 1 / 3, 0.05, 0.01, 0.001])
@@ -57,7 +57,7 @@ def test_a_grid_of_probabilities_is_found(network, step):
     assert grid is not None
     assert (step * grid) == pytest.approx(round(step * grid), abs=1e-9)  # a multiple suffices
     rows = np.concatenate([np.arange(600), np.arange(10)])
-    assert groups_of_copies(logits[rows]) is None
+    assert fold_groups(logits[rows], None) is None
 
 
 def test_two_decimals_that_do_not_sum_to_one_are_a_grid():
@@ -78,4 +78,4 @@ def test_continuous_scores_have_no_grid(network):
 def test_coarse_logits_are_no_copies(network):
     whole = np.round(network[0][:, :2])
     assert equal_rows(whole).sizes.size < 600
-    assert groups_of_copies(whole) is None
+    assert fold_groups(whole, None) is None
