@@ -29,7 +29,12 @@ from trueprob.arrays.weights_and_groups import Groups
 from trueprob.calibrators import KINDS, FitOutcome, FittedCalibrator, StackCalibrator, fit_smart
 from trueprob.calibrators.stack import pooled
 from trueprob.errors import InvalidInput
-from trueprob.fitting.cross_validation import CrossValidation, Rows, paired_standard_error
+from trueprob.fitting.cross_validation import (
+    N_FOLDS,
+    CrossValidation,
+    Rows,
+    paired_standard_error,
+)
 from trueprob.fitting.report import CandidateScore
 from trueprob.fitting.stacking import Mixture, Outcomes, fit_mixture
 from trueprob.scores.interval import unit_of_rows
@@ -128,16 +133,25 @@ def fit_auto(
 
 
 def out_of_fold_auto(
-    rows: Rows,
-    names: tuple[str, ...],  # candidates
+    logits: Logits,
+    labels: Labels,
+    weights: Array | None = None,
     *,
     seed: int = 0,
+    groups: Groups | None = None,
+    allow_prediction_change: bool = False,
+    keep_prediction: bool = False,
     select: str = "stack",
-    n_folds: int = 5,
-    progress: Callable[[float], None] | None = None,
+    n_folds: int = N_FOLDS,
+    progress: Callable[[float], None] | None = None,  # called with the share that is done
 ) -> Probabilities:
     """The out-of-fold probabilities of `fit_auto` alone, (n, k); nothing is fitted on all rows."""
-    selection = _Selection(rows, names, seed, select)
+    names = candidates(
+        logits.shape[1],
+        allow_prediction_change=allow_prediction_change,
+        keep_prediction=keep_prediction,
+    )
+    selection = _Selection(Rows(logits, labels, weights, groups), names, seed, select)
     selection.run(n_folds, progress)
     return selection.out_of_fold()
 
@@ -159,7 +173,7 @@ class _Selection:
         self.alone = int(self.unit.max()) == 0
         self.validation = CrossValidation(rows, seed)
 
-    def run(self, n_folds: int = 5, progress: Callable[[float], None] | None = None) -> None:
+    def run(self, n_folds: int = N_FOLDS, progress: Callable[[float], None] | None = None) -> None:
         """Cross-fit all candidates."""
         self.validation.run(
             self.names, self.share, self.unit, n_folds=n_folds, progress=progress

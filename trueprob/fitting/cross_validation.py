@@ -46,7 +46,7 @@ from trueprob.calibrators.smart.calibrator import UNIFORM_SHARE
 from trueprob.folds import fold_of_rows
 from trueprob.scores.score import row_nll
 
-__all__ = ["SIMPLE", "TWO_STAGES", "CrossValidation", "Rows", "paired_standard_error"]
+__all__ = ["N_FOLDS", "SIMPLE", "TWO_STAGES", "CrossValidation", "Rows", "paired_standard_error"]
 
 N_FOLDS: Final = 5
 SMALL: Final = 1_000  # rows; below, further divisions are worth their time

@@ -48,7 +48,12 @@ WITH_INNER_FOLDS: Final = frozenset({"smart", "smart-vector", "smart-matrix"})
 
 
 def fit_rows(
-    method: str, data: CalibrationSet, seed: int = 0, *, allow_prediction_change: bool = False
+    method: str,
+    data: CalibrationSet,
+    seed: int = 0,
+    *,
+    allow_prediction_change: bool = False,
+    select: str = "stack",  # of `auto`
 ) -> FittedCalibrator:
     """Fit by name without scores or cross-fitting; InvalidInput for an unknown method."""
     fitter = FITTERS.get(method)
@@ -60,7 +65,7 @@ def fit_rows(
     if fitter is fit_auto or method in WITH_INNER_FOLDS:
         options["groups"] = fold_groups(data.logits, data.groups)
     if fitter is fit_auto:
-        options["allow_prediction_change"] = allow_prediction_change
+        options |= {"allow_prediction_change": allow_prediction_change, "select": select}
     fitted = fitter(as_logits(data.logits), data.labels, data.weights, **options)
     if data.class_names is None:
         return fitted
