@@ -30,7 +30,6 @@ class FitOutcome(StrEnum):
     """How a fit ended; a numerical outcome is never an exception."""
 
     CONVERGED = "converged"
-    AT_BOUND = "at_bound"  # the optimum lies at the edge of the allowed interval
     NOT_CONVERGED = "not_converged"  # the budget of steps ran out; the best point is kept
     NOTHING_TO_FIT = "nothing_to_fit"  # the method has no parameters
 

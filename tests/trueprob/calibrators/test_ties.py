@@ -1,4 +1,4 @@
-"""The argmax of the probabilities is the prediction on every row, however close the runner-up is."""
+"""The argmax of the probabilities is the prediction on every row, also in near ties."""
 
 import json
 from dataclasses import replace
