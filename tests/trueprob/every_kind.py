@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import pytest
 
 from trueprob.calibrators import Calibrator, StackCalibrator
@@ -24,3 +25,11 @@ def fit_kind(kind: str, logits: Any, labels: Any, weights: Any = None) -> Calibr
         return FITTERS[kind](logits, labels, weights, seed=0).calibrator
     members = tuple(fit_kind(member, logits, labels, weights) for member in MEMBERS)
     return StackCalibrator(logits.shape[1], members, tuple(MEMBERS.values()), 1.2)
+
+
+def assert_prediction_is_above(p: np.ndarray, prediction: np.ndarray) -> None:
+    """The prediction is the only largest probability, so any argmax finds it."""
+    rows = np.arange(p.shape[0])
+    others = p.copy()
+    others[rows, prediction] = -1.0
+    assert (p[rows, prediction] > others.max(axis=1)).all()

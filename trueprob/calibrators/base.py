@@ -30,7 +30,6 @@ class FitOutcome(StrEnum):
     """How a fit ended; a numerical outcome is never an exception."""
 
     CONVERGED = "converged"
-    AT_BOUND = "at_bound"  # the optimum lies at the edge of the allowed interval
     NOT_CONVERGED = "not_converged"  # the budget of steps ran out; the best point is kept
     NOTHING_TO_FIT = "nothing_to_fit"  # the method has no parameters
 
@@ -94,7 +93,7 @@ class Calibrator(ABC):
         Returns
         -------
         ndarray of shape (n, k), float32
-            C-contiguous; p[prediction] == max(p) holds exactly.
+            C-contiguous; p[prediction] is above all others, so their argmax is `prediction`.
 
         Raises
         ------
@@ -126,7 +125,7 @@ class Calibrator(ABC):
         """Predicted class: the argmax of the incoming logits, the first of ties.
 
         Methods that may change the prediction take the argmax of their first stage's output. The
-        argmax of the probabilities could differ, because they are rounded.
+        argmax of the probabilities is the same class on every row.
 
         Parameters
         ----------

@@ -26,7 +26,13 @@ from numpy.typing import NDArray
 
 from trueprob.arrays import logit_functions
 from trueprob.arrays.labels import Labels
-from trueprob.arrays.logit_functions import TRANSPOSE_BELOW, Logits, Probabilities, logit_gap
+from trueprob.arrays.logit_functions import (
+    ABOVE_RUNNER_UP,
+    TRANSPOSE_BELOW,
+    Logits,
+    Probabilities,
+    logit_gap,
+)
 from trueprob.calibrators.base import Calibrated, Calibrator
 from trueprob.calibrators.identity import IdentityCalibrator
 from trueprob.calibrators.isotonic import IsotonicCalibrator
@@ -189,7 +195,7 @@ def pooled(
 ) -> tuple[Probabilities, Labels]:
     """Mix probabilities and raise them to the power; the probabilities and the prediction.
 
-    The prediction's probability is larger than all others, by one float32 at least.
+    The prediction's probability is larger than all others.
     """
     n, k = columns[0].shape
     if k == 2:
@@ -212,7 +218,7 @@ def pooled(
     at = (top, rows) if class_major else (rows, top)
     confidence = q[at]
     q[at] = 0.0
-    q[at] = np.maximum(confidence, np.nextafter(q.max(axis=axis), np.float32(1.0)))
+    q[at] = np.maximum(confidence, q.max(axis=axis) * ABOVE_RUNNER_UP)
     return (np.ascontiguousarray(q.T) if class_major else q), top
 
 

@@ -12,7 +12,7 @@
 | `few_rows`, `no_errors`, `all_wrong` | warn | the set says little about calibration |
 | `copies` | warn | most rows are copies of a few |
 | `wild_scale` | warn | gaps of hundreds of nats, as of joint log likelihoods |
-| `at_bound`, `absurd_temperature`, `fit` | warn | what the fit found |
+| `absurd_temperature`, `fit` | warn | what the fit found |
 | `conditions_differ` | warn | logit gaps are unlike those that the calibrator was fitted on |
 
 The checks ask for a relation between labels and scores, not for a good one: a network that is
@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from trueprob.arrays.calibration_set import CalibrationSet
 from trueprob.arrays.labels import Labels
 from trueprob.arrays.logit_functions import Logits, logit_gap, prediction
-from trueprob.calibrators import FitOutcome, FittedCalibrator
+from trueprob.calibrators import FittedCalibrator
 from trueprob.drift.reference_bins import ReferenceBins
 from trueprob.findings.agreement import (
     LEVEL,
@@ -97,14 +97,10 @@ def check_set(data: CalibrationSet) -> tuple[Finding, ...]:
 
 def check_fit(fitted: FittedCalibrator, data: CalibrationSet) -> tuple[Finding, ...]:
     """Findings about a fit: its own warnings, and a temperature that is absurd for the gaps."""
-    at_bound = fitted.outcome is FitOutcome.AT_BOUND
-    code = "at_bound" if at_bound else "fit"
-    found = [Finding(code, Severity.WARN, warning) for warning in fitted.warnings]
-    if at_bound and not found:
-        found.append(Finding(code, Severity.WARN, "a parameter stopped at its bound"))
+    found = [Finding("fit", Severity.WARN, warning) for warning in fitted.warnings]
     logits = data.logits[_sample(data)]
     temperature = fitted.calibrator.temperature(logits)
-    if temperature is None or at_bound:
+    if temperature is None:
         return tuple(found)
     gap = float(np.median(logit_gap(logits)))
     value = float(np.median(temperature))

@@ -2,8 +2,7 @@
 
 All candidates are cross-fitted on the same divisions into folds (`cross_validation`), and their
 out-of-fold probabilities give the weights and the power of a mixture (`stacking`). It returns a
-calibrator of kind `stack`, or the only member that remains. A candidate of which a parameter ended
-at its bound takes no part.
+calibrator of kind `stack`, or the only member that remains.
 
 With `select="simplest"` it takes the simplest candidate within one standard error of the best
 (Breiman, Friedman, Olshen and Stone 1984, section 3.4.3), paired: with d_i the difference between
@@ -182,11 +181,8 @@ class _Selection:
     def fit(self, advised: str | None) -> SelectedCalibrator:
         """Cross-fit all candidates, and fit what is chosen on all rows."""
         self.run()
-        while True:
-            mixture, names = self._mixture(), self._eligible()
-            chosen = {names[m]: self.validation.fitted(names[m]) for m in mixture.members}
-            if not self.validation.at_bound & set(chosen) or len(names) == len(chosen) == 1:
-                break  # else once more, without those at a bound
+        mixture, names = self._mixture(), self._eligible()
+        chosen = {names[m]: self.validation.fitted(names[m]) for m in mixture.members}
         scores = self._scores(dict(zip(chosen, mixture.weights, strict=True)))
         warnings = [warning for fitted in chosen.values() for warning in fitted.warnings]
         outcomes = {fitted.outcome for fitted in chosen.values()} - {FitOutcome.NOTHING_TO_FIT}
@@ -211,10 +207,8 @@ class _Selection:
         )
 
     def _eligible(self) -> tuple[str, ...]:
-        """Candidates that took part in all divisions and are at no bound."""
-        names = tuple(name for name in self.names if name in self.validation.columns[-1])
-        within = tuple(name for name in names if name not in self.validation.at_bound)
-        return within or names
+        """Candidates that took part in all divisions."""
+        return tuple(name for name in self.names if name in self.validation.columns[-1])
 
     def _mixture(self, kept: NDArray[np.bool_] | None = None) -> Mixture:
         """The members and their weights, from all rows or from some."""

@@ -99,7 +99,6 @@ class CrossValidation:
     folds: list[Fold] = field(default_factory=list)  # of each division
     # Of each division, the probabilities of each candidate that took part, (n, k).
     columns: list[dict[str, Probabilities]] = field(default_factory=list)
-    at_bound: set[str] = field(default_factory=set)  # candidates with a parameter at its bound
     _linear: dict[tuple[int, bool], LinearCrossFit] = field(default_factory=dict)
 
     def run(
@@ -151,8 +150,6 @@ class CrossValidation:
             held, kept = fold == index, fold != index
             if name in SIMPLE:
                 fitted = self._simple(name, rows.part(kept), division)
-                if fitted.outcome is FitOutcome.AT_BOUND:
-                    self.at_bound.add(name)
                 result[held] = fitted.calibrator.predict_proba(rows.logits[held])
             elif name in TWO_STAGES:
                 part = Rows(inputs, rows.labels, rows.weights, rows.groups).part(kept)
@@ -193,10 +190,7 @@ class CrossValidation:
         """The candidate fitted on all rows, with the linear stages that are there already."""
         rows = self.rows
         if name in SIMPLE:
-            fitted = self._simple(name, rows, 0)
-            if fitted.outcome is FitOutcome.AT_BOUND:
-                self.at_bound.add(name)
-            return fitted
+            return self._simple(name, rows, 0)
         crossed, (n, k) = self._stage(name, 0), rows.logits.shape
         warnings = () if crossed.converged else (UNCONVERGED,)
         if name in TWO_STAGES:

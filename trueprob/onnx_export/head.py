@@ -7,7 +7,7 @@ The ONNX nodes follow the stages of `stages`, in this order, with the arithmetic
    probabilities and the prediction of near-ties. The sum may still be added in another order, so
    y, rounded to float32, can differ in its last bit.
 2. The softmax of β z with β = 1/h. The largest logit is subtracted before anything is scaled, as
-   in `logit_functions.tempered_softmax`, so p[prediction] == max(p) exactly.
+   in `logit_functions.tempered_softmax`, and the prediction stays above the runner-up.
 3. A map of the confidence, or none. The prediction gets the mapped confidence and the other
    classes are rescaled. The others are summed directly: 1 − c has no digits left in float32 when
    c is near 1.
@@ -25,6 +25,7 @@ from typing import Final
 
 import numpy as np
 
+from trueprob.arrays.logit_functions import ABOVE_RUNNER_UP
 from trueprob.calibrators import Calibrator, IsotonicCalibrator, StackCalibrator
 from trueprob.calibrators.isotonic import DIGITS, FARTHEST, SMALLEST
 from trueprob.calibrators.linear.stage import LARGEST, LinearStage
@@ -98,8 +99,7 @@ def _stack(nodes: Nodes, logits: str, calibrator: StackCalibrator) -> None:
     scale = nodes.add("Reciprocal", nodes.row_sum(powers, length=k))
     mixed = nodes.add("Mul", powers, scale)
     top = _top_and_others(nodes, mixed, "prediction", n_classes=k)
-    # At least the float32 above the runner-up.
-    above = nodes.add("Mul", nodes.row_max(top.others), nodes.constant(1.0 + 2.0**-23))
+    above = nodes.add("Mul", nodes.row_max(top.others), nodes.constant(ABOVE_RUNNER_UP))
     confidence = nodes.add("Max", nodes.row_max(mixed), above)
     placed = nodes.add("Mul", top.is_top, confidence)
     nodes.add("Add", top.others, placed, output="probabilities")
@@ -131,15 +131,20 @@ def _linear_stage(nodes: Nodes, logits: str, stage: LinearStage) -> str:
 def _softmax(
     nodes: Nodes, logits: str, beta: str, stages: Stages, k: int, *, output: str | None = None
 ) -> str:
-    """(1 − w)·softmax(β z) + w/k."""
+    """(1 − w)·softmax(β z) + w/k; as the graph's output with the prediction above the others."""
     weight = stages.uniform_weight
     shifted = nodes.add("Sub", logits, nodes.row_max(logits))
     powers = nodes.add("Exp", nodes.add("Mul", shifted, beta))
     share = nodes.add("Div", nodes.constant([[1.0 - weight]]), nodes.row_sum(powers, length=k))
-    if not weight:
-        return nodes.add("Mul", powers, share, output=output)
     softmax = nodes.add("Mul", powers, share)
-    return nodes.add("Add", softmax, nodes.constant(weight / k), output=output)
+    if weight:
+        softmax = nodes.add("Add", softmax, nodes.constant(weight / k))
+    if output is None:
+        return softmax
+    first, second = nodes.two_largest(softmax)
+    confidence = nodes.add("Max", first, nodes.add("Mul", second, nodes.constant(ABOVE_RUNNER_UP)))
+    place = nodes.add("Unsqueeze", "prediction", nodes.constant([-1], np.int64))
+    return nodes.add("ScatterElements", softmax, place, confidence, axis=1, output=output)
 
 
 @dataclass(frozen=True)
@@ -174,10 +179,8 @@ def _put_confidence(nodes: Nodes, top: TopAndOthers, remaining: str, *, output: 
     most = nodes.add("Reciprocal", nodes.add("Add", one, share))
     remaining = nodes.add("Min", remaining, most)
     scale = nodes.add("Div", remaining, top.rest)
-    # Rounding may leave the runner-up a bit above; the prediction is never below it.
-    confidence = nodes.add(
-        "Max", nodes.add("Sub", one, remaining), nodes.add("Mul", runner_up, scale)
-    )
+    above = nodes.add("Mul", nodes.add("Mul", runner_up, scale), nodes.constant(ABOVE_RUNNER_UP))
+    confidence = nodes.add("Max", nodes.add("Sub", one, remaining), above)
     placed = nodes.add("Mul", top.is_top, confidence)
     return nodes.add("Add", nodes.add("Mul", top.others, scale), placed, output=output)
 

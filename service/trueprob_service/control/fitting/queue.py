@@ -295,9 +295,8 @@ def _earlier_calibrator(transaction: Transaction, fit: FitRow) -> CalibratorDocu
     found = transaction.earlier_fits.fitted(fit)
     if found is None:
         return None
-    document, warnings, verdict = found
-    at_bound = any(each["code"] == "at_bound" for each in verdict.get("findings", ()))
-    return CalibratorDocument(document, tuple(warnings), at_bound)
+    document, warnings = found
+    return CalibratorDocument(document, tuple(warnings))
 
 
 def _blamed_class(transaction: Transaction, fit: FitRow) -> str | None:

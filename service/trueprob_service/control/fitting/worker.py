@@ -60,7 +60,6 @@ class CalibratorDocument:
 
     document: str  # `calibrator.json`
     warnings: tuple[str, ...] = ()  # from fitting it
-    at_bound: bool = False  # whether a parameter stopped at its bound
 
 
 @dataclass(frozen=True)
@@ -200,9 +199,9 @@ def _candidate(job: Job, method: str, rows: CalibrationSet) -> tuple[FittedCalib
     """The candidate and its document."""
     if job.earlier is not None:
         earlier = job.earlier
-        outcome = FitOutcome.AT_BOUND if earlier.at_bound else FitOutcome.CONVERGED
         calibrator = loads_calibrator(earlier.document.encode())
-        return FittedCalibrator(calibrator, outcome, earlier.warnings), earlier.document
+        fitted = FittedCalibrator(calibrator, FitOutcome.CONVERGED, earlier.warnings)
+        return fitted, earlier.document
     fitted = fit_rows(method, rows, allow_prediction_change=job.allow_prediction_change)
     created_at = datetime.fromtimestamp(job.created_at, UTC).isoformat(timespec="seconds")
     source = FittedOn.of(rows, created_at)

@@ -288,10 +288,10 @@ class EarlierFitTable:
         row = self._connection.execute(statement).first()
         return None if row is None else FitRow(**row._mapping)
 
-    def fitted(self, of: FitRow) -> tuple[str, list[str], dict[str, Any]] | None:
-        """Calibrator document, warnings and verdict of a fit of the same rows and options."""
+    def fitted(self, of: FitRow) -> tuple[str, list[str]] | None:
+        """Calibrator document and warnings of a fit of the same rows and options."""
         statement = (
-            select(calibrator.c.document, fit.c.warnings, fit.c.verdict)
+            select(calibrator.c.document, fit.c.warnings)
             .join(
                 calibrator,
                 (calibrator.c.model == fit.c.model)
@@ -310,7 +310,7 @@ class EarlierFitTable:
             .limit(1)
         )
         row = self._connection.execute(statement).first()
-        return None if row is None else (row.document, row.warnings or [], row.verdict or {})
+        return None if row is None else (row.document, row.warnings or [])
 
 
 class PolicyFitTable:
