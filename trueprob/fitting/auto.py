@@ -59,7 +59,11 @@ CANDIDATES: Final = (
     "smart-matrix",
 )
 SELECTIONS: Final = ("stack", "simplest")
-DEFAULT: Final = "smart"  # has the pseudo-rows; fitted when nothing can be left out
+DEFAULT: Final = "smart"  # fitted when nothing can be left out
+# Weight that each candidate has before any row, as a number of rows. `identity` and `isotonic` must
+# earn theirs: the first repairs nothing, and the second has no prior of its own (decisions.md, 70).
+PSEUDO_ROWS: Final = 1.0
+WITHOUT_PSEUDO_ROWS: Final = frozenset({"identity", "isotonic"})
 MATRIX_CLASSES: Final = 300  # above, k² parameters take minutes
 # Scored where predictions must be kept, to say what they cost; not above so many logits.
 ADVISED: Final = "smart-vector"
@@ -234,9 +238,12 @@ class _Selection:
         labels = np.tile(self.rows.labels, len(divisions))
         n = self.rows.labels.shape[0]
         share = np.tile(self.share * (n / len(divisions)), len(divisions))
-        default = names.index(DEFAULT) if DEFAULT in names else -1
+        pseudo_rows = np.array(
+            [0.0 if name in WITHOUT_PSEUDO_ROWS else PSEUDO_ROWS for name in names]
+        )
         rows = None if kept is None else np.tile(kept, len(divisions))
-        return fit_mixture(columns, labels, Outcomes.of(columns, labels, share), default, rows)
+        outcomes = Outcomes.of(columns, labels, share)
+        return fit_mixture(columns, labels, outcomes, pseudo_rows, rows)
 
     def out_of_fold(self) -> Probabilities:
         """Probabilities of each row of the first division, mixed with the other folds' weights."""

@@ -4,16 +4,16 @@ With p_im the probability of row i's label under member m, t_i one class for eac
 probability that m gives to the outcome "the label is t_i" or "it is not", whichever came true, the
 weights minimise the objective of `smart`, a mixture in both parts,
 
-    Σ_i [−log Σ_m w_m p_im − 3·log Σ_m w_m q_im] / 4 − Σ_m a_m log w_m,   a = 2 for one member
+    Σ_i [−log Σ_m w_m p_im − 3·log Σ_m w_m q_im] / 4 − Σ_m a_m log w_m
 
 over the simplex, by expectation maximisation (Dempster, Laird and Rubin 1977, J. R. Stat. Soc. B
 39:1–38). With r_im = w_m p_im / Σ_l w_l p_il, and s_im the same of q, a step is
 
     w_m ← (Σ_i (r_im + 3·s_im) / 4 + a_m) / (n + Σ a)
 
-and never raises the objective, which is convex. The power β minimises NLL + 3·CE of the mixture to
-that power, with the prior 2·log(1 + log² β) nats of the summed log likelihood, as in `smart`; near
-β = 1 that is a ridge. Weights below 0.02 are dropped, and at most three members remain.
+and never raises the objective, which is convex. a_m counts as so many rows in which only m is
+right. The power β minimises the sum of NLL + 3·CE of the mixture to that power, and 50·log² β nats.
+Weights below 0.02 are dropped, and at most three members remain.
 """
 
 from __future__ import annotations
@@ -35,12 +35,11 @@ __all__ = ["Mixture", "Outcomes", "fit_mixture", "fit_weights", "objective"]
 
 MOST_MEMBERS: Final = 3
 LEAST_WEIGHT: Final = 0.02
-PSEUDO_ROWS: Final = 2.0
-RIDGE: Final = 2.0  # nats of the summed log likelihood, times log(1 + log² β)
-POWER_TERMS: Final = Terms(scale_prior=RIDGE)
+RIDGE: Final = 50.0  # nats of the summed log likelihood, times log² β
 POWER_ELEMENTS: Final = 400_000  # of larger sets a sample of rows gives the power
 MAX_STEPS: Final = 2_000
 TOLERANCE: Final = 1e-8  # nats of the mean objective; a step gains less when EM stops
+UNPENALISED: Final = Terms(smoothness=0.0, scale_prior=0.0)
 TOP: Final = DEFAULT_TERMS.top_weight
 
 Array = NDArray[np.float64]
@@ -127,14 +126,13 @@ def fit_mixture(
     columns: Sequence[Probabilities],  # out-of-fold, of each candidate, (n, k)
     labels: Labels,  # (n,)
     outcomes: Outcomes,  # of the same candidates and rows
-    default: int,  # index of the candidate that has the pseudo-rows
+    pseudo_rows: Array,  # (m,), a of each candidate
     rows: NDArray[np.bool_] | None = None,  # (n,), those to fit on
 ) -> Mixture:
     """Fit weights, drop members, then fit the power."""
     members = list(range(len(columns)))
     while True:
-        pseudo_rows = np.where(np.array(members) == default, PSEUDO_ROWS, 0.0)
-        weights = fit_weights(outcomes.part(members, rows), pseudo_rows)
+        weights = fit_weights(outcomes.part(members, rows), pseudo_rows[members])
         kept = [m for m, w in zip(members, weights, strict=True) if w >= LEAST_WEIGHT]
         if len(kept) == len(members) > MOST_MEMBERS:
             by_weight = sorted(zip(weights, members, strict=True), reverse=True)
@@ -159,15 +157,29 @@ def _fit_power(
 ) -> float:
     """β of the mixture: the slope of `smart` with one interval, from the slope 1."""
     most = max(POWER_ELEMENTS // columns[0].shape[1], 500)
-    n = rows.shape[0]
-    if n > most:
-        rows = rows[np.linspace(0, n - 1, most).astype(np.int64)]
+    total = float(share[rows].sum())  # the ridge counts all rows, also those left out
+    if rows.shape[0] > most:
+        rows = rows[np.linspace(0, rows.shape[0] - 1, most).astype(np.int64)]
     mixed = np.zeros((rows.shape[0], columns[0].shape[1]), np.float32)
     for column, weight in zip(columns, weights, strict=True):
         mixed += column[rows] * np.float32(weight)
     logarithm = np.log(np.maximum(mixed, np.float32(SMALLEST)))
     edges = np.empty(0)
-    found = SmartObjective(logarithm, labels[rows], share[rows], edges, POWER_TERMS)
-    found.n = n  # the prior counts all rows, also those that are not in the sample
-    log_power, _ = minimise(found, np.zeros(1))
+    power = _PowerObjective(logarithm, labels[rows], share[rows], np.empty(0), UNPENALISED)
+    power.ridge = RIDGE / total
+    log_power, _ = minimise(power, np.zeros(1))
     return float(np.exp(log_power[0]))
+
+
+class _PowerObjective(SmartObjective):
+    """NLL + 3·CE of the mixture to a power, with the ridge, as a function of log β."""
+
+    ridge: float
+
+    def __call__(self, theta: Array) -> tuple[float, Array, Array]:
+        value, gradient, curvature = super().__call__(theta)
+        return (
+            value + self.ridge * float(theta @ theta),
+            gradient + 2.0 * self.ridge * theta,
+            curvature + 2.0 * self.ridge,
+        )
