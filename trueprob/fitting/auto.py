@@ -55,7 +55,7 @@ CANDIDATES: Final[Mapping[str, Callable[..., FittedCalibrator]]] = MappingProxyT
     }
 )
 # These methods hold rows out themselves, so they need the groups.
-WITH_INNER_FOLDS: Final = frozenset({"smart", "smart-vector", "smart-matrix"})
+WITH_INNER_FOLDS: Final = frozenset({"smart", "vector", "smart-vector", "smart-matrix"})
 DEFAULT: Final = "smart"  # fitted when nothing can be left out
 MATRIX_CLASSES: Final = 300  # above, k² parameters take minutes
 N_FOLDS: Final = 5
