@@ -169,7 +169,7 @@ class StackCalibrator(Calibrator):
         return p, top
 
     def _block(self, logits: Logits) -> tuple[Probabilities, Labels]:
-        columns = [member._probabilities(logits) for member in self.members]  # noqa: SLF001
+        columns = [member._probabilities(logits) for member in self.members]
         top = logit_functions.prediction(logits) if self._preserves_prediction else None
         return pooled(columns, self.weights, self.power, top)
 

@@ -16,7 +16,7 @@ chosen, from the other folds.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -178,9 +178,7 @@ class _Selection:
 
     def run(self, n_folds: int = N_FOLDS, progress: Callable[[float], None] | None = None) -> None:
         """Cross-fit all candidates."""
-        self.validation.run(
-            self.names, self.share, self.unit, n_folds=n_folds, progress=progress
-        )
+        self.validation.run(self.names, self.share, self.unit, n_folds=n_folds, progress=progress)
 
     def fit(self, advised: str | None) -> SelectedCalibrator:
         """Cross-fit all candidates, and fit what is chosen on all rows."""
@@ -232,7 +230,9 @@ class _Selection:
             )
             return Mixture((chosen,), (1.0,), 1.0)
         columns = [
-            np.concatenate([each[name] for each in divisions]) if divisions[1:] else divisions[0][name]
+            np.concatenate([each[name] for each in divisions])
+            if divisions[1:]
+            else divisions[0][name]
             for name in names
         ]
         labels = np.tile(self.rows.labels, len(divisions))
@@ -247,7 +247,11 @@ class _Selection:
 
     def out_of_fold(self) -> Probabilities:
         """Probabilities of each row of the first division, mixed with the other folds' weights."""
-        names, columns, fold = self._eligible(), self.validation.columns[0], self.validation.folds[0]
+        names, columns, fold = (
+            self._eligible(),
+            self.validation.columns[0],
+            self.validation.folds[0],
+        )
         result = np.empty_like(self.rows.logits)
         keeps = all(KINDS[name].preserves_prediction for name in names)
         for index in range(int(fold.max()) + 1):

@@ -13,8 +13,9 @@ Every candidate is fitted without each fold of the same divisions. Nothing is fi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Final
 
@@ -35,12 +36,8 @@ from trueprob.calibrators import (
     fit_smart,
     fit_temperature,
 )
-from trueprob.calibrators.linear.smart_vector_matrix import (
-    LinearCrossFit,
-    cross_fit_linear_stage,
-    fit_gap_stage,
-    too_few_errors,
-)
+from trueprob.calibrators.linear.fit import LinearCrossFit, cross_fit_linear_stage
+from trueprob.calibrators.linear.smart_vector_matrix import fit_gap_stage
 from trueprob.calibrators.linear.vector import UNCONVERGED
 from trueprob.calibrators.smart.calibrator import UNIFORM_SHARE
 from trueprob.folds import fold_of_rows
@@ -138,51 +135,34 @@ class CrossValidation:
         )
 
     def _out_of_fold(self, name: str, division: int) -> Probabilities | None:
-        """Probabilities of each row under fits without it; None if it is `smart` once more."""
-        rows, fold = self.rows, self.folds[division]
+        """Probabilities of each row under fits without it; None if it is another one once more."""
+        rows, fold, seed = self.rows, self.folds[division], self.seed + division
+        if name in SIMPLE:
+            return _left_out(name, rows, fold, seed)
+        crossed = self._stage(name, division)
+        if division == 0 and math.isinf(crossed.strength):
+            return None  # `temperature`, or `smart`
+        if name in TWO_STAGES:
+            outputs = rows.logits if math.isinf(crossed.strength) else crossed.outputs
+            return _left_out("smart", replace(rows, logits=outputs), fold, seed)
         result = np.empty_like(rows.logits)
-        if name not in SIMPLE:
-            correct = prediction(rows.logits) == rows.labels
-            if name in TWO_STAGES and too_few_errors(correct, rows.weights, fold) is not None:
-                return None
-            inputs = self._stage(name, division).outputs
         for index in range(int(fold.max()) + 1):
-            held, kept = fold == index, fold != index
-            if name in SIMPLE:
-                fitted = self._simple(name, rows.part(kept), division)
-                result[held] = fitted.calibrator.predict_proba(rows.logits[held])
-            elif name in TWO_STAGES:
-                part = Rows(inputs, rows.labels, rows.weights, rows.groups).part(kept)
-                gap_stage = fit_smart(
-                    part.logits,
-                    part.labels,
-                    part.weights,
-                    seed=self.seed + division,
-                    groups=part.groups,
-                )
-                result[held] = gap_stage.calibrator.predict_proba(inputs[held])
-            else:
-                weight = UNIFORM_SHARE / (int(kept.sum()) + 1)
-                result[held] = tempered_softmax(inputs[held], uniform_weight=weight)
+            held = fold == index
+            weight = UNIFORM_SHARE / (np.count_nonzero(~held) + 1)
+            result[held] = tempered_softmax(crossed.outputs[held], uniform_weight=weight)
         return result
 
     def advised(self, name: str) -> Probabilities | None:
         """Probabilities of a method that is no candidate, in the first division."""
         return self._out_of_fold(name, 0)
 
-    def _simple(self, name: str, rows: Rows, division: int) -> FittedCalibrator:
-        options = {"groups": rows.groups} if name in WITH_INNER_FOLDS else {}
-        seed = self.seed + division
-        return SIMPLE[name](rows.logits, rows.labels, rows.weights, seed=seed, **options)
-
     def _stage(self, name: str, division: int) -> LinearCrossFit:
         """The linear stage of a candidate on all rows, with its outputs out of fold."""
         full = name == SmartMatrixCalibrator.kind
         if (division, full) not in self._linear:
-            start = self._linear[0, full].stage if division else None
             rows, fold = self.rows, self.folds[division]
             self._linear[division, full] = cross_fit_linear_stage(
-                rows.logits, rows.labels, rows.weights, fold, full=full, start=start
+                rows.logits, rows.labels, rows.weights, fold, full=full
             )
         return self._linear[division, full]
 
@@ -190,24 +170,38 @@ class CrossValidation:
         """The candidate fitted on all rows, with the linear stages that are there already."""
         rows = self.rows
         if name in SIMPLE:
-            return self._simple(name, rows, 0)
+            return _fit(name, rows, self.seed)
         crossed, (n, k) = self._stage(name, 0), rows.logits.shape
         warnings = () if crossed.converged else (UNCONVERGED,)
         if name in TWO_STAGES:
             both = fit_gap_stage(
-                crossed.stage,
-                crossed.outputs,
+                crossed,
+                rows.logits,
                 rows.labels,
                 rows.weights,
-                self.seed,
-                rows.groups,
-                warnings,
+                seed=self.seed,
+                groups=rows.groups,
             )
             calibrator = TWO_STAGES[name](k, both.linear, both.gap_stage)
             return FittedCalibrator(calibrator, both.outcome, both.warnings)
         outcome = FitOutcome.CONVERGED if crossed.converged else FitOutcome.NOT_CONVERGED
         calibrator = VectorCalibrator(k, crossed.stage, UNIFORM_SHARE / (n + 1))
         return FittedCalibrator(calibrator, outcome, warnings)
+
+
+def _fit(name: str, rows: Rows, seed: int) -> FittedCalibrator:
+    options = {"groups": rows.groups} if name in WITH_INNER_FOLDS else {}
+    return SIMPLE[name](rows.logits, rows.labels, rows.weights, seed=seed, **options)
+
+
+def _left_out(name: str, rows: Rows, fold: Fold, seed: int) -> Probabilities:
+    """Probabilities of each row under a fit without its fold, (n, k)."""
+    result = np.empty_like(rows.logits)
+    for index in range(int(fold.max()) + 1):
+        held = fold == index
+        fitted = _fit(name, rows.part(~held), seed)
+        result[held] = fitted.calibrator.predict_proba(rows.logits[held])
+    return result
 
 
 def paired_standard_error(values: Array, share: Array, unit: NDArray[np.int64]) -> float:

@@ -44,7 +44,7 @@ FITTERS: Final[Mapping[str, Callable[..., FittedCalibrator]]] = MappingProxyType
 METHODS: Final = tuple(FITTERS)
 SCALE_ONLY: Final = "smart"
 # These methods hold rows out themselves, so they need the groups.
-WITH_INNER_FOLDS: Final = frozenset({"smart", "smart-vector", "smart-matrix"})
+WITH_INNER_FOLDS: Final = frozenset({"smart", "vector", "smart-vector", "smart-matrix"})
 
 
 def fit_rows(

@@ -164,7 +164,6 @@ def _fit_power(
     for column, weight in zip(columns, weights, strict=True):
         mixed += column[rows] * np.float32(weight)
     logarithm = np.log(np.maximum(mixed, np.float32(SMALLEST)))
-    edges = np.empty(0)
     power = _PowerObjective(logarithm, labels[rows], share[rows], np.empty(0), UNPENALISED)
     power.ridge = RIDGE / total
     log_power, _ = minimise(power, np.zeros(1))

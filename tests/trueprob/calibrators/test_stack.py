@@ -15,7 +15,9 @@ from trueprob.calibrators.smart.second_stage import SecondStage
 from trueprob.calibrators.stack import pooled
 
 # The second stage presses confidences down to the runner-up.
-FLAT = SmartCalibrator(3, (0.5,), (0.1, -0.4), 0.01, SecondStage((-3.0, 0.0, 9.0), (-9.0, -8.0, -7.0)))
+FLAT = SmartCalibrator(
+    3, (0.5,), (0.1, -0.4), 0.01, SecondStage((-3.0, 0.0, 9.0), (-9.0, -8.0, -7.0))
+)
 KEEPING = StackCalibrator(
     3, (IdentityCalibrator(3), TemperatureCalibrator(3, 7.0), FLAT), (0.2, 0.5, 0.3), 1.3
 )
@@ -56,8 +58,12 @@ def test_keepers_keep_the_prediction_of_every_row(rows):
     others[np.arange(20), top] = -1.0
     assert (p[np.arange(20), top] > others.max(axis=1)).all()
     # Also where no member says which: rounding of the sum never lets another class overtake.
-    _, free = pooled([member.predict_proba(rows) for member in KEEPING.members], KEEPING.weights, 1.3)
-    mixed = sum(w * m.predict_proba(rows) for m, w in zip(KEEPING.members, KEEPING.weights, strict=True))
+    _, free = pooled(
+        [member.predict_proba(rows) for member in KEEPING.members], KEEPING.weights, 1.3
+    )
+    mixed = sum(
+        w * m.predict_proba(rows) for m, w in zip(KEEPING.members, KEEPING.weights, strict=True)
+    )
     assert (mixed[np.arange(20), top] >= mixed[np.arange(20), free] - 1e-7).all()
 
 
@@ -110,7 +116,10 @@ def test_its_document_is_read_back_and_checked(changing):
     members = document["parameters"]["members"]
     inner = {"kind": "stack", "weight": 0.5, "parameters": document["parameters"]}
     for changes, message in (
-        ({"members": [inner, members[0]]}, r"members\[0\].kind must be one of identity.*got 'stack'"),
+        (
+            {"members": [inner, members[0]]},
+            r"members\[0\].kind must be one of identity.*got 'stack'",
+        ),
         ({"members": [{**members[0], "kind": 3}, *members[1:]]}, r"members\[0\].kind .* got int"),
         ({"members": members[:1]}, "a list of at least 2"),
         ({"members": 3}, "a list of at least 2"),

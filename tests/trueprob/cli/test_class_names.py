@@ -9,8 +9,8 @@ from pyarrow import csv, parquet
 
 from tests.trueprob.every_kind import cases
 from trueprob.calibrators import IdentityCalibrator, dumps_calibrator
-from trueprob.fitting.methods import METHODS
 from trueprob.cli.__main__ import main
+from trueprob.fitting.methods import METHODS
 
 NAMES = ["cat", "dog", "yak", "7th", "é"]
 ORDER = [3, 0, 4, 1, 2]

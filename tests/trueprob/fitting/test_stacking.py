@@ -49,7 +49,9 @@ def test_em_finds_the_optimum_of_the_written_objective(pseudo_rows):
     direct = minimize(written, np.zeros(3), method="Nelder-Mead", options={"fatol": 1e-9})
     weights = fit_weights(outcomes, np.array(pseudo_rows))
     assert weights.sum() == pytest.approx(1.0, abs=1e-9)
-    assert objective(weights, outcomes, np.array(pseudo_rows)) == pytest.approx(direct.fun, abs=2e-3)
+    assert objective(weights, outcomes, np.array(pseudo_rows)) == pytest.approx(
+        direct.fun, abs=2e-3
+    )
 
 
 def test_no_step_raises_the_objective():
@@ -90,7 +92,9 @@ def _of_power(log_power, mean, labels):
 
 def test_few_members_remain_and_none_is_tiny():
     columns, labels = forecasts(2_000, temperatures=(0.8, 0.9, 1.0, 1.1, 1.2, 3.0))
-    mixture = fit_mixture(columns, labels, Outcomes.of(columns, labels, np.ones(2_000)), np.zeros(6))
+    mixture = fit_mixture(
+        columns, labels, Outcomes.of(columns, labels, np.ones(2_000)), np.zeros(6)
+    )
     assert len(mixture.members) <= MOST_MEMBERS
     assert min(mixture.weights) >= LEAST_WEIGHT
     assert sum(mixture.weights) == pytest.approx(1.0, abs=1e-12)
@@ -103,11 +107,17 @@ def test_rows_that_do_not_count_change_nothing():
     share[200:] = 0.0
     all_rows = fit_mixture(columns, labels, Outcomes.of(columns, labels, share), np.ones(3))
     some = [column[:200] for column in columns]
-    alone = fit_mixture(some, labels[:200], Outcomes.of(some, labels[:200], share[:200]), np.ones(3))
+    alone = fit_mixture(
+        some, labels[:200], Outcomes.of(some, labels[:200], share[:200]), np.ones(3)
+    )
     assert all_rows.members == alone.members
     assert all_rows.weights == pytest.approx(alone.weights, abs=1e-9)
     assert all_rows.power == pytest.approx(alone.power, rel=1e-6)
     masked = fit_mixture(
-        columns, labels, Outcomes.of(columns, labels, np.ones(300)), np.ones(3), np.arange(300) < 200
+        columns,
+        labels,
+        Outcomes.of(columns, labels, np.ones(300)),
+        np.ones(3),
+        np.arange(300) < 200,
     )
     assert masked.weights == pytest.approx(alone.weights, abs=1e-9)

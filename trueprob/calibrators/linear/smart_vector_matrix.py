@@ -6,15 +6,17 @@ The gap stage is fitted on out-of-fold outputs: each row's y comes from a linear
 the other four fifths of the rows, folds balanced in errors. So it also corrects the confidence
 that the linear stage gains by overfitting. Predictions use W and b fitted on all rows.
 
-A fold with fewer than 10 errors says too little about single classes. Then there is no linear
-stage, the calibrator is `smart` under another name, and a warning says so. Predictions may change.
+The same folds choose the strength of the linear stage's priors. Where the strongest is best, W is
+a scale and b is 0; then there is no linear stage, and the gap stage is that of `smart`. Predictions
+may change.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Final, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,37 +27,31 @@ from trueprob.arrays.logit_functions import Logits, Probabilities, logit_gap
 from trueprob.arrays.logits import as_logits
 from trueprob.arrays.weights_and_groups import Groups
 from trueprob.calibrators.base import Calibrated, Calibrator, FitOutcome, FittedCalibrator
-from trueprob.calibrators.linear.fit import fit_linear_stage
+from trueprob.calibrators.linear.fit import LinearCrossFit, cross_fit_linear_stage
 from trueprob.calibrators.linear.stage import LinearStage
-from trueprob.calibrators.linear.vector import UNCONVERGED
+from trueprob.calibrators.linear.vector import N_FOLDS, UNCONVERGED
 from trueprob.calibrators.parameters import require_keys
 from trueprob.calibrators.smart.calibrator import SmartCalibrator, fit_smart
 from trueprob.errors import InvalidDocument
 from trueprob.folds import fold_of_rows
 
 __all__ = [
-    "LinearCrossFit",
     "SmartMatrixCalibrator",
     "SmartVectorCalibrator",
     "TwoStages",
     "TwoStagesFit",
-    "cross_fit_linear_stage",
     "fit_gap_stage",
     "fit_smart_matrix",
     "fit_smart_vector",
     "fit_two_stages",
-    "too_few_errors",
 ]
-
-N_FOLDS: Final = 5
-MIN_ERRORS: Final = 10  # in each fold
 
 
 @dataclass(frozen=True)
 class TwoStages(Calibrator):
     """The gap stage of `smart` on the output of a linear stage."""
 
-    linear: LinearStage | None  # None if the set had too few errors or groups
+    linear: LinearStage | None  # None if the priors shrank it to a scale
     gap_stage: SmartCalibrator
 
     full: ClassVar[bool]
@@ -110,7 +106,7 @@ class SmartVectorCalibrator(TwoStages):
     Attributes
     ----------
     linear : LinearStage or None
-        Diagonal; None if the calibration set had too few errors or groups.
+        Diagonal; None if the priors shrank it to a scale.
     gap_stage : SmartCalibrator
 
     References
@@ -130,7 +126,7 @@ class SmartMatrixCalibrator(TwoStages):
     Attributes
     ----------
     linear : LinearStage or None
-        Full matrix; None if the calibration set had too few errors or groups.
+        Full matrix; None if the priors shrank it to a scale.
     gap_stage : SmartCalibrator
 
     References
@@ -151,7 +147,7 @@ def fit_smart_vector(
     seed: int = 0,
     groups: Groups | None = None,
 ) -> FittedCalibrator:
-    """Fit `smart-vector`; a warning says when there are too few errors for a linear stage."""
+    """Fit `smart-vector`."""
     fitted = fit_two_stages(logits, labels, weights, full=False, seed=seed, groups=groups)
     calibrator = SmartVectorCalibrator(logits.shape[1], fitted.linear, fitted.gap_stage)
     return FittedCalibrator(calibrator, fitted.outcome, fitted.warnings)
@@ -165,7 +161,7 @@ def fit_smart_matrix(
     seed: int = 0,
     groups: Groups | None = None,
 ) -> FittedCalibrator:
-    """Fit `smart-matrix`; a warning says when there are too few errors for a linear stage."""
+    """Fit `smart-matrix`."""
     fitted = fit_two_stages(logits, labels, weights, full=True, seed=seed, groups=groups)
     calibrator = SmartMatrixCalibrator(logits.shape[1], fitted.linear, fitted.gap_stage)
     return FittedCalibrator(calibrator, fitted.outcome, fitted.warnings)
@@ -181,15 +177,6 @@ class TwoStagesFit:
     warnings: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class LinearCrossFit:
-    """A linear stage on all rows, and outputs of stages that were fitted without their rows."""
-
-    stage: LinearStage
-    outputs: Logits  # (n, k), out of fold
-    converged: bool
-
-
 def fit_two_stages(
     logits: Logits,  # (n, k) float32
     labels: Labels,  # (n,) int64
@@ -202,67 +189,26 @@ def fit_two_stages(
     """Fit a linear stage on all rows and the gap stage on its out-of-fold outputs."""
     correct = logit_functions.prediction(logits) == labels
     fold = fold_of_rows(correct, groups, N_FOLDS, seed=seed)
-    warning = too_few_errors(correct, weights, fold)
-    if warning is not None:
-        return fit_gap_stage(None, logits, labels, weights, seed, groups, (warning,))
     crossed = cross_fit_linear_stage(logits, labels, weights, fold, full=full)
-    warnings = () if crossed.converged else (UNCONVERGED,)
-    return fit_gap_stage(crossed.stage, crossed.outputs, labels, weights, seed, groups, warnings)
-
-
-def too_few_errors(
-    correct: NDArray[np.bool_], weights: NDArray[np.float64] | None, fold: NDArray[np.int64]
-) -> str | None:
-    """Why there can be no linear stage, in a sentence; None if there can."""
-    if fold.max() == 0:
-        return "no linear stage: it needs rows of at least two groups; only smart is fitted"
-    counted = ~correct if weights is None else ~correct & (weights > 0.0)
-    fewest = int(np.bincount(fold[counted], minlength=int(fold.max()) + 1).min())
-    if fewest >= MIN_ERRORS:
-        return None
-    return (
-        f"no linear stage: a fold has {fewest} errors, at least {MIN_ERRORS} are needed; "
-        "only smart is fitted"
-    )
-
-
-def cross_fit_linear_stage(
-    logits: Logits,
-    labels: Labels,
-    weights: NDArray[np.float64] | None,
-    fold: NDArray[np.int64],  # (n,), at least two folds
-    *,
-    full: bool,
-    start: LinearStage | None = None,  # a stage fitted on all rows, which is then not fitted again
-) -> LinearCrossFit:
-    """Fit a linear stage on all rows and one without each fold."""
-    converged = True
-    if start is None:
-        final = fit_linear_stage(logits, labels, weights, full=full)
-        start, converged = final.stage, final.converged
-    outputs = np.empty_like(logits)
-    for index in range(int(fold.max()) + 1):
-        held, kept = fold == index, fold != index
-        part = None if weights is None or not weights[kept].any() else weights[kept]
-        fitted = fit_linear_stage(logits[kept], labels[kept], part, full=full, start=start)
-        outputs[held] = fitted.stage.apply(logits[held])
-        converged &= fitted.converged
-    return LinearCrossFit(start, outputs, converged)
+    return fit_gap_stage(crossed, logits, labels, weights, seed=seed, groups=groups)
 
 
 def fit_gap_stage(
-    linear: LinearStage | None,
-    outputs: Logits,  # (n, k), of the linear stage, out of fold
+    crossed: LinearCrossFit,
+    logits: Logits,  # (n, k) float32, from which the linear stage was fitted
     labels: Labels,
     weights: NDArray[np.float64] | None,
+    *,
     seed: int,
-    groups: Groups | None,
-    warnings: tuple[str, ...],
+    groups: Groups | None = None,
 ) -> TwoStagesFit:
-    """Fit the gap stage on the outputs of a linear stage."""
+    """Fit the gap stage on the out-of-fold outputs of a linear stage."""
+    whole = math.isinf(crossed.strength)  # the linear stage is a scale, which the gap stage has too
+    linear, outputs = (None, logits) if whole else (crossed.stage, crossed.outputs)
     fitted = fit_smart(outputs, labels, weights, seed=seed, groups=groups)
     gap_stage = fitted.calibrator
     if not isinstance(gap_stage, SmartCalibrator):
         raise TypeError("fit_smart must return a SmartCalibrator")
-    outcome = FitOutcome.NOT_CONVERGED if UNCONVERGED in warnings else fitted.outcome
+    outcome = fitted.outcome if crossed.converged else FitOutcome.NOT_CONVERGED
+    warnings = () if crossed.converged else (UNCONVERGED,)
     return TwoStagesFit(linear, gap_stage, outcome, (*warnings, *fitted.warnings))
