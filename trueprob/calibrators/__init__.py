@@ -2,7 +2,7 @@
 
 `base` defines what all share, `document` reads and writes `calibrator.json`. `identity`,
 `temperature`, `isotonic` and `stack` hold one calibrator each; `smart`, `linear` and
-`published_smart` are packages. `parameters`, `confidence` and `soft_ece` are used by several of them.
+`published_smart` are packages. `parameters`, `confidence` and `soft_ece` are used by several.
 """
 
 from trueprob.calibrators.base import Calibrated, Calibrator, FitOutcome, FittedCalibrator

@@ -305,8 +305,9 @@ class _Selection:
         error = paired_standard_error(ahead, self.share, self.unit)
         if gain <= CLEAR * error:
             return []
-        return [
-            f"predictions are kept: {name}, which may change them, has a held-out NLL that is lower "
-            f"by {gain:.3f} nats (standard error {error:.3f}); allow_prediction_change lets auto "
-            "use it"
-        ]
+        sentence = (
+            f"predictions are kept: {name}, which may change them, has a held-out NLL that is "
+            f"lower by {gain:.3f} nats (standard error {error:.3f}); allow_prediction_change lets "
+            "auto use it"
+        )
+        return [sentence]

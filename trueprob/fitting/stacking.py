@@ -31,14 +31,14 @@ from trueprob.calibrators.smart.fit import minimise
 from trueprob.calibrators.smart.objective import DEFAULT_TERMS, SmartObjective, Terms
 from trueprob.scores.score import SMALLEST
 
-__all__ = ["Mixture", "Outcomes", "fit_mixture", "fit_weights", "objective"]
+__all__ = ["Mixture", "Outcomes", "em_step", "fit_mixture", "fit_weights"]
 
 MOST_MEMBERS: Final = 3
 LEAST_WEIGHT: Final = 0.02
 RIDGE: Final = 50.0  # nats of the summed log likelihood, times log² β
 POWER_ELEMENTS: Final = 400_000  # of larger sets a sample of rows gives the power
 MAX_STEPS: Final = 2_000
-TOLERANCE: Final = 1e-8  # nats of the mean objective; a step gains less when EM stops
+TOLERANCE: Final = 1e-7  # nats of the mean objective; a step gains less when EM stops
 UNPENALISED: Final = Terms(smoothness=0.0, scale_prior=0.0)
 TOP: Final = DEFAULT_TERMS.top_weight
 
@@ -89,37 +89,33 @@ class Mixture:
     power: float  # 1 for a single member
 
 
-def objective(weights: Array, outcomes: Outcomes, pseudo_rows: Array) -> float:
-    """The objective of the weights, in nats of the summed log likelihood, a quarter of it."""
-    logarithms = np.log(weights @ outcomes.label) + TOP * np.log(weights @ outcomes.top)
-    counted = pseudo_rows > 0.0
-    prior = float(pseudo_rows[counted] @ np.log(weights[counted]))
-    return -float(outcomes.share @ logarithms) / (1.0 + TOP) - prior
-
-
-def fit_weights(outcomes: Outcomes, pseudo_rows: Array) -> Array:
+def fit_weights(outcomes: Outcomes, pseudo_rows: Array, start: Array | None = None) -> Array:
     """Minimise the objective over the simplex; (m,), positive."""
     size = pseudo_rows.shape[0]
-    weights = np.full(size, 1.0 / size)
+    weights = np.full(size, 1.0 / size) if start is None else start
     if size == 1:
         return weights
     total = float(outcomes.share.sum() + pseudo_rows.sum())
-    value = objective(weights, outcomes, pseudo_rows)
+    value = np.inf
     for _ in range(MAX_STEPS):
-        weights = _step(weights, outcomes, pseudo_rows, total)
-        new = objective(weights, outcomes, pseudo_rows)
+        new, proposal = em_step(weights, outcomes, pseudo_rows)
         if value - new < TOLERANCE * total:
             break
-        value = new
+        value, weights = new, proposal
     return weights
 
 
-def _step(weights: Array, outcomes: Outcomes, pseudo_rows: Array, total: float) -> Array:
-    label = outcomes.label @ (outcomes.share / (weights @ outcomes.label))
-    top = outcomes.top @ (outcomes.share / (weights @ outcomes.top))
+def em_step(weights: Array, outcomes: Outcomes, pseudo_rows: Array) -> tuple[float, Array]:
+    """The objective at these weights, in nats of the summed log likelihood, and the next ones."""
+    share = outcomes.share
+    label, top = weights @ outcomes.label, weights @ outcomes.top
+    counted = pseudo_rows > 0.0
+    likelihood = float(share @ (np.log(label) + TOP * np.log(top))) / (1.0 + TOP)
+    value = -likelihood - float(pseudo_rows[counted] @ np.log(weights[counted]))
+    rows = outcomes.label @ (share / label) + TOP * (outcomes.top @ (share / top))
+    new = weights * rows / (1.0 + TOP) + pseudo_rows
     # A weight of 0 would stay 0; so small a weight is dropped anyway.
-    new: Array = (weights * (label + TOP * top) / (1.0 + TOP) + pseudo_rows) / total
-    return np.maximum(new, SMALLEST)
+    return value, np.maximum(new / (share.sum() + pseudo_rows.sum()), SMALLEST)
 
 
 def fit_mixture(
@@ -130,15 +126,17 @@ def fit_mixture(
     rows: NDArray[np.bool_] | None = None,  # (n,), those to fit on
 ) -> Mixture:
     """Fit weights, drop members, then fit the power."""
-    members = list(range(len(columns)))
+    members, start = list(range(len(columns))), None
     while True:
-        weights = fit_weights(outcomes.part(members, rows), pseudo_rows[members])
+        weights = fit_weights(outcomes.part(members, rows), pseudo_rows[members], start)
         kept = [m for m, w in zip(members, weights, strict=True) if w >= LEAST_WEIGHT]
         if len(kept) == len(members) > MOST_MEMBERS:
             by_weight = sorted(zip(weights, members, strict=True), reverse=True)
             kept = sorted(member for _, member in by_weight[:MOST_MEMBERS])
         if len(kept) == len(members):
             break
+        start = weights[[members.index(member) for member in kept]]
+        start /= start.sum()
         members = kept
     if len(members) == 1:
         return Mixture((members[0],), (1.0,), 1.0)
