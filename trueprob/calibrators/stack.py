@@ -31,7 +31,6 @@ from trueprob.arrays.logit_functions import (
     TRANSPOSE_BELOW,
     Logits,
     Probabilities,
-    logit_gap,
 )
 from trueprob.calibrators.base import Calibrated, Calibrator
 from trueprob.calibrators.identity import IdentityCalibrator
@@ -65,7 +64,7 @@ MEMBER_KINDS: Final[Mapping[str, type[Calibrator]]] = MappingProxyType(
 )
 SUM_TOLERANCE: Final = 1e-9  # of the weights, which are written in float64
 LARGEST_POWER: Final = 1e3  # fitted powers are near 1
-BLOCK: Final = 1 << 17  # elements of a block, of which several stay in the cache
+BLOCK: Final = 1 << 18  # elements of a block, of which several stay in the cache
 
 Array = NDArray[np.float64]
 
@@ -153,34 +152,38 @@ class StackCalibrator(Calibrator):
         return cls(n_classes, tuple(members), tuple(weights), power)
 
     def calibrated(self, logits: Logits) -> Calibrated:
-        """See `Calibrator.calibrated`; one pass through each member."""
-        p, top = self._answers(logits)
-        return Calibrated(p, top, p[np.arange(len(p)), top], None, logit_gap(logits))
-
-    def _answers(self, logits: Logits) -> tuple[Probabilities, Labels]:
+        """See `Calibrator.calibrated`; one pass through each member, in blocks of rows."""
         n, k = logits.shape
         step = max(1, BLOCK // k)
         if n <= step:
             return self._block(logits)
         p, top = np.empty((n, k), np.float32), np.empty(n, np.int64)
+        confidence, gap = np.empty(n, np.float32), np.empty(n, np.float32)
         for start in range(0, n, step):
             rows = slice(start, start + step)
-            p[rows], top[rows] = self._block(logits[rows])
-        return p, top
+            block = self._block(logits[rows])
+            p[rows], top[rows] = block.probabilities, block.prediction
+            confidence[rows], gap[rows] = block.confidence, block.logit_gap
+        return Calibrated(p, top, confidence, None, gap)
 
-    def _block(self, logits: Logits) -> tuple[Probabilities, Labels]:
-        columns = [member._probabilities(logits) for member in self.members]
-        top = logit_functions.prediction(logits) if self._preserves_prediction else None
-        return pooled(columns, self.weights, self.power, top)
+    def _block(self, logits: Logits) -> Calibrated:
+        # Every member gives the gap of the logits; `smart` has it for nothing.
+        *others, last = self.members
+        columns = [member._probabilities(logits) for member in others]  # noqa: SLF001
+        found = last.calibrated(logits)
+        columns.append(found.probabilities)
+        common = found.prediction if self._preserves_prediction else None
+        p, top = pooled(columns, self.weights, self.power, common)
+        return Calibrated(p, top, p[np.arange(len(p)), top], None, found.logit_gap)
 
     def _prediction(self, logits: Logits) -> Labels:
         """The members' prediction where all keep it, else the argmax of q, the first of ties."""
         if self._preserves_prediction:
             return logit_functions.prediction(logits)
-        return self._answers(logits)[1]
+        return self.calibrated(logits).prediction
 
     def _probabilities(self, logits: Logits) -> Probabilities:
-        return self._answers(logits)[0]
+        return self.calibrated(logits).probabilities
 
     def _temperature(self, logits: Logits) -> None:
         del logits
@@ -188,7 +191,7 @@ class StackCalibrator(Calibrator):
 
 
 def pooled(
-    columns: list[Probabilities],  # of each member, (n, k) float32; the first is overwritten
+    columns: list[Probabilities],  # of each member, (n, k) float32, overwritten
     weights: tuple[float, ...],
     power: float,
     prediction: Labels | None = None,  # (n,), that of all members; None: the argmax of q
@@ -202,9 +205,10 @@ def pooled(
         return _pooled_pair(columns, weights, power, prediction)
     class_major = k < TRANSPOSE_BELOW
     axis = 0 if class_major else 1
-    q = np.multiply(columns[0], np.float32(weights[0]), out=columns[0])
-    for column, weight in zip(columns[1:], weights[1:], strict=True):
-        column *= np.float32(weight)
+    # In units of the last weight, which the normalisation removes.
+    *rest, q = columns
+    for column, weight in zip(rest, weights, strict=False):
+        column *= np.float32(weight / weights[-1])
         q += column
     if class_major:
         q = np.ascontiguousarray(q.T)
