@@ -24,6 +24,7 @@ from trueprob.calibrators import (
 from trueprob.errors import InvalidInput
 from trueprob.findings.finding import Finding, Severity
 from trueprob.fitting.auto import WITH_INNER_FOLDS, fit_auto
+from trueprob.folds import fold_groups
 
 __all__ = ["FITTERS", "METHODS", "SCALE_ONLY", "fit_rows", "keeps_prediction", "method_for_set"]
 
@@ -55,7 +56,7 @@ def fit_rows(
         )
     options: dict[str, Any] = {"seed": seed}
     if fitter is fit_auto or method in WITH_INNER_FOLDS:
-        options["groups"] = data.groups
+        options["groups"] = fold_groups(data.logits, data.groups)
     if fitter is fit_auto:
         options["allow_prediction_change"] = allow_prediction_change
     fitted = fitter(as_logits(data.logits), data.labels, data.weights, **options)
