@@ -11,6 +11,7 @@ fits; the gap stage of `smart-vector` and `smart-matrix` is fitted on them.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final
@@ -65,6 +66,7 @@ def cross_fit_linear_stage(
     fold: NDArray[np.int64],  # (n,); with one fold nothing is left out, and λ is infinite
     *,
     full: bool,  # a matrix rather than its diagonal
+    strengths: Sequence[float] = STRENGTHS,  # strongest first
 ) -> LinearCrossFit:
     """Choose the strength by cross-validation and fit all rows with it."""
     identity = _identity(logits.shape[1], full=full)
@@ -86,8 +88,8 @@ def cross_fit_linear_stage(
     share = np.ones(labels.shape) if weights is None else weights
     rows = np.arange(labels.shape[0])
     maps, lowest, converged = [identity] * len(folds), math.inf, True
-    best, best_outputs = math.inf, logits
-    for strength in STRENGTHS:
+    best, best_outputs = strengths[0], logits
+    for strength in strengths:
         outputs = np.empty_like(logits)
         proposed = []
         for objective, start, left_out in zip(objectives, maps, folds, strict=True):

@@ -14,7 +14,7 @@ entries off the diagonal most and the common temperature least follows structure
 
 The objective is strictly convex. Its Hessian at the start, mean (diag p − p pᵀ) ⊗ x xᵀ, is close to
 a Kronecker product of two means. Their eigenvectors turn it into a diagonal, which preconditions
-the search: about a quarter of the steps remain. For a diagonal W it is a diagonal itself.
+the search: a quarter to a half of the steps remain. For a diagonal W it is a diagonal itself.
 
 Everything is class-major: one vector operation handles one class of all rows.
 """
@@ -118,7 +118,7 @@ class LinearObjective:
     def precondition(self, gradient: Array) -> Array:
         """H⁻¹g with the approximation H of the Hessian at the start."""
         if not self.full:
-            return gradient / self.scaled_curvature
+            return np.asarray(gradient / self.scaled_curvature)
         by_output, by_input = self.vectors
         along = (by_output.T @ gradient @ by_input) / self.scaled_curvature
         result: Array = by_output @ along @ by_input.T
