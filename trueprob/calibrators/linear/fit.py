@@ -2,16 +2,18 @@
 
 `objective` has the objective and its strength λ. Few rows, or errors that no class causes, want
 strong priors; a network that favours a class wants weak ones. Only rows that were left out can tell
-which. So each fold is fitted with every strength, from the strongest, where W is the identity times
-the single temperature, to the weakest, each from the result before. The strength with the lowest
-NLL of the rows left out is fitted on all rows. Outputs of the rows left out come from the same
+which. So the folds are fitted with one strength after another, from the strongest, where W is the
+identity times the single temperature, each from the result before, until the NLL of the rows left
+out rises. The best strength is fitted on all rows. Outputs of the rows left out come from the same
 fits; the gap stage of `smart-vector` and `smart-matrix` is fitted on them.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -64,37 +66,46 @@ def cross_fit_linear_stage(
     fold: NDArray[np.int64],  # (n,); with one fold nothing is left out, and λ is infinite
     *,
     full: bool,  # a matrix rather than its diagonal
+    strengths: Sequence[float] = STRENGTHS,  # strongest first
 ) -> LinearCrossFit:
     """Choose the strength by cross-validation and fit all rows with it."""
-    x, scale = _features(logits, labels, weights)
     identity = _identity(logits.shape[1], full=full)
+    order = np.argsort(fold, kind="stable")  # a fold is a slice of the rows in this order
+    sorted_labels = labels[order]
+    sorted_weights = None if weights is None else weights[order]
+    x, scale = _features(logits[order], sorted_labels, sorted_weights)
     if fold.max() == 0:
         stage = _stage(identity, scale)
         return LinearCrossFit(stage, math.inf, stage.apply(logits), converged=True)
-    outputs = {strength: np.empty_like(logits) for strength in STRENGTHS}
-    maps: dict[float, list[Map]] = {strength: [] for strength in STRENGTHS}
-    converged = True
-    for index in range(int(fold.max()) + 1):
-        held, kept = fold == index, fold != index
-        part = None if weights is None else weights[kept]
-        if part is not None and not part.any():
-            part = None  # if all weights are 0, the rows count equally
-        objective = LinearObjective(x[:, kept], labels[kept], part, full=full)
-        fitted = identity
-        for strength in STRENGTHS:
-            fitted, reached = _minimise(objective, fitted, strength)
-            converged &= reached
-            maps[strength].append(fitted)
-            outputs[strength][held] = _stage(fitted, scale).apply(logits[held])
-    rows = np.arange(labels.shape[0])
+    ends = np.cumsum(np.bincount(fold)).tolist()
+    folds = [slice(*pair) for pair in pairwise([0, *ends])]
+    objectives = [
+        LinearObjective(
+            x, sorted_labels, _without(sorted_weights, left_out), full=full, left_out=left_out
+        )
+        for left_out in folds
+    ]
     share = np.ones(labels.shape) if weights is None else weights
-    losses = {s: -float(share @ log_softmax(outputs[s])[rows, labels]) for s in STRENGTHS}
-    best = min(STRENGTHS, key=losses.__getitem__)  # of equal ones the strongest
-    weights_of_folds, biases = zip(*maps[best], strict=True)
-    start = np.mean(weights_of_folds, axis=0), np.mean(biases, axis=0)
-    objective = LinearObjective(x, labels, weights, full=full)
+    rows = np.arange(labels.shape[0])
+    maps, lowest, converged = [identity] * len(folds), math.inf, True
+    best, best_outputs = strengths[0], logits
+    for strength in strengths:
+        outputs = np.empty_like(logits)
+        proposed = []
+        for objective, start, left_out in zip(objectives, maps, folds, strict=True):
+            fitted, reached = _minimise(objective, start, strength)
+            converged &= reached
+            proposed.append(fitted)
+            held = order[left_out]
+            outputs[held] = _stage(fitted, scale).apply(logits[held])
+        loss = -float(share @ log_softmax(outputs)[rows, labels])
+        if loss >= lowest:
+            break  # weaker priors are worse still
+        maps, lowest, best, best_outputs = proposed, loss, strength, outputs
+    start = np.mean([w for w, _ in maps], axis=0), np.mean([b for _, b in maps], axis=0)
+    objective = LinearObjective(x, sorted_labels, sorted_weights, full=full)
     fitted, reached = _minimise(objective, start, best)
-    return LinearCrossFit(_stage(fitted, scale), best, outputs[best], converged and reached)
+    return LinearCrossFit(_stage(fitted, scale), best, best_outputs, converged and reached)
 
 
 def fit_linear_stage(
@@ -124,6 +135,13 @@ def _features(logits: Logits, labels: Labels, weights: Array | None) -> tuple[ND
         rows = slice(start, start + step)
         x[:, rows] = (scale * centred(logits[rows])).T
     return x, scale
+
+
+def _without(weights: Array | None, left_out: slice) -> Array | None:
+    """Weights for a fit without these rows; equal ones if only these have any."""
+    if weights is None or weights[: left_out.start].any() or weights[left_out.stop :].any():
+        return weights
+    return None
 
 
 def _identity(k: int, *, full: bool) -> Map:

@@ -14,7 +14,7 @@ may change.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -27,7 +27,7 @@ from trueprob.arrays.logit_functions import Logits, Probabilities, logit_gap
 from trueprob.arrays.logits import as_logits
 from trueprob.arrays.weights_and_groups import Groups
 from trueprob.calibrators.base import Calibrated, Calibrator, FitOutcome, FittedCalibrator
-from trueprob.calibrators.linear.fit import LinearCrossFit, cross_fit_linear_stage
+from trueprob.calibrators.linear.fit import STRENGTHS, LinearCrossFit, cross_fit_linear_stage
 from trueprob.calibrators.linear.stage import LinearStage
 from trueprob.calibrators.linear.vector import N_FOLDS, UNCONVERGED
 from trueprob.calibrators.parameters import require_keys
@@ -146,9 +146,12 @@ def fit_smart_vector(
     *,
     seed: int = 0,
     groups: Groups | None = None,
+    strengths: Sequence[float] = STRENGTHS,  # for the ablations in `benchmarks`
 ) -> FittedCalibrator:
     """Fit `smart-vector`."""
-    fitted = fit_two_stages(logits, labels, weights, full=False, seed=seed, groups=groups)
+    fitted = fit_two_stages(
+        logits, labels, weights, full=False, seed=seed, groups=groups, strengths=strengths
+    )
     calibrator = SmartVectorCalibrator(logits.shape[1], fitted.linear, fitted.gap_stage)
     return FittedCalibrator(calibrator, fitted.outcome, fitted.warnings)
 
@@ -160,9 +163,12 @@ def fit_smart_matrix(
     *,
     seed: int = 0,
     groups: Groups | None = None,
+    strengths: Sequence[float] = STRENGTHS,  # for the ablations in `benchmarks`
 ) -> FittedCalibrator:
     """Fit `smart-matrix`."""
-    fitted = fit_two_stages(logits, labels, weights, full=True, seed=seed, groups=groups)
+    fitted = fit_two_stages(
+        logits, labels, weights, full=True, seed=seed, groups=groups, strengths=strengths
+    )
     calibrator = SmartMatrixCalibrator(logits.shape[1], fitted.linear, fitted.gap_stage)
     return FittedCalibrator(calibrator, fitted.outcome, fitted.warnings)
 
@@ -185,11 +191,12 @@ def fit_two_stages(
     full: bool,  # a matrix rather than its diagonal
     seed: int,  # of the folds
     groups: Groups | None = None,  # (n,), rows of one group stay in one fold
+    strengths: Sequence[float] = STRENGTHS,  # of the linear stage's priors, strongest first
 ) -> TwoStagesFit:
     """Fit a linear stage on all rows and the gap stage on its out-of-fold outputs."""
     correct = logit_functions.prediction(logits) == labels
     fold = fold_of_rows(correct, groups, N_FOLDS, seed=seed)
-    crossed = cross_fit_linear_stage(logits, labels, weights, fold, full=full)
+    crossed = cross_fit_linear_stage(logits, labels, weights, fold, full=full, strengths=strengths)
     return fit_gap_stage(crossed, logits, labels, weights, seed=seed, groups=groups)
 
 
