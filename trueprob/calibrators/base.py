@@ -77,8 +77,8 @@ class Calibrator(ABC):
         Whether the prediction is always the argmax of the logits, a class attribute.
     preserves_ranking : bool
         Whether, with two classes, the calibrated log-odds always rise with the logit difference
-        z₁ − z₀, so that no pair of rows changes its order, a class attribute. Float32 probabilities
-        may be equal where the logit differences are not.
+        z₁ − z₀, so that no pair of rows changes its order, a class attribute. That is before
+        probabilities are rounded to float32; `smart-binary` keeps the order after it too.
     """
 
     n_classes: int

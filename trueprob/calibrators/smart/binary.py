@@ -38,7 +38,7 @@ SLOPE_RANGE: Final = 10.0
 # 1 / (1 + exp(v)) is computed at multiples of 2⁻⁴⁰, which are far enough apart that an error in the
 # last place of exp reverses no order. Adding and subtracting this number rounds to them.
 TO_GRID: Final = 1.5 * 2.0**12
-FARTHEST: Final = 110.0  # nats; the float32 probability of the other class is 0 before
+FARTHEST_LOG_ODDS: Final = 110.0  # nats; the float32 probability of the other class is 0 before
 ABOVE_HALF: Final = np.nextafter(np.float32(0.5), np.float32(1.0))
 BELOW_HALF: Final = np.nextafter(np.float32(0.5), np.float32(0.0))
 BLOCK: Final = 1 << 15  # rows whose intermediate results stay in the cache
@@ -47,7 +47,7 @@ Array = NDArray[np.float64]
 
 
 def logit_difference(logits: Logits) -> Array:
-    """s = z₁ − z₀ of logits of shape (n, 2), in float64, nats."""
+    """S = z₁ − z₀ of logits of shape (n, 2), in float64, nats."""
     difference: Array = np.subtract(logits[:, 1], logits[:, 0], dtype=np.float64)
     return difference
 
@@ -103,7 +103,7 @@ class PiecewiseMap:
         return values[j] + slopes[j] * (x - anchors[j])
 
     def then(self, outer: PiecewiseMap) -> PiecewiseMap:
-        """x ↦ outer(self(x))."""
+        """X ↦ outer(self(x))."""
         anchors, values, slopes = self.line_lists
         at_edges = [self.of_number(edge) for edge in self.edges]
         edges = set(self.edges)
@@ -193,7 +193,7 @@ class SmartBinaryCalibrator(Calibrator):
 
     @cached_property
     def map(self) -> PiecewiseMap:
-        """v as a function of s."""
+        """V as a function of s."""
         slopes = np.exp(np.array(self.log_slopes, dtype=np.float64))
         return PiecewiseMap(self.edges, tuple(slopes.tolist()), self.offset)
 
@@ -220,7 +220,7 @@ class SmartBinaryCalibrator(Calibrator):
         zero, one = logits[0].tolist()
         v = self.map.of_number(one - zero)
         up = v > 0.0
-        away = (min(abs(v), FARTHEST) + TO_GRID) - TO_GRID
+        away = (min(abs(v), FARTHEST_LOG_ODDS) + TO_GRID) - TO_GRID
         x = float(np.exp(-away))
         high = max(np.float32(1.0 / (1.0 + x)), ABOVE_HALF)
         low = min(np.float32(x / (1.0 + x)), BELOW_HALF)
@@ -249,7 +249,7 @@ class SmartBinaryCalibrator(Calibrator):
 def _pair(log_odds: Array) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Probability of the prediction and of the other class, each monotone in |v|, shape (n,)."""
     x = np.abs(log_odds)
-    np.minimum(x, FARTHEST, out=x)
+    np.minimum(x, FARTHEST_LOG_ODDS, out=x)
     x += TO_GRID
     x -= TO_GRID
     np.negative(x, out=x)

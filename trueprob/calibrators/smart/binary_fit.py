@@ -74,7 +74,7 @@ class BinaryObjective:
         self.reference = int(np.searchsorted(edges, 0.0))
 
     def log_odds(self, theta: Array) -> Array:
-        """v of each row."""
+        """The log-odds of each row, shape (n,)."""
         odds: Array = theta[0] + self.length @ np.exp(theta[1:])
         return odds
 
@@ -139,9 +139,7 @@ def fit_smart_binary(
     s, positive = logit_difference(logits), labels == 1
     used = positive if weights is None else positive[weights > 0.0]
     one_class = bool(used.all() or not used.any())
-    objective = BinaryObjective(
-        s, positive, weights, interval_edges(s), free_offset=not one_class
-    )
+    objective = BinaryObjective(s, positive, weights, interval_edges(s), free_offset=not one_class)
     theta, converged = minimise(objective, _start(s, positive, weights, objective.edges))
     found = _map(objective.edges, theta)
     if second_stage and not one_class and effective_rows(n, weights) >= SECOND_STAGE_ROWS:
@@ -161,9 +159,7 @@ def interval_edges(s: Array) -> Array:
     return inner
 
 
-def _start(
-    s: Array, positive: NDArray[np.bool_], weights: Array | None, edges: Array
-) -> Array:
+def _start(s: Array, positive: NDArray[np.bool_], weights: Array | None, edges: Array) -> Array:
     """The best of some single temperatures without offset, on a sample of the rows."""
     rows = np.arange(s.shape[0]) if weights is None else np.flatnonzero(weights)
     rows = rows[:: math.ceil(rows.shape[0] / START_ROWS)]
