@@ -238,6 +238,7 @@ class Calibrator(ABC):
         return logit_functions.prediction(logits)
 
     def _log_odds(self, logits: Logits) -> NDArray[np.float64] | None:
+        del logits
         return None
 
     @abstractmethod

@@ -32,6 +32,7 @@ from trueprob.findings.finding import Finding, Severity
 from trueprob.fitting.auto import WITH_INNER_FOLDS, fit_auto
 
 __all__ = [
+    "BINARY",
     "FITTERS",
     "METHODS",
     "SCALE_ONLY",

@@ -243,7 +243,7 @@ class SmartBinaryCalibrator(Calibrator):
         return self.calibrated(logits).probabilities
 
     def _temperature(self, logits: Logits) -> None:
-        return None
+        del logits
 
 
 def _pair(log_odds: Array) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

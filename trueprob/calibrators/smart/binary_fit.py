@@ -1,13 +1,14 @@
 """Fit of `smart-binary`: penalised likelihood, a second stage, and a guard of extreme log-odds.
 
-With n rows of weight one (weights are scaled to a mean of one) and v as in `binary` the objective is
+With n rows of weight one (weights are scaled to a mean of one), v as in `binary`:
 
     mean NLL + [5·Σ_j(θ_{j+1} − θ_j)² + 2·log(1 + θ_r²) + 2·log(1 + b²)] / n
 
-with θ_r the log slope of the interval that holds s = 0. The priors are those of `smart`: towards one
-temperature, and that towards 1. The third shrinks the offset towards 0. Its tail is as heavy, so
-that a network that favours one class keeps its offset. With two classes "is the top label right" has
-the cross entropy of the labels, so that term of `smart` would only weaken the priors.
+is minimised, θ_r being the log slope of the interval that holds s = 0. The priors are those of
+`smart`: towards one temperature, and that towards 1. The third shrinks the offset towards 0. Its
+tail is as heavy, so that a network that favours one class keeps its offset. With two classes "is
+the top label right" has the cross entropy of the labels, so that term of `smart` would only weaken
+the priors.
 
 From 300 rows on, and only where cross-validation prefers it, the second stage of `smart` maps v on
 the whole line. Beyond ±log(2·(n + 1)) slopes are divided by 50: of n rows none says more, and a row
