@@ -31,7 +31,8 @@ def add_parser(commands: Any) -> None:
         "class_names; .csv and .parquet have one line per row, with the columns prob_CLASS, "
         "prediction, class, confidence, temperature and log_odds. Methods without temperatures "
         "leave out temperature, and all but smart-binary log_odds. Where the rows and the "
-        "calibrator both name their classes, columns are matched by name; the order of the output, and the index in prediction, are the rows'.",
+        "calibrator both name their classes, columns are matched by name; the order of the "
+        "output, and the index in prediction, are the rows'.",
     )
     parser.add_argument(
         "calibrator", metavar="calibrator.json", help="calibrator that 'trueprob fit' wrote"
