@@ -11,8 +11,14 @@ import pytest
 from trueprob.calibrators import Calibrator, StackCalibrator
 from trueprob.fitting.methods import FITTERS
 
+BINARY = "smart-binary"  # for two classes only
 TRAINED = "smart-mlp"  # by gradient descent, which takes seconds
 MEMBERS = {"temperature": 0.25, "smart": 0.25, "smart-vector": 0.5}  # of the stack of a test
+
+
+def width(kind: str, k: int) -> int:
+    """k, or 2 for a kind of two classes only."""
+    return 2 if kind == BINARY else k
 
 
 def cases(kinds: Iterable[str]) -> list[object]:

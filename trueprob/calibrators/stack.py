@@ -41,6 +41,7 @@ from trueprob.calibrators.linear.smart_vector_matrix import (
 )
 from trueprob.calibrators.linear.vector import VectorCalibrator
 from trueprob.calibrators.parameters import number, require_keys
+from trueprob.calibrators.smart.binary import SmartBinaryCalibrator
 from trueprob.calibrators.smart.calibrator import SmartCalibrator
 from trueprob.calibrators.temperature import TemperatureCalibrator
 from trueprob.errors import InvalidDocument
@@ -54,6 +55,7 @@ MEMBER_KINDS: Final[Mapping[str, type[Calibrator]]] = MappingProxyType(
         for kind in (
             IdentityCalibrator,
             IsotonicCalibrator,
+            SmartBinaryCalibrator,
             SmartCalibrator,
             SmartMatrixCalibrator,
             SmartVectorCalibrator,
@@ -169,7 +171,7 @@ class StackCalibrator(Calibrator):
     def _block(self, logits: Logits) -> Calibrated:
         # Every member gives the gap of the logits; `smart` has it for nothing.
         *others, last = self.members
-        columns = [member._probabilities(logits) for member in others]  # noqa: SLF001
+        columns = [member._probabilities(logits) for member in others]
         found = last.calibrated(logits)
         columns.append(found.probabilities)
         common = found.prediction if self._preserves_prediction else None

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from trueprob.arrays.labels import Labels
 from trueprob.arrays.logit_functions import Logits, Probabilities, prediction
 from trueprob.arrays.weights_and_groups import Groups
-from trueprob.calibrators import KINDS, FitOutcome, FittedCalibrator, StackCalibrator, fit_smart
+from trueprob.calibrators import KINDS, FitOutcome, FittedCalibrator, StackCalibrator
 from trueprob.calibrators.stack import pooled
 from trueprob.errors import InvalidInput
 from trueprob.fitting.cross_validation import (
@@ -53,13 +53,14 @@ CANDIDATES: Final = (
     "identity",
     "temperature",
     "smart",
+    "smart-binary",
     "isotonic",
     "vector",
     "smart-vector",
     "smart-matrix",
 )
 SELECTIONS: Final = ("stack", "simplest")
-DEFAULT: Final = "smart"  # fitted when nothing can be left out
+BINARY: Final = "smart-binary"  # for two classes only
 # Weight that each candidate has before any row, as a number of rows. `identity` and `isotonic` must
 # earn theirs: the first repairs nothing, and the second has no prior of its own (decisions.md, 70).
 PSEUDO_ROWS: Final = 1.0
@@ -93,17 +94,17 @@ def candidates(
     """
 
     def allowed(method: str) -> bool:
+        if (method == BINARY and n_classes != 2) or (
+            method == "smart-matrix" and n_classes > MATRIX_CLASSES
+        ):
+            return False
         if allow_prediction_change:
             return True
         if n_classes == 2 and not keep_prediction:
             return KINDS[method].preserves_ranking
         return KINDS[method].preserves_prediction
 
-    return tuple(
-        method
-        for method in CANDIDATES
-        if allowed(method) and (method != "smart-matrix" or n_classes <= MATRIX_CLASSES)
-    )
+    return tuple(filter(allowed, CANDIDATES))
 
 
 def fit_auto(
@@ -126,8 +127,9 @@ def fit_auto(
     )
     selection = _Selection(rows, names, seed, select)
     if selection.alone:
-        fitted = fit_smart(logits, labels, weights, seed=seed, groups=groups)
-        warning = f"a single row or group cannot be left out: {DEFAULT} is fitted without a choice"
+        default = BINARY if BINARY in names else "smart"
+        fitted = selection.validation.fitted(default)
+        warning = f"a single row or group cannot be left out: {default} is fitted without a choice"
         return SelectedCalibrator(fitted.calibrator, fitted.outcome, (warning, *fitted.warnings))
     advised = None
     if (logits.shape[1] > 2 or keep_prediction) and logits.size <= ADVISED_LOGITS:

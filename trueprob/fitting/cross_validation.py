@@ -34,6 +34,7 @@ from trueprob.calibrators import (
     fit_identity,
     fit_isotonic,
     fit_smart,
+    fit_smart_binary,
     fit_temperature,
 )
 from trueprob.calibrators.linear.fit import LinearCrossFit, cross_fit_linear_stage
@@ -56,11 +57,12 @@ SIMPLE: Final[Mapping[str, Callable[..., FittedCalibrator]]] = MappingProxyType(
         "identity": fit_identity,
         "temperature": fit_temperature,
         "smart": fit_smart,
+        "smart-binary": fit_smart_binary,
         "isotonic": fit_isotonic,
     }
 )
 # These hold rows out themselves, so they need the groups.
-WITH_INNER_FOLDS: Final = frozenset({"smart"})
+WITH_INNER_FOLDS: Final = frozenset({"smart", "smart-binary"})
 TWO_STAGES: Final[Mapping[str, type[SmartVectorCalibrator] | type[SmartMatrixCalibrator]]] = (
     MappingProxyType({"smart-vector": SmartVectorCalibrator, "smart-matrix": SmartMatrixCalibrator})
 )

@@ -16,6 +16,9 @@ The ONNX nodes follow the stages of `stages`, in this order, with the arithmetic
      so the logit of the confidence is computed and rounded in float64, as in the fit.
 
 A stack has these nodes for each member, then the weighted sum and its power in float32.
+
+`smart-binary` has none of these stages: its log-odds are a function of the difference of the two
+logits, in float64, and become an output of their own.
 """
 
 from __future__ import annotations
@@ -26,34 +29,48 @@ from typing import Final
 import numpy as np
 
 from trueprob.arrays.logit_functions import ABOVE_RUNNER_UP
-from trueprob.calibrators import Calibrator, IsotonicCalibrator, StackCalibrator
+from trueprob.calibrators import (
+    Calibrator,
+    IsotonicCalibrator,
+    SmartBinaryCalibrator,
+    StackCalibrator,
+)
 from trueprob.calibrators.isotonic import DIGITS, FARTHEST, SMALLEST
 from trueprob.calibrators.linear.stage import LARGEST, LinearStage
+from trueprob.calibrators.smart.binary import (
+    ABOVE_HALF,
+    BELOW_HALF,
+    FARTHEST_LOG_ODDS,
+    TO_GRID,
+)
 from trueprob.calibrators.smart.second_stage import SecondStage
 from trueprob.onnx_export.inverse_temperature import INVERSE_TEMPERATURES
-from trueprob.onnx_export.nodes import DOUBLE, FLOAT, Nodes
+from trueprob.onnx_export.nodes import DOUBLE, FLOAT, INT64, Nodes
 from trueprob.onnx_export.piecewise_linear import PiecewiseLinear
-from trueprob.onnx_export.stages import Stages, stages_of
+from trueprob.onnx_export.stages import Stages, require_expressible, stages_of
 
 __all__ = ["add_calibrator"]
 
+Names = dict[str, str]  # of the graph's outputs that a calibrator gives; empty for a member
+OUTPUTS: Final[Names] = {name: name for name in ("probabilities", "prediction", "log_odds")}
 BETA_RANGE: Final = (1e-30, 1e30)  # as in tempered_softmax: 0 · −inf would be NaN
 LARGEST_EXPONENT: Final = 80.0  # its exp is still finite in float32
 FAR_BELOW: Final = -1e300  # added to a difference of logits, its exp is 0
 
 
 def add_calibrator(nodes: Nodes, logits: str, calibrator: Calibrator) -> None:
-    """Add the values `probabilities`, `prediction` and `temperature`.
+    """Add the values `probabilities`, `prediction` and `temperature`; `log_odds` if it has them.
 
     Raises InvalidInput for a calibrator that cannot be expressed in ONNX.
     """
+    require_expressible(calibrator)
+    temperature = nodes.constant([np.nan])
     if isinstance(calibrator, StackCalibrator):
         _stack(nodes, logits, calibrator)
-        temperature = nodes.constant([np.nan])
+    elif isinstance(calibrator, SmartBinaryCalibrator):
+        _smart_binary(nodes, logits, calibrator, outputs=OUTPUTS)
     else:
-        names = "probabilities", "prediction"
-        _, beta = _single(nodes, logits, calibrator, names)
-        temperature = nodes.constant([np.nan])
+        _, beta = _single(nodes, logits, calibrator, outputs=OUTPUTS)
         if stages_of(calibrator).has_temperature:
             last = nodes.constant([-1], np.int64)
             temperature = nodes.add("Squeeze", nodes.add("Reciprocal", beta), last)
@@ -62,14 +79,11 @@ def add_calibrator(nodes: Nodes, logits: str, calibrator: Calibrator) -> None:
 
 
 def _single(
-    nodes: Nodes,
-    logits: str,
-    calibrator: Calibrator,
-    outputs: tuple[str | None, str | None] = (None, None),  # names of probabilities and prediction
+    nodes: Nodes, logits: str, calibrator: Calibrator, *, outputs: Names
 ) -> tuple[str, str]:
-    """Probabilities and 1/h of a calibrator that is no stack."""
+    """Probabilities and 1/h of a calibrator that consists of stages."""
     stages, k = stages_of(calibrator), calibrator.n_classes
-    output, name = outputs
+    output, name = outputs.get("probabilities"), outputs.get("prediction")
     if stages.linear is not None:
         logits = _linear_stage(nodes, logits, stages.linear)
     predicted = nodes.add("ArgMax", logits, axis=1, keepdims=0, output=name)
@@ -90,7 +104,10 @@ def _stack(nodes: Nodes, logits: str, calibrator: StackCalibrator) -> None:
     k = calibrator.n_classes
     total = ""
     for member, weight in zip(calibrator.members, calibrator.weights, strict=True):
-        probabilities, _ = _single(nodes, logits, member)
+        if isinstance(member, SmartBinaryCalibrator):
+            probabilities = _smart_binary(nodes, logits, member, outputs={})
+        else:
+            probabilities, _ = _single(nodes, logits, member, outputs={})
         part = nodes.add("Mul", probabilities, nodes.constant(weight))
         total = nodes.add("Add", total, part) if total else part
     of_prediction = logits if calibrator.preserves_prediction else total
@@ -103,6 +120,39 @@ def _stack(nodes: Nodes, logits: str, calibrator: StackCalibrator) -> None:
     confidence = nodes.add("Max", nodes.row_max(mixed), above)
     placed = nodes.add("Mul", top.is_top, confidence)
     nodes.add("Add", top.others, placed, output="probabilities")
+
+
+def _smart_binary(
+    nodes: Nodes, logits: str, calibrator: SmartBinaryCalibrator, *, outputs: Names
+) -> str:
+    """Log-odds, prediction and probabilities; the name of the last."""
+
+    def constant(value: float) -> str:
+        return nodes.constant([[value]], np.float64)
+
+    precise = nodes.add("Cast", logits, to=DOUBLE)
+    zero, one = (
+        nodes.add("Gather", precise, nodes.constant([column], np.int64), axis=1)
+        for column in (0, 1)
+    )
+    anchors, values, slopes = calibrator.map.lines
+    line = PiecewiseLinear(np.array(calibrator.edges), anchors, values, slopes, double=True)
+    log_odds = line.add_to(nodes, nodes.add("Sub", one, zero))
+    last = nodes.constant([-1], np.int64)
+    nodes.add("Squeeze", log_odds, last, output=outputs.get("log_odds"))
+    up = nodes.add("Greater", log_odds, constant(0.0))
+    upper = nodes.add("Cast", up, to=INT64)
+    nodes.add("Squeeze", upper, last, output=outputs.get("prediction"))
+    away = nodes.add("Min", nodes.add("Abs", log_odds), constant(FARTHEST_LOG_ODDS))
+    away = nodes.add("Sub", nodes.add("Add", away, constant(TO_GRID)), constant(TO_GRID))
+    power = nodes.add("Exp", nodes.add("Neg", away))
+    total = nodes.add("Add", constant(1.0), power)
+    high = nodes.add("Cast", nodes.add("Reciprocal", total), to=FLOAT)
+    high = nodes.add("Max", high, nodes.constant([[ABOVE_HALF]]))
+    low = nodes.add("Cast", nodes.add("Div", power, total), to=FLOAT)
+    low = nodes.add("Min", low, nodes.constant([[BELOW_HALF]]))
+    columns = nodes.add("Where", up, low, high), nodes.add("Where", up, high, low)
+    return nodes.add("Concat", *columns, axis=1, output=outputs.get("probabilities"))
 
 
 def _linear_stage(nodes: Nodes, logits: str, stage: LinearStage) -> str:

@@ -12,6 +12,7 @@ from trueprob.calibrators import (
     Calibrator,
     IdentityCalibrator,
     IsotonicCalibrator,
+    SmartBinaryCalibrator,
     SmartMatrixCalibrator,
     SmartVectorCalibrator,
     StackCalibrator,
@@ -28,6 +29,7 @@ __all__ = ["EXPRESSIBLE", "Stages", "require_expressible", "stages_of"]
 EXPRESSIBLE: Final = (
     *INVERSE_TEMPERATURES,
     IsotonicCalibrator.kind,
+    SmartBinaryCalibrator.kind,
     SmartMatrixCalibrator.kind,
     SmartVectorCalibrator.kind,
     StackCalibrator.kind,
@@ -47,14 +49,18 @@ class Stages:
 
 
 def require_expressible(calibrator: Calibrator) -> None:
-    """Raise InvalidInput for a calibrator that ONNX cannot express."""
-    each = calibrator.members if isinstance(calibrator, StackCalibrator) else (calibrator,)
-    for member in each:
-        stages_of(member)
+    """Raise InvalidInput if ONNX cannot express the calibrator."""
+    if calibrator.kind not in EXPRESSIBLE:
+        raise InvalidInput(
+            f"calibrator of kind {calibrator.kind} cannot be expressed in ONNX, expected one of "
+            f"{', '.join(EXPRESSIBLE)}",
+            field="calibrator",
+        )
 
 
 def stages_of(calibrator: Calibrator) -> Stages:
-    """The stages of a calibrator that is no stack; InvalidInput if ONNX cannot express it."""
+    """The stages of a calibrator; `smart-binary` has none, and a stack has those of its members."""
+    require_expressible(calibrator)
     identity = IdentityCalibrator(calibrator.n_classes)
     if calibrator.kind in INVERSE_TEMPERATURES:
         return _gap_stage(calibrator)
@@ -65,11 +71,7 @@ def stages_of(calibrator: Calibrator) -> Stages:
         return Stages(identity, calibrator.linear, weight, has_temperature=False)
     if isinstance(calibrator, IsotonicCalibrator):
         return Stages(identity, second=calibrator, has_temperature=False)
-    raise InvalidInput(
-        f"calibrator of kind {calibrator.kind} cannot be expressed in ONNX, expected one of "
-        f"{', '.join(EXPRESSIBLE)}",
-        field="calibrator",
-    )
+    raise TypeError(f"{calibrator.kind} has no stages")
 
 
 def _gap_stage(calibrator: Calibrator, linear: LinearStage | None = None) -> Stages:
