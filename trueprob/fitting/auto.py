@@ -31,7 +31,7 @@ from trueprob.errors import InvalidInput
 from trueprob.fitting.cross_validation import (
     N_FOLDS,
     CrossValidation,
-    Rows,
+    RowsToFit,
     paired_standard_error,
 )
 from trueprob.fitting.report import CandidateScore
@@ -119,7 +119,7 @@ def fit_auto(
     select: str = "stack",  # one of `SELECTIONS`
 ) -> SelectedCalibrator:
     """Cross-validate every candidate, and fit the mixture, or the chosen one, on all rows."""
-    rows = Rows(logits, labels, weights, groups)
+    rows = RowsToFit(logits, labels, weights, groups)
     names = candidates(
         logits.shape[1],
         allow_prediction_change=allow_prediction_change,
@@ -156,7 +156,7 @@ def out_of_fold_auto(
         allow_prediction_change=allow_prediction_change,
         keep_prediction=keep_prediction,
     )
-    selection = _Selection(Rows(logits, labels, weights, groups), names, seed, select)
+    selection = _Selection(RowsToFit(logits, labels, weights, groups), names, seed, select)
     selection.run(n_folds, progress)
     return selection.out_of_fold()
 
@@ -164,7 +164,7 @@ def out_of_fold_auto(
 class _Selection:
     """One cross-validation, and the choice that follows from it."""
 
-    def __init__(self, rows: Rows, names: tuple[str, ...], seed: int, select: str) -> None:
+    def __init__(self, rows: RowsToFit, names: tuple[str, ...], seed: int, select: str) -> None:
         if select not in SELECTIONS:
             raise InvalidInput(
                 f"select must be one of {', '.join(SELECTIONS)}, got {str(select)[:40]!r}",

@@ -44,7 +44,14 @@ from trueprob.calibrators.smart.calibrator import UNIFORM_SHARE
 from trueprob.folds import fold_of_rows
 from trueprob.scores.score import row_nll
 
-__all__ = ["N_FOLDS", "SIMPLE", "TWO_STAGES", "CrossValidation", "Rows", "paired_standard_error"]
+__all__ = [
+    "N_FOLDS",
+    "SIMPLE",
+    "TWO_STAGES",
+    "CrossValidation",
+    "RowsToFit",
+    "paired_standard_error",
+]
 
 N_FOLDS: Final = 5
 SMALL: Final = 1_000  # rows; below, further divisions are worth their time
@@ -72,7 +79,7 @@ Fold = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Rows:
+class RowsToFit:
     """Labelled rows, with weights and groups if there are any."""
 
     logits: Logits  # (n, k)
@@ -80,20 +87,20 @@ class Rows:
     weights: Array | None = None  # (n,), only their ratios matter
     groups: Groups | None = None  # (n,)
 
-    def part(self, rows: NDArray[np.bool_]) -> Rows:
+    def part(self, rows: NDArray[np.bool_]) -> RowsToFit:
         """Some of the rows; equal weights if all of theirs are 0."""
         weights = None if self.weights is None else self.weights[rows]
         if weights is not None and not weights.any():
             weights = None
         groups = None if self.groups is None else self.groups[rows]
-        return Rows(self.logits[rows], self.labels[rows], weights, groups)
+        return RowsToFit(self.logits[rows], self.labels[rows], weights, groups)
 
 
 @dataclass
 class CrossValidation:
     """Fits candidates without each fold, and on all rows where that is asked for."""
 
-    rows: Rows
+    rows: RowsToFit
     seed: int  # of the first division into folds; division r uses seed + r
     folds: list[Fold] = field(default_factory=list)  # of each division
     # Of each division, the probabilities of each candidate that took part, (n, k).
@@ -191,12 +198,12 @@ class CrossValidation:
         return FittedCalibrator(calibrator, outcome, warnings)
 
 
-def _fit(name: str, rows: Rows, seed: int) -> FittedCalibrator:
+def _fit(name: str, rows: RowsToFit, seed: int) -> FittedCalibrator:
     options = {"groups": rows.groups} if name in WITH_INNER_FOLDS else {}
     return SIMPLE[name](rows.logits, rows.labels, rows.weights, seed=seed, **options)
 
 
-def _left_out(name: str, rows: Rows, fold: Fold, seed: int) -> Probabilities:
+def _left_out(name: str, rows: RowsToFit, fold: Fold, seed: int) -> Probabilities:
     """Probabilities of each row under a fit without its fold, (n, k)."""
     result = np.empty_like(rows.logits)
     for index in range(int(fold.max()) + 1):

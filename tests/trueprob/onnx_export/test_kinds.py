@@ -206,7 +206,7 @@ def test_isotonic_steps_are_taken_by_the_same_rows(k, overconfident):
 
 def test_log_odds_are_those_of_numpy_to_the_bit(overconfident):
     logits, labels = overconfident(900, 2, factor=4.0)
-    calibrator = FITTERS[BINARY](logits + np.float32([0.0, 2.0]), labels, None).calibrator
+    calibrator = fit_kind(BINARY, logits + np.float32([0.0, 2.0]), labels)
     content = head_onnx(calibrator)
     for rows in (logits, hard_rows(2), np.float32([[3e38, -3e38], [-3e38, 3e38]])):
         got = answers(content, {"logits": rows})
