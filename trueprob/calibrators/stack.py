@@ -235,9 +235,9 @@ def _pooled_pair(
     prediction: Labels | None,
 ) -> tuple[Probabilities, Labels]:
     """Two classes, by their log-odds in float64: rounding does not reverse the order of rows."""
-    q: Array = sum(
-        weight * column.astype(np.float64) for column, weight in zip(columns, weights, strict=True)
-    )
+    q = np.zeros(columns[0].shape)
+    for column, weight in zip(columns, weights, strict=True):
+        q += weight * column.astype(np.float64)
     top = q.argmax(axis=1) if prediction is None else prediction
     with np.errstate(divide="ignore", over="ignore", under="ignore"):
         log_odds = power * (np.log(q[:, 1]) - np.log(q[:, 0]))

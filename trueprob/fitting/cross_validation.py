@@ -191,8 +191,8 @@ class CrossValidation:
                 seed=self.seed,
                 groups=rows.groups,
             )
-            calibrator = TWO_STAGES[name](k, both.linear, both.gap_stage)
-            return FittedCalibrator(calibrator, both.outcome, both.warnings)
+            two_stages = TWO_STAGES[name](k, both.linear, both.gap_stage)
+            return FittedCalibrator(two_stages, both.outcome, both.warnings)
         outcome = FitOutcome.CONVERGED if crossed.converged else FitOutcome.NOT_CONVERGED
         calibrator = VectorCalibrator(k, crossed.stage, UNIFORM_SHARE / (n + 1))
         return FittedCalibrator(calibrator, outcome, warnings)

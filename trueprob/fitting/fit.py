@@ -144,7 +144,13 @@ def fit_calibration_set(
         findings = (_in_sample(data), *findings)
         probabilities = fitted.calibrator.predict_proba(data.logits)
     else:
-        probabilities = cross_fit(method, data, seed=seed, **allowed)
+        probabilities = cross_fit(
+            method,
+            data,
+            seed=seed,
+            keep_prediction=keep_prediction,
+            allow_prediction_change=allow_prediction_change,
+        )
     keeps = keeps_prediction(method, data.n_classes, **allowed)
     after, binary_after = _score(probabilities, data, keeps=keeps)
     report = FitReport(
