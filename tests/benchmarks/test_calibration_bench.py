@@ -1,10 +1,12 @@
 """The benchmark runs end to end on one tiny set, without peers, and its statistics are right."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from benchmarks.calibration.ablations import METHODS_OF_PRIORS, priors_report
 from benchmarks.calibration.paired import by_family, holm, worse_than
 from benchmarks.calibration.peers import Method, our_methods
 from benchmarks.calibration.quality import measure
@@ -88,6 +90,14 @@ def test_the_quick_scores_are_the_scores(made: LogitSet) -> None:
 def test_sizes_has_a_row_for_each_size_that_the_set_has(made: LogitSet) -> None:
     lines = sizes_report([made], n_draws=2).splitlines()
     assert [line.split("|")[1].strip() for line in lines[2:7]] == ["10", "20", "50", "100", "200"]
+
+
+def test_priors_are_compared_within_the_calibration_half(made: LogitSet) -> None:
+    methods = {name: METHODS_OF_PRIORS[name] for name in list(METHODS_OF_PRIORS)[:2]}
+    nothing = replace(made, test_logits=made.test_logits[:0], test_labels=made.test_labels[:0])
+    lines = priors_report([nothing], methods, sizes=(20, 50)).splitlines()
+    assert lines[2] == "| prior | 20 rows | 50 rows |"
+    assert [line.split("|")[1].strip() for line in lines[4:]] == list(methods)
 
 
 def test_shifts_do_what_they_say(made: LogitSet) -> None:

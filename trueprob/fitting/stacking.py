@@ -12,7 +12,7 @@ over the simplex, by expectation maximisation (Dempster, Laird and Rubin 1977, J
     w_m ← (Σ_i (r_im + 3·s_im) / 4 + a_m) / (n + Σ a)
 
 and never raises the objective, which is convex. a_m counts as so many rows in which only m is
-right. The power β minimises the sum of NLL + 3·CE of the mixture to that power, and 200·log² β nats.
+right. The power β minimises the summed NLL + 3·CE of the mixture to that power and 200·log² β nats.
 Weights below 0.02 are dropped, and at most three members remain.
 """
 
