@@ -135,7 +135,13 @@ def fit_calibration_set(
     if data.n < MIN_CROSS_FIT_ROWS:
         probabilities = fitted.calibrator.predict_proba(data.logits)
     else:
-        probabilities = cross_fit(method, data, seed=seed, **allowed)
+        probabilities = cross_fit(
+            method,
+            data,
+            seed=seed,
+            keep_prediction=keep_prediction,
+            allow_prediction_change=allow_prediction_change,
+        )
     keeps = keeps_prediction(method, data.n_classes, **allowed)
     after, binary_after = _score(probabilities, data, keeps=keeps)
     report = FitReport(
