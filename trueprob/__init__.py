@@ -49,12 +49,6 @@ _HOMES = {
         "ClassScore",
         "class_scores",
     ),
-    "trueprob.scores.confidence": (
-        "adaptive_calibration_error",
-        "confidence_auroc",
-        "expected_calibration_error",
-        "maximum_calibration_error",
-    ),
     "trueprob.drift": (
         "BetState",
         "CalibrationBets",
@@ -119,8 +113,12 @@ _HOMES = {
     ),
     "trueprob.scores.score": (
         "Scores",
+        "adaptive_calibration_error",
         "brier_score",
         "classwise_calibration_error",
+        "confidence_auroc",
+        "expected_calibration_error",
+        "maximum_calibration_error",
         "mean_entropy",
         "negative_log_likelihood",
         "score",

@@ -30,6 +30,7 @@ from trueprob.calibrators import (
 from trueprob.errors import InvalidInput
 from trueprob.findings.finding import Finding, Severity
 from trueprob.fitting.auto import WITH_INNER_FOLDS, fit_auto
+from trueprob.folds import fold_groups
 
 __all__ = [
     "BINARY",
@@ -105,7 +106,7 @@ def fit_rows(
     fitter = FITTERS[method]
     options: dict[str, Any] = {"seed": seed}
     if fitter is fit_auto or method in HOLD_ROWS_OUT:
-        options["groups"] = data.groups
+        options["groups"] = fold_groups(data.logits, data.groups)
     if fitter is fit_auto:
         options["allow_prediction_change"] = allow_prediction_change
     fitted = fitter(as_logits(data.logits), data.labels, data.weights, **options)
