@@ -46,6 +46,7 @@ __all__ = [
     "candidates",
     "fit_auto",
     "out_of_fold_auto",
+    "refuse_contradiction",
 ]
 
 # Simplest first. `smart-mlp`, the published reference, is slower and not better.
@@ -93,6 +94,7 @@ def candidates(
     With two classes the default are those that keep the ranking of rows, with more those that keep
     the prediction.
     """
+    refuse_contradiction(keep_prediction, allow_prediction_change)
 
     def allowed(method: str) -> bool:
         if (method == BINARY and n_classes != 2) or (
@@ -106,6 +108,15 @@ def candidates(
         return KINDS[method].preserves_prediction
 
     return tuple(filter(allowed, CANDIDATES))
+
+
+def refuse_contradiction(keep_prediction: bool, allow_prediction_change: bool) -> None:
+    """Raise InvalidInput if the prediction must be kept and may change."""
+    if keep_prediction and allow_prediction_change:
+        raise InvalidInput(
+            "keep_prediction and allow_prediction_change contradict each other: leave one out",
+            field="keep_prediction",
+        )
 
 
 def fit_auto(

@@ -36,6 +36,8 @@ def test_candidates_are_those_that_keep_what_must_be_kept():
     assert "isotonic" not in two
     assert "smart-binary" in two
     assert "smart-binary" not in candidates(2, keep_prediction=True)
+    with pytest.raises(InvalidInput, match="contradict each other"):
+        candidates(3, keep_prediction=True, allow_prediction_change=True)
     assert "isotonic" in candidates(2, keep_prediction=True)
 
 
