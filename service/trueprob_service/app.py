@@ -150,7 +150,7 @@ def create_app(
 def _with_cors(app: Application, origins: tuple[str, ...]) -> Application:
     """Answer preflights, and let pages of these origins read every answer, errors included."""
     return CORSMiddleware(
-        app,  # type: ignore[arg-type]  # Starlette's protocol names the arguments differently
+        app,
         allow_origins=origins,
         allow_methods=("GET", "HEAD", "POST", "PUT", "DELETE"),
         allow_headers=(
