@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Final, Literal
 
 __all__ = [
+    "CLASS_COUNTERS",
     "DELIVERIES",
     "EVENT_KINDS",
     "LABEL_OUTCOMES",
@@ -39,7 +40,8 @@ class Metric:
     @property
     def full_only(self) -> bool:
         """Whether ``metrics_detail=summary`` leaves it out: many series for each model."""
-        return "bin" in self.labels or (self.kind == "histogram" and "model" in self.labels)
+        of_model = "model" in self.labels and self.kind == "histogram"
+        return of_model or "bin" in self.labels or "class" in self.labels
 
 
 PREFIX: Final = "trueprob_"
@@ -66,9 +68,13 @@ EVENT_KINDS: Final = (
     "candidate.refused",
     "shadow.decided",
 )
+# Numbers of classes with which a model has counters for each predicted class.
+CLASS_COUNTERS: Final = range(3, 17)
 DELIVERIES: Final = ("delivered", "failed", "dead")
 
 _PAIR: Final = ("model", "version", "calibrator")
+_BIN: Final = (*_PAIR, "bin", "predicted")  # `predicted` with two classes only
+_CLASS: Final = (*_PAIR, "class")
 _SHADOW: Final = (*_PAIR, "role")
 _FIT: Final = ("model", "method", "outcome")
 # A small request of logits takes half a millisecond; no client waits longer than ten seconds.
@@ -159,19 +165,31 @@ METRICS: Final[Mapping[str, Metric]] = MappingProxyType(
             "The same ratio for the confidence, while the factory calibrator is live.",
         ),
         "bin_labels_total": Metric(
-            "counter", (*_PAIR, "bin"), "database", "Labels counted, by confidence bin."
+            "counter", _BIN, "database", "Labels counted, by confidence bin."
         ),
         "bin_confidence_total": Metric(
-            "counter", (*_PAIR, "bin"), "database", "Sum of the confidence of labelled rows."
+            "counter", _BIN, "database", "Sum of the confidence of labelled rows."
         ),
         "bin_correct_total": Metric(
-            "counter", (*_PAIR, "bin"), "database", "Labelled rows whose prediction was right."
+            "counter", _BIN, "database", "Labelled rows whose prediction was right."
         ),
         "bin_variance_total": Metric(
             "counter",
-            (*_PAIR, "bin"),
+            _BIN,
             "database",
             "Sum of confidence × (1 − confidence) of labelled rows.",
+        ),
+        "class_labels_total": Metric(
+            "counter", _CLASS, "database", "Labels counted, by predicted class."
+        ),
+        "class_confidence_total": Metric(
+            "counter", _CLASS, "database", "Sum of the confidence of labelled rows."
+        ),
+        "class_correct_total": Metric(
+            "counter", _CLASS, "database", "Labelled rows whose prediction was right."
+        ),
+        "class_squared_total": Metric(
+            "counter", _CLASS, "database", "Sum of (correct − confidence)² of labelled rows."
         ),
         "ece_ratio": Metric(
             "gauge",

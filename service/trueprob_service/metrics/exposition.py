@@ -11,9 +11,8 @@ import math
 from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any, Final
 
-import numpy as np
-
 from trueprob.drift import VerdictState
+from trueprob.scores.binned import N_BINS, BinnedCalibration
 from trueprob_service.metrics.catalogue import METRICS, PREFIX
 from trueprob_service.metrics.label_statistics import ControlStatistics, PairStatistics
 from trueprob_service.metrics.row_meters import RowHistogram
@@ -27,6 +26,15 @@ OF_CLIENT: Final = (
 )  # fmt: skip
 # The worst of several verdicts is their maximum.
 VERDICT_VALUES: Final = {state: value for value, state in enumerate(VerdictState)}
+_BINS: Final = {  # metric → column of `BinnedCalibration`
+    "bin_labels_total": "count",
+    "bin_confidence_total": "confidence",
+    "bin_correct_total": "correct",
+    "bin_variance_total": "variance",
+}
+_CLASSES: Final = (  # in the order of `PairStatistics.by_class`
+    "class_labels_total", "class_confidence_total", "class_correct_total", "class_squared_total",
+)  # fmt: skip
 _CACHED_LABELS: Final = 1 << 16  # about 300 bytes each
 
 Pair = tuple[str, str, str]  # model, version, calibrator
@@ -36,6 +44,7 @@ class Exposition:
     """The families of one scrape. Samples of families that `summary` leaves out are ignored."""
 
     def __init__(self, *, full: bool) -> None:
+        self._full = full
         self._families: dict[str, list[str]] = {
             name: []
             for name, metric in METRICS.items()
@@ -70,13 +79,14 @@ class Exposition:
         statistics: ControlStatistics,
         *,
         tolerance: float,
-        answered: Container[Pair],  # pairs that answered rows here: their bins begin at 0
+        answered: Container[Pair],  # pairs that answered rows here: their counters begin at 0
     ) -> None:
         """Add the statistics from the database."""
         for pair in statistics.pairs:
             labels = (pair.model, str(pair.version), pair.calibrator)
-            if pair.totals.n > 0 or labels in answered:
+            if self._full and (pair.has_labels or labels in answered):
                 self._add_bins(labels, pair)
+                self._add_classes(labels, pair)
             if pair.live:
                 for name, value in _figures(pair, tolerance):
                     self.add(name, labels, value)
@@ -89,18 +99,29 @@ class Exposition:
             self.add_all(name, values)
 
     def _add_bins(self, labels: Pair, pair: PairStatistics) -> None:
-        totals = pair.totals
-        for name, sums in (
-            ("bin_labels_total", totals.count),
-            ("bin_confidence_total", totals.confidence),
-            ("bin_correct_total", totals.correct),
-            ("bin_variance_total", totals.variance),
-        ):
+        """Add the bins from which an increase can begin, and others with labels."""
+        # With two classes, no confidence lies below the bin of 0.5.
+        first = N_BINS // 2 if pair.by_prediction else 0
+        for predicted, sums in enumerate(pair.by_prediction):
+            self._add_part(labels, sums, f'",predicted="{predicted}"}} ', begins_at=first)
+        self._add_part(labels, pair.totals, '"} ', begins_at=N_BINS if pair.by_prediction else 0)
+
+    def _add_part(
+        self, labels: Pair, sums: BinnedCalibration, end: str, *, begins_at: int
+    ) -> None:
+        counts = sums.count.tolist()
+        bins = [bin_ for bin_, n in enumerate(counts) if n or bin_ >= begins_at]
+        for name, column in _BINS.items():
             samples = self._families.get(name)
             if samples is not None:
                 start = f'{PREFIX}{name}{{{_labels(name, labels)},bin="'
-                values = np.asarray(sums, np.float64).tolist()
-                samples += [f'{start}{bin_}"}} {value!r}\n' for bin_, value in enumerate(values)]
+                values = getattr(sums, column).tolist()
+                samples += [f"{start}{bin_}{end}{values[bin_]!r}\n" for bin_ in bins]
+
+    def _add_classes(self, labels: Pair, pair: PairStatistics) -> None:
+        for name, sums in pair.by_class.items():
+            for metric, value in zip(_CLASSES, sums, strict=True):
+                self.add(metric, (*labels, name), value)
 
     def text(self) -> str:
         """All families, also those without samples."""

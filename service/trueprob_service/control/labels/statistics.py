@@ -31,8 +31,9 @@ from trueprob_service.control.schemas.labels import (
 )
 from trueprob_service.control.store import Store, Transaction
 from trueprob_service.control.store.alarms import AlarmRow, AlarmStateRow
+from trueprob_service.control.store.label_sums import Parts
 from trueprob_service.errors import DatabaseUnavailable, InvalidRequest, ModelNotFound
-from trueprob_service.metrics.catalogue import EVENT_KINDS
+from trueprob_service.metrics.catalogue import CLASS_COUNTERS, EVENT_KINDS
 from trueprob_service.metrics.label_statistics import (
     AlarmFigures,
     ClassFigures,
@@ -48,6 +49,7 @@ _CACHE_SECONDS: Final = 3.0
 _SHOWN_CLASSES: Final = 20
 _MAX_HOURS: Final = 24 * 3660
 _FEW_MODELS: Final = 100  # that a query names; more are all read
+_NO_LABELS: Final = (0.0, 0.0, 0.0, 0.0)  # of a class
 _ALARM_STATISTICS: Final = ("evidence", "change")
 
 
@@ -176,12 +178,13 @@ class LabelStatistics:
 
     def _collect(self, transaction: Transaction, now: float, totals: bool) -> ControlStatistics:
         since = now - self._ttl_seconds  # labels of pairs replaced before do not arrive any more
-        running = transaction.bins.running(replaced_since=since) if totals else {}
         windows = transaction.window_blocks.windows()
         fits, waiting = transaction.fits.counts()
         promotions = transaction.promotions.counts()
         zeros = BinnedCalibration.zeros()
         pairs = transaction.promotions.pairs(replaced_since=since)
+        running = _totals(transaction, pairs, since) if totals else {}
+        nothing = {"totals": zeros}
         live_models = [pair[0] for pair, live in pairs.items() if live]
         judged = self._judge(transaction, live_models, forget_others=True)
         models = [model.name for model in transaction.models.all()]
@@ -192,9 +195,9 @@ class LabelStatistics:
                     version=pair[1],
                     calibrator=pair[2],
                     live=live,
-                    totals=running.get(pair, zeros),
                     window=windows.get(pair, zeros),
                     baseline_ece=self._catalogue.baseline(pair[0], pair[1]).get("ece"),
+                    **running.get(pair, nothing),
                     **(judged[pair[0]]._asdict() if live else {}),
                 )
                 for pair, live in pairs.items()
@@ -264,6 +267,27 @@ class LabelStatistics:
             class_error_high_ratio=high,
             classes_off=rules.interval.classes_off(sums, rules.bets.class_tolerance or 0.0),
         )
+
+
+def _totals(
+    transaction: Transaction, pairs: Iterable[tuple[str, int, str]], since: float
+) -> dict[tuple[str, int, str], dict[str, Any]]:
+    """Totals of each pair; fields of `PairStatistics`."""
+    bins = transaction.bins.running(replaced_since=since)
+    classes = transaction.class_totals.running(replaced_since=since)
+    names = transaction.models.class_names(most=CLASS_COUNTERS.stop - 1)
+    no_bins, found = Parts(*[BinnedCalibration.zeros()] * 3), {}
+    for pair in pairs:
+        of_pair, sums = names.get(pair[:2], ()), classes.get(pair, {})
+        parts = bins.get(pair, no_bins)
+        found[pair] = {
+            "totals": parts.unknown,
+            "by_prediction": parts[1:] if len(of_pair) == 2 else (),
+            "by_class": {name: sums.get(index, _NO_LABELS) for index, name in enumerate(of_pair)}
+            if len(of_pair) in CLASS_COUNTERS
+            else {},
+        }
+    return found
 
 
 def _gauges(transaction: Transaction) -> dict[str, dict[tuple[str, ...], float]]:

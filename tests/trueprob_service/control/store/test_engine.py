@@ -177,7 +177,7 @@ def test_writers_that_read_first_do_not_lose_updates(store: Store) -> None:
     for thread in threads:
         thread.join()
     with store.read() as transaction:
-        assert transaction.bins.running()["m", 1, "c"].n == 60
+        assert transaction.bins.running()["m", 1, "c"].labels.n == 60
 
 
 def test_a_nonce_is_claimed_once_in_any_number_of_rows(store: Store) -> None:
