@@ -46,6 +46,9 @@ alarm_state = Table(  # one row a promotion, from its first label on
     Column("repeated", BigInteger, nullable=False),  # labels left out: their group was counted
     Column("updated_at", Double, nullable=False),
     Column("interval", JSON(none_as_null=True)),  # sums of the verdict's interval
+    Column("rules", String(200)),  # that the next two were computed by
+    Column("evidence_log10", Double),
+    Column("change_log10", Double),
     ForeignKeyConstraint(["model", "revision"], ["promotion.model", "promotion.revision"]),
 )
 
@@ -115,6 +118,10 @@ class AlarmStateRow:
     repeated: int  # labels left out because their group was counted before
     updated_at: float
     interval: dict[str, Any] | None = None  # sums of the verdict's interval; None before a label
+    # log10 of both statistics, and the `AlarmRules.name` that they were computed by.
+    rules: str | None = None
+    evidence_log10: float | None = None
+    change_log10: float | None = None
 
 
 class AlarmStateTable:
