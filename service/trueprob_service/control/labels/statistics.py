@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from trueprob.drift import LiveVerdict, VerdictState
+from trueprob.drift import ErrorSums, LiveVerdict, VerdictState
 from trueprob.fitting.methods import SCALE_ONLY
 from trueprob.scores.binned import BinnedCalibration
 from trueprob_service.control.labels.alarms import AlarmRules
@@ -30,7 +30,7 @@ from trueprob_service.control.schemas.labels import (
     ClassCalibration,
 )
 from trueprob_service.control.store import Store, Transaction
-from trueprob_service.control.store.alarms import AlarmRow, AlarmStateRow
+from trueprob_service.control.store.alarms import AlarmFiguresRow, AlarmRow, AlarmStateRow
 from trueprob_service.control.store.label_sums import Parts
 from trueprob_service.errors import DatabaseUnavailable, InvalidRequest, ModelNotFound
 from trueprob_service.metrics.catalogue import CLASS_COUNTERS, EVENT_KINDS
@@ -168,7 +168,9 @@ class LabelStatistics:
         }
 
     def _figures(self, state: AlarmStateRow | None) -> AlarmFigures:
-        evidence, change = self._rules.log10(state)
+        return self._alarm_figures(*self._rules.log10(state))
+
+    def _alarm_figures(self, evidence: float, change: float) -> AlarmFigures:
         return AlarmFigures(
             evidence_log10=evidence,
             evidence_threshold_log10=self._rules.evidence.threshold_log10,
@@ -243,30 +245,63 @@ class LabelStatistics:
         known = self._judged
         self._judged = {} if forget_others else dict(known)
         changed = [m for m, now in made_of.items() if m not in known or known[m][0] != now]
-        states = transaction.alarm_states.live(changed if len(changed) <= _FEW_MODELS else None)
+        judged = self._judge_all(transaction, changed, alarms)
         for model, now in made_of.items():
-            if model in known and known[model][0] == now:
-                self._judged[model] = known[model]
-                continue
-            state = states.get(model)
-            verdict = self._rules.verdict(state, alarms.get(model, ()))
-            result = _Judged(self._figures(state), verdict, self._class_figures(state))
-            self._judged[model] = (now, result)
+            self._judged[model] = (now, judged[model]) if model in judged else known[model]
         return {model: self._judged[model][1] for model in made_of}
 
-    def _class_figures(self, state: AlarmStateRow | None) -> ClassFigures | None:
-        rules, sums = self._rules, self._rules.sums(state)[0]
-        if sums.classes is None:
-            return None
-        _, confidence, right, squares = sums.classes.arrays()[1].T
-        low, high = rules.interval.class_bounds(sums)
-        return ClassFigures(
-            class_error_ratio=float(np.abs(right - confidence).sum()) / sums.n,
-            class_error_floor_ratio=float(np.sqrt(2.0 / math.pi * squares).sum()) / sums.n,
-            class_error_low_ratio=low,
-            class_error_high_ratio=high,
-            classes_off=rules.interval.classes_off(sums, rules.bets.class_tolerance or 0.0),
+    def _judge_all(
+        self, transaction: Transaction, models: list[str], alarms: Mapping[str, list[AlarmRow]]
+    ) -> dict[str, _Judged]:
+        """`_judge` for these models, all at once."""
+        if not models:
+            return {}
+        rules, table = self._rules, transaction.alarm_states
+        rows = table.figures(_few(models))
+        # Stored by a release before, or with other settings.
+        other = [m for m in models if m in rows and rows[m].rules != rules.name]
+        states = table.live(_few(other)) if other else {}
+        log10 = {model: rules.log10(states[model]) for model in other}
+        sums = [rules.sums(rows.get(model)) for model in models]
+        verdicts = rules.verdicts(
+            [(each, alarms.get(model, ())) for model, each in zip(models, sums, strict=True)]
         )
+        classes = self._class_figures([since_promotion for since_promotion, _ in sums])
+        return {
+            model: _Judged(
+                self._alarm_figures(*(log10.get(model) or _stored_log10(rows.get(model)))),
+                verdict,
+                figures,
+            )
+            for model, verdict, figures in zip(models, verdicts, classes, strict=True)
+        }
+
+    def _class_figures(self, streams: list[ErrorSums]) -> list[ClassFigures | None]:
+        rules = self._rules
+        bounds = rules.interval.class_bounds_of_each(streams)
+        off = rules.interval.classes_off_of_each(streams, rules.bets.class_tolerance or 0.0)
+        found: list[ClassFigures | None] = []
+        for sums, (low, high), n_off in zip(streams, bounds, off, strict=True):
+            if sums.classes is None:
+                found.append(None)
+                continue
+            _, confidence, right, squares = sums.classes.arrays()[1].T
+            error = float(np.abs(right - confidence).sum()) / sums.n
+            floor = float(np.sqrt(2.0 / math.pi * squares).sum()) / sums.n
+            found.append(ClassFigures(error, floor, low, high, n_off))
+        return found
+
+
+def _few(models: list[str]) -> list[str] | None:
+    """The models for a query to name; None for all models."""
+    return models if len(models) <= _FEW_MODELS else None
+
+
+def _stored_log10(row: AlarmFiguresRow | None) -> tuple[float, float]:
+    """log10 of evidence and change; exactly 0 before the first label."""
+    if row is None or row.evidence_log10 is None or row.change_log10 is None:
+        return 0.0, 0.0
+    return row.evidence_log10, row.change_log10
 
 
 def _totals(

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
+import orjson
 from sqlalchemy import (
     JSON,
     BigInteger,
@@ -23,7 +24,9 @@ from sqlalchemy import (
     String,
     Subquery,
     Table,
+    Text,
     bindparam,
+    cast,
     func,
     insert,
     select,
@@ -32,7 +35,15 @@ from sqlalchemy import (
 
 from trueprob_service.control.store.tables import metadata, promotion, upsert
 
-__all__ = ["AlarmRow", "AlarmStateRow", "AlarmStateTable", "AlarmTable", "alarm", "alarm_state"]
+__all__ = [
+    "AlarmFiguresRow",
+    "AlarmRow",
+    "AlarmStateRow",
+    "AlarmStateTable",
+    "AlarmTable",
+    "alarm",
+    "alarm_state",
+]
 
 
 alarm_state = Table(  # one row a promotion, from its first label on
@@ -87,6 +98,7 @@ _LOCKED: Final = (
 
 
 _STAMP: Final = ("model", "revision", "updated_at", "counted", "repeated")
+_FIGURES: Final = ("model", "rules", "evidence_log10", "change_log10")
 
 
 def _newest_revisions() -> Subquery:
@@ -122,6 +134,15 @@ class AlarmStateRow:
     rules: str | None = None
     evidence_log10: float | None = None
     change_log10: float | None = None
+
+
+class AlarmFiguresRow(NamedTuple):
+    """What a verdict and the metrics need of a state; fields of `AlarmStateRow`."""
+
+    rules: str | None
+    evidence_log10: float | None
+    change_log10: float | None
+    interval: dict[str, Any] | None
 
 
 class AlarmStateTable:
@@ -160,6 +181,18 @@ class AlarmStateTable:
             statement = statement.where(alarm_state.c.model.in_(models))
         return {
             row.model: AlarmStateRow(**row._mapping) for row in self._connection.execute(statement)
+        }
+
+    def figures(self, models: Collection[str] | None = None) -> dict[str, AlarmFiguresRow]:
+        """As `live`, without the states of the bets, which take longer to read than the rest."""
+        columns = [alarm_state.c[name] for name in _FIGURES]
+        # As text: the column's own decoder takes five times as long.
+        statement = _of_live(*columns, cast(alarm_state.c.interval, Text))
+        if models is not None:
+            statement = statement.where(alarm_state.c.model.in_(models))
+        return {
+            model: AlarmFiguresRow(*figures, None if text is None else orjson.loads(text))
+            for model, *figures, text in self._connection.execute(statement)
         }
 
     def stamps(self) -> dict[str, tuple[int, float, int, int]]:
