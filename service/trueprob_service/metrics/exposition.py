@@ -11,6 +11,8 @@ import math
 from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any, Final
 
+import numpy as np
+
 from trueprob.drift import VerdictState
 from trueprob.scores.binned import N_BINS, BinnedCalibration
 from trueprob_service.metrics.catalogue import METRICS, PREFIX
@@ -35,6 +37,9 @@ _BINS: Final = {  # metric → column of `BinnedCalibration`
 _CLASSES: Final = (  # in the order of `PairStatistics.by_class`
     "class_labels_total", "class_confidence_total", "class_correct_total", "class_squared_total",
 )  # fmt: skip
+_OF_WINDOW: Final = (
+    "ece_ratio", "ece_floor_ratio", "calibration_drift_ratio", "observed_accuracy_ratio",
+)  # fmt: skip
 _CACHED_LABELS: Final = 1 << 16  # about 300 bytes each
 
 Pair = tuple[str, str, str]  # model, version, calibrator
@@ -57,6 +62,14 @@ class Exposition:
         if samples is not None and value is not None and math.isfinite(value):
             samples.append(f"{PREFIX}{name}{{{_labels(name, labels)}}} {float(value)!r}\n")
 
+    def add_of_pair(self, labels: Pair, values: Iterable[tuple[str, float | None]]) -> None:
+        """`add` for several metrics that have only the labels of a pair."""
+        text, families = _labels("verdict", labels), self._families
+        for name, value in values:
+            samples = families.get(name)
+            if samples is not None and value is not None and math.isfinite(value):
+                samples.append(f"{PREFIX}{name}{{{text}}} {float(value)!r}\n")
+
     def add_all(self, name: str, values: Mapping[Any, float]) -> None:
         """Add samples by their labels."""
         for labels, value in sorted(values.items()):
@@ -65,7 +78,7 @@ class Exposition:
     def add_histogram(self, name: str, labels: tuple[str, ...], histogram: RowHistogram) -> None:
         """Add the buckets, the number and the sum of a histogram, from its first value on."""
         samples = self._families.get(name)
-        buckets = histogram.buckets()
+        buckets = () if samples is None else histogram.buckets()
         if samples is None or not buckets[-1][1]:
             return
         text = _labels(name, labels)
@@ -82,14 +95,15 @@ class Exposition:
         answered: Container[Pair],  # pairs that answered rows here: their counters begin at 0
     ) -> None:
         """Add the statistics from the database."""
-        for pair in statistics.pairs:
+        windows = _window_figures([pair.window for pair in statistics.pairs])
+        for pair, window in zip(statistics.pairs, windows, strict=True):
             labels = (pair.model, str(pair.version), pair.calibrator)
             if self._full and (pair.has_labels or labels in answered):
                 self._add_bins(labels, pair)
                 self._add_classes(labels, pair)
             if pair.live:
-                for name, value in _figures(pair, tolerance):
-                    self.add(name, labels, value)
+                self.add_of_pair(labels, _figures(pair, tolerance))
+                self.add_of_pair(labels, window)
         self.add_all("alarms_total", statistics.alarms)
         self.add_all("fits_total", statistics.fits)
         self.add_all("promotions_total", statistics.promotions)
@@ -145,11 +159,21 @@ def _figures(pair: PairStatistics, tolerance: float) -> Iterable[tuple[str, floa
         yield "error_high_ratio", pair.verdict.error_high
         yield "error_labels", pair.verdict.labels
         yield "labels_needed", pair.verdict.labels_needed
-    if pair.window.n > 0:
-        yield "ece_ratio", pair.window.ece()
-        yield "ece_floor_ratio", pair.window.ece_floor()
-        yield "calibration_drift_ratio", pair.window.drift_ratio()
-        yield "observed_accuracy_ratio", pair.window.accuracy()
+
+
+def _window_figures(windows: list[BinnedCalibration]) -> list[list[tuple[str, float]]]:
+    """Gauges over the last labels, as the methods of `BinnedCalibration` compute them."""
+    columns = ("count", "confidence", "correct", "variance")
+    count, confidence, correct, variance = (
+        np.array([getattr(window, name) for window in windows]).reshape(-1, N_BINS)
+        for name in columns
+    )
+    with np.errstate(divide="ignore", invalid="ignore"):  # NaN without labels, which is left out
+        n = count.sum(axis=1)
+        ece = np.abs(confidence - correct).sum(axis=1) / n
+        floor = np.sqrt(2.0 / math.pi * variance).sum(axis=1) / n
+        values = np.stack([ece, floor, ece / floor, correct.sum(axis=1) / n], axis=1)
+    return [list(zip(_OF_WINDOW, each, strict=True)) for each in values.tolist()]
 
 
 @functools.lru_cache(_CACHED_LABELS)

@@ -259,7 +259,8 @@ class LabelStatistics:
         rules, table = self._rules, transaction.alarm_states
         rows = table.figures(_few(models))
         # Stored by a release before, or with other settings.
-        other = [m for m in models if m in rows and rows[m].rules != rules.name]
+        name = rules.name
+        other = [m for m in models if m in rows and rows[m].rules != name]
         states = table.live(_few(other)) if other else {}
         log10 = {model: rules.log10(states[model]) for model in other}
         sums = [rules.sums(rows.get(model)) for model in models]
