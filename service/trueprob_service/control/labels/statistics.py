@@ -83,6 +83,7 @@ class LabelStatistics:
         self._last = ControlStatistics()
         self._read_at = -math.inf
         self._with_totals = False
+        self._promotions: tuple[object, Mapping[tuple[str, str, str], int]] = (None, {})
         self._judged: dict[str, tuple[object, _Judged]] = {}  # by model, with what it is made of
 
     def read(self, *, totals: bool = True) -> ControlStatistics:
@@ -182,7 +183,7 @@ class LabelStatistics:
         since = now - self._ttl_seconds  # labels of pairs replaced before do not arrive any more
         windows = transaction.window_blocks.windows()
         fits, waiting = transaction.fits.counts()
-        promotions = transaction.promotions.counts()
+        promotions = self._promotion_counts(transaction)
         zeros = BinnedCalibration.zeros()
         pairs = transaction.promotions.pairs(replaced_since=since)
         running = _totals(transaction, pairs, since) if totals else {}
@@ -222,6 +223,13 @@ class LabelStatistics:
             },
             gauges=_gauges(transaction),
         )
+
+    def _promotion_counts(self, transaction: Transaction) -> Mapping[tuple[str, str, str], int]:
+        """Number of promotions; counted again only when one was added or deleted."""
+        stamp = transaction.promotions.stamp()
+        if self._promotions[0] != stamp:
+            self._promotions = stamp, transaction.promotions.counts()
+        return self._promotions[1]
 
     def _judge(
         self, transaction: Transaction, models: Iterable[str], *, forget_others: bool = False

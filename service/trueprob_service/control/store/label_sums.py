@@ -13,7 +13,6 @@ those of releases before this; parts 1 and 2 have predictions of class 0 and cla
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection, Select, Table, and_, bindparam, delete, func, select
 
 from trueprob.scores.binned import N_BINS, BinnedCalibration
-from trueprob_service.control.store.promotions import RECENT_PAIRS
+from trueprob_service.control.store.promotions import LIVE_PAIRS, RECENT_PAIRS
 from trueprob_service.control.store.tables import (
     bin_running,
     bin_total,
@@ -60,18 +59,15 @@ _NEWEST: Final = (
     .limit(1)
 )
 
-_RECENT: Final = RECENT_PAIRS.subquery()
+def _of_pairs(pairs: Select[Any], table: Table, *columns: str) -> Select[Any]:
+    key, of = ("model", "version", "calibrator"), pairs.subquery()
+    joined = and_(*(of.c[name] == table.c[name] for name in key))
+    return select(*(table.c[name] for name in (*key, *columns))).join(of, joined)
 
 
-def _of_recent_pairs(table: Table, *columns: str) -> Select[Any]:
-    key = ("model", "version", "calibrator")
-    joined = and_(*(_RECENT.c[name] == table.c[name] for name in key))
-    return select(*(table.c[name] for name in (*key, *columns))).join(_RECENT, joined)
-
-
-_RUNNING: Final = _of_recent_pairs(bin_running, "bin", *_SUMS)
-_CLASSES: Final = _of_recent_pairs(class_running, "predicted", *_CLASS_SUMS)
-_WINDOWS: Final = _of_recent_pairs(window_block, "sums").order_by(
+_RUNNING: Final = _of_pairs(RECENT_PAIRS, bin_running, "bin", *_SUMS)
+_CLASSES: Final = _of_pairs(RECENT_PAIRS, class_running, "predicted", *_CLASS_SUMS)
+_WINDOWS: Final = _of_pairs(LIVE_PAIRS, window_block, "sums").order_by(
     window_block.c.model,
     window_block.c.version,
     window_block.c.calibrator,
@@ -293,7 +289,7 @@ class WindowBlockTable:
 
     def windows(self) -> dict[Pair, BinnedCalibration]:
         """The sum of each live pair's blocks."""
-        rows = self._connection.execute(_WINDOWS, {"replaced_since": math.inf}).all()
+        rows = self._connection.execute(_WINDOWS).all()
         if not rows:
             return {}
         blocks = np.frombuffer(b"".join(row[3] for row in rows), "<f8").reshape(-1, 4, N_BINS)
