@@ -59,6 +59,18 @@ def test_the_row_histogram_counts_as_the_clients_own() -> None:
     assert ours.sum == pytest.approx(values.sum())
 
 
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_few_and_many_values_are_counted_alike(kind: type[np.floating]) -> None:
+    values = np.random.default_rng(1).choice(np.arange(16) / 15, 2_000).astype(kind)
+    few, many = (RowHistogram([bin_ / 15 for bin_ in range(1, 16)]) for _ in range(2))
+    for part in np.array_split(values, 100):
+        few.add(part)
+    many.add(values)
+    assert few.buckets() == many.buckets()
+    assert many.buckets()[4][1] == np.count_nonzero(values.astype(np.float64) <= 5 / 15)
+    assert many.buckets()[-1] == ("+Inf", 2_000.0)
+
+
 def test_every_row_is_counted_whether_or_not_somebody_scrapes() -> None:
     telemetry = Telemetry(version="1", commit="c")
     meters = telemetry.meters_for(*PAIR, "smart", 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -363,6 +364,41 @@ def test_only_pairs_with_new_labels_or_alarms_are_judged_anew(world: World) -> N
     (alarm, *_) = world.get("/v1/models/busy/alarms")["items"]
     assert world.get("/v1/models/busy")["verdict"]["state"] == vars(after["busy"].verdict)["state"]
     assert alarm["acknowledged_at"] is None
+
+
+def alarm_figures(world: World) -> dict[str, float]:
+    """The figures of the metrics, which must be those of the page to the last bit."""
+    world.clock.now += 60.0
+    (pair,) = world.plane.label_statistics().pairs
+    assert pair.alarm is not None
+    figures = vars(pair.alarm)
+    shown = world.get("/v1/models/m/calibration")
+    assert figures == {name: shown[name] for name in figures}
+    return figures
+
+
+def test_figures_of_a_release_before_and_of_other_settings_are_computed_anew(
+    begin: Callable[..., World],
+) -> None:
+    world = begin()
+    world.declare()
+    send_labels(world, 48, 300, sharpness=2.0)
+    first = alarm_figures(world)
+    assert first["change_log10"] > 1.0
+    with world.plane.services.store.write() as transaction:
+        row = transaction.alarm_states.get("m", 1)
+        assert row is not None
+        stored = (row.evidence_log10, row.change_log10)
+        assert stored == (first["evidence_log10"], first["change_log10"])
+        old = replace(row, rules=None, evidence_log10=None, change_log10=None, updated_at=1.0)
+        transaction.alarm_states.put(old)
+    assert alarm_figures(world) == first
+    world.plane.close()
+    other = begin(clock=world.clock, settings={"alarm_tolerance": 0.1})
+    second = alarm_figures(other)
+    assert second["evidence_log10"] < first["evidence_log10"]
+    send_labels(other, 49, 50)
+    assert alarm_figures(other) != second
 
 
 def test_the_figures_of_classes_are_those_of_the_sums(world: World) -> None:
