@@ -103,9 +103,9 @@ def live_verdict(
         off by more, the model is `off`.
     """
     stream = LiveSums(since_promotion, since_change, evidence_alarm, change_alarm)
-    return live_verdicts(
-        interval, [stream], tolerance=tolerance, class_tolerance=class_tolerance
-    )[0]
+    return live_verdicts(interval, [stream], tolerance=tolerance, class_tolerance=class_tolerance)[
+        0
+    ]
 
 
 def live_verdicts(

@@ -120,9 +120,7 @@ class Exposition:
             self._add_part(labels, sums, f'",predicted="{predicted}"}} ', begins_at=first)
         self._add_part(labels, pair.totals, '"} ', begins_at=N_BINS if pair.by_prediction else 0)
 
-    def _add_part(
-        self, labels: Pair, sums: BinnedCalibration, end: str, *, begins_at: int
-    ) -> None:
+    def _add_part(self, labels: Pair, sums: BinnedCalibration, end: str, *, begins_at: int) -> None:
         counts = sums.count.tolist()
         bins = [bin_ for bin_, n in enumerate(counts) if n or bin_ >= begins_at]
         for name, column in _BINS.items():

@@ -2,9 +2,9 @@
 
 `BinTable` holds sums by bin of confidence: by hour, from which windows in hours are computed, and
 totals that only increase, for Prometheus. `ClassTotalTable` holds such totals by predicted class,
-for models with a few classes. `WindowBlockTable` holds the last N labels of each pair as a ring of ten
-blocks. A block takes N/10 labels; the newest one is being filled and the other nine are full, so
-after N labels the window holds between 0.9 N and N of them.
+for models with a few classes. `WindowBlockTable` holds the last N labels of each pair as a ring of
+ten blocks. A block takes N/10 labels; the newest one is being filled and the other nine are full,
+so after N labels the window holds between 0.9 N and N of them.
 
 With two classes, labels are binned by the predicted class too, so that the bins of P(class 1) can
 be told: the column ``bin`` is 15·part + bin. Part 0 has the labels of other models, and
@@ -58,6 +58,7 @@ _NEWEST: Final = (
     .order_by(window_block.c.sequence.desc())
     .limit(1)
 )
+
 
 def _of_pairs(pairs: Select[Any], table: Table, *columns: str) -> Select[Any]:
     key, of = ("model", "version", "calibrator"), pairs.subquery()
