@@ -15,6 +15,7 @@ from sqlalchemy import (
     JSON,
     BigInteger,
     Column,
+    ColumnElement,
     Connection,
     Double,
     ForeignKeyConstraint,
@@ -109,7 +110,7 @@ def _newest_revisions() -> Subquery:
     )
 
 
-def _of_live(*columns: Table | Column[Any]) -> Select[Any]:
+def _of_live(*columns: Table | ColumnElement[Any]) -> Select[Any]:
     newest = _newest_revisions()
     return select(*columns).join(
         newest,
@@ -191,8 +192,8 @@ class AlarmStateTable:
         if models is not None:
             statement = statement.where(alarm_state.c.model.in_(models))
         return {
-            model: AlarmFiguresRow(*figures, None if text is None else orjson.loads(text))
-            for model, *figures, text in self._connection.execute(statement)
+            model: AlarmFiguresRow(rules, evidence, change, text and orjson.loads(text))
+            for model, rules, evidence, change, text in self._connection.execute(statement)
         }
 
     def stamps(self) -> dict[str, tuple[int, float, int, int]]:

@@ -78,11 +78,9 @@ def test_a_database_of_the_schema_before_keeps_its_sums(database_url: str) -> No
     engine = create_engine(make_url(database_url.replace("postgresql:", "postgresql+psycopg:")))
     statements = (
         "INSERT INTO model (name, declared, created_at) VALUES ('m', true, 1)",
-        "INSERT INTO promotion (model, revision, version, calibrator, cause, promoted_at)"
-        + " VALUES ('m', 1, 1, 'c', 'factory', 1)",
+        "INSERT INTO promotion VALUES ('m', 1, 1, 'c', 'factory', NULL, NULL, NULL, 1)",
         "INSERT INTO bin_running VALUES ('m', 1, 'c', 13, 5, 4.5, 4, 0.45)",
-        "INSERT INTO alarm_state (model, revision, evidence, change, counted, repeated, updated_at)"
-        + " VALUES ('m', 1, '{}', '{}', 5, 0, 1)",
+        "INSERT INTO alarm_state VALUES ('m', 1, '{}', '{}', 5, 0, 1, NULL)",
     )
     with engine.begin() as connection:
         upgrade(connection, to="0013")
