@@ -78,8 +78,10 @@ class Exposition:
     def add_histogram(self, name: str, labels: tuple[str, ...], histogram: RowHistogram) -> None:
         """Add the buckets, the number and the sum of a histogram, from its first value on."""
         samples = self._families.get(name)
-        buckets = () if samples is None else histogram.buckets()
-        if samples is None or not buckets[-1][1]:
+        if samples is None:
+            return
+        buckets = histogram.buckets()
+        if not buckets[-1][1]:
             return
         text = _labels(name, labels)
         start = f'{PREFIX}{name}_bucket{{{text},le="'
