@@ -289,15 +289,21 @@ class LabelStatistics:
         rules = self._rules
         bounds = rules.interval.class_bounds_of_each(streams)
         off = rules.interval.classes_off_of_each(streams, rules.bets.class_tolerance or 0.0)
+        arrays = [sums.classes.arrays()[1] for sums in streams if sums.classes is not None]
+        if not arrays:
+            return [None] * len(streams)
+        _, confidence, right, squares = np.concatenate(arrays).T
+        starts = np.cumsum([0, *map(len, arrays[:-1])])
+        error = np.add.reduceat(np.abs(right - confidence), starts).tolist()
+        floor = np.add.reduceat(np.sqrt(2.0 / math.pi * squares), starts).tolist()
+        totals = iter(zip(error, floor, strict=True))
         found: list[ClassFigures | None] = []
         for sums, (low, high), n_off in zip(streams, bounds, off, strict=True):
             if sums.classes is None:
                 found.append(None)
                 continue
-            _, confidence, right, squares = sums.classes.arrays()[1].T
-            error = float(np.abs(right - confidence).sum()) / sums.n
-            floor = float(np.sqrt(2.0 / math.pi * squares).sum()) / sums.n
-            found.append(ClassFigures(error, floor, low, high, n_off))
+            errors, floors = next(totals)
+            found.append(ClassFigures(errors / sums.n, floors / sums.n, low, high, n_off))
         return found
 
 
