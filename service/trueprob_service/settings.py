@@ -79,8 +79,8 @@ class Settings(BaseModel):
     )
     metrics_detail: Literal["auto", "full", "summary"] = Field(
         "auto",
-        description="What /metrics has of each model: full, or summary, without bins and "
-        "histograms. auto: full for up to 100 models.",
+        description="What /metrics has of each model: full, or summary, without bins, "
+        "counters of classes and histograms. auto: full for up to 100 models.",
     )
     state_dir: Path = Field(
         Path("var"), description="Folder of the uploads and of the SQLite file."
