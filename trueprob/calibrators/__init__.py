@@ -25,6 +25,8 @@ from trueprob.calibrators.linear.smart_vector_matrix import (
 )
 from trueprob.calibrators.linear.vector import VectorCalibrator, fit_vector
 from trueprob.calibrators.published_smart.smart_mlp import SmartMlpCalibrator, fit_smart_mlp
+from trueprob.calibrators.smart.binary import SmartBinaryCalibrator
+from trueprob.calibrators.smart.binary_fit import fit_smart_binary
 from trueprob.calibrators.smart.calibrator import SmartCalibrator, fit_smart
 from trueprob.calibrators.temperature import TemperatureCalibrator, fit_temperature
 
@@ -37,6 +39,7 @@ __all__ = [
     "FittedOn",
     "IdentityCalibrator",
     "IsotonicCalibrator",
+    "SmartBinaryCalibrator",
     "SmartCalibrator",
     "SmartMatrixCalibrator",
     "SmartMlpCalibrator",
@@ -47,6 +50,7 @@ __all__ = [
     "fit_identity",
     "fit_isotonic",
     "fit_smart",
+    "fit_smart_binary",
     "fit_smart_matrix",
     "fit_smart_mlp",
     "fit_smart_vector",

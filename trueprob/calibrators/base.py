@@ -48,6 +48,8 @@ class Calibrated:
         None for methods without one.
     logit_gap : ndarray of shape (n,), float32
         Of the incoming logits, in nats.
+    log_odds : ndarray of shape (n,), float64, or None
+        log P(1) − log P(0), in nats; None for methods without them.
     """
 
     probabilities: Probabilities
@@ -55,6 +57,7 @@ class Calibrated:
     confidence: NDArray[np.float32]
     temperature: NDArray[np.float64] | None
     logit_gap: NDArray[np.float32]
+    log_odds: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,10 @@ class Calibrator(ABC):
         Name of the method, a class attribute.
     preserves_prediction : bool
         Whether the prediction is always the argmax of the logits, a class attribute.
+    preserves_ranking : bool
+        Whether, with two classes, the calibrated log-odds always rise with the logit difference
+        z₁ − z₀, so that no pair of rows changes its order, a class attribute. That is before
+        probabilities are rounded to float32; `smart-binary` keeps the order after it too.
     """
 
     n_classes: int
@@ -78,6 +85,7 @@ class Calibrator(ABC):
 
     kind: ClassVar[str]
     preserves_prediction: ClassVar[bool] = True
+    preserves_ranking: ClassVar[bool] = False
 
     def predict_proba(self, logits: ArrayLike) -> Probabilities:
         """Calibrated probabilities of each row.
@@ -117,11 +125,32 @@ class Calibrator(ABC):
         """
         return self._temperature(as_logits(logits, n_classes=self.n_classes))
 
+    def log_odds(self, logits: ArrayLike) -> NDArray[np.float64] | None:
+        """Calibrated log P(1) − log P(0) of each row, None for all methods but `smart-binary`.
+
+        Probabilities are rounded to float32; these are not, so ranks of rows are exact.
+
+        Parameters
+        ----------
+        logits : array_like of shape (n, 2)
+
+        Returns
+        -------
+        ndarray of shape (n,), float64, or None
+            Finite, in nats.
+
+        Raises
+        ------
+        InvalidInput
+            As in `predict_proba`.
+        """
+        return self._log_odds(as_logits(logits, n_classes=self.n_classes))
+
     def prediction(self, logits: ArrayLike) -> Labels:
         """Predicted class: the argmax of the incoming logits, the first of ties.
 
-        Methods that may change the prediction take the argmax of their first stage's output. The
-        argmax of the probabilities is the same class on every row.
+        Methods with a linear stage take the argmax of its output, and `smart-binary` the sign of
+        the log-odds. The argmax of the probabilities is the same class on every row.
 
         Parameters
         ----------
@@ -139,7 +168,7 @@ class Calibrator(ABC):
         return self._prediction(as_logits(logits, n_classes=self.n_classes))
 
     def calibrated(self, logits: Logits) -> Calibrated:
-        """`predict_proba`, `prediction` and `temperature` in one call, the same bit for bit.
+        """`predict_proba`, `prediction`, `temperature` and `log_odds` in one call, bit for bit.
 
         Parameters
         ----------
@@ -153,7 +182,9 @@ class Calibrator(ABC):
         probabilities, prediction = self._probabilities(logits), self._prediction(logits)
         confidence = probabilities[np.arange(len(logits)), prediction]
         temperature = self._temperature(logits)
-        return Calibrated(probabilities, prediction, confidence, temperature, logit_gap(logits))
+        log_odds = self._log_odds(logits)
+        gap = logit_gap(logits)
+        return Calibrated(probabilities, prediction, confidence, temperature, gap, log_odds)
 
     @property
     def id(self) -> str:
@@ -204,6 +235,10 @@ class Calibrator(ABC):
 
     def _prediction(self, logits: Logits) -> Labels:
         return logit_functions.prediction(logits)
+
+    def _log_odds(self, logits: Logits) -> NDArray[np.float64] | None:
+        del logits
+        return None
 
     @abstractmethod
     def _probabilities(self, logits: Logits) -> Probabilities: ...

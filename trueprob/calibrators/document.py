@@ -32,6 +32,7 @@ from trueprob.calibrators.linear.smart_vector_matrix import (
 from trueprob.calibrators.linear.vector import VectorCalibrator
 from trueprob.calibrators.parameters import numbers, require_keys
 from trueprob.calibrators.published_smart.smart_mlp import SmartMlpCalibrator
+from trueprob.calibrators.smart.binary import SmartBinaryCalibrator
 from trueprob.calibrators.smart.calibrator import SmartCalibrator
 from trueprob.calibrators.temperature import TemperatureCalibrator
 from trueprob.drift.reference_bins import ReferenceBins
@@ -56,6 +57,7 @@ KINDS: Final[Mapping[str, type[Calibrator]]] = MappingProxyType(
         for kind in (
             IdentityCalibrator,
             IsotonicCalibrator,
+            SmartBinaryCalibrator,
             SmartCalibrator,
             SmartMatrixCalibrator,
             SmartMlpCalibrator,

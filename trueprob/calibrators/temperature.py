@@ -59,6 +59,7 @@ class TemperatureCalibrator(Calibrator):
     value: float
 
     kind: ClassVar[str] = "temperature"
+    preserves_ranking: ClassVar[bool] = True
 
     def parameters(self) -> dict[str, Any]:
         """Fitted values as JSON values."""

@@ -22,10 +22,11 @@ def add_parser(commands: Any) -> None:
         help="write a network and its calibrator as one ONNX file",
         description="Append a calibrator to a network and write both as one ONNX file, for any "
         f"ONNX runtime. Outputs: {', '.join(OUTPUTS)}, then the network's other outputs. "
-        "The temperature is NaN for methods without temperatures. The prediction is that of the "
-        "calibrator, which linear methods may change; the logits are those of the network. "
-        f"Kinds of calibrators: {', '.join(sorted(EXPRESSIBLE))}. The linear methods and isotonic "
-        "need a runtime with float64. Needs the extra onnx.",
+        "The temperature is NaN for methods without temperatures. A smart-binary adds the output "
+        "log_odds. The prediction is that of the calibrator, which linear methods and smart-binary "
+        "may change; the logits are those of the network. "
+        f"Kinds of calibrators: {', '.join(sorted(EXPRESSIBLE))}. The linear methods, isotonic and "
+        "smart-binary need a runtime with float64. Needs the extra onnx.",
     )
     parser.add_argument(
         "model",

@@ -50,7 +50,14 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--method", choices=METHODS, default="smart", help="calibration method; default: smart"
     )
-    parser.add_argument(
+    change = parser.add_mutually_exclusive_group()
+    change.add_argument(
+        "--keep-prediction",
+        action="store_true",
+        help="the prediction stays the argmax of the logits; default: with two classes smart may "
+        "move the threshold, never the order of rows",
+    )
+    change.add_argument(
         "--allow-prediction-change",
         action="store_true",
         help="let the method auto choose a calibrator that may change predictions; default: no",
@@ -85,6 +92,7 @@ def run(arguments: argparse.Namespace) -> int:
         data,
         arguments.method,
         seed=arguments.seed,
+        keep_prediction=arguments.keep_prediction,
         allow_prediction_change=arguments.allow_prediction_change,
     )
     report = fitted.report

@@ -106,6 +106,7 @@ def _calibrator(version: ModelVersion, baseline: Baseline | None) -> dict[str, A
         "id": calibrator.id,
         "kind": calibrator.kind,
         "preserves_prediction": calibrator.preserves_prediction,
+        "preserves_ranking": calibrator.preserves_ranking,
         "fitted_on": None
         if source is None
         else {"digest": source.digest, "n": source.n, "created_at": source.created_at},
@@ -155,8 +156,11 @@ def _lines(document: dict[str, Any]) -> list[str]:
     if calibrator is not None:
         source = calibrator["fitted_on"]
         fitted = "" if source is None else f", fitted on {source['n']} rows, {source['created_at']}"
-        kept = "keeps" if calibrator["preserves_prediction"] else "may change"
-        lines.append(f"calibrator  {calibrator['id']}, {kept} the prediction{fitted}")
+        kept = "keeps the prediction"
+        if not calibrator["preserves_prediction"]:
+            ranked = ", keeps the order of rows" * calibrator["preserves_ranking"]
+            kept = f"may change the prediction{ranked}"
+        lines.append(f"calibrator  {calibrator['id']}, {kept}{fitted}")
         lines += [
             f"  at a gap of {row['gap']:.2f} nats the temperature is {row['temperature']:.3f}"
             for row in calibrator["temperatures"] or ()

@@ -100,10 +100,14 @@ def check_fit(fitted: FittedCalibrator, data: CalibrationSet) -> tuple[Finding, 
     found = [Finding("fit", Severity.WARN, warning) for warning in fitted.warnings]
     logits = data.logits[_sample(data)]
     temperature = fitted.calibrator.temperature(logits)
-    if temperature is None:
+    log_odds = fitted.calibrator.log_odds(logits)
+    if temperature is None and log_odds is None:
         return tuple(found)
     gap = float(np.median(logit_gap(logits)))
-    value = float(np.median(temperature))
+    if temperature is not None:
+        value = float(np.median(temperature))
+    elif log_odds is not None:  # what one temperature would do to the median row
+        value = gap / max(float(np.median(np.abs(log_odds))), float(np.finfo(np.float32).tiny))
     if gap > 0.0 and not SCALED_GAPS[0] <= gap / value <= SCALED_GAPS[1]:
         result = "a toss-up" if gap / value < 1.0 else "certain"
         sentence = (

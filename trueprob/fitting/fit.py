@@ -38,6 +38,7 @@ def fit(
     groups: ArrayLike | None = None,
     class_names: Sequence[str] | None = None,
     seed: int = 0,
+    keep_prediction: bool = False,
     allow_prediction_change: bool = False,
 ) -> Fit:
     """Fit a calibrator and score it out of fold.
@@ -50,7 +51,8 @@ def fit(
     labels : array_like of shape (n,)
         Class indices, or class names.
     method : str
-        One of `METHODS`.
+        One of `METHODS`. With two classes `smart` fits a `smart-binary`, which may change
+        predictions and never the order of rows by P(class 1).
     weights : array_like of shape (n,), optional
         Only their ratios matter.
     groups : array_like of shape (n,), optional
@@ -59,6 +61,9 @@ def fit(
         In the order of the columns; the calibrator keeps them.
     seed : int
         Of the folds, and of methods that draw random numbers.
+    keep_prediction : bool
+        Whether the prediction must stay the argmax of the logits: then `smart` does so with two
+        classes as well, and methods that may change predictions are refused.
     allow_prediction_change : bool
         Whether `auto` may choose a method that changes predictions. It has no effect on other
         methods.
@@ -70,7 +75,8 @@ def fit(
     Raises
     ------
     InvalidInput
-        An array cannot be used, or the method is unknown.
+        An array cannot be used, the method is unknown or for another number of classes, or
+        `keep_prediction` contradicts the method or `allow_prediction_change`.
 
     Warns
     -----
@@ -92,7 +98,11 @@ def fit(
         class_names=class_names,
     )
     fitted = fit_calibration_set(
-        calibration_set, method, seed=seed, allow_prediction_change=allow_prediction_change
+        calibration_set,
+        method,
+        seed=seed,
+        keep_prediction=keep_prediction,
+        allow_prediction_change=allow_prediction_change,
     )
     for finding in fitted.report.findings:
         if finding.severity is Severity.HOLD:
@@ -105,14 +115,18 @@ def fit_calibration_set(
     method: str = "smart",
     *,
     seed: int = 0,
+    keep_prediction: bool = False,
     allow_prediction_change: bool = False,
 ) -> Fit:
     """`fit` for a checked calibration set."""
-    change = allow_prediction_change
-    method, replaced = method_for_set(method, calibration_set, allow_prediction_change=change)
+    allowed = {
+        "keep_prediction": keep_prediction,
+        "allow_prediction_change": allow_prediction_change,
+    }
+    method, replaced = method_for_set(method, calibration_set, **allowed)
     findings = _few_rows(calibration_set) + check_set(calibration_set) + replaced
     start = time.perf_counter()
-    fitted = fit_rows(method, calibration_set, seed, allow_prediction_change=change)
+    fitted = fit_rows(method, calibration_set, seed, **allowed)
     seconds = time.perf_counter() - start
     data = calibration_set
     before, binary_before = _score(
@@ -121,8 +135,15 @@ def fit_calibration_set(
     if data.n < MIN_CROSS_FIT_ROWS:
         probabilities = fitted.calibrator.predict_proba(data.logits)
     else:
-        probabilities = cross_fit(method, data, seed=seed, allow_prediction_change=change)
-    after, binary_after = _score(probabilities, data, keeps=keeps_prediction(method, change))
+        probabilities = cross_fit(
+            method,
+            data,
+            seed=seed,
+            keep_prediction=keep_prediction,
+            allow_prediction_change=allow_prediction_change,
+        )
+    keeps = keeps_prediction(method, data.n_classes, **allowed)
+    after, binary_after = _score(probabilities, data, keeps=keeps)
     report = FitReport(
         method=method,
         outcome=fitted.outcome,
@@ -146,6 +167,7 @@ def cross_fit(
     n_folds: int = N_FOLDS,
     n_repeats: int = 1,
     seed: int = 0,
+    keep_prediction: bool = False,
     allow_prediction_change: bool = False,
     progress: Callable[[float], None] | None = None,
 ) -> Probabilities:
@@ -163,7 +185,7 @@ def cross_fit(
         Number of divisions into folds over which the probabilities are averaged.
     seed : int
         Division r uses ``seed + r``.
-    allow_prediction_change : bool
+    keep_prediction, allow_prediction_change : bool
         As in `fit`.
     progress : callable, optional
         Called after each fold with the share of the work that is done, 0 to 1.
@@ -175,8 +197,8 @@ def cross_fit(
     Raises
     ------
     InvalidInput
-        The method is unknown, `n_folds` is below 2 or `n_repeats` below 1, or there is only one
-        row or group.
+        As in `fit`; `n_folds` is below 2 or `n_repeats` below 1, or there is only one row or
+        group.
     """
     if n_folds < 2 or n_repeats < 1:
         raise InvalidInput(
@@ -198,7 +220,11 @@ def cross_fit(
             held_out = fold == index
             part = data.subset(~held_out)
             fitted = fit_rows(
-                method, part, seed + repeat, allow_prediction_change=allow_prediction_change
+                method,
+                part,
+                seed + repeat,
+                keep_prediction=keep_prediction,
+                allow_prediction_change=allow_prediction_change,
             )
             total[held_out] += fitted.calibrator.predict_proba(data.logits[held_out])
             if progress is not None:

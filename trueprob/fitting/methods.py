@@ -1,4 +1,9 @@
-"""The methods by name: the function that fits each, and whether it keeps the prediction."""
+"""The methods by name: the function that fits each, and whether it keeps the prediction.
+
+With two classes the method `smart` fits a calibrator of the kind `smart-binary`, unless the
+prediction must be kept. That kind never changes the order of the rows, so it needs no permission to
+move the threshold.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +20,7 @@ from trueprob.calibrators import (
     fit_identity,
     fit_isotonic,
     fit_smart,
+    fit_smart_binary,
     fit_smart_matrix,
     fit_smart_mlp,
     fit_smart_vector,
@@ -26,7 +32,17 @@ from trueprob.findings.finding import Finding, Severity
 from trueprob.fitting.auto import WITH_INNER_FOLDS, fit_auto
 from trueprob.folds import fold_groups
 
-__all__ = ["FITTERS", "METHODS", "SCALE_ONLY", "fit_rows", "keeps_prediction", "method_for_set"]
+__all__ = [
+    "BINARY",
+    "FITTERS",
+    "METHODS",
+    "SCALE_ONLY",
+    "fit_rows",
+    "keeps_prediction",
+    "method_for_classes",
+    "method_for_set",
+    "needs_permission",
+]
 
 FITTERS: Final[Mapping[str, Callable[..., FittedCalibrator]]] = MappingProxyType(
     {
@@ -34,6 +50,7 @@ FITTERS: Final[Mapping[str, Callable[..., FittedCalibrator]]] = MappingProxyType
         "identity": fit_identity,
         "isotonic": fit_isotonic,
         "smart": fit_smart,
+        "smart-binary": fit_smart_binary,
         "smart-matrix": fit_smart_matrix,
         "smart-mlp": fit_smart_mlp,
         "smart-vector": fit_smart_vector,
@@ -43,19 +60,52 @@ FITTERS: Final[Mapping[str, Callable[..., FittedCalibrator]]] = MappingProxyType
 )
 METHODS: Final = tuple(FITTERS)
 SCALE_ONLY: Final = "smart"
+BINARY: Final = "smart-binary"
+# These methods hold rows out themselves, so they need the groups.
+HOLD_ROWS_OUT: Final = WITH_INNER_FOLDS | {BINARY}
 
 
-def fit_rows(
-    method: str, data: CalibrationSet, seed: int = 0, *, allow_prediction_change: bool = False
-) -> FittedCalibrator:
-    """Fit by name without scores or cross-fitting; InvalidInput for an unknown method."""
-    fitter = FITTERS.get(method)
-    if fitter is None:
+def method_for_classes(method: str, n_classes: int, *, keep_prediction: bool = False) -> str:
+    """The method by its own name: `smart` is `smart-binary` for two classes, unless it must keep.
+
+    Raises InvalidInput for an unknown method, for `smart-binary` with other than two classes, and
+    for a method that may change predictions where they must be kept.
+    """
+    if method not in METHODS:
         raise InvalidInput(
             f"method must be one of {', '.join(METHODS)}, got {method[:40]!r}", field="method"
         )
+    if method == BINARY and n_classes != 2:
+        raise InvalidInput(
+            f"method {BINARY} is for two classes, got {n_classes}: use smart", field="method"
+        )
+    if keep_prediction and method in KINDS and not KINDS[method].preserves_prediction:
+        raise InvalidInput(
+            f"method {method} may change predictions: take another one, or leave out "
+            "keep_prediction",
+            field="keep_prediction",
+        )
+    return BINARY if method == "smart" and n_classes == 2 and not keep_prediction else method
+
+
+def fit_rows(
+    method: str,
+    data: CalibrationSet,
+    seed: int = 0,
+    *,
+    keep_prediction: bool = False,
+    allow_prediction_change: bool = False,
+) -> FittedCalibrator:
+    """Fit by name without scores or cross-fitting; InvalidInput as in `trueprob.fit`."""
+    if keep_prediction and allow_prediction_change:
+        raise InvalidInput(
+            "keep_prediction and allow_prediction_change contradict each other: leave one out",
+            field="keep_prediction",
+        )
+    method = method_for_classes(method, data.n_classes, keep_prediction=keep_prediction)
+    fitter = FITTERS[method]
     options: dict[str, Any] = {"seed": seed}
-    if fitter is fit_auto or method in WITH_INNER_FOLDS:
+    if fitter is fit_auto or method in HOLD_ROWS_OUT:
         options["groups"] = fold_groups(data.logits, data.groups)
     if fitter is fit_auto:
         options["allow_prediction_change"] = allow_prediction_change
@@ -65,28 +115,56 @@ def fit_rows(
     return replace(fitted, calibrator=fitted.calibrator.with_class_names(data.class_names))
 
 
-def keeps_prediction(method: str, allow_prediction_change: bool = False) -> bool:
+def keeps_prediction(
+    method: str,
+    n_classes: int,
+    *,
+    keep_prediction: bool = False,
+    allow_prediction_change: bool = False,
+) -> bool:
     """Whether every calibrator that the method may return keeps the prediction."""
+    method = method_for_classes(method, n_classes, keep_prediction=keep_prediction)
     # Kinds are named like the methods that fit them; `auto` is not a kind.
     if method in KINDS:
         return KINDS[method].preserves_prediction
     return not allow_prediction_change
 
 
+def needs_permission(method: str) -> bool:
+    """Whether a calibrator of the method may change both the prediction and the order of rows."""
+    kind = KINDS.get(method)
+    return kind is not None and not (kind.preserves_prediction or kind.preserves_ranking)
+
+
 def method_for_set(
-    method: str, data: CalibrationSet, *, allow_prediction_change: bool = False
+    method: str,
+    data: CalibrationSet,
+    *,
+    keep_prediction: bool = False,
+    allow_prediction_change: bool = False,
 ) -> tuple[str, tuple[Finding, ...]]:
-    """The method to fit with, and a finding if it is not the one that was asked for.
+    """The method to fit with, by its own name, and a finding if the set allows only a scale.
 
     From labels of one class, a method that may change predictions learns to predict that class.
     """
+    k = data.n_classes
+    method = method_for_classes(method, k, keep_prediction=keep_prediction)
     labels = data.labels if data.weights is None else data.labels[data.weights > 0.0]
     one_class = labels.size > 0 and labels.min() == labels.max()
-    known = method in METHODS
-    if not one_class or not known or keeps_prediction(method, allow_prediction_change):
+    change = allow_prediction_change
+    if not one_class or keeps_prediction(
+        method, k, keep_prediction=keep_prediction, allow_prediction_change=change
+    ):
         return method, ()
+    if method == BINARY:
+        sentence = (
+            f"all labels are {labels[0]}: only the scale was fitted, because an offset between the "
+            "classes could have learnt to predict only that class"
+        )
+        return method, (Finding("scale_only", Severity.WARN, sentence),)
     sentence = (
         f"all labels are {labels[0]}: {SCALE_ONLY} was fitted in place of {method}, which could "
         "have learnt to predict only that class"
     )
-    return SCALE_ONLY, (Finding("scale_only", Severity.WARN, sentence),)
+    replaced = method_for_classes(SCALE_ONLY, k)
+    return replaced, (Finding("scale_only", Severity.WARN, sentence),)

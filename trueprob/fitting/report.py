@@ -31,8 +31,8 @@ class FitReport:
     Attributes
     ----------
     method : str
-        The method that was fitted: `smart` if all labels are the same and the method that was asked
-        for may change predictions.
+        The method that was fitted: `smart-binary` for `smart` with two classes, and `smart` if all
+        labels are the same and the method that was asked for may change predictions.
     outcome : FitOutcome
     n, k : int
         Rows and classes.

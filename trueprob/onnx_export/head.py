@@ -14,6 +14,9 @@ The ONNX nodes follow the stages of `stages`, in this order, with the arithmetic
    - The second stage of `smart`, in float32.
    - The isotonic map. Between two knots it may rise from one block to the next within 1e-9 nats,
      so the logit of the confidence is computed and rounded in float64, as in the fit.
+
+`smart-binary` has none of these stages: its log-odds are a function of the difference of the two
+logits, in float64, and become an output of their own.
 """
 
 from __future__ import annotations
@@ -24,14 +27,20 @@ from typing import Final
 import numpy as np
 
 from trueprob.arrays.logit_functions import ABOVE_RUNNER_UP
-from trueprob.calibrators import Calibrator, IsotonicCalibrator
+from trueprob.calibrators import Calibrator, IsotonicCalibrator, SmartBinaryCalibrator
 from trueprob.calibrators.isotonic import DIGITS, FARTHEST, SMALLEST
 from trueprob.calibrators.linear.stage import LARGEST, LinearStage
+from trueprob.calibrators.smart.binary import (
+    ABOVE_HALF,
+    BELOW_HALF,
+    FARTHEST_LOG_ODDS,
+    TO_GRID,
+)
 from trueprob.calibrators.smart.second_stage import SecondStage
 from trueprob.onnx_export.inverse_temperature import INVERSE_TEMPERATURES
-from trueprob.onnx_export.nodes import DOUBLE, FLOAT, Nodes
+from trueprob.onnx_export.nodes import DOUBLE, FLOAT, INT64, Nodes
 from trueprob.onnx_export.piecewise_linear import PiecewiseLinear
-from trueprob.onnx_export.stages import Stages, stages_of
+from trueprob.onnx_export.stages import Stages, require_expressible, stages_of
 
 __all__ = ["add_calibrator"]
 
@@ -41,10 +50,15 @@ FAR_BELOW: Final = -1e300  # added to a difference of logits, its exp is 0
 
 
 def add_calibrator(nodes: Nodes, logits: str, calibrator: Calibrator) -> None:
-    """Add the values `probabilities`, `prediction` and `temperature`.
+    """Add the values `probabilities`, `prediction` and `temperature`; `log_odds` if it has them.
 
     Raises InvalidInput for a calibrator that cannot be expressed in ONNX.
     """
+    require_expressible(calibrator)
+    if isinstance(calibrator, SmartBinaryCalibrator):
+        _smart_binary(nodes, logits, calibrator)
+        _temperature_of_rows(nodes, nodes.constant([np.nan]))
+        return
     stages, k = stages_of(calibrator), calibrator.n_classes
     if stages.linear is not None:
         logits = _linear_stage(nodes, logits, stages.linear)
@@ -66,8 +80,42 @@ def add_calibrator(nodes: Nodes, logits: str, calibrator: Calibrator) -> None:
         temperature = nodes.add("Squeeze", nodes.add("Reciprocal", beta), last)
     else:
         temperature = nodes.constant([np.nan])
-    # A constant temperature is repeated for each row.
+    _temperature_of_rows(nodes, temperature)
+
+
+def _temperature_of_rows(nodes: Nodes, temperature: str) -> None:
+    """The output `temperature`; a constant is repeated for each row."""
     nodes.add("Expand", temperature, nodes.add("Shape", "prediction"), output="temperature")
+
+
+def _smart_binary(nodes: Nodes, logits: str, calibrator: SmartBinaryCalibrator) -> None:
+    """The outputs `log_odds`, `prediction` and `probabilities`."""
+
+    def constant(value: float) -> str:
+        return nodes.constant([[value]], np.float64)
+
+    precise = nodes.add("Cast", logits, to=DOUBLE)
+    zero, one = (
+        nodes.add("Gather", precise, nodes.constant([column], np.int64), axis=1)
+        for column in (0, 1)
+    )
+    anchors, values, slopes = calibrator.map.lines
+    line = PiecewiseLinear(np.array(calibrator.edges), anchors, values, slopes, double=True)
+    log_odds = line.add_to(nodes, nodes.add("Sub", one, zero))
+    last = nodes.constant([-1], np.int64)
+    nodes.add("Squeeze", log_odds, last, output="log_odds")
+    up = nodes.add("Greater", log_odds, constant(0.0))
+    nodes.add("Squeeze", nodes.add("Cast", up, to=INT64), last, output="prediction")
+    away = nodes.add("Min", nodes.add("Abs", log_odds), constant(FARTHEST_LOG_ODDS))
+    away = nodes.add("Sub", nodes.add("Add", away, constant(TO_GRID)), constant(TO_GRID))
+    power = nodes.add("Exp", nodes.add("Neg", away))
+    total = nodes.add("Add", constant(1.0), power)
+    high = nodes.add("Cast", nodes.add("Reciprocal", total), to=FLOAT)
+    high = nodes.add("Max", high, nodes.constant([[ABOVE_HALF]]))
+    low = nodes.add("Cast", nodes.add("Div", power, total), to=FLOAT)
+    low = nodes.add("Min", low, nodes.constant([[BELOW_HALF]]))
+    columns = nodes.add("Where", up, low, high), nodes.add("Where", up, high, low)
+    nodes.add("Concat", *columns, axis=1, output="probabilities")
 
 
 def _linear_stage(nodes: Nodes, logits: str, stage: LinearStage) -> str:

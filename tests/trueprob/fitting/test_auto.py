@@ -48,8 +48,8 @@ def test_predictions_change_only_when_allowed(overconfident, free):
     assert not free.calibrator.preserves_prediction
     assert without.report.after.accuracy == without.report.before.accuracy
     assert free.report.after.accuracy > free.report.before.accuracy
-    assert keeps_prediction("auto")
-    assert not keeps_prediction("auto", allow_prediction_change=True)
+    assert keeps_prediction("auto", 5)
+    assert not keeps_prediction("auto", 5, allow_prediction_change=True)
 
 
 @pytest.mark.slow

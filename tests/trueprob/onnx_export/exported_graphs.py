@@ -49,11 +49,16 @@ def check(calibrator, logits, got):
         assert np.isnan(got["temperature"]).all()
     else:
         assert got["temperature"] == pytest.approx(temperature, rel=TOLERANCE)
+    log_odds = calibrator.log_odds(logits)
+    assert ("log_odds" in got) == (log_odds is not None)
+    if log_odds is not None:
+        assert got["log_odds"].dtype == np.float64
+        assert np.array_equal(got["log_odds"], log_odds)
 
 
 def classifier(*, opset=17, element=TensorProto.FLOAT, name="scores", shape=("n", 3), more=()):
     """x @ W, written by hand."""
-    weights = np.arange(12).reshape(4, 3) / 7
+    weights = np.arange(12).reshape(4, 3)[:, : shape[1]] / 7
     array = weights.astype(helper.tensor_dtype_to_np_dtype(element))
     graph = helper.make_graph(
         [helper.make_node("MatMul", ["x", "w"], [name]), *more],
@@ -63,5 +68,5 @@ def classifier(*, opset=17, element=TensorProto.FLOAT, name="scores", shape=("n"
         [numpy_helper.from_array(array, "w")],
     )
     for node in more:
-        graph.output.append(helper.make_tensor_value_info(node.output[0], element, ["n", 3]))
+        graph.output.append(helper.make_tensor_value_info(node.output[0], element, ["n", shape[1]]))
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)

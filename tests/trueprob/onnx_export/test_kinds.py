@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx.reference import ReferenceEvaluator
 
-from tests.trueprob.every_kind import cases
+from tests.trueprob.every_kind import BINARY, cases, width
 from tests.trueprob.onnx_export.exported_graphs import answers, check, classifier, hard_rows
 from trueprob import InvalidInput
 from trueprob.calibrators import (
@@ -59,7 +59,7 @@ def calibrator_of(kind, logits, labels):
 
 @every_kind
 def test_every_kind_is_expressed_or_refused_with_a_sentence(kind, overconfident):
-    logits, labels = overconfident(300)
+    logits, labels = overconfident(300, width(kind, 5))
     calibrator = FITTERS[kind](logits, labels, None, seed=0).calibrator
     if kind not in EXPRESSIBLE:
         with pytest.raises(InvalidInput, match=f"{kind} cannot be expressed in ONNX, expected one"):
@@ -78,6 +78,7 @@ def test_every_kind_is_expressed_or_refused_with_a_sentence(kind, overconfident)
 @expressible
 @pytest.mark.parametrize("k", [2, 5, 100, 1000])
 def test_numpy_path_equals_onnx_path(kind, k, overconfident):
+    k = width(kind, k)
     logits, labels = overconfident(300, k)
     calibrator = calibrator_of(kind, logits, labels)
     content = head_onnx(calibrator)
@@ -88,21 +89,26 @@ def test_numpy_path_equals_onnx_path(kind, k, overconfident):
 @expressible
 @pytest.mark.parametrize("opset", [13, 17, 21])
 def test_every_kind_is_put_behind_networks_of_older_and_newer_opsets(kind, opset, overconfident):
-    calibrator = FITTERS[kind](*overconfident(200, 3), None, seed=0).calibrator
-    content = fused_onnx(classifier(opset=opset).SerializeToString(), calibrator)
+    k = width(kind, 3)
+    calibrator = FITTERS[kind](*overconfident(200, k), None, seed=0).calibrator
+    network = classifier(opset=opset, shape=("n", k))
+    content = fused_onnx(network.SerializeToString(), calibrator)
     onnx.checker.check_model(onnx.load_from_string(content), full_check=True)
     x = np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32)
     got = answers(content, {"x": x})
-    assert list(got) == ["probabilities", "prediction", "temperature", "logits"]
+    more = ["log_odds"] if kind == BINARY else []
+    assert list(got) == ["probabilities", "prediction", "temperature", "logits", *more]
     check(calibrator, got["logits"], got)
 
 
 @expressible
 def test_numpy_path_equals_onnx_path_on_the_example(kind):
     with np.load(EXAMPLES / "digits_calibration.npz") as file:
-        calibrator = calibrator_of(kind, file["logits"], file["labels"])
+        logits, labels = file["logits"], file["labels"]
+    k = width(kind, 10)
+    calibrator = calibrator_of(kind, np.ascontiguousarray(logits[:, :k]), labels % k)
     with np.load(EXAMPLES / "digits_test.npz") as file:
-        logits = file["logits"]
+        logits = np.ascontiguousarray(file["logits"][:, :k])
     content = head_onnx(calibrator)
     for scale in np.float32([1e-3, 1.0, 1e3]):
         rows = scale * logits
@@ -123,6 +129,8 @@ def test_numpy_path_equals_onnx_path_on_the_example(kind):
 )
 def test_numpy_path_equals_onnx_path_on_real_logits(kind, name, real_set):
     validation, (logits, _) = real_set(name)
+    if logits.shape[1] != width(kind, logits.shape[1]):
+        pytest.skip(f"{kind} is for two classes")
     calibrator = calibrator_of(kind, *(a[:500] for a in validation))
     check(calibrator, logits, answers(head_onnx(calibrator), {"logits": logits}))
 
@@ -190,3 +198,27 @@ def test_isotonic_steps_are_taken_by_the_same_rows(k, overconfident):
     for rows in (logits, sure, np.float32([[3e38, *[-3e38] * (k - 1)], [0.0] * k])):
         check(calibrator, rows, answers(head_onnx(calibrator), {"logits": rows}))
         check(steep, rows, answers(head_onnx(steep), {"logits": rows}))
+
+
+def test_log_odds_are_those_of_numpy_to_the_bit(overconfident):
+    logits, labels = overconfident(900, 2, factor=4.0)
+    calibrator = FITTERS[BINARY](logits + np.float32([0.0, 2.0]), labels, None).calibrator
+    content = head_onnx(calibrator)
+    for rows in (logits, hard_rows(2), np.float32([[3e38, -3e38], [-3e38, 3e38]])):
+        got = answers(content, {"logits": rows})
+        check(calibrator, rows, got)
+        # Rows whose probability float32 would round to one half.
+    edge = float(
+        np.interp(
+            0.0,
+            calibrator.log_odds(logits[:, :2][np.argsort(calibrator.log_odds(logits))]),
+            np.sort(logits[:, 1] - logits[:, 0]),
+        )
+    )
+    near = np.float32(edge) + np.linspace(-1e-6, 1e-6, 41, dtype=np.float32)
+    rows = np.stack([np.zeros_like(near), near], axis=1)
+    got = answers(content, {"logits": rows})
+    check(calibrator, rows, got)
+    assert np.array_equal(got["probabilities"], calibrator.predict_proba(rows))
+    assert set(got["prediction"]) == {0, 1}
+    assert (got["probabilities"].max(axis=1) > 0.5).all()

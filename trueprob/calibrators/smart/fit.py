@@ -7,6 +7,7 @@ of their rows.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,7 +18,6 @@ from trueprob.arrays.labels import Labels
 from trueprob.arrays.logit_functions import Logits, logit_gap
 from trueprob.calibrators.smart.objective import (
     DEFAULT_TERMS,
-    GapObjective,
     SmartObjective,
     Terms,
     interval_edges,
@@ -84,7 +84,10 @@ def _start(
     return theta
 
 
-def minimise(objective: GapObjective, theta: Array) -> tuple[Array, bool]:
+def minimise(
+    objective: Callable[[Array], tuple[float, Array, Array]],  # value, gradient and Hessian
+    theta: Array,
+) -> tuple[Array, bool]:
     """The best point of damped Newton steps, and whether they converged."""
     value, gradient, curvature = objective(theta)
     damping = 0.0

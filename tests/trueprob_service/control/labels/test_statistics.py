@@ -181,15 +181,16 @@ def test_a_class_that_is_off_by_itself_is_advised_a_fit_by_class(
     world.declare(n_classes=2)
     _, answer = send_two_classes(world, 2, 1200)
     assert answer["alarm"]["worst_class"]["class_name"] in ("0", "1")
-    assert "calibration-sets?method=auto&allow_prediction_change=true and" in answer["advice"]
+    assert "calibration-sets and promote what is admitted" in answer["advice"]
+    assert "with two classes smart fits a smart-binary" in answer["advice"]
     generator = np.random.default_rng(3)
     logits = generator.normal(0, 2, (400, 2))
     labels = (logits + generator.gumbel(size=(400, 2))).argmax(axis=1)
     logits[:, 1] += 1.0
     with io.BytesIO() as file:
         np.savez(file, logits=logits.astype(np.float32), labels=labels)
-        query = "?method=auto&allow_prediction_change=true"
-        assert world.upload(file.getvalue(), query)["promoted"]
+        fit = world.upload(file.getvalue())
+    assert (fit["method"], fit["promoted"]) == ("smart-binary", True)
 
 
 def test_all_classes_off_alike_are_not_advised_a_fit_by_class(world: World) -> None:
