@@ -7,12 +7,17 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
 
 from trueprob_service.edge.auth import SCOPES, new_key
 from trueprob_service.errors import InvalidSettings
 from trueprob_service.settings import Settings, load_settings
 
 __all__ = ["main"]
+
+# What a state folder holds, by which it is recognised.
+_OURS: Final = frozenset({"calibration-sets", "receipt-secret", "trueprob.sqlite3", "uploads"})
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -54,6 +59,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
 
 
+def _make_private(state_dir: Path) -> None:
+    """Let no other user read what this process writes, nor a state folder from before."""
+    os.umask(0o077)
+    try:
+        state_dir.mkdir(parents=True, exist_ok=True)
+        names = {path.name for path in state_dir.iterdir()}
+        if state_dir.stat().st_mode & 0o077 == 0 or (names and not names & _OURS):
+            return  # private, or a folder that is used for other things too
+        state_dir.chmod(0o700)
+    except OSError as error:
+        raise InvalidSettings(f"state_dir: {state_dir} cannot be used: {error.strerror}") from None
+
+
 def _serve(settings: Settings, warnings: Sequence[str]) -> int:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -67,6 +85,7 @@ def _serve(settings: Settings, warnings: Sequence[str]) -> int:
     from trueprob_service.receipts.secrets import open_receipt_keys
     from trueprob_service.schema_check import refuse_unknown_schema
 
+    _make_private(settings.state_dir)
     # Checked here for a one-line message: replicas would fail and be restarted.
     open_receipt_keys(settings.receipt_secrets, settings.receipt_secret_file)
     replicas = settings.replicas > 1 or settings.metrics_port is not None
@@ -85,8 +104,6 @@ def _serve(settings: Settings, warnings: Sequence[str]) -> int:
 
 
 def _move_state(command: str, arguments: list[str]) -> int:
-    from pathlib import Path
-
     from trueprob_service.control.fitting.set_location import open_set_files
     from trueprob_service.control.store import open_store
     from trueprob_service.control.upkeep.archive import export_state, import_state
@@ -105,6 +122,7 @@ def _move_state(command: str, arguments: list[str]) -> int:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     try:
         settings, _ = load_settings(rest, os.environ)
+        _make_private(settings.state_dir)
         set_files = open_set_files(settings.state_dir, settings.artifact_url)
         store = open_store(settings.resolved_database_url)
         try:

@@ -17,6 +17,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import HTMLResponse
 from starlette.staticfiles import StaticFiles
 
@@ -24,7 +25,7 @@ from trueprob.errors import TrueprobError
 from trueprob_service import __version__, errors, prediction_routes
 from trueprob_service.control import api as control_api
 from trueprob_service.control.plane import ControlPlane
-from trueprob_service.edge.auth import Keyring, read_keys
+from trueprob_service.edge.auth import Keyring, OriginPolicy, read_keys
 from trueprob_service.edge.middleware import Application, Edge
 from trueprob_service.edge.problems import problem_for
 from trueprob_service.inference.asgi import HotRoutes
@@ -135,12 +136,32 @@ def create_app(
             json_bodies, max_pixels=settings.max_image_pixels, max_images=settings.queue_rows
         ),
     )
-    return Edge(
+    edge = Edge(
         hot if metrics_port is None else MetricsPort(hot, metrics_port),
+        origins=OriginPolicy(hosts=settings.answered_hosts, trusted_origins=settings.cors_origins),
         keyring=Keyring(keys, everywhere=settings.require_key_everywhere),
         telemetry=telemetry,
         max_body_bytes=settings.max_body_bytes,
         max_upload_bytes=settings.max_upload_bytes,
+    )
+    return _with_cors(edge, settings.cors_origins) if settings.cors_origins else edge
+
+
+def _with_cors(app: Application, origins: tuple[str, ...]) -> Application:
+    """Answer preflights, and let pages of these origins read every answer, errors included."""
+    return CORSMiddleware(
+        app,
+        allow_origins=origins,
+        allow_methods=("GET", "HEAD", "POST", "PUT", "DELETE"),
+        allow_headers=(
+            "authorization",
+            "content-encoding",
+            "content-type",
+            "if-match",
+            "prefer",
+            "x-request-id",
+        ),
+        expose_headers=("etag", "location", "preference-applied", "retry-after", "x-request-id"),
     )
 
 

@@ -7,6 +7,8 @@
     ├── InvalidRequest            parsed, but a field has a value that cannot be used
     ├── Unauthenticated           no key, or an unknown one
     ├── Forbidden                 a known key that lacks the scope
+    │   └── ForeignOrigin         a web page of another origin tries to write
+    ├── UnknownHost               the Host header names no host of this service
     ├── NotFound
     │   ├── ModelNotFound
     │   ├── VersionNotFound
@@ -47,6 +49,7 @@ __all__ = [
     "DatabaseUnavailable",
     "FitNotFound",
     "Forbidden",
+    "ForeignOrigin",
     "InferenceFailed",
     "InvalidRequest",
     "InvalidSettings",
@@ -64,6 +67,7 @@ __all__ = [
     "StaleRevision",
     "Unauthenticated",
     "Unavailable",
+    "UnknownHost",
     "UnsupportedEncoding",
     "UnsupportedMediaType",
     "VersionNotFound",
@@ -96,6 +100,14 @@ class Unauthenticated(ServiceError):
 
 class Forbidden(ServiceError):
     """The key is known but lacks the scope that the route needs."""
+
+
+class ForeignOrigin(Forbidden):
+    """A web page of another origin tries to write."""
+
+
+class UnknownHost(ServiceError):
+    """The Host header has a name that this service does not answer to."""
 
 
 class NotFound(ServiceError):

@@ -17,6 +17,7 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from trueprob_service.edge.auth import LOOPBACK_HOSTS
 from trueprob_service.errors import InvalidSettings
 from trueprob_service.receipts.secrets import read_receipt_secrets
 from trueprob_service.webhook_settings import check_webhook, read_secrets
@@ -29,6 +30,8 @@ _SERVICE_LINK: Final = re.compile(
     r"^TRUEPROB_(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT_\d+_(TCP|UDP)(_(PROTO|PORT|ADDR))?)$"
 )
 _SERVICE_LINK_VALUE: Final = re.compile(r"^(tcp|udp)://")
+_HOST_NAME: Final = re.compile(r"^([a-z0-9_-]+(\.[a-z0-9_-]+)*|[0-9a-f.]*(:[0-9a-f.]*){2,})$")
+_ORIGIN: Final = re.compile(r"^https?://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?$")
 # Old names of settings and their new ones. They stop the start: a warning would be overlooked.
 _RENAMED: Final = {"receipt_secret": "receipt_secrets"}
 _COMMANDS: Final = """commands:
@@ -76,8 +79,8 @@ class Settings(BaseModel):
     )
     metrics_detail: Literal["auto", "full", "summary"] = Field(
         "auto",
-        description="What /metrics has of each model: full, or summary, without bins and "
-        "histograms. auto: full for up to 100 models.",
+        description="What /metrics has of each model: full, or summary, without bins, "
+        "counters of classes and histograms. auto: full for up to 100 models.",
     )
     state_dir: Path = Field(
         Path("var"), description="Folder of the uploads and of the SQLite file."
@@ -135,6 +138,17 @@ class Settings(BaseModel):
         False,
         description="Listen beyond loopback without keys: anyone who reaches the service may use "
         "it.",
+    )
+    allowed_hosts: tuple[str, ...] = Field(
+        (),
+        description="Host names that are answered to, comma separated: exact, *.example.com, or * "
+        "for all. Without keys the service answers to 127.0.0.1, localhost, ::1 and these; with "
+        "keys to all, unless this is set. Metrics and health answer to all.",
+    )
+    cors_origins: tuple[str, ...] = Field(
+        (),
+        description="Origins (https://app.example.com) whose pages may use the service, comma "
+        "separated. Pages of other origins may not write.",
     )
     require_key_everywhere: bool = Field(
         False, description="Require a key for metrics, health and documentation too."
@@ -251,11 +265,30 @@ class Settings(BaseModel):
         repr=False,
     )
 
-    @field_validator("execution_providers", mode="before")
+    @field_validator("execution_providers", "allowed_hosts", "cors_origins", mode="before")
     @classmethod
     def _split_at_commas(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(part.strip().lower() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _host_names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if name != "*" and not _HOST_NAME.match(name.removeprefix("*.")):
+                raise ValueError(f"expected host names without scheme and port, got {name!r}")
+        return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _exact_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            if not _ORIGIN.match(origin):
+                raise ValueError(
+                    f"expected origins such as https://app.example.com, without path, got "
+                    f"{origin!r}"
+                )
         return value
 
     @field_validator("execution_providers")
@@ -302,6 +335,14 @@ class Settings(BaseModel):
     def resolved_database_url(self) -> str:
         """SQLAlchemy URL of the database, by default a SQLite file in the state directory."""
         return self.database_url or f"sqlite:///{(self.state_dir / 'trueprob.sqlite3').resolve()}"
+
+    @property
+    def answered_hosts(self) -> frozenset[str] | None:
+        """Host names that requests may have; None for any."""
+        if self.api_keys_file is not None:
+            return frozenset(self.allowed_hosts) or None
+        own = () if self.host in ("0.0.0.0", "::") else (self.host,)  # noqa: S104
+        return frozenset((*LOOPBACK_HOSTS, *own, *self.allowed_hosts))
 
     @property
     def _uses_postgresql(self) -> bool:

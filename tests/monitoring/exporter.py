@@ -35,6 +35,7 @@ OFF = LiveVerdict(VerdictState.OFF, "", 0.031, 0.12, 1542)
 UNKNOWN = LiveVerdict(VerdictState.UNKNOWN, "", 0.0, 0.3, 200, 4700)
 
 
+_NOTHING: Final = BinnedCalibration.zeros()
 _SHADOW: Final = (MODEL, str(VERSION), "smart-ffffffffffff", "candidate")
 
 
@@ -52,10 +53,14 @@ class Exporter:
         self.address = ""
         self._kept: bytes | None = None
 
-    def count(self, totals: BinnedCalibration) -> None:
+    def count(
+        self,
+        totals: BinnedCalibration,
+        by_prediction: tuple[BinnedCalibration, ...] = (),
+    ) -> None:
         """Export these totals from the next scrape on."""
         self.statistics = ControlStatistics(
-            pairs=(_pair(totals, OFF), _live("young", UNKNOWN)),
+            pairs=(_pair(totals, OFF, by_prediction), _live("young", UNKNOWN)),
             fits={(MODEL, "smart", "admitted"): 1, (MODEL, "smart", "failed"): 1},
             fit_queue={(MODEL, "smart"): 0},
             promotions={(MODEL, "smart", "admitted"): 1},
@@ -73,7 +78,8 @@ class Exporter:
         """Promote another calibrator; the old pair is kept as long as its labels may arrive."""
         self.telemetry.meters_for(MODEL, VERSION, calibrator, "smart", 2)
         (old, *_) = (pair for pair in self.statistics.pairs if pair.calibrator == CALIBRATOR)
-        new = replace(old, calibrator=calibrator, totals=BinnedCalibration.zeros())
+        unlabelled = {"totals": _NOTHING, "by_prediction": (_NOTHING, _NOTHING), "by_class": {}}
+        new = replace(old, calibrator=calibrator, **unlabelled)
         kept = (replace(old, live=False),) if keeps_old else ()
         self.statistics = ControlStatistics(pairs=(*kept, new))
 
@@ -137,18 +143,27 @@ def _live(model: str, verdict: LiveVerdict) -> PairStatistics:
     )  # fmt: skip
 
 
-def _pair(totals: BinnedCalibration, verdict: LiveVerdict | None = None) -> PairStatistics:
+def _pair(
+    totals: BinnedCalibration,
+    verdict: LiveVerdict | None = None,
+    by_prediction: tuple[BinnedCalibration, ...] = (),
+) -> PairStatistics:
+    """A pair that has the counters of two classes, and those of more."""
+    everything = sum(by_prediction, totals)
+    columns = (everything.count, everything.confidence, everything.correct, everything.variance)
     return PairStatistics(
         MODEL,
         VERSION,
         CALIBRATOR,
         live=True,
         totals=totals,
-        window=totals,
+        window=everything,
         baseline_ece=0.013,
         alarm=AlarmFigures(0.4, 2.0, 1.1, 5.0),
         verdict=verdict,
         classes=ClassFigures(0.03, 0.01, 0.02, 0.05, 1),
+        by_prediction=by_prediction,
+        by_class={"six": tuple(float(sums.sum()) for sums in columns)},
     )
 
 

@@ -27,7 +27,7 @@ async def application(
         lifespan(app),
         httpx.AsyncClient(
             transport=httpx.ASGITransport(app=app),  # type: ignore[arg-type]  # looser scopes
-            base_url="http://service",
+            base_url="http://localhost",
             timeout=60,
         ) as client,
     ):

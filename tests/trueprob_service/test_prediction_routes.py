@@ -59,7 +59,7 @@ def test_the_hot_path_answers_before_the_router(tmp_path: Path) -> None:
 def test_a_function_that_is_called_anyway_answers_404(method: str, path: str) -> None:
     async def scenario() -> None:
         transport = httpx.ASGITransport(app=alone())
-        async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             with pytest.raises(NotFound, match="no route has this path"):
                 await ask(client, method, path)
 

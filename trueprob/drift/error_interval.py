@@ -43,7 +43,7 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -288,16 +288,44 @@ class ErrorInterval:
 
     def bounds(self, sums: ErrorSums) -> tuple[float, float]:
         """Lower and upper bound of the error, as fractions; (0, 1) without labels."""
-        gaps = np.array(sums.gaps)
-        return _bounds(gaps, sums.squares, sums.n, n_cells=len(gaps), alpha=self.alpha)
+        return self.bounds_of_each([sums])[0]
+
+    def bounds_of_each(self, streams: Sequence[ErrorSums]) -> list[tuple[float, float]]:
+        """`bounds` of each of many streams, in much less time than one after another."""
+        return self._bounds([(s, np.array(s.gaps), len(s.gaps)) for s in streams])
 
     def class_bounds(self, sums: ErrorSums) -> tuple[float, float]:
         """As `bounds`, for the class error; (0, 1) without classes."""
-        if sums.classes is None:
-            return 0.0, 1.0
-        numbers = sums.classes.arrays()[1]
-        gaps, k = numbers[:, 2] - numbers[:, 1], sums.classes.n_classes
-        return _bounds(gaps, sums.squares, sums.n, n_cells=k, alpha=self.alpha)
+        return self.class_bounds_of_each([sums])[0]
+
+    def class_bounds_of_each(self, streams: Sequence[ErrorSums]) -> list[tuple[float, float]]:
+        """`class_bounds` of each of many streams."""
+        cells: list[tuple[ErrorSums, Array, int]] = []
+        for sums in streams:
+            if sums.classes is None:
+                cells.append((ErrorSums(), np.zeros(0), 0))
+            else:
+                numbers = sums.classes.arrays()[1]
+                cells.append((sums, numbers[:, 2] - numbers[:, 1], sums.classes.n_classes))
+        return self._bounds(cells)
+
+    def _bounds(self, cells: list[tuple[ErrorSums, Array, int]]) -> list[tuple[float, float]]:
+        """Bounds from each stream's sums, gaps in its cells with labels, and number of cells."""
+        known = [(sums, gaps, n_cells) for sums, gaps, n_cells in cells if sums.n]
+        if not known:
+            return [(0.0, 1.0)] * len(cells)
+        gaps = np.concatenate([each for _, each, _ in known])
+        starts = np.cumsum([0, *(len(each) for _, each, _ in known[:-1])])
+        n = np.array([float(sums.n) for sums, _, _ in known])
+        squares = np.array([sums.squares for sums, _, _ in known])
+        n_cells = np.array([float(each) for _, _, each in known])
+        observed = np.add.reduceat(np.abs(gaps), starts)
+        radii = _radii(squares, n_cells=n_cells, alpha=self.alpha)
+        high = np.minimum((observed + radii) / n, 1.0)
+        cosh = np.add.reduceat(_log_cosh(gaps), starts, axis=1)
+        low = _largest_proven(cosh, squares, n, observed / n, -math.log(SHARE * self.alpha))
+        found = iter(zip(low.tolist(), high.tolist(), strict=True))
+        return [next(found) if sums.n else (0.0, 1.0) for sums, _, _ in cells]
 
     def of_classes(self, sums: ErrorSums) -> list[ClassError]:
         """The predicted classes, the worst first."""
@@ -309,24 +337,32 @@ class ErrorInterval:
         gaps = right - confidence
         threshold = -math.log(SHARE * alpha)
         high = np.minimum((np.abs(gaps) + _radii(squares, n_cells=1, alpha=alpha)) / n, 1.0)
-        proven = _evidence_of_each(gaps, squares, n, 0.0) >= threshold
-        low, above = np.zeros(len(ids)), np.where(proven, np.abs(gaps) / n, 0.0)
-        for _ in range(STEPS if proven.any() else 0):  # as in `_bounds`, for all at once
-            middle = 0.5 * (low + above)
-            reached = _evidence_of_each(gaps, squares, n, middle) >= threshold
-            low, above = np.where(reached, middle, low), np.where(reached, above, middle)
+        low = _largest_proven(_log_cosh(gaps), squares, n, np.abs(gaps) / n, threshold)
         columns = (ids, n, confidence / n, right / n, low, high)
         found = [ClassError(*row) for row in zip(*(x.tolist() for x in columns), strict=True)]
         return sorted(found, key=_severity, reverse=True)
 
     def classes_off(self, sums: ErrorSums, tolerance: float) -> int:
         """How many predicted classes are proven to be off by more than the tolerance."""
-        if sums.classes is None:
-            return 0
-        n, confidence, right, squares = sums.classes.arrays()[1].T
-        evidence = _evidence_of_each(right - confidence, squares, n, tolerance)
-        alpha = self.alpha / sums.classes.n_classes
-        return int(np.count_nonzero(evidence > -math.log(SHARE * alpha)))
+        return self.classes_off_of_each([sums], tolerance)[0]
+
+    def classes_off_of_each(self, streams: Sequence[ErrorSums], tolerance: float) -> list[int]:
+        """`classes_off` of each of many streams."""
+        off = [0] * len(streams)
+        known = [(i, s.classes) for i, s in enumerate(streams) if s.classes is not None]
+        if not known:
+            return off
+        rows = [classes.arrays()[1] for _, classes in known]
+        n, confidence, right, squares = np.concatenate(rows).T
+        cosh = _log_cosh(right - confidence)
+        evidence = _evidence(cosh, squares, n, tolerance)
+        sizes = [len(each) for each in rows]
+        thresholds = [-math.log(SHARE * self.alpha / classes.n_classes) for _, classes in known]
+        proven = evidence > np.repeat(thresholds, sizes)
+        counts = np.add.reduceat(proven.astype(np.int64), np.cumsum([0, *sizes[:-1]]))
+        for (index, _), count in zip(known, counts.tolist(), strict=True):
+            off[index] = count
+        return off
 
     def log_evidence(self, sums: ErrorSums, tolerance: float) -> float:
         """Natural logarithm of E(τ): evidence that the error is above the tolerance τ."""
@@ -343,53 +379,64 @@ class ErrorInterval:
 
         From the spread and the error so far, on labels like these; None if that cannot be said.
         """
-        if sums.n == 0:
-            return None
-        spread = sums.squares / sums.n
-        n_cells = len(sums.gaps)
-        noise = math.sqrt(2.0 / math.pi * n_cells * spread)  # of Σ|S_b|, a unit at n = 1
-        observed = math.fsum(map(abs, sums.gaps)) / sums.n
-        margin = abs(tolerance - max(observed - noise / math.sqrt(sums.n), 0.0))
-        too_few, enough = float(sums.n), float(max(MOST_LABELS, sums.n + 1))
+        return self.labels_needed_of_each([sums], tolerance)[0]
+
+    def labels_needed_of_each(
+        self, streams: Sequence[ErrorSums], tolerance: float
+    ) -> list[int | None]:
+        """`labels_needed` of each of many streams."""
+        known = [sums for sums in streams if sums.n]
+        if not known:
+            return [None] * len(streams)
+        counted, squares, observed, n_cells = np.array(
+            [(s.n, s.squares, math.fsum(map(abs, s.gaps)), len(s.gaps)) for s in known]
+        ).reshape(-1, 4).T  # fmt: skip
+        spread = squares / counted
+        noise = np.sqrt(2.0 / math.pi * n_cells * spread)  # of Σ|S_b|, a unit at n = 1
+        excess = np.maximum(observed / counted - noise / np.sqrt(counted), 0.0)
+        margin = np.abs(tolerance - excess)
+        too_few, enough = counted, np.maximum(MOST_LABELS, counted + 1.0)
+        decides, column = np.ones((1, len(known)), np.bool_), np.arange(len(known))
         for spaced in (np.geomspace, np.linspace):  # the second between two points of the first
             n = spaced(too_few, enough, FORECASTS)
             radius = _radii(spread * n, n_cells=n_cells, alpha=self.alpha)
-            decides = radius / n + noise / np.sqrt(n) <= margin
-            if not decides[-1]:
-                return None
-            first = int(decides.argmax())
-            too_few, enough = float(n[max(first - 1, 0)]), float(n[first])
-        return max(math.ceil(enough) - sums.n, 1)
+            decides = decides[-1] & (radius / n + noise / np.sqrt(n) <= margin)
+            first = decides.argmax(axis=0)
+            too_few, enough = n[np.maximum(first - 1, 0), column], n[first, column]
+        more = np.maximum(np.ceil(enough) - counted, 1.0)
+        found = iter(zip(decides[-1].tolist(), more.tolist(), strict=True))
+        needed: list[int | None] = []
+        for sums in streams:
+            decided, labels = next(found) if sums.n else (False, 0.0)
+            needed.append(int(labels) if decided else None)
+        return needed
 
 
-def _bounds(
-    gaps: Array, squares: float, n: float, *, n_cells: int, alpha: float
-) -> tuple[float, float]:
-    if n == 0:
-        return 0.0, 1.0
-    observed = float(np.abs(gaps).sum())
-    high = min((observed + _radius(squares, n_cells=n_cells, alpha=alpha)) / n, 1.0)
-    threshold = -math.log(SHARE * alpha)
-    if _log_evidence(gaps, squares, n, 0.0) < threshold:
-        return 0.0, high
-    low, above = 0.0, observed / n  # E(τ) falls with τ; at the observed error it is below 1
+def _largest_proven(
+    cosh: Array, squares: Array, n: Array, observed: Array, threshold: float
+) -> Array:
+    """For each stream the largest τ with log E(τ) at the threshold, 0 if there is none."""
+    low = np.zeros(len(n))
+    proven = np.flatnonzero(_evidence(cosh, squares, n, 0.0) >= threshold)
+    if not proven.size:
+        return low
+    cosh, squares, n = cosh[:, proven], squares[proven], n[proven]
+    # E(τ) falls with τ; at the observed error it is below 1.
+    below, above = np.zeros(len(n)), observed[proven]
     for _ in range(STEPS):
-        middle = 0.5 * (low + above)
-        if _log_evidence(gaps, squares, n, middle) >= threshold:
-            low = middle
-        else:
-            above = middle
-    return low, high
+        middle = 0.5 * (below + above)
+        reached = _evidence(cosh, squares, n, middle) >= threshold
+        below, above = np.where(reached, middle, below), np.where(reached, above, middle)
+    low[proven] = below
+    return low
 
 
-def _radius(squares: float, *, n_cells: int, alpha: float) -> float:
-    return float(_radii(np.array([squares]), n_cells=n_cells, alpha=alpha)[0])
-
-
-def _radii(squares: Array, *, n_cells: int, alpha: float) -> Array:
+def _radii(squares: Array, *, n_cells: Array | int, alpha: float) -> Array:
     """The radius for each of several sums of squares."""
     log_patterns = math.log(2.0 / alpha) - LOG_WEIGHT + n_cells * math.log(2.0)
-    radii: Array = ((log_patterns + PSI * squares[:, np.newaxis]) / LAMBDAS).min(axis=1)
+    radii = np.full(squares.shape, math.inf)
+    for psi, size in zip(PSI.tolist(), LAMBDAS.tolist(), strict=True):
+        np.minimum(radii, (log_patterns + psi * squares) / size, out=radii)
     return radii
 
 
@@ -398,9 +445,10 @@ def _log_evidence(gaps: Array, squares: float, n: float, tolerance: float) -> fl
     return float(np.logaddexp.reduce(logs)) + LOG_WEIGHT
 
 
-def _evidence_of_each(gaps: Array, squares: Array, n: Array, tolerance: Array | float) -> Array:
-    """`_log_evidence` for each of several cells alone."""
-    logs = _log_cosh(gaps) - np.outer(LAMBDAS, tolerance * n) - np.outer(PSI, squares)
+def _evidence(cosh: Array, squares: Array, n: Array, tolerance: Array | float) -> Array:
+    """`_log_evidence` of m streams, from Σ log cosh(λS) of shape (n_lambdas, m)."""
+    column = LAMBDAS[:, np.newaxis]
+    logs = cosh - column * tolerance * n - np.outer(PSI, squares)
     evidence: Array = np.logaddexp.reduce(logs) + LOG_WEIGHT
     return evidence
 

@@ -13,13 +13,14 @@ number than the ECE of 15 bins.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from trueprob.drift.error_interval import ErrorInterval, ErrorSums
 
-__all__ = ["LEADS", "LiveVerdict", "VerdictState", "live_verdict"]
+__all__ = ["LEADS", "LiveSums", "LiveVerdict", "VerdictState", "live_verdict", "live_verdicts"]
 
 
 class VerdictState(StrEnum):
@@ -64,6 +65,15 @@ class LiveVerdict:
     labels_needed: int | None = None
 
 
+class LiveSums(NamedTuple):
+    """What the verdict on one model is made of; as the arguments of `live_verdict`."""
+
+    since_promotion: ErrorSums
+    since_change: ErrorSums | None
+    evidence_alarm: bool
+    change_alarm: bool
+
+
 def live_verdict(
     interval: ErrorInterval,
     *,
@@ -92,24 +102,49 @@ def live_verdict(
         Error of one class's predictions that is not worth an alarm. If a class is proven to be
         off by more, the model is `off`.
     """
-    sums = since_promotion if since_change is None else since_change
-    low, high = interval.bounds(sums)
-    if change_alarm and not evidence_alarm:
-        state = VerdictState.CHANGED_LATELY
-    elif evidence_alarm or low > tolerance or _class_is_off(interval, sums, class_tolerance):
-        state = VerdictState.OFF
-        earlier_low, earlier_high = interval.bounds(since_promotion)
-        if earlier_low >= low:  # the longer stream proves more
-            sums, low, high = since_promotion, earlier_low, earlier_high
-    elif high <= tolerance:
-        state = VerdictState.WITHIN_TOLERANCE
-    else:
-        state = VerdictState.UNKNOWN
-    needed = interval.labels_needed(sums, tolerance) if state is VerdictState.UNKNOWN else None
-    if needed is not None:
-        needed = _rounded_up(needed)
-    sentence = f"{LEADS[state]}{_rest(state, sums.n, low, high, tolerance, needed)}."
-    return LiveVerdict(state, sentence, low, high, sums.n, needed)
+    stream = LiveSums(since_promotion, since_change, evidence_alarm, change_alarm)
+    return live_verdicts(interval, [stream], tolerance=tolerance, class_tolerance=class_tolerance)[
+        0
+    ]
+
+
+def live_verdicts(
+    interval: ErrorInterval,
+    streams: Sequence[LiveSums],
+    *,
+    tolerance: float,
+    class_tolerance: float | None = None,
+) -> list[LiveVerdict]:
+    """`live_verdict` on each of many models, in much less time than one after another."""
+    shown = [s.since_promotion if s.since_change is None else s.since_change for s in streams]
+    bounds = interval.bounds_of_each(shown)
+    off = [0] * len(streams)
+    if class_tolerance is not None:
+        off = interval.classes_off_of_each(shown, class_tolerance)
+    states = []
+    for index, (stream, (low, high)) in enumerate(zip(streams, bounds, strict=True)):
+        if stream.change_alarm and not stream.evidence_alarm:
+            state = VerdictState.CHANGED_LATELY
+        elif stream.evidence_alarm or low > tolerance or off[index]:
+            state = VerdictState.OFF
+            if stream.since_change is not None:
+                earlier = interval.bounds(stream.since_promotion)
+                if earlier[0] >= low:  # the longer stream proves more
+                    shown[index], bounds[index] = stream.since_promotion, earlier
+        elif high <= tolerance:
+            state = VerdictState.WITHIN_TOLERANCE
+        else:
+            state = VerdictState.UNKNOWN
+        states.append(state)
+    undecided = [sums if state is VerdictState.UNKNOWN else ErrorSums()
+                 for sums, state in zip(shown, states, strict=True)]  # fmt: skip
+    forecasts = interval.labels_needed_of_each(undecided, tolerance)
+    verdicts = []
+    for state, sums, (low, high), forecast in zip(states, shown, bounds, forecasts, strict=True):
+        needed = None if forecast is None else _rounded_up(forecast)
+        sentence = f"{LEADS[state]}{_rest(state, sums.n, low, high, tolerance, needed)}."
+        verdicts.append(LiveVerdict(state, sentence, low, high, sums.n, needed))
+    return verdicts
 
 
 def _rest(
@@ -131,10 +166,6 @@ def _rest(
         return ": none has come yet"
     error = f": the error is {span} on average over {labels}, tolerance {allowed}"
     return error if needed is None else f"{error}; about {needed} more decide"
-
-
-def _class_is_off(interval: ErrorInterval, sums: ErrorSums, tolerance: float | None) -> bool:
-    return tolerance is not None and interval.classes_off(sums, tolerance) > 0
 
 
 def _rounded_up(n: int) -> int:

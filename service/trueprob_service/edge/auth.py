@@ -1,8 +1,14 @@
-"""API keys and their scopes.
+"""Who may send a request: API keys with scopes, and which web pages and host names are accepted.
 
 The key file has one JSON object a line: ``{"id": "team-a", "sha256": "<hex>", "scopes": ["predict",
 "label"]}``. Only digests are stored; ``python -m trueprob_service keys`` makes a key and its line.
 Clients send ``Authorization: Bearer KEY``. Reading needs any key, writing needs a scope.
+
+A browser sends requests for any page that is open in it, also to a loopback address. So a page of
+another origin may not write, by the headers ``Origin`` and ``Sec-Fetch-Site`` (Fetch Metadata, W3C)
+that pages cannot set. A page can also give its own name this machine's address (DNS rebinding);
+its requests then have the same origin, but their ``Host`` is that name. So a service without keys
+answers only to names that it knows.
 """
 
 from __future__ import annotations
@@ -11,21 +17,43 @@ import hashlib
 import json
 import re
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
-from trueprob_service.errors import Forbidden, InvalidSettings, Unauthenticated
+from trueprob_service.errors import (
+    Forbidden,
+    ForeignOrigin,
+    InvalidSettings,
+    Unauthenticated,
+    UnknownHost,
+)
 
-__all__ = ["SCOPES", "ApiKey", "Keyring", "new_key", "read_keys", "scope_needed"]
+__all__ = [
+    "LOOPBACK_HOSTS",
+    "SAFE_METHODS",
+    "SCOPES",
+    "ApiKey",
+    "Keyring",
+    "OriginPolicy",
+    "new_key",
+    "read_keys",
+    "scope_needed",
+]
 
 SCOPES: Final = ("predict", "label", "calibrate", "admin")
 # Paths that need no key unless require_key_everywhere is set: for probes, scrapers and browsers.
 _OPEN: Final = re.compile(
     r"^/(metrics|docs(/.*)?|page/[a-z]+\.[a-z]+|openapi\.json|v2/health/(live|ready))?$"
 )
+SAFE_METHODS: Final = ("GET", "HEAD", "OPTIONS")
+LOOPBACK_HOSTS: Final = ("127.0.0.1", "localhost", "::1")
+# Probes and scrapers use whatever address they have, and there is nothing to write or to read
+# about a model's rows.
+_ANY_HOST: Final = re.compile(r"^/(metrics|v2/health/(live|ready))$")
 _SCOPE_OF: Final = (
     (re.compile(r"^/v1/models/[^/]+/probabilities$"), "predict"),
     (re.compile(r"^/v2/models/[^/]+(/versions/[^/]+)?/infer$"), "predict"),
@@ -91,7 +119,7 @@ def scope_needed(method: str, path: str) -> str | None:
 
     Requests that write and are not listed above need ``admin``.
     """
-    if method in ("GET", "HEAD", "OPTIONS"):
+    if method in SAFE_METHODS:
         return None
     return next((scope for pattern, scope in _SCOPE_OF if pattern.match(path)), "admin")
 
@@ -127,3 +155,74 @@ class Keyring:
 @lru_cache(maxsize=1024)
 def _is_open(path: str) -> bool:
     return _OPEN.match(path) is not None
+
+
+class OriginPolicy:
+    """Refuses writes of foreign web pages, and host names that nobody has declared."""
+
+    def __init__(
+        self,
+        *,
+        hosts: Collection[str] | None,  # names that are answered to; None: any
+        trusted_origins: Collection[str],  # pages that may write, as scheme://host[:port]
+    ) -> None:
+        self._any_host = hosts is None or "*" in hosts
+        names = [] if hosts is None else [name.lower() for name in hosts]
+        self._hosts = frozenset(name for name in names if not name.startswith("*."))
+        self._suffixes = tuple(name[1:] for name in names if name.startswith("*."))
+        self._trusted = frozenset(origin.lower() for origin in trusted_origins)
+
+    def admit(self, method: str, path: str, headers: Mapping[bytes, bytes]) -> None:
+        """Check a request; raises `UnknownHost` or `ForeignOrigin`."""
+        host = headers.get(b"host", b"")
+        if not self._any_host:
+            name = _host_name(host)
+            known = name in self._hosts or name.endswith(self._suffixes)
+            if not known and not _ANY_HOST.match(path):
+                raise UnknownHost(
+                    f"this service has no keys and does not answer to the host {name[:100]!r}: "
+                    "add it to TRUEPROB_ALLOWED_HOSTS, or set TRUEPROB_API_KEYS_FILE"
+                )
+        if method in SAFE_METHODS:
+            return
+        origin, site = headers.get(b"origin"), headers.get(b"sec-fetch-site")
+        if origin is None and site is None:
+            return  # no browser
+        if origin is not None and origin.decode("latin-1").lower() in self._trusted:
+            return
+        if site is not None:
+            # The browser compares the origins itself, and also knows them behind a proxy.
+            own = site in (b"same-origin", b"none")
+        else:
+            own = _same_host(origin or b"", host)
+        if not own:
+            page = (origin or b"of another site").decode("latin-1")
+            raise ForeignOrigin(
+                f"the page {page[:100]} may not write here: requests from pages of other origins "
+                "are refused unless TRUEPROB_CORS_ORIGINS lists the origin"
+            )
+
+
+@lru_cache(maxsize=256)
+def _host_name(host: bytes) -> str:
+    """The name in a Host header: lower case, without port, brackets and final dot."""
+    try:
+        return (urlsplit(f"//{host.decode('latin-1')}").hostname or "").removesuffix(".")
+    except ValueError:
+        return ""
+
+
+def _same_host(origin: bytes, host: bytes) -> bool:
+    """Whether an origin has the host and port of a Host header; ``null`` never has."""
+    try:
+        page = urlsplit(origin.decode("latin-1"))
+        here = urlsplit(f"//{host.decode('latin-1')}")
+        default = {"http": 80, "https": 443}.get(page.scheme)
+        return (
+            default is not None
+            and page.hostname is not None
+            and page.hostname == here.hostname
+            and (page.port or default) == (here.port or default)
+        )
+    except ValueError:
+        return False

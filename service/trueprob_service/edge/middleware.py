@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from starlette.requests import ClientDisconnect
 
-from trueprob_service.edge.auth import Keyring
+from trueprob_service.edge.auth import Keyring, OriginPolicy
 from trueprob_service.edge.bodies import BodyLimits, coding_of, inflated, limited
 from trueprob_service.edge.problems import problem_for
 from trueprob_service.errors import BodyTooLarge
@@ -41,12 +41,14 @@ class Edge:
         self,
         app: Application,
         *,
+        origins: OriginPolicy,
         keyring: Keyring,
         telemetry: Telemetry,
         max_body_bytes: int,
         max_upload_bytes: int,
     ) -> None:
         self._app = app
+        self._origins = origins
         self._keyring = keyring
         self._telemetry = telemetry
         self._limits = BodyLimits(max_body_bytes, max_upload_bytes)
@@ -73,6 +75,7 @@ class Edge:
             await send(message)
 
         try:
+            self._origins.admit(scope["method"], scope["path"], headers)
             authorization = headers.get(b"authorization", b"").decode("latin-1")
             key_id = self._keyring.admit(scope["method"], scope["path"], authorization)
             scope.setdefault("state", {})["key_id"] = key_id

@@ -189,7 +189,7 @@ class BodyReader:
             return await self._run_pictures(pictures, deployment, receive), False, True
         accepted = (json_rows.MEDIA_TYPE, npy.MEDIA_TYPE, *images.MEDIA_TYPES)
         raise UnsupportedMediaType(
-            f"Content-Type {media_type} is not supported: expected {', '.join(accepted)} "
+            f"Content-Type {media_type or 'none'} is not supported: expected {', '.join(accepted)} "
             f"or {images.MULTIPART_MEDIA_TYPE}"
         )
 

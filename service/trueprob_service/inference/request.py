@@ -89,7 +89,7 @@ def _request(content_type: str, accept: str, query_string: bytes) -> PredictionO
     all_fields = NPZ_FIELDS if answer_type == npy.NPZ_MEDIA_TYPE else JSON_FIELDS
     return PredictionOptions(
         content_type=content_type,
-        media_type=content_type.partition(";")[0].strip().lower() or json_rows.MEDIA_TYPE,
+        media_type=content_type.partition(";")[0].strip().lower(),
         answer_type=answer_type,
         version=_positive("version", query.get("version")),
         receipts=_flag("receipts", query.get("receipts")),

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Final, Literal
 
 __all__ = [
+    "CLASS_COUNTERS",
     "DELIVERIES",
     "EVENT_KINDS",
     "LABEL_OUTCOMES",
@@ -39,7 +40,8 @@ class Metric:
     @property
     def full_only(self) -> bool:
         """Whether ``metrics_detail=summary`` leaves it out: many series for each model."""
-        return "bin" in self.labels or (self.kind == "histogram" and "model" in self.labels)
+        of_model = "model" in self.labels and self.kind == "histogram"
+        return of_model or "bin" in self.labels or "class" in self.labels
 
 
 PREFIX: Final = "trueprob_"
@@ -66,19 +68,25 @@ EVENT_KINDS: Final = (
     "candidate.refused",
     "shadow.decided",
 )
+# Numbers of classes with which a model has counters for each predicted class.
+CLASS_COUNTERS: Final = range(3, 17)
 DELIVERIES: Final = ("delivered", "failed", "dead")
 
 _PAIR: Final = ("model", "version", "calibrator")
+_BIN: Final = (*_PAIR, "bin", "predicted")  # `predicted` with two classes only
+_CLASS: Final = (*_PAIR, "class")
 _SHADOW: Final = (*_PAIR, "role")
 _FIT: Final = ("model", "method", "outcome")
 # A small request of logits takes half a millisecond; no client waits longer than ten seconds.
 _SECONDS: Final = (
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 )  # fmt: skip
-_LAG_SECONDS: Final = (1.0, 10.0, 60.0, 600.0, 3600.0, 6 * 3600.0, 86400.0, 7 * 86400.0)
-_ROWS: Final = tuple(float(2**power) for power in range(11))
-_GAP_NATS: Final = (0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0)
-_TEMPERATURE: Final = (0.1, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0)
+# Each model has the following, so they are short: with 16 classes a model has 250 series.
+_BATCH_SECONDS: Final = (0.001, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5)
+_LAG_SECONDS: Final = (10.0, 600.0, 3600.0, 86400.0, 7 * 86400.0)
+_ROWS: Final = (1.0, 4.0, 16.0, 64.0, 256.0)
+_GAP_NATS: Final = (0.5, 1.0, 2.0, 4.0, 6.0, 8.0, 16.0)
+_TEMPERATURE: Final = (0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0)
 # The bins of the ECE, so that the two can be compared.
 _CONFIDENCE: Final = tuple(round(bin_ / 15, 6) for bin_ in range(1, 16))
 
@@ -95,14 +103,14 @@ METRICS: Final[Mapping[str, Metric]] = MappingProxyType(
             "counter", _PAIR, "process", "Rows answered with calibrated probabilities."
         ),
         "inference_duration_seconds": Metric(
-            "histogram", ("model",), "process", "Time of one batch in the network.", _SECONDS
+            "histogram", ("model",), "process", "Time of one batch in the network.", _BATCH_SECONDS
         ),
         "queue_delay_seconds": Metric(
             "histogram",
             ("model",),
             "process",
             "Time that a request's images waited for the network.",
-            _SECONDS,
+            _BATCH_SECONDS,
         ),
         "batch_rows": Metric(
             "histogram", ("model",), "process", "Images run through the network at once.", _ROWS
@@ -159,19 +167,31 @@ METRICS: Final[Mapping[str, Metric]] = MappingProxyType(
             "The same ratio for the confidence, while the factory calibrator is live.",
         ),
         "bin_labels_total": Metric(
-            "counter", (*_PAIR, "bin"), "database", "Labels counted, by confidence bin."
+            "counter", _BIN, "database", "Labels counted, by confidence bin."
         ),
         "bin_confidence_total": Metric(
-            "counter", (*_PAIR, "bin"), "database", "Sum of the confidence of labelled rows."
+            "counter", _BIN, "database", "Sum of the confidence of labelled rows."
         ),
         "bin_correct_total": Metric(
-            "counter", (*_PAIR, "bin"), "database", "Labelled rows whose prediction was right."
+            "counter", _BIN, "database", "Labelled rows whose prediction was right."
         ),
         "bin_variance_total": Metric(
             "counter",
-            (*_PAIR, "bin"),
+            _BIN,
             "database",
             "Sum of confidence × (1 − confidence) of labelled rows.",
+        ),
+        "class_labels_total": Metric(
+            "counter", _CLASS, "database", "Labels counted, by predicted class."
+        ),
+        "class_confidence_total": Metric(
+            "counter", _CLASS, "database", "Sum of the confidence of labelled rows."
+        ),
+        "class_correct_total": Metric(
+            "counter", _CLASS, "database", "Labelled rows whose prediction was right."
+        ),
+        "class_squared_total": Metric(
+            "counter", _CLASS, "database", "Sum of (correct − confidence)² of labelled rows."
         ),
         "ece_ratio": Metric(
             "gauge",

@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from trueprob.drift import VerdictState
+from trueprob.scores.binned import N_BINS, BinnedCalibration
 from trueprob_service.metrics.catalogue import METRICS, PREFIX
 from trueprob_service.metrics.label_statistics import ControlStatistics, PairStatistics
 from trueprob_service.metrics.row_meters import RowHistogram
@@ -27,6 +28,18 @@ OF_CLIENT: Final = (
 )  # fmt: skip
 # The worst of several verdicts is their maximum.
 VERDICT_VALUES: Final = {state: value for value, state in enumerate(VerdictState)}
+_BINS: Final = {  # metric → column of `BinnedCalibration`
+    "bin_labels_total": "count",
+    "bin_confidence_total": "confidence",
+    "bin_correct_total": "correct",
+    "bin_variance_total": "variance",
+}
+_CLASSES: Final = (  # in the order of `PairStatistics.by_class`
+    "class_labels_total", "class_confidence_total", "class_correct_total", "class_squared_total",
+)  # fmt: skip
+_OF_WINDOW: Final = (
+    "ece_ratio", "ece_floor_ratio", "calibration_drift_ratio", "observed_accuracy_ratio",
+)  # fmt: skip
 _CACHED_LABELS: Final = 1 << 16  # about 300 bytes each
 
 Pair = tuple[str, str, str]  # model, version, calibrator
@@ -36,6 +49,7 @@ class Exposition:
     """The families of one scrape. Samples of families that `summary` leaves out are ignored."""
 
     def __init__(self, *, full: bool) -> None:
+        self._full = full
         self._families: dict[str, list[str]] = {
             name: []
             for name, metric in METRICS.items()
@@ -48,6 +62,14 @@ class Exposition:
         if samples is not None and value is not None and math.isfinite(value):
             samples.append(f"{PREFIX}{name}{{{_labels(name, labels)}}} {float(value)!r}\n")
 
+    def add_of_pair(self, labels: Pair, values: Iterable[tuple[str, float | None]]) -> None:
+        """`add` for several metrics that have only the labels of a pair."""
+        text, families = _labels("verdict", labels), self._families
+        for name, value in values:
+            samples = families.get(name)
+            if samples is not None and value is not None and math.isfinite(value):
+                samples.append(f"{PREFIX}{name}{{{text}}} {float(value)!r}\n")
+
     def add_all(self, name: str, values: Mapping[Any, float]) -> None:
         """Add samples by their labels."""
         for labels, value in sorted(values.items()):
@@ -56,8 +78,10 @@ class Exposition:
     def add_histogram(self, name: str, labels: tuple[str, ...], histogram: RowHistogram) -> None:
         """Add the buckets, the number and the sum of a histogram, from its first value on."""
         samples = self._families.get(name)
+        if samples is None:
+            return
         buckets = histogram.buckets()
-        if samples is None or not buckets[-1][1]:
+        if not buckets[-1][1]:
             return
         text = _labels(name, labels)
         start = f'{PREFIX}{name}_bucket{{{text},le="'
@@ -70,16 +94,18 @@ class Exposition:
         statistics: ControlStatistics,
         *,
         tolerance: float,
-        answered: Container[Pair],  # pairs that answered rows here: their bins begin at 0
+        answered: Container[Pair],  # pairs that answered rows here: their counters begin at 0
     ) -> None:
         """Add the statistics from the database."""
-        for pair in statistics.pairs:
+        windows = _window_figures([pair.window for pair in statistics.pairs])
+        for pair, window in zip(statistics.pairs, windows, strict=True):
             labels = (pair.model, str(pair.version), pair.calibrator)
-            if pair.totals.n > 0 or labels in answered:
+            if self._full and (pair.has_labels or labels in answered):
                 self._add_bins(labels, pair)
+                self._add_classes(labels, pair)
             if pair.live:
-                for name, value in _figures(pair, tolerance):
-                    self.add(name, labels, value)
+                self.add_of_pair(labels, _figures(pair, tolerance))
+                self.add_of_pair(labels, window)
         self.add_all("alarms_total", statistics.alarms)
         self.add_all("fits_total", statistics.fits)
         self.add_all("promotions_total", statistics.promotions)
@@ -89,18 +115,27 @@ class Exposition:
             self.add_all(name, values)
 
     def _add_bins(self, labels: Pair, pair: PairStatistics) -> None:
-        totals = pair.totals
-        for name, sums in (
-            ("bin_labels_total", totals.count),
-            ("bin_confidence_total", totals.confidence),
-            ("bin_correct_total", totals.correct),
-            ("bin_variance_total", totals.variance),
-        ):
+        """Add the bins from which an increase can begin, and others with labels."""
+        # With two classes, no confidence lies below the bin of 0.5.
+        first = N_BINS // 2 if pair.by_prediction else 0
+        for predicted, sums in enumerate(pair.by_prediction):
+            self._add_part(labels, sums, f'",predicted="{predicted}"}} ', begins_at=first)
+        self._add_part(labels, pair.totals, '"} ', begins_at=N_BINS if pair.by_prediction else 0)
+
+    def _add_part(self, labels: Pair, sums: BinnedCalibration, end: str, *, begins_at: int) -> None:
+        counts = sums.count.tolist()
+        bins = [bin_ for bin_, n in enumerate(counts) if n or bin_ >= begins_at]
+        for name, column in _BINS.items():
             samples = self._families.get(name)
             if samples is not None:
                 start = f'{PREFIX}{name}{{{_labels(name, labels)},bin="'
-                values = np.asarray(sums, np.float64).tolist()
-                samples += [f'{start}{bin_}"}} {value!r}\n' for bin_, value in enumerate(values)]
+                values = getattr(sums, column).tolist()
+                samples += [f"{start}{bin_}{end}{values[bin_]!r}\n" for bin_ in bins]
+
+    def _add_classes(self, labels: Pair, pair: PairStatistics) -> None:
+        for name, sums in pair.by_class.items():
+            for metric, value in zip(_CLASSES, sums, strict=True):
+                self.add(metric, (*labels, name), value)
 
     def text(self) -> str:
         """All families, also those without samples."""
@@ -124,11 +159,21 @@ def _figures(pair: PairStatistics, tolerance: float) -> Iterable[tuple[str, floa
         yield "error_high_ratio", pair.verdict.error_high
         yield "error_labels", pair.verdict.labels
         yield "labels_needed", pair.verdict.labels_needed
-    if pair.window.n > 0:
-        yield "ece_ratio", pair.window.ece()
-        yield "ece_floor_ratio", pair.window.ece_floor()
-        yield "calibration_drift_ratio", pair.window.drift_ratio()
-        yield "observed_accuracy_ratio", pair.window.accuracy()
+
+
+def _window_figures(windows: list[BinnedCalibration]) -> list[list[tuple[str, float]]]:
+    """Gauges over the last labels, as the methods of `BinnedCalibration` compute them."""
+    columns = ("count", "confidence", "correct", "variance")
+    count, confidence, correct, variance = (
+        np.array([getattr(window, name) for window in windows]).reshape(-1, N_BINS)
+        for name in columns
+    )
+    with np.errstate(divide="ignore", invalid="ignore"):  # NaN without labels, which is left out
+        n = count.sum(axis=1)
+        ece = np.abs(confidence - correct).sum(axis=1) / n
+        floor = np.sqrt(2.0 / math.pi * variance).sum(axis=1) / n
+        values = np.stack([ece, floor, ece / floor, correct.sum(axis=1) / n], axis=1)
+    return [list(zip(_OF_WINDOW, each, strict=True)) for each in values.tolist()]
 
 
 @functools.lru_cache(_CACHED_LABELS)

@@ -44,13 +44,23 @@ class PairStatistics:
     version: int
     calibrator: str
     live: bool  # gauges are exported for live pairs only, counters for all
-    # All labels since the first promotion; never decreases. Zero if totals were not requested.
+    # Labels since the first promotion, without those in `by_prediction`. Like these and
+    # `by_class` it never decreases, and has no labels if totals were not requested.
     totals: BinnedCalibration
     window: BinnedCalibration  # about the last `window_labels` labels
     baseline_ece: float | None  # fraction, on the calibration split, from `baseline.npz`
     alarm: AlarmFigures | None = None  # since the promotion that is live
     verdict: LiveVerdict | None = None  # of the promotion that is live
     classes: ClassFigures | None = None  # of that promotion; None before its first label
+    # With two classes: labels of predictions of class 0 and of class 1.
+    by_prediction: tuple[BinnedCalibration, ...] = ()
+    # With 3 to 16 classes: labels, Σp, Σy and Σ(y − p)² by the name of the predicted class.
+    by_class: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether any of the totals has labels."""
+        return any(sums.n > 0 for sums in (self.totals, *self.by_prediction))
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ _PENDING_ROWS: Final = 1 << 16  # approximate: threads may miss a few rows
 # Number of rows of an answer that are sampled, for the entropy and as recent rows. A mean needs no
 # more, and 4096 × 1000 logarithms would cost more than the softmax.
 SAMPLED_ROWS: Final = 16
+_FEW_ROWS: Final = 500  # that are compared with all bounds at once
 # Size of the sample of recent rows: as many rows as fit, 512 for up to 256 classes.
 _RECENT_ROWS: Final = 512
 _RECENT_ELEMENTS: Final = 1 << 17
@@ -37,9 +38,9 @@ class RowHistogram:
     """A histogram of whole arrays. It has one bucket more than bounds, for +Inf."""
 
     def __init__(self, bounds: Sequence[float]) -> None:
-        self._bounds = tuple(bounds)
+        self._bounds = np.array(bounds, np.float64)
         # For float32 values, a bound and the largest float32 below it select the same values.
-        self._bounds32 = tuple(_largest_float32(bound) for bound in bounds)
+        self._bounds32 = np.array([_largest_float32(bound) for bound in bounds])
         self._names = [*(repr(float(bound)) for bound in bounds), "+Inf"]
         self._cumulative = np.zeros(len(bounds) + 1, np.int64)
         self._sum = 0.0
@@ -47,9 +48,11 @@ class RowHistogram:
     def add(self, values: NDArray[np.floating[Any]]) -> None:
         """Count values of shape (n,)."""
         bounds = self._bounds32 if values.dtype == np.float32 else self._bounds
-        # Comparing with every bound takes a third of the time that np.searchsorted takes.
-        below = [np.count_nonzero(values <= bound) for bound in bounds]
-        self._cumulative += np.array([*below, values.size])
+        if values.size <= _FEW_ROWS:
+            below = (values <= bounds[:, np.newaxis]).sum(axis=1)
+        else:  # with each bound by itself: a third of the time that np.searchsorted takes
+            below = np.array([np.count_nonzero(values <= bound) for bound in bounds])
+        self._cumulative += np.append(below, values.size)  # at once, for who reads meanwhile
         self._sum += float(values.sum(dtype=np.float64))
 
     def buckets(self) -> list[tuple[str, float]]:

@@ -240,8 +240,7 @@ class Telemetry:
                 out.add_histogram("label_lag_seconds", key, histogram)
         for labels, kind_and_revision in list(self._live.values()):
             out.add("calibrator_info", (*labels, *kind_and_revision), 1)
-            for name, figure in self._deployments[labels].recent.figures().items():
-                out.add(name, labels, figure)
+            out.add_of_pair(labels, self._deployments[labels].recent.figures().items())
 
 
 def _declared(name: str) -> tuple[str, str, tuple[str, ...]]:

@@ -47,6 +47,7 @@ class TargetsFile:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         part = self._path.with_name(f".{self._path.name}.{os.getpid()}.part")
         part.write_text(text, "utf-8")
+        part.chmod(0o644)  # Prometheus reads it as another user
         part.replace(self._path)
         self._written = text
 

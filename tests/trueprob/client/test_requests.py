@@ -64,13 +64,13 @@ def unavailable(**headers: str) -> httpx.Response:
 
 
 def blocking(script: Script, name: str, *args: Any, **kwargs: Any) -> Any:
-    with Client("http://service", transport=script.transport) as client:
+    with Client("http://localhost", transport=script.transport) as client:
         return getattr(client, name)(*args, **kwargs)
 
 
 def awaited(script: Script, name: str, *args: Any, **kwargs: Any) -> Any:
     async def scenario() -> Any:
-        async with AsyncClient("http://service", transport=script.transport) as client:
+        async with AsyncClient("http://localhost", transport=script.transport) as client:
             return await getattr(client, name)(*args, **kwargs)
 
     return asyncio.run(scenario())
@@ -79,7 +79,7 @@ def awaited(script: Script, name: str, *args: Any, **kwargs: Any) -> Any:
 def sent_blocking(script: Script, request: HttpRequest) -> tuple[Any, list[float]]:
     pauses: list[float] = []
     connection = ServiceConnection(
-        "http://service", transport=script.transport, sleep=pauses.append, **CONNECTION
+        "http://localhost", transport=script.transport, sleep=pauses.append, **CONNECTION
     )
     try:
         return connection.send(request), pauses
@@ -95,7 +95,7 @@ def sent_awaited(script: Script, request: HttpRequest) -> tuple[Any, list[float]
 
     async def scenario() -> Any:
         connection = AsyncServiceConnection(
-            "http://service", transport=script.transport, sleep=sleep, **CONNECTION
+            "http://localhost", transport=script.transport, sleep=sleep, **CONNECTION
         )
         try:
             return await connection.send(request)
@@ -295,7 +295,7 @@ def test_waiting_for_a_fit_ends(call: Call) -> None:
         call(Script(*[ok(running)] * 3), "wait_for_fit", "m", "1", seconds=0.5)
     error = raised.value
     assert (error.fit, error.state, error.seconds) == ("1", "running", 0.5)
-    assert error.url == "http://service/v1/models/m/fits/1"
+    assert error.url == "http://localhost/v1/models/m/fits/1"
     assert error.url in str(error)
     assert not isinstance(error, ServiceUnreachable)  # the service did answer
 

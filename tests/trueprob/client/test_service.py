@@ -26,7 +26,7 @@ async def connected(state_dir: Path, **values: Any) -> AsyncIterator[AsyncClient
     """A client of a service in this process."""
     app = create_app(Settings(state_dir=state_dir, model_repository=ROOT / "models", **values))
     transport = httpx.ASGITransport(app=app)  # type: ignore[arg-type]  # looser scopes
-    async with lifespan(app), AsyncClient("http://service", transport=transport) as client:
+    async with lifespan(app), AsyncClient("http://localhost", transport=transport) as client:
         yield client
 
 

@@ -132,7 +132,7 @@ def test_an_answer_has_the_fields_of_the_schema_of_its_name(tmp_path: Path) -> N
         transport = httpx.ASGITransport(app=app)  # type: ignore[arg-type]  # looser scopes
         async with (
             lifespan(app),
-            httpx.AsyncClient(transport=transport, base_url="http://service") as client,
+            httpx.AsyncClient(transport=transport, base_url="http://localhost") as client,
         ):
             document = (await client.get("/openapi.json")).json()
         found: dict[str, Any] = document["components"]["schemas"]

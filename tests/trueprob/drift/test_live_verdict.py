@@ -10,7 +10,7 @@ import pytest
 from tests.trueprob.drift.streams import stream
 from trueprob import CalibrationBets, Evidence
 from trueprob.drift import ErrorInterval, ErrorSums, VerdictState, live_verdict
-from trueprob.drift.live_verdict import LEADS
+from trueprob.drift.live_verdict import LEADS, LiveSums, live_verdicts
 from trueprob.errors import InvalidDocument, InvalidInput
 
 TOLERANCE = 0.02
@@ -101,6 +101,72 @@ def test_documents_that_hold_no_sums_are_refused(change):
         ErrorSums.from_dict({**ErrorSums().to_dict(), **change})
     with pytest.raises(InvalidInput, match="alpha must lie between 0 and 1"):
         ErrorInterval(1.0)
+
+
+def slow_bounds(gaps: list[float], squares: float, n: int, n_cells: int) -> tuple[float, float]:
+    """The interval by the formulas of the module, in plain Python."""
+    alpha, lambdas = INTERVAL.alpha, [0.8 / 2**j for j in range(10)]
+    psi = [-math.log(1 - each) - each for each in lambdas]
+
+    def evidence(tau: float) -> float:
+        cosh = [[abs(x * gap) + math.log((1 + math.exp(-2 * abs(x * gap))) / 2) for gap in gaps]
+                for x in lambdas]  # fmt: skip
+        logs = [sum(c) - x * tau * n - p * squares
+                for c, x, p in zip(cosh, lambdas, psi, strict=True)]  # fmt: skip
+        return max(logs) + math.log(sum(math.exp(each - max(logs)) for each in logs) / 10)
+
+    patterns = math.log(2 * 10 / alpha) + n_cells * math.log(2)
+    radius = min((patterns + p * squares) / x for x, p in zip(lambdas, psi, strict=True))
+    observed = sum(map(abs, gaps))
+    low, above, threshold = 0.0, observed / n, -math.log(0.2 * alpha)
+    if evidence(0.0) < threshold:
+        above = 0.0
+    for _ in range(60):
+        middle = (low + above) / 2
+        low, above = (middle, above) if evidence(middle) >= threshold else (low, middle)
+    return low, min((observed + radius) / n, 1.0)
+
+
+def many_streams(n_streams: int) -> list[LiveSums]:
+    """Streams of every kind: few and many labels, 2 to 40 classes, off or not, with alarms."""
+    generator, streams = np.random.default_rng(11), [LiveSums(ErrorSums(), None, False, False)]
+    for _ in range(n_streams):
+        k, n = int(generator.choice([2, 3, 10, 40])), int(10 ** generator.uniform(0, 4))
+        p, prediction = generator.uniform(1 / k, 1, n), generator.integers(0, k, n)
+        off = generator.choice([0.0, 0.1, -0.3]) * (prediction == 0) + generator.choice([0, 0.1])
+        y = generator.random(n) < np.clip(p - off, 0, 1)
+        sums = ErrorSums.of(p, y, prediction=prediction, n_classes=k)
+        since = None
+        if generator.random() < 0.3:
+            last = slice(int(generator.integers(0, n)), None)
+            since = ErrorSums.of(p[last], y[last], prediction=prediction[last], n_classes=k)
+        alarms = (generator.random(2) < 0.1).tolist()
+        streams.append(LiveSums(sums, since, *alarms))
+    return streams
+
+
+def test_many_streams_have_the_figures_that_each_has_alone():
+    streams = many_streams(60)
+    sums = [each.since_promotion for each in streams]
+    tolerances = {"tolerance": TOLERANCE, "class_tolerance": 0.05}
+    alone = [live_verdict(INTERVAL, **each._asdict(), **tolerances) for each in streams]
+    assert live_verdicts(INTERVAL, streams, **tolerances) == alone
+    assert {each.state for each in alone} > {VerdictState.OFF, VerdictState.UNKNOWN}
+    needed = INTERVAL.labels_needed_of_each(sums, TOLERANCE)
+    assert needed == [INTERVAL.labels_needed(each, TOLERANCE) for each in sums]
+    off = INTERVAL.classes_off_of_each(sums, 0.05)
+    assert off == [INTERVAL.classes_off(each, 0.05) for each in sums]
+    assert max(off) > 0
+    assert live_verdicts(INTERVAL, [], **tolerances) == []
+    bounds, class_bounds = INTERVAL.bounds_of_each(sums), INTERVAL.class_bounds_of_each(sums)
+    assert bounds[0] == class_bounds[0] == (0.0, 1.0)
+    for each, found, of_classes in list(zip(sums, bounds, class_bounds, strict=True))[1:]:
+        expected = slow_bounds(list(each.gaps), each.squares, each.n, len(each.gaps))
+        assert found == pytest.approx(expected, abs=1e-12)
+        _, confidence, right, _ = each.classes.arrays()[1].T
+        gaps, k = (right - confidence).tolist(), each.classes.n_classes
+        expected = slow_bounds(gaps, each.squares, each.n, k)
+        assert of_classes == pytest.approx(expected, abs=1e-12)
 
 
 def test_a_lower_bound_above_the_tolerance_always_comes_with_the_alarm():

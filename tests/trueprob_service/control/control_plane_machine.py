@@ -291,5 +291,5 @@ class ControlPlaneMachine(RuleBasedStateMachine):
         assert [(row.version, row.calibrator) for row in reversed(history)] == self._pairs
         assert {row.digest for row in stored} == self._stored
         assert window == ({(MODEL, 1): (len(self._rows),) * 2} if self._rows else {})
-        counted = {(v, c): int(sums.count.sum()) for (_, v, c), sums in totals.items()}
+        counted = {(v, c): int(sums.labels.n) for (_, v, c), sums in totals.items()}
         assert counted == Counter(self._issued[each] for each in self._labelled)

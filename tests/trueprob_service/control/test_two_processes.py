@@ -104,7 +104,7 @@ def test_answers_are_of_one_calibrator_and_labels_count_once_wherever_they_go(
         [*sent[one.url], *sent[two.url]]
     )
     with store.read() as transaction:
-        counted = sum(float(t.count.sum()) for t in transaction.bins.running().values())
+        counted = sum(float(t.labels.n) for t in transaction.bins.running().values())
     store.close()
     assert receipts.genuine.all()
     assert len(set(receipts.nonce_bytes)) == len(receipts)

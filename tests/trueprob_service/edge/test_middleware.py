@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 import pytest
 
-from trueprob_service.edge.auth import Keyring
+from trueprob_service.edge.auth import Keyring, OriginPolicy
 from trueprob_service.edge.middleware import Edge
 from trueprob_service.metrics.telemetry import Telemetry
 
@@ -23,6 +23,7 @@ async def call(
     telemetry = Telemetry(version="1", commit="c")
     edge = Edge(
         app,
+        origins=OriginPolicy(hosts=None, trusted_origins=()),
         keyring=Keyring((), everywhere=False),
         telemetry=telemetry,
         max_body_bytes=100,

@@ -70,7 +70,10 @@ async def service(folder: Path, network: Gated) -> AsyncIterator[tuple[Any, http
         ),
     )
     transport = httpx.ASGITransport(app=app)  # type: ignore[arg-type]  # looser scopes
-    async with lifespan(app), httpx.AsyncClient(transport=transport, base_url="http://s") as client:
+    async with (
+        lifespan(app),
+        httpx.AsyncClient(transport=transport, base_url="http://localhost") as client,
+    ):
         yield app, client
 
 

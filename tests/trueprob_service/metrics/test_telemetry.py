@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
@@ -55,6 +57,18 @@ def test_the_row_histogram_counts_as_the_clients_own() -> None:
     }
     assert dict(ours.buckets()) == expected
     assert ours.sum == pytest.approx(values.sum())
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_few_and_many_values_are_counted_alike(kind: type[np.floating]) -> None:
+    values = np.random.default_rng(1).choice(np.arange(16) / 15, 2_000).astype(kind)
+    few, many = (RowHistogram([bin_ / 15 for bin_ in range(1, 16)]) for _ in range(2))
+    for part in np.array_split(values, 100):
+        few.add(part)
+    many.add(values)
+    assert few.buckets() == many.buckets()
+    assert many.buckets()[4][1] == np.count_nonzero(values.astype(np.float64) <= 5 / 15)
+    assert many.buckets()[-1] == ("+Inf", 2_000.0)
 
 
 def test_every_row_is_counted_whether_or_not_somebody_scrapes() -> None:
@@ -198,16 +212,25 @@ def series(telemetry: Telemetry, model: str) -> list[str]:
     return [line for line in lines if f'model="{model}"' in line and not line.startswith("#")]
 
 
+@pytest.mark.parametrize("n_classes", [2, 16, 17])
 @pytest.mark.parametrize(
     ("detail", "traffic", "most"),
     [("full", True, 250), ("full", False, 40), ("summary", True, 60), ("summary", False, 40)],
 )
-def test_a_model_has_few_series(detail: MetricsDetail, traffic: bool, most: int) -> None:
+def test_a_model_has_few_series(
+    detail: MetricsDetail, traffic: bool, most: int, n_classes: int
+) -> None:
     telemetry = Telemetry(version="1", commit="c", detail=detail)
     meters = telemetry.meters_for("m", 1, "smart-new", "smart", 1)
     telemetry.name_provider("m", 1, "CPUExecutionProvider")
     totals = BinnedCalibration.of(np.linspace(0, 1, 99), np.arange(99) % 2 == 0)
     pair = live_pair("m", totals if traffic else NOTHING, known=traffic)
+    if n_classes == 2:
+        sums = BinnedCalibration.of(np.linspace(0.5, 1, 99), np.arange(99) % 2 == 0)
+        sums = sums if traffic else NOTHING  # labels from before the upgrade, and new ones
+        pair = replace(pair, totals=sums, by_prediction=(sums, sums))
+    elif n_classes == 16:
+        pair = replace(pair, by_class={f"class {c}": (9.0, 8.0, 7.0, 1.0) for c in range(16)})
     if traffic:
         meters.observe(*answer(50))
         telemetry.observe_batch("m", rows=8, seconds=0.01, delays=[0.001], waiting=0)
@@ -218,6 +241,8 @@ def test_a_model_has_few_series(detail: MetricsDetail, traffic: bool, most: int)
     assert any(line.startswith("trueprob_verdict{") for line in found)
     bins = [line for line in found if 'bin="' in line or "_bucket{" in line]
     assert bool(bins) == (traffic and detail == "full")
+    of_classes = [line for line in found if 'class="' in line]
+    assert len(of_classes) == (64 if bins and n_classes == 16 else 0)
 
 
 def test_detail_is_full_for_a_hundred_models_and_a_summary_above() -> None:
@@ -237,6 +262,41 @@ def test_detail_is_full_for_a_hundred_models_and_a_summary_above() -> None:
     assert value(telemetry, "trueprob_metrics_detail_info", detail="summary") == 1
     assert not any("_bucket" in line for line in series(telemetry, "m0"))
     assert asked == [True, True, False, False]
+
+
+def test_with_two_classes_bins_have_the_prediction_and_old_labels_have_none() -> None:
+    telemetry = Telemetry(version="1", commit="c")
+    old = BinnedCalibration.of([0.9, 0.9], [True, False])
+    of_0, of_1 = BinnedCalibration.of([0.9], [True]), BinnedCalibration.of([0.5], [False])
+    pair = replace(live_pair("m", old, known=False), by_prediction=(of_0, of_1))
+    telemetry.export_statistics(lambda _totals: ControlStatistics((pair,)), tolerance=0.02)
+    text = telemetry.exposition().decode()
+    (family,) = [
+        family
+        for family in text_string_to_metric_families(text)
+        if family.name == "trueprob_bin_confidence"
+    ]
+    found = {
+        (int(each.labels["bin"]), each.labels.get("predicted")): each.value
+        for each in family.samples
+    }
+    zeros = {(bin_, predicted): 0.0 for bin_ in range(7, 15) for predicted in "01"}
+    assert found == zeros | {(13, None): 1.8, (13, "0"): 0.9, (7, "1"): 0.5}
+
+
+def test_counters_of_classes_are_exported_by_name() -> None:
+    telemetry = Telemetry(version="1", commit="c")
+    by_class = {'a "b"': (9.0, 8.25, 7.0, 1.5), "c": (0.0, 0.0, 0.0, 0.0)}
+    pair = replace(live_pair("m", known=False), by_class=by_class)
+    telemetry.export_statistics(lambda _totals: ControlStatistics((pair,)), tolerance=0.02)
+    assert value(telemetry, "trueprob_class_labels_total", **{"class": "c"}) is None
+    telemetry.meters_for("m", 1, "smart-new", "smart", 1).observe(*answer(1))
+    for name, sums in by_class.items():
+        for metric, expected in zip(
+            ("labels", "confidence", "correct", "squared"), sums, strict=True
+        ):
+            got = value(telemetry, f"trueprob_class_{metric}_total", **{"class": name})
+            assert got == expected
 
 
 def test_bins_begin_at_0_with_the_first_answer() -> None:

@@ -78,8 +78,11 @@ def label_routes(services: Callable[[], ControlServices]) -> APIRouter:
         Labels may also be sent with their logits, as `rows`; the id of each counts once. Rows are
         stored for refits. They do not affect the statistics of predictions or raise alarms.
         """
-        if media_type(request) not in ("application/json", ""):
-            raise UnsupportedMediaType("Content-Type must be application/json")
+        kind = media_type(request)
+        if kind != "application/json":
+            raise UnsupportedMediaType(
+                f"Content-Type must be application/json, got {kind or 'none'}"
+            )
         settings = services().settings
         limits = BodyLimits(settings.max_body_bytes, settings.max_upload_bytes)
         body = await read_body(request, limit=limits.labels)

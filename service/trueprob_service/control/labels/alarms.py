@@ -32,13 +32,13 @@ from trueprob.drift import (
     ErrorSums,
     Evidence,
     LiveVerdict,
-    live_verdict,
 )
+from trueprob.drift.live_verdict import LiveSums, live_verdicts
 from trueprob_service.control.labels.counting import CountedLabels
 from trueprob_service.control.schemas.labels import AlarmSummary
 from trueprob_service.control.schemas.lists import Items, Page, split
 from trueprob_service.control.store import Store, Transaction
-from trueprob_service.control.store.alarms import AlarmRow, AlarmStateRow
+from trueprob_service.control.store.alarms import AlarmFiguresRow, AlarmRow, AlarmStateRow
 from trueprob_service.control.store.promotions import PromotionRow
 from trueprob_service.errors import AlarmNotFound, ModelNotFound
 
@@ -70,6 +70,16 @@ class AlarmRules:
         change = ChangeDetector(bets, run_length)
         return cls(bets, Evidence(bets, alpha), change, ErrorInterval(alpha))
 
+    @property
+    def name(self) -> str:
+        """Names what `log10` depends on, besides the states."""
+        return f"{self.bets.mixture} {self.bets.tolerance!r} {self.bets.class_tolerance!r}"
+
+    def stated(self, row: AlarmStateRow) -> AlarmStateRow:
+        """The row with `log10` of its states."""
+        evidence, change = self.log10(row)
+        return replace(row, rules=self.name, evidence_log10=evidence, change_log10=change)
+
     def states(self, row: AlarmStateRow | None) -> tuple[BetState, BetState]:
         """Evidence and change of a row; initial states without a row, or if the bets differ."""
         starts = self.evidence.start(), self.change.start()
@@ -89,7 +99,9 @@ class AlarmRules:
             value = self.interval.joined_log10(wealth, sums, self.bets.tolerance)
         return value, self.change.log10(change)
 
-    def sums(self, row: AlarmStateRow | None) -> tuple[ErrorSums, ErrorSums | None]:
+    def sums(
+        self, row: AlarmStateRow | AlarmFiguresRow | None
+    ) -> tuple[ErrorSums, ErrorSums | None]:
         """Sums since the promotion, and since the newest alarm of change if there was one."""
         if row is None or row.interval is None:
             return ErrorSums(), None
@@ -133,16 +145,23 @@ class AlarmRules:
 
     def verdict(self, row: AlarmStateRow | None, alarms: Sequence[AlarmRow]) -> LiveVerdict:
         """The verdict on a promotion with this state and these alarms."""
-        active = {alarm.statistic for alarm in alarms if alarm.is_active}
-        since_promotion, since_change = self.sums(row)
-        return live_verdict(
+        return self.verdicts([(self.sums(row), alarms)])[0]
+
+    def verdicts(
+        self,
+        models: Sequence[tuple[tuple[ErrorSums, ErrorSums | None], Sequence[AlarmRow]]],
+    ) -> list[LiveVerdict]:
+        """The verdict on each of many promotions, from their `sums` and their alarms."""
+        streams = []
+        for (since_promotion, since_change), alarms in models:
+            active = {alarm.statistic for alarm in alarms if alarm.is_active}
+            alarmed = "evidence" in active, "change" in active
+            streams.append(LiveSums(since_promotion, since_change, *alarmed))
+        return live_verdicts(
             self.interval,
-            since_promotion=since_promotion,
-            since_change=since_change,
+            streams,
             tolerance=self.bets.tolerance,
             class_tolerance=self.bets.class_tolerance,
-            evidence_alarm="evidence" in active,
-            change_alarm="change" in active,
         )
 
 
@@ -207,6 +226,7 @@ class Alarms:
             now,
             interval,
         )
+        after = self.rules.stated(after)
         raised = self._raise(transaction, promotion, after, names, now)
         if any(alarm.statistic == "change" for alarm in raised):
             after = replace(after, interval={**interval, "change": ErrorSums().to_dict()})
@@ -249,24 +269,28 @@ class Alarms:
                 state = transaction.alarm_states.lock(model, alarm.revision)
                 if state is not None and alarm.statistic == "change":
                     fresh = self.rules.change.start().to_dict()
-                    transaction.alarm_states.put(replace(state, change=fresh, updated_at=now))
+                    reset = self.rules.stated(replace(state, change=fresh, updated_at=now))
+                    transaction.alarm_states.put(reset)
         return alarm
 
     def _raise(
         self,
         transaction: Transaction,
         promotion: PromotionRow,
-        state: AlarmStateRow,
+        state: AlarmStateRow,  # as of `AlarmRules.stated`
         names: Sequence[str],
         now: float,
     ) -> list[AlarmRow]:
         rules = self.rules
-        evidence, change = rules.log10(state)
         figures = {
-            "evidence": (evidence, rules.evidence.threshold_log10),
-            "change": (change, rules.change.threshold_log10),
+            "evidence": (state.evidence_log10, rules.evidence.threshold_log10),
+            "change": (state.change_log10, rules.change.threshold_log10),
         }
-        passed = {name: pair for name, pair in figures.items() if pair[0] >= pair[1]}
+        passed = {
+            name: (value, threshold)
+            for name, (value, threshold) in figures.items()
+            if value is not None and value >= threshold
+        }
         if not passed:
             return []
         before = transaction.alarms.of_promotion(promotion.model, promotion.revision)

@@ -30,7 +30,7 @@ from trueprob_service.control.store.label_sums import advance, by_part
 from trueprob_service.control.store.promotions import PromotionRow
 from trueprob_service.errors import InvalidRequest, ModelNotFound
 from trueprob_service.inference.deployment import ServedVersion
-from trueprob_service.metrics.catalogue import LABEL_OUTCOMES
+from trueprob_service.metrics.catalogue import CLASS_COUNTERS, LABEL_OUTCOMES
 from trueprob_service.receipts.columns import ReceiptColumns, number
 from trueprob_service.receipts.receipt import Receipts, digest64
 from trueprob_service.settings import Settings
@@ -342,6 +342,15 @@ class ReceiptLabels:
             hour=int(now // 3600),
             new=by_part(confidence, correct, labels.receipts.prediction, n_classes=n_classes),
         )
+        if n_classes in CLASS_COUNTERS:
+            transaction.class_totals.add(
+                model,
+                version=version,
+                calibrator=calibrator,
+                prediction=labels.receipts.prediction,
+                confidence=confidence,
+                correct=correct,
+            )
         newest = transaction.window_blocks.newest(model, version, calibrator)
         window_labels = self._settings.window_labels
         blocks = advance(newest, confidence, correct, window_labels=window_labels)

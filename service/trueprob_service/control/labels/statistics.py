@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from trueprob.drift import LiveVerdict, VerdictState
+from trueprob.drift import ErrorSums, LiveVerdict, VerdictState
 from trueprob.fitting.methods import SCALE_ONLY
 from trueprob.scores.binned import BinnedCalibration
 from trueprob_service.control.labels.alarms import AlarmRules
@@ -30,9 +30,10 @@ from trueprob_service.control.schemas.labels import (
     ClassCalibration,
 )
 from trueprob_service.control.store import Store, Transaction
-from trueprob_service.control.store.alarms import AlarmRow, AlarmStateRow
+from trueprob_service.control.store.alarms import AlarmFiguresRow, AlarmRow, AlarmStateRow
+from trueprob_service.control.store.label_sums import Parts
 from trueprob_service.errors import DatabaseUnavailable, InvalidRequest, ModelNotFound
-from trueprob_service.metrics.catalogue import EVENT_KINDS
+from trueprob_service.metrics.catalogue import CLASS_COUNTERS, EVENT_KINDS
 from trueprob_service.metrics.label_statistics import (
     AlarmFigures,
     ClassFigures,
@@ -48,6 +49,7 @@ _CACHE_SECONDS: Final = 3.0
 _SHOWN_CLASSES: Final = 20
 _MAX_HOURS: Final = 24 * 3660
 _FEW_MODELS: Final = 100  # that a query names; more are all read
+_NO_LABELS: Final = (0.0, 0.0, 0.0, 0.0)  # of a class
 _ALARM_STATISTICS: Final = ("evidence", "change")
 
 
@@ -81,6 +83,7 @@ class LabelStatistics:
         self._last = ControlStatistics()
         self._read_at = -math.inf
         self._with_totals = False
+        self._promotions: tuple[object, Mapping[tuple[str, str, str], int]] = (None, {})
         self._judged: dict[str, tuple[object, _Judged]] = {}  # by model, with what it is made of
 
     def read(self, *, totals: bool = True) -> ControlStatistics:
@@ -167,7 +170,9 @@ class LabelStatistics:
         }
 
     def _figures(self, state: AlarmStateRow | None) -> AlarmFigures:
-        evidence, change = self._rules.log10(state)
+        return self._alarm_figures(*self._rules.log10(state))
+
+    def _alarm_figures(self, evidence: float, change: float) -> AlarmFigures:
         return AlarmFigures(
             evidence_log10=evidence,
             evidence_threshold_log10=self._rules.evidence.threshold_log10,
@@ -177,12 +182,13 @@ class LabelStatistics:
 
     def _collect(self, transaction: Transaction, now: float, totals: bool) -> ControlStatistics:
         since = now - self._ttl_seconds  # labels of pairs replaced before do not arrive any more
-        running = transaction.bins.running(replaced_since=since) if totals else {}
         windows = transaction.window_blocks.windows()
         fits, waiting = transaction.fits.counts()
-        promotions = transaction.promotions.counts()
+        promotions = self._promotion_counts(transaction)
         zeros = BinnedCalibration.zeros()
         pairs = transaction.promotions.pairs(replaced_since=since)
+        running = _totals(transaction, pairs, since) if totals else {}
+        nothing = {"totals": zeros}
         live_models = [pair[0] for pair, live in pairs.items() if live]
         judged = self._judge(transaction, live_models, forget_others=True)
         models = [model.name for model in transaction.models.all()]
@@ -193,9 +199,9 @@ class LabelStatistics:
                     version=pair[1],
                     calibrator=pair[2],
                     live=live,
-                    totals=running.get(pair, zeros),
                     window=windows.get(pair, zeros),
                     baseline_ece=self._catalogue.baseline(pair[0], pair[1]).get("ece"),
+                    **running.get(pair, nothing),
                     **(judged[pair[0]]._asdict() if live else {}),
                 )
                 for pair, live in pairs.items()
@@ -219,6 +225,13 @@ class LabelStatistics:
             gauges=_gauges(transaction),
         )
 
+    def _promotion_counts(self, transaction: Transaction) -> Mapping[tuple[str, str, str], int]:
+        """Number of promotions; counted again only when one was added or deleted."""
+        stamp = transaction.promotions.stamp()
+        if self._promotions[0] != stamp:
+            self._promotions = stamp, transaction.promotions.counts()
+        return self._promotions[1]
+
     def _judge(
         self, transaction: Transaction, models: Iterable[str], *, forget_others: bool = False
     ) -> dict[str, _Judged]:
@@ -241,30 +254,91 @@ class LabelStatistics:
         known = self._judged
         self._judged = {} if forget_others else dict(known)
         changed = [m for m, now in made_of.items() if m not in known or known[m][0] != now]
-        states = transaction.alarm_states.live(changed if len(changed) <= _FEW_MODELS else None)
+        judged = self._judge_all(transaction, changed, alarms)
         for model, now in made_of.items():
-            if model in known and known[model][0] == now:
-                self._judged[model] = known[model]
-                continue
-            state = states.get(model)
-            verdict = self._rules.verdict(state, alarms.get(model, ()))
-            result = _Judged(self._figures(state), verdict, self._class_figures(state))
-            self._judged[model] = (now, result)
+            self._judged[model] = (now, judged[model]) if model in judged else known[model]
         return {model: self._judged[model][1] for model in made_of}
 
-    def _class_figures(self, state: AlarmStateRow | None) -> ClassFigures | None:
-        rules, sums = self._rules, self._rules.sums(state)[0]
-        if sums.classes is None:
-            return None
-        _, confidence, right, squares = sums.classes.arrays()[1].T
-        low, high = rules.interval.class_bounds(sums)
-        return ClassFigures(
-            class_error_ratio=float(np.abs(right - confidence).sum()) / sums.n,
-            class_error_floor_ratio=float(np.sqrt(2.0 / math.pi * squares).sum()) / sums.n,
-            class_error_low_ratio=low,
-            class_error_high_ratio=high,
-            classes_off=rules.interval.classes_off(sums, rules.bets.class_tolerance or 0.0),
+    def _judge_all(
+        self, transaction: Transaction, models: list[str], alarms: Mapping[str, list[AlarmRow]]
+    ) -> dict[str, _Judged]:
+        """`_judge` for these models, all at once."""
+        if not models:
+            return {}
+        rules, table = self._rules, transaction.alarm_states
+        rows = table.figures(_few(models))
+        # Stored by a release before, or with other settings.
+        name = rules.name
+        other = [m for m in models if m in rows and rows[m].rules != name]
+        states = table.live(_few(other)) if other else {}
+        log10 = {model: rules.log10(states[model]) for model in other}
+        sums = [rules.sums(rows.get(model)) for model in models]
+        verdicts = rules.verdicts(
+            [(each, alarms.get(model, ())) for model, each in zip(models, sums, strict=True)]
         )
+        classes = self._class_figures([since_promotion for since_promotion, _ in sums])
+        return {
+            model: _Judged(
+                self._alarm_figures(*(log10.get(model) or _stored_log10(rows.get(model)))),
+                verdict,
+                figures,
+            )
+            for model, verdict, figures in zip(models, verdicts, classes, strict=True)
+        }
+
+    def _class_figures(self, streams: list[ErrorSums]) -> list[ClassFigures | None]:
+        rules = self._rules
+        bounds = rules.interval.class_bounds_of_each(streams)
+        off = rules.interval.classes_off_of_each(streams, rules.bets.class_tolerance or 0.0)
+        arrays = [sums.classes.arrays()[1] for sums in streams if sums.classes is not None]
+        if not arrays:
+            return [None] * len(streams)
+        _, confidence, right, squares = np.concatenate(arrays).T
+        starts = np.cumsum([0, *map(len, arrays[:-1])])
+        error = np.add.reduceat(np.abs(right - confidence), starts).tolist()
+        floor = np.add.reduceat(np.sqrt(2.0 / math.pi * squares), starts).tolist()
+        totals = iter(zip(error, floor, strict=True))
+        found: list[ClassFigures | None] = []
+        for sums, (low, high), n_off in zip(streams, bounds, off, strict=True):
+            if sums.classes is None:
+                found.append(None)
+                continue
+            errors, floors = next(totals)
+            found.append(ClassFigures(errors / sums.n, floors / sums.n, low, high, n_off))
+        return found
+
+
+def _few(models: list[str]) -> list[str] | None:
+    """The models for a query to name; None for all models."""
+    return models if len(models) <= _FEW_MODELS else None
+
+
+def _stored_log10(row: AlarmFiguresRow | None) -> tuple[float, float]:
+    """log10 of evidence and change; exactly 0 before the first label."""
+    if row is None or row.evidence_log10 is None or row.change_log10 is None:
+        return 0.0, 0.0
+    return row.evidence_log10, row.change_log10
+
+
+def _totals(
+    transaction: Transaction, pairs: Iterable[tuple[str, int, str]], since: float
+) -> dict[tuple[str, int, str], dict[str, Any]]:
+    """Totals of each pair; fields of `PairStatistics`."""
+    bins = transaction.bins.running(replaced_since=since)
+    classes = transaction.class_totals.running(replaced_since=since)
+    names = transaction.models.class_names(most=CLASS_COUNTERS.stop - 1)
+    no_bins, found = Parts(*[BinnedCalibration.zeros()] * 3), {}
+    for pair in pairs:
+        of_pair, sums = names.get(pair[:2], ()), classes.get(pair, {})
+        parts = bins.get(pair, no_bins)
+        found[pair] = {
+            "totals": parts.unknown,
+            "by_prediction": parts[1:] if len(of_pair) == 2 else (),
+            "by_class": {name: sums.get(index, _NO_LABELS) for index, name in enumerate(of_pair)}
+            if len(of_pair) in CLASS_COUNTERS
+            else {},
+        }
+    return found
 
 
 def _gauges(transaction: Transaction) -> dict[str, dict[tuple[str, ...], float]]:

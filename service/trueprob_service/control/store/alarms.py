@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
+import orjson
 from sqlalchemy import (
     JSON,
     BigInteger,
     Column,
+    ColumnElement,
     Connection,
     Double,
     ForeignKeyConstraint,
@@ -23,7 +25,9 @@ from sqlalchemy import (
     String,
     Subquery,
     Table,
+    Text,
     bindparam,
+    cast,
     func,
     insert,
     select,
@@ -32,7 +36,15 @@ from sqlalchemy import (
 
 from trueprob_service.control.store.tables import metadata, promotion, upsert
 
-__all__ = ["AlarmRow", "AlarmStateRow", "AlarmStateTable", "AlarmTable", "alarm", "alarm_state"]
+__all__ = [
+    "AlarmFiguresRow",
+    "AlarmRow",
+    "AlarmStateRow",
+    "AlarmStateTable",
+    "AlarmTable",
+    "alarm",
+    "alarm_state",
+]
 
 
 alarm_state = Table(  # one row a promotion, from its first label on
@@ -46,6 +58,9 @@ alarm_state = Table(  # one row a promotion, from its first label on
     Column("repeated", BigInteger, nullable=False),  # labels left out: their group was counted
     Column("updated_at", Double, nullable=False),
     Column("interval", JSON(none_as_null=True)),  # sums of the verdict's interval
+    Column("rules", String(200)),  # that the next two were computed by
+    Column("evidence_log10", Double),
+    Column("change_log10", Double),
     ForeignKeyConstraint(["model", "revision"], ["promotion.model", "promotion.revision"]),
 )
 
@@ -84,6 +99,7 @@ _LOCKED: Final = (
 
 
 _STAMP: Final = ("model", "revision", "updated_at", "counted", "repeated")
+_FIGURES: Final = ("model", "rules", "evidence_log10", "change_log10")
 
 
 def _newest_revisions() -> Subquery:
@@ -94,7 +110,7 @@ def _newest_revisions() -> Subquery:
     )
 
 
-def _of_live(*columns: Table | Column[Any]) -> Select[Any]:
+def _of_live(*columns: Table | ColumnElement[Any]) -> Select[Any]:
     newest = _newest_revisions()
     return select(*columns).join(
         newest,
@@ -115,6 +131,19 @@ class AlarmStateRow:
     repeated: int  # labels left out because their group was counted before
     updated_at: float
     interval: dict[str, Any] | None = None  # sums of the verdict's interval; None before a label
+    # log10 of both statistics, and the `AlarmRules.name` that they were computed by.
+    rules: str | None = None
+    evidence_log10: float | None = None
+    change_log10: float | None = None
+
+
+class AlarmFiguresRow(NamedTuple):
+    """What a verdict and the metrics need of a state; fields of `AlarmStateRow`."""
+
+    rules: str | None
+    evidence_log10: float | None
+    change_log10: float | None
+    interval: dict[str, Any] | None
 
 
 class AlarmStateTable:
@@ -153,6 +182,18 @@ class AlarmStateTable:
             statement = statement.where(alarm_state.c.model.in_(models))
         return {
             row.model: AlarmStateRow(**row._mapping) for row in self._connection.execute(statement)
+        }
+
+    def figures(self, models: Collection[str] | None = None) -> dict[str, AlarmFiguresRow]:
+        """As `live`, without the states of the bets, which take longer to read than the rest."""
+        columns = [alarm_state.c[name] for name in _FIGURES]
+        # As text: the column's own decoder takes five times as long.
+        statement = _of_live(*columns, cast(alarm_state.c.interval, Text))
+        if models is not None:
+            statement = statement.where(alarm_state.c.model.in_(models))
+        return {
+            model: AlarmFiguresRow(rules, evidence, change, text and orjson.loads(text))
+            for model, rules, evidence, change, text in self._connection.execute(statement)
         }
 
     def stamps(self) -> dict[str, tuple[int, float, int, int]]:

@@ -27,7 +27,11 @@ from trueprob_service.control.store.alarms import AlarmStateTable, AlarmTable
 from trueprob_service.control.store.calibration_sets import CalibrationSetTable
 from trueprob_service.control.store.events import EventTable
 from trueprob_service.control.store.fits import EarlierFitTable, FitTable, PolicyFitTable
-from trueprob_service.control.store.label_sums import BinTable, WindowBlockTable
+from trueprob_service.control.store.label_sums import (
+    BinTable,
+    ClassTotalTable,
+    WindowBlockTable,
+)
 from trueprob_service.control.store.labelled_rows import LabelledRowTable
 from trueprob_service.control.store.labels import GroupCountTable, LabelKeyTable
 from trueprob_service.control.store.migrations import UnknownSchema, check_schema, upgrade
@@ -80,6 +84,7 @@ class Transaction:
     group_counts = _on_access(GroupCountTable)
     alarms = _on_access(AlarmTable)
     bins = _on_access(BinTable)
+    class_totals = _on_access(ClassTotalTable)
     window_blocks = _on_access(WindowBlockTable)
     shadows = _on_access(ShadowTable)
 

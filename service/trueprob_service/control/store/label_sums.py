@@ -1,19 +1,19 @@
-"""Binned calibration statistics of labels: by hour, in total, and of the last N labels.
+"""Calibration statistics of labels: by hour, in total, and of the last N labels.
 
-`BinTable` holds sums by hour, from which windows in hours are computed, and totals that only
-increase, for Prometheus. `WindowBlockTable` holds the last N labels of each pair as a ring of ten
-blocks. A block takes N/10 labels; the newest one is being filled and the other nine are full, so
-after N labels the window holds between 0.9 N and N of them.
+`BinTable` holds sums by bin of confidence: by hour, from which windows in hours are computed, and
+totals that only increase, for Prometheus. `ClassTotalTable` holds such totals by predicted class,
+for models with a few classes. `WindowBlockTable` holds the last N labels of each pair as a ring of
+ten blocks. A block takes N/10 labels; the newest one is being filled and the other nine are full,
+so after N labels the window holds between 0.9 N and N of them.
 
 With two classes, labels are binned by the predicted class too, so that the bins of P(class 1) can
-be told: column ``bin`` of the hours is 15·part + bin. Part 0 has the labels of other models, and
+be told: the column ``bin`` is 15·part + bin. Part 0 has the labels of other models, and
 those of releases before this; parts 1 and 2 have predictions of class 0 and class 1.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -21,20 +21,33 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection, Select, Table, and_, bindparam, delete, func, select
 
 from trueprob.scores.binned import N_BINS, BinnedCalibration
-from trueprob_service.control.store.promotions import RECENT_PAIRS
+from trueprob_service.control.store.promotions import LIVE_PAIRS, RECENT_PAIRS
 from trueprob_service.control.store.tables import (
     bin_running,
     bin_total,
+    class_running,
     model,
     promotion,
     upsert,
     window_block,
 )
 
-__all__ = ["N_BLOCKS", "BinTable", "Block", "WindowBlockTable", "WindowSums", "advance", "by_part"]
+__all__ = [
+    "N_BLOCKS",
+    "BinTable",
+    "Block",
+    "ClassTotalTable",
+    "Parts",
+    "WindowBlockTable",
+    "WindowSums",
+    "advance",
+    "by_part",
+]
 
 N_BLOCKS: Final = 10
+_N_PARTS: Final = 3
 _SUMS: Final = ("count", "confidence", "correct", "variance")
+_CLASS_SUMS: Final = ("labels", "confidence", "correct", "squared")
 _NEWEST: Final = (
     select(window_block.c.sequence, window_block.c.sums)
     .where(
@@ -46,17 +59,16 @@ _NEWEST: Final = (
     .limit(1)
 )
 
-_RECENT: Final = RECENT_PAIRS.subquery()
+
+def _of_pairs(pairs: Select[Any], table: Table, *columns: str) -> Select[Any]:
+    key, of = ("model", "version", "calibrator"), pairs.subquery()
+    joined = and_(*(of.c[name] == table.c[name] for name in key))
+    return select(*(table.c[name] for name in (*key, *columns))).join(of, joined)
 
 
-def _of_recent_pairs(table: Table, *columns: str) -> Select[Any]:
-    key = ("model", "version", "calibrator")
-    joined = and_(*(_RECENT.c[name] == table.c[name] for name in key))
-    return select(*(table.c[name] for name in (*key, *columns))).join(_RECENT, joined)
-
-
-_RUNNING: Final = _of_recent_pairs(bin_running, "bin", *_SUMS)
-_WINDOWS: Final = _of_recent_pairs(window_block, "sums").order_by(
+_RUNNING: Final = _of_pairs(RECENT_PAIRS, bin_running, "bin", *_SUMS)
+_CLASSES: Final = _of_pairs(RECENT_PAIRS, class_running, "predicted", *_CLASS_SUMS)
+_WINDOWS: Final = _of_pairs(LIVE_PAIRS, window_block, "sums").order_by(
     window_block.c.model,
     window_block.c.version,
     window_block.c.calibrator,
@@ -66,6 +78,19 @@ _WINDOWS: Final = _of_recent_pairs(window_block, "sums").order_by(
 # The sequence number of a block, and its statistics.
 Block = tuple[int, BinnedCalibration]
 Pair = tuple[str, int, str]  # model, version, calibrator
+
+
+class Parts(NamedTuple):
+    """Statistics of labels, by part of the column ``bin``."""
+
+    unknown: BinnedCalibration  # all labels, if k is not 2
+    class_0: BinnedCalibration  # of predictions of class 0
+    class_1: BinnedCalibration
+
+    @property
+    def labels(self) -> BinnedCalibration:
+        """Those of all labels."""
+        return self.unknown + self.class_0 + self.class_1
 
 
 class WindowSums(NamedTuple):
@@ -82,7 +107,7 @@ def by_part(
     *,
     n_classes: int,
 ) -> tuple[BinnedCalibration, ...]:
-    """Sums of the new labels of each part of the column ``bin``."""
+    """Sums of the new labels of each part of the column ``bin``; later parts may be left out."""
     if n_classes != 2:
         return (BinnedCalibration.of(confidence, correct),)
     predicted = [prediction == index for index in range(2)]
@@ -107,20 +132,19 @@ class BinTable:
         new: Sequence[BinnedCalibration],  # see `by_part`
     ) -> None:
         """Add the statistics of new labels to a promotion's hour and to its pair's total."""
-        self._add(bin_total, {"model": model, "revision": revision, "hour": hour}, new)
-        total = sum(new, BinnedCalibration.zeros())
-        pair = {"model": model, "version": version, "calibrator": calibrator}
-        self._add(bin_running, pair, [total])
-
-    def _add(self, table: Table, key: dict[str, object], new: Sequence[BinnedCalibration]) -> None:
         sums = {name: np.concatenate([getattr(part, name) for part in new]) for name in _SUMS}
         rows = [
-            {**key, "bin": int(index), **{name: float(sums[name][index]) for name in _SUMS}}
+            {"bin": int(index), **{name: float(sums[name][index]) for name in _SUMS}}
             for index in np.flatnonzero(sums["count"])
         ]
         if not rows:
             return
-        self._connection.execute(upsert(self._connection, table, adds=True), rows)
+        for table, key in (
+            (bin_total, {"revision": revision, "hour": hour}),
+            (bin_running, {"version": version, "calibrator": calibrator}),
+        ):
+            added = [{"model": model, **key, **row} for row in rows]
+            self._connection.execute(upsert(self._connection, table, adds=True), added)
 
     def roll_up(self, *, before_hour: int, limit: int) -> int:
         """Add the hours before this one to the first hour of their day; returns the rows deleted.
@@ -147,21 +171,18 @@ class BinTable:
             self._connection.execute(upsert(self._connection, table, adds=True), first_hour)
         return len(rows)
 
-    def running(self, *, replaced_since: float | None = None) -> dict[Pair, BinnedCalibration]:
-        """Totals of all pairs, or of those that are live or were replaced since then."""
+    def running(self, *, replaced_since: float | None = None) -> dict[Pair, Parts]:
+        """Totals of all pairs, or of those that are live or were replaced since then, by part."""
         statement, values = select(bin_running), {}
         if replaced_since is not None:
             statement, values = _RUNNING, {"replaced_since": replaced_since}
         rows = self._connection.execute(statement, values).all()
         positions = {pair: i for i, pair in enumerate(dict.fromkeys(row[:3] for row in rows))}
-        sums = np.zeros((len(positions), N_BINS, len(_SUMS)))
+        sums = np.zeros((len(positions), _N_PARTS * N_BINS, len(_SUMS)))
         sums[[positions[row[:3]] for row in rows], [row[3] for row in rows]] = [
             row[4:] for row in rows
         ] or np.zeros((0, len(_SUMS)))
-        return {
-            (name, version, calibrator): BinnedCalibration(*sums[index].T)
-            for (name, version, calibrator), index in positions.items()
-        }
+        return {pair: _parts(sums[index]) for pair, index in positions.items()}
 
     def since(self, model: str, *, version: int, calibrator: str, hour: int) -> WindowSums:
         """Statistics of a pair's labels since an hour (inclusive), over all its promotions."""
@@ -180,22 +201,62 @@ class BinTable:
             )
             .group_by(bin_total.c.bin)
         )
-        rows = self._connection.execute(statement).all()
-        unknown, class_0, class_1 = (
-            _binned(
-                (index - part * N_BINS, *sums) for index, *sums in rows if index // N_BINS == part
-            )
-            for part in range(3)
-        )
-        return WindowSums(unknown + class_0 + class_1, class_0.complement() + class_1)
+        sums = np.zeros((_N_PARTS * N_BINS, len(_SUMS)))
+        for index, *values in self._connection.execute(statement):
+            sums[index] = values
+        parts = _parts(sums)
+        return WindowSums(parts.labels, parts.class_0.complement() + parts.class_1)
 
 
-def _binned(rows: Iterable[tuple[float, ...]]) -> BinnedCalibration:
-    sums = np.zeros((4, N_BINS))
-    for index, *values in rows:
-        sums[:, int(index)] = values
-    count, confidence, correct, variance = sums
-    return BinnedCalibration(count=count, confidence=confidence, correct=correct, variance=variance)
+def _parts(sums: NDArray[np.float64]) -> Parts:
+    """The parts of an array of shape (45, 4), as the column ``bin`` numbers its rows."""
+    parts = sums.reshape(_N_PARTS, N_BINS, len(_SUMS))
+    return Parts(*(BinnedCalibration(*part.T) for part in parts))
+
+
+class ClassTotalTable:
+    """The table ``class_running``. The caller holds the model's lock."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def add(
+        self,
+        model: str,
+        *,
+        version: int,
+        calibrator: str,
+        prediction: NDArray[np.int64],  # (n,)
+        confidence: NDArray[np.float64],  # (n,)
+        correct: NDArray[np.bool_],  # (n,)
+    ) -> None:
+        """Add new labels to the totals of their pair, by predicted class."""
+        columns = (None, confidence, correct, (correct - confidence) ** 2)
+        sums = [np.bincount(prediction, weights=column) for column in columns]
+        pair = {"model": model, "version": version, "calibrator": calibrator}
+        rows = [
+            {
+                **pair,
+                "predicted": index,
+                **{name: float(of[index]) for name, of in zip(_CLASS_SUMS, sums, strict=True)},
+            }
+            for index in np.flatnonzero(sums[0]).tolist()
+        ]
+        if rows:
+            self._connection.execute(upsert(self._connection, class_running, adds=True), rows)
+
+    def running(self, *, replaced_since: float) -> dict[Pair, dict[int, tuple[float, ...]]]:
+        """Totals of pairs that are live or were replaced since then, by predicted class.
+
+        They are labels, Σp, Σy and Σ(y − p)².
+        """
+        found: dict[Pair, dict[int, tuple[float, ...]]] = {}
+        values = {"replaced_since": replaced_since}
+        for name, version, calibrator, predicted, *sums in self._connection.execute(
+            _CLASSES, values
+        ):
+            found.setdefault((name, version, calibrator), {})[predicted] = tuple(sums)
+        return found
 
 
 class WindowBlockTable:
@@ -229,7 +290,7 @@ class WindowBlockTable:
 
     def windows(self) -> dict[Pair, BinnedCalibration]:
         """The sum of each live pair's blocks."""
-        rows = self._connection.execute(_WINDOWS, {"replaced_since": math.inf}).all()
+        rows = self._connection.execute(_WINDOWS).all()
         if not rows:
             return {}
         blocks = np.frombuffer(b"".join(row[3] for row in rows), "<f8").reshape(-1, 4, N_BINS)

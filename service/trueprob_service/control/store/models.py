@@ -23,12 +23,14 @@ from sqlalchemy import (
     Table,
     bindparam,
     delete,
+    func,
     select,
 )
 
 from trueprob_service.control.store.labels import group_count
 from trueprob_service.control.store.tables import (
     bin_running,
+    class_running,
     insert_into,
     metadata,
     model,
@@ -148,6 +150,15 @@ class ModelTable:
         )
         return [_version(row) for row in self._connection.execute(statement)]
 
+    def class_names(self, *, most: int) -> dict[tuple[str, int], tuple[str, ...]]:
+        """Names of the classes of every (model, version) that has at most so many."""
+        columns = (model_version.c.model, model_version.c.version, model_version.c.class_names)
+        few = func.json_array_length(model_version.c.class_names) <= most
+        return {
+            (name, version): tuple(names)
+            for name, version, names in self._connection.execute(select(*columns).where(few))
+        }
+
 
 def _version(row: Row[tuple[object, ...]]) -> VersionRow:
     fields = dict(row._mapping)
@@ -189,9 +200,9 @@ def owned_tables() -> list[Table]:
     """Tables whose rows are deleted with their model, referring tables first.
 
     A table with a column ``model`` belongs to the model if it has a foreign key; rows of other
-    tables outlive it. Two tables have no foreign key but belong to it too.
+    tables outlive it. Three tables have no foreign key but belong to it too.
     """
-    without_key = (bin_running, window_block)
+    without_key = (bin_running, class_running, window_block)
     return [
         table
         for table in reversed(metadata.sorted_tables)

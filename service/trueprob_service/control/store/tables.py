@@ -39,6 +39,7 @@ __all__ = [
     "calibration_set",
     "calibration_set_name",
     "calibrator",
+    "class_running",
     "fit",
     "insert_into",
     "label_key",
@@ -265,6 +266,19 @@ bin_running = Table(  # only increases: the counters of Prometheus must not fall
     Column("calibrator", _ID, primary_key=True),
     Column("bin", Integer, primary_key=True, autoincrement=False),
     *_sums(),
+)
+
+class_running = Table(  # as `bin_running`, by predicted class; for models with few classes
+    "class_running",
+    metadata,
+    Column("model", _NAME, primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("calibrator", _ID, primary_key=True),
+    Column("predicted", Integer, primary_key=True, autoincrement=False),  # class index
+    *(
+        Column(name, Double, nullable=False)
+        for name in ("labels", "confidence", "correct", "squared")
+    ),
 )
 
 window_block = Table(  # a ring of ten blocks for "the last N labels"

@@ -95,7 +95,7 @@ def test_a_set_that_was_fitted_stays_when_rows_are_appended(sqlite_world: World)
 def test_requests_that_append_at_the_same_time_lose_no_row(world: World) -> None:
     async def scenario() -> list[int]:
         transport = httpx.ASGITransport(app=world.app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             path = f"{SETS}/may/rows"
             sent = [
                 client.post(path, content=part(start, start + 15), headers=NPZ)

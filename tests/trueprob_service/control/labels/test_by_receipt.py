@@ -169,7 +169,7 @@ def test_labels_of_several_promotions_in_one_request_go_to_their_own(world: Worl
         for revision, correct in right.items():
             promotion = transaction.promotions.get("m", revision)
             assert promotion is not None
-            sums = transaction.bins.running()["m", 1, promotion.calibrator]
+            sums = transaction.bins.running()["m", 1, promotion.calibrator].labels
             assert (sums.n, sums.correct.sum()) == (30, correct.sum())
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.trueprob_service.control.harness import World, overconfident, rows
+from tests.trueprob_service.control.harness import World, npz, overconfident, rows
 from trueprob.scores.binned import BinnedCalibration
 from trueprob_service.control.store.label_sums import N_BLOCKS, advance, by_part
 
@@ -111,7 +112,12 @@ def test_two_classes_have_the_probability_of_class_1(begin: Callable[..., World]
     assert sum(each["count"] for each in answer["bins"]) == 900
     world.clock.now += 60.0
     (pair,) = world.plane.label_statistics().pairs
-    assert (pair.totals.n, pair.totals.count[:7].sum()) == (900, 0)  # of the confidence
+    assert (pair.totals.n, pair.by_class) == (0, {})
+    of_0, of_1 = pair.by_prediction
+    both = of_0 + of_1
+    assert (both.n, both.count[:7].sum()) == (900, 0)  # of the confidence
+    assert min(of_0.n, of_1.n) > 100
+    assert (of_0.complement() + of_1).ece() == binary["ece"]
 
 
 def test_labels_from_before_the_upgrade_are_in_the_bins_but_in_no_class(world: World) -> None:
@@ -124,12 +130,48 @@ def test_labels_from_before_the_upgrade_are_in_the_bins_but_in_no_class(world: W
         hour = int(world.clock.now // 3600)
         transaction.bins.add("m", live.revision, **key, hour=hour, new=[old])
         new = by_part(np.array([0.8]), np.array([True]), np.array([0]), n_classes=2)
+        empty = BinnedCalibration.zeros()
         transaction.bins.add("m", live.revision, **key, hour=hour, new=new)
         window = transaction.bins.since("m", **key, hour=hour)
-        assert transaction.bins.running()["m", live.version, live.calibrator] == window.labels
+        parts = transaction.bins.running()["m", live.version, live.calibrator]
+        assert parts.labels == window.labels
+        assert (parts.unknown, parts.class_0, parts.class_1) == (old, new[1], empty)
     assert window.labels.n == 3
     assert (window.class_1.n, window.class_1.correct.sum()) == (1, 0)
     assert window.class_1.mean_confidence() == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize("n_classes", [3, 16, 17])
+def test_few_classes_have_totals_of_each_over_all_promotions(
+    begin: Callable[..., World], n_classes: int
+) -> None:
+    world = begin()
+    world.declare(n_classes=n_classes)
+    sums = np.zeros((4, n_classes))
+    for seed, revision in ((70, 2), (71, 4)):
+        logits, labels = rows(seed, 400, n_classes)
+        _, confidence, prediction, ids = world.predict(logits)
+        assert world.label(ids, labels.tolist()).json()["accepted"] == 400
+        gap = (prediction == labels) - confidence
+        columns = (np.ones(400), confidence, prediction == labels, gap**2)
+        sums += [np.bincount(prediction, each, n_classes) for each in columns]
+        world.upload(npz(logits=2.5 * logits, labels=labels), "?promote=always")
+        assert world.rollback(revision).is_success
+    world.clock.now += 60.0
+    (pair,) = [pair for pair in world.plane.label_statistics().pairs if pair.live]
+    if n_classes == 17:
+        assert pair.by_class == {}
+        return
+    assert list(pair.by_class) == [str(index) for index in range(n_classes)]
+    np.testing.assert_allclose(np.transpose([*pair.by_class.values()]), sums, rtol=1e-12)
+    assert pair.totals.n == sums[0].sum() == 800
+    fitted = next(pair for pair in world.plane.label_statistics().pairs if not pair.live)
+    assert set(fitted.by_class.values()) == {(0.0, 0.0, 0.0, 0.0)}
+    assert world.call("DELETE", "/v1/models/m", headers={"if-match": '"5"'}).is_success
+    world.declare(n_classes=n_classes)
+    world.clock.now += 60.0
+    (again,) = world.plane.label_statistics().pairs
+    assert set(again.by_class.values()) == {(0.0, 0.0, 0.0, 0.0)}
 
 
 def test_a_class_that_is_off_by_itself_is_advised_a_fit_by_class(
@@ -323,6 +365,41 @@ def test_only_pairs_with_new_labels_or_alarms_are_judged_anew(world: World) -> N
     (alarm, *_) = world.get("/v1/models/busy/alarms")["items"]
     assert world.get("/v1/models/busy")["verdict"]["state"] == vars(after["busy"].verdict)["state"]
     assert alarm["acknowledged_at"] is None
+
+
+def alarm_figures(world: World) -> dict[str, float]:
+    """The figures of the metrics, which must be those of the page to the last bit."""
+    world.clock.now += 60.0
+    (pair,) = world.plane.label_statistics().pairs
+    assert pair.alarm is not None
+    figures = vars(pair.alarm)
+    shown = world.get("/v1/models/m/calibration")
+    assert figures == {name: shown[name] for name in figures}
+    return figures
+
+
+def test_figures_of_a_release_before_and_of_other_settings_are_computed_anew(
+    begin: Callable[..., World],
+) -> None:
+    world = begin()
+    world.declare()
+    send_labels(world, 48, 300, sharpness=2.0)
+    first = alarm_figures(world)
+    assert first["change_log10"] > 1.0
+    with world.plane.services.store.write() as transaction:
+        row = transaction.alarm_states.get("m", 1)
+        assert row is not None
+        stored = (row.evidence_log10, row.change_log10)
+        assert stored == (first["evidence_log10"], first["change_log10"])
+        old = replace(row, rules=None, evidence_log10=None, change_log10=None, updated_at=1.0)
+        transaction.alarm_states.put(old)
+    assert alarm_figures(world) == first
+    world.plane.close()
+    other = begin(clock=world.clock, settings={"alarm_tolerance": 0.1})
+    second = alarm_figures(other)
+    assert second["evidence_log10"] < first["evidence_log10"]
+    send_labels(other, 49, 50)
+    assert alarm_figures(other) != second
 
 
 def test_the_figures_of_classes_are_those_of_the_sums(world: World) -> None:

@@ -18,6 +18,8 @@ from trueprob.scores.binned import BinnedCalibration
 from trueprob_service.__main__ import main
 from trueprob_service.control.models.catalogue import add_version, promote_first
 from trueprob_service.control.store import Store, UnknownSchema, open_store, refuse_unknown_schema
+from trueprob_service.control.store.label_sums import by_part
+from trueprob_service.control.store.migrations import upgrade
 from trueprob_service.control.store.tables import metadata
 from trueprob_service.errors import DatabaseUnavailable
 
@@ -70,6 +72,34 @@ def test_a_database_of_a_schema_that_is_not_known_is_refused_and_left_alone(
     with engine.connect() as connection:
         assert inspect(connection).get_table_names() == ["alembic_version"]
     engine.dispose()
+
+
+def test_a_database_of_the_schema_before_keeps_its_sums(database_url: str) -> None:
+    engine = create_engine(make_url(database_url.replace("postgresql:", "postgresql+psycopg:")))
+    statements = (
+        "INSERT INTO model (name, declared, created_at) VALUES ('m', true, 1)",
+        "INSERT INTO promotion VALUES ('m', 1, 1, 'c', 'factory', NULL, NULL, NULL, 1)",
+        "INSERT INTO bin_running VALUES ('m', 1, 'c', 13, 5, 4.5, 4, 0.45)",
+        "INSERT INTO alarm_state VALUES ('m', 1, '{}', '{}', 5, 0, 1, NULL)",
+    )
+    with engine.begin() as connection:
+        upgrade(connection, to="0013")
+        for statement in statements:
+            connection.exec_driver_sql(statement)
+    engine.dispose()
+    opened = open_store(database_url)
+    with opened.write() as transaction:
+        transaction.models.lock("m")
+        new = by_part(np.array([0.9]), np.array([True]), np.array([1]), n_classes=2)
+        transaction.bins.add("m", 1, version=1, calibrator="c", hour=0, new=new)
+        parts = transaction.bins.running()["m", 1, "c"]
+        assert (parts.unknown.count[13], parts.class_1.count[13], parts.labels.n) == (5, 1, 6)
+        assert transaction.class_totals.running(replaced_since=0.0) == {}
+        assert transaction.alarm_states.figures() == {"m": (None, None, None, None)}
+        row = transaction.alarm_states.get("m", 1)
+        assert row is not None
+        assert (row.counted, row.rules) == (5, None)
+    opened.close()
 
 
 def test_what_can_be_opened_is_not_refused(database_url: str, tmp_path: Path) -> None:
@@ -177,7 +207,7 @@ def test_writers_that_read_first_do_not_lose_updates(store: Store) -> None:
     for thread in threads:
         thread.join()
     with store.read() as transaction:
-        assert transaction.bins.running()["m", 1, "c"].n == 60
+        assert transaction.bins.running()["m", 1, "c"].labels.n == 60
 
 
 def test_a_nonce_is_claimed_once_in_any_number_of_rows(store: Store) -> None:
