@@ -41,12 +41,12 @@ from trueprob.scores.score import row_nll
 
 __all__ = [
     "CANDIDATES",
+    "CONTRADICTION",
     "SELECTIONS",
     "SelectedCalibrator",
     "candidates",
     "fit_auto",
     "out_of_fold_auto",
-    "refuse_contradiction",
 ]
 
 # Simplest first. `smart-mlp`, the published reference, is slower and not better.
@@ -59,6 +59,9 @@ CANDIDATES: Final = (
     "vector",
     "smart-vector",
     "smart-matrix",
+)
+CONTRADICTION: Final = (
+    "keep_prediction and allow_prediction_change contradict each other: leave one out"
 )
 SELECTIONS: Final = ("stack", "simplest")
 BINARY: Final = "smart-binary"  # for two classes only
@@ -94,7 +97,8 @@ def candidates(
     With two classes the default are those that keep the ranking of rows, with more those that keep
     the prediction.
     """
-    refuse_contradiction(keep_prediction, allow_prediction_change)
+    if keep_prediction and allow_prediction_change:
+        raise InvalidInput(CONTRADICTION, field="keep_prediction")
 
     def allowed(method: str) -> bool:
         if (method == BINARY and n_classes != 2) or (
@@ -108,15 +112,6 @@ def candidates(
         return KINDS[method].preserves_prediction
 
     return tuple(filter(allowed, CANDIDATES))
-
-
-def refuse_contradiction(keep_prediction: bool, allow_prediction_change: bool) -> None:
-    """Raise InvalidInput if the prediction must be kept and may change."""
-    if keep_prediction and allow_prediction_change:
-        raise InvalidInput(
-            "keep_prediction and allow_prediction_change contradict each other: leave one out",
-            field="keep_prediction",
-        )
 
 
 def fit_auto(

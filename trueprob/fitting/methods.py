@@ -29,7 +29,7 @@ from trueprob.calibrators import (
 )
 from trueprob.errors import InvalidInput
 from trueprob.findings.finding import Finding, Severity
-from trueprob.fitting.auto import fit_auto, refuse_contradiction
+from trueprob.fitting.auto import CONTRADICTION, fit_auto
 from trueprob.folds import fold_groups
 
 __all__ = [
@@ -98,7 +98,8 @@ def fit_rows(
     select: str = "stack",  # of `auto`
 ) -> FittedCalibrator:
     """Fit by name without scores or cross-fitting; InvalidInput as in `trueprob.fit`."""
-    refuse_contradiction(keep_prediction, allow_prediction_change)
+    if keep_prediction and allow_prediction_change:
+        raise InvalidInput(CONTRADICTION, field="keep_prediction")
     method = method_for_classes(method, data.n_classes, keep_prediction=keep_prediction)
     fitter = FITTERS[method]
     options: dict[str, Any] = {"seed": seed}
