@@ -26,6 +26,7 @@ from trueprob.calibrators import SmartCalibrator as SmartCalibrator
 from trueprob.calibrators import SmartMatrixCalibrator as SmartMatrixCalibrator
 from trueprob.calibrators import SmartMlpCalibrator as SmartMlpCalibrator
 from trueprob.calibrators import SmartVectorCalibrator as SmartVectorCalibrator
+from trueprob.calibrators import StackCalibrator as StackCalibrator
 from trueprob.calibrators import TemperatureCalibrator as TemperatureCalibrator
 from trueprob.calibrators import VectorCalibrator as VectorCalibrator
 from trueprob.calibrators import dumps_calibrator as dumps_calibrator
