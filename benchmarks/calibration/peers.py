@@ -12,18 +12,26 @@ import importlib.util
 import inspect
 import io
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
+import trueprob
 from benchmarks.calibration.scoring import SMALLEST
 from benchmarks.calibration.smart_mlp_authors import fit_smart_mlp_authors
+from trueprob.arrays.calibration_set import CalibrationSet
 from trueprob.arrays.labels import Labels
 from trueprob.arrays.logit_functions import Logits, log_softmax
-from trueprob.fitting.methods import FITTERS, METHODS, keeps_prediction
+from trueprob.fitting.methods import (
+    FITTERS,
+    METHODS,
+    fit_rows,
+    keeps_prediction,
+    method_for_set,
+)
 
 Predict = Callable[[Logits], NDArray[Any]]
 FitFunction = Callable[[Logits, Labels], Predict]
@@ -59,6 +67,17 @@ class Ours:
         return FITTERS[self.method](
             logits, labels, None, seed=0, **self.options
         ).calibrator.predict_proba
+
+
+def fitted_as_users_do(
+    method: str, arrays: Mapping[str, ArrayLike], **options: Any
+) -> trueprob.Calibrator:
+    """What `trueprob.fit` fits, without its report; arrays as in `CalibrationSet.from_arrays`."""
+    data = CalibrationSet.from_arrays(arrays)
+    heard = inspect.signature(method_for_set).parameters
+    asked = {name: value for name, value in options.items() if name in heard}
+    method, _ = method_for_set(method, data, **asked)
+    return fit_rows(method, data, **options).calibrator
 
 
 def our_methods() -> list[Method]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 import trueprob
 from benchmarks.calibration import peers
 from benchmarks.calibration.sizes.pools import Pool
-from trueprob.arrays.calibration_set import INPUTS, CalibrationSet
+from trueprob.arrays.calibration_set import INPUTS
 from trueprob.arrays.labels import Labels
 from trueprob.fitting.methods import METHODS, fit_rows
 
@@ -66,8 +66,8 @@ class Own:
 
     def __call__(self, pool: Pool, rows: NDArray[np.int64]) -> Probabilities:
         arrays = {pool.inputs: pool.values[rows], "labels": pool.labels[rows]}
-        fitted = fit_rows(self.method, CalibrationSet.from_arrays(arrays), **self.options)
-        return fitted.calibrator.predict_proba(INPUTS[pool.inputs](pool.test_values))
+        calibrator = peers.fitted_as_users_do(self.method, arrays, **self.options)
+        return calibrator.predict_proba(INPUTS[pool.inputs](pool.test_values))
 
 
 OPTIONS = frozenset(inspect.signature(fit_rows).parameters)
@@ -129,7 +129,7 @@ def peer_entrants() -> list[Entrant]:
     return [
         Entrant(
             name,
-            f"{name} {release(method.needs)}",
+            f"{name} {release(method)}",
             of_peer(method.fit),
             False,
             2,
@@ -167,13 +167,14 @@ def library_digest() -> str:
     return found.hexdigest()[:16]
 
 
-@cache
-def release(package: str | None) -> str:
-    """Name and version of a distribution, and of what our call of it is made of."""
-    names = distributions().get(package or "", [])
+def release(method: peers.Method) -> str:
+    """Name and version of the peer's distributions, and a digest of our call of it."""
+    names = distributions().get(method.needs or "", [])
     versions = ", ".join(f"{name} {version(name)}" for name in sorted(set(names)))
-    source = inspect.getsource(peers).encode()
-    return f"{versions} {hashlib.sha256(source).hexdigest()[:8]}"
+    cells = inspect.getclosurevars(method.fit).nonlocals.values()
+    called = [method.fit, *(value for value in cells if inspect.isfunction(value))]
+    source = "".join(inspect.getsource(function) for function in called)
+    return f"{versions} {hashlib.sha256(source.encode()).hexdigest()[:8]}"
 
 
 @cache

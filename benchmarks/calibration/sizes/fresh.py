@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import importlib.util
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -96,7 +97,10 @@ def eights() -> Rows:
     return X, (y == 8).astype(np.int64)
 
 
-def river_data(name: str) -> Rows:
+def river_data(name: str) -> Rows | None:
+    """One of river's data sets whose file is in the package; None without the package."""
+    if importlib.util.find_spec("river") is None:
+        return None
     from river import datasets
 
     rows = list(getattr(datasets, name)())
@@ -104,8 +108,10 @@ def river_data(name: str) -> Rows:
     return X, np.unique([str(y) for _, y in rows], return_inverse=True)[1].astype(np.int64)
 
 
-def shuttle() -> Rows:
+def shuttle() -> Rows | None:
     """One row in 14 is an anomaly; river ships the file, and reads it through pandas only."""
+    if importlib.util.find_spec("river") is None:
+        return None
     from river import datasets
 
     path = Path(datasets.__file__).parent / "shuttle.csv.gz"
@@ -345,5 +351,5 @@ KEYS = ("name", "inputs", "values", "labels", "test_values", "test_labels")
 @cache
 def recipe_digest() -> str:
     """Of this file and of the packages that train."""
-    versions = " ".join(f"{name} {version(name)}" for name in ("scikit-learn", "numpy", "river"))
+    versions = f"scikit-learn {version('scikit-learn')} numpy {version('numpy')}"
     return hashlib.sha256(Path(__file__).read_bytes() + versions.encode()).hexdigest()[:12]

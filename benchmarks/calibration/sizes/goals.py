@@ -78,7 +78,7 @@ def seldom_worse(cells: Sequence[Cell]) -> Row:
         at = [cell for cell in cells if cell.size == size]
         if at:
             _, lost, n = outcomes(at, DEFAULT, NONE)[:, SCORES.index("nll")]
-            shares.append(lost / n)
+            shares.append(float(lost / n))
             texts.append(f"{size}: {lost:.0f} of {n:.0f}")
     goal = f"`{DEFAULT}` significantly worse than `{NONE}` in NLL on at most {WORSE:.0%} of draws"
     return goal, "; ".join(texts), max(shares) <= WORSE
