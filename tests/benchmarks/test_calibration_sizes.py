@@ -265,7 +265,7 @@ def test_every_table_of_a_small_run(tmp_path: Path) -> None:
     assert "`smart` on 20 rows" in brief
     assert "ECE of P(class 1)" in brief
     assert brief.count("Confirmation, two classes (1 sets), mean ranks:") == 1
-    for title in ("Mean ranks", "Distances", "Against no calibration", "Ours against each"):
+    for title in ("Mean ranks", "Distances", "Against no calibration", "`smart` against each"):
         assert f"### {title}" in full
     # Three times too sure: one temperature repairs it on every draw.
     losses = outcomes(cells, "temperature", NONE)[:, SCORES.index("nll")]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from benchmarks.calibration.sets import ROOT, SMALL_ELEMENTS
-from benchmarks.calibration.sizes.entrants import missing_peers
+from benchmarks.calibration.sizes.entrants import DEFAULT, FREE, missing_peers
 from benchmarks.calibration.sizes.goals import goals_table
 from benchmarks.calibration.sizes.pools import PARTS
 from benchmarks.calibration.sizes.runs import Cell, all_pools, run
@@ -67,7 +68,8 @@ def full_report(cells: Sequence[Cell]) -> str:
         ("Mean ranks", rank_table, RANKS_NOTE),
         ("Distances", distance_table, DISTANCES_NOTE),
         ("Against no calibration", against_none_table, AGAINST_NOTE),
-        ("Ours against each", duel_table, DUELS_NOTE),
+        (f"`{DEFAULT}` against each", partial(duel_table, own=DEFAULT), DUELS_NOTE),
+        (f"`{FREE}` against each", partial(duel_table, own=FREE), DUELS_NOTE),
     ):
         parts += [f"### {title}", note]
         for group in groups:

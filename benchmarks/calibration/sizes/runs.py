@@ -11,7 +11,7 @@ import json
 import sqlite3
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -153,19 +153,22 @@ def run(
     *,
     processes: int = 1,
     fewer: int = 1,
-    say: Callable[[str], None] = print,
 ) -> list[Cell]:
     """All cells of all pools; the pools with the most to do first."""
     ordered = sorted(pools, key=lambda pool: -pool.n_classes * min(pool.labels.size, SIZES[-1]))
+    found = []
     # Fresh interpreters: a fork would take locks of torch's threads with it.
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as executor:
         waiting = [executor.submit(_cells, pool, cache, fewer) for pool in ordered]
-        found = []
-        for done in as_completed(waiting):
-            cells = done.result()
-            found += cells
-            spent = sum(sum(cell.seconds.values()) for cell in cells)
-            say(f"{cells[0].pool}: {len(cells)} draws, {spent:.0f} s of fits")
+        try:
+            for done in as_completed(waiting):
+                cells = done.result()
+                found += cells
+                spent = sum(sum(cell.seconds.values()) for cell in cells)
+                print(f"{cells[0].pool}: {len(cells)} draws, {spent:.0f} s of fits", flush=True)
+        except BaseException:
+            executor.shutdown(cancel_futures=True)
+            raise
     return sorted(found, key=lambda cell: (cell.part, cell.pool, cell.size, cell.draw))
 
 

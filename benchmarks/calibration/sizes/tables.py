@@ -202,12 +202,7 @@ def against_none_table(group: Group) -> str:
     for name in group.names:
         if name == NONE:
             continue
-        row = [label(name)]
-        won, lost, n = outcomes(group.cells, name, NONE)
-        row += [
-            f"{100 * better / some:.0f} / {100 * worse / some:.1f}" if some else "–"
-            for better, worse, some in zip(won, lost, n, strict=True)
-        ]
+        row = [label(name), *shares(*outcomes(group.cells, name, NONE))]
         for size in group.sizes:
             losses = [harm(cell, name) for cell in group.at(size)]
             row.append("–" if np.isnan(losses).all() else f"{np.nanmax(losses):+.3f}")
@@ -222,26 +217,23 @@ def against_none_table(group: Group) -> str:
     return table(header, rows)
 
 
-def duel_table(group: Group, ours: Sequence[str] = (DEFAULT, FREE)) -> str:
-    """Draws that the default and `auto` win and lose against each other method."""
-    mine = [name for name in ours if name in group.names]
+def duel_table(group: Group, own: str) -> str:
+    """Draws that one of ours wins and loses against each other method."""
     rows = []
     for name in group.names:
-        row = [label(name)]
-        for own in mine:
-            won, lost, n = outcomes(group.cells, own, name)
-            for score in ("nll", "brier", "ece", "classwise_ece"):
-                index = SCORES.index(score)
-                some = n[index] and own != name
-                text = f"{100 * won[index] / n[index]:.0f} / {100 * lost[index] / n[index]:.0f}"
-                row.append(text if some else "–")
-        rows.append(row)
-    header = [
-        f"`{own}`: {TITLES[score]} %"
-        for own in mine
-        for score in ("nll", "brier", "ece", "classwise_ece")
+        if name == own:
+            continue
+        won, lost, n = outcomes(group.cells, own, name)
+        rows.append([label(name), *shares(won, lost, n)])
+    return table([f"`{own}` against", *(f"{TITLES[score]} %" for score in SCORES)], rows)
+
+
+def shares(won: Array, lost: Array, n: Array) -> list[str]:
+    """Percent of draws won / lost, per score."""
+    return [
+        f"{100 * better / some:.0f} / {100 * worse / some:.1f}" if some else "–"
+        for better, worse, some in zip(won, lost, n, strict=True)
     ]
-    return table(["against", *header], rows)
 
 
 def pool_table(cells: Sequence[Cell], part: Part) -> str:
