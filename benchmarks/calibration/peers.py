@@ -25,13 +25,8 @@ from benchmarks.calibration.smart_mlp_authors import fit_smart_mlp_authors
 from trueprob.arrays.calibration_set import CalibrationSet
 from trueprob.arrays.labels import Labels
 from trueprob.arrays.logit_functions import Logits, log_softmax
-from trueprob.fitting.methods import (
-    FITTERS,
-    METHODS,
-    fit_rows,
-    keeps_prediction,
-    method_for_set,
-)
+from trueprob.calibrators import KINDS
+from trueprob.fitting.methods import FITTERS, METHODS, fit_rows, method_for_set
 
 Predict = Callable[[Logits], NDArray[Any]]
 FitFunction = Callable[[Logits, Labels], Predict]
@@ -57,7 +52,7 @@ class Method:
 
 
 class Ours:
-    """A registered method of trueprob, fitted without the report's cross-validation."""
+    """The function that fits a method of trueprob, with options of its own."""
 
     def __init__(self, method: str, **options: Any) -> None:
         self.method = method
@@ -80,17 +75,29 @@ def fitted_as_users_do(
     return fit_rows(method, data, **options).calibrator
 
 
+class AsUsersDo:
+    """A method of trueprob as `trueprob.fit` fits it."""
+
+    def __init__(self, method: str, **options: Any) -> None:
+        self.method = method
+        self.options = options
+
+    def __call__(self, logits: Logits, labels: Labels) -> Predict:
+        arrays = {"logits": logits, "labels": labels}
+        return fitted_as_users_do(self.method, arrays, **self.options).predict_proba
+
+
 def our_methods() -> list[Method]:
     """Every name in `trueprob.METHODS`, and with `(free)` what may change predictions."""
     methods = []
     for name in METHODS:
         most = 2 if name in FOR_TWO_CLASSES else None
-        keeps = keeps_prediction(name)
+        keeps = name not in KINDS or KINDS[name].preserves_prediction
         methods.append(
-            Method(name, Ours(name), ours=True, keeps_prediction=keeps, most_classes=most)
+            Method(name, AsUsersDo(name), ours=True, keeps_prediction=keeps, most_classes=most)
         )
         if "allow_prediction_change" in inspect.signature(FITTERS[name]).parameters:
-            free = Ours(name, allow_prediction_change=True)
+            free = AsUsersDo(name, allow_prediction_change=True)
             methods.append(Method(f"{name} (free)", free, ours=True, keeps_prediction=False))
     return methods
 

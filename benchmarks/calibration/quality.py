@@ -76,7 +76,7 @@ def measure(sets: Iterable[LogitSet], methods: list[Method], *, verbose: bool = 
             scores, rows = scores_of(
                 probabilities,
                 data.test_labels,
-                predicted if method.keeps_prediction else None,
+                predicted if method.keeps_prediction and not method.ours else None,
                 has_real_tail=data.has_real_tail,
             )
             results.scores[data.name][method.name] = {**scores, "seconds": seconds}
