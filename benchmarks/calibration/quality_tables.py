@@ -122,9 +122,9 @@ def lost_table(results: Results, methods: list[Method]) -> str:
             rows.append([*row, percent(by_method[REFERENCE]["ece_floor"])])
     header = ["set", "ECE %", "adaptive ECE %", "NLL", "noise floor of ECE %"]
     return table(header, rows) + (
-        f"\n\nThe best of {len(keeping)} methods that keep predictions (of three and more classes), chosen after the fact for "
-        "each column; an empty cell is a set that `smart` wins. A difference smaller than the "
-        "noise floor says little."
+        f"\n\nThe best of {len(keeping)} methods that keep predictions (of three and more "
+        "classes), chosen after the fact for each column; an empty cell is a set that `smart` "
+        "wins. A difference smaller than the noise floor says little."
     )
 
 
