@@ -53,11 +53,22 @@ def measured(data: Path, *, small: bool) -> list[Cell]:
 
 def brief_report(cells: Sequence[Cell]) -> str:
     """The goals, and mean ranks on the confirmation sets."""
-    parts = [goals_table(cells)]
+    parts = [amount(cells), goals_table(cells)]
     for group in groups_of(cells):
         if group.title.startswith("Confirmation"):
             parts += [f"{group.title}, mean ranks:", rank_table(group)]
     return "\n\n".join([*parts, RANKS_NOTE, *left_out(cells)])
+
+
+def amount(cells: Sequence[Cell]) -> str:
+    """How much was fitted, those included whose results were kept from an earlier run."""
+    n = sum(len(cell.found) + len(cell.failed) for cell in cells)
+    seconds = sum(sum(cell.seconds.values()) for cell in cells)
+    n_pools = len({cell.pool for cell in cells})
+    return (
+        f"{n_pools} sets, {len(cells)} draws, {n} fits that take {seconds / 60:.0f} minutes of "
+        "processor time when none is kept from an earlier run."
+    )
 
 
 def full_report(cells: Sequence[Cell]) -> str:
