@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -93,11 +95,12 @@ def full_report(cells: Sequence[Cell]) -> str:
 
 def left_out(cells: Sequence[Cell]) -> list[str]:
     """Peers that are not installed, and why fits failed, the commonest reasons."""
-    reasons: dict[str, int] = {}
-    for cell in cells:
-        for name, why in cell.failed.items():
-            reasons[f"{name}: {why[:100]}"] = reasons.get(f"{name}: {why[:100]}", 0) + 1
+    # Numbers in a message differ from draw to draw.
+    reasons = Counter(
+        f"{name}: {re.sub(r'[0-9]+', 'N', why)[:100]}"
+        for cell in cells
+        for name, why in cell.failed.items()
+    )
     lines = [f"- {name}: not installed." for name in missing_peers()]
-    common = sorted(reasons, key=lambda reason: -reasons[reason])[:8]
-    lines += [f"- {reason} ({reasons[reason]} draws)" for reason in common]
+    lines += [f"- {reason} ({n} draws)" for reason, n in reasons.most_common(8)]
     return ["Not compared:", "\n".join(lines)] if lines else []

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.calibration.report import nats, percent, table
-from benchmarks.calibration.sizes.entrants import DEFAULT, FREE, NONE
+from benchmarks.calibration.sizes.entrants import DEFAULT, FREE, NONE, OWN, PEERS
 from benchmarks.calibration.sizes.pools import PARTS, Part
 from benchmarks.calibration.sizes.replicates import (
     LARGER_IS_BETTER,
@@ -47,8 +47,10 @@ class Group:
 
     @property
     def names(self) -> list[str]:
-        """Entrants in the order of their first appearance."""
-        return list(dict.fromkeys(name for cell in self.cells for name in entered(cell)))
+        """Ours, then the peers, each in the order of their list."""
+        order = [*(own.name for own in OWN), *PEERS]
+        found = dict.fromkeys(name for cell in self.cells for name in entered(cell))
+        return sorted(found, key=lambda name: order.index(name) if name in order else len(order))
 
     def at(self, size: int) -> list[Cell]:
         return [cell for cell in self.cells if cell.size == size]
@@ -171,8 +173,6 @@ def best_first(names: Sequence[str], columns: dict[str, dict[str, float]], form:
 
 
 def label(name: str) -> str:
-    from benchmarks.calibration.sizes.entrants import PEERS
-
     return name if name in PEERS else f"`{name}`"
 
 
