@@ -16,7 +16,6 @@ PACKAGES = (
     "scikit-learn",
     "netcal",
     "probmetrics",
-    "venn-abers",
     "river",
 )
 
