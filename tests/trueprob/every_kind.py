@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pytest
 
+from trueprob.calibrators import Calibrator, StackCalibrator
+from trueprob.fitting.methods import FITTERS
+
 BINARY = "smart-binary"  # for two classes only
 TRAINED = "smart-mlp"  # by gradient descent, which takes seconds
+MEMBERS = {"temperature": 0.25, "smart": 0.25, "smart-vector": 0.5}  # of the stack of a test
 
 
 def width(kind: str, k: int) -> int:
@@ -18,6 +23,14 @@ def width(kind: str, k: int) -> int:
 
 def cases(kinds: Iterable[str]) -> list[object]:
     return [pytest.param(k, marks=pytest.mark.slow) if k == TRAINED else k for k in kinds]
+
+
+def fit_kind(kind: str, logits: Any, labels: Any, weights: Any = None) -> Calibrator:
+    """A calibrator of this kind; no method fits exactly a stack."""
+    if kind != StackCalibrator.kind:
+        return FITTERS[kind](logits, labels, weights, seed=0).calibrator
+    members = tuple(fit_kind(member, logits, labels, weights) for member in MEMBERS)
+    return StackCalibrator(logits.shape[1], members, tuple(MEMBERS.values()), 1.2)
 
 
 def assert_prediction_is_above(p: np.ndarray, prediction: np.ndarray) -> None:

@@ -1,8 +1,8 @@
 """Calibrators: frozen values that turn logits into probabilities, and the functions that fit them.
 
 `base` defines what all share, `document` reads and writes `calibrator.json`. `identity`,
-`temperature` and `isotonic` hold one calibrator each; `smart`, `linear` and `published_smart` are
-packages. `parameters`, `confidence` and `soft_ece` are used by several of them.
+`temperature`, `isotonic` and `stack` hold one calibrator each; `smart`, `linear` and
+`published_smart` are packages. `parameters`, `confidence` and `soft_ece` are used by several.
 """
 
 from trueprob.calibrators.base import Calibrated, Calibrator, FitOutcome, FittedCalibrator
@@ -28,6 +28,7 @@ from trueprob.calibrators.published_smart.smart_mlp import SmartMlpCalibrator, f
 from trueprob.calibrators.smart.binary import SmartBinaryCalibrator
 from trueprob.calibrators.smart.binary_fit import fit_smart_binary
 from trueprob.calibrators.smart.calibrator import SmartCalibrator, fit_smart
+from trueprob.calibrators.stack import StackCalibrator
 from trueprob.calibrators.temperature import TemperatureCalibrator, fit_temperature
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "SmartMatrixCalibrator",
     "SmartMlpCalibrator",
     "SmartVectorCalibrator",
+    "StackCalibrator",
     "TemperatureCalibrator",
     "VectorCalibrator",
     "dumps_calibrator",

@@ -149,8 +149,9 @@ class Calibrator(ABC):
     def prediction(self, logits: ArrayLike) -> Labels:
         """Predicted class: the argmax of the incoming logits, the first of ties.
 
-        Methods with a linear stage take the argmax of its output, and `smart-binary` the sign of
-        the log-odds. The argmax of the probabilities is the same class on every row.
+        Methods with a linear stage take the argmax of its output, `smart-binary` the sign of the
+        log-odds, and a stack the argmax of its mixture. The argmax of the probabilities is the same
+        class on every row.
 
         Parameters
         ----------

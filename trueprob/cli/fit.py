@@ -26,6 +26,7 @@ from trueprob.cli.output import (
     print_scores,
     score_document,
 )
+from trueprob.fitting.auto import SELECTIONS
 from trueprob.fitting.fit import fit_calibration_set
 from trueprob.fitting.methods import METHODS
 
@@ -63,6 +64,13 @@ def add_parser(commands: Any) -> None:
         help="let the method auto choose a calibrator that may change predictions; default: no",
     )
     parser.add_argument(
+        "--select",
+        choices=SELECTIONS,
+        default="stack",
+        help="of the method auto: mix the candidates, or take the simplest that cross-validation "
+        "cannot tell from the best; default: stack",
+    )
+    parser.add_argument(
         "-o", "--output", metavar="PATH", help="file to write the calibrator to; default: none"
     )
     parser.add_argument(
@@ -94,6 +102,7 @@ def run(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
         keep_prediction=arguments.keep_prediction,
         allow_prediction_change=arguments.allow_prediction_change,
+        select=arguments.select,
     )
     report = fitted.report
     candidates = report.to_dict()["candidates"]
@@ -128,7 +137,7 @@ def run(arguments: argparse.Namespace) -> int:
             class_name=names_of(data)[1],
         )
         if report.candidates:
-            print_candidates(report.candidates, fitted.calibrator.kind)
+            print_candidates(report.candidates)
         if arguments.output is not None:
             print_line(f"written to {arguments.output}")
     return print_findings(report.findings, strict=arguments.strict)

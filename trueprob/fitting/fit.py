@@ -12,11 +12,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from trueprob.arrays.calibration_set import CalibrationSet
 from trueprob.arrays.logit_functions import Probabilities, prediction
+from trueprob.arrays.logits import as_logits
 from trueprob.calibrators import IdentityCalibrator
 from trueprob.errors import InvalidInput
 from trueprob.findings.finding import Finding, Severity, SuspiciousSet
 from trueprob.findings.set_check import check_fit, check_set
-from trueprob.fitting.auto import SelectedCalibrator
+from trueprob.fitting.auto import SelectedCalibrator, out_of_fold_auto
 from trueprob.fitting.methods import fit_rows, keeps_prediction, method_for_set
 from trueprob.fitting.report import Fit, FitReport
 from trueprob.folds import fold_groups, fold_of_rows
@@ -40,6 +41,7 @@ def fit(
     seed: int = 0,
     keep_prediction: bool = False,
     allow_prediction_change: bool = False,
+    select: str = "stack",
 ) -> Fit:
     """Fit a calibrator and score it out of fold.
 
@@ -67,6 +69,8 @@ def fit(
     allow_prediction_change : bool
         Whether `auto` may choose a method that changes predictions. It has no effect on other
         methods.
+    select : {"stack", "simplest"}
+        Of `auto`: mix the candidates, or take the simplest within one standard error of the best.
 
     Returns
     -------
@@ -103,6 +107,7 @@ def fit(
         seed=seed,
         keep_prediction=keep_prediction,
         allow_prediction_change=allow_prediction_change,
+        select=select,
     )
     for finding in fitted.report.findings:
         if finding.severity is Severity.HOLD:
@@ -117,6 +122,7 @@ def fit_calibration_set(
     seed: int = 0,
     keep_prediction: bool = False,
     allow_prediction_change: bool = False,
+    select: str = "stack",
 ) -> Fit:
     """`fit` for a checked calibration set."""
     allowed = {
@@ -124,15 +130,18 @@ def fit_calibration_set(
         "allow_prediction_change": allow_prediction_change,
     }
     method, replaced = method_for_set(method, calibration_set, **allowed)
-    findings = _few_rows(calibration_set) + check_set(calibration_set) + replaced
+    findings = check_set(calibration_set) + replaced
     start = time.perf_counter()
-    fitted = fit_rows(method, calibration_set, seed, **allowed)
+    fitted = fit_rows(method, calibration_set, seed, select=select, **allowed)
     seconds = time.perf_counter() - start
     data = calibration_set
     before, binary_before = _score(
         IdentityCalibrator(data.n_classes).predict_proba(data.logits), data
     )
-    if data.n < MIN_CROSS_FIT_ROWS:
+    if isinstance(fitted, SelectedCalibrator) and fitted.out_of_fold is not None:
+        probabilities = fitted.out_of_fold
+    elif data.n < MIN_CROSS_FIT_ROWS:
+        findings = (_in_sample(data), *findings)
         probabilities = fitted.calibrator.predict_proba(data.logits)
     else:
         probabilities = cross_fit(
@@ -172,6 +181,9 @@ def cross_fit(
     progress: Callable[[float], None] | None = None,
 ) -> Probabilities:
     """Out-of-fold probabilities: each row's calibrator was fitted without that row.
+
+    `auto` is one cross-validation of its candidates: rows of a fold are mixed with weights from the
+    other folds.
 
     Parameters
     ----------
@@ -215,6 +227,20 @@ def cross_fit(
             raise InvalidInput(
                 "cross-fitting needs at least two rows or groups, got one", field="groups"
             )
+        part_done = progress_of_part(progress, repeat, n_repeats)
+        if method == "auto":
+            total += out_of_fold_auto(
+                as_logits(data.logits),
+                data.labels,
+                data.weights,
+                seed=seed + repeat,
+                groups=groups,
+                keep_prediction=keep_prediction,
+                allow_prediction_change=allow_prediction_change,
+                n_folds=n_folds,
+                progress=part_done,
+            )
+            continue
         folds = int(fold.max()) + 1
         for index in range(folds):
             held_out = fold == index
@@ -227,8 +253,8 @@ def cross_fit(
                 allow_prediction_change=allow_prediction_change,
             )
             total[held_out] += fitted.calibrator.predict_proba(data.logits[held_out])
-            if progress is not None:
-                progress((repeat + (index + 1) / folds) / n_repeats)
+            if part_done is not None:
+                part_done((index + 1) / folds)
     return total / np.float32(n_repeats) if n_repeats > 1 else total
 
 
@@ -239,11 +265,9 @@ def progress_of_part(
     return None if progress is None else lambda share: progress((index + share) / count)
 
 
-def _few_rows(data: CalibrationSet) -> tuple[Finding, ...]:
-    if data.n >= MIN_CROSS_FIT_ROWS:
-        return ()
+def _in_sample(data: CalibrationSet) -> Finding:
     sentence = f"only {data.n} rows: the scores after are in-sample, so they are too good"
-    return (Finding("in_sample", Severity.WARN, sentence),)
+    return Finding("in_sample", Severity.WARN, sentence)
 
 
 def _score(

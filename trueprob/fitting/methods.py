@@ -29,7 +29,7 @@ from trueprob.calibrators import (
 )
 from trueprob.errors import InvalidInput
 from trueprob.findings.finding import Finding, Severity
-from trueprob.fitting.auto import WITH_INNER_FOLDS, fit_auto
+from trueprob.fitting.auto import fit_auto, refuse_contradiction
 from trueprob.folds import fold_groups
 
 __all__ = [
@@ -62,7 +62,7 @@ METHODS: Final = tuple(FITTERS)
 SCALE_ONLY: Final = "smart"
 BINARY: Final = "smart-binary"
 # These methods hold rows out themselves, so they need the groups.
-HOLD_ROWS_OUT: Final = WITH_INNER_FOLDS | {BINARY}
+WITH_INNER_FOLDS: Final = frozenset({"smart", BINARY, "vector", "smart-vector", "smart-matrix"})
 
 
 def method_for_classes(method: str, n_classes: int, *, keep_prediction: bool = False) -> str:
@@ -95,20 +95,19 @@ def fit_rows(
     *,
     keep_prediction: bool = False,
     allow_prediction_change: bool = False,
+    select: str = "stack",  # of `auto`
 ) -> FittedCalibrator:
     """Fit by name without scores or cross-fitting; InvalidInput as in `trueprob.fit`."""
-    if keep_prediction and allow_prediction_change:
-        raise InvalidInput(
-            "keep_prediction and allow_prediction_change contradict each other: leave one out",
-            field="keep_prediction",
-        )
+    refuse_contradiction(keep_prediction, allow_prediction_change)
     method = method_for_classes(method, data.n_classes, keep_prediction=keep_prediction)
     fitter = FITTERS[method]
     options: dict[str, Any] = {"seed": seed}
-    if fitter is fit_auto or method in HOLD_ROWS_OUT:
+    if fitter is fit_auto or method in WITH_INNER_FOLDS:
         options["groups"] = fold_groups(data.logits, data.groups)
     if fitter is fit_auto:
+        options["keep_prediction"] = keep_prediction
         options["allow_prediction_change"] = allow_prediction_change
+        options["select"] = select
     fitted = fitter(as_logits(data.logits), data.labels, data.weights, **options)
     if data.class_names is None:
         return fitted
@@ -127,7 +126,8 @@ def keeps_prediction(
     # Kinds are named like the methods that fit them; `auto` is not a kind.
     if method in KINDS:
         return KINDS[method].preserves_prediction
-    return not allow_prediction_change
+    # With two classes `auto` mixes what keeps the order of rows, with `smart-binary` among it.
+    return keep_prediction or not (allow_prediction_change or n_classes == 2)
 
 
 def needs_permission(method: str) -> bool:

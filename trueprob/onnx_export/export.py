@@ -80,7 +80,7 @@ def fused_onnx(
         of classes, the calibrator cannot be expressed in ONNX, or both name their classes and
         the names or their order differ.
     """
-    require_expressible(calibrator)
+    require_expressible(calibrator)  # refuses a calibrator before the file is read
     if numbers not in NUMBERS:
         raise InvalidInput(
             f"numbers must be one of {', '.join(NUMBERS)}, got {numbers[:40]!r}", field="numbers"

@@ -15,6 +15,9 @@ The ONNX nodes follow the stages of `stages`, in this order, with the arithmetic
    - The isotonic map. Between two knots it may rise from one block to the next within 1e-9 nats,
      so the logit of the confidence is computed and rounded in float64, as in the fit.
 
+A stack has these nodes for each member, then the weighted sum in float64, so that the last bits of
+the members still tell the prediction, and its power in float32.
+
 `smart-binary` has none of these stages: its log-odds are a function of the difference of the two
 logits, in float64, and become an output of their own.
 """
@@ -27,7 +30,12 @@ from typing import Final
 import numpy as np
 
 from trueprob.arrays.logit_functions import ABOVE_RUNNER_UP
-from trueprob.calibrators import Calibrator, IsotonicCalibrator, SmartBinaryCalibrator
+from trueprob.calibrators import (
+    Calibrator,
+    IsotonicCalibrator,
+    SmartBinaryCalibrator,
+    StackCalibrator,
+)
 from trueprob.calibrators.isotonic import DIGITS, FARTHEST, SMALLEST
 from trueprob.calibrators.linear.stage import LARGEST, LinearStage
 from trueprob.calibrators.smart.binary import (
@@ -44,6 +52,8 @@ from trueprob.onnx_export.stages import Stages, require_expressible, stages_of
 
 __all__ = ["add_calibrator"]
 
+Names = dict[str, str]  # of the graph's outputs that a calibrator gives; empty for a member
+OUTPUTS: Final[Names] = {name: name for name in ("probabilities", "prediction", "log_odds")}
 BETA_RANGE: Final = (1e-30, 1e30)  # as in tempered_softmax: 0 · −inf would be NaN
 LARGEST_EXPONENT: Final = 80.0  # its exp is still finite in float32
 FAR_BELOW: Final = -1e300  # added to a difference of logits, its exp is 0
@@ -55,41 +65,71 @@ def add_calibrator(nodes: Nodes, logits: str, calibrator: Calibrator) -> None:
     Raises InvalidInput for a calibrator that cannot be expressed in ONNX.
     """
     require_expressible(calibrator)
-    if isinstance(calibrator, SmartBinaryCalibrator):
-        _smart_binary(nodes, logits, calibrator)
-        _temperature_of_rows(nodes, nodes.constant([np.nan]))
-        return
+    temperature = nodes.constant([np.nan])
+    if isinstance(calibrator, StackCalibrator):
+        _stack(nodes, logits, calibrator)
+    elif isinstance(calibrator, SmartBinaryCalibrator):
+        _smart_binary(nodes, logits, calibrator, outputs=OUTPUTS)
+    else:
+        _, beta = _single(nodes, logits, calibrator, outputs=OUTPUTS)
+        if stages_of(calibrator).has_temperature:
+            last = nodes.constant([-1], np.int64)
+            temperature = nodes.add("Squeeze", nodes.add("Reciprocal", beta), last)
+    # A constant temperature is repeated for each row.
+    nodes.add("Expand", temperature, nodes.add("Shape", "prediction"), output="temperature")
+
+
+def _single(
+    nodes: Nodes, logits: str, calibrator: Calibrator, *, outputs: Names
+) -> tuple[str, str]:
+    """Probabilities and 1/h of a calibrator that consists of stages."""
     stages, k = stages_of(calibrator), calibrator.n_classes
+    output, name = outputs.get("probabilities"), outputs.get("prediction")
     if stages.linear is not None:
         logits = _linear_stage(nodes, logits, stages.linear)
-    nodes.add("ArgMax", logits, axis=1, keepdims=0, output="prediction")
+    predicted = nodes.add("ArgMax", logits, axis=1, keepdims=0, output=name)
     beta = INVERSE_TEMPERATURES[stages.gap_stage.kind](nodes, logits, stages.gap_stage)
     beta = nodes.add("Clip", beta, *(nodes.constant(end) for end in BETA_RANGE))
     second = stages.second
     if second is None:
-        _softmax(nodes, logits, beta, stages, k, output="probabilities")
-    else:
-        first = _softmax(nodes, logits, beta, stages, k)
-        top = _top_and_others(nodes, first, "prediction", n_classes=k)
-        if isinstance(second, IsotonicCalibrator):
-            _isotonic(nodes, logits, top, second, output="probabilities")
+        p = _softmax(nodes, logits, beta, stages, k, prediction=predicted, output=output)
+        return p, beta
+    first = _softmax(nodes, logits, beta, stages, k)
+    top = _top_and_others(nodes, first, predicted, n_classes=k)
+    if isinstance(second, IsotonicCalibrator):
+        return _isotonic(nodes, logits, top, second, output=output), beta
+    return _second_stage(nodes, first, top, second, output=output), beta
+
+
+def _stack(nodes: Nodes, logits: str, calibrator: StackCalibrator) -> None:
+    """The mixture, its power, and a prediction that is strictly first."""
+    k = calibrator.n_classes
+    total = ""
+    for member, weight in zip(calibrator.members, calibrator.weights, strict=True):
+        if isinstance(member, SmartBinaryCalibrator):
+            probabilities = _smart_binary(nodes, logits, member, outputs={})
         else:
-            _second_stage(nodes, first, top, second, output="probabilities")
-    if stages.has_temperature:
-        last = nodes.constant([-1], np.int64)
-        temperature = nodes.add("Squeeze", nodes.add("Reciprocal", beta), last)
-    else:
-        temperature = nodes.constant([np.nan])
-    _temperature_of_rows(nodes, temperature)
+            probabilities, _ = _single(nodes, logits, member, outputs={})
+        precise = nodes.add("Cast", probabilities, to=DOUBLE)
+        part = nodes.add("Mul", precise, nodes.constant(weight, np.float64))
+        total = nodes.add("Add", total, part) if total else part
+    of_prediction = logits if calibrator.preserves_prediction else total
+    nodes.add("ArgMax", of_prediction, axis=1, keepdims=0, output="prediction")
+    total = nodes.add("Cast", total, to=FLOAT)
+    powers = nodes.add("Pow", total, nodes.constant(calibrator.power))
+    scale = nodes.add("Reciprocal", nodes.row_sum(powers, length=k))
+    mixed = nodes.add("Mul", powers, scale)
+    top = _top_and_others(nodes, mixed, "prediction", n_classes=k)
+    above = nodes.add("Mul", nodes.row_max(top.others), nodes.constant(ABOVE_RUNNER_UP))
+    confidence = nodes.add("Max", nodes.row_max(mixed), above)
+    placed = nodes.add("Mul", top.is_top, confidence)
+    nodes.add("Add", top.others, placed, output="probabilities")
 
 
-def _temperature_of_rows(nodes: Nodes, temperature: str) -> None:
-    """The output `temperature`; a constant is repeated for each row."""
-    nodes.add("Expand", temperature, nodes.add("Shape", "prediction"), output="temperature")
-
-
-def _smart_binary(nodes: Nodes, logits: str, calibrator: SmartBinaryCalibrator) -> None:
-    """The outputs `log_odds`, `prediction` and `probabilities`."""
+def _smart_binary(
+    nodes: Nodes, logits: str, calibrator: SmartBinaryCalibrator, *, outputs: Names
+) -> str:
+    """Log-odds, prediction and probabilities; the name of the last."""
 
     def constant(value: float) -> str:
         return nodes.constant([[value]], np.float64)
@@ -103,9 +143,10 @@ def _smart_binary(nodes: Nodes, logits: str, calibrator: SmartBinaryCalibrator) 
     line = PiecewiseLinear(np.array(calibrator.edges), anchors, values, slopes, double=True)
     log_odds = line.add_to(nodes, nodes.add("Sub", one, zero))
     last = nodes.constant([-1], np.int64)
-    nodes.add("Squeeze", log_odds, last, output="log_odds")
+    nodes.add("Squeeze", log_odds, last, output=outputs.get("log_odds"))
     up = nodes.add("Greater", log_odds, constant(0.0))
-    nodes.add("Squeeze", nodes.add("Cast", up, to=INT64), last, output="prediction")
+    upper = nodes.add("Cast", up, to=INT64)
+    nodes.add("Squeeze", upper, last, output=outputs.get("prediction"))
     away = nodes.add("Min", nodes.add("Abs", log_odds), constant(FARTHEST_LOG_ODDS))
     away = nodes.add("Sub", nodes.add("Add", away, constant(TO_GRID)), constant(TO_GRID))
     power = nodes.add("Exp", nodes.add("Neg", away))
@@ -115,7 +156,7 @@ def _smart_binary(nodes: Nodes, logits: str, calibrator: SmartBinaryCalibrator) 
     low = nodes.add("Cast", nodes.add("Div", power, total), to=FLOAT)
     low = nodes.add("Min", low, nodes.constant([[BELOW_HALF]]))
     columns = nodes.add("Where", up, low, high), nodes.add("Where", up, high, low)
-    nodes.add("Concat", *columns, axis=1, output="probabilities")
+    return nodes.add("Concat", *columns, axis=1, output=outputs.get("probabilities"))
 
 
 def _linear_stage(nodes: Nodes, logits: str, stage: LinearStage) -> str:
@@ -142,9 +183,16 @@ def _linear_stage(nodes: Nodes, logits: str, stage: LinearStage) -> str:
 
 
 def _softmax(
-    nodes: Nodes, logits: str, beta: str, stages: Stages, k: int, *, output: str | None = None
+    nodes: Nodes,
+    logits: str,
+    beta: str,
+    stages: Stages,
+    k: int,
+    *,
+    prediction: str | None = None,  # it is put above the others; None: another stage follows
+    output: str | None = None,
 ) -> str:
-    """(1 − w)·softmax(β z) + w/k; as the graph's output with the prediction above the others."""
+    """(1 − w)·softmax(β z) + w/k."""
     weight = stages.uniform_weight
     shifted = nodes.add("Sub", logits, nodes.row_max(logits))
     powers = nodes.add("Exp", nodes.add("Mul", shifted, beta))
@@ -152,11 +200,11 @@ def _softmax(
     softmax = nodes.add("Mul", powers, share)
     if weight:
         softmax = nodes.add("Add", softmax, nodes.constant(weight / k))
-    if output is None:
+    if prediction is None:
         return softmax
     first, second = nodes.two_largest(softmax)
     confidence = nodes.add("Max", first, nodes.add("Mul", second, nodes.constant(ABOVE_RUNNER_UP)))
-    place = nodes.add("Unsqueeze", "prediction", nodes.constant([-1], np.int64))
+    place = nodes.add("Unsqueeze", prediction, nodes.constant([-1], np.int64))
     return nodes.add("ScatterElements", softmax, place, confidence, axis=1, output=output)
 
 
@@ -181,7 +229,7 @@ def _top_and_others(
     return TopAndOthers(is_top, is_other, others, nodes.row_sum(others, length=n_classes))
 
 
-def _put_confidence(nodes: Nodes, top: TopAndOthers, remaining: str, *, output: str) -> None:
+def _put_confidence(nodes: Nodes, top: TopAndOthers, remaining: str, *, output: str | None) -> str:
     """Give the prediction 1 − remaining and rescale the others, as `calibrators.confidence` does.
 
     Less remains where the runner-up would otherwise overtake the prediction.
@@ -195,7 +243,7 @@ def _put_confidence(nodes: Nodes, top: TopAndOthers, remaining: str, *, output: 
     above = nodes.add("Mul", nodes.add("Mul", runner_up, scale), nodes.constant(ABOVE_RUNNER_UP))
     confidence = nodes.add("Max", nodes.add("Sub", one, remaining), above)
     placed = nodes.add("Mul", top.is_top, confidence)
-    nodes.add("Add", nodes.add("Mul", top.others, scale), placed, output=output)
+    return nodes.add("Add", nodes.add("Mul", top.others, scale), placed, output=output)
 
 
 def _second_stage(
@@ -204,8 +252,8 @@ def _second_stage(
     top: TopAndOthers,  # of these probabilities
     stage: SecondStage,
     *,
-    output: str,  # name of the result
-) -> None:
+    output: str | None,  # name of the result
+) -> str:
     """Map the confidence by the second stage of `smart`, as `SecondStage.apply` does."""
     knots, values = np.array(stage.knots), np.array(stage.values)
     slopes = np.diff(values) / np.diff(knots)
@@ -217,7 +265,7 @@ def _second_stage(
     mapped = line.add_to(nodes, logit)
     power = nodes.add("Exp", nodes.add("Min", mapped, nodes.constant(LARGEST_EXPONENT)))
     remaining = nodes.add("Reciprocal", nodes.add("Add", nodes.constant(1.0), power))  # 1 − c′
-    _put_confidence(nodes, replace(top, rest=rest), remaining, output=output)
+    return _put_confidence(nodes, replace(top, rest=rest), remaining, output=output)
 
 
 def _isotonic(
@@ -226,8 +274,8 @@ def _isotonic(
     top: TopAndOthers,  # of their softmax
     calibrator: IsotonicCalibrator,
     *,
-    output: str,  # name of the result
-) -> None:
+    output: str | None,  # name of the result
+) -> str:
     """Map the confidence by the isotonic calibrator."""
     k = calibrator.n_classes
     remaining = nodes.add("Cast", _isotonic_remaining(nodes, logits, top, calibrator), to=FLOAT)
@@ -235,7 +283,7 @@ def _isotonic(
     sure = nodes.add("Less", top.rest, nodes.constant([[SMALLEST * k]]))
     others = nodes.add("Where", sure, top.is_other, top.others)
     rest = nodes.add("Where", sure, nodes.constant([[k - 1.0]]), top.rest)
-    _put_confidence(nodes, replace(top, others=others, rest=rest), remaining, output=output)
+    return _put_confidence(nodes, replace(top, others=others, rest=rest), remaining, output=output)
 
 
 def _isotonic_remaining(

@@ -15,6 +15,7 @@ from trueprob.calibrators import (
     SmartBinaryCalibrator,
     SmartMatrixCalibrator,
     SmartVectorCalibrator,
+    StackCalibrator,
     VectorCalibrator,
 )
 from trueprob.calibrators.linear.smart_vector_matrix import TwoStages
@@ -31,6 +32,7 @@ EXPRESSIBLE: Final = (
     SmartBinaryCalibrator.kind,
     SmartMatrixCalibrator.kind,
     SmartVectorCalibrator.kind,
+    StackCalibrator.kind,
     VectorCalibrator.kind,
 )
 
@@ -57,7 +59,7 @@ def require_expressible(calibrator: Calibrator) -> None:
 
 
 def stages_of(calibrator: Calibrator) -> Stages:
-    """The stages of a calibrator of any other kind than `smart-binary`, which has none."""
+    """The stages of a calibrator; `smart-binary` has none, and a stack has those of its members."""
     require_expressible(calibrator)
     identity = IdentityCalibrator(calibrator.n_classes)
     if calibrator.kind in INVERSE_TEMPERATURES:

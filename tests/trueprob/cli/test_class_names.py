@@ -8,8 +8,9 @@ import pytest
 from pyarrow import csv, parquet
 
 from tests.trueprob.every_kind import cases, width
-from trueprob.calibrators import KINDS, IdentityCalibrator, dumps_calibrator
+from trueprob.calibrators import IdentityCalibrator, dumps_calibrator
 from trueprob.cli.__main__ import main
+from trueprob.fitting.methods import METHODS
 
 NAMES = ["cat", "dog", "yak", "7th", "é"]
 ORDER = [3, 0, 4, 1, 2]
@@ -61,7 +62,7 @@ def by_name(path):
     return columns, predicted
 
 
-@pytest.mark.parametrize("kind", cases(KINDS))
+@pytest.mark.parametrize("kind", cases(METHODS))
 def test_a_permuted_table_gives_the_permuted_answer(kind, overconfident, tmp_path):
     k = width(kind, 5)
     logits, labels = overconfident(400, k)

@@ -243,6 +243,10 @@ def test_auto_says_what_it_chose_from(files, capsys):
     free = ["fit", str(files / "cal.npz"), "--method", "auto", "--allow-prediction-change"]
     assert main(free) == 0
     lines = capsys.readouterr().out.splitlines()
-    (chosen,) = (line.split()[0] for line in lines if line.endswith("chosen"))
+    members = [line.split()[0] for line in lines if line.endswith(" %") and "nats" in line]
+    assert lines[0].startswith("stack-" if len(members) > 1 else f"{members[0]}-")
+    assert any(line.startswith("isotonic ") for line in lines)
+    assert main([*free, "--select", "simplest"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (chosen,) = (line.split()[0] for line in lines if line.endswith(" 100 %"))
     assert lines[0].startswith(f"{chosen}-")
-    assert any(line.startswith("smart-matrix ") for line in lines)

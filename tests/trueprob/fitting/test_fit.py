@@ -30,7 +30,7 @@ def test_every_method_fits_and_reports(overconfident):
             assert report.after.accuracy == report.before.accuracy
         assert report.seconds >= 0
         json.dumps(report.to_dict(), allow_nan=False)
-    assert set(METHODS) == {*KINDS, "auto"}
+    assert set(METHODS) == {*KINDS, "auto"} - {"stack"}
 
 
 def test_smart_is_the_default(overconfident):

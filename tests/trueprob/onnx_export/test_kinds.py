@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx.reference import ReferenceEvaluator
 
-from tests.trueprob.every_kind import BINARY, cases, width
+from tests.trueprob.every_kind import BINARY, cases, fit_kind, width
 from tests.trueprob.onnx_export.exported_graphs import answers, check, classifier, hard_rows
 from trueprob import InvalidInput
 from trueprob.calibrators import (
@@ -16,12 +16,12 @@ from trueprob.calibrators import (
     SmartCalibrator,
     SmartMatrixCalibrator,
     SmartVectorCalibrator,
+    StackCalibrator,
     VectorCalibrator,
     fit_isotonic,
 )
 from trueprob.calibrators.linear.stage import LinearStage, centred
 from trueprob.calibrators.smart.second_stage import SecondStage
-from trueprob.fitting.methods import FITTERS
 from trueprob.onnx_export import EXPRESSIBLE, fused_onnx, head_onnx
 from trueprob.onnx_export.nodes import Nodes
 
@@ -54,13 +54,17 @@ def calibrator_of(kind, logits, labels):
     """Fitted; where a linear stage takes minutes to fit, made."""
     if kind in LINEAR and logits.shape[1] > 10:
         return with_linear_stage(kind, logits.shape[1])
-    return FITTERS[kind](logits, labels, None, seed=0).calibrator
+    if kind == StackCalibrator.kind and logits.shape[1] > 10:
+        members = [fit_kind(each, logits, labels) for each in ("smart", "isotonic")]
+        changing = with_linear_stage("smart-vector", logits.shape[1])
+        return StackCalibrator(logits.shape[1], (*members, changing), (0.2, 0.3, 0.5), 1.2)
+    return fit_kind(kind, logits, labels)
 
 
 @every_kind
 def test_every_kind_is_expressed_or_refused_with_a_sentence(kind, overconfident):
     logits, labels = overconfident(300, width(kind, 5))
-    calibrator = FITTERS[kind](logits, labels, None, seed=0).calibrator
+    calibrator = fit_kind(kind, logits, labels)
     if kind not in EXPRESSIBLE:
         with pytest.raises(InvalidInput, match=f"{kind} cannot be expressed in ONNX, expected one"):
             head_onnx(calibrator)
@@ -90,7 +94,7 @@ def test_numpy_path_equals_onnx_path(kind, k, overconfident):
 @pytest.mark.parametrize("opset", [13, 17, 21])
 def test_every_kind_is_put_behind_networks_of_older_and_newer_opsets(kind, opset, overconfident):
     k = width(kind, 3)
-    calibrator = FITTERS[kind](*overconfident(200, k), None, seed=0).calibrator
+    calibrator = fit_kind(kind, *overconfident(200, k))
     network = classifier(opset=opset, shape=("n", k))
     content = fused_onnx(network.SerializeToString(), calibrator)
     onnx.checker.check_model(onnx.load_from_string(content), full_check=True)
@@ -202,7 +206,7 @@ def test_isotonic_steps_are_taken_by_the_same_rows(k, overconfident):
 
 def test_log_odds_are_those_of_numpy_to_the_bit(overconfident):
     logits, labels = overconfident(900, 2, factor=4.0)
-    calibrator = FITTERS[BINARY](logits + np.float32([0.0, 2.0]), labels, None).calibrator
+    calibrator = fit_kind(BINARY, logits + np.float32([0.0, 2.0]), labels)
     content = head_onnx(calibrator)
     for rows in (logits, hard_rows(2), np.float32([[3e38, -3e38], [-3e38, 3e38]])):
         got = answers(content, {"logits": rows})

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tests.trueprob_service.control.fitting.test_policy import ON_ALARM, look
 from tests.trueprob_service.control.harness import World, settings_in, start
 from trueprob import CalibrationSet, IdentityCalibrator, admit
-from trueprob.fitting import auto
+from trueprob.fitting import cross_validation
 from trueprob_service.control.fitting.policy import _AUTO_CLASSES, Trigger
 
 pytestmark = pytest.mark.slow
@@ -75,7 +75,7 @@ def worst_gap(calibration: Any) -> float:
 def test_where_predictions_may_change_the_class_is_repaired(
     begin: Callable[..., World], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(auto, "N_DIVISIONS_WHEN_SMALL", 1)  # a third of the time
+    monkeypatch.setattr(cross_validation, "N_DIVISIONS_WHEN_SMALL", 1)  # a third of the time
     world = begin(**ALLOWED)
     before = answer_and_label(world, 1)
     alarms = world.get("/v1/models/m/alarms")["items"]
