@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trueprob.arrays.labels import Labels
-from trueprob.arrays.logit_functions import Logits, Probabilities, tempered_softmax
+from trueprob.arrays.logit_functions import Logits, Probabilities, is_masked, tempered_softmax
 from trueprob.calibrators.base import Calibrator, FitOutcome, FittedCalibrator
 from trueprob.calibrators.parameters import number, require_keys
 
@@ -106,7 +106,11 @@ def inverse_temperature(
     np.maximum(shifted, np.float32(-1e15), out=shifted)
     share = _shares(weights, labels.shape[0])
     target = float(share @ shifted[rows, labels].astype(np.float64))
-    scale = float(np.sqrt(share @ np.square(shifted.mean(axis=1, dtype=np.float64))))
+    if is_masked(logits):
+        centre = shifted.mean(axis=1, dtype=np.float64, where=np.isfinite(logits))
+    else:
+        centre = shifted.mean(axis=1, dtype=np.float64)
+    scale = float(np.sqrt(share @ np.square(centre)))
     if scale == 0.0:
         return 1.0, FitOutcome.CONVERGED  # every row is constant: no temperature matters
     low, high = -LOG_RANGE - math.log(scale), LOG_RANGE - math.log(scale)

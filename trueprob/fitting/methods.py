@@ -7,8 +7,11 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Final
 
+import numpy as np
+
 from trueprob.arrays.calibration_set import CalibrationSet
-from trueprob.arrays.logits import as_logits
+from trueprob.arrays.logit_functions import is_masked, wild_bound
+from trueprob.arrays.logits import ZERO_CELL
 from trueprob.calibrators import (
     KINDS,
     FittedCalibrator,
@@ -21,6 +24,7 @@ from trueprob.calibrators import (
     fit_temperature,
     fit_vector,
 )
+from trueprob.calibrators.input_stage import fit_input_stage
 from trueprob.errors import InvalidInput
 from trueprob.findings.finding import Finding, Severity
 from trueprob.fitting.auto import WITH_INNER_FOLDS, fit_auto
@@ -47,21 +51,34 @@ SCALE_ONLY: Final = "smart"
 def fit_rows(
     method: str, data: CalibrationSet, seed: int = 0, *, allow_prediction_change: bool = False
 ) -> FittedCalibrator:
-    """Fit by name without scores or cross-fitting; InvalidInput for an unknown method."""
+    """Fit by name without scores or cross-fitting; InvalidInput for an unknown method.
+
+    Zero cells, masked classes and wild scales are the input stage's, before any method.
+    """
     fitter = FITTERS.get(method)
     if fitter is None:
         raise InvalidInput(
             f"method must be one of {', '.join(METHODS)}, got {method[:40]!r}", field="method"
         )
+    stage, rows = fit_input_stage(data) if _needs_input_stage(data) else (None, data)
     options: dict[str, Any] = {"seed": seed}
     if fitter is fit_auto or method in WITH_INNER_FOLDS:
-        options["groups"] = data.groups
+        options["groups"] = rows.groups
     if fitter is fit_auto:
         options["allow_prediction_change"] = allow_prediction_change
-    fitted = fitter(as_logits(data.logits), data.labels, data.weights, **options)
-    if data.class_names is None:
+    fitted = fitter(rows.logits, rows.labels, rows.weights, **options)
+    if data.class_names is None and stage is None:
         return fitted
-    return replace(fitted, calibrator=fitted.calibrator.with_class_names(data.class_names))
+    calibrator = replace(fitted.calibrator, class_names=data.class_names, input_stage=stage)
+    return replace(fitted, calibrator=calibrator)
+
+
+def _needs_input_stage(data: CalibrationSet) -> bool:
+    """Whether a row has a mask or a zero cell, or the scale is wild; false for most networks."""
+    logits = data.logits
+    if np.minimum.reduce(logits, axis=None) <= ZERO_CELL and (logits == ZERO_CELL).any():
+        return True
+    return is_masked(logits) or wild_bound(logits) is not None
 
 
 def keeps_prediction(method: str, allow_prediction_change: bool = False) -> bool:

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trueprob.arrays.labels import Labels
-from trueprob.arrays.logit_functions import Logits
+from trueprob.arrays.logit_functions import Logits, is_masked
 from trueprob.calibrators.linear.lbfgs import minimise_convex
 from trueprob.calibrators.linear.stage import CHUNK, LinearStage, centred
 from trueprob.calibrators.smart.fit import fit_log_slopes
@@ -70,6 +70,7 @@ class LinearObjective:
         self.logits, self.labels, self.full, self.scale = logits, labels, full, scale
         self.share = np.full(n, 1.0 / n) if weights is None else weights / weights.sum()
         self.n = n
+        self.masked = np.isneginf(logits) if is_masked(logits) else None
         square = sum(
             float(self.share[rows] @ np.square(self._features(rows)).mean(axis=1))
             for rows in self._blocks()
@@ -130,6 +131,8 @@ class LinearObjective:
         for rows in self._blocks():
             x, labels, share = self._features(rows), self.labels[rows], self.share[rows]
             y = (x @ linear.T if self.full else x * linear) + bias
+            if self.masked is not None:
+                y[self.masked[rows]] = -np.inf
             y -= y.max(axis=1, keepdims=True)
             index = np.arange(labels.shape[0])
             chosen = y[index, labels]

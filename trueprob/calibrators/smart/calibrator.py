@@ -130,8 +130,8 @@ class SmartCalibrator(Calibrator):
         edges, slopes, intercepts = self._segments
         return edges.tolist(), slopes.tolist(), intercepts.tolist()
 
-    def calibrated(self, logits: Logits) -> Calibrated:
-        """See `Calibrator.calibrated`; one pass, in blocks that stay in the cache."""
+    def _calibrated(self, logits: Logits) -> Calibrated:
+        """One pass, in blocks that stay in the cache."""
         n, k = logits.shape
         step = max(1, BLOCK // k)
         if n <= step:
@@ -160,7 +160,7 @@ class SmartCalibrator(Calibrator):
         return found
 
     def _probabilities(self, logits: Logits) -> Probabilities:
-        return self.calibrated(logits).probabilities
+        return self._calibrated(logits).probabilities
 
     def _temperature(self, logits: Logits) -> Array:
         return 1.0 / self._inverse_temperature(logit_gap(logits))
