@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "CERTAIN_GAP",
     "TRANSPOSE_BELOW",
     "Logits",
     "Probabilities",
@@ -31,6 +32,7 @@ TRANSPOSE_BELOW: Final = 64  # classes; below, a class-major copy is faster (3.8
 CLIP: Final = 3.0  # times the 99th percentile of the gaps: where wild rows are cut
 WILD: Final = 30.0  # times that percentile; no distance of 19 real networks exceeds 5 times
 SAMPLE: Final = 4_000  # rows that the percentile is taken of
+CERTAIN_GAP: Final = 1e6  # nats, of a row that masks leave one class; sums of it stay exact
 
 
 def prediction(logits: Logits) -> NDArray[np.int64]:
@@ -61,7 +63,7 @@ def logit_gap(logits: Logits) -> NDArray[np.float32]:
     ndarray of shape (n,), float32
         Non-negative and finite, unchanged by adding a constant to a row (up to the rounding of
         that addition). Masked classes (minus infinity) have no part in it; where they leave one
-        class it is the largest float32. Unit: nats.
+        class it is 1e6. Unit: nats.
 
     References
     ----------
@@ -80,6 +82,10 @@ def logit_gap(logits: Logits) -> NDArray[np.float32]:
             rest = logits.copy()
             rest[rows, top] = -np.inf
             gap = logits[rows, top] - rest.max(axis=1)
+    unbounded = np.isposinf(gap)
+    if unbounded.any():
+        alone = np.isfinite(logits).sum(axis=1) == 1
+        gap = np.where(unbounded & alone, np.float32(CERTAIN_GAP), gap)
     largest = np.finfo(np.float32).max
     return np.asarray(np.minimum(gap, largest), dtype=np.float32)
 

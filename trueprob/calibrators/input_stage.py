@@ -4,7 +4,7 @@
 proof: labels do fall there. With m the probability that the label is in a zero cell, the likelihood
 of a row factorises into "in which kind of cell is the label" and "in which cell of that kind":
 
-    p′_c = (1 − m)·q_c                 on the positive cells, q calibrated as if the zeros were masked
+    p′_c = (1 − m)·q_c                 on the positive cells, q calibrated as if zeros were masked
     p′_c = m·π_c / Σ_{zero cells} π    on the zero cells, π the class frequencies
 
 So the map of q is fitted on the rows whose label is in a positive cell, and m and π are counts. m
@@ -156,7 +156,7 @@ def fit_input_stage(data: CalibrationSet) -> tuple[InputStage | None, Calibratio
 
 
 def _zeros_of(logits: Logits) -> NDArray[np.bool_]:
-    """The zero cells of rows that came from probabilities; a logit may equal log 1e-12 by chance."""
+    """The zero cells of rows that sum to one; in others a logit may equal log 1e-12 by chance."""
     zero = logits == ZERO_CELL
     if logits.shape[1] == 2:
         return np.zeros_like(zero)

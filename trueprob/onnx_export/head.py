@@ -1,6 +1,8 @@
 """The calibrator as ONNX nodes: from logits to probabilities, prediction and temperature.
 
-The ONNX nodes follow the stages of `stages`, in this order, with the arithmetic of the NumPy code:
+The ONNX nodes follow the stages of `stages`, in this order, with the arithmetic of the NumPy code.
+Before them masked classes (−inf) and zero cells are put far below the others and wild scales are
+cut; after them masked classes get 0 and zero cells their share, as in `calibrators.input_stage`.
 
 1. The linear stage y = W x + b, in float64 as in `calibrators.linear`. At logits of a thousand
    nats float32 would leave an error of 1e-4 nats in y, which changes the fourth digit of
@@ -23,12 +25,14 @@ from typing import Final
 
 import numpy as np
 
+from trueprob.arrays.logits import ZERO_CELL
 from trueprob.calibrators import Calibrator, IsotonicCalibrator
+from trueprob.calibrators.input_stage import BELOW_CAP, InputStage, ZeroCells
 from trueprob.calibrators.isotonic import DIGITS, FARTHEST, SMALLEST
 from trueprob.calibrators.linear.stage import LARGEST, LinearStage
 from trueprob.calibrators.smart.second_stage import SecondStage
 from trueprob.onnx_export.inverse_temperature import INVERSE_TEMPERATURES
-from trueprob.onnx_export.nodes import DOUBLE, FLOAT, Nodes
+from trueprob.onnx_export.nodes import BOOL, DOUBLE, FLOAT, INT64, Nodes
 from trueprob.onnx_export.piecewise_linear import PiecewiseLinear
 from trueprob.onnx_export.stages import Stages, stages_of
 
@@ -37,6 +41,7 @@ __all__ = ["add_calibrator"]
 BETA_RANGE: Final = (1e-30, 1e30)  # as in tempered_softmax: 0 · −inf would be NaN
 LARGEST_EXPONENT: Final = 80.0  # its exp is still finite in float32
 FAR_BELOW: Final = -1e300  # added to a difference of logits, its exp is 0
+MASKED: Final = -3e38  # a finite logit whose exp is 0; the linear stage's outputs end at 1e37
 
 
 def add_calibrator(nodes: Nodes, logits: str, calibrator: Calibrator) -> None:
@@ -45,21 +50,22 @@ def add_calibrator(nodes: Nodes, logits: str, calibrator: Calibrator) -> None:
     Raises InvalidInput for a calibrator that cannot be expressed in ONNX.
     """
     stages, k = stages_of(calibrator), calibrator.n_classes
+    cells = _cells(nodes, logits, calibrator.input_stage)
+    logits = cells.logits
     if stages.linear is not None:
-        logits = _linear_stage(nodes, logits, stages.linear)
+        logits = _linear_stage(nodes, logits, stages.linear, cells)
     nodes.add("ArgMax", logits, axis=1, keepdims=0, output="prediction")
     beta = INVERSE_TEMPERATURES[stages.gap_stage.kind](nodes, logits, stages.gap_stage)
     beta = nodes.add("Clip", beta, *(nodes.constant(end) for end in BETA_RANGE))
     second = stages.second
-    if second is None:
-        _softmax(nodes, logits, beta, stages, k, output="probabilities")
-    else:
-        first = _softmax(nodes, logits, beta, stages, k)
-        top = _top_and_others(nodes, first, "prediction", n_classes=k)
+    probabilities = _softmax(nodes, logits, beta, stages, k)
+    if second is not None:
+        top = _top_and_others(nodes, probabilities, "prediction", n_classes=k)
         if isinstance(second, IsotonicCalibrator):
-            _isotonic(nodes, logits, top, second, output="probabilities")
+            probabilities = _isotonic(nodes, logits, top, second)
         else:
-            _second_stage(nodes, first, top, second, output="probabilities")
+            probabilities = _second_stage(nodes, probabilities, top, second)
+    _put_in_cells(nodes, probabilities, cells, calibrator)
     if stages.has_temperature:
         last = nodes.constant([-1], np.int64)
         temperature = nodes.add("Squeeze", nodes.add("Reciprocal", beta), last)
@@ -69,7 +75,68 @@ def add_calibrator(nodes: Nodes, logits: str, calibrator: Calibrator) -> None:
     nodes.add("Expand", temperature, nodes.add("Shape", "prediction"), output="temperature")
 
 
-def _linear_stage(nodes: Nodes, logits: str, stage: LinearStage) -> str:
+@dataclass(frozen=True)
+class Cells:
+    """Which cells the calibrator proper does not see; names of values of shape (n, k)."""
+
+    logits: str  # float32, finite in every cell
+    zero: str | None  # bool, zero cells; None without a stage for them
+    unseen: str  # bool, masked or zero
+
+
+def _cells(nodes: Nodes, logits: str, stage: InputStage | None) -> Cells:
+    """The input stage. A logit of −inf is masked; NaN is not, so that it shows."""
+    unseen = nodes.add("Less", logits, nodes.constant(np.finfo(np.float32).min))
+    zero = None
+    if stage is not None and stage.zeros is not None:
+        zero = nodes.add("Equal", logits, nodes.constant(ZERO_CELL))
+        seen = nodes.add("Not", nodes.add("Or", unseen, zero))
+        some = nodes.add("Cast", nodes.row_max(nodes.add("Cast", seen, to=FLOAT)), to=BOOL)
+        zero = nodes.add("And", zero, some)
+        unseen = nodes.add("Or", unseen, zero)
+    if stage is not None and stage.clip is not None:
+        bound = nodes.add("Sub", nodes.row_max(logits), nodes.constant(stage.clip))
+        logits = nodes.add("Max", logits, bound)
+    return Cells(nodes.add("Where", unseen, nodes.constant(MASKED), logits), zero, unseen)
+
+
+def _put_in_cells(nodes: Nodes, probabilities: str, cells: Cells, calibrator: Calibrator) -> None:
+    """Add `probabilities`: 0 where a class is masked, and zero cells with their share."""
+    k, stage = calibrator.n_classes, calibrator.input_stage
+    zeros = None if stage is None else stage.zeros
+    kept = nodes.add("Where", cells.unseen, nodes.constant(0.0), probabilities)
+    marked = nodes.row_max(nodes.add("Cast", cells.unseen, to=FLOAT))
+    scaled = nodes.add("Div", kept, nodes.row_sum(kept, length=k))
+    is_marked = nodes.add("Cast", marked, to=BOOL)
+    if zeros is None or cells.zero is None:
+        nodes.add("Where", is_marked, scaled, kept, output="probabilities")
+        return
+    _spread(nodes, nodes.add("Where", is_marked, scaled, kept), cells.zero, cells.unseen, zeros)
+
+
+def _spread(nodes: Nodes, probabilities: str, zero: str, unseen: str, zeros: ZeroCells) -> None:
+    """Add `probabilities` with the mass of zero cells moved there, as `ZeroCells.spread` does."""
+    k, one, last = len(zeros.frequencies), nodes.constant(1.0), nodes.constant([-1], np.int64)
+    is_zero = nodes.add("Cast", zero, to=FLOAT)
+    shares = nodes.add("Mul", is_zero, nodes.constant([zeros.frequencies]))
+    total = nodes.row_sum(shares, length=k)
+    shares = nodes.add(
+        "Div", shares, nodes.add("Max", total, nodes.constant(min(zeros.frequencies)))
+    )
+    seen = nodes.add("Cast", nodes.add("Not", unseen), to=INT64)
+    count = nodes.add("ReduceSum", seen, last, keepdims=1)
+    place = nodes.add("Min", count, nodes.constant([[len(zeros.mass)]], np.int64))
+    place = nodes.add("Sub", place, nodes.constant([[1]], np.int64))
+    mass = nodes.add("Gather", nodes.constant(zeros.mass), place)
+    top = nodes.row_max(probabilities)
+    both = nodes.add("Add", top, nodes.row_max(shares))
+    most = nodes.add("Mul", nodes.add("Div", top, both), nodes.constant(BELOW_CAP))
+    mass = nodes.add("Mul", nodes.add("Min", mass, most), nodes.row_max(is_zero))
+    remaining = nodes.add("Mul", probabilities, nodes.add("Sub", one, mass))
+    nodes.add("Add", remaining, nodes.add("Mul", shares, mass), output="probabilities")
+
+
+def _linear_stage(nodes: Nodes, logits: str, stage: LinearStage, cells: Cells) -> str:
     """The linear stage y of the logits, both float32 of shape (n, k)."""
 
     def constant(values: float | list[float]) -> str:
@@ -78,9 +145,13 @@ def _linear_stage(nodes: Nodes, logits: str, stage: LinearStage) -> str:
     k = len(stage.bias)
     largest = nodes.add("Cast", nodes.row_max(logits), to=DOUBLE)
     shifted = nodes.add("Sub", nodes.add("Cast", logits, to=DOUBLE), largest)
-    last = nodes.constant([-1], np.int64)
-    total = nodes.add("ReduceSum", shifted, last, keepdims=1)
-    centred = nodes.add("Sub", shifted, nodes.add("Div", total, constant(float(k))))
+    # Unseen cells are left out of the mean, and are 0.
+    nothing, last = constant(0.0), nodes.constant([-1], np.int64)
+    shifted = nodes.add("Where", cells.unseen, nothing, shifted)
+    seen = nodes.add("Cast", nodes.add("Not", cells.unseen), to=DOUBLE)
+    total, count = (nodes.add("ReduceSum", each, last, keepdims=1) for each in (shifted, seen))
+    centred = nodes.add("Sub", shifted, nodes.add("Div", total, count))
+    centred = nodes.add("Where", cells.unseen, nothing, centred)
     weights = np.array(stage.weights)
     if weights.size == k:
         product = nodes.add("Mul", centred, nodes.constant(weights, np.float64))
@@ -89,21 +160,20 @@ def _linear_stage(nodes: Nodes, logits: str, stage: LinearStage) -> str:
         product = nodes.add("MatMul", centred, matrix)
     output = nodes.add("Add", product, constant(list(stage.bias)))
     kept = nodes.add("Clip", output, constant(-LARGEST), constant(LARGEST))
-    return nodes.add("Cast", kept, to=FLOAT)
+    y = nodes.add("Cast", kept, to=FLOAT)
+    return nodes.add("Where", cells.unseen, nodes.constant(MASKED), y)
 
 
-def _softmax(
-    nodes: Nodes, logits: str, beta: str, stages: Stages, k: int, *, output: str | None = None
-) -> str:
+def _softmax(nodes: Nodes, logits: str, beta: str, stages: Stages, k: int) -> str:
     """(1 − w)·softmax(β z) + w/k."""
     weight = stages.uniform_weight
     shifted = nodes.add("Sub", logits, nodes.row_max(logits))
     powers = nodes.add("Exp", nodes.add("Mul", shifted, beta))
     share = nodes.add("Div", nodes.constant([[1.0 - weight]]), nodes.row_sum(powers, length=k))
     if not weight:
-        return nodes.add("Mul", powers, share, output=output)
+        return nodes.add("Mul", powers, share)
     softmax = nodes.add("Mul", powers, share)
-    return nodes.add("Add", softmax, nodes.constant(weight / k), output=output)
+    return nodes.add("Add", softmax, nodes.constant(weight / k))
 
 
 @dataclass(frozen=True)
@@ -127,7 +197,7 @@ def _top_and_others(
     return TopAndOthers(is_top, is_other, others, nodes.row_sum(others, length=n_classes))
 
 
-def _put_confidence(nodes: Nodes, top: TopAndOthers, remaining: str, *, output: str) -> None:
+def _put_confidence(nodes: Nodes, top: TopAndOthers, remaining: str) -> str:
     """Give the prediction 1 − remaining and rescale the others, as `calibrators.confidence` does.
 
     Less remains where the runner-up would otherwise overtake the prediction.
@@ -143,7 +213,7 @@ def _put_confidence(nodes: Nodes, top: TopAndOthers, remaining: str, *, output: 
         "Max", nodes.add("Sub", one, remaining), nodes.add("Mul", runner_up, scale)
     )
     placed = nodes.add("Mul", top.is_top, confidence)
-    nodes.add("Add", nodes.add("Mul", top.others, scale), placed, output=output)
+    return nodes.add("Add", nodes.add("Mul", top.others, scale), placed)
 
 
 def _second_stage(
@@ -151,9 +221,7 @@ def _second_stage(
     probabilities: str,  # of shape (n, k); the prediction has the largest of each row
     top: TopAndOthers,  # of these probabilities
     stage: SecondStage,
-    *,
-    output: str,  # name of the result
-) -> None:
+) -> str:
     """Map the confidence by the second stage of `smart`, as `SecondStage.apply` does."""
     knots, values = np.array(stage.knots), np.array(stage.values)
     slopes = np.diff(values) / np.diff(knots)
@@ -165,7 +233,7 @@ def _second_stage(
     mapped = line.add_to(nodes, logit)
     power = nodes.add("Exp", nodes.add("Min", mapped, nodes.constant(LARGEST_EXPONENT)))
     remaining = nodes.add("Reciprocal", nodes.add("Add", nodes.constant(1.0), power))  # 1 − c′
-    _put_confidence(nodes, replace(top, rest=rest), remaining, output=output)
+    return _put_confidence(nodes, replace(top, rest=rest), remaining)
 
 
 def _isotonic(
@@ -173,9 +241,7 @@ def _isotonic(
     logits: str,  # of shape (n, k), float32
     top: TopAndOthers,  # of their softmax
     calibrator: IsotonicCalibrator,
-    *,
-    output: str,  # name of the result
-) -> None:
+) -> str:
     """Map the confidence by the isotonic calibrator."""
     k = calibrator.n_classes
     remaining = nodes.add("Cast", _isotonic_remaining(nodes, logits, top, calibrator), to=FLOAT)
@@ -183,7 +249,7 @@ def _isotonic(
     sure = nodes.add("Less", top.rest, nodes.constant([[SMALLEST * k]]))
     others = nodes.add("Where", sure, top.is_other, top.others)
     rest = nodes.add("Where", sure, nodes.constant([[k - 1.0]]), top.rest)
-    _put_confidence(nodes, replace(top, others=others, rest=rest), remaining, output=output)
+    return _put_confidence(nodes, replace(top, others=others, rest=rest), remaining)
 
 
 def _isotonic_remaining(

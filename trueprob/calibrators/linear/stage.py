@@ -5,7 +5,8 @@
 W is diagonal (vector scaling, Guo et al. 2017, arXiv:1706.04599, section 4.2) or full (matrix
 scaling). Guo's maps take z itself, so a constant added to a row changes their result; x does not
 change. The largest logit is subtracted first, so a constant that float32 holds exactly does not
-change the mean. A masked class (−inf) has no part in the mean, x = 0 and y = −inf. `trueprob.calibrators.linear.fit` finds W and b.
+change the mean. A masked class has no part in the mean, x is 0 and y is −inf.
+`trueprob.calibrators.linear.fit` finds W and b.
 """
 
 from __future__ import annotations
