@@ -29,9 +29,11 @@ Logits = NDArray[np.float32]
 Probabilities = NDArray[np.float32]
 
 TRANSPOSE_BELOW: Final = 64  # classes; below, a class-major copy is faster (3.8x at 10)
-CLIP: Final = 3.0  # times the 99th percentile of the gaps: where wild rows are cut
-WILD: Final = 30.0  # times that percentile; no distance of 19 real networks exceeds 5 times
-SAMPLE: Final = 4_000  # rows that the percentile is taken of
+# Percentiles of the gaps with factors: the 90th, for when more than 1 % of rows are wild at the top.
+USUAL: Final = ((0.99, 1.0), (0.9, 2.0))
+CLIP: Final = 3.0  # times the smaller of them: where wild rows are cut at the latest
+WILD: Final = 30.0  # times the same; no distance of 19 real networks exceeds 5 times
+SAMPLE: Final = 4_000  # rows that percentiles are taken of
 CERTAIN_GAP: Final = 1e6  # nats, of a row that masks leave one class; sums of it stay exact
 
 
@@ -112,7 +114,7 @@ def fill_masks(logits: Logits, masked: NDArray[np.bool_], below: float) -> Logit
 
 
 def wild_bound(logits: Logits) -> float | None:
-    """Distance below a row's top, in nats, at which rows on a wild scale are cut; usually None."""
+    """Largest distance below a row's top, in nats, that a wild scale leaves; None if not wild."""
     top = logits.max(axis=1)
     with np.errstate(over="ignore"):
         if is_masked(logits):
@@ -123,7 +125,8 @@ def wild_bound(logits: Logits) -> float | None:
             farthest = float((top - logits.min(axis=1)).max())
     if not len(logits):
         return None
-    usual = float(np.quantile(logit_gap(logits[:: -(-len(logits) // SAMPLE)]), 0.99))
+    gap = logit_gap(logits[:: -(-len(logits) // SAMPLE)]).astype(np.float64)
+    usual = min(times * float(np.quantile(gap, share)) for share, times in USUAL)
     return CLIP * usual if 0.0 < WILD * usual < farthest else None
 
 

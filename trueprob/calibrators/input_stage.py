@@ -17,8 +17,11 @@ m never exceeds what leaves the prediction the largest probability. With two cla
 such stage: a zero is then the end of the line of logit differences, whose order must stay.
 
 **Wild scales.** Joint log-likelihoods of naive Bayes reach −1e10, and one such cell outweighs all
-others in a linear stage. Where the largest distance from a row's top exceeds 30 times the 99th
-percentile of the logit gaps, all distances are cut at 3 times that percentile.
+others in a linear stage. With g the 99th percentile of the logit gaps, at most twice the 90th, a
+set is wild if a distance from a row's top exceeds 30·g. Then all distances are cut at 3·g, or at
+the half, quarter, … of it: the largest cut at which one temperature has a likelihood within 0.001
+nats of the best. Finite stand-ins for a mask, such as −1e9, leave the cut at 3·g; of naive Bayes
+far less than that is worth keeping.
 """
 
 from __future__ import annotations
@@ -45,6 +48,10 @@ COUNTS: Final = 5  # m is told apart for 1, 2, 3, 4 and more positive cells
 PSEUDO_ROWS: Final = 10.0  # of the overall m in the m of one count
 HALF: Final = 0.5  # pseudo-rows of each outcome, and of each class (Krichevsky–Trofimov)
 LOG_PROBABILITIES: Final = 0.01  # largest error of Σ exp z in a row that came from probabilities
+HALVINGS: Final = 9  # of the largest cut
+CUT_TOLERANCE: Final = 1e-3  # nats of the mean NLL
+ELEMENTS: Final = 40_000  # logits that the cut is chosen on
+INVERSE_TEMPERATURES: Final = np.geomspace(1e-2, 1e2, 41)  # times one over the cut
 BELOW_CAP: Final = 1.0 - 1e-6  # of the largest m that keeps the prediction
 
 Array = NDArray[np.float64]
@@ -125,11 +132,15 @@ class InputStage:
         return logits, zero
 
     def clipped(self, logits: Logits) -> Logits:
-        """Logits at most `clip` below the largest of their row; masked classes stay masked."""
+        """Logits minus the largest of their row, at least ``-clip``; masked classes stay masked."""
         if self.clip is None:
             return logits
-        bound = logits.max(axis=1, keepdims=True) - np.float32(self.clip)
-        clipped: Logits = np.where(np.isneginf(logits), logits, np.maximum(logits, bound))
+        # Subtracted first: at −1e12 a float32 minus `clip` would be the same number.
+        with np.errstate(over="ignore"):
+            below = logits - logits.max(axis=1, keepdims=True)
+        clipped: Logits = np.where(
+            np.isneginf(logits), logits, np.maximum(below, np.float32(-self.clip))
+        )
         return clipped
 
 
@@ -142,17 +153,45 @@ def fit_input_stage(data: CalibrationSet) -> tuple[InputStage | None, Calibratio
     zero = _zeros_of(data.logits)
     zeros = _count(zero, data) if zero.any() else None
     inner = np.where(zero, np.float32(-np.inf), data.logits)
-    stage = InputStage(zeros, wild_bound(inner))
-    inner = stage.clipped(inner)
     allowed = np.isfinite(inner)
     used = allowed[np.arange(data.n), data.labels] & (allowed.sum(axis=1) > 1)
     if data.weights is not None:
         used &= data.weights > 0.0
+    largest = wild_bound(inner[used]) if used.any() else None
+    clip = None if largest is None else _cut(inner[used], data.subset(used), largest)
+    stage = InputStage(zeros, clip)
+    inner = stage.clipped(inner)
     found = stage if stage != InputStage() else None
     if not used.any():
         # Every row is certain: there is nothing to fit, but a calibrator must come out.
         return found, replace(data, logits=fill_masks(inner, ~allowed, -float(ZERO_CELL)))
     return found, replace(data.subset(used), logits=inner[used])
+
+
+def _cut(logits: Logits, data: CalibrationSet, largest: float) -> float:
+    """The largest of some cuts at which one temperature fits nearly as well as at any of them."""
+    step = -(-logits.size // ELEMENTS)
+    logits, labels = logits[::step], data.labels[::step]
+    weights = None if data.weights is None else data.weights[::step]
+    cuts = largest * 0.5 ** np.arange(HALVINGS)
+    best = np.array([_least_nll(logits, labels, weights, cut) for cut in cuts])
+    return float(cuts[np.argmax(best <= best.min() + CUT_TOLERANCE)])
+
+
+def _least_nll(logits: Logits, labels: Labels, weights: Array | None, cut: float) -> float:
+    below = logits.astype(np.float64)
+    below -= below.max(axis=1, keepdims=True)
+    masked = np.isneginf(below)
+    np.maximum(below, -cut, out=below)
+    below[masked] = -np.inf
+    chosen = below[np.arange(labels.size), labels]
+    losses = []
+    with np.errstate(under="ignore"):
+        for scale in INVERSE_TEMPERATURES:
+            beta = scale / cut
+            loss = np.log(np.exp(beta * below).sum(axis=1)) - beta * chosen
+            losses.append(np.average(loss, weights=weights))
+    return float(min(losses))
 
 
 def _zeros_of(logits: Logits) -> NDArray[np.bool_]:

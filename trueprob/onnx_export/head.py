@@ -95,8 +95,8 @@ def _cells(nodes: Nodes, logits: str, stage: InputStage | None) -> Cells:
         zero = nodes.add("And", zero, some)
         unseen = nodes.add("Or", unseen, zero)
     if stage is not None and stage.clip is not None:
-        bound = nodes.add("Sub", nodes.row_max(logits), nodes.constant(stage.clip))
-        logits = nodes.add("Max", logits, bound)
+        below = nodes.add("Sub", logits, nodes.row_max(logits))
+        logits = nodes.add("Max", below, nodes.constant(-stage.clip))
     return Cells(nodes.add("Where", unseen, nodes.constant(MASKED), logits), zero, unseen)
 
 
