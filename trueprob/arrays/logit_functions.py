@@ -29,9 +29,9 @@ Logits = NDArray[np.float32]
 Probabilities = NDArray[np.float32]
 
 TRANSPOSE_BELOW: Final = 64  # classes; below, a class-major copy is faster (3.8x at 10)
-# Percentiles of the gaps with factors: the 90th, for when more than 1 % of rows are wild at the top.
-USUAL: Final = ((0.99, 1.0), (0.9, 2.0))
-CLIP: Final = 3.0  # times the smaller of them: where wild rows are cut at the latest
+# Quantiles of the gaps, with factors; the lower ones serve if 1 % or 10 % of the rows are wild.
+USUAL: Final = ((0.99, 1.0), (0.9, 2.0), (0.5, 20.0))
+CLIP: Final = 3.0  # times the smallest of them: where wild rows are cut at the latest
 WILD: Final = 30.0  # times the same; no distance of 19 real networks exceeds 5 times
 SAMPLE: Final = 4_000  # rows that percentiles are taken of
 CERTAIN_GAP: Final = 1e6  # nats, of a row that masks leave one class; sums of it stay exact

@@ -17,11 +17,12 @@ m never exceeds what leaves the prediction the largest probability. With two cla
 such stage: a zero is then the end of the line of logit differences, whose order must stay.
 
 **Wild scales.** Joint log-likelihoods of naive Bayes reach −1e10, and one such cell outweighs all
-others in a linear stage. With g the 99th percentile of the logit gaps, at most twice the 90th, a
-set is wild if a distance from a row's top exceeds 30·g. Then all distances are cut at 3·g, or at
-the half, quarter, … of it: the largest cut at which one temperature has a likelihood within 0.001
-nats of the best. Finite stand-ins for a mask, such as −1e9, leave the cut at 3·g; of naive Bayes
-far less than that is worth keeping.
+others in a linear stage. With g the 99th percentile of the logit gaps, at most twice the 90th and
+20 times the median, a set is wild if a distance from a row's top exceeds 30·g. Then all distances
+are cut at 3·g, or at the half, quarter, … of it: the largest cut at which one temperature has a
+likelihood within 0.001 nats of the best. Finite stand-ins for a mask, such as −1e9, leave the cut
+far out; of naive Bayes much less is worth keeping. With two classes only methods with a linear
+stage cut, for the same reason as above.
 """
 
 from __future__ import annotations
@@ -144,7 +145,11 @@ class InputStage:
         return clipped
 
 
-def fit_input_stage(data: CalibrationSet) -> tuple[InputStage | None, CalibrationSet]:
+def fit_input_stage(
+    data: CalibrationSet,
+    *,
+    cut: bool,  # whether a wild scale is to be cut
+) -> tuple[InputStage | None, CalibrationSet]:
     """Learn the stage, and the rows to fit the calibrator proper on, as it will see them.
 
     Left out are rows whose label is in a zero cell and rows with one class that is neither masked
@@ -157,7 +162,7 @@ def fit_input_stage(data: CalibrationSet) -> tuple[InputStage | None, Calibratio
     used = allowed[np.arange(data.n), data.labels] & (allowed.sum(axis=1) > 1)
     if data.weights is not None:
         used &= data.weights > 0.0
-    largest = wild_bound(inner[used]) if used.any() else None
+    largest = wild_bound(inner[used]) if cut and used.any() else None
     clip = None if largest is None else _cut(inner[used], data.subset(used), largest)
     stage = InputStage(zeros, clip)
     inner = stage.clipped(inner)

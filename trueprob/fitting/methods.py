@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from trueprob.arrays.calibration_set import CalibrationSet
-from trueprob.arrays.logit_functions import is_masked, wild_bound
+from trueprob.arrays.logit_functions import wild_bound
 from trueprob.arrays.logits import ZERO_CELL
 from trueprob.calibrators import (
     KINDS,
@@ -46,6 +46,8 @@ FITTERS: Final[Mapping[str, Callable[..., FittedCalibrator]]] = MappingProxyType
 )
 METHODS: Final = tuple(FITTERS)
 SCALE_ONLY: Final = "smart"
+# With two classes the others are functions of the logit difference, whose order must stay.
+WITH_LINEAR_STAGE: Final = frozenset({"smart-matrix", "smart-vector", "vector"})
 
 
 def fit_rows(
@@ -60,7 +62,10 @@ def fit_rows(
         raise InvalidInput(
             f"method must be one of {', '.join(METHODS)}, got {method[:40]!r}", field="method"
         )
-    stage, rows = fit_input_stage(data) if _needs_input_stage(data) else (None, data)
+    cut = data.n_classes > 2 or method in WITH_LINEAR_STAGE
+    stage, rows = None, data
+    if _has_marks(data) or (cut and wild_bound(data.logits) is not None):
+        stage, rows = fit_input_stage(data, cut=cut)
     options: dict[str, Any] = {"seed": seed}
     if fitter is fit_auto or method in WITH_INNER_FOLDS:
         options["groups"] = rows.groups
@@ -73,12 +78,10 @@ def fit_rows(
     return replace(fitted, calibrator=calibrator)
 
 
-def _needs_input_stage(data: CalibrationSet) -> bool:
-    """Whether a row has a mask or a zero cell, or the scale is wild; false for most networks."""
-    logits = data.logits
-    if np.minimum.reduce(logits, axis=None) <= ZERO_CELL and (logits == ZERO_CELL).any():
-        return True
-    return is_masked(logits) or wild_bound(logits) is not None
+def _has_marks(data: CalibrationSet) -> bool:
+    """Whether a row has a mask or a zero cell."""
+    lowest = np.minimum.reduce(data.logits, axis=None)
+    return bool(lowest == -np.inf or (lowest <= ZERO_CELL and (data.logits == ZERO_CELL).any()))
 
 
 def keeps_prediction(method: str, allow_prediction_change: bool = False) -> bool:

@@ -69,11 +69,14 @@ def with_zeros(n=400, k=4, *, seed=0, missing=0.1):
 
 def test_the_stage_is_counted_and_the_map_is_fitted_on_positive_labels():
     p, labels = with_zeros()
-    n, k = p.shape
+    k = p.shape[1]
     fitted = fit_rows("temperature", CalibrationSet(logits_from_probabilities(p), labels))
     zeros = fitted.calibrator.input_stage.zeros
     # Counted anew, one row at a time.
-    rows = [(row, int(label), sum(value > 0 for value in row)) for row, label in zip(p, labels)]
+    rows = [
+        (row, int(label), sum(value > 0 for value in row))
+        for row, label in zip(p, labels, strict=True)
+    ]
     some = [(row[label] == 0, count) for row, label, count in rows if count < k]
     overall = (sum(missed for missed, _ in some) + 0.5) / (len(some) + 1)
     for j in range(1, 4):
@@ -231,7 +234,18 @@ def test_networks_have_no_input_stage(method, scale, overconfident):
     assert "input_stage" not in to_dict(fitted.calibrator)
 
 
-def test_two_classes_have_no_zero_cells():
+def test_two_classes_have_no_zero_cells_and_are_cut_for_a_linear_stage_only():
+    generator = np.random.default_rng(0)
+    scores = generator.normal(size=(200, 2)).astype(np.float32)
+    labels = (scores + generator.gumbel(size=(200, 2))).argmax(axis=1)
+    scores[:3, 0] = -1e9
+    stages = {
+        m: fit_rows(m, CalibrationSet(scores, labels)).calibrator.input_stage
+        for m in ("temperature", "smart", "vector", "smart-matrix")
+    }
+    assert [name for name, stage in stages.items() if stage is not None] == [
+        "vector", "smart-matrix",
+    ]  # fmt: skip
     p = np.array([[1.0, 0.0], [0.0, 1.0], [0.6, 0.4], [0.2, 0.8]] * 10)
     labels = np.array([0, 1, 1, 1] * 10)
     fitted = fit_rows("smart", CalibrationSet(logits_from_probabilities(p), labels))
