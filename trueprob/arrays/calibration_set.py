@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from trueprob.arrays.class_names import as_class_names, class_order, say_more_than_order
 from trueprob.arrays.files import read_arrays
 from trueprob.arrays.labels import Labels, as_labels
-from trueprob.arrays.logit_functions import Logits, is_masked
+from trueprob.arrays.logit_functions import Logits
 from trueprob.arrays.logits import (
     as_logits,
     logits_from_log_probabilities,
@@ -85,7 +85,7 @@ class CalibrationSet:
         logits = as_logits(self.logits)
         n, k = logits.shape
         labels = as_labels(self.labels, n_classes=k, n_rows=n)
-        if is_masked(logits):
+        if np.minimum.reduce(logits, axis=None) == -np.inf:
             _require_possible(logits, labels)
         object.__setattr__(self, "logits", logits)
         object.__setattr__(self, "labels", labels)

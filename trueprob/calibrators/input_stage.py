@@ -118,6 +118,20 @@ class InputStage:
         zeros = parameters["zeros"]
         return cls(None if zeros is None else _zero_cells(n_classes, zeros, f"{where}.zeros"), clip)
 
+    def sentences(self) -> list[str]:
+        """What the stage does, for people."""
+        found = []
+        if self.zeros is not None:
+            mass = ", ".join(f"{100 * m:.2g} %" for m in self.zeros.mass)
+            counts = ", ".join(map(str, range(1, len(self.zeros.mass) + 1)))
+            found.append(
+                f"classes with a probability of 0 share {mass} of a row with {counts} or more "
+                "other classes"
+            )
+        if self.clip is not None:
+            found.append(f"scores more than {self.clip:.4g} nats below the top of a row are cut")
+        return found
+
     def split(self, logits: Logits) -> tuple[Logits, NDArray[np.bool_] | None]:
         """Logits with −inf in masked and in zero cells, and where the zero cells are, if any."""
         zero = None
@@ -201,7 +215,7 @@ def _least_nll(logits: Logits, labels: Labels, weights: Array | None, cut: float
 
 def _zeros_of(logits: Logits) -> NDArray[np.bool_]:
     """The zero cells of rows that sum to one; in others a logit may equal log 1e-12 by chance."""
-    zero = logits == ZERO_CELL
+    zero: NDArray[np.bool_] = logits == ZERO_CELL
     if logits.shape[1] == 2:
         return np.zeros_like(zero)
     rows = np.flatnonzero(zero.any(axis=1))

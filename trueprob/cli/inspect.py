@@ -14,6 +14,7 @@ import numpy as np
 
 from trueprob.calibrators import Calibrator
 from trueprob.calibrators.document import parse_json, read_fitted_on
+from trueprob.calibrators.input_stage import InputStage
 from trueprob.cli.output import print_json, print_line
 from trueprob.errors import DigestMismatch, ModelVersionNotFound
 from trueprob.repository.baseline import Baseline
@@ -106,6 +107,9 @@ def _calibrator(version: ModelVersion, baseline: Baseline | None) -> dict[str, A
         "id": calibrator.id,
         "kind": calibrator.kind,
         "preserves_prediction": calibrator.preserves_prediction,
+        "input_stage": None
+        if calibrator.input_stage is None
+        else calibrator.input_stage.parameters(),
         "fitted_on": None
         if source is None
         else {"digest": source.digest, "n": source.n, "created_at": source.created_at},
@@ -157,6 +161,10 @@ def _lines(document: dict[str, Any]) -> list[str]:
         fitted = "" if source is None else f", fitted on {source['n']} rows, {source['created_at']}"
         kept = "keeps" if calibrator["preserves_prediction"] else "may change"
         lines.append(f"calibrator  {calibrator['id']}, {kept} the prediction{fitted}")
+        stage = calibrator["input_stage"]
+        if stage is not None:
+            found = InputStage.from_parameters(document["n_classes"], stage)
+            lines += [f"  {sentence}" for sentence in found.sentences()]
         lines += [
             f"  at a gap of {row['gap']:.2f} nats the temperature is {row['temperature']:.3f}"
             for row in calibrator["temperatures"] or ()
