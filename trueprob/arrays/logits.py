@@ -78,7 +78,8 @@ def logits_from_probabilities(
     Parameters
     ----------
     values : array_like of shape (n, k)
-        In [0, 1]; each row sums to one within 1e-3. Values below 1e-12 count as 1e-12.
+        In [0, 1]; each row sums to one within 1e-3. Values below 1e-12 count as 0, whose logit is
+        log 1e-12: a fit learns how often labels fall there.
     name, n_classes
         As in `as_logits`.
 
@@ -114,7 +115,7 @@ def logits_from_log_probabilities(
     Parameters
     ----------
     values : array_like of shape (n, k)
-        Natural logarithms; minus infinity is a probability of zero.
+        Natural logarithms; minus infinity is a probability of 0, and masks nothing.
     name, n_classes
         As in `as_logits`.
 
