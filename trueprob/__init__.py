@@ -48,12 +48,6 @@ _HOMES = {
         "ClassScore",
         "class_scores",
     ),
-    "trueprob.scores.confidence": (
-        "adaptive_calibration_error",
-        "confidence_auroc",
-        "expected_calibration_error",
-        "maximum_calibration_error",
-    ),
     "trueprob.drift": (
         "BetState",
         "CalibrationBets",
@@ -118,8 +112,12 @@ _HOMES = {
     ),
     "trueprob.scores.score": (
         "Scores",
+        "adaptive_calibration_error",
         "brier_score",
         "classwise_calibration_error",
+        "confidence_auroc",
+        "expected_calibration_error",
+        "maximum_calibration_error",
         "mean_entropy",
         "negative_log_likelihood",
         "score",

@@ -23,6 +23,7 @@ from trueprob.calibrators import Calibrator
 from trueprob.errors import InvalidInput
 from trueprob.fitting.fit import cross_fit, progress_of_part
 from trueprob.fitting.methods import METHODS, keeps_prediction
+from trueprob.folds import fold_groups
 from trueprob.scores.interval import unit_of_rows
 
 __all__ = ["admit", "is_new_row"]
@@ -89,7 +90,7 @@ def admit(
             f"none of the {data.n} rows is new: the incumbent was fitted on all of them", 0
         )
     compared = data.subset(new_rows)
-    unit = unit_of_rows(compared.n, compared.groups)
+    unit = unit_of_rows(compared.n, fold_groups(compared.logits, compared.groups))
     if int(unit.max()) + 1 < MIN_UNITS:
         unit_name = "rows" if data.groups is None else "groups"
         return _refused(

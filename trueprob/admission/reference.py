@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from trueprob.admission.decision import MIN_UNITS, is_new_row
 from trueprob.arrays.calibration_set import CalibrationSet
 from trueprob.calibrators import Calibrator
+from trueprob.folds import fold_groups
 from trueprob.scores.interval import resampled_sums, unit_of_rows
 from trueprob.scores.score import SMALLEST
 
@@ -49,7 +50,7 @@ def check_reference(
     if new_rows.shape[0] == 0:
         return ReferenceCheck(False, "the candidate was fitted on all of the reference set", 0)
     data = reference.subset(new_rows)
-    unit = unit_of_rows(data.n, data.groups)
+    unit = unit_of_rows(data.n, fold_groups(data.logits, data.groups))
     n_units = int(unit.max()) + 1
     if n_units < MIN_UNITS:
         unit_name = "rows" if data.groups is None else "groups"

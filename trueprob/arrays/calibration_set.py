@@ -65,7 +65,7 @@ class CalibrationSet:
         Non-negative, not all zero; only their ratios matter.
     groups : ndarray of shape (n,), int64 or str, or None
         Rows of one group (a patient, a video) are not independent: folds and resampling keep
-        them together.
+        them together. Without groups, copies of a row are kept together.
     class_names : tuple of k strings, or None
         In the order of the columns; None if they are unknown.
 

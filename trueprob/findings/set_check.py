@@ -52,6 +52,7 @@ from trueprob.findings.agreement import (
 )
 from trueprob.findings.class_order import class_order_finding, sign_test
 from trueprob.findings.finding import Finding, Repair, Severity
+from trueprob.folds import equal_rows, fold_groups
 
 __all__ = ["check_conditions", "check_fit", "check_set"]
 
@@ -248,11 +249,8 @@ def _copies(logits: Logits, labels: Labels) -> Finding | None:
     n = labels.size
     if n < LEAST_FOR_DISTRIBUTION:
         return None
-    # Equal rows have equal sums; the odd factors make equal sums of different rows unlikely.
-    factors = np.random.default_rng(0).integers(1, 1 << 62, logits.shape[1], dtype=np.uint64)
-    bits = np.ascontiguousarray(logits).view(np.uint32)
-    sums = np.einsum("ij,j->i", bits, factors * np.uint64(2) + np.uint64(1), dtype=np.uint64)
-    _, row, sizes = np.unique(sums, return_inverse=True, return_counts=True)
+    found = equal_rows(logits)
+    row, sizes = found.row, found.sizes
     if sizes.size >= COPIED * n:
         return None
     low, high = np.full(sizes.size, labels.max()), np.zeros(sizes.size, dtype=np.int64)
@@ -261,9 +259,9 @@ def _copies(logits: Logits, labels: Labels) -> Finding | None:
     repeated = sizes > 1
     if (low != high)[repeated].mean() > CONFLICTS:
         return None
-    sentence = (
-        f"{n} rows are copies of {sizes.size}: scores and folds count each copy as new evidence"
-    )
+    sentence = f"{n} rows are copies of {sizes.size}: scores count each copy as new evidence"
+    if fold_groups(logits, None) is None:
+        sentence += ", and so do folds"
     repair = Repair("leave out the copies, or give those of one row the same group")
     return Finding("copies", Severity.WARN, sentence, repair)
 

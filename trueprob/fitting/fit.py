@@ -19,7 +19,7 @@ from trueprob.findings.set_check import check_fit, check_set
 from trueprob.fitting.auto import SelectedCalibrator
 from trueprob.fitting.methods import fit_rows, keeps_prediction, method_for_set
 from trueprob.fitting.report import Fit, FitReport
-from trueprob.folds import fold_of_rows
+from trueprob.folds import fold_groups, fold_of_rows
 from trueprob.scores.classes import ClassScore, binary_score
 from trueprob.scores.score import Scores, score
 
@@ -185,9 +185,10 @@ def cross_fit(
         )
     data = calibration_set
     correct = prediction(data.logits) == data.labels
+    groups = fold_groups(data.logits, data.groups)
     total: NDArray[np.float32] = np.zeros_like(data.logits)
     for repeat in range(n_repeats):
-        fold = fold_of_rows(correct, data.groups, n_folds, seed=seed + repeat)
+        fold = fold_of_rows(correct, groups, n_folds, seed=seed + repeat)
         if fold.max() == 0:
             raise InvalidInput(
                 "cross-fitting needs at least two rows or groups, got one", field="groups"

@@ -28,6 +28,7 @@ from trueprob.calibrators.input_stage import fit_input_stage
 from trueprob.errors import InvalidInput
 from trueprob.findings.finding import Finding, Severity
 from trueprob.fitting.auto import WITH_INNER_FOLDS, fit_auto
+from trueprob.folds import fold_groups
 
 __all__ = ["FITTERS", "METHODS", "SCALE_ONLY", "fit_rows", "keeps_prediction", "method_for_set"]
 
@@ -62,12 +63,15 @@ def fit_rows(
         raise InvalidInput(
             f"method must be one of {', '.join(METHODS)}, got {method[:40]!r}", field="method"
         )
+    inner_folds = fitter is fit_auto or method in WITH_INNER_FOLDS
+    if inner_folds:  # copies and grids show in the scores as they came
+        data = replace(data, groups=fold_groups(data.logits, data.groups))
     cut = data.n_classes > 2 or method in WITH_LINEAR_STAGE
     stage, rows = None, data
     if _has_marks(data) or (cut and wild_bound(data.logits) is not None):
         stage, rows = fit_input_stage(data, cut=cut)
     options: dict[str, Any] = {"seed": seed}
-    if fitter is fit_auto or method in WITH_INNER_FOLDS:
+    if inner_folds:
         options["groups"] = rows.groups
     if fitter is fit_auto:
         options["allow_prediction_change"] = allow_prediction_change

@@ -1,7 +1,8 @@
-"""Scores of confidences: calibration error, and how well confidence tells right from wrong.
+"""Scores of an event and its probability, such as "the prediction is right" and the confidence.
 
-All take the confidence of each prediction, shape (n,), and whether it was right. They compute in
-float64 and return fractions. Scores of whole rows of probabilities are in `trueprob.scores.score`.
+All take the probability of each row, shape (n,), and whether the event happened. They compute in
+float64 and return fractions. The public scores, which take rows of probabilities and labels, are
+in `trueprob.scores.score`.
 """
 
 from __future__ import annotations
@@ -13,64 +14,22 @@ from numpy.typing import ArrayLike, NDArray
 
 from trueprob.arrays.weights_and_groups import as_weights
 from trueprob.errors import InvalidInput
-from trueprob.scores.binned import N_BINS, BinnedCalibration
+from trueprob.scores.binned import N_BINS
 
 __all__ = [
-    "adaptive_calibration_error",
-    "area_under_risk_coverage",
+    "adaptive_ece",
+    "aurc",
+    "auroc",
     "checked_rows",
-    "confidence_auroc",
-    "expected_calibration_error",
-    "maximum_calibration_error",
 ]
 
 Array = NDArray[np.float64]
 
 
-def expected_calibration_error(
+def adaptive_ece(
     confidence: ArrayLike, correct: ArrayLike, *, weights: ArrayLike | None = None
 ) -> float:
-    """Expected calibration error (ECE) over 15 right-closed bins of equal width.
-
-    Parameters
-    ----------
-    confidence : array_like of shape (n,)
-        Probability of the predicted class, in [0, 1].
-    correct : array_like of shape (n,)
-        Whether the prediction was right (bool, or 0 and 1).
-    weights : array_like of shape (n,), optional
-        Non-negative.
-
-    Returns
-    -------
-    float
-        A fraction; NaN without rows.
-
-    Raises
-    ------
-    InvalidInput
-        Shapes differ, or a confidence lies outside [0, 1].
-    """
-    return BinnedCalibration.of(confidence, correct, weights).ece()
-
-
-def maximum_calibration_error(
-    confidence: ArrayLike, correct: ArrayLike, *, weights: ArrayLike | None = None
-) -> float:
-    """Largest calibration error of the 15 bins, a fraction; noisy, as a bin may hold one row.
-
-    Arguments, result without rows and errors as in `expected_calibration_error`.
-    """
-    return BinnedCalibration.of(confidence, correct, weights).mce()
-
-
-def adaptive_calibration_error(
-    confidence: ArrayLike, correct: ArrayLike, *, weights: ArrayLike | None = None
-) -> float:
-    """ECE over 15 bins of equal mass, a fraction; equal confidences always share a bin.
-
-    Arguments as in `expected_calibration_error`; no rows are an InvalidInput too.
-    """
+    """ECE over 15 bins of equal mass, a fraction; equal confidences always share a bin."""
     p, y, w = checked_rows(confidence, correct, weights)
     _, group = np.unique(p, return_inverse=True)
     mass = np.bincount(group, weights=w)
@@ -81,13 +40,10 @@ def adaptive_calibration_error(
     return float(np.abs(np.bincount(index, weights=signed)).sum() / mass.sum())
 
 
-def confidence_auroc(
-    confidence: ArrayLike, correct: ArrayLike, *, weights: ArrayLike | None = None
-) -> float:
+def auroc(confidence: ArrayLike, correct: ArrayLike, *, weights: ArrayLike | None = None) -> float:
     """Probability that a right prediction is more confident than a wrong one; ties count ½.
 
-    NaN when all predictions are right or all are wrong. Arguments as in
-    `expected_calibration_error`; no rows are an InvalidInput too.
+    NaN when all predictions are right or all are wrong.
     """
     p, y, w = checked_rows(confidence, correct, weights)
     _, group = np.unique(p, return_inverse=True)
@@ -100,9 +56,7 @@ def confidence_auroc(
     return float(right @ (below + 0.5 * wrong)) / pairs
 
 
-def area_under_risk_coverage(
-    confidence: ArrayLike, correct: ArrayLike, *, weights: ArrayLike | None = None
-) -> float:
+def aurc(confidence: ArrayLike, correct: ArrayLike, *, weights: ArrayLike | None = None) -> float:
     """Area under the risk-coverage curve (AURC), a fraction; lower is better.
 
     The risk at coverage i/n is the share of errors among the i most confident rows. AURC is its

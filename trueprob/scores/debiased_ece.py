@@ -31,14 +31,14 @@ from numpy.typing import ArrayLike, NDArray
 from trueprob.scores.binned import N_BINS, bin_index
 from trueprob.scores.confidence import checked_rows
 
-__all__ = ["N_SUMS", "bin_columns", "debiased_calibration_error", "debiased_ece_of_sums"]
+__all__ = ["N_SUMS", "bin_columns", "debiased_ece", "debiased_ece_of_sums"]
 
 N_SUMS: Final = 4  # of each bin: Σw, Σw², Σw·(confidence − right), Σw·right
 
 Array = NDArray[np.float64]
 
 
-def debiased_calibration_error(
+def debiased_ece(
     confidence: ArrayLike, correct: ArrayLike, *, weights: ArrayLike | None = None
 ) -> float:
     """Debiased ECE, a fraction that may be negative."""

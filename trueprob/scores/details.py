@@ -9,19 +9,17 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 from numpy.typing import ArrayLike
 
-from trueprob.arrays.labels import as_labels
 from trueprob.arrays.weights_and_groups import as_weights
 from trueprob.scores.brier import (
     BrierDecomposition,
     brier_decomposition,
     top_label_brier_decomposition,
 )
-from trueprob.scores.confidence import area_under_risk_coverage
-from trueprob.scores.debiased_ece import debiased_calibration_error
-from trueprob.scores.score import checked_probabilities, mean_entropy
+from trueprob.scores.confidence import aurc
+from trueprob.scores.debiased_ece import debiased_ece
+from trueprob.scores.score import checked_probabilities, confidence_of_rows, mean_entropy
 from trueprob.scores.smooth_ece import smooth_ece
 
 __all__ = ["DetailedScores", "detailed_scores"]
@@ -97,22 +95,16 @@ def detailed_scores(
         Shapes do not match, or a label is out of range.
     """
     p, y = checked_probabilities(probabilities, labels)
-    n, k = p.shape
-    top = (
-        p.argmax(axis=1)
-        if prediction is None
-        else as_labels(np.asarray(prediction), n_classes=k, n_rows=n, name="prediction")
-    )
+    n = p.shape[0]
     w = None if weights is None else as_weights(weights, n_rows=n)
-    confidence = np.minimum(p[np.arange(n), top].astype(np.float64), 1.0)
-    correct = top == y
+    confidence, correct = confidence_of_rows(p, y, prediction)
     smooth = smooth_ece(confidence, correct, weights=w)
     return DetailedScores(
         n=n,
-        debiased_ece=debiased_calibration_error(confidence, correct, weights=w),
+        debiased_ece=debiased_ece(confidence, correct, weights=w),
         smooth_ece=smooth.value,
         smooth_ece_floor=smooth.floor,
-        aurc=area_under_risk_coverage(confidence, correct, weights=w),
+        aurc=aurc(confidence, correct, weights=w),
         mean_entropy=mean_entropy(p, weights=w),
         brier=brier_decomposition(p, y, weights=w),
         top_label_brier=top_label_brier_decomposition(confidence, correct, weights=w),

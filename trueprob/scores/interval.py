@@ -25,15 +25,16 @@ from trueprob.arrays.labels import Labels
 from trueprob.arrays.weights_and_groups import Groups, as_groups, as_weights
 from trueprob.errors import InvalidInput
 from trueprob.scores.binned import N_BINS
-from trueprob.scores.confidence import (
-    adaptive_calibration_error,
-    area_under_risk_coverage,
-    checked_rows,
-    confidence_auroc,
-)
+from trueprob.scores.confidence import adaptive_ece, aurc, auroc
 from trueprob.scores.debiased_ece import N_SUMS, bin_columns, debiased_ece_of_sums
-from trueprob.scores.score import checked_probabilities, row_brier, row_entropy, row_nll
-from trueprob.scores.smooth_ece import smooth_calibration_error
+from trueprob.scores.score import (
+    checked_probabilities,
+    confidence_of_rows,
+    row_brier,
+    row_entropy,
+    row_nll,
+)
+from trueprob.scores.smooth_ece import smooth_ece_value
 
 __all__ = [
     "INTERVAL_SCORES",
@@ -63,10 +64,10 @@ OF_SUMS: Final[dict[str, Callable[[Array], Array]]] = {
     "debiased_ece": debiased_ece_of_sums,
 }
 RECOMPUTED: Final[dict[str, Callable[..., float]]] = {
-    "adaptive_ece": adaptive_calibration_error,
-    "smooth_ece": smooth_calibration_error,
-    "auroc": confidence_auroc,
-    "aurc": area_under_risk_coverage,
+    "adaptive_ece": adaptive_ece,
+    "smooth_ece": smooth_ece_value,
+    "auroc": auroc,
+    "aurc": aurc,
 }
 INTERVAL_SCORES: Final = (*ROW_MEANS, *OF_SUMS, *RECOMPUTED)
 
@@ -212,7 +213,7 @@ def _by_sums(
     if score in ROW_MEANS:
         sides = [(w * ROW_MEANS[score](p, y))[:, None] for p in predictors]
     else:
-        sides = [bin_columns(*_top_label(p, y), w) for p in predictors]
+        sides = [bin_columns(*_confidence(p, y), w) for p in predictors]
     columns = np.column_stack([w, *sides])
     width = sides[0].shape[1]
 
@@ -238,7 +239,7 @@ def _by_weights(
     seed: int,
 ) -> tuple[float, Array]:
     compute = RECOMPUTED[score]
-    rows = [_top_label(p, y) for p in predictors]
+    rows = [_confidence(p, y) for p in predictors]
 
     def value(weights: Array) -> float:
         values = [compute(*side, weights=weights) for side in rows]
@@ -255,10 +256,9 @@ def _by_weights(
     return value(w), finite if finite.shape[0] else np.array([np.nan])
 
 
-def _top_label(p: NDArray[Any], y: Labels) -> tuple[Array, Array]:
-    top = p.argmax(axis=1)
-    confidence = np.minimum(p[np.arange(p.shape[0]), top].astype(np.float64), 1.0)
-    return checked_rows(confidence, top == y, None)[:2]
+def _confidence(p: NDArray[Any], y: Labels) -> tuple[Array, Array]:
+    confidence, correct = confidence_of_rows(p, y)
+    return confidence, correct.astype(np.float64)
 
 
 def _plain_ece(sums: Array) -> Array:

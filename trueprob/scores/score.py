@@ -1,7 +1,9 @@
-"""Scores of whole rows of probabilities, one by one and all at once.
+"""Scores of rows of probabilities, one by one and all at once.
 
-They take probabilities of shape (n, k) and labels of shape (n,), compute in float64 and return
-fractions (0.0435, not 4.35) or nats. With weights, a mean is Σw·x / Σw.
+All take probabilities of shape (n, k) and labels of shape (n,), compute in float64 and return
+fractions (0.0435, not 4.35) or nats. With weights, a mean is Σw·x / Σw. For confidences c without
+the rows, and whether each was right, pass `np.column_stack([1 - c, c])`, the outcomes as labels,
+and `np.ones(n, int)` as the prediction.
 """
 
 from __future__ import annotations
@@ -17,13 +19,18 @@ from trueprob.arrays.labels import Labels, as_labels
 from trueprob.arrays.weights_and_groups import as_weights
 from trueprob.errors import InvalidInput
 from trueprob.scores.binned import FIRST_BIN_BELOW, N_BINS, BinnedCalibration, bin_index
-from trueprob.scores.confidence import adaptive_calibration_error, confidence_auroc
+from trueprob.scores.confidence import adaptive_ece, auroc
 
 __all__ = [
     "Scores",
+    "adaptive_calibration_error",
     "brier_score",
     "checked_probabilities",
     "classwise_calibration_error",
+    "confidence_auroc",
+    "confidence_of_rows",
+    "expected_calibration_error",
+    "maximum_calibration_error",
     "mean_entropy",
     "negative_log_likelihood",
     "row_brier",
@@ -104,28 +111,111 @@ def score(
         Shapes do not match, or a label is out of range.
     """
     p, y = checked_probabilities(probabilities, labels)
-    n, k = p.shape
-    top = (
-        p.argmax(axis=1)
-        if prediction is None
-        else as_labels(np.asarray(prediction), n_classes=k, n_rows=n, name="prediction")
-    )
+    n = p.shape[0]
     w = _weights(weights, n)
-    confidence = np.minimum(p[np.arange(n), top].astype(np.float64), 1.0)
-    correct = top == y
+    confidence, correct = confidence_of_rows(p, y, prediction)
     binned = BinnedCalibration.of(confidence, correct, w)
     return Scores(
         n=n,
         accuracy=binned.accuracy(),
         ece=binned.ece(),
         ece_floor=binned.ece_floor(),
-        adaptive_ece=adaptive_calibration_error(confidence, correct, weights=w),
+        adaptive_ece=adaptive_ece(confidence, correct, weights=w),
         classwise_ece=_classwise(p, y, w),
         mce=binned.mce(),
         nll=_mean(row_nll(p, y), w),
         brier=_mean(row_brier(p, y), w),
-        auroc=confidence_auroc(confidence, correct, weights=w),
+        auroc=auroc(confidence, correct, weights=w),
     )
+
+
+def expected_calibration_error(
+    probabilities: ArrayLike,
+    labels: ArrayLike,
+    *,
+    prediction: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+) -> float:
+    """Expected calibration error (ECE) of the confidence, over 15 right-closed bins.
+
+    Parameters
+    ----------
+    probabilities : array_like of shape (n, k)
+    labels : array_like of shape (n,)
+        Class indices.
+    prediction : array_like of shape (n,), optional
+        The predicted classes; default the argmax of the probabilities.
+    weights : array_like of shape (n,), optional
+        Non-negative.
+
+    Returns
+    -------
+    float
+        A fraction.
+
+    Raises
+    ------
+    InvalidInput
+        Shapes do not match, or a label or a confidence is out of range.
+
+    References
+    ----------
+    Naeini, Cooper, Hauskrecht 2015, Obtaining well calibrated probabilities using Bayesian
+    binning, AAAI, equation 3.
+
+    Examples
+    --------
+    >>> round(expected_calibration_error([[0.8, 0.2], [0.6, 0.4]], [0, 1]), 3)
+    0.4
+    """
+    confidence, correct, w = _top_label(probabilities, labels, prediction, weights)
+    return BinnedCalibration.of(confidence, correct, w).ece()
+
+
+def maximum_calibration_error(
+    probabilities: ArrayLike,
+    labels: ArrayLike,
+    *,
+    prediction: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+) -> float:
+    """Largest calibration error of the 15 bins, a fraction; noisy, as a bin may hold one row.
+
+    Arguments and errors as in `expected_calibration_error`.
+    """
+    confidence, correct, w = _top_label(probabilities, labels, prediction, weights)
+    return BinnedCalibration.of(confidence, correct, w).mce()
+
+
+def adaptive_calibration_error(
+    probabilities: ArrayLike,
+    labels: ArrayLike,
+    *,
+    prediction: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+) -> float:
+    """ECE over 15 bins of equal mass, a fraction; equal confidences always share a bin.
+
+    Arguments and errors as in `expected_calibration_error`.
+    """
+    confidence, correct, w = _top_label(probabilities, labels, prediction, weights)
+    return adaptive_ece(confidence, correct, weights=w)
+
+
+def confidence_auroc(
+    probabilities: ArrayLike,
+    labels: ArrayLike,
+    *,
+    prediction: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+) -> float:
+    """Probability that a right prediction is more confident than a wrong one; ties count ½.
+
+    NaN when all predictions are right or all are wrong. Arguments and errors as in
+    `expected_calibration_error`.
+    """
+    confidence, correct, w = _top_label(probabilities, labels, prediction, weights)
+    return auroc(confidence, correct, weights=w)
 
 
 def negative_log_likelihood(
@@ -239,11 +329,36 @@ def checked_probabilities(
     p = np.asarray(probabilities)
     if p.ndim != 2 or p.shape[0] < 1 or p.shape[1] < 2:
         raise InvalidInput(
-            f"probabilities must have shape (n, k), got {p.shape}", field="probabilities"
+            f"probabilities must have shape (n, k), got {p.shape}: one row for each label, one "
+            "column for each class",
+            field="probabilities",
         )
     if p.dtype.kind != "f":
         raise InvalidInput(f"probabilities must be floats, got {p.dtype}", field="probabilities")
     return p, as_labels(np.asarray(labels), n_classes=p.shape[1], n_rows=p.shape[0])
+
+
+def confidence_of_rows(
+    p: NDArray[Any], y: Labels, prediction: ArrayLike | None = None
+) -> tuple[Array, NDArray[np.bool_]]:
+    """Confidence of each prediction (default the argmax), and whether it is right, shape (n,)."""
+    n, k = p.shape
+    top = (
+        p.argmax(axis=1)
+        if prediction is None
+        else as_labels(np.asarray(prediction), n_classes=k, n_rows=n, name="prediction")
+    )
+    return np.minimum(p[np.arange(n), top].astype(np.float64), 1.0), top == y
+
+
+def _top_label(
+    probabilities: ArrayLike,
+    labels: ArrayLike,
+    prediction: ArrayLike | None,
+    weights: ArrayLike | None,
+) -> tuple[Array, NDArray[np.bool_], Weights]:
+    p, y = checked_probabilities(probabilities, labels)
+    return *confidence_of_rows(p, y, prediction), _weights(weights, p.shape[0])
 
 
 def _weights(values: ArrayLike | None, n: int) -> Weights:

@@ -30,7 +30,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from trueprob.scores.confidence import checked_rows
 
-__all__ = ["SmoothEce", "smooth_calibration_error", "smooth_ece", "smooth_ece_at_width"]
+__all__ = ["SmoothEce", "smooth_ece", "smooth_ece_at_width", "smooth_ece_value"]
 
 N_CELLS: Final = 4096
 BISECTIONS: Final = 40  # of [0, 1]: σ* to 1e-12
@@ -70,7 +70,7 @@ def smooth_ece(
     )
 
 
-def smooth_calibration_error(
+def smooth_ece_value(
     confidence: ArrayLike, correct: ArrayLike, *, weights: ArrayLike | None = None
 ) -> float:
     """The smooth ECE without its floor, a fraction."""

@@ -132,7 +132,7 @@ def _overconfident(n=80, k=4):
     [
         (KNeighborsClassifier(5), None, 0.04),
         (RandomForestClassifier(20, random_state=0), None, 0.05),
-        (LogisticRegression(C=1e-2, max_iter=2_000), 2, 0.0),
+        (LogisticRegression(C=1e-2, max_iter=2_000), 2, -0.005),
     ],
     ids=["neighbours", "forest", "two decimals"],
 )

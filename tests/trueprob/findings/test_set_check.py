@@ -309,6 +309,10 @@ def test_copies_are_warned_about_unless_they_are_groups_or_coarse_scores(digits)
     copies = np.repeat(np.arange(40), 10)
     finding = the_one(logits[copies], labels[copies], "copies")
     assert "400 rows are copies of 40" in finding.sentence
+    assert finding.sentence.endswith(", and so do folds")
+    one_row = np.concatenate([np.zeros(300, int), np.arange(1, 100)])
+    finding = the_one(logits[one_row], labels[one_row], "copies")
+    assert finding.sentence.endswith("as new evidence")  # kept together in folds
     assert found(logits[copies], labels[copies], groups=copies) == ()
     coarse, drawn = draw(2_000, 2, 0, factor=1.0)
     rounded = np.stack([np.zeros(2_000), (coarse[:, 1] - coarse[:, 0]).round()], axis=1)

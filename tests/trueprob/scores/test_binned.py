@@ -3,9 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trueprob import BinnedCalibration, InvalidInput
+from trueprob import BinnedCalibration, InvalidInput, expected_calibration_error
 from trueprob.scores.binned import N_BINS, bin_index
-from trueprob.scores.confidence import expected_calibration_error
 
 rows = st.lists(st.tuples(st.floats(0.0, 1.0), st.booleans()), min_size=1, max_size=40)
 
@@ -49,10 +48,12 @@ def test_streaming_equals_the_batch_after_every_prefix(pairs):
         batch = of(pairs[: i + 1])
         assert close(streamed, batch)
         assert streamed.ece() == pytest.approx(batch.ece(), abs=1e-12)
-    confidence, correct = zip(*pairs, strict=True)
-    assert streamed.ece() == pytest.approx(
-        expected_calibration_error(confidence, correct), abs=1e-12
+    confidence, correct = map(np.array, zip(*pairs, strict=True))
+    two = np.column_stack([1.0 - confidence, confidence])
+    of_rows = expected_calibration_error(
+        two, correct.astype(int), prediction=np.ones(len(pairs), int)
     )
+    assert streamed.ece() == pytest.approx(of_rows, abs=1e-12)
 
 
 @settings(deadline=None)

@@ -12,11 +12,11 @@ import pytest
 from sklearn.metrics import brier_score_loss
 
 from trueprob import InvalidInput, brier_score, softmax
-from trueprob.scores import confidence as confidence_scores
+from trueprob.scores.binned import BinnedCalibration
 from trueprob.scores.brier import brier_decomposition, top_label_brier_decomposition
-from trueprob.scores.confidence import area_under_risk_coverage
-from trueprob.scores.debiased_ece import debiased_calibration_error
-from trueprob.scores.smooth_ece import smooth_calibration_error, smooth_ece, smooth_ece_at_width
+from trueprob.scores.confidence import adaptive_ece, aurc, auroc
+from trueprob.scores.debiased_ece import debiased_ece
+from trueprob.scores.smooth_ece import smooth_ece, smooth_ece_at_width, smooth_ece_value
 
 
 def golden_rows():
@@ -36,20 +36,20 @@ def test_binned_errors_are_those_of_netcal_and_torchmetrics():
     rows = golden_rows()
     # netcal.metrics.ECE(15).measure(*rows); torchmetrics' multiclass_calibration_error with
     # n_bins=15, norm="l1" says 0.09466092 in float32.
-    ece = confidence_scores.expected_calibration_error(*rows)
+    ece = BinnedCalibration.of(*rows).ece()
     assert ece == pytest.approx(0.09466093333229182, rel=1e-12)
     # MCE(15).measure(*rows); torchmetrics with norm="max": 0.21483359.
-    mce = confidence_scores.maximum_calibration_error(*rows)
+    mce = BinnedCalibration.of(*rows).mce()
     assert mce == pytest.approx(0.2148336379796868, rel=1e-12)
     # The same of netcal with equal_intervals=False.
-    adaptive = confidence_scores.adaptive_calibration_error(*rows)
+    adaptive = adaptive_ece(*rows)
     assert adaptive == pytest.approx(0.09161742015854467, rel=1e-12)
 
 
 def test_debiased_error_is_kumars():
     # Mean of eight calibration.utils.normal_debiased_ce(bins, resamples=50_000), their bins
     # replaced by the 15 of equal width; plug-in 0.0947.
-    assert debiased_calibration_error(*golden_rows()) == pytest.approx(0.0793517, abs=5e-5)
+    assert debiased_ece(*golden_rows()) == pytest.approx(0.0793517, abs=5e-5)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_smooth_error_is_the_integral_that_defines_it(sigma):
 
 def test_smooth_error_is_the_fixed_point():
     rows = golden_rows()
-    value = smooth_calibration_error(*rows)
+    value = smooth_ece_value(*rows)
     assert smooth_ece_at_width(*rows, value) == pytest.approx(value, abs=1e-9)
     assert smooth_ece(*rows).value == value
 
@@ -94,15 +94,15 @@ def test_debiasing_moves_towards_the_truth():
     plain, debiased = [], []
     for seed in range(40):
         rows = calibrated_rows(1000, seed)
-        plain.append(confidence_scores.expected_calibration_error(*rows))
-        debiased.append(debiased_calibration_error(*rows))
+        plain.append(BinnedCalibration.of(*rows).ece())
+        debiased.append(debiased_ece(*rows))
     # √2 − 1 of the excess at perfect calibration, as the module says.
     assert np.mean(debiased) / np.mean(plain) == pytest.approx(2 - math.sqrt(2), abs=0.05)
 
 
 def test_risk_over_coverage_by_hand():
     # Right, wrong, right by falling confidence: (0/1 + 1/2 + 1/3)/3.
-    area = area_under_risk_coverage([0.9, 0.8, 0.7], [1, 0, 1])
+    area = aurc([0.9, 0.8, 0.7], [1, 0, 1])
     assert area == pytest.approx((0 + 1 / 2 + 1 / 3) / 3)
 
 
@@ -116,25 +116,23 @@ def test_risk_over_coverage_is_the_mean_over_the_orders_of_ties():
         order = order[np.argsort(-confidence[order], kind="stable")]
         areas.append((np.cumsum(1 - correct[order]) / np.arange(1, 401)).mean())
     error = np.std(areas) / math.sqrt(500)
-    expected = area_under_risk_coverage(confidence, correct)
+    expected = aurc(confidence, correct)
     assert abs(np.mean(areas) - expected) < 4 * error
     assert error < 1e-4
 
 
 def test_risk_over_coverage_of_one_tie_is_the_error_rate():
-    assert area_under_risk_coverage(np.full(10, 0.7), [1] * 7 + [0] * 3) == pytest.approx(0.3)
+    assert aurc(np.full(10, 0.7), [1] * 7 + [0] * 3) == pytest.approx(0.3)
 
 
-@pytest.mark.parametrize(
-    "compute", [area_under_risk_coverage, smooth_calibration_error, debiased_calibration_error]
-)
+@pytest.mark.parametrize("compute", [aurc, smooth_ece_value, debiased_ece])
 def test_integer_weights_are_repetitions(compute):
     confidence, correct = golden_rows()
     confidence = np.round(confidence, 2)
     weights = np.arange(400) % 3
     repeated = compute(np.repeat(confidence, weights), np.repeat(correct, weights))
     weighted = compute(confidence, correct, weights=weights)
-    if compute is debiased_calibration_error:
+    if compute is debiased_ece:
         assert weighted < repeated  # a repeated row is less evidence than two rows
     else:
         assert weighted == pytest.approx(repeated, rel=1e-9)
@@ -187,12 +185,12 @@ def test_reliability_of_calibrated_rows_is_at_its_floor():
 
 def test_rows_that_do_not_belong_together_are_refused():
     with pytest.raises(InvalidInput, match=r"correct must have shape \(2,\), got \(1,\)"):
-        area_under_risk_coverage([0.5, 0.6], [1])
+        aurc([0.5, 0.6], [1])
     with pytest.raises(InvalidInput, match=r"confidence must lie in \[0, 1\]"):
         smooth_ece([1.5], [1])
     with pytest.raises(InvalidInput, match="with n of at least 1"):
-        debiased_calibration_error([], [])
+        debiased_ece([], [])
     with pytest.raises(InvalidInput, match="correct must lie"):
-        confidence_scores.confidence_auroc([0.5], [2])
+        auroc([0.5], [2])
     with pytest.raises(InvalidInput, match="confidence must have at least one row"):
         top_label_brier_decomposition([], [])

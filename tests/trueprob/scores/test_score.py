@@ -1,3 +1,4 @@
+import inspect
 import json
 
 import numpy as np
@@ -6,9 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
 
+import trueprob
 from trueprob import InvalidInput, softmax
 from trueprob.scores import score as scores
 from trueprob.scores.binned import BinnedCalibration
+from trueprob.scores.confidence import adaptive_ece, auroc
 
 
 @pytest.fixture
@@ -36,10 +39,8 @@ def test_auroc_is_scikit_learns_with_weights_and_ties(sample):
     confidence = np.round(p.max(axis=1), 2)
     correct = p.argmax(axis=1) == labels
     weights = np.random.default_rng(0).exponential(size=400)
-    assert scores.confidence_auroc(confidence, correct) == pytest.approx(
-        roc_auc_score(correct, confidence)
-    )
-    assert scores.confidence_auroc(confidence, correct, weights=weights) == pytest.approx(
+    assert auroc(confidence, correct) == pytest.approx(roc_auc_score(correct, confidence))
+    assert auroc(confidence, correct, weights=weights) == pytest.approx(
         roc_auc_score(correct, confidence, sample_weight=weights)
     )
 
@@ -60,6 +61,43 @@ def test_scores_by_hand():
     assert result.auroc == 1.0
 
 
+# Public function → the field of `Scores` that it computes alone.
+SINGLE_SCORES = {
+    "adaptive_calibration_error": "adaptive_ece",
+    "brier_score": "brier",
+    "classwise_calibration_error": "classwise_ece",
+    "confidence_auroc": "auroc",
+    "expected_calibration_error": "ece",
+    "maximum_calibration_error": "mce",
+    "negative_log_likelihood": "nll",
+}
+
+
+@pytest.mark.parametrize("name", SINGLE_SCORES)
+def test_all_public_scores_take_probabilities_and_labels(sample, name):
+    p, labels = sample
+    compute = getattr(trueprob, name)
+    parameters = inspect.signature(compute).parameters
+    assert list(parameters)[:2] == ["probabilities", "labels"]
+    weights = np.random.default_rng(1).exponential(size=len(labels))
+    options = {"weights": weights}
+    if "prediction" in parameters:
+        options["prediction"] = np.full(len(labels), 2)  # not the argmax
+    expected = getattr(scores.score(p, labels, **options), SINGLE_SCORES[name])
+    assert compute(p, labels, **options) == pytest.approx(expected, rel=1e-12)
+    with pytest.raises(InvalidInput, match="one column for each class"):
+        compute(p.max(axis=1), p.argmax(axis=1) == labels)  # confidences and outcomes
+
+
+def test_no_public_score_is_left_out_of_the_table():
+    named = {
+        name
+        for name in trueprob.__all__
+        if name.endswith(("_calibration_error", "_score", "_auroc", "_likelihood"))
+    }
+    assert named == set(SINGLE_SCORES)
+
+
 def test_classwise_error_is_the_mean_of_binned_errors(sample):
     p, labels = sample
     expected = [BinnedCalibration.of(p[:, c], labels == c).ece() for c in range(6)]
@@ -72,16 +110,14 @@ def test_adaptive_error_has_bins_of_equal_mass():
     correct = confidence.copy()
     correct[-2:] = 0.0
     expected = confidence[-2:].sum() / 30
-    assert scores.adaptive_calibration_error(confidence, correct) == pytest.approx(expected)
+    assert adaptive_ece(confidence, correct) == pytest.approx(expected)
 
 
 def test_adaptive_error_never_splits_ties():
     # All equal: one bin, where errors in both directions cancel, in whatever order rows come.
     correct = np.array([1, 0] * 50)
-    assert scores.adaptive_calibration_error(np.full(100, 0.5), correct) == pytest.approx(0.0)
-    assert scores.adaptive_calibration_error(np.full(100, 0.5), np.sort(correct)) == pytest.approx(
-        0.0
-    )
+    assert adaptive_ece(np.full(100, 0.5), correct) == pytest.approx(0.0)
+    assert adaptive_ece(np.full(100, 0.5), np.sort(correct)) == pytest.approx(0.0)
 
 
 @settings(deadline=None, max_examples=30)
