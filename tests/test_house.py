@@ -242,6 +242,7 @@ REASONS: dict[str, str] = {
     "trueprob_service.control.store.migrations.env": "Alembic runs it as a script",
     "trueprob_service.control.store.migrations.versions.r0012_verdict_and_rollback": "a revision",
     "trueprob_service.control.store.migrations.versions.r0013_classes_of_alarms": "a revision",
+    "trueprob_service.control.store.migrations.versions.r0014_keep_prediction": "a revision",
     "trueprob_service.replicas.replica": "process boundary: what a replica runs",
     "trueprob_service.schema_check": "runs in a child process; its parent imports no SQLAlchemy",
 }

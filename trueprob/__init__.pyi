@@ -21,6 +21,7 @@ from trueprob.calibrators import FitOutcome as FitOutcome
 from trueprob.calibrators import FittedOn as FittedOn
 from trueprob.calibrators import IdentityCalibrator as IdentityCalibrator
 from trueprob.calibrators import IsotonicCalibrator as IsotonicCalibrator
+from trueprob.calibrators import SmartBinaryCalibrator as SmartBinaryCalibrator
 from trueprob.calibrators import SmartCalibrator as SmartCalibrator
 from trueprob.calibrators import SmartMatrixCalibrator as SmartMatrixCalibrator
 from trueprob.calibrators import SmartMlpCalibrator as SmartMlpCalibrator

@@ -95,6 +95,9 @@ class PredictionResponse(BaseModel):
     class_: list[str] | Omittable = Field(None, alias="class")
     confidence: list[float] | Omittable = None
     temperature: list[float] | None = None
+    log_odds: list[float] | Omittable = Field(
+        None, description="log P(1) − log P(0), in float64; of `smart-binary` only."
+    )
     prediction_ids: list[str] | Omittable = None
     logit_gap: list[float] | Omittable = None
     logits: list[list[float]] | Omittable = None

@@ -155,6 +155,11 @@ class Settings(BaseModel):
         repr=False,
     )
     fit_method: str = Field("smart", description="Calibration method of uploads that name none.")
+    keep_prediction: bool = Field(
+        False,
+        description="Fits keep every prediction; else with two classes the method smart may move "
+        "the threshold, and never the order of rows.",
+    )
     allow_prediction_change: bool = Field(
         False, description="Fits may choose a calibrator that changes predictions."
     )
@@ -313,11 +318,11 @@ def check_consistent(settings: Settings) -> None:
             f"host {settings.host} is reachable from other machines: set api_keys_file, "
             "or allow_anonymous=true if that is intended"
         )
-    if not (settings.allow_prediction_change or _keeps_prediction(settings)):
+    if settings.keep_prediction and settings.allow_prediction_change:
         raise ValueError(
-            f"fit_method {settings.fit_method} may change predictions: set "
-            "allow_prediction_change=true if that is intended"
+            "keep_prediction and allow_prediction_change contradict each other: leave one out"
         )
+    _check_fit_method(settings)
     if settings.webhook_url:
         check_webhook(settings.webhook_url)
         read_secrets(settings.webhook_secret)
@@ -333,12 +338,18 @@ def _check_metrics_ports(first: int, settings: Settings) -> None:
         raise ValueError(f"metrics_port {first} to {last} must leave out port")
 
 
-def _keeps_prediction(settings: Settings) -> bool:
+def _check_fit_method(settings: Settings) -> None:
     if "fit_method" not in settings.model_fields_set:
-        return True  # the default does; the parent of replicas need not load NumPy for this
-    from trueprob.fitting.methods import keeps_prediction
+        return  # the default may be; the parent of replicas need not load NumPy for this
+    from trueprob.fitting.methods import method_for_classes, needs_permission
 
-    return keeps_prediction(settings.fit_method)
+    method = settings.fit_method
+    if needs_permission(method) and not settings.allow_prediction_change:
+        raise ValueError(
+            f"fit_method {method} may change predictions: set allow_prediction_change=true if that "
+            "is intended"
+        )
+    method_for_classes(method, 2, keep_prediction=settings.keep_prediction)
 
 
 def _is_loopback(host: str) -> bool:

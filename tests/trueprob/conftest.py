@@ -28,6 +28,22 @@ def overconfident() -> Callable[..., Rows]:
 
 
 @pytest.fixture
+def fault() -> Callable[[str], Rows]:
+    """Logits and labels of a small set that breaks fits; skips when they are not here."""
+    root = Path(__file__).parents[2]
+    folder = Path(os.environ.get("BENCH_DATA", root.parent / "shared" / "data")) / "faults"
+
+    def load(name: str) -> Rows:
+        path = folder / f"{name}.npz"
+        if not path.is_file():
+            pytest.skip(f"{path} is not here: set BENCH_DATA to the folder of data")
+        with np.load(path) as arrays:
+            return arrays["logits"].astype(np.float32), arrays["labels"].astype(np.int64)
+
+    return load
+
+
+@pytest.fixture
 def real_set() -> Callable[[str], tuple[Rows, Rows]]:
     """Validation and test half of a real network's logits; skips when they are not here."""
     root = Path(__file__).parents[2]

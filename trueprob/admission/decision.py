@@ -22,7 +22,7 @@ from trueprob.arrays.logit_functions import prediction
 from trueprob.calibrators import Calibrator
 from trueprob.errors import InvalidInput
 from trueprob.fitting.fit import cross_fit, progress_of_part
-from trueprob.fitting.methods import METHODS, keeps_prediction
+from trueprob.fitting.methods import keeps_prediction
 from trueprob.folds import fold_groups
 from trueprob.scores.interval import unit_of_rows
 
@@ -40,6 +40,7 @@ def admit(
     *,
     seen_row_digests: NDArray[np.uint8] | Sequence[bytes] = (),
     seed: int = 0,
+    keep_prediction: bool = False,
     allow_prediction_change: bool = False,
     progress: Callable[[float], None] | None = None,
 ) -> Verdict:
@@ -59,8 +60,8 @@ def admit(
         in it once and is uploaded twice, one of the two is new.
     seed : int
         Seed of the folds and of resampling: the same call gives the same verdict.
-    allow_prediction_change : bool
-        Whether `auto` may choose a method that changes predictions.
+    keep_prediction, allow_prediction_change : bool
+        As in `trueprob.fit`.
     progress : callable, optional
         Called repeatedly with the share of the work that is done, 0 to 1.
 
@@ -74,16 +75,17 @@ def admit(
         The method is unknown, the incumbent has another number of classes, or a digest is not
         16 bytes long.
     """
-    if method not in METHODS:
-        raise InvalidInput(
-            f"method must be one of {', '.join(METHODS)}, got {method[:40]!r}", field="method"
-        )
     data = calibration_set
     if incumbent.n_classes != data.n_classes:
         raise InvalidInput(
             f"logits must have shape (n, {incumbent.n_classes}), got {data.logits.shape}",
             field="logits",
         )
+    allowed = {
+        "keep_prediction": keep_prediction,
+        "allow_prediction_change": allow_prediction_change,
+    }
+    keeps = keeps_prediction(method, data.n_classes, **allowed)
     new_rows = np.flatnonzero(is_new_row(data.row_digests, seen_row_digests))
     if new_rows.shape[0] == 0:
         return _refused(
@@ -105,12 +107,11 @@ def admit(
             method,
             data,
             seed=seed + division,
-            allow_prediction_change=allow_prediction_change,
+            **allowed,
             progress=progress_of_part(progress, division, n_divisions),
         )
         fits.append(fitted[new_rows])
     argmax = prediction(compared.logits)
-    keeps = keeps_prediction(method, allow_prediction_change)
     candidates = [side_of(p, argmax if keeps else p.argmax(axis=1), compared) for p in fits]
     live = side_of(
         incumbent.predict_proba(compared.logits), incumbent.prediction(compared.logits), compared

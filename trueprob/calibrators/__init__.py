@@ -1,8 +1,8 @@
 """Calibrators: frozen values that turn logits into probabilities, and the functions that fit them.
 
 `base` defines what all share, `document` reads and writes `calibrator.json`. `identity`,
-`temperature` and `isotonic` hold one calibrator each; `smart`, `linear` and `published_smart` are
-packages. `parameters`, `confidence` and `soft_ece` are used by several of them.
+`temperature`, `isotonic` and `stack` hold one calibrator each; `smart`, `linear` and
+`published_smart` are packages. `parameters`, `confidence` and `soft_ece` are used by several.
 """
 
 from trueprob.calibrators.base import Calibrated, Calibrator, FitOutcome, FittedCalibrator
@@ -25,7 +25,10 @@ from trueprob.calibrators.linear.smart_vector_matrix import (
 )
 from trueprob.calibrators.linear.vector import VectorCalibrator, fit_vector
 from trueprob.calibrators.published_smart.smart_mlp import SmartMlpCalibrator, fit_smart_mlp
+from trueprob.calibrators.smart.binary import SmartBinaryCalibrator
+from trueprob.calibrators.smart.binary_fit import fit_smart_binary
 from trueprob.calibrators.smart.calibrator import SmartCalibrator, fit_smart
+from trueprob.calibrators.stack import StackCalibrator
 from trueprob.calibrators.temperature import TemperatureCalibrator, fit_temperature
 
 __all__ = [
@@ -37,16 +40,19 @@ __all__ = [
     "FittedOn",
     "IdentityCalibrator",
     "IsotonicCalibrator",
+    "SmartBinaryCalibrator",
     "SmartCalibrator",
     "SmartMatrixCalibrator",
     "SmartMlpCalibrator",
     "SmartVectorCalibrator",
+    "StackCalibrator",
     "TemperatureCalibrator",
     "VectorCalibrator",
     "dumps_calibrator",
     "fit_identity",
     "fit_isotonic",
     "fit_smart",
+    "fit_smart_binary",
     "fit_smart_matrix",
     "fit_smart_mlp",
     "fit_smart_vector",

@@ -21,6 +21,7 @@ from trueprob.arrays import logit_functions
 from trueprob.arrays.class_names import as_class_names, say_more_than_order
 from trueprob.arrays.labels import Labels
 from trueprob.arrays.logit_functions import (
+    ABOVE_RUNNER_UP,
     Logits,
     Probabilities,
     fill_masks,
@@ -41,7 +42,6 @@ class FitOutcome(StrEnum):
     """How a fit ended; a numerical outcome is never an exception."""
 
     CONVERGED = "converged"
-    AT_BOUND = "at_bound"  # the optimum lies at the edge of the allowed interval
     NOT_CONVERGED = "not_converged"  # the budget of steps ran out; the best point is kept
     NOTHING_TO_FIT = "nothing_to_fit"  # the method has no parameters
 
@@ -60,6 +60,8 @@ class Calibrated:
         None for methods without one.
     logit_gap : ndarray of shape (n,), float32
         Of the incoming logits, in nats.
+    log_odds : ndarray of shape (n,), float64, or None
+        log P(1) − log P(0), in nats; None for methods without them.
     """
 
     probabilities: Probabilities
@@ -67,6 +69,7 @@ class Calibrated:
     confidence: NDArray[np.float32]
     temperature: NDArray[np.float64] | None
     logit_gap: NDArray[np.float32]
+    log_odds: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,10 @@ class Calibrator(ABC):
         Name of the method, a class attribute.
     preserves_prediction : bool
         Whether the prediction is always the argmax of the logits, a class attribute.
+    preserves_ranking : bool
+        Whether, with two classes, the calibrated log-odds always rise with the logit difference
+        z₁ − z₀, so that no pair of rows changes its order, a class attribute. That is before
+        probabilities are rounded to float32; `smart-binary` keeps the order after it too.
 
     Notes
     -----
@@ -98,6 +105,7 @@ class Calibrator(ABC):
 
     kind: ClassVar[str]
     preserves_prediction: ClassVar[bool] = True
+    preserves_ranking: ClassVar[bool] = False
     # Whether `_calibrated` takes −inf itself; otherwise masked classes reach it as finite logits.
     takes_masks: ClassVar[bool] = False
 
@@ -111,7 +119,7 @@ class Calibrator(ABC):
         Returns
         -------
         ndarray of shape (n, k), float32
-            C-contiguous; p[prediction] == max(p) holds exactly.
+            C-contiguous; p[prediction] is above all others, so their argmax is `prediction`.
 
         Raises
         ------
@@ -146,11 +154,36 @@ class Calibrator(ABC):
             return self._temperature(checked)
         return self._staged(checked).temperature
 
+    def log_odds(self, logits: ArrayLike) -> NDArray[np.float64] | None:
+        """Calibrated log P(1) − log P(0) of each row, None for all methods but `smart-binary`.
+
+        Probabilities are rounded to float32; these are not, so ranks of rows are exact.
+
+        Parameters
+        ----------
+        logits : array_like of shape (n, 2)
+
+        Returns
+        -------
+        ndarray of shape (n,), float64, or None
+            Finite, in nats.
+
+        Raises
+        ------
+        InvalidInput
+            As in `predict_proba`.
+        """
+        checked = as_logits(logits, n_classes=self.n_classes)
+        if self._is_plain(checked):
+            return self._log_odds(checked)
+        return self._staged(checked).log_odds
+
     def prediction(self, logits: ArrayLike) -> Labels:
         """Predicted class: the argmax of the incoming logits, the first of ties.
 
-        Methods that may change the prediction take the argmax of their first stage's output. The
-        argmax of the probabilities could differ, because they are rounded.
+        Methods with a linear stage take the argmax of its output, `smart-binary` the sign of the
+        log-odds, and a stack the argmax of its mixture. The argmax of the probabilities is the same
+        class on every row.
 
         Parameters
         ----------
@@ -171,7 +204,7 @@ class Calibrator(ABC):
         return self._staged(checked).prediction
 
     def calibrated(self, logits: Logits) -> Calibrated:
-        """`predict_proba`, `prediction` and `temperature` in one call, the same bit for bit.
+        """`predict_proba`, `prediction`, `temperature` and `log_odds` in one call, bit for bit.
 
         Parameters
         ----------
@@ -205,16 +238,19 @@ class Calibrator(ABC):
                 stage.zeros.spread(p, top, zero, ~masked)
             # Rounding may have put another class level with the prediction.
             level = marked[p[marked].argmax(axis=1) != top[marked]]
-            p[level, top[level]] = np.nextafter(p[level].max(axis=1), np.float32(2.0))
+            p[level, top[level]] = p[level].max(axis=1) * ABOVE_RUNNER_UP
         confidence = p[np.arange(len(p)), top]
-        return Calibrated(p, top, confidence, found.temperature, logit_gap(logits))
+        gap = logit_gap(logits)
+        return Calibrated(p, top, confidence, found.temperature, gap, found.log_odds)
 
     def _calibrated(self, logits: Logits) -> Calibrated:
         """`calibrated` of rows to which the input stage was applied."""
         probabilities, prediction = self._probabilities(logits), self._prediction(logits)
         confidence = probabilities[np.arange(len(logits)), prediction]
         temperature = self._temperature(logits)
-        return Calibrated(probabilities, prediction, confidence, temperature, logit_gap(logits))
+        log_odds = self._log_odds(logits)
+        gap = logit_gap(logits)
+        return Calibrated(probabilities, prediction, confidence, temperature, gap, log_odds)
 
     @property
     def id(self) -> str:
@@ -268,6 +304,10 @@ class Calibrator(ABC):
 
     def _prediction(self, logits: Logits) -> Labels:
         return logit_functions.prediction(logits)
+
+    def _log_odds(self, logits: Logits) -> NDArray[np.float64] | None:
+        del logits
+        return None
 
     @abstractmethod
     def _probabilities(self, logits: Logits) -> Probabilities: ...

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from trueprob.arrays.logit_functions import ABOVE_RUNNER_UP
+
 __all__ = ["put_confidence"]
 
 
@@ -16,8 +18,8 @@ def put_confidence(
 ) -> NDArray[np.float32]:
     """Set the prediction's probability to 1 − others and rescale the rest, in place.
 
-    The confidence stays at least r / (1 + r), with r the runner-up's share of the rest, so that
-    ``p[top] == max(p)`` holds exactly.
+    The confidence never falls below r / (1 + r), with r the runner-up's share of the rest. There it
+    stays a few units in the last place higher, so the argmax of the probabilities is `top`.
     """
     rows = np.arange(top.shape[0])
     probabilities[rows, top] = 0.0
@@ -26,7 +28,6 @@ def put_confidence(
     others = np.minimum(others, 1.0 / (1.0 + share))
     scale = (others / rest).astype(np.float32)
     probabilities *= scale[:, None]
-    # Rounding may lift the runner-up; the prediction is never below it.
-    highest = np.maximum((1.0 - others).astype(np.float32), runner_up.astype(np.float32) * scale)
-    probabilities[rows, top] = highest
+    above = runner_up.astype(np.float32) * scale * ABOVE_RUNNER_UP
+    probabilities[rows, top] = np.maximum((1.0 - others).astype(np.float32), above)
     return probabilities

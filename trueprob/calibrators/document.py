@@ -25,18 +25,10 @@ import numpy as np
 from trueprob.arrays.calibration_set import CalibrationSet
 from trueprob.arrays.logit_functions import logit_gap
 from trueprob.calibrators.base import Calibrator
-from trueprob.calibrators.identity import IdentityCalibrator
 from trueprob.calibrators.input_stage import InputStage
-from trueprob.calibrators.isotonic import IsotonicCalibrator
-from trueprob.calibrators.linear.smart_vector_matrix import (
-    SmartMatrixCalibrator,
-    SmartVectorCalibrator,
-)
-from trueprob.calibrators.linear.vector import VectorCalibrator
 from trueprob.calibrators.parameters import numbers, require_keys
 from trueprob.calibrators.published_smart.smart_mlp import SmartMlpCalibrator
-from trueprob.calibrators.smart.calibrator import SmartCalibrator
-from trueprob.calibrators.temperature import TemperatureCalibrator
+from trueprob.calibrators.stack import MEMBER_KINDS, StackCalibrator
 from trueprob.drift.reference_bins import ReferenceBins
 from trueprob.errors import InvalidDocument, InvalidInput
 
@@ -55,19 +47,7 @@ KEYS: Final = ("format", "id", "kind", "n_classes", "parameters", "fitted_on")
 OPTIONAL: Final = frozenset({"class_names", "input_stage"})
 GAPS: Final = ("gap_edges", "gap_counts")
 KINDS: Final[Mapping[str, type[Calibrator]]] = MappingProxyType(
-    {
-        kind.kind: kind
-        for kind in (
-            IdentityCalibrator,
-            IsotonicCalibrator,
-            SmartCalibrator,
-            SmartMatrixCalibrator,
-            SmartMlpCalibrator,
-            SmartVectorCalibrator,
-            TemperatureCalibrator,
-            VectorCalibrator,
-        )
-    }
+    {**MEMBER_KINDS, **{kind.kind: kind for kind in (SmartMlpCalibrator, StackCalibrator)}}
 )
 
 

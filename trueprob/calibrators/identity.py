@@ -22,6 +22,7 @@ class IdentityCalibrator(Calibrator):
     """Softmax of the unchanged logits; the temperature is 1."""
 
     kind: ClassVar[str] = "identity"
+    preserves_ranking: ClassVar[bool] = True
 
     def parameters(self) -> dict[str, Any]:
         """An empty dictionary: there is nothing to fit."""

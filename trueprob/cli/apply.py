@@ -27,11 +27,12 @@ def add_parser(commands: Any) -> None:
         "apply",
         help="turn logits into calibrated probabilities",
         description="Turn logits into calibrated probabilities. An .npy output holds the "
-        "probabilities; an .npz also prediction, confidence, temperature and, if known, "
+        "probabilities; an .npz also prediction, confidence, temperature, log_odds and, if known, "
         "class_names; .csv and .parquet have one line per row, with the columns prob_CLASS, "
-        "prediction, class, confidence and temperature. Methods without temperatures leave out "
-        "temperature. Where the rows and the calibrator both name their classes, columns are "
-        "matched by name; the order of the output, and the index in prediction, are the rows'.",
+        "prediction, class, confidence, temperature and log_odds. Methods without temperatures "
+        "leave out temperature, and all but smart-binary log_odds. Where the rows and the "
+        "calibrator both name their classes, columns are matched by name; the order of the "
+        "output, and the index in prediction, are the rows'.",
     )
     parser.add_argument(
         "calibrator", metavar="calibrator.json", help="calibrator that 'trueprob fit' wrote"
@@ -72,8 +73,13 @@ def run(arguments: argparse.Namespace) -> int:
         predicted = order[predicted]
     class_names = calibrator.class_names if names is None else names
     temperature = calibrator.temperature(logits)
+    log_odds = calibrator.log_odds(logits)
+    if log_odds is not None and order is not None and order[0] != 0:
+        log_odds = -log_odds  # of the second column of the output
     if suffix in (".csv", ".parquet"):
-        content = table_of_answers(suffix, probabilities, predicted, temperature, class_names)
+        content = table_of_answers(
+            suffix, probabilities, predicted, temperature, class_names, log_odds=log_odds
+        )
     else:
         buffer = io.BytesIO()
         arrays: dict[str, np.ndarray[Any, Any]] = {
@@ -83,6 +89,8 @@ def run(arguments: argparse.Namespace) -> int:
         }
         if temperature is not None:
             arrays["temperature"] = temperature
+        if log_odds is not None:
+            arrays["log_odds"] = log_odds
         if class_names is not None:
             arrays["class_names"] = np.array(class_names)
         if suffix == ".npy":

@@ -26,6 +26,7 @@ from trueprob.cli.output import (
     print_scores,
     score_document,
 )
+from trueprob.fitting.auto import SELECTIONS
 from trueprob.fitting.fit import fit_calibration_set
 from trueprob.fitting.methods import METHODS
 
@@ -50,10 +51,24 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--method", choices=METHODS, default="smart", help="calibration method; default: smart"
     )
-    parser.add_argument(
+    change = parser.add_mutually_exclusive_group()
+    change.add_argument(
+        "--keep-prediction",
+        action="store_true",
+        help="the prediction stays the argmax of the logits; default: with two classes smart may "
+        "move the threshold, never the order of rows",
+    )
+    change.add_argument(
         "--allow-prediction-change",
         action="store_true",
         help="let the method auto choose a calibrator that may change predictions; default: no",
+    )
+    parser.add_argument(
+        "--select",
+        choices=SELECTIONS,
+        default="stack",
+        help="of the method auto: mix the candidates, or take the simplest that cross-validation "
+        "cannot tell from the best; default: stack",
     )
     parser.add_argument(
         "-o", "--output", metavar="PATH", help="file to write the calibrator to; default: none"
@@ -85,7 +100,9 @@ def run(arguments: argparse.Namespace) -> int:
         data,
         arguments.method,
         seed=arguments.seed,
+        keep_prediction=arguments.keep_prediction,
         allow_prediction_change=arguments.allow_prediction_change,
+        select=arguments.select,
     )
     report, stage = fitted.report, fitted.calibrator.input_stage
     candidates = report.to_dict()["candidates"]
@@ -121,7 +138,7 @@ def run(arguments: argparse.Namespace) -> int:
             class_name=names_of(data)[1],
         )
         if report.candidates:
-            print_candidates(report.candidates, fitted.calibrator.kind)
+            print_candidates(report.candidates)
         for sentence in () if stage is None else stage.sentences():
             print_line(sentence)
         if arguments.output is not None:

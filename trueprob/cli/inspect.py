@@ -107,6 +107,7 @@ def _calibrator(version: ModelVersion, baseline: Baseline | None) -> dict[str, A
         "id": calibrator.id,
         "kind": calibrator.kind,
         "preserves_prediction": calibrator.preserves_prediction,
+        "preserves_ranking": calibrator.preserves_ranking,
         "input_stage": None
         if calibrator.input_stage is None
         else calibrator.input_stage.parameters(),
@@ -159,8 +160,11 @@ def _lines(document: dict[str, Any]) -> list[str]:
     if calibrator is not None:
         source = calibrator["fitted_on"]
         fitted = "" if source is None else f", fitted on {source['n']} rows, {source['created_at']}"
-        kept = "keeps" if calibrator["preserves_prediction"] else "may change"
-        lines.append(f"calibrator  {calibrator['id']}, {kept} the prediction{fitted}")
+        kept = "keeps the prediction"
+        if not calibrator["preserves_prediction"]:
+            ranked = ", keeps the order of rows" * calibrator["preserves_ranking"]
+            kept = f"may change the prediction{ranked}"
+        lines.append(f"calibrator  {calibrator['id']}, {kept}{fitted}")
         stage = calibrator["input_stage"]
         if stage is not None:
             found = InputStage.from_parameters(document["n_classes"], stage)

@@ -120,9 +120,9 @@ def print_classes(classes: Sequence[ClassScore], names: Sequence[str], title: st
     _print_table(header, rows, sys.stdout)
 
 
-def print_candidates(candidates: Iterable[CandidateScore], chosen: str) -> None:
-    """Print the candidates of `auto`: held-out NLL, and the distance from the best."""
-    header = ["candidate", "NLL", "standard error", "behind the best", "standard error", ""]
+def print_candidates(candidates: Iterable[CandidateScore]) -> None:
+    """Print the candidates of `auto`: held-out NLL, distance from the best, weight."""
+    header = ["candidate", "NLL", "standard error", "behind the best", "standard error", "weight"]
     rows = [
         [
             candidate.method,
@@ -130,7 +130,7 @@ def print_candidates(candidates: Iterable[CandidateScore], chosen: str) -> None:
             f"{candidate.standard_error:.4f}",
             f"{candidate.behind:.4f}",
             f"{candidate.behind_standard_error:.4f}",
-            "chosen" if candidate.method == chosen else "",
+            _cell(candidate.weight, 100, 0, "%") if candidate.weight else "",
         ]
         for candidate in candidates
     ]

@@ -326,6 +326,8 @@ class Prediction:
         The probability of each prediction.
     temperature : ndarray of shape (n,), float64, or None
         None for a calibrator without temperatures.
+    log_odds : ndarray of shape (n,), float64, or None
+        log P(1) − log P(0), in nats; None for all calibrators but `smart-binary`.
     prediction_ids : tuple of n str, or None
         For `Client.label`; None without receipts.
     """
@@ -339,6 +341,7 @@ class Prediction:
     classes: tuple[str, ...]
     confidence: NDArray[np.float64]
     temperature: NDArray[np.float64] | None
+    log_odds: NDArray[np.float64] | None
     prediction_ids: tuple[str, ...] | None
 
 
@@ -359,6 +362,8 @@ class PartialPrediction:
         The class name of each prediction.
     confidence, temperature, logit_gap : ndarray of shape (n,), float64
         The logit gap is in nats.
+    log_odds : ndarray of shape (n,), float64
+        log P(1) − log P(0), in nats; None for all calibrators but `smart-binary`.
     logits : ndarray of shape (n, k), float32
     prediction_ids : tuple of n str
         For `Client.label`.
@@ -378,6 +383,7 @@ class PartialPrediction:
     classes: tuple[str, ...] | None = None
     confidence: NDArray[np.float64] | None = None
     temperature: NDArray[np.float64] | None = None
+    log_odds: NDArray[np.float64] | None = None
     logit_gap: NDArray[np.float64] | None = None
     logits: NDArray[np.float32] | None = None
     prediction_ids: tuple[str, ...] | None = None
@@ -423,7 +429,7 @@ def combined(total: LabelOutcomes, added: LabelOutcomes, start: int) -> LabelOut
 def prediction_from(response: HttpResponse) -> Prediction:
     """Read the answer to `Client.predict`."""
     document, arrays = _decoded(response)
-    optional = {"revision": None, "temperature": None, "prediction_ids": None}
+    optional = dict.fromkeys(("revision", "temperature", "log_odds", "prediction_ids"))
     found: dict[str, Any] = {**optional, **document, **arrays}
     values: dict[str, Any] = {each.name: found[each.name] for each in fields(Prediction)}
     return Prediction(**values)
@@ -479,6 +485,7 @@ _READ: Final[Mapping[str, Callable[[Any], Any]]] = {
     "class": _as_texts,
     "confidence": _as_float64,
     "temperature": _as_float64,
+    "log_odds": lambda values: np.asarray(values, np.float64),
     "logit_gap": _as_float64,
     "logits": _as_float32,
     "prediction_ids": _as_texts,

@@ -189,8 +189,9 @@ class AsyncClient:
         model : str
         fields : sequence of str, optional
             Names among ``probabilities``, ``prediction``, ``class``, ``confidence``,
-            ``temperature``, ``prediction_ids`` (these need receipts), ``logit_gap``, ``logits``
-            and, if `top` is given, ``top_indices``, ``top_classes``, ``top_probabilities``.
+            ``temperature``, ``log_odds``, ``prediction_ids`` (these need receipts),
+            ``logit_gap``, ``logits`` and, if `top` is given, ``top_indices``, ``top_classes``,
+            ``top_probabilities``.
             Default: the fields of `predict` without receipts; if `top` is given, the top classes
             replace the probabilities.
         top : int, optional
@@ -428,6 +429,7 @@ class AsyncClient:
         promote: str = "auto",
         version: int | None = None,
         name: str | None = None,
+        keep_prediction: bool | None = None,
         allow_prediction_change: bool | None = None,
         force: bool = False,
         wait_seconds: float = 0.0,
@@ -454,6 +456,10 @@ class AsyncClient:
             Version that the rows belong to; default: the live one.
         name : str, optional
             Name to give to the set.
+        keep_prediction : bool, optional
+            Whether every prediction must stay the argmax of the logits; default: the service's
+            setting. If not, with two classes `smart` may move the threshold, and never the order
+            of rows.
         allow_prediction_change : bool, optional
             Whether the calibrator may change predictions; default: the service's setting.
         force : bool
@@ -471,6 +477,7 @@ class AsyncClient:
             "promote": promote,
             "version": version,
             "name": name,
+            "keep_prediction": keep_prediction,
             "allow_prediction_change": allow_prediction_change,
             "force": force,
         }
@@ -577,6 +584,7 @@ class AsyncClient:
         method: str | None = None,
         promote: str = "auto",
         version: int | None = None,
+        keep_prediction: bool | None = None,
         allow_prediction_change: bool | None = None,
         force: bool = False,
         wait_seconds: float = 0.0,
@@ -590,7 +598,7 @@ class AsyncClient:
             Digest or name of the set; give exactly one of this and `source`.
         source : {"refit-window"}, optional
             Fit on the newest rows that were labelled with their logits.
-        method, promote, version, allow_prediction_change, force, wait_seconds
+        method, promote, version, keep_prediction, allow_prediction_change, force, wait_seconds
             As for `upload`.
 
         Returns
@@ -603,6 +611,7 @@ class AsyncClient:
             "method": method,
             "promote": promote,
             "version": version,
+            "keep_prediction": keep_prediction,
             "allow_prediction_change": allow_prediction_change,
             "force": force,
         }

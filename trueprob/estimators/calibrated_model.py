@@ -30,7 +30,8 @@ class CalibratedModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         A fitted classifier. It is never fitted or copied: a clone of this object shares it, so
         that cross-validation and grid search fit only the calibrator.
     method : str
-        One of `trueprob.METHODS`.
+        One of `trueprob.METHODS`. With two classes `smart` may change predictions, never the order
+        of rows.
     response : {"decision_function", "predict_proba"}, optional
         The method of the classifier whose result is calibrated. By default `decision_function`
         if the classifier has it, else `predict_proba`, as in `CalibratedClassifierCV`. Decision
@@ -38,6 +39,8 @@ class CalibratedModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         that of the first is 0. The logarithms of probabilities are used as logits.
     seed : int
         Seed of the folds, and of methods that draw random numbers.
+    keep_prediction : bool
+        Whether the prediction must stay the argmax of the logits.
 
     Attributes
     ----------
@@ -58,11 +61,13 @@ class CalibratedModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         *,
         response: str | None = None,
         seed: int = 0,
+        keep_prediction: bool = False,
     ) -> None:
         self.estimator = estimator
         self.method = method
         self.response = response
         self.seed = seed
+        self.keep_prediction = keep_prediction
 
     def __sklearn_clone__(self) -> CalibratedModel:
         parameters = self.get_params(deep=False)
@@ -112,6 +117,7 @@ class CalibratedModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             groups=groups,
             class_names=list(map(str, names.tolist())),
             seed=self.seed,
+            keep_prediction=self.keep_prediction,
         )
         self.classes_ = names
         self.calibrator_ = fitted.calibrator

@@ -55,13 +55,16 @@ class LogitCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     Parameters
     ----------
     method : str
-        One of `trueprob.METHODS`.
+        One of `trueprob.METHODS`. With two classes `smart` may change predictions, never the order
+        of rows.
     input : {"logits", "probabilities", "log_probabilities"}
         What X holds.
     classes : sequence of k labels, optional
         Class of each column of X; default: the sorted distinct labels in y, which must be k.
     seed : int
         Seed of the folds, and of methods that draw random numbers.
+    keep_prediction : bool
+        Whether the prediction must stay the argmax of the logits.
 
     Attributes
     ----------
@@ -82,11 +85,13 @@ class LogitCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         input: str = "logits",  # noqa: A002
         classes: Sequence[Any] | None = None,
         seed: int = 0,
+        keep_prediction: bool = False,
     ) -> None:
         self.method = method
         self.input = input
         self.classes = classes
         self.seed = seed
+        self.keep_prediction = keep_prediction
 
     def fit(
         self,
@@ -131,6 +136,7 @@ class LogitCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             groups=groups,
             class_names=list(map(str, names.tolist())),
             seed=self.seed,
+            keep_prediction=self.keep_prediction,
         )
         self.classes_ = names
         self.calibrator_ = fitted.calibrator

@@ -7,7 +7,7 @@ Besides the findings of `trueprob.findings.set_check`:
 | `one_class` | hold | one label only, and accuracy below half of what the incumbent expects |
 | `low_accuracy` | hold | accuracy below a third of that, and the logit gaps are as usual |
 | `traffic_confidence` | hold | confidence would change on recent traffic, but not so on the set |
-| `at_bound`, `absurd_temperature` | hold | as there; nobody reads a warning before a promotion |
+| `absurd_temperature` | hold | as there; nobody reads a warning before a promotion |
 
 The incumbent expects its mean confidence. Accuracy must also be THRESHOLD standard errors below it,
 so that few rows of a calibrated incumbent do not hold by chance. The softmax alone expects nothing:
@@ -44,7 +44,7 @@ LARGE_CHANGE: Final = 0.3  # of the mean confidence of recent traffic
 TOLERATED: Final = 0.1  # difference between the changes on traffic and on the set
 STANDARD_ERRORS: Final = 3.0
 LEAST_TRAFFIC: Final = 20  # different recent rows
-ABSURD: Final = ("at_bound", "absurd_temperature")
+ABSURD: Final = "absurd_temperature"
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def check_candidate(
 def held_in_service(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     """The findings with an absurd fit as a hold; those that hold come first."""
     found = [
-        replace(each, severity=Severity.HOLD) if each.code in ABSURD else each for each in findings
+        replace(each, severity=Severity.HOLD) if each.code == ABSURD else each for each in findings
     ]
     # Of two holds with one code the later knows more: the incumbent.
     holds = {each.code: each for each in found if each.severity is Severity.HOLD}

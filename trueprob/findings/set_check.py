@@ -12,7 +12,7 @@
 | `few_rows`, `no_errors`, `all_wrong` | warn | the set says little about calibration |
 | `copies` | warn | most rows are copies of a few |
 | `wild_scale` | warn | gaps of hundreds of nats, as of joint log likelihoods |
-| `at_bound`, `absurd_temperature`, `fit` | warn | what the fit found |
+| `absurd_temperature`, `fit` | warn | what the fit found |
 | `conditions_differ` | warn | logit gaps are unlike those that the calibrator was fitted on |
 
 The checks ask for a relation between labels and scores, not for a good one: a network that is
@@ -40,7 +40,7 @@ from trueprob.arrays.logit_functions import (
     logit_gap,
     prediction,
 )
-from trueprob.calibrators import FitOutcome, FittedCalibrator
+from trueprob.calibrators import FittedCalibrator
 from trueprob.drift.reference_bins import ReferenceBins
 from trueprob.findings.agreement import (
     LEVEL,
@@ -109,17 +109,17 @@ def check_set(data: CalibrationSet) -> tuple[Finding, ...]:
 
 def check_fit(fitted: FittedCalibrator, data: CalibrationSet) -> tuple[Finding, ...]:
     """Findings about a fit: its own warnings, and a temperature that is absurd for the gaps."""
-    at_bound = fitted.outcome is FitOutcome.AT_BOUND
-    code = "at_bound" if at_bound else "fit"
-    found = [Finding(code, Severity.WARN, warning) for warning in fitted.warnings]
-    if at_bound and not found:
-        found.append(Finding(code, Severity.WARN, "a parameter stopped at its bound"))
+    found = [Finding("fit", Severity.WARN, warning) for warning in fitted.warnings]
     logits = data.logits[_sample(data)]
     temperature = fitted.calibrator.temperature(logits)
-    if temperature is None or at_bound:
+    log_odds = fitted.calibrator.log_odds(logits)
+    if temperature is None and log_odds is None:
         return tuple(found)
     gap = float(np.median(logit_gap(logits)))
-    value = float(np.median(temperature))
+    if temperature is not None:
+        value = float(np.median(temperature))
+    elif log_odds is not None:  # what one temperature would do to the median row
+        value = gap / max(float(np.median(np.abs(log_odds))), float(np.finfo(np.float32).tiny))
     if gap > 0.0 and not SCALED_GAPS[0] <= gap / value <= SCALED_GAPS[1]:
         result = "a toss-up" if gap / value < 1.0 else "certain"
         sentence = (

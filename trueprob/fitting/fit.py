@@ -12,12 +12,18 @@ from numpy.typing import ArrayLike, NDArray
 
 from trueprob.arrays.calibration_set import CalibrationSet
 from trueprob.arrays.logit_functions import Probabilities, prediction
+from trueprob.arrays.logits import as_logits
 from trueprob.calibrators import IdentityCalibrator
 from trueprob.errors import InvalidInput
 from trueprob.findings.finding import Finding, Severity, SuspiciousSet
 from trueprob.findings.set_check import check_fit, check_set
-from trueprob.fitting.auto import SelectedCalibrator
-from trueprob.fitting.methods import fit_rows, keeps_prediction, method_for_set
+from trueprob.fitting.auto import SelectedCalibrator, out_of_fold_auto
+from trueprob.fitting.methods import (
+    fit_rows,
+    keeps_prediction,
+    method_for_set,
+    needs_input_stage,
+)
 from trueprob.fitting.report import Fit, FitReport
 from trueprob.folds import fold_groups, fold_of_rows
 from trueprob.scores.classes import ClassScore, binary_score
@@ -38,7 +44,9 @@ def fit(
     groups: ArrayLike | None = None,
     class_names: Sequence[str] | None = None,
     seed: int = 0,
+    keep_prediction: bool = False,
     allow_prediction_change: bool = False,
+    select: str = "stack",
 ) -> Fit:
     """Fit a calibrator and score it out of fold.
 
@@ -50,7 +58,8 @@ def fit(
     labels : array_like of shape (n,)
         Class indices, or class names.
     method : str
-        One of `METHODS`.
+        One of `METHODS`. With two classes `smart` fits a `smart-binary`, which may change
+        predictions and never the order of rows by P(class 1).
     weights : array_like of shape (n,), optional
         Only their ratios matter.
     groups : array_like of shape (n,), optional
@@ -59,9 +68,14 @@ def fit(
         In the order of the columns; the calibrator keeps them.
     seed : int
         Of the folds, and of methods that draw random numbers.
+    keep_prediction : bool
+        Whether the prediction must stay the argmax of the logits: then `smart` does so with two
+        classes as well, and methods that may change predictions are refused.
     allow_prediction_change : bool
         Whether `auto` may choose a method that changes predictions. It has no effect on other
         methods.
+    select : {"stack", "simplest"}
+        Of `auto`: mix the candidates, or take the simplest within one standard error of the best.
 
     Returns
     -------
@@ -70,7 +84,8 @@ def fit(
     Raises
     ------
     InvalidInput
-        An array cannot be used, or the method is unknown.
+        An array cannot be used, the method is unknown or for another number of classes, or
+        `keep_prediction` contradicts the method or `allow_prediction_change`.
 
     Warns
     -----
@@ -92,7 +107,12 @@ def fit(
         class_names=class_names,
     )
     fitted = fit_calibration_set(
-        calibration_set, method, seed=seed, allow_prediction_change=allow_prediction_change
+        calibration_set,
+        method,
+        seed=seed,
+        keep_prediction=keep_prediction,
+        allow_prediction_change=allow_prediction_change,
+        select=select,
     )
     for finding in fitted.report.findings:
         if finding.severity is Severity.HOLD:
@@ -105,24 +125,39 @@ def fit_calibration_set(
     method: str = "smart",
     *,
     seed: int = 0,
+    keep_prediction: bool = False,
     allow_prediction_change: bool = False,
+    select: str = "stack",
 ) -> Fit:
     """`fit` for a checked calibration set."""
-    change = allow_prediction_change
-    method, replaced = method_for_set(method, calibration_set, allow_prediction_change=change)
-    findings = _few_rows(calibration_set) + check_set(calibration_set) + replaced
+    allowed = {
+        "keep_prediction": keep_prediction,
+        "allow_prediction_change": allow_prediction_change,
+    }
+    method, replaced = method_for_set(method, calibration_set, **allowed)
+    findings = check_set(calibration_set) + replaced
     start = time.perf_counter()
-    fitted = fit_rows(method, calibration_set, seed, allow_prediction_change=change)
+    fitted = fit_rows(method, calibration_set, seed, select=select, **allowed)
     seconds = time.perf_counter() - start
     data = calibration_set
     before, binary_before = _score(
         IdentityCalibrator(data.n_classes).predict_proba(data.logits), data
     )
-    if data.n < MIN_CROSS_FIT_ROWS:
+    if isinstance(fitted, SelectedCalibrator) and fitted.out_of_fold is not None:
+        probabilities = fitted.out_of_fold
+    elif data.n < MIN_CROSS_FIT_ROWS:
+        findings = (_in_sample(data), *findings)
         probabilities = fitted.calibrator.predict_proba(data.logits)
     else:
-        probabilities = cross_fit(method, data, seed=seed, allow_prediction_change=change)
-    after, binary_after = _score(probabilities, data, keeps=keeps_prediction(method, change))
+        probabilities = cross_fit(
+            method,
+            data,
+            seed=seed,
+            keep_prediction=keep_prediction,
+            allow_prediction_change=allow_prediction_change,
+        )
+    keeps = keeps_prediction(method, data.n_classes, **allowed)
+    after, binary_after = _score(probabilities, data, keeps=keeps)
     report = FitReport(
         method=method,
         outcome=fitted.outcome,
@@ -146,10 +181,14 @@ def cross_fit(
     n_folds: int = N_FOLDS,
     n_repeats: int = 1,
     seed: int = 0,
+    keep_prediction: bool = False,
     allow_prediction_change: bool = False,
     progress: Callable[[float], None] | None = None,
 ) -> Probabilities:
     """Out-of-fold probabilities: each row's calibrator was fitted without that row.
+
+    `auto` is one cross-validation of its candidates: rows of a fold are mixed with weights from the
+    other folds.
 
     Parameters
     ----------
@@ -163,7 +202,7 @@ def cross_fit(
         Number of divisions into folds over which the probabilities are averaged.
     seed : int
         Division r uses ``seed + r``.
-    allow_prediction_change : bool
+    keep_prediction, allow_prediction_change : bool
         As in `fit`.
     progress : callable, optional
         Called after each fold with the share of the work that is done, 0 to 1.
@@ -175,8 +214,8 @@ def cross_fit(
     Raises
     ------
     InvalidInput
-        The method is unknown, `n_folds` is below 2 or `n_repeats` below 1, or there is only one
-        row or group.
+        As in `fit`; `n_folds` is below 2 or `n_repeats` below 1, or there is only one row or
+        group.
     """
     if n_folds < 2 or n_repeats < 1:
         raise InvalidInput(
@@ -186,6 +225,7 @@ def cross_fit(
     data = calibration_set
     correct = prediction(data.logits) == data.labels
     groups = fold_groups(data.logits, data.groups)
+    staged = needs_input_stage(method, data)  # which is learnt anew without each fold
     total: NDArray[np.float32] = np.zeros_like(data.logits)
     for repeat in range(n_repeats):
         fold = fold_of_rows(correct, groups, n_folds, seed=seed + repeat)
@@ -193,16 +233,34 @@ def cross_fit(
             raise InvalidInput(
                 "cross-fitting needs at least two rows or groups, got one", field="groups"
             )
+        part_done = progress_of_part(progress, repeat, n_repeats)
+        if method == "auto" and not staged:
+            total += out_of_fold_auto(
+                as_logits(data.logits),
+                data.labels,
+                data.weights,
+                seed=seed + repeat,
+                groups=groups,
+                keep_prediction=keep_prediction,
+                allow_prediction_change=allow_prediction_change,
+                n_folds=n_folds,
+                progress=part_done,
+            )
+            continue
         folds = int(fold.max()) + 1
         for index in range(folds):
             held_out = fold == index
             part = data.subset(~held_out)
             fitted = fit_rows(
-                method, part, seed + repeat, allow_prediction_change=allow_prediction_change
+                method,
+                part,
+                seed + repeat,
+                keep_prediction=keep_prediction,
+                allow_prediction_change=allow_prediction_change,
             )
             total[held_out] += fitted.calibrator.predict_proba(data.logits[held_out])
-            if progress is not None:
-                progress((repeat + (index + 1) / folds) / n_repeats)
+            if part_done is not None:
+                part_done((index + 1) / folds)
     return total / np.float32(n_repeats) if n_repeats > 1 else total
 
 
@@ -213,11 +271,9 @@ def progress_of_part(
     return None if progress is None else lambda share: progress((index + share) / count)
 
 
-def _few_rows(data: CalibrationSet) -> tuple[Finding, ...]:
-    if data.n >= MIN_CROSS_FIT_ROWS:
-        return ()
+def _in_sample(data: CalibrationSet) -> Finding:
     sentence = f"only {data.n} rows: the scores after are in-sample, so they are too good"
-    return (Finding("in_sample", Severity.WARN, sentence),)
+    return Finding("in_sample", Severity.WARN, sentence)
 
 
 def _score(

@@ -22,6 +22,7 @@ class CandidateScore:
     standard_error: float  # of `nll`, over rows or groups
     behind: float  # mean paired difference to the best candidate, nats; 0 for the best
     behind_standard_error: float  # of `behind`
+    weight: float = 0.0  # in the mixture; 1 for one that was chosen alone
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,8 @@ class FitReport:
     Attributes
     ----------
     method : str
-        The method that was fitted: `smart` if all labels are the same and the method that was asked
-        for may change predictions.
+        The method that was fitted: `smart-binary` for `smart` with two classes, and `smart` if all
+        labels are the same and the method that was asked for may change predictions.
     outcome : FitOutcome
     n, k : int
         Rows and classes.
@@ -45,13 +46,15 @@ class FitReport:
         Of the plain softmax.
     after : Scores
         Out of fold: each row's probabilities come from a calibrator that was not fitted on it
-        (5 folds, or as many as there are rows or groups). Below 10 rows they are in-sample, and a
+        (5 folds, or as many as there are rows or groups). Those of `auto` come from its selection:
+        the weights of a fold are those of the other folds. Below 10 rows they are in-sample, and a
         finding says so.
     binary_before, binary_after : ClassScore or None
         Of P(class 1), with two classes.
     candidates : tuple of CandidateScore
-        The candidates of `auto`, simplest first: method, NLL in nats with its standard error, and
-        the paired difference to the best with its standard error. Empty for other methods.
+        The candidates of `auto`, simplest first: method, NLL in nats with its standard error, the
+        paired difference to the best with its standard error, and the weight in the mixture. Empty
+        for other methods.
     """
 
     method: str

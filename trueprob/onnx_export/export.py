@@ -1,12 +1,12 @@
 """Export a network and its calibrator as one ONNX file, for any ONNX runtime.
 
-The outputs are the same for every kind of calibrator:
+The outputs are the same for every kind of calibrator, but for `log_odds`:
 
     probabilities (n, k) float32    what `Calibrator.predict_proba` gives
-    prediction    (n,)   int64      what `Calibrator.prediction` gives: the argmax of the logits,
-                                    or of the linear stage's output where there is one
+    prediction    (n,)   int64      what `Calibrator.prediction` gives
     temperature   (n,)   float32    what `Calibrator.temperature` gives; NaN where that is None
     logits        (n, k)            as the network gives them, whatever the method
+    log_odds      (n,)   float64    what `Calibrator.log_odds` gives; only where that is not None
 
 The metadata ``class_names`` of the file lists the classes, if the calibrator or the network names
 them. Minus infinity masks a class here too. A graph cannot refuse input: other logits that are not
@@ -23,7 +23,7 @@ from typing import Any, Final
 
 from trueprob.arrays.class_names import require_order
 from trueprob.arrays.logits import PROBABILITY_FLOOR, ZERO_CELL
-from trueprob.calibrators import Calibrator
+from trueprob.calibrators import Calibrator, SmartBinaryCalibrator
 from trueprob.errors import InvalidInput
 from trueprob.onnx_export.class_names import METADATA, class_names_of_graph
 from trueprob.onnx_export.classifier import (
@@ -33,12 +33,13 @@ from trueprob.onnx_export.classifier import (
     resolve_name_clashes,
 )
 from trueprob.onnx_export.head import add_calibrator
-from trueprob.onnx_export.nodes import FLOAT, INT64, TOO_LARGE, Nodes
-from trueprob.onnx_export.stages import stages_of
+from trueprob.onnx_export.nodes import DOUBLE, FLOAT, INT64, TOO_LARGE, Nodes
+from trueprob.onnx_export.stages import require_expressible
 
 __all__ = ["OUTPUTS", "fused_onnx", "head_onnx"]
 
 OUTPUTS: Final = ("probabilities", "prediction", "temperature", "logits")
+LOG_ODDS: Final = "log_odds"  # an output of `smart-binary` only
 NUMBERS: Final = ("logits", "probabilities", "log_probabilities")
 HEAD_OPSET: Final = 20  # of `head_onnx`, with the ir_version of the same ONNX release
 HEAD_IR_VERSION: Final = 10
@@ -79,7 +80,7 @@ def fused_onnx(
         of classes, the calibrator cannot be expressed in ONNX, or both name their classes and
         the names or their order differ.
     """
-    stages_of(calibrator)  # refuses a calibrator before the file is read
+    require_expressible(calibrator)  # refuses a calibrator before the file is read
     if numbers not in NUMBERS:
         raise InvalidInput(
             f"numbers must be one of {', '.join(NUMBERS)}, got {numbers[:40]!r}", field="numbers"
@@ -90,13 +91,14 @@ def fused_onnx(
     names = class_names_of_graph(content, to_calibrate.name, calibrator.n_classes)
     if names is not None and calibrator.class_names is not None:
         require_order(names, calibrator.class_names, name="classes of the model")
-    resolve_name_clashes(base.graph, to_calibrate, OUTPUTS)
+    added = (*OUTPUTS, LOG_ODDS) if _has_log_odds(calibrator) else OUTPUTS
+    resolve_name_clashes(base.graph, to_calibrate, added)
     _append_head(base.graph, opset_of(base), to_calibrate, calibrator, numbers)
     return _finished(base, calibrator, calibrator.class_names or names)
 
 
 def head_onnx(calibrator: Calibrator) -> bytes:
-    """Export a calibrator alone, as a graph from `logits` to the other three outputs.
+    """Export a calibrator alone, as a graph from `logits` to the other outputs.
 
     Use it for ensembles and for networks that are served separately.
 
@@ -156,11 +158,17 @@ def _append_head(graph: Any, opset: int, output: Any, calibrator: Calibrator, nu
         if raw != "logits":
             nodes.add("Identity", logits, output="logits")
         outputs["logits"] = (element, [batch, k])
+    if _has_log_odds(calibrator):
+        outputs[LOG_ODDS] = (DOUBLE, [batch])
     others = [output for output in graph.output if output.name != raw]
     del graph.output[:]
     for name, (kind, shape) in outputs.items():
         graph.output.append(helper.make_tensor_value_info(name, kind, shape))
     graph.output.extend(others)
+
+
+def _has_log_odds(calibrator: Calibrator) -> bool:
+    return calibrator.kind == SmartBinaryCalibrator.kind
 
 
 def _batch(logits: Any) -> str | int | None:

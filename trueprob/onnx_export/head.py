@@ -9,13 +9,18 @@ cut; after them masked classes get 0 and zero cells their share, as in `calibrat
    probabilities and the prediction of near-ties. The sum may still be added in another order, so
    y, rounded to float32, can differ in its last bit.
 2. The softmax of β z with β = 1/h. The largest logit is subtracted before anything is scaled, as
-   in `logit_functions.tempered_softmax`, so p[prediction] == max(p) exactly.
+   in `logit_functions.tempered_softmax`, and the prediction stays above the runner-up.
 3. A map of the confidence, or none. The prediction gets the mapped confidence and the other
    classes are rescaled. The others are summed directly: 1 − c has no digits left in float32 when
    c is near 1.
    - The second stage of `smart`, in float32.
    - The isotonic map. Between two knots it may rise from one block to the next within 1e-9 nats,
      so the logit of the confidence is computed and rounded in float64, as in the fit.
+
+A stack has these nodes for each member, then the weighted sum and its power in float32.
+
+`smart-binary` has none of these stages: its log-odds are a function of the difference of the two
+logits, in float64, and become an output of their own.
 """
 
 from __future__ import annotations
@@ -25,19 +30,34 @@ from typing import Final
 
 import numpy as np
 
+from trueprob.arrays.logit_functions import ABOVE_RUNNER_UP
 from trueprob.arrays.logits import ZERO_CELL
-from trueprob.calibrators import Calibrator, IsotonicCalibrator
+from trueprob.calibrators import (
+    Calibrator,
+    IsotonicCalibrator,
+    SmartBinaryCalibrator,
+    StackCalibrator,
+)
+from trueprob.calibrators.base import FAR
 from trueprob.calibrators.input_stage import BELOW_CAP, InputStage, ZeroCells
 from trueprob.calibrators.isotonic import DIGITS, FARTHEST, SMALLEST
 from trueprob.calibrators.linear.stage import LARGEST, LinearStage
+from trueprob.calibrators.smart.binary import (
+    ABOVE_HALF,
+    BELOW_HALF,
+    FARTHEST_LOG_ODDS,
+    TO_GRID,
+)
 from trueprob.calibrators.smart.second_stage import SecondStage
 from trueprob.onnx_export.inverse_temperature import INVERSE_TEMPERATURES
 from trueprob.onnx_export.nodes import BOOL, DOUBLE, FLOAT, INT64, Nodes
 from trueprob.onnx_export.piecewise_linear import PiecewiseLinear
-from trueprob.onnx_export.stages import Stages, stages_of
+from trueprob.onnx_export.stages import Stages, require_expressible, stages_of
 
 __all__ = ["add_calibrator"]
 
+Names = dict[str, str]  # of the graph's outputs that a calibrator gives; empty for a member
+OUTPUTS: Final[Names] = {name: name for name in ("prediction", "log_odds")}
 BETA_RANGE: Final = (1e-30, 1e30)  # as in tempered_softmax: 0 · −inf would be NaN
 LARGEST_EXPONENT: Final = 80.0  # its exp is still finite in float32
 FAR_BELOW: Final = -1e300  # added to a difference of logits, its exp is 0
@@ -45,34 +65,108 @@ MASKED: Final = -3e38  # a finite logit whose exp is 0; the linear stage's outpu
 
 
 def add_calibrator(nodes: Nodes, logits: str, calibrator: Calibrator) -> None:
-    """Add the values `probabilities`, `prediction` and `temperature`.
+    """Add the values `probabilities`, `prediction` and `temperature`; `log_odds` if it has them.
 
     Raises InvalidInput for a calibrator that cannot be expressed in ONNX.
     """
-    stages, k = stages_of(calibrator), calibrator.n_classes
+    require_expressible(calibrator)
+    temperature = nodes.constant([np.nan])
     cells = _cells(nodes, logits, calibrator.input_stage)
-    logits = cells.logits
+    if isinstance(calibrator, StackCalibrator):
+        probabilities = _stack(nodes, cells, calibrator)
+    elif isinstance(calibrator, SmartBinaryCalibrator):
+        probabilities = _smart_binary(nodes, cells, calibrator, outputs=OUTPUTS)
+    else:
+        probabilities, beta = _single(nodes, cells, calibrator, outputs=OUTPUTS)
+        if stages_of(calibrator).has_temperature:
+            last = nodes.constant([-1], np.int64)
+            temperature = nodes.add("Squeeze", nodes.add("Reciprocal", beta), last)
+    _put_in_cells(nodes, probabilities, cells, calibrator)
+    # A constant temperature is repeated for each row.
+    nodes.add("Expand", temperature, nodes.add("Shape", "prediction"), output="temperature")
+
+
+def _single(
+    nodes: Nodes, cells: Cells, calibrator: Calibrator, *, outputs: Names
+) -> tuple[str, str]:
+    """Probabilities and 1/h of a calibrator that consists of stages."""
+    stages, k = stages_of(calibrator), calibrator.n_classes
+    logits, is_output = cells.logits, bool(outputs)
     if stages.linear is not None:
         logits = _linear_stage(nodes, logits, stages.linear, cells)
-    nodes.add("ArgMax", logits, axis=1, keepdims=0, output="prediction")
+    name = outputs.get("prediction")
+    predicted = nodes.add("ArgMax", logits, axis=1, keepdims=0, output=name)
     beta = INVERSE_TEMPERATURES[stages.gap_stage.kind](nodes, logits, stages.gap_stage)
     beta = nodes.add("Clip", beta, *(nodes.constant(end) for end in BETA_RANGE))
     second = stages.second
-    probabilities = _softmax(nodes, logits, beta, stages, k)
-    if second is not None:
-        top = _top_and_others(nodes, probabilities, "prediction", n_classes=k)
-        if isinstance(second, IsotonicCalibrator):
-            probabilities = _isotonic(nodes, logits, top, second)
+    if second is None:
+        return _softmax(nodes, logits, beta, stages, k, above=is_output), beta
+    first = _softmax(nodes, logits, beta, stages, k)
+    top = _top_and_others(nodes, first, predicted, n_classes=k)
+    if isinstance(second, IsotonicCalibrator):
+        return _isotonic(nodes, logits, top, second), beta
+    return _second_stage(nodes, first, top, second), beta
+
+
+def _stack(nodes: Nodes, cells: Cells, calibrator: StackCalibrator) -> str:
+    """The mixture, its power, and a prediction that is strictly first."""
+    k = calibrator.n_classes
+    total = ""
+    for member, weight in zip(calibrator.members, calibrator.weights, strict=True):
+        if isinstance(member, SmartBinaryCalibrator):
+            probabilities = _smart_binary(nodes, cells, member, outputs={})
         else:
-            probabilities = _second_stage(nodes, probabilities, top, second)
-    _put_in_cells(nodes, probabilities, cells, calibrator)
-    if stages.has_temperature:
-        last = nodes.constant([-1], np.int64)
-        temperature = nodes.add("Squeeze", nodes.add("Reciprocal", beta), last)
-    else:
-        temperature = nodes.constant([np.nan])
-    # A constant temperature is repeated for each row.
-    nodes.add("Expand", temperature, nodes.add("Shape", "prediction"), output="temperature")
+            probabilities, _ = _single(nodes, cells, member, outputs={})
+        probabilities = _allowed_only(nodes, probabilities, cells, k)
+        part = nodes.add("Mul", probabilities, nodes.constant(weight))
+        total = nodes.add("Add", total, part) if total else part
+    of_prediction = cells.logits if calibrator.preserves_prediction else total
+    nodes.add("ArgMax", of_prediction, axis=1, keepdims=0, output="prediction")
+    powers = nodes.add("Pow", total, nodes.constant(calibrator.power))
+    scale = nodes.add("Reciprocal", nodes.row_sum(powers, length=k))
+    mixed = nodes.add("Mul", powers, scale)
+    top = _top_and_others(nodes, mixed, "prediction", n_classes=k)
+    above = nodes.add("Mul", nodes.row_max(top.others), nodes.constant(ABOVE_RUNNER_UP))
+    confidence = nodes.add("Max", nodes.row_max(mixed), above)
+    placed = nodes.add("Mul", top.is_top, confidence)
+    return nodes.add("Add", top.others, placed)
+
+
+def _smart_binary(
+    nodes: Nodes, cells: Cells, calibrator: SmartBinaryCalibrator, *, outputs: Names
+) -> str:
+    """Log-odds, prediction and probabilities; the name of the last."""
+
+    def constant(value: float) -> str:
+        return nodes.constant([[value]], np.float64)
+
+    # Where one class is masked, the difference is that of `fill_masks`.
+    alone = nodes.add("Where", cells.unseen, nodes.constant(-FAR), nodes.constant(0.0))
+    marked = nodes.add("Cast", nodes.row_max(nodes.add("Cast", cells.unseen, to=FLOAT)), to=BOOL)
+    logits = nodes.add("Where", marked, alone, cells.logits)
+    precise = nodes.add("Cast", logits, to=DOUBLE)
+    zero, one = (
+        nodes.add("Gather", precise, nodes.constant([column], np.int64), axis=1)
+        for column in (0, 1)
+    )
+    anchors, values, slopes = calibrator.map.lines
+    line = PiecewiseLinear(np.array(calibrator.edges), anchors, values, slopes, double=True)
+    log_odds = line.add_to(nodes, nodes.add("Sub", one, zero))
+    last = nodes.constant([-1], np.int64)
+    nodes.add("Squeeze", log_odds, last, output=outputs.get("log_odds"))
+    up = nodes.add("Greater", log_odds, constant(0.0))
+    upper = nodes.add("Cast", up, to=INT64)
+    nodes.add("Squeeze", upper, last, output=outputs.get("prediction"))
+    away = nodes.add("Min", nodes.add("Abs", log_odds), constant(FARTHEST_LOG_ODDS))
+    away = nodes.add("Sub", nodes.add("Add", away, constant(TO_GRID)), constant(TO_GRID))
+    power = nodes.add("Exp", nodes.add("Neg", away))
+    total = nodes.add("Add", constant(1.0), power)
+    high = nodes.add("Cast", nodes.add("Reciprocal", total), to=FLOAT)
+    high = nodes.add("Max", high, nodes.constant([[ABOVE_HALF]]))
+    low = nodes.add("Cast", nodes.add("Div", power, total), to=FLOAT)
+    low = nodes.add("Min", low, nodes.constant([[BELOW_HALF]]))
+    columns = nodes.add("Where", up, low, high), nodes.add("Where", up, high, low)
+    return nodes.add("Concat", *columns, axis=1)
 
 
 @dataclass(frozen=True)
@@ -100,18 +194,22 @@ def _cells(nodes: Nodes, logits: str, stage: InputStage | None) -> Cells:
     return Cells(nodes.add("Where", unseen, nodes.constant(MASKED), logits), zero, unseen)
 
 
+def _allowed_only(nodes: Nodes, probabilities: str, cells: Cells, k: int) -> str:
+    """Probabilities of the cells that are seen, summing to one; other rows stay as they are."""
+    kept = nodes.add("Where", cells.unseen, nodes.constant(0.0), probabilities)
+    marked = nodes.add("Cast", nodes.row_max(nodes.add("Cast", cells.unseen, to=FLOAT)), to=BOOL)
+    scaled = nodes.add("Div", kept, nodes.row_sum(kept, length=k))
+    return nodes.add("Where", marked, scaled, kept)
+
+
 def _put_in_cells(nodes: Nodes, probabilities: str, cells: Cells, calibrator: Calibrator) -> None:
     """Add `probabilities`: 0 where a class is masked, and zero cells with their share."""
-    k, stage = calibrator.n_classes, calibrator.input_stage
-    zeros = None if stage is None else stage.zeros
-    kept = nodes.add("Where", cells.unseen, nodes.constant(0.0), probabilities)
-    marked = nodes.row_max(nodes.add("Cast", cells.unseen, to=FLOAT))
-    scaled = nodes.add("Div", kept, nodes.row_sum(kept, length=k))
-    is_marked = nodes.add("Cast", marked, to=BOOL)
+    found = _allowed_only(nodes, probabilities, cells, calibrator.n_classes)
+    zeros = None if calibrator.input_stage is None else calibrator.input_stage.zeros
     if zeros is None or cells.zero is None:
-        nodes.add("Where", is_marked, scaled, kept, output="probabilities")
-        return
-    _spread(nodes, nodes.add("Where", is_marked, scaled, kept), cells.zero, cells.unseen, zeros)
+        nodes.add("Identity", found, output="probabilities")
+    else:
+        _spread(nodes, found, cells.zero, cells.unseen, zeros)
 
 
 def _spread(nodes: Nodes, probabilities: str, zero: str, unseen: str, zeros: ZeroCells) -> None:
@@ -164,16 +262,23 @@ def _linear_stage(nodes: Nodes, logits: str, stage: LinearStage, cells: Cells) -
     return nodes.add("Where", cells.unseen, nodes.constant(MASKED), y)
 
 
-def _softmax(nodes: Nodes, logits: str, beta: str, stages: Stages, k: int) -> str:
-    """(1 − w)·softmax(β z) + w/k."""
+def _softmax(
+    nodes: Nodes, logits: str, beta: str, stages: Stages, k: int, *, above: bool = False
+) -> str:
+    """(1 − w)·softmax(β z) + w/k; for an output with the prediction above the others."""
     weight = stages.uniform_weight
     shifted = nodes.add("Sub", logits, nodes.row_max(logits))
     powers = nodes.add("Exp", nodes.add("Mul", shifted, beta))
     share = nodes.add("Div", nodes.constant([[1.0 - weight]]), nodes.row_sum(powers, length=k))
-    if not weight:
-        return nodes.add("Mul", powers, share)
     softmax = nodes.add("Mul", powers, share)
-    return nodes.add("Add", softmax, nodes.constant(weight / k))
+    if weight:
+        softmax = nodes.add("Add", softmax, nodes.constant(weight / k))
+    if not above:
+        return softmax
+    first, second = nodes.two_largest(softmax)
+    confidence = nodes.add("Max", first, nodes.add("Mul", second, nodes.constant(ABOVE_RUNNER_UP)))
+    place = nodes.add("Unsqueeze", "prediction", nodes.constant([-1], np.int64))
+    return nodes.add("ScatterElements", softmax, place, confidence, axis=1)
 
 
 @dataclass(frozen=True)
@@ -208,10 +313,8 @@ def _put_confidence(nodes: Nodes, top: TopAndOthers, remaining: str) -> str:
     most = nodes.add("Reciprocal", nodes.add("Add", one, share))
     remaining = nodes.add("Min", remaining, most)
     scale = nodes.add("Div", remaining, top.rest)
-    # Rounding may leave the runner-up a bit above; the prediction is never below it.
-    confidence = nodes.add(
-        "Max", nodes.add("Sub", one, remaining), nodes.add("Mul", runner_up, scale)
-    )
+    above = nodes.add("Mul", nodes.add("Mul", runner_up, scale), nodes.constant(ABOVE_RUNNER_UP))
+    confidence = nodes.add("Max", nodes.add("Sub", one, remaining), above)
     placed = nodes.add("Mul", top.is_top, confidence)
     return nodes.add("Add", nodes.add("Mul", top.others, scale), placed)
 

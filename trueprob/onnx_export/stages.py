@@ -12,8 +12,10 @@ from trueprob.calibrators import (
     Calibrator,
     IdentityCalibrator,
     IsotonicCalibrator,
+    SmartBinaryCalibrator,
     SmartMatrixCalibrator,
     SmartVectorCalibrator,
+    StackCalibrator,
     VectorCalibrator,
 )
 from trueprob.calibrators.linear.smart_vector_matrix import TwoStages
@@ -22,13 +24,15 @@ from trueprob.calibrators.smart.second_stage import SecondStage
 from trueprob.errors import InvalidInput
 from trueprob.onnx_export.inverse_temperature import INVERSE_TEMPERATURES
 
-__all__ = ["EXPRESSIBLE", "Stages", "stages_of"]
+__all__ = ["EXPRESSIBLE", "Stages", "require_expressible", "stages_of"]
 
 EXPRESSIBLE: Final = (
     *INVERSE_TEMPERATURES,
     IsotonicCalibrator.kind,
+    SmartBinaryCalibrator.kind,
     SmartMatrixCalibrator.kind,
     SmartVectorCalibrator.kind,
+    StackCalibrator.kind,
     VectorCalibrator.kind,
 )
 
@@ -44,8 +48,19 @@ class Stages:
     has_temperature: bool = True  # False: the method has none, and 1/h is 1
 
 
+def require_expressible(calibrator: Calibrator) -> None:
+    """Raise InvalidInput if ONNX cannot express the calibrator."""
+    if calibrator.kind not in EXPRESSIBLE:
+        raise InvalidInput(
+            f"calibrator of kind {calibrator.kind} cannot be expressed in ONNX, expected one of "
+            f"{', '.join(EXPRESSIBLE)}",
+            field="calibrator",
+        )
+
+
 def stages_of(calibrator: Calibrator) -> Stages:
-    """The stages of a calibrator; InvalidInput if ONNX cannot express it."""
+    """The stages of a calibrator; `smart-binary` has none, and a stack has those of its members."""
+    require_expressible(calibrator)
     identity = IdentityCalibrator(calibrator.n_classes)
     if calibrator.kind in INVERSE_TEMPERATURES:
         return _gap_stage(calibrator)
@@ -56,11 +71,7 @@ def stages_of(calibrator: Calibrator) -> Stages:
         return Stages(identity, calibrator.linear, weight, has_temperature=False)
     if isinstance(calibrator, IsotonicCalibrator):
         return Stages(identity, second=calibrator, has_temperature=False)
-    raise InvalidInput(
-        f"calibrator of kind {calibrator.kind} cannot be expressed in ONNX, expected one of "
-        f"{', '.join(EXPRESSIBLE)}",
-        field="calibrator",
-    )
+    raise TypeError(f"{calibrator.kind} has no stages")
 
 
 def _gap_stage(calibrator: Calibrator, linear: LinearStage | None = None) -> Stages:

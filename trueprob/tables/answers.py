@@ -1,6 +1,7 @@
 """Writes predictions as a table, with a column `prob_<class>` for each class.
 
-The other columns are prediction, class, confidence and, for methods that have one, temperature.
+The other columns are prediction, class, confidence and, for methods that have them, temperature and
+log_odds.
 `evaluate` and `fit` read such a table again if you add a column `label`.
 """
 
@@ -30,6 +31,8 @@ def table_of_answers(
     predicted: Labels,
     temperature: NDArray[np.float64] | None,
     class_names: Sequence[str] | None,
+    *,
+    log_odds: NDArray[np.float64] | None = None,
 ) -> bytes:
     """Encode predictions as a `.csv` or `.parquet` file.
 
@@ -45,6 +48,8 @@ def table_of_answers(
         None leaves out the column.
     class_names : sequence of k strings, or None
         None stands for 0 … k − 1.
+    log_odds : ndarray of shape (n,), float64, or None
+        log P(1) − log P(0), in nats; None leaves out the column.
 
     Returns
     -------
@@ -60,6 +65,8 @@ def table_of_answers(
     names = list(class_names) if class_names is not None else [str(i) for i in range(k)]
     confidence = probabilities[np.arange(n), predicted]
     columns = [f"prob_{name}" for name in names]
+    given = {"temperature": temperature, "log_odds": log_odds}
+    optional = {name: column for name, column in given.items() if column is not None}
     if suffix == ".parquet":
         require_pyarrow(suffix)
         return _parquet(
@@ -69,23 +76,21 @@ def table_of_answers(
                 "class": np.array(names, dtype=object)[predicted],
                 "confidence": confidence,
             }
-            | ({} if temperature is None else {"temperature": temperature})
+            | optional
         )
-    header = [*columns, "prediction", "class", "confidence"]
-    formats = [EXACT] * k + ["%d", "%s", EXACT]
-    if temperature is not None:
-        header.append("temperature")
-        formats.append("%r")
+    header = [*columns, "prediction", "class", "confidence", *optional]
+    formats = [EXACT] * k + ["%d", "%s", EXACT] + ["%r"] * len(optional)
     line = ",".join(formats) + "\n"
     quoted = [_csv_line([name]).rstrip("\n") for name in names]
     text = io.StringIO()
     text.write(_csv_line(header))
     step = max(1, PIECE_CELLS // k)
+    last_columns = np.stack([*optional.values()], axis=1) if optional else np.empty((n, 0))
     for start in range(0, n, step):
         rows = slice(start, start + step)
         tops = predicted[rows].tolist()
         cells: list[Any] = [probabilities[rows].tolist(), tops, confidence[rows].tolist()]
-        cells.append([[]] * len(tops) if temperature is None else temperature[rows, None].tolist())
+        cells.append(last_columns[rows].tolist())
         for row, top, confident, last in zip(*cells, strict=True):
             text.write(line % (*row, top, quoted[top], confident, *last))
     return text.getvalue().encode()

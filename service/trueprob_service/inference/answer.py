@@ -44,6 +44,7 @@ _READERS: Final[Mapping[str, Callable[[Answer], Any]]] = MappingProxyType(
         "temperature": lambda answer: (
             None if answer.temperature is None else answer.temperature.astype(np.float32)
         ),
+        "log_odds": lambda answer: answer.log_odds,
         "logit_gap": lambda answer: answer.logit_gap,
         "logits": lambda answer: answer.logits,
     }
@@ -51,7 +52,7 @@ _READERS: Final[Mapping[str, Callable[[Answer], Any]]] = MappingProxyType(
 FIELDS: Final = (*_READERS, "prediction_ids", *TOP_FIELDS)
 JSON_FIELDS: Final = (
     "model", "version", "calibrator", "revision", "probabilities", "prediction", "class",
-    "confidence", "temperature", "prediction_ids",
+    "confidence", "temperature", "log_odds", "prediction_ids",
 )  # fmt: skip
 NPZ_FIELDS: Final = (*JSON_FIELDS[:-1], "logit_gap", "prediction_ids")
 
@@ -67,6 +68,7 @@ class Answer:
     confidence: NDArray[np.float32]  # receipts carry the same number as a float64
     temperature: NDArray[np.float64] | None
     logit_gap: NDArray[np.float32]  # nats
+    log_odds: NDArray[np.float64] | None  # nats; of `smart-binary` only
 
     def prediction_ids(self, receipts: Receipts) -> list[str]:
         """One signed receipt per row; the deployment must be live."""
@@ -101,6 +103,7 @@ def compute(deployment: Deployment, logits: NDArray[np.float32]) -> Answer:
         confidence=calibrated.confidence,
         temperature=calibrated.temperature,
         logit_gap=calibrated.logit_gap,
+        log_odds=calibrated.log_odds,
     )
 
 
@@ -117,7 +120,8 @@ def answer_fields(
 ) -> dict[str, Any]:
     """The named fields of an answer, in that order.
 
-    ``prediction_ids`` and `TOP_FIELDS` are left out if their argument is None.
+    ``prediction_ids`` and `TOP_FIELDS` are left out if their argument is None, and ``log_odds`` if
+    the calibrator has none.
     """
     special: dict[str, Any] = {}
     if prediction_ids is not None:
@@ -128,6 +132,8 @@ def answer_fields(
         special |= dict(zip(TOP_FIELDS, (indices, classes, probabilities), strict=True))
     fields = {}
     for name in names:
+        if name == "log_odds" and answer.log_odds is None:
+            continue
         if (read := _READERS.get(name)) is not None:
             fields[name] = read(answer)
         elif name in special:

@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
 
-from tests.trueprob.every_kind import cases
+from tests.trueprob.every_kind import BINARY, cases, fit_kind
 from trueprob import CalibrationSet, fit, from_dict, logits_from_probabilities, to_dict
 from trueprob.arrays.logits import ZERO_CELL
 from trueprob.calibrators import KINDS, IdentityCalibrator
@@ -22,8 +22,8 @@ from trueprob.calibrators.input_stage import InputStage, ZeroCells
 from trueprob.errors import InvalidDocument
 from trueprob.fitting.methods import FITTERS, METHODS, fit_rows
 
-every_kind = pytest.mark.parametrize("kind", cases(sorted(KINDS)))
-every_method = pytest.mark.parametrize("method", cases(METHODS))
+every_kind = pytest.mark.parametrize("kind", cases(k for k in sorted(KINDS) if k != BINARY))
+every_method = pytest.mark.parametrize("method", cases(m for m in METHODS if m != BINARY))
 
 STAGE = InputStage(ZeroCells((0.05, 0.1, 0.2), (0.5, 0.25, 0.15, 0.1)), None)
 
@@ -87,7 +87,7 @@ def test_the_stage_is_counted_and_the_map_is_fitted_on_positive_labels():
     assert zeros.frequencies == pytest.approx(counts / counts.sum(), rel=1e-12)
 
     def likelihood(beta):
-        total = 0.0
+        total = 4.0 * math.log1p(math.log(beta) ** 2)  # the prior of the scale
         for row, label, count in rows:
             if row[label] > 0 and count > 1:
                 total -= math.log(row[label] ** beta / sum(v**beta for v in row if v > 0))
@@ -255,7 +255,7 @@ def test_two_classes_have_no_zero_cells_and_are_cut_for_a_linear_stage_only():
 @every_kind
 def test_rows_without_marks_are_answered_as_without_the_stage(kind, overconfident):
     logits, labels = overconfident(80, 4)
-    plain = FITTERS[kind](logits, labels, None, seed=0).calibrator
+    plain = fit_kind(kind, logits, labels)
     staged = replace(plain, input_stage=STAGE)
     mixed = logits.copy()
     mixed[:5, 3] = ZERO_CELL
@@ -265,7 +265,7 @@ def test_rows_without_marks_are_answered_as_without_the_stage(kind, overconfiden
 
 @every_kind
 def test_the_stage_is_part_of_the_document_and_of_the_id(kind, overconfident):
-    plain = FITTERS[kind](*overconfident(80, 4), None, seed=0).calibrator
+    plain = fit_kind(kind, *overconfident(80, 4))
     staged = replace(plain, input_stage=replace(STAGE, clip=12.5))
     assert staged.id != plain.id
     again = from_dict(to_dict(staged))

@@ -7,9 +7,10 @@ import pyarrow as pa
 import pytest
 from pyarrow import csv, parquet
 
-from tests.trueprob.every_kind import cases
-from trueprob.calibrators import KINDS, IdentityCalibrator, dumps_calibrator
+from tests.trueprob.every_kind import cases, width
+from trueprob.calibrators import IdentityCalibrator, dumps_calibrator
 from trueprob.cli.__main__ import main
+from trueprob.fitting.methods import METHODS
 
 NAMES = ["cat", "dog", "yak", "7th", "é"]
 ORDER = [3, 0, 4, 1, 2]
@@ -61,26 +62,47 @@ def by_name(path):
     return columns, predicted
 
 
-@pytest.mark.parametrize("kind", cases(KINDS))
-def test_a_permuted_table_gives_the_permuted_answer(kind, rows, tmp_path):
-    logits, labels = rows
+@pytest.mark.parametrize("kind", cases(METHODS))
+def test_a_permuted_table_gives_the_permuted_answer(kind, overconfident, tmp_path):
+    k = width(kind, 5)
+    logits, labels = overconfident(400, k)
+    known = NAMES[:k]
     calibrator = tmp_path / "c.json"
-    run("fit", write(tmp_path / "fit.csv", NAMES, logits, labels), "--method", kind,
+    run("fit", write(tmp_path / "fit.csv", known, logits, labels), "--method", kind,
         "-o", calibrator)  # fmt: skip
-    assert json.loads(calibrator.read_text())["class_names"] == NAMES
+    assert json.loads(calibrator.read_text())["class_names"] == known
     answers = []
     for suffix in (".csv", ".parquet", ".npz"):
-        for order in (range(5), ORDER):
+        for order in (range(k), ORDER if k == 5 else [1, 0]):
             names = [NAMES[i] for i in order]
             data = write(tmp_path / f"data{suffix}", names, logits[:, list(order)])
             target = tmp_path / f"answer{suffix}"
             run("apply", calibrator, data, "-o", target)
             columns, predicted = by_name(target)
             assert list(columns) == names  # in the order of the table
-            answers.append(([columns[name] for name in NAMES], predicted))
+            answers.append(([columns[name] for name in known], predicted))
     for columns, predicted in answers[1:]:
         assert np.array_equal(columns, answers[0][0])
         assert predicted == answers[0][1]
+
+
+def test_log_odds_are_of_the_second_column_of_the_output(overconfident, tmp_path):
+    logits, labels = overconfident(400, 2)
+    calibrator = tmp_path / "c.json"
+    run("fit", write(tmp_path / "fit.csv", NAMES[:2], logits, labels), "-o", calibrator)
+    for suffix in (".csv", ".parquet", ".npz"):
+        for order in ([0, 1], [1, 0]):
+            data = write(tmp_path / f"d{suffix}", [NAMES[i] for i in order], logits[:, order])
+            target = tmp_path / f"answer{suffix}"
+            run("apply", calibrator, data, "-o", target)
+            if suffix == ".npz":
+                with np.load(target) as arrays:
+                    odds = arrays["log_odds"]
+            else:
+                table = csv.read_csv(target) if suffix == ".csv" else parquet.read_table(target)
+                odds = table["log_odds"].to_numpy()
+            second = by_name(target)[0][NAMES[order[1]]].astype(np.float64)
+            assert 1.0 / (1.0 + np.exp(-odds)) == pytest.approx(second, abs=1e-6)
 
 
 @pytest.mark.parametrize("command", ["evaluate", "plot", "fit"])

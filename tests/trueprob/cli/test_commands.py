@@ -147,11 +147,16 @@ def test_two_classes_show_the_probability_of_class_1(two_classes, capsys):
         labels, p = arrays["labels"], softmax(arrays["logits"].astype(np.float32))[:, 1]
     assert binary["ece"] == pytest.approx(BinnedCalibration.of(p, labels).ece())
     assert binary["probability"] - binary["frequency"] == pytest.approx(p.mean() - labels.mean())
-    assert fitted["after"]["binary"]["ece"] > 0.05  # one map for both classes cannot repair it
+    assert fitted["after"]["binary"]["ece"] < 0.04
+    assert main(["fit", str(two_classes), "--json", "--keep-prediction"]) == 0
+    kept = document(capsys)["scores"]
+    assert kept["after"]["binary"]["ece"] > 0.05  # one map for both classes cannot repair it
+    both = ["--keep-prediction", "--allow-prediction-change"]
+    assert main(["fit", str(two_classes), *both]) == 2
 
 
 def test_evaluate_scores_each_class_on_request(two_classes, capsys, files):
-    assert main(["fit", str(two_classes), "-o", str(files / "c.json")]) == 0
+    assert main(["fit", str(two_classes), "--keep-prediction", "-o", str(files / "c.json")]) == 0
     capsys.readouterr()
     arguments = ["evaluate", str(two_classes), "--calibrator", str(files / "c.json"), "--classes"]
     assert main(arguments) == 0
@@ -238,7 +243,12 @@ def test_auto_says_what_it_chose_from(files, capsys):
     free = ["fit", str(files / "cal.npz"), "--method", "auto", "--allow-prediction-change"]
     assert main(free) == 0
     lines = capsys.readouterr().out.splitlines()
-    (chosen,) = (line.split()[0] for line in lines if line.endswith("chosen"))
+    members = [line.split()[0] for line in lines if line.endswith(" %") and "nats" in line]
+    assert lines[0].startswith("stack-" if len(members) > 1 else f"{members[0]}-")
+    assert any(line.startswith("isotonic ") for line in lines)
+    assert main([*free, "--select", "simplest"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (chosen,) = (line.split()[0] for line in lines if line.endswith(" 100 %"))
     assert lines[0].startswith(f"{chosen}-")
     assert any(line.startswith("smart-matrix ") for line in lines)
 

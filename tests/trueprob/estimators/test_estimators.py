@@ -15,7 +15,7 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.svm import LinearSVC
 from sklearn.utils import estimator_checks
 
-from tests.trueprob.every_kind import cases
+from tests.trueprob.every_kind import cases, width
 from trueprob import METHODS, InvalidInput, fit, softmax
 from trueprob.estimators import CalibratedModel, LogitCalibrator
 from trueprob.scores.score import negative_log_likelihood
@@ -43,13 +43,14 @@ def index(classes, y):
 
 @pytest.mark.parametrize("method", cases(METHODS))
 def test_logits_give_what_the_library_gives(method, overconfident):
-    logits, labels = overconfident(80)
+    k = width(method, 5)
+    logits, labels = overconfident(80, k)
     estimator = LogitCalibrator(method).fit(logits, labels)
-    expected = fit(logits, labels, method, class_names=list("01234")).calibrator
+    expected = fit(logits, labels, method, class_names=list("01234")[:k]).calibrator
     assert estimator.calibrator_ == expected
     assert np.array_equal(estimator.predict_proba(logits), expected.predict_proba(logits))
     assert np.array_equal(estimator.predict(logits), expected.prediction(logits))
-    assert estimator.n_features_in_ == 5
+    assert estimator.n_features_in_ == k
 
 
 def test_what_x_holds_is_said(overconfident):
@@ -126,7 +127,9 @@ def test_it_is_the_last_step_of_a_pipeline(overconfident):
 def test_any_classifier_is_calibrated(blobs, k, classifier, response):
     train, held_out, test = blobs(k)
     fitted = clone(classifier).fit(*train)
-    calibrated = CalibratedModel(fitted, response=response).fit(*held_out)
+    calibrated = CalibratedModel(fitted, response=response, keep_prediction=True).fit(*held_out)
+    free = CalibratedModel(fitted, response=response).fit(*held_out)
+    assert free.calibrator_.kind == ("smart-binary" if k == 2 else "smart")
     p = calibrated.predict_proba(test[0])
     assert p.shape == (300, k)
     assert p.sum(axis=1) == pytest.approx(1.0, abs=1e-5)

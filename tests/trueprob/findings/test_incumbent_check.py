@@ -190,8 +190,6 @@ def test_the_standard_error_counts():
 def test_an_absurd_fit_is_held():
     generator = np.random.default_rng(5)
     logits = generator.normal(scale=3.0, size=(400, 5)).astype(np.float32)
-    certain = checked(IdentityCalibrator(5), logits, logits.argmax(axis=1), "temperature")
-    assert codes(certain) == ["at_bound"]
     labels = (logits + generator.gumbel(size=logits.shape)).argmax(axis=1)
     data = CalibrationSet(logits, labels)
     check = check_candidate(IdentityCalibrator(5), temperature(5, 400.0), data)

@@ -403,10 +403,10 @@ def test_fit_warns_once_and_reports_everything(digits):
     assert report.warnings == tuple(map(str, report.findings))
 
 
-def test_a_parameter_at_its_bound_is_a_finding(digits):
+def test_a_temperature_of_a_set_without_errors_is_no_finding(digits):
     logits, _ = digits
     report = fit(logits, logits.argmax(axis=1), "temperature").report
-    assert [f.code for f in report.findings] == ["at_bound"]
+    assert report.findings == ()
 
 
 def test_commands_show_findings_and_strict_says_no(digits, tmp_path, capsys):

@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 
+from tests.trueprob.every_kind import width
 from trueprob import (
     METHODS,
     CalibrationSet,
@@ -14,26 +15,48 @@ from trueprob import (
 )
 from trueprob.calibrators import KINDS
 from trueprob.fitting import fit as fitting
-from trueprob.fitting.methods import fit_rows, keeps_prediction
+from trueprob.fitting.methods import fit_rows, keeps_prediction, needs_permission
 
 
 @pytest.mark.slow
 def test_every_method_fits_and_reports(overconfident):
-    logits, labels = overconfident(60)
     for method in METHODS:
-        fitted = fit(logits, labels, method)
+        k = width(method, 5)
+        fitted = fit(*overconfident(60, k), method)
         report = fitted.report
         assert fitted.calibrator.kind == method or method == "auto"
-        assert (report.method, report.n, report.k) == (method, 60, 5)
-        if keeps_prediction(method):
+        assert (report.method, report.n, report.k) == (method, 60, k)
+        if keeps_prediction(method, k):
             assert report.after.accuracy == report.before.accuracy
         assert report.seconds >= 0
         json.dumps(report.to_dict(), allow_nan=False)
-    assert set(METHODS) == {*KINDS, "auto"}
+    assert set(METHODS) == {*KINDS, "auto"} - {"stack"}
 
 
 def test_smart_is_the_default(overconfident):
     assert fit(*overconfident(60)).calibrator.kind == "smart"
+
+
+def test_with_two_classes_the_default_may_move_the_threshold_unless_it_must_not(overconfident):
+    rows = overconfident(60, 2)
+    assert (
+        fit(*rows).calibrator.kind == fit(*rows, "smart-binary").calibrator.kind == "smart-binary"
+    )
+    kept = fit(*rows, keep_prediction=True)
+    assert (kept.calibrator.kind, kept.report.method) == ("smart", "smart")
+    assert not keeps_prediction("smart", 2)
+    assert keeps_prediction("smart", 2, keep_prediction=True)
+    assert keeps_prediction("smart", 3)
+    data = CalibrationSet(*rows)
+    assert np.array_equal(cross_fit("smart", data), cross_fit("smart-binary", data))
+    assert not np.array_equal(
+        cross_fit("smart", data, keep_prediction=True), cross_fit("smart", data)
+    )
+
+
+def test_what_keeps_the_order_of_rows_needs_no_permission():
+    needing = {method for method in METHODS if needs_permission(method)}
+    assert needing == {"vector", "smart-vector", "smart-matrix"}
 
 
 def test_the_scores_after_are_out_of_fold(overconfident):

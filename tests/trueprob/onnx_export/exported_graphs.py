@@ -5,6 +5,8 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from tests.trueprob.every_kind import assert_prediction_is_above
+
 TOLERANCE = 1e-6
 
 
@@ -27,6 +29,7 @@ def hard_rows(k, seed=0):
     rows[2] = 3e4
     rows[3, -1] = np.nextafter(rows[3].max(), np.float32(9))
     rows[4:20, 0] = rows[4:20, 1] = 5.0
+    rows[20:40, -1] = np.nextafter(rows[20:40].max(axis=1), np.float32(np.inf))
     return rows
 
 
@@ -39,18 +42,23 @@ def check(calibrator, logits, got):
     )  # fmt: skip
     assert np.abs(p.astype(np.float64) - expected).max() <= TOLERANCE
     assert np.array_equal(predicted, calibrator.prediction(logits))
-    assert np.array_equal(p[np.arange(len(p)), predicted], p.max(axis=1))
+    assert_prediction_is_above(p, predicted)
     temperature = calibrator.temperature(logits)
     assert got["temperature"].shape == predicted.shape
     if temperature is None:
         assert np.isnan(got["temperature"]).all()
     else:
         assert got["temperature"] == pytest.approx(temperature, rel=TOLERANCE)
+    log_odds = calibrator.log_odds(logits)
+    assert ("log_odds" in got) == (log_odds is not None)
+    if log_odds is not None:
+        assert got["log_odds"].dtype == np.float64
+        assert np.array_equal(got["log_odds"], log_odds)
 
 
 def classifier(*, opset=17, element=TensorProto.FLOAT, name="scores", shape=("n", 3), more=()):
     """x @ W, written by hand."""
-    weights = np.arange(12).reshape(4, 3) / 7
+    weights = np.arange(12).reshape(4, 3)[:, : shape[1]] / 7
     array = weights.astype(helper.tensor_dtype_to_np_dtype(element))
     graph = helper.make_graph(
         [helper.make_node("MatMul", ["x", "w"], [name]), *more],
@@ -60,5 +68,5 @@ def classifier(*, opset=17, element=TensorProto.FLOAT, name="scores", shape=("n"
         [numpy_helper.from_array(array, "w")],
     )
     for node in more:
-        graph.output.append(helper.make_tensor_value_info(node.output[0], element, ["n", 3]))
+        graph.output.append(helper.make_tensor_value_info(node.output[0], element, ["n", shape[1]]))
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)

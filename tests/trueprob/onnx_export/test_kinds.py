@@ -8,7 +8,7 @@ import onnx
 import pytest
 from onnx.reference import ReferenceEvaluator
 
-from tests.trueprob.every_kind import cases
+from tests.trueprob.every_kind import BINARY, cases, fit_kind, width
 from tests.trueprob.onnx_export.exported_graphs import answers, check, classifier, hard_rows
 from trueprob import InvalidInput, logits_from_probabilities
 from trueprob.arrays.logits import ZERO_CELL
@@ -18,6 +18,7 @@ from trueprob.calibrators import (
     SmartCalibrator,
     SmartMatrixCalibrator,
     SmartVectorCalibrator,
+    StackCalibrator,
     TemperatureCalibrator,
     VectorCalibrator,
     fit_isotonic,
@@ -25,7 +26,6 @@ from trueprob.calibrators import (
 from trueprob.calibrators.input_stage import InputStage, ZeroCells
 from trueprob.calibrators.linear.stage import LinearStage, centred
 from trueprob.calibrators.smart.second_stage import SecondStage
-from trueprob.fitting.methods import FITTERS
 from trueprob.onnx_export import EXPRESSIBLE, fused_onnx, head_onnx
 from trueprob.onnx_export.nodes import Nodes
 
@@ -58,13 +58,17 @@ def calibrator_of(kind, logits, labels):
     """Fitted; where a linear stage takes minutes to fit, made."""
     if kind in LINEAR and logits.shape[1] > 10:
         return with_linear_stage(kind, logits.shape[1])
-    return FITTERS[kind](logits, labels, None, seed=0).calibrator
+    if kind == StackCalibrator.kind and logits.shape[1] > 10:
+        members = [fit_kind(each, logits, labels) for each in ("smart", "isotonic")]
+        changing = with_linear_stage("smart-vector", logits.shape[1])
+        return StackCalibrator(logits.shape[1], (*members, changing), (0.2, 0.3, 0.5), 1.2)
+    return fit_kind(kind, logits, labels)
 
 
 @every_kind
 def test_every_kind_is_expressed_or_refused_with_a_sentence(kind, overconfident):
-    logits, labels = overconfident(300)
-    calibrator = FITTERS[kind](logits, labels, None, seed=0).calibrator
+    logits, labels = overconfident(300, width(kind, 5))
+    calibrator = fit_kind(kind, logits, labels)
     if kind not in EXPRESSIBLE:
         with pytest.raises(InvalidInput, match=f"{kind} cannot be expressed in ONNX, expected one"):
             head_onnx(calibrator)
@@ -82,6 +86,7 @@ def test_every_kind_is_expressed_or_refused_with_a_sentence(kind, overconfident)
 @expressible
 @pytest.mark.parametrize("k", [2, 5, 100, 1000])
 def test_numpy_path_equals_onnx_path(kind, k, overconfident):
+    k = width(kind, k)
     logits, labels = overconfident(300, k)
     calibrator = calibrator_of(kind, logits, labels)
     content = head_onnx(calibrator)
@@ -92,21 +97,26 @@ def test_numpy_path_equals_onnx_path(kind, k, overconfident):
 @expressible
 @pytest.mark.parametrize("opset", [13, 17, 21])
 def test_every_kind_is_put_behind_networks_of_older_and_newer_opsets(kind, opset, overconfident):
-    calibrator = FITTERS[kind](*overconfident(200, 3), None, seed=0).calibrator
-    content = fused_onnx(classifier(opset=opset).SerializeToString(), calibrator)
+    k = width(kind, 3)
+    calibrator = fit_kind(kind, *overconfident(200, k))
+    network = classifier(opset=opset, shape=("n", k))
+    content = fused_onnx(network.SerializeToString(), calibrator)
     onnx.checker.check_model(onnx.load_from_string(content), full_check=True)
     x = np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32)
     got = answers(content, {"x": x})
-    assert list(got) == ["probabilities", "prediction", "temperature", "logits"]
+    more = ["log_odds"] if kind == BINARY else []
+    assert list(got) == ["probabilities", "prediction", "temperature", "logits", *more]
     check(calibrator, got["logits"], got)
 
 
 @expressible
 def test_numpy_path_equals_onnx_path_on_the_example(kind):
     with np.load(EXAMPLES / "digits_calibration.npz") as file:
-        calibrator = calibrator_of(kind, file["logits"], file["labels"])
+        logits, labels = file["logits"], file["labels"]
+    k = width(kind, 10)
+    calibrator = calibrator_of(kind, np.ascontiguousarray(logits[:, :k]), labels % k)
     with np.load(EXAMPLES / "digits_test.npz") as file:
-        logits = file["logits"]
+        logits = np.ascontiguousarray(file["logits"][:, :k])
     content = head_onnx(calibrator)
     for scale in np.float32([1e-3, 1.0, 1e3]):
         rows = scale * logits
@@ -127,6 +137,8 @@ def test_numpy_path_equals_onnx_path_on_the_example(kind):
 )
 def test_numpy_path_equals_onnx_path_on_real_logits(kind, name, real_set):
     validation, (logits, _) = real_set(name)
+    if logits.shape[1] != width(kind, logits.shape[1]):
+        pytest.skip(f"{kind} is for two classes")
     calibrator = calibrator_of(kind, *(a[:500] for a in validation))
     check(calibrator, logits, answers(head_onnx(calibrator), {"logits": logits}))
 
@@ -206,14 +218,15 @@ STAGES = (
 
 @expressible
 def test_masks_and_zero_cells_are_answered_as_by_the_calibrator(kind, overconfident):
-    plain = calibrator_of(kind, *overconfident(200))
+    k = width(kind, 5)
+    plain = calibrator_of(kind, *overconfident(200, k))
     generator = np.random.default_rng(1)
-    rows = generator.normal(size=(400, 5)).astype(np.float32) * 3
+    rows = generator.normal(size=(400, k)).astype(np.float32) * 3
     rows[generator.random(rows.shape) < 0.2] = ZERO_CELL
     rows[generator.random(rows.shape) < 0.2] = -np.inf
     rows[np.isneginf(rows).all(axis=1), 0] = 0.0
     alone = np.isfinite(rows).sum(axis=1) == 1
-    for stage in STAGES:
+    for stage in STAGES if k > 2 else STAGES[:1]:
         calibrator = replace(plain, input_stage=stage)
         got = answers(head_onnx(calibrator), {"logits": rows})
         check(calibrator, rows, got)
@@ -246,3 +259,27 @@ def test_a_network_of_probabilities_has_zeros(numbers):
     logits = logits_from_probabilities(p)
     assert (logits == ZERO_CELL).any()
     check(calibrator, logits, answers(fused, {"x": given}))
+
+
+def test_log_odds_are_those_of_numpy_to_the_bit(overconfident):
+    logits, labels = overconfident(900, 2, factor=4.0)
+    calibrator = fit_kind(BINARY, logits + np.float32([0.0, 2.0]), labels)
+    content = head_onnx(calibrator)
+    for rows in (logits, hard_rows(2), np.float32([[3e38, -3e38], [-3e38, 3e38]])):
+        got = answers(content, {"logits": rows})
+        check(calibrator, rows, got)
+        # Rows whose probability float32 would round to one half.
+    edge = float(
+        np.interp(
+            0.0,
+            calibrator.log_odds(logits[:, :2][np.argsort(calibrator.log_odds(logits))]),
+            np.sort(logits[:, 1] - logits[:, 0]),
+        )
+    )
+    near = np.float32(edge) + np.linspace(-1e-6, 1e-6, 41, dtype=np.float32)
+    rows = np.stack([np.zeros_like(near), near], axis=1)
+    got = answers(content, {"logits": rows})
+    check(calibrator, rows, got)
+    assert np.array_equal(got["probabilities"], calibrator.predict_proba(rows))
+    assert set(got["prediction"]) == {0, 1}
+    assert (got["probabilities"].max(axis=1) > 0.5).all()

@@ -29,23 +29,28 @@ Objective = Callable[[Array], tuple[float, Array]]
 
 
 def minimise_convex(
-    objective: Objective,  # value and gradient at a point of shape (m,)
-    start: Array,  # (m,)
+    objective: Objective,  # value and gradient at a point of any shape
+    start: Array,
     *,
     max_steps: int,
-    tolerance: float,  # stops when a step's relative decrease is at most this
-    gradient_tolerance: float = 1e-7,  # or when the largest entry of the gradient is
+    tolerance: float,  # of the value: stops when half the slope of a full step is at most this
+    precondition: Callable[[Array], Array] | None = None,  # H⁻¹g with an approximate Hessian H
 ) -> tuple[Array, bool]:
-    """The lowest point found, and whether the steps converged."""
+    """The lowest point found, and whether the steps converged.
+
+    Half the slope is the decrease that the quadratic model expects of a step.
+    """
     point = np.array(start, dtype=np.float64)
     value, gradient = objective(point)
     pairs: deque[tuple[Array, Array, float]] = deque(maxlen=HISTORY)
     for _ in range(max_steps):
-        if np.abs(gradient).max() <= gradient_tolerance:
-            return point, True
-        direction = -_inverse_curvature(gradient, pairs)
+        direction = -_inverse_curvature(gradient, pairs, precondition)
         slope = _dot(gradient, direction)
-        step = 1.0 if pairs else min(1.0, 1.0 / np.sqrt(_dot(gradient, gradient)))
+        if -0.5 * slope <= tolerance:
+            return point, True
+        step = 1.0
+        if precondition is None and not pairs:
+            step = min(1.0, 1.0 / np.sqrt(_dot(gradient, gradient)))
         while True:
             proposal = point + step * direction
             new_value, new_gradient = objective(proposal)
@@ -61,14 +66,15 @@ def minimise_convex(
         curvature = _dot(moved, turned)
         if curvature > 1e-14 * _dot(turned, turned):
             pairs.append((moved, turned, curvature))
-        decrease = value - new_value
         point, value, gradient = proposal, new_value, new_gradient
-        if decrease <= tolerance * max(abs(value), 1.0):
-            return point, True
     return point, False
 
 
-def _inverse_curvature(gradient: Array, pairs: deque[tuple[Array, Array, float]]) -> Array:
+def _inverse_curvature(
+    gradient: Array,
+    pairs: deque[tuple[Array, Array, float]],
+    precondition: Callable[[Array], Array] | None,
+) -> Array:
     """Approximation of H⁻¹g from the last steps (two-loop recursion)."""
     result = gradient.copy()
     factors = []
@@ -76,9 +82,12 @@ def _inverse_curvature(gradient: Array, pairs: deque[tuple[Array, Array, float]]
         factor = _dot(moved, result) / curvature
         result -= factor * turned
         factors.append(factor)
+    if precondition is not None:
+        result = precondition(result)
     if pairs:
         _, turned, curvature = pairs[-1]
-        result *= curvature / _dot(turned, turned)
+        by_turned = turned if precondition is None else precondition(turned)
+        result *= curvature / _dot(turned, by_turned)
     for (moved, turned, curvature), factor in zip(pairs, reversed(factors), strict=True):
         result += (factor - _dot(turned, result) / curvature) * moved
     return result
@@ -86,4 +95,4 @@ def _inverse_curvature(gradient: Array, pairs: deque[tuple[Array, Array, float]]
 
 def _dot(a: Array, b: Array) -> float:
     """Dot product without BLAS, which starts threads at ten thousand entries."""
-    return float(np.einsum("i,i->", a, b))
+    return float(np.einsum("i,i->", a.ravel(), b.ravel()))

@@ -6,15 +6,17 @@ The gap stage is fitted on out-of-fold outputs: each row's y comes from a linear
 the other four fifths of the rows, folds balanced in errors. So it also corrects the confidence
 that the linear stage gains by overfitting. Predictions use W and b fitted on all rows.
 
-A fold with fewer than 10 errors says too little about single classes. Then there is no linear
-stage, the calibrator is `smart` under another name, and a warning says so. Predictions may change.
+The same folds choose the strength of the linear stage's priors. Where the strongest is best, W is
+a scale and b is 0; then there is no linear stage, and the gap stage is that of `smart`. Predictions
+may change.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Final, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,9 +27,9 @@ from trueprob.arrays.logit_functions import Logits, Probabilities, logit_gap
 from trueprob.arrays.logits import as_logits
 from trueprob.arrays.weights_and_groups import Groups
 from trueprob.calibrators.base import Calibrated, Calibrator, FitOutcome, FittedCalibrator
-from trueprob.calibrators.linear.fit import fit_linear_stage
+from trueprob.calibrators.linear.fit import STRENGTHS, LinearCrossFit, cross_fit_linear_stage
 from trueprob.calibrators.linear.stage import LinearStage
-from trueprob.calibrators.linear.vector import UNCONVERGED
+from trueprob.calibrators.linear.vector import N_FOLDS, UNCONVERGED
 from trueprob.calibrators.parameters import require_keys
 from trueprob.calibrators.smart.calibrator import SmartCalibrator, fit_smart
 from trueprob.errors import InvalidDocument
@@ -38,20 +40,18 @@ __all__ = [
     "SmartVectorCalibrator",
     "TwoStages",
     "TwoStagesFit",
+    "fit_gap_stage",
     "fit_smart_matrix",
     "fit_smart_vector",
     "fit_two_stages",
 ]
-
-N_FOLDS: Final = 5
-MIN_ERRORS: Final = 10  # in each fold
 
 
 @dataclass(frozen=True)
 class TwoStages(Calibrator):
     """The gap stage of `smart` on the output of a linear stage."""
 
-    linear: LinearStage | None  # None if the set had too few errors or groups
+    linear: LinearStage | None  # None if the priors shrank it to a scale
     gap_stage: SmartCalibrator
 
     full: ClassVar[bool]
@@ -107,7 +107,7 @@ class SmartVectorCalibrator(TwoStages):
     Attributes
     ----------
     linear : LinearStage or None
-        Diagonal; None if the calibration set had too few errors or groups.
+        Diagonal; None if the priors shrank it to a scale.
     gap_stage : SmartCalibrator
 
     References
@@ -127,7 +127,7 @@ class SmartMatrixCalibrator(TwoStages):
     Attributes
     ----------
     linear : LinearStage or None
-        Full matrix; None if the calibration set had too few errors or groups.
+        Full matrix; None if the priors shrank it to a scale.
     gap_stage : SmartCalibrator
 
     References
@@ -147,9 +147,12 @@ def fit_smart_vector(
     *,
     seed: int = 0,
     groups: Groups | None = None,
+    strengths: Sequence[float] = STRENGTHS,  # for the ablations in `benchmarks`
 ) -> FittedCalibrator:
-    """Fit `smart-vector`; a warning says when there are too few errors for a linear stage."""
-    fitted = fit_two_stages(logits, labels, weights, full=False, seed=seed, groups=groups)
+    """Fit `smart-vector`."""
+    fitted = fit_two_stages(
+        logits, labels, weights, full=False, seed=seed, groups=groups, strengths=strengths
+    )
     calibrator = SmartVectorCalibrator(logits.shape[1], fitted.linear, fitted.gap_stage)
     return FittedCalibrator(calibrator, fitted.outcome, fitted.warnings)
 
@@ -161,9 +164,12 @@ def fit_smart_matrix(
     *,
     seed: int = 0,
     groups: Groups | None = None,
+    strengths: Sequence[float] = STRENGTHS,  # for the ablations in `benchmarks`
 ) -> FittedCalibrator:
-    """Fit `smart-matrix`; a warning says when there are too few errors for a linear stage."""
-    fitted = fit_two_stages(logits, labels, weights, full=True, seed=seed, groups=groups)
+    """Fit `smart-matrix`."""
+    fitted = fit_two_stages(
+        logits, labels, weights, full=True, seed=seed, groups=groups, strengths=strengths
+    )
     calibrator = SmartMatrixCalibrator(logits.shape[1], fitted.linear, fitted.gap_stage)
     return FittedCalibrator(calibrator, fitted.outcome, fitted.warnings)
 
@@ -186,47 +192,31 @@ def fit_two_stages(
     full: bool,  # a matrix rather than its diagonal
     seed: int,  # of the folds
     groups: Groups | None = None,  # (n,), rows of one group stay in one fold
+    strengths: Sequence[float] = STRENGTHS,  # of the linear stage's priors, strongest first
 ) -> TwoStagesFit:
     """Fit a linear stage on all rows and the gap stage on its out-of-fold outputs."""
     correct = logit_functions.prediction(logits) == labels
     fold = fold_of_rows(correct, groups, N_FOLDS, seed=seed)
-    if fold.max() == 0:
-        warning = "no linear stage: it needs rows of at least two groups; only smart is fitted"
-        return _finish(None, logits, labels, weights, seed, groups, (warning,))
-    n_folds = int(fold.max()) + 1
-    counted = ~correct if weights is None else ~correct & (weights > 0.0)
-    fewest = int(np.bincount(fold[counted], minlength=n_folds).min())
-    if fewest < MIN_ERRORS:
-        warning = (
-            f"no linear stage: a fold has {fewest} errors, at least {MIN_ERRORS} are needed; "
-            "only smart is fitted"
-        )
-        return _finish(None, logits, labels, weights, seed, groups, (warning,))
-    final = fit_linear_stage(logits, labels, weights, full=full)
-    outputs = np.empty_like(logits)
-    converged = final.converged
-    for index in range(n_folds):
-        held, kept = fold == index, fold != index
-        part = None if weights is None else weights[kept]
-        fitted = fit_linear_stage(logits[kept], labels[kept], part, full=full, start=final.stage)
-        outputs[held] = fitted.stage.apply(logits[held])
-        converged &= fitted.converged
-    warnings = () if converged else (UNCONVERGED,)
-    return _finish(final.stage, outputs, labels, weights, seed, groups, warnings)
+    crossed = cross_fit_linear_stage(logits, labels, weights, fold, full=full, strengths=strengths)
+    return fit_gap_stage(crossed, logits, labels, weights, seed=seed, groups=groups)
 
 
-def _finish(
-    linear: LinearStage | None,
-    outputs: Logits,
+def fit_gap_stage(
+    crossed: LinearCrossFit,
+    logits: Logits,  # (n, k) float32, from which the linear stage was fitted
     labels: Labels,
     weights: NDArray[np.float64] | None,
+    *,
     seed: int,
-    groups: Groups | None,
-    warnings: tuple[str, ...],
+    groups: Groups | None = None,
 ) -> TwoStagesFit:
+    """Fit the gap stage on the out-of-fold outputs of a linear stage."""
+    whole = math.isinf(crossed.strength)  # the linear stage is a scale, which the gap stage has too
+    linear, outputs = (None, logits) if whole else (crossed.stage, crossed.outputs)
     fitted = fit_smart(outputs, labels, weights, seed=seed, groups=groups)
     gap_stage = fitted.calibrator
     if not isinstance(gap_stage, SmartCalibrator):
         raise TypeError("fit_smart must return a SmartCalibrator")
-    outcome = FitOutcome.NOT_CONVERGED if UNCONVERGED in warnings else fitted.outcome
+    outcome = fitted.outcome if crossed.converged else FitOutcome.NOT_CONVERGED
+    warnings = () if crossed.converged else (UNCONVERGED,)
     return TwoStagesFit(linear, gap_stage, outcome, (*warnings, *fitted.warnings))

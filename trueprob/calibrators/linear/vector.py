@@ -3,7 +3,8 @@
     p = (1 − w)·softmax(W x + b) + w/k,   W diagonal, x the centred logits
 
 Guo et al. 2017, arXiv:1706.04599, fit without priors, which overfits with many classes or few
-rows; the priors are those of `trueprob.calibrators.linear.fit`. Predictions may change.
+rows; the priors are those of `trueprob.calibrators.linear.objective`, with a strength chosen by
+cross-validation. Predictions may change.
 """
 
 from __future__ import annotations
@@ -19,15 +20,18 @@ from numpy.typing import NDArray
 from trueprob.arrays import logit_functions
 from trueprob.arrays.labels import Labels
 from trueprob.arrays.logit_functions import Logits, Probabilities, tempered_softmax
+from trueprob.arrays.weights_and_groups import Groups
 from trueprob.calibrators.base import Calibrator, FitOutcome, FittedCalibrator
-from trueprob.calibrators.linear.fit import fit_linear_stage
+from trueprob.calibrators.linear.fit import cross_fit_linear_stage
 from trueprob.calibrators.linear.stage import LinearStage
 from trueprob.calibrators.parameters import number, require_keys
 from trueprob.calibrators.smart.calibrator import UNIFORM_SHARE
 from trueprob.errors import InvalidDocument
+from trueprob.folds import fold_of_rows
 
-__all__ = ["UNCONVERGED", "VectorCalibrator", "fit_vector"]
+__all__ = ["N_FOLDS", "UNCONVERGED", "VectorCalibrator", "fit_vector"]
 
+N_FOLDS: Final = 5
 UNCONVERGED: Final = "the linear stage's optimiser ran out of steps; its last point is kept"
 
 
@@ -83,11 +87,17 @@ class VectorCalibrator(Calibrator):
 
 
 def fit_vector(
-    logits: Logits, labels: Labels, weights: NDArray[np.float64] | None = None, *, seed: int = 0
+    logits: Logits,
+    labels: Labels,
+    weights: NDArray[np.float64] | None = None,
+    *,
+    seed: int = 0,  # of the folds
+    groups: Groups | None = None,  # (n,), rows of one group stay in one fold
 ) -> FittedCalibrator:
-    """Fit weights and biases by penalised likelihood; deterministic, so `seed` is unused."""
-    del seed
-    fitted = fit_linear_stage(logits, labels, weights, full=False)
+    """Fit weights and biases by penalised likelihood."""
+    correct = logit_functions.prediction(logits) == labels
+    fold = fold_of_rows(correct, groups, N_FOLDS, seed=seed)
+    fitted = cross_fit_linear_stage(logits, labels, weights, fold, full=False)
     n, k = logits.shape
     calibrator = VectorCalibrator(k, fitted.stage, UNIFORM_SHARE / (n + 1))
     if fitted.converged:

@@ -41,7 +41,13 @@ from trueprob.calibrators.smart.second_stage import SecondStage, fit_second_stag
 from trueprob.errors import InvalidDocument
 from trueprob.folds import fold_of_rows
 
-__all__ = ["SmartCalibrator", "fit_smart", "out_of_fold_logit"]
+__all__ = [
+    "SECOND_STAGE_ROWS",
+    "SmartCalibrator",
+    "effective_rows",
+    "fit_smart",
+    "out_of_fold_logit",
+]
 
 N_INTERVALS: Final = 8  # between quantiles of the calibration gaps
 UNIFORM_SHARE: Final = 0.25  # w = this / (n + 1)
@@ -79,6 +85,7 @@ class SmartCalibrator(Calibrator):
     second_stage: SecondStage | None = None
 
     kind: ClassVar[str] = "smart"
+    preserves_ranking: ClassVar[bool] = True
 
     def parameters(self) -> dict[str, Any]:
         """Fitted values as JSON values."""
@@ -195,7 +202,7 @@ def fit_smart(
     n, k = logits.shape
     solution = fit_log_slopes(logits, labels, weights, n_intervals=n_intervals, terms=terms)
     calibrator = _calibrator(solution, k, uniform_share / (n + 1))
-    if second_stage and _effective_rows(n, weights) >= SECOND_STAGE_ROWS:
+    if second_stage and effective_rows(n, weights) >= SECOND_STAGE_ROWS:
         stage = _second_stage(solution, weights, groups, calibrator, seed=seed)
         calibrator = replace(calibrator, second_stage=stage)
     if solution.converged:
@@ -241,7 +248,7 @@ def _second_stage(
     return fit_second_stage(logit, correct, weights, seed=seed, groups=groups)
 
 
-def _effective_rows(n: int, weights: Array | None) -> float:
+def effective_rows(n: int, weights: Array | None) -> float:
     """Number of equally weighted rows with the same information (Kish 1965)."""
     return float(n) if weights is None else float(weights.sum() ** 2 / np.square(weights).sum())
 

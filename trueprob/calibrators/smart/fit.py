@@ -7,6 +7,7 @@ of their rows.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,10 +16,8 @@ from numpy.typing import NDArray
 
 from trueprob.arrays.labels import Labels
 from trueprob.arrays.logit_functions import Logits, logit_gap
-from trueprob.calibrators.base import FitOutcome
 from trueprob.calibrators.smart.objective import (
     DEFAULT_TERMS,
-    GapObjective,
     SmartObjective,
     Terms,
     interval_edges,
@@ -72,9 +71,9 @@ def _start(
     objective: SmartObjective, logits: Logits, labels: Labels, weights: Array | None, size: int
 ) -> Array:
     """Equal log slopes at the single temperature of maximum likelihood."""
-    start, outcome = inverse_temperature(logits, labels, weights, tolerance=1e-3)
+    start, inside = inverse_temperature(logits, labels, weights, tolerance=1e-3)
     theta = np.full(size, math.log(start))
-    if outcome is FitOutcome.AT_BOUND:
+    if not inside:
         # The likelihood alone has no maximum, so the prior decides, and it is not convex: search
         # among single temperatures, log slope 0 (the prior's optimum) included.
         candidates = [0.0, *(math.log(start) + np.arange(-2 * LOG_RANGE, 2 * LOG_RANGE + 1))]
@@ -85,7 +84,10 @@ def _start(
     return theta
 
 
-def minimise(objective: GapObjective, theta: Array) -> tuple[Array, bool]:
+def minimise(
+    objective: Callable[[Array], tuple[float, Array, Array]],  # value, gradient and Hessian
+    theta: Array,
+) -> tuple[Array, bool]:
     """The best point of damped Newton steps, and whether they converged."""
     value, gradient, curvature = objective(theta)
     damping = 0.0

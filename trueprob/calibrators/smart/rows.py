@@ -21,7 +21,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from trueprob.arrays.logit_functions import Logits, Probabilities
+from trueprob.arrays.logit_functions import ABOVE_RUNNER_UP, Logits, Probabilities
 from trueprob.calibrators.base import Calibrated
 from trueprob.calibrators.smart.second_stage import SecondStage
 
@@ -49,7 +49,7 @@ def calibrate_narrow_rows(
     uniform_weight: float,  # w of the mixture with the uniform distribution
     second_stage: SecondStage | None,
 ) -> Calibrated:
-    """Calibrate rows of few classes; ``p[prediction] == max(p)`` holds exactly."""
+    """Calibrate rows of few classes; p[prediction] is above all others."""
     n, k = logits.shape
     top = logits.argmax(axis=1)
     work = np.array(logits.T, order="C")
@@ -88,7 +88,7 @@ def calibrate_wide_rows(
     *,
     out: Probabilities | None = None,  # (n, k) float32, where the probabilities are written
 ) -> Calibrated:
-    """Calibrate rows of many classes; ``p[prediction] == max(p)`` holds exactly."""
+    """Calibrate rows of many classes; p[prediction] is above all others."""
     n, k = logits.shape
     rows = np.arange(n)
     top = logits.argmax(axis=1)
@@ -144,7 +144,7 @@ def calibrate_single_row(
     if uniform_weight:
         work += offset
     work[top] = 0.0
-    confidence = max(factor + offset, work.max())
+    confidence = max(factor + offset, work.max() * ABOVE_RUNNER_UP)
     work[top] = confidence
     return Calibrated(
         work.reshape(1, -1),
@@ -191,8 +191,8 @@ def row_factors(
         scale = (wanted / rest).astype(np.float32)
         factor, offset = factor * scale, offset * scale
         confidence = (1.0 - wanted).astype(np.float32)
-    # Rounding may lift the runner-up; the prediction is never below it.
-    return factor, offset, np.maximum(confidence, runner_up * factor + offset)
+    above = (runner_up * factor + offset) * ABOVE_RUNNER_UP
+    return factor, offset, np.maximum(confidence, above)
 
 
 def within_float32(beta: NDArray[np.float64]) -> Row:

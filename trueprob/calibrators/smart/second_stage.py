@@ -6,7 +6,8 @@ With c the confidence and u = logit(c) = log c − log(1 − c), the map
 
 is continuous, increasing and piecewise linear between quantiles of u; outside, the last slopes
 continue. The other classes share 1 − c′ in the proportions in which they shared 1 − c. c′ never
-falls below r / (1 + r), with r the runner-up's share of the rest, so the prediction stays.
+falls below r / (1 + r), with r the runner-up's share of the rest, and stays a few units in the last
+place above it, so the prediction stays.
 """
 
 from __future__ import annotations

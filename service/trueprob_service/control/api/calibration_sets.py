@@ -107,6 +107,9 @@ def calibration_set_routes(services: Callable[[], ControlServices]) -> APIRouter
         ] = "auto",
         version: Annotated[int | None, Query(ge=1, description="Default: the live one.")] = None,
         name: Annotated[str | None, Query(description="Name to give to the set.")] = None,
+        keep_prediction: Annotated[
+            bool | None, Query(description="Whether every prediction stays; default: a setting.")
+        ] = None,
         allow_prediction_change: Annotated[
             bool | None, Query(description="Whether predictions may change; default: a setting.")
         ] = None,
@@ -128,6 +131,7 @@ def calibration_set_routes(services: Callable[[], ControlServices]) -> APIRouter
             method=method,
             promote=promote,
             name=name,
+            keep_prediction=keep_prediction,
             allow_prediction_change=allow_prediction_change,
             force=force,
             by=caller(request),

@@ -85,6 +85,7 @@ def fit_routes(services: Callable[[], ControlServices]) -> APIRouter:
             version=body.version,
             method=body.method,
             promote=body.promote,
+            keep_prediction=body.keep_prediction,
             allow_prediction_change=body.allow_prediction_change,
             force=body.force,
             by=caller(request),

@@ -6,7 +6,8 @@ restart after a crash finds the fit and does nothing. A trigger waits while the 
 few rows, and leads to one fit, whatever its result.
 
 A method that keeps predictions has one map for all classes. If an alarm names a class, the fit is
-therefore by a class-wise method, where the settings allow predictions to change.
+therefore by a class-wise method, where the settings allow predictions to change. With two classes
+`smart` maps each class anyway, unless the settings keep predictions.
 """
 
 from __future__ import annotations
@@ -174,6 +175,7 @@ class RefitPolicy:
         settings = self._settings
         if not (trigger.of_class and settings.allow_prediction_change):
             return None
-        if not keeps_prediction(settings.fit_method, allow_prediction_change=True):
+        k = trigger.served.n_classes
+        if not keeps_prediction(settings.fit_method, k, allow_prediction_change=True):
             return None
-        return "auto" if trigger.served.n_classes <= _AUTO_CLASSES else "smart-vector"
+        return "auto" if k <= _AUTO_CLASSES else "smart-vector"

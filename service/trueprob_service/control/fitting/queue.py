@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from trueprob.fitting.methods import method_for_classes
 from trueprob_service.control.fitting.outcome import CandidateOutcomes
 from trueprob_service.control.fitting.request import FitRequest
 from trueprob_service.control.fitting.set_files import SetFiles
@@ -61,13 +62,18 @@ def find_or_add_fit(
     now: float,
 ) -> int:
     """The id of the fit that a request asks for: an earlier one, or a new one in the queue."""
-    method, change = request.chosen_method(settings), request.change_allowed(settings)
+    keep, change = request.must_keep(settings), request.change_allowed(settings)
+    # By its own name: what `smart` fitted with two classes before is no answer to a fit of today.
+    method = method_for_classes(
+        request.chosen_method(settings), served.n_classes, keep_prediction=keep
+    )
     if request.trigger is None:
         earlier = transaction.earlier_fits.newest(
             served.model,
             served.version,
             digest,
             method=method,
+            keep_prediction=keep,
             allow_prediction_change=change,
             promote=request.promote,
         )
@@ -79,6 +85,7 @@ def find_or_add_fit(
         calibration_set=digest,
         method=method,
         promote=request.promote,
+        keep_prediction=keep,
         allow_prediction_change=change,
         created_by=request.by,
         now=now,
@@ -263,6 +270,7 @@ class FitQueue:
             incumbent=incumbent.document,
             seen_row_digests=seen,
             created_at=self._clock(),
+            keep_prediction=fit.keep_prediction,
             allow_prediction_change=fit.allow_prediction_change,
             reference=self._reference(transaction, fit),
             earlier=_earlier_calibrator(transaction, fit),
@@ -295,9 +303,8 @@ def _earlier_calibrator(transaction: Transaction, fit: FitRow) -> CalibratorDocu
     found = transaction.earlier_fits.fitted(fit)
     if found is None:
         return None
-    document, warnings, verdict = found
-    at_bound = any(each["code"] == "at_bound" for each in verdict.get("findings", ()))
-    return CalibratorDocument(document, tuple(warnings), at_bound)
+    document, warnings = found
+    return CalibratorDocument(document, tuple(warnings))
 
 
 def _blamed_class(transaction: Transaction, fit: FitRow) -> str | None:

@@ -70,7 +70,7 @@ class CalibrationSetUploads:
         Raises `ServiceError` or `InvalidInput` for an invalid request; nothing is stored then.
         """
         deployment = await self._deployment(model, options.version)
-        options.check(self._settings)
+        options.check(self._settings, n_classes=deployment.served.n_classes)
         async with self._received(request, deployment) as rows:
             return await anyio.to_thread.run_sync(
                 self._sets.accept, deployment.served, rows, options
@@ -92,7 +92,7 @@ class CalibrationSetUploads:
     ) -> tuple[int, Future[None]]:
         """Queue a fit of a stored set, or of the refit window (None); otherwise like `upload`."""
         deployment = await self._deployment(model, options.version)
-        options.check(self._settings)
+        options.check(self._settings, n_classes=deployment.served.n_classes)
         if digest_or_name is None:
             return await anyio.to_thread.run_sync(self._fit_window, deployment.served, options)
         return await anyio.to_thread.run_sync(

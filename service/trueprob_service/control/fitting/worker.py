@@ -40,7 +40,7 @@ from trueprob.drift.reference_bins import ReferenceBins
 from trueprob.errors import TrueprobError
 from trueprob.findings.finding import Finding
 from trueprob.findings.incumbent_check import CandidateCheck, check_candidate
-from trueprob.fitting.methods import fit_rows, method_for_set
+from trueprob.fitting.methods import BINARY, fit_rows, keeps_prediction, method_for_set
 
 __all__ = ["CalibratorDocument", "Job", "JobResult", "run", "serve"]
 
@@ -60,7 +60,6 @@ class CalibratorDocument:
 
     document: str  # `calibrator.json`
     warnings: tuple[str, ...] = ()  # from fitting it
-    at_bound: bool = False  # whether a parameter stopped at its bound
 
 
 @dataclass(frozen=True)
@@ -73,6 +72,7 @@ class Job:
     incumbent: str  # `calibrator.json`; the candidate is compared with it
     seen_row_digests: bytes  # digests (16 bytes a row) of the rows that the incumbent was fitted on
     created_at: float  # seconds since 1970 UTC, for the document
+    keep_prediction: bool = False
     allow_prediction_change: bool = False
     reference: Path | None = None  # the reference set: candidates must not be worse on it
     earlier: CalibratorDocument | None = None  # the candidate, if it was fitted before
@@ -131,26 +131,31 @@ def _end_with_parent() -> None:
 def run(job: Job, progress: Callable[[float], None] = lambda _share: None) -> JobResult:
     """Judge a method, and fit the candidate if needed; a failure gives a result with an error."""
     started = time.perf_counter()
-    change, k = job.allow_prediction_change, len(job.class_names)
+    k = len(job.class_names)
+    allowed = {
+        "keep_prediction": job.keep_prediction,
+        "allow_prediction_change": job.allow_prediction_change,
+    }
     try:
         rows = load_calibration_set(job.path, n_classes=k)
         seen = np.frombuffer(job.seen_row_digests, np.uint8).reshape(-1, 16)
         incumbent = loads_calibrator(job.incumbent.encode())
-        method, replaced = method_for_set(job.method, rows, allow_prediction_change=change)
-        judging = _JUDGING if job.blamed_class is None else _JUDGING / 3
+        method, replaced = method_for_set(job.method, rows, **allowed)
+        other = _other_method(job, method, rows)
+        judging = _JUDGING if other is None else _JUDGING / 3
         verdict = admit(
             incumbent,
             method,
             rows,
             seen_row_digests=seen,
-            allow_prediction_change=change,
+            **allowed,
             progress=lambda share: progress(judging * share),
         )
-        class_wise = None
-        if job.blamed_class is not None and _can_compare(rows):
-            class_wise = admit(
+        compared = None
+        if other is not None:
+            compared = admit(
                 incumbent,
-                _CLASS_WISE,
+                other,
                 rows,
                 seen_row_digests=seen,
                 progress=lambda share: progress(judging * (1.0 + 2.0 * share)),
@@ -182,7 +187,7 @@ def run(job: Job, progress: Callable[[float], None] = lambda _share: None) -> Jo
         held=held,
         reasons=(
             *_in_order(verdict, check, checked, replaced),
-            *_class_advice(job, method, verdict, class_wise),
+            *_advice(job, method, verdict, other, compared),
         ),
         findings=tuple(each.to_dict() for each in findings),
         on_set=checked.on_set.to_dict(),
@@ -200,10 +205,15 @@ def _candidate(job: Job, method: str, rows: CalibrationSet) -> tuple[FittedCalib
     """The candidate and its document."""
     if job.earlier is not None:
         earlier = job.earlier
-        outcome = FitOutcome.AT_BOUND if earlier.at_bound else FitOutcome.CONVERGED
         calibrator = loads_calibrator(earlier.document.encode())
-        return FittedCalibrator(calibrator, outcome, earlier.warnings), earlier.document
-    fitted = fit_rows(method, rows, allow_prediction_change=job.allow_prediction_change)
+        fitted = FittedCalibrator(calibrator, FitOutcome.CONVERGED, earlier.warnings)
+        return fitted, earlier.document
+    fitted = fit_rows(
+        method,
+        rows,
+        keep_prediction=job.keep_prediction,
+        allow_prediction_change=job.allow_prediction_change,
+    )
     created_at = datetime.fromtimestamp(job.created_at, UTC).isoformat(timespec="seconds")
     source = FittedOn.of(rows, created_at)
     named = replace(fitted, calibrator=fitted.calibrator.with_class_names(job.class_names))
@@ -225,24 +235,53 @@ def _in_order(
     return (*map(str, checked.holds), *compared, str(checked), *map(str, (*warnings, *replaced)))
 
 
-def _can_compare(rows: CalibrationSet) -> bool:
-    """Whether a class-wise method can be fitted to these rows in minutes, and makes sense."""
-    return rows.logits.size <= _COMPARED_LOGITS and not method_for_set(_CLASS_WISE, rows)[1]
+def _other_method(job: Job, method: str, rows: CalibrationSet) -> str | None:
+    """A method that may do better because it may change predictions, to be compared; or None.
+
+    With two classes it is `smart-binary`. Otherwise an alarm must name a class, and the set must
+    allow a class-wise fit within minutes.
+    """
+    k = len(job.class_names)
+    if k == 2:
+        kept = keeps_prediction(
+            method,
+            k,
+            keep_prediction=job.keep_prediction,
+            allow_prediction_change=job.allow_prediction_change,
+        )
+        other = BINARY if kept else None
+    else:
+        other = _CLASS_WISE if job.blamed_class is not None else None
+    if other is None or rows.logits.size > _COMPARED_LOGITS or method_for_set(other, rows)[1]:
+        return None
+    return other
 
 
-def _class_advice(
-    job: Job, method: str, verdict: Verdict, class_wise: Verdict | None
+def _advice(
+    job: Job, method: str, verdict: Verdict, other: str | None, compared: Verdict | None
 ) -> tuple[str, ...]:
-    """What a class-wise method would do, if the alarm names a class."""
+    """What a method that may change predictions would do."""
+    mine = verdict.scores["candidate"]
+    theirs = None if compared is None else compared.scores["candidate"]
+    said = None
+    if compared is not None and mine is not None and theirs is not None:
+        change = f"{theirs.nll - mine.nll:+.3f}".replace("-", "−")
+        admitted = "" if compared.admitted else "not "
+        said = (
+            f"{other}, which may change predictions, would change NLL by {change} nats on the "
+            f"same rows and would {admitted}be admitted"
+        )
+    if len(job.class_names) == 2:
+        better = mine is not None and theirs is not None and theirs.nll < mine.nll
+        if said is None or not better or compared is None or not compared.admitted:
+            return ()
+        return (
+            f"{method} keeps predictions: {said}; method=smart without keep_prediction fits it",
+        )
     if job.blamed_class is None:
         return ()
     setting = "TRUEPROB_ALLOW_PREDICTION_CHANGE=true"
     alarm = f"the alarm names class {job.blamed_class!r}, and {method} has one map for all classes"
-    mine = verdict.scores["candidate"]
-    other = None if class_wise is None else class_wise.scores["candidate"]
-    if class_wise is None or mine is None or other is None:
+    if said is None:
         return (f"{alarm}: {setting} allows a class-wise method, which may change predictions",)
-    change = f"{other.nll - mine.nll:+.3f}".replace("-", "−")
-    admitted = "" if class_wise.admitted else "not "
-    would = f"would change NLL by {change} nats on the same rows and would {admitted}be admitted"
-    return (f"{alarm}: {_CLASS_WISE}, which may change predictions, {would}; {setting} allows it",)
+    return (f"{alarm}: {said}; {setting} allows it",)

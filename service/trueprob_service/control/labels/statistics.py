@@ -143,6 +143,7 @@ class LabelStatistics:
                 since_promotion=verdict.labels,
                 alarms=alarms,
                 class_name=_class_alone(alarms, classes),
+                n_classes=len(names),
             ),
             class_error_low=class_low,
             class_error_high=class_high,
@@ -301,6 +302,7 @@ def advice(
     since_promotion: int,  # labels that the verdict is based on
     alarms: Sequence[AlarmRow] = (),  # of the live promotion
     class_name: str | None = None,  # of the class that needs a map of its own
+    n_classes: int = 3,
 ) -> str:
     """What to do now; the verdict's own sentence says what is."""
     if state is VerdictState.WITHIN_TOLERANCE:
@@ -313,7 +315,12 @@ def advice(
     named = f"alarm{'s' * (len(unseen) > 1)} {' and '.join(map(str, unseen))}"
     then = f", then acknowledge {named}" if unseen else "; a promotion ends this state"
     query, why = "", ""
-    if class_name is not None:
+    if class_name is not None and n_classes == 2:
+        why = (
+            f" Answers {class_name!r} are off in their own way; with two classes smart fits a "
+            "smart-binary, which repairs that, and may move the threshold."
+        )
+    elif class_name is not None:
         query = "?method=auto&allow_prediction_change=true"
         why = (
             f" Answers {class_name!r} are off in their own way; smart, which keeps predictions, "

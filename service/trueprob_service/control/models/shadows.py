@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from trueprob.calibrators import KINDS
+from trueprob.calibrators import loads_calibrator
 from trueprob_service.control.models.catalogue import Catalogue
 from trueprob_service.control.store import Store, Transaction
 from trueprob_service.control.store.promotions import CalibratorRow, PromotionRow
@@ -122,7 +122,8 @@ def start_shadow(
     """Start a shadow, replacing the earlier one. The caller holds the model's lock."""
     transaction.shadows.end(live.model, role, "removed", now=now)
     incumbent = transaction.calibrators.get(live.model, live.version, live.calibrator)
-    kinds = [row.kind, *([] if incumbent is None else [incumbent.kind])]
+    documents = [row.document, *([] if incumbent is None else [incumbent.document])]
+    keeping = [loads_calibrator(document).preserves_prediction for document in documents]
     transaction.shadows.start(
         live.model,
         live.revision,
@@ -131,7 +132,7 @@ def start_shadow(
         calibrator_id=row.calibrator,
         policy=policy,
         alpha=alpha,
-        changes_prediction=not all(KINDS[kind].preserves_prediction for kind in kinds),
+        changes_prediction=not all(keeping),
         by=by,
         now=now,
     )

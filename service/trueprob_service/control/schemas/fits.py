@@ -96,6 +96,9 @@ class FitBody(BaseModel):
     version: Annotated[StrictInt, Field(ge=1)] | None = Field(
         None, description="Default: the live one."
     )
+    keep_prediction: StrictBool | None = Field(
+        None, description="Whether every prediction stays; default: a setting."
+    )
     allow_prediction_change: StrictBool | None = Field(
         None, description="Whether predictions may change; default: a setting."
     )
@@ -162,7 +165,7 @@ class FitSummary(BaseModel):
     state: str = Field(description="queued, running, done, failed or cancelled")
     calibration_set: str
     version: int
-    method: str
+    method: str = Field(description="By its own name: with two classes smart is smart-binary.")
     n: int
     trigger: str | None = Field(
         None, description="For a fit that the refit policy started: `alarm:ID` or "

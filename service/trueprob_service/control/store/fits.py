@@ -63,6 +63,7 @@ class FitRow:
     lease_until: float | None  # when other processes may take it over
     progress: float | None  # 0 to 1, while it runs
     allow_prediction_change: bool
+    keep_prediction: bool
     trigger: str | None  # why the refit policy requested it; None for a client's fit
     held: bool = False  # a finding keeps its calibrator from going live without force
 
@@ -81,6 +82,7 @@ class FitTable:
         calibration_set: str,
         method: str,
         promote: str,
+        keep_prediction: bool,
         allow_prediction_change: bool,
         created_by: str | None,
         now: float,
@@ -95,6 +97,7 @@ class FitTable:
                 calibration_set=calibration_set,
                 method=method,
                 promote=promote,
+                keep_prediction=keep_prediction,
                 allow_prediction_change=allow_prediction_change,
                 state="queued",
                 attempts=0,
@@ -267,6 +270,7 @@ class EarlierFitTable:
         digest: str,
         *,
         method: str,
+        keep_prediction: bool,
         allow_prediction_change: bool,
         promote: str,
     ) -> FitRow | None:
@@ -278,6 +282,7 @@ class EarlierFitTable:
                 fit.c.version == version,
                 fit.c.calibration_set == digest,
                 fit.c.method == method,
+                fit.c.keep_prediction == keep_prediction,
                 fit.c.allow_prediction_change == allow_prediction_change,
                 fit.c.promote == promote,
                 fit.c.trigger.is_(None),
@@ -288,10 +293,10 @@ class EarlierFitTable:
         row = self._connection.execute(statement).first()
         return None if row is None else FitRow(**row._mapping)
 
-    def fitted(self, of: FitRow) -> tuple[str, list[str], dict[str, Any]] | None:
-        """Calibrator document, warnings and verdict of a fit of the same rows and options."""
+    def fitted(self, of: FitRow) -> tuple[str, list[str]] | None:
+        """Calibrator document and warnings of a fit of the same rows and options."""
         statement = (
-            select(calibrator.c.document, fit.c.warnings, fit.c.verdict)
+            select(calibrator.c.document, fit.c.warnings)
             .join(
                 calibrator,
                 (calibrator.c.model == fit.c.model)
@@ -303,6 +308,7 @@ class EarlierFitTable:
                 fit.c.version == of.version,
                 fit.c.calibration_set == of.calibration_set,
                 fit.c.method == of.method,
+                fit.c.keep_prediction == of.keep_prediction,
                 fit.c.allow_prediction_change == of.allow_prediction_change,
                 fit.c.state == "done",
             )
@@ -310,7 +316,7 @@ class EarlierFitTable:
             .limit(1)
         )
         row = self._connection.execute(statement).first()
-        return None if row is None else (row.document, row.warnings or [], row.verdict or {})
+        return None if row is None else (row.document, row.warnings or [])
 
 
 class PolicyFitTable:

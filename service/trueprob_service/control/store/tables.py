@@ -176,6 +176,7 @@ fit = Table(
     Column("lease_until", Double),  # when other processes may take it over
     Column("progress", Double),  # 0 to 1
     Column("allow_prediction_change", Boolean, nullable=False),
+    Column("keep_prediction", Boolean, nullable=False, server_default=false()),
     Column("trigger", String(100)),  # of the refit policy; a trigger has one fit
     Column(
         "held", Boolean, nullable=False, server_default=false()

@@ -33,13 +33,15 @@ OUTPUTS: Final[Mapping[str, tuple[str, bool, Callable[[Answer], NDArray[Any] | N
             "prediction": ("INT64", False, lambda answer: answer.prediction),
             "confidence": ("FP32", False, lambda answer: answer.confidence),
             "temperature": ("FP32", False, lambda answer: answer.temperature),
+            "log_odds": ("FP64", False, lambda answer: answer.log_odds),
             "logit_gap": ("FP32", False, lambda answer: answer.logit_gap),
             "logits": ("FP32", True, lambda answer: answer.logits),
         }
     )
 )
 PREDICTION_ID: Final = "prediction_id"
-DEFAULT_OUTPUTS: Final = ("probabilities", "prediction", "confidence", "temperature")
+# Those that the calibrator has: not all have temperatures, and one kind has log-odds.
+DEFAULT_OUTPUTS: Final = ("probabilities", "prediction", "confidence", "temperature", "log_odds")
 LOGIT_TYPES: Final = ("FP32", "FP16", "FP64")
 # NumPy's name of a network's input type → the protocol's.
 _DATATYPE_OF: Final[Mapping[str, str]] = MappingProxyType(
@@ -88,12 +90,13 @@ def model_metadata(deployment: Deployment, versions: list[int]) -> dict[str, Any
     k = deployment.served.n_classes
     network = network_input(deployment)
     spec = network or InputTensorSpec("logits", "FP32", (k,))
-    # Tried on one row: only the calibrator knows whether it has temperatures.
-    temperature = deployment.calibrator.temperature(np.zeros((1, k), np.float32))
+    # Tried on one row: only the calibrator knows whether it has temperatures and log-odds.
+    tried = deployment.calibrator.calibrated(np.zeros((1, k), np.float32))
+    missing = {name for name in ("temperature", "log_odds") if getattr(tried, name) is None}
     outputs = [
         {"name": name, "datatype": datatype, "shape": [-1, k] if by_class else [-1]}
         for name, (datatype, by_class, _) in OUTPUTS.items()
-        if name != "temperature" or temperature is not None
+        if name not in missing
     ]
     if deployment.revision is not None:
         outputs.append({"name": PREDICTION_ID, "datatype": "BYTES", "shape": [-1]})

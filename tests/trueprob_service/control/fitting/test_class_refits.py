@@ -140,6 +140,8 @@ def test_an_alarm_without_a_class_is_answered_as_before(
         ("vector", 3, "vector"),
         ("auto", 3, "auto"),
         ("temperature", _AUTO_CLASSES + 1, "smart-vector"),
+        ("smart", 2, "smart"),  # that is smart-binary
+        ("temperature", 2, "auto"),
     ],
 )
 def test_a_class_wise_method_of_the_settings_stays(

@@ -278,13 +278,14 @@ def test_labels_that_prefer_a_held_calibrator_do_not_promote_it(sqlite_world: Wo
 def test_a_held_fit_that_is_repeated_is_held_with_the_calibrator_that_it_has(
     sqlite_world: World,
 ) -> None:
-    right = rows(7, 400)[0]
-    certain = npz(logits=right, labels=right.argmax(axis=1))
-    first = sqlite_world.upload(certain, "?method=temperature")
-    assert [f["code"] for f in first["verdict"]["findings"]] == ["at_bound"]
+    logits = rows(7, 400)[0]
+    reversed_ = npz(logits=logits, labels=logits.argmin(axis=1))
+    first = sqlite_world.upload(reversed_, "?method=temperature")
+    codes = [finding["code"] for finding in first["verdict"]["findings"]]
+    assert "absurd_temperature" in codes
     assert first["verdict"]["outcome"] == "held"
     sqlite_world.upload(overconfident())  # another pair is live: the request is judged again
-    second = sqlite_world.upload(certain, "?method=temperature")
+    second = sqlite_world.upload(reversed_, "?method=temperature")
     assert (second["fit"] != first["fit"], second["calibrator"]) == (True, first["calibrator"])
     assert second["verdict"]["findings"] == first["verdict"]["findings"]
 

@@ -53,6 +53,13 @@ def test_one_class_is_advised_a_method_with_a_map_for_each() -> None:
         f"{UPLOAD_BY_CLASS}, then acknowledge alarm 4. Answers 'ship' are off in their own way; "
         "smart, which keeps predictions, has one map for all classes."
     )
+    two = advice(
+        "m", VerdictState.OFF, since_promotion=9, alarms=[EVIDENCE], class_name="yes", n_classes=2
+    )
+    assert two == (
+        f"{UPLOAD}, then acknowledge alarm 4. Answers 'yes' are off in their own way; with two "
+        "classes smart fits a smart-binary, which repairs that, and may move the threshold."
+    )
     quiet = advice("m", VerdictState.UNKNOWN, since_promotion=9, class_name="ship")
     assert "ship" not in quiet
 
