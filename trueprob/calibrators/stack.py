@@ -212,14 +212,20 @@ def pooled(
         return _pooled_pair(columns, weights, power, prediction)
     class_major = k < TRANSPOSE_BELOW
     axis = 0 if class_major else 1
-    # In units of the last weight, which the normalisation removes.
-    *rest, q = columns
-    for column, weight in zip(rest, weights, strict=False):
-        column *= np.float32(weight / weights[-1])
-        q += column
+    if prediction is None:
+        # In float64 a prediction that all members share stays above the others, by their last bits.
+        precise = _mean(columns, weights)
+        prediction = precise.argmax(axis=1)
+        q = precise.astype(np.float32)
+    else:
+        # In units of the last weight, which the normalisation removes.
+        *rest, q = columns
+        for column, weight in zip(rest, weights, strict=False):
+            column *= np.float32(weight / weights[-1])
+            q += column
     if class_major:
         q = np.ascontiguousarray(q.T)
-    top: Labels = q.argmax(axis=axis) if prediction is None else prediction
+    top = prediction
     with np.errstate(divide="ignore", under="ignore"):
         np.log(q, out=q)  # −inf for a class that no member allows
         q *= np.float32(power)
@@ -233,6 +239,13 @@ def pooled(
     return (np.ascontiguousarray(q.T) if class_major else q), top
 
 
+def _mean(columns: list[Probabilities], weights: tuple[float, ...]) -> Array:
+    q = columns[0] * np.float64(weights[0])
+    for column, weight in zip(columns[1:], weights[1:], strict=True):
+        q += column * np.float64(weight)
+    return q
+
+
 def _pooled_pair(
     columns: list[Probabilities],
     weights: tuple[float, ...],
@@ -240,9 +253,7 @@ def _pooled_pair(
     prediction: Labels | None,
 ) -> tuple[Probabilities, Labels]:
     """Two classes, by their log-odds in float64: rounding does not reverse the order of rows."""
-    q = np.zeros(columns[0].shape)
-    for column, weight in zip(columns, weights, strict=True):
-        q += weight * column.astype(np.float64)
+    q = _mean(columns, weights)
     top = q.argmax(axis=1) if prediction is None else prediction
     with np.errstate(divide="ignore", over="ignore", under="ignore"):
         log_odds = power * (np.log(q[:, 1]) - np.log(q[:, 0]))

@@ -65,6 +65,7 @@ BINARY: Final = "smart-binary"  # for two classes only
 # earn theirs: the first repairs nothing, and the second has no prior of its own (decisions.md, 70).
 PSEUDO_ROWS: Final = 1.0
 WITHOUT_PSEUDO_ROWS: Final = frozenset({"identity", "isotonic"})
+PLAIN: Final = frozenset({"temperature", "smart"})  # likewise beside `smart-binary`
 MATRIX_CLASSES: Final = 300  # above, k² parameters take minutes
 # Scored where predictions must be kept, to say what they cost; not above so many logits.
 ADVISED: Final = "smart-vector"
@@ -240,9 +241,8 @@ class _Selection:
         labels = np.tile(self.rows.labels, len(divisions))
         n = self.rows.labels.shape[0]
         share = np.tile(self.share * (n / len(divisions)), len(divisions))
-        pseudo_rows = np.array(
-            [0.0 if name in WITHOUT_PSEUDO_ROWS else PSEUDO_ROWS for name in names]
-        )
+        without = WITHOUT_PSEUDO_ROWS | (PLAIN if BINARY in names else frozenset())
+        pseudo_rows = np.array([0.0 if name in without else PSEUDO_ROWS for name in names])
         rows = None if kept is None else np.tile(kept, len(divisions))
         outcomes = Outcomes.of(columns, labels, share)
         return fit_mixture(columns, labels, outcomes, pseudo_rows, rows)

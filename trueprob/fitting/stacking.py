@@ -12,7 +12,7 @@ over the simplex, by expectation maximisation (Dempster, Laird and Rubin 1977, J
     w_m ← (Σ_i (r_im + 3·s_im) / 4 + a_m) / (n + Σ a)
 
 and never raises the objective, which is convex. a_m counts as so many rows in which only m is
-right. The power β minimises the sum of NLL + 3·CE of the mixture to that power, and 50·log² β nats.
+right. The power β minimises the sum of NLL + 3·CE of the mixture to that power, and 200·log² β nats.
 Weights below 0.02 are dropped, and at most three members remain.
 """
 
@@ -35,7 +35,7 @@ __all__ = ["Mixture", "Outcomes", "em_step", "fit_mixture", "fit_weights"]
 
 MOST_MEMBERS: Final = 3
 LEAST_WEIGHT: Final = 0.02
-RIDGE: Final = 50.0  # nats of the summed log likelihood, times log² β
+RIDGE: Final = 200.0  # nats of the summed log likelihood, times log² β
 POWER_ELEMENTS: Final = 400_000  # of larger sets a sample of rows gives the power
 MAX_STEPS: Final = 2_000
 TOLERANCE: Final = 1e-7  # nats of the mean objective; a step gains less when EM stops

@@ -17,7 +17,8 @@ cut; after them masked classes get 0 and zero cells their share, as in `calibrat
    - The isotonic map. Between two knots it may rise from one block to the next within 1e-9 nats,
      so the logit of the confidence is computed and rounded in float64, as in the fit.
 
-A stack has these nodes for each member, then the weighted sum and its power in float32.
+A stack has these nodes for each member, then the weighted sum in float64, so that the last bits of
+the members still tell the prediction, and its power in float32.
 
 `smart-binary` has none of these stages: its log-odds are a function of the difference of the two
 logits, in float64, and become an output of their own.
@@ -91,7 +92,7 @@ def _single(
 ) -> tuple[str, str]:
     """Probabilities and 1/h of a calibrator that consists of stages."""
     stages, k = stages_of(calibrator), calibrator.n_classes
-    logits, is_output = cells.logits, bool(outputs)
+    logits = cells.logits
     if stages.linear is not None:
         logits = _linear_stage(nodes, logits, stages.linear, cells)
     name = outputs.get("prediction")
@@ -100,7 +101,7 @@ def _single(
     beta = nodes.add("Clip", beta, *(nodes.constant(end) for end in BETA_RANGE))
     second = stages.second
     if second is None:
-        return _softmax(nodes, logits, beta, stages, k, above=is_output), beta
+        return _softmax(nodes, logits, beta, stages, k, prediction=predicted), beta
     first = _softmax(nodes, logits, beta, stages, k)
     top = _top_and_others(nodes, first, predicted, n_classes=k)
     if isinstance(second, IsotonicCalibrator):
@@ -118,10 +119,12 @@ def _stack(nodes: Nodes, cells: Cells, calibrator: StackCalibrator) -> str:
         else:
             probabilities, _ = _single(nodes, cells, member, outputs={})
         probabilities = _allowed_only(nodes, probabilities, cells, k)
-        part = nodes.add("Mul", probabilities, nodes.constant(weight))
+        precise = nodes.add("Cast", probabilities, to=DOUBLE)
+        part = nodes.add("Mul", precise, nodes.constant(weight, np.float64))
         total = nodes.add("Add", total, part) if total else part
     of_prediction = cells.logits if calibrator.preserves_prediction else total
     nodes.add("ArgMax", of_prediction, axis=1, keepdims=0, output="prediction")
+    total = nodes.add("Cast", total, to=FLOAT)
     powers = nodes.add("Pow", total, nodes.constant(calibrator.power))
     scale = nodes.add("Reciprocal", nodes.row_sum(powers, length=k))
     mixed = nodes.add("Mul", powers, scale)
@@ -263,9 +266,15 @@ def _linear_stage(nodes: Nodes, logits: str, stage: LinearStage, cells: Cells) -
 
 
 def _softmax(
-    nodes: Nodes, logits: str, beta: str, stages: Stages, k: int, *, above: bool = False
+    nodes: Nodes,
+    logits: str,
+    beta: str,
+    stages: Stages,
+    k: int,
+    *,
+    prediction: str | None = None,  # it is put above the others; None: another stage follows
 ) -> str:
-    """(1 − w)·softmax(β z) + w/k; for an output with the prediction above the others."""
+    """(1 − w)·softmax(β z) + w/k."""
     weight = stages.uniform_weight
     shifted = nodes.add("Sub", logits, nodes.row_max(logits))
     powers = nodes.add("Exp", nodes.add("Mul", shifted, beta))
@@ -273,11 +282,11 @@ def _softmax(
     softmax = nodes.add("Mul", powers, share)
     if weight:
         softmax = nodes.add("Add", softmax, nodes.constant(weight / k))
-    if not above:
+    if prediction is None:
         return softmax
     first, second = nodes.two_largest(softmax)
     confidence = nodes.add("Max", first, nodes.add("Mul", second, nodes.constant(ABOVE_RUNNER_UP)))
-    place = nodes.add("Unsqueeze", "prediction", nodes.constant([-1], np.int64))
+    place = nodes.add("Unsqueeze", prediction, nodes.constant([-1], np.int64))
     return nodes.add("ScatterElements", softmax, place, confidence, axis=1)
 
 

@@ -85,7 +85,7 @@ def _of_power(log_power, mean, labels):
     right = p.argmax(axis=1) == labels
     confidence = p.max(axis=1)
     top = np.where(right, confidence, 1.0 - confidence)
-    return -np.log(p[rows, labels]).sum() - 3.0 * np.log(top).sum() + 50.0 * log_power**2
+    return -np.log(p[rows, labels]).sum() - 3.0 * np.log(top).sum() + 200.0 * log_power**2
 
 
 def test_few_members_remain_and_none_is_tiny():
