@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.trueprob.every_kind import assert_prediction_is_above, cases
+from tests.trueprob.every_kind import assert_prediction_is_above, cases, fit_kind, width
 from trueprob import softmax
 from trueprob.calibrators import (
     KINDS,
@@ -22,7 +22,6 @@ from trueprob.calibrators import (
 )
 from trueprob.calibrators.linear.stage import LinearStage
 from trueprob.calibrators.smart.second_stage import SecondStage
-from trueprob.fitting.methods import FITTERS
 
 every_kind = pytest.mark.parametrize("kind", cases(sorted(KINDS)))
 DOWN = SecondStage((-1.0, 1.0), (-21.0, -19.0))  # meets the runner-up on every row
@@ -64,7 +63,8 @@ def made(k):
 @every_kind
 @pytest.mark.parametrize("k", [2, 5, 70])
 def test_near_ties_of_fitted_calibrators_keep_the_prediction_first(kind, k, overconfident):
-    calibrator = FITTERS[kind](*overconfident(400, k), None, seed=0).calibrator
+    k = width(kind, k)
+    calibrator = fit_kind(kind, *overconfident(400, k))
     for scale in (1e-6, 1.0, 1e3):
         logits = near_ties(k, scale=scale)
         found = calibrator.calibrated(logits)

@@ -250,7 +250,6 @@ def test_auto_says_what_it_chose_from(files, capsys):
     lines = capsys.readouterr().out.splitlines()
     (chosen,) = (line.split()[0] for line in lines if line.endswith(" 100 %"))
     assert lines[0].startswith(f"{chosen}-")
-    assert any(line.startswith("smart-matrix ") for line in lines)
 
 
 def test_zeros_and_masks_go_from_fit_to_apply(tmp_path, capsys):
