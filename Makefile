@@ -7,7 +7,7 @@ ACCELERATOR ?= $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 INPUTS = pyproject.toml constraints.txt
 BENCH_DATA ?= ../shared/data
 
-.PHONY: run demo test quick lint demo-model bench-calibration bench-serving bench-drift bench-training bench-sam bench-crash bench-control bench-set-check clean
+.PHONY: run demo test quick lint demo-model bench-calibration bench-serving bench-drift bench-training bench-sam bench-crash bench-control bench-set-check bench-zeros clean
 
 run: $(VENV)/.run
 	@exec $(VENV)/bin/python -m trueprob_service serve
@@ -66,6 +66,10 @@ bench-control: $(VENV)/.test
 # The parts are broken, other-inputs, honest and cost; BENCH=--small is quicker.
 bench-set-check: $(VENV)/.test
 	BENCH_DATA=$(BENCH_DATA) $(VENV)/bin/python -m benchmarks.set_check $(BENCH)
+
+# Zeros in probabilities and wild scales, with the input stage and without it.
+bench-zeros: $(VENV)/.test
+	BENCH_DATA=$(BENCH_DATA) $(VENV)/bin/python -m benchmarks.zeros $(BENCH)
 
 $(VENV)/.run: $(INPUTS)
 	$(PYTHON) -m venv $(VENV)

@@ -1,4 +1,4 @@
-"""Prints the tables and writes them into docs/benchmarks.md.
+"""Prints the tables and writes them into docs/benchmarks.md and docs/benchmarks-calibration.md.
 
 python -m benchmarks.calibration [--small] [--only PART] [--no-write]
 """
@@ -19,13 +19,15 @@ from benchmarks.calibration.ablations import ablations_report
 from benchmarks.calibration.peers import all_methods, authors_smart
 from benchmarks.calibration.quality import measure
 from benchmarks.calibration.quality_tables import quality_report
-from benchmarks.calibration.report import machine, write_section
+from benchmarks.calibration.report import PACKAGES, machine, write_section
 from benchmarks.calibration.sets import ROOT, default_folder, logit_sets
 from benchmarks.calibration.shifts import shifts_report
-from benchmarks.calibration.sizes import sizes_report
+from benchmarks.calibration.sizes.report import brief_report, full_report, measured
 from benchmarks.calibration.speed import speed_report
 
 DOCUMENT = ROOT / "docs" / "benchmarks.md"
+SIZES_PACKAGES = ("venn-abers", "betacal", "splinecalib")
+EVERY_TABLE = ROOT / "docs" / "benchmarks-calibration.md"
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -45,8 +47,13 @@ def quality(options: argparse.Namespace) -> str:
 
 
 def sizes(options: argparse.Namespace) -> str:
-    draws = 3 if options.small else 10
-    return sizes_report(logit_sets(options.data, small=options.small), n_draws=draws)
+    cells = measured(options.data, small=options.small)
+    every = full_report(cells)
+    if options.no_write:
+        print(every)
+    else:
+        write_section(EVERY_TABLE, "sizes", every)
+    return brief_report(cells)
 
 
 def ablations(options: argparse.Namespace) -> str:
@@ -90,7 +97,8 @@ def main(arguments: list[str] | None = None) -> int:
             text = PARTS[name](options)
         command = f"make bench-calibration BENCH='--only {name}{' --small' * options.small}'"
         took = f"{time.perf_counter() - start:.0f} s"
-        text = f"`{command}`: {took} on {machine()}\n\n{text}"
+        names = (*PACKAGES, *SIZES_PACKAGES) if name == "sizes" else PACKAGES
+        text = f"`{command}`: {took} on {machine(names)}\n\n{text}"
         print(f"\n## {name}\n\n{text}\n", flush=True)
         if not options.no_write:
             write_section(DOCUMENT, name, text)

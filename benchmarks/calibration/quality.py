@@ -58,7 +58,7 @@ def measure(sets: Iterable[LogitSet], methods: list[Method], *, verbose: bool = 
         results.scores[data.name], results.failures[data.name] = {}, {}
         results.rows[data.name] = {}
         predicted = data.test_logits.argmax(axis=1)
-        for method in (m for m in methods if m.installed):
+        for method in (m for m in methods if m.installed and m.takes(data.n_classes)):
             start = time.perf_counter()
             try:
                 predict = method.fit(data.val_logits, data.val_labels)
@@ -76,7 +76,7 @@ def measure(sets: Iterable[LogitSet], methods: list[Method], *, verbose: bool = 
             scores, rows = scores_of(
                 probabilities,
                 data.test_labels,
-                predicted if method.keeps_prediction else None,
+                predicted if method.keeps_prediction and not method.ours else None,
                 has_real_tail=data.has_real_tail,
             )
             results.scores[data.name][method.name] = {**scores, "seconds": seconds}

@@ -21,7 +21,7 @@ TITLES = {
 }
 MEANS_NOTE = (
     "NLL and Brier leave out sets whose tail was rebuilt. Medians in brackets. `keeps` says "
-    "whether predictions stay."
+    "whether predictions stay (with three and more classes)."
 )
 PAIRED_NOTE = (
     "Mean over sets ± standard error, and the 95 % interval, of a bootstrap by data set family. "
@@ -122,9 +122,9 @@ def lost_table(results: Results, methods: list[Method]) -> str:
             rows.append([*row, percent(by_method[REFERENCE]["ece_floor"])])
     header = ["set", "ECE %", "adaptive ECE %", "NLL", "noise floor of ECE %"]
     return table(header, rows) + (
-        f"\n\nThe best of {len(keeping)} methods that keep predictions, chosen after the fact for "
-        "each column; an empty cell is a set that `smart` wins. A difference smaller than the "
-        "noise floor says little."
+        f"\n\nThe best of {len(keeping)} methods that keep predictions (of three and more "
+        "classes), chosen after the fact for each column; an empty cell is a set that `smart` "
+        "wins. A difference smaller than the noise floor says little."
     )
 
 
@@ -161,7 +161,8 @@ def each_set_table(results: Results, methods: list[Method], score: str) -> str:
         values = {m: by_method[m][score] for m in names if m in by_method}
         best = min(values, key=lambda m: values[m])
         cells = [f"**{show(v)}**" if m == best else show(v) for m, v in values.items()]
-        cells = [cells[list(values).index(m)] if m in values else "failed" for m in names]
+        missing = {m: "failed" if m in results.failures[set_name] else "–" for m in names}
+        cells = [cells[list(values).index(m)] if m in values else missing[m] for m in names]
         n_val, n_test, k = results.shapes[set_name]
         rows.append([f"{set_name} ({n_val}/{n_test}, k = {k})", *cells])
     return table(["set (val/test rows)", *names], rows)

@@ -9,7 +9,15 @@ from collections.abc import Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-PACKAGES = ("numpy", "scipy", "torch", "scikit-learn", "netcal", "probmetrics", "river")
+PACKAGES = (
+    "numpy",
+    "scipy",
+    "torch",
+    "scikit-learn",
+    "netcal",
+    "probmetrics",
+    "river",
+)
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -12,14 +12,21 @@ import time
 from collections.abc import Callable
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
+from benchmarks.calibration.peers import probmetrics_method
 from benchmarks.calibration.report import table
 from benchmarks.calibration.sets import ROOT
 from trueprob.arrays.labels import Labels
 from trueprob.arrays.logit_functions import Logits
+from trueprob.calibrators.linear.fit import fit_linear_stage
 from trueprob.fitting.methods import FITTERS
 from trueprob.scores.score import score
 
+SMS_NOTE = (
+    "Processor time of our slow fits in one thread, beside probmetrics' structured matrix scaling "
+    "(`sms`) on the same rows:"
+)
 PUBLISHED_ELEMENTS = 100_000  # beyond, the published recipe runs 10 steps of 2 000
 PEAK = """
 import sys, tracemalloc
@@ -188,7 +195,59 @@ def speed_report(*, small: bool = False) -> str:
             f"{peak / size:.2f}",
         ]
     )
-    return table(["what", "median", "compared with", "ratio"], rows)
+    text = table(["what", "median", "compared with", "ratio"], rows)
+    with threadpool_limits(1):
+        return f"{text}\n\n{SMS_NOTE}\n\n{against_sms(small=small)}"
+
+
+def against_sms(*, small: bool = False) -> str:
+    """Processor seconds of our slow fits and of probmetrics' `sms` on the same rows, one thread.
+
+    `sms` is fitted before and after each of ours; the ratio is to the mean of the two.
+    """
+    if importlib.util.find_spec("probmetrics") is None:
+        return "probmetrics is not installed."
+    sms = probmetrics_method("sms")
+    less = 10 if small else 1
+    rows = []
+    for n, k in ((10_000 // less, 100), (5_000 // less, 1_000)):
+        logits, labels = realistic(n, k)
+        sms(logits[:500], labels[:500])  # compiles
+        before = cpu_seconds(lambda: sms(logits, labels))  # noqa: B023 - called at once
+        for name, fit, goal in SLOW_FITS:
+            limit = goal.get(k)
+            if limit is None:
+                continue
+            ours = cpu_seconds(lambda: fit(logits, labels))  # noqa: B023
+            after = cpu_seconds(lambda: sms(logits, labels))  # noqa: B023
+            ratio = 2.0 * ours / (before + after)
+            cells = [f"{ours:.1f} s", f"{0.5 * (before + after):.1f} s", f"{ratio:.1f}"]
+            judged = ["–", "–"] if small else [f"{limit:g}", "yes" if ratio <= limit else "**no**"]
+            rows.append([f"{name}, {n} × {k}", *cells, *judged])
+            before = after
+    return table(["fit", "ours", "`sms`", "ratio", "goal", "met"], rows)
+
+
+def cpu_seconds(function: Callable[[], object]) -> float:
+    start = time.process_time()
+    function()
+    return time.process_time() - start
+
+
+# A name, a fit, and by number of classes how many times as long as `sms` it may take.
+SLOW_FITS: tuple[tuple[str, Callable[[Logits, Labels], object], dict[int, float]], ...] = (
+    (
+        "`auto`, free",
+        lambda z, y: FITTERS["auto"](z, y, None, seed=0, allow_prediction_change=True),
+        {100: 15.0, 1_000: 10.0},
+    ),
+    ("`smart-matrix`", lambda z, y: FITTERS["smart-matrix"](z, y, None, seed=0), {100: 10.0}),
+    (
+        "`smart-matrix`, its linear stage once",
+        lambda z, y: fit_linear_stage(z, y, full=True),
+        {100: 3.0},
+    ),
+)
 
 
 def peak_memory(n: int, k: int) -> tuple[int, int]:

@@ -15,7 +15,6 @@ from benchmarks.calibration.report import write_section
 from benchmarks.calibration.scoring import Rows, quick_scores, scores_of
 from benchmarks.calibration.sets import LogitSet, logit_sets
 from benchmarks.calibration.shifts import long_tailed, noisy
-from benchmarks.calibration.sizes import sizes_report
 from trueprob import METHODS, softmax
 
 FACTOR = 3.0  # how overconfident the synthetic network is
@@ -87,9 +86,13 @@ def test_the_quick_scores_are_the_scores(made: LogitSet) -> None:
     assert scores["top_ce"] == pytest.approx(expected, rel=0.02)
 
 
-def test_sizes_has_a_row_for_each_size_that_the_set_has(made: LogitSet) -> None:
-    lines = sizes_report([made], n_draws=2).splitlines()
-    assert [line.split("|")[1].strip() for line in lines[2:7]] == ["10", "20", "50", "100", "200"]
+def test_methods_for_two_classes_are_not_asked_for_more(made: LogitSet) -> None:
+    def never(logits: object, labels: object) -> None:
+        raise AssertionError("asked")
+
+    results = measure([made], [Method("binary", never, most_classes=2)], verbose=False)
+    assert results.scores["made_gumbel"] == {}
+    assert results.failures["made_gumbel"] == {}
 
 
 def test_priors_are_compared_within_the_calibration_half(made: LogitSet) -> None:

@@ -58,7 +58,9 @@ class CalibrationSet:
     Attributes
     ----------
     logits : ndarray of shape (n, k), float32
+        Minus infinity masks a class.
     labels : ndarray of shape (n,), int64
+        Never a masked class.
     weights : ndarray of shape (n,), float64, or None
         Non-negative, not all zero; only their ratios matter.
     groups : ndarray of shape (n,), int64 or str, or None
@@ -83,6 +85,8 @@ class CalibrationSet:
         logits = as_logits(self.logits)
         n, k = logits.shape
         labels = as_labels(self.labels, n_classes=k, n_rows=n)
+        if np.minimum.reduce(logits, axis=None) == -np.inf:
+            _require_possible(logits, labels)
         object.__setattr__(self, "logits", logits)
         object.__setattr__(self, "labels", labels)
         if self.weights is not None:
@@ -289,6 +293,18 @@ def _canonical(array: NDArray[np.generic]) -> Iterator[memoryview]:
             rows = np.add(rows, 0.0)  # −0 and 0 are the same number
         rows = np.ascontiguousarray(rows, dtype=rows.dtype.newbyteorder("<"))
         yield rows.reshape(-1).view(np.uint8).data
+
+
+def _require_possible(logits: Logits, labels: Labels) -> None:
+    impossible = np.isneginf(logits[np.arange(labels.size), labels])
+    if impossible.any():
+        row = int(np.argmax(impossible))
+        raise InvalidInput(
+            f"labels must be classes that are not masked, row {row} has the label {labels[row]}, "
+            "whose logit is minus infinity: if the logits are logarithms of probabilities, give "
+            "those as probabilities or log_probabilities, where a zero is no mask",
+            field="labels",
+        )
 
 
 def _in_names(labels: Any, names: Sequence[str], wanted: Sequence[str]) -> Any:

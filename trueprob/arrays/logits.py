@@ -1,8 +1,12 @@
-"""Conversion to logits: float32, finite, with at least one row and two classes.
+"""Conversion to logits: float32, with at least one row and two classes.
 
 Numbers are cast to float32 first and checked after the cast: a row that is finite in float64 and
 infinite in float32 is refused. Whether numbers are logits or probabilities is never guessed: each
 kind has its own function.
+
+Two values have a meaning of their own. Minus infinity masks a class: its probability is 0 after
+every calibrator. `ZERO_CELL`, log 1e-12, is a probability of 0 that the classifier gave, as
+k-nearest neighbours and rounding do; a calibrator may learn how often the label is such a class.
 """
 
 from __future__ import annotations
@@ -16,9 +20,16 @@ from numpy.typing import ArrayLike, NDArray
 from trueprob.arrays.logit_functions import Logits
 from trueprob.errors import InvalidInput
 
-__all__ = ["as_logits", "logits_from_log_probabilities", "logits_from_probabilities"]
+__all__ = [
+    "PROBABILITY_FLOOR",
+    "ZERO_CELL",
+    "as_logits",
+    "logits_from_log_probabilities",
+    "logits_from_probabilities",
+]
 
 PROBABILITY_FLOOR: Final = 1e-12  # a probability p becomes log(max(p, this))
+ZERO_CELL: Final = np.float32(math.log(PROBABILITY_FLOOR))  # the logit of a probability of 0
 SUM_TOLERANCE: Final = 1e-3  # largest difference from 1 of the sum of a row of probabilities
 HALF_SUM_TOLERANCE: Final = 1e-2  # for float16 log-probabilities, whose errors are 0.4 % each
 RANGE_TOLERANCE: Final = 1e-6  # float32 softmax can exceed one by a few ulps
@@ -31,7 +42,7 @@ def as_logits(values: ArrayLike, *, name: str = "logits", n_classes: int | None 
     Parameters
     ----------
     values : array_like of shape (n, k)
-        Integers or floats of any width; n >= 1, k >= 2.
+        Integers or floats of any width; n >= 1, k >= 2. Minus infinity masks a class.
     name : str
         The caller's name of the array, for error messages.
     n_classes : int, optional
@@ -45,16 +56,17 @@ def as_logits(values: ArrayLike, *, name: str = "logits", n_classes: int | None 
     Raises
     ------
     InvalidInput
-        Wrong shape or type, or a number that is not finite in float32.
+        Wrong shape or type, a number that is neither finite in float32 nor minus infinity, or a
+        row in which every class is masked.
     """
-    array = _matrix(values, name, n_classes)
+    given = array = _matrix(values, name, n_classes)
     with np.errstate(over="ignore", invalid="ignore"):  # once: entering takes as long as a sum
         if array.dtype != _FLOAT32 or not array.flags.c_contiguous:
             array = np.ascontiguousarray(array, dtype=np.float32)
         total = np.add.reduce(array, axis=None)
     # A finite sum proves that every term is finite; otherwise a slower check finds the row.
     if not math.isfinite(total):
-        _require_finite(array, name)
+        _require_finite_or_masked(array, given, name)
     return array
 
 
@@ -66,7 +78,8 @@ def logits_from_probabilities(
     Parameters
     ----------
     values : array_like of shape (n, k)
-        In [0, 1]; each row sums to one within 1e-3. Values below 1e-12 count as 1e-12.
+        In [0, 1]; each row sums to one within 1e-3. Values below 1e-12 count as 0, whose logit is
+        log 1e-12: a fit learns how often labels fall there.
     name, n_classes
         As in `as_logits`.
 
@@ -102,7 +115,7 @@ def logits_from_log_probabilities(
     Parameters
     ----------
     values : array_like of shape (n, k)
-        Natural logarithms; minus infinity is a probability of zero.
+        Natural logarithms; minus infinity is a probability of 0, and masks nothing.
     name, n_classes
         As in `as_logits`.
 
@@ -159,6 +172,21 @@ def _require_finite(array: NDArray[Any], name: str) -> None:
     if not finite.all():
         row = int(np.argmin(finite))
         raise InvalidInput(f"{name} must be finite as float32, row {row} is not", field=name)
+
+
+def _require_finite_or_masked(array: Logits, given: NDArray[Any], name: str) -> None:
+    # −inf must be given as such: a large float64 that float32 cannot hold masks nothing.
+    masked = np.isneginf(given) if given.dtype.kind == "f" else np.zeros(given.shape, dtype=bool)
+    usable = (np.isfinite(array) | masked).all(axis=1)
+    if not usable.all():
+        row = int(np.argmin(usable))
+        raise InvalidInput(f"{name} must be finite as float32, row {row} is not", field=name)
+    if masked.all(axis=1).any():
+        row = int(np.argmax(masked.all(axis=1)))
+        raise InvalidInput(
+            f"{name} must leave a class in each row, in row {row} all are masked by minus infinity",
+            field=name,
+        )
 
 
 def _require_unit_sums(

@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Final, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,10 +20,22 @@ from numpy.typing import ArrayLike, NDArray
 from trueprob.arrays import logit_functions
 from trueprob.arrays.class_names import as_class_names, say_more_than_order
 from trueprob.arrays.labels import Labels
-from trueprob.arrays.logit_functions import Logits, Probabilities, logit_gap
+from trueprob.arrays.logit_functions import (
+    ABOVE_RUNNER_UP,
+    Logits,
+    Probabilities,
+    fill_masks,
+    is_masked,
+    logit_gap,
+)
 from trueprob.arrays.logits import as_logits
+from trueprob.calibrators.input_stage import InputStage
 
 __all__ = ["Calibrated", "Calibrator", "FitOutcome", "FittedCalibrator"]
+
+
+NO_STAGE: Final = InputStage()
+FAR: Final = 1e38  # nats below the top: e to the power of minus this is 0 at any temperature
 
 
 class FitOutcome(StrEnum):
@@ -70,6 +82,8 @@ class Calibrator(ABC):
         k; logits with another number of columns are refused.
     class_names : tuple of k strings, or None
         In the order of the columns of the logits; None if they are unknown.
+    input_stage : InputStage or None
+        What it does about probabilities of 0 and about scores on a wild scale; None for most.
     kind : str
         Name of the method, a class attribute.
     preserves_prediction : bool
@@ -78,14 +92,22 @@ class Calibrator(ABC):
         Whether, with two classes, the calibrated log-odds always rise with the logit difference
         z₁ − z₀, so that no pair of rows changes its order, a class attribute. That is before
         probabilities are rounded to float32; `smart-binary` keeps the order after it too.
+
+    Notes
+    -----
+    Minus infinity masks a class: its probability is exactly 0, and the others are those of a row
+    without that class, as far as the method can tell.
     """
 
     n_classes: int
     class_names: tuple[str, ...] | None = field(default=None, kw_only=True)
+    input_stage: InputStage | None = field(default=None, kw_only=True)
 
     kind: ClassVar[str]
     preserves_prediction: ClassVar[bool] = True
     preserves_ranking: ClassVar[bool] = False
+    # Whether `_calibrated` takes −inf itself; otherwise masked classes reach it as finite logits.
+    takes_masks: ClassVar[bool] = False
 
     def predict_proba(self, logits: ArrayLike) -> Probabilities:
         """Calibrated probabilities of each row.
@@ -102,9 +124,13 @@ class Calibrator(ABC):
         Raises
         ------
         InvalidInput
-            Wrong shape or type, or a number that is not finite in float32.
+            Wrong shape or type, a number that is neither finite in float32 nor minus infinity, or
+            a row in which every class is masked.
         """
-        return self._probabilities(as_logits(logits, n_classes=self.n_classes))
+        checked = as_logits(logits, n_classes=self.n_classes)
+        if self._is_plain(checked):
+            return self._probabilities(checked)
+        return self._staged(checked).probabilities
 
     def temperature(self, logits: ArrayLike) -> NDArray[np.float64] | None:
         """Temperature of each row, None for methods without one.
@@ -123,7 +149,10 @@ class Calibrator(ABC):
         InvalidInput
             As in `predict_proba`.
         """
-        return self._temperature(as_logits(logits, n_classes=self.n_classes))
+        checked = as_logits(logits, n_classes=self.n_classes)
+        if self._is_plain(checked):
+            return self._temperature(checked)
+        return self._staged(checked).temperature
 
     def log_odds(self, logits: ArrayLike) -> NDArray[np.float64] | None:
         """Calibrated log P(1) − log P(0) of each row, None for all methods but `smart-binary`.
@@ -144,7 +173,10 @@ class Calibrator(ABC):
         InvalidInput
             As in `predict_proba`.
         """
-        return self._log_odds(as_logits(logits, n_classes=self.n_classes))
+        checked = as_logits(logits, n_classes=self.n_classes)
+        if self._is_plain(checked):
+            return self._log_odds(checked)
+        return self._staged(checked).log_odds
 
     def prediction(self, logits: ArrayLike) -> Labels:
         """Predicted class: the argmax of the incoming logits, the first of ties.
@@ -166,7 +198,10 @@ class Calibrator(ABC):
         InvalidInput
             As in `predict_proba`.
         """
-        return self._prediction(as_logits(logits, n_classes=self.n_classes))
+        checked = as_logits(logits, n_classes=self.n_classes)
+        if self._is_plain(checked):
+            return self._prediction(checked)
+        return self._staged(checked).prediction
 
     def calibrated(self, logits: Logits) -> Calibrated:
         """`predict_proba`, `prediction`, `temperature` and `log_odds` in one call, bit for bit.
@@ -180,6 +215,36 @@ class Calibrator(ABC):
         -------
         Calibrated
         """
+        return self._calibrated(logits) if self._is_plain(logits) else self._staged(logits)
+
+    def _is_plain(self, logits: Logits) -> bool:
+        """Whether rows need neither an input stage nor a mask, as nearly all do."""
+        return self.input_stage is None and not is_masked(logits)
+
+    def _staged(self, logits: Logits) -> Calibrated:
+        """Rows with masked classes or an input stage: before, within and after the calibrator."""
+        stage = self.input_stage or NO_STAGE
+        inner, zero = stage.split(logits)
+        masked = np.isneginf(inner)
+        marked = np.flatnonzero(masked.any(axis=1))
+        if not self.takes_masks and marked.size:
+            inner = fill_masks(inner, masked, FAR)
+        found = self._calibrated(inner)
+        p, top = found.probabilities, found.prediction
+        if marked.size:
+            p = np.where(masked, np.float32(0.0), p)
+            p[marked] /= p[marked].sum(axis=1, keepdims=True)
+            if zero is not None and stage.zeros is not None:
+                stage.zeros.spread(p, top, zero, ~masked)
+            # Rounding may have put another class level with the prediction.
+            level = marked[p[marked].argmax(axis=1) != top[marked]]
+            p[level, top[level]] = p[level].max(axis=1) * ABOVE_RUNNER_UP
+        confidence = p[np.arange(len(p)), top]
+        gap = logit_gap(logits)
+        return Calibrated(p, top, confidence, found.temperature, gap, found.log_odds)
+
+    def _calibrated(self, logits: Logits) -> Calibrated:
+        """`calibrated` of rows to which the input stage was applied."""
         probabilities, prediction = self._probabilities(logits), self._prediction(logits)
         confidence = probabilities[np.arange(len(logits)), prediction]
         temperature = self._temperature(logits)
@@ -189,14 +254,17 @@ class Calibrator(ABC):
 
     @property
     def id(self) -> str:
-        """Kind and the first 12 hex digits of the sha256 of kind, parameters and class names.
+        """Kind and the first 12 hex digits of the sha256 of all that answers depend on.
 
-        Without names, or with the names 0 to k − 1 in order, kind and parameters alone.
+        That is kind, parameters, the input stage if there is one, and class names unless they are
+        0 to k − 1 in order.
         """
         # Canonical JSON: sorted keys, no spaces, shortest round-trip floats.
         content: dict[str, Any] = {"kind": self.kind, "parameters": self.parameters()}
         if say_more_than_order(self.class_names):
             content["class_names"] = self.class_names
+        if self.input_stage is not None:
+            content["input_stage"] = self.input_stage.parameters()
         canonical = json.dumps(
             content,
             sort_keys=True,

@@ -6,15 +6,17 @@
                    "gap_edges": [0.31, …], "gap_counts": [60, …]}}
 
 `fitted_on` is null for a calibrator that was fitted on nothing; earlier documents have no bins of
-the logit gaps in it. One without class names has no `class_names`. Unknown formats, kinds and keys
-are refused, and so is an id that does not match the parameters and the names.
+the logit gaps in it. One without class names has no `class_names`, and one without an input stage
+no `input_stage`: {"zeros": {"mass": […], "class_frequencies": […]}, "clip": 430.6}, either of the
+two null. Unknown formats, kinds and keys
+are refused, and so is an id that does not match the content.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -23,6 +25,7 @@ import numpy as np
 from trueprob.arrays.calibration_set import CalibrationSet
 from trueprob.arrays.logit_functions import logit_gap
 from trueprob.calibrators.base import Calibrator
+from trueprob.calibrators.input_stage import InputStage
 from trueprob.calibrators.parameters import numbers, require_keys
 from trueprob.calibrators.published_smart.smart_mlp import SmartMlpCalibrator
 from trueprob.calibrators.stack import MEMBER_KINDS, StackCalibrator
@@ -41,6 +44,7 @@ __all__ = [
 
 FORMAT: Final = 1
 KEYS: Final = ("format", "id", "kind", "n_classes", "parameters", "fitted_on")
+OPTIONAL: Final = frozenset({"class_names", "input_stage"})
 GAPS: Final = ("gap_edges", "gap_counts")
 KINDS: Final[Mapping[str, type[Calibrator]]] = MappingProxyType(
     {**MEMBER_KINDS, **{kind.kind: kind for kind in (SmartMlpCalibrator, StackCalibrator)}}
@@ -85,7 +89,7 @@ class FittedOn:
 
 def to_dict(calibrator: Calibrator, fitted_on: FittedOn | None = None) -> dict[str, Any]:
     """Turn a calibrator into its document, a dictionary of JSON values; see `from_dict`."""
-    names = calibrator.class_names
+    names, stage = calibrator.class_names, calibrator.input_stage
     return {
         "format": FORMAT,
         "id": calibrator.id,
@@ -93,6 +97,7 @@ def to_dict(calibrator: Calibrator, fitted_on: FittedOn | None = None) -> dict[s
         "n_classes": calibrator.n_classes,
         **({} if names is None else {"class_names": list(names)}),
         "parameters": calibrator.parameters(),
+        **({} if stage is None else {"input_stage": stage.parameters()}),
         "fitted_on": None if fitted_on is None else fitted_on.to_dict(),
     }
 
@@ -128,6 +133,9 @@ def from_dict(document: object) -> Calibrator:
     if not isinstance(parameters, Mapping):
         raise InvalidDocument("calibrator parameters must be an object")
     calibrator: Calibrator = KINDS[kind].from_parameters(n_classes, parameters)
+    if "input_stage" in checked:
+        stage = InputStage.from_parameters(n_classes, checked["input_stage"])
+        calibrator = replace(calibrator, input_stage=stage)
     if "class_names" in checked:
         names = checked["class_names"]
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
@@ -138,8 +146,7 @@ def from_dict(document: object) -> Calibrator:
             raise InvalidDocument(f"calibrator {error.message}") from None
     if checked["id"] != calibrator.id:
         raise InvalidDocument(
-            f"calibrator id must be {calibrator.id} for these parameters and class names: "
-            "the document was altered"
+            f"calibrator id must be {calibrator.id} for this content: the document was altered"
         )
     read_fitted_on(checked)
     return calibrator
@@ -219,5 +226,5 @@ def _checked(document: object) -> Mapping[str, Any]:
     version = document.get("format")
     if isinstance(version, bool) or version != FORMAT:
         raise InvalidDocument(f"calibrator format must be {FORMAT}, got another format")
-    require_keys(document, {*KEYS, *({"class_names"} & set(document))}, where="calibrator")
+    require_keys(document, {*KEYS, *(OPTIONAL & set(document))}, where="calibrator")
     return document

@@ -31,6 +31,7 @@ from trueprob.arrays.logit_functions import (
     TRANSPOSE_BELOW,
     Logits,
     Probabilities,
+    is_masked,
 )
 from trueprob.calibrators.base import Calibrated, Calibrator
 from trueprob.calibrators.identity import IdentityCalibrator
@@ -100,6 +101,7 @@ class StackCalibrator(Calibrator):
     power: float
 
     kind: ClassVar[str] = "stack"
+    takes_masks: ClassVar[bool] = True
 
     @property
     def preserves_prediction(self) -> bool:  # type: ignore[override]
@@ -153,8 +155,8 @@ class StackCalibrator(Calibrator):
             )
         return cls(n_classes, tuple(members), tuple(weights), power)
 
-    def calibrated(self, logits: Logits) -> Calibrated:
-        """See `Calibrator.calibrated`; one pass through each member, in blocks of rows."""
+    def _calibrated(self, logits: Logits) -> Calibrated:
+        """One pass through each member, in blocks of rows."""
         n, k = logits.shape
         step = max(1, BLOCK // k)
         if n <= step:
@@ -171,7 +173,10 @@ class StackCalibrator(Calibrator):
     def _block(self, logits: Logits) -> Calibrated:
         # Every member gives the gap of the logits; `smart` has it for nothing.
         *others, last = self.members
-        columns = [member._probabilities(logits) for member in others]
+        if is_masked(logits):
+            columns = [member.calibrated(logits).probabilities for member in others]
+        else:
+            columns = [member._probabilities(logits) for member in others]
         found = last.calibrated(logits)
         columns.append(found.probabilities)
         common = found.prediction if self._preserves_prediction else None
@@ -182,10 +187,10 @@ class StackCalibrator(Calibrator):
         """The members' prediction where all keep it, else the argmax of q, the first of ties."""
         if self._preserves_prediction:
             return logit_functions.prediction(logits)
-        return self.calibrated(logits).prediction
+        return self._calibrated(logits).prediction
 
     def _probabilities(self, logits: Logits) -> Probabilities:
-        return self.calibrated(logits).probabilities
+        return self._calibrated(logits).probabilities
 
     def _temperature(self, logits: Logits) -> None:
         del logits

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trueprob.arrays.labels import Labels
-from trueprob.arrays.logit_functions import Logits, Probabilities, tempered_softmax
+from trueprob.arrays.logit_functions import Logits, Probabilities, is_masked, tempered_softmax
 from trueprob.calibrators.base import Calibrator, FitOutcome, FittedCalibrator
 from trueprob.calibrators.parameters import number, require_keys
 
@@ -125,7 +125,10 @@ class _Likelihood:
         self.n = n
         self.share = np.full(n, 1.0 / n) if weights is None else weights / weights.sum()
         self.target = float(self.share @ shifted[np.arange(n), labels].astype(np.float64))
-        mean = shifted.mean(axis=1, dtype=np.float64)
+        if is_masked(logits):
+            mean = shifted.mean(axis=1, dtype=np.float64, where=np.isfinite(logits))
+        else:
+            mean = shifted.mean(axis=1, dtype=np.float64)
         self.scale = float(np.sqrt(self.share @ np.square(mean)))
 
     def __call__(self, u: float) -> tuple[float, float, float]:

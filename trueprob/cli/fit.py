@@ -104,7 +104,7 @@ def run(arguments: argparse.Namespace) -> int:
         allow_prediction_change=arguments.allow_prediction_change,
         select=arguments.select,
     )
-    report = fitted.report
+    report, stage = fitted.report, fitted.calibrator.input_stage
     candidates = report.to_dict()["candidates"]
     if arguments.output is not None:
         source = FittedOn.of(data, datetime.now(UTC).isoformat(timespec="seconds"))
@@ -124,6 +124,7 @@ def run(arguments: argparse.Namespace) -> int:
                 },
                 "findings": report.to_dict()["findings"],
                 **({"candidates": candidates} if candidates else {}),
+                **({} if stage is None else {"input_stage": stage.parameters()}),
             }
         )
     else:
@@ -138,6 +139,8 @@ def run(arguments: argparse.Namespace) -> int:
         )
         if report.candidates:
             print_candidates(report.candidates)
+        for sentence in () if stage is None else stage.sentences():
+            print_line(sentence)
         if arguments.output is not None:
             print_line(f"written to {arguments.output}")
     return print_findings(report.findings, strict=arguments.strict)

@@ -14,6 +14,7 @@ import numpy as np
 
 from trueprob.calibrators import Calibrator
 from trueprob.calibrators.document import parse_json, read_fitted_on
+from trueprob.calibrators.input_stage import InputStage
 from trueprob.cli.output import print_json, print_line
 from trueprob.errors import DigestMismatch, ModelVersionNotFound
 from trueprob.repository.baseline import Baseline
@@ -107,6 +108,9 @@ def _calibrator(version: ModelVersion, baseline: Baseline | None) -> dict[str, A
         "kind": calibrator.kind,
         "preserves_prediction": calibrator.preserves_prediction,
         "preserves_ranking": calibrator.preserves_ranking,
+        "input_stage": None
+        if calibrator.input_stage is None
+        else calibrator.input_stage.parameters(),
         "fitted_on": None
         if source is None
         else {"digest": source.digest, "n": source.n, "created_at": source.created_at},
@@ -161,6 +165,10 @@ def _lines(document: dict[str, Any]) -> list[str]:
             ranked = ", keeps the order of rows" * calibrator["preserves_ranking"]
             kept = f"may change the prediction{ranked}"
         lines.append(f"calibrator  {calibrator['id']}, {kept}{fitted}")
+        stage = calibrator["input_stage"]
+        if stage is not None:
+            found = InputStage.from_parameters(document["n_classes"], stage)
+            lines += [f"  {sentence}" for sentence in found.sentences()]
         lines += [
             f"  at a gap of {row['gap']:.2f} nats the temperature is {row['temperature']:.3f}"
             for row in calibrator["temperatures"] or ()

@@ -32,7 +32,14 @@ from numpy.typing import NDArray
 
 from trueprob.arrays.calibration_set import CalibrationSet
 from trueprob.arrays.labels import Labels
-from trueprob.arrays.logit_functions import Logits, logit_gap, prediction
+from trueprob.arrays.logit_functions import (
+    CERTAIN_GAP,
+    Logits,
+    fill_masks,
+    is_masked,
+    logit_gap,
+    prediction,
+)
 from trueprob.calibrators import FittedCalibrator
 from trueprob.drift.reference_bins import ReferenceBins
 from trueprob.findings.agreement import (
@@ -84,12 +91,17 @@ def check_set(data: CalibrationSet) -> tuple[Finding, ...]:
     """
     rows = _sample(data)
     logits, labels = data.logits[rows], data.labels[rows]
+    wild = _wild_scale(logits)
+    if is_masked(logits):  # from here on a masked class is the least likely one
+        masked = np.isneginf(logits)
+        largest = np.where(masked, 0.0, np.abs(logits)).max()
+        logits = fill_masks(logits, masked, min(4.0 * float(largest) + 1.0, 1e38))
     found = [
         _distribution(logits),
         *_little_to_learn(logits, labels, data.n),
         *_relation(logits, rows, data.labels),
         None if data.groups is not None else _copies(data.logits, data.labels),
-        _wild_scale(logits),
+        wild,
     ]
     findings = [finding for finding in found if finding is not None]
     return tuple(sorted(findings, key=lambda finding: finding.severity != Severity.HOLD))
@@ -255,9 +267,9 @@ def _copies(logits: Logits, labels: Labels) -> Finding | None:
 
 
 def _wild_scale(logits: Logits) -> Finding | None:
-    gap: NDArray[np.float32] = logit_gap(logits)
-    median = float(np.median(gap))
-    if median <= WILD_GAP:
+    gap = logit_gap(logits)
+    gap = gap[gap != CERTAIN_GAP]
+    if not gap.size or (median := float(np.median(gap))) <= WILD_GAP:
         return None
     sentence = (
         f"the median logit gap is {median:.3g} nats: joint log likelihoods rather than logits? "

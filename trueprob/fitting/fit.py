@@ -18,7 +18,12 @@ from trueprob.errors import InvalidInput
 from trueprob.findings.finding import Finding, Severity, SuspiciousSet
 from trueprob.findings.set_check import check_fit, check_set
 from trueprob.fitting.auto import SelectedCalibrator, out_of_fold_auto
-from trueprob.fitting.methods import fit_rows, keeps_prediction, method_for_set
+from trueprob.fitting.methods import (
+    fit_rows,
+    keeps_prediction,
+    method_for_set,
+    needs_input_stage,
+)
 from trueprob.fitting.report import Fit, FitReport
 from trueprob.folds import fold_groups, fold_of_rows
 from trueprob.scores.classes import ClassScore, binary_score
@@ -220,6 +225,7 @@ def cross_fit(
     data = calibration_set
     correct = prediction(data.logits) == data.labels
     groups = fold_groups(data.logits, data.groups)
+    staged = needs_input_stage(method, data)  # which is learnt anew without each fold
     total: NDArray[np.float32] = np.zeros_like(data.logits)
     for repeat in range(n_repeats):
         fold = fold_of_rows(correct, groups, n_folds, seed=seed + repeat)
@@ -228,7 +234,7 @@ def cross_fit(
                 "cross-fitting needs at least two rows or groups, got one", field="groups"
             )
         part_done = progress_of_part(progress, repeat, n_repeats)
-        if method == "auto":
+        if method == "auto" and not staged:
             total += out_of_fold_auto(
                 as_logits(data.logits),
                 data.labels,

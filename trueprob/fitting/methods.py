@@ -12,8 +12,11 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Final
 
+import numpy as np
+
 from trueprob.arrays.calibration_set import CalibrationSet
-from trueprob.arrays.logits import as_logits
+from trueprob.arrays.logit_functions import wild_bound
+from trueprob.arrays.logits import ZERO_CELL
 from trueprob.calibrators import (
     KINDS,
     FittedCalibrator,
@@ -27,9 +30,10 @@ from trueprob.calibrators import (
     fit_temperature,
     fit_vector,
 )
+from trueprob.calibrators.input_stage import fit_input_stage
 from trueprob.errors import InvalidInput
 from trueprob.findings.finding import Finding, Severity
-from trueprob.fitting.auto import CONTRADICTION, fit_auto
+from trueprob.fitting.auto import CONTRADICTION, SelectedCalibrator, fit_auto
 from trueprob.folds import fold_groups
 
 __all__ = [
@@ -41,6 +45,7 @@ __all__ = [
     "keeps_prediction",
     "method_for_classes",
     "method_for_set",
+    "needs_input_stage",
     "needs_permission",
 ]
 
@@ -61,6 +66,8 @@ FITTERS: Final[Mapping[str, Callable[..., FittedCalibrator]]] = MappingProxyType
 METHODS: Final = tuple(FITTERS)
 SCALE_ONLY: Final = "smart"
 BINARY: Final = "smart-binary"
+# With two classes the others are functions of the logit difference, whose order must stay.
+WITH_LINEAR_STAGE: Final = frozenset({"smart-matrix", "smart-vector", "vector"})
 # These methods hold rows out themselves, so they need the groups.
 WITH_INNER_FOLDS: Final = frozenset({"smart", BINARY, "vector", "smart-vector", "smart-matrix"})
 
@@ -97,22 +104,47 @@ def fit_rows(
     allow_prediction_change: bool = False,
     select: str = "stack",  # of `auto`
 ) -> FittedCalibrator:
-    """Fit by name without scores or cross-fitting; InvalidInput as in `trueprob.fit`."""
+    """Fit by name without scores or cross-fitting; InvalidInput as in `trueprob.fit`.
+
+    Zero cells, masked classes and wild scales are the input stage's, before any method.
+    """
     if keep_prediction and allow_prediction_change:
         raise InvalidInput(CONTRADICTION, field="keep_prediction")
     method = method_for_classes(method, data.n_classes, keep_prediction=keep_prediction)
     fitter = FITTERS[method]
+    inner_folds = fitter is fit_auto or method in WITH_INNER_FOLDS
+    if inner_folds:  # copies and grids show in the scores as they came
+        data = replace(data, groups=fold_groups(data.logits, data.groups))
+    stage, rows = None, data
+    if needs_input_stage(method, data):
+        stage, rows = fit_input_stage(data, cut=_cuts(method, data))
     options: dict[str, Any] = {"seed": seed}
-    if fitter is fit_auto or method in WITH_INNER_FOLDS:
-        options["groups"] = fold_groups(data.logits, data.groups)
+    if inner_folds:
+        options["groups"] = rows.groups
     if fitter is fit_auto:
         options["keep_prediction"] = keep_prediction
         options["allow_prediction_change"] = allow_prediction_change
         options["select"] = select
-    fitted = fitter(as_logits(data.logits), data.labels, data.weights, **options)
-    if data.class_names is None:
+    fitted = fitter(rows.logits, rows.labels, rows.weights, **options)
+    if isinstance(fitted, SelectedCalibrator) and rows is not data:
+        fitted = replace(fitted, out_of_fold=None)  # it lacks the input stage, and some rows
+    if data.class_names is None and stage is None:
         return fitted
-    return replace(fitted, calibrator=fitted.calibrator.with_class_names(data.class_names))
+    calibrator = replace(fitted.calibrator, class_names=data.class_names, input_stage=stage)
+    return replace(fitted, calibrator=calibrator)
+
+
+def needs_input_stage(method: str, data: CalibrationSet) -> bool:
+    """Whether a row has a mask or a zero cell, or a wild scale is to be cut."""
+    logits = data.logits
+    lowest = np.minimum.reduce(logits, axis=None)
+    if lowest == -np.inf or (lowest <= ZERO_CELL and (logits == ZERO_CELL).any()):
+        return True
+    return _cuts(method, data) and wild_bound(logits) is not None
+
+
+def _cuts(method: str, data: CalibrationSet) -> bool:
+    return data.n_classes > 2 or method in WITH_LINEAR_STAGE
 
 
 def keeps_prediction(

@@ -9,21 +9,20 @@ The outputs are the same for every kind of calibrator, but for `log_odds`:
     log_odds      (n,)   float64    what `Calibrator.log_odds` gives; only where that is not None
 
 The metadata ``class_names`` of the file lists the classes, if the calibrator or the network names
-them. A graph cannot refuse input: logits that are not finite give probabilities that are not
-finite.
+them. Minus infinity masks a class here too. A graph cannot refuse input: other logits that are not
+finite, and a row in which every class is masked, give probabilities that are not finite.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import os
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
 from trueprob.arrays.class_names import require_order
-from trueprob.arrays.logits import PROBABILITY_FLOOR
+from trueprob.arrays.logits import PROBABILITY_FLOOR, ZERO_CELL
 from trueprob.calibrators import Calibrator, SmartBinaryCalibrator
 from trueprob.errors import InvalidInput
 from trueprob.onnx_export.class_names import METADATA, class_names_of_graph
@@ -65,7 +64,8 @@ def fused_onnx(
         Name of the output to calibrate; default `logits`, or the only output.
     numbers : {"logits", "probabilities", "log_probabilities"}
         What that output holds. Of probabilities the logarithm is taken, at least log 1e-12 as
-        everywhere in this library; the output `logits` is then that logarithm.
+        everywhere in this library; the output `logits` is then that logarithm. Zeros get what the
+        calibrator learnt about them, if it did.
 
     Returns
     -------
@@ -139,9 +139,12 @@ def _append_head(graph: Any, opset: int, output: Any, calibrator: Calibrator, nu
     logits = raw if element == FLOAT else nodes.add("Cast", raw, to=FLOAT)
     if numbers == "probabilities":
         floor, one = nodes.constant(PROBABILITY_FLOOR), nodes.constant(1.0)
-        logits = nodes.add("Log", nodes.add("Clip", logits, floor, one))
+        positive = nodes.add("Log", nodes.add("Clip", logits, floor, one))
+        # A runtime's logarithm may end in another bit, and a zero cell is known by its value.
+        zero = nodes.add("LessOrEqual", logits, floor)
+        logits = nodes.add("Where", zero, nodes.constant(ZERO_CELL), positive)
     elif numbers == "log_probabilities":
-        floor, zero = nodes.constant(math.log(PROBABILITY_FLOOR)), nodes.constant(0.0)
+        floor, zero = nodes.constant(ZERO_CELL), nodes.constant(0.0)
         logits = nodes.add("Clip", logits, floor, zero)
     add_calibrator(nodes, logits, calibrator)
     batch, k = _batch(output), calibrator.n_classes

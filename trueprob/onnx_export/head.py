@@ -1,6 +1,8 @@
 """The calibrator as ONNX nodes: from logits to probabilities, prediction and temperature.
 
-The ONNX nodes follow the stages of `stages`, in this order, with the arithmetic of the NumPy code:
+The ONNX nodes follow the stages of `stages`, in this order, with the arithmetic of the NumPy code.
+Before them masked classes (−inf) and zero cells are put far below the others and wild scales are
+cut; after them masked classes get 0 and zero cells their share, as in `calibrators.input_stage`.
 
 1. The linear stage y = W x + b, in float64 as in `calibrators.linear`. At logits of a thousand
    nats float32 would leave an error of 1e-4 nats in y, which changes the fourth digit of
@@ -30,12 +32,15 @@ from typing import Final
 import numpy as np
 
 from trueprob.arrays.logit_functions import ABOVE_RUNNER_UP
+from trueprob.arrays.logits import ZERO_CELL
 from trueprob.calibrators import (
     Calibrator,
     IsotonicCalibrator,
     SmartBinaryCalibrator,
     StackCalibrator,
 )
+from trueprob.calibrators.base import FAR
+from trueprob.calibrators.input_stage import BELOW_CAP, InputStage, ZeroCells
 from trueprob.calibrators.isotonic import DIGITS, FARTHEST, SMALLEST
 from trueprob.calibrators.linear.stage import LARGEST, LinearStage
 from trueprob.calibrators.smart.binary import (
@@ -46,17 +51,18 @@ from trueprob.calibrators.smart.binary import (
 )
 from trueprob.calibrators.smart.second_stage import SecondStage
 from trueprob.onnx_export.inverse_temperature import INVERSE_TEMPERATURES
-from trueprob.onnx_export.nodes import DOUBLE, FLOAT, INT64, Nodes
+from trueprob.onnx_export.nodes import BOOL, DOUBLE, FLOAT, INT64, Nodes
 from trueprob.onnx_export.piecewise_linear import PiecewiseLinear
 from trueprob.onnx_export.stages import Stages, require_expressible, stages_of
 
 __all__ = ["add_calibrator"]
 
 Names = dict[str, str]  # of the graph's outputs that a calibrator gives; empty for a member
-OUTPUTS: Final[Names] = {name: name for name in ("probabilities", "prediction", "log_odds")}
+OUTPUTS: Final[Names] = {name: name for name in ("prediction", "log_odds")}
 BETA_RANGE: Final = (1e-30, 1e30)  # as in tempered_softmax: 0 · −inf would be NaN
 LARGEST_EXPONENT: Final = 80.0  # its exp is still finite in float32
 FAR_BELOW: Final = -1e300  # added to a difference of logits, its exp is 0
+MASKED: Final = -3e38  # a finite logit whose exp is 0; the linear stage's outputs end at 1e37
 
 
 def add_calibrator(nodes: Nodes, logits: str, calibrator: Calibrator) -> None:
@@ -66,54 +72,57 @@ def add_calibrator(nodes: Nodes, logits: str, calibrator: Calibrator) -> None:
     """
     require_expressible(calibrator)
     temperature = nodes.constant([np.nan])
+    cells = _cells(nodes, logits, calibrator.input_stage)
     if isinstance(calibrator, StackCalibrator):
-        _stack(nodes, logits, calibrator)
+        probabilities = _stack(nodes, cells, calibrator)
     elif isinstance(calibrator, SmartBinaryCalibrator):
-        _smart_binary(nodes, logits, calibrator, outputs=OUTPUTS)
+        probabilities = _smart_binary(nodes, cells, calibrator, outputs=OUTPUTS)
     else:
-        _, beta = _single(nodes, logits, calibrator, outputs=OUTPUTS)
+        probabilities, beta = _single(nodes, cells, calibrator, outputs=OUTPUTS)
         if stages_of(calibrator).has_temperature:
             last = nodes.constant([-1], np.int64)
             temperature = nodes.add("Squeeze", nodes.add("Reciprocal", beta), last)
+    _put_in_cells(nodes, probabilities, cells, calibrator)
     # A constant temperature is repeated for each row.
     nodes.add("Expand", temperature, nodes.add("Shape", "prediction"), output="temperature")
 
 
 def _single(
-    nodes: Nodes, logits: str, calibrator: Calibrator, *, outputs: Names
+    nodes: Nodes, cells: Cells, calibrator: Calibrator, *, outputs: Names
 ) -> tuple[str, str]:
     """Probabilities and 1/h of a calibrator that consists of stages."""
     stages, k = stages_of(calibrator), calibrator.n_classes
-    output, name = outputs.get("probabilities"), outputs.get("prediction")
+    logits = cells.logits
     if stages.linear is not None:
-        logits = _linear_stage(nodes, logits, stages.linear)
+        logits = _linear_stage(nodes, logits, stages.linear, cells)
+    name = outputs.get("prediction")
     predicted = nodes.add("ArgMax", logits, axis=1, keepdims=0, output=name)
     beta = INVERSE_TEMPERATURES[stages.gap_stage.kind](nodes, logits, stages.gap_stage)
     beta = nodes.add("Clip", beta, *(nodes.constant(end) for end in BETA_RANGE))
     second = stages.second
     if second is None:
-        p = _softmax(nodes, logits, beta, stages, k, prediction=predicted, output=output)
-        return p, beta
+        return _softmax(nodes, logits, beta, stages, k, prediction=predicted), beta
     first = _softmax(nodes, logits, beta, stages, k)
     top = _top_and_others(nodes, first, predicted, n_classes=k)
     if isinstance(second, IsotonicCalibrator):
-        return _isotonic(nodes, logits, top, second, output=output), beta
-    return _second_stage(nodes, first, top, second, output=output), beta
+        return _isotonic(nodes, logits, top, second), beta
+    return _second_stage(nodes, first, top, second), beta
 
 
-def _stack(nodes: Nodes, logits: str, calibrator: StackCalibrator) -> None:
+def _stack(nodes: Nodes, cells: Cells, calibrator: StackCalibrator) -> str:
     """The mixture, its power, and a prediction that is strictly first."""
     k = calibrator.n_classes
     total = ""
     for member, weight in zip(calibrator.members, calibrator.weights, strict=True):
         if isinstance(member, SmartBinaryCalibrator):
-            probabilities = _smart_binary(nodes, logits, member, outputs={})
+            probabilities = _smart_binary(nodes, cells, member, outputs={})
         else:
-            probabilities, _ = _single(nodes, logits, member, outputs={})
+            probabilities, _ = _single(nodes, cells, member, outputs={})
+        probabilities = _allowed_only(nodes, probabilities, cells, k)
         precise = nodes.add("Cast", probabilities, to=DOUBLE)
         part = nodes.add("Mul", precise, nodes.constant(weight, np.float64))
         total = nodes.add("Add", total, part) if total else part
-    of_prediction = logits if calibrator.preserves_prediction else total
+    of_prediction = cells.logits if calibrator.preserves_prediction else total
     nodes.add("ArgMax", of_prediction, axis=1, keepdims=0, output="prediction")
     total = nodes.add("Cast", total, to=FLOAT)
     powers = nodes.add("Pow", total, nodes.constant(calibrator.power))
@@ -123,17 +132,21 @@ def _stack(nodes: Nodes, logits: str, calibrator: StackCalibrator) -> None:
     above = nodes.add("Mul", nodes.row_max(top.others), nodes.constant(ABOVE_RUNNER_UP))
     confidence = nodes.add("Max", nodes.row_max(mixed), above)
     placed = nodes.add("Mul", top.is_top, confidence)
-    nodes.add("Add", top.others, placed, output="probabilities")
+    return nodes.add("Add", top.others, placed)
 
 
 def _smart_binary(
-    nodes: Nodes, logits: str, calibrator: SmartBinaryCalibrator, *, outputs: Names
+    nodes: Nodes, cells: Cells, calibrator: SmartBinaryCalibrator, *, outputs: Names
 ) -> str:
     """Log-odds, prediction and probabilities; the name of the last."""
 
     def constant(value: float) -> str:
         return nodes.constant([[value]], np.float64)
 
+    # Where one class is masked, the difference is that of `fill_masks`.
+    alone = nodes.add("Where", cells.unseen, nodes.constant(-FAR), nodes.constant(0.0))
+    marked = nodes.add("Cast", nodes.row_max(nodes.add("Cast", cells.unseen, to=FLOAT)), to=BOOL)
+    logits = nodes.add("Where", marked, alone, cells.logits)
     precise = nodes.add("Cast", logits, to=DOUBLE)
     zero, one = (
         nodes.add("Gather", precise, nodes.constant([column], np.int64), axis=1)
@@ -156,10 +169,75 @@ def _smart_binary(
     low = nodes.add("Cast", nodes.add("Div", power, total), to=FLOAT)
     low = nodes.add("Min", low, nodes.constant([[BELOW_HALF]]))
     columns = nodes.add("Where", up, low, high), nodes.add("Where", up, high, low)
-    return nodes.add("Concat", *columns, axis=1, output=outputs.get("probabilities"))
+    return nodes.add("Concat", *columns, axis=1)
 
 
-def _linear_stage(nodes: Nodes, logits: str, stage: LinearStage) -> str:
+@dataclass(frozen=True)
+class Cells:
+    """Which cells the calibrator proper does not see; names of values of shape (n, k)."""
+
+    logits: str  # float32, finite in every cell
+    zero: str | None  # bool, zero cells; None without a stage for them
+    unseen: str  # bool, masked or zero
+
+
+def _cells(nodes: Nodes, logits: str, stage: InputStage | None) -> Cells:
+    """The input stage. A logit of −inf is masked; NaN is not, so that it shows."""
+    unseen = nodes.add("Less", logits, nodes.constant(np.finfo(np.float32).min))
+    zero = None
+    if stage is not None and stage.zeros is not None:
+        zero = nodes.add("Equal", logits, nodes.constant(ZERO_CELL))
+        seen = nodes.add("Not", nodes.add("Or", unseen, zero))
+        some = nodes.add("Cast", nodes.row_max(nodes.add("Cast", seen, to=FLOAT)), to=BOOL)
+        zero = nodes.add("And", zero, some)
+        unseen = nodes.add("Or", unseen, zero)
+    if stage is not None and stage.clip is not None:
+        below = nodes.add("Sub", logits, nodes.row_max(logits))
+        logits = nodes.add("Max", below, nodes.constant(-stage.clip))
+    return Cells(nodes.add("Where", unseen, nodes.constant(MASKED), logits), zero, unseen)
+
+
+def _allowed_only(nodes: Nodes, probabilities: str, cells: Cells, k: int) -> str:
+    """Probabilities of the cells that are seen, summing to one; other rows stay as they are."""
+    kept = nodes.add("Where", cells.unseen, nodes.constant(0.0), probabilities)
+    marked = nodes.add("Cast", nodes.row_max(nodes.add("Cast", cells.unseen, to=FLOAT)), to=BOOL)
+    scaled = nodes.add("Div", kept, nodes.row_sum(kept, length=k))
+    return nodes.add("Where", marked, scaled, kept)
+
+
+def _put_in_cells(nodes: Nodes, probabilities: str, cells: Cells, calibrator: Calibrator) -> None:
+    """Add `probabilities`: 0 where a class is masked, and zero cells with their share."""
+    found = _allowed_only(nodes, probabilities, cells, calibrator.n_classes)
+    zeros = None if calibrator.input_stage is None else calibrator.input_stage.zeros
+    if zeros is None or cells.zero is None:
+        nodes.add("Identity", found, output="probabilities")
+    else:
+        _spread(nodes, found, cells.zero, cells.unseen, zeros)
+
+
+def _spread(nodes: Nodes, probabilities: str, zero: str, unseen: str, zeros: ZeroCells) -> None:
+    """Add `probabilities` with the mass of zero cells moved there, as `ZeroCells.spread` does."""
+    k, one, last = len(zeros.frequencies), nodes.constant(1.0), nodes.constant([-1], np.int64)
+    is_zero = nodes.add("Cast", zero, to=FLOAT)
+    shares = nodes.add("Mul", is_zero, nodes.constant([zeros.frequencies]))
+    total = nodes.row_sum(shares, length=k)
+    shares = nodes.add(
+        "Div", shares, nodes.add("Max", total, nodes.constant(min(zeros.frequencies)))
+    )
+    seen = nodes.add("Cast", nodes.add("Not", unseen), to=INT64)
+    count = nodes.add("ReduceSum", seen, last, keepdims=1)
+    place = nodes.add("Min", count, nodes.constant([[len(zeros.mass)]], np.int64))
+    place = nodes.add("Sub", place, nodes.constant([[1]], np.int64))
+    mass = nodes.add("Gather", nodes.constant(zeros.mass), place)
+    top = nodes.row_max(probabilities)
+    both = nodes.add("Add", top, nodes.row_max(shares))
+    most = nodes.add("Mul", nodes.add("Div", top, both), nodes.constant(BELOW_CAP))
+    mass = nodes.add("Mul", nodes.add("Min", mass, most), nodes.row_max(is_zero))
+    remaining = nodes.add("Mul", probabilities, nodes.add("Sub", one, mass))
+    nodes.add("Add", remaining, nodes.add("Mul", shares, mass), output="probabilities")
+
+
+def _linear_stage(nodes: Nodes, logits: str, stage: LinearStage, cells: Cells) -> str:
     """The linear stage y of the logits, both float32 of shape (n, k)."""
 
     def constant(values: float | list[float]) -> str:
@@ -168,9 +246,13 @@ def _linear_stage(nodes: Nodes, logits: str, stage: LinearStage) -> str:
     k = len(stage.bias)
     largest = nodes.add("Cast", nodes.row_max(logits), to=DOUBLE)
     shifted = nodes.add("Sub", nodes.add("Cast", logits, to=DOUBLE), largest)
-    last = nodes.constant([-1], np.int64)
-    total = nodes.add("ReduceSum", shifted, last, keepdims=1)
-    centred = nodes.add("Sub", shifted, nodes.add("Div", total, constant(float(k))))
+    # Unseen cells are left out of the mean, and are 0.
+    nothing, last = constant(0.0), nodes.constant([-1], np.int64)
+    shifted = nodes.add("Where", cells.unseen, nothing, shifted)
+    seen = nodes.add("Cast", nodes.add("Not", cells.unseen), to=DOUBLE)
+    total, count = (nodes.add("ReduceSum", each, last, keepdims=1) for each in (shifted, seen))
+    centred = nodes.add("Sub", shifted, nodes.add("Div", total, count))
+    centred = nodes.add("Where", cells.unseen, nothing, centred)
     weights = np.array(stage.weights)
     if weights.size == k:
         product = nodes.add("Mul", centred, nodes.constant(weights, np.float64))
@@ -179,7 +261,8 @@ def _linear_stage(nodes: Nodes, logits: str, stage: LinearStage) -> str:
         product = nodes.add("MatMul", centred, matrix)
     output = nodes.add("Add", product, constant(list(stage.bias)))
     kept = nodes.add("Clip", output, constant(-LARGEST), constant(LARGEST))
-    return nodes.add("Cast", kept, to=FLOAT)
+    y = nodes.add("Cast", kept, to=FLOAT)
+    return nodes.add("Where", cells.unseen, nodes.constant(MASKED), y)
 
 
 def _softmax(
@@ -190,7 +273,6 @@ def _softmax(
     k: int,
     *,
     prediction: str | None = None,  # it is put above the others; None: another stage follows
-    output: str | None = None,
 ) -> str:
     """(1 − w)·softmax(β z) + w/k."""
     weight = stages.uniform_weight
@@ -205,7 +287,7 @@ def _softmax(
     first, second = nodes.two_largest(softmax)
     confidence = nodes.add("Max", first, nodes.add("Mul", second, nodes.constant(ABOVE_RUNNER_UP)))
     place = nodes.add("Unsqueeze", prediction, nodes.constant([-1], np.int64))
-    return nodes.add("ScatterElements", softmax, place, confidence, axis=1, output=output)
+    return nodes.add("ScatterElements", softmax, place, confidence, axis=1)
 
 
 @dataclass(frozen=True)
@@ -229,7 +311,7 @@ def _top_and_others(
     return TopAndOthers(is_top, is_other, others, nodes.row_sum(others, length=n_classes))
 
 
-def _put_confidence(nodes: Nodes, top: TopAndOthers, remaining: str, *, output: str | None) -> str:
+def _put_confidence(nodes: Nodes, top: TopAndOthers, remaining: str) -> str:
     """Give the prediction 1 − remaining and rescale the others, as `calibrators.confidence` does.
 
     Less remains where the runner-up would otherwise overtake the prediction.
@@ -243,7 +325,7 @@ def _put_confidence(nodes: Nodes, top: TopAndOthers, remaining: str, *, output: 
     above = nodes.add("Mul", nodes.add("Mul", runner_up, scale), nodes.constant(ABOVE_RUNNER_UP))
     confidence = nodes.add("Max", nodes.add("Sub", one, remaining), above)
     placed = nodes.add("Mul", top.is_top, confidence)
-    return nodes.add("Add", nodes.add("Mul", top.others, scale), placed, output=output)
+    return nodes.add("Add", nodes.add("Mul", top.others, scale), placed)
 
 
 def _second_stage(
@@ -251,8 +333,6 @@ def _second_stage(
     probabilities: str,  # of shape (n, k); the prediction has the largest of each row
     top: TopAndOthers,  # of these probabilities
     stage: SecondStage,
-    *,
-    output: str | None,  # name of the result
 ) -> str:
     """Map the confidence by the second stage of `smart`, as `SecondStage.apply` does."""
     knots, values = np.array(stage.knots), np.array(stage.values)
@@ -265,7 +345,7 @@ def _second_stage(
     mapped = line.add_to(nodes, logit)
     power = nodes.add("Exp", nodes.add("Min", mapped, nodes.constant(LARGEST_EXPONENT)))
     remaining = nodes.add("Reciprocal", nodes.add("Add", nodes.constant(1.0), power))  # 1 − c′
-    return _put_confidence(nodes, replace(top, rest=rest), remaining, output=output)
+    return _put_confidence(nodes, replace(top, rest=rest), remaining)
 
 
 def _isotonic(
@@ -273,8 +353,6 @@ def _isotonic(
     logits: str,  # of shape (n, k), float32
     top: TopAndOthers,  # of their softmax
     calibrator: IsotonicCalibrator,
-    *,
-    output: str | None,  # name of the result
 ) -> str:
     """Map the confidence by the isotonic calibrator."""
     k = calibrator.n_classes
@@ -283,7 +361,7 @@ def _isotonic(
     sure = nodes.add("Less", top.rest, nodes.constant([[SMALLEST * k]]))
     others = nodes.add("Where", sure, top.is_other, top.others)
     rest = nodes.add("Where", sure, nodes.constant([[k - 1.0]]), top.rest)
-    return _put_confidence(nodes, replace(top, others=others, rest=rest), remaining, output=output)
+    return _put_confidence(nodes, replace(top, others=others, rest=rest), remaining)
 
 
 def _isotonic_remaining(

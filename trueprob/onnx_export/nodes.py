@@ -14,9 +14,9 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from trueprob.errors import InvalidInput
 
-__all__ = ["DOUBLE", "FLOAT", "INT64", "TOO_LARGE", "Nodes"]
+__all__ = ["BOOL", "DOUBLE", "FLOAT", "INT64", "TOO_LARGE", "Nodes"]
 
-FLOAT, INT64, DOUBLE = 1, 7, 11  # onnx.TensorProto's numbers
+FLOAT, INT64, BOOL, DOUBLE = 1, 7, 9, 11  # onnx.TensorProto's numbers
 REDUCE_MAX_BY_INPUT = 18  # from this opset on, the axes of ReduceMax are an input
 LARGEST_FILE = 1 << 31  # bytes of one protobuf message
 TOO_LARGE = "model must fit into one file of 2 GiB"

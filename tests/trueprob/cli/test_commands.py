@@ -250,3 +250,28 @@ def test_auto_says_what_it_chose_from(files, capsys):
     lines = capsys.readouterr().out.splitlines()
     (chosen,) = (line.split()[0] for line in lines if line.endswith(" 100 %"))
     assert lines[0].startswith(f"{chosen}-")
+
+
+def test_zeros_and_masks_go_from_fit_to_apply(tmp_path, capsys):
+    generator = np.random.default_rng(0)
+    votes = generator.integers(0, 4, (300, 5))
+    p = np.stack([(votes == c).mean(axis=1) for c in range(4)], axis=1)
+    labels = np.where(generator.random(300) < 0.2, generator.integers(0, 4, 300), votes[:, 0])
+    np.savez(tmp_path / "cal.npz", probabilities=p, labels=labels)
+    fit = ["fit", str(tmp_path / "cal.npz"), "-o", str(tmp_path / "c.json")]
+    assert main(fit) == 0
+    assert "classes with a probability of 0 share" in capsys.readouterr().out
+    assert main([*fit, "--json"]) == 0
+    stage = document(capsys)["input_stage"]
+    assert len(stage["zeros"]["mass"]) == 5
+    assert stage["clip"] is None
+
+    rows = np.log(p[:5], where=p[:5] > 0, out=np.full((5, 4), -np.inf))
+    for name, values in {"p": p[:5], "masked": rows}.items():
+        np.save(tmp_path / f"{name}.npy", values)
+        kind = "logits" if name == "masked" else "probabilities"
+        apply = ["apply", str(tmp_path / "c.json"), str(tmp_path / f"{name}.npy")]
+        assert main([*apply, "--input", kind, "-o", str(tmp_path / f"{name}.out.npy")]) == 0
+    found, masked = (np.load(tmp_path / f"{name}.out.npy") for name in ("p", "masked"))
+    assert (found[p[:5] == 0] > 0.01).all()
+    assert (masked[p[:5] == 0] == 0.0).all()

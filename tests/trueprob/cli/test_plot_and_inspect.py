@@ -1,12 +1,14 @@
 import json
 import shutil
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from trueprob import IdentityCalibrator, Manifest, ModelRepository, dumps_calibrator
+from trueprob.calibrators.input_stage import InputStage, ZeroCells
 from trueprob.cli.__main__ import main
 
 DIGITS = Path(__file__).parents[3] / "models" / "digits" / "1"
@@ -129,6 +131,20 @@ def test_inspect_of_a_model_without_network_and_baseline(tmp_path, capsys):
     assert "input       logits only" in text
     assert "at a gap of 8.00 nats the temperature is 1.000" in text
     assert "baseline" not in text
+
+
+def test_inspect_says_what_was_learnt_about_zeros(tmp_path, capsys):
+    zeros = ZeroCells((0.0125, 0.08), (0.5, 0.3, 0.2))
+    calibrator = replace(IdentityCalibrator(3), input_stage=InputStage(zeros, 43.7512))
+    manifest = Manifest("mine", 1, 3, ("a", "b", "c"))
+    ModelRepository(tmp_path).add(manifest, {"calibrator.json": dumps_calibrator(calibrator)})
+    assert main(["inspect", str(tmp_path / "mine" / "1")]) == 0
+    text = capsys.readouterr().out
+    assert "share 1.2 %, 8 % of a row with 1, 2 or more other classes" in text
+    assert "scores more than 43.75 nats below the top of a row are cut" in text
+    assert main(["inspect", str(tmp_path / "mine" / "1"), "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)["calibrator"]["input_stage"]
+    assert shown == calibrator.input_stage.parameters()
 
 
 def test_inspect_refuses_in_one_line(digits, capsys):

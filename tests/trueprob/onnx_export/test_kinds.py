@@ -1,5 +1,6 @@
 """The exported graph agrees with the NumPy code: laws over all kinds of calibrators."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,8 @@ from onnx.reference import ReferenceEvaluator
 
 from tests.trueprob.every_kind import BINARY, cases, fit_kind, width
 from tests.trueprob.onnx_export.exported_graphs import answers, check, classifier, hard_rows
-from trueprob import InvalidInput
+from trueprob import InvalidInput, logits_from_probabilities
+from trueprob.arrays.logits import ZERO_CELL
 from trueprob.calibrators import (
     KINDS,
     IsotonicCalibrator,
@@ -17,9 +19,11 @@ from trueprob.calibrators import (
     SmartMatrixCalibrator,
     SmartVectorCalibrator,
     StackCalibrator,
+    TemperatureCalibrator,
     VectorCalibrator,
     fit_isotonic,
 )
+from trueprob.calibrators.input_stage import InputStage, ZeroCells
 from trueprob.calibrators.linear.stage import LinearStage, centred
 from trueprob.calibrators.smart.second_stage import SecondStage
 from trueprob.onnx_export import EXPRESSIBLE, fused_onnx, head_onnx
@@ -202,6 +206,59 @@ def test_isotonic_steps_are_taken_by_the_same_rows(k, overconfident):
     for rows in (logits, sure, np.float32([[3e38, *[-3e38] * (k - 1)], [0.0] * k])):
         check(calibrator, rows, answers(head_onnx(calibrator), {"logits": rows}))
         check(steep, rows, answers(head_onnx(steep), {"logits": rows}))
+
+
+STAGES = (
+    None,
+    InputStage(ZeroCells((0.02, 0.06, 0.3), (0.4, 0.2, 0.2, 0.1, 0.1))),
+    InputStage(clip=6.5),
+    InputStage(ZeroCells((0.9,), (0.01, 0.01, 0.01, 0.01, 0.96)), 3.0),
+)
+
+
+@expressible
+def test_masks_and_zero_cells_are_answered_as_by_the_calibrator(kind, overconfident):
+    k = width(kind, 5)
+    plain = calibrator_of(kind, *overconfident(200, k))
+    generator = np.random.default_rng(1)
+    rows = generator.normal(size=(400, k)).astype(np.float32) * 3
+    rows[generator.random(rows.shape) < 0.2] = ZERO_CELL
+    rows[generator.random(rows.shape) < 0.2] = -np.inf
+    rows[np.isneginf(rows).all(axis=1), 0] = 0.0
+    alone = np.isfinite(rows).sum(axis=1) == 1
+    for stage in STAGES if k > 2 else STAGES[:1]:
+        calibrator = replace(plain, input_stage=stage)
+        got = answers(head_onnx(calibrator), {"logits": rows})
+        check(calibrator, rows, got)
+        assert (got["probabilities"][np.isneginf(rows)] == 0.0).all()
+        assert (got["probabilities"][alone].max(axis=1) == 1.0).all()
+
+
+@pytest.mark.parametrize("numbers", ["probabilities", "log_probabilities"])
+def test_a_network_of_probabilities_has_zeros(numbers):
+    p = np.random.default_rng(0).dirichlet(np.full(3, 0.3), size=50).round(2)
+    p /= p.sum(axis=1, keepdims=True)
+    p = p.astype(np.float32)
+    given = p
+    if numbers == "log_probabilities":
+        with np.errstate(divide="ignore"):
+            given = np.log(p)
+    value = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Identity", ["x"], ["scores"])],
+        "hand",
+        [value("x", onnx.TensorProto.FLOAT, ["n", 3])],
+        [value("scores", onnx.TensorProto.FLOAT, ["n", 3])],
+    )
+    network = onnx.helper.make_model(
+        graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8
+    )
+    zeros = ZeroCells((0.02, 0.06), (0.5, 0.3, 0.2))
+    calibrator = replace(TemperatureCalibrator(3, 2.0), input_stage=InputStage(zeros))
+    fused = fused_onnx(network.SerializeToString(), calibrator, numbers=numbers)
+    logits = logits_from_probabilities(p)
+    assert (logits == ZERO_CELL).any()
+    check(calibrator, logits, answers(fused, {"x": given}))
 
 
 def test_log_odds_are_those_of_numpy_to_the_bit(overconfident):

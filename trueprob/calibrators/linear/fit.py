@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trueprob.arrays.labels import Labels
-from trueprob.arrays.logit_functions import Logits, log_softmax
+from trueprob.arrays.logit_functions import Logits, is_masked, log_softmax
 from trueprob.calibrators.linear.lbfgs import minimise_convex
 from trueprob.calibrators.linear.objective import LinearObjective
 from trueprob.calibrators.linear.stage import CHUNK, LinearStage, centred
@@ -79,9 +79,15 @@ def cross_fit_linear_stage(
         return LinearCrossFit(stage, math.inf, stage.apply(logits), converged=True)
     ends = np.cumsum(np.bincount(fold)).tolist()
     folds = [slice(*pair) for pair in pairwise([0, *ends])]
+    masked = _masked(logits[order])
     objectives = [
         LinearObjective(
-            x, sorted_labels, _without(sorted_weights, left_out), full=full, left_out=left_out
+            x,
+            sorted_labels,
+            _without(sorted_weights, left_out),
+            full=full,
+            left_out=left_out,
+            masked=masked,
         )
         for left_out in folds
     ]
@@ -103,7 +109,7 @@ def cross_fit_linear_stage(
             break  # weaker priors are worse still
         maps, lowest, best, best_outputs = proposed, loss, strength, outputs
     start = np.mean([w for w, _ in maps], axis=0), np.mean([b for _, b in maps], axis=0)
-    objective = LinearObjective(x, sorted_labels, sorted_weights, full=full)
+    objective = LinearObjective(x, sorted_labels, sorted_weights, full=full, masked=masked)
     fitted, reached = _minimise(objective, start, best)
     return LinearCrossFit(_stage(fitted, scale), best, best_outputs, converged and reached)
 
@@ -118,7 +124,7 @@ def fit_linear_stage(
 ) -> LinearFit:
     """Minimise the objective with one strength, from the single temperature."""
     x, scale = _features(logits, labels, weights)
-    objective = LinearObjective(x, labels, weights, full=full)
+    objective = LinearObjective(x, labels, weights, full=full, masked=_masked(logits))
     fitted, converged = _minimise(objective, _identity(logits.shape[1], full=full), strength)
     return LinearFit(_stage(fitted, scale), converged)
 
@@ -135,6 +141,11 @@ def _features(logits: Logits, labels: Labels, weights: Array | None) -> tuple[ND
         rows = slice(start, start + step)
         x[:, rows] = (scale * centred(logits[rows])).T
     return x, scale
+
+
+def _masked(logits: Logits) -> NDArray[np.bool_] | None:
+    """Masked classes, (k, n); None if there are none."""
+    return np.ascontiguousarray(np.isneginf(logits).T) if is_masked(logits) else None
 
 
 def _without(weights: Array | None, left_out: slice) -> Array | None:

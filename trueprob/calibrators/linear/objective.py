@@ -53,9 +53,10 @@ class LinearObjective:
         *,
         full: bool,  # a matrix rather than its diagonal
         left_out: slice = NOTHING,  # rows of a fold
+        masked: NDArray[np.bool_] | None = None,  # (k, n), classes that a row cannot have
     ) -> None:
         k, n = x.shape
-        self.x, self.labels, self.full = x, labels, full
+        self.x, self.labels, self.full, self.masked = x, labels, full, masked
         share = np.ones(n) if weights is None else weights.astype(np.float64)
         share[left_out] = 0.0
         self.n, self.k = n - (left_out.stop - left_out.start), k
@@ -135,6 +136,8 @@ class LinearObjective:
             index = np.arange(labels.shape[0])
             y = linear @ x if self.full else linear[:, None] * x
             y += shift
+            if self.masked is not None:
+                y[self.masked[:, rows]] = -np.inf
             y -= np.maximum.reduce(y, axis=0)
             chosen = y[labels, index].astype(np.float64)
             with np.errstate(under="ignore"):
@@ -155,8 +158,9 @@ class LinearObjective:
         own = np.zeros((k, 2))
         for rows in self.blocks:
             x, share = self.x[:, rows], self.share[rows].astype(self.x.dtype)
+            y = x if self.masked is None else np.where(self.masked[:, rows], -np.inf, x)
             with np.errstate(under="ignore"):
-                p = np.exp(x - np.maximum.reduce(x, axis=0))
+                p = np.exp(y - np.maximum.reduce(y, axis=0)).astype(x.dtype, copy=False)
                 p /= np.add.reduce(p, axis=0)
                 if self.full:
                     # Rows count as far as they are uncertain: the trace of diag p − p pᵀ.

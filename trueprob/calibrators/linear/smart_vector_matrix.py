@@ -56,6 +56,7 @@ class TwoStages(Calibrator):
 
     full: ClassVar[bool]
     preserves_prediction: ClassVar[bool] = False
+    takes_masks: ClassVar[bool] = True
 
     def parameters(self) -> dict[str, Any]:
         """Fitted values of both stages as JSON values."""
@@ -81,8 +82,8 @@ class TwoStages(Calibrator):
     def _linear(self, logits: Logits) -> Logits:
         return logits if self.linear is None else self.linear.apply(logits)
 
-    def calibrated(self, logits: Logits) -> Calibrated:
-        """See `Calibrator.calibrated`; one pass through the linear stage."""
+    def _calibrated(self, logits: Logits) -> Calibrated:
+        """One pass through the linear stage."""
         # The linear stage's output is checked, as any logits are.
         inner = as_logits(self._linear(logits), n_classes=self.n_classes)
         return replace(self.gap_stage.calibrated(inner), logit_gap=logit_gap(logits))

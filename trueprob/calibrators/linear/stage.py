@@ -5,7 +5,8 @@
 W is diagonal (vector scaling, Guo et al. 2017, arXiv:1706.04599, section 4.2) or full (matrix
 scaling). Guo's maps take z itself, so a constant added to a row changes their result; x does not
 change. The largest logit is subtracted first, so a constant that float32 holds exactly does not
-change the mean. `trueprob.calibrators.linear.fit` finds W and b.
+change the mean. A masked class has no part in the mean, x is 0 and y is −inf.
+`trueprob.calibrators.linear.fit` finds W and b.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from trueprob.arrays.logit_functions import Logits
+from trueprob.arrays.logit_functions import Logits, is_masked
 from trueprob.calibrators.parameters import numbers, require_keys
 from trueprob.errors import InvalidDocument
 
@@ -31,9 +32,17 @@ Array = NDArray[np.float64]
 
 
 def centred(logits: Logits) -> Array:
-    """Logits of each row minus their mean, in float64; a constant in a row cancels exactly."""
+    """Logits of each row minus their mean, in float64; a constant in a row cancels exactly.
+
+    Masked classes are 0, which is the mean of the others.
+    """
     x: Array = logits.astype(np.float64)
     x -= x.max(axis=1, keepdims=True)
+    if is_masked(logits):
+        allowed = np.isfinite(x)
+        x[~allowed] = 0.0
+        mean = x.sum(axis=1, keepdims=True) / allowed.sum(axis=1, keepdims=True)
+        return np.where(allowed, x - mean, 0.0)
     x -= x.mean(axis=1, keepdims=True)
     return x
 
@@ -82,4 +91,6 @@ class LinearStage:
             x = centred(logits[rows])
             y = x * weights if weights.ndim == 1 else x @ weights
             result[rows] = np.clip(y + bias, -LARGEST, LARGEST)
+        if is_masked(logits):
+            result[np.isneginf(logits)] = -np.inf
         return result

@@ -56,6 +56,7 @@ class VectorCalibrator(Calibrator):
 
     kind: ClassVar[str] = "vector"
     preserves_prediction: ClassVar[bool] = False
+    takes_masks: ClassVar[bool] = True
 
     def parameters(self) -> dict[str, Any]:
         """Fitted values as JSON values."""

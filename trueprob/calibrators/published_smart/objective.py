@@ -25,6 +25,8 @@ EPOCHS: Final = 2_000  # full-batch steps
 ADAM_DECAY: Final = (0.9, 0.999)
 ADAM_EPSILON: Final = 1e-8
 
+FARTHEST: Final = -1e15  # nats, of masked classes too; their terms are 0, and 0 · −inf is NaN
+
 Array = NDArray[np.float64]
 
 
@@ -67,7 +69,7 @@ def fit_network(
     x = scaling.apply(gap)
     # Sorted, so that the order of classes does not matter: training magnifies rounding errors.
     shifted = np.sort(logits.T.astype(np.float64), axis=0)
-    shifted -= shifted[-1]
+    shifted = np.maximum(shifted - shifted[-1], FARTHEST)
     correct = (logits.argmax(axis=1) == labels).astype(np.float64)
 
     state = initial_weights(np.random.default_rng(seed))

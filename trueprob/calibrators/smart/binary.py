@@ -197,8 +197,7 @@ class SmartBinaryCalibrator(Calibrator):
         slopes = np.exp(np.array(self.log_slopes, dtype=np.float64))
         return PiecewiseMap(self.edges, tuple(slopes.tolist()), self.offset)
 
-    def calibrated(self, logits: Logits) -> Calibrated:
-        """See `Calibrator.calibrated`."""
+    def _calibrated(self, logits: Logits) -> Calibrated:
         n = len(logits)
         if n == 1:
             return self._single_row(logits)
@@ -240,7 +239,7 @@ class SmartBinaryCalibrator(Calibrator):
         return (self._log_odds(logits) > 0.0).astype(np.int64)
 
     def _probabilities(self, logits: Logits) -> Probabilities:
-        return self.calibrated(logits).probabilities
+        return self._calibrated(logits).probabilities
 
     def _temperature(self, logits: Logits) -> None:
         del logits

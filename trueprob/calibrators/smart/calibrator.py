@@ -138,7 +138,13 @@ class SmartCalibrator(Calibrator):
         return edges.tolist(), slopes.tolist(), intercepts.tolist()
 
     def calibrated(self, logits: Logits) -> Calibrated:
-        """See `Calibrator.calibrated`; one pass, in blocks that stay in the cache."""
+        """See `Calibrator.calibrated`; the check is written out, since requests wait for it."""
+        if self.input_stage is None and np.minimum.reduce(logits, axis=None) != -np.inf:
+            return self._calibrated(logits)
+        return self._staged(logits)
+
+    def _calibrated(self, logits: Logits) -> Calibrated:
+        """One pass, in blocks that stay in the cache."""
         n, k = logits.shape
         step = max(1, BLOCK // k)
         if n <= step:
@@ -167,7 +173,7 @@ class SmartCalibrator(Calibrator):
         return found
 
     def _probabilities(self, logits: Logits) -> Probabilities:
-        return self.calibrated(logits).probabilities
+        return self._calibrated(logits).probabilities
 
     def _temperature(self, logits: Logits) -> Array:
         return 1.0 / self._inverse_temperature(logit_gap(logits))
