@@ -13,7 +13,8 @@ The log-likelihood is concave, so the start does not matter. Two things are adde
 - Fixed classes keep their share, since nothing is known about them: those without a labelled row.
 
 Probabilities must be right for each class (class-wise calibrated), and π must be their mean over
-rows of the old mix (Alexandari, Kundaje, Shrikumar 2020, arXiv:1901.06852): then rows without a shift are a fixed point, even where the calibration is a little off.
+rows of the old mix (Alexandari, Kundaje, Shrikumar 2020, arXiv:1901.06852): then rows without a
+shift are a fixed point, even where the calibration is a little off.
 """
 
 from __future__ import annotations

@@ -4,16 +4,18 @@ EM (`class_prior`) always finds some prior: where nothing changed, where somethi
 where probabilities are too bad to adapt. So held-out labelled rows of the old mix are resampled 199
 times, as labelled rows and as traffic of m rows, and EM runs on each. All three must hold:
 
-`mix_changed`: KL(π̂‖π) exceeds that of 95 % of resamples with the old mix. The null hypothesis is
+`mix_changed`: KL(π̂‖π) exceeds that of 99 % of resamples with the old mix. The null hypothesis is
 the same EM on the same probabilities. A likelihood-ratio test of π̂ = π supposes exact
 probabilities, and rejects nearly always on many rows.
 
 `label_shift_fits`: the scores of labelled rows, weighted by π̂_y/π_y, are distributed as those of
-the traffic: their distance exceeds that of less than 1 % of resamples drawn with these weights.
+the traffic: their distance exceeds that of at least 1 % of resamples drawn with these weights.
 Otherwise the rows of a class have changed too, or probabilities are not class-wise calibrated. The
 scores are the probabilities of the 30 classes whose shares changed most, and ten bins of the
 confidence. The distance of their means is a Mahalanobis distance, because wrong estimates of EM
-differ from the truth in the directions of small variance.
+differ from the truth in the directions of small variance. The mean of the weights must be 1 too, up
+to what 99 % of resamples show: it is if probabilities are right by class, and far from it where EM
+does most harm.
 
 `adapting_helps`: on resamples with the new mix, whose labels are known, adapting lowers NLL at a
 one-sided bound of 95 %.
@@ -38,13 +40,15 @@ from trueprob.label_shift.class_prior import (
 )
 from trueprob.scores.interval import unit_of_rows
 
-__all__ = ["LEAST_ROWS", "LabelShift", "LabelShiftCheck", "check_label_shift"]
+__all__ = ["LEAST_TRAFFIC", "LabelShift", "LabelShiftCheck", "check_label_shift"]
 
 N_RESAMPLES: Final = 199  # with the observed value 200, so that 5 % and 1 % are whole numbers
-CHANGE_LEVEL: Final = 0.05
+CHANGE_LEVEL: Final = 0.01
 FIT_LEVEL: Final = 0.01
 REPLAY_LEVEL: Final = 0.05
-LEAST_ROWS: Final = 50  # labelled rows or groups, and rows of traffic
+LEAST_LABELLED: Final = 50  # rows or groups
+# Fewer do not show that noisy pictures are no change of the mix.
+LEAST_TRAFFIC: Final = 200
 # Labelled rows of classes that grew count many times; resamples of fewer say too little.
 LEAST_EFFECTIVE_ROWS: Final = 30.0
 # Larger sets are thinned at random: bounds time (about 10 s) and memory (about 200 MB).
@@ -199,8 +203,8 @@ def check_label_shift(
     Raises
     ------
     InvalidInput
-        Fewer than 50 labelled rows (or groups) or rows of traffic, shapes that do not match, or
-        rows that do not sum to one.
+        Fewer than 50 labelled rows (or groups) or 200 rows of traffic, shapes that do not match,
+        or rows that do not sum to one.
 
     References
     ----------
@@ -300,10 +304,16 @@ class _Replay:
         null = np.square((means - drawn).T @ whiten).sum(axis=1) / freedom
         value = float(np.square((mean - observed) @ whiten).sum()) / freedom
         limit = _upper(null, FIT_LEVEL)
-        passed = value <= limit
+        sums = weights.sum(axis=0) / self._labelled.sum(axis=0)
+        weight, spread = (
+            float(self._of_new_mix.mean()),
+            _upper(np.abs(sums - sums.mean()), FIT_LEVEL),
+        )
+        passed = value <= limit and abs(weight - 1.0) <= spread
         sentence = (
             f"a change of the mix {'explains' if passed else 'does not explain'} the scores of the "
-            f"traffic: distance {value:.2f}, resamples up to {limit:.2f}"
+            f"traffic: distance {value:.2f}, resamples up to {limit:.2f}; "
+            f"mean weight {weight:.3f}, resamples 1 ± {spread:.3f}"
         )
         return LabelShiftCheck("label_shift_fits", passed, sentence, value, limit)
 
@@ -316,8 +326,8 @@ class _Replay:
         enough = self.effective_rows >= LEAST_EFFECTIVE_ROWS
         passed = bound > 0.0 and enough
         sentence = (
-            f"on labelled rows with the new mix adapting changes NLL by {_signed(-value)} nats, "
-            f"with 95 % confidence by {_signed(-bound)} at most"
+            f"on labelled rows with the new mix adapting changes NLL by {_signed(-value)} nats "
+            f"(upper bound, 95 %: {_signed(-bound)})"
         )
         if not enough:
             sentence += (
@@ -372,13 +382,13 @@ def _thinned(
 
 
 def _require_rows(labelled: int, traffic: int, *, grouped: bool) -> None:
-    for name, got, what in (
-        ("labels", labelled, "groups" if grouped else "rows"),
-        ("traffic", traffic, "rows"),
+    for name, got, least, what in (
+        ("labels", labelled, LEAST_LABELLED, "groups" if grouped else "rows"),
+        ("traffic", traffic, LEAST_TRAFFIC, "rows"),
     ):
-        if got < LEAST_ROWS:
+        if got < least:
             raise InvalidInput(
-                f"{name} must have at least {LEAST_ROWS} {what}, got {got}: fewer cannot show a "
-                "changed mix of classes; collect more",
+                f"{name} must have at least {least} {what}, got {got}: fewer cannot show a changed "
+                "mix of classes; collect more",
                 field=name,
             )
