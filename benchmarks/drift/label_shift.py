@@ -21,6 +21,7 @@ from benchmarks.drift.networks import Shifts, cifar10_shifts, digits_shifts, log
 from trueprob import check_label_shift, estimate_class_prior, negative_log_likelihood, softmax
 from trueprob.arrays.calibration_set import CalibrationSet
 from trueprob.fitting.methods import fit_rows
+from trueprob.label_shift.label_shift_check import LEAST_TRAFFIC
 
 METHODS = ("smart-vector", "smart", "identity")  # only the first is calibrated for each class
 ROWS, SIZES = 1_000, (200, 500)
@@ -105,6 +106,8 @@ def of_networks(sets: Iterable[LogitSet], small: bool) -> dict[tuple[str, str], 
                 for seed in range(draws):
                     test = shift(data, seed)
                     size = min(rows, test.test_labels.size)
+                    if size < LEAST_TRAFFIC:
+                        continue
                     chosen = np.random.default_rng(seed).permutation(test.test_labels.size)[:size]
                     outcome = divided.outcome(
                         test.test_logits[chosen], test.test_labels[chosen], seed=seed
@@ -130,7 +133,7 @@ def pictures(every: Iterable[Shifts | None]) -> Iterator[tuple[str, str, bool, O
             )
             divided = Divided.of(data, method)
             for name, logits in {"none": calm, **made}.items():
-                for size in {min(size, rest.size) for size in (*SIZES, ROWS)}:
+                for size in [size for size in (*SIZES, ROWS) if size <= rest.size]:
                     chosen = np.random.default_rng(size).permutation(rest)[:size]
                     outcome = divided.outcome(logits[chosen], labels[chosen], seed=0)
                     yield shift.title, method, name != "none", outcome
@@ -208,8 +211,9 @@ def label_shift_report(sets: Iterable[LogitSet], data: Path, *, small: bool = Fa
         + "\n\nOur networks, with traffic of 200, 500 and 1 000 rows:\n\n"
         + table(header, [row_of(title, outcomes) for title, outcomes in ours.items()])
         + f"\n\nOf {streams} synthetic streams without a shift, in percent: {LABELLED} labelled "
-        f"rows, {TRAFFIC} rows of traffic, unequal classes, and probabilities at a temperature that "
-        "is right or 15 % off. The likelihood-ratio test of Saerens et al. has a level of 5 %, `mix_changed` of 1 %:\n\n"
+        f"rows, {TRAFFIC} rows of traffic, unequal classes, and probabilities at a temperature "
+        "that is right or 15 % off. The likelihood-ratio test of Saerens et al. has a level of "
+        "5 %, `mix_changed` of 1 %:\n\n"
         + table(
             ["streams", "likelihood-ratio test rejects", "mix_changed", "advised"],
             tests,
