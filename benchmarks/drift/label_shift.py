@@ -39,7 +39,6 @@ class Outcome:
     """One traffic: whether adapting was advised, and scores without and with it."""
 
     advised: bool
-    passed: tuple[bool, ...]  # the three checks
     nll: tuple[float, float]
     accuracy: tuple[float, float]
 
@@ -71,7 +70,6 @@ class Divided:
         both = p, found.adapt(p)
         return Outcome(
             found.advised,
-            tuple(check.passed for check in found.checks),
             tuple(negative_log_likelihood(each, labels) for each in both),
             tuple(float((each.argmax(axis=1) == labels).mean()) for each in both),
         )
