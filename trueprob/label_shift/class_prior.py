@@ -237,4 +237,5 @@ def _as_prior(values: ArrayLike, name: str, *, k: int) -> Array:
     shares: Array = prior.astype(np.float64)
     if not (shares >= 0.0).all() or not abs(shares.sum() - 1.0) <= SUM_TOLERANCE:
         raise InvalidInput(f"{name} must not be negative, and must sum to 1", field=name)
-    return shares / shares.sum()
+    shares /= shares.sum()
+    return shares
