@@ -55,6 +55,7 @@ _CLASS_WISE: Final = "smart-vector"
 # Five fits of it on so many logits take minutes; larger sets are not compared.
 _COMPARED_LOGITS: Final = 20_000_000
 _SHOWN_CLASSES: Final = 5  # of a changed mix
+_ADVICE_ROWS: Final = 2_000  # labelled rows for that figure, which keeps it to seconds
 
 
 @dataclass(frozen=True)
@@ -242,9 +243,12 @@ def _label_shift(
     if traffic is None or len(np.unique(traffic, axis=0)) < LEAST_TRAFFIC:
         return None
     is_new = is_new_row(rows.row_digests, seen)  # the incumbent was fitted on the others
-    if not is_new.any():
+    chosen = np.flatnonzero(is_new)
+    if chosen.size == 0:
         return None
-    new = rows.subset(is_new)
+    if chosen.size > _ADVICE_ROWS:
+        chosen = np.sort(np.random.default_rng(0).choice(chosen, _ADVICE_ROWS, replace=False))
+    new = rows.subset(chosen)
     try:
         found = check_label_shift(
             incumbent.predict_proba(new.logits),
