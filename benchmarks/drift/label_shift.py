@@ -26,7 +26,7 @@ from trueprob.label_shift.label_shift_check import LEAST_TRAFFIC
 METHODS = ("smart-vector", "smart", "identity")  # only the first is calibrated for each class
 ROWS, SIZES = 1_000, (200, 500)
 DRAWS, UNSHIFTED_DRAWS = 3, 10
-STREAMS, LABELLED, TRAFFIC = 50, 2_000, 10_000  # synthetic
+STREAMS, LABELLED, TRAFFIC = 200, 2_000, 10_000  # synthetic
 TEMPERATURE, RISE = 1.15, 3.0  # logits rise by so much from the first class to the last
 LEVEL = 0.05  # of the likelihood-ratio test
 
@@ -197,7 +197,7 @@ def label_shift_report(sets: Iterable[LogitSet], data: Path, *, small: bool = Fa
     ):
         what = "other pictures" if shifted else "none"
         ours.setdefault(f"{title}, {what}: {method}", []).append(outcome)
-    streams = 10 if small else STREAMS
+    streams = 40 if small else STREAMS
     tests = [
         synthetic(k, temperature, streams) for k in (2, 10) for temperature in (1.0, TEMPERATURE)
     ]
