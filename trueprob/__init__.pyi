@@ -59,6 +59,12 @@ from trueprob.fitting.fit import fit as fit
 from trueprob.fitting.methods import METHODS as METHODS
 from trueprob.fitting.report import Fit as Fit
 from trueprob.fitting.report import FitReport as FitReport
+from trueprob.label_shift.class_prior import PriorEstimate as PriorEstimate
+from trueprob.label_shift.class_prior import adapt_to_class_prior as adapt_to_class_prior
+from trueprob.label_shift.class_prior import estimate_class_prior as estimate_class_prior
+from trueprob.label_shift.label_shift_check import LabelShift as LabelShift
+from trueprob.label_shift.label_shift_check import LabelShiftCheck as LabelShiftCheck
+from trueprob.label_shift.label_shift_check import check_label_shift as check_label_shift
 from trueprob.repository.baseline import Baseline as Baseline
 from trueprob.repository.manifest import InputSpec as InputSpec
 from trueprob.repository.manifest import Manifest as Manifest

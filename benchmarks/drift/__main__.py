@@ -17,6 +17,7 @@ from benchmarks.drift.classes import classes_report
 from benchmarks.drift.cost import cost_report
 from benchmarks.drift.delay import delay_report
 from benchmarks.drift.interval import interval_report
+from benchmarks.drift.label_shift import label_shift_report
 from benchmarks.drift.promise import promise_report
 from benchmarks.drift.quiet import quiet_report
 from benchmarks.drift.real_classes import real_classes_report
@@ -33,6 +34,9 @@ PARTS: dict[str, Callable[[argparse.Namespace], str]] = {
         logit_sets(o.data, small=o.small), o.data, small=o.small
     ),
     "real-classes": lambda o: real_classes_report(
+        logit_sets(o.data, small=o.small), o.data, small=o.small
+    ),
+    "label-shift": lambda o: label_shift_report(
         logit_sets(o.data, small=o.small), o.data, small=o.small
     ),
     "cost": lambda o: cost_report(small=o.small),

@@ -62,7 +62,8 @@ def cases_of_network(shifts: Shifts) -> Iterator[Case]:
         yield Case(f"{shifts.title}: {name}", before, rows(pictures), baseline)
 
 
-def digits_cases() -> Iterator[Case]:
+def digits_shifts() -> Shifts:
+    """Turned and noisy digits for the shipped network."""
     from scipy.ndimage import rotate
 
     from trueprob_trainer.data import Split, load
@@ -77,7 +78,11 @@ def digits_cases() -> Iterator[Case]:
     }
     bytes_of = {name: np.clip(np.rint(x), 0, 255).astype(np.uint8) for name, x in shifts.items()}
     version = ModelRepository(ROOT / "models").get("digits", 1)
-    yield from cases_of_network(Shifts("digits network", version, labels, images, bytes_of))
+    return Shifts("digits network", version, labels, images, bytes_of)
+
+
+def digits_cases() -> Iterator[Case]:
+    yield from cases_of_network(digits_shifts())
 
 
 def cifar10_cases(data: Path, models: Path = ROOT / "models", *, small: bool) -> Iterator[Case]:

@@ -1,7 +1,7 @@
 """The command `trueprob`: fits, applies, evaluates and plots calibrators on files.
 
-Exit codes: 0 success; 1 a check failed (a changed file, a fit that was not admitted); 2 bad
-input, described in one line on standard error.
+Exit codes: 0 success; 1 a check failed (a changed file, a fit that was not admitted, adapting that
+is not advised); 2 bad input, described in one line on standard error.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from trueprob.cli import apply, collect, evaluate, export_onnx, fit, inspect, plot
+from trueprob.cli import adapt, apply, collect, evaluate, export_onnx, fit, inspect, plot
 from trueprob.cli.files import UnusableFile
 from trueprob.errors import TrueprobError
 
@@ -21,6 +21,7 @@ COMMANDS = {
     "fit": fit,
     "apply": apply,
     "evaluate": evaluate,
+    "adapt": adapt,
     "plot": plot,
     "inspect": inspect,
     "collect": collect,
@@ -44,7 +45,8 @@ def parser(name: str = "") -> argparse.ArgumentParser:
         description="Calibrated probabilities for classifiers: fit a calibrator on held-out rows, "
         "apply it, and measure what it improves.",
         epilog="'trueprob COMMAND --help' describes a command. Exit codes: 0 success; 1 a check "
-        "failed (a changed file, a fit that was not admitted); 2 bad input.",
+        "failed (a changed file, a fit that was not admitted, adapting that is not advised); "
+        "2 bad input.",
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in [COMMANDS[name]] if name in COMMANDS else COMMANDS.values():

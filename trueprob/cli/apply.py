@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import argparse
 import io
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trueprob.arrays.class_names import class_order
+from trueprob.arrays.labels import Labels
+from trueprob.arrays.logit_functions import Logits, Probabilities
 from trueprob.arrays.logits import as_logits
 from trueprob.cli.files import add_input, add_split, read_calibrator, read_logits, write_atomically
 from trueprob.cli.output import print_json, print_line
 from trueprob.errors import InvalidInput
 from trueprob.tables import table_of_answers
 
-__all__ = ["add_parser"]
+__all__ = ["OrderedRows", "add_parser", "read_rows", "require_output", "write_answers"]
 
 SUFFIXES = (".npy", ".npz", ".csv", ".parquet")
 
@@ -55,53 +59,99 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
-    suffix = Path(arguments.output).suffix.lower()
-    if suffix not in SUFFIXES:
-        raise InvalidInput(
-            f"output must end in {', '.join(SUFFIXES)}, got {arguments.output}", field="output"
-        )
+    require_output(arguments.output)
     calibrator = read_calibrator(arguments.calibrator)
-    given, names = read_logits(arguments.data, arguments.split, numbers=arguments.input)
+    rows = read_rows(
+        arguments.data,
+        calibrator.n_classes,
+        calibrator.class_names,
+        split=arguments.split,
+        numbers=arguments.input,
+    )
+    write_answers(
+        arguments.output,
+        rows,
+        calibrator.predict_proba(rows.logits),
+        calibrator.prediction(rows.logits),
+        calibrator.temperature(rows.logits),
+        log_odds=calibrator.log_odds(rows.logits),
+    )
+    n, k = rows.logits.shape
+    if arguments.json:
+        print_json({"probabilities": arguments.output, "calibrator": calibrator.id, "n": n, "k": k})
+    else:
+        print_line(f"{n} rows, {k} classes, written to {arguments.output}")
+    return 0
+
+
+@dataclass(frozen=True)
+class OrderedRows:
+    """Logits of a file in the order of a calibrator's classes."""
+
+    logits: Logits
+    order: NDArray[np.int64] | None  # column of the file for each class; None: the same order
+    class_names: tuple[str, ...] | None  # of the file, or of the calibrator, in the file's order
+
+
+def require_output(path: str) -> None:
+    """InvalidInput if answers cannot be written to a file of this name."""
+    if Path(path).suffix.lower() not in SUFFIXES:
+        raise InvalidInput(f"output must end in {', '.join(SUFFIXES)}, got {path}", field="output")
+
+
+def read_rows(
+    path: str,
+    n_classes: int,
+    class_names: tuple[str, ...] | None,
+    *,
+    split: str | None,
+    numbers: str | None,
+) -> OrderedRows:
+    """Read logits, and match their columns by name if both sides have names."""
+    given, names = read_logits(path, split, numbers=numbers)
     order = None
-    if names is not None and calibrator.class_names is not None:
-        order = class_order(names, calibrator.class_names, name=f"classes of {arguments.data}")
-    logits = as_logits(given if order is None else given[:, order], n_classes=calibrator.n_classes)
-    probabilities = calibrator.predict_proba(logits)
-    predicted = calibrator.prediction(logits)
-    if order is not None:
-        probabilities = np.ascontiguousarray(probabilities[:, np.argsort(order)])
-        predicted = order[predicted]
-    class_names = calibrator.class_names if names is None else names
-    temperature = calibrator.temperature(logits)
-    log_odds = calibrator.log_odds(logits)
-    if log_odds is not None and order is not None and order[0] != 0:
-        log_odds = -log_odds  # of the second column of the output
+    if names is not None and class_names is not None:
+        order = class_order(names, class_names, name=f"classes of {path}")
+    logits = as_logits(given if order is None else given[:, order], n_classes=n_classes)
+    return OrderedRows(logits, order, class_names if names is None else names)
+
+
+def write_answers(
+    path: str,
+    rows: OrderedRows,
+    probabilities: Probabilities,
+    predicted: Labels,
+    temperature: NDArray[np.float64] | None,
+    *,
+    log_odds: NDArray[np.float64] | None = None,
+) -> None:
+    """Write predictions for rows, with the classes in the order of the rows' file."""
+    if rows.order is not None:
+        probabilities = np.ascontiguousarray(probabilities[:, np.argsort(rows.order)])
+        predicted = rows.order[predicted]
+        if log_odds is not None and rows.order[0] != 0:
+            log_odds = -log_odds  # of the second column of the output
+    suffix = Path(path).suffix.lower()
     if suffix in (".csv", ".parquet"):
         content = table_of_answers(
-            suffix, probabilities, predicted, temperature, class_names, log_odds=log_odds
+            suffix, probabilities, predicted, temperature, rows.class_names, log_odds=log_odds
         )
     else:
         buffer = io.BytesIO()
         arrays: dict[str, np.ndarray[Any, Any]] = {
             "probabilities": probabilities,
             "prediction": predicted,
-            "confidence": probabilities[np.arange(logits.shape[0]), predicted],
+            "confidence": probabilities[np.arange(len(predicted)), predicted],
         }
         if temperature is not None:
             arrays["temperature"] = temperature
         if log_odds is not None:
             arrays["log_odds"] = log_odds
-        if class_names is not None:
-            arrays["class_names"] = np.array(class_names)
+        if rows.class_names is not None:
+            arrays["class_names"] = np.array(rows.class_names)
         if suffix == ".npy":
             np.save(buffer, probabilities, allow_pickle=False)
         else:
             np.savez(buffer, allow_pickle=False, **arrays)
         content = buffer.getvalue()
-    write_atomically(arguments.output, content)
-    n, k = logits.shape
-    if arguments.json:
-        print_json({"probabilities": arguments.output, "calibrator": calibrator.id, "n": n, "k": k})
-    else:
-        print_line(f"{n} rows, {k} classes, written to {arguments.output}")
-    return 0
+    write_atomically(path, content)

@@ -18,6 +18,7 @@ from trueprob.scores.score import Scores
 
 if TYPE_CHECKING:
     from trueprob.client import FindingSummary
+    from trueprob.label_shift.label_shift_check import LabelShift
 
 __all__ = [
     "add_strict",
@@ -26,6 +27,7 @@ __all__ = [
     "print_findings",
     "print_json",
     "print_line",
+    "print_mix",
     "print_scores",
     "score_document",
 ]
@@ -118,6 +120,27 @@ def print_classes(classes: Sequence[ClassScore], names: Sequence[str], title: st
         cells = [_cell(share, 100, 2, "%") for share in shares]
         rows.append([shown([names[each.class_index]]), str(each.n), *cells])
     _print_table(header, rows, sys.stdout)
+
+
+def print_mix(found: LabelShift, names: Sequence[str]) -> None:
+    """Print the classes whose shares changed most, and the checks."""
+    prior = found.prior
+    print_line(
+        f"{found.labelled_rows} labelled rows, worth {found.effective_rows:.0f} with the new mix; "
+        f"{found.traffic_rows} rows of traffic; {prior.iterations} steps of EM"
+        + ("" if prior.converged else ", not converged")
+    )
+    rows = [
+        [
+            shown([names[index]]),
+            _cell(prior.source[index], 100, 2, "%"),
+            _cell(prior.target[index], 100, 2, "%"),
+        ]
+        for index in found.changed_classes()
+    ]
+    _print_table(["class", "old mix", "new mix"], rows, sys.stdout)
+    for check in found.checks:
+        print_line(f"{'yes' if check.passed else 'no'}: {check.sentence}")
 
 
 def print_candidates(candidates: Iterable[CandidateScore]) -> None:

@@ -171,6 +171,8 @@ class FitVerdict:
         admitted, held (a finding keeps it from going live without force) or refused.
     set, traffic : ConfidenceMeans or None
         On the calibration set, and on recent rows without labels.
+    label_shift : mapping or None
+        Whether those rows have another mix of classes: advised, sentence, rows, classes.
     """
 
     admitted: bool
@@ -179,6 +181,7 @@ class FitVerdict:
     findings: tuple[FindingSummary, ...] = field(default=(), metadata={"item_type": FindingSummary})
     set: ConfidenceMeans | None = field(default=None, metadata={"item_type": ConfidenceMeans})
     traffic: ConfidenceMeans | None = field(default=None, metadata={"item_type": ConfidenceMeans})
+    label_shift: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)

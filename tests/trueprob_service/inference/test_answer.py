@@ -30,7 +30,7 @@ UPLOAD = {
     "fit": str, "state": str, "calibration_set": str, "version": int, "method": str, "n": int,
     "seconds": number, "verdict": {
         "admitted": bool, "outcome": str, "reasons": [str], "findings": list,
-        "set": MEANS, "traffic": MEANS,
+        "set": MEANS, "traffic": MEANS, "label_shift": type(None),
     },
     "scores": {"incumbent": SCORES, "candidate": SCORES},
     "calibrator": str, "promoted": bool, "revision": int,

@@ -198,6 +198,7 @@ class CandidateOutcomes:
                 "findings": list(result.findings),
                 "set": result.on_set,
                 "traffic": result.on_traffic,
+                "label_shift": result.label_shift,
             },
             scores=result.scores,
             warnings=list(result.warnings),

@@ -25,11 +25,12 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from trueprob.admission.decision import admit
+from trueprob.admission.decision import admit, is_new_row
 from trueprob.admission.reference import ReferenceCheck, check_reference
 from trueprob.admission.verdict import Verdict
 from trueprob.arrays.calibration_set import CalibrationSet, load_calibration_set
 from trueprob.calibrators import (
+    Calibrator,
     FitOutcome,
     FittedCalibrator,
     FittedOn,
@@ -37,10 +38,11 @@ from trueprob.calibrators import (
     to_dict,
 )
 from trueprob.drift.reference_bins import ReferenceBins
-from trueprob.errors import TrueprobError
+from trueprob.errors import InvalidInput, TrueprobError
 from trueprob.findings.finding import Finding
 from trueprob.findings.incumbent_check import CandidateCheck, check_candidate
 from trueprob.fitting.methods import BINARY, fit_rows, keeps_prediction, method_for_set
+from trueprob.label_shift.label_shift_check import LEAST_TRAFFIC, check_label_shift
 
 __all__ = ["CalibratorDocument", "Job", "JobResult", "run", "serve"]
 
@@ -52,6 +54,8 @@ _JUDGING: Final = 0.8
 _CLASS_WISE: Final = "smart-vector"
 # Five fits of it on so many logits take minutes; larger sets are not compared.
 _COMPARED_LOGITS: Final = 20_000_000
+_SHOWN_CLASSES: Final = 5  # of a changed mix
+_ADVICE_ROWS: Final = 2_000  # labelled rows for that figure, which keeps it to seconds
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,7 @@ class JobResult:
     # Mean confidence before and after, on the set and on recent traffic (None without any).
     on_set: dict[str, float] | None = None
     on_traffic: dict[str, float] | None = None
+    label_shift: dict[str, Any] | None = None  # of the traffic, under the incumbent
     warnings: tuple[str, ...] = ()  # from fitting; findings too
     # of `incumbent` and `candidate`; None where there was no row to compare them on
     scores: dict[str, Any] | None = None
@@ -164,6 +169,7 @@ def run(job: Job, progress: Callable[[float], None] = lambda _share: None) -> Jo
         checked = check_candidate(
             incumbent, fitted, rows, traffic=job.traffic, usual_gaps=job.usual_gaps
         )
+        label_shift = _label_shift(job, incumbent, rows, seen)
         check = None
         if job.reference is not None:
             check = check_reference(
@@ -192,6 +198,7 @@ def run(job: Job, progress: Callable[[float], None] = lambda _share: None) -> Jo
         findings=tuple(each.to_dict() for each in findings),
         on_set=checked.on_set.to_dict(),
         on_traffic=None if traffic is None else traffic.to_dict(),
+        label_shift=label_shift,
         warnings=fitted.warnings,
         scores={
             side: None if scores is None else scores.to_dict()
@@ -233,6 +240,49 @@ def _in_order(
         compared.insert(0 if decides else len(compared), check.reason)
     warnings = [each for each in checked.findings if each not in checked.holds]
     return (*map(str, checked.holds), *compared, str(checked), *map(str, (*warnings, *replaced)))
+
+
+def _label_shift(
+    job: Job, incumbent: Calibrator, rows: CalibrationSet, seen: NDArray[np.uint8]
+) -> dict[str, Any] | None:
+    """Whether the traffic has another mix of classes than the new rows; None with few of either.
+
+    An advice for whoever reads the report: nothing here or in the parent acts on it.
+    """
+    traffic = job.traffic
+    if traffic is None or len(np.unique(traffic, axis=0)) < LEAST_TRAFFIC:
+        return None
+    is_new = is_new_row(rows.row_digests, seen)  # the incumbent was fitted on the others
+    chosen = np.flatnonzero(is_new)
+    if chosen.size == 0:
+        return None
+    if chosen.size > _ADVICE_ROWS:
+        chosen = np.sort(np.random.default_rng(0).choice(chosen, _ADVICE_ROWS, replace=False))
+    new = rows.subset(chosen)
+    try:
+        found = check_label_shift(
+            incumbent.predict_proba(new.logits),
+            new.labels,
+            incumbent.predict_proba(traffic),
+            weights=new.weights,
+            groups=new.groups,
+        )
+    except InvalidInput:  # too few rows or groups
+        return None
+    source, target = found.prior.source, found.prior.target
+    return {
+        "advised": found.advised,
+        "sentence": str(found),
+        "rows": found.traffic_rows,
+        "classes": [
+            {
+                "class_name": job.class_names[c],
+                "before": float(source[c]),
+                "after": float(target[c]),
+            }
+            for c in found.changed_classes(_SHOWN_CLASSES)
+        ],
+    }
 
 
 def _other_method(job: Job, method: str, rows: CalibrationSet) -> str | None:

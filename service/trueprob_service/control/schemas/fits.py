@@ -113,6 +113,28 @@ class ConfidenceMeans(BaseModel):
     after: float
 
 
+class ShareOfClass(BaseModel):
+    """The share of a class among the labelled rows, and its estimate for recent traffic."""
+
+    class_name: str
+    before: float
+    after: float
+
+
+class LabelShiftSummary(BaseModel):
+    """Whether the recent traffic has another mix of classes than the labelled rows.
+
+    It changes nothing: `trueprob.check_label_shift` describes the figures.
+    """
+
+    advised: bool = Field(
+        description="Whether adapting the live calibrator's probabilities to the mix is advised."
+    )
+    sentence: str = Field(description="The checks that decide, with their numbers.")
+    rows: int = Field(description="Recent rows without labels.")
+    classes: list[ShareOfClass] = Field(description="The five whose shares changed most.")
+
+
 class FitVerdict(BaseModel):
     """Whether the candidate was admitted, and why."""
 
@@ -125,6 +147,11 @@ class FitVerdict(BaseModel):
     set: ConfidenceMeans | None = Field(None, description="On the calibration set.")
     traffic: ConfidenceMeans | None = Field(
         None, description="On recent rows without labels; null if there were none."
+    )
+    label_shift: LabelShiftSummary | None = Field(
+        None,
+        description="Of 200 different recent rows or more, against 50 labelled rows or more that "
+        "are new to the live calibrator; null otherwise.",
     )
 
     @classmethod

@@ -315,6 +315,36 @@ def test_recent_traffic_comes_from_the_process_that_fits(sqlite_world: World) ->
     assert sentence in fit["verdict"]["reasons"][-1]
 
 
+def test_another_mix_of_classes_in_the_traffic_is_reported_and_changes_nothing(
+    sqlite_world: World,
+) -> None:
+    generator = np.random.default_rng(10)
+    logits = (2.0 * generator.normal(size=(6_000, 3))).astype(np.float32)
+    labels = (logits + generator.gumbel(size=logits.shape)).argmax(axis=1)
+    labelled, recent = slice(0, 1_000), slice(1_000, None)
+    kept = generator.random(5_000) < np.array([1.0, 0.1, 0.1])[labels[recent]]
+    meters = sqlite_world.deployments.current("m").meters
+    meters.rows = logits[recent][kept][:512]  # type: ignore[attr-defined]
+    data = npz(logits=logits[labelled], labels=labels[labelled])
+    before = sqlite_world.deployments.current("m").calibrator
+    verdict = sqlite_world.upload(data, "?promote=never")["verdict"]
+    found = verdict["label_shift"]
+    assert found["advised"], found["sentence"]
+    assert found["rows"] == 512
+    shares = {each["class_name"]: (each["before"], each["after"]) for each in found["classes"]}
+    assert len(shares) == 3
+    largest = found["classes"][0]
+    assert largest["before"] == pytest.approx(1 / 3, abs=0.05)
+    assert largest["after"] == pytest.approx(1 / 1.2, abs=0.08)
+    assert sum(after for _, after in shares.values()) == pytest.approx(1.0)
+    assert sqlite_world.deployments.current("m").calibrator == before
+    # It is no reason of the verdict, and few rows say nothing.
+    assert not any("mix of classes" in reason for reason in verdict["reasons"])
+    meters.rows = logits[recent][kept][:199]  # type: ignore[attr-defined]
+    again = sqlite_world.upload(npz(logits=logits[:900], labels=labels[:900]), "?promote=never")
+    assert again["verdict"]["label_shift"] is None
+
+
 def test_fits_of_the_release_before_have_an_outcome_too(sqlite_world: World) -> None:
     fit = sqlite_world.upload(overconfident())
     with sqlite_world.plane.services.store.write() as transaction:
