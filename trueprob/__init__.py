@@ -60,6 +60,10 @@ _HOMES = {
         "UnlabelledTraffic",
         "top_label_brier",
     ),
+    "trueprob.calibrators.uncertainty": (
+        "ProbabilityInterval",
+        "Uncertainty",
+    ),
     "trueprob.errors": (
         "DigestMismatch",
         "InvalidDocument",
@@ -160,6 +164,7 @@ __all__ = [
     "ModelVersion",
     "ModelVersionNotFound",
     "Probabilities",
+    "ProbabilityInterval",
     "ReferenceBins",
     "Repair",
     "Scores",
@@ -171,6 +176,7 @@ __all__ = [
     "SuspiciousSet",
     "TemperatureCalibrator",
     "TrueprobError",
+    "Uncertainty",
     "UnlabelledTraffic",
     "VectorCalibrator",
     "Verdict",

@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks.calibration.ablations import ablations_report
 from benchmarks.calibration.peers import all_methods, authors_smart
+from benchmarks.calibration.probability_intervals import intervals_report
 from benchmarks.calibration.quality import measure
 from benchmarks.calibration.quality_tables import quality_report
 from benchmarks.calibration.report import machine, write_section
@@ -57,6 +58,10 @@ def shifts(options: argparse.Namespace) -> str:
     return shifts_report(logit_sets(options.data, small=options.small), all_methods())
 
 
+def intervals(options: argparse.Namespace) -> str:
+    return intervals_report(n_draws=50 if options.small else 1_000)
+
+
 def speed(options: argparse.Namespace) -> str:
     return speed_report(small=options.small)
 
@@ -66,6 +71,7 @@ PARTS: dict[str, Callable[[argparse.Namespace], str]] = {
     "sizes": sizes,
     "ablations": ablations,
     "shifts": shifts,
+    "intervals": intervals,
     "speed": speed,
 }
 

@@ -6,15 +6,17 @@
                    "gap_edges": [0.31, …], "gap_counts": [60, …]}}
 
 `fitted_on` is null for a calibrator that was fitted on nothing; earlier documents have no bins of
-the logit gaps in it. One without class names has no `class_names`. Unknown formats, kinds and keys
-are refused, and so is an id that does not match the parameters and the names.
+the logit gaps in it. One without class names has no `class_names`, and one that was made without
+its rows no `uncertainty` (see `uncertainty`), which the id does not
+cover. Unknown formats, kinds and keys are refused, and so is an id that does not match the
+parameters and the names.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -34,6 +36,7 @@ from trueprob.calibrators.parameters import numbers, require_keys
 from trueprob.calibrators.published_smart.smart_mlp import SmartMlpCalibrator
 from trueprob.calibrators.smart.calibrator import SmartCalibrator
 from trueprob.calibrators.temperature import TemperatureCalibrator
+from trueprob.calibrators.uncertainty import Uncertainty
 from trueprob.drift.reference_bins import ReferenceBins
 from trueprob.errors import InvalidDocument, InvalidInput
 
@@ -49,6 +52,7 @@ __all__ = [
 
 FORMAT: Final = 1
 KEYS: Final = ("format", "id", "kind", "n_classes", "parameters", "fitted_on")
+OPTIONAL: Final = frozenset({"class_names", "uncertainty"})
 GAPS: Final = ("gap_edges", "gap_counts")
 KINDS: Final[Mapping[str, type[Calibrator]]] = MappingProxyType(
     {
@@ -105,7 +109,7 @@ class FittedOn:
 
 def to_dict(calibrator: Calibrator, fitted_on: FittedOn | None = None) -> dict[str, Any]:
     """Turn a calibrator into its document, a dictionary of JSON values; see `from_dict`."""
-    names = calibrator.class_names
+    names, uncertainty = calibrator.class_names, calibrator.uncertainty
     return {
         "format": FORMAT,
         "id": calibrator.id,
@@ -113,6 +117,7 @@ def to_dict(calibrator: Calibrator, fitted_on: FittedOn | None = None) -> dict[s
         "n_classes": calibrator.n_classes,
         **({} if names is None else {"class_names": list(names)}),
         "parameters": calibrator.parameters(),
+        **({} if uncertainty is None else {"uncertainty": uncertainty.parameters()}),
         "fitted_on": None if fitted_on is None else fitted_on.to_dict(),
     }
 
@@ -156,6 +161,9 @@ def from_dict(document: object) -> Calibrator:
             calibrator = calibrator.with_class_names(names)
         except InvalidInput as error:
             raise InvalidDocument(f"calibrator {error.message}") from None
+    if "uncertainty" in checked:
+        uncertainty = Uncertainty.from_parameters(checked["uncertainty"])
+        calibrator = replace(calibrator, uncertainty=uncertainty)
     if checked["id"] != calibrator.id:
         raise InvalidDocument(
             f"calibrator id must be {calibrator.id} for these parameters and class names: "
@@ -239,5 +247,5 @@ def _checked(document: object) -> Mapping[str, Any]:
     version = document.get("format")
     if isinstance(version, bool) or version != FORMAT:
         raise InvalidDocument(f"calibrator format must be {FORMAT}, got another format")
-    require_keys(document, {*KEYS, *({"class_names"} & set(document))}, where="calibrator")
+    require_keys(document, {*KEYS, *(OPTIONAL & set(document))}, where="calibrator")
     return document
