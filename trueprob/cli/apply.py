@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trueprob.arrays.class_names import class_order
 from trueprob.arrays.logits import as_logits
@@ -31,7 +32,9 @@ def add_parser(commands: Any) -> None:
         "class_names; .csv and .parquet have one line per row, with the columns prob_CLASS, "
         "prediction, class, confidence and temperature. Methods without temperatures leave out "
         "temperature. Where the rows and the calibrator both name their classes, columns are "
-        "matched by name; the order of the output, and the index in prediction, are the rows'.",
+        "matched by name; the order of the output, and the index in prediction, are the rows'. "
+        "--interval adds the columns (arrays) confidence_low and confidence_high, between which "
+        "the probability of the prediction lies.",
     )
     parser.add_argument(
         "calibrator", metavar="calibrator.json", help="calibrator that 'trueprob fit' wrote"
@@ -46,6 +49,12 @@ def add_parser(commands: Any) -> None:
         required=True,
         help=f"file to write; its name ends in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}",
     )
+    parser.add_argument(
+        "--interval",
+        type=float,
+        metavar="LEVEL",
+        help="add intervals of the confidence at this level, for instance 0.9; default: none",
+    )
     parser.add_argument("--json", action="store_true", help="print the result as one JSON document")
     add_input(parser)
     add_split(parser)
@@ -58,6 +67,12 @@ def run(arguments: argparse.Namespace) -> int:
     if suffix not in SUFFIXES:
         raise InvalidInput(
             f"output must end in {', '.join(SUFFIXES)}, got {arguments.output}", field="output"
+        )
+    if arguments.interval is not None and suffix == ".npy":
+        raise InvalidInput(
+            f"--interval needs an output with columns, {', '.join(SUFFIXES[1:])}, "
+            f"got {arguments.output}",
+            field="output",
         )
     calibrator = read_calibrator(arguments.calibrator)
     given, names = read_logits(arguments.data, arguments.split, numbers=arguments.input)
@@ -72,8 +87,14 @@ def run(arguments: argparse.Namespace) -> int:
         predicted = order[predicted]
     class_names = calibrator.class_names if names is None else names
     temperature = calibrator.temperature(logits)
+    bounds: dict[str, NDArray[np.float64]] = {}
+    if arguments.interval is not None:
+        interval = calibrator.predict_interval(logits, arguments.interval)
+        bounds = {"confidence_low": interval.low, "confidence_high": interval.high}
     if suffix in (".csv", ".parquet"):
-        content = table_of_answers(suffix, probabilities, predicted, temperature, class_names)
+        content = table_of_answers(
+            suffix, probabilities, predicted, temperature, class_names, bounds=bounds
+        )
     else:
         buffer = io.BytesIO()
         arrays: dict[str, np.ndarray[Any, Any]] = {
@@ -83,6 +104,7 @@ def run(arguments: argparse.Namespace) -> int:
         }
         if temperature is not None:
             arrays["temperature"] = temperature
+        arrays |= bounds
         if class_names is not None:
             arrays["class_names"] = np.array(class_names)
         if suffix == ".npy":

@@ -1,6 +1,7 @@
 """Writes predictions as a table, with a column `prob_<class>` for each class.
 
-The other columns are prediction, class, confidence and, for methods that have one, temperature.
+The other columns are prediction, class, confidence and, for methods that have one, temperature;
+then the bounds of the confidence, if they were asked for.
 `evaluate` and `fit` read such a table again if you add a column `label`.
 """
 
@@ -8,7 +9,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
@@ -30,6 +32,8 @@ def table_of_answers(
     predicted: Labels,
     temperature: NDArray[np.float64] | None,
     class_names: Sequence[str] | None,
+    *,
+    bounds: Mapping[str, NDArray[np.float64]] = MappingProxyType({}),
 ) -> bytes:
     """Encode predictions as a `.csv` or `.parquet` file.
 
@@ -45,6 +49,8 @@ def table_of_answers(
         None leaves out the column.
     class_names : sequence of k strings, or None
         None stands for 0 … k − 1.
+    bounds : mapping of name to ndarray of shape (n,), float64
+        More columns, written last.
 
     Returns
     -------
@@ -60,6 +66,7 @@ def table_of_answers(
     names = list(class_names) if class_names is not None else [str(i) for i in range(k)]
     confidence = probabilities[np.arange(n), predicted]
     columns = [f"prob_{name}" for name in names]
+    optional = ({} if temperature is None else {"temperature": temperature}) | {**bounds}
     if suffix == ".parquet":
         require_pyarrow(suffix)
         return _parquet(
@@ -69,23 +76,21 @@ def table_of_answers(
                 "class": np.array(names, dtype=object)[predicted],
                 "confidence": confidence,
             }
-            | ({} if temperature is None else {"temperature": temperature})
+            | optional
         )
-    header = [*columns, "prediction", "class", "confidence"]
-    formats = [EXACT] * k + ["%d", "%s", EXACT]
-    if temperature is not None:
-        header.append("temperature")
-        formats.append("%r")
+    header = [*columns, "prediction", "class", "confidence", *optional]
+    formats = [EXACT] * k + ["%d", "%s", EXACT] + ["%r"] * len(optional)
     line = ",".join(formats) + "\n"
     quoted = [_csv_line([name]).rstrip("\n") for name in names]
     text = io.StringIO()
     text.write(_csv_line(header))
+    last_columns = np.stack([*optional.values()], axis=1) if optional else np.empty((n, 0))
     step = max(1, PIECE_CELLS // k)
     for start in range(0, n, step):
         rows = slice(start, start + step)
         tops = predicted[rows].tolist()
         cells: list[Any] = [probabilities[rows].tolist(), tops, confidence[rows].tolist()]
-        cells.append([[]] * len(tops) if temperature is None else temperature[rows, None].tolist())
+        cells.append(last_columns[rows].tolist())
         for row, top, confident, last in zip(*cells, strict=True):
             text.write(line % (*row, top, quoted[top], confident, *last))
     return text.getvalue().encode()
