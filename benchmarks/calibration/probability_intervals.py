@@ -188,14 +188,12 @@ def intervals_report(*, n_draws: int) -> str:
     header = ["truth: method", "rows", "covers %", "covers row %", "width %"]
     header += ["refits: covers %", "width %", "pair: covers %", "width %"]
     draws = ", ".join(f"{max(5, round(s * n_draws))} of `{m}`" for m, s in METHODS.items())
-    return "\n\n".join(
-        [
-            table(header, lines),
-            f"Draws of each line: {draws}; refits and pairs on every {REFITTED}th draw of "
-            f"`{DEFAULT}`. Nominal level {percent(LEVEL, 0)} %. Covers: the share of right "
-            "predictions (two classes: the frequency of class 1) among rows of this confidence "
-            "lies in the interval. Covers row: the true probability of the very row does, which "
-            f"no function of the confidence can give. CPU time of `{DEFAULT}`:",
-            table(["classes", "rows", "fit, ms", "uncertainty, ms"], costs),
-        ]
+    explained = (
+        f"Draws of each line: {draws}; refits and pairs on every {REFITTED}th draw of "
+        f"`{DEFAULT}`. Nominal level {percent(LEVEL, 0)} %. Covers: the share of right "
+        "predictions (two classes: the frequency of class 1) among rows of this confidence lies "
+        "in the interval. Covers row: the true probability of the very row does, which no "
+        f"function of the confidence can give. CPU time of `{DEFAULT}`:"
     )
+    cost = table(["classes", "rows", "fit, ms", "uncertainty, ms"], costs)
+    return f"{table(header, lines)}\n\n{explained}\n\n{cost}"

@@ -265,7 +265,7 @@ def _averaged(logit: Array, right: Array, share: Array) -> tuple[Array, Array, A
 
 
 def _position(logit: Array, knots: Array) -> tuple[NDArray[np.int64], Array]:
-    """The knot below each logit, and how far it is on the way to the next, beyond 0 to 1 outside."""
+    """The knot below each logit, and the part of the way to the next, also beyond the knots."""
     index = np.searchsorted(knots[1:-1], logit)
     return index, (logit - knots[index]) / np.diff(knots)[index]
 

@@ -1,0 +1,42 @@
+"""The simulation of intervals of the probability knows its own truth."""
+
+import numpy as np
+import pytest
+
+from benchmarks.calibration.probability_intervals import (
+    TRUTHS,
+    coverage,
+    drawn,
+    measured,
+    share_right,
+)
+
+
+@pytest.mark.parametrize("truth", TRUTHS)
+@pytest.mark.parametrize("k", [2, 10])
+def test_labels_are_drawn_from_the_truth(truth: str, k: int) -> None:
+    logits, labels, true = drawn(truth, k, 20_000, np.random.default_rng(0))
+    assert logits.shape == true.shape == (20_000, k)
+    assert np.bincount(labels, minlength=k) == pytest.approx(true.sum(axis=0), rel=0.1)
+    # Among rows of the same true probability of class 1, that is the share of class 1.
+    share = share_right(true[:, 1], true[:, 1])
+    for value in np.unique(share):
+        assert (labels[share == value] == 1).mean() == pytest.approx(value, abs=0.06)
+    moved = true.argmax(axis=1) != logits.argmax(axis=1)
+    assert moved.any() == (truth == "offset")
+
+
+def test_coverage_and_width_are_counted() -> None:
+    true = np.array([0.2, 0.5, 0.9, 1.0])
+    assert coverage(np.full(4, 0.2), np.full(4, 0.9), true) == pytest.approx((0.75, 0.7))
+
+
+def test_a_line_has_own_intervals_and_refits_of_the_default() -> None:
+    found = measured("smart", "temperature", 2, 100, 2)
+    assert len(found.own) == 2
+    assert len(found.refits) == 1
+    inside, width, of_rows = np.mean(found.own, axis=0)
+    assert 0.3 < inside <= 1.0
+    assert 0.3 < of_rows <= 1.0
+    assert 0.1 < width < 0.5
+    assert measured("temperature", "temperature", 2, 100, 1).refits == []
