@@ -59,7 +59,8 @@ def shifts(options: argparse.Namespace) -> str:
 
 
 def intervals(options: argparse.Namespace) -> str:
-    return intervals_report(n_draws=50 if options.small else 1_000)
+    sets = logit_sets(options.data, small=options.small)
+    return intervals_report(sets, n_draws=50 if options.small else 1_000)
 
 
 def speed(options: argparse.Namespace) -> str:

@@ -7,13 +7,15 @@ intervals at 5 000 new rows. The interval of `predict_interval` is compared with
 - 30 refits on bootstrap samples of the rows, u ± z·(standard deviation of the refits' logits);
 - for two classes, the pair of the inductive Venn–Abers predictor (Vovk and Petej 2014), which has
   no level and is no confidence interval.
+
+On real networks the truth is counted: the share of right predictions in cells of the test half.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import product
 from statistics import NormalDist
@@ -23,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.calibration.report import percent, table
+from benchmarks.calibration.sets import LogitSet
 from trueprob.arrays.calibration_set import CalibrationSet
 from trueprob.arrays.logit_functions import Logits, logit_gap, softmax
 from trueprob.calibrators import Calibrator
@@ -33,14 +36,17 @@ __all__ = ["TRUTHS", "drawn", "intervals_report", "share_right"]
 Array = NDArray[np.float64]
 
 LEVEL: Final = 0.9
+Z: Final = NormalDist().inv_cdf(0.5 + LEVEL / 2.0)
 SIZES: Final = (100, 300, 1_000)
 CLASSES: Final = (2, 10)
 NEW_ROWS: Final = 5_000
 REFITS: Final = 30
 NEIGHBOURS: Final = 100  # on either side, over which the truth is averaged
 # Method → share of the draws. The first is the default, and the others take longer or matter less.
-METHODS: Final = {"smart": 1.0, "temperature": 0.2, "isotonic": 0.2, "smart-matrix": 0.02}
+METHODS: Final = {"smart": 1.0, "temperature": 0.1, "isotonic": 0.1, "smart-matrix": 0.02}
 DEFAULT: Final = "smart"
+CELLS: Final = 10  # of a test half
+MAX_TEST_ELEMENTS: Final = 1_000_000
 REFITTED: Final = 25  # of the default, every 25th draw is also refitted, which takes 30 fits
 
 
@@ -103,6 +109,19 @@ def coverage(low: Array, high: Array, true: Array) -> tuple[float, float]:
     return float(((low <= true) & (true <= high)).mean()), float((high - low).mean())
 
 
+def bounds(calibrator: Calibrator, logits: Logits) -> tuple[Array, Array, Array, NDArray[np.int64]]:
+    """A probability of each row, its interval, and its class: of two classes always class 1."""
+    answer = calibrator.predict_interval(logits, LEVEL)
+    if logits.shape[1] > 2:
+        return answer.confidence, answer.low, answer.high, answer.prediction
+    # Cells of the confidence would mix rows of both ends of P(class 1).
+    zero = answer.prediction == 0
+    p = np.where(zero, 1.0 - answer.confidence, answer.confidence)
+    low = np.where(zero, 1.0 - answer.high, answer.low)
+    high = np.where(zero, 1.0 - answer.low, answer.high)
+    return p, low, high, np.ones(p.size, dtype=np.int64)
+
+
 def measured(method: str, truth: str, k: int, n: int, n_draws: int) -> Measured:
     found = Measured()
     for draw in range(n_draws):
@@ -115,24 +134,18 @@ def measured(method: str, truth: str, k: int, n: int, n_draws: int) -> Measured:
         middle = time.process_time()
         calibrator = fitted.with_uncertainty(rows)
         found.seconds.append((middle - start, time.process_time() - middle))
-        answer = calibrator.predict_interval(new, LEVEL)
-        # With two classes everything is of class 1: cells of the confidence would mix both ends.
-        column = np.ones(NEW_ROWS, dtype=np.int64) if k == 2 else answer.prediction
-        flipped = answer.prediction != column
-        low = np.where(flipped, 1.0 - answer.high, answer.low)
-        high = np.where(flipped, 1.0 - answer.low, answer.high)
-        p = np.where(flipped, 1.0 - answer.confidence, answer.confidence)
-        pointwise = true[np.arange(NEW_ROWS), column]
-        target = share_right(p, pointwise)
-        found.own.append((*coverage(low, high, target), coverage(low, high, pointwise)[0]))
+        p, low, high, column = bounds(calibrator, new)
+        of_rows = true[np.arange(NEW_ROWS), column]
+        target = share_right(p, of_rows)
+        found.own.append((*coverage(low, high, target), coverage(low, high, of_rows)[0]))
         if method == DEFAULT and draw % REFITTED == 0:
             refits = [
                 logit(refitted, new, column) for refitted in refitted_on_samples(method, rows, draw)
             ]
-            half = NormalDist().inv_cdf(0.5 + LEVEL / 2.0) * np.std(refits, axis=0, ddof=1)
+            half = Z * np.std(refits, axis=0, ddof=1)
             middle_logit = logit(fitted, new, column)
-            bounds = (probability(middle_logit + sign * half) for sign in (-1.0, 1.0))
-            found.refits.append(coverage(*bounds, target))
+            ends = (probability(middle_logit + sign * half) for sign in (-1.0, 1.0))
+            found.refits.append(coverage(*ends, target))
             if k == 2 and importlib.util.find_spec("venn_abers"):
                 found.pair.append(coverage(*venn_abers_pair(rows, new), target))
     return found
@@ -171,8 +184,45 @@ def venn_abers_pair(rows: CalibrationSet, new: Logits) -> tuple[Array, Array]:
     return pair[:, 0], pair[:, 1]
 
 
-def intervals_report(*, n_draws: int) -> str:
-    """Coverage and width by classes, truth, method and size; CPU time of the uncertainty."""
+def on_real_networks(sets: Iterable[LogitSet], *, n_draws: int) -> str:
+    """Coverage of the shares in cells of the test halves, by number of rows."""
+    found: dict[int, list[tuple[float, float]]] = {size: [] for size in SIZES}
+    for data in sets:
+        kept = slice(0, max(1, MAX_TEST_ELEMENTS // data.n_classes))
+        new, labels = data.test_logits[kept], data.test_labels[kept]
+        for size in (size for size in SIZES if size < data.val_labels.size):
+            of_set = []
+            for draw in range(n_draws):
+                generator = np.random.default_rng([size, draw])
+                index = generator.choice(data.val_labels.size, size, replace=False)
+                rows = CalibrationSet.from_arrays(
+                    {"logits": data.val_logits[index], "labels": data.val_labels[index]}
+                )
+                calibrator = fit_rows(DEFAULT, rows).calibrator.with_uncertainty(rows)
+                p, low, high, column = bounds(calibrator, new)
+                cells = np.array_split(np.argsort(p, kind="stable"), CELLS)
+                low, high, share = (
+                    np.array([float(each[cell].mean()) for cell in cells])
+                    for each in (low, high, labels == column)
+                )
+                middle, half = 0.5 * (low + high), 0.5 * (high - low)
+                noise = Z**2 * middle * (1.0 - middle) / np.array([cell.size for cell in cells])
+                total = np.sqrt(half**2 + noise)
+                inside = coverage(middle - total, middle + total, share)[0]
+                of_set.append((inside, float(2.0 * half.mean())))
+            inside, width = np.mean(of_set, axis=0)
+            found[size].append((float(inside), float(width)))
+    lines = []
+    for size, of in ((size, of) for size, of in found.items() if of):
+        inside, width = np.mean(of, axis=0)
+        worst = min(each for each, _ in of)
+        cells = (percent(float(each), 1) for each in (inside, worst, width))
+        lines.append([str(size), str(len(of)), *cells])
+    return table(["rows", "sets", "covers %", "worst set %", "width %"], lines)
+
+
+def intervals_report(sets: Iterable[LogitSet], *, n_draws: int) -> str:
+    """Coverage and width by classes, truth, method and size, and on real networks; CPU time."""
     lines, costs = [], []
     for k, (method, share) in product(CLASSES, METHODS.items()):
         # With two classes a matrix is a shift and a scale.
@@ -200,4 +250,11 @@ def intervals_report(*, n_draws: int) -> str:
         f"function of the confidence can give. CPU time of `{DEFAULT}`:"
     )
     cost = table(["classes", "rows", "fit, ms", "uncertainty, ms"], costs)
-    return f"{table(header, lines)}\n\n{explained}\n\n{cost}"
+    real = on_real_networks(sets, n_draws=max(3, n_draws // 50))
+    counted = (
+        f"Real networks, `{DEFAULT}`, {max(3, n_draws // 50)} draws of rows of each validation "
+        f"half. Of {CELLS} cells of the test half, by confidence, how many have their share of "
+        "right predictions within the mean interval, widened by the share's own binomial noise "
+        f"(the squares of both half-widths added). At most {MAX_TEST_ELEMENTS} test logits a set:"
+    )
+    return "\n\n".join([table(header, lines), explained, cost, counted, real])
