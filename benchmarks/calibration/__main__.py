@@ -60,7 +60,7 @@ def shifts(options: argparse.Namespace) -> str:
 
 def intervals(options: argparse.Namespace) -> str:
     sets = logit_sets(options.data, small=options.small)
-    return intervals_report(sets, n_draws=50 if options.small else 1_000)
+    return intervals_report(sets, n_draws=40 if options.small else 200)
 
 
 def speed(options: argparse.Namespace) -> str:

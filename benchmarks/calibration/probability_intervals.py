@@ -43,11 +43,11 @@ NEW_ROWS: Final = 5_000
 REFITS: Final = 30
 NEIGHBOURS: Final = 100  # on either side, over which the truth is averaged
 # Method → share of the draws. The first is the default, and the others take longer or matter less.
-METHODS: Final = {"smart": 1.0, "temperature": 0.1, "isotonic": 0.1, "smart-matrix": 0.02}
+METHODS: Final = {"smart": 1.0, "temperature": 0.2, "isotonic": 0.2, "smart-matrix": 0.05}
 DEFAULT: Final = "smart"
 CELLS: Final = 10  # of a test half
 MAX_TEST_ELEMENTS: Final = 1_000_000
-REFITTED: Final = 25  # of the default, every 25th draw is also refitted, which takes 30 fits
+REFITTED: Final = 20  # of the default, every 20th draw is also refitted, which takes 30 fits
 
 
 def curved(logits: Logits) -> Array:
@@ -250,9 +250,9 @@ def intervals_report(sets: Iterable[LogitSet], *, n_draws: int) -> str:
         f"function of the confidence can give. CPU time of `{DEFAULT}`:"
     )
     cost = table(["classes", "rows", "fit, ms", "uncertainty, ms"], costs)
-    real = on_real_networks(sets, n_draws=max(3, n_draws // 50))
+    real = on_real_networks(sets, n_draws=max(3, n_draws // 40))
     counted = (
-        f"Real networks, `{DEFAULT}`, {max(3, n_draws // 50)} draws of rows of each validation "
+        f"Real networks, `{DEFAULT}`, {max(3, n_draws // 40)} draws of rows of each validation "
         f"half. Of {CELLS} cells of the test half, by confidence, how many have their share of "
         "right predictions within the mean interval, widened by the share's own binomial noise "
         f"(the squares of both half-widths added). At most {MAX_TEST_ELEMENTS} test logits a set:"
