@@ -221,9 +221,13 @@ class Calibrator(ABC):
             raise InvalidInput(
                 f"rows must have {self.n_classes} classes, got {rows.n_classes}", field="rows"
             )
-        found = self.calibrated(as_logits(rows.logits, n_classes=self.n_classes))
+
+        def answers(logits: Logits) -> tuple[Probabilities, Labels]:
+            found = self.calibrated(logits)
+            return found.probabilities, found.prediction
+
         uncertainty = Uncertainty.of(
-            found.probabilities, found.prediction, rows.labels, rows.weights, rows.groups
+            answers, as_logits(rows.logits), rows.labels, rows.weights, rows.groups
         )
         return replace(self, uncertainty=uncertainty)
 

@@ -26,7 +26,7 @@ Nychka, 1988. Bayesian confidence intervals for smoothing splines. JASA 83.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import NormalDist
@@ -36,7 +36,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trueprob.arrays.labels import Labels
-from trueprob.arrays.logit_functions import Probabilities
+from trueprob.arrays.logit_functions import Logits, Probabilities
 from trueprob.arrays.weights_and_groups import Groups
 from trueprob.calibrators.parameters import numbers, require_keys
 from trueprob.errors import InvalidDocument, InvalidInput
@@ -50,6 +50,7 @@ LEVEL_PRIOR: Final = 0.125  # nats for a shift of 1 at the median
 NARROWEST: Final = 0.05  # nats; closer quantiles are one
 OUTSIDE: Final = 5.0  # nats beyond the rows where the outer intervals end
 FARTHEST: Final = 30.0  # nats; logits are clipped there
+BLOCK: Final = 1 << 20  # probabilities computed at a time
 CELLS: Final = 4_096  # more rows are first averaged in so many quantile cells
 STEPS: Final = 50
 FIELDS: Final = ("logits", "shifts", "variances", "covariances")
@@ -105,8 +106,8 @@ class Uncertainty:
     @classmethod
     def of(
         cls,
-        probabilities: Probabilities,
-        prediction: Labels,
+        answers: Callable[[Logits], tuple[Probabilities, Labels]],
+        logits: Logits,
         labels: Labels,
         weights: Array | None = None,
         groups: Groups | None = None,
@@ -115,9 +116,10 @@ class Uncertainty:
 
         Parameters
         ----------
-        probabilities : ndarray of shape (n, k), float32
-            Calibrated, of the rows.
-        prediction, labels : ndarray of shape (n,), int64
+        answers : callable
+            Calibrated probabilities and predictions of logits.
+        logits : ndarray of shape (n, k), float32
+        labels : ndarray of shape (n,), int64
         weights : ndarray of shape (n,), float64, optional
             Only their ratios matter. Unequal ones count as fewer rows.
         groups : ndarray of shape (n,), optional
@@ -127,16 +129,21 @@ class Uncertainty:
         -------
         Uncertainty
         """
-        used = np.arange(labels.shape[0]) if weights is None else np.flatnonzero(weights)
-        p, y = probabilities[used], labels[used]
-        if p.shape[1] == 2:
-            logit, right = _logit(p, np.ones_like(y)), (y == 1).astype(np.float64)
-        else:
-            logit, right = _logit(p, prediction[used]), (y == prediction[used]).astype(np.float64)
+        n, k = logits.shape
+        logit, right = np.empty(n), np.empty(n)
+        step = max(1, BLOCK // k)
+        for start in range(0, n, step):
+            rows = slice(start, start + step)
+            p, prediction = answers(logits[rows])
+            column = np.ones_like(prediction) if k == 2 else prediction
+            logit[rows], right[rows] = _logit(p, column), labels[rows] == column
+        weights = np.ones(n) if weights is None else weights
+        used = weights > 0.0
+        logit, right = logit[used], right[used]
         share = _information(
             logit,
             right,
-            np.ones(used.size) if weights is None else weights[used] / weights[used].mean(),
+            weights[used] / weights[used].mean(),
             None if groups is None else groups[used],
         )
         knots = _knots(logit)
@@ -210,12 +217,14 @@ class Uncertainty:
 def _logit(probabilities: Probabilities, column: Labels) -> Array:
     """Logit of one probability of each row, clipped."""
     # The others are summed directly, because 1 − p has no digits left when p is near 1.
+    # The one is set to 0 for the sum, and back: a copy of wide rows would be large.
     rows = np.arange(column.shape[0])
-    p = probabilities.astype(np.float64)
-    chosen = p[rows, column]
-    p[rows, column] = 0.0
+    chosen = probabilities[rows, column]
+    probabilities[rows, column] = 0.0
+    others = probabilities.sum(axis=1, dtype=np.float64)
+    probabilities[rows, column] = chosen
     tiny = float(np.finfo(np.float32).tiny)
-    logit = np.log(np.maximum(chosen, tiny)) - np.log(np.maximum(p.sum(axis=1), tiny))
+    logit = np.log(np.maximum(chosen.astype(np.float64), tiny)) - np.log(np.maximum(others, tiny))
     return np.clip(logit, -FARTHEST, FARTHEST)
 
 
