@@ -225,7 +225,7 @@ def _logit(probabilities: Probabilities, column: Labels) -> Array:
     probabilities[rows, column] = chosen
     tiny = float(np.finfo(np.float32).tiny)
     logit = np.log(np.maximum(chosen.astype(np.float64), tiny)) - np.log(np.maximum(others, tiny))
-    return np.clip(logit, -FARTHEST, FARTHEST)
+    return np.asarray(np.clip(logit, -FARTHEST, FARTHEST), dtype=np.float64)
 
 
 def _probability(logit: Array) -> Array:
@@ -269,8 +269,9 @@ def _averaged(logit: Array, right: Array, share: Array) -> tuple[Array, Array, A
     order = np.argsort(logit, kind="stable")
     starts = np.linspace(0, n, CELLS, endpoint=False).astype(np.int64)
     total = np.add.reduceat(share[order], starts)
-    columns = (np.add.reduceat((share * each)[order], starts) / total for each in (logit, right))
-    return (*columns, total)
+    mean_logit = np.add.reduceat((share * logit)[order], starts) / total
+    mean_right = np.add.reduceat((share * right)[order], starts) / total
+    return mean_logit, mean_right, total
 
 
 def _position(logit: Array, knots: Array) -> tuple[NDArray[np.int64], Array]:
@@ -294,7 +295,7 @@ def _posterior(logit: Array, right: Array, share: Array, knots: Array) -> tuple[
 
     def sums(values: Array, on_knot: Array) -> Array:
         """Σ values·on_knot over the rows of each interval."""
-        return np.bincount(index, weights=values * on_knot, minlength=m - 1)
+        return np.bincount(index, weights=values * on_knot, minlength=m - 1).astype(np.float64)
 
     def derivatives(delta: Array) -> tuple[Array, Array]:
         p = _probability(at_rows(delta))
@@ -321,7 +322,8 @@ def _posterior(logit: Array, right: Array, share: Array, knots: Array) -> tuple[
         delta = delta + size * step
         value = cost(delta)
         gradient, hessian = derivatives(delta)
-    return delta, np.linalg.inv(hessian)
+    covariance: Array = np.asarray(np.linalg.inv(hessian), dtype=np.float64)
+    return delta, covariance
 
 
 def _prior_precision(knots: Array, middle: float) -> Array:
