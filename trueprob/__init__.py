@@ -62,6 +62,10 @@ _HOMES = {
         "UnlabelledTraffic",
         "top_label_brier",
     ),
+    "trueprob.calibrators.uncertainty": (
+        "ProbabilityInterval",
+        "Uncertainty",
+    ),
     "trueprob.errors": (
         "DigestMismatch",
         "InvalidDocument",
@@ -175,6 +179,7 @@ __all__ = [
     "ModelVersionNotFound",
     "PriorEstimate",
     "Probabilities",
+    "ProbabilityInterval",
     "ReferenceBins",
     "Repair",
     "Scores",
@@ -188,6 +193,7 @@ __all__ = [
     "SuspiciousSet",
     "TemperatureCalibrator",
     "TrueprobError",
+    "Uncertainty",
     "UnlabelledTraffic",
     "VectorCalibrator",
     "Verdict",

@@ -33,6 +33,8 @@ from trueprob.calibrators import dumps_calibrator as dumps_calibrator
 from trueprob.calibrators import from_dict as from_dict
 from trueprob.calibrators import loads_calibrator as loads_calibrator
 from trueprob.calibrators import to_dict as to_dict
+from trueprob.calibrators.uncertainty import ProbabilityInterval as ProbabilityInterval
+from trueprob.calibrators.uncertainty import Uncertainty as Uncertainty
 from trueprob.drift import BetState as BetState
 from trueprob.drift import CalibrationBets as CalibrationBets
 from trueprob.drift import ChangeDetector as ChangeDetector

@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks.calibration.ablations import ablations_report
 from benchmarks.calibration.peers import all_methods, authors_smart
+from benchmarks.calibration.probability_intervals import intervals_report
 from benchmarks.calibration.quality import measure
 from benchmarks.calibration.quality_tables import quality_report
 from benchmarks.calibration.report import PACKAGES, machine, write_section
@@ -64,6 +65,11 @@ def shifts(options: argparse.Namespace) -> str:
     return shifts_report(logit_sets(options.data, small=options.small), all_methods())
 
 
+def intervals(options: argparse.Namespace) -> str:
+    sets = logit_sets(options.data, small=options.small)
+    return intervals_report(sets, n_draws=40 if options.small else 200)
+
+
 def speed(options: argparse.Namespace) -> str:
     return speed_report(small=options.small)
 
@@ -73,6 +79,7 @@ PARTS: dict[str, Callable[[argparse.Namespace], str]] = {
     "sizes": sizes,
     "ablations": ablations,
     "shifts": shifts,
+    "intervals": intervals,
     "speed": speed,
 }
 

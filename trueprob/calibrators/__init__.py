@@ -1,8 +1,9 @@
 """Calibrators: frozen values that turn logits into probabilities, and the functions that fit them.
 
-`base` defines what all share, `document` reads and writes `calibrator.json`. `identity`,
-`temperature`, `isotonic` and `stack` hold one calibrator each; `smart`, `linear` and
-`published_smart` are packages. `parameters`, `confidence` and `soft_ece` are used by several.
+`base` defines what all share, `document` reads and writes `calibrator.json`. `temperature` (with
+`identity`), `isotonic` and `stack` hold calibrators; `smart`, `linear` and `published_smart` are
+packages. `input_stage` is about zeros and wild scales, `uncertainty` about intervals; `parameters`,
+`confidence` and `soft_ece` are used by several.
 """
 
 from trueprob.calibrators.base import Calibrated, Calibrator, FitOutcome, FittedCalibrator
@@ -15,7 +16,6 @@ from trueprob.calibrators.document import (
     read_fitted_on,
     to_dict,
 )
-from trueprob.calibrators.identity import IdentityCalibrator, fit_identity
 from trueprob.calibrators.isotonic import IsotonicCalibrator, fit_isotonic
 from trueprob.calibrators.linear.smart_vector_matrix import (
     SmartMatrixCalibrator,
@@ -29,7 +29,12 @@ from trueprob.calibrators.smart.binary import SmartBinaryCalibrator
 from trueprob.calibrators.smart.binary_fit import fit_smart_binary
 from trueprob.calibrators.smart.calibrator import SmartCalibrator, fit_smart
 from trueprob.calibrators.stack import StackCalibrator
-from trueprob.calibrators.temperature import TemperatureCalibrator, fit_temperature
+from trueprob.calibrators.temperature import (
+    IdentityCalibrator,
+    TemperatureCalibrator,
+    fit_identity,
+    fit_temperature,
+)
 
 __all__ = [
     "KINDS",

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from trueprob.arrays import logit_functions
+from trueprob.arrays.calibration_set import CalibrationSet
 from trueprob.arrays.class_names import as_class_names, say_more_than_order
 from trueprob.arrays.labels import Labels
 from trueprob.arrays.logit_functions import (
@@ -30,6 +31,8 @@ from trueprob.arrays.logit_functions import (
 )
 from trueprob.arrays.logits import as_logits
 from trueprob.calibrators.input_stage import InputStage
+from trueprob.calibrators.uncertainty import ProbabilityInterval, Uncertainty
+from trueprob.errors import InvalidInput
 
 __all__ = ["Calibrated", "Calibrator", "FitOutcome", "FittedCalibrator"]
 
@@ -84,6 +87,9 @@ class Calibrator(ABC):
         In the order of the columns of the logits; None if they are unknown.
     input_stage : InputStage or None
         What it does about probabilities of 0 and about scores on a wild scale; None for most.
+    uncertainty : Uncertainty or None
+        What `predict_interval` needs. Probabilities do not depend on it, and neither do equality
+        and id.
     kind : str
         Name of the method, a class attribute.
     preserves_prediction : bool
@@ -102,6 +108,7 @@ class Calibrator(ABC):
     n_classes: int
     class_names: tuple[str, ...] | None = field(default=None, kw_only=True)
     input_stage: InputStage | None = field(default=None, kw_only=True)
+    uncertainty: Uncertainty | None = field(default=None, kw_only=True, compare=False, repr=False)
 
     kind: ClassVar[str]
     preserves_prediction: ClassVar[bool] = True
@@ -251,6 +258,74 @@ class Calibrator(ABC):
         log_odds = self._log_odds(logits)
         gap = logit_gap(logits)
         return Calibrated(probabilities, prediction, confidence, temperature, gap, log_odds)
+
+    def predict_interval(self, logits: ArrayLike, level: float = 0.9) -> ProbabilityInterval:
+        """Intervals of the probability that each prediction is right.
+
+        An interval is for the share of right predictions among rows of such a confidence (with two
+        classes, the frequency of class 1 among rows of such a P(class 1)), as far as the rows that
+        the calibrator was fitted on determine it. It takes future rows to be like those.
+
+        Parameters
+        ----------
+        logits : array_like of shape (n, k)
+        level : float
+            Between 0 and 1, both excluded.
+
+        Returns
+        -------
+        ProbabilityInterval
+
+        Raises
+        ------
+        InvalidInput
+            As in `predict_proba`; a level that is not between 0 and 1; or the calibrator has no
+            `uncertainty`.
+
+        References
+        ----------
+        See `trueprob.calibrators.uncertainty` for the formulas.
+        """
+        if self.uncertainty is None:
+            raise InvalidInput(
+                "calibrator must have an uncertainty for intervals, and this one was made by an "
+                "earlier version or without its rows: fit it again, or give with_uncertainty a "
+                "set of labelled rows",
+                field="calibrator",
+            )
+        answer = self.calibrated(as_logits(logits, n_classes=self.n_classes))
+        return self.uncertainty.interval(answer.probabilities, answer.prediction, level)
+
+    def with_uncertainty(self, rows: CalibrationSet) -> Self:
+        """The same calibrator with the uncertainty that labelled rows leave.
+
+        Parameters
+        ----------
+        rows : CalibrationSet
+            The rows that it was fitted on, or others like those it will see.
+
+        Returns
+        -------
+        Calibrator
+
+        Raises
+        ------
+        InvalidInput
+            The rows have another number of classes.
+        """
+        if rows.n_classes != self.n_classes:
+            raise InvalidInput(
+                f"rows must have {self.n_classes} classes, got {rows.n_classes}", field="rows"
+            )
+
+        def answers(logits: Logits) -> tuple[Probabilities, Labels]:
+            found = self.calibrated(logits)
+            return found.probabilities, found.prediction
+
+        uncertainty = Uncertainty.of(
+            answers, as_logits(rows.logits), rows.labels, rows.weights, rows.groups
+        )
+        return replace(self, uncertainty=uncertainty)
 
     @property
     def id(self) -> str:

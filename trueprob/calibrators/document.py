@@ -6,10 +6,11 @@
                    "gap_edges": [0.31, …], "gap_counts": [60, …]}}
 
 `fitted_on` is null for a calibrator that was fitted on nothing; earlier documents have no bins of
-the logit gaps in it. One without class names has no `class_names`, and one without an input stage
-no `input_stage`: {"zeros": {"mass": […], "class_frequencies": […]}, "clip": 430.6}, either of the
-two null. Unknown formats, kinds and keys
-are refused, and so is an id that does not match the content.
+the logit gaps in it. One without class names has no `class_names`, one without an input stage no
+`input_stage`: {"zeros": {"mass": […], "class_frequencies": […]}, "clip": 430.6}, either of the two
+null. One that was made without its rows has no `uncertainty` (see `uncertainty`), which the id does
+not cover. Unknown formats, kinds and keys are refused, and so is an id that does not match the
+content.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from trueprob.calibrators.input_stage import InputStage
 from trueprob.calibrators.parameters import numbers, require_keys
 from trueprob.calibrators.published_smart.smart_mlp import SmartMlpCalibrator
 from trueprob.calibrators.stack import MEMBER_KINDS, StackCalibrator
+from trueprob.calibrators.uncertainty import Uncertainty
 from trueprob.drift.reference_bins import ReferenceBins
 from trueprob.errors import InvalidDocument, InvalidInput
 
@@ -44,7 +46,7 @@ __all__ = [
 
 FORMAT: Final = 1
 KEYS: Final = ("format", "id", "kind", "n_classes", "parameters", "fitted_on")
-OPTIONAL: Final = frozenset({"class_names", "input_stage"})
+OPTIONAL: Final = frozenset({"class_names", "input_stage", "uncertainty"})
 GAPS: Final = ("gap_edges", "gap_counts")
 KINDS: Final[Mapping[str, type[Calibrator]]] = MappingProxyType(
     {**MEMBER_KINDS, **{kind.kind: kind for kind in (SmartMlpCalibrator, StackCalibrator)}}
@@ -90,6 +92,7 @@ class FittedOn:
 def to_dict(calibrator: Calibrator, fitted_on: FittedOn | None = None) -> dict[str, Any]:
     """Turn a calibrator into its document, a dictionary of JSON values; see `from_dict`."""
     names, stage = calibrator.class_names, calibrator.input_stage
+    uncertainty = calibrator.uncertainty
     return {
         "format": FORMAT,
         "id": calibrator.id,
@@ -98,6 +101,7 @@ def to_dict(calibrator: Calibrator, fitted_on: FittedOn | None = None) -> dict[s
         **({} if names is None else {"class_names": list(names)}),
         "parameters": calibrator.parameters(),
         **({} if stage is None else {"input_stage": stage.parameters()}),
+        **({} if uncertainty is None else {"uncertainty": uncertainty.parameters()}),
         "fitted_on": None if fitted_on is None else fitted_on.to_dict(),
     }
 
@@ -144,6 +148,9 @@ def from_dict(document: object) -> Calibrator:
             calibrator = calibrator.with_class_names(names)
         except InvalidInput as error:
             raise InvalidDocument(f"calibrator {error.message}") from None
+    if "uncertainty" in checked:
+        uncertainty = Uncertainty.from_parameters(checked["uncertainty"])
+        calibrator = replace(calibrator, uncertainty=uncertainty)
     if checked["id"] != calibrator.id:
         raise InvalidDocument(
             f"calibrator id must be {calibrator.id} for this content: the document was altered"

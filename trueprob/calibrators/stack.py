@@ -34,7 +34,6 @@ from trueprob.arrays.logit_functions import (
     is_masked,
 )
 from trueprob.calibrators.base import Calibrated, Calibrator
-from trueprob.calibrators.identity import IdentityCalibrator
 from trueprob.calibrators.isotonic import IsotonicCalibrator
 from trueprob.calibrators.linear.smart_vector_matrix import (
     SmartMatrixCalibrator,
@@ -44,7 +43,7 @@ from trueprob.calibrators.linear.vector import VectorCalibrator
 from trueprob.calibrators.parameters import number, require_keys
 from trueprob.calibrators.smart.binary import SmartBinaryCalibrator
 from trueprob.calibrators.smart.calibrator import SmartCalibrator
-from trueprob.calibrators.temperature import TemperatureCalibrator
+from trueprob.calibrators.temperature import IdentityCalibrator, TemperatureCalibrator
 from trueprob.errors import InvalidDocument
 
 __all__ = ["MEMBER_KINDS", "StackCalibrator", "pooled"]

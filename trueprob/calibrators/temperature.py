@@ -1,4 +1,7 @@
-"""The calibrator `temperature`: one temperature for all rows, by penalised likelihood.
+"""The calibrators `temperature` and `identity`: one temperature for all rows.
+
+`identity` is the plain softmax, the baseline of every comparison. `temperature` is fitted by
+penalised likelihood:
 
     p = softmax(z / T),   β = 1/T = e^θ minimises   mean NLL + 4·log(1 + θ²) / n
 
@@ -22,11 +25,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trueprob.arrays.labels import Labels
-from trueprob.arrays.logit_functions import Logits, Probabilities, is_masked, tempered_softmax
+from trueprob.arrays.logit_functions import (
+    Logits,
+    Probabilities,
+    is_masked,
+    softmax,
+    tempered_softmax,
+)
 from trueprob.calibrators.base import Calibrator, FitOutcome, FittedCalibrator
 from trueprob.calibrators.parameters import number, require_keys
 
-__all__ = ["TemperatureCalibrator", "fit_temperature", "inverse_temperature"]
+__all__ = [
+    "IdentityCalibrator",
+    "TemperatureCalibrator",
+    "fit_identity",
+    "fit_temperature",
+    "inverse_temperature",
+]
 
 # Bound of |log(β·scale)|, with scale the root mean square of the top logit minus its row's mean, so
 # that logits times 1 000 have the same fit, scaled. Real networks need β from 0.2 to 50, far within
@@ -40,6 +55,38 @@ SCALE_PRIOR: Final = 4.0
 MAX_LOG: Final = 60  # of |θ| where the prior decides; float32 probabilities are 0 or 1 long before
 CHUNK: Final = 1 << 17  # elements worked on at a time: two such arrays stay in the cache
 LARGE: Final = 2_000_000  # elements; above, the search starts at the result of a sample of rows
+
+
+@dataclass(frozen=True)
+class IdentityCalibrator(Calibrator):
+    """Softmax of the unchanged logits; the temperature is 1."""
+
+    kind: ClassVar[str] = "identity"
+    preserves_ranking: ClassVar[bool] = True
+
+    def parameters(self) -> dict[str, Any]:
+        """An empty dictionary: there is nothing to fit."""
+        return {}
+
+    @classmethod
+    def from_parameters(cls, n_classes: int, parameters: Mapping[str, Any]) -> Self:
+        """Inverse of `parameters`; InvalidDocument when there are any."""
+        require_keys(parameters, (), where="parameters")
+        return cls(n_classes)
+
+    def _probabilities(self, logits: Logits) -> Probabilities:
+        return softmax(logits)
+
+    def _temperature(self, logits: Logits) -> NDArray[np.float64]:
+        return np.ones(logits.shape[0])
+
+
+def fit_identity(
+    logits: Logits, labels: Labels, weights: NDArray[np.float64] | None = None, *, seed: int = 0
+) -> FittedCalibrator:
+    """The identity for any data."""
+    del labels, weights, seed
+    return FittedCalibrator(IdentityCalibrator(logits.shape[1]), FitOutcome.NOTHING_TO_FIT)
 
 
 @dataclass(frozen=True)

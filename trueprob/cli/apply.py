@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -36,7 +38,9 @@ def add_parser(commands: Any) -> None:
         "prediction, class, confidence, temperature and log_odds. Methods without temperatures "
         "leave out temperature, and all but smart-binary log_odds. Where the rows and the "
         "calibrator both name their classes, columns are matched by name; the order of the "
-        "output, and the index in prediction, are the rows'.",
+        "output, and the index in prediction, are the rows'. "
+        "--interval adds the columns (arrays) confidence_low and confidence_high, between which "
+        "the probability of the prediction lies.",
     )
     parser.add_argument(
         "calibrator", metavar="calibrator.json", help="calibrator that 'trueprob fit' wrote"
@@ -51,6 +55,12 @@ def add_parser(commands: Any) -> None:
         required=True,
         help=f"file to write; its name ends in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}",
     )
+    parser.add_argument(
+        "--interval",
+        type=float,
+        metavar="LEVEL",
+        help="add intervals of the confidence at this level, for instance 0.9; default: none",
+    )
     parser.add_argument("--json", action="store_true", help="print the result as one JSON document")
     add_input(parser)
     add_split(parser)
@@ -60,6 +70,12 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     require_output(arguments.output)
+    if arguments.interval is not None and Path(arguments.output).suffix.lower() == ".npy":
+        raise InvalidInput(
+            f"--interval needs an output with columns, {', '.join(SUFFIXES[1:])}, "
+            f"got {arguments.output}",
+            field="output",
+        )
     calibrator = read_calibrator(arguments.calibrator)
     rows = read_rows(
         arguments.data,
@@ -68,6 +84,10 @@ def run(arguments: argparse.Namespace) -> int:
         split=arguments.split,
         numbers=arguments.input,
     )
+    bounds: dict[str, NDArray[np.float64]] = {}
+    if arguments.interval is not None:
+        interval = calibrator.predict_interval(rows.logits, arguments.interval)
+        bounds = {"confidence_low": interval.low, "confidence_high": interval.high}
     write_answers(
         arguments.output,
         rows,
@@ -75,6 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
         calibrator.prediction(rows.logits),
         calibrator.temperature(rows.logits),
         log_odds=calibrator.log_odds(rows.logits),
+        bounds=bounds,
     )
     n, k = rows.logits.shape
     if arguments.json:
@@ -124,6 +145,7 @@ def write_answers(
     temperature: NDArray[np.float64] | None,
     *,
     log_odds: NDArray[np.float64] | None = None,
+    bounds: Mapping[str, NDArray[np.float64]] = MappingProxyType({}),
 ) -> None:
     """Write predictions for rows, with the classes in the order of the rows' file."""
     if rows.order is not None:
@@ -134,7 +156,13 @@ def write_answers(
     suffix = Path(path).suffix.lower()
     if suffix in (".csv", ".parquet"):
         content = table_of_answers(
-            suffix, probabilities, predicted, temperature, rows.class_names, log_odds=log_odds
+            suffix,
+            probabilities,
+            predicted,
+            temperature,
+            rows.class_names,
+            log_odds=log_odds,
+            bounds=bounds,
         )
     else:
         buffer = io.BytesIO()
@@ -147,6 +175,7 @@ def write_answers(
             arrays["temperature"] = temperature
         if log_odds is not None:
             arrays["log_odds"] = log_odds
+        arrays |= bounds
         if rows.class_names is not None:
             arrays["class_names"] = np.array(rows.class_names)
         if suffix == ".npy":

@@ -171,7 +171,9 @@ def fit_calibration_set(
         binary_before=binary_before,
         binary_after=binary_after,
     )
-    return Fit(fitted.calibrator, report)
+    # A posterior given the rows that were fitted: out-of-fold rows would have the errors of other
+    # calibrators.
+    return Fit(fitted.calibrator.with_uncertainty(data), report)
 
 
 def cross_fit(

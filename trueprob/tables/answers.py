@@ -1,7 +1,7 @@
 """Writes predictions as a table, with a column `prob_<class>` for each class.
 
 The other columns are prediction, class, confidence and, for methods that have them, temperature and
-log_odds.
+log_odds; then the bounds of the confidence, if they were asked for.
 `evaluate` and `fit` read such a table again if you add a column `label`.
 """
 
@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
@@ -33,6 +34,7 @@ def table_of_answers(
     class_names: Sequence[str] | None,
     *,
     log_odds: NDArray[np.float64] | None = None,
+    bounds: Mapping[str, NDArray[np.float64]] = MappingProxyType({}),
 ) -> bytes:
     """Encode predictions as a `.csv` or `.parquet` file.
 
@@ -50,6 +52,8 @@ def table_of_answers(
         None stands for 0 … k − 1.
     log_odds : ndarray of shape (n,), float64, or None
         log P(1) − log P(0), in nats; None leaves out the column.
+    bounds : mapping of name to ndarray of shape (n,), float64
+        More columns, written last.
 
     Returns
     -------
@@ -67,6 +71,7 @@ def table_of_answers(
     columns = [f"prob_{name}" for name in names]
     given = {"temperature": temperature, "log_odds": log_odds}
     optional = {name: column for name, column in given.items() if column is not None}
+    optional |= bounds
     if suffix == ".parquet":
         require_pyarrow(suffix)
         return _parquet(
@@ -84,6 +89,7 @@ def table_of_answers(
     quoted = [_csv_line([name]).rstrip("\n") for name in names]
     text = io.StringIO()
     text.write(_csv_line(header))
+    last_columns = np.stack([*optional.values()], axis=1) if optional else np.empty((n, 0))
     step = max(1, PIECE_CELLS // k)
     last_columns = np.stack([*optional.values()], axis=1) if optional else np.empty((n, 0))
     for start in range(0, n, step):

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from trueprob import loads_calibrator
 from trueprob.cli.__main__ import main
 
 NAMES = ["cat", "dog, big", "yak", "7th", "é"]
@@ -236,3 +237,33 @@ def test_without_pyarrow_the_extra_is_named(rows, tmp_path):
     assert done.returncode == 2
     assert "pip install 'trueprob[cli]'" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_apply_writes_intervals_on_request(rows, tmp_path, capsys):
+    np.savez(tmp_path / "rows.npz", logits=rows[0], labels=rows[1])
+    calibrator = tmp_path / "c.json"
+    answer(capsys, "fit", tmp_path / "rows.npz", "-o", calibrator)
+    command = ["apply", calibrator, tmp_path / "rows.npz", "--interval", "0.9", "-o"]
+    for suffix in (".npz", ".csv", ".parquet"):
+        answer(capsys, *command, tmp_path / f"out{suffix}")
+    arrays = np.load(tmp_path / "out.npz")
+    low, high = arrays["confidence_low"], arrays["confidence_high"]
+    assert (low <= arrays["confidence"]).all()
+    assert (arrays["confidence"] <= high).all()
+    expected = loads_calibrator(calibrator.read_bytes()).predict_interval(rows[0], 0.9)
+    assert np.array_equal(low, expected.low)
+    assert np.array_equal(high, expected.high)
+    table = parquet.read_table(tmp_path / "out.parquet")
+    assert table.column_names[-3:] == ["temperature", "confidence_low", "confidence_high"]
+    assert np.array_equal(table["confidence_high"].to_numpy(), high)
+    lines = (tmp_path / "out.csv").read_text("utf-8").splitlines()
+    assert lines[0].split(",")[-2:] == ["confidence_low", "confidence_high"]
+    assert [float(line.split(",")[-2]) for line in lines[1:]] == low.tolist()
+
+    assert "--interval needs an output with columns" in fails(
+        capsys, *command, tmp_path / "out.npy"
+    )
+    bare = json.loads(calibrator.read_text("utf-8"))
+    del bare["uncertainty"]
+    calibrator.write_text(json.dumps(bare), "utf-8")
+    assert "must have an uncertainty" in fails(capsys, *command, tmp_path / "out.npz")

@@ -223,7 +223,8 @@ def _candidate(job: Job, method: str, rows: CalibrationSet) -> tuple[FittedCalib
     )
     created_at = datetime.fromtimestamp(job.created_at, UTC).isoformat(timespec="seconds")
     source = FittedOn.of(rows, created_at)
-    named = replace(fitted, calibrator=fitted.calibrator.with_class_names(job.class_names))
+    calibrator = fitted.calibrator.with_class_names(job.class_names).with_uncertainty(rows)
+    named = replace(fitted, calibrator=calibrator)
     return named, json.dumps(to_dict(named.calibrator, source), allow_nan=False)
 
 
