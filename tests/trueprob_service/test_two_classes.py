@@ -41,7 +41,7 @@ def run(
     async def started() -> None:
         context: AbstractAsyncContextManager[httpx.AsyncClient] = application(state_dir, **settings)
         async with context as http:
-            client = AsyncClient("http://service", transport=http._transport)
+            client = AsyncClient("http://localhost", transport=http._transport)
             await client.declare("judge", class_names=["no", "yes"])
             await scenario(client, http)
 

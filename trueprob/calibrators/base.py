@@ -293,8 +293,11 @@ class Calibrator(ABC):
                 "set of labelled rows",
                 field="calibrator",
             )
-        answer = self.calibrated(as_logits(logits, n_classes=self.n_classes))
-        return self.uncertainty.interval(answer.probabilities, answer.prediction, level)
+        checked = as_logits(logits, n_classes=self.n_classes)
+        answer = self.calibrated(checked)
+        found = self.uncertainty.interval(answer.probabilities, answer.prediction, level)
+        certain = np.count_nonzero(checked != -np.inf, axis=1) == 1  # one class is not masked
+        return replace(found, low=np.where(certain, 1.0, found.low))
 
     def with_uncertainty(self, rows: CalibrationSet) -> Self:
         """The same calibrator with the uncertainty that labelled rows leave.

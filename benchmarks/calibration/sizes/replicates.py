@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from trueprob.arrays.labels import Labels
 from trueprob.scores.binned import N_BINS, bin_index
-from trueprob.scores.confidence import adaptive_calibration_error, confidence_auroc
+from trueprob.scores.confidence import adaptive_ece, auroc
 from trueprob.scores.score import row_brier, row_nll
-from trueprob.scores.smooth_ece import smooth_calibration_error, smooth_ece_at_width
+from trueprob.scores.smooth_ece import smooth_ece_at_width, smooth_ece_value
 
 N_PARTS = 20
 SCORES = ("nll", "brier", "ece", "adaptive_ece", "smooth_ece", "classwise_ece", "auroc")
@@ -53,8 +53,8 @@ def replicates(probabilities: NDArray[np.floating], labels: Labels) -> Array:
     found[:, 0] = _means(row_nll(p, labels), part)
     found[:, 1] = _means(row_brier(p, labels), part)
     found[:, 2] = _binned(bin_index(confidence), confidence - correct, part)
-    found[:, 3] = [adaptive_calibration_error(confidence[r], correct[r]) for r in rows]
-    width = smooth_calibration_error(confidence, correct)
+    found[:, 3] = [adaptive_ece(confidence[r], correct[r]) for r in rows]
+    width = smooth_ece_value(confidence, correct)
     found[0, 4] = width
     found[1:, 4] = [smooth_ece_at_width(confidence[r], correct[r], width) for r in without]
     residual = np.minimum(p, 1.0)
@@ -63,7 +63,7 @@ def replicates(probabilities: NDArray[np.floating], labels: Labels) -> Array:
     found[:, 5] = _binned(cell, residual.ravel(), np.repeat(part, k))
     score, positive = (p[:, 1], labels == 1) if k == 2 else (confidence, correct)
     score = np.clip(score, 0.0, 1.0)
-    found[:, 6] = [confidence_auroc(score[r], positive[r]) for r in rows]
+    found[:, 6] = [auroc(score[r], positive[r]) for r in rows]
     return found
 
 

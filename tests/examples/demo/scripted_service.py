@@ -70,7 +70,7 @@ class ScriptedService:
         ids = tuple(str(first + i) for i in range(len(images)))
         nothing = np.zeros(len(images))
         return Prediction(
-            model, 1, "smart-8af4e5cf4aaa", 1, nothing, nothing, (), nothing, None, ids
+            model, 1, "smart-8af4e5cf4aaa", 1, nothing, nothing, (), nothing, None, None, ids
         )
 
     def label(self, model: str, ids: tuple[str, ...], labels: list[int]) -> LabelOutcomes:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.trueprob.every_kind import cases
+from tests.trueprob.every_kind import cases, fit_kind, width
 from trueprob import (
     CalibrationSet,
     IdentityCalibrator,
@@ -200,9 +200,9 @@ def test_the_order_of_two_classes_does_not_matter():
 @pytest.mark.parametrize("kind", cases(sorted(KINDS)))
 @pytest.mark.parametrize("k", [2, 5])
 def test_every_kind_has_intervals_that_travel_with_its_document(kind, k, overconfident):
-    logits, labels = overconfident(200, k)
+    logits, labels = overconfident(200, width(kind, k))
     data = calibration_set(logits, labels)
-    bare = fit_rows(kind, data).calibrator
+    bare = fit_kind(kind, logits, labels)
     calibrator = bare.with_uncertainty(data)
     assert calibrator == bare
     assert calibrator.id == bare.id
@@ -222,6 +222,18 @@ def test_every_kind_has_intervals_that_travel_with_its_document(kind, k, overcon
         assert (bounds.confidence <= bounds.high).all()
     assert (wide.low <= narrow.low).all()
     assert (narrow.high <= wide.high).all()
+
+
+def test_a_row_with_one_class_left_is_certain(overconfident):
+    logits, labels = overconfident(300, 4)
+    calibrator = fit_rows("smart", calibration_set(logits, labels)).calibrator
+    calibrator = calibrator.with_uncertainty(calibration_set(logits, labels))
+    masked = logits[:3].copy()
+    masked[1, [0, 1, 3]] = -np.inf
+    found = calibrator.predict_interval(masked)
+    assert found.low[1] == found.high[1] == found.confidence[1] == 1.0
+    alone = calibrator.predict_interval(logits[[0, 2]])
+    assert np.array_equal(found.low[[0, 2]], alone.low)
 
 
 def test_a_fit_has_its_uncertainty_and_other_rows_can_replace_it(overconfident):

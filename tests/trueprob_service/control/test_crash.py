@@ -84,7 +84,7 @@ def batch(confidence: list[float], prediction: list[int], labels: list[int]) -> 
     ids = tuple(str(index) for index in range(len(labels)))
     answer = Prediction(
         "m", 1, "c", 1, np.zeros((len(labels), 3), np.float32), np.array(prediction), ids,
-        np.array(confidence), None, ids,
+        np.array(confidence), None, None, ids,
     )  # fmt: skip
     return Batch(answer, tuple(labels))
 

@@ -312,7 +312,8 @@ def modes(folder: Path) -> dict[str, str]:
 def test_only_the_owner_reads_the_state(tmp_path: Path, existing: str) -> None:
     state = tmp_path / "state"
     if existing != "none":
-        state.mkdir(mode=0o755)
+        state.mkdir()
+        state.chmod(0o755)
     if existing == "earlier":
         (state / "receipt-secret").write_text("0" * 64)
     with running_service(state, ROOT / "models") as service:
@@ -332,7 +333,8 @@ def test_only_the_owner_reads_the_state(tmp_path: Path, existing: str) -> None:
 
 def test_a_folder_that_is_used_for_other_things_keeps_its_mode(tmp_path: Path) -> None:
     shared = tmp_path / "shared"
-    shared.mkdir(mode=0o755)
+    shared.mkdir()
+    shared.chmod(0o755)
     (shared / "thesis.txt").write_text("mine")
     command = [sys.executable, "-m", "trueprob_service", "export-state", str(tmp_path / "b.zip")]
     subprocess.run([*command, "--state-dir", str(shared)], check=True, capture_output=True)

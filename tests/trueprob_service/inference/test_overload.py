@@ -110,7 +110,11 @@ async def leave(app: Any, waiting: asyncio.Event, path: str = PREDICT, body: byt
     async def send(message: Any) -> None:
         raise AssertionError(f"nobody is there for {message}")
 
-    headers = [(b"content-type", b"image/png"), (b"inference-header-content-length", b"0")]
+    headers = [
+        (b"host", b"localhost"),
+        (b"content-type", b"image/png"),
+        (b"inference-header-content-length", b"0"),
+    ]
     scope = {"type": "http", "method": "POST", "path": path, "headers": headers}
     await app(scope, receive, send)
 

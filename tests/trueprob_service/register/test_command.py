@@ -330,10 +330,12 @@ def test_an_absurd_fit_is_not_registered_either(tmp_path: Path, capsys: Any) -> 
     """A new model is live at once, with that calibrator."""
     _, logits, _ = labelled()
     path = network(tmp_path / "m.onnx", ("n", 4, 2, 1), dtype="uint8", weight=0.02)
-    certain = calibration(tmp_path / "val.npz", logits=logits, labels=logits.argmax(axis=1))
-    flags = ("--name", "mine", "--calibration", str(certain), "--method", "temperature")
+    wrong = calibration(tmp_path / "val.npz", logits=logits, labels=logits.argmin(axis=1))
+    flags = ("--name", "mine", "--calibration", str(wrong), "--method", "temperature")
     assert register(tmp_path, path, *flags) == 1
-    assert "trueprob-service: hold: " in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "trueprob-service: hold: " in said
+    assert "every prediction is called a toss-up" in said.replace("nearly every", "every")
     assert not (tmp_path / "models").exists()
 
 

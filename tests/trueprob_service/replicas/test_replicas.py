@@ -34,7 +34,7 @@ def answer_on_new_connections(service: RunningService, n: int) -> None:
 def half_a_request(service: RunningService) -> Iterator[tuple[socket.socket, bytes]]:
     """A connection on which a replica waits for the rest of a body, and that rest."""
     body = json.dumps(LOGITS).encode()
-    lines = (f"POST {PATH} HTTP/1.1", "host: test", "content-type: application/json")
+    lines = (f"POST {PATH} HTTP/1.1", "host: localhost", "content-type: application/json")
     head = "\r\n".join((*lines, f"content-length: {len(body)}", "expect: 100-continue", "", ""))
     with socket.create_connection(("127.0.0.1", service.port), timeout=60) as connection:
         connection.sendall(head.encode())
