@@ -81,7 +81,7 @@ def docs_show(printed: str) -> None:
 
 
 def without_numbers(text: str) -> str:
-    varying = re.compile(r"smart-[0-9a-f]{12}|[-−]?\d+(\.\d+)?")
+    varying = re.compile(r"[a-z-]+-[0-9a-f]{12}|[-−]?\d+(\.\d+)?")
     return " ".join(varying.sub("#", text).split())
 
 

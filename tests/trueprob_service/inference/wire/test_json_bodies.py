@@ -80,12 +80,15 @@ def test_small_bodies_and_binary_tensors_need_no_thread() -> None:
     asyncio.run(scenario())
 
 
+JSON = {"content-type": "application/json"}
+
+
 def test_large_and_small_bodies_get_the_same_answer_and_health_answers_meanwhile(
     tmp_path: Path,
 ) -> None:
     async def scenario() -> None:
         async with application(tmp_path) as client:
-            large = asyncio.create_task(client.post(PREDICT, content=LARGE))
+            large = asyncio.create_task(client.post(PREDICT, content=LARGE, headers=JSON))
             answered = 0
             while not large.done():
                 assert (await client.get("/v2/health/live")).status_code == 200
