@@ -2,12 +2,13 @@
 
 With n rows of weight one (weights are scaled to a mean of one) the objective is
 
-    mean NLL + 3·mean CE + [5·Σ_j(θ_{j+1} − θ_j)² + 2·log(1 + θ_1²)] / n
+    mean NLL + 3·mean CE + [20·Σ_j(θ_{j+1} − θ_j)² + 8·log(1 + θ_1²)] / n
 
 CE is the cross entropy of "is the top label right". The first prior shrinks towards one
 temperature, the second shrinks that towards 1, with a tail so heavy that badly scaled logits keep
-their scale. Both are in nats of the summed log likelihood, hence the division. The weight 3 has
-the effect of half a soft ECE without its kernel, which `Terms` can add for the ablation.
+their scale. Both are in nats of the summed log likelihood, hence the division; with the weight 3 a row
+counts about four times, so they are four times what the likelihood alone would need. The weight 3
+has the effect of half a soft ECE without its kernel, which `Terms` can add for the ablation.
 
 Per row everything follows from one convex function of β = 1/h: with d_j = z_j − z(1) and
 L(β) = log Σ_{j≠top} exp(β·d_j), the top probability is 1/(1 + e^L), and
@@ -45,8 +46,8 @@ class Terms:
     """Weights of the terms; values other than the defaults are for ablations."""
 
     top_weight: float = 3.0  # of the cross entropy of "is the top label right"
-    smoothness: float = 5.0  # nats of the summed log likelihood for a change of slope by e
-    scale_prior: float = 2.0  # nats, times log(1 + θ_1²)
+    smoothness: float = 20.0  # nats of the summed log likelihood for a change of slope by e
+    scale_prior: float = 8.0  # nats, times log(1 + θ_1²)
     soft_ece: float = 0.0  # of the loss of the published recipe
 
 
