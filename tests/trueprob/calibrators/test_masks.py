@@ -107,7 +107,7 @@ def test_a_class_that_is_always_masked_is_not_there(method, overconfident):
     assert (p[:, 2] == 0.0).all()
     expected = narrow.calibrator.predict_proba(rows)
     # Priors and the uniform weight count classes.
-    assert np.delete(p, 2, axis=1) == pytest.approx(expected, abs=0.02)
+    assert np.delete(p, 2, axis=1) == pytest.approx(expected, abs=0.03)
 
 
 @every_method

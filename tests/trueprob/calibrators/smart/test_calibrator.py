@@ -42,7 +42,7 @@ def by_torch(theta, logits, labels, weights, edges):
     top = logs[rows, z.argmax(dim=1)].exp()
     right = z.argmax(dim=1) == y
     cross = -torch.where(right, top.log(), (1 - top).log())
-    penalty = 5 * (theta.diff() ** 2).sum() + 2 * torch.log(1 + theta[0] ** 2)
+    penalty = 20 * (theta.diff() ** 2).sum() + 8 * torch.log(1 + theta[0] ** 2)
     return (w * (nll + 3 * cross)).sum() / w.sum() + penalty / len(y)
 
 
