@@ -36,7 +36,7 @@ __all__ = [
     "EXTRAS",
     "PREFIXES",
     "UNSPECIFIED",
-    "Cells",
+    "ColumnCells",
     "ColumnChoice",
     "Columns",
     "Rows",
@@ -125,7 +125,7 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Cells:
+class ColumnCells:
     """What a column holds: all `text`, all numbers (`whole` or `real`), `mixed`, or nothing."""
 
     kind: str  # `text`, `whole`, `real`, `mixed` or `empty`
@@ -134,7 +134,7 @@ class Cells:
     running: bool = False  # `whole`, and each is one more than the one before
 
     @classmethod
-    def of_numbers(cls, numbers: NDArray[Any]) -> Cells:
+    def of_numbers(cls, numbers: NDArray[Any]) -> ColumnCells:
         """Describe a column of numbers, shape (n,)."""
         values = numbers.astype(np.float64)
         n = len(values)
@@ -161,7 +161,7 @@ class Columns:
     def of(
         cls,
         header: Sequence[str],
-        cells: Callable[[int], Cells],
+        cells: Callable[[int], ColumnCells],
         name: str,
         choice: ColumnChoice,
     ) -> Columns:
@@ -256,7 +256,7 @@ def find_extras(names: Sequence[str], name: str, choice: ColumnChoice) -> dict[s
 
 
 def find_ids(
-    header: Sequence[str], cells: Callable[[int], Cells], name: str, choice: ColumnChoice
+    header: Sequence[str], cells: Callable[[int], ColumnCells], name: str, choice: ColumnChoice
 ) -> dict[str, int]:
     """Positions of the ids of a table whose numbers are in one column of lists."""
     names = [column.strip() for column in header]
@@ -277,7 +277,7 @@ def _position(names: Sequence[str], column: str, name: str, what: str) -> int:
     return names.index(column)
 
 
-def _is_id(column: str, cells: Cells, *, beside: bool) -> bool:
+def _is_id(column: str, cells: ColumnCells, *, beside: bool) -> bool:
     """Whether a column is an id; `beside` columns that cannot be ids, whole numbers can."""
     if column in ANSWERS or cells.kind == "empty":
         return False
@@ -290,7 +290,7 @@ def _is_id(column: str, cells: Cells, *, beside: bool) -> bool:
 
 
 def _doubts(
-    names: Sequence[str], classes: Mapping[int, Cells], labelled: bool, name: str
+    names: Sequence[str], classes: Mapping[int, ColumnCells], labelled: bool, name: str
 ) -> list[str]:
     """Notes on classes that look like something else; InvalidInput for what looks like labels."""
     reals = [i for i, cells in classes.items() if cells.kind == "real"]

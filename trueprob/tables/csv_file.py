@@ -1,6 +1,6 @@
 """Reads a `.csv`: UTF-8, a header row, and the column names of `columns`.
 
-Cells are separated by commas, semicolons or tabs. Decimals have a point or, throughout the file, a
+ColumnCells are separated by commas, semicolons or tabs. Decimals have a point or, throughout the file, a
 comma. Both are found out from the file.
 """
 
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from trueprob.errors import InvalidInput
 from trueprob.tables.columns import (
-    Cells,
+    ColumnCells,
     ColumnChoice,
     Columns,
     Rows,
@@ -104,7 +104,7 @@ def _rows(reader: Iterator[list[str]], separator: str, name: str, choice: Column
     pieces = _pieces(reader, len(header), name)
     first = next(pieces, [])
 
-    def described(index: int) -> Cells:
+    def described(index: int) -> ColumnCells:
         return _cells([row[index] for row in first])
 
     columns = Columns.of(header, described, name, choice)
@@ -119,8 +119,8 @@ def _rows(reader: Iterator[list[str]], separator: str, name: str, choice: Column
     n_classes = len(columns.class_indices)
     pick = itemgetter(*columns.class_indices, columns.class_indices[-1])  # always a tuple
     parts: list[NDArray[np.float64]] = []
-    kept = {**columns.extras, **{("id", i): i for i in columns.ids.values()}}
-    texts: dict[Any, list[str]] = {key: [] for key in kept}
+    kept = {*columns.extras.values(), *columns.ids.values()}
+    columns_of_text: dict[int, list[str]] = {index: [] for index in kept}
     n = 0
     for rows in chain([first], pieces):
         try:
@@ -128,10 +128,11 @@ def _rows(reader: Iterator[list[str]], separator: str, name: str, choice: Column
         except ValueError:
             raise _not_a_number(rows, columns.class_indices, header, n, comma, name) from None
         parts.append(numbers.reshape(len(rows), n_classes + 1)[:, :-1])
-        for key, index in kept.items():
-            texts[key].extend(row[index] for row in rows)
+        for index, texts in columns_of_text.items():
+            texts.extend(row[index] for row in rows)
         n += len(rows)
-    values, labels = np.concatenate(parts), texts.get("labels")
+    extras = {array: columns_of_text[index] for array, index in columns.extras.items()}
+    values, labels = np.concatenate(parts), extras.get("labels")
     numbers_name = columns.numbers
     class_names: tuple[str, ...] | None = columns.class_names
     arrays: dict[str, Any] = {}
@@ -145,19 +146,19 @@ def _rows(reader: Iterator[list[str]], separator: str, name: str, choice: Column
     arrays[numbers_name] = values
     if found is not None:
         arrays["labels"] = found
-    if "weights" in texts:
+    if "weights" in extras:
         try:
-            arrays["weights"] = _numbers(texts["weights"], comma)
+            arrays["weights"] = _numbers(extras["weights"], comma)
         except ValueError:
             raise InvalidInput(f"{name} must have numbers as weights", field="weights") from None
-    if "groups" in texts:
-        arrays["groups"] = group_values(texts["groups"])
-    ids = {column: texts["id", index] for column, index in columns.ids.items()}
+    if "groups" in extras:
+        arrays["groups"] = group_values(extras["groups"])
+    ids = {column: columns_of_text[index] for column, index in columns.ids.items()}
     return Rows(arrays, class_names, ids, tuple(notes))
 
 
 def _numbers(cells: Sequence[str], comma: bool) -> NDArray[np.float64]:
-    """Cells as numbers; ValueError for one that is none."""
+    """ColumnCells as numbers; ValueError for one that is none."""
     text = "\n".join(cells)
     # Python's float takes 1_000 and digits of other scripts.
     if "_" in text or not text.isascii() or (comma and "." in text):
@@ -175,16 +176,16 @@ def _is_number(cell: str, comma: bool) -> bool:
     return True
 
 
-def _cells(cells: Sequence[str]) -> Cells:
+def _cells(cells: Sequence[str]) -> ColumnCells:
     if not any(cell.strip() for cell in cells):
-        return Cells("empty", len(cells))
+        return ColumnCells("empty", len(cells))
     try:
-        return Cells.of_numbers(_numbers(cells, any("," in cell for cell in cells)))
+        return ColumnCells.of_numbers(_numbers(cells, any("," in cell for cell in cells)))
     except ValueError:
         numeric = any(_is_number(cell, "," in cell) for cell in cells)
         # A number with a slip is no text: it is an error, not an id.
         near = any(_is_number(cell.replace("_", "").replace(",", ""), False) for cell in cells)
-        return Cells("mixed" if numeric or near else "text", len(cells))
+        return ColumnCells("mixed" if numeric or near else "text", len(cells))
 
 
 def _decimal_comma(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from trueprob.errors import InvalidInput
 from trueprob.tables.columns import (
     PREFIXES,
-    Cells,
+    ColumnCells,
     ColumnChoice,
     Columns,
     Rows,
@@ -76,7 +76,7 @@ def read_parquet(
         raise InvalidInput(f"{name} cannot be read: {reason}", field=name) from None
     header = table.column_names
 
-    def described(index: int) -> Cells:
+    def described(index: int) -> ColumnCells:
         return _cells(table.column(index))
 
     lists = [column for column in PREFIXES.values() if header.count(column) == 1]
@@ -117,16 +117,16 @@ def read_parquet(
     return Rows(arrays, class_names, kept, notes)
 
 
-def _cells(column: Any) -> Cells:
+def _cells(column: Any) -> ColumnCells:
     from pyarrow import types
 
     kind = column.type
     if column.null_count == len(column):
-        return Cells("empty", len(column))
+        return ColumnCells("empty", len(column))
     if types.is_integer(kind) or types.is_floating(kind):
-        return Cells.of_numbers(column.drop_null().to_numpy())
+        return ColumnCells.of_numbers(column.drop_null().to_numpy())
     # Decimals are numbers of a type that `_numbers` refuses, not ids.
-    return Cells("real" if types.is_decimal(kind) else "text", len(column))
+    return ColumnCells("real" if types.is_decimal(kind) else "text", len(column))
 
 
 def _lists(column: Any, what: str) -> NDArray[Any]:
