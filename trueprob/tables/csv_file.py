@@ -1,6 +1,6 @@
 """Reads a `.csv`: UTF-8, a header row, and the column names of `columns`.
 
-ColumnCells are separated by commas, semicolons or tabs. Decimals have a point or, throughout the file, a
+Cells are separated by commas, semicolons or tabs. Decimals have a point or, throughout the file, a
 comma. Both are found out from the file.
 """
 
@@ -158,7 +158,7 @@ def _rows(reader: Iterator[list[str]], separator: str, name: str, choice: Column
 
 
 def _numbers(cells: Sequence[str], comma: bool) -> NDArray[np.float64]:
-    """ColumnCells as numbers; ValueError for one that is none."""
+    """Cells as numbers; ValueError for one that is none."""
     text = "\n".join(cells)
     # Python's float takes 1_000 and digits of other scripts.
     if "_" in text or not text.isascii() or (comma and "." in text):

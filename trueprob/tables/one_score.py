@@ -110,9 +110,11 @@ def _numbers(columns: Columns, scores: NDArray[Any], choice: ColumnChoice, name:
             "--input logits if they are log-odds of class 1",
             field="input",
         )
+    ids = shown([*columns.ids])
+    also = f"taken as ids: {ids} (--score-columns says otherwise); " if columns.ids else ""
     raise InvalidInput(
         f"{name} must have a column for each of at least two classes, got 1, {column[:40]!r}; "
-        "a lone score of two classes is named prob_CLASS, logit_CLASS, p or score",
+        f"{also}a lone score of two classes is named prob_CLASS, logit_CLASS, p or score",
         field="file",
     )
 

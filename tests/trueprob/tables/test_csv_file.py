@@ -189,6 +189,7 @@ def test_a_lone_score_follows_the_order_of_the_model(read):
         ("score,label\n0.5,1\n-3.5,0\n", "from -3.5 to 0.5, which are no probabilities"),
         ("prob_1,label\n0.5,1\n1.5,0\n", "row 1 has another number"),
         ("prob_yes,label\n0.5,a\n0.5,b\n", "one of them 'yes'"),
+        ("a,b,label\n1,3,a\n2,2,b\n3,0,b\n", "taken as ids: a .--score-columns says"),
         ("a,label\n0.5,1\n", "is named prob_CLASS, logit_CLASS, p or score"),
     ],
 )
