@@ -35,6 +35,7 @@ __all__ = [
     "ANSWERS",
     "EXTRAS",
     "PREFIXES",
+    "SAMPLE",
     "UNSPECIFIED",
     "ColumnCells",
     "ColumnChoice",
@@ -71,6 +72,7 @@ INDEX: Final = re.compile(r"|unnamed: ?[0-9]+|__index_level_[0-9]+__", re.IGNORE
 ID: Final = re.compile(r"(.*[_ ])?(id|uuid|index|idx)", re.IGNORECASE)
 TRUTH: Final = re.compile(r"y|target|truth|y_true|(true|ground)[_ ](label|truth)", re.IGNORECASE)
 WHOLE_FLOAT: Final = re.compile(r"(-?[0-9]+)\.0+")
+SAMPLE: Final = 10_000  # first rows that say what a column is
 RUNNING: Final = 3  # rows from which numbers that go up by one count the rows
 DISTINCT: Final = 20  # rows from which whole numbers that all differ are ids
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from trueprob.errors import InvalidInput
 from trueprob.tables.columns import (
+    SAMPLE,
     ColumnCells,
     ColumnChoice,
     Columns,
@@ -105,7 +106,7 @@ def _rows(reader: Iterator[list[str]], separator: str, name: str, choice: Column
     first = next(pieces, [])
 
     def described(index: int) -> ColumnCells:
-        return _cells([row[index] for row in first])
+        return _cells([row[index] for row in first[:SAMPLE]])
 
     columns = Columns.of(header, described, name, choice)
     notes = [*columns.notes]

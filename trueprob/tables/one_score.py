@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from trueprob.arrays.class_names import shown
 from trueprob.errors import InvalidInput
-from trueprob.tables.columns import UNSPECIFIED, ColumnChoice, Columns, label_values
+from trueprob.tables.columns import PREFIXES, UNSPECIFIED, ColumnChoice, Columns, label_values
 
 __all__ = ["two_columns"]
 
@@ -84,8 +84,9 @@ def two_columns(
         with np.errstate(divide="ignore"):
             values[:, 1 - position] = 1 - p if numbers == "probabilities" else np.log1p(-p)
     what = {"logits": "log P({0}) − log P(not {0})", "log_probabilities": "log P({0})"}
+    prefix = next((p for p, kind in PREFIXES.items() if kind == columns.numbers), "")
     note = (
-        f"{name}: column {column[:40]!r} is the only one of scores and is read as "
+        f"{name}: column {prefix + column[:40]!r} is the only one of scores and is read as "
         f"{what.get(numbers, 'P({0})').format(one[:40])}, of two classes"
     )
     found = None if labels is None else _labels(labels, names, one, name)

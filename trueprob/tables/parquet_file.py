@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from trueprob.errors import InvalidInput
 from trueprob.tables.columns import (
     PREFIXES,
+    SAMPLE,
     ColumnCells,
     ColumnChoice,
     Columns,
@@ -77,7 +78,7 @@ def read_parquet(
     header = table.column_names
 
     def described(index: int) -> ColumnCells:
-        return _cells(table.column(index))
+        return _cells(table.column(index).slice(0, SAMPLE))
 
     lists = [column for column in PREFIXES.values() if header.count(column) == 1]
     arrays: dict[str, Any] = {}
