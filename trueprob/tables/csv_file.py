@@ -195,8 +195,10 @@ def _decimal_comma(
     """Whether numbers have decimal commas; InvalidInput if commas could separate thousands."""
     unclear: tuple[str, str] | None = None
     for index in indices:
-        for row in rows:
-            cell = row[index].strip()
+        column = [row[index] for row in rows]
+        if "," not in "\n".join(column):
+            continue
+        for cell in map(str.strip, column):
             if "," in cell:
                 if THOUSANDS.fullmatch(cell) is None:
                     return True
