@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from trueprob.cli import adapt, apply, collect, evaluate, export_onnx, fit, inspect, plot
 from trueprob.cli.files import UnusableFile
@@ -36,6 +36,16 @@ class UsageError(Exception):
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message} (see {self.prog} --help)")
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse the words; the file of labels may stand behind an option."""
+        found, left = self.parse_known_args(args, namespace)
+        # argparse has given up an optional argument when it meets an option before it.
+        if len(left) == 1 and left[0][:1] != "-" and getattr(found, "labels_npy", "") is None:
+            found.labels_npy = left.pop()
+        if left:
+            self.error(f"unrecognized arguments: {' '.join(left)}")
+        return found
 
 
 def parser(name: str = "") -> argparse.ArgumentParser:

@@ -15,7 +15,9 @@ from trueprob.cli.apply import SUFFIXES, read_rows, require_output, write_answer
 from trueprob.cli.files import (
     LABELLED_ROWS,
     SPLITS,
+    add_columns,
     add_input,
+    column_choice,
     names_of,
     read_calibration_set,
     read_calibrator,
@@ -69,6 +71,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print the result as one JSON document")
     add_input(parser)
+    add_columns(parser)
     for option, file in (("--split", "the labelled file"), ("--traffic-split", "the traffic")):
         parser.add_argument(
             option,
@@ -92,6 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
         None if calibrator is None else calibrator.n_classes,
         class_names=None if calibrator is None else calibrator.class_names,
         numbers=arguments.input,
+        columns=column_choice(arguments),
     )
     if calibrator is None:
         calibrator = IdentityCalibrator(labelled.n_classes)

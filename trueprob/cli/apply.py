@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -17,10 +17,18 @@ from trueprob.arrays.class_names import class_order
 from trueprob.arrays.labels import Labels
 from trueprob.arrays.logit_functions import Logits, Probabilities
 from trueprob.arrays.logits import as_logits
-from trueprob.cli.files import add_input, add_split, read_calibrator, read_logits, write_atomically
+from trueprob.cli.files import (
+    add_columns,
+    add_input,
+    add_split,
+    column_choice,
+    read_calibrator,
+    read_logits,
+    write_atomically,
+)
 from trueprob.cli.output import print_json, print_line
 from trueprob.errors import InvalidInput
-from trueprob.tables import table_of_answers
+from trueprob.tables import ColumnChoice, table_of_answers
 
 __all__ = ["OrderedRows", "add_parser", "read_rows", "require_output", "write_answers"]
 
@@ -39,6 +47,7 @@ def add_parser(commands: Any) -> None:
         "leave out temperature, and all but smart-binary log_odds. Where the rows and the "
         "calibrator both name their classes, columns are matched by name; the order of the "
         "output, and the index in prediction, are the rows'. "
+        "Tables keep the ids of the rows, as their first columns. "
         "--interval adds the columns (arrays) confidence_low and confidence_high, between which "
         "the probability of the prediction lies.",
     )
@@ -63,6 +72,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print the result as one JSON document")
     add_input(parser)
+    add_columns(parser)
     add_split(parser)
     parser.set_defaults(run=run)
 
@@ -76,13 +86,17 @@ def run(arguments: argparse.Namespace) -> int:
             f"got {arguments.output}",
             field="output",
         )
-    calibrator = read_calibrator(arguments.calibrator)
+    paths = [arguments.calibrator, arguments.data]
+    if [Path(path).suffix.lower() == ".json" for path in paths] == [False, True]:
+        paths.reverse()
+    calibrator = read_calibrator(paths[0])
     rows = read_rows(
-        arguments.data,
+        paths[1],
         calibrator.n_classes,
         calibrator.class_names,
         split=arguments.split,
         numbers=arguments.input,
+        columns=column_choice(arguments),
     )
     bounds: dict[str, NDArray[np.float64]] = {}
     if arguments.interval is not None:
@@ -112,6 +126,7 @@ class OrderedRows:
     logits: Logits
     order: NDArray[np.int64] | None  # column of the file for each class; None: the same order
     class_names: tuple[str, ...] | None  # of the file, or of the calibrator, in the file's order
+    ids: Mapping[str, Sequence[Any]]  # columns of the file that are ids
 
 
 def require_output(path: str) -> None:
@@ -127,14 +142,18 @@ def read_rows(
     *,
     split: str | None,
     numbers: str | None,
+    columns: ColumnChoice | None = None,
 ) -> OrderedRows:
     """Read logits, and match their columns by name if both sides have names."""
-    given, names = read_logits(path, split, numbers=numbers)
+    given, rows = read_logits(
+        path, split, numbers=numbers, columns=columns, class_names=class_names
+    )
+    names = rows.class_names
     order = None
     if names is not None and class_names is not None:
         order = class_order(names, class_names, name=f"classes of {path}")
     logits = as_logits(given if order is None else given[:, order], n_classes=n_classes)
-    return OrderedRows(logits, order, class_names if names is None else names)
+    return OrderedRows(logits, order, class_names if names is None else names, rows.ids)
 
 
 def write_answers(
@@ -163,6 +182,7 @@ def write_answers(
             rows.class_names,
             log_odds=log_odds,
             bounds=bounds,
+            ids=rows.ids,
         )
     else:
         buffer = io.BytesIO()

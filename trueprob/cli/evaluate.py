@@ -11,9 +11,11 @@ from trueprob.calibrators import Calibrator, IdentityCalibrator, read_fitted_on
 from trueprob.calibrators.document import parse_json
 from trueprob.cli.files import (
     LABELLED_ROWS,
+    add_columns,
     add_input,
     add_labels,
     add_split,
+    column_choice,
     labels_file,
     names_of,
     read_calibration_set,
@@ -64,6 +66,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--json", action="store_true", help="print the result as one JSON document")
     add_strict(parser)
     add_input(parser)
+    add_columns(parser)
     add_split(parser)
     parser.set_defaults(run=run)
 
@@ -83,6 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
         class_names=class_names,
         numbers=arguments.input,
         labels=labels_file(arguments),
+        columns=column_choice(arguments),
     )
     before = _Evaluation(IdentityCalibrator(data.n_classes), data, arguments.classes)
     after = None if calibrator is None else _Evaluation(calibrator, data, arguments.classes)

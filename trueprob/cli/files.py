@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import csv
 import secrets
+import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,15 +25,17 @@ from trueprob.arrays.files import UNNAMED, read_arrays
 from trueprob.arrays.logit_functions import Logits
 from trueprob.calibrators import Calibrator, loads_calibrator
 from trueprob.errors import InvalidInput
-from trueprob.tables import Rows, read_csv, read_parquet
+from trueprob.tables import ColumnChoice, Rows, read_csv, read_parquet
 from trueprob.tables.columns import UNSPECIFIED
 
 __all__ = [
     "LABELLED_ROWS",
     "UnusableFile",
+    "add_columns",
     "add_input",
     "add_labels",
     "add_split",
+    "column_choice",
     "labels_file",
     "names_of",
     "read_calibration_set",
@@ -72,6 +77,43 @@ def add_input(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_columns(parser: argparse.ArgumentParser) -> None:
+    """Add the options that choose columns of a table."""
+    parser.add_argument(
+        "--label-column", metavar="NAME", help="column of the labels of a table; default: label"
+    )
+    parser.add_argument(
+        "--score-columns",
+        metavar="NAMES",
+        help="columns of the classes of a table, with commas between them, in the order of the "
+        "classes; default: those with a prefix, else all but ids and label, weight and group",
+    )
+    parser.add_argument(
+        "--id-column",
+        metavar="NAME",
+        action="append",
+        help="a column of a table that is an id; may be given several times; default: index "
+        "columns, text, and numbers that count the rows",
+    )
+
+
+def column_choice(arguments: argparse.Namespace) -> ColumnChoice | None:
+    """The columns that the options choose; None if they choose none."""
+    label, scores, ids = arguments.label_column, arguments.score_columns, arguments.id_column
+    if label is None and scores is None and not ids:
+        return None
+    listed = None
+    if scores is not None:
+        # As in a header, quotes keep the commas of a name.
+        listed = tuple(text.strip() for text in next(csv.reader([scores], strict=True), []))
+        if not listed or len(set(listed)) < len(listed):
+            raise InvalidInput(
+                f"score_columns must be different names with commas between them, got {scores!r}",
+                field="score_columns",
+            )
+    return ColumnChoice(label, listed, tuple(ids or ()))
+
+
 def add_labels(parser: argparse.ArgumentParser) -> None:
     """Add the labels of an .npy: a second argument, or an option."""
     parser.add_argument(
@@ -96,12 +138,13 @@ def read_calibration_set(
     class_names: Sequence[str] | None = None,
     numbers: str | None = None,
     labels: str | None = None,
+    columns: ColumnChoice | None = None,
 ) -> CalibrationSet:
     """Read logits and labels from a file, from a split of it, or from a pair of files.
 
     The classes are put in the order of `class_names`, by name where the file has names.
     """
-    rows = _rows(path, split, numbers)
+    rows = _rows(path, split, numbers, columns, class_names)
     arrays = dict(rows.arrays)
     if rows.class_names is not None:
         arrays["class_names"] = np.array(rows.class_names)
@@ -112,6 +155,11 @@ def read_calibration_set(
         lone = given.get(UNNAMED, given.get("labels"))
         if lone is None or len(given) > 1:
             raise InvalidInput(f"{labels} must be an .npy of labels", field="labels")
+        kind = next((name for name in INPUTS if name in arrays), "logits")
+        scores = arrays.get(kind)
+        if scores is not None and _are_labels(scores, lone):
+            sys.stderr.write(f"trueprob: note: {path} holds the labels, {labels} the scores\n")
+            arrays[kind], lone = lone, scores
         arrays["labels"] = lone
     elif "labels" not in arrays:
         raise InvalidInput(
@@ -122,16 +170,30 @@ def read_calibration_set(
     return CalibrationSet.from_arrays(arrays, n_classes=n_classes, class_names=class_names)
 
 
+def _are_labels(first: NDArray[np.generic], second: NDArray[np.generic]) -> bool:
+    """Whether the first of two files has the labels of the scores in the second."""
+    discrete = first.dtype.kind in "iuUS"
+    return first.ndim == 1 and (second.ndim == 2 or (discrete and second.dtype.kind == "f"))
+
+
 def names_of(data: CalibrationSet) -> Sequence[str]:
     """The names of the classes; without names, their indices."""
     return data.class_names or [str(index) for index in range(data.n_classes)]
 
 
 def read_logits(
-    path: str, split: str | None, *, numbers: str | None = None
-) -> tuple[Logits, tuple[str, ...] | None]:
-    """Read the logits of a file, and its class names or None; other arrays are ignored."""
-    rows = _rows(path, split, numbers)
+    path: str,
+    split: str | None,
+    *,
+    numbers: str | None = None,
+    columns: ColumnChoice | None = None,
+    class_names: Sequence[str] | None = None,
+) -> tuple[Logits, Rows]:
+    """Read the logits of a file, and its class names and ids; other arrays are ignored.
+
+    `class_names` are those of the calibrator; they complete a table with the scores of one class.
+    """
+    rows = _rows(path, split, numbers, columns, class_names)
     given = [name for name in INPUTS if name in rows.arrays]
     if len(given) != 1:
         got = " and ".join(given) if given else "none of them"
@@ -142,7 +204,7 @@ def read_logits(
     names = rows.class_names
     if names is not None:
         names = as_class_names(names, n_classes=logits.shape[1])
-    return logits, names
+    return logits, replace(rows, class_names=names)
 
 
 def read_calibrator(path: str) -> Calibrator:
@@ -170,15 +232,34 @@ def write_atomically(path: str, data: bytes) -> None:
         raise UnusableFile(f"{path} cannot be written: {error.strerror}") from None
 
 
-def _rows(path: str, split: str | None, numbers: str | None) -> Rows:
-    """Read a file; the array of numbers is named logits, probabilities or log_probabilities."""
+def _rows(
+    path: str,
+    split: str | None,
+    numbers: str | None,
+    columns: ColumnChoice | None,
+    class_names: Sequence[str] | None,
+) -> Rows:
+    """Read a file; the array of numbers is named logits, probabilities or log_probabilities.
+
+    What was found out about a table is said on standard error.
+    """
     reader = TABLES.get(Path(path).suffix.lower())
     if reader is None:
+        if columns is not None:
+            raise InvalidInput(
+                f"--label-column, --score-columns and --id-column are for .csv and .parquet files, "
+                f"{path} is neither",
+                field="file",
+            )
         rows = Rows(_arrays(path, split))
     elif split is not None:
         raise InvalidInput(f"--split is for .npz files, {path} is a table", field="split")
     else:
-        rows = reader(path, name=path)
+        known = None if class_names is None else tuple(class_names)
+        choice = replace(columns or ColumnChoice(), numbers=numbers, class_names=known)
+        rows = reader(path, name=path, choice=choice)
+        for note in rows.notes:
+            sys.stderr.write(f"trueprob: note: {note}\n")
     arrays = dict(rows.arrays)
     for name in (UNNAMED, UNSPECIFIED):
         if name in arrays and len(arrays) == 1 + len(EXTRA_ARRAYS & set(arrays)):
@@ -194,7 +275,7 @@ def _rows(path: str, split: str | None, numbers: str | None) -> Rows:
         arrays = {n: a for n, a in arrays.items() if n not in INPUTS or n == numbers}
     named = arrays.pop("class_names", None)
     names = rows.class_names if named is None else as_class_names(named, n_classes=named.size)
-    return Rows(arrays, names)
+    return replace(rows, arrays=arrays, class_names=names)
 
 
 def _arrays(path: str, split: str | None) -> dict[str, NDArray[np.generic]]:

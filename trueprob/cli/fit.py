@@ -9,9 +9,11 @@ from typing import Any
 from trueprob.calibrators import FittedOn, dumps_calibrator
 from trueprob.cli.files import (
     LABELLED_ROWS,
+    add_columns,
     add_input,
     add_labels,
     add_split,
+    column_choice,
     labels_file,
     names_of,
     read_calibration_set,
@@ -83,6 +85,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--json", action="store_true", help="print the result as one JSON document")
     add_strict(parser)
     add_input(parser)
+    add_columns(parser)
     add_split(parser)
     parser.set_defaults(run=run)
 
@@ -95,6 +98,7 @@ def run(arguments: argparse.Namespace) -> int:
         None,
         numbers=arguments.input,
         labels=labels_file(arguments),
+        columns=column_choice(arguments),
     )
     fitted = fit_calibration_set(
         data,

@@ -11,7 +11,10 @@ from trueprob.calibrators import Calibrator, IdentityCalibrator
 from trueprob.cli.files import (
     LABELLED_ROWS,
     UnusableFile,
+    add_columns,
+    add_input,
     add_split,
+    column_choice,
     read_calibration_set,
     read_calibrator,
     write_atomically,
@@ -46,6 +49,8 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("--title", help="title of the diagram; default: the name of the data file")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON document")
+    add_input(parser)
+    add_columns(parser)
     add_split(parser)
     parser.set_defaults(run=run)
 
@@ -62,7 +67,14 @@ def run(arguments: argparse.Namespace) -> int:
         calibrator = read_calibrator(arguments.calibrator)
     n_classes = None if calibrator is None else calibrator.n_classes
     class_names = None if calibrator is None else calibrator.class_names
-    data = read_calibration_set(arguments.data, arguments.split, n_classes, class_names=class_names)
+    data = read_calibration_set(
+        arguments.data,
+        arguments.split,
+        n_classes,
+        class_names=class_names,
+        numbers=arguments.input,
+        columns=column_choice(arguments),
+    )
     before = _panel("uncalibrated", IdentityCalibrator(data.n_classes), data)
     after = None if calibrator is None else _panel(calibrator.id, calibrator, data)
     panels = [before] if after is None else [before, after]

@@ -1,7 +1,7 @@
 """Writes predictions as a table, with a column `prob_<class>` for each class.
 
-The other columns are prediction, class, confidence and, for methods that have them, temperature and
-log_odds; then the bounds of the confidence, if they were asked for.
+Ids come first. The other columns are prediction, class, confidence and, for methods that have
+them, temperature and log_odds; then the bounds of the confidence, if they were asked for.
 `evaluate` and `fit` read such a table again if you add a column `label`.
 """
 
@@ -16,8 +16,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from trueprob.arrays.class_names import INTEGER
 from trueprob.arrays.labels import Labels
 from trueprob.arrays.logit_functions import Probabilities
+from trueprob.errors import InvalidInput
 from trueprob.tables.parquet_file import require_pyarrow
 
 __all__ = ["table_of_answers"]
@@ -35,6 +37,7 @@ def table_of_answers(
     *,
     log_odds: NDArray[np.float64] | None = None,
     bounds: Mapping[str, NDArray[np.float64]] = MappingProxyType({}),
+    ids: Mapping[str, Sequence[Any]] = MappingProxyType({}),
 ) -> bytes:
     """Encode predictions as a `.csv` or `.parquet` file.
 
@@ -54,6 +57,8 @@ def table_of_answers(
         log P(1) − log P(0), in nats; None leaves out the column.
     bounds : mapping of name to ndarray of shape (n,), float64
         More columns, written last.
+    ids : mapping of name to sequence of n values
+        Written first. In a `.parquet`, texts that are all integers become integers.
 
     Returns
     -------
@@ -63,7 +68,8 @@ def table_of_answers(
     Raises
     ------
     InvalidInput
-        The suffix is `.parquet` and pyarrow is not installed.
+        The suffix is `.parquet` and pyarrow is not installed, or an id has the name of another
+        column.
     """
     n, k = probabilities.shape
     names = list(class_names) if class_names is not None else [str(i) for i in range(k)]
@@ -72,10 +78,17 @@ def table_of_answers(
     given = {"temperature": temperature, "log_odds": log_odds}
     optional = {name: column for name, column in given.items() if column is not None}
     optional |= bounds
+    for column in (*columns, "prediction", "class", "confidence", *optional):
+        if column in ids:
+            raise InvalidInput(
+                f"the output has a column {column[:40]!r} already: rename that of the ids",
+                field="id_column",
+            )
     if suffix == ".parquet":
         require_pyarrow(suffix)
         return _parquet(
-            dict(zip(columns, np.ascontiguousarray(probabilities.T), strict=True))
+            {name: _typed(values) for name, values in ids.items()}
+            | dict(zip(columns, np.ascontiguousarray(probabilities.T), strict=True))
             | {
                 "prediction": predicted,
                 "class": np.array(names, dtype=object)[predicted],
@@ -83,13 +96,12 @@ def table_of_answers(
             }
             | optional
         )
-    header = [*columns, "prediction", "class", "confidence", *optional]
+    header = [*ids, *columns, "prediction", "class", "confidence", *optional]
     formats = [EXACT] * k + ["%d", "%s", EXACT] + ["%r"] * len(optional)
-    line = ",".join(formats) + "\n"
+    line = ",".join(["%s"] * bool(ids) + formats) + "\n"
     quoted = [_csv_line([name]).rstrip("\n") for name in names]
     text = io.StringIO()
     text.write(_csv_line(header))
-    last_columns = np.stack([*optional.values()], axis=1) if optional else np.empty((n, 0))
     step = max(1, PIECE_CELLS // k)
     last_columns = np.stack([*optional.values()], axis=1) if optional else np.empty((n, 0))
     for start in range(0, n, step):
@@ -97,9 +109,26 @@ def table_of_answers(
         tops = predicted[rows].tolist()
         cells: list[Any] = [probabilities[rows].tolist(), tops, confidence[rows].tolist()]
         cells.append(last_columns[rows].tolist())
-        for row, top, confident, last in zip(*cells, strict=True):
-            text.write(line % (*row, top, quoted[top], confident, *last))
+        cells.append(_id_cells(ids, rows) if ids else [()] * len(tops))
+        for row, top, confident, last, first in zip(*cells, strict=True):
+            text.write(line % (*first, *row, top, quoted[top], confident, *last))
     return text.getvalue().encode()
+
+
+def _id_cells(ids: Mapping[str, Sequence[Any]], rows: slice) -> list[tuple[str]]:
+    """The cells of the ids of each row, quoted and joined."""
+    given = zip(*(values[rows] for values in ids.values()), strict=True)
+    texts = (["" if value is None else str(value) for value in row] for row in given)
+    # The line of one empty cell is "".
+    return [(_csv_line(row).rstrip("\n"),) for row in texts]
+
+
+def _typed(values: Sequence[Any]) -> Sequence[Any] | NDArray[np.int64]:
+    """Texts of integers as integers, if writing these gives the same texts."""
+    if not all(isinstance(v, str) and INTEGER.fullmatch(v) and len(v) < 19 for v in values):
+        return values
+    numbers = [int(value) for value in values]
+    return np.array(numbers) if [*map(str, numbers)] == list(values) else values
 
 
 def _csv_line(cells: Sequence[str]) -> str:
@@ -108,7 +137,7 @@ def _csv_line(cells: Sequence[str]) -> str:
     return line.getvalue()
 
 
-def _parquet(columns: dict[str, NDArray[Any]]) -> bytes:
+def _parquet(columns: dict[str, Any]) -> bytes:
     import pyarrow as pa
     from pyarrow import parquet
 

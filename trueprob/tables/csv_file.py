@@ -1,26 +1,49 @@
-"""Reads a `.csv`: UTF-8, commas, a header row, and the column names of `columns`."""
+"""Reads a `.csv`: UTF-8, a header row, and the column names of `columns`.
+
+Cells are separated by commas, semicolons or tabs. Decimals have a point or, throughout the file, a
+comma. Both are found out from the file.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 from operator import itemgetter
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trueprob.errors import InvalidInput
-from trueprob.tables.columns import Columns, Rows, group_values, label_values
+from trueprob.tables.columns import (
+    SAMPLE,
+    ColumnCells,
+    ColumnChoice,
+    Columns,
+    Rows,
+    group_values,
+    label_values,
+)
+from trueprob.tables.one_score import two_columns
 
 __all__ = ["read_csv"]
 
 PIECE_CELLS: Final = 1 << 20  # cells held as text at a time, never the whole file
+SEPARATORS: Final = {",": "commas", ";": "semicolons", "\t": "tabs"}
+SAID: Final = re.compile(r'"?sep=([,;\t])"?\s*')  # first line of some spreadsheets
+THOUSANDS: Final = re.compile(r"[+-]?[1-9][0-9]{0,2}(,[0-9]{3})+")
 
 
-def read_csv(path: str | os.PathLike[str], *, name: str = "file") -> Rows:
+def read_csv(
+    path: str | os.PathLike[str],
+    *,
+    name: str = "file",
+    choice: ColumnChoice = ColumnChoice(),  # noqa: B008
+) -> Rows:
     """Read a `.csv`.
 
     Parameters
@@ -28,62 +51,166 @@ def read_csv(path: str | os.PathLike[str], *, name: str = "file") -> Rows:
     path : path
     name : str
         Name of the file in error messages.
+    choice : ColumnChoice
+        Columns that are not known by their names.
 
     Returns
     -------
     Rows
-        Numbers as float64.
+        Numbers as float64, ids as text.
 
     Raises
     ------
     InvalidInput
-        The file cannot be read, a row has another number of cells than the header, or a cell is
-        not a number.
+        The file cannot be read, a row has another number of cells than the header, a cell is
+        not a number, or commas in numbers could be decimal or thousands separators.
     """
     try:
         with open(path, encoding="utf-8-sig", newline="") as stream:  # noqa: PTH123
-            return _rows(csv.reader(stream, strict=True), name)
+            separator, skipped = _separator(stream)
+            reader = csv.reader(stream, delimiter=separator, strict=True)
+            return _rows(islice(reader, skipped, None), separator, name, choice)
     except OSError as error:
         raise InvalidInput(f"{name} cannot be read: {error.strerror}", field=name) from None
     except UnicodeDecodeError:
         raise InvalidInput(f"{name} must be UTF-8 text", field=name) from None
     except csv.Error as error:
-        raise InvalidInput(f"{name} is not a table with commas: {error}", field=name) from None
+        raise InvalidInput(
+            f"{name} is not a table with commas, semicolons or tabs: {error}", field=name
+        ) from None
 
 
-def _rows(reader: Any, name: str) -> Rows:
-    header = next(reader, None)
+def _separator(stream: TextIO) -> tuple[str, int]:
+    """The separator, and the number of lines above the header; the stream is at its start again."""
+    said = SAID.fullmatch(stream.readline())
+    widths: dict[str, list[int]] = {separator: [] for separator in SEPARATORS}
+    for separator, found in widths.items() if said is None else ():
+        stream.seek(0)
+        rows = filter(None, csv.reader(stream, delimiter=separator, strict=True))
+        with contextlib.suppress(csv.Error):  # of the right one, reading the rows says it
+            found.extend(map(len, islice(rows, 2)))
+    stream.seek(0)
+    if said is not None:
+        return said[1], 1
+    # The right one splits the header and the first row alike; another one may occur in a name.
+    alike = [s for s, w in widths.items() if w and w[0] > 1 and w[0] == w[-1]]
+    widest = max(SEPARATORS, key=lambda separator: widths[separator][:1])
+    return (alike[0] if len(alike) == 1 or "," in alike else widest), 0
+
+
+def _rows(reader: Iterator[list[str]], separator: str, name: str, choice: ColumnChoice) -> Rows:
+    header = next(filter(None, reader), None)
     if not header:
         raise InvalidInput(f"{name} must begin with a header row, got nothing", field=name)
-    columns = Columns.of(header, name)
-    pick = itemgetter(*columns.class_indices)
-    n_classes = len(columns.class_indices)
-    pieces: list[NDArray[np.float64]] = []
-    extras: dict[str, list[str]] = {array: [] for array in columns.extras}
-    n = 0
-    for rows in _pieces(reader, len(header), name):
-        numbers = chain.from_iterable(map(pick, rows))
-        try:
-            piece = np.fromiter(map(float, numbers), np.float64, n_classes * len(rows))
-        except ValueError:
-            raise _not_a_number(rows, columns, header, n, name) from None
-        pieces.append(piece.reshape(len(rows), n_classes))
-        for array, index in columns.extras.items():
-            extras[array].extend(row[index] for row in rows)
-        n += len(rows)
-    if not n:
+    pieces = _pieces(reader, len(header), name)
+    first = next(pieces, [])
+
+    def described(index: int) -> ColumnCells:
+        return _cells([row[index] for row in first[:SAMPLE]])
+
+    columns = Columns.of(header, described, name, choice)
+    notes = [*columns.notes]
+    if separator != ",":
+        notes.insert(0, f"{name}: cells are separated by {SEPARATORS[separator]}")
+    if not first:
         raise InvalidInput(f"{name} must have at least one row below its header", field=name)
-    arrays: dict[str, Any] = {columns.numbers: np.concatenate(pieces)}
-    if "labels" in extras:
-        arrays["labels"] = label_values(extras["labels"], columns.class_names, name)
+    comma = _decimal_comma(first, columns.class_indices, header, name)
+    if comma:
+        notes.append(f"{name}: commas in numbers are read as decimal commas")
+    n_classes = len(columns.class_indices)
+    pick = itemgetter(*columns.class_indices, columns.class_indices[-1])  # always a tuple
+    parts: list[NDArray[np.float64]] = []
+    kept = {*columns.extras.values(), *columns.ids.values()}
+    columns_of_text: dict[int, list[str]] = {index: [] for index in kept}
+    n = 0
+    for rows in chain([first], pieces):
+        try:
+            numbers = _numbers([*chain.from_iterable(map(pick, rows))], comma)
+        except ValueError:
+            raise _not_a_number(rows, columns.class_indices, header, n, comma, name) from None
+        parts.append(numbers.reshape(len(rows), n_classes + 1)[:, :-1])
+        for index, texts in columns_of_text.items():
+            texts.extend(row[index] for row in rows)
+        n += len(rows)
+    extras = {array: columns_of_text[index] for array, index in columns.extras.items()}
+    values, labels = np.concatenate(parts), extras.get("labels")
+    numbers_name = columns.numbers
+    class_names: tuple[str, ...] | None = columns.class_names
+    arrays: dict[str, Any] = {}
+    if n_classes == 1:
+        numbers_name, values, class_names, found, note = two_columns(
+            columns, values[:, 0], labels, choice, name
+        )
+        notes.append(note)
+    else:
+        found = None if labels is None else label_values(labels, class_names, name)
+    arrays[numbers_name] = values
+    if found is not None:
+        arrays["labels"] = found
     if "weights" in extras:
         try:
-            arrays["weights"] = np.array([float(cell) for cell in extras["weights"]])
+            arrays["weights"] = _numbers(extras["weights"], comma)
         except ValueError:
             raise InvalidInput(f"{name} must have numbers as weights", field="weights") from None
     if "groups" in extras:
         arrays["groups"] = group_values(extras["groups"])
-    return Rows(arrays, columns.class_names)
+    ids = {column: columns_of_text[index] for column, index in columns.ids.items()}
+    return Rows(arrays, class_names, ids, tuple(notes))
+
+
+def _numbers(cells: Sequence[str], comma: bool) -> NDArray[np.float64]:
+    """Cells as numbers; ValueError for one that is none."""
+    text = "\n".join(cells)
+    # Python's float takes 1_000 and digits of other scripts.
+    if "_" in text or not text.isascii() or (comma and "." in text):
+        raise ValueError
+    if comma:
+        cells = [cell.replace(",", ".") for cell in cells]
+    return np.fromiter(map(float, cells), np.float64, len(cells))
+
+
+def _is_number(cell: str, comma: bool) -> bool:
+    try:
+        _numbers([cell], comma)
+    except ValueError:
+        return False
+    return True
+
+
+def _cells(cells: Sequence[str]) -> ColumnCells:
+    if not any(cell.strip() for cell in cells):
+        return ColumnCells("empty", len(cells))
+    try:
+        return ColumnCells.of_numbers(_numbers(cells, any("," in cell for cell in cells)))
+    except ValueError:
+        numeric = any(_is_number(cell, "," in cell) for cell in cells)
+        # A number with a slip is no text: it is an error, not an id.
+        near = any(_is_number(cell.replace("_", "").replace(",", ""), False) for cell in cells)
+        return ColumnCells("mixed" if numeric or near else "text", len(cells))
+
+
+def _decimal_comma(
+    rows: Sequence[Sequence[str]], indices: Sequence[int], header: Sequence[str], name: str
+) -> bool:
+    """Whether numbers have decimal commas; InvalidInput if commas could separate thousands."""
+    unclear: tuple[str, str] | None = None
+    for index in indices:
+        column = [row[index] for row in rows]
+        if "," not in "\n".join(column):
+            continue
+        for cell in map(str.strip, column):
+            if "," in cell:
+                if THOUSANDS.fullmatch(cell) is None:
+                    return True
+                unclear = unclear or (cell, header[index])
+    if unclear is not None:
+        raise InvalidInput(
+            f"{name} has commas in numbers, such as {unclear[0][:40]} in column "
+            f"{unclear[1][:40]!r}, that could be decimal commas or separate thousands: write a "
+            "decimal point and no other separator",
+            field=name,
+        )
+    return False
 
 
 def _pieces(reader: Any, width: int, name: str) -> Iterator[list[list[str]]]:
@@ -103,16 +230,21 @@ def _pieces(reader: Any, width: int, name: str) -> Iterator[list[list[str]]]:
 
 
 def _not_a_number(
-    rows: list[list[str]], columns: Columns, header: list[str], start: int, name: str
+    rows: list[list[str]],
+    indices: Sequence[int],
+    header: list[str],
+    start: int,
+    comma: bool,
+    name: str,
 ) -> InvalidInput:
+    hint = "decimals have commas in other cells" if comma else "a number is written as -1234.5"
     for number, row in enumerate(rows, start):
-        for index in columns.class_indices:
-            try:
-                float(row[index])
-            except ValueError:
+        for index in indices:
+            if not _is_number(row[index], comma):
                 return InvalidInput(
-                    f"{name} must have numbers in column {header[index][:40]!r}, "
-                    f"row {number} has something else",
+                    f"{name} must have numbers in column {header[index][:40]!r}, row {number} has "
+                    f"something else: {row[index][:40]!r} ({hint}; --id-column names a column "
+                    "that is no class)",
                     field=name,
                 )
     return InvalidInput(f"{name} must have numbers in the classes' columns", field=name)

@@ -9,7 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trueprob.errors import InvalidInput
-from trueprob.tables.columns import EXTRAS, PREFIXES, Columns, Rows, group_values, label_values
+from trueprob.tables.columns import (
+    PREFIXES,
+    SAMPLE,
+    ColumnCells,
+    ColumnChoice,
+    Columns,
+    Rows,
+    find_extras,
+    find_ids,
+    group_values,
+    label_values,
+)
+from trueprob.tables.one_score import two_columns
 
 __all__ = ["read_parquet", "require_pyarrow"]
 
@@ -25,7 +37,12 @@ def require_pyarrow(name: str) -> None:
         ) from None
 
 
-def read_parquet(path: str | os.PathLike[str], *, name: str = "file") -> Rows:
+def read_parquet(
+    path: str | os.PathLike[str],
+    *,
+    name: str = "file",
+    choice: ColumnChoice = ColumnChoice(),  # noqa: B008
+) -> Rows:
     """Read a `.parquet`.
 
     Parameters
@@ -33,11 +50,13 @@ def read_parquet(path: str | os.PathLike[str], *, name: str = "file") -> Rows:
     path : path
     name : str
         Name of the file in error messages.
+    choice : ColumnChoice
+        Columns that are not known by their names.
 
     Returns
     -------
     Rows
-        Numbers in the type of the file.
+        Numbers in the type of the file; two columns made of one are float64.
 
     Raises
     ------
@@ -57,29 +76,58 @@ def read_parquet(path: str | os.PathLike[str], *, name: str = "file") -> Rows:
         reason = error.strerror or "it is a damaged .parquet file"
         raise InvalidInput(f"{name} cannot be read: {reason}", field=name) from None
     header = table.column_names
+
+    def described(index: int) -> ColumnCells:
+        return _cells(table.column(index).slice(0, SAMPLE))
+
     lists = [column for column in PREFIXES.values() if header.count(column) == 1]
     arrays: dict[str, Any] = {}
-    class_names = None
+    class_names: tuple[str, ...] | None = None
+    notes: tuple[str, ...] = ()
+    labels = found = None
     if lists:
-        extras = {EXTRAS[c]: i for i, c in enumerate(header) if c in EXTRAS}
+        extras = find_extras(header, name, choice)
+        ids = find_ids(header, described, name, choice)
         for column in lists:
             arrays[column] = _lists(table.column(column), f"column {column} of {name}")
     else:
-        columns = Columns.of(header, name)
+        columns = Columns.of(header, described, name, choice)
         extras, class_names = dict(columns.extras), columns.class_names
+        ids, notes = dict(columns.ids), columns.notes
         numbers = [
             _numbers(table.column(i), f"column {header[i][:40]!r} of {name}")
             for i in columns.class_indices
         ]
         arrays[columns.numbers] = np.stack(numbers, axis=1)
     if "labels" in extras:
-        values = table.column(extras["labels"]).to_pylist()
-        arrays["labels"] = label_values(values, class_names, name)
+        labels = table.column(extras["labels"]).to_pylist()
+    if not lists and len(columns.class_indices) == 1:
+        scores = arrays.pop(columns.numbers)[:, 0]
+        kind, values, class_names, found, note = two_columns(columns, scores, labels, choice, name)
+        arrays[kind] = values
+        notes = (*notes, note)
+    elif labels is not None:
+        found = label_values(labels, class_names, name)
+    if found is not None:
+        arrays["labels"] = found
     if "weights" in extras:
         arrays["weights"] = _numbers(table.column(extras["weights"]), f"column weight of {name}")
     if "groups" in extras:
         arrays["groups"] = group_values(table.column(extras["groups"]).to_pylist())
-    return Rows(arrays, class_names)
+    kept = {column: table.column(index).to_pylist() for column, index in ids.items()}
+    return Rows(arrays, class_names, kept, notes)
+
+
+def _cells(column: Any) -> ColumnCells:
+    from pyarrow import types
+
+    kind = column.type
+    if column.null_count == len(column):
+        return ColumnCells("empty", len(column))
+    if types.is_integer(kind) or types.is_floating(kind):
+        return ColumnCells.of_numbers(column.drop_null().to_numpy())
+    # Decimals are numbers of a type that `_numbers` refuses, not ids.
+    return ColumnCells("real" if types.is_decimal(kind) else "text", len(column))
 
 
 def _lists(column: Any, what: str) -> NDArray[Any]:

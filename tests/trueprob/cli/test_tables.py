@@ -190,7 +190,7 @@ def test_answers_in_a_table_are_read_back_exactly(rows, tmp_path, capsys, suffix
         ("logit_a,prob_a,label\n1,2,0\n", "one kind of numbers"),
         ("a,b,label,weight\n1,2,0,heavy\n", "numbers as weights"),
         ('a,b,label\n1,"2,0\n', "is not a table with commas"),
-        ("a;b;label\n1;2;0\n", "at least two classes, got 1"),
+        ("a|b|label\n1|2|0\n", "two classes, got 0; taken as ids: a|b|label"),
     ],
 )
 def test_a_bad_csv_is_one_line(tmp_path, capsys, text, message):
@@ -216,7 +216,7 @@ def test_a_file_that_is_no_table_is_one_line(tmp_path, capsys):
         ({"logits": [[1.0, 2.0], None], "label": [0, 1]}, "must not have nulls"),
         ({"logits": ["1", "2"], "label": [0, 1]}, "must hold lists of numbers"),
         ({"a": [1.0, None], "b": [1.0, 2.0], "label": [0, 1]}, "must not have nulls"),
-        ({"a": ["x", "y"], "b": [1.0, 2.0], "label": [0, 1]}, "must hold numbers, got string"),
+        ({"logit_a": ["x"], "logit_b": [1.0], "label": [0]}, "must hold numbers, got string"),
         ({"a": [1.0, 2.0], "b": [1.0, 2.0], "label": [0, None]}, "row 1 has none"),
     ],
 )
@@ -267,3 +267,106 @@ def test_apply_writes_intervals_on_request(rows, tmp_path, capsys):
     del bare["uncertainty"]
     calibrator.write_text(json.dumps(bare), "utf-8")
     assert "must have an uncertainty" in fails(capsys, *command, tmp_path / "out.npz")
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_apply_keeps_ids_and_the_order_of_the_rows(rows, tmp_path, capsys, suffix):
+    logits, labels = rows
+    np.savez(tmp_path / "rows.npz", logits=logits, labels=labels)
+    answer(capsys, "fit", tmp_path / "rows.npz", "-o", tmp_path / "c.json")
+    ids = [f"00{i}, é" for i in range(120)][::-1]
+    order = np.random.default_rng(4).permutation(120)
+    quoted = [f'"{text}"' for text in ids]
+    data = write_csv(tmp_path / "rows.csv", ["", "key", *NAMES], order, quoted, *logits.T)
+    out, alone = tmp_path / f"out{suffix}", tmp_path / "alone.npz"
+    assert main([*map(str, ("apply", tmp_path / "c.json", data, "-o", out))]) == 0
+    said = capsys.readouterr().err
+    assert "column '' is taken as an id" in said
+    assert "column 'key' is taken as an id" in said
+    answer(capsys, "apply", tmp_path / "rows.npz", "-o", alone, tmp_path / "c.json")
+    if suffix == ".csv":
+        from pyarrow import csv
+
+        convert = csv.ConvertOptions(column_types={"": pa.int64()})
+        got = csv.read_csv(out, convert_options=convert)
+    else:
+        got = parquet.read_table(out)
+    assert got.column_names[:3] == ["", "key", "prob_cat"]
+    assert got[""].to_pylist() == order.tolist()
+    assert got["key"].to_pylist() == ids
+    p = np.stack([got[f"prob_{name}"].to_numpy() for name in NAMES], axis=1)
+    assert np.array_equal(p.astype(np.float32), np.load(alone)["probabilities"])
+    again = tmp_path / f"again{suffix}"
+    answer(capsys, "apply", tmp_path / "c.json", out, "-o", again)  # its answers are no ids
+    header = answer(capsys, "apply", tmp_path / "c.json", again, "-o", out)
+    assert header["n"] == 120
+
+
+def test_columns_are_chosen_by_options(rows, expected, tmp_path, capsys):
+    logits, labels = rows
+    quoted = [f'"{name}"' for name in NAMES]
+    path = write_csv(
+        tmp_path / "rows.csv", ["fold", *NAMES, "truth"], labels % 3, *logits.T, labels
+    )
+    chosen = ["--label-column", "truth", "--score-columns", ",".join(quoted)]
+    assert answer(capsys, "evaluate", path, *chosen, "--id-column", "fold") == expected
+    assert "no labels" in fails(capsys, "evaluate", path, *chosen[2:])
+    assert "are for .csv and .parquet" in fails(capsys, "evaluate", tmp_path / "rows.npz", *chosen)
+    plot = ["plot", path, *chosen, "-o", tmp_path / "d.svg", "--input", "logits"]
+    assert answer(capsys, *plot)["n"] == 120
+
+
+def test_files_and_options_in_any_order(rows, expected, tmp_path, capsys):
+    x, y, out = (tmp_path / name for name in ("x.npy", "y.npy", "c.json"))
+    np.save(x, rows[0])
+    np.save(y, rows[1])
+    for words in (
+        ["fit", x, y, "-o", out],
+        ["fit", x, "-o", out, y],
+        ["fit", "-o", out, x, y],
+        ["fit", y, x, "-o", out],
+        ["fit", y, "--method", "smart", "-o", out, x],
+    ):
+        out.unlink(missing_ok=True)
+        assert answer(capsys, *words)["n"] == 120
+        assert out.is_file()
+    assert answer(capsys, "evaluate", y, x) == expected
+    assert "unrecognized arguments: " in fails(capsys, "fit", x, "--seed", "1", y, "z")
+
+
+def test_labels_of_an_npz_as_text(rows, expected, tmp_path, capsys):
+    logits, labels = rows
+    texts = np.array(NAMES)[labels]
+    np.savez(tmp_path / "t.npz", logits=logits, labels=texts, class_names=np.array(NAMES))
+    assert answer(capsys, "evaluate", tmp_path / "t.npz") == expected
+    np.savez(tmp_path / "t.npz", logits=logits, labels=texts)
+    assert "no class names are given" in fails(capsys, "evaluate", tmp_path / "t.npz")
+
+
+def test_a_lone_score_is_fitted_and_applied(tmp_path, capsys):
+    rng = np.random.default_rng(7)
+    z = rng.normal(0, 3, 400)
+    labels = (rng.random(400) < 1 / (1 + np.exp(-z / 2))).astype(int)
+    p = 1 / (1 + np.exp(-z))
+    np.savez(tmp_path / "two.npz", probabilities=np.stack([1 - p, p], axis=1), labels=labels)
+    path = write_csv(tmp_path / "one.csv", ["id", "score", "label"], range(400), p, labels)
+    expected = answer(capsys, "evaluate", tmp_path / "two.npz")
+    got = answer(capsys, "evaluate", path)
+    assert got["uncalibrated"]["nll"] == pytest.approx(expected["uncalibrated"]["nll"], abs=1e-6)
+    named = np.where(labels, "yes", "no")
+    path = write_csv(tmp_path / "named.csv", ["prob_yes", "label"], p, named)
+    answer(capsys, "fit", path, "-o", tmp_path / "c.json")
+    assert loads_calibrator((tmp_path / "c.json").read_bytes()).class_names == ("no", "yes")
+    bare = write_csv(tmp_path / "bare.csv", ["id", "prob_yes"], range(400), p)
+    answer(capsys, "apply", tmp_path / "c.json", bare, "-o", tmp_path / "out.csv")
+    lines = (tmp_path / "out.csv").read_text("utf-8").splitlines()
+    assert lines[0].startswith("id,prob_no,prob_yes,")
+    yes = np.array([float(line.split(",")[2]) for line in lines[1:]])
+    assert (np.diff(yes[np.argsort(p)]) >= 0).all()  # the order of the scores, not its reverse
+    both = write_csv(tmp_path / "no.csv", ["prob_no"], 1 - p)
+    answer(capsys, "apply", tmp_path / "c.json", both, "-o", tmp_path / "out.npy")
+    assert np.load(tmp_path / "out.npy")[:, 1] == pytest.approx(yes, abs=1e-5)
+    assert "the classes must be no, yes" in fails(
+        capsys, "apply", tmp_path / "c.json", write_csv(tmp_path / "x.csv", ["prob_x"], p),
+        "-o", tmp_path / "out.npy",
+    )  # fmt: skip

@@ -136,6 +136,11 @@ def _form(parts: Sequence[FormPart], max_bytes: int) -> Upload:
 
 def _table(path: Path) -> dict[str, NDArray[Any]]:
     rows = read_csv(path)
+    if rows.class_names is None:  # by order it could be the score of the model's other class
+        raise InvalidRequest(
+            "a lone column of scores must be named prob_1 or score, for class 1, or the labels "
+            "must be the names of both classes"
+        )
     arrays: dict[str, Any] = {**rows.arrays, "class_names": np.array(rows.class_names)}
     if UNSPECIFIED in arrays:
         arrays["logits"] = arrays.pop(UNSPECIFIED)

@@ -80,6 +80,18 @@ BODIES = {
         "application/json; charset=utf-8",
     ),
     "csv": (csv(NAMES, [0, 1, 2], TEXTS), "text/csv"),
+    "csv of a spreadsheet, with an index": (
+        b"\n".join(
+            b"%s;%s" % (b"%d" % (n - 1) if n else b"", line)
+            for n, line in enumerate(
+                csv(NAMES, [0, 1, 2], TEXTS, "")
+                .replace(b",", b";")
+                .replace(b".", b",")
+                .splitlines()
+            )
+        ),
+        "text/csv",
+    ),
     "csv in another order": (csv(["bird", "cat", "dog"], [2, 0, 1], TEXTS), "text/csv"),
     "csv by index": (csv(["0", "1", "2"], [0, 1, 2], LABELS.tolist()), "text/csv"),
     "csv whose indices are of its own columns": (
@@ -182,7 +194,9 @@ def test_rows_of_other_classes_are_not_appended(named: World) -> None:
             422,
             "leave them out with images",
         ),
-        (b"label,logit_cat\n", "text/csv", 422, "two classes"),
+        (b"label,cat\n0,1\n", "text/csv", 422, "two classes"),
+        (b"label,logit_cat\n0,1\n", "text/csv", 422, "must be named prob_1 or score"),
+        (b"label;cat;dog;bird\n0;1_0;2;3\n", "text/csv", 422, "column 'cat', row 0"),
         (npy(LOGITS), "application/x-npz", 422, "no labels"),
         (*form(("logits", npy(LOGITS))), 422, "labels"),
         (*form(("logits", b"["), ("labels", npy(LABELS))), 400, "part logits"),
