@@ -4,6 +4,9 @@ Numbers are cast to float32 first and checked after the cast: a row that is fini
 infinite in float32 is refused. Whether numbers are logits or probabilities is never guessed: each
 kind has its own function.
 
+One number per row, shape (n,) or (n, 1), is a score of class 1 of two: the logit z becomes the
+columns (0, z), the probability p the columns (1 − p, p). Everything behind has two columns.
+
 Two values have a meaning of their own. Minus infinity masks a class: its probability is 0 after
 every calibrator. `ZERO_CELL`, log 1e-12, is a probability of 0 that the classifier gave, as
 k-nearest neighbours and rounding do; a calibrator may learn how often the label is such a class.
@@ -41,8 +44,9 @@ def as_logits(values: ArrayLike, *, name: str = "logits", n_classes: int | None 
 
     Parameters
     ----------
-    values : array_like of shape (n, k)
-        Integers or floats of any width; n >= 1, k >= 2. Minus infinity masks a class.
+    values : array_like of shape (n, k), or with two classes (n, 1) or (n,)
+        Integers or floats of any width; n >= 1, k >= 2. Minus infinity masks a class. One number
+        per row is the logit of class 1, log P(1) − log P(0).
     name : str
         The caller's name of the array, for error messages.
     n_classes : int, optional
@@ -51,7 +55,7 @@ def as_logits(values: ArrayLike, *, name: str = "logits", n_classes: int | None 
     Returns
     -------
     ndarray of shape (n, k), float32
-        The array itself when it is already in this form.
+        The array itself when it is already in this form; (0, z) for a logit z of class 1.
 
     Raises
     ------
@@ -59,7 +63,10 @@ def as_logits(values: ArrayLike, *, name: str = "logits", n_classes: int | None 
         Wrong shape or type, a number that is neither finite in float32 nor minus infinity, or a
         row in which every class is masked.
     """
-    given = array = _matrix(values, name, n_classes)
+    array = _matrix(values, name, n_classes)
+    if array.shape[1] == 1:
+        array = np.concatenate([np.zeros_like(array), array], axis=1)
+    given = array
     with np.errstate(over="ignore", invalid="ignore"):  # once: entering takes as long as a sum
         if array.dtype != _FLOAT32 or not array.flags.c_contiguous:
             array = np.ascontiguousarray(array, dtype=np.float32)
@@ -77,9 +84,9 @@ def logits_from_probabilities(
 
     Parameters
     ----------
-    values : array_like of shape (n, k)
-        In [0, 1]; each row sums to one within 1e-3. Values below 1e-12 count as 0, whose logit is
-        log 1e-12: a fit learns how often labels fall there.
+    values : array_like of shape (n, k), or with two classes (n, 1) or (n,)
+        In [0, 1]; each row sums to one within 1e-3. One number per row is P(class 1). Values below
+        1e-12 count as 0, whose logit is log 1e-12: a fit learns how often labels fall there.
     name, n_classes
         As in `as_logits`.
 
@@ -103,6 +110,14 @@ def logits_from_probabilities(
         raise InvalidInput(
             f"{name} must lie in [0, 1], row {row} does not; are these {given}?", field=name
         )
+    if array.shape[1] == 1:
+        positive = np.clip(array, 0.0, 1.0)
+        array = np.concatenate([1.0 - positive, positive], axis=1)  # exact from p = 1/2 on
+        logarithms = np.log(np.maximum(array, PROBABILITY_FLOOR))
+        # Below, 1 − p has lost digits of p, and above 1 − 1e-12 it counts as 0.
+        small = positive[:, 0] < 0.5
+        logarithms[small, 0] = np.log1p(-positive[small, 0])
+        return logarithms.astype(np.float32)
     _require_unit_sums(array.sum(axis=1), name, SUM_TOLERANCE)
     return np.log(np.clip(array, PROBABILITY_FLOOR, 1.0)).astype(np.float32)
 
@@ -114,8 +129,9 @@ def logits_from_log_probabilities(
 
     Parameters
     ----------
-    values : array_like of shape (n, k)
-        Natural logarithms; minus infinity is a probability of 0, and masks nothing.
+    values : array_like of shape (n, k), or with two classes (n, 1) or (n,)
+        Natural logarithms; minus infinity is a probability of 0, and masks nothing. One number per
+        row is log P(class 1).
     name, n_classes
         As in `as_logits`.
 
@@ -141,6 +157,9 @@ def logits_from_log_probabilities(
             f"{name} must be at most 0 and not NaN, row {row} is not; are these {given}?",
             field=name,
         )
+    if array.shape[1] == 1:
+        array = np.minimum(array, 0.0)
+        array = np.concatenate([_log_complement(array), array], axis=1)
     _require_unit_sums(np.exp(array).sum(axis=1), f"exponentials of {name}", tolerance, field=name)
     return np.clip(array, math.log(PROBABILITY_FLOOR), 0.0).astype(np.float32)
 
@@ -152,16 +171,40 @@ def _matrix(values: ArrayLike, name: str, n_classes: int | None) -> NDArray[Any]
         raise InvalidInput(
             f"{name} must be rows of equal length, got ragged rows", field=name
         ) from None
-    if array.ndim != 2 or (n_classes is not None and array.shape[1] != n_classes):
+    if array.ndim == 1 or (array.ndim == 2 and array.shape[1] == 1):
+        array = _one_score(array, name, n_classes)
+    elif array.ndim != 2 or (n_classes is not None and array.shape[1] != n_classes):
         expected = f"(n, {n_classes})" if n_classes is not None else "(n, k)"
         raise InvalidInput(f"{name} must have shape {expected}, got {array.shape}", field=name)
     if array.dtype.kind not in "iuf":
         raise InvalidInput(f"{name} must be numbers, got {array.dtype}", field=name)
     if array.shape[0] < 1:
         raise InvalidInput(f"{name} must have at least one row, got {array.shape}", field=name)
-    if array.shape[1] < 2:
+    if array.shape[1] < 1:
         raise InvalidInput(f"{name} must have at least two classes, got {array.shape}", field=name)
     return array
+
+
+def _one_score(array: NDArray[Any], name: str, n_classes: int | None) -> NDArray[Any]:
+    """One score of class 1 per row as shape (n, 1); refused unless there are two classes."""
+    if n_classes not in (None, 2):
+        raise InvalidInput(
+            f"{name} must have shape (n, {n_classes}), got {array.shape}: "
+            "one number per row is for two classes",
+            field=name,
+        )
+    return array.reshape(-1, 1)
+
+
+def _log_complement(logarithms: NDArray[np.float64]) -> NDArray[np.float64]:
+    """log(1 − p) of log p, exact to rounding at both ends (Mächler 2012, log1mexp)."""
+    small = logarithms < -math.log(2.0)
+    with np.errstate(divide="ignore", under="ignore"):  # p = 1, and p below all float64
+        return np.where(
+            small,
+            np.log1p(-np.where(small, np.exp(logarithms), 0.0)),
+            np.log(-np.expm1(logarithms)),
+        )
 
 
 def _require_finite(array: NDArray[Any], name: str) -> None:

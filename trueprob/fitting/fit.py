@@ -53,8 +53,8 @@ def fit(
     Parameters
     ----------
     logits : array_like of shape (n, k)
-        Of rows that the network was not trained on. For probabilities, convert them with
-        `logits_from_probabilities` first.
+        Of rows that the network was not trained on. With two classes also (n,) or (n, 1): the
+        logit of class 1. For probabilities, convert them with `logits_from_probabilities` first.
     labels : array_like of shape (n,)
         Class indices, or class names.
     method : str

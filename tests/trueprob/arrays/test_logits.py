@@ -1,3 +1,5 @@
+from decimal import Decimal, localcontext
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -29,10 +31,11 @@ matrices = st.integers(2, 80).flatmap(
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ([1.0, 2.0], r"logits must have shape \(n, k\), got \(2,\)"),
+        (np.zeros((2, 2, 2)), r"logits must have shape \(n, k\), got \(2, 2, 2\)"),
+        (1.0, r"logits must have shape \(n, k\), got \(\)"),
         ([[1.0, 2.0], [1.0]], "logits must be rows of equal length, got ragged rows"),
         (np.zeros((0, 3)), "logits must have at least one row"),
-        (np.zeros((3, 1)), "logits must have at least two classes"),
+        (np.zeros((3, 0)), "logits must have at least two classes"),
         ([["a", "b"]], "logits must be numbers"),
         ([[True, False]], "logits must be numbers, got bool"),
         ([[1.0, None]], "logits must be numbers, got object"),
@@ -70,6 +73,70 @@ def test_logits_in_the_right_form_are_not_copied():
 
 def test_rows_whose_sum_overflows_are_finite_all_the_same():
     assert as_logits(np.full((2, 3), 3e38, dtype=np.float32)).shape == (2, 3)
+
+
+scores = arrays(np.float64, st.integers(1, 5), elements=st.floats(-700.0, 700.0))
+
+
+def log_pair(z):
+    """log P(0) and log P(1) of a logit of class 1, from 400 decimal digits."""
+    with localcontext() as context:
+        context.prec = 400
+        odds = Decimal(z).exp()
+        return float((1 / (1 + odds)).ln()), float((odds / (1 + odds)).ln())
+
+
+@settings(deadline=None)
+@given(scores, st.booleans())
+def test_one_logit_per_row_is_that_of_class_1(z, column):
+    found = as_logits(z[:, None] if column else z, n_classes=2)
+    assert (found.dtype, found.flags.c_contiguous) == (np.float32, True)
+    assert np.array_equal(found, np.stack([np.zeros_like(z), z], axis=1).astype(np.float32))
+
+
+@settings(deadline=None, max_examples=50)
+@given(scores, st.booleans())
+def test_one_probability_per_row_is_that_of_class_1(z, column):
+    exact = np.array([log_pair(value) for value in z])
+    p, log_p = np.exp(exact[:, 1]), exact[:, 1]
+    if column:
+        p, log_p = p[:, None], log_p[:, None]
+    # What float64 can still tell of 1 − p.
+    resolved = np.log(np.maximum(1.0 - np.exp(exact[:, 1]), 1e-12))
+    floored = np.maximum(exact, np.log(1e-12))
+    found = logits_from_probabilities(p)
+    assert found[:, 1] == pytest.approx(floored[:, 1], rel=1e-6, abs=1e-6)
+    small = np.exp(exact[:, 1]) < 0.5
+    assert found[small, 0] == pytest.approx(floored[small, 0], rel=1e-6, abs=1e-37)
+    assert found[~small, 0] == pytest.approx(resolved[~small], rel=1e-6)
+    # Logarithms keep both ends.
+    assert logits_from_log_probabilities(log_p) == pytest.approx(floored, rel=1e-6, abs=1e-37)
+
+
+def test_the_ends_of_one_score_are_zeros_and_masks():
+    floor = np.float32(np.log(1e-12))
+    assert logits_from_probabilities([0.0, 1.0]).tolist() == [[0.0, floor], [floor, 0.0]]
+    assert logits_from_log_probabilities([-np.inf, 0.0]).tolist() == [[0.0, floor], [floor, 0.0]]
+    assert as_logits([-np.inf]).tolist() == [[0.0, -np.inf]]
+    # 1 − p would be 1 in float32.
+    assert logits_from_probabilities(np.float32([1e-9]))[0, 0] == pytest.approx(-1e-9, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "convert", [as_logits, logits_from_probabilities, logits_from_log_probabilities]
+)
+@pytest.mark.parametrize("shape", [(3,), (3, 1)])
+def test_one_score_is_refused_for_other_than_two_classes(convert, shape):
+    with pytest.raises(InvalidInput, match=r"shape \(n, 3\), got .*is for two classes"):
+        convert(np.zeros(shape), n_classes=3)
+    assert convert(np.zeros(shape), n_classes=2).shape == (3, 2)
+
+
+def test_one_score_outside_its_range_is_refused():
+    with pytest.raises(InvalidInput, match=r"probabilities must lie in \[0, 1\], row 1 does not"):
+        logits_from_probabilities([0.5, 1.5])
+    with pytest.raises(InvalidInput, match="at most 0 and not NaN, row 1 is not"):
+        logits_from_log_probabilities([-0.5, 1.5])
 
 
 def test_probabilities_come_back_from_their_logits():

@@ -54,6 +54,23 @@ def test_with_two_classes_the_default_may_move_the_threshold_unless_it_must_not(
     )
 
 
+def test_one_score_per_row_is_fitted_as_two_columns(overconfident):
+    logits, labels = overconfident(120, 2)
+    difference = logits[:, 1] - logits[:, 0]
+    two = fit(np.stack([np.zeros_like(difference), difference], axis=1), labels).calibrator
+    for one in (difference, difference[:, None]):
+        fitted = fit(one, labels)
+        assert fitted.report.k == 2
+        assert np.array_equal(fitted.calibrator.predict_proba(one), two.predict_proba(one))
+        assert np.array_equal(fitted.calibrator.log_odds(one), two.log_odds(one))
+    higher = two.predict_proba(np.array([-4.0, 4.0]))
+    assert higher.shape == (2, 2)
+    assert higher[0, 1] < higher[1, 1]
+    many = fit(*overconfident(60)).calibrator
+    with pytest.raises(InvalidInput, match="one number per row is for two classes"):
+        many.predict_proba(difference)
+
+
 def test_what_keeps_the_order_of_rows_needs_no_permission():
     needing = {method for method in METHODS if needs_permission(method)}
     assert needing == {"vector", "smart-vector", "smart-matrix"}
