@@ -127,7 +127,8 @@ class Calibrator(ABC):
         Returns
         -------
         ndarray of shape (n, k), float32
-            Two columns for one logit per row as well; P(class 1) is column 1. C-contiguous; p[prediction] is above all others, so their argmax is `prediction`.
+            Two columns for one logit per row as well; P(class 1) is column 1. C-contiguous;
+            p[prediction] is above all others, so their argmax is `prediction`.
 
         Raises
         ------
