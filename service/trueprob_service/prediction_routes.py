@@ -88,7 +88,7 @@ class PredictionQuery(BaseModel):
 
 
 class PredictionResponse(BaseModel):
-    """Without `return`: all but the last six; `p1` for one score per row.
+    """Without `return`: all but the last seven; `p1` for one score per row, `normalised` if so.
 
     With `top`: `top_…`, not `probabilities`.
     """
@@ -110,6 +110,9 @@ class PredictionResponse(BaseModel):
     prediction_ids: list[str] | Omittable = None
     p1: list[float] | Omittable = Field(
         None, description="P(class 1) of two classes; by default if one score per row was sent."
+    )
+    normalised: bool | Omittable = Field(
+        None, description="True if the sum of a row of probabilities was off by more than 1e-3."
     )
     logit_gap: list[float] | Omittable = None
     logits: list[list[float]] | Omittable = None

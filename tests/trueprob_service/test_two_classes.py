@@ -124,6 +124,15 @@ def test_one_score_per_row_is_answered_in_its_form(tmp_path: Path) -> None:
         headers = {"content-type": "application/x-npy", "accept": "application/x-npy"}
         raw = await http.post(route, content=stream.getvalue(), headers=headers)
         assert np.array_equal(np.load(io.BytesIO(raw.content)), two.probabilities[:, 1])
+        rounded = {"probabilities": [[0.33, 0.66], [0.5, 0.5]]}
+        answer = (await http.post(route, json=rounded)).json()
+        assert answer["normalised"] is True
+        exact = {"probabilities": [[1 / 3, 2 / 3], [0.5, 0.5]]}
+        expected = (await http.post(route, json=exact)).json()
+        assert "normalised" not in expected
+        assert answer["probabilities"] == [
+            pytest.approx(row, rel=1e-5) for row in expected["probabilities"]
+        ]
         # Of two columns P(class 1) is given when asked for.
         columns = {"logits": [[0.0, 0.5]]}
         assert "p1" not in (await http.post(route, json=columns)).json()

@@ -29,12 +29,14 @@ __all__ = [
     "as_logits",
     "logits_from_log_probabilities",
     "logits_from_probabilities",
+    "sums_are_off",
 ]
 
 PROBABILITY_FLOOR: Final = 1e-12  # a probability p becomes log(max(p, this))
 ZERO_CELL: Final = np.float32(math.log(PROBABILITY_FLOOR))  # the logit of a probability of 0
 SUM_TOLERANCE: Final = 1e-3  # largest difference from 1 of the sum of a row of probabilities
 HALF_SUM_TOLERANCE: Final = 1e-2  # for float16 log-probabilities, whose errors are 0.4 % each
+DECIMALS: Final = range(2, 7)  # of probabilities that may have been rounded
 RANGE_TOLERANCE: Final = 1e-6  # float32 softmax can exceed one by a few ulps
 _FLOAT32: Final = np.dtype(np.float32)
 
@@ -85,14 +87,17 @@ def logits_from_probabilities(
     Parameters
     ----------
     values : array_like of shape (n, k), or with two classes (n, 1) or (n,)
-        In [0, 1]; each row sums to one within 1e-3. One number per row is P(class 1). Values below
-        1e-12 count as 0, whose logit is log 1e-12: a fit learns how often labels fall there.
+        In [0, 1]; each row sums to one within 1e-3, or as far as rounding to the decimals that it
+        shows, two to six, can explain. One number per row is P(class 1). Values below 1e-12 count
+        as 0, whose logit is log 1e-12: a fit learns how often labels fall there.
     name, n_classes
         As in `as_logits`.
 
     Returns
     -------
     ndarray of shape (n, k), float32
+        Logarithms as they are: dividing a row by its sum adds a constant, which changes no
+        softmax and no calibrator.
 
     Raises
     ------
@@ -118,8 +123,25 @@ def logits_from_probabilities(
         small = positive[:, 0] < 0.5
         logarithms[small, 0] = np.log1p(-positive[small, 0])
         return logarithms.astype(np.float32)
-    _require_unit_sums(array.sum(axis=1), name, SUM_TOLERANCE)
+    sums = array.sum(axis=1)
+    off = np.abs(sums - 1.0) > SUM_TOLERANCE
+    if off.any():
+        kind = np.asarray(values).dtype
+        unit = float(np.finfo(kind).eps) / 4 if kind.kind == "f" else 0.0
+        if not (explained := _sums_by_rounding(array[off], unit)).all():
+            row = int(np.flatnonzero(off)[np.argmin(explained)])
+            raise InvalidInput(
+                f"{name} must sum to 1 within {SUM_TOLERANCE:g} in each row, row {row} does not: "
+                f"its sum is {sums[row]:.6g}, which rounding of probabilities does not explain",
+                field=name,
+            )
     return np.log(np.clip(array, PROBABILITY_FLOOR, 1.0)).astype(np.float32)
+
+
+def sums_are_off(probabilities: NDArray[Any]) -> bool:
+    """Whether the sum of any row of shape (n, k) differs from 1 by more than 1e-3."""
+    sums = np.add.reduce(probabilities, axis=1, dtype=np.float64)
+    return bool((np.abs(sums - 1.0) > SUM_TOLERANCE).any())
 
 
 def logits_from_log_probabilities(
@@ -205,6 +227,31 @@ def _log_complement(logarithms: NDArray[np.float64]) -> NDArray[np.float64]:
             np.log1p(-np.where(small, np.exp(logarithms), 0.0)),
             np.log(-np.expm1(logarithms)),
         )
+
+
+def _sums_by_rounding(rows: NDArray[np.float64], unit: float) -> NDArray[np.bool_]:
+    """Whether each row may be probabilities that were rounded to the decimals that it shows.
+
+    A number of d decimals stands for those within ½·10^−d of it, but none below 0; the row is
+    explained if such numbers can sum to 1. One decimal counts as two: otherwise independent
+    probabilities such as 1, 1, 0 would pass. `unit` is the rounding error of the numbers' type.
+    """
+    explained = np.zeros(rows.shape[0], dtype=bool)
+    unknown = rows.sum(axis=1) > 0.0
+    for decimals in DECIMALS:
+        scale, half = 10.0**decimals, 0.5 * 10.0**-decimals
+        error = scale * unit + 1e-6  # the second part is for decimals in float64
+        if error > 0.1:  # the type does not tell multiples from others
+            break
+        scaled = scale * rows
+        shown = unknown & (np.abs(scaled - np.round(scaled)) <= error).all(axis=1)
+        sums = rows.sum(axis=1)
+        slack = 1e-9 + rows.shape[1] * unit
+        least = sums - half * np.count_nonzero(rows > half, axis=1) - slack
+        most = sums + half * rows.shape[1] + slack
+        explained[shown] = ((least <= 1.0) & (most >= 1.0))[shown]
+        unknown &= ~shown
+    return explained
 
 
 def _require_finite(array: NDArray[Any], name: str) -> None:

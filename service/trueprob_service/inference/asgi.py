@@ -179,6 +179,8 @@ def _encode(
             fields["probabilities"] = p1.reshape(one_score)
         if not request.fields_named:
             fields["p1"] = p1
+    if rows.normalised and not request.fields_named:
+        fields["normalised"] = True
     if request.answer_type == npy.NPZ_MEDIA_TYPE:
         return npy.encode_npz(fields)
     return json_rows.encode(fields)

@@ -25,6 +25,7 @@ from trueprob.arrays.logits import (
     as_logits,
     logits_from_log_probabilities,
     logits_from_probabilities,
+    sums_are_off,
 )
 from trueprob_service.errors import (
     BadRequest,
@@ -80,6 +81,7 @@ class ReadRows(NamedTuple):
     is_images: bool = False
     # (n,) or (n, 1) for one score of class 1 per row, else None
     one_score: tuple[int, ...] | None = None
+    normalised: bool = False  # whether probabilities did not sum to 1 within 1e-3
 
 
 async def read_body(
@@ -227,7 +229,11 @@ async def _numbers(
     """Rows of numbers, or one score of class 1 per row."""
     logits = await checked_logits(name, values, deployment.served.n_classes)
     one_score = values.shape if values.shape != logits.shape else None
-    return ReadRows(logits, is_json, one_score=one_score)
+    if name != "probabilities" or one_score is not None:
+        return ReadRows(logits, is_json, one_score=one_score)
+    if values.size <= INLINE_ELEMENTS:
+        return ReadRows(logits, is_json, normalised=sums_are_off(values))
+    return ReadRows(logits, is_json, normalised=await asyncio.to_thread(sums_are_off, values))
 
 
 async def checked_logits(name: str, values: NDArray[Any], n_classes: int) -> NDArray[np.float32]:

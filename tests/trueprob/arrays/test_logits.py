@@ -159,6 +159,55 @@ def test_probabilities_that_are_none_are_refused(values, message):
         logits_from_probabilities(values)
 
 
+@settings(deadline=None)
+@given(
+    st.integers(2, 30), st.integers(2, 6), st.integers(0, 2**32), st.sampled_from("fd"),
+)  # fmt: skip
+def test_rounded_probabilities_are_taken_and_normalised(k, decimals, seed, dtype):
+    rng = np.random.default_rng(seed)
+    p = rng.dirichlet(np.full(k, rng.choice([0.1, 1.0, 20.0])), size=20).round(decimals)
+    logits = logits_from_probabilities(p.astype(dtype))
+    kept = p > 0
+    shares = np.where(kept, p / p.sum(axis=1, keepdims=True), 0.0)
+    assert softmax(logits) == pytest.approx(shares, abs=1e-6)
+    assert (logits[~kept] == np.float32(np.log(1e-12))).all()  # zeros stay zeros
+
+
+def by_interval(row, decimals):
+    """Whether numbers that are rounded to `row` can sum to 1, in integers of half a last digit."""
+    twice = [2 * int(Decimal(text) * 10**decimals) for text in row]
+    low, high = sum(max(v - 1, 0) for v in twice), sum(v + 1 for v in twice)
+    return low <= 2 * 10**decimals <= high
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.lists(st.integers(0, 60), min_size=2, max_size=9).filter(lambda v: sum(v) > 0))
+def test_sums_that_rounding_cannot_explain_are_refused(hundredths):
+    texts = [f"{value / 100:.2f}" for value in hundredths]
+    values = [[float(text) for text in texts]]
+    if by_interval(texts, 2) or abs(sum(hundredths) - 100) == 0:
+        assert logits_from_probabilities(values).shape == (1, len(texts))
+    else:
+        with pytest.raises(InvalidInput, match="rounding of probabilities does not explain"):
+            logits_from_probabilities(values)
+
+
+def test_two_decimals_of_eight_classes_are_all_taken():
+    rng = np.random.default_rng(0)
+    p = rng.dirichlet(np.ones(8), size=5_000).round(2)
+    assert (np.abs(p.sum(axis=1) - 1.0) > 1e-3).mean() > 0.4  # what was refused
+    assert logits_from_probabilities(p).shape == p.shape
+    assert logits_from_probabilities([[0.334, 0.334, 0.333]]).shape == (1, 3)
+
+
+@pytest.mark.parametrize(
+    "row", [[1, 1, 0], [0.5, 0.6], [0.0, 0.0], [0.3341, 0.3341, 0.3332], [0.9, 0.9, 0.9]]
+)
+def test_independent_or_broken_probabilities_are_refused(row):
+    with pytest.raises(InvalidInput, match="row 1 does not: its sum is"):
+        logits_from_probabilities([[1.0] + [0.0] * (len(row) - 1), row])
+
+
 def test_log_probabilities_may_be_minus_infinity():
     with np.errstate(divide="ignore"):
         logs = np.log(np.array([[0.0, 1.0], [0.25, 0.75]]))
