@@ -29,6 +29,7 @@ __all__ = [
     "as_logits",
     "logits_from_log_probabilities",
     "logits_from_probabilities",
+    "plain_array",
     "sums_are_off",
 ]
 
@@ -186,13 +187,39 @@ def logits_from_log_probabilities(
     return np.clip(array, math.log(PROBABILITY_FLOOR), 0.0).astype(np.float32)
 
 
+def plain_array(values: Any) -> NDArray[Any]:
+    """`numpy.asarray`, also of torch tensors that need gradients, are bfloat16 or on a device.
+
+    Raises what `numpy.asarray` does.
+    """
+    if isinstance(values, np.ndarray):
+        return values
+    if hasattr(values, "detach") and hasattr(values, "cpu"):
+        tensor = values.detach().cpu()
+        # NumPy has no bfloat16; float32 holds each of its numbers.
+        return np.asarray(tensor.float() if "bfloat16" in str(tensor.dtype) else tensor)
+    return np.asarray(values)
+
+
+def _numbers_of_objects(array: NDArray[Any]) -> NDArray[Any]:
+    """Objects that are all numbers as float64, as pandas gives nullable columns; else as given."""
+    if all(type(value) in (int, float) for value in array.reshape(-1).tolist()):
+        try:
+            return array.astype(np.float64)
+        except OverflowError:
+            return array
+    return array
+
+
 def _matrix(values: ArrayLike, name: str, n_classes: int | None) -> NDArray[Any]:
     try:
-        array = np.asarray(values)
+        array = plain_array(values)
     except (ValueError, TypeError, OverflowError):
         raise InvalidInput(
             f"{name} must be rows of equal length, got ragged rows", field=name
         ) from None
+    if array.dtype.kind == "O" and array.size:
+        array = _numbers_of_objects(array)
     if array.ndim == 1 or (array.ndim == 2 and array.shape[1] == 1):
         array = _one_score(array, name, n_classes)
     elif array.ndim != 2 or (n_classes is not None and array.shape[1] != n_classes):

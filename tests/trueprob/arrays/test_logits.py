@@ -243,7 +243,11 @@ def test_labels_are_indices_or_names_or_both():
         ([0, 3], r"labels must lie in 0 … 2, row 1 does not"),
         ([-1], "row 0 does not"),
         ([10**30], "labels must"),
-        ([0.0, 1.0], "labels must be integers"),
+        ([0.0, 1.5], "labels must be integers .*, row 1 is 1.5"),
+        ([0.0, float("nan")], r"row 1 is missing \(NaN\)"),
+        ([0.0, 1e300], r"labels must lie in 0 … 2, row 1 does not"),
+        ([[1, 0, 0], [1, 0, 1]], "must be one-hot, a single 1 .* row 1 is not"),
+        ([[0.2, 0.8, 0.0]], "must be one-hot"),
         ([True, False], "labels must be integers"),
         ([True, 1], "row 0 is bool"),
         ([0, None], "labels must be"),
@@ -256,6 +260,75 @@ def test_labels_are_indices_or_names_or_both():
 def test_labels_that_cannot_be_used_are_refused(values, message):
     with pytest.raises(InvalidInput, match=message):
         as_labels(values, n_classes=3, class_names=["cat", "dog", "emu"])
+
+
+class Column:
+    """A nullable column as pandas gives it to NumPy: objects, and its own missing value."""
+
+    def __init__(self, values):
+        self.values = values
+
+    def __array__(self, dtype=None, copy=None):
+        return np.array(self.values, dtype=object)
+
+
+def columns_of(values):
+    """The same labels as others hold them."""
+    import pyarrow as pa
+    import torch
+
+    yield torch.tensor(values)
+    yield torch.tensor(values, dtype=torch.bfloat16, requires_grad=True)
+    yield pa.array(values)
+    yield pa.chunked_array([values[:1], values[1:]], pa.int8())
+    yield pa.array(values, pa.float32())
+    yield Column(values)
+    yield Column([float(value) for value in values])
+    yield Column([[value] for value in values])
+
+
+def test_labels_of_every_kind_are_the_same_indices():
+    import pyarrow as pa
+
+    labels = [0, 2, 1, 2]
+    one_hot = np.eye(3)[labels]
+    kinds = [
+        [0.0, 2.0, 1.0, 2.0], np.float16(labels), ["0", "2", "1", "2"], one_hot,
+        one_hot.astype(bool), one_hot.astype(int).tolist(), np.array(labels)[:, None],
+        np.array([0, 2.0, "1", 2], dtype=object),
+    ]  # fmt: skip
+    for values in (*kinds, *columns_of(labels)):
+        assert as_labels(values, n_classes=3).tolist() == labels, values
+    names = ["a", "c", "b", "c"]
+    for values in (names, Column(names), pa.array(names)):
+        assert as_labels(values, n_classes=3, class_names=["a", "b", "c"]).tolist() == labels
+
+
+def test_booleans_are_labels_of_two_classes_only():
+    for values in ([True, False], np.array([True, False]), Column([True, False])):
+        assert as_labels(values, n_classes=2, class_names=["no", "yes"]).tolist() == [1, 0]
+        with pytest.raises(InvalidInput, match="labels must be integers"):
+            as_labels(values, n_classes=3)
+
+
+def test_a_missing_label_is_named():
+    with pytest.raises(InvalidInput, match="row 1 is NoneType"):
+        as_labels(Column([1, None]), n_classes=3)
+
+
+def test_logits_of_other_libraries_are_taken():
+    import torch
+
+    rows = [[1.0, -2.0, 0.5], [0.25, 0.0, -1.0]]
+    plain = torch.tensor(rows)
+    others = [
+        plain, plain.bfloat16(), plain.clone().requires_grad_(), plain.half(), Column(rows),
+    ]  # fmt: skip
+    for values in others:
+        assert as_logits(values).tolist() == rows
+    for missing in (None, float("nan")):
+        with pytest.raises(InvalidInput, match="logits must be"):
+            as_logits(Column([[0.0, missing]]))
 
 
 def test_names_without_class_names_are_refused():
