@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from trueprob.arrays.logits import plain_array
 from trueprob.errors import InvalidInput
 
-__all__ = ["Labels", "as_labels"]
+__all__ = ["Labels", "as_labels", "mark_ignored"]
 
 Labels = NDArray[np.int64]
 
@@ -82,6 +82,22 @@ def as_labels(
         )
     result: Labels = np.ascontiguousarray(array, dtype=np.int64)
     return result
+
+
+def mark_ignored(
+    values: ArrayLike | Sequence[int | str], ignored: int | str, name: str = "labels"
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Labels with 0 in place of `ignored`, and where that was; one-hot labels have none."""
+    array = _label_array(values, name)
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim != 1:
+        return array, np.zeros(len(array) if array.ndim else 0, dtype=bool)
+    where = np.array([value == ignored for value in array.tolist()], dtype=bool)
+    if where.any():
+        array = array.copy()
+        array[where] = 0
+    return array, where
 
 
 def _label_array(values: ArrayLike | Sequence[int | str], name: str) -> NDArray[Any]:
