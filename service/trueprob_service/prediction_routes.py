@@ -47,6 +47,10 @@ _INFERENCE: Final[JsonValue] = {
     "inputs": [{"name": "logits", "shape": [1, 10], "datatype": "FP32", "data": _ROW}],
     "outputs": [{"name": "probabilities"}, {"name": "prediction_id"}],
 }
+_Rows = Annotated[
+    list[list[float]] | list[float],
+    Field(description="Rows of numbers; with two classes also one number per row, of class 1."),
+]
 _DATA: Final = "Numbers in row-major order, nested as the shape or flat."
 
 
@@ -60,9 +64,9 @@ class PredictionRequest(BaseModel):
             "examples": [{"logits": [_ROW]}],
         }
     )
-    logits: list[list[float]] | Omittable = None
-    probabilities: list[list[float]] | Omittable = None
-    log_probabilities: list[list[float]] | Omittable = None
+    logits: _Rows | Omittable = None
+    probabilities: _Rows | Omittable = None
+    log_probabilities: _Rows | Omittable = None
     images: list[Base64Text] | Omittable = Field(None, description="PNG, JPEG or WebP.")
 
 
@@ -84,13 +88,18 @@ class PredictionQuery(BaseModel):
 
 
 class PredictionResponse(BaseModel):
-    """Without `return`: all fields but the last five. With `top`: `top_…`, not `probabilities`."""
+    """Without `return`: all but the last seven; `p1` for one score per row, `normalised` if so.
+
+    With `top`: `top_…`, not `probabilities`.
+    """
 
     model: str | Omittable = None
     version: int | Omittable = None
     calibrator: str | Omittable = None
     revision: int | None = None
-    probabilities: list[list[float]] | Omittable = None
+    probabilities: list[list[float]] | list[float] | Omittable = Field(
+        None, description="One score per row is answered by P(class 1), in the form it came in."
+    )
     prediction: list[int] | Omittable = None
     class_: list[str] | Omittable = Field(None, alias="class")
     confidence: list[float] | Omittable = None
@@ -99,6 +108,12 @@ class PredictionResponse(BaseModel):
         None, description="log P(1) − log P(0), in float64; of `smart-binary` only."
     )
     prediction_ids: list[str] | Omittable = None
+    p1: list[float] | Omittable = Field(
+        None, description="P(class 1) of two classes; by default if one score per row was sent."
+    )
+    normalised: bool | Omittable = Field(
+        None, description="True if the sum of a row of probabilities was off by more than 1e-3."
+    )
     logit_gap: list[float] | Omittable = None
     logits: list[list[float]] | Omittable = None
     top_indices: list[list[int]] | Omittable = None

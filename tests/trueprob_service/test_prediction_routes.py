@@ -105,7 +105,9 @@ def test_every_field_of_an_answer_is_in_its_schema(tmp_path: Path) -> None:
             ]
             found = set().union(*(answer.json() for answer in answers))
             # Those of two classes: tests/trueprob_service/test_two_classes.py.
-            assert found | {"log_odds"} == set(schemas["PredictionResponse"]["properties"])
+            assert found | {"log_odds", "p1", "normalised"} == set(
+                schemas["PredictionResponse"]["properties"]
+            )
             answer = (await client.post("/v2/models/digits/infer", json=INFERENCE)).json()
             assert set(answer) <= set(schemas["InferenceResponse"]["properties"])
             assert set(answer) >= set(schemas["InferenceResponse"]["required"])

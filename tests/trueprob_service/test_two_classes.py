@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -95,6 +96,71 @@ def test_the_default_fit_calibrates_class_1_and_every_answer_says_the_same(tmp_p
         raw = await http.post("/v2/models/judge/infer", json=asked)
         length = int(raw.headers["inference-header-content-length"])
         assert np.array_equal(np.frombuffer(raw.content[length:], "<f8"), expected.log_odds)
+
+    run(tmp_path, scenario)
+
+
+def test_one_score_per_row_is_answered_in_its_form(tmp_path: Path) -> None:
+    async def scenario(client: AsyncClient, http: httpx.AsyncClient) -> None:
+        z = np.array([-3.0, 0.5, 2.25])
+        p = 1.0 / (1.0 + np.exp(-z))
+        route = "/v1/models/judge/probabilities"
+        two = await client.predict("judge", logits=np.stack([np.zeros(3), z], axis=1))
+        sent = {"logits": z, "probabilities": p, "log_probabilities": np.log(p)}
+        for name, values in sent.items():
+            for shape in ((3,), (3, 1)):
+                values = values.reshape(shape)
+                answer = (await http.post(route, json={name: values.tolist()})).json()
+                found = np.array(answer["probabilities"])
+                assert found.shape == shape
+                assert found.reshape(-1) == pytest.approx(two.probabilities[:, 1], rel=1e-5)
+                assert answer["p1"] == found.reshape(-1).tolist()
+                assert answer["prediction"] == two.prediction.tolist()
+                assert len(answer["prediction_ids"]) == 3
+                by_client = await client.predict("judge", **{name: values})
+                assert by_client.probabilities.shape == shape
+        stream = io.BytesIO()
+        np.save(stream, z.astype(np.float32))
+        headers = {"content-type": "application/x-npy", "accept": "application/x-npy"}
+        raw = await http.post(route, content=stream.getvalue(), headers=headers)
+        assert np.array_equal(np.load(io.BytesIO(raw.content)), two.probabilities[:, 1])
+        rounded = {"probabilities": [[0.33, 0.66], [0.5, 0.5]]}
+        answer = (await http.post(route, json=rounded)).json()
+        assert answer["normalised"] is True
+        exact = {"probabilities": [[1 / 3, 2 / 3], [0.5, 0.5]]}
+        expected = (await http.post(route, json=exact)).json()
+        assert "normalised" not in expected
+        assert answer["probabilities"] == [
+            pytest.approx(row, rel=1e-5) for row in expected["probabilities"]
+        ]
+        # Of two columns P(class 1) is given when asked for.
+        columns = {"logits": [[0.0, 0.5]]}
+        assert "p1" not in (await http.post(route, json=columns)).json()
+        named = (await http.post(f"{route}?return=p1", json=columns)).json()
+        assert named == {"p1": [pytest.approx(float(two.probabilities[1, 1]))]}
+        partial = await client.predict_fields("judge", ["p1"], logits=z)
+        assert partial.p1 is not None
+        assert np.array_equal(partial.p1, two.probabilities[:, 1])
+
+        logits, labels = judge(60)
+        sets = [
+            (await client.upload("judge", {**rows_, "labels": labels}, promote="never"))
+            for rows_ in ({"logits": logits[:, 1]}, {"logits": logits})
+        ]
+        assert sets[0].calibration_set == sets[1].calibration_set
+        document = {"logits": logits[:, 1].tolist(), "labels": labels.tolist()}
+        url = "/v1/models/judge/calibration-sets?promote=never"
+        sent_as_json = (await http.post(url, json=document)).json()
+        assert sent_as_json["calibration_set"] == sets[0].calibration_set
+
+        await client.declare("three", n_classes=3)
+        route = "/v1/models/three/probabilities"
+        refused = await http.post(route, json={"logits": [1.3]})
+        assert refused.status_code == 422
+        assert "one number per row is for two classes" in refused.json()["detail"]
+        refused = await http.post(f"{route}?return=p1", json={"logits": [[1, 2, 3]]})
+        assert refused.status_code == 422
+        assert "this model has 3" in refused.json()["detail"]
 
     run(tmp_path, scenario)
 

@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from trueprob.arrays.class_names import as_class_names, class_order, say_more_than_order
 from trueprob.arrays.files import read_arrays
-from trueprob.arrays.labels import Labels, as_labels
+from trueprob.arrays.labels import Labels, as_labels, mark_ignored
 from trueprob.arrays.logit_functions import Logits
 from trueprob.arrays.logits import (
     as_logits,
@@ -104,6 +104,7 @@ class CalibrationSet:
         *,
         n_classes: int | None = None,
         class_names: Sequence[str] | None = None,
+        ignore_label: int | str | None = None,
     ) -> CalibrationSet:
         """Build a set from named arrays, as in an `.npz` file.
 
@@ -118,6 +119,8 @@ class CalibrationSet:
             The classes that are required, in this order. If the mapping names its classes, its
             columns and labels are put in this order; otherwise these are their names. Strings as
             labels need names from either side.
+        ignore_label : int or str, optional
+            What stands for "no label", such as −100: rows with it are left out.
 
         Returns
         -------
@@ -139,6 +142,9 @@ class CalibrationSet:
         if "labels" not in mapping:
             raise InvalidInput("labels are missing", field="labels")
         values, names, labels = mapping[given[0]], class_names, mapping["labels"]
+        ignored = None
+        if ignore_label is not None:
+            labels, ignored = mark_ignored(labels, ignore_label)
         if "class_names" in mapping:
             array = np.asarray(mapping["class_names"])
             names = as_class_names(array, n_classes=max(array.size, 2))
@@ -150,6 +156,15 @@ class CalibrationSet:
         labels = as_labels(labels, n_classes=k, n_rows=n, class_names=names)
         weights = as_weights(mapping["weights"], n_rows=n) if "weights" in mapping else None
         groups = as_groups(mapping["groups"], n_rows=n) if "groups" in mapping else None
+        if ignored is not None and ignored.any():
+            if ignored.all():
+                raise InvalidInput(
+                    f"labels must not all be the ignore_label {ignore_label!r}", field="labels"
+                )
+            kept = ~ignored
+            logits, labels = logits[kept], labels[kept]
+            weights = None if weights is None else as_weights(weights[kept], n_rows=len(labels))
+            groups = None if groups is None else groups[kept]
         found = cls(logits, labels, weights, groups, None if names is None else tuple(names))
         return found if class_names is None else found.in_order_of(class_names)
 

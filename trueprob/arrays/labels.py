@@ -1,4 +1,8 @@
-"""Class labels as indices: integers are class indices, strings are class names."""
+"""Class labels as indices: integers are class indices, strings are class names.
+
+Whole floats are integers that a table or a framework wrote as floats. Booleans are the labels of
+two classes, and a matrix of zeros with a 1 in each row (one-hot) is the labels of its columns.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from trueprob.arrays.logits import plain_array
 from trueprob.errors import InvalidInput
 
-__all__ = ["Labels", "as_labels"]
+__all__ = ["Labels", "as_labels", "mark_ignored"]
 
 Labels = NDArray[np.int64]
 
@@ -27,15 +32,17 @@ def as_labels(
 
     Parameters
     ----------
-    values : array_like of shape (n,)
-        Integers in 0 … k − 1, or class names, or (in a list) both.
+    values : array_like of shape (n,), (n, 1), or (n, k) if one-hot
+        Integers in 0 … k − 1, as floats too, or class names, or (in a list) both. With two classes
+        also booleans, True for class 1. Columns of pandas, polars and PyArrow, also nullable and
+        categorical, and torch tensors are taken.
     n_classes : int
     name : str
         The caller's name of the array, for error messages.
     n_rows : int, optional
         The n that is required.
     class_names : sequence of str, optional
-        Needed when there are strings.
+        Needed when there are strings other than the indices "0" … "k − 1".
 
     Returns
     -------
@@ -44,15 +51,24 @@ def as_labels(
     Raises
     ------
     InvalidInput
-        Wrong shape, booleans or floats, an index out of range or an unknown class name.
+        Wrong shape, a fraction, a missing value, an index out of range, an unknown class name, or
+        booleans for more than two classes.
     """
     array = _label_array(values, name)
+    if array.ndim == 2 and array.shape[1] == n_classes:
+        array = _from_one_hot(array, name)
+    elif array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
     if array.ndim != 1:
         raise InvalidInput(f"{name} must have shape (n,), got {array.shape}", field=name)
     if n_rows is not None and array.shape[0] != n_rows:
         raise InvalidInput(f"{name} must have shape ({n_rows},), got {array.shape}", field=name)
     if array.dtype.kind == "O":
         return _labels_from_objects(array, n_classes, name, class_names)
+    if array.dtype.kind == "f":
+        array = _whole(array, n_classes, name)
+    elif array.dtype.kind == "b" and n_classes == 2:
+        array = array.astype(np.int64)
     if array.dtype.kind not in "iu":
         raise InvalidInput(
             f"{name} must be integers (class indices) or strings (class names), got {array.dtype}",
@@ -68,6 +84,22 @@ def as_labels(
     return result
 
 
+def mark_ignored(
+    values: ArrayLike | Sequence[int | str], ignored: int | str, name: str = "labels"
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Labels with 0 in place of `ignored`, and where that was; one-hot labels have none."""
+    array = _label_array(values, name)
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim != 1:
+        return array, np.zeros(len(array) if array.ndim else 0, dtype=bool)
+    where = np.array([value == ignored for value in array.tolist()], dtype=bool)
+    if where.any():
+        array = array.copy()
+        array[where] = 0
+    return array, where
+
+
 def _label_array(values: ArrayLike | Sequence[int | str], name: str) -> NDArray[Any]:
     if not isinstance(values, np.ndarray) and isinstance(values, Sequence):
         if any(isinstance(value, str | bool | np.bool_) for value in values):
@@ -78,7 +110,7 @@ def _label_array(values: ArrayLike | Sequence[int | str], name: str) -> NDArray[
         if not values:
             return np.zeros(0, dtype=np.int64)
     try:
-        array = np.asarray(values)
+        array = plain_array(values)
         if array.dtype.kind in "UST":
             return np.array(array.tolist(), dtype=object)
     except (ValueError, TypeError, OverflowError):
@@ -86,16 +118,51 @@ def _label_array(values: ArrayLike | Sequence[int | str], name: str) -> NDArray[
     return array
 
 
+def _from_one_hot(array: NDArray[Any], name: str) -> NDArray[Any]:
+    """The column of the 1 in each row."""
+    numbers = array.dtype.kind in "biuf"
+    good = ((array == 0) | (array == 1)).all(axis=1) if numbers else np.zeros(len(array), bool)
+    good &= np.count_nonzero(array, axis=1) == 1
+    if not good.all():
+        raise InvalidInput(
+            f"{name} of shape (n, k) must be one-hot, a single 1 in each row and 0 elsewhere; "
+            f"row {int(np.argmin(good))} is not",
+            field=name,
+        )
+    columns: NDArray[Any] = array.argmax(axis=1)
+    return columns
+
+
+def _whole(array: NDArray[Any], n_classes: int, name: str) -> NDArray[np.int64]:
+    """Floats that are class indices, as integers."""
+    whole = np.isfinite(array) & (array == np.floor(array))
+    if not whole.all():
+        row = int(np.argmin(whole))
+        what = "missing (NaN)" if np.isnan(array[row]) else str(array[row])
+        raise InvalidInput(
+            f"{name} must be integers (class indices) or strings (class names), "
+            f"row {row} is {what}",
+            field=name,
+        )
+    # Clipped, as a float beyond int64 has no integer; what was outside stays outside.
+    indices: NDArray[np.int64] = np.clip(array, -1, n_classes).astype(np.int64)
+    return indices
+
+
 def _labels_from_objects(
     array: NDArray[Any], n_classes: int, name: str, class_names: Sequence[str] | None
 ) -> Labels:
-    index = {text: position for position, text in enumerate(class_names or ())}
+    given = map(str, range(n_classes)) if class_names is None else class_names
+    index = {text: position for position, text in enumerate(given)}
     labels = np.empty(array.shape[0], dtype=np.int64)
     for row, value in enumerate(array.tolist()):
         if isinstance(value, bytes):
             value = value.decode("utf-8", errors="replace")
+        whole = isinstance(value, float) and value.is_integer()
+        if whole or (isinstance(value, bool) and n_classes == 2):
+            value = int(value)
         if isinstance(value, str):
-            if class_names is None:
+            if class_names is None and value not in index:
                 raise InvalidInput(
                     f"{name} must be integers 0 … {n_classes - 1}: "
                     "no class names are given, got strings",

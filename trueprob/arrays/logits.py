@@ -4,6 +4,9 @@ Numbers are cast to float32 first and checked after the cast: a row that is fini
 infinite in float32 is refused. Whether numbers are logits or probabilities is never guessed: each
 kind has its own function.
 
+One number per row, shape (n,) or (n, 1), is a score of class 1 of two: the logit z becomes the
+columns (0, z), the probability p the columns (1 − p, p). Everything behind has two columns.
+
 Two values have a meaning of their own. Minus infinity masks a class: its probability is 0 after
 every calibrator. `ZERO_CELL`, log 1e-12, is a probability of 0 that the classifier gave, as
 k-nearest neighbours and rounding do; a calibrator may learn how often the label is such a class.
@@ -26,12 +29,15 @@ __all__ = [
     "as_logits",
     "logits_from_log_probabilities",
     "logits_from_probabilities",
+    "plain_array",
+    "sums_are_off",
 ]
 
 PROBABILITY_FLOOR: Final = 1e-12  # a probability p becomes log(max(p, this))
 ZERO_CELL: Final = np.float32(math.log(PROBABILITY_FLOOR))  # the logit of a probability of 0
 SUM_TOLERANCE: Final = 1e-3  # largest difference from 1 of the sum of a row of probabilities
 HALF_SUM_TOLERANCE: Final = 1e-2  # for float16 log-probabilities, whose errors are 0.4 % each
+DECIMALS: Final = range(2, 7)  # of probabilities that may have been rounded
 RANGE_TOLERANCE: Final = 1e-6  # float32 softmax can exceed one by a few ulps
 _FLOAT32: Final = np.dtype(np.float32)
 
@@ -41,8 +47,9 @@ def as_logits(values: ArrayLike, *, name: str = "logits", n_classes: int | None 
 
     Parameters
     ----------
-    values : array_like of shape (n, k)
-        Integers or floats of any width; n >= 1, k >= 2. Minus infinity masks a class.
+    values : array_like of shape (n, k), or with two classes (n, 1) or (n,)
+        Integers or floats of any width; n >= 1, k >= 2. Minus infinity masks a class. One number
+        per row is the logit of class 1, log P(1) − log P(0).
     name : str
         The caller's name of the array, for error messages.
     n_classes : int, optional
@@ -51,7 +58,7 @@ def as_logits(values: ArrayLike, *, name: str = "logits", n_classes: int | None 
     Returns
     -------
     ndarray of shape (n, k), float32
-        The array itself when it is already in this form.
+        The array itself when it is already in this form; (0, z) for a logit z of class 1.
 
     Raises
     ------
@@ -59,7 +66,10 @@ def as_logits(values: ArrayLike, *, name: str = "logits", n_classes: int | None 
         Wrong shape or type, a number that is neither finite in float32 nor minus infinity, or a
         row in which every class is masked.
     """
-    given = array = _matrix(values, name, n_classes)
+    array = _matrix(values, name, n_classes)
+    if array.shape[1] == 1:
+        array = np.concatenate([np.zeros_like(array), array], axis=1)
+    given = array
     with np.errstate(over="ignore", invalid="ignore"):  # once: entering takes as long as a sum
         if array.dtype != _FLOAT32 or not array.flags.c_contiguous:
             array = np.ascontiguousarray(array, dtype=np.float32)
@@ -77,15 +87,18 @@ def logits_from_probabilities(
 
     Parameters
     ----------
-    values : array_like of shape (n, k)
-        In [0, 1]; each row sums to one within 1e-3. Values below 1e-12 count as 0, whose logit is
-        log 1e-12: a fit learns how often labels fall there.
+    values : array_like of shape (n, k), or with two classes (n, 1) or (n,)
+        In [0, 1]; each row sums to one within 1e-3, or as far as rounding to the decimals that it
+        shows, two to six, can explain. One number per row is P(class 1). Values below 1e-12 count
+        as 0, whose logit is log 1e-12: a fit learns how often labels fall there.
     name, n_classes
         As in `as_logits`.
 
     Returns
     -------
     ndarray of shape (n, k), float32
+        Logarithms as they are: dividing a row by its sum adds a constant, which changes no
+        softmax and no calibrator.
 
     Raises
     ------
@@ -103,8 +116,33 @@ def logits_from_probabilities(
         raise InvalidInput(
             f"{name} must lie in [0, 1], row {row} does not; are these {given}?", field=name
         )
-    _require_unit_sums(array.sum(axis=1), name, SUM_TOLERANCE)
+    if array.shape[1] == 1:
+        positive = np.clip(array, 0.0, 1.0)
+        array = np.concatenate([1.0 - positive, positive], axis=1)  # exact from p = 1/2 on
+        logarithms = np.log(np.maximum(array, PROBABILITY_FLOOR))
+        # Below, 1 − p has lost digits of p, and above 1 − 1e-12 it counts as 0.
+        small = positive[:, 0] < 0.5
+        logarithms[small, 0] = np.log1p(-positive[small, 0])
+        return logarithms.astype(np.float32)
+    sums = array.sum(axis=1)
+    off = np.abs(sums - 1.0) > SUM_TOLERANCE
+    if off.any():
+        kind = np.asarray(values).dtype
+        unit = float(np.finfo(kind).eps) / 4 if kind.kind == "f" else 0.0
+        if not (explained := _sums_by_rounding(array[off], unit)).all():
+            row = int(np.flatnonzero(off)[np.argmin(explained)])
+            raise InvalidInput(
+                f"{name} must sum to 1 within {SUM_TOLERANCE:g} in each row, row {row} does not: "
+                f"its sum is {sums[row]:.6g}, which rounding of probabilities does not explain",
+                field=name,
+            )
     return np.log(np.clip(array, PROBABILITY_FLOOR, 1.0)).astype(np.float32)
+
+
+def sums_are_off(probabilities: NDArray[Any]) -> bool:
+    """Whether the sum of any row of shape (n, k) differs from 1 by more than 1e-3."""
+    sums = np.add.reduce(probabilities, axis=1, dtype=np.float64)
+    return bool((np.abs(sums - 1.0) > SUM_TOLERANCE).any())
 
 
 def logits_from_log_probabilities(
@@ -114,8 +152,9 @@ def logits_from_log_probabilities(
 
     Parameters
     ----------
-    values : array_like of shape (n, k)
-        Natural logarithms; minus infinity is a probability of 0, and masks nothing.
+    values : array_like of shape (n, k), or with two classes (n, 1) or (n,)
+        Natural logarithms; minus infinity is a probability of 0, and masks nothing. One number per
+        row is log P(class 1).
     name, n_classes
         As in `as_logits`.
 
@@ -141,27 +180,105 @@ def logits_from_log_probabilities(
             f"{name} must be at most 0 and not NaN, row {row} is not; are these {given}?",
             field=name,
         )
+    if array.shape[1] == 1:
+        array = np.minimum(array, 0.0)
+        array = np.concatenate([_log_complement(array), array], axis=1)
     _require_unit_sums(np.exp(array).sum(axis=1), f"exponentials of {name}", tolerance, field=name)
     return np.clip(array, math.log(PROBABILITY_FLOOR), 0.0).astype(np.float32)
 
 
+def plain_array(values: Any) -> NDArray[Any]:
+    """`numpy.asarray`, also of torch tensors that need gradients, are bfloat16 or on a device.
+
+    Raises what `numpy.asarray` does.
+    """
+    if isinstance(values, np.ndarray):
+        return values
+    if hasattr(values, "detach") and hasattr(values, "cpu"):
+        tensor = values.detach().cpu()
+        # NumPy has no bfloat16; float32 holds each of its numbers.
+        return np.asarray(tensor.float() if "bfloat16" in str(tensor.dtype) else tensor)
+    return np.asarray(values)
+
+
+def _numbers_of_objects(array: NDArray[Any]) -> NDArray[Any]:
+    """Objects that are all numbers as float64, as pandas gives nullable columns; else as given."""
+    if all(type(value) in (int, float) for value in array.reshape(-1).tolist()):
+        try:
+            return array.astype(np.float64)
+        except OverflowError:
+            return array
+    return array
+
+
 def _matrix(values: ArrayLike, name: str, n_classes: int | None) -> NDArray[Any]:
     try:
-        array = np.asarray(values)
+        array = plain_array(values)
     except (ValueError, TypeError, OverflowError):
         raise InvalidInput(
             f"{name} must be rows of equal length, got ragged rows", field=name
         ) from None
-    if array.ndim != 2 or (n_classes is not None and array.shape[1] != n_classes):
+    if array.dtype.kind == "O" and array.size:
+        array = _numbers_of_objects(array)
+    if array.ndim == 1 or (array.ndim == 2 and array.shape[1] == 1):
+        array = _one_score(array, name, n_classes)
+    elif array.ndim != 2 or (n_classes is not None and array.shape[1] != n_classes):
         expected = f"(n, {n_classes})" if n_classes is not None else "(n, k)"
         raise InvalidInput(f"{name} must have shape {expected}, got {array.shape}", field=name)
     if array.dtype.kind not in "iuf":
         raise InvalidInput(f"{name} must be numbers, got {array.dtype}", field=name)
     if array.shape[0] < 1:
         raise InvalidInput(f"{name} must have at least one row, got {array.shape}", field=name)
-    if array.shape[1] < 2:
+    if array.shape[1] < 1:
         raise InvalidInput(f"{name} must have at least two classes, got {array.shape}", field=name)
     return array
+
+
+def _one_score(array: NDArray[Any], name: str, n_classes: int | None) -> NDArray[Any]:
+    """One score of class 1 per row as shape (n, 1); refused unless there are two classes."""
+    if n_classes not in (None, 2):
+        raise InvalidInput(
+            f"{name} must have shape (n, {n_classes}), got {array.shape}: "
+            "one number per row is for two classes",
+            field=name,
+        )
+    return array.reshape(-1, 1)
+
+
+def _log_complement(logarithms: NDArray[np.float64]) -> NDArray[np.float64]:
+    """log(1 − p) of log p, exact to rounding at both ends (Mächler 2012, log1mexp)."""
+    small = logarithms < -math.log(2.0)
+    with np.errstate(divide="ignore", under="ignore"):  # p = 1, and p below all float64
+        return np.where(
+            small,
+            np.log1p(-np.where(small, np.exp(logarithms), 0.0)),
+            np.log(-np.expm1(logarithms)),
+        )
+
+
+def _sums_by_rounding(rows: NDArray[np.float64], unit: float) -> NDArray[np.bool_]:
+    """Whether each row may be probabilities that were rounded to the decimals that it shows.
+
+    A number of d decimals stands for those within ½·10^−d of it, but none below 0; the row is
+    explained if such numbers can sum to 1. One decimal counts as two: otherwise independent
+    probabilities such as 1, 1, 0 would pass. `unit` is the rounding error of the numbers' type.
+    """
+    explained = np.zeros(rows.shape[0], dtype=bool)
+    unknown = rows.sum(axis=1) > 0.0
+    for decimals in DECIMALS:
+        scale, half = 10.0**decimals, 0.5 * 10.0**-decimals
+        error = scale * unit + 1e-6  # the second part is for decimals in float64
+        if error > 0.1:  # the type does not tell multiples from others
+            break
+        scaled = scale * rows
+        shown = unknown & (np.abs(scaled - np.round(scaled)) <= error).all(axis=1)
+        sums = rows.sum(axis=1)
+        slack = 1e-9 + rows.shape[1] * unit
+        least = sums - half * np.count_nonzero(rows > half, axis=1) - slack
+        most = sums + half * rows.shape[1] + slack
+        explained[shown] = ((least <= 1.0) & (most >= 1.0))[shown]
+        unknown &= ~shown
+    return explained
 
 
 def _require_finite(array: NDArray[Any], name: str) -> None:

@@ -122,11 +122,13 @@ class Calibrator(ABC):
         Parameters
         ----------
         logits : array_like of shape (n, k)
+            With two classes also (n,) or (n, 1), the logit of class 1, in every method.
 
         Returns
         -------
         ndarray of shape (n, k), float32
-            C-contiguous; p[prediction] is above all others, so their argmax is `prediction`.
+            Two columns for one logit per row as well; P(class 1) is column 1. C-contiguous;
+            p[prediction] is above all others, so their argmax is `prediction`.
 
         Raises
         ------

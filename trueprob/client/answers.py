@@ -367,6 +367,8 @@ class PartialPrediction:
         The logit gap is in nats.
     log_odds : ndarray of shape (n,), float64
         log P(1) − log P(0), in nats; None for all calibrators but `smart-binary`.
+    p1 : ndarray of shape (n,), float32
+        P(class 1) of two classes.
     logits : ndarray of shape (n, k), float32
     prediction_ids : tuple of n str
         For `Client.label`.
@@ -387,6 +389,7 @@ class PartialPrediction:
     confidence: NDArray[np.float64] | None = None
     temperature: NDArray[np.float64] | None = None
     log_odds: NDArray[np.float64] | None = None
+    p1: NDArray[np.float32] | None = None
     logit_gap: NDArray[np.float64] | None = None
     logits: NDArray[np.float32] | None = None
     prediction_ids: tuple[str, ...] | None = None
@@ -489,6 +492,7 @@ _READ: Final[Mapping[str, Callable[[Any], Any]]] = {
     "confidence": _as_float64,
     "temperature": _as_float64,
     "log_odds": lambda values: np.asarray(values, np.float64),
+    "p1": _as_float32,
     "logit_gap": _as_float64,
     "logits": _as_float32,
     "prediction_ids": _as_texts,

@@ -147,7 +147,8 @@ class Client:
         ----------
         model : str
         logits, probabilities, log_probabilities : array_like of shape (n, k), optional
-            Output of the classifier.
+            Output of the classifier. With two classes also (n,) or (n, 1), a score of class 1:
+            `probabilities` of the answer is then P(class 1) in that shape.
         images : sequence of bytes, optional
             PNG, JPEG or WebP files, for a model whose network the service runs.
         version : int, optional
@@ -191,8 +192,8 @@ class Client:
         fields : sequence of str, optional
             Names among ``probabilities``, ``prediction``, ``class``, ``confidence``,
             ``temperature``, ``log_odds``, ``prediction_ids`` (these need receipts),
-            ``logit_gap``, ``logits`` and, if `top` is given, ``top_indices``, ``top_classes``,
-            ``top_probabilities``.
+            ``p1``, ``logit_gap``, ``logits`` and, if `top` is given, ``top_indices``,
+            ``top_classes``, ``top_probabilities``.
             Default: the fields of `predict` without receipts; if `top` is given, the top classes
             replace the probabilities.
         top : int, optional

@@ -160,12 +160,15 @@ def _distribution(logits: Logits) -> Finding | None:
     n = logits.shape[0]
     if logits.min() < -1e-6 or logits.max() > 1.0 + 1e-6:
         return None
+    repair = Repair("give them as probabilities", field="probabilities")
+    severity = Severity.HOLD if n >= LEAST_FOR_DISTRIBUTION else Severity.WARN
+    if logits.shape[1] == 2 and not logits[:, 0].any():  # one score per row, given as a logit
+        sentence = f"all {n} logits of class 1 lie in [0, 1]: they look like probabilities"
+        return Finding("distribution_as_logits", severity, sentence, repair)
     error = np.abs(logits.sum(axis=1) - 1.0)
     rounding = max(SUM_TOLERANCE, ROUNDING * logits.shape[1])
     if np.median(error) > SUM_TOLERANCE or error.max() > rounding:
         return None
-    repair = Repair("give them as probabilities", field="probabilities")
-    severity = Severity.HOLD if n >= LEAST_FOR_DISTRIBUTION else Severity.WARN
     sentence = f"all {n} rows of logits lie in [0, 1] and sum to 1: they look like probabilities"
     return Finding("distribution_as_logits", severity, sentence, repair)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from trueprob.arrays.calibration_set import CalibrationSet
 from trueprob.arrays.logit_functions import Probabilities, prediction
-from trueprob.arrays.logits import as_logits
+from trueprob.arrays.logits import as_logits, plain_array
 from trueprob.calibrators import IdentityCalibrator
 from trueprob.errors import InvalidInput
 from trueprob.findings.finding import Finding, Severity, SuspiciousSet
@@ -43,6 +44,7 @@ def fit(
     weights: ArrayLike | None = None,
     groups: ArrayLike | None = None,
     class_names: Sequence[str] | None = None,
+    ignore_label: int | str | None = None,
     seed: int = 0,
     keep_prediction: bool = False,
     allow_prediction_change: bool = False,
@@ -53,8 +55,8 @@ def fit(
     Parameters
     ----------
     logits : array_like of shape (n, k)
-        Of rows that the network was not trained on. For probabilities, convert them with
-        `logits_from_probabilities` first.
+        Of rows that the network was not trained on. With two classes also (n,) or (n, 1): the
+        logit of class 1. For probabilities, convert them with `logits_from_probabilities` first.
     labels : array_like of shape (n,)
         Class indices, or class names.
     method : str
@@ -66,6 +68,9 @@ def fit(
         Rows of one group stay in one fold.
     class_names : sequence of k strings, optional
         In the order of the columns; the calibrator keeps them.
+    ignore_label : int or str, optional
+        What stands for "no label", such as −100: rows with it are left out, and a finding
+        (`ignored_rows`) says how many.
     seed : int
         Of the folds, and of methods that draw random numbers.
     keep_prediction : bool
@@ -105,6 +110,7 @@ def fit(
     calibration_set = CalibrationSet.from_arrays(
         {name: array for name, array in arrays.items() if array is not None},
         class_names=class_names,
+        ignore_label=ignore_label,
     )
     fitted = fit_calibration_set(
         calibration_set,
@@ -114,6 +120,12 @@ def fit(
         allow_prediction_change=allow_prediction_change,
         select=select,
     )
+    left_out = 0 if ignore_label is None else len(plain_array(logits)) - calibration_set.n
+    if left_out:
+        sentence = f"{left_out} rows have the label {ignore_label!r} and were left out"
+        finding = Finding("ignored_rows", Severity.WARN, sentence)
+        findings = (finding, *fitted.report.findings)
+        fitted = replace(fitted, report=replace(fitted.report, findings=findings))
     for finding in fitted.report.findings:
         if finding.severity is Severity.HOLD:
             warnings.warn(str(finding), SuspiciousSet, stacklevel=2)

@@ -45,6 +45,7 @@ _READERS: Final[Mapping[str, Callable[[Answer], Any]]] = MappingProxyType(
             None if answer.temperature is None else answer.temperature.astype(np.float32)
         ),
         "log_odds": lambda answer: answer.log_odds,
+        "p1": lambda answer: np.ascontiguousarray(answer.probabilities[:, 1]),
         "logit_gap": lambda answer: answer.logit_gap,
         "logits": lambda answer: answer.logits,
     }

@@ -15,7 +15,6 @@ from typing import Any, Final
 
 import numpy as np
 import orjson
-from numpy.typing import NDArray
 
 from trueprob_service.errors import MethodNotAllowed
 from trueprob_service.inference.answer import Answer, answer_fields, compute
@@ -23,6 +22,7 @@ from trueprob_service.inference.body import (
     INLINE_ARRAY_ELEMENTS,
     INLINE_ELEMENTS,
     BodyReader,
+    ReadRows,
     read_body,
     read_whole,
 )
@@ -112,18 +112,21 @@ class HotRoutes:
         request = PredictionOptions.from_scope(scope)
         # Read once, so that a later promotion does not change this answer.
         deployment = await self._deployments.current(model, request.version)
-        request.check_top(deployment.served.n_classes)
-        logits, is_json, is_images = await self._bodies.logits(
+        request.check_classes(deployment.served.n_classes)
+        rows = await self._bodies.logits(
             request, await read_body(request, scope["headers"], receive), deployment, receive
         )
-        receipts = request.wants_receipts(is_json=is_json, is_images=is_images, n=len(logits))
+        logits = rows.logits
+        receipts = request.wants_receipts(
+            is_json=rows.is_json, is_images=rows.is_images, n=len(logits)
+        )
         is_text = request.answer_type == json_rows.MEDIA_TYPE
         if logits.size <= (INLINE_ELEMENTS if is_text else INLINE_ARRAY_ELEMENTS):
-            body, headers = self._answer(request, deployment, logits, receipts)
+            body, headers = self._answer(request, deployment, rows, receipts)
         else:
             loop = asyncio.get_running_loop()
             body, headers = await loop.run_in_executor(
-                self._large, self._answer, request, deployment, logits, receipts
+                self._large, self._answer, request, deployment, rows, receipts
             )
         await _send(send, 200, body, headers, media_type=request.answer_type)
 
@@ -131,16 +134,17 @@ class HotRoutes:
         self,
         request: PredictionOptions,
         deployment: Deployment,
-        logits: NDArray[np.float32],
+        rows: ReadRows,
         receipts: bool,
     ) -> tuple[Body, Headers]:
+        logits = rows.logits
         answer = compute(deployment, logits)
         deployment.meters.observe(
             answer.logit_gap, answer.temperature, answer.confidence, answer.probabilities, logits
         )
         issued = receipts and deployment.revision is not None
         ids = answer.prediction_ids(self._receipts()) if issued else None
-        return _encode(request, answer, ids), deployment.headers
+        return _encode(request, answer, ids, rows), deployment.headers
 
     async def _open_inference(
         self, path: OipPath, scope: Scope, receive: Receive, send: Send
@@ -161,10 +165,22 @@ class HotRoutes:
         await _send(send, 200, response.body, headers, media_type=response.media_type)
 
 
-def _encode(request: PredictionOptions, answer: Answer, ids: list[str] | None) -> Body:
+def _encode(
+    request: PredictionOptions, answer: Answer, ids: list[str] | None, rows: ReadRows
+) -> Body:
+    one_score = rows.one_score
     if request.answer_type == npy.MEDIA_TYPE:
-        return npy.encode(answer.probabilities)
+        p = answer.probabilities
+        return npy.encode(p if one_score is None else p[:, 1].reshape(one_score))
     fields = answer_fields(answer, request.fields, top=request.top, prediction_ids=ids)
+    if one_score is not None:  # answered in its own form
+        p1 = np.ascontiguousarray(answer.probabilities[:, 1])
+        if "probabilities" in fields:
+            fields["probabilities"] = p1.reshape(one_score)
+        if not request.fields_named:
+            fields["p1"] = p1
+    if rows.normalised and not request.fields_named:
+        fields["normalised"] = True
     if request.answer_type == npy.NPZ_MEDIA_TYPE:
         return npy.encode_npz(fields)
     return json_rows.encode(fields)

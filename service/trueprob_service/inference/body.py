@@ -15,7 +15,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ from trueprob.arrays.logits import (
     as_logits,
     logits_from_log_probabilities,
     logits_from_probabilities,
+    sums_are_off,
 )
 from trueprob_service.errors import (
     BadRequest,
@@ -45,6 +46,7 @@ __all__ = [
     "INLINE_ELEMENTS",
     "BodyReader",
     "JsonBodies",
+    "ReadRows",
     "Receive",
     "checked_logits",
     "read_body",
@@ -69,6 +71,17 @@ _CHECKS: Final = {
     "probabilities": logits_from_probabilities,
     "log_probabilities": logits_from_log_probabilities,
 }
+
+
+class ReadRows(NamedTuple):
+    """Checked logits of a request, and the form in which they came."""
+
+    logits: NDArray[np.float32]  # (n, k)
+    is_json: bool
+    is_images: bool = False
+    # (n,) or (n, 1) for one score of class 1 per row, else None
+    one_score: tuple[int, ...] | None = None
+    normalised: bool = False  # whether probabilities did not sum to 1 within 1e-3
 
 
 async def read_body(
@@ -167,26 +180,25 @@ class BodyReader:
         body: bytes | memoryview,  # memoryview for `.npy` only
         deployment: Deployment,
         receive: Receive | None = None,
-    ) -> tuple[NDArray[np.float32], bool, bool]:
-        """Checked logits (n, k), whether the body was JSON, and whether it had pictures."""
+    ) -> ReadRows:
+        """Read the rows of a body."""
         media_type = request.media_type
         if media_type == npy.MEDIA_TYPE:
             array = npy.decode(body, name=request.array_input)
-            n_classes = deployment.served.n_classes
-            return await checked_logits(request.array_input, array, n_classes), False, False
+            return await _numbers(request.array_input, array, deployment, is_json=False)
         body = bytes(body)
         if media_type == json_rows.MEDIA_TYPE:
             name, values = await self.json_bodies.decode(body)
             if isinstance(values, list):
-                return await self._run_pictures(values, deployment, receive), True, True
-            return await checked_logits(name, values, deployment.served.n_classes), True, False
+                return ReadRows(await self._run_pictures(values, deployment, receive), True, True)
+            return await _numbers(name, values, deployment, is_json=True)
         if media_type in images.MEDIA_TYPES:
-            return await self._run_pictures([body], deployment, receive), False, True
+            return ReadRows(await self._run_pictures([body], deployment, receive), False, True)
         if media_type == images.MULTIPART_MEDIA_TYPE:
             pictures = images.pictures_from_multipart(
                 body, request.content_type, max_parts=self.max_images
             )
-            return await self._run_pictures(pictures, deployment, receive), False, True
+            return ReadRows(await self._run_pictures(pictures, deployment, receive), False, True)
         accepted = (json_rows.MEDIA_TYPE, npy.MEDIA_TYPE, *images.MEDIA_TYPES)
         raise UnsupportedMediaType(
             f"Content-Type {media_type or 'none'} is not supported: expected {', '.join(accepted)} "
@@ -209,6 +221,19 @@ class BodyReader:
         network_input = NetworkInput.from_manifest(manifest.input)
         tensor = await asyncio.to_thread(network_input.decode, pictures, max_pixels=self.max_pixels)
         return await run_network(deployment, tensor, receive)
+
+
+async def _numbers(
+    name: str, values: NDArray[Any], deployment: Deployment, *, is_json: bool
+) -> ReadRows:
+    """Rows of numbers, or one score of class 1 per row."""
+    logits = await checked_logits(name, values, deployment.served.n_classes)
+    one_score = values.shape if values.shape != logits.shape else None
+    if name != "probabilities" or one_score is not None:
+        return ReadRows(logits, is_json, one_score=one_score)
+    if values.size <= INLINE_ELEMENTS:
+        return ReadRows(logits, is_json, normalised=sums_are_off(values))
+    return ReadRows(logits, is_json, normalised=await asyncio.to_thread(sums_are_off, values))
 
 
 async def checked_logits(name: str, values: NDArray[Any], n_classes: int) -> NDArray[np.float32]:

@@ -67,10 +67,14 @@ class PredictionOptions:
             return self.receipts
         return self.fields_named or is_images or (is_json and n <= _RECEIPT_ROWS)
 
-    def check_top(self, n_classes: int) -> None:
-        """Refuse a `top` above the model's number of classes."""
+    def check_classes(self, n_classes: int) -> None:
+        """Refuse a `top` above the model's number of classes, and ``p1`` unless it has two."""
         if self.top is not None and self.top > n_classes:
             raise InvalidRequest(f"top must be from 1 to {n_classes}, got {self.top}")
+        if self.fields_named and n_classes != 2 and "p1" in self.fields:
+            raise InvalidRequest(
+                f"return names p1, P(class 1) of two classes: this model has {n_classes}"
+            )
 
 
 # Most requests of a client have the same three values. Errors are not cached.

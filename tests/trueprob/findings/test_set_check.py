@@ -269,6 +269,15 @@ def test_probabilities_as_logits_are_held_with_the_field(digits):
     assert check_set(named) == ()
 
 
+def test_one_probability_per_row_as_logits_is_held_with_the_field():
+    logits, labels = draw(300, 2, 0)
+    p = softmax(logits)[:, 1]
+    assert the_one(p, labels, "distribution_as_logits").repair.field == "probabilities"
+    assert check_set(CalibrationSet.from_arrays({"probabilities": p, "labels": labels})) == ()
+    z = logits[:, 1] - logits[:, 0]
+    assert check_set(CalibrationSet.from_arrays({"logits": z, "labels": labels})) == ()
+
+
 def test_log_probabilities_as_probabilities_are_refused_with_the_field(digits):
     with pytest.raises(InvalidInput, match="are these log_probabilities"):
         logits_from_probabilities(log_softmax(digits[0]))

@@ -10,6 +10,7 @@ from trueprob import (
     InvalidInput,
     SuspiciousSet,
     cross_fit,
+    dumps_calibrator,
     fit,
     negative_log_likelihood,
 )
@@ -52,6 +53,58 @@ def test_with_two_classes_the_default_may_move_the_threshold_unless_it_must_not(
     assert not np.array_equal(
         cross_fit("smart", data, keep_prediction=True), cross_fit("smart", data)
     )
+
+
+def test_one_score_per_row_is_fitted_as_two_columns(overconfident):
+    logits, labels = overconfident(120, 2)
+    difference = logits[:, 1] - logits[:, 0]
+    two = fit(np.stack([np.zeros_like(difference), difference], axis=1), labels).calibrator
+    for one in (difference, difference[:, None]):
+        fitted = fit(one, labels)
+        assert fitted.report.k == 2
+        assert np.array_equal(fitted.calibrator.predict_proba(one), two.predict_proba(one))
+        assert np.array_equal(fitted.calibrator.log_odds(one), two.log_odds(one))
+    higher = two.predict_proba(np.array([-4.0, 4.0]))
+    assert higher.shape == (2, 2)
+    assert higher[0, 1] < higher[1, 1]
+    many = fit(*overconfident(60)).calibrator
+    with pytest.raises(InvalidInput, match="one number per row is for two classes"):
+        many.predict_proba(difference)
+
+
+@pytest.mark.parametrize("ignored", [-100, -1])
+def test_rows_without_a_label_are_left_out_when_asked(overconfident, ignored):
+    logits, labels = overconfident(120)
+    marked = labels.copy()
+    marked[::7] = ignored
+    weights = np.linspace(1.0, 2.0, 120)
+    groups = np.arange(120) // 2
+    kept = marked != ignored
+    fitted = fit(logits, marked, weights=weights, groups=groups, ignore_label=ignored)
+    alone = fit(logits[kept], labels[kept], weights=weights[kept], groups=groups[kept])
+    assert fitted.report.n == kept.sum()
+    assert dumps_calibrator(fitted.calibrator) == dumps_calibrator(alone.calibrator)
+    (said,) = (f for f in fitted.report.findings if f.code == "ignored_rows")
+    assert said.sentence == f"18 rows have the label {ignored} and were left out"
+    with pytest.raises(InvalidInput, match="row 0 does not"):
+        fit(logits, marked)
+    with pytest.raises(InvalidInput, match=f"must not all be the ignore_label {ignored}"):
+        fit(logits, np.full(120, ignored), ignore_label=ignored)
+
+
+def test_an_ignored_text_is_no_class_and_no_row(overconfident):
+    logits, labels = overconfident(60, 3)
+    names = ["a", "b", "c"]
+    texts = [names[label] for label in labels]
+    given = {"logits": logits, "labels": ["?", *texts[1:]]}
+    found = CalibrationSet.from_arrays(given, class_names=names, ignore_label="?")
+    assert found.digest == CalibrationSet(logits[1:], labels[1:], class_names=names).digest
+    masked = logits.copy()
+    masked[0, 0] = -np.inf  # the row without a label may mask any class
+    found = CalibrationSet.from_arrays(
+        {**given, "logits": masked}, class_names=names, ignore_label="?"
+    )
+    assert found.n == 59
 
 
 def test_what_keeps_the_order_of_rows_needs_no_permission():

@@ -6,9 +6,9 @@ With n rows of weight one (weights are scaled to a mean of one) the objective is
 
 CE is the cross entropy of "is the top label right". The first prior shrinks towards one
 temperature, the second shrinks that towards 1, with a tail so heavy that badly scaled logits keep
-their scale. Both are in nats of the summed log likelihood, hence the division; with the weight 3 a row
-counts about four times, so they are four times what the likelihood alone would need. The weight 3
-has the effect of half a soft ECE without its kernel, which `Terms` can add for the ablation.
+their scale. Both are in nats of the summed log likelihood, hence the division. With the weight 3 a
+row counts about four times, and so do the priors. The weight has the effect of half a soft ECE
+without its kernel, which `Terms` can add for the ablation.
 
 Per row everything follows from one convex function of β = 1/h: with d_j = z_j − z(1) and
 L(β) = log Σ_{j≠top} exp(β·d_j), the top probability is 1/(1 + e^L), and

@@ -157,6 +157,8 @@ def _json(text: bytes, what: str) -> object:
 def _matrix(name: str, values: object) -> NDArray[np.float64]:
     if not isinstance(values, list) or not values:
         raise InvalidRequest(f"{name} must be a non-empty list of rows")
+    if {float, int}.issuperset(map(type, values)):
+        values = [[value] for value in values]  # scores of class 1
     for index, row in enumerate(values):
         if not isinstance(row, list) or len(row) != len(values[0]):
             length = f"{len(values[0])} numbers" if isinstance(values[0], list) else "numbers"

@@ -2,6 +2,7 @@
 
 A body has exactly one of ``logits``, ``probabilities``, ``log_probabilities`` or ``images``
 (base64 of picture files). The name of the field says what the numbers are: nothing is guessed.
+With two classes there may be one number per row.
 
 There are two readers. The fast one (`simd_rows`) parses rows of plain numbers directly into an
 array, ten times as fast as lists and in a tenth of their memory. It returns None for anything
@@ -96,6 +97,8 @@ def decode(
         return name, pictures_from_base64(values)
     if not isinstance(values, list):
         raise InvalidRequest(f"{name} must be a list of rows, each a list of numbers")
+    if values and not isinstance(values[0], list):
+        return name, _one_per_row(name, values)
     rows = _Rows.from_values(values, may_hold_other_types=_may_hold_other_types(body, quotes=2))
     return name, _joined(name, [rows]) if rows.array is None else rows.array
 
@@ -106,6 +109,12 @@ def _decode_in_blocks(body: bytes, block_bytes: int) -> tuple[str, NDArray[Any]]
     if opening is None:
         return None
     name, start = opening[1].decode(), opening.end()
+    if body[(first := skip_space(body, start)) : first + 1] != b"[":
+        parts, stop = numbers_in_blocks(body, start, numbers, block_bytes=block_bytes)
+        if parts is None or not _CLOSING.fullmatch(body, stop):
+            return None
+        row = np.concatenate(parts).astype(np.float64, copy=False)
+        return (name, row) if _exact(row) else None
     if (plain := matrix_in_blocks(body, start, block_bytes=block_bytes)) is not None:
         values, stop = plain
         return (name, values) if _CLOSING.fullmatch(body, stop) else None
@@ -123,6 +132,19 @@ def _decode_in_blocks(body: bytes, block_bytes: int) -> tuple[str, NDArray[Any]]
         _raise_not_json(body, b'{"":[' if stop == start else b'{"":[0,', stop)
         return None
     return (name, _joined(name, blocks)) if _CLOSING.fullmatch(body, stop) else None
+
+
+def _one_per_row(name: str, values: list[Any]) -> NDArray[Any]:
+    """An array of shape (n,): one number per row, a score of class 1 of two."""
+    if not {int, float}.issuperset(map(type, values)):
+        raise InvalidRequest(
+            f"{name} must be a list of rows, each a list of numbers, or with two classes a list of "
+            "numbers"
+        )
+    array = np.asarray(values)
+    if array.dtype.kind not in "fiu":
+        raise InvalidRequest(f"{name} must hold numbers only, got one that does not fit 64 bits")
+    return array
 
 
 def _raise_not_json(body: bytes, opening: bytes, start: int) -> None:

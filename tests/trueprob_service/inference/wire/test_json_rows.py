@@ -51,7 +51,7 @@ REFUSED = [
     (b"{}", InvalidRequest, "expected exactly one of logits"),
     (b'{"logits": [[1, 2]], "probabilities": [[1, 0]]}', InvalidRequest, "exactly one of"),
     (b'{"logit": [[1, 2]]}', InvalidRequest, "unknown field 'logit'"),
-    (b'{"logits": [1, 2]}', InvalidRequest, "logits must be a list of rows"),
+    (b'{"logits": [1, [2]]}', InvalidRequest, "logits must be a list of rows"),
     (b'{"logits": 3}', InvalidRequest, "logits must be a list of rows"),
     (b'{"logits": []}', InvalidRequest, "logits must have at least one row"),
     (b'{"logits": [[1, 2], [3]]}', InvalidRequest, "row 0 has 2 numbers, row 1 has 1"),
@@ -146,3 +146,29 @@ def test_what_is_not_plain_is_left_to_the_slow_reader(body: bytes) -> None:
     assert simd_rows(body, json_rows.ARRAYS) is None
     plain = b'{"logits": [[3, 4]]}'
     assert simd_rows(plain, json_rows.ARRAYS) is not None, "the parser goes on after a refusal"
+
+
+@pytest.mark.parametrize("block_bytes", [8, 40, 1 << 20])
+def test_one_number_per_row_is_an_array_of_them(block_bytes: int) -> None:
+    for text in ("[1.3]", "[ 1, -2.5 ,3e-3]", "[1, 2]", str([float(i) for i in range(60)])):
+        body = f'{{"logits": {text}}}'.encode()
+        name, values = json_rows.decode(body, block_bytes=block_bytes)
+        assert name == "logits"
+        assert isinstance(values, np.ndarray)
+        assert values.tolist() == json.loads(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[1, true]", "must be a list of rows"),
+        ('[1, "2"]', "must be a list of rows"),
+        ("[1, null]", "must be a list of rows"),
+        ("[1, [2]]", "must be a list of rows"),
+        ("[[1], 2]", "must be a list of rows"),
+    ],
+)
+def test_one_number_per_row_among_others_is_refused(text: str, message: str) -> None:
+    for block_bytes in (8, 1 << 20):
+        with pytest.raises(InvalidRequest, match=message):
+            json_rows.decode(f'{{"logits": {text}}}'.encode(), block_bytes=block_bytes)
