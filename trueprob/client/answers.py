@@ -363,12 +363,10 @@ class PartialPrediction:
         Class indices.
     classes : tuple of n str
         The class name of each prediction.
-    confidence, temperature, logit_gap : ndarray of shape (n,), float64
-        The logit gap is in nats.
+    confidence, temperature, p1, logit_gap : ndarray of shape (n,), float64
+        `p1` is P(class 1) of two classes. The logit gap is in nats.
     log_odds : ndarray of shape (n,), float64
         log P(1) − log P(0), in nats; None for all calibrators but `smart-binary`.
-    p1 : ndarray of shape (n,), float32
-        P(class 1) of two classes.
     logits : ndarray of shape (n, k), float32
     prediction_ids : tuple of n str
         For `Client.label`.
@@ -389,7 +387,7 @@ class PartialPrediction:
     confidence: NDArray[np.float64] | None = None
     temperature: NDArray[np.float64] | None = None
     log_odds: NDArray[np.float64] | None = None
-    p1: NDArray[np.float32] | None = None
+    p1: NDArray[np.float64] | None = None
     logit_gap: NDArray[np.float64] | None = None
     logits: NDArray[np.float32] | None = None
     prediction_ids: tuple[str, ...] | None = None
@@ -437,8 +435,7 @@ def prediction_from(response: HttpResponse) -> Prediction:
     document, arrays = _decoded(response)
     optional = dict.fromkeys(("revision", "temperature", "log_odds", "prediction_ids"))
     found: dict[str, Any] = {**optional, **document, **arrays}
-    values: dict[str, Any] = {each.name: found[each.name] for each in fields(Prediction)}
-    return Prediction(**values)
+    return Prediction(**{each.name: found[each.name] for each in fields(Prediction)})
 
 
 def partial_prediction_from(response: HttpResponse) -> PartialPrediction:
@@ -492,7 +489,7 @@ _READ: Final[Mapping[str, Callable[[Any], Any]]] = {
     "confidence": _as_float64,
     "temperature": _as_float64,
     "log_odds": lambda values: np.asarray(values, np.float64),
-    "p1": _as_float32,
+    "p1": _as_float64,
     "logit_gap": _as_float64,
     "logits": _as_float32,
     "prediction_ids": _as_texts,
