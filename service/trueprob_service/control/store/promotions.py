@@ -238,11 +238,16 @@ class PromotionTable:
         return [PromotionRow(**row._mapping) for row in self._connection.execute(statement)]
 
     def pairs(self, *, replaced_since: float) -> dict[tuple[str, int, str], bool]:
-        """Pairs that are live or were replaced since then, and whether each is live."""
+        """Pairs that are live or were replaced since then, and whether each is live.
+
+        By model, the live one first; databases return groups in any order.
+        """
+        rows = self._connection.execute(RECENT_PAIRS, {"replaced_since": replaced_since})
         return {
             (name, version, calibrator): bool(live)
-            for name, version, calibrator, live in self._connection.execute(
-                RECENT_PAIRS, {"replaced_since": replaced_since}
+            for name, live, version, calibrator in sorted(
+                ((row[0], row[3], row[1], row[2]) for row in rows),
+                key=lambda row: (row[0], -row[1], *row[2:]),
             )
         }
 
