@@ -51,8 +51,7 @@ _OPEN: Final = re.compile(
 )
 SAFE_METHODS: Final = ("GET", "HEAD", "OPTIONS")
 LOOPBACK_HOSTS: Final = ("127.0.0.1", "localhost", "::1")
-# Probes and scrapers use whatever address they have, and there is nothing to write or to read
-# about a model's rows.
+# Probes and scrapers use whatever address they have; these paths take no writes and show no rows.
 _ANY_HOST: Final = re.compile(r"^/(metrics|v2/health/(live|ready))$")
 _SCOPE_OF: Final = (
     (re.compile(r"^/v1/models/[^/]+/probabilities$"), "predict"),
