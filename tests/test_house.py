@@ -44,7 +44,9 @@ def imported_names(tree: ast.Module) -> Iterator[tuple[str, bool]]:
     pending: list[tuple[ast.AST, bool]] = [(tree, True)]
     while pending:
         node, at_top = pending.pop()
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or (
+            isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        ):
             at_top = False
         pending += [(each, at_top) for each in ast.iter_child_nodes(node)]
         if isinstance(node, ast.Import):
@@ -118,6 +120,12 @@ ONLY_IN = {
         "trueprob_service.prediction_routes",
     ),
     "matplotlib": ("trueprob.diagram",),
+    "PIL": (
+        "trueprob.pictures",
+        "trueprob_trainer.data.decoding",
+        "trueprob_trainer.evaluation.corruptions",
+        "trueprob_trainer.examples",
+    ),
 }
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["add_parser"]
 
-PICTURES: Final = (".png", ".jpg", ".jpeg", ".webp")
+PICTURES: Final = (".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp")
 URL: Final = "http://127.0.0.1:8000"
 FIT_SECONDS: Final = 3600.0  # how long --fit waits
 

@@ -192,7 +192,7 @@ class BodyReader:
             if isinstance(values, list):
                 return ReadRows(await self._run_pictures(values, deployment, receive), True, True)
             return await _numbers(name, values, deployment, is_json=True)
-        if media_type in images.MEDIA_TYPES:
+        if media_type in images.READ_MEDIA_TYPES:
             return ReadRows(await self._run_pictures([body], deployment, receive), False, True)
         if media_type == images.MULTIPART_MEDIA_TYPE:
             pictures = images.pictures_from_multipart(

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from tests.trueprob.pictures.made_pictures import turned
 from trueprob_trainer.data import READERS, LabelledImages, Split, load
 from trueprob_trainer.data.decoding import decode
 from trueprob_trainer.errors import BadInput
@@ -186,6 +187,34 @@ def test_pictures_of_other_sizes_are_resized_when_asked_only(tmp_path: Path) -> 
     with pytest.raises(BadInput, match="image 1 has 32x20 pixels, the first 32x32"):
         decode(files, source="here")
     assert decode(files, source="here", image_size=16).shape == (2, 16, 16, 3)
+
+
+def test_a_picture_that_cannot_be_read_is_named_by_its_path(tmp_path: Path) -> None:
+    name = write_folder(tmp_path)
+    bad = tmp_path / "pictures" / "test" / "dog" / "001.png"
+    whole = bad.read_bytes()
+    floats = io.BytesIO()
+    Image.fromarray(np.zeros((32, 32), np.float32)).save(floats, "TIFF")
+    for content, words in (
+        (whole[:200], "it is damaged or truncated"),
+        (b"Thumbs.db", "it is not a picture that Pillow can read"),
+        (b"", "it: expected a picture that Pillow can read, got no bytes"),
+        (floats.getvalue(), r"it has samples of a kind that is not read \(Pillow's mode F\)"),
+    ):
+        bad.write_bytes(content)
+        with pytest.raises(
+            BadInput, match=f"^pictures/test/dog/001.png cannot be decoded: {words}"
+        ):
+            load(name)
+    bad.write_bytes(png(TEST[1][:9]))
+    with pytest.raises(BadInput, match=r"pictures/test/dog/001.png has 32x9 pixels, the first"):
+        load(name)
+
+
+def test_a_turned_picture_has_the_size_that_it_is_shown_in() -> None:
+    wide = turned(TRAIN[0][:20], "JPEG", 6)
+    files = [np.frombuffer(each, np.uint8) for each in (png(TRAIN[0][:, :20]), wide)]
+    assert decode(files, source="here").shape == (2, 32, 20, 3)
 
 
 def test_images_that_do_not_fit_into_memory_are_mapped(tmp_path: Path) -> None:

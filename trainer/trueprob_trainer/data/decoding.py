@@ -1,6 +1,9 @@
-"""Decodes pictures into one array: in memory, or in a mapped temporary file if it is large."""
+"""Decodes pictures into one array: in memory, or in a mapped temporary file if it is large.
 
-import io
+`trueprob.pictures` decodes them, for the service too: what a network is trained on and what it is
+served with are the same pixels.
+"""
+
 import os
 import tempfile
 from collections.abc import Sequence
@@ -8,39 +11,51 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from trueprob.pictures.decoding import PictureTooLarge, UnreadablePicture, read_picture
+from trueprob.pictures.preprocessing import Preprocessing
 from trueprob_trainer.errors import BadInput
 
 IN_MEMORY_BYTES = 8 << 30  # of decoded pictures; a larger array is a mapped temporary file
+MAX_PIXELS = 1 << 28  # of one picture
 
 
 def decode(
     encoded: Sequence[NDArray[np.uint8]],  # the bytes of one file each
     *,
     source: str,  # name for error messages
+    names: Sequence[str] = (),  # of the pictures, if they have any; paths within the source
     image_size: int = 0,
     in_memory_bytes: int = IN_MEMORY_BYTES,
 ) -> NDArray[np.uint8]:
     """Decode pictures that Pillow can read; one channel if the first is grey, else three."""
     if not len(encoded):
         raise BadInput(f"{source}: there are no images")
-    first = _opened(encoded[0], source, 0)
-    mode = "L" if first.mode in ("1", "L", "LA", "I;16") else "RGB"
+
+    def name(row: int) -> str:
+        return f"{source}/{names[row]}" if names else f"{source}: image {row}"
+
+    def read(row: int, mode: str | None) -> Image.Image:
+        content = encoded[row].tobytes()
+        try:
+            return read_picture(content, mode, name="it", max_pixels=MAX_PIXELS)
+        except (UnreadablePicture, PictureTooLarge) as problem:
+            raise BadInput(f"{name(row)} cannot be decoded: {problem.message}") from problem
+
+    first = read(0, None)
     width, height = (image_size, image_size) if image_size else first.size
-    shape = (len(encoded), height, width, 1 if mode == "L" else 3)
-    images = _empty(shape, in_memory_bytes)
+    prepared = Preprocessing(first.mode, height, width)
+    images = _empty((len(encoded), *prepared.shape), in_memory_bytes)
 
     def fill(row: int) -> None:
-        picture = _opened(encoded[row], source, row)
-        if picture.size != (width, height):
-            if not image_size:
-                raise BadInput(
-                    f"{source}: image {row} has {picture.size[0]}x{picture.size[1]} pixels, the "
-                    f"first {width}x{height}: set image_size to resize them"
-                )
-            picture = picture.resize((width, height), Image.Resampling.BILINEAR)
-        images[row] = np.asarray(picture.convert(mode)).reshape(shape[1:])
+        picture = read(row, first.mode)
+        if picture.size != (width, height) and not image_size:
+            raise BadInput(
+                f"{name(row)} has {picture.size[0]}x{picture.size[1]} pixels, the "
+                f"first {width}x{height}: set image_size to resize them"
+            )
+        images[row] = prepared.prepare(picture, name=name(row), max_pixels=MAX_PIXELS)
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:  # Pillow releases the GIL
         for _ in threads.map(fill, range(len(encoded)), chunksize=64):
@@ -53,12 +68,3 @@ def _empty(shape: tuple[int, ...], in_memory_bytes: int) -> NDArray[np.uint8]:
         return np.empty(shape, dtype=np.uint8)
     with tempfile.TemporaryFile() as file:  # the mapping keeps it open
         return np.memmap(file, dtype=np.uint8, mode="w+", shape=shape)
-
-
-def _opened(content: NDArray[np.uint8], source: str, row: int) -> Image.Image:
-    try:
-        picture = Image.open(io.BytesIO(content.tobytes()))
-        picture.load()
-    except (UnidentifiedImageError, OSError, ValueError) as problem:
-        raise BadInput(f"{source}: image {row} cannot be decoded") from problem
-    return picture

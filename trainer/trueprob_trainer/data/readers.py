@@ -152,15 +152,16 @@ def read_folder(path: Path, *, image_size: int = 0) -> StoredRows:
     for part in parts[1:]:
         if set(_folders(part)) - set(class_names):
             raise BadInput(f"{path.name}: {part.name} has classes that train does not have")
-    encoded, labels, is_test = [], [], []
+    encoded, labels, is_test, names = [], [], [], []
     for part in parts:
         for label, name in enumerate(class_names):
             for file in sorted((part / name).glob("*")):
                 if file.is_file() and not file.name.startswith("."):
                     encoded.append(np.fromfile(file, dtype=np.uint8))
+                    names.append(file.relative_to(path).as_posix())
                     labels.append(label)
                     is_test.append(part is not parts[0])
-    images = decode(encoded, source=path.name, image_size=image_size)
+    images = decode(encoded, source=path.name, names=names, image_size=image_size)
     given_test = np.array(is_test) if len(parts) == 2 else None
     return StoredRows(
         path, images, np.array(labels, dtype=np.int64), class_names, given_test, encoded

@@ -176,7 +176,7 @@ class CalibrationSetUploads:
         batches = []
         for start in range(0, len(pictures), step):
             part = pictures[start : start + step]
-            decode = functools.partial(accepted.decode, part, max_pixels=max_pixels)
+            decode = functools.partial(accepted.decode, part, max_pixels=max_pixels, first=start)
             batches.append(await network.run(await anyio.to_thread.run_sync(decode)))
         return {**rest, "logits": np.concatenate(batches)}
 

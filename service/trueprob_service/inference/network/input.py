@@ -14,9 +14,12 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from trueprob.errors import InvalidDocument
+from trueprob.pictures.decoding import PictureTooLarge, UnreadablePicture
+from trueprob.pictures.preprocessing import Preprocessing
 from trueprob.repository.manifest import InputSpec
-from trueprob_service.errors import InvalidRequest, ModelUnavailable
-from trueprob_service.inference.wire.images import Preprocessing
+from trueprob_service.errors import BadRequest, BodyTooLarge, InvalidRequest, ModelUnavailable
+from trueprob_service.inference.wire.images import FORMATS
 
 __all__ = ["LAYOUTS", "NetworkInput"]
 
@@ -48,9 +51,12 @@ class NetworkInput:
                 )
             return cls(spec.dtype, sides)
         named = {k: v for k, v in spec.preprocessing.items() if k in _NORMALISATION}
-        pictures = Preprocessing.from_manifest(
-            {k: v for k, v in spec.preprocessing.items() if k not in _NORMALISATION}
-        )
+        try:
+            pictures = Preprocessing.from_manifest(
+                {k: v for k, v in spec.preprocessing.items() if k not in _NORMALISATION}
+            )
+        except InvalidDocument as error:
+            raise ModelUnavailable(str(error)) from None
         height, width, channels = pictures.shape
         first = spec.layout == "NCHW"
         shape = (channels, height, width) if first else (height, width, channels)
@@ -69,16 +75,28 @@ class NetworkInput:
         offset = tuple(m / d for m, d in zip(mean, std, strict=True))
         return cls(spec.dtype, shape, pictures, first, factor, offset)
 
-    def decode(self, files: list[bytes], *, max_pixels: int) -> NDArray[Any]:
-        """Turn picture files into the network's tensor.
+    def decode(self, files: list[bytes], *, max_pixels: int, first: int = 0) -> NDArray[Any]:
+        """Turn picture files into the network's tensor; errors count them from `first`.
 
-        Raises `InvalidRequest` if the network takes no pictures, else as `Preprocessing.decode`.
+        Raises `InvalidRequest` if the network takes no pictures, `BadRequest` for bytes that are
+        not a picture or a damaged one, and `BodyTooLarge` for more than `max_pixels`.
         """
         if self.pictures is None:
             raise InvalidRequest(
                 f"this network takes rows of {self.dtype} of shape {self.row_shape}, not pictures"
             )
-        return self.tensor(self.pictures.decode(files, max_pixels=max_pixels))
+        batch = np.empty((len(files), *self.pictures.shape), np.uint8)
+        for i, file in enumerate(files):
+            name = f"images[{first + i}]"
+            try:
+                batch[i] = self.pictures.decode(
+                    file, name=name, max_pixels=max_pixels, formats=FORMATS
+                )
+            except UnreadablePicture as error:
+                raise BadRequest(error.message) from None
+            except PictureTooLarge as error:
+                raise BodyTooLarge(error.message) from None
+        return self.tensor(batch)
 
     def check(self, rows: NDArray[Any], *, name: str = "images") -> NDArray[Any]:
         """Check that rows are decoded pictures (uint8, NHWC) or the network's tensor; n >= 1."""
@@ -91,7 +109,13 @@ class NetworkInput:
                 f"{name} must be finite {self.dtype} of shape (n, {expected}) with n at least 1, "
                 f"got {rows.dtype} of shape {rows.shape}"
             )
-        return self.pictures.prepare(rows, name=name)
+        if rows.dtype != np.uint8 or rows.shape[1:] != self.pictures.shape or len(rows) == 0:
+            expected = ", ".join(str(side) for side in self.pictures.shape)
+            raise InvalidRequest(
+                f"{name} must be uint8 of shape (n, {expected}), got {rows.dtype} of shape "
+                f"{rows.shape}"
+            )
+        return rows
 
     def tensor(self, rows: NDArray[Any]) -> NDArray[Any]:
         """The network's tensor for rows that passed `check`."""

@@ -1,134 +1,74 @@
-import io
-import struct
-import zlib
+"""Picture files in the ways that clients write them: base64 of every kind."""
 
-import numpy as np
+import base64
+import textwrap
+
 import pytest
-from PIL import Image
 
-from trueprob_service.errors import BadRequest, BodyTooLarge, InvalidRequest, ModelUnavailable
-from trueprob_service.inference.wire.images import Preprocessing
+from trueprob_service.errors import InvalidRequest
+from trueprob_service.inference.wire.images import pictures_from_base64
 
-GREY = Preprocessing("L", 8, 8, "box")
+# A length that needs padding, and bytes that give + and / in base64.
+BYTES = bytes(range(256)) + b"\xfb\xef\xbe\xff\xff\xff"
+TEXT = base64.b64encode(BYTES).decode()
+URL_SAFE = base64.urlsafe_b64encode(BYTES).decode()
 
-
-def encoded(array: np.ndarray, form: str = "PNG", **options: object) -> bytes:
-    stream = io.BytesIO()
-    Image.fromarray(array).save(stream, form, **options)
-    return stream.getvalue()
-
-
-def test_a_picture_of_the_right_size_comes_through_unchanged() -> None:
-    pixels = np.arange(64, dtype=np.uint8).reshape(8, 8)
-    batch = GREY.decode([encoded(pixels)], max_pixels=64)
-    assert batch.dtype == np.uint8
-    np.testing.assert_array_equal(batch, pixels[None, :, :, None])
-
-
-def test_box_undoes_an_enlargement_by_repetition() -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (8, 8), np.uint8)
-    large = pixels.repeat(20, axis=0).repeat(20, axis=1)
-    batch = GREY.decode([encoded(large)], max_pixels=10**6)
-    np.testing.assert_array_equal(batch[0, :, :, 0], pixels)
-
-
-@pytest.mark.parametrize(
-    ("shape", "middle"),
-    [((8, 12), np.s_[:, 2:10]), ((12, 8), np.s_[2:10]), ((8, 13), np.s_[:, 2:10]),
-     ((15, 8), np.s_[4:12]), ((8, 8), np.s_[:])],
-)  # fmt: skip
-def test_the_middle_is_cut_out_of_what_was_resized(
-    shape: tuple[int, int], middle: tuple[slice, ...]
-) -> None:
-    manifest = {"mode": "L", "resize": 8, "crop": [8, 8], "resample": "box"}
-    pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    large = pixels.repeat(20, axis=0).repeat(20, axis=1)
-    for sent in (pixels, large):
-        batch = Preprocessing.from_manifest(manifest).decode([encoded(sent)], max_pixels=10**6)
-        np.testing.assert_array_equal(batch[0, :, :, 0], pixels[middle])
+WRITTEN = {
+    "plain": TEXT,
+    "unpadded": TEXT.rstrip("="),
+    "padded too far": TEXT + "==",
+    "URL-safe": URL_SAFE,
+    "URL-safe, unpadded": URL_SAFE.rstrip("="),
+    "MIME": base64.encodebytes(BYTES).decode(),
+    "wrapped at 64": "\n".join(textwrap.wrap(TEXT, 64)),
+    "wrapped, carriage returns": "\r\n".join(textwrap.wrap(TEXT, 76)) + "\r\n",
+    "wrapped and indented": "\n\t  ".join(textwrap.wrap(TEXT, 60)),
+    "wrapped, URL-safe, unpadded": "\n".join(textwrap.wrap(URL_SAFE, 76)).rstrip("="),
+    "spaces around": f"  {TEXT}\n",
+    "data URL": f"data:image/png;base64,{TEXT}",
+    "data URL with a parameter": f"data:image/jpeg;name=a.jpg;base64,{TEXT}",
+    "data URL without a type": f"data:;base64,{TEXT}",
+    "data URL, capitals": f"DATA:image/PNG;BASE64,{TEXT}",
+    "data URL, percent-encoded": "data:image/png;base64,"
+    + TEXT.replace("+", "%2B").replace("/", "%2F").replace("=", "%3D"),
+    "data URL, wrapped": "data:image/webp;base64,\n" + base64.encodebytes(BYTES).decode(),
+    "data URL, URL-safe": f"data:image/webp;base64,{URL_SAFE}",
+}
 
 
-def test_a_strip_does_not_grow_with_its_shorter_side() -> None:
-    wide = Preprocessing.from_manifest({"mode": "L", "resize": 256, "crop": [224, 224]})
-    strip = encoded(np.zeros((1, 5000), np.uint8))
-    with pytest.raises(BodyTooLarge, match=r"images\[0\] would be 1280000 × 256"):
-        wide.decode([strip], max_pixels=10**6)
-
-
-@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP"])
-def test_formats_and_colours(form: str) -> None:
-    red = np.zeros((10, 12, 3), np.uint8)
-    red[..., 0] = 200
-    colour = Preprocessing("RGB", 4, 6)
-    batch = colour.decode([encoded(red, form), encoded(red, form)], max_pixels=120)
-    assert batch.shape == (2, 4, 6, 3)
-    np.testing.assert_allclose(batch[..., 0], 200, atol=3)
-    grey = Preprocessing("L", 4, 6).decode([encoded(red, form)], max_pixels=120)
-    np.testing.assert_allclose(grey, 200 * 0.299, atol=3)
-
-
-def png_that_declares(width: int, height: int) -> bytes:
-    """A tiny PNG whose header promises many pixels."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        crc = struct.pack(">I", zlib.crc32(kind + data))
-        return struct.pack(">I", len(data)) + kind + data + crc
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    data = zlib.compress(b"\x00" * 1000)
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
-    )
-
-
-def test_a_decompression_bomb_is_refused_before_it_is_decoded() -> None:
-    with pytest.raises(BodyTooLarge, match=r"images\[0\] is 10000 × 10000 = 100000000 pixels"):
-        GREY.decode([png_that_declares(10_000, 10_000)], max_pixels=50_000_000)
-
-
-def test_a_damaged_picture_is_refused() -> None:
-    whole = encoded(np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8))
-    with pytest.raises(BadRequest, match=r"images\[1\] is damaged or truncated"):
-        GREY.decode([whole, whole[: len(whole) // 2]], max_pixels=10**6)
-
-
-@pytest.mark.parametrize("body", [b"hello", b"GIF89a" + b"\x00" * 20, b"%PDF-1.4", b"\x00" * 64])
-def test_bytes_that_are_no_picture_are_refused(body: bytes) -> None:
-    with pytest.raises(BadRequest, match=r"images\[0\] is not a PNG, JPEG or WebP picture"):
-        GREY.decode([body], max_pixels=10**6)
-
-
-def test_no_bytes_are_refused() -> None:
-    with pytest.raises(BadRequest, match=r"images\[0\]: expected a PNG, JPEG or WebP"):
-        GREY.decode([b""], max_pixels=10**6)
-
-
-def test_sixteen_bits_a_sample_are_refused_rather_than_clipped() -> None:
-    deep = np.full((8, 8), 40_000, np.uint16)
-    with pytest.raises(InvalidRequest, match="more than 8 bits a sample"):
-        GREY.decode([encoded(deep)], max_pixels=64)
+@pytest.mark.parametrize("kind", WRITTEN)
+def test_base64_is_read_however_it_is_written(kind: str) -> None:
+    assert len(set("+/") & set(TEXT)) == 2
+    assert TEXT.endswith("=")
+    assert pictures_from_base64([TEXT, WRITTEN[kind]]) == [BYTES, BYTES]
 
 
 @pytest.mark.parametrize(
-    "array",
+    ("text", "words"),
     [
-        np.zeros((2, 8, 8), np.uint8),
-        np.zeros((2, 8, 8, 1), np.float32),
-        np.zeros((2, 9, 8, 1), "B"),
+        ("A", "is not valid base64"),
+        ("YWJj!", "is not valid base64"),
+        ("YW=Jj", "is not valid base64"),
+        (TEXT + TEXT, "is not valid base64"),
+        (TEXT.replace("+", " ", 1), "is not valid base64"),
+        (TEXT.replace("+", "-", 1), "is not valid base64"),
+        (f"b'{TEXT}'", "is not valid base64"),
+        ("é", "is not valid base64"),
+        ("https://example.org/a.png", "is not valid base64"),
+        ("data:image/png," + TEXT, "must be data:image/…;base64,… or base64 alone"),
+        ("data:image/svg+xml;utf8,<svg/>", "must be data:image/…;base64,…"),
+        ("data:image/png;base64", "must be data:image/…;base64,…"),
+        (7, "must be a base64 string"),
+        (None, "must be a base64 string"),
+        ({"b64": TEXT}, "must be a base64 string"),
     ],
 )
-def test_a_decoded_batch_must_have_the_shape_of_the_network(array: np.ndarray) -> None:
-    with pytest.raises(InvalidRequest, match=r"images must be uint8 of shape \(n, 8, 8, 1\)"):
-        GREY.prepare(array)
+def test_what_is_no_base64_is_refused_by_its_index(text: object, words: str) -> None:
+    with pytest.raises(InvalidRequest, match=r"^images\[1\] " + words):
+        pictures_from_base64([TEXT, text])
 
 
-@pytest.mark.parametrize(
-    "preprocessing",
-    [{}, {"mode": "CMYK", "resize": [8, 8]}, {"mode": "L", "resize": [8]},
-     {"mode": "L", "resize": 8}, {"mode": "L", "resize": [8, 8], "crop": [4, 4]},
-     {"mode": "L", "resize": 8, "crop": [9, 4]}, {"mode": "L", "resize": 8, "crop": [4]},
-     {"mode": "L", "resize": [8, 8], "resample": "magic"}, {"mode": "L", "resize": [8, 8], "x": 1}],
-)  # fmt: skip
-def test_a_manifest_that_asks_for_the_unknown_is_refused(preprocessing: dict) -> None:
-    with pytest.raises(ModelUnavailable, match=r"input\.preprocessing must have mode"):
-        Preprocessing.from_manifest(preprocessing)
+@pytest.mark.parametrize("values", [[], "text", None, {}])
+def test_images_are_a_list(values: object) -> None:
+    with pytest.raises(InvalidRequest, match="images must be a list of base64 strings"):
+        pictures_from_base64(values)

@@ -1,0 +1,1 @@
+"""Pictures: one decoder and one preparation for the service and the trainer (needs Pillow)."""
