@@ -104,8 +104,17 @@ def _parser() -> argparse.ArgumentParser:
         help="size of the pictures, if the graph leaves it open; "
         "or one number: size of the shorter side before the middle is cropped",
     )
-    add("--crop", metavar="H,W", help="size of the crop, if the graph leaves it open")
+    add(
+        "--crop",
+        metavar="H,W",
+        help="size of the crop, if the graph leaves it open; one number for a square",
+    )
     add("--resample", choices=("bilinear", "bicubic", "box"), default="bilinear")
+    add(
+        "--background",
+        metavar="V[,V,V]",
+        help="colour behind transparent pixels, from 0 to 255; default: 255, white",
+    )
     add("--scale", metavar="X", help="first divide the pixels by X; default: 255")
     add("--mean", metavar="M[,M,M]", help="then subtract the mean")
     add("--std", metavar="S[,S,S]", help="then divide by the standard deviation")

@@ -104,8 +104,8 @@ def _input(session: Session, options: RegisterOptions, ask: Prompt) -> InputSpec
     shape[0] = shape[0] if isinstance(shape[0], int) else "batch"
     if len(shape) == 4 and dtype in _PICTURES:
         return picture_spec(node.name, dtype, shape, options, ask)
-    picture_flags = [f"--{f}" for f in ("layout", "mode", "resize", "crop", "scale", "mean", "std")
-            if getattr(options, f) is not None]  # fmt: skip
+    picture_flags = [f"--{f}" for f in ("layout", "mode", "resize", "crop", "background",
+            "scale", "mean", "std") if getattr(options, f) is not None]  # fmt: skip
     if picture_flags:
         raise CannotRegister(
             f"{picture_flags[0]} is for pictures, input {node.name!r} is {dtype} of {shape}"

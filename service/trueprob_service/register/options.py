@@ -33,8 +33,9 @@ class RegisterOptions:
     layout: str | None = None  # `NHWC` or `NCHW`
     mode: str | None = None  # `L` or `RGB`
     resize: str | None = None  # `HEIGHT,WIDTH`; or one number, the shorter side before the crop
-    crop: str | None = None  # `HEIGHT,WIDTH`
+    crop: str | None = None  # `HEIGHT,WIDTH`; or one number for both
     resample: str = "bilinear"
+    background: str | None = None  # behind transparent pixels, 0 to 255: one, or one per channel
     # Numbers, comma separated: one, or one for each channel.
     scale: str | None = None
     mean: str | None = None

@@ -32,6 +32,8 @@ def picture_spec(
     if shorter_side is not None:
         preprocessing |= {"resize": shorter_side, "crop": list(size)}
     preprocessing["resample"] = options.resample
+    if options.background is not None:
+        preprocessing["background"] = _background(options.background)
     preprocessing |= _normalisation(name, dtype, options, ask)
     n_channels = 1 if mode == "L" else 3
     sides = (n_channels, *size) if layout == "NCHW" else (*size, n_channels)
@@ -96,19 +98,33 @@ def _size(
     if options.crop is not None or (text is not None and fixed and "," not in text):
         value = [] if text is None else numbers("--resize", text)
         if len(value) != 1 or value[0] < 1 or not value[0].is_integer():
-            raise CannotRegister(f"--resize must be one whole number with --crop, got {text!r}")
+            raise CannotRegister(
+                "--resize must be one whole number with --crop, the length of the shorter side "
+                f"before the middle is cut out, got {text or 'none'}"
+            )
         flag, text, shorter_side = "--crop", options.crop, int(value[0])
     if text is None:
         if fixed is not None:
             return fixed, shorter_side
         text = ask("--resize", f"input {name!r} takes pictures of any size (HEIGHT,WIDTH)")
     value = numbers(flag, text)
+    if flag == "--crop" and len(value) == 1:
+        value *= 2
     if len(value) != 2 or not all(side >= 1 and side.is_integer() for side in value):
         raise CannotRegister(f"{flag} must be HEIGHT,WIDTH, got {text!r}")
     for side, expected in zip(value, (height, width), strict=True):
         if isinstance(expected, int) and side != expected:
             raise CannotRegister(f"{flag} must be {height},{width} for input {name!r}, got {text}")
     return (int(value[0]), int(value[1])), shorter_side
+
+
+def _background(text: str) -> int | list[int]:
+    """One level, or one for each channel; `NetworkInput.from_manifest` checks their number."""
+    levels = numbers("--background", text)
+    if not all(level.is_integer() and 0 <= level <= 255 for level in levels):
+        raise CannotRegister(f"--background must be whole numbers from 0 to 255, got {text!r}")
+    whole = [int(level) for level in levels]
+    return whole[0] if len(whole) == 1 else whole
 
 
 def _normalisation(name: str, dtype: str, options: RegisterOptions, ask: Prompt) -> dict[str, Any]:

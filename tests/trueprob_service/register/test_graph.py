@@ -51,6 +51,10 @@ def answered(
          ("batch", 3, 8, 6), "RGB", 9),
         (("n", 3, "h", "w"), "float32", FLOATS | {"resize": "7", "crop": "4,6"}, "NCHW",
          ("batch", 3, 4, 6), "RGB", 7),
+        (("n", 3, 6, 6), "float32", FLOATS | {"resize": "7", "crop": "6"}, "NCHW",
+         ("batch", 3, 6, 6), "RGB", 7),
+        (("n", "h", "w", 2 + 1), "uint8", {"resize": "7", "crop": "4,6"}, "NHWC",
+         ("batch", 4, 6, 3), "RGB", 7),
     ],
 )  # fmt: skip
 def test_pictures_are_recognised(
@@ -62,10 +66,22 @@ def test_pictures_are_recognised(
     spec = found.input
     assert (spec.name, spec.dtype, spec.layout, spec.shape) == ("x", dtype, layout, written)
     assert (spec.preprocessing["mode"], spec.preprocessing["resize"]) == (mode, resize)
-    assert spec.preprocessing.get("crop") == (list(written[2:]) if type(resize) is int else None)
+    assert spec.preprocessing.get("crop") == (
+        None if type(resize) is list else list(written[2:] if layout == "NCHW" else written[1:3])
+    )
     normalisation = {"scale": 255.0, "mean": 0.5, "std": 0.25} if dtype == "float32" else {}
     assert {k: spec.preprocessing[k] for k in normalisation} == normalisation
     assert (found.output_name, found.output_kind, found.n_classes) == ("logits", "logits", 3)
+
+
+@pytest.mark.parametrize(("given", "kept"), [(None, None), ("0", 0), ("255, 128,7", [255, 128, 7])])
+def test_the_background_is_recorded_if_it_is_given(
+    tmp_path: Path, given: str | None, kept: int | list[int] | None
+) -> None:
+    path = network(tmp_path / "m.onnx", ("n", 3, 8, 6))
+    preprocessing = look(path, **FLOATS, background=given).input.preprocessing
+    assert preprocessing.get("background") == kept
+    assert ("background" in preprocessing) == (given is not None)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "int64"])
@@ -115,6 +131,15 @@ def test_the_output_and_its_kind(
         (("n", 3, 8, 6), {}, FLOATS | {"resize": "7"}, "of at least both sides of crop"),
         (("n", 3, 8, 6), {}, FLOATS | {"crop": "8,6"}, "one whole number with --crop"),
         (("n", 3, 8, 6), {}, FLOATS | {"resize": "9", "crop": "8,8"}, "--crop must be 8,6"),
+        (("n", 3, 8, 6), {}, FLOATS | {"resize": "9", "crop": "8"}, "--crop must be 8,6"),
+        (("n", 3, 8, 6), {}, FLOATS | {"resize": "9", "crop": "0.9"}, "--crop must be HEIGHT,WID"),
+        (("n", 3, 8, 6), {}, FLOATS | {"crop": "8,6"}, "before the middle is cut out, got none"),
+        (("n", 3, 8, 6), {}, FLOATS | {"background": "256"}, "whole numbers from 0 to 255, got"),
+        (("n", 3, 8, 6), {}, FLOATS | {"background": "0.5"}, "whole numbers from 0 to 255, got"),
+        (("n", 3, 8, 6), {}, FLOATS | {"background": "white"}, "--background must be numbers"),
+        (("n", 3, 8, 6), {}, FLOATS | {"background": "1,2"}, "one whole number from 0 to 255 or 3"),
+        (("n", 8, 6, 1), {"dtype": "uint8"}, {"background": "1,2,3"}, "from 0 to 255, got"),
+        (("n", 5), {}, {"background": "0"}, "--background is for pictures"),
         (("n", 3, "h", "w"), {"n_inputs": 72}, FLOATS | {"resize": "4,4"}, "network fails on 8"),
         (("n", 8, 6, 1), {"dtype": "uint8"}, FLOATS, "--mean is for networks of floats"),
         (("n", 5), {}, {"layout": "NCHW"}, "--layout is for pictures"),
