@@ -33,8 +33,8 @@ WHITE: Final = (255, 255, 255)
 _ORIENTATION: Final = 0x0112  # EXIF 2.32, table 4
 _GREY: Final = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "I;16N")
 _COLOUR: Final = ("P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV")
-# A transparent grey level counts in samples as stored; Pillow spreads 2 and 4 bits over 0 to 255.
-_LEVELS: Final[Mapping[str, int]] = {"L;2": 85, "L;4": 17}
+# A transparent grey level counts in samples as stored; Pillow spreads few bits over 0 to 255.
+_LEVELS: Final[Mapping[str, int]] = {"1": 255, "L;2": 85, "L;4": 17}
 _SPELLINGS: Final[Mapping[str, str]] = {"WEBP": "WebP"}
 # What Pillow raises for damaged files; `InvalidInput` is a ValueError too.
 _DAMAGED: Final = (
@@ -137,7 +137,7 @@ def _opaque(
         image = _eight_bits(image, name)
     key: Any = image.info.get("transparency")
     if stored in _LEVELS and isinstance(key, int):
-        image.info["transparency"] = key * _LEVELS[stored]
+        image.info["transparency"] = min(key * _LEVELS[stored], 255)
     elif stored == "RGB;16B" and isinstance(key, tuple):
         image.info["transparency"] = tuple(sample >> 8 for sample in key)
     if image.has_transparency_data:

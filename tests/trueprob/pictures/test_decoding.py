@@ -85,6 +85,28 @@ def test_exif_may_follow_the_pixels_of_a_png() -> None:
     np.testing.assert_array_equal(pixels(late), np.rot90(COLOUR, -1))
 
 
+def test_xmp_turns_a_picture_that_exif_does_not() -> None:
+    xmp = '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    png_text = [(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp.encode())]
+    rows = [row.tobytes() for row in COLOUR]
+    for exif, expected in (([], np.rot90(COLOUR, -1)), ([(b"eXIf", orientation(1))], COLOUR)):
+        content = png((24, 16), 8, 2, rows, before=[*png_text, *exif])
+        np.testing.assert_array_equal(pixels(content), expected)
+    webp = saved(COLOUR, "WEBP", lossless=True, xmp=xmp.encode())
+    np.testing.assert_array_equal(pixels(webp), np.rot90(COLOUR, -1))
+
+
+def test_of_a_file_of_several_jpegs_the_first_is_read() -> None:
+    """Some telephones write a second, smaller picture behind the first one (MPO)."""
+    options = {"quality": 100, "subsampling": 0}
+    several = saved(
+        Image.fromarray(BLOCKS), "MPO", save_all=True,
+        append_images=[Image.fromarray(255 - BLOCKS)], exif=b"Exif\0\0" + orientation(6), **options,
+    )  # fmt: skip
+    shown = pixels(several, formats=("PNG", "JPEG", "WEBP"))
+    np.testing.assert_allclose(shown, np.rot90(BLOCKS, -1), atol=3)
+
+
 def test_every_kind_of_pixels_is_turned() -> None:
     exif = orientation(6)
     layer = with_alpha(COLOUR)
