@@ -19,6 +19,7 @@ from typing import IO, Any, BinaryIO, Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from trueprob.arrays.array_types import names_of_columns, require_same_rows
 from trueprob.arrays.class_names import as_class_names, class_order, say_more_than_order
 from trueprob.arrays.files import read_arrays
 from trueprob.arrays.labels import Labels, as_labels, mark_ignored
@@ -104,7 +105,7 @@ class CalibrationSet:
         *,
         n_classes: int | None = None,
         class_names: Sequence[str] | None = None,
-        ignore_label: int | str | None = None,
+        ignore_label: float | str | None = None,
     ) -> CalibrationSet:
         """Build a set from named arrays, as in an `.npz` file.
 
@@ -118,9 +119,10 @@ class CalibrationSet:
         class_names : sequence of str, optional
             The classes that are required, in this order. If the mapping names its classes, its
             columns and labels are put in this order; otherwise these are their names. Strings as
-            labels need names from either side.
-        ignore_label : int or str, optional
-            What stands for "no label", such as −100: rows with it are left out.
+            labels need names from either side; the columns of a table have them too.
+        ignore_label : float or str, optional
+            What stands for "no label", such as −100, or NaN for missing values: rows with it are
+            left out.
 
         Returns
         -------
@@ -142,6 +144,8 @@ class CalibrationSet:
         if "labels" not in mapping:
             raise InvalidInput("labels are missing", field="labels")
         values, names, labels = mapping[given[0]], class_names, mapping["labels"]
+        if not isinstance(values, np.ndarray):
+            require_same_rows(values, labels)
         ignored = None
         if ignore_label is not None:
             labels, ignored = mark_ignored(labels, ignore_label)
@@ -151,8 +155,10 @@ class CalibrationSet:
             if class_names is not None:
                 class_order(names, class_names)  # before the width: it shows both lists
                 labels = _in_names(labels, names, class_names)
-        logits = INPUTS[given[0]](values, n_classes=n_classes)
+        logits = INPUTS[given[0]](values, n_classes=n_classes, class_names=names)
         n, k = logits.shape
+        if names is None and not isinstance(values, np.ndarray):
+            names = names_of_columns(values)
         labels = as_labels(labels, n_classes=k, n_rows=n, class_names=names)
         weights = as_weights(mapping["weights"], n_rows=n) if "weights" in mapping else None
         groups = as_groups(mapping["groups"], n_rows=n) if "groups" in mapping else None

@@ -15,11 +15,13 @@ k-nearest neighbours and rounding do; a calibrator may learn how often the label
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from trueprob.arrays.array_types import class_columns, number_array, relative_error
 from trueprob.arrays.logit_functions import Logits
 from trueprob.errors import InvalidInput
 
@@ -29,7 +31,6 @@ __all__ = [
     "as_logits",
     "logits_from_log_probabilities",
     "logits_from_probabilities",
-    "plain_array",
     "sums_are_off",
 ]
 
@@ -40,20 +41,30 @@ HALF_SUM_TOLERANCE: Final = 1e-2  # for float16 log-probabilities, whose errors 
 DECIMALS: Final = range(2, 7)  # of probabilities that may have been rounded
 RANGE_TOLERANCE: Final = 1e-6  # float32 softmax can exceed one by a few ulps
 _FLOAT32: Final = np.dtype(np.float32)
+_NUMBERS: Final = "bBhHiIlLqQefdg"  # characters of NumPy's integers and floats
 
 
-def as_logits(values: ArrayLike, *, name: str = "logits", n_classes: int | None = None) -> Logits:
+def as_logits(
+    values: ArrayLike,
+    *,
+    name: str = "logits",
+    n_classes: int | None = None,
+    class_names: Sequence[str] | None = None,
+) -> Logits:
     """Check logits and return them as a C-contiguous float32 array.
 
     Parameters
     ----------
     values : array_like of shape (n, k), or with two classes (n, 1) or (n,)
         Integers or floats of any width; n >= 1, k >= 2. Minus infinity masks a class. One number
-        per row is the logit of class 1, log P(1) − log P(0).
+        per row is the logit of class 1, log P(1) − log P(0). Also tables of pandas, polars and
+        PyArrow, tensors, and what has ``__array__`` or ``__dlpack__``.
     name : str
         The caller's name of the array, for error messages.
     n_classes : int, optional
         The k that is required.
+    class_names : sequence of k strings, optional
+        A table whose columns have these names is put in this order, without its other columns.
 
     Returns
     -------
@@ -66,7 +77,7 @@ def as_logits(values: ArrayLike, *, name: str = "logits", n_classes: int | None 
         Wrong shape or type, a number that is neither finite in float32 nor minus infinity, or a
         row in which every class is masked.
     """
-    array = _matrix(values, name, n_classes)
+    array = _matrix(values, name, n_classes, class_names)
     if array.shape[1] == 1:
         array = np.concatenate([np.zeros_like(array), array], axis=1)
     given = array
@@ -81,7 +92,11 @@ def as_logits(values: ArrayLike, *, name: str = "logits", n_classes: int | None 
 
 
 def logits_from_probabilities(
-    values: ArrayLike, *, name: str = "probabilities", n_classes: int | None = None
+    values: ArrayLike,
+    *,
+    name: str = "probabilities",
+    n_classes: int | None = None,
+    class_names: Sequence[str] | None = None,
 ) -> Logits:
     """Turn probabilities into logits, their natural logarithms.
 
@@ -89,9 +104,9 @@ def logits_from_probabilities(
     ----------
     values : array_like of shape (n, k), or with two classes (n, 1) or (n,)
         In [0, 1]; each row sums to one within 1e-3, or as far as rounding to the decimals that it
-        shows, two to six, can explain. One number per row is P(class 1). Values below 1e-12 count
-        as 0, whose logit is log 1e-12: a fit learns how often labels fall there.
-    name, n_classes
+        shows, two to six, or to bfloat16 can explain. One number per row is P(class 1). Values
+        below 1e-12 count as 0, whose logit is log 1e-12: a fit learns how often labels fall there.
+    name, n_classes, class_names
         As in `as_logits`.
 
     Returns
@@ -105,16 +120,17 @@ def logits_from_probabilities(
     InvalidInput
         Wrong shape or type, a value outside [0, 1] or a row that does not sum to one.
     """
-    array = _matrix(values, name, n_classes).astype(np.float64)
+    given = _matrix(values, name, n_classes, class_names)
+    array = given.astype(np.float64)
     _require_finite(np.where(np.isneginf(array), 0.0, array), name)  # log 0 is named below
     outside = (array < -RANGE_TOLERANCE) | (array > 1 + RANGE_TOLERANCE)
     if outside.any():
         row = int(np.argmax(outside.any(axis=1)))
         with np.errstate(over="ignore"):
             logarithms = np.abs(np.exp(array).sum(axis=1) - 1.0).max() <= HALF_SUM_TOLERANCE
-        given = "log_probabilities" if logarithms else "logits"
+        kind = "log_probabilities" if logarithms else "logits"
         raise InvalidInput(
-            f"{name} must lie in [0, 1], row {row} does not; are these {given}?", field=name
+            f"{name} must lie in [0, 1], row {row} does not; are these {kind}?", field=name
         )
     if array.shape[1] == 1:
         positive = np.clip(array, 0.0, 1.0)
@@ -126,9 +142,10 @@ def logits_from_probabilities(
         return logarithms.astype(np.float32)
     sums = array.sum(axis=1)
     off = np.abs(sums - 1.0) > SUM_TOLERANCE
+    if off.any() and not _is_plain(values):
+        off = np.abs(sums - 1.0) > max(SUM_TOLERANCE, relative_error(values))
     if off.any():
-        kind = np.asarray(values).dtype
-        unit = float(np.finfo(kind).eps) / 4 if kind.kind == "f" else 0.0
+        unit = float(np.finfo(given.dtype).eps) / 4 if given.dtype.kind == "f" else 0.0
         if not (explained := _sums_by_rounding(array[off], unit)).all():
             row = int(np.flatnonzero(off)[np.argmin(explained)])
             raise InvalidInput(
@@ -146,7 +163,11 @@ def sums_are_off(probabilities: NDArray[Any]) -> bool:
 
 
 def logits_from_log_probabilities(
-    values: ArrayLike, *, name: str = "log_probabilities", n_classes: int | None = None
+    values: ArrayLike,
+    *,
+    name: str = "log_probabilities",
+    n_classes: int | None = None,
+    class_names: Sequence[str] | None = None,
 ) -> Logits:
     """Turn log-probabilities into logits: the same numbers, at least log 1e-12.
 
@@ -155,7 +176,7 @@ def logits_from_log_probabilities(
     values : array_like of shape (n, k), or with two classes (n, 1) or (n,)
         Natural logarithms; minus infinity is a probability of 0, and masks nothing. One number per
         row is log P(class 1).
-    name, n_classes
+    name, n_classes, class_names
         As in `as_logits`.
 
     Returns
@@ -166,10 +187,12 @@ def logits_from_log_probabilities(
     ------
     InvalidInput
         Wrong shape or type, NaN, or exponentials that do not sum to one within 1e-3 (1e-2 for
-        float16, whose rounding alone can move a sum by that much).
+        float16 and more for bfloat16, whose rounding alone can move a sum by that much).
     """
-    raw = _matrix(values, name, n_classes)
+    raw = _matrix(values, name, n_classes, class_names)
     tolerance = HALF_SUM_TOLERANCE if raw.dtype == np.float16 else SUM_TOLERANCE
+    if not _is_plain(values):  # logarithms of at most log k in the mean, rounded by a share of it
+        tolerance = max(tolerance, relative_error(values) * (1.0 + math.log(raw.shape[1])))
     array = raw.astype(np.float64)
     bad = np.isnan(array) | (array > tolerance)
     if bad.any():
@@ -187,51 +210,28 @@ def logits_from_log_probabilities(
     return np.clip(array, math.log(PROBABILITY_FLOOR), 0.0).astype(np.float32)
 
 
-def plain_array(values: Any) -> NDArray[Any]:
-    """`numpy.asarray`, also of torch tensors that need gradients, are bfloat16 or on a device.
-
-    Raises what `numpy.asarray` does.
-    """
-    if isinstance(values, np.ndarray):
-        return values
-    if hasattr(values, "detach") and hasattr(values, "cpu"):
-        tensor = values.detach().cpu()
-        # NumPy has no bfloat16; float32 holds each of its numbers.
-        return np.asarray(tensor.float() if "bfloat16" in str(tensor.dtype) else tensor)
-    return np.asarray(values)
-
-
-def _numbers_of_objects(array: NDArray[Any]) -> NDArray[Any]:
-    """Objects that are all numbers as float64, as pandas gives nullable columns; else as given."""
-    if all(type(value) in (int, float) for value in array.reshape(-1).tolist()):
-        try:
-            return array.astype(np.float64)
-        except OverflowError:
-            return array
-    return array
-
-
-def _matrix(values: ArrayLike, name: str, n_classes: int | None) -> NDArray[Any]:
-    try:
-        array = plain_array(values)
-    except (ValueError, TypeError, OverflowError):
-        raise InvalidInput(
-            f"{name} must be rows of equal length, got ragged rows", field=name
-        ) from None
-    if array.dtype.kind == "O" and array.size:
-        array = _numbers_of_objects(array)
+def _matrix(
+    values: ArrayLike, name: str, n_classes: int | None, class_names: Sequence[str] | None
+) -> NDArray[Any]:
+    if isinstance(values, np.ndarray) and _is_plain(values):
+        array: NDArray[Any] = values
+    else:
+        array = number_array(class_columns(values, class_names, name), name)
     if array.ndim == 1 or (array.ndim == 2 and array.shape[1] == 1):
         array = _one_score(array, name, n_classes)
     elif array.ndim != 2 or (n_classes is not None and array.shape[1] != n_classes):
         expected = f"(n, {n_classes})" if n_classes is not None else "(n, k)"
         raise InvalidInput(f"{name} must have shape {expected}, got {array.shape}", field=name)
-    if array.dtype.kind not in "iuf":
-        raise InvalidInput(f"{name} must be numbers, got {array.dtype}", field=name)
     if array.shape[0] < 1:
         raise InvalidInput(f"{name} must have at least one row, got {array.shape}", field=name)
     if array.shape[1] < 1:
         raise InvalidInput(f"{name} must have at least two classes, got {array.shape}", field=name)
     return array
+
+
+def _is_plain(values: Any) -> bool:
+    """Whether values are an array that needs no conversion: no subclass, integers or floats."""
+    return type(values) is np.ndarray and values.dtype.char in _NUMBERS
 
 
 def _one_score(array: NDArray[Any], name: str, n_classes: int | None) -> NDArray[Any]:

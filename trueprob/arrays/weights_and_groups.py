@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from trueprob.arrays.array_types import number_array, plain_array
 from trueprob.errors import InvalidInput
 
 __all__ = ["Groups", "as_groups", "as_weights"]
@@ -14,14 +17,13 @@ Groups = NDArray[np.int64] | NDArray[np.str_]
 
 def as_weights(values: ArrayLike, *, n_rows: int, name: str = "weights") -> NDArray[np.float64]:
     """Weights as float64 of shape (n,): finite, non-negative, not all zero."""
-    try:
-        array = np.asarray(values)
-    except ValueError:
-        raise InvalidInput(f"{name} must have shape ({n_rows},), got ragged", field=name) from None
+    array = plain_array(values, name)
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
     if array.shape != (n_rows,):
         raise InvalidInput(f"{name} must have shape ({n_rows},), got {array.shape}", field=name)
-    if array.dtype.kind not in "iuf":
-        raise InvalidInput(f"{name} must be numbers, got {array.dtype}", field=name)
+    if array.dtype.kind != "b":  # a row counts or does not
+        array = number_array(array, name)
     result = np.ascontiguousarray(array, dtype=np.float64)
     if not np.isfinite(result).all() or (result < 0).any():
         raise InvalidInput(f"{name} must be finite and not negative", field=name)
@@ -35,9 +37,14 @@ def as_weights(values: ArrayLike, *, n_rows: int, name: str = "weights") -> NDAr
 
 def as_groups(values: ArrayLike, *, n_rows: int, name: str = "groups") -> Groups:
     """Group keys of shape (n,): integers or strings."""
-    array = np.asarray(values)
+    array = plain_array(values, name)
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
     if array.shape != (n_rows,):
         raise InvalidInput(f"{name} must have shape ({n_rows},), got {array.shape}", field=name)
+    if array.dtype.kind == "O" and all(type(value) is int for value in array.tolist()):
+        with suppress(OverflowError):
+            array = array.astype(np.int64)
     if array.dtype.kind in "iu":
         return np.ascontiguousarray(array, dtype=np.int64)
     try:

@@ -122,7 +122,8 @@ class Calibrator(ABC):
         Parameters
         ----------
         logits : array_like of shape (n, k)
-            With two classes also (n,) or (n, 1), the logit of class 1, in every method.
+            With two classes also (n,) or (n, 1), the logit of class 1, in every method. A table
+            whose columns are named by the classes is matched by name.
 
         Returns
         -------
@@ -136,7 +137,7 @@ class Calibrator(ABC):
             Wrong shape or type, a number that is neither finite in float32 nor minus infinity, or
             a row in which every class is masked.
         """
-        checked = as_logits(logits, n_classes=self.n_classes)
+        checked = as_logits(logits, n_classes=self.n_classes, class_names=self.class_names)
         if self._is_plain(checked):
             return self._probabilities(checked)
         return self._staged(checked).probabilities
@@ -158,7 +159,7 @@ class Calibrator(ABC):
         InvalidInput
             As in `predict_proba`.
         """
-        checked = as_logits(logits, n_classes=self.n_classes)
+        checked = as_logits(logits, n_classes=self.n_classes, class_names=self.class_names)
         if self._is_plain(checked):
             return self._temperature(checked)
         return self._staged(checked).temperature
@@ -182,7 +183,7 @@ class Calibrator(ABC):
         InvalidInput
             As in `predict_proba`.
         """
-        checked = as_logits(logits, n_classes=self.n_classes)
+        checked = as_logits(logits, n_classes=self.n_classes, class_names=self.class_names)
         if self._is_plain(checked):
             return self._log_odds(checked)
         return self._staged(checked).log_odds
@@ -207,7 +208,7 @@ class Calibrator(ABC):
         InvalidInput
             As in `predict_proba`.
         """
-        checked = as_logits(logits, n_classes=self.n_classes)
+        checked = as_logits(logits, n_classes=self.n_classes, class_names=self.class_names)
         if self._is_plain(checked):
             return self._prediction(checked)
         return self._staged(checked).prediction
@@ -295,7 +296,7 @@ class Calibrator(ABC):
                 "set of labelled rows",
                 field="calibrator",
             )
-        checked = as_logits(logits, n_classes=self.n_classes)
+        checked = as_logits(logits, n_classes=self.n_classes, class_names=self.class_names)
         answer = self.calibrated(checked)
         found = self.uncertainty.interval(answer.probabilities, answer.prediction, level)
         certain = np.count_nonzero(checked != -np.inf, axis=1) == 1  # one class is not masked

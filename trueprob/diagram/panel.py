@@ -112,7 +112,7 @@ class Panel:
         top = (
             p.argmax(axis=1)
             if prediction is None
-            else as_labels(np.asarray(prediction), n_classes=k, n_rows=n, name="prediction")
+            else as_labels(prediction, n_classes=k, n_rows=n, name="prediction")
         )
         scores = score(p, y, prediction=top, weights=weights)
         confidence = np.minimum(p[np.arange(n), top].astype(np.float64), 1.0)

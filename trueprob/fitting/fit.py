@@ -11,9 +11,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from trueprob.arrays.array_types import plain_array
 from trueprob.arrays.calibration_set import CalibrationSet
 from trueprob.arrays.logit_functions import Probabilities, prediction
-from trueprob.arrays.logits import as_logits, plain_array
+from trueprob.arrays.logits import as_logits
 from trueprob.calibrators import IdentityCalibrator
 from trueprob.errors import InvalidInput
 from trueprob.findings.finding import Finding, Severity, SuspiciousSet
@@ -44,7 +45,7 @@ def fit(
     weights: ArrayLike | None = None,
     groups: ArrayLike | None = None,
     class_names: Sequence[str] | None = None,
-    ignore_label: int | str | None = None,
+    ignore_label: float | str | None = None,
     seed: int = 0,
     keep_prediction: bool = False,
     allow_prediction_change: bool = False,
@@ -57,6 +58,7 @@ def fit(
     logits : array_like of shape (n, k)
         Of rows that the network was not trained on. With two classes also (n,) or (n, 1): the
         logit of class 1. For probabilities, convert them with `logits_from_probabilities` first.
+        The columns of a table are matched with `class_names`, if it has those names.
     labels : array_like of shape (n,)
         Class indices, or class names.
     method : str
@@ -67,10 +69,11 @@ def fit(
     groups : array_like of shape (n,), optional
         Rows of one group stay in one fold.
     class_names : sequence of k strings, optional
-        In the order of the columns; the calibrator keeps them.
-    ignore_label : int or str, optional
-        What stands for "no label", such as −100: rows with it are left out, and a finding
-        (`ignored_rows`) says how many.
+        In the order of the columns; the calibrator keeps them. By default the names of the columns
+        of a table, if they do not only count.
+    ignore_label : float or str, optional
+        What stands for "no label", such as −100, or NaN for missing values: rows with it are left
+        out, and a finding (`ignored_rows`) says how many.
     seed : int
         Of the folds, and of methods that draw random numbers.
     keep_prediction : bool
@@ -120,7 +123,7 @@ def fit(
         allow_prediction_change=allow_prediction_change,
         select=select,
     )
-    left_out = 0 if ignore_label is None else len(plain_array(logits)) - calibration_set.n
+    left_out = 0 if ignore_label is None else len(plain_array(labels)) - calibration_set.n
     if left_out:
         sentence = f"{left_out} rows have the label {ignore_label!r} and were left out"
         finding = Finding("ignored_rows", Severity.WARN, sentence)

@@ -80,7 +80,7 @@ def class_scores(
     top = (
         p.argmax(axis=1)
         if prediction is None
-        else as_labels(np.asarray(prediction), n_classes=k, n_rows=n, name="prediction")
+        else as_labels(prediction, n_classes=k, n_rows=n, name="prediction")
     )
     w = np.ones(n) if weights is None else as_weights(weights, n_rows=n)
     scores = []

@@ -15,6 +15,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from trueprob.arrays.array_types import number_array
 from trueprob.arrays.labels import Labels, as_labels
 from trueprob.arrays.weights_and_groups import as_weights
 from trueprob.errors import InvalidInput
@@ -271,7 +272,7 @@ def classwise_calibration_error(
 
 def mean_entropy(probabilities: ArrayLike, *, weights: ArrayLike | None = None) -> float:
     """Mean entropy of the rows, nats; arguments as in `negative_log_likelihood`."""
-    p = np.asarray(probabilities)
+    p = _as_numbers(probabilities)
     if p.ndim != 2:
         raise InvalidInput(
             f"probabilities must have shape (n, k), got {p.shape}", field="probabilities"
@@ -326,7 +327,7 @@ def checked_probabilities(
     probabilities: ArrayLike, labels: ArrayLike
 ) -> tuple[NDArray[Any], Labels]:
     """Probabilities and labels as arrays of matching shapes; InvalidInput otherwise."""
-    p = np.asarray(probabilities)
+    p = _as_numbers(probabilities)
     if p.ndim != 2 or p.shape[0] < 1 or p.shape[1] < 2:
         raise InvalidInput(
             f"probabilities must have shape (n, k), got {p.shape}: one row for each label, one "
@@ -335,7 +336,13 @@ def checked_probabilities(
         )
     if p.dtype.kind != "f":
         raise InvalidInput(f"probabilities must be floats, got {p.dtype}", field="probabilities")
-    return p, as_labels(np.asarray(labels), n_classes=p.shape[1], n_rows=p.shape[0])
+    return p, as_labels(labels, n_classes=p.shape[1], n_rows=p.shape[0])
+
+
+def _as_numbers(probabilities: ArrayLike) -> NDArray[Any]:
+    if type(probabilities) is np.ndarray:
+        return probabilities
+    return number_array(probabilities, "probabilities")
 
 
 def confidence_of_rows(
@@ -346,7 +353,7 @@ def confidence_of_rows(
     top = (
         p.argmax(axis=1)
         if prediction is None
-        else as_labels(np.asarray(prediction), n_classes=k, n_rows=n, name="prediction")
+        else as_labels(prediction, n_classes=k, n_rows=n, name="prediction")
     )
     return np.minimum(p[np.arange(n), top].astype(np.float64), 1.0), top == y
 
