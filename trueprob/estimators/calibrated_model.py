@@ -142,14 +142,16 @@ class CalibratedModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.input_tags = get_tags(self.estimator).input_tags
+        if hasattr(self.estimator, "__sklearn_tags__"):
+            tags.input_tags = get_tags(self.estimator).input_tags
         return tags
 
     def _present_classes(self) -> NDArray[Any]:
         """The classes of the classifier as it is now."""
         classes = getattr(self.estimator, "classes_", None)
         if classes is None:
-            check_is_fitted(self.estimator)
+            if hasattr(self.estimator, "fit"):
+                check_is_fitted(self.estimator)
             raise InvalidInput(
                 f"estimator must be a fitted classifier with classes_, got "
                 f"{type(self.estimator).__name__}: if it has none, give its scores to "

@@ -25,6 +25,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from trueprob.arrays.array_types import plain_array
 from trueprob.errors import InvalidInput
 
 __all__ = [
@@ -212,7 +213,7 @@ def as_probabilities(
     values: ArrayLike, *, k: int | None = None, name: str = "probabilities"
 ) -> Array:
     """Rows of probabilities as float64 that sum to one; InvalidInput otherwise."""
-    p = np.asarray(values)
+    p = plain_array(values, name)
     expected = "k" if k is None else k
     if p.ndim != 2 or p.shape[0] < 1 or p.shape[1] < 2 or k not in (None, p.shape[1]):
         raise InvalidInput(f"{name} must have shape (n, {expected}), got {p.shape}", field=name)

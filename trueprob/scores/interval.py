@@ -21,6 +21,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from trueprob.arrays.array_types import plain_array
 from trueprob.arrays.labels import Labels
 from trueprob.arrays.weights_and_groups import Groups, as_groups, as_weights
 from trueprob.errors import InvalidInput
@@ -150,7 +151,7 @@ def bootstrap_interval(
     n = p.shape[0]
     predictors = [p]
     if other is not None:
-        second = np.asarray(other)
+        second = plain_array(other, "other")
         if second.shape != p.shape:
             raise InvalidInput(
                 f"other must have shape {p.shape}, got {second.shape}", field="other"

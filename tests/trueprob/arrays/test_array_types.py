@@ -23,6 +23,8 @@ from trueprob import (
     InvalidInput,
     as_labels,
     as_logits,
+    bootstrap_interval,
+    estimate_class_prior,
     fit,
     logits_from_log_probabilities,
     logits_from_probabilities,
@@ -609,6 +611,10 @@ def test_scores_take_what_fits_take():
         pa.table(pd.DataFrame(P, columns=NAMES)),
     ):
         assert score(given_, torch.tensor(labels)) == expected
+        difference = bootstrap_interval("nll", given_, labels, other=given_)
+        assert (difference.low, difference.high) == (0.0, 0.0)
+        prior = estimate_class_prior(given_, [0.4, 0.3, 0.3]).target
+        assert prior == pytest.approx(estimate_class_prior(p, [0.4, 0.3, 0.3]).target, abs=1e-6)
     nullable = pd.DataFrame(P, columns=NAMES).astype("Float64")
     assert score(nullable, pd.Series(labels, dtype="Int64")) == expected
 
