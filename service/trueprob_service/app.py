@@ -34,7 +34,7 @@ from trueprob_service.inference.deployment import Network, ServedVersion
 from trueprob_service.inference.deployments import DeploymentLookup, Deployments
 from trueprob_service.inference.network.batcher import Batcher
 from trueprob_service.inference.network.cores import usable_cores
-from trueprob_service.inference.network.input import NetworkInput
+from trueprob_service.inference.network.inputs import NetworkInputs
 from trueprob_service.inference.network.onnx_model import OnnxModel
 from trueprob_service.metrics.telemetry import Registry, Telemetry
 from trueprob_service.server import MetricsPort
@@ -170,16 +170,13 @@ def _open_network(
 ) -> Network | None:
     """Load and warm the network of a version; None for a version without ``model.onnx``."""
     manifest = served.manifest
-    if manifest is None or manifest.input is None or "model.onnx" not in manifest.files:
+    if manifest is None or not manifest.network_inputs or "model.onnx" not in manifest.files:
         return None
-    network_input = NetworkInput.from_manifest(manifest.input)
     open_model = partial(
         OnnxModel,
         settings.model_repository / served.model / str(served.version) / "model.onnx",
-        input_name=manifest.input.name,
+        inputs=NetworkInputs.from_manifest(manifest).specs,
         output_name=manifest.output_name,
-        row_shape=network_input.row_shape,
-        dtype=network_input.dtype,
         n_classes=served.n_classes,
         output_kind=manifest.output_kind,
         providers=settings.execution_providers,

@@ -68,6 +68,12 @@ class PredictionRequest(BaseModel):
     probabilities: _Rows | Omittable = None
     log_probabilities: _Rows | Omittable = None
     images: list[Base64Text] | Omittable = Field(None, description="PNG, JPEG or WebP.")
+    rows: list[Any] | Omittable = Field(
+        None, description="What a network of one input takes: a list, nested or not, for each row."
+    )
+    inputs: dict[str, list[Any]] | Omittable = Field(
+        None, description="The same by the names of the network's inputs, such as input_ids."
+    )
 
 
 class PredictionQuery(BaseModel):
@@ -79,7 +85,7 @@ class PredictionQuery(BaseModel):
         description="Whether to return prediction_ids. Default: yes for pictures and JSON of up to "
         "256 rows.",
     )
-    input: Literal["logits", "probabilities", "log_probabilities"] = Field(
+    input: Literal["logits", "probabilities", "log_probabilities", "rows"] = Field(
         "logits", description="What the numbers of an .npy body are."
     )
     top: Positive | Omittable = Field(
@@ -155,7 +161,7 @@ class ModelReady(BaseModel):
 
 
 class InferenceInput(BaseModel):
-    """The input tensor."""
+    """An input tensor."""
 
     name: str
     shape: list[Positive]
@@ -176,14 +182,14 @@ class RequestedOutput(BaseModel):
 
 
 class InferenceRequest(BaseModel):
-    """One input, and the outputs that the client asks for."""
+    """Logits or the network's inputs, and the outputs that the client asks for."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [_INFERENCE]})
     id: str | Omittable = Field(None, description="Echoed.")
     parameters: dict[str, Any] | Omittable = Field(
         None, description="`binary_data_output`: whether outputs are binary by default."
     )
-    inputs: list[InferenceInput] = Field(min_length=1, max_length=1)
+    inputs: list[InferenceInput] = Field(min_length=1)
     outputs: list[RequestedOutput] | Omittable = Field(
         None, description=f"Default: {', '.join(DEFAULT_OUTPUTS)} where there is one."
     )
@@ -287,7 +293,7 @@ def _add_prediction(router: APIRouter) -> None:
             ),
         ] = None,
     ) -> PredictionResponse:
-        """Turns logits, probabilities or pictures into calibrated probabilities.
+        """Turns logits, probabilities or a network's inputs into calibrated probabilities.
 
         The answer names the version, calibrator and revision that it was computed with. Keep
         `prediction_ids` to send the labels when they are known.
@@ -359,7 +365,7 @@ def _open_inference(prefix: str, parameters: Any) -> APIRouter:
             ),
         ] = None,
     ) -> InferenceResponse:
-        """Takes one input and returns the outputs that the client asks for, in JSON or binary.
+        """Takes logits or the network's inputs and returns the outputs that the client asks for.
 
         With binary data, the header `Inference-Header-Content-Length` gives the length of the JSON
         that comes first.

@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 
 from trueprob.errors import InvalidInput
 
-__all__ = ["UNNAMED", "read_arrays"]
+__all__ = ["UNNAMED", "is_lfs_pointer", "read_arrays"]
 
+LFS: Final = b"version https://git-lfs.github.com/spec/"
 UNNAMED: Final = "arr_0"  # the name of a lone .npy array, as numpy.savez would call it
 MAX_MEMBERS: Final = 64  # a calibration set has at most 5 arrays; benchmark files have more
 MAX_RATIO: Final = 1_033  # deflate cannot do better than 1032:1
@@ -88,14 +89,23 @@ def read_arrays(
     return _read(source, max_bytes, name)
 
 
+def is_lfs_pointer(start: bytes) -> bool:
+    """Whether a file that begins so stands for one that Git LFS has not downloaded."""
+    return start.startswith(LFS)
+
+
 def _read(file: BinaryIO, max_bytes: int | None, name: str) -> dict[str, NDArray[np.generic]]:
     start = file.tell()
     size = file.seek(0, os.SEEK_END) - start
     file.seek(start)
     _require_size(size, max_bytes, name)
-    magic = file.read(6)
+    magic = file.read(len(LFS))
     file.seek(start)
-    if magic == b"\x93NUMPY":
+    if is_lfs_pointer(magic):
+        raise InvalidInput(
+            f"{name} is a Git LFS pointer, not the file itself: run `git lfs pull`", field=name
+        )
+    if magic.startswith(b"\x93NUMPY"):
         return {UNNAMED: _read_array(file, size, name, UNNAMED)}
     if magic[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
         return _read_archive(file, max_bytes, name)

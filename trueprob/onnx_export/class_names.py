@@ -8,8 +8,7 @@ Places, in the order in which they are looked at:
 * outputs that pick labels from a constant (ArrayFeatureExtractor, or Gather of texts), as converted
   scikit-learn classifiers have one.
 
-The few fields needed are read without the package onnx, which the service does not install; data of
-weights are skipped. Format: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto.
+The few fields needed are read without the package onnx, which the service does not install.
 """
 
 from __future__ import annotations
@@ -17,12 +16,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
 from trueprob.arrays.class_names import as_class_names, require_order, shown
 from trueprob.errors import InvalidInput
+from trueprob.onnx_export.protobuf import Fields, fields_of, integers, texts
 
 __all__ = ["METADATA", "class_names_of_graph"]
 
@@ -33,7 +33,6 @@ PASSING: Final = frozenset(
 ) | {"Squeeze", "Unsqueeze"}
 INT32, INT64, STRING = 6, 7, 8  # of TensorProto
 LABELS: Final = ("classlabels_strings", "classlabels_int64s", "classlabels_ints")
-Fields = dict[int, list[Any]]
 
 
 def class_names_of_graph(
@@ -74,27 +73,27 @@ class _Node:
 
 
 def _names(content: bytes, scores: str) -> Iterator[tuple[str, list[str]]]:
-    model = _fields(memoryview(content))
+    model = fields_of(memoryview(content))
     for each in model.get(14, ()):
-        entry = _fields(each)
-        if _texts(entry, 1) == [METADATA]:
-            yield f"metadata {METADATA}", _listed("".join(_texts(entry, 2)))
-    graph = _fields(model[7][0]) if 7 in model else {}
+        entry = fields_of(each)
+        if texts(entry, 1) == [METADATA]:
+            yield f"metadata {METADATA}", _listed("".join(texts(entry, 2)))
+    graph = fields_of(model[7][0]) if 7 in model else {}
     makers: dict[str, _Node] = {}
     for each in graph.get(1, ()):
-        node = _fields(each)
-        made = _Node("".join(_texts(node, 4)), _texts(node, 1))
-        for given in map(_fields, node.get(5, ())):
-            if "".join(_texts(given, 1)) in LABELS:
-                made.labels = _texts(given, 9) or list(map(str, _integers(given, 8)))
-        makers |= dict.fromkeys(_texts(node, 2), made)
+        node = fields_of(each)
+        made = _Node("".join(texts(node, 4)), texts(node, 1))
+        for given in map(fields_of, node.get(5, ())):
+            if "".join(texts(given, 1)) in LABELS:
+                made.labels = texts(given, 9) or list(map(str, integers(given, 8)))
+        makers |= dict.fromkeys(texts(node, 2), made)
     constants: dict[str, Fields] = {}
     for each in graph.get(5, ()):
-        tensor = _fields(each)
-        constants |= dict.fromkeys(_texts(tensor, 8), tensor)
+        tensor = fields_of(each)
+        constants |= dict.fromkeys(texts(tensor, 8), tensor)
     by_output: dict[str, list[str]] = {}
     for each in graph.get(12, ()):
-        name = "".join(_texts(_fields(each), 1))
+        name = "".join(texts(fields_of(each), 1))
         maker = makers.get(name)
         for _ in makers:
             if maker is not None and not maker.labels and maker.operator in PASSING:
@@ -124,58 +123,10 @@ def _picked(maker: _Node, constants: dict[str, Fields]) -> list[str]:
     tensor = constants.get(maker.inputs[0], {})
     kind = tensor.get(2, [0])[0]
     if kind == STRING:
-        return _texts(tensor, 6)
+        return texts(tensor, 6)
     if kind not in (INT32, INT64) or maker.operator == "Gather":
         return []
     if 9 in tensor:
         raw = np.frombuffer(tensor[9][0], "<i8" if kind == INT64 else "<i4")
         return list(map(str, raw.tolist()))
-    return list(map(str, _integers(tensor, 7 if kind == INT64 else 5)))
-
-
-def _texts(fields: Fields, number: int) -> list[str]:
-    return [bytes(value).decode() for value in fields.get(number, ())]
-
-
-def _integers(fields: Fields, number: int) -> list[int]:
-    """Integers of a repeated field, packed into one value or not."""
-    result: list[int] = []
-    for value in fields.get(number, ()):
-        if isinstance(value, int):
-            result.append(value)
-            continue
-        position = 0
-        while position < len(value):
-            each, position = _varint(value, position)
-            result.append(each)
-    return [value - (1 << 64) if value >= 1 << 63 else value for value in result]
-
-
-def _fields(message: memoryview) -> Fields:
-    """The fields of a protobuf message by number: integers, or views of bytes."""
-    result: Fields = {}
-    position = 0
-    while position < len(message):
-        key, position = _varint(message, position)
-        value: int | memoryview
-        if key & 7 == 0:
-            value, position = _varint(message, position)
-        else:
-            size = {1: 8, 5: 4}.get(key & 7)
-            if size is None:
-                if key & 7 != 2:
-                    raise ValueError("not a protobuf message")
-                size, position = _varint(message, position)
-            value, position = message[position : position + size], position + size
-        result.setdefault(key >> 3, []).append(value)
-    return result
-
-
-def _varint(data: memoryview, position: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[position]
-        value |= (byte & 127) << shift
-        position, shift = position + 1, shift + 7
-        if byte < 128:
-            return value, position
+    return list(map(str, integers(tensor, 7 if kind == INT64 else 5)))

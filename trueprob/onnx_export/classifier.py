@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Final
 
+from trueprob.arrays.files import is_lfs_pointer
 from trueprob.errors import InvalidInput
+from trueprob.onnx_export.graph_content import weight_files
 from trueprob.onnx_export.nodes import FLOAT
 
 __all__ = ["load_classifier", "opset_of", "output_to_calibrate", "resolve_name_clashes"]
@@ -20,11 +23,19 @@ def load_classifier(model: str | os.PathLike[str] | bytes) -> Any:
     import onnx
     from google.protobuf.message import DecodeError
 
+    content = model if isinstance(model, bytes) else Path(model).read_bytes()
+    if is_lfs_pointer(content):
+        raise InvalidInput(
+            "model is a Git LFS pointer, not the file itself: run `git lfs pull`", field="model"
+        )
+    if not isinstance(model, bytes):
+        weight_files(content, Path(model).parent)  # says which file is missing
     try:
         if isinstance(model, bytes):
             loaded = onnx.load_model_from_string(model)
         else:
             loaded = onnx.load_model(os.fspath(model))
+        _use_default_domain(loaded)
         onnx.checker.check_model(loaded)
     except DecodeError:
         raise InvalidInput("model must be an ONNX file, and is not", field="model") from None
@@ -38,6 +49,15 @@ def load_classifier(model: str | os.PathLike[str] | bytes) -> Any:
             field="model",
         )
     return loaded
+
+
+def _use_default_domain(model: Any) -> None:
+    """Import the default domain, which a graph of classical models alone may do without."""
+    default = ("", "ai.onnx")
+    if not any(o.domain in default for o in model.opset_import) and not any(
+        node.domain in default for node in model.graph.node
+    ):
+        model.opset_import.add(domain="", version=OLDEST_OPSET)
 
 
 def opset_of(model: Any) -> int:

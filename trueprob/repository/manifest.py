@@ -18,19 +18,20 @@ __all__ = ["InputSpec", "Manifest", "valid_model_name"]
 
 FORMAT: Final = 1
 MODEL_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
-FILE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+PART: Final = "[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}"
+FILE_NAME: Final = re.compile(f"{PART}(/{PART}){{0,7}}")
 DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
 KEYS: Final = frozenset(
     ("format", "name", "version", "task", "n_classes", "class_names", "input", "output", "files")
 )
-OPTIONAL: Final = frozenset(("training", "scores"))
+OPTIONAL: Final = frozenset(("inputs", "training", "scores"))
 OUTPUT_KINDS: Final = ("logits", "probabilities")
 INPUT_KEYS: Final = frozenset(("name", "dtype", "shape", "layout", "preprocessing"))
 
 
 @dataclass(frozen=True)
 class InputSpec:
-    """The input tensor of a network, and how an image becomes one.
+    """An input tensor of a network, and how an image becomes one.
 
     Attributes
     ----------
@@ -68,7 +69,11 @@ class Manifest:
     class_names : tuple of str
         Distinct names, in the order of the classes.
     input : InputSpec or None
-        None for a logits-only model, whose network is not in the repository.
+        None for a logits-only model, whose network is not in the repository, and for a network
+        of several inputs.
+    inputs : tuple of InputSpec
+        All inputs of a network of several, at least two; otherwise empty. The document has this
+        key only then.
     output_name : str
         Name of the output in the ONNX graph.
     output_kind : {"logits", "probabilities"}
@@ -86,6 +91,7 @@ class Manifest:
     n_classes: int
     class_names: tuple[str, ...]
     input: InputSpec | None = None
+    inputs: tuple[InputSpec, ...] = ()
     output_name: str = "logits"
     output_kind: str = "logits"
     files: Mapping[str, str] = field(default_factory=dict)
@@ -110,15 +116,30 @@ class Manifest:
             "class_names",
             f"{self.n_classes} distinct, non-empty strings without NUL",
         )
+        object.__setattr__(self, "inputs", tuple(self.inputs))
+        _check(
+            not self.inputs
+            or (
+                len({spec.name for spec in self.inputs}) == len(self.inputs) >= 2
+                and self.input is None
+            ),
+            "inputs",
+            "at least two inputs of different names, with input null",
+        )
         _check(isinstance(self.output_name, str), "output.name", "a string")
         _check(self.output_kind in OUTPUT_KINDS, "output.kind", " or ".join(OUTPUT_KINDS))
         for name, digest in self.files.items():
-            _check(valid_file_name(name), "files", "plain file names")
+            _check(valid_file_name(name), "files", "plain names of files or relative paths")
             _check(
                 _is_text(digest) and DIGEST.fullmatch(digest) is not None,
                 f"files.{name}",
                 "sha256: and 64 hex digits",
             )
+
+    @property
+    def network_inputs(self) -> tuple[InputSpec, ...]:
+        """All inputs of the network; empty for a logits-only model."""
+        return self.inputs if self.input is None else (self.input,)
 
     def with_files(self, files: Mapping[str, str]) -> Manifest:
         """A copy with these digests."""
@@ -126,7 +147,8 @@ class Manifest:
 
     def to_dict(self) -> dict[str, Any]:
         """The manifest as a JSON document."""
-        spec, kind = self.input, self.output_kind
+        kind = self.output_kind
+        inputs = {"inputs": list(map(_input_document, self.inputs))} if self.inputs else {}
         return {
             "format": FORMAT,
             "name": self.name,
@@ -134,15 +156,8 @@ class Manifest:
             "task": self.task,
             "n_classes": self.n_classes,
             "class_names": list(self.class_names),
-            "input": None
-            if spec is None
-            else {
-                "name": spec.name,
-                "dtype": spec.dtype,
-                "shape": list(spec.shape),
-                "layout": spec.layout,
-                "preprocessing": dict(spec.preprocessing),
-            },
+            "input": None if self.input is None else _input_document(self.input),
+            **inputs,
             "output": {"name": self.output_name} | ({} if kind == "logits" else {"kind": kind}),
             "files": dict(self.files),
             "training": dict(self.training),
@@ -182,13 +197,16 @@ class Manifest:
         _require(output, frozenset(("name",)), frozenset(("kind",)), "manifest.output")
         names = document["class_names"]
         _check(isinstance(names, list | tuple), "class_names", "a list")
+        inputs = document.get("inputs", ())
+        _check(isinstance(inputs, list | tuple), "inputs", "a list")
         return cls(
             name=document["name"],
             version=document["version"],
             task=document["task"],
             n_classes=document["n_classes"],
             class_names=tuple(names),
-            input=None if document["input"] is None else _input(document["input"]),
+            input=None if document["input"] is None else _input(document["input"], "input"),
+            inputs=tuple(_input(spec, f"inputs[{i}]") for i, spec in enumerate(inputs)),
             output_name=output["name"],
             output_kind=output.get("kind", "logits"),
             files=dict(_mapping(document["files"], "files")),
@@ -203,23 +221,33 @@ def valid_model_name(name: object) -> bool:
 
 
 def valid_file_name(name: object) -> bool:
-    """Whether a file of a version may have this name."""
+    """Whether a file of a version may have this name: a plain one, or a relative path of such."""
     return isinstance(name, str) and FILE_NAME.fullmatch(name) is not None and ".." not in name
 
 
-def _input(value: object) -> InputSpec:
-    spec = _mapping(value, "input")
-    _require(spec, INPUT_KEYS, frozenset(), "manifest.input")
-    for key in ("name", "dtype", "layout"):
-        _check(isinstance(spec[key], str), f"input.{key}", "a string")
+def _input_document(spec: InputSpec) -> dict[str, Any]:
+    return {
+        "name": spec.name,
+        "dtype": spec.dtype,
+        "shape": list(spec.shape),
+        "layout": spec.layout,
+        "preprocessing": dict(spec.preprocessing),
+    }
+
+
+def _input(value: object, key: str) -> InputSpec:
+    spec = _mapping(value, key)
+    _require(spec, INPUT_KEYS, frozenset(), f"manifest.{key}")
+    for name in ("name", "dtype", "layout"):
+        _check(isinstance(spec[name], str), f"{key}.{name}", "a string")
     shape = spec["shape"]
     _check(
         isinstance(shape, list | tuple)
         and all(isinstance(size, str) or _is_count(size, 1) for size in shape),
-        "input.shape",
+        f"{key}.shape",
         "a list of positive integers and names",
     )
-    preprocessing = _mapping(spec["preprocessing"], "input.preprocessing")
+    preprocessing = _mapping(spec["preprocessing"], f"{key}.preprocessing")
     return InputSpec(spec["name"], spec["dtype"], tuple(shape), spec["layout"], dict(preprocessing))
 
 

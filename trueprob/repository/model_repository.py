@@ -2,6 +2,8 @@
 
     ROOT/NAME/VERSION/{manifest.json, model.onnx, calibrator.json, baseline.npz, MODEL_CARD.md}
 
+A network may have further files with weights, where `model.onnx` says that they are.
+
 The layout is Triton's; VERSION is a positive integer without leading zeros. A version is written
 under a temporary name, synced and renamed, so that it appears as a whole. Afterwards it never
 changes; the digests in its manifest show whether somebody changed it anyway.
@@ -10,7 +12,6 @@ changes; the digests in its manifest show whether somebody changed it anyway.
 from __future__ import annotations
 
 import errno
-import hashlib
 import re
 import secrets
 import shutil
@@ -19,10 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from trueprob.arrays.synced_files import sync_directory, write_synced
+from trueprob.arrays.synced_files import copy_synced, sync_directory, write_synced
 from trueprob.errors import InvalidDocument, InvalidInput, ModelVersionNotFound, VersionExists
 from trueprob.repository.manifest import Manifest, valid_file_name, valid_model_name
-from trueprob.repository.model_version import ModelVersion
+from trueprob.repository.model_version import ModelVersion, file_digest
 
 __all__ = ["ModelRepository"]
 
@@ -90,14 +91,15 @@ class ModelRepository:
             )
         return ModelVersion(name, version, path, manifest)
 
-    def add(self, manifest: Manifest, files: Mapping[str, bytes]) -> ModelVersion:
+    def add(self, manifest: Manifest, files: Mapping[str, bytes | Path]) -> ModelVersion:
         """Write a version, as a whole or not at all.
 
         Parameters
         ----------
         manifest : Manifest
             Its `files` are replaced by the digests of the written files.
-        files : mapping of file name to bytes
+        files : mapping of file name to bytes or Path
+            A path is copied. A name may have folders, separated by ``/``.
 
         Returns
         -------
@@ -108,7 +110,7 @@ class ModelRepository:
         VersionExists
             The version exists, or another process added it first.
         InvalidInput
-            A file name is not a plain name, or is that of the manifest.
+            A file name has other characters than a plain one, or is that of the manifest.
         """
         for file in files:
             if not valid_file_name(file) or file == MANIFEST:
@@ -116,8 +118,6 @@ class ModelRepository:
                     f"files must have plain names other than {MANIFEST}, got {str(file)[:100]!r}",
                     field="files",
                 )
-        digests = {f: f"sha256:{hashlib.sha256(data).hexdigest()}" for f, data in files.items()}
-        complete = manifest.with_files(digests)
         name, version = manifest.name, str(manifest.version)
         parent = self.root / name
         final = parent / version
@@ -129,9 +129,17 @@ class ModelRepository:
         temporary = parent / f".{version}.{secrets.token_hex(8)}.partial"
         temporary.mkdir()
         try:
-            for file, data in {**files, MANIFEST: complete.dumps()}.items():
-                write_synced(temporary / file, data)
-            sync_directory(temporary)
+            for file, data in files.items():
+                place = temporary / file
+                place.parent.mkdir(parents=True, exist_ok=True)
+                if isinstance(data, Path):
+                    copy_synced(data, place)
+                else:
+                    write_synced(place, data)
+            complete = manifest.with_files({f: file_digest(temporary / f) for f in files})
+            write_synced(temporary / MANIFEST, complete.dumps())
+            for folder in {(temporary / file).parent for file in files} | {temporary}:
+                sync_directory(folder)
             # Renaming onto a directory that has files fails: of two writers one wins.
             temporary.rename(final)
         except OSError as error:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Final
 
 from trueprob.arrays.class_names import require_order
+from trueprob.arrays.files import is_lfs_pointer
 from trueprob.calibrators import Calibrator, IdentityCalibrator, loads_calibrator
 from trueprob.errors import DigestMismatch, InvalidDocument, InvalidInput
+from trueprob.onnx_export.graph_content import weight_files
 from trueprob.repository.baseline import Baseline
 from trueprob.repository.manifest import Manifest
 
-__all__ = ["BASELINE", "CALIBRATOR", "MODEL", "ModelVersion"]
+__all__ = ["BASELINE", "CALIBRATOR", "MODEL", "ModelVersion", "file_digest"]
 
 MODEL: Final = "model.onnx"
 CALIBRATOR: Final = "calibrator.json"
@@ -97,12 +100,38 @@ class ModelVersion:
         where = f"{self.name}/{self.version}"
         for file, expected in self.manifest.files.items():
             try:
-                with (self.path / file).open("rb") as stream:
-                    actual = hashlib.file_digest(stream, "sha256").hexdigest()
+                actual = file_digest(self.path / file)
             except OSError:
                 raise DigestMismatch(f"{file} of {where} is missing") from None
-            if f"sha256:{actual}" != expected:
-                raise DigestMismatch(f"{file} of {where} does not match its digest")
-        for file in (MODEL, CALIBRATOR, BASELINE):
+            if actual != expected:
+                with (self.path / file).open("rb") as stream:
+                    pointer = is_lfs_pointer(stream.read(100))
+                raise DigestMismatch(
+                    f"{file} of {where} is a Git LFS pointer, not the file itself: run "
+                    "`git lfs pull`"
+                    if pointer
+                    else f"{file} of {where} does not match its digest"
+                )
+        for file in (MODEL, CALIBRATOR, BASELINE, *self._weight_files(where)):
             if file not in self.manifest.files and (self.path / file).exists():
                 raise DigestMismatch(f"{file} of {where} has no digest in the manifest")
+
+    def _weight_files(self, where: str) -> list[str]:
+        """Names of the further files that the network reads."""
+        path = self.onnx_path
+        if path is None or path.stat().st_size == 0:
+            return []
+        with path.open("rb") as stream, mmap(stream.fileno(), 0, access=ACCESS_READ) as content:
+            # Every reference to another file has this word; most networks have none.
+            if content.find(b"location") < 0:
+                return []
+        try:
+            return [*weight_files(path.read_bytes(), self.path)]
+        except InvalidInput as error:
+            raise DigestMismatch(f"{MODEL} of {where}: {error.message}") from None
+
+
+def file_digest(path: Path) -> str:
+    """The digest of a file as manifests have it."""
+    with path.open("rb") as stream:
+        return f"sha256:{hashlib.file_digest(stream, 'sha256').hexdigest()}"

@@ -36,7 +36,8 @@ from trueprob_service.errors import (
     UnsupportedMediaType,
 )
 from trueprob_service.inference.deployment import Deployment
-from trueprob_service.inference.network.input import NetworkInput
+from trueprob_service.inference.network.inputs import NetworkInputs
+from trueprob_service.inference.network.tensors import Tensors
 from trueprob_service.inference.request import PredictionOptions
 from trueprob_service.inference.wire import images, json_rows, npy, oip
 
@@ -138,7 +139,9 @@ class JsonBodies:
         self._thread = ThreadPoolExecutor(1, "trueprob-json")
         self._in_progress = 0
 
-    async def decode(self, body: bytes) -> tuple[str, NDArray[Any] | list[bytes]]:
+    async def decode(
+        self, body: bytes
+    ) -> tuple[str, NDArray[Any] | list[bytes] | dict[str, NDArray[Any]]]:
         """Read a prediction body with `json_rows.decode`."""
         if len(body) <= INLINE_BYTES:
             return json_rows.decode(body)
@@ -185,12 +188,16 @@ class BodyReader:
         media_type = request.media_type
         if media_type == npy.MEDIA_TYPE:
             array = npy.decode(body, name=request.array_input)
+            if request.array_input == "rows":
+                return ReadRows(await _run_rows(array, deployment, receive), False)
             return await _numbers(request.array_input, array, deployment, is_json=False)
         body = bytes(body)
         if media_type == json_rows.MEDIA_TYPE:
             name, values = await self.json_bodies.decode(body)
             if isinstance(values, list):
                 return ReadRows(await self._run_pictures(values, deployment, receive), True, True)
+            if isinstance(values, dict) or name == "rows":
+                return ReadRows(await _run_rows(values, deployment, receive), True)
             return await _numbers(name, values, deployment, is_json=True)
         if media_type in images.READ_MEDIA_TYPES:
             return ReadRows(await self._run_pictures([body], deployment, receive), False, True)
@@ -208,19 +215,35 @@ class BodyReader:
     async def _run_pictures(
         self, pictures: list[bytes], deployment: Deployment, receive: Receive | None
     ) -> NDArray[np.float32]:
-        manifest = deployment.served.manifest
-        if deployment.network is None or manifest is None or manifest.input is None:
-            raise InvalidRequest(
-                f"model {deployment.served.model!r} version {deployment.served.version} has no "
-                "network here: send logits, probabilities or log_probabilities"
-            )
+        accepted = _network_inputs(deployment)
+        to_tensor = accepted.require_pictures()
         if len(pictures) > self.max_images:
             raise BodyTooLarge(
                 f"images must be at most {self.max_images} per request, got {len(pictures)}"
             )
-        network_input = NetworkInput.from_manifest(manifest.input)
-        tensor = await asyncio.to_thread(network_input.decode, pictures, max_pixels=self.max_pixels)
+        tensor = await asyncio.to_thread(to_tensor.decode, pictures, max_pixels=self.max_pixels)
         return await run_network(deployment, tensor, receive)
+
+
+def _network_inputs(deployment: Deployment) -> NetworkInputs:
+    manifest = deployment.served.manifest
+    if deployment.network is None or manifest is None or not manifest.network_inputs:
+        raise InvalidRequest(
+            f"model {deployment.served.model!r} version {deployment.served.version} has no "
+            "network here: send logits, probabilities or log_probabilities"
+        )
+    return NetworkInputs.from_manifest(manifest)
+
+
+async def _run_rows(
+    values: NDArray[Any] | dict[str, NDArray[Any]], deployment: Deployment, receive: Receive | None
+) -> NDArray[np.float32]:
+    """Run the network on rows of numbers, or on arrays by the names of its inputs."""
+    accepted = _network_inputs(deployment)
+    if isinstance(values, dict):
+        return await run_network(deployment, accepted.from_fields(values), receive)
+    rows = accepted.from_rows(values)
+    return await run_network(deployment, accepted.tensors(rows), receive)
 
 
 async def _numbers(
@@ -245,13 +268,13 @@ async def checked_logits(name: str, values: NDArray[Any], n_classes: int) -> NDA
 
 
 async def run_network(
-    deployment: Deployment, tensor: NDArray[Any], receive: Receive | None
+    deployment: Deployment, tensors: Tensors, receive: Receive | None
 ) -> NDArray[np.float32]:
-    """Run the network on its input tensor through the batcher; raises if logits are not finite."""
+    """Run the network on its inputs through the batcher; raises if logits are not finite."""
     network = deployment.network
     if network is None:
         raise ModelUnavailable(f"model {deployment.served.model!r} has no network here")
-    logits = await _while_connected(network.run(tensor), receive)
+    logits = await _while_connected(network.run(tensors), receive)
     if not np.isfinite(logits).all():
         raise ModelUnavailable("the network gave logits that are not finite")
     return logits

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trueprob.calibrators import Calibrator
 from trueprob.repository.manifest import Manifest
+from trueprob_service.inference.network.tensors import Tensors
 from trueprob_service.metrics.recent_traffic import TrafficReference
 from trueprob_service.receipts.columns import ShadowRows
 from trueprob_service.receipts.receipt import digest64
@@ -56,8 +57,8 @@ class ServedVersion:
 class Network(Protocol):
     """Runs a version's network."""
 
-    async def run(self, tensor: NDArray[Any], /) -> NDArray[np.float32]:
-        """Logits of shape (n, k) for n rows of the network's tensor (`NetworkInput.tensor`)."""
+    async def run(self, tensors: Tensors, /) -> NDArray[np.float32]:
+        """Logits of shape (n, k) for n rows of the network's inputs (`NetworkInputs.tensors`)."""
 
     def close(self) -> None:
         """Stop its thread and refuse the waiting rows."""

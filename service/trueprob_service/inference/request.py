@@ -27,7 +27,7 @@ from trueprob_service.inference.wire import json_rows, npy
 __all__ = ["PredictionOptions", "negotiate"]
 
 _PARAMETERS: Final = ("version", "receipts", "input", "return", "top")
-_ARRAY_INPUTS: Final = ("logits", "probabilities", "log_probabilities")
+_ARRAY_INPUTS: Final = ("logits", "probabilities", "log_probabilities", "rows")
 _ANSWER_TYPES: Final = (json_rows.MEDIA_TYPE, npy.MEDIA_TYPE, npy.NPZ_MEDIA_TYPE)
 # JSON answers of up to this many rows carry receipts by default.
 _RECEIPT_ROWS: Final = 256

@@ -17,7 +17,8 @@ from trueprob.fitting.methods import METHODS
 from trueprob.repository.manifest import valid_model_name
 from trueprob.repository.model_repository import ModelRepository
 from trueprob_service.errors import InvalidSettings, ServiceError
-from trueprob_service.register.graph import inspect_content
+from trueprob_service.register.files import laid_out
+from trueprob_service.register.graph import inspect_file
 from trueprob_service.register.options import (
     CannotRegister,
     Prompt,
@@ -25,7 +26,13 @@ from trueprob_service.register.options import (
     class_names,
     refuse_to_guess,
 )
-from trueprob_service.register.version import RegisteredVersion, SetHeld, described, register
+from trueprob_service.register.version import (
+    RegisteredVersion,
+    SetHeld,
+    described,
+    one_score_of,
+    register,
+)
 from trueprob_service.settings import Settings, load_settings
 
 __all__ = ["main"]
@@ -92,10 +99,19 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE|LIST",
         help="JSON list, one name per line, or a,b,c; default: those of the graph, else 0, 1, 2, …",
     )
-    add("--calibration", type=Path, metavar="VAL.npz", help="labels with logits or images")
+    add(
+        "--calibration",
+        type=Path,
+        metavar="VAL.npz",
+        help="labels with logits, images, rows or arrays named as the network's inputs",
+    )
     add("--method", choices=METHODS, default="smart", help="calibration method; default: smart")
     add("--output", metavar="NAME", help="output to use, if there are several")
-    add("--output-kind", metavar="KIND", help="logits or probabilities")
+    add(
+        "--output-kind",
+        metavar="KIND",
+        help="logits or probabilities; for one number per row, of class 1 of two",
+    )
     add("--layout", metavar="LAYOUT", help="NHWC or NCHW")
     add("--mode", metavar="MODE", help="L (grey) or RGB")
     add(
@@ -138,46 +154,51 @@ def _register(arguments: argparse.Namespace, settings: Settings, ask: Prompt) ->
     names = None if arguments.class_names is None else class_names(arguments.class_names)
     repository = ModelRepository(arguments.models or settings.model_repository)
     number = arguments.version or repository.next_version(arguments.name)
-    content = arguments.model.read_bytes()
     flags = [name for name in vars(RegisterOptions()) if name != "n_classes"]
     options = RegisterOptions(
         n_classes=None if names is None else len(names),
         **{name: getattr(arguments, name) for name in flags},
     )
-    graph = inspect_content(content, options, ask)
-    if names is None:
-        names = graph.class_names or tuple(str(index) for index in range(graph.n_classes))
-    if len(names) != graph.n_classes:
-        raise CannotRegister(
-            f"--class-names has {len(names)} names, output {graph.output_name!r} has "
-            f"{graph.n_classes} classes"
+    with laid_out(arguments.model) as files:
+        graph = inspect_file(files.path, options, ask)
+        if names is None:
+            names = graph.class_names or tuple(str(index) for index in range(graph.n_classes))
+        if len(names) != graph.n_classes:
+            raise CannotRegister(
+                f"--class-names has {len(names)} names, output {graph.output_name!r} has "
+                f"{graph.n_classes} classes"
+            )
+        if graph.class_names is not None:
+            require_order(graph.class_names, names, name="classes of the graph")
+        return register(
+            files,
+            graph,
+            repository=repository,
+            name=arguments.name,
+            number=number,
+            class_names=names,
+            calibration=arguments.calibration,
+            method=arguments.method,
+            providers=settings.execution_providers,
+            force=arguments.force,
+            created_at=datetime.now(UTC),
         )
-    if graph.class_names is not None:
-        require_order(graph.class_names, names, name="classes of the graph")
-    return register(
-        content,
-        graph,
-        repository=repository,
-        name=arguments.name,
-        number=number,
-        class_names=names,
-        calibration=arguments.calibration,
-        method=arguments.method,
-        providers=settings.execution_providers,
-        source=arguments.model.name,
-        force=arguments.force,
-        created_at=datetime.now(UTC),
-    )
 
 
 def _text(registered: RegisteredVersion) -> str:
     document = described(registered)
-    spec, output = document["input"], document["output"]
+    manifest, output = registered.version.manifest, document["output"]
+    kind = output["kind"]
+    if registered.one_score:
+        kind += f": one number per row, {one_score_of(manifest)}"
     lines = [
         f"{document['model']}/{document['version']}: {document['n_classes']} classes",
         f"written to  {document['path']}",
-        f"input       {spec['name']} {spec['dtype']} {spec['layout']} {spec['shape']}",
-        f"output      {output['name']}, {output['kind']}",
+        *(
+            f"input       {spec.name} {spec.dtype} {spec.layout} {list(spec.shape)}"
+            for spec in manifest.network_inputs
+        ),
+        f"output      {output['name']}, {kind}",
     ]
     if registered.fit is None:
         lines.append("calibrator  none: the probabilities are the network's own")

@@ -1,15 +1,16 @@
-"""Finds the input and output of an ONNX classifier: from the graph, a test run, or the user.
+"""Finds the inputs and the output of an ONNX classifier: from the graph, a test run, or the user.
 
-An input of rank 4 with bytes or floats takes pictures; any other input takes rows of its tensor.
-The output is the one of shape (rows, classes). A test run on random rows shows whether it holds
-logits or probabilities: probabilities lie in [0, 1] and sum to one, and if one output is the
-softmax of another, the other holds the logits. Nothing else is guessed. Class names are read from
-the graph if it has them.
+`inputs` describes the inputs. The output is the one of shape (rows, classes), or of one number per
+row for two classes. A test run on random rows shows whether several columns are logits or
+probabilities: probabilities lie in [0, 1] and sum to one, and if one output is the softmax of
+another, the other holds the logits. One number per row is P(class 1) if the graph ends in a
+sigmoid, and else what the user says. Nothing else is guessed. Class names are read from the graph
+if it has them.
 """
 
 from __future__ import annotations
 
-import tempfile
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,143 +20,162 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trueprob.onnx_export.class_names import class_names_of_graph
+from trueprob.onnx_export.graph_content import last_operator
 from trueprob.repository.manifest import OUTPUT_KINDS, InputSpec
-from trueprob_service.errors import ModelUnavailable
 from trueprob_service.inference.network.input import NetworkInput
-from trueprob_service.inference.network.onnx_model import open_session
+from trueprob_service.inference.network.onnx_model import (
+    LENGTHS,
+    NOT_REPEATABLE,
+    agree,
+    open_session,
+)
 from trueprob_service.inference.network.session import Session
+from trueprob_service.inference.network.tensors import TensorSpec
+from trueprob_service.register.inputs import input_specs
 from trueprob_service.register.options import CannotRegister, Prompt, RegisterOptions
-from trueprob_service.register.pictures import picture_spec
 
-__all__ = ["InspectedGraph", "inspect", "inspect_content"]
+__all__ = ["InspectedGraph", "inspect", "inspect_file"]
 
-_DTYPES: Final = {
-    "tensor(uint8)": "uint8",
-    "tensor(float)": "float32",
-    "tensor(float16)": "float16",
-    "tensor(double)": "float64",
-    "tensor(int32)": "int32",
-    "tensor(int64)": "int64",
-}
-_PICTURES: Final = ("uint8", "float32", "float16", "float64")
 _PROBE_ROWS: Final = 8
 # A thousand probabilities in half precision sum to one within this.
 _SUM_TOLERANCE: Final = 1e-3
+# What one number per row is by its name, or by the operator that gives it.
+_LOGIT: Final = re.compile("logits?|log_odds", re.IGNORECASE)
+_SAID: Final = {"Sigmoid": "probabilities", "Softmax": "one"}
 
 
 @dataclass(frozen=True)
 class InspectedGraph:
-    """Input and output of a network, as its manifest will describe them."""
+    """Inputs and output of a network, as its manifest will describe them."""
 
-    input: InputSpec
+    inputs: tuple[InputSpec, ...]
     output_name: str
     output_kind: str  # `logits` or `probabilities`
     n_classes: int
+    one_score: bool = False  # whether the output has one number per row, of class 1
     class_names: tuple[str, ...] | None = None  # None if the graph has none
 
 
-def inspect(session: Session, options: RegisterOptions, ask: Prompt) -> InspectedGraph:
-    """Find the input and output of a network by running it on the CPU.
+def inspect(
+    session: Session,
+    options: RegisterOptions,
+    ask: Prompt,
+    content: bytes = b"",  # the ONNX file; without it, nothing is known of its operators
+) -> InspectedGraph:
+    """Find the inputs and the output of a network by running it on the CPU.
 
     Raises `CannotRegister` if it is not a classifier that can be served, or contradicts an option.
     """
-    spec = _input(session, options, ask)
-    outputs = _run_on_random_rows(session, spec)
+    specs = input_specs(session, options, ask)
+    outputs = _run_on_random_rows(session, specs, options)
     name = _output(outputs, options, ask)
-    kind = _kind(name, outputs[name], options)
-    return InspectedGraph(spec, name, kind, outputs[name].shape[1])
+    scores = outputs[name]
+    if scores.ndim == 1 or scores.shape[1] == 1:
+        others = (outputs[other] for other in outputs if other != name)
+        if any(_is_softmax_of(other, scores) for other in others) or _LOGIT.fullmatch(name):
+            said: str | None = "logits"
+        else:
+            said = _SAID.get(last_operator(content, name) or "")
+        kind = _kind_of_one_score(name, scores, said, options, ask)
+        return InspectedGraph(specs, name, kind, 2, one_score=True)
+    return InspectedGraph(specs, name, _kind(name, scores, options), scores.shape[1])
 
 
-def inspect_content(content: bytes, options: RegisterOptions, ask: Prompt) -> InspectedGraph:
-    """`inspect` for the content of a file, written to an empty folder as in the repository."""
-    with tempfile.TemporaryDirectory() as folder:
-        alone = Path(folder) / "model.onnx"
-        alone.write_bytes(content)
-        try:
-            session = open_session(alone)
-        except ModelUnavailable as error:
-            if "external data" in str(error.__cause__).lower():
-                raise CannotRegister(
-                    "the network keeps its weights in a second file: save it as one file "
-                    "(torch.onnx.export with external_data=False)"
-                ) from None
-            raise
-        graph = inspect(session, options, ask)
+def inspect_file(path: Path, options: RegisterOptions, ask: Prompt) -> InspectedGraph:
+    """`inspect` for a file, with the class names of its graph."""
+    content = path.read_bytes()
+    graph = inspect(open_session(path), options, ask, content)
     names = class_names_of_graph(content, graph.output_name, graph.n_classes)
     return replace(graph, class_names=names)
 
 
-def _input(session: Session, options: RegisterOptions, ask: Prompt) -> InputSpec:
-    nodes = session.get_inputs()
-    if len(nodes) != 1:
-        raise CannotRegister(
-            f"the network has {len(nodes)} inputs ({', '.join(n.name for n in nodes)}), expected "
-            "one: run the network elsewhere, declare the model over HTTP and send its logits"
-        )
-    node = nodes[0]
-    dtype = _DTYPES.get(node.type)
-    if dtype is None:
-        raise CannotRegister(f"input {node.name!r} is {node.type}, expected {', '.join(_DTYPES)}")
-    shape: list[Any] = list(node.shape)
-    if len(shape) < 2:
-        raise CannotRegister(
-            f"input {node.name!r} has shape {shape}, expected rows in its first dimension"
-        )
-    shape[0] = shape[0] if isinstance(shape[0], int) else "batch"
-    if len(shape) == 4 and dtype in _PICTURES:
-        return picture_spec(node.name, dtype, shape, options, ask)
-    picture_flags = [f"--{f}" for f in ("layout", "mode", "resize", "crop", "background",
-            "scale", "mean", "std") if getattr(options, f) is not None]  # fmt: skip
-    if picture_flags:
-        raise CannotRegister(
-            f"{picture_flags[0]} is for pictures, input {node.name!r} is {dtype} of {shape}"
-        )
-    if not all(isinstance(side, int) for side in shape[1:]):
-        raise CannotRegister(
-            f"input {node.name!r} has shape {shape}: export it with fixed dimensions "
-            "after the first"
-        )
-    return InputSpec(node.name, dtype, tuple(shape), "rows")
-
-
-def _run_on_random_rows(session: Session, spec: InputSpec) -> Mapping[str, NDArray[Any]]:
+def _run_on_random_rows(
+    session: Session, specs: Sequence[InputSpec], options: RegisterOptions
+) -> Mapping[str, NDArray[Any]]:
     """The outputs of a test run that have the shape of a classifier's, by name."""
-    network_input, rng = NetworkInput.from_manifest(spec), np.random.default_rng(0)
-    n = spec.shape[0] if isinstance(spec.shape[0], int) else _PROBE_ROWS
-    if network_input.pictures is not None:
-        rows: NDArray[Any] = rng.integers(0, 256, (n, *network_input.pictures.shape), np.uint8)
-    elif network_input.dtype.startswith("float"):
-        rows = rng.normal(size=(n, *network_input.row_shape)).astype(network_input.dtype)
-    else:
-        rows = rng.integers(0, 2, (n, *network_input.row_shape)).astype(network_input.dtype)
+    first = specs[0].shape[0]
+    n = first if isinstance(first, int) else _PROBE_ROWS
     names = [node.name for node in session.get_outputs()]
-    try:
-        results = session.run(names, {spec.name: network_input.tensor(rows)})
-    except Exception as error:  # noqa: BLE001 - onnxruntime has no base class for its errors
-        raise CannotRegister(
-            f"the network fails on {n} rows: {str(error).splitlines()[0]}"
-        ) from None
-    outputs = {
+    results = _run(session, specs, names, n)
+    matrices = {
         name: result
         for name, result in zip(names, results, strict=True)
-        if isinstance(result, np.ndarray)
-        and result.dtype.kind == "f"
-        and result.ndim == 2
-        and result.shape[0] == n
-        and result.shape[1] >= 2
+        if _has_row_scores(result, n)
     }
+    outputs = {
+        name: result
+        for name, result in matrices.items()
+        if (result.ndim == 2 and result.shape[1] >= 2) or name == options.output
+    }
+    one_score = {name: result for name, result in matrices.items() if name not in outputs}
+    if not outputs or (
+        options.n_classes == 2 and all(result.shape[-1] != 2 for result in outputs.values())
+    ):
+        outputs |= one_score
     if not outputs:
         shapes = ", ".join(f"{a} {_shape(r)}" for a, r in zip(names, results, strict=True))
         raise CannotRegister(
-            f"no output has shape ({n}, classes) with at least 2 classes, there is {shapes}; "
-            "regression, multi-label and detection networks cannot be served, and scikit-learn's "
-            "need zipmap=False when they are converted"
+            f"no output has shape ({n}, classes) with at least 2 classes, or ({n}, 1) or ({n},) "
+            f"for two, there is {shapes}; regression, multi-label and detection networks cannot "
+            "be served"
         )
     return outputs
 
 
+def _has_row_scores(result: object, n: int) -> bool:
+    """Whether an output has numbers for each of n rows."""
+    return (
+        isinstance(result, np.ndarray)
+        and result.dtype.kind == "f"
+        and result.ndim in (1, 2)
+        and result.shape[0] == n
+        and result.size > 0
+    )
+
+
+def _run(
+    session: Session, specs: Sequence[InputSpec], names: list[str], n: int
+) -> list[NDArray[Any]]:
+    """Results of a network on random rows, or on zeros if it cannot take those."""
+    failures = []
+    for length in LENGTHS:
+        for feed in _feeds(specs, n, length):
+            try:
+                results = session.run(names, feed)
+                again = session.run(names, feed)
+            except Exception as error:  # noqa: BLE001 - onnxruntime has no base class for its errors
+                failures.append(str(error).splitlines()[0])
+                continue
+            for first, second in zip(results, again, strict=True):
+                numbers = isinstance(first, np.ndarray) and first.dtype.kind == "f"
+                if numbers and not (first.shape == second.shape and agree(first, second)):
+                    raise CannotRegister(NOT_REPEATABLE)
+            return results
+        if not any(isinstance(side, str) for spec in specs for side in spec.shape[1:]):
+            break
+    raise CannotRegister(f"the network fails on {n} rows: {failures[0]}")
+
+
+def _feeds(specs: Sequence[InputSpec], n: int, length: int) -> list[dict[str, NDArray[Any]]]:
+    rng = np.random.default_rng(0)
+    if specs[0].preprocessing:
+        pictures = NetworkInput.from_manifest(specs[0])
+        assert pictures.pictures is not None  # noqa: S101 - only pictures are preprocessed
+        rows = rng.integers(0, 256, (n, *pictures.pictures.shape), np.uint8)
+        return [{specs[0].name: pictures.tensor(rows)}]
+    tensors = [TensorSpec(spec.name, spec.dtype, spec.shape[1:]) for spec in specs]
+    return [
+        {each.name: each.random(rng, n, length) for each in tensors},
+        {each.name: each.example(n, length) for each in tensors},
+    ]
+
+
 def _shape(result: object) -> str:
     return str(result.shape) if isinstance(result, np.ndarray) else type(result).__name__
+
+
+def _n_classes(result: NDArray[Any]) -> int:
+    return 2 if result.ndim == 1 else max(2, result.shape[1])
 
 
 def _output(outputs: Mapping[str, NDArray[Any]], options: RegisterOptions, ask: Prompt) -> str:
@@ -164,10 +184,10 @@ def _output(outputs: Mapping[str, NDArray[Any]], options: RegisterOptions, ask: 
     candidates = [
         name
         for name, result in outputs.items()
-        if options.n_classes is None or result.shape[1] == options.n_classes
+        if options.n_classes is None or _n_classes(result) == options.n_classes
     ]
     if not candidates:
-        widths = ", ".join(f"{name} {result.shape[1]}" for name, result in outputs.items())
+        widths = ", ".join(f"{name} {_n_classes(result)}" for name, result in outputs.items())
         raise CannotRegister(
             f"--class-names has {options.n_classes} names, the network gives {widths}"
         )
@@ -203,12 +223,59 @@ def _kind(name: str, result: NDArray[Any], options: RegisterOptions) -> str:
     return "logits"
 
 
+def _kind_of_one_score(
+    name: str,
+    result: NDArray[Any],
+    said: str | None,  # the kind that the graph says, `one` for the Softmax of one number
+    options: RegisterOptions,
+    ask: Prompt,
+) -> str:
+    if not np.isfinite(result).all():
+        raise CannotRegister(f"output {name!r} is not finite on random rows")
+    if said == "one":
+        raise CannotRegister(
+            f"output {name!r} is the Softmax of one number per row, which is always 1: export the "
+            "number before it, or use Sigmoid"
+        )
+    value = options.output_kind or said
+    if value is None:
+        unknown = (
+            f"output {name!r} has one number per row, and the graph does not end in a Sigmoid: it "
+            "may be P(class 1) of two classes (probabilities) or its logit (logits); a regression "
+            "cannot be served"
+        )
+        value = ask("--output-kind", unknown)
+    kind = _one_of("--output-kind", value, OUTPUT_KINDS)
+    if said == "probabilities" and kind != said:
+        raise CannotRegister(
+            f"--output-kind says {kind}, output {name!r} is the Sigmoid of a logit: P(class 1)"
+        )
+    if kind == "probabilities" and not (result.min() >= 0 and result.max() <= 1):
+        raise CannotRegister(
+            f"--output-kind says probabilities, numbers of output {name!r} lie outside [0, 1]"
+        )
+    return kind
+
+
 def _are_probabilities(result: NDArray[Any]) -> bool:
+    if _is_one_score(result):
+        return False
     sums = result.astype(np.float64).sum(axis=1)
     return bool(result.min() >= 0 and np.allclose(sums, 1.0, rtol=0.0, atol=_SUM_TOLERANCE))
 
 
+def _is_one_score(result: NDArray[Any]) -> bool:
+    return result.ndim == 1 or result.shape[1] == 1
+
+
 def _is_softmax_of(result: NDArray[Any], logits: NDArray[Any]) -> bool:
+    """Whether an output holds the probabilities of another; of one number per row, the sigmoid."""
+    if _is_one_score(result) and _is_one_score(logits):
+        z = logits.astype(np.float64).ravel()
+        sigmoid = 0.5 * (1 + np.tanh(z / 2))
+        return not np.allclose(result, logits) and np.allclose(
+            result.ravel(), sigmoid, rtol=0.0, atol=1e-3
+        )
     if result.shape != logits.shape or _are_probabilities(logits):
         return False
     powers = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))

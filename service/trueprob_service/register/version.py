@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trueprob import __version__
-from trueprob.arrays.calibration_set import INPUTS, CalibrationSet
+from trueprob.arrays.calibration_set import CalibrationSet
 from trueprob.arrays.files import read_arrays
 from trueprob.calibrators import FittedOn, dumps_calibrator
 from trueprob.errors import VersionExists
@@ -25,16 +25,18 @@ from trueprob.findings.incumbent_check import held_in_service
 from trueprob.fitting.fit import fit_calibration_set
 from trueprob.fitting.report import Fit
 from trueprob.repository.baseline import Baseline
-from trueprob.repository.manifest import Manifest
+from trueprob.repository.manifest import InputSpec, Manifest
 from trueprob.repository.model_repository import ModelRepository
 from trueprob.repository.model_version import ModelVersion
 from trueprob.scores.score import Scores
-from trueprob_service.inference.network.input import NetworkInput
+from trueprob_service.errors import InvalidRequest
+from trueprob_service.inference.network.inputs import NetworkInputs
 from trueprob_service.inference.network.onnx_model import OnnxModel
+from trueprob_service.register.files import NetworkFiles
 from trueprob_service.register.graph import InspectedGraph
 from trueprob_service.register.options import CannotRegister
 
-__all__ = ["RegisteredVersion", "SetHeld", "described", "model_card", "register"]
+__all__ = ["RegisteredVersion", "SetHeld", "described", "model_card", "one_score_of", "register"]
 
 _BATCH_ROWS: Final = 32
 
@@ -47,6 +49,7 @@ class RegisteredVersion:
     fit: Fit | None
     findings: tuple[Finding, ...]
     warnings: tuple[str, ...]  # besides the findings
+    one_score: bool = False  # whether the network gives one number per row, of class 1
 
 
 class SetHeld(Exception):
@@ -59,18 +62,18 @@ class SetHeld(Exception):
 
 
 def register(
-    content: bytes,  # `model.onnx`
+    files: NetworkFiles,
     graph: InspectedGraph,
     *,
     repository: ModelRepository,
     name: str,
     number: int,  # of the version
     class_names: Sequence[str],
-    # An `.npz` of `labels` and `logits` (or `probabilities`, `log_probabilities`) or `images`.
+    # An `.npz` of `labels` and `logits` (or `probabilities`, `log_probabilities`), or what the
+    # network takes: `images`, `rows` or arrays with the names of its inputs.
     calibration: Path | None,
     method: str,  # one of `trueprob.fitting.fit.METHODS`
     providers: Sequence[str],  # execution providers of the service
-    source: str,  # name of the file that is registered
     force: bool,  # register even what a finding holds
     created_at: datetime,  # with a time zone
 ) -> RegisteredVersion:
@@ -82,30 +85,29 @@ def register(
         version=number,
         n_classes=graph.n_classes,
         class_names=tuple(class_names),
-        input=graph.input,
+        input=graph.inputs[0] if len(graph.inputs) == 1 else None,
+        inputs=graph.inputs if len(graph.inputs) > 1 else (),
         output_name=graph.output_name,
         output_kind=graph.output_kind,
-        training={"source": source, "registered_with": __version__},
+        training={"source": files.source, "registered_with": __version__},
     )
-    network_input = NetworkInput.from_manifest(graph.input)
+    accepted = NetworkInputs.from_manifest(manifest)
     # Loaded as the service will load it, so that an unusable version is refused here.
     model = OnnxModel(
-        content,
-        input_name=graph.input.name,
+        files.path,
+        inputs=accepted.specs,
         output_name=graph.output_name,
-        row_shape=network_input.row_shape,
-        dtype=network_input.dtype,
         n_classes=graph.n_classes,
         output_kind=graph.output_kind,
         providers=providers,
         max_batch_rows=_BATCH_ROWS,
     )
-    files = {"model.onnx": content}
+    written: dict[str, bytes | Path] = {"model.onnx": files.content, **files.weights}
     fitted: Fit | None = None
     findings: tuple[Finding, ...] = ()
     warnings: tuple[str, ...] = ()
     if calibration is not None:
-        rows, by_network = _rows(calibration, manifest, network_input, model)
+        rows, by_network = _rows(calibration, manifest, accepted, model)
         fitted = fit_calibration_set(rows, method)
         # A new model is live at once, with this calibrator.
         findings = held_in_service(fitted.report.findings)
@@ -113,38 +115,32 @@ def register(
         if not force and any(each.severity is Severity.HOLD for each in findings):
             raise SetHeld(findings, warnings)
         fitted_on = FittedOn.of(rows, created_at.isoformat(timespec="seconds"))
-        files["calibrator.json"] = dumps_calibrator(fitted.calibrator, fitted_on)
+        written["calibrator.json"] = dumps_calibrator(fitted.calibrator, fitted_on)
         baseline = Baseline.of(fitted.calibrator, rows.logits, rows.labels)
-        files["baseline.npz"] = baseline.to_bytes()
+        written["baseline.npz"] = baseline.to_bytes()
         manifest = _with_scores(manifest, fitted)
-    files["MODEL_CARD.md"] = model_card(manifest, fitted, created_at).encode()
-    return RegisteredVersion(repository.add(manifest, files), fitted, findings, warnings)
+    card = model_card(manifest, fitted, created_at, one_score=graph.one_score)
+    written["MODEL_CARD.md"] = card.encode()
+    version = repository.add(manifest, written)
+    return RegisteredVersion(version, fitted, findings, warnings, graph.one_score)
 
 
 def _rows(
-    source: Path, manifest: Manifest, network_input: NetworkInput, model: OnnxModel
+    source: Path, manifest: Manifest, accepted: NetworkInputs, model: OnnxModel
 ) -> tuple[CalibrationSet, bool]:
     """The calibration set, and whether the network computed its logits."""
     arrays: dict[str, NDArray[Any]] = dict(read_arrays(source, name=str(source)))
-    by_network = "images" in arrays
-    if by_network:
-        both = sorted({*INPUTS, "class_names"} & set(arrays))
-        if both:
-            raise CannotRegister(
-                f"--calibration {source} must not hold images and {both[0]} together"
-            )
-        images = network_input.check(arrays.pop("images"))
-        blocks = range(0, len(images), _BATCH_ROWS)
-        arrays["logits"] = np.concatenate(
-            [
-                model.run(network_input.tensor(images[start : start + _BATCH_ROWS]))
-                for start in blocks
-            ]
-        )
+    try:
+        given = accepted.take(arrays)
+    except InvalidRequest as error:
+        raise CannotRegister(f"--calibration {source}: {error.detail}") from None
+    if given is not None:
+        blocks = (given[i : i + _BATCH_ROWS] for i in range(0, len(given), _BATCH_ROWS))
+        arrays["logits"] = np.concatenate([model.run(accepted.tensors(block)) for block in blocks])
     rows = CalibrationSet.from_arrays(
         arrays, n_classes=manifest.n_classes, class_names=manifest.class_names
     )
-    return rows, by_network
+    return rows, given is not None
 
 
 def _warnings(fitted: Fit, by_network: bool) -> tuple[str, ...]:
@@ -178,6 +174,7 @@ def described(registered: RegisteredVersion) -> dict[str, Any]:
         "path": str(version.path),
         "n_classes": version.manifest.n_classes,
         "input": document["input"],
+        **({"inputs": document["inputs"]} if "inputs" in document else {}),
         "output": {"name": version.manifest.output_name, "kind": version.manifest.output_kind},
         "calibrator": None if fitted is None else fitted.calibrator.id,
         "scores": None if fitted is None else fitted.report.to_dict()["scores"],
@@ -186,24 +183,34 @@ def described(registered: RegisteredVersion) -> dict[str, Any]:
     }
 
 
-def model_card(manifest: Manifest, fitted: Fit | None, created_at: datetime) -> str:
+def one_score_of(manifest: Manifest) -> str:
+    """What one number per row of a network stands for."""
+    p = f"P({manifest.class_names[1]})"
+    return p if manifest.output_kind == "probabilities" else f"the logit of {p}"
+
+
+def model_card(
+    manifest: Manifest, fitted: Fit | None, created_at: datetime, *, one_score: bool = False
+) -> str:
     """Content of ``MODEL_CARD.md``: what is known about the network, and what is not."""
-    spec = manifest.input
-    if spec is None:
-        raise ValueError("a registered network has an input")
     names = ", ".join(manifest.class_names[:10]) + (", …" if manifest.n_classes > 10 else "")
-    preprocessing = ", ".join(f"{key} {value}" for key, value in spec.preprocessing.items())
     parts = [
         f"# {manifest.name}, version {manifest.version}",
         _origin(manifest, created_at),
         f"- {manifest.n_classes} classes: {names}\n"
-        f"- input `{spec.name}`: {spec.dtype}, {spec.layout}, {list(spec.shape)}"
-        + (f"; {preprocessing}" if preprocessing else "")
-        + f"\n- output `{manifest.output_name}`: {manifest.output_kind}",
+        + "".join(map(_input_line, manifest.network_inputs))
+        + f"- output `{manifest.output_name}`: {manifest.output_kind}"
+        + (f", one number per row: {one_score_of(manifest)}" if one_score else ""),
         "## Calibration",
         _calibration(fitted),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _input_line(spec: InputSpec) -> str:
+    preprocessing = ", ".join(f"{key} {value}" for key, value in spec.preprocessing.items())
+    shape = f"{spec.dtype}, {spec.layout}, {list(spec.shape)}"
+    return f"- input `{spec.name}`: {shape}{'; ' * bool(preprocessing)}{preprocessing}\n"
 
 
 def _origin(manifest: Manifest, created_at: datetime) -> str:

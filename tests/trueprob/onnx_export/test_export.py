@@ -63,6 +63,38 @@ def test_a_network_of_large_weights_keeps_its_precision():
 NEGATIVE = helper.make_node("Neg", ["logits"], ["prediction"])
 
 
+@pytest.mark.parametrize(
+    "opsets",
+    [
+        [("ai.onnx.ml", 3), ("", 17)],
+        [("com.microsoft", 1), ("ai.onnx.ml", 3), ("ai.onnx", 18)],
+        [("ai.onnx.ml", 3)],
+    ],
+)
+def test_the_opset_is_that_of_the_default_domain_whatever_others_there_are(opsets):
+    node = helper.make_node(
+        "LinearClassifier", ["x"], ["label", "scores"], domain="ai.onnx.ml",
+        coefficients=[1.0, 0.0, 0.0, 1.0, -1.0, 0.0], intercepts=[0.0] * 3,
+        classlabels_ints=[0, 1, 2], multi_class=0,
+    )  # fmt: skip
+    value = helper.make_tensor_value_info
+    calibrator = SmartCalibrator(3, (0.5, 2.0), (0.1, -0.5, 0.3), 0.1)
+    graph = helper.make_graph(
+        [node],
+        "linear",
+        [value("x", TensorProto.FLOAT, ["n", 2])],
+        [value("label", TensorProto.INT64, ["n"]), value("scores", TensorProto.FLOAT, ["n", 3])],
+    )
+    imports = [helper.make_opsetid(*opset) for opset in opsets]
+    model = helper.make_model(graph, opset_imports=imports, ir_version=8)
+    fused = fused_onnx(model.SerializeToString(), calibrator, output="scores")
+    default = [o.version for o in onnx.load_from_string(fused).opset_import if "ml" not in o.domain]
+    assert default[-1] in (13, 17, 18)
+    x = np.random.default_rng(0).normal(size=(9, 2)).astype(np.float32)
+    got = answers(fused, {"x": x})
+    check(calibrator, got["logits"], got)
+
+
 @pytest.mark.parametrize("opset", [13, 17, 18, 21])
 @pytest.mark.parametrize("element", [TensorProto.FLOAT, TensorProto.DOUBLE])
 def test_opset_version_and_batch_stay_those_of_the_network(opset, element):

@@ -110,7 +110,9 @@ def test_changed_missing_and_foreign_files_are_noticed(repository):
         version.verify()
 
 
-@pytest.mark.parametrize("file", ["../x", "a/b", "", ".hidden", "manifest.json", "a..b"])
+@pytest.mark.parametrize(
+    "file", ["../x", "/a", "a/../b", "a//b", "a/", "", ".hidden", "manifest.json", "a..b"]
+)
 def test_files_have_plain_names(repository, file):
     with pytest.raises(InvalidInput, match="plain names"):
         repository.add(manifest(), {file: b""})
@@ -193,7 +195,10 @@ DOCUMENT = manifest().to_dict()
         ({"output": {"name": 1}}, r"manifest\.output\.name must be a string"),
         ({"output": {"name": "y", "kind": "x"}}, r"manifest\.output\.kind must be logits or prob"),
         ({"files": {"model.onnx": "md5:0"}}, r"manifest\.files\.model\.onnx must be sha256"),
-        ({"files": {"../x": "sha256:" + "0" * 64}}, r"manifest\.files must be plain file names"),
+        (
+            {"files": {"../x": "sha256:" + "0" * 64}},
+            r"manifest\.files must be plain names of files",
+        ),
         ({"scores": 3}, r"manifest\.scores must be an object"),
         ({"colour": "red"}, r"manifest\.colour is unknown"),
     ],

@@ -67,12 +67,91 @@ def network(
     return path
 
 
-def two_inputs(path: Path) -> Path:
-    """A network that adds two inputs."""
-    nodes = [helper.make_node("Add", ["a", "b"], ["logits"])]
-    rows = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["n", 3]) for n in ("a", "b")]
-    given = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", 3])
-    graph = helper.make_graph(nodes, "sum", rows, [given])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    onnx.save(model, path)
+def save(
+    path: Path,
+    nodes: Sequence[Any],
+    inputs: dict[str, tuple[int, Sequence[Any]]],
+    outputs: dict[str, tuple[int, Sequence[Any]]],
+    constants: dict[str, Any] | None = None,
+    opsets: Sequence[tuple[str, int]] = (("", 17),),
+) -> Path:
+    """Write a graph; inputs and outputs are ONNX types and shapes by name."""
+    graph = helper.make_graph(
+        list(nodes),
+        "network",
+        [helper.make_tensor_value_info(n, kind, shape) for n, (kind, shape) in inputs.items()],
+        [helper.make_tensor_value_info(n, kind, shape) for n, (kind, shape) in outputs.items()],
+        [numpy_helper.from_array(np.asarray(v), n) for n, v in (constants or {}).items()],
+    )
+    imports = [helper.make_opsetid(*opset) for opset in opsets]
+    onnx.save(helper.make_model(graph, opset_imports=imports, ir_version=8), path)
     return path
+
+
+VOCABULARY, POSITIONS = 10, 32
+
+
+def token_weights() -> dict[str, NDArray[np.float32]]:
+    """Of `token_network`."""
+    rng = np.random.default_rng(1)
+    shapes = {
+        "words": (VOCABULARY, 4), "kinds": (2, 4), "places": (POSITIONS, 4), "head": (4, 3),
+    }  # fmt: skip
+    return {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+
+
+def token_network(path: Path, *, kind: int = TensorProto.INT64) -> Path:
+    """Mean of the embeddings of words, kinds and places where the mask is 1, then a linear head."""
+    node = helper.make_node
+    nodes = [
+        node("Gather", ["words", "input_ids"], ["w"]),
+        node("Gather", ["kinds", "token_type_ids"], ["t"]),
+        node("Shape", ["input_ids"], ["shape"]),
+        node("Gather", ["shape", "one"], ["length"]),
+        node("Range", ["zero", "length", "one"], ["range"]),
+        node("Gather", ["places", "range"], ["p"]),
+        node("Add", ["w", "t"], ["wt"]),
+        node("Add", ["wt", "p"], ["all"]),
+        node("Cast", ["attention_mask"], ["mask"], to=TensorProto.FLOAT),
+        node("Unsqueeze", ["mask", "axis"], ["column"]),
+        node("Mul", ["all", "column"], ["kept"]),
+        node("ReduceSum", ["kept", "middle"], ["sum"], keepdims=0),
+        node("ReduceSum", ["column", "middle"], ["count"], keepdims=0),
+        node("Div", ["sum", "count"], ["mean"]),
+        node("MatMul", ["mean", "head"], ["logits"]),
+    ]
+    numbers = {"one": np.int64(1), "zero": np.int64(0), "axis": [2], "middle": [1]}
+    shape = (kind, ["batch", "sequence"])
+    return save(
+        path,
+        nodes,
+        {"input_ids": shape, "attention_mask": shape, "token_type_ids": shape},
+        {"logits": (TensorProto.FLOAT, ["batch", 3])},
+        {**token_weights(), **numbers},
+    )
+
+
+def token_logits(ids: NDArray[Any], mask: NDArray[Any], kinds: NDArray[Any]) -> NDArray[np.float64]:
+    """What `token_network` gives."""
+    w = token_weights()
+    embedded = w["words"][ids] + w["kinds"][kinds] + w["places"][: ids.shape[1]]
+    weights = mask[..., np.newaxis].astype(np.float64)
+    return ((embedded * weights).sum(axis=1) / weights.sum(axis=1)) @ w["head"]
+
+
+def one_score_network(path: Path, ending: str, *, rank: int = 2, name: str = "score") -> Path:
+    """The sum of five numbers as one number per row: ``Sigmoid`` of it, or itself (``MatMul``)."""
+    node = helper.make_node
+    nodes = [node("MatMul", ["x", "column"], ["z"])]
+    last = "z"
+    if ending != "MatMul":
+        nodes.append(node(ending, ["z"], ["p"]))
+        last = "p"
+    nodes.append(node("Reshape", [last, "shape"], [name]))
+    return save(
+        path,
+        nodes,
+        {"x": (TensorProto.FLOAT, ["batch", 5])},
+        {name: (TensorProto.FLOAT, ["batch", 1][:rank])},
+        {"column": np.ones((5, 1), np.float32), "shape": np.array([-1, 1][:rank])},
+    )

@@ -201,17 +201,6 @@ def test_files_that_are_no_networks(tmp_path: Path, capsys: Any) -> None:
     assert "none.onnx: No such file" in lines[1]
 
 
-def test_weights_in_a_second_file_are_refused_wherever_it_lies(
-    tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model = onnx.load(network(tmp_path / "m.onnx", ("n", 500)))
-    two = tmp_path / "two.onnx"
-    onnx.save(model, two, save_as_external_data=True, location="weights.bin", size_threshold=0)
-    monkeypatch.chdir(tmp_path)  # where onnxruntime would find them
-    assert register(tmp_path, two, "--name", "mine") == 2
-    assert "keeps its weights in a second file" in capsys.readouterr().err
-
-
 def converted(path: Path, labels: list[Any]) -> Path:
     """A linear classifier with a label output, as converters of scikit-learn write it."""
     texts = isinstance(labels[0], str)
@@ -290,7 +279,7 @@ def test_class_names_that_contradict_the_graph_are_refused(
         ({"images": np.zeros((60, 4, 2, 1), np.uint8), "logits": np.zeros((60, 3))}, "together"),
         (
             {"images": np.zeros((60, 4, 2, 1), np.uint8), "class_names": ["a", "b", "c"]},
-            "images and class_names together",
+            "leave them out with images",
         ),
     ],
 )

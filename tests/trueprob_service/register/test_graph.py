@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.trueprob_service.register.networks import network, two_inputs
+from tests.trueprob_service.register.networks import network
 from trueprob_service.inference.network.onnx_model import open_session
 from trueprob_service.register.graph import InspectedGraph, inspect
 from trueprob_service.register.options import (
@@ -63,7 +63,7 @@ def test_pictures_are_recognised(
 ) -> None:  # fmt: skip
     size = 4 * 6 * 3 if "h" in shape else None
     found = look(network(tmp_path / "m.onnx", shape, dtype=dtype, n_inputs=size), **options)
-    spec = found.input
+    (spec,) = found.inputs
     assert (spec.name, spec.dtype, spec.layout, spec.shape) == ("x", dtype, layout, written)
     assert (spec.preprocessing["mode"], spec.preprocessing["resize"]) == (mode, resize)
     assert spec.preprocessing.get("crop") == (
@@ -87,8 +87,8 @@ def test_the_background_is_recorded_if_it_is_given(
 @pytest.mark.parametrize("dtype", ["float32", "int64"])
 def test_other_tensors_are_rows_of_numbers(tmp_path: Path, dtype: str) -> None:
     found = look(network(tmp_path / "m.onnx", ("n", 5), dtype=dtype))
-    assert (found.input.layout, found.input.shape) == ("rows", ("batch", 5))
-    assert found.input.preprocessing == {}
+    (spec,) = found.inputs
+    assert (spec.layout, spec.shape, spec.preprocessing) == ("rows", ("batch", 5), {})
 
 
 @pytest.mark.parametrize(
@@ -143,10 +143,10 @@ def test_the_output_and_its_kind(
         (("n", 3, "h", "w"), {"n_inputs": 72}, FLOATS | {"resize": "4,4"}, "network fails on 8"),
         (("n", 8, 6, 1), {"dtype": "uint8"}, FLOATS, "--mean is for networks of floats"),
         (("n", 5), {}, {"layout": "NCHW"}, "--layout is for pictures"),
-        (("n", "m"), {"n_inputs": 5}, {}, "export it with fixed dimensions"),
-        (("n", 5), {"outputs": ("labels", "one")}, {}, "no output has shape (8, classes)"),
+        (("n", "m"), {"n_inputs": 5}, {}, "network fails on 8 rows"),
+        (("n", 5), {"outputs": ("labels",)}, {}, "no output has shape (8, classes)"),
         (("n", 5), {"outputs": ("embedding", "sigmoid")}, {}, "set it with --output"),
-        (("n", 5), {"outputs": ("logits", "one")}, {"output": "one"}, "--output must be one of"),
+        (("n", 5), {"outputs": ("logits", "one")}, {"output": "two"}, "--output must be one of"),
         (("n", 5), {"outputs": ("sigmoid",)}, {}, "multi-label networks cannot be served"),
         (("n", 5), {}, {"output_kind": "probabilities"}, "do not sum to one"),
         (("n", 5), {}, {"output_kind": "scores"}, "--output-kind must be one of logits, prob"),
@@ -164,11 +164,6 @@ def test_what_is_not_known_or_cannot_be_served_names_the_flag(
     assert "\n" not in str(caught.value)
 
 
-def test_a_network_of_two_inputs_runs_elsewhere(tmp_path: Path) -> None:
-    with pytest.raises(CannotRegister, match=r"has 2 inputs \(a, b\).*send its logits"):
-        look(two_inputs(tmp_path / "m.onnx"))
-
-
 def test_what_is_asked_for_is_taken_as_if_it_had_been_said(tmp_path: Path) -> None:
     path = network(
         tmp_path / "m.onnx", ("n", "a", "b", "c"), n_inputs=72, outputs=("embedding", "sigmoid")
@@ -179,8 +174,8 @@ def test_what_is_asked_for_is_taken_as_if_it_had_been_said(tmp_path: Path) -> No
     }  # fmt: skip
     found, asked = answered(path, answers)
     assert sorted(asked) == sorted(answers)
-    assert found.input.shape == ("batch", 3, 4, 6)
-    assert found.input.preprocessing["std"] == [0.2, 0.3, 0.4]
+    assert found.inputs[0].shape == ("batch", 3, 4, 6)
+    assert found.inputs[0].preprocessing["std"] == [0.2, 0.3, 0.4]
     assert found.output_name == "embedding"
     nothing, asked = answered(network(tmp_path / "n.onnx", ("n", 5)), {})
     assert (asked, nothing.output_name) == ([], "logits")

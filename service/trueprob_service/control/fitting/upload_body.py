@@ -21,6 +21,7 @@ from trueprob.tables.columns import UNSPECIFIED
 from trueprob_service.control.form_parts import FormPart, form_parts
 from trueprob_service.errors import BadRequest, InvalidRequest, UnsupportedMediaType
 from trueprob_service.inference.wire.images import pictures_from_base64
+from trueprob_service.inference.wire.json_arrays import named_arrays, nested
 
 __all__ = [
     "CSV_TYPES",
@@ -43,7 +44,7 @@ _VECTOR_KINDS: Final[Mapping[str, tuple[set[type], str]]] = {
     "weights": ({int, float}, "numbers"),
     "class_names": ({str}, "texts"),
 }
-_FIELDS: Final = (*_MATRICES, "images", *_VECTORS)
+_FIELDS: Final = (*_MATRICES, "images", "rows", "inputs", *_VECTORS)
 _PICTURE: Final = "image"
 _NPY: Final = b"\x93NUMPY"
 
@@ -54,6 +55,7 @@ class Upload:
 
     arrays: dict[str, NDArray[Any]]
     pictures: list[bytes] | None = None  # encoded pictures, in place of an array of numbers
+    inputs: dict[str, NDArray[Any]] | None = None  # of the network, by name, in place of those
 
 
 def check_media_type(media_type: str) -> None:
@@ -92,7 +94,8 @@ def _required(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
 def _document(document: object) -> Upload:
     if not isinstance(document, Mapping):
         raise InvalidRequest(
-            f"the body must be an object with labels and one of {', '.join(_MATRICES)} and images"
+            f"the body must be an object with labels and one of {', '.join(_MATRICES)}, images, "
+            "rows and inputs"
         )
     unknown = sorted(set(document) - set(_FIELDS))
     if unknown:
@@ -107,6 +110,10 @@ def _document(document: object) -> Upload:
 def _with_field(upload: Upload, name: str, values: object) -> Upload:
     if name == "images":
         return replace(upload, pictures=pictures_from_base64(values))
+    if name == "inputs":
+        return replace(upload, inputs=named_arrays(values))
+    if name == "rows":
+        return replace(upload, arrays={**upload.arrays, name: nested(values, name)})
     array = _matrix(name, values) if name in _MATRICES else _vector(name, values)
     return replace(upload, arrays={**upload.arrays, name: array})
 

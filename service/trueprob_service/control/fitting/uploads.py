@@ -24,15 +24,15 @@ from trueprob.arrays.calibration_set import CalibrationSet
 from trueprob_service.control.fitting.request import FitRequest, check_set_name
 from trueprob_service.control.fitting.set_files import part_file
 from trueprob_service.control.fitting.stored_sets import StoredSets
-from trueprob_service.control.fitting.upload_body import check_media_type, read_upload
+from trueprob_service.control.fitting.upload_body import Upload, check_media_type, read_upload
 from trueprob_service.control.labels.refit_window import RefitWindow
 from trueprob_service.control.models.replica_sync import ReplicaSync
 from trueprob_service.control.store.calibration_sets import CalibrationSetRow
 from trueprob_service.edge.bodies import media_type, spool_body
 from trueprob_service.errors import Conflict, InvalidRequest, ModelNotFound
-from trueprob_service.inference.deployment import Deployment, Network, ServedVersion
+from trueprob_service.inference.deployment import Deployment, ServedVersion
 from trueprob_service.inference.deployments import Deployments
-from trueprob_service.inference.network.input import NetworkInput
+from trueprob_service.inference.network.inputs import NetworkInputs
 from trueprob_service.settings import Settings
 
 __all__ = ["CalibrationSetUploads"]
@@ -50,7 +50,7 @@ class CalibrationSetUploads:
         window: RefitWindow,
         uploads: Path,  # folder for bodies while they are received
         *,
-        deployments: Deployments,  # their networks run uploaded images
+        deployments: Deployments,  # their networks run uploaded pictures and rows
         replica_sync: ReplicaSync,  # for models that another process has just declared
         settings: Settings,
     ) -> None:
@@ -123,17 +123,7 @@ class CalibrationSetUploads:
                 upload = await anyio.to_thread.run_sync(
                     lambda: read_upload(path, content_type, max_bytes=limit)
                 )
-                arrays = upload.arrays
-                pictures = upload.pictures is not None or "images" in arrays
-                if pictures and "class_names" in arrays:
-                    raise InvalidRequest(
-                        "class_names are those of columns of numbers: leave them out with images, "
-                        "whose labels may be names"
-                    )
-                if upload.pictures is not None:
-                    arrays = await self._run_pictures(deployment, upload.pictures, arrays)
-                elif "images" in arrays:
-                    arrays = await self._run_images(deployment, arrays)
+                arrays = await self._run_network(deployment, upload)
                 rows = await anyio.to_thread.run_sync(
                     lambda: CalibrationSet.from_arrays(
                         arrays, n_classes=served.n_classes, class_names=served.class_names
@@ -150,42 +140,27 @@ class CalibrationSetUploads:
             await anyio.to_thread.run_sync(self._replica_sync.sync)
             return self._deployments.current(model, version)
 
-    async def _run_images(
-        self, deployment: Deployment, arrays: dict[str, NDArray[Any]]
-    ) -> dict[str, NDArray[Any]]:
-        """Replace the images by the logits of the version's network."""
-        network, accepted = _network_of(deployment)
-        others = {"logits", "probabilities", "log_probabilities"} & set(arrays)
-        if others:
-            raise InvalidRequest(f"images and {min(others)} must not come together")
-        images = await anyio.to_thread.run_sync(lambda: accepted.check(arrays["images"]))
-        step = self._settings.max_batch_rows
+    async def _run_network(self, deployment: Deployment, upload: Upload) -> dict[str, NDArray[Any]]:
+        """The arrays, with the network's logits in place of what is for the network."""
+        arrays, pictures = dict(upload.arrays), upload.pictures
+        served, network, manifest = (
+            deployment.served, deployment.network, deployment.served.manifest
+        )  # fmt: skip
+        if network is None or manifest is None or not manifest.network_inputs:
+            if pictures is None and upload.inputs is None and not {"images", "rows"} & set(arrays):
+                return arrays
+            raise InvalidRequest(
+                f"version {served.version} of model {served.model!r} has no network here: send "
+                "logits in place of images, rows or inputs"
+            )
+        accepted, step = NetworkInputs.from_manifest(manifest), self._settings.max_batch_rows
+        rows = await anyio.to_thread.run_sync(accepted.take, arrays, pictures, upload.inputs)
+        if rows is None:
+            return arrays
+        max_pixels = self._settings.max_image_pixels
         batches = []
-        for start in range(0, len(images), step):
-            tensor = await anyio.to_thread.run_sync(accepted.tensor, images[start : start + step])
-            batches.append(await network.run(tensor))
-        rest = {name: values for name, values in arrays.items() if name != "images"}
-        return {**rest, "logits": np.concatenate(batches)}
-
-    async def _run_pictures(
-        self, deployment: Deployment, pictures: list[bytes], rest: dict[str, NDArray[Any]]
-    ) -> dict[str, NDArray[Any]]:
-        """As `_run_images`, for encoded pictures, which are decoded batch by batch."""
-        network, accepted = _network_of(deployment)
-        step, max_pixels = self._settings.max_batch_rows, self._settings.max_image_pixels
-        batches = []
-        for start in range(0, len(pictures), step):
-            part = pictures[start : start + step]
-            decode = functools.partial(accepted.decode, part, max_pixels=max_pixels, first=start)
-            batches.append(await network.run(await anyio.to_thread.run_sync(decode)))
-        return {**rest, "logits": np.concatenate(batches)}
-
-
-def _network_of(deployment: Deployment) -> tuple[Network, NetworkInput]:
-    manifest = deployment.served.manifest
-    if deployment.network is None or manifest is None or manifest.input is None:
-        raise InvalidRequest(
-            f"version {deployment.served.version} of model {deployment.served.model!r} "
-            "has no network here: send logits in place of images"
-        )
-    return deployment.network, NetworkInput.from_manifest(manifest.input)
+        for start in range(0, len(rows), step):
+            part = rows[start : start + step]
+            prepare = functools.partial(accepted.tensors, part, max_pixels=max_pixels, first=start)
+            batches.append(await network.run(await anyio.to_thread.run_sync(prepare)))
+        return {**arrays, "logits": np.concatenate(batches)}

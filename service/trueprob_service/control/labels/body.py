@@ -137,7 +137,7 @@ def read_rows(document: Mapping[str, Any], *, n_classes: int) -> ParsedRows:
         _check_row(row, f"rows[{index}]", n_classes)
     return ParsedRows(
         ids=[row["id"] for row in rows],
-        logits=_matrix([row["logits"] for row in rows], n_classes),
+        logits=_matrix([_logits(row["logits"], n_classes) for row in rows], n_classes),
         labels=[row["label"] for row in rows],
         groups=[_digest(row.get("group")) for row in rows],
     )
@@ -164,10 +164,24 @@ def _check_row(row: object, name: str, n_classes: int) -> None:
             f"{name}.group must be an integer or a text, got {_json_type(row['group'])}"
         )
     logits = row["logits"]
+    if n_classes == 2 and isinstance(logits, list) and len(logits) == 1:
+        if type(logits[0]) not in (int, float):
+            raise InvalidRequest(f"{name}.logits[0] must be a number, got {_json_type(logits[0])}")
+        return
+    if n_classes == 2 and type(logits) in (int, float):
+        return
     if not isinstance(logits, list):
         raise InvalidRequest(f"{name}.logits must be a list of numbers, got {_json_type(logits)}")
     if len(logits) != n_classes:
-        raise InvalidRequest(f"{name}.logits must have {n_classes} numbers, got {len(logits)}")
+        one = " or one, the logit of class 1" if n_classes == 2 else ""
+        raise InvalidRequest(f"{name}.logits must have {n_classes} numbers{one}, got {len(logits)}")
+
+
+def _logits(values: Any, n_classes: int) -> list[Any]:
+    """A number for each class; one number is the logit of class 1 of two, as in `as_logits`."""
+    if not isinstance(values, list):
+        return [0.0, values]
+    return values if len(values) == n_classes else [0.0, *values]
 
 
 def _matrix(rows: list[list[Any]], n_classes: int) -> NDArray[np.float32]:

@@ -1,10 +1,11 @@
-"""Batches concurrent picture requests for one network, without adding delay.
+"""Batches concurrent requests for one network, without adding delay.
 
 There is one bounded queue and one worker thread, which owns the session. Requests that arrive
 while a batch runs form the next one; an idle worker starts with a single request at once. The
 queue is bounded in rows: a request that does not fit is refused at once, with a time to retry
 after. If a batch fails, its requests are run one by one, so that only the faulty one fails. Rows of
-a cancelled request are not run.
+a cancelled request are not run. A batch has rows of one shape: a request of another length of text
+begins the next one.
 """
 
 from __future__ import annotations
@@ -22,7 +23,14 @@ from typing import Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from trueprob_service.errors import BodyTooLarge, InferenceFailed, ModelUnavailable, Overloaded
+from trueprob_service.errors import (
+    BodyTooLarge,
+    InferenceFailed,
+    InvalidRequest,
+    ModelUnavailable,
+    Overloaded,
+)
+from trueprob_service.inference.network.tensors import Tensors, joined, row_shapes
 
 __all__ = ["BatchNetwork", "Batcher"]
 
@@ -34,13 +42,13 @@ _MAX_RETRY_SECONDS: Final = 60
 class BatchNetwork(Protocol):
     """A network that runs a batch; called in one thread only."""
 
-    def run(self, images: NDArray[Any]) -> NDArray[np.float32]:
+    def run(self, rows: Any) -> NDArray[np.float32]:  # an array or `NamedTensors`
         """Logits of shape (n, k) for a batch."""
 
 
 @dataclass(eq=False)
 class _Request:
-    images: NDArray[Any]
+    rows: Tensors
     loop: asyncio.AbstractEventLoop
     answer: asyncio.Future[NDArray[np.float32]]
     queued_at: float = field(default_factory=time.perf_counter)
@@ -94,23 +102,23 @@ class Batcher:
         if self._failure is not None:
             raise self._failure
 
-    async def run(self, images: NDArray[Any]) -> NDArray[np.float32]:
+    async def run(self, rows: Tensors) -> NDArray[np.float32]:
         """Logits of shape (n, k) for the rows of a request.
 
         Raises `BodyTooLarge` for more rows than the queue holds, `Overloaded` if it is full now,
-        and `InferenceFailed` if the network fails on these rows.
+        `InvalidRequest` for rows that the network cannot take, and `InferenceFailed` if it fails.
         """
-        n = len(images)
+        n = len(rows)
         if n > self._queue_rows:
-            raise BodyTooLarge(f"got {n} images, at most {self._queue_rows} fit into the queue")
+            raise BodyTooLarge(f"got {n} rows, at most {self._queue_rows} fit into the queue")
         loop = asyncio.get_running_loop()
-        request = _Request(images, loop, loop.create_future())
+        request = _Request(rows, loop, loop.create_future())
         with self._changed:
             if self._closed:
                 raise ModelUnavailable(f"the network {self._name} is being stopped")
             if self._waiting_rows + n > self._queue_rows:
                 raise Overloaded(
-                    f"{self._waiting_rows} images wait for {self._name}, "
+                    f"{self._waiting_rows} rows wait for {self._name}, "
                     f"at most {self._queue_rows} may wait",
                     retry_after_seconds=self._retry_after_seconds(),
                 )
@@ -140,7 +148,7 @@ class Batcher:
             request.cancelled = True
             if request in self._waiting:
                 self._waiting.remove(request)
-                self._waiting_rows -= len(request.images)
+                self._waiting_rows -= len(request.rows)
 
     def _work(self, load: Callable[[], BatchNetwork], loaded: threading.Event) -> None:
         try:
@@ -154,7 +162,7 @@ class Batcher:
             started = time.perf_counter()
             self._run_batch(network, batch)
             seconds = time.perf_counter() - started
-            rows = sum(len(request.images) for request in batch)
+            rows = sum(len(request.rows) for request in batch)
             self._seconds_a_row += _SMOOTHING * (seconds / rows - self._seconds_a_row)
             try:
                 self._observe(
@@ -174,8 +182,12 @@ class Batcher:
             batch: list[_Request] = []
             rows = 0
             while self._waiting:
-                n = len(self._waiting[0].images)
-                if batch and rows + n > self._max_batch_rows:
+                first = self._waiting[0].rows
+                n = len(first)
+                if batch and (
+                    rows + n > self._max_batch_rows
+                    or row_shapes(first) != row_shapes(batch[0].rows)
+                ):
                     break
                 batch.append(self._waiting.popleft())
                 rows += n
@@ -185,20 +197,22 @@ class Batcher:
     def _run_batch(self, network: BatchNetwork, batch: Sequence[_Request]) -> None:
         if len(batch) > 1:
             try:
-                logits = network.run(np.concatenate([r.images for r in batch]))
+                logits = network.run(joined([request.rows for request in batch]))
             except Exception:  # noqa: BLE001 - running each alone finds the faulty one
                 _log.warning("a batch of %d requests failed: running each alone", len(batch))
             else:
                 start = 0
                 for request in batch:
-                    request.resolve(logits[start : start + len(request.images)])
-                    start += len(request.images)
+                    request.resolve(logits[start : start + len(request.rows)])
+                    start += len(request.rows)
                 return
         for request in batch:
             if request.cancelled:
                 continue
             try:
                 request.resolve(self._run_alone(network, request))
+            except InvalidRequest as error:
+                request.resolve(error)
             except InferenceFailed as error:
                 _log.error("%s: %s", self._name, error.detail)
                 request.resolve(error)
@@ -207,12 +221,12 @@ class Batcher:
                 request.resolve(InferenceFailed(f"{type(error).__name__}"))
 
     def _run_alone(self, network: BatchNetwork, request: _Request) -> NDArray[np.float32]:
-        images, step = request.images, self._max_batch_rows
+        rows, step = request.rows, self._max_batch_rows
         blocks: list[NDArray[np.float32]] = []
-        for start in range(0, len(images), step):
+        for start in range(0, len(rows), step):
             if blocks and request.cancelled:
                 break
-            blocks.append(network.run(images[start : start + step]))
+            blocks.append(network.run(rows[start : start + step]))
         return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
 
     def _retry_after_seconds(self) -> int:

@@ -1,7 +1,7 @@
 """A model as the Open Inference Protocol sees it: names, datatypes and shapes of its tensors.
 
-The metadata name one input, because generic clients send every named input: the network's input
-where the version has a network, else ``logits``. Requests may send ``logits`` in both cases.
+The metadata name the network's inputs where the version has a network, else ``logits``, because
+generic clients send every named input. Requests may send ``logits`` in both cases.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 from trueprob_service.errors import InvalidRequest
 from trueprob_service.inference.answer import Answer
 from trueprob_service.inference.deployment import Deployment
-from trueprob_service.inference.network.input import NetworkInput
+from trueprob_service.inference.network.inputs import NetworkInputs
+from trueprob_service.inference.network.tensors import Tensors, TensorSpec, matching
 from trueprob_service.inference.wire.oip_tensors import OipInput
 
 __all__ = [
     "DEFAULT_OUTPUTS", "LOGIT_TYPES", "OUTPUTS", "PREDICTION_ID", "InputTensorSpec",
-    "model_metadata", "network_input",
+    "check_inputs", "model_metadata", "network_inputs",
 ]  # fmt: skip
 
 # Name → datatype, whether it has a column for each class, and how it is read from an answer.
@@ -45,8 +46,12 @@ DEFAULT_OUTPUTS: Final = ("probabilities", "prediction", "confidence", "temperat
 LOGIT_TYPES: Final = ("FP32", "FP16", "FP64")
 # NumPy's name of a network's input type → the protocol's.
 _DATATYPE_OF: Final[Mapping[str, str]] = MappingProxyType(
-    {f"{kind}{bits}": f"{kind.upper()}{bits}" for kind in ("uint", "int") for bits in (8, 16, 32)}
-    | {"int64": "INT64", "float16": "FP16", "float32": "FP32", "float64": "FP64"}
+    {
+        f"{kind}{bits}": f"{kind.upper()}{bits}"
+        for kind in ("uint", "int")
+        for bits in (8, 16, 32, 64)
+    }
+    | {"bool": "BOOL", "float16": "FP16", "float32": "FP32", "float64": "FP64"}
 )
 
 
@@ -56,7 +61,12 @@ class InputTensorSpec:
 
     name: str
     datatype: str
-    row_shape: tuple[int, ...]
+    row_shape: tuple[int | str, ...]  # a name is a length that may differ by request
+
+    @property
+    def shape(self) -> list[int]:
+        """The shape in the metadata."""
+        return [-1, *(side if isinstance(side, int) else -1 for side in self.row_shape)]
 
     def check(self, tensor: OipInput) -> NDArray[Any]:
         """The tensor's array; `InvalidRequest` unless datatype and shape fit and it is finite."""
@@ -64,32 +74,44 @@ class InputTensorSpec:
             raise InvalidRequest(
                 f"{self.name}: datatype must be {self.datatype}, got {tensor.datatype}"
             )
-        if tensor.values.shape[1:] != self.row_shape:
+        given = tensor.values.shape
+        if len(given) != len(self.row_shape) + 1 or any(
+            isinstance(side, int) and side != length
+            for side, length in zip(self.row_shape, given[1:], strict=True)
+        ):
             expected = ", ".join(str(side) for side in self.row_shape)
-            raise InvalidRequest(
-                f"{self.name} must have shape (n, {expected}), got {tensor.values.shape}"
-            )
+            raise InvalidRequest(f"{self.name} must have shape (n, {expected}), got {given}")
         if not np.isfinite(tensor.values).all():
             raise InvalidRequest(f"{self.name} must be finite")
         return tensor.values
 
 
-def network_input(deployment: Deployment) -> InputTensorSpec | None:
-    """The input of a deployment's network; None if the version takes logits only."""
+def network_inputs(deployment: Deployment) -> tuple[InputTensorSpec, ...]:
+    """The inputs of a deployment's network; none if the version takes logits only."""
+    return tuple(
+        InputTensorSpec(spec.name, _DATATYPE_OF[spec.dtype], spec.row_shape)
+        for spec in _specs(deployment)
+    )
+
+
+def check_inputs(deployment: Deployment, tensors: Mapping[str, OipInput]) -> Tensors:
+    """The tensors of a request, by name, for a deployment's network."""
+    checked = {spec.name: spec.check(tensors[spec.name]) for spec in network_inputs(deployment)}
+    return matching(_specs(deployment), checked)
+
+
+def _specs(deployment: Deployment) -> tuple[TensorSpec, ...]:
     manifest = deployment.served.manifest
-    if deployment.network is None or manifest is None or manifest.input is None:
-        return None
-    # The manifest's shape may have a free dimension; the rows of one batch have one shape.
-    tensor = NetworkInput.from_manifest(manifest.input)
-    datatype = _DATATYPE_OF.get(tensor.dtype, tensor.dtype.upper())
-    return InputTensorSpec(manifest.input.name, datatype, tensor.row_shape)
+    if deployment.network is None or manifest is None or not manifest.network_inputs:
+        return ()
+    return NetworkInputs.from_manifest(manifest).specs
 
 
 def model_metadata(deployment: Deployment, versions: list[int]) -> dict[str, Any]:
     """The protocol's metadata of a model, to be written as JSON."""
     k = deployment.served.n_classes
-    network = network_input(deployment)
-    spec = network or InputTensorSpec("logits", "FP32", (k,))
+    network = network_inputs(deployment)
+    inputs = network or (InputTensorSpec("logits", "FP32", (k,)),)
     # Tried on one row: only the calibrator knows whether it has temperatures and log-odds.
     tried = deployment.calibrator.calibrated(np.zeros((1, k), np.float32))
     missing = {name for name in ("temperature", "log_odds") if getattr(tried, name) is None}
@@ -103,7 +125,9 @@ def model_metadata(deployment: Deployment, versions: list[int]) -> dict[str, Any
     return {
         "name": deployment.served.model,
         "versions": [str(version) for version in versions],
-        "platform": "onnx_onnxv1" if network is not None else "trueprob_calibrator",
-        "inputs": [{"name": spec.name, "datatype": spec.datatype, "shape": [-1, *spec.row_shape]}],
+        "platform": "onnx_onnxv1" if network else "trueprob_calibrator",
+        "inputs": [
+            {"name": spec.name, "datatype": spec.datatype, "shape": spec.shape} for spec in inputs
+        ],
         "outputs": outputs,
     }

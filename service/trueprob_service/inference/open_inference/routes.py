@@ -1,7 +1,7 @@
 """The routes of the Open Inference Protocol v2: their paths and what they answer.
 
-A request has one input: ``logits`` (n, k), or the network's own input where the version has a
-network. Outputs are requested by name; the default is `DEFAULT_OUTPUTS`. Receipts
+A request has ``logits`` (n, k), or the network's own inputs where the version has a network.
+Outputs are requested by name; the default is `DEFAULT_OUTPUTS`. Receipts
 (``prediction_id``) are issued only on request, because they cost more than everything else.
 Errors are raised and become problem documents; clients of this protocol show their member
 ``error``.
@@ -38,8 +38,9 @@ from trueprob_service.inference.open_inference.model import (
     OUTPUTS,
     PREDICTION_ID,
     InputTensorSpec,
+    check_inputs,
     model_metadata,
-    network_input,
+    network_inputs,
 )
 from trueprob_service.inference.wire import json_rows, oip
 from trueprob_service.inference.wire.oip_tensors import OipOutput, from_raw
@@ -171,10 +172,16 @@ async def _decode(
     if int(declared) > 0:
         return await bodies.json_bodies.decode_inference(body, int(declared))
     # Triton's "raw binary request": the body is one tensor and nothing else.
-    spec = network_input(deployment)
-    if spec is None:
-        spec = InputTensorSpec("logits", "FP32", (deployment.served.n_classes,))
-    tensor = from_raw(body, name=spec.name, datatype=spec.datatype, row_shape=spec.row_shape)
+    specs = network_inputs(deployment) or (
+        InputTensorSpec("logits", "FP32", (deployment.served.n_classes,)),
+    )
+    sides = tuple(side for side in specs[0].row_shape if isinstance(side, int))
+    if len(specs) > 1 or len(sides) < len(specs[0].row_shape):
+        raise InvalidRequest(
+            f"the network takes {', '.join(f'{s.name} {s.shape}' for s in specs)}: a body without "
+            "a JSON part is for one input whose dimensions are fixed after the first"
+        )
+    tensor = from_raw(body, name=specs[0].name, datatype=specs[0].datatype, row_shape=sides)
     return oip.OipRequest(None, (tensor,), binary_output=True)
 
 
@@ -195,20 +202,32 @@ def _check_outputs(request: oip.OipRequest, deployment: Deployment) -> None:
 async def _logits(
     request: oip.OipRequest, deployment: Deployment, receive: Receive | None
 ) -> NDArray[np.float32]:
-    spec = network_input(deployment)
-    names = "logits" if spec is None else f"logits or {spec.name}"
-    if len(request.inputs) != 1:
-        raise InvalidRequest(f"inputs must have exactly one ({names}), got {len(request.inputs)}")
-    (tensor,) = request.inputs
-    if tensor.name == "logits":
+    specs = network_inputs(deployment)
+    if len(request.inputs) == 1 and request.inputs[0].name == "logits":
+        (tensor,) = request.inputs
         if tensor.datatype not in LOGIT_TYPES:
             raise InvalidRequest(
                 f"logits: datatype must be {', '.join(LOGIT_TYPES)}, got {tensor.datatype}"
             )
         return await checked_logits("logits", tensor.values, deployment.served.n_classes)
-    if spec is None or tensor.name != spec.name:
-        raise InvalidRequest(f"inputs[0].name must be {names}, got {tensor.name[:40]!r}")
-    return await run_network(deployment, spec.check(tensor), receive)
+    own = " and ".join(spec.name for spec in specs)
+    names = f"logits or {own}" if specs else "logits"
+    if len(specs) <= 1 and len(request.inputs) != 1:
+        raise InvalidRequest(f"inputs must have exactly one ({names}), got {len(request.inputs)}")
+    tensors = {tensor.name: tensor for tensor in request.inputs}
+    if len(tensors) < len(request.inputs):
+        raise InvalidRequest("inputs must have different names, got one twice")
+    wanted = {spec.name for spec in specs}
+    for i, tensor in enumerate(request.inputs):
+        if tensor.name not in wanted:
+            raise InvalidRequest(f"inputs[{i}].name must be {names}, got {tensor.name[:40]!r}")
+    missing = [spec for spec in specs if spec.name not in tensors]
+    if missing:
+        raise InvalidRequest(
+            f"inputs must have {names}, {missing[0].name} ({missing[0].datatype} of shape "
+            f"{missing[0].shape}) is missing"
+        )
+    return await run_network(deployment, check_inputs(deployment, tensors), receive)
 
 
 def _outputs(

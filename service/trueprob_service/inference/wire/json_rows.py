@@ -1,8 +1,9 @@
 """JSON bodies of the prediction route: the input of a request, the fields of an answer.
 
-A body has exactly one of ``logits``, ``probabilities``, ``log_probabilities`` or ``images``
-(base64 of picture files). The name of the field says what the numbers are: nothing is guessed.
-With two classes there may be one number per row.
+A body has exactly one of ``logits``, ``probabilities``, ``log_probabilities``, or what a network
+takes: ``images`` (base64 of picture files), ``rows`` (of numbers) or ``inputs`` (an object with an
+array for each input of the network). The name of the field says what the numbers are: nothing is
+guessed. With two classes there may be one number per row.
 
 There are two readers. The fast one (`simd_rows`) parses rows of plain numbers directly into an
 array, ten times as fast as lists and in a tenth of their memory. It returns None for anything
@@ -32,6 +33,7 @@ from trueprob_service.edge.json_blocks import (
 )
 from trueprob_service.errors import BadRequest, InvalidRequest
 from trueprob_service.inference.wire.images import pictures_from_base64
+from trueprob_service.inference.wire.json_arrays import named_arrays, nested
 
 __all__ = [
     "ARRAYS",
@@ -49,7 +51,8 @@ __all__ = [
 
 MEDIA_TYPE: Final = "application/json"
 ARRAYS: Final = ("logits", "probabilities", "log_probabilities")
-INPUTS: Final = (*ARRAYS, "images")
+INPUTS: Final = (*ARRAYS, "images", "rows", "inputs")
+MATRICES: Final = (*ARRAYS, "rows")
 MIN_BYTES: Final = 1 << 10  # about 150 numbers; below, the slow reader is as fast
 BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"  # simdjson skips it, JSON does not allow it
 _AT_ONCE: Final = 1 << 15  # elements written in about a millisecond
@@ -59,7 +62,7 @@ _KEPT_BYTES: Final = 4 << 20
 _EXACT: Final = 2.0**53
 _SPACE: Final = rb"[ \t\n\r]*"
 _OPENING: Final = re.compile(
-    _SPACE.join((b"", rb"\{", b'"(' + "|".join(ARRAYS).encode() + b')"', b":", rb"\["))
+    _SPACE.join((b"", rb"\{", b'"(' + "|".join(MATRICES).encode() + b')"', b":", rb"\["))
 )
 _CLOSING: Final = re.compile(_SPACE.join((b"", rb"\}", b"")))
 _parsers = threading.local()
@@ -67,8 +70,8 @@ _parsers = threading.local()
 
 def decode(
     body: bytes, *, block_bytes: int = BLOCK_BYTES
-) -> tuple[str, NDArray[Any] | list[bytes]]:
-    """Read the name and the value of a body's only input: an array, or picture files.
+) -> tuple[str, NDArray[Any] | list[bytes] | dict[str, NDArray[Any]]]:
+    """Read the name and the value of a body's only input: an array, picture files, named arrays.
 
     Shape and finiteness of the array are not checked here. Raises `BadRequest` if the body is not
     JSON (NaN and Infinity are not), and `InvalidRequest` if it is not an object with exactly one
@@ -77,7 +80,7 @@ def decode(
     if len(body) > block_bytes:
         if (found := _decode_in_blocks(body, block_bytes)) is not None:
             return found
-    elif len(body) >= MIN_BYTES and (found := simd_rows(body, ARRAYS)) is not None:
+    elif len(body) >= MIN_BYTES and (found := simd_rows(body, MATRICES)) is not None:
         return found
     if not body:
         raise BadRequest(f"expected a JSON object with one of {_listed()}, got an empty body")
@@ -95,6 +98,10 @@ def decode(
     ((name, values),) = document.items()
     if name == "images":
         return name, pictures_from_base64(values)
+    if name == "inputs":
+        return name, named_arrays(values)
+    if name == "rows":
+        return name, nested(values, name)
     if not isinstance(values, list):
         raise InvalidRequest(f"{name} must be a list of rows, each a list of numbers")
     if values and not isinstance(values[0], list):
@@ -118,6 +125,8 @@ def _decode_in_blocks(body: bytes, block_bytes: int) -> tuple[str, NDArray[Any]]
     if (plain := matrix_in_blocks(body, start, block_bytes=block_bytes)) is not None:
         values, stop = plain
         return (name, values) if _CLOSING.fullmatch(body, stop) else None
+    if name == "rows":  # those of other networks may be nested deeper
+        return None
 
     def parse(block: bytes) -> _Rows | None:
         try:

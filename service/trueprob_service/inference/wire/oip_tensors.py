@@ -59,7 +59,7 @@ _TYPES: Final[Mapping[str, tuple[str, str | None]]] = MappingProxyType(
         "FP16": ("<f2", None), "FP32": ("<f4", "f"), "FP64": ("<f8", "d"),
         "UINT8": ("<u1", "B"), "UINT16": ("<u2", "H"), "UINT32": ("<u4", "I"),
         "UINT64": ("<u8", "Q"), "INT8": ("<i1", "b"), "INT16": ("<i2", "h"),
-        "INT32": ("<i4", "i"), "INT64": ("<i8", "q"),
+        "INT32": ("<i4", "i"), "INT64": ("<i8", "q"), "BOOL": ("?", "B"),
     }
 )  # fmt: skip
 DATATYPES: Final = tuple(_TYPES)
@@ -68,7 +68,7 @@ INTEGERS: Final[Mapping[str, np.dtype[Any]]] = MappingProxyType(
 )
 _FLOATS: Final = ("FP32", "FP64")
 _MAX_DIMENSIONS: Final = 8  # pictures have 4; NumPy allows 64
-_MAX_LISTS: Final = 8  # models take one input; finding the end of each list may cost a block
+_MAX_LISTS: Final = 8  # most models take one to three inputs; finding each end may cost a block
 # A quote after a backslash would be inside a longer name.
 _DATA: Final = re.compile(rb'(?<!\\)"data"[ \t\n\r]*:[ \t\n\r]*\[')
 
@@ -128,7 +128,10 @@ def from_json(item: dict[str, Any], where: str, *, may_hold_bools: bool) -> OipI
     if not isinstance(data, list):
         raise InvalidRequest(f"{where} must have data (a list) or parameters.binary_data_size")
     flat = _flat(data, shape, where)
-    if may_hold_bools and bool in set(map(type, flat)):
+    if datatype == "BOOL":
+        if not (set(map(type, flat)) <= {bool, int} and {0, 1}.issuperset(flat)):
+            raise InvalidRequest(f"{where}.data must hold true and false only, for BOOL")
+    elif may_hold_bools and bool in set(map(type, flat)):
         raise InvalidRequest(f"{where}.data must hold numbers only, got bool")
     try:
         # Refuses elements that are not numbers, and integers that the type cannot hold.
@@ -162,6 +165,8 @@ def from_binary(
         )
     if size > len(body) - start:
         raise BadRequest(f"{where} has {size} bytes, but {len(body) - start} are left in the body")
+    if datatype == "BOOL" and max(body[start : start + size], default=0) > 1:
+        raise InvalidRequest(f"{where} must hold the bytes 0 and 1 only, for BOOL")
     return OipInput(name, datatype, _view(body, dtype, start, shape)), start + size
 
 

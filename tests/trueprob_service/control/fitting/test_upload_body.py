@@ -192,7 +192,7 @@ def test_rows_of_other_classes_are_not_appended(named: World) -> None:
             b'{"images": ["eA=="], "labels": [1], "class_names": ["cat", "dog", "bird"]}',
             "application/json",
             422,
-            "leave them out with images",
+            "no network here: send logits",
         ),
         (b"label,cat\n0,1\n", "text/csv", 422, "two classes"),
         (b"label,logit_cat\n0,1\n", "text/csv", 422, "must be named prob_1 or score"),
@@ -234,4 +234,6 @@ def test_every_array_name_of_a_set_is_a_field_of_json_and_a_part_of_a_form(named
         answers = [send(named, *body) for body in bodies]
         assert [answer.status_code for answer in answers] == [202] * 3, answers[0].text
         assert len({answer.json()["calibration_set"] for answer in answers}) == 1
-    assert set(extra) | set(matrices) | {"logits", "images"} == set(uploads._FIELDS)
+    assert set(extra) | set(matrices) | {"logits", "images", "rows", "inputs"} == set(
+        uploads._FIELDS
+    )

@@ -76,7 +76,7 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_back() -> None:
         first = await held(network, running)
         waiting = asyncio.create_task(running.run(images(2, n=3)))
         await asyncio.sleep(0.01)
-        with pytest.raises(Overloaded, match="3 images wait for test, at most 3 may") as caught:
+        with pytest.raises(Overloaded, match="3 rows wait for test, at most 3 may") as caught:
             await running.run(images(3))
         assert caught.value.retry_after_seconds >= 1
         network.gate.set()
@@ -89,7 +89,7 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_back() -> None:
 def test_a_request_that_could_never_wait_is_too_large() -> None:
     async def scenario() -> None:
         running = batcher(Recorder(), queue=3)
-        with pytest.raises(BodyTooLarge, match="got 4 images, at most 3 fit"):
+        with pytest.raises(BodyTooLarge, match="got 4 rows, at most 3 fit"):
             await running.run(images(1, n=4))
         running.close()
 

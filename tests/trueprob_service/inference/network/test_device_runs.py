@@ -11,6 +11,7 @@ import pytest
 from tests.trueprob_service.inference.network.test_onnx_model import flatten_network, images
 from trueprob_service.errors import InferenceFailed, ProviderUnavailable
 from trueprob_service.inference.network.onnx_model import OnnxModel
+from trueprob_service.inference.network.tensors import TensorSpec
 
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 
@@ -82,9 +83,8 @@ class DeviceSession:
 
 def load(session: DeviceSession, **changed: Any) -> OnnxModel:
     arguments: dict[str, Any] = {
-        "input_name": "image",
+        "inputs": [TensorSpec("image", "uint8", (2, 2, 1))],
         "output_name": "logits",
-        "row_shape": (2, 2, 1),
         "n_classes": 4,
         "providers": ("cuda", "cpu"),
         "max_batch_rows": 12,
@@ -99,7 +99,7 @@ def test_every_shape_that_will_come_is_run_once_at_the_start() -> None:
     session = DeviceSession()
     model = load(session)
     assert model.provider == CUDA
-    assert session.batches == [1, 2, 4, 8, 12]
+    assert session.batches == [1, 2, 4, 8, 12, 2, 2], "the last two must agree"
     for n in range(1, 31):
         np.testing.assert_array_equal(model.run(images(n)), images(n).reshape(n, 4))
     assert set(session.batches) == {1, 2, 4, 8, 12}
@@ -110,7 +110,7 @@ def test_a_fixed_batch_size_is_padded_on_a_device_too() -> None:
     session = DeviceSession(rows=3)
     model = load(session)
     np.testing.assert_array_equal(model.run(images(7)), images(7).reshape(7, 4))
-    assert session.batches == [3, 3, 3, 3]
+    assert session.batches == [3] * 6, "three at the start"
     assert len(session.bindings) == 1
 
 
@@ -129,7 +129,7 @@ def test_a_silent_fall_back_to_the_cpu_is_refused_unless_auto_allows_it() -> Non
     fell_back.batches.clear()
     model = load(fell_back, providers=("auto",))
     assert model.provider == CPU
-    assert fell_back.batches == [1, 2], "no device, no shapes to prepare"
+    assert fell_back.batches == [1, 2, 2, 2], "no device, no shapes to prepare"
     assert fell_back.bindings == []
 
 

@@ -8,6 +8,7 @@ from onnx import TensorProto, helper
 from trueprob.repository.model_repository import ModelRepository
 from trueprob_service.errors import InferenceFailed, ModelUnavailable
 from trueprob_service.inference.network.onnx_model import OnnxModel
+from trueprob_service.inference.network.tensors import TensorSpec
 
 ROOT = Path(__file__).parents[4]
 
@@ -31,9 +32,8 @@ def flatten_network(path: Path, rows: int | str = "batch") -> Path:
 
 def load(path: Path, **changed: object) -> OnnxModel:
     arguments: dict = {
-        "input_name": "image",
+        "inputs": [TensorSpec("image", "uint8", (2, 2, 1))],
         "output_name": "logits",
-        "row_shape": (2, 2, 1),
         "n_classes": 4,
         "threads": 1,
         **changed,
@@ -78,13 +78,13 @@ def test_a_provider_that_is_not_there_is_refused_rather_than_replaced(tmp_path: 
 def test_what_does_not_fit_the_manifest_is_refused_at_start(tmp_path: Path) -> None:
     path = flatten_network(tmp_path / "model.onnx")
     with pytest.raises(ModelUnavailable, match="has no input 'picture', it has"):
-        load(path, input_name="picture")
+        load(path, inputs=[TensorSpec("picture", "uint8", (2, 2, 1))])
     with pytest.raises(ModelUnavailable, match="has no output 'scores', it has"):
         load(path, output_name="scores")
     with pytest.raises(InferenceFailed, match=r"gave \(1, 4\), expected \(1, 5\)"):
         load(path, n_classes=5)
     with pytest.raises(InferenceFailed, match="onnxruntime: "):
-        load(path, row_shape=(2, 3, 1))
+        load(path, inputs=[TensorSpec("image", "uint8", (2, 3, 1))])
 
 
 def test_a_file_that_is_no_network_is_refused(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_a_file_that_is_no_network_is_refused(tmp_path: Path) -> None:
 def test_the_demo_network_gives_finite_logits_for_any_picture() -> None:
     version = ModelRepository(ROOT / "models").get("digits", 1)
     assert version.onnx_path is not None
-    model = load(version.onnx_path, row_shape=(8, 8, 1), n_classes=10)
+    model = load(version.onnx_path, inputs=[TensorSpec("image", "uint8", (8, 8, 1))], n_classes=10)
     extremes = np.stack([np.zeros((8, 8, 1)), np.full((8, 8, 1), 255)]).astype(np.uint8)
     assert np.isfinite(model.run(extremes)).all()
 

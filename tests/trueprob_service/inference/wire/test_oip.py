@@ -16,13 +16,15 @@ from trueprob_service.inference.wire.oip_tensors import DATATYPES, OipOutput, fr
 # Datatype → struct's letter, for a decoder that takes one number at a time.
 LETTERS = {
     "FP16": "e", "FP32": "f", "FP64": "d", "UINT8": "B", "UINT16": "H", "UINT32": "I",
-    "UINT64": "Q", "INT8": "b", "INT16": "h", "INT32": "i", "INT64": "q",
+    "UINT64": "Q", "INT8": "b", "INT16": "h", "INT32": "i", "INT64": "q", "BOOL": "?",
 }  # fmt: skip
 
 
 def numbers_of(datatype: str) -> st.SearchStrategy[Any]:
     if datatype.startswith("FP"):
         return st.floats(width=int(datatype[2:]), allow_nan=False, allow_infinity=False)  # type: ignore[arg-type]  # 16, 32 or 64
+    if datatype == "BOOL":
+        return st.booleans()
     bits = int(datatype.removeprefix("U").removeprefix("INT"))
     low, high = (0, 2**bits - 1) if datatype[0] == "U" else (-(2 ** (bits - 1)), 2 ** (bits - 1))
     return st.integers(low, high - (datatype[0] != "U"))
