@@ -79,7 +79,7 @@ def test_the_background_is_recorded_if_it_is_given(
     tmp_path: Path, given: str | None, kept: int | list[int] | None
 ) -> None:
     path = network(tmp_path / "m.onnx", ("n", 3, 8, 6))
-    preprocessing = look(path, **FLOATS, background=given).input.preprocessing
+    preprocessing = look(path, **FLOATS, background=given).inputs[0].preprocessing
     assert preprocessing.get("background") == kept
     assert ("background" in preprocessing) == (given is not None)
 

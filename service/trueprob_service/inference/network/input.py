@@ -1,4 +1,4 @@
-"""The input of a network: pictures prepared as the manifest says, or the network's own tensor.
+"""The input of a network of pictures, prepared as the manifest says, or as the tensor itself.
 
 A uint8 network has its preprocessing in the graph and takes pixels. A floating-point network gets
 ``(pixel / scale - mean) / std``, with ``scale``, ``mean`` and ``std`` (one number, or one per
@@ -29,11 +29,11 @@ _NORMALISATION: Final = ("scale", "mean", "std")
 
 @dataclass(frozen=True)
 class NetworkInput:
-    """The input tensor of a version's network, and how pictures are turned into it."""
+    """The input tensor of a network that takes pictures, and how they are turned into it."""
 
     dtype: str  # NumPy's name
     row_shape: tuple[int, ...]
-    pictures: Preprocessing | None = None  # None: the network takes no pictures
+    pictures: Preprocessing
     channels_first: bool = False  # `NCHW`
     # channel c of a picture becomes `pixel * factor[c] - offset[c]`; empty for integer pixels
     factor: tuple[float, ...] = ()
@@ -42,14 +42,6 @@ class NetworkInput:
     @classmethod
     def from_manifest(cls, spec: InputSpec) -> NetworkInput:
         """Read a manifest's ``input``; `ModelUnavailable` if it is not supported."""
-        if spec.layout not in LAYOUTS:
-            sides = tuple(side for side in spec.shape[1:] if isinstance(side, int))
-            if len(sides) != len(spec.shape) - 1 or spec.preprocessing:
-                raise ModelUnavailable(
-                    f"input.layout {spec.layout!r} needs a shape whose dimensions after the first "
-                    f"are integers and no preprocessing, got {list(spec.shape)}"
-                )
-            return cls(spec.dtype, sides)
         named = {k: v for k, v in spec.preprocessing.items() if k in _NORMALISATION}
         try:
             pictures = Preprocessing.from_manifest(
@@ -78,13 +70,9 @@ class NetworkInput:
     def decode(self, files: list[bytes], *, max_pixels: int, first: int = 0) -> NDArray[Any]:
         """Turn picture files into the network's tensor; errors count them from `first`.
 
-        Raises `InvalidRequest` if the network takes no pictures, `BadRequest` for bytes that are
-        not a picture or a damaged one, and `BodyTooLarge` for more than `max_pixels`.
+        Raises `BadRequest` for bytes that are not a picture or a damaged one, and `BodyTooLarge`
+        for more than `max_pixels`.
         """
-        if self.pictures is None:
-            raise InvalidRequest(
-                f"this network takes rows of {self.dtype} of shape {self.row_shape}, not pictures"
-            )
         batch = np.empty((len(files), *self.pictures.shape), np.uint8)
         for i, file in enumerate(files):
             name = f"images[{first + i}]"
@@ -103,7 +91,7 @@ class NetworkInput:
         own = rows.dtype == np.dtype(self.dtype) and rows.shape[1:] == self.row_shape
         if own and len(rows) > 0 and np.isfinite(rows).all():
             return rows
-        if self.pictures is None or own:
+        if own:
             expected = ", ".join(str(side) for side in self.row_shape)
             raise InvalidRequest(
                 f"{name} must be finite {self.dtype} of shape (n, {expected}) with n at least 1, "
@@ -119,7 +107,7 @@ class NetworkInput:
 
     def tensor(self, rows: NDArray[Any]) -> NDArray[Any]:
         """The network's tensor for rows that passed `check`."""
-        if self.pictures is None or rows.shape[1:] != self.pictures.shape or rows.dtype != np.uint8:
+        if rows.shape[1:] != self.pictures.shape or rows.dtype != np.uint8:
             return np.ascontiguousarray(rows)
         channel_axis = 1 if self.channels_first else 3
         if not self.factor:

@@ -52,15 +52,13 @@ class NetworkInputs:
         return ", ".join(spec.name for spec in self.specs)
 
     def from_rows(self, rows: NDArray[Any], *, name: str = "rows") -> Tensors:
-        """Checked rows of numbers, or decoded pictures, of a network of one input."""
-        if self.pictures is not None:
-            return self.pictures.check(rows, name=name)
+        """Checked rows of numbers, for a network of one input."""
         if len(self.specs) > 1:
             raise InvalidRequest(
                 f"this network has {len(self.specs)} inputs ({self.names}): send them by name, as "
                 f"inputs, not as {name}"
             )
-        return matching(self.specs, {self.specs[0].name: self.specs[0].check(rows, name=name)})
+        return self._batch({self.specs[0].name: self.specs[0].check(rows, name=name)})
 
     def from_fields(self, fields: Mapping[str, NDArray[Any]]) -> Tensors:
         """Checked inputs that are sent by name."""
@@ -73,11 +71,11 @@ class NetworkInputs:
         for spec in self.specs:
             if spec.name not in fields:
                 raise InvalidRequest(f"inputs must have {spec.name}, {spec}, and it is missing")
-        if self.pictures is not None:
-            return self.from_rows(fields[self.specs[0].name], name=self.specs[0].name)
-        return matching(
-            self.specs, {spec.name: spec.check(fields[spec.name]) for spec in self.specs}
-        )
+        return self._batch({spec.name: spec.check(fields[spec.name]) for spec in self.specs})
+
+    def _batch(self, checked: Mapping[str, NDArray[Any]]) -> Tensors:
+        """One batch; beside pictures, its type says that it is what the network takes."""
+        return matching(self.specs, checked) if self.pictures is None else NamedTensors(checked)
 
     def tensors(
         self, rows: Tensors | list[bytes], *, max_pixels: int = 0, first: int = 0
@@ -100,13 +98,11 @@ class NetworkInputs:
     ) -> Tensors | list[bytes] | None:
         """What of a calibration set is for the network, checked; None if nothing is.
 
-        That is ``rows``, ``images``, picture files, or inputs by name, in an object of their own or
-        among the arrays.
+        That is ``images`` (decoded, or files), ``rows``, or inputs by name, in an object of their
+        own or among the arrays. ``images`` are rows if the network takes no pictures.
         """
-        named = ({spec.name for spec in self.specs} - _SET_ARRAYS) & set(arrays)
-        ways: list[str] = [
-            name for name in ("images", "rows") if name in arrays and name not in named
-        ]
+        ways: list[str] = [name for name in ("images", "rows") if name in arrays]
+        named = ({spec.name for spec in self.specs} - _SET_ARRAYS - set(ways)) & set(arrays)
         ways += ["images"] * (pictures is not None) + ["inputs"] * (fields is not None)
         ways += [min(named)] if named else []
         if not ways:
@@ -125,11 +121,12 @@ class NetworkInputs:
             return pictures
         if fields is None and named:
             fields = {name: arrays.pop(name) for name in sorted(named)}
-        return (
-            self.from_rows(arrays.pop(ways[0]), name=ways[0])
-            if fields is None
-            else (self.from_fields(fields))
-        )
+        if fields is not None:
+            return self.from_fields(fields)
+        rows = arrays.pop(ways[0])
+        if ways == ["images"] and self.pictures is not None:
+            return self.pictures.check(rows)
+        return self.from_rows(rows, name=ways[0])
 
     def require_pictures(self) -> NetworkInput:
         """How pictures become a tensor; `InvalidRequest` if the network takes none."""

@@ -114,10 +114,10 @@ class NamedTensors:
 Tensors = NDArray[Any] | NamedTensors
 
 
-def row_shapes(tensors: Tensors) -> list[tuple[int, ...]]:
+def row_shapes(tensors: Tensors) -> list[tuple[str, tuple[int, ...]]]:
     """The shapes of a row in each input; only batches with equal ones can be joined."""
-    arrays = tensors.arrays.values() if isinstance(tensors, NamedTensors) else (tensors,)
-    return [array.shape[1:] for array in arrays]
+    arrays = tensors.arrays if isinstance(tensors, NamedTensors) else {"": tensors}
+    return [(name, array.shape[1:]) for name, array in arrays.items()]
 
 
 def joined(batches: Sequence[Any]) -> Any:

@@ -1,12 +1,15 @@
 import io
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from trueprob.repository.manifest import InputSpec
+from trueprob.repository.manifest import InputSpec, Manifest
 from trueprob_service.errors import InvalidRequest, ModelUnavailable
 from trueprob_service.inference.network.input import NetworkInput
+from trueprob_service.inference.network.inputs import NetworkInputs
+from trueprob_service.inference.network.tensors import NamedTensors
 
 RGB = {"mode": "RGB", "resize": [2, 3]}
 IMAGENET = {"scale": 255, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
@@ -65,9 +68,6 @@ def test_the_networks_own_tensor_goes_through_untouched() -> None:
     taken = NetworkInput.from_manifest(spec("float32", "NCHW", RGB | IMAGENET))
     own = np.random.default_rng(0).normal(size=(4, 3, 2, 3)).astype(np.float32)
     assert taken.tensor(taken.check(own)) is own
-    table = NetworkInput.from_manifest(spec("float32", "NF", {}, ("batch", 5)))
-    rows = np.zeros((2, 5), np.float32)
-    assert table.tensor(table.check(rows)) is rows
 
 
 @pytest.mark.parametrize(
@@ -85,12 +85,46 @@ def test_other_rows_are_refused_by_name(rows: np.ndarray, words: str) -> None:
         NetworkInput.from_manifest(spec("float32", "NCHW", RGB | IMAGENET)).check(rows)
 
 
+def manifest(*specs: InputSpec) -> Manifest:
+    inputs: dict[str, Any] = {"input": specs[0]} if len(specs) == 1 else {"inputs": specs}
+    return Manifest("m", 1, 2, ("a", "b"), **inputs)
+
+
 def test_a_network_of_numbers_takes_no_pictures() -> None:
-    table = NetworkInput.from_manifest(spec("float32", "NF", {}, ("batch", 5)))
-    with pytest.raises(InvalidRequest, match=r"takes rows of float32 of shape \(5,\), not pict"):
-        table.decode([b""], max_pixels=1)
-    with pytest.raises(InvalidRequest, match="images must be finite float32"):
-        table.check(np.zeros((2, 5), np.uint8))
+    table = NetworkInputs.from_manifest(manifest(spec("float32", "NF", {}, ("batch", 5))))
+    rows = np.zeros((2, 5), np.float32)
+    assert table.tensors(table.from_rows(rows)) is rows
+    with pytest.raises(InvalidRequest, match=r"takes no pictures: send rows or inputs \(image\)"):
+        table.require_pictures()
+    arrays = {"images": rows.astype(np.float64), "labels": np.zeros(2)}
+    taken = table.take(arrays)  # earlier sets call their rows so
+    assert isinstance(taken, np.ndarray)
+    assert (taken.dtype, list(arrays)) == (np.float32, ["labels"])
+
+
+def test_a_network_of_pictures_takes_its_own_tensor_too() -> None:
+    taken = NetworkInputs.from_manifest(manifest(spec("float32", "NCHW", RGB | IMAGENET)))
+    own = np.random.default_rng(0).normal(size=(4, 3, 2, 3))
+    for rows in (taken.from_rows(own), taken.from_fields({"image": own})):
+        tensors = taken.tensors(rows)
+        assert isinstance(tensors, NamedTensors)
+        np.testing.assert_array_equal(tensors.arrays["image"], own.astype(np.float32))
+    with pytest.raises(InvalidRequest, match=r"rows must be float32 of shape \(n, 3, 2, 3\)"):
+        taken.from_rows(own[:, :, :, 0])
+
+
+@pytest.mark.parametrize(
+    ("specs", "words"),
+    [
+        ([("x", "text", ("n",), "rows")], "needs a dtype of bool, float16"),
+        ([("x", "float32", (), "rows")], "a shape with rows first"),
+        ([("x", "float32", ("n", 3), "rows", {"mode": "L"})], "no preprocessing"),
+        ([("x", "uint8", ("n", 8, 8, 1), "NHWC"), ("y", "int64", ("n",), "rows")], "'NHWC' needs"),
+    ],
+)
+def test_manifests_of_inputs_that_cannot_be_filled(specs: list[Any], words: str) -> None:
+    with pytest.raises(ModelUnavailable, match=words):
+        NetworkInputs.from_manifest(manifest(*(InputSpec(*each) for each in specs)))
 
 
 @pytest.mark.parametrize(
@@ -102,7 +136,6 @@ def test_a_network_of_numbers_takes_no_pictures() -> None:
         ("float32", "NHWC", RGB | {"mean": [1, 2]}, r"preprocessing\.mean must be one number or 3"),
         ("float32", "NHWC", RGB | {"mean": "0"}, r"preprocessing\.mean must be"),
         ("float32", "NHWC", RGB | {"crop": 224}, "must have mode"),
-        ("float32", "NF", RGB, r"input\.layout 'NF' needs"),
     ],
 )
 def test_what_cannot_be_done_is_refused(
