@@ -176,7 +176,7 @@ def test_nothing_imports_the_estimators() -> None:
 
 SEEN_BY_CONTROL = {
     f"trueprob_service.inference.{name}"
-    for name in ("deployment", "deployments", "network.inputs", "wire.images", "wire.json_arrays")
+    for name in ("deployment", "deployments", "wire.images", "wire.json_arrays")
 }
 
 

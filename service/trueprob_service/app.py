@@ -34,7 +34,6 @@ from trueprob_service.inference.deployment import Network, ServedVersion
 from trueprob_service.inference.deployments import DeploymentLookup, Deployments
 from trueprob_service.inference.network.batcher import Batcher
 from trueprob_service.inference.network.cores import usable_cores
-from trueprob_service.inference.network.inputs import NetworkInputs
 from trueprob_service.inference.network.onnx_model import OnnxModel
 from trueprob_service.metrics.telemetry import Registry, Telemetry
 from trueprob_service.server import MetricsPort
@@ -169,13 +168,13 @@ def _open_network(
     settings: Settings, telemetry: Telemetry, served: ServedVersion
 ) -> Network | None:
     """Load and warm the network of a version; None for a version without ``model.onnx``."""
-    manifest = served.manifest
-    if manifest is None or not manifest.network_inputs or "model.onnx" not in manifest.files:
+    manifest, accepted = served.manifest, served.inputs
+    if manifest is None or accepted is None:
         return None
     open_model = partial(
         OnnxModel,
         settings.model_repository / served.model / str(served.version) / "model.onnx",
-        inputs=NetworkInputs.from_manifest(manifest).specs,
+        inputs=accepted.specs,
         output_name=manifest.output_name,
         n_classes=served.n_classes,
         output_kind=manifest.output_kind,

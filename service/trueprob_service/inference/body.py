@@ -216,23 +216,23 @@ class BodyReader:
         self, pictures: list[bytes], deployment: Deployment, receive: Receive | None
     ) -> NDArray[np.float32]:
         accepted = _network_inputs(deployment)
-        to_tensor = accepted.require_pictures()
         if len(pictures) > self.max_images:
             raise BodyTooLarge(
                 f"images must be at most {self.max_images} per request, got {len(pictures)}"
             )
-        tensor = await asyncio.to_thread(to_tensor.decode, pictures, max_pixels=self.max_pixels)
+        decode = (accepted.pictures or accepted.require_pictures()).decode
+        tensor = await asyncio.to_thread(decode, pictures, max_pixels=self.max_pixels)
         return await run_network(deployment, tensor, receive)
 
 
 def _network_inputs(deployment: Deployment) -> NetworkInputs:
-    manifest = deployment.served.manifest
-    if deployment.network is None or manifest is None or not manifest.network_inputs:
+    accepted = None if deployment.network is None else deployment.served.inputs
+    if accepted is None:
         raise InvalidRequest(
             f"model {deployment.served.model!r} version {deployment.served.version} has no "
             "network here: send logits, probabilities or log_probabilities"
         )
-    return NetworkInputs.from_manifest(manifest)
+    return accepted
 
 
 async def _run_rows(

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 from trueprob.calibrators import Calibrator
 from trueprob.repository.manifest import Manifest
+from trueprob.repository.model_version import MODEL
+from trueprob_service.inference.network.inputs import NetworkInputs
 from trueprob_service.inference.network.tensors import Tensors
 from trueprob_service.metrics.recent_traffic import TrafficReference
 from trueprob_service.receipts.columns import ShadowRows
@@ -42,6 +44,17 @@ class ServedVersion:
     def n_classes(self) -> int:
         """Number of classes."""
         return len(self.class_names)
+
+    @cached_property
+    def inputs(self) -> NetworkInputs | None:
+        """The inputs of the network; None for a version without one.
+
+        Raises `ModelUnavailable` if the manifest's inputs are not supported.
+        """
+        manifest = self.manifest
+        if manifest is None or not manifest.network_inputs or MODEL not in manifest.files:
+            return None
+        return NetworkInputs.from_manifest(manifest)
 
     @cached_property
     def model_digest(self) -> bytes:

@@ -233,10 +233,14 @@ def test_networks_that_answer_at_random_are_refused(tmp_path: Path, capsys: Any,
 
 
 @pytest.mark.slow
-def test_a_random_network_in_the_repository_is_not_served(tmp_path: Path, caplog: Any) -> None:
-    manifest = Manifest(
-        "mine", 1, 3, ("a", "b", "c"), InputSpec("x", "float32", ("batch", 3), "rows")
-    )
+@pytest.mark.parametrize(
+    ("dtype", "words"),
+    [("float32", "runs twice on the same rows"), ("text", "needs a dtype of bool")],
+)
+def test_such_a_network_in_the_repository_is_not_served(
+    tmp_path: Path, caplog: Any, dtype: str, words: str
+) -> None:
+    manifest = Manifest("mine", 1, 3, ("a", "b", "c"), InputSpec("x", dtype, ("batch", 3), "rows"))
     content = random_network(tmp_path / "m.onnx", "dropout").read_bytes()
     ModelRepository(tmp_path / "models").add(manifest, {"model.onnx": content})
 
@@ -245,6 +249,8 @@ def test_a_random_network_in_the_repository_is_not_served(tmp_path: Path, caplog
             answer = await client.post("/v1/models/mine/probabilities", json={"rows": [[1, 2, 3]]})
             assert answer.status_code == 422
             assert "has no network here: send logits" in answer.json()["detail"]
+            metadata = (await client.get("/v2/models/mine")).json()
+            assert [each["name"] for each in metadata["inputs"]] == ["logits"]
 
     asyncio.run(scenario())
-    assert "runs twice on the same rows" in caplog.text
+    assert words in caplog.text

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from starlette.requests import Request
 
-from trueprob.arrays.calibration_set import CalibrationSet
+from trueprob.arrays.calibration_set import NAMES, CalibrationSet
 from trueprob_service.control.fitting.request import FitRequest, check_set_name
 from trueprob_service.control.fitting.set_files import part_file
 from trueprob_service.control.fitting.stored_sets import StoredSets
@@ -32,7 +32,6 @@ from trueprob_service.edge.bodies import media_type, spool_body
 from trueprob_service.errors import Conflict, InvalidRequest, ModelNotFound
 from trueprob_service.inference.deployment import Deployment, ServedVersion
 from trueprob_service.inference.deployments import Deployments
-from trueprob_service.inference.network.inputs import NetworkInputs
 from trueprob_service.settings import Settings
 
 __all__ = ["CalibrationSetUploads"]
@@ -143,17 +142,18 @@ class CalibrationSetUploads:
     async def _run_network(self, deployment: Deployment, upload: Upload) -> dict[str, NDArray[Any]]:
         """The arrays, with the network's logits in place of what is for the network."""
         arrays, pictures = dict(upload.arrays), upload.pictures
-        served, network, manifest = (
-            deployment.served, deployment.network, deployment.served.manifest
-        )  # fmt: skip
-        if network is None or manifest is None or not manifest.network_inputs:
+        if pictures is None and upload.inputs is None and set(arrays) <= {*NAMES}:
+            return arrays
+        served, network = deployment.served, deployment.network
+        accepted = None if network is None else served.inputs
+        if network is None or accepted is None:
             if pictures is None and upload.inputs is None and not {"images", "rows"} & set(arrays):
                 return arrays
             raise InvalidRequest(
                 f"version {served.version} of model {served.model!r} has no network here: send "
                 "logits in place of images, rows or inputs"
             )
-        accepted, step = NetworkInputs.from_manifest(manifest), self._settings.max_batch_rows
+        step = self._settings.max_batch_rows
         rows = await anyio.to_thread.run_sync(accepted.take, arrays, pictures, upload.inputs)
         if rows is None:
             return arrays

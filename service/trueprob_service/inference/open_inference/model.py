@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from trueprob_service.errors import InvalidRequest
 from trueprob_service.inference.answer import Answer
 from trueprob_service.inference.deployment import Deployment
-from trueprob_service.inference.network.inputs import NetworkInputs
 from trueprob_service.inference.network.tensors import Tensors, TensorSpec, matching
 from trueprob_service.inference.wire.oip_tensors import OipInput
 
@@ -101,10 +100,8 @@ def check_inputs(deployment: Deployment, tensors: Mapping[str, OipInput]) -> Ten
 
 
 def _specs(deployment: Deployment) -> tuple[TensorSpec, ...]:
-    manifest = deployment.served.manifest
-    if deployment.network is None or manifest is None or not manifest.network_inputs:
-        return ()
-    return NetworkInputs.from_manifest(manifest).specs
+    accepted = None if deployment.network is None else deployment.served.inputs
+    return () if accepted is None else accepted.specs
 
 
 def model_metadata(deployment: Deployment, versions: list[int]) -> dict[str, Any]:
