@@ -24,6 +24,10 @@ GRAPH, FUNCTIONS = 7, 25  # of ModelProto
 NODE, INITIALIZER, OUTPUT, SPARSE = 1, 5, 12, 15  # of GraphProto
 LOCATION, EXTERNAL_DATA = 14, 13  # of TensorProto
 EXTERNAL: Final = 1  # the location of weights in another file
+# A TypeProto: float32 with two dimensions of any length.
+FLOAT_MATRIX: Final = field_bytes(
+    1, b"\x08\x01" + field_bytes(2, field_bytes(1, b"") + field_bytes(1, b""))
+)
 UNREADABLE: Final = (ValueError, TypeError, IndexError, RecursionError)
 
 
@@ -64,8 +68,11 @@ def with_zipmap_inputs(content: bytes) -> bytes:
         scores = [texts(node, 1)[0] for node in nodes if texts(node, 4) == ["ZipMap"]]
     except UNREADABLE:
         return content
-    added = (field_bytes(OUTPUT, field_bytes(1, name.encode())) for name in scores
-             if name not in listed)  # fmt: skip
+    added = (
+        field_bytes(OUTPUT, field_bytes(1, name.encode()) + field_bytes(2, FLOAT_MATRIX))
+        for name in scores
+        if name not in listed
+    )
     return content + b"".join(field_bytes(GRAPH, output) for output in added)
 
 

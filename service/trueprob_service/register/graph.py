@@ -151,9 +151,10 @@ def _run(
                 if numbers and not (first.shape == second.shape and agree(first, second)):
                     raise CannotRegister(NOT_REPEATABLE)
             return results
-        if not any(isinstance(side, str) for spec in specs for side in spec.shape[1:]):
+        if not (lengths := {s for spec in specs for s in spec.shape[1:] if isinstance(s, str)}):
             break
-    raise CannotRegister(f"the network fails on {n} rows: {failures[0]}")
+    free = f" (it leaves {', '.join(sorted(lengths))} open, and runs none of {LENGTHS})"
+    raise CannotRegister(f"the network fails on {n} rows{free if lengths else ''}: {failures[0]}")
 
 
 def _feeds(specs: Sequence[InputSpec], n: int, length: int) -> list[dict[str, NDArray[Any]]]:

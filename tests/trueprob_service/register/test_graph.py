@@ -143,7 +143,7 @@ def test_the_output_and_its_kind(
         (("n", 3, "h", "w"), {"n_inputs": 72}, FLOATS | {"resize": "4,4"}, "network fails on 8"),
         (("n", 8, 6, 1), {"dtype": "uint8"}, FLOATS, "--mean is for networks of floats"),
         (("n", 5), {}, {"layout": "NCHW"}, "--layout is for pictures"),
-        (("n", "m"), {"n_inputs": 5}, {}, "network fails on 8 rows"),
+        (("n", "m"), {"n_inputs": 5}, {}, "fails on 8 rows (it leaves m open, and runs none"),
         (("n", 5), {"outputs": ("labels",)}, {}, "no output has shape (8, classes)"),
         (("n", 5), {"outputs": ("embedding", "sigmoid")}, {}, "set it with --output"),
         (("n", 5), {"outputs": ("logits", "one")}, {"output": "two"}, "--output must be one of"),

@@ -11,11 +11,14 @@ from typing import Any
 
 import httpx
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto, helper
 
 from tests.trueprob_service.application import application
 from tests.trueprob_service.register.networks import network, one_score_network, save
+from trueprob.calibrators import IdentityCalibrator
+from trueprob.onnx_export import fused_onnx
 from trueprob.repository.model_repository import ModelRepository
 from trueprob_service.register.command import main
 
@@ -199,7 +202,7 @@ def test_a_zipmap_is_looked_through(tmp_path: Path, labels: list[Any]) -> None:
     nodes = [
         node("MatMul", ["x", "w"], ["z"]),
         node("Softmax", ["z"], ["scores"]),
-        node("ZipMap", ["scores"], ["probabilities"], domain="ai.onnx.ml",
+        node("ZipMap", ["scores"], ["output_probability"], domain="ai.onnx.ml",
              **{"classlabels_strings" if texts else "classlabels_int64s": labels}),
         node("ArgMax", ["z"], ["best"], axis=1, keepdims=0),
         node("ArrayFeatureExtractor", ["names", "best"], ["label"], domain="ai.onnx.ml"),
@@ -214,13 +217,11 @@ def test_a_zipmap_is_looked_through(tmp_path: Path, labels: list[Any]) -> None:
         {"w": weight, "names": np.array(labels, object if texts else np.int64)},
         opsets=(("", 17), ("ai.onnx.ml", 3)),
     )
-    import onnx
-
     model = onnx.load(path)
     key = TensorProto.STRING if texts else TensorProto.INT64
     value = helper.make_tensor_type_proto(TensorProto.FLOAT, None)
     kind = helper.make_sequence_type_proto(helper.make_map_type_proto(key, value))
-    model.graph.output.append(helper.make_value_info("probabilities", kind))
+    model.graph.output.append(helper.make_value_info("output_probability", kind))
     onnx.save(model, path)
     assert register(tmp_path, path) == 0
     version = ModelRepository(tmp_path / "models").get("mine", 1)
@@ -228,6 +229,11 @@ def test_a_zipmap_is_looked_through(tmp_path: Path, labels: list[Any]) -> None:
     assert (version.manifest.output_name, version.manifest.output_kind) == (
         "scores", "probabilities",
     )  # fmt: skip
+    file = version.path / "model.onnx"
+    assert file.read_bytes().startswith(path.read_bytes())
+    fused = fused_onnx(file, IdentityCalibrator(3), output="scores", numbers="probabilities")
+    outputs = onnx.load_from_string(fused).graph.output
+    assert [each.name for each in outputs if each.name in ("scores", "label")] == ["label"]
     powers = np.exp(ROWS @ weight)
 
     async def scenario(client: httpx.AsyncClient) -> None:

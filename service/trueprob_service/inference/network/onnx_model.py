@@ -75,7 +75,7 @@ def open_session(
         onnxruntime.preload_dlls()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = usable_cores() if threads is None else threads
-    options.log_severity_level = 3  # errors only: warnings about shapes are for exporters
+    options.log_severity_level = 4  # errors are raised; warnings about shapes are for exporters
     source = model if isinstance(model, bytes) else str(model)
     try:
         session: Session = onnxruntime.InferenceSession(source, options, providers=asked)
