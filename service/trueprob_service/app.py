@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import html
 import os
 import re
 import time
@@ -19,6 +20,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import HTMLResponse
+from starlette.routing import Match, Mount
 from starlette.staticfiles import StaticFiles
 
 from trueprob.errors import TrueprobError
@@ -26,6 +28,7 @@ from trueprob_service import __version__, errors, prediction_routes
 from trueprob_service.control import api as control_api
 from trueprob_service.control.plane import ControlPlane
 from trueprob_service.edge.auth import Keyring, OriginPolicy, read_keys
+from trueprob_service.edge.methods import ROUTED, asked_method, not_allowed
 from trueprob_service.edge.middleware import Application, Edge
 from trueprob_service.edge.problems import problem_for
 from trueprob_service.inference.asgi import HotRoutes
@@ -129,6 +132,7 @@ def create_app(
     keys = read_keys(settings.api_keys_file) if settings.api_keys_file is not None else ()
     hot = HotRoutes(
         api,
+        methods_of=partial(_methods_of, api),
         deployments=DeploymentLookup(deployments, plane.sync),
         receipts=lambda: plane.receipts,
         readiness=readiness,
@@ -143,6 +147,7 @@ def create_app(
         telemetry=telemetry,
         max_body_bytes=settings.max_body_bytes,
         max_upload_bytes=settings.max_upload_bytes,
+        root_path=settings.root_path,
     )
     return _with_cors(edge, settings.cors_origins) if settings.cors_origins else edge
 
@@ -162,6 +167,21 @@ def _with_cors(app: Application, origins: tuple[str, ...]) -> Application:
             "x-request-id",
         ),
         expose_headers=("etag", "location", "preference-applied", "retry-after", "x-request-id"),
+    )
+
+
+def _methods_of(api: FastAPI, path: str) -> tuple[str, ...]:
+    """Methods of the routes that have this path."""
+    return tuple(
+        method
+        for method in ROUTED
+        if any(
+            route.matches({"type": "http", "method": method, "path": path, "headers": []})[0]
+            is Match.FULL
+            # What is mounted are files.
+            and (method == "GET" or not isinstance(route, Mount))
+            for route in api.routes
+        )
     )
 
 
@@ -221,10 +241,15 @@ def _add_error_handlers(api: FastAPI) -> None:
         kinds: dict[int, type[errors.ServiceError]] = {
             400: errors.BadRequest,
             404: errors.NotFound,
-            405: errors.MethodNotAllowed,
         }
+        if error.status_code == 405:
+            # A mount has added its own path to root_path.
+            root_path = request.scope.get("app_root_path", request.scope.get("root_path", ""))
+            path = request.scope["path"].removeprefix(root_path)
+            return await answer(request, not_allowed(request.scope, path, _methods_of(api, path)))
         kind = kinds.get(error.status_code, errors.ServiceError)
-        return await answer(request, kind(f"{request.method} {request.url.path}: {error.detail}"))
+        asked = asked_method(request.scope)
+        return await answer(request, kind(f"{asked} {request.url.path}: {error.detail}"))
 
     api.add_exception_handler(errors.ServiceError, answer)
     api.add_exception_handler(TrueprobError, answer)
@@ -253,7 +278,11 @@ def _add_pages(api: FastAPI) -> None:
     api.mount("/page", StaticFiles(directory=str(web)), name="page")
 
     @api.get("/", include_in_schema=False)
-    def home() -> HTMLResponse:
+    def home(request: Request) -> HTMLResponse:
         policy = "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'"
         page = (web / "index.html").read_text("utf-8")
+        if root_path := request.scope.get("root_path", ""):
+            # Some proxies serve the page without a slash at its end.
+            base = f'<head>\n  <base href="{html.escape(root_path)}/">'
+            page = page.replace("<head>", base, 1)
         return HTMLResponse(page, headers={"content-security-policy": policy})

@@ -137,7 +137,9 @@ def calibration_set_routes(services: Callable[[], ControlServices]) -> APIRouter
             by=caller(request),
         )
         fit_id, done = await services().set_uploads.upload(request, model, fit_request)
-        return await fit_response(services(), model, fit_id, done, prefer=prefer, response=response)
+        return await fit_response(
+            services(), model, fit_id, done, prefer=prefer, request=request, response=response
+        )
 
     @router.post(
         "/models/{model}/calibration-sets/{name}/rows",

@@ -50,8 +50,8 @@ __all__ = ["ROUTES", "OipPath", "OipResponse", "describe", "infer"]
 _MODEL: Final = "/v2/models/{model}"
 _VERSION: Final = "/v2/models/{model}/versions/{version}"
 ROUTES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
-    {"/v2": ("GET", "HEAD")}
-    | {base + end: ("GET", "HEAD") for base in (_MODEL, _VERSION) for end in ("", "/ready")}
+    {"/v2": ("GET",)}
+    | {base + end: ("GET",) for base in (_MODEL, _VERSION) for end in ("", "/ready")}
     | {f"{base}/infer": ("POST",) for base in (_MODEL, _VERSION)}
 )
 _PATH: Final = re.compile(r"/v2(?:/models/([^/]+)(?:/versions/([^/]+))?(/ready|/infer)?)?")
