@@ -23,7 +23,7 @@ from trueprob_service.inference.asgi import LIVE, PREDICT, READY
 from trueprob_service.inference.open_inference.model import DEFAULT_OUTPUTS, OUTPUTS, PREDICTION_ID
 from trueprob_service.inference.wire import images, npy
 from trueprob_service.inference.wire.oip import HEADER_LENGTH
-from trueprob_service.inference.wire.oip_tensors import DATATYPES
+from trueprob_service.inference.wire.oip_tensors import DATATYPES, MAX_DIMENSIONS
 
 __all__ = [
     "InferenceRequest",
@@ -158,7 +158,9 @@ class InferenceInput(BaseModel):
     """The input tensor."""
 
     name: str
-    shape: list[Positive]
+    shape: list[Annotated[int, Field(ge=0)]] = Field(
+        min_length=1, max_length=MAX_DIMENSIONS, description="Only the first may be 0: no rows."
+    )
     datatype: str = Field(json_schema_extra={"enum": list(DATATYPES)})
     data: list[Any] | Omittable = Field(None, description=_DATA)
     parameters: dict[str, Any] | Omittable = Field(

@@ -151,9 +151,14 @@ class HotRoutes:
     ) -> tuple[Body, Headers]:
         logits = rows.logits
         answer = compute(deployment, logits)
-        deployment.meters.observe(
-            answer.logit_gap, answer.temperature, answer.confidence, answer.probabilities, logits
-        )
+        if len(logits):
+            deployment.meters.observe(
+                answer.logit_gap,
+                answer.temperature,
+                answer.confidence,
+                answer.probabilities,
+                logits,
+            )
         issued = receipts and deployment.revision is not None
         ids = answer.prediction_ids(self._receipts()) if issued else None
         return _encode(request, answer, ids, rows), deployment.headers
@@ -194,7 +199,7 @@ def _encode(
     if rows.normalised and not request.fields_named:
         fields["normalised"] = True
     if request.answer_type == npy.NPZ_MEDIA_TYPE:
-        return npy.encode_npz(fields)
+        return npy.encode_npz(fields, top=request.top)
     return json_rows.encode(fields)
 
 
