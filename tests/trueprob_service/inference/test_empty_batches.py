@@ -212,6 +212,6 @@ def test_our_client_sends_and_reads_them(tmp_path: Path) -> None:
         answer = await client.predict("digits", images=[])
         assert answer.probabilities.shape == (0, 10)
         parts = await client.predict_fields("digits", ["top_classes"], top=2, logits=[])
-        assert parts.top_classes == []
+        assert parts.top_classes == ()
 
     run(tmp_path, scenario)
