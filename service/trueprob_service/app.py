@@ -19,7 +19,7 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
-from starlette.responses import HTMLResponse
+from starlette.responses import HTMLResponse, PlainTextResponse
 from starlette.routing import Match, Mount
 from starlette.staticfiles import StaticFiles
 
@@ -40,6 +40,7 @@ from trueprob_service.inference.network.cores import usable_cores
 from trueprob_service.inference.network.input import NetworkInput
 from trueprob_service.inference.network.onnx_model import OnnxModel
 from trueprob_service.metrics.telemetry import Registry, Telemetry
+from trueprob_service.openapi_document import complete
 from trueprob_service.server import MetricsPort
 from trueprob_service.settings import Settings
 
@@ -107,7 +108,10 @@ def create_app(
     def readiness() -> tuple[bool, dict[str, Any]]:
         return started, {"ready": started, **(plane.ready() if started else {})}
 
-    api = FastAPI(
+    keys = read_keys(settings.api_keys_file) if settings.api_keys_file is not None else ()
+    keyring = Keyring(keys, everywhere=settings.require_key_everywhere)
+    api = _Api(
+        keyring,
         title="Trueprob",
         version=__version__,
         description=_DESCRIPTION,
@@ -120,7 +124,12 @@ def create_app(
     _add_pages(api)
     api.include_router(control_api.create_router(lambda: plane.services))
 
-    @api.get("/metrics", tags=["monitoring"], summary="Metrics for Prometheus")
+    @api.get(
+        "/metrics",
+        tags=["monitoring"],
+        summary="Metrics for Prometheus",
+        response_class=PlainTextResponse,
+    )
     def metrics(request: Request) -> Response:
         """The metrics of docs/metrics.md, in Prometheus' text format; gzip if that is accepted."""
         text, headers = telemetry.exposition(), {"vary": "accept-encoding"}
@@ -129,7 +138,6 @@ def create_app(
         return Response(text, media_type=telemetry.content_type, headers=headers)
 
     api.include_router(prediction_routes.create_router())
-    keys = read_keys(settings.api_keys_file) if settings.api_keys_file is not None else ()
     hot = HotRoutes(
         api,
         methods_of=partial(_methods_of, api),
@@ -143,13 +151,37 @@ def create_app(
     edge = Edge(
         hot if metrics_port is None else MetricsPort(hot, metrics_port),
         origins=OriginPolicy(hosts=settings.answered_hosts, trusted_origins=settings.cors_origins),
-        keyring=Keyring(keys, everywhere=settings.require_key_everywhere),
+        keyring=keyring,
         telemetry=telemetry,
         max_body_bytes=settings.max_body_bytes,
         max_upload_bytes=settings.max_upload_bytes,
         root_path=settings.root_path,
     )
     return _with_cors(edge, settings.cors_origins) if settings.cors_origins else edge
+
+
+class _Api(FastAPI):
+    """FastAPI with keys and common errors in the OpenAPI document."""
+
+    def __init__(self, keyring: Keyring, **options: Any) -> None:
+        super().__init__(**options)
+        self._keyring = keyring
+        self._described: dict[str, Any] | None = None
+
+    def openapi(self) -> dict[str, Any]:
+        """The document, made at the first call."""
+        document = super().openapi()
+        if document is not self._described:  # FastAPI keeps it
+            complete(document, self._needs_key)
+            self._described = document
+        return document
+
+    def _needs_key(self, method: str, path: str) -> bool:
+        try:
+            self._keyring.admit(method, path, authorization="")
+        except errors.Unauthenticated:
+            return True
+        return False
 
 
 def _with_cors(app: Application, origins: tuple[str, ...]) -> Application:
