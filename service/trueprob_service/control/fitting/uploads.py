@@ -121,7 +121,9 @@ class CalibrationSetUploads:
             await spool_body(request, path, limit=limit)
             async with self._parsing:
                 upload = await anyio.to_thread.run_sync(
-                    lambda: read_upload(path, content_type, max_bytes=limit)
+                    lambda: read_upload(
+                        path, content_type, max_bytes=limit, n_classes=served.n_classes
+                    )
                 )
                 arrays = upload.arrays
                 pictures = upload.pictures is not None or "images" in arrays
