@@ -13,14 +13,20 @@ from tests.running_service import RunningService
 
 def rendered(service: RunningService, profile: Path, model: str = "digits") -> str:
     """The page's document, as the browser has it after its scripts have run."""
+    return document(f"{service.url}/#{model}", profile)
+
+
+def document(url: str, profile: Path, *, seconds: int = 4) -> str:
+    """The document at an address, as the browser has it after its scripts have run."""
     chromium = require_program("chromium", "chromium-browser", "google-chrome")
     page = subprocess.run(
         [
             str(chromium), "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
             "--disable-background-networking", "--disable-component-update", "--disable-sync",
+            # Every host but the service's resolves to nothing.
             "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-            f"--user-data-dir={profile}", "--virtual-time-budget=4000",
-            "--dump-dom", f"{service.url}/#{model}",
+            f"--user-data-dir={profile}", f"--virtual-time-budget={1000 * seconds}",
+            "--dump-dom", url,
         ],
         capture_output=True, text=True, timeout=120, check=True,
     ).stdout  # fmt: skip

@@ -8,7 +8,7 @@ import pytest
 import tritonclient.http as triton
 import tritonclient.http.aio as triton_aio
 from PIL import Image
-from tritonclient.utils import InferenceServerException
+from tritonclient.utils import InferenceServerException, triton_to_np_dtype
 
 from tests.running_service import ROOT, RunningService, running_service
 
@@ -230,3 +230,89 @@ def test_requests_side_by_side_in_greenlets(service: RunningService) -> None:
             result = handle.get_result()
             assert result.get_response()["id"] == str(i)
             assert result.as_numpy("probabilities").shape == (i + 1, 10)
+
+
+@pytest.mark.parametrize("shape", [(5, 10), (1, 10), (0, 10)])
+def test_bfloat16_is_the_upper_half_of_float32(
+    service: RunningService, client: triton.InferenceServerClient, shape: tuple[int, int]
+) -> None:
+    logits = LOGITS[: shape[0]]
+    kept = (logits.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
+    sent = triton.InferInput("logits", list(shape), "BF16").set_data_from_numpy(logits)
+    result = client.infer("digits", [sent])
+    expected = np.float32(own_answer(service, kept)["probabilities"]).reshape(shape)
+    np.testing.assert_array_equal(result.as_numpy("probabilities"), expected)
+
+
+@pytest.mark.parametrize("name", ["INT8", "INT16", "INT32", "INT64", "UINT8", "UINT64"])
+@pytest.mark.parametrize("binary", [True, False])
+def test_whole_logits_may_be_integers(
+    service: RunningService, client: triton.InferenceServerClient, name: str, binary: bool
+) -> None:
+    whole = np.abs(LOGITS).round().astype(triton_dtype(name))
+    result = client.infer("digits", [tensor("logits", whole, name, binary=binary)])
+    expected = np.float32(own_answer(service, whole)["probabilities"])
+    np.testing.assert_array_equal(result.as_numpy("probabilities"), expected)
+
+
+def triton_dtype(name: str) -> type:
+    dtype: type = triton_to_np_dtype(name)
+    return dtype
+
+
+@pytest.mark.parametrize("binary_in", [True, False])
+@pytest.mark.parametrize("binary_out", [True, False])
+@pytest.mark.parametrize(
+    ("name", "shape", "datatype"),
+    [("logits", (0, 10), "FP32"), ("logits", (0, 10), "FP64"), ("image", (0, 8, 8, 1), "UINT8")],
+)
+def test_no_rows_are_answered_by_no_rows(
+    client: triton.InferenceServerClient, name: str, shape: tuple[int, ...], datatype: str,
+    binary_in: bool, binary_out: bool,
+) -> None:  # fmt: skip
+    empty = np.empty(shape, triton_dtype(datatype))
+    names = ("probabilities", "prediction", "confidence", "prediction_id")
+    result = client.infer(
+        "digits",
+        [tensor(name, empty, datatype, binary=binary_in)],
+        outputs=[triton.InferRequestedOutput(each, binary_data=binary_out) for each in names],
+    )
+    assert [result.as_numpy(each).shape for each in names] == [(0, 10), (0,), (0,), (0,)]
+
+
+@pytest.mark.parametrize("datatype", ["FP32", "FP64", "FP16", "BF16", "INT8"])
+@pytest.mark.parametrize("shape", [(3, 1), (3,), (0, 1), (0,)])
+def test_one_score_for_two_classes(
+    service: RunningService,
+    client: triton.InferenceServerClient,
+    datatype: str,
+    shape: tuple[int, ...],
+) -> None:
+    declared = service.client.put("/v1/models/judge", json={"class_names": ["no", "yes"]})
+    assert declared.is_success
+    z = np.array([-3.0, 0.0, 2.0][: shape[0]]).reshape(shape)
+    dtype = np.float32 if datatype == "BF16" else triton_dtype(datatype)
+    result = client.infer("judge", [tensor("logits", z.astype(dtype), datatype, binary=True)])
+    p = 1 / (1 + np.exp(-z))
+    assert result.as_numpy("probabilities").shape == shape
+    np.testing.assert_allclose(result.as_numpy("probabilities"), p, rtol=1e-6)
+    np.testing.assert_array_equal(
+        result.as_numpy("p1"), result.as_numpy("probabilities").reshape(-1)
+    )
+    np.testing.assert_array_equal(result.as_numpy("prediction"), (z.reshape(-1) > 0).astype(int))
+    two = np.stack([np.zeros(len(z)), z.reshape(-1)], axis=1).astype(np.float32)
+    both = client.infer(
+        "judge",
+        [tensor("logits", two, "FP32", binary=True)],
+        outputs=[triton.InferRequestedOutput(name) for name in ("p1", "probabilities")],
+    )
+    assert both.as_numpy("probabilities").shape == (len(z), 2)
+    np.testing.assert_array_equal(both.as_numpy("p1"), both.as_numpy("probabilities")[:, 1])
+    outputs = client.get_model_metadata("judge")["outputs"]
+    assert {"name": "p1", "datatype": "FP32", "shape": [-1]} in outputs
+    with pytest.raises(InferenceServerException, match="p1 is P"):
+        client.infer(
+            "digits",
+            [tensor("logits", LOGITS, "FP32", binary=True)],
+            outputs=[triton.InferRequestedOutput("p1")],
+        )

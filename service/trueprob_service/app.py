@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import html
 import os
 import re
 import time
@@ -18,7 +19,8 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
-from starlette.responses import HTMLResponse
+from starlette.responses import HTMLResponse, PlainTextResponse
+from starlette.routing import Match, Mount
 from starlette.staticfiles import StaticFiles
 
 from trueprob.errors import TrueprobError
@@ -26,6 +28,7 @@ from trueprob_service import __version__, errors, prediction_routes
 from trueprob_service.control import api as control_api
 from trueprob_service.control.plane import ControlPlane
 from trueprob_service.edge.auth import Keyring, OriginPolicy, read_keys
+from trueprob_service.edge.methods import ROUTED, asked_method, not_allowed
 from trueprob_service.edge.middleware import Application, Edge
 from trueprob_service.edge.problems import problem_for
 from trueprob_service.inference.asgi import HotRoutes
@@ -36,6 +39,7 @@ from trueprob_service.inference.network.batcher import Batcher
 from trueprob_service.inference.network.cores import usable_cores
 from trueprob_service.inference.network.onnx_model import OnnxModel
 from trueprob_service.metrics.telemetry import Registry, Telemetry
+from trueprob_service.openapi_document import complete
 from trueprob_service.server import MetricsPort
 from trueprob_service.settings import Settings
 
@@ -103,7 +107,10 @@ def create_app(
     def readiness() -> tuple[bool, dict[str, Any]]:
         return started, {"ready": started, **(plane.ready() if started else {})}
 
-    api = FastAPI(
+    keys = read_keys(settings.api_keys_file) if settings.api_keys_file is not None else ()
+    keyring = Keyring(keys, everywhere=settings.require_key_everywhere)
+    api = _Api(
+        keyring,
         title="Trueprob",
         version=__version__,
         description=_DESCRIPTION,
@@ -116,7 +123,12 @@ def create_app(
     _add_pages(api)
     api.include_router(control_api.create_router(lambda: plane.services))
 
-    @api.get("/metrics", tags=["monitoring"], summary="Metrics for Prometheus")
+    @api.get(
+        "/metrics",
+        tags=["monitoring"],
+        summary="Metrics for Prometheus",
+        response_class=PlainTextResponse,
+    )
     def metrics(request: Request) -> Response:
         """The metrics of docs/metrics.md, in Prometheus' text format; gzip if that is accepted."""
         text, headers = telemetry.exposition(), {"vary": "accept-encoding"}
@@ -125,9 +137,9 @@ def create_app(
         return Response(text, media_type=telemetry.content_type, headers=headers)
 
     api.include_router(prediction_routes.create_router())
-    keys = read_keys(settings.api_keys_file) if settings.api_keys_file is not None else ()
     hot = HotRoutes(
         api,
+        methods_of=partial(_methods_of, api),
         deployments=DeploymentLookup(deployments, plane.sync),
         receipts=lambda: plane.receipts,
         readiness=readiness,
@@ -138,12 +150,37 @@ def create_app(
     edge = Edge(
         hot if metrics_port is None else MetricsPort(hot, metrics_port),
         origins=OriginPolicy(hosts=settings.answered_hosts, trusted_origins=settings.cors_origins),
-        keyring=Keyring(keys, everywhere=settings.require_key_everywhere),
+        keyring=keyring,
         telemetry=telemetry,
         max_body_bytes=settings.max_body_bytes,
         max_upload_bytes=settings.max_upload_bytes,
+        root_path=settings.root_path,
     )
     return _with_cors(edge, settings.cors_origins) if settings.cors_origins else edge
+
+
+class _Api(FastAPI):
+    """FastAPI with keys and common errors in the OpenAPI document."""
+
+    def __init__(self, keyring: Keyring, **options: Any) -> None:
+        super().__init__(**options)
+        self._keyring = keyring
+        self._described: dict[str, Any] | None = None
+
+    def openapi(self) -> dict[str, Any]:
+        """The document, made at the first call."""
+        document = super().openapi()
+        if document is not self._described:  # FastAPI keeps it
+            complete(document, self._needs_key)
+            self._described = document
+        return document
+
+    def _needs_key(self, method: str, path: str) -> bool:
+        try:
+            self._keyring.admit(method, path, authorization="")
+        except errors.Unauthenticated:
+            return True
+        return False
 
 
 def _with_cors(app: Application, origins: tuple[str, ...]) -> Application:
@@ -161,6 +198,21 @@ def _with_cors(app: Application, origins: tuple[str, ...]) -> Application:
             "x-request-id",
         ),
         expose_headers=("etag", "location", "preference-applied", "retry-after", "x-request-id"),
+    )
+
+
+def _methods_of(api: FastAPI, path: str) -> tuple[str, ...]:
+    """Methods of the routes that have this path."""
+    return tuple(
+        method
+        for method in ROUTED
+        if any(
+            route.matches({"type": "http", "method": method, "path": path, "headers": []})[0]
+            is Match.FULL
+            # What is mounted are files.
+            and (method == "GET" or not isinstance(route, Mount))
+            for route in api.routes
+        )
     )
 
 
@@ -217,10 +269,15 @@ def _add_error_handlers(api: FastAPI) -> None:
         kinds: dict[int, type[errors.ServiceError]] = {
             400: errors.BadRequest,
             404: errors.NotFound,
-            405: errors.MethodNotAllowed,
         }
+        if error.status_code == 405:
+            # A mount has added its own path to root_path.
+            root_path = request.scope.get("app_root_path", request.scope.get("root_path", ""))
+            path = request.scope["path"].removeprefix(root_path)
+            return await answer(request, not_allowed(request.scope, path, _methods_of(api, path)))
         kind = kinds.get(error.status_code, errors.ServiceError)
-        return await answer(request, kind(f"{request.method} {request.url.path}: {error.detail}"))
+        asked = asked_method(request.scope)
+        return await answer(request, kind(f"{asked} {request.url.path}: {error.detail}"))
 
     api.add_exception_handler(errors.ServiceError, answer)
     api.add_exception_handler(TrueprobError, answer)
@@ -249,7 +306,11 @@ def _add_pages(api: FastAPI) -> None:
     api.mount("/page", StaticFiles(directory=str(web)), name="page")
 
     @api.get("/", include_in_schema=False)
-    def home() -> HTMLResponse:
+    def home(request: Request) -> HTMLResponse:
         policy = "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'"
         page = (web / "index.html").read_text("utf-8")
+        if root_path := request.scope.get("root_path", ""):
+            # Some proxies serve the page without a slash at its end.
+            base = f'<head>\n  <base href="{html.escape(root_path)}/">'
+            page = page.replace("<head>", base, 1)
         return HTMLResponse(page, headers={"content-security-policy": policy})

@@ -149,6 +149,10 @@ class AlarmNotFound(NotFound):
 class MethodNotAllowed(ServiceError):
     """The route exists, but not for this HTTP method."""
 
+    def __init__(self, detail: str, *, allowed: tuple[str, ...] = ()) -> None:
+        super().__init__(detail)
+        self.allowed = allowed  # for the header Allow
+
 
 class NotAcceptable(ServiceError):
     """The route has no representation that the client accepts."""

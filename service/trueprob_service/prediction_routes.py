@@ -11,19 +11,17 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Final, Literal
 
-from fastapi import APIRouter, Depends, Header, Path, Query
+from fastapi import APIRouter, Depends, Path, Query
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from pydantic.json_schema import SkipJsonSchema
 
 from trueprob_service.control.api.documentation import ModelPath, problems
-from trueprob_service.edge.bodies import CODINGS
 from trueprob_service.errors import NotFound
 from trueprob_service.inference.answer import FIELDS
 from trueprob_service.inference.asgi import LIVE, PREDICT, READY
 from trueprob_service.inference.open_inference.model import DEFAULT_OUTPUTS, OUTPUTS, PREDICTION_ID
 from trueprob_service.inference.wire import images, npy
-from trueprob_service.inference.wire.oip import HEADER_LENGTH
-from trueprob_service.inference.wire.oip_tensors import DATATYPES
+from trueprob_service.inference.wire.oip_tensors import DATATYPES, MAX_DIMENSIONS
 
 __all__ = [
     "InferenceRequest",
@@ -40,7 +38,7 @@ __all__ = [
 
 
 Omittable = SkipJsonSchema[None]  # type of a field that may be left out, but not be null
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, Field(ge=1, le=999_999_999)]
 Base64Text = Annotated[str, Field(json_schema_extra={"contentEncoding": "base64"})]
 _ROW: Final[list[JsonValue]] = [0.1, 4.2, -1.0, 0.3, 0.0, -2.1, 0.7, 1.1, -0.4, 0.2]
 _INFERENCE: Final[JsonValue] = {
@@ -164,33 +162,31 @@ class InferenceInput(BaseModel):
     """An input tensor."""
 
     name: str
-    shape: list[Positive]
+    shape: list[Annotated[int, Field(ge=0)]] = Field(
+        min_length=1, max_length=MAX_DIMENSIONS, description="Only the first may be 0: no rows."
+    )
     datatype: str = Field(json_schema_extra={"enum": list(DATATYPES)})
     data: list[Any] | Omittable = Field(None, description=_DATA)
-    parameters: dict[str, Any] | Omittable = Field(
-        None, description="`binary_data_size`: in bytes."
-    )
+    parameters: dict[str, Any] | None = Field(None, description="`binary_data_size`: in bytes.")
 
 
 class RequestedOutput(BaseModel):
     """An output that the client asks for."""
 
     name: str = Field(json_schema_extra={"enum": [*OUTPUTS, PREDICTION_ID]})
-    parameters: dict[str, Any] | Omittable = Field(
-        None, description="`binary_data`: true or false."
-    )
+    parameters: dict[str, Any] | None = Field(None, description="`binary_data`: true or false.")
 
 
 class InferenceRequest(BaseModel):
     """Logits or the network's inputs, and the outputs that the client asks for."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [_INFERENCE]})
-    id: str | Omittable = Field(None, description="Echoed.")
-    parameters: dict[str, Any] | Omittable = Field(
+    id: str | None = Field(None, description="Echoed.")
+    parameters: dict[str, Any] | None = Field(
         None, description="`binary_data_output`: whether outputs are binary by default."
     )
     inputs: list[InferenceInput] = Field(min_length=1)
-    outputs: list[RequestedOutput] | Omittable = Field(
+    outputs: list[RequestedOutput] | None = Field(
         None, description=f"Default: {', '.join(DEFAULT_OUTPUTS)} where there is one."
     )
 
@@ -284,17 +280,10 @@ def _add_prediction(router: APIRouter) -> None:
         model: ModelPath,
         body: PredictionRequest,
         query: Annotated[PredictionQuery, Query()],
-        content_encoding: Annotated[
-            str | Omittable,
-            Header(
-                alias="Content-Encoding",
-                description="How the body is compressed.",
-                json_schema_extra={"enum": list(CODINGS)},
-            ),
-        ] = None,
     ) -> PredictionResponse:
         """Turns logits, probabilities or a network's inputs into calibrated probabilities.
 
+        A body may be compressed, with `Content-Encoding` gzip, deflate or zstd.
         The answer names the version, calibrator and revision that it was computed with. Keep
         `prediction_ids` to send the labels when they are known.
         """
@@ -354,21 +343,11 @@ def _open_inference(prefix: str, parameters: Any) -> APIRouter:
         responses={200: {"content": _OCTETS}, **problems(400, 404, 413, 415)},
         openapi_extra={"requestBody": {"content": _OCTETS}},
     )
-    def infer(
-        body: InferenceRequest,
-        header_length: Annotated[
-            Annotated[int, Field(ge=0)] | Omittable,
-            Header(
-                alias=HEADER_LENGTH.title(),
-                description="Bytes of JSON before the binary tensors; 0: the body is only the "
-                "input tensor.",
-            ),
-        ] = None,
-    ) -> InferenceResponse:
+    def infer(body: InferenceRequest) -> InferenceResponse:
         """Takes logits or the network's inputs and returns the outputs that the client asks for.
 
         With binary data, the header `Inference-Header-Content-Length` gives the length of the JSON
-        that comes first.
+        that comes first; 0: the body is only the input tensor. FP16 and BF16 are binary only.
         """
         raise _unreachable()
 

@@ -32,6 +32,10 @@ _SERVICE_LINK: Final = re.compile(
 _SERVICE_LINK_VALUE: Final = re.compile(r"^(tcp|udp)://")
 _HOST_NAME: Final = re.compile(r"^([a-z0-9_-]+(\.[a-z0-9_-]+)*|[0-9a-f.]*(:[0-9a-f.]*){2,})$")
 _ORIGIN: Final = re.compile(r"^https?://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?$")
+_PATH_PREFIX: Final = re.compile(r"^(/(?!\.{1,2}(/|$))[A-Za-z0-9._~-]+)*$")
+_OWN_PATH: Final = re.compile(
+    r"^/(v1(/models(/.*)?)?|v2(/(models|health)(/.*)?)?|docs(/assets)?|page|metrics|openapi\.json)$"
+)
 # Old names of settings and their new ones. They stop the start: a warning would be overlooked.
 _RENAMED: Final = {"receipt_secret": "receipt_secrets"}
 _COMMANDS: Final = """commands:
@@ -149,6 +153,11 @@ class Settings(BaseModel):
         (),
         description="Origins (https://app.example.com) whose pages may use the service, comma "
         "separated. Pages of other origins may not write.",
+    )
+    root_path: str = Field(
+        "",
+        description="Path under which a proxy serves the service, such as /trueprob, whether the "
+        "proxy removes it or not. X-Forwarded-Prefix is not read.",
     )
     require_key_everywhere: bool = Field(
         False, description="Require a key for metrics, health and documentation too."
@@ -289,6 +298,19 @@ class Settings(BaseModel):
                     f"expected origins such as https://app.example.com, without path, got "
                     f"{origin!r}"
                 )
+        return value
+
+    @field_validator("root_path")
+    @classmethod
+    def _path_prefix(cls, value: str) -> str:
+        value = value.rstrip("/")
+        if not _PATH_PREFIX.match(value):
+            raise ValueError(f"expected a path such as /trueprob or /tools/trueprob, got {value!r}")
+        if _OWN_PATH.match(value):
+            raise ValueError(
+                f"{value} is a path of the service itself, so requests would be ambiguous: choose "
+                "another"
+            )
         return value
 
     @field_validator("execution_providers")

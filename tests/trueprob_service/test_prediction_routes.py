@@ -10,6 +10,7 @@ import pytest
 from fastapi import FastAPI
 
 from tests.trueprob_service.application import application
+from trueprob_service.edge.bodies import CODINGS
 from trueprob_service.errors import NotFound
 from trueprob_service.inference.asgi import HOT_ROUTES, PREDICT
 from trueprob_service.inference.wire import images, json_rows, npy
@@ -81,11 +82,14 @@ def test_what_the_hot_path_reads_and_writes_is_in_the_document() -> None:
         npy.NPZ_MEDIA_TYPE,
     }
     named = {p["name"] for p in predict["parameters"]}
-    assert named == {"model", "version", "receipts", "input", "return", "top", "Content-Encoding"}
+    assert named == {"model", "version", "receipts", "input", "return", "top"}
+    # Each says how the body is to be read, so it is told and not offered as a parameter.
+    assert all(coding in predict["description"] for coding in CODINGS)
     infer = paths["/v2/models/{model}/versions/{version}/infer"]["post"]
     assert set(infer["requestBody"]["content"]) == {"application/json", OCTETS}
     assert set(infer["responses"]["200"]["content"]) == {"application/json", OCTETS}
-    assert {p["name"].lower() for p in infer["parameters"]} == {"model", "version", HEADER_LENGTH}
+    assert {p["name"] for p in infer["parameters"]} == {"model", "version"}
+    assert HEADER_LENGTH in infer["description"].lower()
     for operation in (predict, infer):
         assert {"400", "404", "413", "415", "422", "503"} <= set(operation["responses"])
         for status, response in operation["responses"].items():

@@ -1,7 +1,7 @@
 """Reader of `.npz` and `.npy` files from untrusted sources.
 
-The zip directory and the NumPy headers are read first. Sizes that are too large or contradict
-each other, object arrays, and encrypted or nested members are refused before any data is
+The zip directory and the NumPy headers of all arrays are read first. Sizes that are too large or
+contradict each other, object arrays, and encrypted or nested members are refused before any data is
 decompressed. Nothing is unpickled.
 """
 
@@ -15,6 +15,8 @@ import re
 import struct
 import zipfile
 import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, BinaryIO, Final
 
@@ -23,7 +25,9 @@ from numpy.typing import NDArray
 
 from trueprob.errors import InvalidInput
 
-__all__ = ["UNNAMED", "is_lfs_pointer", "read_arrays"]
+__all__ = ["UNNAMED", "CheckShapes", "is_lfs_pointer", "read_arrays"]
+
+CheckShapes = Callable[[Mapping[str, tuple[int, ...]]], None]
 
 LFS: Final = b"version https://git-lfs.github.com/spec/"
 UNNAMED: Final = "arr_0"  # the name of a lone .npy array, as numpy.savez would call it
@@ -52,6 +56,7 @@ def read_arrays(
     *,
     max_bytes: int | None = None,
     name: str = "file",
+    check_shapes: CheckShapes | None = None,
 ) -> dict[str, NDArray[np.generic]]:
     """Read all arrays of an `.npz` or `.npy` file; the content says which it is.
 
@@ -63,6 +68,9 @@ def read_arrays(
         checked before anything is decompressed or allocated.
     name : str
         The caller's name of the file, for error messages.
+    check_shapes : callable, optional
+        Called with the name and shape of every array before any is decompressed; it raises if the
+        arrays cannot be used.
 
     Returns
     -------
@@ -77,16 +85,16 @@ def read_arrays(
     if isinstance(source, str | os.PathLike):
         try:
             with Path(source).open("rb") as file:
-                return _read(file, max_bytes, name)
+                return _read(file, max_bytes, name, check_shapes)
         except OSError as error:
             reason = error.strerror or type(error).__name__
             raise InvalidInput(f"{name} cannot be read: {reason}", field=name) from None
     if isinstance(source, bytes | bytearray | memoryview):
-        return _read(io.BytesIO(source), max_bytes, name)
+        return _read(io.BytesIO(source), max_bytes, name, check_shapes)
     if not source.seekable():
         data = source.read() if max_bytes is None else source.read(max_bytes + 1)
-        return _read(io.BytesIO(data), max_bytes, name)
-    return _read(source, max_bytes, name)
+        return _read(io.BytesIO(data), max_bytes, name, check_shapes)
+    return _read(source, max_bytes, name, check_shapes)
 
 
 def is_lfs_pointer(start: bytes) -> bool:
@@ -94,7 +102,9 @@ def is_lfs_pointer(start: bytes) -> bool:
     return start.startswith(LFS)
 
 
-def _read(file: BinaryIO, max_bytes: int | None, name: str) -> dict[str, NDArray[np.generic]]:
+def _read(
+    file: BinaryIO, max_bytes: int | None, name: str, check_shapes: CheckShapes | None
+) -> dict[str, NDArray[np.generic]]:
     start = file.tell()
     size = file.seek(0, os.SEEK_END) - start
     file.seek(start)
@@ -106,14 +116,14 @@ def _read(file: BinaryIO, max_bytes: int | None, name: str) -> dict[str, NDArray
             f"{name} is a Git LFS pointer, not the file itself: run `git lfs pull`", field=name
         )
     if magic.startswith(b"\x93NUMPY"):
-        return {UNNAMED: _read_array(file, size, name, UNNAMED)}
+        return {UNNAMED: _read_array(file, _Header.read(file, size, name, UNNAMED), name, UNNAMED)}
     if magic[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
-        return _read_archive(file, max_bytes, name)
+        return _read_archive(file, max_bytes, name, check_shapes)
     raise InvalidInput(f"{name} must be a NumPy .npz or .npy file, got something else", field=name)
 
 
 def _read_archive(
-    file: BinaryIO, max_bytes: int | None, name: str
+    file: BinaryIO, max_bytes: int | None, name: str, check_shapes: CheckShapes | None
 ) -> dict[str, NDArray[np.generic]]:
     try:
         with zipfile.ZipFile(file) as archive:
@@ -127,10 +137,17 @@ def _read_archive(
             if len(set(arrays)) < len(arrays):
                 raise InvalidInput(f"{name} holds two arrays of the same name", field=name)
             _require_size(sum(member.file_size for member in members), max_bytes, name)
+            headers = {}
+            for array, member in zip(arrays, members, strict=True):
+                with archive.open(member) as stream:
+                    headers[array] = _Header.read(stream, member.file_size, name, array)
+            if check_shapes is not None:
+                check_shapes({array: header.shape for array, header in headers.items()})
             result = {}
             for array, member in zip(arrays, members, strict=True):
                 with archive.open(member) as stream:
-                    result[array] = _read_array(stream, member.file_size, name, array)
+                    stream.read(headers[array].size)
+                    result[array] = _read_array(stream, headers[array], name, array)
             return result
     except InvalidInput:
         raise
@@ -157,29 +174,45 @@ def _array_name(member: zipfile.ZipInfo, name: str) -> str:
     return array
 
 
-def _read_array(stream: IO[bytes], size: int, name: str, array: str) -> NDArray[np.generic]:
-    """One array of `size` bytes, header included."""
-    shape, fortran, descr, header_size = _read_header(stream, name, array)
-    if "O" in descr:
-        raise InvalidInput(
-            f"{name} holds {array} as pickled objects, expected numbers or strings", field=name
-        )
-    if DTYPE.fullmatch(descr) is None:
-        raise InvalidInput(
-            f"{name} holds {array} with a type other than numbers or strings", field=name
-        )
-    try:
-        dtype = np.dtype(descr)
-    except (TypeError, ValueError):
-        raise InvalidInput(f"{name} holds {array} with a damaged header", field=name) from None
-    if len(shape) > 8 or dtype.itemsize == 0:
-        raise InvalidInput(f"{name} holds {array} with an impossible shape", field=name)
-    expected = math.prod(shape) * dtype.itemsize
-    actual = size - header_size
-    if expected != actual:
-        raise InvalidInput(
-            f"{name} holds {actual} bytes for {array}, its header says {expected}", field=name
-        )
+@dataclass(frozen=True)
+class _Header:
+    """The checked header of an array."""
+
+    shape: tuple[int, ...]
+    fortran: bool
+    dtype: np.dtype[np.generic]
+    size: int  # of the header, in bytes
+
+    @classmethod
+    def read(cls, stream: IO[bytes], size: int, name: str, array: str) -> _Header:
+        """The header of an array of `size` bytes, header included."""
+        shape, fortran, descr, header_size = _read_header(stream, name, array)
+        if "O" in descr:
+            raise InvalidInput(
+                f"{name} holds {array} as pickled objects, expected numbers or strings", field=name
+            )
+        if DTYPE.fullmatch(descr) is None:
+            raise InvalidInput(
+                f"{name} holds {array} with a type other than numbers or strings", field=name
+            )
+        try:
+            dtype = np.dtype(descr)
+        except (TypeError, ValueError):
+            raise InvalidInput(f"{name} holds {array} with a damaged header", field=name) from None
+        if len(shape) > 8 or dtype.itemsize == 0:
+            raise InvalidInput(f"{name} holds {array} with an impossible shape", field=name)
+        expected = math.prod(shape) * dtype.itemsize
+        actual = size - header_size
+        if expected != actual:
+            raise InvalidInput(
+                f"{name} holds {actual} bytes for {array}, its header says {expected}", field=name
+            )
+        return cls(shape, fortran, dtype, header_size)
+
+
+def _read_array(stream: IO[bytes], header: _Header, name: str, array: str) -> NDArray[np.generic]:
+    """The array whose header was read from the stream."""
+    expected = math.prod(header.shape) * header.dtype.itemsize
     data = np.empty(expected, dtype=np.uint8)
     filled = 0
     while filled < expected:
@@ -190,8 +223,8 @@ def _read_array(stream: IO[bytes], size: int, name: str, array: str) -> NDArray[
         filled += len(piece)
     if isinstance(stream, zipfile.ZipExtFile):
         stream.read(1)  # at the end the checksum is verified
-    flat = data.view(dtype)
-    return flat.reshape(shape, order="F" if fortran else "C")
+    flat = data.view(header.dtype)
+    return flat.reshape(header.shape, order="F" if header.fortran else "C")
 
 
 def _read_header(

@@ -110,13 +110,15 @@ def prediction_request(
             field="logits",
         )
     path = model_path(model, "probabilities")
-    accept = {"accept": NPZ if binary else JSON}
+    array = np.asarray(next(iter(given.values()))) if given else np.empty(len(images or ()))
+    # JSON has no shape of an answer without rows.
+    accept = {"accept": NPZ if binary or array.size == 0 else JSON}
     if images is not None:
         document = {"images": _base64(images)}
         return json_request("POST", path, document, params=params, headers=accept, retry=True)
-    ((name, values),) = given.items()
+    (name,) = given
     buffer = io.BytesIO()
-    np.save(buffer, np.asarray(values), allow_pickle=False)
+    np.save(buffer, array, allow_pickle=False)
     headers = {"content-type": NPY, **accept}
     return HttpRequest("POST", path, {**params, "input": name}, headers, buffer.getvalue(), True)
 

@@ -17,6 +17,7 @@ from starlette.requests import ClientDisconnect
 
 from trueprob_service.edge.auth import Keyring, OriginPolicy
 from trueprob_service.edge.bodies import BodyLimits, coding_of, inflated, limited
+from trueprob_service.edge.methods import as_get
 from trueprob_service.edge.problems import problem_for
 from trueprob_service.errors import BodyTooLarge
 from trueprob_service.metrics.telemetry import Telemetry
@@ -46,11 +47,13 @@ class Edge:
         telemetry: Telemetry,
         max_body_bytes: int,
         max_upload_bytes: int,
+        root_path: str = "",  # where a proxy serves the application; default: as the server says
     ) -> None:
         self._app = app
         self._origins = origins
         self._keyring = keyring
         self._telemetry = telemetry
+        self._root_path = root_path
         self._limits = BodyLimits(max_body_bytes, max_upload_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -59,6 +62,10 @@ class Edge:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
+        if root_path := self._root_path or scope.get("root_path", ""):
+            scope = _without_prefix(scope, root_path)
+        if scope["method"] == "HEAD":
+            scope, send = as_get(scope, send)
         headers = dict(scope["headers"])
         request_id = headers.get(b"x-request-id", b"")
         if not _REQUEST_ID.match(request_id):
@@ -125,6 +132,18 @@ class Edge:
         outdated = (b"content-encoding", b"content-length")  # of the body as it was sent
         scope["headers"] = [pair for pair in scope["headers"] if pair[0] not in outdated]
         return inflated(sent, coding, limit)
+
+
+def _without_prefix(scope: Scope, root_path: str) -> Scope:
+    """The request with the path that routes have: some proxies remove their prefix, some do not.
+
+    By ASGI the path of a mounted application begins with the ``root_path`` of the server.
+    """
+    path: str = scope["path"]
+    for prefix in (scope.get("root_path", ""), root_path):
+        if prefix and (path == prefix or path.startswith(f"{prefix}/")):
+            path = path[len(prefix) :] or "/"
+    return {**scope, "path": path, "root_path": root_path}
 
 
 async def _answer(status: int, headers: dict[str, str], body: bytes, send: Send) -> None:

@@ -118,6 +118,8 @@ def problem_for(error: Exception) -> Problem:
         headers["retry-after"] = "5"
     if isinstance(error, errors.UnsupportedEncoding) and error.accepted:
         headers["accept-encoding"] = ", ".join(error.accepted)
+    if isinstance(error, errors.MethodNotAllowed):
+        headers["allow"] = ", ".join(error.allowed)
     if status == 401:
         headers["www-authenticate"] = "Bearer"
     detail = error.detail if isinstance(error, errors.ServiceError) else str(error)

@@ -6,7 +6,7 @@ JSON and ``.npz`` answers have the same fields; arrays stay arrays until they ar
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -76,6 +76,8 @@ class Answer:
         served, revision = self.deployment.served, self.deployment.revision
         if revision is None:
             raise ValueError("a version that is not live issues no receipts")
+        if not len(self.prediction):
+            return []
         candidate, predecessor = (
             None if shadow is None else shadow.answer(self.logits)
             for shadow in (self.deployment.candidate, self.deployment.predecessor)
@@ -94,7 +96,13 @@ class Answer:
 
 
 def compute(deployment: Deployment, logits: NDArray[np.float32]) -> Answer:
-    """Calibrate checked logits of shape (n, k)."""
+    """Calibrate checked logits of shape (n, k), or no rows at all."""
+    if not len(logits):  # calibrators take one row at least: no rows of its answer
+        one = compute(deployment, np.zeros((1, logits.shape[1]), np.float32))
+        arrays: dict[str, Any] = {
+            name: value[:0] for name, value in vars(one).items() if isinstance(value, np.ndarray)
+        }
+        return replace(one, **arrays)
     calibrated = deployment.calibrator.calibrated(logits)
     return Answer(
         deployment=deployment,

@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 import orjson
 
-from trueprob_service.errors import MethodNotAllowed
+from trueprob_service.edge.methods import answer_options, not_allowed
 from trueprob_service.inference.answer import Answer, answer_fields, compute
 from trueprob_service.inference.body import (
     INLINE_ARRAY_ELEMENTS,
@@ -50,8 +50,8 @@ READY: Final = "/v2/health/ready"
 # Route → methods; `trueprob_service.prediction_routes` has their documentation.
 HOT_ROUTES: Final = {
     PREDICT: ("POST",),
-    LIVE: ("GET", "HEAD"),
-    READY: ("GET", "HEAD"),
+    LIVE: ("GET",),
+    READY: ("GET",),
     **ROUTES,
 }
 _PREDICT_PATH: Final = re.compile(r"^/v1/models/([^/]+)/probabilities$")
@@ -64,6 +64,7 @@ class HotRoutes:
         self,
         fallback: Application,  # answers all other requests
         *,
+        methods_of: Callable[[str], tuple[str, ...]],  # of a path of the fallback
         deployments: DeploymentLookup,
         receipts: Callable[[], Receipts],  # available once the database is open
         readiness: Callable[
@@ -72,6 +73,7 @@ class HotRoutes:
         bodies: BodyReader,
     ) -> None:
         self._fallback = fallback
+        self._methods_of = methods_of
         self._deployments = deployments
         self._receipts = receipts
         self._readiness = readiness
@@ -88,18 +90,28 @@ class HotRoutes:
         match = _PREDICT_PATH.match(path)
         oip_path = OipPath.parse(path) if match is None else None
         if match is None and oip_path is None and path not in (LIVE, READY):
-            await self._fallback(scope, receive, send)
+            await self._pass_on(path, scope, receive, send)
             return
         scope["trueprob.route"] = PREDICT if match else oip_path.route if oip_path else path
         methods = HOT_ROUTES[scope["trueprob.route"]]
         if scope["method"] not in methods:
-            raise MethodNotAllowed(f"{path} takes {', '.join(methods)}, got {scope['method']}")
-        if match is not None:
+            if scope["method"] != "OPTIONS":
+                raise not_allowed(scope, path, methods)
+            await answer_options(path, methods, send)
+        elif match is not None:
             await self._predict(match[1], scope, receive, send)
         elif oip_path is not None:
             await self._open_inference(oip_path, scope, receive, send)
         else:
             await self._health(path, send)
+
+    async def _pass_on(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] == "OPTIONS":
+            await answer_options(path, self._methods_of(path), send)
+            return
+        # FastAPI wants the path with the proxy's prefix, as ASGI has it.
+        scope["path"] = scope.get("root_path", "") + path
+        await self._fallback(scope, receive, send)
 
     async def _health(self, path: str, send: Send) -> None:
         if path == LIVE:
@@ -139,9 +151,14 @@ class HotRoutes:
     ) -> tuple[Body, Headers]:
         logits = rows.logits
         answer = compute(deployment, logits)
-        deployment.meters.observe(
-            answer.logit_gap, answer.temperature, answer.confidence, answer.probabilities, logits
-        )
+        if len(logits):
+            deployment.meters.observe(
+                answer.logit_gap,
+                answer.temperature,
+                answer.confidence,
+                answer.probabilities,
+                logits,
+            )
         issued = receipts and deployment.revision is not None
         ids = answer.prediction_ids(self._receipts()) if issued else None
         return _encode(request, answer, ids, rows), deployment.headers
@@ -182,7 +199,7 @@ def _encode(
     if rows.normalised and not request.fields_named:
         fields["normalised"] = True
     if request.answer_type == npy.NPZ_MEDIA_TYPE:
-        return npy.encode_npz(fields)
+        return npy.encode_npz(fields, top=request.top)
     return json_rows.encode(fields)
 
 

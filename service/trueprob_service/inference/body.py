@@ -49,9 +49,9 @@ __all__ = [
     "JsonBodies",
     "ReadRows",
     "Receive",
-    "checked_logits",
     "read_body",
     "read_whole",
+    "rows_of_numbers",
     "run_network",
 ]
 
@@ -190,7 +190,7 @@ class BodyReader:
             array = npy.decode(body, name=request.array_input)
             if request.array_input == "rows":
                 return ReadRows(await _run_rows(array, deployment, receive), False)
-            return await _numbers(request.array_input, array, deployment, is_json=False)
+            return await rows_of_numbers(request.array_input, array, deployment, is_json=False)
         body = bytes(body)
         if media_type == json_rows.MEDIA_TYPE:
             name, values = await self.json_bodies.decode(body)
@@ -198,7 +198,7 @@ class BodyReader:
                 return ReadRows(await self._run_pictures(values, deployment, receive), True, True)
             if isinstance(values, dict) or name == "rows":
                 return ReadRows(await _run_rows(values, deployment, receive), True)
-            return await _numbers(name, values, deployment, is_json=True)
+            return await rows_of_numbers(name, values, deployment, is_json=True)
         if media_type in images.READ_MEDIA_TYPES:
             return ReadRows(await self._run_pictures([body], deployment, receive), False, True)
         if media_type == images.MULTIPART_MEDIA_TYPE:
@@ -220,6 +220,8 @@ class BodyReader:
             raise BodyTooLarge(
                 f"images must be at most {self.max_images} per request, got {len(pictures)}"
             )
+        if not pictures:
+            return _no_rows(deployment)
         decode = (accepted.pictures or accepted.require_pictures()).decode
         tensor = await asyncio.to_thread(decode, pictures, max_pixels=self.max_pixels)
         return await run_network(deployment, tensor, receive)
@@ -246,11 +248,20 @@ async def _run_rows(
     return await run_network(deployment, accepted.tensors(rows), receive)
 
 
-async def _numbers(
-    name: str, values: NDArray[Any], deployment: Deployment, *, is_json: bool
+async def rows_of_numbers(
+    name: str,  # says what the numbers are
+    values: NDArray[Any],
+    deployment: Deployment,
+    *,
+    is_json: bool,
 ) -> ReadRows:
-    """Rows of numbers, or one score of class 1 per row."""
-    logits = await checked_logits(name, values, deployment.served.n_classes)
+    """Check rows of numbers, or one score of class 1 per row; an empty batch has no rows."""
+    n_classes = deployment.served.n_classes
+    if values.shape in ((0,), (0, n_classes)) or (n_classes == 2 and values.shape == (0, 1)):
+        # A JSON list without rows may stand for either form, an array has its shape.
+        one = n_classes == 2 and values.shape != (0, 2) and not (is_json and values.ndim == 1)
+        return ReadRows(_no_rows(deployment), is_json, one_score=values.shape if one else None)
+    logits = await _checked_logits(name, values, n_classes)
     one_score = values.shape if values.shape != logits.shape else None
     if name != "probabilities" or one_score is not None:
         return ReadRows(logits, is_json, one_score=one_score)
@@ -259,7 +270,11 @@ async def _numbers(
     return ReadRows(logits, is_json, normalised=await asyncio.to_thread(sums_are_off, values))
 
 
-async def checked_logits(name: str, values: NDArray[Any], n_classes: int) -> NDArray[np.float32]:
+def _no_rows(deployment: Deployment) -> NDArray[np.float32]:
+    return np.empty((0, deployment.served.n_classes), np.float32)
+
+
+async def _checked_logits(name: str, values: NDArray[Any], n_classes: int) -> NDArray[np.float32]:
     """Check values and convert them to logits, many in a thread; `name` says what they are."""
     check = _CHECKS[name]
     if values.size <= (_INLINE_CHECK if name == "logits" else INLINE_ELEMENTS):
@@ -274,6 +289,8 @@ async def run_network(
     network = deployment.network
     if network is None:
         raise ModelUnavailable(f"model {deployment.served.model!r} has no network here")
+    if not len(tensors):
+        return _no_rows(deployment)
     logits = await _while_connected(network.run(tensors), receive)
     if not np.isfinite(logits).all():
         raise ModelUnavailable("the network gave logits that are not finite")

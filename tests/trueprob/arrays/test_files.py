@@ -212,3 +212,20 @@ def test_every_truncation_and_every_flipped_byte_is_refused_or_harmless():
 def test_a_truncated_npy_is_refused():
     with pytest.raises(InvalidInput, match="its header says 24"):
         read_arrays(npy(np.arange(3))[:-1])
+
+
+def test_every_header_is_read_before_any_array_is_inflated() -> None:
+    """The numbers of the first array are damaged: whoever inflates them finds that out."""
+    content = bytearray(npz(first=np.arange(50_000) * 7919, second=np.zeros((3, 2))))
+    content[len(content) // 2] ^= 0xFF
+    with pytest.raises(InvalidInput, match="damaged"):
+        read_arrays(bytes(content))
+    seen = {}
+
+    def refuse(shapes):
+        seen.update(shapes)
+        raise InvalidInput("not these")
+
+    with pytest.raises(InvalidInput, match="not these"):
+        read_arrays(bytes(content), check_shapes=refuse)
+    assert seen == {"first": (50_000,), "second": (3, 2)}

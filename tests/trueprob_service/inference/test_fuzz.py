@@ -77,10 +77,10 @@ def test_json(body: bytes) -> None:
             ]
         else:
             assert isinstance(values, np.ndarray)
-            one_per_row = not isinstance(expected[0], list)
+            one_per_row = not expected or not isinstance(expected[0], list)
             listed = [[number] for number in expected] if one_per_row else expected
             assert values.ndim == (1 if one_per_row else 2)
-            rows = np.array([[float(number) for number in row] for row in listed])
+            rows = np.array([[float(number) for number in row] for row in listed], np.float64)
             np.testing.assert_array_equal(values.astype(np.float64).reshape(rows.shape), rows)
             assert not any(isinstance(number, bool) for row in listed for number in row)
 
@@ -243,6 +243,5 @@ def test_whole_requests(
         logits = asyncio.run(reader.logits(request, body, declared)).logits
         assert logits.dtype == np.float32
         assert logits.shape[1:] == (3,)
-        assert len(logits) > 0
         assert (np.isfinite(logits) | np.isneginf(logits)).all()
         assert np.isfinite(logits).any(axis=1).all()  # a mask leaves a class

@@ -9,18 +9,20 @@ from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.responses import FileResponse
 from starlette.concurrency import run_in_threadpool
 
+from trueprob.fitting.methods import METHODS
 from trueprob_service.control.api.documentation import (
     DEFAULT_PAGE,
     CursorQuery,
     LimitQuery,
     ModelPath,
     PreferHeader,
+    VersionQuery,
     caller,
     problems,
 )
 from trueprob_service.control.api.fits import fit_response
 from trueprob_service.control.assembly import ControlServices
-from trueprob_service.control.fitting.request import FitRequest
+from trueprob_service.control.fitting.request import SET_NAME, FitRequest
 from trueprob_service.control.fitting.upload_body import (
     CSV_TYPES,
     FORM_TYPES,
@@ -32,7 +34,7 @@ from trueprob_service.control.schemas.lists import Items, Page
 
 __all__ = ["UPLOAD_BODY", "calibration_set_routes"]
 
-_BINARY: Final = {"type": "string", "format": "binary"}
+_BINARY: Final = {"type": "string", "format": "binary", "minLength": 1}
 _NUMBERS: Final = {"type": "array", "items": {"type": "number"}}
 _ROWS: Final = {"type": "array", "items": _NUMBERS}
 _MATRICES: Final = ("logits", "probabilities", "log_probabilities")
@@ -100,13 +102,22 @@ def calibration_set_routes(services: Callable[[], ControlServices]) -> APIRouter
         model: ModelPath,
         request: Request,
         response: Response,
-        method: Annotated[str | None, Query(description="How to fit; default: a setting.")] = None,
+        method: Annotated[
+            str | None,
+            Query(
+                description="How to fit; default: a setting.",
+                json_schema_extra={"enum": list(METHODS)},
+            ),
+        ] = None,
         promote: Annotated[
             Literal["auto", "never", "always", "shadow"],
             Query(description="`auto`: if admitted; `always` is recorded as forced."),
         ] = "auto",
-        version: Annotated[int | None, Query(ge=1, description="Default: the live one.")] = None,
-        name: Annotated[str | None, Query(description="Name to give to the set.")] = None,
+        version: VersionQuery = None,
+        name: Annotated[
+            str | None,
+            Query(description="Name to give to the set.", json_schema_extra={"pattern": SET_NAME}),
+        ] = None,
         keep_prediction: Annotated[
             bool | None, Query(description="Whether every prediction stays; default: a setting.")
         ] = None,
@@ -137,7 +148,9 @@ def calibration_set_routes(services: Callable[[], ControlServices]) -> APIRouter
             by=caller(request),
         )
         fit_id, done = await services().set_uploads.upload(request, model, fit_request)
-        return await fit_response(services(), model, fit_id, done, prefer=prefer, response=response)
+        return await fit_response(
+            services(), model, fit_id, done, prefer=prefer, request=request, response=response
+        )
 
     @router.post(
         "/models/{model}/calibration-sets/{name}/rows",
@@ -147,9 +160,15 @@ def calibration_set_routes(services: Callable[[], ControlServices]) -> APIRouter
     )
     async def append(
         model: ModelPath,
-        name: Annotated[str, Path(description="The set's name; the first rows create it.")],
+        name: Annotated[
+            str,
+            Path(
+                description="The set's name; the first rows create it.",
+                json_schema_extra={"pattern": SET_NAME},
+            ),
+        ],
         request: Request,
-        version: Annotated[int | None, Query(ge=1, description="Default: the live one.")] = None,
+        version: VersionQuery = None,
     ) -> CalibrationSetSummary:
         """Add rows to a set, in a body like that of an upload; nothing is fitted.
 

@@ -9,17 +9,19 @@ from fastapi import Header, Path, Query
 from starlette.requests import Request
 
 from trueprob_service.control.schemas.base import ProblemDocument
-from trueprob_service.control.schemas.lists import DEFAULT_LIMIT, MAX_LIMIT
+from trueprob_service.control.schemas.lists import DEFAULT_LIMIT, LARGEST_ID, MAX_LIMIT
 from trueprob_service.edge.problems import MEDIA_TYPE, TITLES
 from trueprob_service.errors import InvalidRequest, PreconditionRequired
 
 __all__ = [
+    "IF_MATCH_SOMETIMES",
     "MAX_WAIT_SECONDS",
     "CursorQuery",
     "IfMatchHeader",
     "LimitQuery",
     "ModelPath",
     "PreferHeader",
+    "VersionQuery",
     "caller",
     "expected_revision",
     "problems",
@@ -28,17 +30,32 @@ __all__ = [
 
 DEFAULT_PAGE: Final = DEFAULT_LIMIT
 MAX_WAIT_SECONDS: Final = 60.0
+# Mark of an operation whose body decides whether If-Match is needed; not in the final document.
+IF_MATCH_SOMETIMES: Final = "x-if-match-sometimes"
 _REVISION: Final = re.compile(r'^\s*"?(\d{1,18})"?\s*$')
 _WAIT: Final = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9})", re.IGNORECASE)
 _KEY_ID_CHARACTERS: Final = 100  # of the database columns that store a key's id
 _PROBLEM_SCHEMA: Final = ProblemDocument.model_json_schema()
 
 ModelPath = Annotated[str, Path(description="Name of the model.", examples=["digits"])]
-CursorQuery = Annotated[str | None, Query(description="`next` of the previous page.")]
+CursorQuery = Annotated[
+    str | None,
+    Query(
+        description="`next` of the previous page.",
+        json_schema_extra={"pattern": "^[0-9]{1,9}$"},  # of ten digits, some are no id
+    ),
+]
 LimitQuery = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Number of items on a page.")]
+VersionQuery = Annotated[
+    int | None, Query(ge=1, le=LARGEST_ID, description="Default: the live one.")
+]
 IfMatchHeader = Annotated[
     str | None,
-    Header(alias="If-Match", description="The live revision that you have seen, in quotes."),
+    Header(
+        alias="If-Match",
+        description="The live revision that you have seen, in quotes.",
+        json_schema_extra={"pattern": '^"?[0-9]{1,18}"?$', "examples": ['"4"']},
+    ),
 ]
 PreferHeader = Annotated[
     str | None,

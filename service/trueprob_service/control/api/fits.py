@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Annotated
+from urllib.parse import quote
 
 from fastapi import APIRouter, Path, Request, Response
 from starlette.concurrency import run_in_threadpool
@@ -92,7 +93,9 @@ def fit_routes(services: Callable[[], ControlServices]) -> APIRouter:
         )
         sets = services().set_uploads
         fit_id, done = await sets.fit(model, body.calibration_set, fit_request)
-        return await fit_response(services(), model, fit_id, done, prefer=prefer, response=response)
+        return await fit_response(
+            services(), model, fit_id, done, prefer=prefer, request=request, response=response
+        )
 
     @router.delete(
         "/models/{model}/fits/{fit}",
@@ -114,6 +117,7 @@ async def fit_response(
     done: Future[None],
     *,
     prefer: str | None,
+    request: Request,
     response: Response,
 ) -> FitSummary:
     """Wait as long as the client asks for, then report the fit and set status and headers."""
@@ -123,5 +127,6 @@ async def fit_response(
         await asyncio.wait({asyncio.wrap_future(done)}, timeout=seconds)
     report = await run_in_threadpool(services.fit_records.report, model, str(fit_id))
     response.status_code = 201 if seconds is not None and report.has_ended else 202
-    response.headers["Location"] = f"/v1/models/{model}/fits/{fit_id}"
+    root_path = request.scope.get("root_path", "")
+    response.headers["Location"] = quote(f"{root_path}/v1/models/{model}/fits/{fit_id}")
     return report

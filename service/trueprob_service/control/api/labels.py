@@ -25,7 +25,7 @@ from trueprob_service.control.schemas.labels import (
     LabelRequest,
     RowsRequest,
 )
-from trueprob_service.control.schemas.lists import Items, Page, row_id
+from trueprob_service.control.schemas.lists import LARGEST_ID, Items, Page, row_id
 from trueprob_service.edge.bodies import BodyLimits, media_type, read_body
 from trueprob_service.errors import AlarmNotFound, InvalidRequest, UnsupportedMediaType
 
@@ -65,7 +65,9 @@ def label_routes(services: Callable[[], ControlServices]) -> APIRouter:
         version: Annotated[
             int | None,
             Query(
-                ge=1, description="For rows: the version of their logits; default: the live one."
+                ge=1,
+                le=LARGEST_ID,
+                description="For rows: the version of their logits; default: the live one.",
             ),
         ] = None,
     ) -> LabelOutcomes:
@@ -95,7 +97,13 @@ def label_routes(services: Callable[[], ControlServices]) -> APIRouter:
     )
     def get_calibration(
         model: ModelPath,
-        window: Annotated[str, Query(description="Hours or days: `1h`, `24h`, `7d`.")] = "24h",
+        window: Annotated[
+            str,
+            Query(
+                description="Hours or days: `1h`, `24h`, `7d`.",
+                json_schema_extra={"pattern": "^[1-9][0-9]{0,2}[hd]$"},
+            ),
+        ] = "24h",
     ) -> Calibration:
         """Error, noise floor and accuracy of the live pair over the labels of a window."""
         return services().statistics.calibration(model, window)

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request, Response
 
 from trueprob_service.control.api.documentation import (
     DEFAULT_PAGE,
+    IF_MATCH_SOMETIMES,
     CursorQuery,
     IfMatchHeader,
     LimitQuery,
@@ -47,6 +48,7 @@ def model_routes(services: Callable[[], ControlServices]) -> APIRouter:
             201: {"model": ModelDescription, "description": "Declared"},
             **problems(404, 409, 412, 422, 428),
         },
+        openapi_extra={IF_MATCH_SOMETIMES: True},
     )
     def put_model(
         model: ModelPath,
@@ -65,6 +67,8 @@ def model_routes(services: Callable[[], ControlServices]) -> APIRouter:
         last promoted with, else with its factory calibrator.
         """
         if body.live_version is None:
+            if if_match is not None:
+                raise InvalidRequest("If-Match is for live_version: leave it out to declare")
             new = services().declarations.declare(
                 model,
                 n_classes=body.n_classes,

@@ -18,7 +18,7 @@ from trueprob_service.control.api.documentation import (
     problems,
 )
 from trueprob_service.control.assembly import ControlServices
-from trueprob_service.control.schemas.lists import Items, Page
+from trueprob_service.control.schemas.lists import LARGEST_ID, Items, Page
 from trueprob_service.control.schemas.live import (
     CalibratorSummary,
     LivePair,
@@ -35,7 +35,9 @@ _RoleQuery = Annotated[
     Literal["candidate", "predecessor"],
     Query(description="The candidate, or the predecessor that a promotion put into the shadow."),
 ]
-_VersionQuery = Annotated[int | None, Query(ge=1, description="Version that it belongs to.")]
+_VersionQuery = Annotated[
+    int | None, Query(ge=1, le=LARGEST_ID, description="Version that it belongs to.")
+]
 
 
 def calibrator_routes(services: Callable[[], ControlServices]) -> APIRouter:

@@ -11,10 +11,10 @@ from trueprob.fitting.methods import METHODS, method_for_classes, needs_permissi
 from trueprob_service.errors import InvalidRequest
 from trueprob_service.settings import Settings
 
-__all__ = ["PROMOTE", "FitRequest", "check_set_name"]
+__all__ = ["PROMOTE", "SET_NAME", "FitRequest", "check_set_name"]
 
 PROMOTE: Final = ("auto", "never", "always", "shadow")
-_SET_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+SET_NAME: Final = "^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$"
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class FitRequest:
 
 def check_set_name(name: str | None) -> None:
     """Raise `InvalidRequest` unless this can be the name of a calibration set."""
-    if name is not None and not _SET_NAME.fullmatch(name):
+    if name is not None and not re.fullmatch(SET_NAME, name):
         raise InvalidRequest(
             "name must be 1 to 100 letters, digits, '_', '.' or '-', "
             "and begin with a letter or a digit"

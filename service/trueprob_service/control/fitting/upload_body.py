@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ import orjson
 from numpy.typing import NDArray
 
 from trueprob.arrays.files import UNNAMED, read_arrays
+from trueprob.errors import InvalidInput
 from trueprob.tables import read_csv
 from trueprob.tables.columns import UNSPECIFIED
 from trueprob_service.control.form_parts import FormPart, form_parts
@@ -71,11 +73,13 @@ def read_upload(
     content_type: str,  # checked by `check_media_type`
     *,
     max_bytes: int,  # limit of the inflated size of an archive
+    n_classes: int,  # of the version that the rows belong to
 ) -> Upload:
     """Read an uploaded file."""
     media_type = content_type.partition(";")[0].strip().lower()
     if media_type in NPZ_TYPES:
-        return Upload(_required(read_arrays(path, max_bytes=max_bytes)))
+        check = partial(_check_shapes, n_classes)
+        return Upload(_required(read_arrays(path, max_bytes=max_bytes, check_shapes=check)))
     if media_type in CSV_TYPES:
         return Upload(_table(path))
     if media_type in FORM_TYPES:
@@ -89,6 +93,26 @@ def _required(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
             "an .npy file has no labels: send an .npz, or a form with the parts logits and labels"
         )
     return dict(arrays)
+
+
+def _check_shapes(n_classes: int, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuse arrays that do not fit one another or the version, before they are inflated.
+
+    What is left, and columns with names, is for `CalibrationSet.from_arrays`.
+    """
+    for name in (*_MATRICES, "images"):
+        if not (shape := shapes.get(name)):
+            continue
+        one_score = n_classes == 2 and shape[1:] in ((), (1,))
+        named = "class_names" in shapes or name == "images"
+        if not named and shape[1:] != (n_classes,) and not one_score:
+            raise InvalidInput(f"{name} must have shape (n, {n_classes}), got {shape}", field=name)
+        for vector in ("labels", "weights", "groups"):
+            given = shapes.get(vector, shape[:1])
+            if given[:1] != shape[:1]:
+                raise InvalidInput(
+                    f"{vector} must have shape ({shape[0]},), got {given}", field=vector
+                )
 
 
 def _document(document: object) -> Upload:

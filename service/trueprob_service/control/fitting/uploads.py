@@ -120,7 +120,9 @@ class CalibrationSetUploads:
             await spool_body(request, path, limit=limit)
             async with self._parsing:
                 upload = await anyio.to_thread.run_sync(
-                    lambda: read_upload(path, content_type, max_bytes=limit)
+                    lambda: read_upload(
+                        path, content_type, max_bytes=limit, n_classes=served.n_classes
+                    )
                 )
                 arrays = await self._run_network(deployment, upload)
                 rows = await anyio.to_thread.run_sync(

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict
 
-__all__ = ["EXAMPLE_CALIBRATOR", "ProblemDocument", "example", "timestamp"]
+__all__ = ["EXAMPLE_CALIBRATOR", "ProblemDocument", "example", "given", "timestamp"]
 
 EXAMPLE_CALIBRATOR: Final = "smart-91be7d20c4aa"
 
@@ -15,6 +15,11 @@ EXAMPLE_CALIBRATOR: Final = "smart-91be7d20c4aa"
 def example(**values: Any) -> ConfigDict:
     """Model settings: unknown fields are refused, and the documentation shows this example."""
     return ConfigDict(extra="forbid", json_schema_extra={"examples": [values]})
+
+
+def given(field: str, kind: str) -> dict[str, Any]:
+    """JSON schema of an object that has this field, not null."""
+    return {"required": [field], "properties": {field: {"type": kind}}}
 
 
 def timestamp(seconds: float) -> str:

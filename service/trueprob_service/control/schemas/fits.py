@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, Field, StrictBool, StrictInt, StrictStr
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
 
 from trueprob.findings.finding import Finding
-from trueprob_service.control.schemas.base import EXAMPLE_CALIBRATOR, example, timestamp
+from trueprob.fitting.methods import METHODS
+from trueprob_service.control.schemas.base import EXAMPLE_CALIBRATOR, example, given, timestamp
 from trueprob_service.control.store.calibration_sets import CalibrationSetRow
 from trueprob_service.control.store.fits import ENDED, FitRow
 
@@ -84,16 +85,25 @@ class CalibrationSetSummary(BaseModel):
 class FitBody(BaseModel):
     """Asks for a fit on rows that the service has: a stored set, or the refit window."""
 
-    model_config = example(calibration_set="may", method="smart", promote="auto")
+    model_config = example(calibration_set="may", method="smart", promote="auto") | ConfigDict(
+        json_schema_extra={
+            "examples": [{"calibration_set": "may", "method": "smart", "promote": "auto"}],
+            "oneOf": [given("calibration_set", "string"), given("source", "string")],
+        }
+    )
     calibration_set: StrictStr | None = Field(None, description="`sha256:…`, or a name.")
     source: Literal["refit-window"] | None = Field(
         None, description="The labelled rows of the refit window, instead of a set."
     )
-    method: StrictStr | None = Field(None, description="How to fit; default: a setting.")
+    method: StrictStr | None = Field(
+        None,
+        description="How to fit; default: a setting.",
+        json_schema_extra={"enum": [*METHODS, None]},
+    )
     promote: Literal["auto", "never", "always", "shadow"] = Field(
         "auto", description="`auto`: if admitted; `always` is recorded as forced."
     )
-    version: Annotated[StrictInt, Field(ge=1)] | None = Field(
+    version: Annotated[StrictInt, Field(ge=1, le=2**31 - 1)] | None = Field(
         None, description="Default: the live one."
     )
     keep_prediction: StrictBool | None = Field(

@@ -11,11 +11,11 @@ from pydantic import BaseModel, Field
 
 from trueprob_service.errors import InvalidRequest
 
-__all__ = ["DEFAULT_LIMIT", "MAX_LIMIT", "Items", "Page", "row_id", "split"]
+__all__ = ["DEFAULT_LIMIT", "LARGEST_ID", "MAX_LIMIT", "Items", "Page", "row_id", "split"]
 
 DEFAULT_LIMIT: Final = 50
 MAX_LIMIT: Final = 500
-_LARGEST_ID: Final = 2**31 - 1  # the largest value of integer columns
+LARGEST_ID: Final = 2**31 - 1  # the largest value of integer columns
 _DIGITS: Final = re.compile(r"[0-9]{1,10}")
 
 ItemT = TypeVar("ItemT")
@@ -33,7 +33,7 @@ class Items(BaseModel, Generic[ItemT]):
 
 def row_id(text: str) -> int | None:
     """The id of a row as a client sends it; None for a text that cannot be an id."""
-    if _DIGITS.fullmatch(text) is None or int(text) > _LARGEST_ID:
+    if _DIGITS.fullmatch(text) is None or int(text) > LARGEST_ID:
         return None
     return int(text)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, Field, StrictInt, StrictStr
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr
 
-from trueprob_service.control.schemas.base import example
+from trueprob_service.control.schemas.base import example, given
 from trueprob_service.control.schemas.labels import CalibrationVerdict
 
 __all__ = ["ModelDescription", "ModelRequest", "UnavailableVersion", "VersionSummary"]
@@ -15,12 +15,28 @@ __all__ = ["ModelDescription", "ModelRequest", "UnavailableVersion", "VersionSum
 class ModelRequest(BaseModel):
     """Declares a logits-only model, or makes a version live."""
 
-    model_config = example(n_classes=3, class_names=["cat", "dog", "bird"])
-    n_classes: StrictInt | None = Field(None, description="Number of classes of the logits.")
-    class_names: list[StrictStr] | None = Field(
-        None, description="One name for each class, in index order; default: the indices."
+    model_config = example(n_classes=3, class_names=["cat", "dog", "bird"]) | ConfigDict(
+        json_schema_extra={
+            "examples": [{"n_classes": 3, "class_names": ["cat", "dog", "bird"]}],
+            "oneOf": [
+                {"anyOf": [given("n_classes", "integer"), given("class_names", "array")]},
+                given("live_version", "integer"),
+            ],
+        }
     )
-    live_version: Annotated[StrictInt, Field(ge=1)] | None = Field(
+    n_classes: StrictInt | None = Field(
+        None,
+        description="Number of classes of the logits.",
+        json_schema_extra={"minimum": 2, "maximum": 200_000},
+    )
+    class_names: list[Annotated[StrictStr, Field(json_schema_extra={"minLength": 1})]] | None = (
+        Field(
+            None,
+            description="One name for each class, in index order; default: the indices.",
+            json_schema_extra={"minItems": 2, "uniqueItems": True},
+        )
+    )
+    live_version: Annotated[StrictInt, Field(ge=1, le=2**31 - 1)] | None = Field(
         None, description="The version to make live; needs If-Match."
     )
 

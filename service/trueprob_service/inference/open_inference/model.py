@@ -21,9 +21,15 @@ from trueprob_service.inference.network.tensors import Tensors, TensorSpec, matc
 from trueprob_service.inference.wire.oip_tensors import OipInput
 
 __all__ = [
-    "DEFAULT_OUTPUTS", "LOGIT_TYPES", "OUTPUTS", "PREDICTION_ID", "InputTensorSpec",
+    "DEFAULT_OUTPUTS", "OUTPUTS", "PREDICTION_ID", "InputTensorSpec",
     "check_inputs", "model_metadata", "network_inputs",
 ]  # fmt: skip
+
+
+def _positive(probabilities: NDArray[np.float32]) -> NDArray[np.float32] | None:
+    """P(class 1) of two classes."""
+    return probabilities[:, 1] if probabilities.shape[1] == 2 else None
+
 
 # Name → datatype, whether it has a column for each class, and how it is read from an answer.
 OUTPUTS: Final[Mapping[str, tuple[str, bool, Callable[[Answer], NDArray[Any] | None]]]] = (
@@ -36,13 +42,13 @@ OUTPUTS: Final[Mapping[str, tuple[str, bool, Callable[[Answer], NDArray[Any] | N
             "log_odds": ("FP64", False, lambda answer: answer.log_odds),
             "logit_gap": ("FP32", False, lambda answer: answer.logit_gap),
             "logits": ("FP32", True, lambda answer: answer.logits),
+            "p1": ("FP32", False, lambda answer: _positive(answer.probabilities)),
         }
     )
 )
 PREDICTION_ID: Final = "prediction_id"
 # Those that the calibrator has: not all have temperatures, and one kind has log-odds.
 DEFAULT_OUTPUTS: Final = ("probabilities", "prediction", "confidence", "temperature", "log_odds")
-LOGIT_TYPES: Final = ("FP32", "FP16", "FP64")
 # NumPy's name of a network's input type → the protocol's.
 _DATATYPE_OF: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -112,6 +118,7 @@ def model_metadata(deployment: Deployment, versions: list[int]) -> dict[str, Any
     # Tried on one row: only the calibrator knows whether it has temperatures and log-odds.
     tried = deployment.calibrator.calibrated(np.zeros((1, k), np.float32))
     missing = {name for name in ("temperature", "log_odds") if getattr(tried, name) is None}
+    missing |= {"p1"} if k > 2 else set()
     outputs = [
         {"name": name, "datatype": datatype, "shape": [-1, k] if by_class else [-1]}
         for name, (datatype, by_class, _) in OUTPUTS.items()

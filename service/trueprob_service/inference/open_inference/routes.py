@@ -18,7 +18,6 @@ from typing import Any, Final
 
 import numpy as np
 import orjson
-from numpy.typing import NDArray
 
 from trueprob_service import __version__
 from trueprob_service.errors import BadRequest, InvalidRequest, VersionNotFound
@@ -26,15 +25,15 @@ from trueprob_service.inference.answer import Answer, compute
 from trueprob_service.inference.body import (
     INLINE_ELEMENTS,
     BodyReader,
+    ReadRows,
     Receive,
-    checked_logits,
+    rows_of_numbers,
     run_network,
 )
 from trueprob_service.inference.deployment import Deployment
 from trueprob_service.inference.deployments import DeploymentLookup
 from trueprob_service.inference.open_inference.model import (
     DEFAULT_OUTPUTS,
-    LOGIT_TYPES,
     OUTPUTS,
     PREDICTION_ID,
     InputTensorSpec,
@@ -51,8 +50,8 @@ __all__ = ["ROUTES", "OipPath", "OipResponse", "describe", "infer"]
 _MODEL: Final = "/v2/models/{model}"
 _VERSION: Final = "/v2/models/{model}/versions/{version}"
 ROUTES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
-    {"/v2": ("GET", "HEAD")}
-    | {base + end: ("GET", "HEAD") for base in (_MODEL, _VERSION) for end in ("", "/ready")}
+    {"/v2": ("GET",)}
+    | {base + end: ("GET",) for base in (_MODEL, _VERSION) for end in ("", "/ready")}
     | {f"{base}/infer": ("POST",) for base in (_MODEL, _VERSION)}
 )
 _PATH: Final = re.compile(r"/v2(?:/models/([^/]+)(?:/versions/([^/]+))?(/ready|/infer)?)?")
@@ -128,24 +127,27 @@ async def infer(
     """
     request = await _decode(headers, body, deployment, bodies)
     _check_outputs(request, deployment)
-    logits = await _logits(request, deployment, receive)
+    rows = await _logits(request, deployment, receive)
+    logits = rows.logits
     signed = any(output.name == PREDICTION_ID for output in request.outputs)
     if logits.size <= INLINE_ELEMENTS and not (signed and len(logits) > _INLINE_RECEIPTS):
-        return _response(request, deployment, logits, receipts)
-    return await asyncio.to_thread(_response, request, deployment, logits, receipts)
+        return _response(request, deployment, rows, receipts)
+    return await asyncio.to_thread(_response, request, deployment, rows, receipts)
 
 
 def _response(
     request: oip.OipRequest,
     deployment: Deployment,
-    logits: NDArray[np.float32],
+    rows: ReadRows,
     receipts: Callable[[], Receipts],
 ) -> OipResponse:
+    logits = rows.logits
     answer = compute(deployment, logits)
-    outputs = _outputs(request, answer, receipts)
-    deployment.meters.observe(
-        answer.logit_gap, answer.temperature, answer.confidence, answer.probabilities, logits
-    )
+    outputs = _outputs(request, answer, rows.one_score, receipts)
+    if len(logits):
+        deployment.meters.observe(
+            answer.logit_gap, answer.temperature, answer.confidence, answer.probabilities, logits
+        )
     served = deployment.served
     document: dict[str, Any] = {
         "model_name": served.model,
@@ -201,15 +203,11 @@ def _check_outputs(request: oip.OipRequest, deployment: Deployment) -> None:
 
 async def _logits(
     request: oip.OipRequest, deployment: Deployment, receive: Receive | None
-) -> NDArray[np.float32]:
+) -> ReadRows:
     specs = network_inputs(deployment)
     if len(request.inputs) == 1 and request.inputs[0].name == "logits":
-        (tensor,) = request.inputs
-        if tensor.datatype not in LOGIT_TYPES:
-            raise InvalidRequest(
-                f"logits: datatype must be {', '.join(LOGIT_TYPES)}, got {tensor.datatype}"
-            )
-        return await checked_logits("logits", tensor.values, deployment.served.n_classes)
+        values = request.inputs[0].values
+        return await rows_of_numbers("logits", values, deployment, is_json=False)
     own = " and ".join(spec.name for spec in specs)
     names = f"logits or {own}" if specs else "logits"
     if len(specs) <= 1 and len(request.inputs) != 1:
@@ -227,15 +225,20 @@ async def _logits(
             f"inputs must have {names}, {missing[0].name} ({missing[0].datatype} of shape "
             f"{missing[0].shape}) is missing"
         )
-    return await run_network(deployment, check_inputs(deployment, tensors), receive)
+    given = check_inputs(deployment, tensors)
+    return ReadRows(await run_network(deployment, given, receive), False)
 
 
 def _outputs(
-    request: oip.OipRequest, answer: Answer, receipts: Callable[[], Receipts]
+    request: oip.OipRequest,
+    answer: Answer,
+    one_score: tuple[int, ...] | None,  # as in `ReadRows`
+    receipts: Callable[[], Receipts],
 ) -> list[OipOutput]:
+    names = DEFAULT_OUTPUTS if one_score is None else (*DEFAULT_OUTPUTS, "p1")
     chosen = request.outputs or tuple(
         oip.OutputChoice(name, request.binary_output)
-        for name in DEFAULT_OUTPUTS
+        for name in names
         if OUTPUTS[name][2](answer) is not None
     )
     tensors = []
@@ -247,9 +250,15 @@ def _outputs(
         datatype, _, read = OUTPUTS[output.name]
         values = read(answer)
         if values is None:
-            raise InvalidRequest(
-                f"outputs[{i}]: calibrator {answer.deployment.calibrator_id!r} has no {output.name}"
-            )
+            raise InvalidRequest(f"outputs[{i}]: {_missing(output.name, answer.deployment)}")
+        if one_score is not None and output.name == "probabilities":  # in the form that was sent
+            values = values[:, 1].reshape(one_score)
         values = values.astype(_DTYPES[datatype], copy=False)
         tensors.append(OipOutput(output.name, datatype, values, output.binary))
     return tensors
+
+
+def _missing(output: str, deployment: Deployment) -> str:
+    if output == "p1":
+        return f"p1 is P(class 1) of two classes, this model has {deployment.served.n_classes}"
+    return f"calibrator {deployment.calibrator_id!r} has no {output}"

@@ -96,6 +96,8 @@ def decode(
     if len(document) != 1:
         raise InvalidRequest(f"expected exactly one of {_listed()}, got {len(document)}")
     ((name, values),) = document.items()
+    if values == [] and name in INPUTS:  # an empty batch
+        return name, [] if name == "images" else np.empty(0)
     if name == "images":
         return name, pictures_from_base64(values)
     if name == "inputs":
@@ -104,7 +106,7 @@ def decode(
         return name, nested(values, name)
     if not isinstance(values, list):
         raise InvalidRequest(f"{name} must be a list of rows, each a list of numbers")
-    if values and not isinstance(values[0], list):
+    if not isinstance(values[0], list):
         return name, _one_per_row(name, values)
     rows = _Rows.from_values(values, may_hold_other_types=_may_hold_other_types(body, quotes=2))
     return name, _joined(name, [rows]) if rows.array is None else rows.array
@@ -233,8 +235,6 @@ def _joined(name: str, blocks: Sequence[_Rows]) -> NDArray[Any]:
     lengths = [block.lengths for block in blocks if block.lengths is not None]
     if len(lengths) < len(blocks):
         raise InvalidRequest(f"{name} must be a list of rows, each a list of numbers")
-    if not lengths[0]:
-        raise InvalidRequest(f"{name} must have at least one row, got none")
     k = lengths[0][0]
     for i, length in enumerate(chain.from_iterable(lengths)):
         if length != k:

@@ -72,12 +72,18 @@ def encode(array: NDArray[Any]) -> bytes | tuple[bytes, memoryview]:
     return header + array.tobytes()
 
 
-def encode_npz(fields: Mapping[str, Any]) -> bytes:
-    """Write an uncompressed ``.npz`` archive; values that are None are left out."""
+def encode_npz(fields: Mapping[str, Any], *, top: int | None = None) -> bytes:
+    """Write an uncompressed ``.npz`` archive; values that are None are left out.
+
+    `top` is the number of columns of ``top_classes``, which a list without rows does not show.
+    """
     stream = io.BytesIO()
     arrays: dict[str, Any] = {
         name: np.asarray(value) for name, value in fields.items() if value is not None
     }
+    for name, value in fields.items():
+        if isinstance(value, list) and not value:  # texts of no rows
+            arrays[name] = np.empty((0, top or 0) if name == "top_classes" else 0, np.str_)
     np.savez(stream, **arrays)
     return stream.getvalue()
 

@@ -42,6 +42,7 @@ from trueprob_service.inference.wire.json_rows import (
 __all__ = [
     "DATATYPES",
     "INTEGERS",
+    "MAX_DIMENSIONS",
     "OipInput",
     "OipOutput",
     "from_binary",
@@ -53,10 +54,11 @@ __all__ = [
 ]
 
 # Datatype → NumPy dtype of its bytes, and typecode of the `array` that its JSON numbers must fit.
-# FP16 is not read from JSON (Triton and KServe refuse it there too).
+# FP16 and BF16 are not read from JSON (Triton and KServe refuse them there too). NumPy has no
+# bfloat16: it is the upper half of a float32, which holds each of its numbers.
 _TYPES: Final[Mapping[str, tuple[str, str | None]]] = MappingProxyType(
     {
-        "FP16": ("<f2", None), "FP32": ("<f4", "f"), "FP64": ("<f8", "d"),
+        "BF16": ("<u2", None), "FP16": ("<f2", None), "FP32": ("<f4", "f"), "FP64": ("<f8", "d"),
         "UINT8": ("<u1", "B"), "UINT16": ("<u2", "H"), "UINT32": ("<u4", "I"),
         "UINT64": ("<u8", "Q"), "INT8": ("<i1", "b"), "INT16": ("<i2", "h"),
         "INT32": ("<i4", "i"), "INT64": ("<i8", "q"), "BOOL": ("?", "B"),
@@ -67,7 +69,7 @@ INTEGERS: Final[Mapping[str, np.dtype[Any]]] = MappingProxyType(
     {name: np.dtype(dtype) for name, (dtype, _) in _TYPES.items() if "INT" in name}
 )
 _FLOATS: Final = ("FP32", "FP64")
-_MAX_DIMENSIONS: Final = 8  # pictures have 4; NumPy allows 64
+MAX_DIMENSIONS: Final = 8  # pictures have 4; NumPy allows 64
 _MAX_LISTS: Final = 8  # most models take one to three inputs; finding each end may cost a block
 # A quote after a backslash would be inside a longer name.
 _DATA: Final = re.compile(rb'(?<!\\)"data"[ \t\n\r]*:[ \t\n\r]*\[')
@@ -165,9 +167,12 @@ def from_binary(
         )
     if size > len(body) - start:
         raise BadRequest(f"{where} has {size} bytes, but {len(body) - start} are left in the body")
+    values = _view(body, dtype, start, shape)
     if datatype == "BOOL" and max(body[start : start + size], default=0) > 1:
         raise InvalidRequest(f"{where} must hold the bytes 0 and 1 only, for BOOL")
-    return OipInput(name, datatype, _view(body, dtype, start, shape)), start + size
+    if datatype == "BF16":
+        values = (values.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    return OipInput(name, datatype, values), start + size
 
 
 def from_raw(body: bytes, *, name: str, datatype: str, row_shape: tuple[int, ...]) -> OipInput:
@@ -175,7 +180,7 @@ def from_raw(body: bytes, *, name: str, datatype: str, row_shape: tuple[int, ...
     dtype = np.dtype(_TYPES[datatype][0])
     row_bytes = math.prod(row_shape) * dtype.itemsize
     n, rest = divmod(len(body), row_bytes)
-    if rest or not n:
+    if rest:
         raise BadRequest(
             f"{name} as raw {datatype} must be rows of {row_bytes} bytes, got {len(body)} bytes"
         )
@@ -191,11 +196,12 @@ def _declared(item: dict[str, Any], where: str) -> tuple[str, str, tuple[int, ..
     shape = item.get("shape")
     if (
         not isinstance(shape, list)
-        or not 1 <= len(shape) <= _MAX_DIMENSIONS
-        or not all(type(side) is int and side >= 1 for side in shape)
+        or not 1 <= len(shape) <= MAX_DIMENSIONS
+        or not all(type(side) is int and side >= 1 - (axis == 0) for axis, side in enumerate(shape))
     ):
         raise InvalidRequest(
-            f"{where}.shape must be a list of 1 to {_MAX_DIMENSIONS} positive integers"
+            f"{where}.shape must be a list of 1 to {MAX_DIMENSIONS} positive integers; the first "
+            "may be 0, for no rows"
         )
     return name, datatype, tuple(shape)
 
@@ -330,7 +336,11 @@ def _loads(block: bytes) -> list[Any] | None:
 
 def _fitting(item: dict[str, Any], values: NDArray[Any] | None) -> NDArray[Any] | None:
     """The numbers as a flat array, or None if they do not fit the input's datatype and shape."""
-    if values is None or (values.ndim == 2 and item.get("shape") != list(values.shape)):
+    if (
+        values is None
+        or not values.size
+        or (values.ndim == 2 and item.get("shape") != list(values.shape))
+    ):
         return None
     datatype, flat = item.get("datatype"), values.reshape(-1)
     if datatype in _FLOATS:

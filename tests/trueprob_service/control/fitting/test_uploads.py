@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
+import re
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.trueprob_service.control.harness import NPZ, World, calibrated, npz, overconfident, rows
-from trueprob import softmax
+from trueprob import InvalidInput, softmax
+from trueprob_service.control.fitting.upload_body import read_upload
 
 pytestmark = pytest.mark.slow
 
@@ -269,3 +273,26 @@ def test_a_set_that_does_not_belong_goes_live_only_by_force(
     forced = sqlite_world.upload(wrong(), "?promote=always")
     assert forced["promoted"]
     assert sqlite_world.get("/v1/models/m/promotions")["items"][0]["cause"] == "forced"
+
+
+@pytest.mark.parametrize(
+    ("arrays", "words"),
+    [
+        ({"logits": (9, 9), "labels": (9,)}, "logits must have shape (n, 10), got (9, 9)"),
+        ({"probabilities": (9, 11), "labels": (9,)}, "probabilities must have shape (n, 10)"),
+        ({"logits": (9,), "labels": (9,)}, "logits must have shape (n, 10), got (9,)"),
+        ({"logits": (9, 10), "labels": (8,)}, "labels must have shape (9,), got (8,)"),
+        ({"logits": (9, 10), "labels": (9,), "weights": (1,)}, "weights must have shape (9,)"),
+        ({"logits": (9, 10), "labels": (9,), "groups": (10,)}, "groups must have shape (9,)"),
+        ({"images": (9, 8, 8, 1), "labels": (8,)}, "labels must have shape (9,), got (8,)"),
+    ],
+)
+def test_an_archive_that_cannot_fit_is_refused_by_its_headers(
+    arrays: dict[str, tuple[int, ...]], words: str, tmp_path: Path
+) -> None:
+    stream = io.BytesIO()
+    np.savez_compressed(stream, **{name: np.zeros(shape) for name, shape in arrays.items()})  # type: ignore[arg-type]
+    file = tmp_path / "set.npz"
+    file.write_bytes(stream.getvalue())
+    with pytest.raises(InvalidInput, match=re.escape(words)):
+        read_upload(file, "application/x-npz", max_bytes=1 << 20, n_classes=10)

@@ -53,7 +53,7 @@ REFUSED = [
     (b'{"logit": [[1, 2]]}', InvalidRequest, "unknown field 'logit'"),
     (b'{"logits": [1, [2]]}', InvalidRequest, "logits must be a list of rows"),
     (b'{"logits": 3}', InvalidRequest, "logits must be a list of rows"),
-    (b'{"logits": []}', InvalidRequest, "logits must have at least one row"),
+    (b'{"other": []}', InvalidRequest, "unknown field 'other'"),
     (b'{"logits": [[1, 2], [3]]}', InvalidRequest, "row 0 has 2 numbers, row 1 has 1"),
     (b'{"logits": [[1, null]]}', InvalidRequest, r"got null at logits\[0\]\[1\]"),
     (b'{"logits": [["1", "2"]]}', InvalidRequest, r"got str at logits\[0\]\[0\]"),

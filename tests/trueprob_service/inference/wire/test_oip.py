@@ -17,10 +17,23 @@ from trueprob_service.inference.wire.oip_tensors import DATATYPES, OipOutput, fr
 LETTERS = {
     "FP16": "e", "FP32": "f", "FP64": "d", "UINT8": "B", "UINT16": "H", "UINT32": "I",
     "UINT64": "Q", "INT8": "b", "INT16": "h", "INT32": "i", "INT64": "q", "BOOL": "?",
+    "BF16": "f",
 }  # fmt: skip
 
 
+def packed(datatype: str, number: Any) -> bytes:
+    written = struct.pack("<" + LETTERS[datatype], number)
+    return written[2:] if datatype == "BF16" else written
+
+
+def unpacked(datatype: str, written: bytes) -> Any:
+    whole = b"\0\0" + written if datatype == "BF16" else written
+    return struct.unpack("<" + LETTERS[datatype], whole)[0]
+
+
 def numbers_of(datatype: str) -> st.SearchStrategy[Any]:
+    if datatype == "BF16":
+        return st.floats(width=32, allow_nan=False, allow_infinity=False)
     if datatype.startswith("FP"):
         return st.floats(width=int(datatype[2:]), allow_nan=False, allow_infinity=False)  # type: ignore[arg-type]  # 16, 32 or 64
     if datatype == "BOOL":
@@ -33,17 +46,19 @@ def numbers_of(datatype: str) -> st.SearchStrategy[Any]:
 @st.composite
 def tensors(draw: st.DrawFn) -> dict[str, Any]:
     datatype = draw(st.sampled_from(DATATYPES))
-    shape = draw(st.lists(st.integers(1, 3), min_size=1, max_size=4))
+    shape = [draw(st.integers(0, 3)), *draw(st.lists(st.integers(1, 3), max_size=3))]
     count = int(np.prod(shape))
     numbers = draw(st.lists(numbers_of(datatype), min_size=count, max_size=count))
     form = draw(
-        st.sampled_from(("binary",) if datatype == "FP16" else ("binary", "flat", "nested"))
+        st.sampled_from(
+            ("binary",) if datatype in ("FP16", "BF16") else ("binary", "flat", "nested")
+        )
     )
     return {"datatype": datatype, "shape": shape, "numbers": numbers, "form": form}
 
 
 def nested(flat: list[Any], shape: list[int]) -> list[Any]:
-    if len(shape) == 1:
+    if len(shape) == 1 or not flat:
         return flat
     step = len(flat) // shape[0]
     return [nested(flat[i : i + step], shape[1:]) for i in range(0, len(flat), step)]
@@ -55,8 +70,7 @@ def written(chosen: list[dict[str, Any]], *, space: str = "") -> tuple[bytes, in
     for i, tensor in enumerate(chosen):
         item = {"name": f"x{i}", "shape": tensor["shape"], "datatype": tensor["datatype"]}
         if tensor["form"] == "binary":
-            letter = LETTERS[tensor["datatype"]]
-            parts.append(b"".join(struct.pack("<" + letter, v) for v in tensor["numbers"]))
+            parts.append(b"".join(packed(tensor["datatype"], v) for v in tensor["numbers"]))
             item["parameters"] = {"binary_data_size": len(parts[-1])}
         elif tensor["form"] == "flat":
             item["data"] = tensor["numbers"]
@@ -73,7 +87,7 @@ def one_number_at_a_time(body: bytes, header_length: int | None) -> list[np.ndar
     rest = b"" if header_length is None else body[header_length:]
     arrays = []
     for item in json.loads(head)["inputs"]:
-        letter, numbers = "<" + LETTERS[item["datatype"]], []
+        datatype, numbers = item["datatype"], []
         if "data" in item:
             waiting = [item["data"]]
             while waiting:
@@ -82,14 +96,14 @@ def one_number_at_a_time(body: bytes, header_length: int | None) -> list[np.ndar
                     waiting = [*value, *waiting]
                 else:
                     # Through the wire's own format, as binary data would come.
-                    number = float(value) if item["datatype"].startswith("FP") else value
-                    numbers.append(struct.unpack(letter, struct.pack(letter, number))[0])
+                    number = float(value) if datatype.startswith("FP") else value
+                    numbers.append(unpacked(datatype, packed(datatype, number)))
         else:
-            width = struct.calcsize(letter)
+            width = len(packed(datatype, 0))
             for _ in range(item["parameters"]["binary_data_size"] // width):
-                numbers.append(struct.unpack(letter, rest[:width])[0])
+                numbers.append(unpacked(datatype, rest[:width]))
                 rest = rest[width:]
-        result = np.empty(item["shape"], np.dtype(letter[1]))
+        result = np.empty(item["shape"], np.dtype(LETTERS[datatype]))
         for index, number in zip(np.ndindex(*item["shape"]), numbers, strict=True):
             result[index] = number
         arrays.append(result)
@@ -178,10 +192,14 @@ REFUSED = [
     ({"inputs": [item(datatype="FP31")]}, b"", InvalidRequest, "FP64, .* got 'FP31'"),
     ({"inputs": [item(datatype="BYTES")]}, b"", InvalidRequest, "got 'BYTES'"),
     ({"inputs": [item(datatype="FP16")]}, b"", InvalidRequest, "as binary data only"),
+    ({"inputs": [item(datatype="BF16")]}, b"", InvalidRequest, "as binary data only"),
     ({"inputs": [item(shape=[])]}, b"", InvalidRequest, "shape must be a list of 1 to 8"),
     ({"inputs": [item(shape=[1] * 9)]}, b"", InvalidRequest, "shape must be a list of 1 to 8"),
     ({"inputs": [item(shape=[-1, 2])]}, b"", InvalidRequest, "positive integers"),
-    ({"inputs": [item(shape=[0, 2], data=[])]}, b"", InvalidRequest, "positive integers"),
+    ({"inputs": [item(shape=[2, 0], data=[])]}, b"", InvalidRequest, "the first may be 0"),
+    ({"inputs": [item(shape=[0, 2], data=[1])]}, b"", InvalidRequest, "data has 1 numbers"),
+    ({"inputs": [item(shape=[1, 2], data=[])]}, b"", InvalidRequest, "data has 0 numbers"),
+    ({"inputs": [binary(2, shape=[0, 2])]}, b"", InvalidRequest, "is 2, but FP32 of shape"),
     ({"inputs": [item(shape=[True, 2])]}, b"", InvalidRequest, "positive integers"),
     ({"inputs": [item(shape=[1.0, 2])]}, b"", InvalidRequest, "positive integers"),
     ({"inputs": [item(shape=[HUGE, HUGE, 2])]}, b"", InvalidRequest, "data has 2 numbers"),
@@ -239,12 +257,14 @@ def test_what_is_no_request_is_said(body: bytes, header_length: int | None, word
         oip.decode(body, header_length)
 
 
-@pytest.mark.parametrize("size", [0, 1, 39, 41])
+@pytest.mark.parametrize("size", [1, 39, 41])
 def test_a_raw_body_is_whole_rows(size: int) -> None:
     with pytest.raises(BadRequest, match="rows of 40 bytes"):
         from_raw(bytes(size), name="logits", datatype="FP32", row_shape=(10,))
     tensor = from_raw(bytes(80), name="logits", datatype="FP32", row_shape=(10,))
     assert tensor.values.shape == (2, 10)
+    empty = from_raw(b"", name="logits", datatype="FP32", row_shape=(10,))
+    assert empty.values.shape == (0, 10)
 
 
 def test_a_response_mixes_json_and_bytes_in_order() -> None:
