@@ -206,8 +206,10 @@ async def _logits(
 ) -> ReadRows:
     specs = network_inputs(deployment)
     if len(request.inputs) == 1 and request.inputs[0].name == "logits":
-        values = request.inputs[0].values
-        return await rows_of_numbers("logits", values, deployment, is_json=False)
+        (tensor,) = request.inputs
+        if tensor.datatype == "BOOL":
+            raise InvalidRequest("logits: datatype must be one of numbers, got 'BOOL'")
+        return await rows_of_numbers("logits", tensor.values, deployment, is_json=False)
     own = " and ".join(spec.name for spec in specs)
     names = f"logits or {own}" if specs else "logits"
     if len(specs) <= 1 and len(request.inputs) != 1:
