@@ -32,7 +32,7 @@ def add_parser(commands: Any) -> None:
         "model",
         metavar="model.onnx",
         nargs="?",
-        help="the network, of opset 13 or later; leave it out with --logits-only",
+        help="the network; leave it out with --logits-only",
     )
     parser.add_argument(
         "calibrator", metavar="calibrator.json", help="calibrator that 'trueprob fit' wrote"
@@ -46,13 +46,13 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--model-output",
         metavar="NAME",
-        help="name of the network's output to calibrate; default: logits, or the only output",
+        help="name of the network's output to calibrate; default: logits, or the only one that can "
+        "hold scores",
     )
     parser.add_argument(
         "--input",
         choices=tuple(INPUTS),
-        default="logits",
-        help="what that output holds; default: logits",
+        help="what that output holds; default: what the operator that makes it says, else logits",
     )
     parser.add_argument("--json", action="store_true", help="print the result as one JSON document")
     parser.set_defaults(run=run)

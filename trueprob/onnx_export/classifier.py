@@ -1,4 +1,4 @@
-"""Reads the ONNX classifier to which a calibrator is appended, and checks that both match."""
+"""Reads the ONNX classifier to which a calibrator is appended, and makes room for new outputs."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any, Final
 from trueprob.arrays.files import is_lfs_pointer
 from trueprob.errors import InvalidInput
 from trueprob.onnx_export.graph_content import weight_files
-from trueprob.onnx_export.nodes import FLOAT
 
-__all__ = ["load_classifier", "opset_of", "output_to_calibrate", "resolve_name_clashes"]
+__all__ = ["load_classifier", "make_room", "opset_of"]
 
-FLOATING: Final = (FLOAT, 10, 11, 16)  # float32, float16, float64, bfloat16
 OLDEST_OPSET: Final = 13  # since then axes are inputs, and all operators used here exist
+OLDEST_IR_VERSION: Final = 7  # of the same ONNX release
+DEFAULT_DOMAIN: Final = ("", "ai.onnx")
 
 
 def load_classifier(model: str | os.PathLike[str] | bytes) -> Any:
@@ -42,68 +42,68 @@ def load_classifier(model: str | os.PathLike[str] | bytes) -> Any:
     except onnx.checker.ValidationError as error:
         reason = str(error).strip().splitlines()[0]
         raise InvalidInput(f"model is not valid ONNX: {reason}", field="model") from None
-    if opset_of(loaded) < OLDEST_OPSET:
+    return _with_recent_opset(loaded)
+
+
+def _with_recent_opset(model: Any) -> Any:
+    """The model, its default domain converted if it is too old; InvalidInput if it cannot be."""
+    import onnx
+
+    opset = opset_of(model)
+    if opset >= OLDEST_OPSET:
+        return model
+    others = [each for each in model.opset_import if each.domain not in DEFAULT_DOMAIN]
+    try:
+        model = onnx.version_converter.convert_version(model, OLDEST_OPSET)
+    except Exception as error:  # noqa: BLE001 - the converter has no error class of its own
         raise InvalidInput(
-            f"model must have opset {OLDEST_OPSET} or later, got {opset_of(loaded)}: "
-            "export it again, or convert it with onnx.version_converter",
+            f"model must have opset {OLDEST_OPSET} or later, got {opset}, and cannot be "
+            f"converted ({str(error).strip().splitlines()[0][:200]}): export it again",
             field="model",
-        )
-    return loaded
+        ) from None
+    kept = {each.domain for each in model.opset_import}
+    model.opset_import.extend(each for each in others if each.domain not in kept)
+    model.ir_version = max(model.ir_version, OLDEST_IR_VERSION)
+    return model
 
 
 def _use_default_domain(model: Any) -> None:
     """Import the default domain, which a graph of classical models alone may do without."""
-    default = ("", "ai.onnx")
-    if not any(o.domain in default for o in model.opset_import) and not any(
-        node.domain in default for node in model.graph.node
-    ):
+    if opset_of(model) == 0 and not any(n.domain in DEFAULT_DOMAIN for n in model.graph.node):
         model.opset_import.add(domain="", version=OLDEST_OPSET)
+        model.ir_version = max(model.ir_version, OLDEST_IR_VERSION)
 
 
 def opset_of(model: Any) -> int:
     """Opset of the default domain; 0 if there is none."""
-    return next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
+    versions = (o.version for o in model.opset_import if o.domain in DEFAULT_DOMAIN)
+    return next(versions, 0)
 
 
-def output_to_calibrate(model: Any, name: str | None, n_classes: int) -> Any:
-    """The output of this name; without a name `logits`, or the only output.
+def make_room(graph: Any, scores: Sequence[str], added: Sequence[str]) -> tuple[str, ...]:
+    """Rename values of the graph that have the name of an output to be added.
 
-    Raises InvalidInput if it is missing or does not hold k numbers per row.
+    Exported scikit-learn classifiers call their scores `probabilities`, as the calibrator does.
+    Returns the names of the scores. Raises InvalidInput if an input, or an output that is kept, has
+    such a name, or if the graph has a calibrator already.
     """
-    outputs = {output.name: output for output in model.graph.output}
-    wanted = "logits" if name is None else name
-    if name is None and len(outputs) == 1:
-        wanted = next(iter(outputs))
-    if wanted not in outputs:
-        raise InvalidInput(
-            f"model must have an output named {wanted}, got {', '.join(outputs)}", field="output"
-        )
-    _require_classes(outputs[wanted], n_classes)
-    return outputs[wanted]
-
-
-def resolve_name_clashes(graph: Any, output: Any, added: Sequence[str]) -> None:
-    """Rename the output to calibrate if it has the name of an output to be added.
-
-    Exported scikit-learn classifiers call their output `probabilities`, as the calibrator does.
-    Raises InvalidInput if another value of the graph has such a name, or if the graph has a
-    calibrator already.
-    """
-    if output.name in added and output.name != "logits":
-        _rename(graph, output.name, "uncalibrated_output")
-    used = {name for node in graph.node for name in (*node.input, *node.output)}
-    used |= {value.name for value in (*graph.input, *graph.output, *graph.initializer)}
-    if any(name.startswith("trueprob_") for name in used):
+    inner = {name for node in graph.node for name in (*node.input, *node.output)}
+    inner |= {tensor.name for tensor in graph.initializer}
+    if any(name.startswith("trueprob_") for name in inner):
         raise InvalidInput(
             "model has a calibrator already: export from the original network", field="model"
         )
+    seen = {value.name for value in (*graph.input, *graph.output)}
     for name in added:
-        if name in used and name != output.name:
+        if name in seen:
             raise InvalidInput(
                 f"model has a value named {name} already, and the export adds an output of that "
                 "name: rename the value",
                 field="model",
             )
+        if name in inner:
+            _rename(graph, name, f"uncalibrated_{name}")
+    return tuple(f"uncalibrated_{name}" if name in added else name for name in scores)
 
 
 def _rename(graph: Any, old: str, new: str) -> None:
@@ -115,22 +115,6 @@ def _rename(graph: Any, old: str, new: str) -> None:
         for attribute in node.attribute:  # branches and loop bodies see the values outside
             for inner in (attribute.g, *attribute.graphs):
                 _rename(inner, old, new)
-    for value in (*graph.output, *graph.value_info):
+    for value in (*graph.output, *graph.value_info, *graph.initializer):
         if value.name == old:
             value.name = new
-
-
-def _require_classes(logits: Any, k: int) -> None:
-    kind = logits.type.tensor_type
-    if kind.elem_type not in FLOATING:
-        raise InvalidInput(
-            f"model output {logits.name} must be floating-point numbers, and is not", field="model"
-        )
-    if not kind.HasField("shape"):
-        return
-    shape = [d.dim_value if d.HasField("dim_value") else d.dim_param or "?" for d in kind.shape.dim]
-    if len(shape) != 2 or (isinstance(shape[1], int) and shape[1] != k):
-        got = ", ".join(str(length) for length in shape)
-        raise InvalidInput(
-            f"model output {logits.name} must have shape (batch, {k}), got ({got})", field="model"
-        )

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
@@ -26,12 +27,8 @@ from trueprob.arrays.logits import PROBABILITY_FLOOR, ZERO_CELL
 from trueprob.calibrators import Calibrator, SmartBinaryCalibrator
 from trueprob.errors import InvalidInput
 from trueprob.onnx_export.class_names import METADATA, class_names_of_graph
-from trueprob.onnx_export.classifier import (
-    load_classifier,
-    opset_of,
-    output_to_calibrate,
-    resolve_name_clashes,
-)
+from trueprob.onnx_export.classifier import load_classifier, make_room, opset_of
+from trueprob.onnx_export.classifier_scores import ClassifierScores, scores_of_classifier
 from trueprob.onnx_export.head import add_calibrator
 from trueprob.onnx_export.nodes import DOUBLE, FLOAT, INT64, TOO_LARGE, Nodes
 from trueprob.onnx_export.stages import require_expressible
@@ -40,7 +37,6 @@ __all__ = ["OUTPUTS", "fused_onnx", "head_onnx"]
 
 OUTPUTS: Final = ("probabilities", "prediction", "temperature", "logits")
 LOG_ODDS: Final = "log_odds"  # an output of `smart-binary` only
-NUMBERS: Final = ("logits", "probabilities", "log_probabilities")
 HEAD_OPSET: Final = 20  # of `head_onnx`, with the ir_version of the same ONNX release
 HEAD_IR_VERSION: Final = 10
 
@@ -50,50 +46,48 @@ def fused_onnx(
     calibrator: Calibrator,
     *,
     output: str | None = None,
-    numbers: str = "logits",
+    numbers: str | None = None,
 ) -> bytes:
     """Append a calibrator to an ONNX classifier.
 
     Parameters
     ----------
     model : path or bytes
-        An ONNX classifier whose output is logits of shape (batch, k), opset 13 or later.
+        An ONNX classifier whose scores have shape (batch, k), or come from ZipMap, or as one output
+        for each class; with two classes also one score of class 1. An opset of the default domain
+        below 13 is converted.
     calibrator : Calibrator
         Of a kind in `EXPRESSIBLE`.
     output : str, optional
-        Name of the output to calibrate; default `logits`, or the only output.
-    numbers : {"logits", "probabilities", "log_probabilities"}
-        What that output holds. Of probabilities the logarithm is taken, at least log 1e-12 as
-        everywhere in this library; the output `logits` is then that logarithm. Zeros get what the
-        calibrator learnt about them, if it did.
+        Name of the output to calibrate; default `logits`, or the only output that can hold scores.
+    numbers : {"logits", "probabilities", "log_probabilities"}, optional
+        What that output holds; default: what the operator that makes it says, else logits. Of
+        probabilities the logarithm is taken, at least log 1e-12 as everywhere in this library; the
+        output `logits` is then that logarithm. Zeros get what the calibrator learnt about them, if
+        it did.
 
     Returns
     -------
     bytes
-        An ONNX file, the same for the same arguments. Opset, ir_version, inputs, batch dimension
-        and further outputs are the model's.
+        An ONNX file, the same for the same arguments. Opset (from 13), ir_version, inputs, batch
+        dimension and further outputs are the model's; the output that was calibrated is not among
+        them.
 
     Raises
     ------
     InvalidInput
-        The file is not ONNX, its opset is too old, the output is missing or has another number
-        of classes, the calibrator cannot be expressed in ONNX, or both name their classes and
-        the names or their order differ.
+        The file is not ONNX, its opset is too old to convert, the output is missing, several may
+        be meant, it has another number of classes, the graph contradicts `numbers`, the calibrator
+        cannot be expressed in ONNX, or both name their classes and the names or their order differ.
     """
     require_expressible(calibrator)  # refuses a calibrator before the file is read
-    if numbers not in NUMBERS:
-        raise InvalidInput(
-            f"numbers must be one of {', '.join(NUMBERS)}, got {numbers[:40]!r}", field="numbers"
-        )
     base = load_classifier(model)
-    to_calibrate = output_to_calibrate(base, output, calibrator.n_classes)
+    scores = scores_of_classifier(base, calibrator.n_classes, output=output, numbers=numbers)
     content = model if isinstance(model, bytes) else Path(model).read_bytes()
-    names = class_names_of_graph(content, to_calibrate.name, calibrator.n_classes)
+    names = class_names_of_graph(content, scores.outputs[0], calibrator.n_classes)
     if names is not None and calibrator.class_names is not None:
         require_order(names, calibrator.class_names, name="classes of the model")
-    added = (*OUTPUTS, LOG_ODDS) if _has_log_odds(calibrator) else OUTPUTS
-    resolve_name_clashes(base.graph, to_calibrate, added)
-    _append_head(base.graph, opset_of(base), to_calibrate, calibrator, numbers)
+    _append_head(base.graph, opset_of(base), scores, calibrator)
     return _finished(base, calibrator, calibrator.class_names or names)
 
 
@@ -127,58 +121,60 @@ def head_onnx(calibrator: Calibrator) -> bytes:
         ir_version=HEAD_IR_VERSION,
         producer_name="trueprob",
     )
-    _append_head(model.graph, HEAD_OPSET, logits, calibrator, "logits")
+    scores = ClassifierScores(("logits",), (), FLOAT, "logits", False, "batch")
+    _append_head(model.graph, HEAD_OPSET, scores, calibrator)
     return _finished(model, calibrator, calibrator.class_names)
 
 
-def _append_head(graph: Any, opset: int, output: Any, calibrator: Calibrator, numbers: str) -> None:
+def _append_head(graph: Any, opset: int, scores: ClassifierScores, calibrator: Calibrator) -> None:
     from onnx import helper
 
-    raw, element = output.name, output.type.tensor_type.elem_type
+    alone = not scores.outputs  # the logits are an input of the graph
+    if not alone:
+        others = [output for output in graph.output if output.name not in scores.outputs]
+        del graph.output[:]
+        graph.output.extend(others)
+        # A dictionary for each row would say the scores of the network beside calibrated ones.
+        dropped = [
+            node for node in graph.node if {*node.output} & {*scores.outputs} - {*scores.values}
+        ]
+        for node in dropped:
+            graph.node.remove(node)
+        added = (*OUTPUTS, LOG_ODDS) if _has_log_odds(calibrator) else OUTPUTS
+        scores = replace(scores, values=make_room(graph, scores.values, added))
     nodes = Nodes(graph, opset)
-    logits = raw if element == FLOAT else nodes.add("Cast", raw, to=FLOAT)
-    if numbers == "probabilities":
+    given = scores.columns(nodes)
+    logits = given if scores.element == FLOAT else nodes.add("Cast", given, to=FLOAT)
+    element = FLOAT
+    if scores.numbers == "logits":
+        element = scores.element  # the output `logits` has the network's own type
+    elif scores.numbers == "probabilities":
         floor, one = nodes.constant(PROBABILITY_FLOOR), nodes.constant(1.0)
         positive = nodes.add("Log", nodes.add("Clip", logits, floor, one))
         # A runtime's logarithm may end in another bit, and a zero cell is known by its value.
         zero = nodes.add("LessOrEqual", logits, floor)
-        logits = nodes.add("Where", zero, nodes.constant(ZERO_CELL), positive)
-    elif numbers == "log_probabilities":
+        given = logits = nodes.add("Where", zero, nodes.constant(ZERO_CELL), positive)
+    else:
         floor, zero = nodes.constant(ZERO_CELL), nodes.constant(0.0)
-        logits = nodes.add("Clip", logits, floor, zero)
+        given = logits = nodes.add("Clip", logits, floor, zero)
     add_calibrator(nodes, logits, calibrator)
-    batch, k = _batch(output), calibrator.n_classes
+    batch, k = scores.batch, calibrator.n_classes
     outputs = {"probabilities": (FLOAT, [batch, k]), "prediction": (INT64, [batch])}
     outputs["temperature"] = (FLOAT, [batch])
-    if raw not in {value.name for value in graph.input}:  # in a head alone the logits are the input
-        if numbers == "logits":
-            logits = raw  # in the network's own type
-        else:
-            element = FLOAT
-        if raw != "logits":
-            nodes.add("Identity", logits, output="logits")
+    if not alone:
+        nodes.add("Identity", given, output="logits")
         outputs["logits"] = (element, [batch, k])
     if _has_log_odds(calibrator):
         outputs[LOG_ODDS] = (DOUBLE, [batch])
-    others = [output for output in graph.output if output.name != raw]
+    kept = list(graph.output)
     del graph.output[:]
     for name, (kind, shape) in outputs.items():
         graph.output.append(helper.make_tensor_value_info(name, kind, shape))
-    graph.output.extend(others)
+    graph.output.extend(kept)
 
 
 def _has_log_odds(calibrator: Calibrator) -> bool:
     return calibrator.kind == SmartBinaryCalibrator.kind
-
-
-def _batch(logits: Any) -> str | int | None:
-    dimensions = logits.type.tensor_type.shape.dim
-    if not dimensions:
-        return "batch"
-    first = dimensions[0]
-    if first.HasField("dim_value"):
-        return int(first.dim_value)
-    return str(first.dim_param) or "batch"
 
 
 def _finished(model: Any, calibrator: Calibrator, class_names: tuple[str, ...] | None) -> bytes:
