@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 
 from tests.compatibility.zoo import CALIBRATION_ROWS, ZOO, Entry, Trained
 from tests.trueprob_service.application import ROOT, application
-from trueprob import load_calibrator
-from trueprob.calibrators import Calibrator
+from trueprob.calibrators import Calibrator, loads_calibrator
 from trueprob.cli.__main__ import main as trueprob
 from trueprob_service.register.command import main as register
 
@@ -59,7 +58,7 @@ async def _serve_all(folder: Path) -> dict[str, Served]:
         for entry in ZOO:
             before = await _answer(http, entry.id, trained[entry.id], version=1)
             after = await _answer(http, entry.id, trained[entry.id], version=2)
-            calibrator = load_calibrator(models / entry.id / "2/calibrator.json")
+            calibrator = loads_calibrator((models / entry.id / "2/calibrator.json").read_bytes())
             exported = _exported(entry, folder, models, trained[entry.id])
             found[entry.id] = Served(trained[entry.id], before, after, calibrator, exported)
     return found
