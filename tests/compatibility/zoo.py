@@ -42,7 +42,7 @@ class Entry:
     converter: str
     build: Callable[[Path], Trained]  # writes the ONNX file
     register: tuple[str, ...] = ()  # flags of `trueprob-service register`
-    export: tuple[str, ...] = ("--input", "probabilities")  # flags of `trueprob export-onnx`
+    export: tuple[str, ...] = ()  # flags of `trueprob export-onnx`
 
 
 @cache
@@ -325,9 +325,8 @@ def _torch_tokens(path: Path) -> Trained:
     return Trained(inputs, labels[600:], _softmax(network(*held)), ("0", "1", "2"))
 
 
-_TENSOR, _ZIPMAP = {"zipmap": False}, None
-_skl2onnx, _tools = "skl2onnx", "onnxmltools"
-_logits = ("--input", "logits")
+_TENSOR = {"zipmap": False}
+_logits, _probabilities = ("--input", "logits"), ("--input", "probabilities")
 
 ZOO: tuple[Entry, ...] = (
     Entry("logistic", "scikit-learn", "LogisticRegression", "skl2onnx, zipmap=False",
@@ -341,19 +340,20 @@ ZOO: tuple[Entry, ...] = (
           "skl2onnx, zipmap=False",
           partial(_sklearn, make=_scaled_logistic, n_classes=2, options=_TENSOR)),
     Entry("forest", "scikit-learn", "RandomForestClassifier", "skl2onnx, zipmap=False",
-          partial(_sklearn, make=_forest, options=_TENSOR)),
+          partial(_sklearn, make=_forest, options=_TENSOR), export=_probabilities),
     Entry("forest-zipmap-binary", "scikit-learn", "RandomForestClassifier, two text classes",
-          "skl2onnx, ZipMap", partial(_sklearn, make=_forest, n_classes=2, named=True)),
+          "skl2onnx, ZipMap", partial(_sklearn, make=_forest, n_classes=2, named=True),
+          export=_probabilities),
     Entry("extra-trees", "scikit-learn", "ExtraTreesClassifier", "skl2onnx, zipmap=False",
-          partial(_sklearn, make=_extra_trees, options=_TENSOR)),
+          partial(_sklearn, make=_extra_trees, options=_TENSOR), export=_probabilities),
     Entry("gradient-boosting", "scikit-learn", "GradientBoostingClassifier",
           "skl2onnx, zipmap=False", partial(_sklearn, make=_boosting, options=_TENSOR)),
     Entry("tree", "scikit-learn", "DecisionTreeClassifier", "skl2onnx, ZipMap",
-          partial(_sklearn, make=_tree)),
+          partial(_sklearn, make=_tree), export=_probabilities),
     Entry("naive-bayes", "scikit-learn", "GaussianNB", "skl2onnx, ZipMap",
-          partial(_sklearn, make=_bayes)),
+          partial(_sklearn, make=_bayes), export=_probabilities),
     Entry("neighbours", "scikit-learn", "KNeighborsClassifier", "skl2onnx, zipmap=False",
-          partial(_sklearn, make=_neighbours, options=_TENSOR)),
+          partial(_sklearn, make=_neighbours, options=_TENSOR), export=_probabilities),
     Entry("perceptron", "scikit-learn", "MLPClassifier", "skl2onnx, zipmap=False",
           partial(_sklearn, make=_perceptron, options=_TENSOR)),
     Entry("discriminant", "scikit-learn", "LinearDiscriminantAnalysis", "skl2onnx, ZipMap",
@@ -367,20 +367,19 @@ ZOO: tuple[Entry, ...] = (
     Entry("lightgbm", "LightGBM", "LGBMClassifier", "onnxmltools, ZipMap (its default)",
           partial(_lightgbm, n_classes=3, zipmap=True)),
     Entry("lightgbm-binary", "LightGBM", "LGBMClassifier, two classes", "onnxmltools, zipmap=False",
-          partial(_lightgbm, n_classes=2, zipmap=False)),
+          partial(_lightgbm, n_classes=2, zipmap=False), export=_probabilities),
     Entry("torch-rows", "torch", "perceptron, logits", "torch.onnx.export",
-          partial(_torch_rows, end="logits"), export=_logits),
+          partial(_torch_rows, end="logits")),
     Entry("torch-two-files", "torch", "perceptron, weights in a second file",
-          "torch.onnx.export, external data", _torch_two_files, export=_logits),
+          "torch.onnx.export, external data", _torch_two_files),
     Entry("torch-pictures", "torch", "convolutional network of pictures", "torch.onnx.export",
-          _torch_pictures, ("--layout", "NCHW", "--mode", "L", "--mean", "0", "--std", "1"),
-          _logits),
+          _torch_pictures, ("--layout", "NCHW", "--mode", "L", "--mean", "0", "--std", "1")),
     Entry("torch-one-logit", "torch", "perceptron, one logit for two classes", "torch.onnx.export",
-          partial(_torch_rows, end="logit"), export=_logits),
+          partial(_torch_rows, end="logit")),
     Entry("torch-sigmoid", "torch", "perceptron, sigmoid of shape (n, 1)", "torch.onnx.export",
           partial(_torch_rows, end="sigmoid")),
     Entry("torch-flat-sigmoid", "torch", "perceptron, sigmoid of shape (n,)", "torch.onnx.export",
           partial(_torch_rows, end="flat sigmoid")),
     Entry("torch-tokens", "torch", "transformer of token ids with a mask", "torch.onnx.export",
-          _torch_tokens, export=_logits),
+          _torch_tokens),
 )  # fmt: skip
