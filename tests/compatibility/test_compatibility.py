@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from tests.compatibility.zoo import CALIBRATION_ROWS, ZOO, Entry, Trained
 from tests.trueprob_service.application import ROOT, application
+from trueprob import logits_from_probabilities
 from trueprob.calibrators import Calibrator, loads_calibrator
 from trueprob.cli.__main__ import main as trueprob
 from trueprob_service.register.command import main as register
@@ -146,8 +147,7 @@ def test_a_calibrated_version_gives_the_calibrator_of_those_scores(
     entry: Entry, served: dict[str, Served]
 ) -> None:
     one = served[entry.id]
-    with np.errstate(divide="ignore"):
-        logits = np.log(one.trained.probabilities[CALIBRATION_ROWS:])
+    logits = logits_from_probabilities(one.trained.probabilities[CALIBRATION_ROWS:])
     expected = one.calibrator.predict_proba(logits)
     assert np.allclose(one.calibrated["probabilities"], expected, rtol=0.0, atol=1e-4)
     assert not np.allclose(one.uncalibrated["probabilities"], expected, rtol=0.0, atol=1e-3)

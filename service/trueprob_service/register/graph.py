@@ -71,11 +71,12 @@ def inspect(
     name = _output(outputs, options, ask)
     scores = outputs[name]
     if scores.ndim == 1 or scores.shape[1] == 1:
+        said = _SAID.get(last_operator(content, name) or "")
         others = (outputs[other] for other in outputs if other != name)
-        if any(_is_softmax_of(other, scores) for other in others) or _LOGIT.fullmatch(name):
-            said: str | None = "logits"
-        else:
-            said = _SAID.get(last_operator(content, name) or "")
+        if said is None and (
+            any(_is_softmax_of(other, scores) for other in others) or _LOGIT.fullmatch(name)
+        ):
+            said = "logits"
         kind = _kind_of_one_score(name, scores, said, options, ask)
         return InspectedGraph(specs, name, kind, 2, one_score=True)
     return InspectedGraph(specs, name, _kind(name, scores, options), scores.shape[1])
@@ -200,6 +201,14 @@ def _output(outputs: Mapping[str, NDArray[Any]], options: RegisterOptions, ask: 
             return name
     if "logits" in candidates:
         return "logits"
+    columns = [outputs[name] for name in candidates]
+    if all(_is_one_score(column) for column in columns) and _are_probabilities(
+        np.concatenate([column.reshape(-1, 1) for column in columns], axis=1)
+    ):
+        raise CannotRegister(
+            f"the network has one output for each class ({', '.join(candidates)}): export the "
+            "matrix of scores (skl2onnx: zipmap=False)"
+        )
     unknown = f"the network has several outputs of rows: {', '.join(candidates)}"
     return _one_of("--output", ask("--output", unknown), tuple(candidates))
 

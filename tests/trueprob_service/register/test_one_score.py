@@ -96,6 +96,30 @@ def test_a_logit_may_be_said_by_name_or_by_its_sigmoid(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_a_sigmoid_is_no_logit_whatever_its_name(tmp_path: Path) -> None:
+    path = one_score_network(tmp_path / "m.onnx", "Sigmoid", name="logits")
+    assert register(tmp_path, path) == 0
+    manifest = ModelRepository(tmp_path / "models").get("mine", 1).manifest
+    assert (manifest.output_name, manifest.output_kind) == ("logits", "probabilities")
+
+
+def test_one_output_for_each_class_is_refused_with_the_remedy(tmp_path: Path, capsys: Any) -> None:
+    node = helper.make_node
+    path = save(
+        tmp_path / "columns.onnx",
+        [
+            node("MatMul", ["x", "w"], ["z"]),
+            node("Softmax", ["z"], ["p"]),
+            node("Split", ["p"], ["a", "b", "c"], axis=1),
+        ],
+        {"x": (TensorProto.FLOAT, ["n", 5])},
+        {name: (TensorProto.FLOAT, ["n", 1]) for name in ("a", "b", "c")},
+        {"w": np.eye(5, 3, dtype=np.float32)},
+    )
+    assert register(tmp_path, path) == 2
+    assert "one output for each class (a, b, c): export the matrix" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("ending", "flags", "words"),
     [
