@@ -21,8 +21,8 @@ __all__ = ["NUMBERS", "ClassifierScores", "scores_of_classifier"]
 NUMBERS: Final = ("logits", "probabilities", "log_probabilities")
 FLOATING: Final = (FLOAT, 10, 11, 16)  # float32, float16, float64, bfloat16
 PASSING: Final = frozenset(
-    ("Cast", "Concat", "Flatten", "Identity", "Reshape", "Slice", "Squeeze", "Unsqueeze")
-)
+    ("Cast", "Clip", "Concat", "Flatten", "Identity", "Reshape", "Slice", "Squeeze", "Transpose")
+) | {"Unsqueeze"}
 POST_TRANSFORMS: Final = frozenset((b"SOFTMAX", b"SOFTMAX_ZERO", b"LOGISTIC", b"PROBIT"))
 STANDARD: Final = ("", "ai.onnx", "ai.onnx.ml")
 
