@@ -170,7 +170,7 @@ def test_rows_with_labels_and_a_fit_of_them(tmp_path: Path) -> None:
 
 @pytest.mark.integration
 def test_pictures_probabilities_and_a_key(tmp_path: Path) -> None:
-    from trueprob_service.edge.auth import new_key
+    from trueprob_service.edge.keys import new_key
 
     key, line = new_key("someone", ["predict"])
     keys = tmp_path / "keys.jsonl"
