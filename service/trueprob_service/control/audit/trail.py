@@ -17,7 +17,7 @@ from trueprob_service.control.poll import Poll
 from trueprob_service.control.schemas.audit import AuditEntry
 from trueprob_service.control.schemas.lists import Items, Page, split
 from trueprob_service.control.store import Store
-from trueprob_service.control.store.audit import PRUNED, AuditQuery
+from trueprob_service.control.store.audit import PRUNED, AuditQuery, storable
 from trueprob_service.edge.access import access_to
 from trueprob_service.edge.auth import ACTOR, SERVICE
 from trueprob_service.errors import DatabaseUnavailable
@@ -95,7 +95,7 @@ class AuditTrail:
             self._refused.move_to_end(key)
             if len(self._refused) > _MOST_REPEATED:
                 self._refused.popitem(last=False)
-        detail: dict[str, Any] = {"status": status, "code": why, "path": path[:300]}
+        detail: dict[str, Any] = {"status": status, "code": why, "path": storable(path, 300)}
         detail["repeated_before"] = repeated or None
         try:
             with self._store.write() as transaction:

@@ -36,7 +36,7 @@ from sqlalchemy import (
 from trueprob_service.control.store.tables import insert_into, metadata, upsert
 from trueprob_service.edge.auth import ACTOR
 
-__all__ = ["PRUNED", "AuditHead", "AuditQuery", "AuditRow", "AuditTable", "KeyUseTable"]
+__all__ = ["PRUNED", "AuditHead", "AuditQuery", "AuditRow", "AuditTable", "KeyUseTable", "storable"]
 
 audit_entry: Final = Table(
     "audit_entry",
@@ -149,9 +149,9 @@ class AuditTable:
         self._waiting.append(
             {
                 "at": float(now),
-                "actor": _storable(actor or sender, _ACTOR_CHARACTERS),
+                "actor": storable(actor or sender, _ACTOR_CHARACTERS),
                 "action": action,
-                "model": None if model is None else _storable(model, 100),
+                "model": None if model is None else storable(model, 100),
                 "outcome": outcome,
                 "revision": revision,
                 "request_id": request_id,
@@ -188,9 +188,11 @@ class AuditTable:
 
     def rows(self) -> Iterator[AuditRow]:
         """Every row from the oldest on."""
-        after = 0
+        after: int | None = None
         while True:
-            statement = select(audit_entry).where(audit_entry.c.id > after)
+            statement = select(audit_entry)
+            if after is not None:
+                statement = statement.where(audit_entry.c.id > after)
             page = self.connection.execute(
                 statement.order_by(audit_entry.c.id).limit(_READ_ROWS)
             ).all()
@@ -246,7 +248,7 @@ class AuditTable:
         return last - head.pruned_id
 
 
-def _storable(text: str, most: int) -> str:
+def storable(text: str, most: int) -> str:
     """A text that both databases take: paths of refused requests may have anything in them."""
     return text.encode("utf-8", "replace").decode().replace("\0", "?")[:most]
 
