@@ -50,7 +50,7 @@ _OIP: Final = ("/v2/models/{model}", "/v2/models/{model}/versions/{version}")
 ROUTES: Final = (
     *(
         Rule("GET", path, OPEN)
-        for path in ("/", "/docs", "/docs/*", "/page/*", "/openapi.json", "/metrics")
+        for path in ("/", "/docs", "/docs/*", "/page/{file}", "/openapi.json", "/metrics")
     ),
     Rule("GET", "/v2/health/live", OPEN),
     Rule("GET", "/v2/health/ready", OPEN),
