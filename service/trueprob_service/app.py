@@ -107,6 +107,8 @@ def create_app(
         nonlocal started
         await run_in_threadpool(plane.start)
         plane.services.audit.start(lambda: keyring.last_used)
+        if key_file is not None:
+            await run_in_threadpool(plane.services.audit.keys_changed, key_file.digest, {})
         started = True
         try:
             with _watched(key_file):
@@ -203,13 +205,14 @@ def _key_file(
         keyring.replace([replace(key, rate=key.rate or rate) for key in keys])
 
     def record(changes: Mapping[str, list[str]]) -> None:
-        plane.services.audit.keys_changed(changes)
+        plane.services.audit.keys_changed(file.digest, changes)
 
     if settings.api_keys_file is None:
         return None
-    return KeyFile(
+    file = KeyFile(
         settings.api_keys_file, use=use, damaged=telemetry.mark_keys_damaged, changed=record
     )
+    return file
 
 
 @contextmanager

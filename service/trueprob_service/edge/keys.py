@@ -278,7 +278,7 @@ class KeyFile:
         *,
         use: Callable[[tuple[ApiKey, ...]], None],  # receives the keys
         damaged: Callable[[bool], None],  # told whether the file can be used now
-        changed: Callable[[dict[str, list[str]]], None] = lambda _changes: None,
+        changed: Callable[[dict[str, list[str]]], None],
     ) -> None:
         self._path = path
         self._use = use
@@ -290,6 +290,11 @@ class KeyFile:
         self._keys = parse_keys(text)
         self.problem: str | None = None  # why the file cannot be used now; the old keys are valid
         use(self._keys)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the text whose keys are in use, in hex."""
+        return hashlib.sha256(self._seen.encode()).hexdigest()
 
     def refresh(self) -> None:
         """Read the file, and use its keys if it has changed; a damaged file changes nothing."""

@@ -219,9 +219,12 @@ def test_a_running_service_follows_its_file(tmp_path: Path) -> None:
             assert "trueprob_api_keys_file_damaged 1.0" in (await client.get("/metrics")).text
             headers = {"authorization": f"Bearer {key}"}
             rows = (await client.get("/v1/audit?action=keys.change", headers=headers)).json()
+            files = [row["detail"].pop("file") for row in rows["items"]]
+            assert len(set(files)) == 3
             assert [(row["actor"], row["detail"]) for row in rows["items"]] == [
                 ("service", {"revoked": ["b"]}),
                 ("service", {"added": ["b"]}),
+                ("service", {}),  # at the start
             ]
 
     asyncio.run(asyncio.wait_for(scenario(), 60))

@@ -105,12 +105,15 @@ class AuditTrail:
         except DatabaseUnavailable:
             _LOG.warning("refused, and not in the audit trail: %s by %s", access.action, actor)
 
-    def keys_changed(self, changes: Mapping[str, list[str]]) -> None:
-        """Add a row for a key file that changed, unless another process has added it."""
-        detail = {how: sorted(ids) for how, ids in changes.items()}
-        text = json.dumps(detail, separators=(",", ":"))
+    def keys_changed(self, digest: str, changes: Mapping[str, list[str]]) -> None:
+        """Add a row for a key file with new text, unless another process has added it.
+
+        The changes are empty at a start, when it is not known what the file was before.
+        """
+        detail = {**changes, "file": digest}
         with self._store.write() as transaction:
-            if transaction.audit.newest_detail("keys.change") != text:
+            newest = json.loads(transaction.audit.newest_detail("keys.change") or "{}")
+            if newest.get("file") != digest:
                 now = self._clock()
                 transaction.audit.add("keys.change", None, now=now, actor=SERVICE, detail=detail)
 

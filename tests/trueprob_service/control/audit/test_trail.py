@@ -322,6 +322,22 @@ def test_repeated_refusals_are_counted(sqlite_world: World) -> None:
     ]
 
 
+def test_replicas_tell_of_a_changed_key_file_once(tmp_path: Path) -> None:
+    stores = [open_store(f"sqlite:///{tmp_path / 'a'}") for _ in range(2)]
+    trails = [AuditTrail(store, keep_days=0, clock=lambda: START) for store in stores]
+    for digest, changes in (("1", {}), ("2", {"changed": ["x"]}), ("3", {"changed": ["x"]})):
+        for one in trails:
+            one.keys_changed(digest, changes)
+    trails[0].keys_changed("3", {})  # started again, and the file is the same
+    with stores[0].read() as transaction:
+        found = [row.detail for row in transaction.audit.rows()]
+    assert found == [
+        '{"file":"1"}', '{"changed":["x"],"file":"2"}', '{"changed":["x"],"file":"3"}',
+    ]  # fmt: skip
+    for store in stores:
+        store.close()
+
+
 def test_paths_may_have_anything_in_them(world: World) -> None:
     audit = world.plane.services.audit
     path = "/v1/models/a\0b\ud800" + "x" * 500
@@ -366,7 +382,7 @@ def test_over_http_with_keys_and_without(tmp_path: Path) -> None:
                 ("key:weak", "model.put", "refused", "forbidden"),
             ]
             assert {row["request_id"] for row in items[1:5]} == {"my-request"}
-            assert items[6]["actor"] == "service"  # the models that it found
+            assert (items[6]["actor"], items[6]["action"]) == ("service", "keys.change")
 
     async def without_keys() -> None:
         async with application(tmp_path / "state") as client:
