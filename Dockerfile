@@ -23,7 +23,7 @@ FROM base AS requirements
 COPY pyproject.toml ./
 RUN python -c "import pathlib, tomllib; \
 project = tomllib.loads(pathlib.Path('pyproject.toml').read_text())['project']; \
-extras = {'service': ['service', 'cpu', 'postgres'], 'service-gpu': ['service', 'gpu', 'postgres'], 'trainer': ['trainer', 'cpu', 'cli']}; \
+extras = {'service': ['service', 'cpu', 'postgres', 'oidc'], 'service-gpu': ['service', 'gpu', 'postgres', 'oidc'], 'trainer': ['trainer', 'cpu', 'cli']}; \
 [pathlib.Path(stage + '.txt').write_text('\n'.join(sum((project['optional-dependencies'][extra] for extra in names), project['dependencies']))) for stage, names in extras.items()]"
 
 # Our own code as a wheel: the images hold neither the source tree nor tests. ----------------------

@@ -12,7 +12,7 @@ from trueprob.calibrators import Calibrator, dumps_calibrator
 from trueprob.fitting.methods import FITTERS
 from trueprob.repository.manifest import Manifest
 from trueprob.repository.model_repository import ModelRepository
-from trueprob_service.edge.auth import new_key
+from trueprob_service.edge.keys import new_key
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The command ``trueprob-service``: serve (default), register, keys, export-state, import-state."""
+"""The command ``trueprob-service``: serve (default), register, keys, audit, moving the state."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from trueprob_service.edge.auth import SCOPES, new_key
 from trueprob_service.errors import InvalidSettings
 from trueprob_service.settings import Settings, load_settings
 
@@ -31,13 +30,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0 after success, 1 when the service could not start or stay up, 2 for bad input (one line on
-        standard error).
+        0 after success, 1 when the service could not start or stay up or the audit trail was
+        changed, 2 for bad input (one line on standard error).
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     command = arguments.pop(0) if arguments and not arguments[0].startswith("-") else "serve"
-    if command == "keys":
-        return _keys(arguments)
+    if command in ("keys", "audit"):
+        from trueprob_service.administration import audit_command, keys_command
+
+        return (keys_command if command == "keys" else audit_command)(arguments, os.environ)
     if command == "register":
         from trueprob_service.register.command import main as register
 
@@ -47,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if command != "serve":
         print(
             f"trueprob-service: error: unknown command {command!r}, expected serve, register, "
-            "keys, export-state or import-state",
+            "keys, audit, export-state or import-state",
             file=sys.stderr,
         )
         return 2
@@ -142,31 +143,6 @@ def _move_state(command: str, arguments: list[str]) -> int:
             f"{file or 'TRUEPROB_RECEIPT_SECRETS'} too.",
             file=sys.stderr,
         )
-    return 0
-
-
-def _keys(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="trueprob-service keys",
-        description="Make an API key. The key is printed once, to standard error; its line for the "
-        "file TRUEPROB_API_KEYS_FILE to standard output, so that >> appends only the line.",
-    )
-    parser.add_argument("key_id", metavar="ID", help="name of the client that will use the key")
-    parser.add_argument(
-        "--scopes", default="predict,label", help=f"comma separated, from {', '.join(SCOPES)}"
-    )
-    options = parser.parse_args(arguments)
-    scopes = [scope.strip() for scope in options.scopes.split(",") if scope.strip()]
-    unknown = sorted(set(scopes) - set(SCOPES))
-    if unknown:
-        print(
-            f"trueprob-service: error: scopes must be among {', '.join(SCOPES)}, got {unknown[0]}",
-            file=sys.stderr,
-        )
-        return 2
-    key, line = new_key(options.key_id, scopes)
-    print(f"key: {key}", file=sys.stderr)
-    print(line)
     return 0
 
 

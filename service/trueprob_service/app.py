@@ -7,8 +7,9 @@ import html
 import os
 import re
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from functools import partial
 from importlib import resources
 from typing import Any, Final
@@ -27,10 +28,14 @@ from trueprob.errors import TrueprobError
 from trueprob_service import __version__, errors, prediction_routes
 from trueprob_service.control import api as control_api
 from trueprob_service.control.plane import ControlPlane
-from trueprob_service.edge.auth import Keyring, OriginPolicy, read_keys
+from trueprob_service.control.poll import Poll
+from trueprob_service.edge.access import access_to
+from trueprob_service.edge.auth import Keyring, OriginPolicy, Tokens
+from trueprob_service.edge.keys import ApiKey, KeyFile, hangup_calls
 from trueprob_service.edge.methods import ROUTED, asked_method, not_allowed
 from trueprob_service.edge.middleware import Application, Edge
 from trueprob_service.edge.problems import problem_for
+from trueprob_service.edge.throttle import Rate
 from trueprob_service.inference.asgi import HotRoutes
 from trueprob_service.inference.body import BodyReader, JsonBodies
 from trueprob_service.inference.deployment import Network, ServedVersion
@@ -45,6 +50,7 @@ from trueprob_service.settings import Settings
 
 __all__ = ["create_app"]
 
+_KEY_FILE_SECONDS: Final = 2.0  # between two looks at the file of the keys
 _GZIP: Final = re.compile(r"\bgzip\b(?!\s*;\s*q=0(\.0*)?\s*(,|$))")
 _DESCRIPTION = """\
 Calibrated probabilities for classifiers, and live evidence that they stay calibrated.
@@ -89,26 +95,44 @@ def create_app(
     )
     telemetry.export_statistics(plane.label_statistics, tolerance=settings.alarm_tolerance)
     json_bodies = JsonBodies()
+    rate = Rate.parse(settings.rate_limit) if settings.rate_limit else None
+    keyring = Keyring(
+        None,
+        everywhere=settings.require_key_everywhere,
+        tokens=_tokens(settings, rate, clock),
+        clock=clock,
+    )
+    key_file = _key_file(settings, rate, keyring, telemetry, plane)
     started = False
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         nonlocal started
         await run_in_threadpool(plane.start)
+        plane.services.audit.start(lambda: keyring.last_used)
+        if key_file is not None:
+            await run_in_threadpool(plane.services.audit.keys_changed, key_file.digest, {})
         started = True
         try:
-            yield
+            with _watched(key_file):
+                yield
         finally:
             started = False
+            await run_in_threadpool(plane.services.audit.close)
             await run_in_threadpool(json_bodies.close)
             await run_in_threadpool(plane.close)
             await run_in_threadpool(deployments.close)
 
     def readiness() -> tuple[bool, dict[str, Any]]:
-        return started, {"ready": started, **(plane.ready() if started else {})}
+        document = {"ready": started, **(plane.ready() if started else {})}
+        if key_file is not None and key_file.problem is not None:
+            document["keys"] = f"{key_file.problem}; the keys from before stay valid"
+        return started, document
 
-    keys = read_keys(settings.api_keys_file) if settings.api_keys_file is not None else ()
-    keyring = Keyring(keys, everywhere=settings.require_key_everywhere)
+    async def audit_refusal(method: str, path: str, status: int, why: str) -> None:
+        if started and access_to(method, path).action is not None:
+            await run_in_threadpool(plane.services.audit.refused, method, path, status, why)
+
     api = _Api(
         keyring,
         title="Trueprob",
@@ -155,6 +179,7 @@ def create_app(
         max_body_bytes=settings.max_body_bytes,
         max_upload_bytes=settings.max_upload_bytes,
         root_path=settings.root_path,
+        on_refused=audit_refusal,
     )
     return _with_cors(edge, settings.cors_origins) if settings.cors_origins else edge
 
@@ -177,10 +202,72 @@ class _Api(FastAPI):
 
     def _needs_key(self, method: str, path: str) -> bool:
         try:
-            self._keyring.admit(method, path, authorization="")
+            self._keyring.admit(method, path, ())
         except errors.Unauthenticated:
             return True
         return False
+
+
+def _tokens(settings: Settings, rate: Rate | None, clock: Callable[[], float]) -> Tokens | None:
+    """Verifies bearer tokens, if an issuer is set."""
+    if not settings.oidc_issuer:
+        return None
+    from trueprob_service.edge.oidc import OidcOptions, OidcTokens  # an extra
+
+    options = OidcOptions(
+        issuer=settings.oidc_issuer,
+        audience=settings.oidc_audience,
+        jwks_url=settings.oidc_jwks_url,
+        algorithms=settings.oidc_algorithms,
+        scopes_claim=settings.oidc_scopes_claim,
+        models_claim=settings.oidc_models_claim,
+        leeway_seconds=settings.oidc_leeway_seconds,
+        rate=rate,
+    )
+    return OidcTokens(options, clock=clock)
+
+
+def _key_file(
+    settings: Settings,
+    rate: Rate | None,  # of keys that have none of their own
+    keyring: Keyring,
+    telemetry: Telemetry,
+    plane: ControlPlane,
+) -> KeyFile | None:
+    """Reads the keys into the keyring, now and whenever the file changes."""
+
+    def use(keys: tuple[ApiKey, ...]) -> None:
+        keyring.replace([replace(key, rate=key.rate or rate) for key in keys])
+
+    def record(changes: Mapping[str, list[str]]) -> None:
+        plane.services.audit.keys_changed(file.digest, changes)
+
+    if settings.api_keys_file is None:
+        return None
+    file = KeyFile(
+        settings.api_keys_file, use=use, damaged=telemetry.mark_keys_damaged, changed=record
+    )
+    return file
+
+
+@contextmanager
+def _watched(key_file: KeyFile | None) -> Iterator[None]:
+    """Context in which the key file is read again when it changes and on SIGHUP."""
+    if key_file is None:
+        yield
+        return
+    poll = Poll(
+        key_file.refresh,
+        what="reading api_keys_file",
+        seconds=_KEY_FILE_SECONDS,
+        name="trueprob-keys",
+    )
+    poll.start()
+    try:
+        with hangup_calls(poll.once):
+            yield
+    finally:
+        poll.close()
 
 
 def _with_cors(app: Application, origins: tuple[str, ...]) -> Application:
@@ -251,8 +338,9 @@ def _open_network(
 
 
 def _add_error_handlers(api: FastAPI) -> None:
-    async def answer(_request: Request, error: Exception) -> Response:
+    async def answer(request: Request, error: Exception) -> Response:
         problem = problem_for(error)
+        request.scope.setdefault("state", {})["problem"] = problem.code
         return Response(problem.body, problem.status, headers=problem.headers)
 
     async def answer_validation(request: Request, error: Exception) -> Response:

@@ -5,8 +5,8 @@
     ServiceError
     ├── BadRequest                the bytes cannot be parsed
     ├── InvalidRequest            parsed, but a field has a value that cannot be used
-    ├── Unauthenticated           no key, or an unknown one
-    ├── Forbidden                 a known key that lacks the scope
+    ├── Unauthenticated           no key, or one that is unknown, expired or revoked
+    ├── Forbidden                 a known key that lacks the scope, or may not use the model
     │   └── ForeignOrigin         a web page of another origin tries to write
     ├── UnknownHost               the Host header names no host of this service
     ├── NotFound
@@ -26,6 +26,7 @@
     ├── UnsupportedMediaType
     │   └── UnsupportedEncoding   a Content-Encoding that is not supported
     ├── PreconditionRequired      If-Match is missing
+    ├── TooManyRequests           a key is over its rate, or an address sends wrong keys
     ├── Overloaded                a bounded queue is full: try again later
     ├── Unavailable               a component that the request needs does not work
     │   ├── DatabaseUnavailable
@@ -65,6 +66,7 @@ __all__ = [
     "ServiceError",
     "ShadowNotFound",
     "StaleRevision",
+    "TooManyRequests",
     "Unauthenticated",
     "Unavailable",
     "UnknownHost",
@@ -95,15 +97,27 @@ class InvalidRequest(ServiceError):
 
 
 class Unauthenticated(ServiceError):
-    """The request has no API key, or an unknown one."""
+    """The request has no API key, or one that is unknown, expired or revoked."""
+
+    def __init__(self, detail: str, *, reason: str = "unknown_key") -> None:
+        super().__init__(detail)
+        self.reason = reason  # for metrics
 
 
 class Forbidden(ServiceError):
-    """The key is known but lacks the scope that the route needs."""
+    """The key is known but lacks the scope that the route needs, or may not use the model."""
+
+    def __init__(self, detail: str, *, reason: str = "scope", actor: str | None = None) -> None:
+        super().__init__(detail)
+        self.reason = reason  # for metrics
+        self.actor = actor  # who was refused, for the audit trail
 
 
 class ForeignOrigin(Forbidden):
     """A web page of another origin tries to write."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail, reason="origin")
 
 
 class UnknownHost(ServiceError):
@@ -184,6 +198,17 @@ class UnsupportedEncoding(UnsupportedMediaType):
 
 class PreconditionRequired(ServiceError):
     """The request changes the live pair, so it must name the revision that the client saw."""
+
+
+class TooManyRequests(ServiceError):
+    """A key is over its rate, or an address sends too many wrong keys."""
+
+    def __init__(
+        self, detail: str, *, retry_after_seconds: int = 1, reason: str = "wrong_keys"
+    ) -> None:
+        super().__init__(detail)
+        self.retry_after_seconds = retry_after_seconds  # for the header Retry-After
+        self.reason = reason  # for metrics
 
 
 class Overloaded(ServiceError):

@@ -2,22 +2,26 @@
 
 `Settings` is the frozen model, `check_consistent` refuses combinations that do not work, and
 `load_settings` fills the model. ``TRUEPROB_PORT=9000`` and ``--port 9000`` are the same setting; a
-flag wins over a variable. Nothing else in the service reads the environment.
+flag wins over a variable. Nothing else in the service reads the environment. The file is long
+because every setting is a documented field of one class.
 """
 
 from __future__ import annotations
 
 import argparse
 import difflib
+import importlib.util
 import ipaddress
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from trueprob_service.edge.auth import LOOPBACK_HOSTS
+from trueprob_service.edge.throttle import Rate
 from trueprob_service.errors import InvalidSettings
 from trueprob_service.receipts.secrets import read_receipt_secrets
 from trueprob_service.webhook_settings import check_webhook, read_secrets
@@ -38,10 +42,15 @@ _OWN_PATH: Final = re.compile(
 )
 # Old names of settings and their new ones. They stop the start: a warning would be overlooked.
 _RENAMED: Final = {"receipt_secret": "receipt_secrets"}
+# Signatures with a private key only: with a shared secret, a public key could pass for it.
+_ALGORITHMS: Final = (
+    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA",
+)  # fmt: skip
 _COMMANDS: Final = """commands:
     serve         serve predictions; what runs without a command
     register      add an ONNX classifier to the model repository
-    keys          make an API key
+    keys          add, list and revoke API keys
+    audit         verify the audit trail
     export-state  write the whole state of the service to a file
     import-state  read such a file into an empty database
 
@@ -136,7 +145,49 @@ class Settings(BaseModel):
     )
     queue_rows: int = Field(1024, ge=1, description="Images that may wait for the network.")
     api_keys_file: Path | None = Field(
-        None, description="JSON lines of API keys (id, sha256, scopes); see `keys`."
+        None,
+        description="JSON lines of API keys; see `keys`. It is read again when it changes and on "
+        "SIGHUP.",
+    )
+    rate_limit: str = Field(
+        "",
+        description="Requests that each key or token may send to a process, unless the key has a "
+        "rate of its own: 100/second, 600/minute. Default: no limit.",
+    )
+    oidc_issuer: str = Field(
+        "",
+        description="Issuer whose bearer tokens are accepted beside API keys (https://…; extra "
+        "oidc). Default: none.",
+    )
+    oidc_audience: str = Field("", description="Audience that tokens must be for.")
+    oidc_jwks_url: str = Field(
+        "",
+        description="Address of the issuer's keys. Default: the one of its discovery document.",
+    )
+    oidc_algorithms: tuple[str, ...] = Field(
+        ("RS256", "ES256"),
+        min_length=1,
+        description="Signature algorithms of tokens, comma separated.",
+    )
+    oidc_scopes_claim: str = Field(
+        "scope",
+        min_length=1,
+        description="Claim with the scopes of a token, a list or words; dots lead into objects.",
+    )
+    oidc_models_claim: str = Field(
+        "",
+        description="Claim with the models of a token, as in a key; tokens without it may use "
+        "none. Default: tokens are for all models.",
+    )
+    oidc_leeway_seconds: float = Field(
+        60.0,
+        ge=0,
+        le=600,
+        allow_inf_nan=False,
+        description="Difference between the clocks of the issuer and of the service.",
+    )
+    audit_keep_days: int = Field(
+        0, ge=0, le=36500, description="Days that rows of the audit trail are kept; 0: for ever."
     )
     allow_anonymous: bool = Field(
         False,
@@ -274,6 +325,25 @@ class Settings(BaseModel):
         repr=False,
     )
 
+    @field_validator("oidc_algorithms", mode="before")
+    @classmethod
+    def _algorithm_names(cls, value: object) -> object:
+        names = value.split(",") if isinstance(value, str) else value
+        if not isinstance(names, list | tuple):
+            return value
+        names = tuple(str(name).strip() for name in names)
+        for name in names:
+            if name not in _ALGORITHMS:
+                raise ValueError(f"expected some of {', '.join(_ALGORITHMS)}, got {name[:20]!r}")
+        return names
+
+    @field_validator("rate_limit")
+    @classmethod
+    def _readable_rate(cls, value: str) -> str:
+        if value:
+            Rate.parse(value)
+        return value
+
     @field_validator("execution_providers", "allowed_hosts", "cors_origins", mode="before")
     @classmethod
     def _split_at_commas(cls, value: object) -> object:
@@ -361,10 +431,15 @@ class Settings(BaseModel):
     @property
     def answered_hosts(self) -> frozenset[str] | None:
         """Host names that requests may have; None for any."""
-        if self.api_keys_file is not None:
+        if self.needs_keys:
             return frozenset(self.allowed_hosts) or None
         own = () if self.host in ("0.0.0.0", "::") else (self.host,)  # noqa: S104
         return frozenset((*LOOPBACK_HOSTS, *own, *self.allowed_hosts))
+
+    @property
+    def needs_keys(self) -> bool:
+        """Whether requests need an API key or a token."""
+        return self.api_keys_file is not None or bool(self.oidc_issuer)
 
     @property
     def _uses_postgresql(self) -> bool:
@@ -375,22 +450,49 @@ def check_consistent(settings: Settings) -> None:
     """Raise `ValueError` for settings that contradict each other or open the service by mistake."""
     if (settings.tls_cert is None) != (settings.tls_key is None):
         raise ValueError("tls_cert and tls_key must be set together")
-    keys_missing = settings.api_keys_file is None and not settings.allow_anonymous
+    keys_missing = not settings.needs_keys and not settings.allow_anonymous
     if keys_missing and not _is_loopback(settings.host):
         raise ValueError(
             f"host {settings.host} is reachable from other machines: set api_keys_file, "
-            "or allow_anonymous=true if that is intended"
+            "oidc_issuer, or allow_anonymous=true if that is intended"
         )
     if settings.keep_prediction and settings.allow_prediction_change:
         raise ValueError(
             "keep_prediction and allow_prediction_change contradict each other: leave one out"
         )
+    if settings.rate_limit and not settings.needs_keys:
+        raise ValueError(
+            "rate_limit is for each key: set api_keys_file or oidc_issuer, or leave it"
+        )
+    _check_oidc(settings)
     _check_fit_method(settings)
     if settings.webhook_url:
         check_webhook(settings.webhook_url)
         read_secrets(settings.webhook_secret)
     if settings.metrics_port:
         _check_metrics_ports(settings.metrics_port, settings)
+
+
+def _check_oidc(settings: Settings) -> None:
+    if not settings.oidc_issuer:
+        given = [name for name in ("oidc_audience", "oidc_jwks_url", "oidc_models_claim")
+                 if getattr(settings, name)]  # fmt: skip
+        if given:
+            raise ValueError(f"{given[0]} needs oidc_issuer")
+        return
+    if not settings.oidc_audience:
+        raise ValueError(
+            "oidc_issuer needs oidc_audience: tokens that the issuer made for other services must "
+            "not be accepted"
+        )
+    for name in ("oidc_issuer", "oidc_jwks_url"):
+        value = getattr(settings, name)
+        parts = urlsplit(value)
+        secure = parts.scheme == "https" or _is_loopback(parts.hostname or "")
+        if value and not (parts.scheme in ("http", "https") and parts.hostname and secure):
+            raise ValueError(f"{name} must be an address that starts with https://")
+    if importlib.util.find_spec("jwt") is None:
+        raise ValueError("oidc_issuer needs the extra oidc: pip install 'trueprob[oidc]'")
 
 
 def _check_metrics_ports(first: int, settings: Settings) -> None:

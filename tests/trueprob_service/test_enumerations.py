@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.trueprob_service.application import ROOT, application
 from trueprob_service import errors
-from trueprob_service.edge.auth import new_key
+from trueprob_service.edge.keys import new_key
 from trueprob_service.edge.problems import STATUS, TITLES, problem_for
 from trueprob_service.inference.asgi import HOT_ROUTES
 from trueprob_service.metrics.catalogue import LABEL_OUTCOMES, METRICS, PREFIX
@@ -38,7 +38,7 @@ def test_a_problem_document_names_the_error(error: type[errors.ServiceError]) ->
     problem = problem_for(error("what was wrong"))
     assert problem.status == STATUS[error]
     assert b'"detail":"what was wrong"' in problem.body
-    assert ("retry-after" in problem.headers) == (problem.status == 503)
+    assert ("retry-after" in problem.headers) == (problem.status in (429, 503))
 
 
 @pytest.mark.parametrize("error", [RuntimeError("secret"), errors.InferenceFailed("secret")])

@@ -12,7 +12,7 @@ import pytest
 from tests.browser import listed, rendered, text_of
 from tests.running_service import ROOT, running_service
 from tests.trueprob_service.application import application
-from trueprob_service.edge.auth import new_key
+from trueprob_service.edge.keys import new_key
 
 
 @pytest.mark.integration

@@ -10,6 +10,9 @@ from trueprob_service.settings import PREFIX, Settings, load_settings
 ROOT = Path(__file__).parents[2]
 
 
+OIDC = ("--oidc-issuer", "https://issuer.example", "--oidc-audience", "trueprob")
+
+
 def test_defaults_listen_on_loopback_with_sqlite(tmp_path: Path) -> None:
     settings, warnings = load_settings(["--state-dir", str(tmp_path)], {})
     assert (settings.host, settings.port) == ("127.0.0.1", 8000)
@@ -53,7 +56,20 @@ def test_service_links_of_kubernetes_are_ignored() -> None:
         (["--execution-providers", "cpu,tpu"], "execution_providers"),
         (["--execution-providers", "auto,cpu"], "execution_providers: auto cannot be combined"),
         (["--fit-method", "magic"], "fit_method: expected one of "),
-        (["--host", "0.0.0.0"], "set api_keys_file, or allow_anonymous=true"),
+        (["--host", "0.0.0.0"], "set api_keys_file, oidc_issuer, or allow_anonymous=true"),
+        (["--rate-limit", "5"], "rate_limit: expected requests per second, minute or hour"),
+        (["--rate-limit", "5/s"], "rate_limit is for each key"),
+        ([*OIDC[:2]], "oidc_issuer needs oidc_audience"),
+        (["--oidc-audience", "a"], "oidc_audience needs oidc_issuer"),
+        (["--oidc-models-claim", "a"], "oidc_models_claim needs oidc_issuer"),
+        ([*OIDC, "--oidc-issuer", "http://issuer.example"], "oidc_issuer must be an address"),
+        ([*OIDC, "--oidc-issuer", "issuer.example"], "oidc_issuer must be an address"),
+        ([*OIDC, "--oidc-jwks-url", "file:///keys"], "oidc_jwks_url must be an address"),
+        ([*OIDC, "--oidc-algorithms", "HS256"], "oidc_algorithms: expected some of RS256"),
+        ([*OIDC, "--oidc-algorithms", "RS256,none"], "got 'none'"),
+        ([*OIDC, "--oidc-algorithms", ""], "oidc_algorithms: "),
+        ([*OIDC, "--oidc-leeway-seconds", "-1"], "oidc_leeway_seconds: "),
+        (["--audit-keep-days", "-1"], "audit_keep_days: "),
         (["--tls-cert", "a.pem"], "tls_cert and tls_key must be set together"),
         (["--alarm-tolerance", "2"], "alarm_tolerance: "),
         (["--replicas", "0"], "replicas: "),
@@ -76,6 +92,14 @@ def test_loopback_needs_no_keys(host: str) -> None:
 def test_anonymous_use_beyond_loopback_must_be_meant() -> None:
     settings, _ = load_settings(["--host", "0.0.0.0", "--allow-anonymous"], {})
     assert settings.allow_anonymous
+
+
+def test_an_issuer_is_as_good_as_keys() -> None:
+    settings, _ = load_settings(
+        [*OIDC, "--host", "0.0.0.0", "--oidc-algorithms", "ES256, EdDSA", "--rate-limit", "5/s"], {}
+    )
+    assert settings.oidc_algorithms == ("ES256", "EdDSA")
+    assert settings.answered_hosts is None
 
 
 def test_the_settings_are_frozen_and_their_secret_is_not_printed() -> None:

@@ -855,6 +855,52 @@ class Client:
 
     # The service itself
 
+    def audit(
+        self,
+        *,
+        model: str | None = None,
+        actor: str | None = None,
+        action: str | None = None,
+        outcome: str | None = None,
+        since: str | None = None,
+        until: str | None = None,
+        before: int | None = None,
+        limit: int = 100,
+    ) -> tuple[dict[str, Any], ...]:
+        """Read rows of the audit trail, newest first; needs a key with the scope `admin`.
+
+        Parameters
+        ----------
+        model : str, optional
+            Only rows of this model.
+        actor : str, optional
+            Only rows of this actor: ``key:ID``, ``oidc:SUBJECT``, ``anonymous`` or ``service``.
+        action : str, optional
+            Only rows of this action: ``pair.promote``, ``model.delete``, …
+        outcome : {"done", "refused"}, optional
+        since : str, optional
+            Not before this time: ISO 8601 with its zone. A date alone is 00:00 UTC.
+        until : str, optional
+            Before this time.
+        before : int, optional
+            Only rows before the one with this ``id``: the last one of the call before.
+        limit : int
+            Number of rows, at most 500.
+
+        Returns
+        -------
+        tuple of dict
+            The JSON documents of the route.
+        """
+        given = {"model": model, "actor": actor, "action": action, "outcome": outcome}
+        given |= {"since": since, "until": until}
+        query = {name: value for name, value in given.items() if value is not None}
+        cursor = None if before is None else str(before)
+        response = self._connection.send(
+            get("/v1/audit", {**query, "cursor": cursor, "limit": limit})
+        )
+        return tuple(response.json()["items"])
+
     def readiness(self) -> dict[str, Any]:
         """Read ``/v2/health/ready``, without a retry.
 

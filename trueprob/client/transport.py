@@ -32,6 +32,7 @@ __all__ = [
 ATTEMPTS: Final = 4
 FIRST_PAUSE_SECONDS: Final = 0.25
 LONGEST_PAUSE_SECONDS: Final = 10.0
+TOO_MANY_REQUESTS: Final = 429
 SERVICE_UNAVAILABLE: Final = 503
 CHUNK_BYTES: Final = 1 << 20
 
@@ -173,9 +174,12 @@ def seconds_until_retry(
         return None
     seconds = FIRST_PAUSE_SECONDS * 2.0 ** (attempt - 1)
     if isinstance(failure, ServiceProblem):
-        if failure.status != SERVICE_UNAVAILABLE:
+        asked = failure.retry_after_seconds or 0.0
+        # A rate that allows no request soon is for the caller to deal with.
+        soon = failure.status == TOO_MANY_REQUESTS and asked <= LONGEST_PAUSE_SECONDS
+        if failure.status != SERVICE_UNAVAILABLE and not soon:
             return None
-        seconds = max(seconds, failure.retry_after_seconds or 0.0)
+        seconds = max(seconds, asked)
     return min(seconds, LONGEST_PAUSE_SECONDS)
 
 

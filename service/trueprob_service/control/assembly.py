@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from trueprob_service.control.audit.trail import AuditTrail
 from trueprob_service.control.fitting.outcome import CandidateOutcomes
 from trueprob_service.control.fitting.policy import RefitPolicy
 from trueprob_service.control.fitting.process import JobRunner
@@ -60,6 +61,7 @@ class ControlServices:
     row_labels: RowLabels
     retention: Retention
     statistics: LabelStatistics
+    audit: AuditTrail
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,7 @@ def assemble(
         rules=rules,
         clock=clock,
     )
+    audit = AuditTrail(store, keep_days=settings.audit_keep_days, clock=clock)
     stored_sets = StoredSets(store, set_files, runner, settings=settings, clock=clock)
     return ControlServices(
         settings=settings,
@@ -178,9 +181,11 @@ def assemble(
         retention=Retention(
             store,
             set_files,
+            audit,
             keep_seconds=settings.receipt_ttl_seconds + CLOCK_TOLERANCE_SECONDS,
             seconds=settings.sweep_seconds,
             clock=clock,
         ),
         statistics=statistics,
+        audit=audit,
     )

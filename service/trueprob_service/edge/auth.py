@@ -1,8 +1,7 @@
-"""Who may send a request: API keys with scopes, and which web pages and host names are accepted.
+"""Who may send a request: API keys and tokens, and which web pages and host names are accepted.
 
-The key file has one JSON object a line: ``{"id": "team-a", "sha256": "<hex>", "scopes": ["predict",
-"label"]}``. Only digests are stored; ``python -m trueprob_service keys`` makes a key and its line.
-Clients send ``Authorization: Bearer KEY``. Reading needs any key, writing needs a scope.
+Clients send ``Authorization: Bearer KEY``. `trueprob_service.edge.access` says what each route
+needs, `trueprob_service.edge.keys` what a key allows.
 
 A browser sends requests for any page that is open in it, also to a loopback address. So a page of
 another origin may not write, by the headers ``Origin`` and ``Sec-Fetch-Site`` (Fetch Metadata, W3C)
@@ -13,147 +12,187 @@ answers only to names that it knows.
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
 import hashlib
-import json
 import re
-import secrets
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
-from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 from urllib.parse import urlsplit
 
+from trueprob_service.edge.access import ROWS_MEDIA_TYPE, SAFE_METHODS, access_to
+from trueprob_service.edge.keys import ApiKey, Principal
+from trueprob_service.edge.throttle import RateLimiter, WrongKeys
 from trueprob_service.errors import (
     Forbidden,
     ForeignOrigin,
-    InvalidSettings,
     Unauthenticated,
     UnknownHost,
 )
 
 __all__ = [
+    "ACTOR",
+    "ANONYMOUS",
     "LOOPBACK_HOSTS",
-    "SAFE_METHODS",
-    "SCOPES",
-    "ApiKey",
+    "SERVICE",
     "Keyring",
     "OriginPolicy",
-    "new_key",
-    "read_keys",
-    "scope_needed",
+    "Tokens",
 ]
 
-SCOPES: Final = ("predict", "label", "calibrate", "admin")
-# Paths that need no key unless require_key_everywhere is set: for probes, scrapers and browsers.
-_OPEN: Final = re.compile(
-    r"^/(metrics|docs(/.*)?|page/[a-z]+\.[a-z]+|openapi\.json|v2/health/(live|ready))?$"
-)
-SAFE_METHODS: Final = ("GET", "HEAD", "OPTIONS")
 LOOPBACK_HOSTS: Final = ("127.0.0.1", "localhost", "::1")
 # Probes and scrapers use whatever address they have; these paths take no writes and show no rows.
 _ANY_HOST: Final = re.compile(r"^/(metrics|v2/health/(live|ready))$")
-_SCOPE_OF: Final = (
-    (re.compile(r"^/v1/models/[^/]+/probabilities$"), "predict"),
-    (re.compile(r"^/v2/models/[^/]+(/versions/[^/]+)?/infer$"), "predict"),
-    (re.compile(r"^/v1/models/[^/]+/labels$"), "label"),
-    (re.compile(r"^/v1/models/[^/]+/(calibration-sets|fits)(/.*)?$"), "calibrate"),
-    (re.compile(r"^/v1/models/[^/]+/(rollback|shadow|calibrators/[^/]+/promote)$"), "calibrate"),
-    (re.compile(r"^/v1/models/[^/]+/alarms/[^/]+/acknowledge$"), "calibrate"),
+
+SERVICE: Final = "service"  # acts by itself: fits, labels that decide, found versions
+ANONYMOUS: Final = "anonymous"  # whoever reaches a service without keys
+# Who acts in this thread or task, and with which request, for the audit trail.
+ACTOR: Final[contextvars.ContextVar[tuple[str, str]]] = contextvars.ContextVar(
+    "trueprob_actor", default=(SERVICE, "")
 )
 
-
-@dataclass(frozen=True)
-class ApiKey:
-    """A key as the file describes it, without the key itself."""
-
-    key_id: str
-    sha256: str  # lower-case hex digest of the key
-    scopes: frozenset[str]
+Headers = Iterable[tuple[bytes, bytes]]
 
 
-def read_keys(path: Path) -> tuple[ApiKey, ...]:
-    """Read a key file; `InvalidSettings` names the line that cannot be used."""
-    try:
-        lines = path.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidSettings(f"api_keys_file cannot be read: {type(error).__name__}") from None
-    keys = [_parse(line, i) for i, line in enumerate(lines, 1) if line.strip()]
-    for name, values in (("id", [k.key_id for k in keys]), ("sha256", [k.sha256 for k in keys])):
-        if len(set(values)) != len(values):
-            raise InvalidSettings(f"api_keys_file: two lines have the same {name}")
-    if not keys:
-        raise InvalidSettings("api_keys_file has no key: no client could use the service")
-    return tuple(keys)
+class Tokens(Protocol):
+    """Verifies bearer tokens that are no API keys."""
 
+    def remembered(self, token: str) -> Principal | None:
+        """Who sends a token that was verified lately."""
 
-def _parse(line: str, number: int) -> ApiKey:
-    where = f"api_keys_file line {number}"
-    try:
-        entry = json.loads(line)
-    except json.JSONDecodeError:
-        raise InvalidSettings(f"{where} is not JSON") from None
-    if not isinstance(entry, dict) or set(entry) != {"id", "sha256", "scopes"}:
-        raise InvalidSettings(f"{where} must be an object with id, sha256 and scopes")
-    key_id, digest, scopes = entry["id"], entry["sha256"], entry["scopes"]
-    if not isinstance(key_id, str) or not key_id:
-        raise InvalidSettings(f"{where}: id must be a non-empty string")
-    if not isinstance(digest, str) or not re.fullmatch(r"[0-9a-f]{64}", digest):
-        raise InvalidSettings(f"{where}: sha256 must be 64 lower-case hex digits")
-    if not isinstance(scopes, list) or not set(scopes) <= set(SCOPES):
-        raise InvalidSettings(f"{where}: scopes must be among {', '.join(SCOPES)}")
-    return ApiKey(key_id, digest, frozenset(scopes))
-
-
-def new_key(key_id: str, scopes: Iterable[str]) -> tuple[str, str]:
-    """Make a random key; returns it and its line for the file, without a line break."""
-    key = f"tp_{secrets.token_urlsafe(32)}"
-    digest = hashlib.sha256(key.encode()).hexdigest()
-    return key, json.dumps({"id": key_id, "sha256": digest, "scopes": sorted(scopes)})
-
-
-@lru_cache(maxsize=1024)  # few paths are requested, and the patterns cost 3 µs
-def scope_needed(method: str, path: str) -> str | None:
-    """The scope that a request needs; None if any key is enough.
-
-    Requests that write and are not listed above need ``admin``.
-    """
-    if method in SAFE_METHODS:
-        return None
-    return next((scope for pattern, scope in _SCOPE_OF if pattern.match(path)), "admin")
+    def verify(self, token: str) -> Principal:
+        """Who sends a token; raises `Unauthenticated` or `Unavailable`. May wait for a network."""
 
 
 class Keyring:
-    """Checks the keys of requests. Without any keys, every request is allowed."""
+    """Checks the keys and tokens of requests. Without either, every request is allowed."""
 
-    def __init__(self, keys: Sequence[ApiKey], *, everywhere: bool) -> None:
-        self._by_digest: Mapping[str, ApiKey] = {key.sha256: key for key in keys}
+    def __init__(
+        self,
+        keys: Sequence[ApiKey] | None,  # None or empty: without keys
+        *,
+        everywhere: bool,  # a key is needed for health, metrics and documentation too
+        tokens: Tokens | None = None,
+        clock: Callable[[], float] = time.time,  # seconds since 1970 UTC
+        monotonic: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
         self._everywhere = everywhere
+        self._tokens = tokens
+        self._clock = clock
+        self._sleep = sleep
+        self._rates = RateLimiter(monotonic)
+        self._wrong_keys = WrongKeys(monotonic)
+        self._by_digest: Mapping[str, ApiKey] = {}
+        self._closed = tokens is not None
+        self.last_used: dict[str, float] = {}  # id of a key → seconds since 1970 UTC
+        if keys:
+            self.replace(keys)
 
-    def admit(self, method: str, path: str, authorization: str) -> str | None:
-        """Check a request; returns the id of its key, None if it needs no key.
+    def replace(self, keys: Sequence[ApiKey]) -> None:
+        """Use other keys from now on. A service that had keys never becomes one without."""
+        self._closed = True
+        self._by_digest = {key.sha256: key for key in keys}
 
-        Raises `Unauthenticated` or `Forbidden`.
+    def admit(self, method: str, path: str, headers: Headers) -> Principal | None:
+        """Check a request; returns who sends it, None if it needs no key.
+
+        Raises `Unauthenticated`, `Forbidden` or `TooManyRequests`. After `Unauthenticated`,
+        `admit_token` may know more.
         """
-        if not self._by_digest or (not self._everywhere and _is_open(path)):
+        if not self._closed:
             return None
-        scheme, _, key = authorization.partition(" ")
-        key = key.strip()
-        if not key or (scheme != "Bearer" and scheme.lower() != "bearer"):
-            raise Unauthenticated("send an API key as Authorization: Bearer KEY")
+        access = access_to(method, path)
+        if access.is_open and not self._everywhere:
+            return None
+        credential = _bearer(headers)
         # The timing of this look-up can only reveal bits of the digest, not of the key.
-        found = self._by_digest.get(hashlib.sha256(key.encode()).hexdigest())
-        if found is None:
+        found = self._by_digest.get(hashlib.sha256(credential.encode()).hexdigest())
+        if found is not None:
+            now = self._clock()
+            if found.revoked_at is not None:
+                raise Unauthenticated(f"key {found.key_id!r} was revoked", reason="revoked_key")
+            if found.expires_at is not None and now >= found.expires_at:
+                raise Unauthenticated(f"key {found.key_id!r} has expired", reason="expired_key")
+            self._authorise(found, method, path, headers)
+            self.last_used[found.key_id] = now
+            return found
+        known = None if self._tokens is None else self._tokens.remembered(credential)
+        if known is None:
             raise Unauthenticated("the API key is not known")
-        scope = scope_needed(method, path)
-        if scope is not None and scope not in found.scopes:
-            raise Forbidden(f"key {found.key_id!r} lacks the scope {scope!r}")
-        return found.key_id
+        self._authorise(known, method, path, headers)
+        return known
+
+    async def admit_slowly(
+        self, error: Unauthenticated, method: str, path: str, headers: Headers, address: str
+    ) -> Principal:
+        """Check a request that `admit` refused: it may have a token, else its answer may wait.
+
+        Raises what is to be answered.
+        """
+        if error.reason == "no_key":
+            raise error
+        if self._tokens is not None and error.reason == "unknown_key":
+            token = _bearer(headers)
+            if token.count(".") == 2:  # the compact form of a JWT
+                try:
+                    found = await asyncio.to_thread(self._tokens.verify, token)
+                except Unauthenticated as refused:
+                    error = refused
+                else:
+                    self._authorise(found, method, path, headers)
+                    return found
+        delay = self._wrong_keys.delay(address, error.detail)
+        if delay > 0:
+            self._wrong_keys.waiting += 1
+            try:
+                await self._sleep(delay)
+            finally:
+                self._wrong_keys.waiting -= 1
+        raise error
+
+    def _authorise(self, found: Principal, method: str, path: str, headers: Headers) -> None:
+        if found.rate is not None:
+            self._rates.take(found.key_id, found.rate)
+        access = access_to(method, path)
+        needed = access.scope
+        if access.rows_scope is not None and _asks_for_rows(headers):
+            needed = access.rows_scope
+        if needed is not None and needed not in found.scopes:
+            raise Forbidden(f"key {found.key_id!r} lacks the scope {needed!r}", actor=found.actor)
+        pattern = found.models_pattern
+        if pattern is None:
+            return
+        if access.model is not None and pattern.fullmatch(access.model) is None:
+            raise Forbidden(
+                f"key {found.key_id!r} may not use the model {access.model[:100]!r}",
+                reason="model",
+                actor=found.actor,
+            )
+        if access.all_models:
+            raise Forbidden(
+                f"key {found.key_id!r} may use some models only, {path} shows all",
+                reason="model",
+                actor=found.actor,
+            )
 
 
-@lru_cache(maxsize=1024)
-def _is_open(path: str) -> bool:
-    return _OPEN.match(path) is not None
+def _bearer(headers: Headers) -> str:
+    """The credential of the header Authorization; raises `Unauthenticated` without one."""
+    authorization = dict(headers).get(b"authorization", b"").decode("latin-1")
+    scheme, _, key = authorization.partition(" ")
+    key = key.strip()
+    if not key or (scheme != "Bearer" and scheme.lower() != "bearer"):
+        raise Unauthenticated("send an API key as Authorization: Bearer KEY", reason="no_key")
+    return key
+
+
+def _asks_for_rows(headers: Headers) -> bool:
+    """Whether any Accept header names the format of raw rows."""
+    kind = ROWS_MEDIA_TYPE.encode()
+    return any(name == b"accept" and kind in value for name, value in headers)
 
 
 class OriginPolicy:

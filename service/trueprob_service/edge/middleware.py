@@ -15,11 +15,16 @@ from typing import Any, Final
 
 from starlette.requests import ClientDisconnect
 
-from trueprob_service.edge.auth import Keyring, OriginPolicy
+from trueprob_service.edge.auth import ACTOR, ANONYMOUS, Keyring, OriginPolicy
 from trueprob_service.edge.bodies import BodyLimits, coding_of, inflated, limited
 from trueprob_service.edge.methods import as_get
 from trueprob_service.edge.problems import problem_for
-from trueprob_service.errors import BodyTooLarge
+from trueprob_service.errors import (
+    BodyTooLarge,
+    Forbidden,
+    TooManyRequests,
+    Unauthenticated,
+)
 from trueprob_service.metrics.telemetry import Telemetry
 
 __all__ = ["Edge"]
@@ -32,6 +37,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+_AUDITED: Final = frozenset({403, 409, 412})  # refused, though the request was understood
 _REQUEST_ID: Final = re.compile(rb"^[A-Za-z0-9._:/+=-]{1,128}$")
 
 
@@ -48,12 +54,15 @@ class Edge:
         max_body_bytes: int,
         max_upload_bytes: int,
         root_path: str = "",  # where a proxy serves the application; default: as the server says
+        # Called after a refused request: method, path, status, and why.
+        on_refused: Callable[[str, str, int, str], Awaitable[None]] | None = None,
     ) -> None:
         self._app = app
         self._origins = origins
         self._keyring = keyring
         self._telemetry = telemetry
         self._root_path = root_path
+        self._on_refused = on_refused
         self._limits = BodyLimits(max_body_bytes, max_upload_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -71,6 +80,8 @@ class Edge:
         if not _REQUEST_ID.match(request_id):
             request_id = secrets.token_hex(16).encode()
         status, complete = 0, False
+        state = scope.setdefault("state", {})
+        ACTOR.set((ANONYMOUS, request_id.decode()))
 
         async def send_with_id(message: Message) -> None:
             nonlocal status, complete
@@ -83,14 +94,26 @@ class Edge:
 
         try:
             self._origins.admit(scope["method"], scope["path"], headers)
-            authorization = headers.get(b"authorization", b"").decode("latin-1")
-            key_id = self._keyring.admit(scope["method"], scope["path"], authorization)
-            scope.setdefault("state", {})["key_id"] = key_id
+            try:
+                found = self._keyring.admit(scope["method"], scope["path"], scope["headers"])
+            except Unauthenticated as refused:
+                client = scope.get("client") or ("unknown", 0)
+                found = await self._keyring.admit_slowly(
+                    refused, scope["method"], scope["path"], scope["headers"], client[0]
+                )
+            if found is not None:
+                state["key_id"], state["principal"] = found.key_id, found
+                ACTOR.set((found.actor, request_id.decode()))
             await self._app(scope, self._body(scope, headers, receive), send_with_id)
         except ClientDisconnect:
             _log.debug("request %s: the client went away", request_id.decode())
         except Exception as error:
             problem = problem_for(error)
+            if isinstance(error, Unauthenticated | Forbidden | TooManyRequests):
+                self._telemetry.count_refusal(error.reason)
+                if isinstance(error, Forbidden) and error.actor is not None:
+                    ACTOR.set((error.actor, request_id.decode()))
+            state["problem"] = problem.code
             if problem.status == 500:
                 _log.exception("request %s failed", request_id.decode())
             if status and not complete:
@@ -103,6 +126,9 @@ class Edge:
             self._telemetry.observe_request(
                 str(route or "unmatched"), status or 499, time.perf_counter() - started
             )
+        if status in _AUDITED and self._on_refused is not None:
+            why = str(state.get("problem", ""))
+            await self._on_refused(scope["method"], scope["path"], status, why)
 
     def _body(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive) -> Receive:
         """The ``receive()`` for the routes: within the limit, as sent and as inflated."""

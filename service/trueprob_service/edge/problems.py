@@ -47,6 +47,7 @@ STATUS: Final[Mapping[type[Exception], int]] = MappingProxyType(
         errors.UnsupportedMediaType: 415,
         errors.UnsupportedEncoding: 415,
         errors.PreconditionRequired: 428,
+        errors.TooManyRequests: 429,
         errors.Overloaded: 503,
         errors.Unavailable: 503,
         errors.DatabaseUnavailable: 503,
@@ -75,6 +76,7 @@ TITLES: Final[Mapping[int, str]] = MappingProxyType(
         421: "The host is not known here",
         422: "The request is not valid",
         428: "If-Match is required",
+        429: "Too many requests",
         500: "Internal error",
         503: "Not available right now",
     }
@@ -112,7 +114,7 @@ def problem_for(error: Exception) -> Problem:
     if kind is None or status == 500:
         return Problem(500, "internal_error", "The service failed; see its log.")
     headers: dict[str, str] = {}
-    if isinstance(error, errors.Overloaded):
+    if isinstance(error, errors.Overloaded | errors.TooManyRequests):
         headers["retry-after"] = str(error.retry_after_seconds)
     elif status == 503:
         headers["retry-after"] = "5"

@@ -17,6 +17,7 @@ __all__ = [
     "LABEL_OUTCOMES",
     "METRICS",
     "PREFIX",
+    "REFUSALS",
     "RETIRED",
     "Metric",
     "MetricsDetail",
@@ -70,6 +71,19 @@ EVENT_KINDS: Final = (
 )
 # Numbers of classes with which a model has counters for each predicted class.
 CLASS_COUNTERS: Final = range(3, 17)
+# Why a request was refused before it reached a route (described in docs/metrics.md).
+REFUSALS: Final = (
+    "no_key",
+    "unknown_key",
+    "expired_key",
+    "revoked_key",
+    "token",
+    "scope",
+    "model",
+    "origin",
+    "rate",
+    "wrong_keys",
+)
 DELIVERIES: Final = ("delivered", "failed", "dead")
 
 _PAIR: Final = ("model", "version", "calibrator")
@@ -98,6 +112,18 @@ METRICS: Final[Mapping[str, Metric]] = MappingProxyType(
             "process",
             "Time from the first byte of a request to the last byte of its answer.",
             _SECONDS,
+        ),
+        "refused_requests_total": Metric(
+            "counter",
+            ("reason",),
+            "process",
+            "Requests refused for their key, its scope, models or rate, or for their origin.",
+        ),
+        "api_keys_file_damaged": Metric(
+            "gauge",
+            (),
+            "process",
+            "1 while api_keys_file cannot be used and the keys from before stay valid, else 0.",
         ),
         "predictions_total": Metric(
             "counter", _PAIR, "process", "Rows answered with calibrated probabilities."

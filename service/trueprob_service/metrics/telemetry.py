@@ -30,6 +30,7 @@ from trueprob_service.metrics.catalogue import (
     LABEL_OUTCOMES,
     METRICS,
     PREFIX,
+    REFUSALS,
     RETIRED,
     MetricsDetail,
 )
@@ -83,6 +84,10 @@ class Telemetry:
         self._sent = Counter(*_declared("webhook_deliveries_total"), registry=self.registry)
         for kind, outcome in itertools.product(EVENT_KINDS, DELIVERIES):
             self._sent.labels(kind, outcome)
+        self._refused = Counter(*_declared("refused_requests_total"), registry=self.registry)
+        for reason in REFUSALS:
+            self._refused.labels(reason)
+        self._keys_damaged = Gauge(*_declared("api_keys_file_damaged"), registry=self.registry)
         self._network_info = Gauge(*_declared("network_info"), registry=self.registry)
         build_info = Gauge(*_declared("build_info"), registry=self.registry)
         build_info.labels(version, commit).set(1)
@@ -133,6 +138,14 @@ class Telemetry:
                     histogram = RowHistogram(METRICS["label_lag_seconds"].buckets)
                     self._lag[key] = histogram
                 histogram.add(np.asarray(lag_seconds, np.float64))
+
+    def count_refusal(self, reason: str) -> None:
+        """Count a request that was refused for its key or origin."""
+        self._refused.labels(reason).inc()
+
+    def mark_keys_damaged(self, damaged: bool) -> None:
+        """Export whether the key file cannot be used now."""
+        self._keys_damaged.set(damaged)
 
     def count_delivery(self, kind: str, outcome: str) -> None:
         """Count one attempt to deliver an event to the webhook."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import multiprocessing
+import os
 import signal
 import socket
 import sys
@@ -54,6 +55,8 @@ def serve_replicas(settings: Settings) -> int:
         arguments=lambda i: (settings, i, listening.service, listening.metrics[i]),
         on_ready=lambda: print(quickstart(url, Path("examples")), flush=True),
         on_stop=listening.close,
+        # Without a key file it ends the process, as by default.
+        signal_hangup=settings.api_keys_file is not None,
     )
     try:
         try:
@@ -78,11 +81,13 @@ def _failed(sentence: str, *, code: int) -> int:
 class EndSignals:
     """Context in which SIGINT and SIGTERM are noted, and make `fileno` readable.
 
-    Only the main thread can use it.
+    With ``hangup`` SIGHUP too. Only the main thread can use it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, hangup: bool = False) -> None:
         self.received = False
+        self.hung_up = False  # SIGHUP came; whoever reads it sets it back
+        self._signals = (*_SIGNALS, signal.SIGHUP) if hangup else _SIGNALS
         # Ctrl-C again at any time, or SIGTERM again a second or more after the first signal.
         self.impatient = False
         self._first = 0.0
@@ -91,7 +96,7 @@ class EndSignals:
         self._woken, self._wakes = socket.socketpair()
         for end in (self._woken, self._wakes):
             end.setblocking(False)
-        self._handlers = {number: signal.signal(number, self._note) for number in _SIGNALS}
+        self._handlers = {number: signal.signal(number, self._note) for number in self._signals}
         self._descriptor = signal.set_wakeup_fd(self._wakes.fileno(), warn_on_full_buffer=False)
         return self
 
@@ -113,6 +118,9 @@ class EndSignals:
                 pass
 
     def _note(self, number: int, _frame: object) -> None:
+        if number == signal.SIGHUP:
+            self.hung_up = True
+            return
         now = time.monotonic()
         if not self.received:
             self.received, self._first = True, now
@@ -158,6 +166,7 @@ class Supervisor:
         on_ready: Callable[[], None],  # called once, when every replica is ready for the first time
         on_stop: Callable[[], None],  # closes the sockets, so that clients do not wait in vain
         policy: RestartPolicy | None = None,
+        signal_hangup: bool = False,  # pass SIGHUP on to the replicas
     ) -> None:
         self._spawn = multiprocessing.get_context("spawn")
         self._replicas = [_Replica(index) for index in range(n)]
@@ -167,7 +176,7 @@ class Supervisor:
         self._on_stop = on_stop
         self._policy = policy or RestartPolicy()
         self._all_were_ready = False
-        self._signals = EndSignals()
+        self._signals = EndSignals(hangup=signal_hangup)
 
     def run(self) -> bool:
         """Run until a signal; returns whether every replica stopped in time.
@@ -180,6 +189,7 @@ class Supervisor:
                     self._start_due()
                     self._wait()
                     self._check_replicas()
+                    self._pass_hangup_on()
             finally:
                 clean = self._stop()
         return clean
@@ -232,6 +242,17 @@ class Supervisor:
         if not self._all_were_ready and all(each.ready_at is not None for each in self._replicas):
             self._all_were_ready = True
             self._on_ready()
+
+    def _pass_hangup_on(self) -> None:
+        if not self._signals.hung_up:
+            return
+        self._signals.hung_up = False
+        for replica in self._replicas:
+            # One that is starting has no handler yet, and reads the file anyway.
+            pid = None if replica.process is None else replica.process.pid
+            if pid is not None and replica.ready_at is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGHUP)
 
     def _ended(self, replica: _Replica, process: BaseProcess) -> None:
         how, ready_at = _how_it_ended(process), replica.ready_at

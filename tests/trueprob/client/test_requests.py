@@ -149,6 +149,19 @@ def test_what_might_do_harm_is_sent_once(
     assert len(script.requests) == 1
 
 
+def limited(seconds: int) -> httpx.Response:
+    document = {"code": "too_many_requests", "detail": "slower"}
+    return httpx.Response(429, json=document, headers={"retry-after": str(seconds)})
+
+
+@both_connections
+def test_a_rate_is_kept_if_that_takes_seconds(send: Send) -> None:
+    assert send(Script(limited(3), ok()), RETRIED)[1] == [3.0]
+    with pytest.raises(ServiceProblem) as caught:
+        send(Script(limited(1800)), RETRIED)
+    assert (caught.value.status, caught.value.retry_after_seconds) == (429, 1800.0)
+
+
 @both_connections
 def test_a_refusal_is_raised_at_once_with_its_code(send: Send) -> None:
     refusal = httpx.Response(412, json={"code": "stale_revision", "detail": "4 is stale"})

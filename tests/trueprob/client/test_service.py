@@ -117,6 +117,13 @@ def test_a_model_from_its_declaration_to_going_back(tmp_path: Path) -> None:
             with pytest.raises(ServiceProblem, match="live revision is 5"):
                 await client.delete_model("m", revision=4)
             await client.delete_model("m", revision=5)
+            rows = await client.audit(model="m", outcome="done", limit=3)
+            assert [(row["action"], row["revision"]) for row in rows] == [
+                ("model.delete", 5), ("shadow.end", 5), ("shadow.start", 5),
+            ]  # fmt: skip
+            more = await client.audit(model="m", outcome="done", before=rows[-1]["id"], limit=1)
+            assert [row["action"] for row in more] == ["pair.rollback"]
+            assert await client.audit(actor="key:nobody") == ()
             assert {m.model for m in await client.models()} == {"digits", "cifar10"}
 
     asyncio.run(scenario())
@@ -170,7 +177,7 @@ def test_rows_with_labels_and_a_fit_of_them(tmp_path: Path) -> None:
 
 @pytest.mark.integration
 def test_pictures_probabilities_and_a_key(tmp_path: Path) -> None:
-    from trueprob_service.edge.auth import new_key
+    from trueprob_service.edge.keys import new_key
 
     key, line = new_key("someone", ["predict"])
     keys = tmp_path / "keys.jsonl"

@@ -21,7 +21,8 @@ import pytest
 from tests.integration_requirements import require_program
 from tests.running_service import ROOT, running_service
 from tests.trueprob_service.application import application
-from trueprob_service.edge.auth import OriginPolicy, new_key
+from trueprob_service.edge.auth import OriginPolicy
+from trueprob_service.edge.keys import new_key
 from trueprob_service.errors import ForeignOrigin, InvalidSettings, UnknownHost
 from trueprob_service.settings import Settings, load_settings
 

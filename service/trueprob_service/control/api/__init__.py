@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from fastapi import APIRouter
 
+from trueprob_service.control.api.audit import audit_routes
 from trueprob_service.control.api.calibration_sets import calibration_set_routes
 from trueprob_service.control.api.fits import fit_routes
 from trueprob_service.control.api.labels import alarm_routes, label_routes
@@ -33,4 +34,5 @@ def create_router(
     router.include_router(shadow_routes(services))
     router.include_router(label_routes(services))
     router.include_router(alarm_routes(services))
+    router.include_router(audit_routes(services))
     return router

@@ -10,6 +10,7 @@ from starlette.requests import Request
 
 from trueprob_service.control.schemas.base import ProblemDocument
 from trueprob_service.control.schemas.lists import DEFAULT_LIMIT, LARGEST_ID, MAX_LIMIT
+from trueprob_service.edge.keys import Principal
 from trueprob_service.edge.problems import MEDIA_TYPE, TITLES
 from trueprob_service.errors import InvalidRequest, PreconditionRequired
 
@@ -25,6 +26,7 @@ __all__ = [
     "caller",
     "expected_revision",
     "problems",
+    "visible_models",
     "wait_seconds",
 ]
 
@@ -94,6 +96,13 @@ def wait_seconds(prefer: str | None) -> float | None:
     """How long the client wants to wait for the result (RFC 7240), at most `MAX_WAIT_SECONDS`."""
     match = _WAIT.search(prefer or "")
     return None if match is None else min(float(match[1]), MAX_WAIT_SECONDS)
+
+
+def visible_models(request: Request) -> str | None:
+    """Regular expression for the models that the request's key may use; None for all."""
+    principal = request.scope.get("state", {}).get("principal")
+    pattern = principal.models_pattern if isinstance(principal, Principal) else None
+    return None if pattern is None else pattern.pattern
 
 
 def caller(request: Request) -> str | None:

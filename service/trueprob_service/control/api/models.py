@@ -16,6 +16,7 @@ from trueprob_service.control.api.documentation import (
     caller,
     expected_revision,
     problems,
+    visible_models,
 )
 from trueprob_service.control.assembly import ControlServices
 from trueprob_service.control.schemas.lists import Items, Page
@@ -31,10 +32,14 @@ def model_routes(services: Callable[[], ControlServices]) -> APIRouter:
 
     @router.get("/models", summary="List models", responses=problems(422))
     def list_models(
-        cursor: CursorQuery = None, limit: LimitQuery = DEFAULT_PAGE
+        request: Request, cursor: CursorQuery = None, limit: LimitQuery = DEFAULT_PAGE
     ) -> Items[ModelDescription]:
-        """Every model with its live pair, newest first; unavailable versions with the reason."""
-        return services().descriptions.page(Page.from_query(cursor, limit))
+        """Every model with its live pair, newest first; unavailable versions with the reason.
+
+        A key that may use some models only sees those.
+        """
+        page, visible = Page.from_query(cursor, limit), visible_models(request)
+        return services().descriptions.page(page, visible=visible)
 
     @router.get("/models/{model}", summary="Describe a model", responses=problems(404))
     def get_model(model: ModelPath, response: Response) -> ModelDescription:

@@ -79,7 +79,7 @@ def find_or_add_fit(
         )
         if earlier is not None and _is_current(transaction, earlier):
             return earlier.id
-    return transaction.fits.add(
+    fit_id = transaction.fits.add(
         served.model,
         served.version,
         calibration_set=digest,
@@ -91,6 +91,10 @@ def find_or_add_fit(
         now=now,
         trigger=request.trigger,
     )
+    detail = {"fit": fit_id, "set": digest, "method": method, "promote": request.promote}
+    detail |= {"version": served.version, "trigger": request.trigger}
+    transaction.audit.add("fit.start", served.model, now=now, detail=detail)
+    return fit_id
 
 
 def _is_current(transaction: Transaction, fit: FitRow) -> bool:
@@ -119,6 +123,7 @@ def cancel_fit(store: Store, model: str, fit_id: int, *, by: str | None, now: fl
         if fit.state != "cancelled":
             sentence = "cancelled" if by is None else f"cancelled by {by}"
             transaction.fits.end(fit_id, "cancelled", now=now, error=sentence)
+            transaction.audit.add("fit.cancel", model, now=now, detail={"fit": fit_id})
 
 
 @dataclass(frozen=True)

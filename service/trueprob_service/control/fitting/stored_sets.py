@@ -87,7 +87,7 @@ class StoredSets:
                 earlier = transaction.policy_fits.triggered(served.model, request.trigger)
                 if earlier is not None:
                     return earlier, self._runner.submit(earlier)
-            self._add(transaction, served, rows, size_bytes, by=request.by)
+            self._add(transaction, served, rows, size_bytes, name=request.name, by=request.by)
             if request.name is not None:
                 sets = transaction.calibration_sets
                 sets.name(served.model, request.name, rows.digest, now=self._clock())
@@ -143,7 +143,7 @@ class StoredSets:
                 current = transaction.calibration_sets.get(model, name)
                 if (current and current.digest) != (base and base.digest):
                     continue
-                self._add(transaction, served, combined, size_bytes, by=by)
+                self._add(transaction, served, combined, size_bytes, name=name, by=by)
                 transaction.calibration_sets.name(model, name, combined.digest, now=self._clock())
                 if base is not None and base.digest != combined.digest:
                     self._delete_if_unused(transaction, base)
@@ -162,7 +162,10 @@ class StoredSets:
             waiting = transaction.fits.n_unfinished(model, row.digest)
             if waiting:
                 raise Conflict(f"{waiting} fits on this set have not ended: cancel them, or wait")
-            transaction.calibration_sets.delete(model, row.digest, now=self._clock())
+            now = self._clock()
+            transaction.calibration_sets.delete(model, row.digest, now=now)
+            detail = {"set": row.digest, "rows": row.n_rows}
+            transaction.audit.add("set.delete", model, now=now, detail=detail)
 
     def _require_rows(self, n: int, request: FitRequest) -> None:
         minimum = self._settings.min_calibration_rows
@@ -185,8 +188,13 @@ class StoredSets:
         rows: CalibrationSet,
         size_bytes: int,
         *,
+        name: str | None,
         by: str | None,
     ) -> None:
+        now = self._clock()
+        if transaction.calibration_sets.get(served.model, rows.digest) is None:
+            detail = {"set": rows.digest, "name": name, "rows": rows.n}
+            transaction.audit.add("set.add", served.model, now=now, detail=detail)
         transaction.calibration_sets.add(
             served.model,
             rows.digest,
@@ -195,7 +203,7 @@ class StoredSets:
             size_bytes=size_bytes,
             row_digests=rows.row_digests.tobytes(),
             created_by=by,
-            now=self._clock(),
+            now=now,
         )
 
     def _delete_if_unused(self, transaction: Transaction, row: CalibrationSetRow) -> None:

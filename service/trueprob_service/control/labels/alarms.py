@@ -266,6 +266,12 @@ class Alarms:
             if alarm.acknowledged_at is None:
                 alarm = replace(alarm, acknowledged_at=now, acknowledged_by=by)
                 transaction.alarms.acknowledge(alarm_id, by=by, now=now)
+                transaction.audit.add(
+                    "alarm.acknowledge",
+                    model,
+                    now=now,
+                    detail={"alarm": alarm_id, "statistic": alarm.statistic},
+                )
                 state = transaction.alarm_states.lock(model, alarm.revision)
                 if state is not None and alarm.statistic == "change":
                     fresh = self.rules.change.start().to_dict()

@@ -77,10 +77,11 @@ def promote_first(
 
     Its revision is 1, or the one after the last revision of a deleted model of this name.
     """
+    revision = transaction.deleted_models.last_revision(model) + 1
     transaction.promotions.append(
         PromotionRow(
             model=model,
-            revision=transaction.deleted_models.last_revision(model) + 1,
+            revision=revision,
             version=version,
             calibrator=calibrator,
             cause="factory",
@@ -89,6 +90,13 @@ def promote_first(
             promoted_by=by,
             promoted_at=now,
         )
+    )
+    transaction.audit.add(
+        "pair.promote",
+        model,
+        now=now,
+        revision=revision,
+        detail={"version": version, "calibrator": calibrator, "cause": "factory", "by": by},
     )
 
 
@@ -277,6 +285,7 @@ class Catalogue:
                 continue
             if model is None:
                 transaction.models.add(name, declared=False, now=now)
+            transaction.audit.add("version.find", name, now=now, detail={"version": number})
             add_version(
                 transaction,
                 name,

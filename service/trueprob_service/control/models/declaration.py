@@ -67,6 +67,7 @@ class Declarations:
                         f"{shown(known.class_names)}, got {shown(names)}"
                     )
                 return False
+            transaction.audit.add("model.declare", model, now=now, detail={"n_classes": len(names)})
             add_version(
                 transaction,
                 model,
@@ -141,7 +142,9 @@ class Deletions:
                     f"model {model!r} has version {versions[-1]} in the model repository and would "
                     "come back: remove its folder there first"
                 )
-            transaction.deleted_models.delete(model, revision=live.revision, now=self._clock())
+            now = self._clock()
+            transaction.deleted_models.delete(model, revision=live.revision, now=now)
+            transaction.audit.add("model.delete", model, now=now, revision=live.revision)
         self._on_fits_ended()
         with contextlib.suppress(
             DatabaseUnavailable

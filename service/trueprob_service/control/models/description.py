@@ -5,6 +5,7 @@ The versions that this process cannot serve are included.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 
 from trueprob_service.control.models.catalogue import Catalogue, current_calibrator
@@ -48,11 +49,16 @@ class Descriptions:
             return self._describe_unavailable(model)
         raise ModelNotFound(f"there is no model named {model!r}")
 
-    def page(self, page: Page) -> Items[ModelDescription]:
+    def page(
+        self,
+        page: Page,
+        *,
+        visible: str | None = None,  # regular expression for the names that are shown
+    ) -> Items[ModelDescription]:
         """A page of all models; models that never had a usable version come last."""
         with self._store.read() as transaction:
             rows, cursor = split(
-                transaction.models.page(before=page.before, limit=page.limit + 1),
+                transaction.models.page(before=page.before, limit=page.limit + 1, pattern=visible),
                 page,
                 lambda row: row.id,
             )
@@ -60,7 +66,11 @@ class Descriptions:
             items = [self._describe(transaction, row, verdicts) for row in rows]
             if cursor is None:
                 known = {row.name for row in transaction.models.all()}
-                items += [self._describe_unavailable(name) for name in self._refused() - known]
+                items += [
+                    self._describe_unavailable(name)
+                    for name in self._refused() - known
+                    if visible is None or re.fullmatch(visible, name)
+                ]
         return Items(items=items, next=cursor)
 
     def _refused(self) -> set[str]:

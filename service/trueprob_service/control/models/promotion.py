@@ -21,6 +21,7 @@ from trueprob_service.control.models.catalogue import Catalogue, current_calibra
 from trueprob_service.control.models.shadows import start_shadow
 from trueprob_service.control.store import Store, Transaction
 from trueprob_service.control.store.promotions import CalibratorRow, PromotionRow
+from trueprob_service.edge.auth import SERVICE
 from trueprob_service.errors import (
     CalibratorNotFound,
     Conflict,
@@ -89,6 +90,22 @@ def raise_revision(
             "before": {"version": live.version, "calibrator": live.calibrator},
         },
         now=now,
+    )
+    transaction.audit.add(
+        {"rollback": "pair.rollback", "reverted": "pair.revert"}.get(cause, "pair.promote"),
+        row.model,
+        now=now,
+        revision=promotion.revision,
+        # Labels decide these, whoever sent the last one.
+        actor=SERVICE if cause in ("shadow", "reverted") else None,
+        detail={
+            "version": row.version,
+            "calibrator": row.calibrator,
+            "cause": cause,
+            "restores": restores,
+            "fit": fit,
+            "by": by,
+        },
     )
     predecessor = None
     # Whoever goes back, or insists on a calibrator that labels sent back, has decided.

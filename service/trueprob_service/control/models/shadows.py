@@ -86,6 +86,13 @@ class Shadows:
                 by=by,
                 now=self._clock(),
             )
+            transaction.audit.add(
+                "shadow.start",
+                model,
+                now=started.started_at,
+                revision=live.revision,
+                detail={"calibrator": calibrator, "policy": chosen},
+            )
         self._catalogue.shadow(model, live.revision, "candidate", row)
         return started, True
 
@@ -94,8 +101,12 @@ class Shadows:
         with self._store.write() as transaction:
             transaction.models.lock(model)
             live = _live(transaction, model)
-            if not transaction.shadows.end(model, role, "removed", now=self._clock()):
+            now = self._clock()
+            if not transaction.shadows.end(model, role, "removed", now=now):
                 raise ShadowNotFound(f"no {role} shadows model {model!r}")
+            transaction.audit.add(
+                "shadow.end", model, now=now, revision=live.revision, detail={"role": role}
+            )
         self._catalogue.shadow(model, live.revision, role, None)
 
     def newest(self, model: str, role: str) -> ShadowRow:

@@ -24,6 +24,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from trueprob_service.control.store.alarms import AlarmStateTable, AlarmTable
+from trueprob_service.control.store.audit import AuditTable, KeyUseTable
 from trueprob_service.control.store.calibration_sets import CalibrationSetTable
 from trueprob_service.control.store.events import EventTable
 from trueprob_service.control.store.fits import EarlierFitTable, FitTable, PolicyFitTable
@@ -87,10 +88,17 @@ class Transaction:
     class_totals = _on_access(ClassTotalTable)
     window_blocks = _on_access(WindowBlockTable)
     shadows = _on_access(ShadowTable)
+    audit = _on_access(AuditTable)
+    key_uses = _on_access(KeyUseTable)
 
     def __init__(self, connection: Connection, *, keep_events: bool = False) -> None:
         self._connection = connection
         self._keep_events = keep_events
+
+    def flush(self) -> None:
+        """Write what waits for the end of the transaction: the rows of the audit trail."""
+        if "audit" in vars(self):
+            self.audit.flush()
 
     @functools.cached_property
     def events(self) -> EventTable:
@@ -120,7 +128,9 @@ class Store:
         with self._writing, self._boundary(), self._engine.connect() as plain:
             connection = plain.execution_options(**{_WRITES: True})
             with connection.begin():
-                yield Transaction(connection, keep_events=self._keep_events)
+                transaction = Transaction(connection, keep_events=self._keep_events)
+                yield transaction
+                transaction.flush()
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Transaction]:

@@ -107,11 +107,13 @@ class ModelTable:
             for row in self._connection.execute(select(model).order_by(model.c.name))
         ]
 
-    def page(self, *, before: int | None, limit: int) -> list[ModelRow]:
-        """A page of the models below an id, newest first."""
+    def page(self, *, before: int | None, limit: int, pattern: str | None = None) -> list[ModelRow]:
+        """A page of the models below an id, newest first; only names that match a pattern."""
         statement = select(model).order_by(model.c.id.desc()).limit(limit)
         if before is not None:
             statement = statement.where(model.c.id < before)
+        if pattern is not None:
+            statement = statement.where(model.c.name.regexp_match(pattern))
         return [ModelRow(**row._mapping) for row in self._connection.execute(statement)]
 
     def add_version(

@@ -6,6 +6,7 @@
 - Groups of labels that had no label for as long as a receipt is valid.
 - Hourly bins older than five weeks, which become daily ones.
 - Webhook events, a week after they ended.
+- Rows of the audit trail, if a setting says after how many days.
 - Names of deleted models, a day after their last receipts have expired.
 - Files of calibration sets that no model has, a day after they were last stored, and uploads that a
   crash cut short.
@@ -20,6 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from trueprob_service.control.audit.trail import AuditTrail
 from trueprob_service.control.fitting.set_files import SetFiles
 from trueprob_service.control.labels.counting import DAY_SECONDS
 from trueprob_service.control.poll import Poll
@@ -49,6 +51,7 @@ class CleanUpCounts:
     events: int
     files: int
     deleted_models: int
+    audit_rows: int
 
 
 class Retention:
@@ -58,6 +61,7 @@ class Retention:
         self,
         store: Store,
         set_files: SetFiles,
+        audit: AuditTrail,
         *,
         keep_seconds: float,  # how long a key is needed after its receipt was issued
         seconds: float,  # between two runs
@@ -65,6 +69,7 @@ class Retention:
     ) -> None:
         self._store = store
         self._set_files = set_files
+        self._audit = audit
         self._keep_seconds = keep_seconds
         self._clock = clock
         self._next_groups: Position | None = None
@@ -91,6 +96,7 @@ class Retention:
             events=self._in_batches(self._prune_events),
             files=self._remove_files(),
             deleted_models=self._in_batches(self._prune_names),
+            audit_rows=self._audit.prune(),
         )
 
     def _in_batches(self, prune: Callable[[Transaction, float], int]) -> int:

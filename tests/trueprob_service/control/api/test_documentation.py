@@ -8,6 +8,7 @@ from tests.trueprob_service.control.harness import World
 from trueprob_service.control.api.documentation import wait_seconds
 
 ROUTES = {
+    "/v1/audit": {"get"},
     "/v1/models": {"get"},
     "/v1/models/{model}": {"delete", "get", "put"},
     "/v1/models/{model}/alarms": {"get"},

@@ -30,7 +30,7 @@ from trueprob.fitting.methods import fit_rows
 from trueprob.repository.model_repository import ModelRepository
 from trueprob_service.control.store.events import webhook_event
 from trueprob_service.control.store.tables import fit as fit_table
-from trueprob_service.edge.auth import new_key
+from trueprob_service.edge.keys import new_key
 
 pytestmark = pytest.mark.slow
 
