@@ -20,6 +20,7 @@ from trueprob_service.edge.bodies import BodyLimits, coding_of, inflated, limite
 from trueprob_service.edge.methods import as_get
 from trueprob_service.edge.problems import problem_for
 from trueprob_service.errors import BodyTooLarge
+from trueprob_service.logs import REQUEST, log_access, trace_of
 from trueprob_service.metrics.telemetry import Telemetry
 
 __all__ = ["Edge"]
@@ -48,12 +49,14 @@ class Edge:
         max_body_bytes: int,
         max_upload_bytes: int,
         root_path: str = "",  # where a proxy serves the application; default: as the server says
+        access_log: bool = False,
     ) -> None:
         self._app = app
         self._origins = origins
         self._keyring = keyring
         self._telemetry = telemetry
         self._root_path = root_path
+        self._access_log = access_log
         self._limits = BodyLimits(max_body_bytes, max_upload_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -71,6 +74,10 @@ class Edge:
         if not _REQUEST_ID.match(request_id):
             request_id = secrets.token_hex(16).encode()
         status, complete = 0, False
+        known: dict[str, str] = {"request_id": request_id.decode()}
+        if b"traceparent" in headers:
+            known.update(trace_of(headers[b"traceparent"]))
+        REQUEST.set(known)  # of this task only, and of the threads that work for it
 
         async def send_with_id(message: Message) -> None:
             nonlocal status, complete
@@ -86,6 +93,8 @@ class Edge:
             authorization = headers.get(b"authorization", b"").decode("latin-1")
             key_id = self._keyring.admit(scope["method"], scope["path"], authorization)
             scope.setdefault("state", {})["key_id"] = key_id
+            if key_id is not None:
+                known["key_id"] = key_id
             await self._app(scope, self._body(scope, headers, receive), send_with_id)
         except ClientDisconnect:
             _log.debug("request %s: the client went away", request_id.decode())
@@ -100,9 +109,16 @@ class Edge:
         finally:
             route = scope.get("trueprob.route") or getattr(scope.get("route"), "path", None)
             # 499: the client left before an answer began.
-            self._telemetry.observe_request(
-                str(route or "unmatched"), status or 499, time.perf_counter() - started
-            )
+            seconds = time.perf_counter() - started
+            self._telemetry.observe_request(str(route or "unmatched"), status or 499, seconds)
+            if self._access_log:
+                log_access(
+                    scope["method"],
+                    scope["path"],
+                    str(route or "unmatched"),
+                    status or 499,
+                    seconds,
+                )
 
     def _body(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive) -> Receive:
         """The ``receive()`` for the routes: within the limit, as sent and as inflated."""
