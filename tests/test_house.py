@@ -252,7 +252,6 @@ REASONS: dict[str, str] = {
     "trueprob_service.control.store.migrations.versions.r0013_classes_of_alarms": "a revision",
     "trueprob_service.control.store.migrations.versions.r0014_class_counters": "a revision",
     "trueprob_service.control.store.migrations.versions.r0015_keep_prediction": "a revision",
-    "trueprob_service.replicas.replica": "process boundary: what a replica runs",
     "trueprob_service.schema_check": "runs in a child process; its parent imports no SQLAlchemy",
 }
 
