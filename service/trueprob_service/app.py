@@ -41,7 +41,6 @@ from trueprob_service.inference.network.cores import usable_cores
 from trueprob_service.inference.network.onnx_model import OnnxModel
 from trueprob_service.metrics.telemetry import Registry, Telemetry
 from trueprob_service.openapi_document import complete
-from trueprob_service.server import MetricsPort
 from trueprob_service.server import Drain, MetricsPort
 from trueprob_service.settings import Settings
 
@@ -138,8 +137,6 @@ def create_app(
         summary="Metrics for Prometheus",
         response_class=PlainTextResponse,
     )
-    def metrics(request: Request) -> Response:
-    @api.get("/metrics", tags=["monitoring"], summary="Metrics for Prometheus")
     async def metrics(request: Request) -> Response:
         """The metrics of docs/metrics.md, in Prometheus' text format; gzip if that is accepted."""
         # Not in the threads of the control routes, which may all wait for the database.

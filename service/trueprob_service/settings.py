@@ -2,7 +2,8 @@
 
 `Settings` is the frozen model, `check_consistent` refuses combinations that do not work, and
 `load_settings` fills the model. ``TRUEPROB_PORT=9000`` and ``--port 9000`` are the same setting; a
-flag wins over a variable. Nothing else in the service reads the environment.
+flag wins over a variable. Nothing else in the service reads the environment. The file is long
+because every setting is a field of one class.
 """
 
 from __future__ import annotations
