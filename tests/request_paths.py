@@ -3,7 +3,8 @@
 ``python -m tests.request_paths`` writes docs/paths.md; a test compares the page with a new run.
 
 Each request is sent twice before, so that what happens once (imports, caches, the first read of a
-model) is not counted. Every thread is watched; the process that fits is not.
+model) is not counted. Every thread is watched but the canary's, which serves no request; the
+process that fits is not.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ class Watch:
 
     def __call__(self, frame: FrameType, _event: str, _argument: object) -> None:
         """Called by Python at every call; returning None leaves the lines unwatched."""
-        if self._on and frame.f_code.co_name != "<module>":
+        of_canary = threading.current_thread().name in ("trueprob-canary", "trueprob-probe")
+        if self._on and not of_canary and frame.f_code.co_name != "<module>":
             self._names.add(frame.f_code.co_filename)
 
     @contextmanager

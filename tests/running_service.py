@@ -62,7 +62,8 @@ def running_service(
     """Start the service on a free port, wait until it listens, kill it at the end."""
     command: Sequence[str] = (
         sys.executable, "-m", "trueprob_service", "serve", "--port", "0",
-        "--state-dir", str(state_dir), "--model-repository", str(models), *flags,
+        "--state-dir", str(state_dir), "--model-repository", str(models),
+        "--drain-seconds", "0", *flags,
     )  # fmt: skip
     log_path = state_dir.parent / f"{state_dir.name}.log"
     log = log_path.open("a")

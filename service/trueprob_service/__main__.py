@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from trueprob_service.errors import InvalidSettings
+from trueprob_service.logs import configure_logging
 from trueprob_service.settings import Settings, load_settings
 
 __all__ = ["main"]
@@ -74,34 +75,35 @@ def _make_private(state_dir: Path) -> None:
 
 
 def _serve(settings: Settings, warnings: Sequence[str]) -> int:
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    # Alembic logs three lines at every start; a migration that fails raises anyway.
-    logging.getLogger("alembic").setLevel(logging.WARNING)
-    # A malformed form is answered with a 400 and needs no line in the log.
-    logging.getLogger("python_multipart").setLevel(logging.ERROR)
+    configure_logging(settings.log_format)
     for warning in warnings:
         logging.getLogger("trueprob_service.settings").warning(warning)
     from trueprob_service.receipts.secrets import open_receipt_keys
-    from trueprob_service.schema_check import refuse_unknown_schema
+    from trueprob_service.schema_check import refuse_unusable_state
 
     _make_private(settings.state_dir)
     # Checked here for a one-line message: replicas would fail and be restarted.
     open_receipt_keys(settings.receipt_secrets, settings.receipt_secret_file)
     replicas = settings.replicas > 1 or settings.metrics_port is not None
     try:
-        refuse_unknown_schema(settings.resolved_database_url, in_child=replicas)
+        refuse_unusable_state(settings.resolved_database_url, settings.state_dir, in_child=replicas)
     except ValueError as error:
         raise InvalidSettings(str(error)) from None
     if replicas:
         from trueprob_service.replicas.supervisor import serve_replicas
 
         return serve_replicas(settings)
-    from trueprob_service.app import create_app
-    from trueprob_service.server import serve
+    from trueprob_service.replicas.listening import CannotListen, refuse_taken_port
 
-    return serve(create_app(settings), settings)
+    try:
+        refuse_taken_port(settings)  # before the models are loaded
+    except CannotListen as error:
+        raise InvalidSettings(str(error)) from None
+    from trueprob_service.app import create_app
+    from trueprob_service.server import Drain, serve
+
+    drain = Drain()
+    return serve(create_app(settings, drain=drain), settings, drain)
 
 
 def _move_state(command: str, arguments: list[str]) -> int:
@@ -125,7 +127,7 @@ def _move_state(command: str, arguments: list[str]) -> int:
         settings, _ = load_settings(rest, os.environ)
         _make_private(settings.state_dir)
         set_files = open_set_files(settings.state_dir, settings.artifact_url)
-        store = open_store(settings.resolved_database_url)
+        store = open_store(settings.resolved_database_url, timeout_seconds=0)
         try:
             move = export_state if command == "export-state" else import_state
             counts = move(store, set_files, options.file)

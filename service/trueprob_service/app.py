@@ -14,6 +14,7 @@ from functools import partial
 from importlib import resources
 from typing import Any, Final
 
+from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.docs import get_swagger_ui_html
@@ -45,13 +46,14 @@ from trueprob_service.inference.network.cores import usable_cores
 from trueprob_service.inference.network.onnx_model import OnnxModel
 from trueprob_service.metrics.telemetry import Registry, Telemetry
 from trueprob_service.openapi_document import complete
-from trueprob_service.server import MetricsPort
+from trueprob_service.server import Drain, MetricsPort
 from trueprob_service.settings import Settings
 
 __all__ = ["create_app"]
 
 _KEY_FILE_SECONDS: Final = 2.0  # between two looks at the file of the keys
 _GZIP: Final = re.compile(r"\bgzip\b(?!\s*;\s*q=0(\.0*)?\s*(,|$))")
+_SCRAPES: Final = 4  # answered at the same time
 _DESCRIPTION = """\
 Calibrated probabilities for classifiers, and live evidence that they stay calibrated.
 
@@ -70,6 +72,7 @@ def create_app(
     model_factory: Callable[[ServedVersion], Network | None] | None = None,
     commit: str | None = None,  # for `build_info`; default: SOURCE_COMMIT of the environment
     metrics_port: int | None = None,  # port that serves only `/metrics`, if there is one
+    drain: Drain | None = None,  # whether the server is about to stop
 ) -> Application:
     """The ASGI application. Its lifespan opens the database and loads the models.
 
@@ -94,6 +97,8 @@ def create_app(
         count_delivery=telemetry.count_delivery,
     )
     telemetry.export_statistics(plane.label_statistics, tolerance=settings.alarm_tolerance)
+    telemetry.export_health(lambda: plane.faults, lambda: plane.unavailable)
+    scrapes = CapacityLimiter(_SCRAPES)
     json_bodies = JsonBodies()
     rate = Rate.parse(settings.rate_limit) if settings.rate_limit else None
     keyring = Keyring(
@@ -127,7 +132,9 @@ def create_app(
         document = {"ready": started, **(plane.ready() if started else {})}
         if key_file is not None and key_file.problem is not None:
             document["keys"] = f"{key_file.problem}; the keys from before stay valid"
-        return started, document
+        if started and drain is not None and drain.started:
+            document |= {"ready": False, "status": "draining"}
+        return document["ready"], document
 
     async def audit_refusal(method: str, path: str, status: int, why: str) -> None:
         if started and access_to(method, path).action is not None:
@@ -153,9 +160,11 @@ def create_app(
         summary="Metrics for Prometheus",
         response_class=PlainTextResponse,
     )
-    def metrics(request: Request) -> Response:
+    async def metrics(request: Request) -> Response:
         """The metrics of docs/metrics.md, in Prometheus' text format; gzip if that is accepted."""
-        text, headers = telemetry.exposition(), {"vary": "accept-encoding"}
+        # Not in the threads of the control routes, which may all wait for the database.
+        text = await to_thread.run_sync(telemetry.exposition, limiter=scrapes)
+        headers = {"vary": "accept-encoding"}
         if _GZIP.search(request.headers.get("accept-encoding", "")):
             text, headers = gzip.compress(text, 1), {**headers, "content-encoding": "gzip"}
         return Response(text, media_type=telemetry.content_type, headers=headers)
@@ -180,6 +189,7 @@ def create_app(
         max_upload_bytes=settings.max_upload_bytes,
         root_path=settings.root_path,
         on_refused=audit_refusal,
+        access_log=settings.access_log,
     )
     return _with_cors(edge, settings.cors_origins) if settings.cors_origins else edge
 
@@ -333,6 +343,7 @@ def _open_network(
         max_batch_rows=settings.max_batch_rows,
         queue_rows=settings.queue_rows,
         observe=partial(telemetry.observe_batch, served.model),
+        deadline_seconds=settings.network_deadline_seconds,
         name=f"{served.model}/{served.version}",
     )
 
@@ -342,6 +353,11 @@ def _add_error_handlers(api: FastAPI) -> None:
         problem = problem_for(error)
         request.scope.setdefault("state", {})["problem"] = problem.code
         return Response(problem.body, problem.status, headers=problem.headers)
+
+    async def answer_disk(request: Request, error: Exception) -> Response:
+        if problem_for(error).status == 500:
+            raise error  # no error of a disk: logged like any other
+        return await answer(request, error)
 
     async def answer_validation(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)  # noqa: S101 - what it is registered for
@@ -371,6 +387,7 @@ def _add_error_handlers(api: FastAPI) -> None:
     api.add_exception_handler(TrueprobError, answer)
     api.add_exception_handler(RequestValidationError, answer_validation)
     api.add_exception_handler(HTTPException, answer_http)
+    api.add_exception_handler(OSError, answer_disk)
     # Starlette sends this answer, then raises the error again; the edge logs it.
     api.add_exception_handler(Exception, answer)
 

@@ -30,6 +30,7 @@
     ├── Overloaded                a bounded queue is full: try again later
     ├── Unavailable               a component that the request needs does not work
     │   ├── DatabaseUnavailable
+    │   ├── StorageUnavailable    a file cannot be written: the disk is full or read-only
     │   └── ModelUnavailable      the network of a version cannot be run
     │       └── ProviderUnavailable   it would run on another execution provider
     └── InferenceFailed           the network itself raised; the detail goes to the log only
@@ -66,6 +67,7 @@ __all__ = [
     "ServiceError",
     "ShadowNotFound",
     "StaleRevision",
+    "StorageUnavailable",
     "TooManyRequests",
     "Unauthenticated",
     "Unavailable",
@@ -225,6 +227,10 @@ class Unavailable(ServiceError):
 
 class DatabaseUnavailable(Unavailable):
     """The database does not answer."""
+
+
+class StorageUnavailable(Unavailable):
+    """A file cannot be written, or read, because of its disk."""
 
 
 class ModelUnavailable(Unavailable):

@@ -1,5 +1,9 @@
 """Runs the application on uvicorn and prints where it listens.
 
+SIGTERM begins a drain: readiness says so, every answer closes its connection, and after
+``drain_seconds`` the server stops as uvicorn does. So a client that keeps its connection never
+sends a request into one that is being closed.
+
 `MetricsPort` separates the two ports of a replica. One server listens on both sockets: requests to
 the shared port reach any replica, those to the metrics port reach this one.
 """
@@ -7,24 +11,41 @@ the shared port reach any replica, those to the metrics port reach this one.
 from __future__ import annotations
 
 import gc
+import logging
 import re
+import signal
 import socket
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
 import uvicorn
+from uvicorn.lifespan.on import LifespanOn
 
-from trueprob_service.errors import NotFound
+from trueprob.errors import TrueprobError
+from trueprob_service.errors import InvalidSettings, NotFound, ServiceError
 from trueprob_service.settings import Settings
 
 if TYPE_CHECKING:  # the parent of replicas imports this module and loads none of the service
     from trueprob_service.edge.middleware import Application, Receive, Scope, Send
 
-__all__ = ["GRACE_SECONDS", "AnnouncingServer", "MetricsPort", "quickstart", "serve", "server_url"]
+__all__ = [
+    "GRACE_SECONDS",
+    "AnnouncingServer",
+    "Drain",
+    "MetricsPort",
+    "quickstart",
+    "serve",
+    "server_url",
+]
 
-GRACE_SECONDS: Final = 20  # how long running requests may take after the signal to stop
+_LOG: Final = logging.getLogger(__name__)
+GRACE_SECONDS: Final = 15  # how long running requests may take after the drain
+_SAME_REQUEST_SECONDS: Final = 1.0
+_CLOSE: Final = (b"connection", b"close")
 # How long a thread that answers a large request may hold the interpreter while the event loop
 # waits. With Python's default of 5 ms, small requests waited for several such turns.
 SWITCH_SECONDS: Final = 0.0005
@@ -54,14 +75,42 @@ class MetricsPort:
         await self._app(scope, receive, send)
 
 
+class Drain:
+    """Whether the server is about to stop; readiness reads it."""
+
+    started = False
+
+
+class _Lifespan(LifespanOn):
+    """Keeps the sentence of a start that failed, in place of the traceback in the log."""
+
+    failure: str | None = None
+
+    async def send(self, message: Any) -> None:
+        error = sys.exc_info()[1]
+        if message["type"] == "lifespan.startup.failed" and isinstance(
+            error, ServiceError | TrueprobError | InvalidSettings | OSError
+        ):
+            self.failure = str(error)
+            message = {**message, "message": ""}
+        await super().send(message)
+
+
 class AnnouncingServer(uvicorn.Server):
-    """A uvicorn server that calls ``announce`` with its port once it listens.
+    """A uvicorn server that calls ``announce`` with its port once it listens, and drains.
 
     With port 0 the port is known only then.
     """
 
     def __init__(
-        self, app: Application, settings: Settings, announce: Callable[[int], None]
+        self,
+        app: Application,
+        settings: Settings,
+        announce: Callable[[int], None],
+        drain: Drain | None = None,
+        *,
+        # Whether other processes take new connections of the port while this one drains.
+        alone: Callable[[], bool] = lambda: True,
     ) -> None:
         tls: dict[str, Any] = {}
         if settings.tls_cert is not None:
@@ -78,8 +127,55 @@ class AnnouncingServer(uvicorn.Server):
             timeout_graceful_shutdown=GRACE_SECONDS,
             **tls,
         )
+        try:
+            config.load()
+        except OSError as error:  # ssl.SSLError too
+            raise InvalidSettings(f"tls_cert, tls_key: cannot be used: {error}") from None
+        config.lifespan_class = _Lifespan
         super().__init__(config)
         self._announce = announce
+        self._drain = Drain() if drain is None else drain
+        self._drain_seconds = settings.drain_seconds
+        self._drain_until = 0.0
+        self._alone = alone
+
+    @property
+    def failure(self) -> str | None:
+        """Why the application could not start, in one sentence; None for another reason."""
+        lifespan = getattr(self, "lifespan", None)
+        return lifespan.failure if isinstance(lifespan, _Lifespan) else None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Drain after the first SIGTERM; stop after SIGINT and a second signal."""
+        now = time.monotonic()
+        if sig != signal.SIGTERM:
+            super().handle_exit(sig, frame)
+        elif self._drain.started:
+            # A stop command may send SIGTERM to the process and to its group: one request.
+            if now >= self._drain_until - self._drain_seconds + _SAME_REQUEST_SECONDS:
+                self.should_exit = True
+        elif not self.started or self._drain_seconds <= 0:
+            self.should_exit = True
+        else:
+            self._drain_until = now + self._drain_seconds
+            self._drain.started = True
+            self._close_connections()
+            _LOG.info("draining for %g s", self._drain_seconds)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Called every 0.1 s; whether to stop."""
+        stop = await super().on_tick(counter)
+        if not self._drain.started:
+            return stop
+        self._close_connections()  # uvicorn has just made the headers anew
+        if not self._alone():
+            for server in self.servers:
+                server.close()
+        return stop or time.monotonic() >= self._drain_until
+
+    def _close_connections(self) -> None:
+        if _CLOSE not in self.server_state.default_headers:
+            self.server_state.default_headers = [*self.server_state.default_headers, _CLOSE]
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to listen, then announce the port."""
@@ -93,15 +189,23 @@ class AnnouncingServer(uvicorn.Server):
             self._announce(listening[0].getsockname()[1])
 
 
-def serve(app: Application, settings: Settings) -> int:
-    """Serve until SIGINT or SIGTERM; exit code 0 after a stop, 1 if the service could not start."""
+def serve(app: Application, settings: Settings, drain: Drain) -> int:
+    """Serve until SIGINT or SIGTERM; exit code 0 after a stop.
+
+    If the service could not start: 2 when one sentence says why, else 1.
+    """
 
     def announce(port: int) -> None:
         print(quickstart(server_url(settings, port), Path("examples")), flush=True)
 
-    server = AnnouncingServer(app, settings, announce)
+    server = AnnouncingServer(app, settings, announce, drain)
     try:
         server.run()
+    except SystemExit:  # uvicorn's, when the start fails
+        if server.failure is None:
+            return 1
+        print(f"trueprob-service: error: {server.failure}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         # uvicorn stops cleanly on SIGINT and then raises it again.
         print("Stopped; what was acknowledged is kept.", file=sys.stderr)

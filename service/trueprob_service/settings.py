@@ -95,11 +95,31 @@ class Settings(BaseModel):
         description="What /metrics has of each model: full, or summary, without bins, "
         "counters of classes and histograms. auto: full for up to 100 models.",
     )
+    log_format: Literal["text", "json"] = Field(
+        "text", description="Lines of the log: text, or one JSON object each."
+    )
+    access_log: bool = Field(
+        False, description="Log a line for each request, without its query, body and key."
+    )
+    drain_seconds: float = Field(
+        5,
+        ge=0,
+        le=3600,
+        allow_inf_nan=False,
+        description="How long the service still answers "
+        "after SIGTERM, with readiness 503; longer than a load balancer needs to notice.",
+    )
+    replica_hang_seconds: float = Field(
+        15, gt=0, allow_inf_nan=False, description="A replica stuck for so long is replaced."
+    )
     state_dir: Path = Field(
         Path("var"), description="Folder of the uploads and of the SQLite file."
     )
     database_url: str = Field(
         "", description="SQLAlchemy URL. Default: SQLite in the state directory."
+    )
+    database_timeout_seconds: float = Field(
+        10, gt=0, allow_inf_nan=False, description="Longest time of a statement; then 503."
     )
     artifact_url: str = Field(
         "",
@@ -142,6 +162,13 @@ class Settings(BaseModel):
     max_image_pixels: int = Field(50_000_000, ge=1, description="Limit of one image's pixels.")
     max_batch_rows: int = Field(
         64, ge=1, description="Largest number of images in one batch of the network."
+    )
+    network_deadline_seconds: float = Field(
+        60,
+        gt=0,
+        allow_inf_nan=False,
+        description="Longest run of a network; then its model "
+        "answers 503 until another session is loaded.",
     )
     queue_rows: int = Field(1024, ge=1, description="Images that may wait for the network.")
     api_keys_file: Path | None = Field(

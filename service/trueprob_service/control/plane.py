@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import logging
-import threading
-import time
-from collections.abc import Callable, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from trueprob_service.control.assembly import ControlServices, Resources, assemble
+from trueprob_service.control.canary import Canary, reason
 from trueprob_service.control.fitting.process import FitProcess, JobRunner
 from trueprob_service.control.fitting.set_location import open_set_files
 from trueprob_service.control.models.catalogue import Catalogue
@@ -24,9 +22,6 @@ from trueprob_service.settings import Settings
 from trueprob_service.webhook_settings import read_secrets
 
 __all__ = ["ControlPlane"]
-
-_LOG: Final = logging.getLogger(__name__)
-_CHECK_SECONDS: Final = 2.0
 
 
 class ControlPlane:
@@ -53,9 +48,7 @@ class ControlPlane:
         self._services: ControlServices | None = None
         self._watch: RepositoryWatch | None = None
         self._webhook: Webhook | None = None
-        self._checking = threading.Lock()
-        self._database_answers = True
-        self._checked_at = 0.0
+        self._canary: Canary | None = None
 
     def start(self) -> None:
         """Open and migrate the database, load the models, resume interrupted fits.
@@ -69,7 +62,11 @@ class ControlPlane:
         )
         set_files = open_set_files(settings.state_dir, settings.artifact_url)
         keep_events = bool(settings.webhook_url)
-        store = open_store(settings.resolved_database_url, keep_events=keep_events)
+        store = open_store(
+            settings.resolved_database_url,
+            keep_events=keep_events,
+            timeout_seconds=settings.database_timeout_seconds,
+        )
         try:
             catalogue = Catalogue(self._deployments, clock=clock)
             catalogue.start(store, settings.model_repository)
@@ -89,6 +86,8 @@ class ControlPlane:
             clock=clock,
             count_label=self._count_label,
         )
+        self._canary = Canary(store, settings.state_dir)
+        self._canary.start()
         self._services.fit_runner.start()
         watch.start()
         self._services.replica_sync.start()
@@ -127,18 +126,33 @@ class ControlPlane:
         """Apply the changes that other processes have made in the database."""
         self.services.replica_sync.sync()
 
-    def ready(self) -> dict[str, Any]:
-        """`status` and `database` ("ok" or "degraded"), and how many versions are `unavailable`.
+    @property
+    def faults(self) -> dict[str, str]:
+        """The faults of ``database`` and ``files``, as the canary has last found them."""
+        return {} if self._canary is None else self._canary.faults
 
-        Returns at once, with the result of the last check; a thread checks the database.
+    @property
+    def unavailable(self) -> Mapping[tuple[str, int], str]:
+        """The versions that are refused here or run without their network, and why."""
+        return {} if self._services is None else self._services.catalogue.unavailable
+
+    def ready(self) -> dict[str, Any]:
+        """`status`, `database` and `files` ("ok" or "degraded"), and the `reasons` if degraded.
+
+        Also how many versions are `unavailable`. Returns at once, with what the canary found.
         """
-        now = time.monotonic()
-        if now - self._checked_at > _CHECK_SECONDS and not self._checking.locked():
-            self._checked_at = now
-            threading.Thread(target=self._check, name="trueprob-readiness", daemon=True).start()
-        state = "ok" if self._database_answers else "degraded"
-        refused = 0 if self._services is None else len(self._services.catalogue.unavailable)
-        return {"status": state, "database": state, "unavailable": refused}
+        faults = self.faults
+        document: dict[str, Any] = {
+            "status": "degraded" if faults else "ok",
+            **{part: "degraded" if part in faults else "ok" for part in ("database", "files")},
+            "unavailable": len(self.unavailable),
+        }
+        if faults:
+            document["reasons"] = [
+                {"component": part, "fault": fault, "detail": reason(part, fault)}
+                for part, fault in faults.items()
+            ]
+        return document
 
     def close(self) -> None:
         """Stop the services and close the database; all acknowledged data are stored."""
@@ -152,11 +166,7 @@ class ControlPlane:
             services.retention.close()
             services.replica_sync.close()
             services.fit_runner.close()
-            with self._checking:  # a connection in use would stay open after the pool is closed
-                services.store.close()
-
-    def _check(self) -> None:
-        with self._checking:
-            services = self._services
-            if services is not None:
-                self._database_answers = services.store.is_reachable()
+            services.statistics.close()
+            if self._canary is not None:
+                self._canary.close()
+            services.store.close()

@@ -25,6 +25,7 @@ from trueprob_service.errors import (
     TooManyRequests,
     Unauthenticated,
 )
+from trueprob_service.logs import REQUEST, log_access, trace_of
 from trueprob_service.metrics.telemetry import Telemetry
 
 __all__ = ["Edge"]
@@ -56,6 +57,7 @@ class Edge:
         root_path: str = "",  # where a proxy serves the application; default: as the server says
         # Called after a refused request: method, path, status, and why.
         on_refused: Callable[[str, str, int, str], Awaitable[None]] | None = None,
+        access_log: bool = False,
     ) -> None:
         self._app = app
         self._origins = origins
@@ -63,6 +65,7 @@ class Edge:
         self._telemetry = telemetry
         self._root_path = root_path
         self._on_refused = on_refused
+        self._access_log = access_log
         self._limits = BodyLimits(max_body_bytes, max_upload_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -82,6 +85,10 @@ class Edge:
         status, complete = 0, False
         state = scope.setdefault("state", {})
         ACTOR.set((ANONYMOUS, request_id.decode()))
+        known: dict[str, str] = {"request_id": request_id.decode()}
+        if b"traceparent" in headers:
+            known.update(trace_of(headers[b"traceparent"]))
+        REQUEST.set(known)  # of this task only, and of the threads that work for it
 
         async def send_with_id(message: Message) -> None:
             nonlocal status, complete
@@ -103,6 +110,7 @@ class Edge:
                 )
             if found is not None:
                 state["key_id"], state["principal"] = found.key_id, found
+                known["key_id"] = found.key_id
                 ACTOR.set((found.actor, request_id.decode()))
             await self._app(scope, self._body(scope, headers, receive), send_with_id)
         except ClientDisconnect:
@@ -123,9 +131,16 @@ class Edge:
         finally:
             route = scope.get("trueprob.route") or getattr(scope.get("route"), "path", None)
             # 499: the client left before an answer began.
-            self._telemetry.observe_request(
-                str(route or "unmatched"), status or 499, time.perf_counter() - started
-            )
+            seconds = time.perf_counter() - started
+            self._telemetry.observe_request(str(route or "unmatched"), status or 499, seconds)
+            if self._access_log:
+                log_access(
+                    scope["method"],
+                    scope["path"],
+                    str(route or "unmatched"),
+                    status or 499,
+                    seconds,
+                )
         if status in _AUDITED and self._on_refused is not None:
             why = str(state.get("problem", ""))
             await self._on_refused(scope["method"], scope["path"], status, why)

@@ -7,6 +7,7 @@ The body is ``application/problem+json`` with the standard members ``type``, ``t
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -51,6 +52,7 @@ STATUS: Final[Mapping[type[Exception], int]] = MappingProxyType(
         errors.Overloaded: 503,
         errors.Unavailable: 503,
         errors.DatabaseUnavailable: 503,
+        errors.StorageUnavailable: 503,
         errors.ModelUnavailable: 503,
         errors.ProviderUnavailable: 503,
         errors.InferenceFailed: 500,
@@ -59,6 +61,18 @@ STATUS: Final[Mapping[type[Exception], int]] = MappingProxyType(
         # Only the operator can repair a version whose files do not match their digests.
         DigestMismatch: 503,
         TrueprobError: 500,
+    }
+)
+# Errors of a disk, wherever they come from. Whoever sends the request can only send it again.
+_DISK: Final[Mapping[int | None, str]] = MappingProxyType(
+    {
+        errno.ENOSPC: "its disk is full; try again later",
+        errno.EDQUOT: "its quota of the disk is used up; try again later",
+        errno.EFBIG: "its limit of a file is reached; send less, or try again later",
+        errno.EROFS: "its disk is read-only; try again later",
+        errno.EACCES: "its folder may not be written; try again later",
+        errno.EPERM: "its folder may not be written; try again later",
+        errno.EIO: "its disk gives errors; try again later",
     }
 )
 TITLES: Final[Mapping[int, str]] = MappingProxyType(
@@ -109,6 +123,8 @@ def problem_for(error: Exception) -> Problem:
 
     A status of 500 and an error without such a class are answered without the detail.
     """
+    if isinstance(error, OSError) and error.errno in _DISK:
+        error = errors.StorageUnavailable(f"the service cannot store this: {_DISK[error.errno]}")
     kind = next((base for base in type(error).__mro__ if base in STATUS), None)
     status = STATUS[kind] if kind is not None else 500
     if kind is None or status == 500:

@@ -49,6 +49,7 @@ __all__ = [
     "JsonBodies",
     "ReadRows",
     "Receive",
+    "check_refusal",
     "read_body",
     "read_whole",
     "rows_of_numbers",
@@ -230,6 +231,7 @@ class BodyReader:
 def _network_inputs(deployment: Deployment) -> NetworkInputs:
     accepted = None if deployment.network is None else deployment.served.inputs
     if accepted is None:
+        check_refusal(deployment)
         raise InvalidRequest(
             f"model {deployment.served.model!r} version {deployment.served.version} has no "
             "network here: send logits, probabilities or log_probabilities"
@@ -295,6 +297,16 @@ async def run_network(
     if not np.isfinite(logits).all():
         raise ModelUnavailable("the network gave logits that are not finite")
     return logits
+
+
+def check_refusal(deployment: Deployment) -> None:
+    """Raise `ModelUnavailable` if the version has a network that was refused here."""
+    served = deployment.served
+    if served.refusal is not None:
+        raise ModelUnavailable(
+            f"the network of model {served.model!r} version {served.version} does not run here: "
+            f"{served.refusal}; logits, probabilities and log_probabilities are still answered"
+        )
 
 
 async def _while_connected(work: Coroutine[Any, Any, Result], receive: Receive | None) -> Result:

@@ -39,6 +39,8 @@ class ServedVersion:
     manifest: Manifest | None = None
     # what live traffic is compared with; None without `baseline.npz`
     reference: TrafficReference | None = field(default=None, compare=False)
+    # why its network does not run here; None if it does, or if there is none
+    refusal: str | None = field(default=None, compare=False)
 
     @property
     def n_classes(self) -> int:
@@ -69,6 +71,10 @@ class ServedVersion:
 
 class Network(Protocol):
     """Runs a version's network."""
+
+    @property
+    def failure(self) -> str | None:
+        """Why it does not run now; None if it does."""
 
     async def run(self, tensors: Tensors, /) -> NDArray[np.float32]:
         """Logits of shape (n, k) for n rows of the network's inputs (`NetworkInputs.tensors`)."""

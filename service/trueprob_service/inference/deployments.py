@@ -168,6 +168,14 @@ class Deployments:
         for name in sorted(models):
             yield models[name].by_version[models[name].live]
 
+    def broken_networks(self) -> dict[tuple[str, int], str]:
+        """The networks that do not run now, and why."""
+        return {
+            key: f"its network does not run: {network.failure}"
+            for key, network in list(self._networks.items())
+            if network is not None and network.failure is not None
+        }
+
     def close(self) -> None:
         """Stop every network."""
         with self._writing:

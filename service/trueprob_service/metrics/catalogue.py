@@ -14,6 +14,7 @@ __all__ = [
     "CLASS_COUNTERS",
     "DELIVERIES",
     "EVENT_KINDS",
+    "FAULTS_OF",
     "LABEL_OUTCOMES",
     "METRICS",
     "PREFIX",
@@ -85,6 +86,22 @@ REFUSALS: Final = (
     "wrong_keys",
 )
 DELIVERIES: Final = ("delivered", "failed", "dead")
+# Component → what may be wrong with it.
+FAULTS_OF: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {
+        "database": (
+            "disk_full",
+            "read_only",
+            "locked",
+            "damaged",
+            "replaced",
+            "io_error",
+            "hung",
+            "unreachable",
+        ),
+        "files": ("disk_full", "read_only", "replaced", "io_error"),
+    }
+)
 
 _PAIR: Final = ("model", "version", "calibrator")
 _BIN: Final = (*_PAIR, "bin", "predicted")  # `predicted` with two classes only
@@ -347,6 +364,24 @@ METRICS: Final[Mapping[str, Metric]] = MappingProxyType(
             ("kind", "outcome"),
             "process",
             "Attempts to deliver an event: delivered, failed, or dead after the last one.",
+        ),
+        "degraded": Metric(
+            "gauge",
+            ("component", "fault"),
+            "process",
+            "1 while the database or the state folder has this fault, else 0.",
+        ),
+        "statistics_timestamp_seconds": Metric(
+            "gauge",
+            (),
+            "process",
+            "When the statistics of the database were read, in seconds since 1970 UTC.",
+        ),
+        "version_unavailable": Metric(
+            "gauge",
+            ("model", "version"),
+            "process",
+            "1 for each version that is refused here, or whose network does not run.",
         ),
         "calibrator_info": Metric(
             "gauge", (*_PAIR, "kind", "revision"), "process", "1 for each live pair."

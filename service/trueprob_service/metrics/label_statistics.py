@@ -75,3 +75,4 @@ class ControlStatistics:
     refits: Mapping[tuple[str, str, str], int] = field(default_factory=dict)  # all that ended
     # Further gauges by their names in the catalogue.
     gauges: Mapping[str, Mapping[tuple[str, ...], float]] = field(default_factory=dict)
+    read_at: float | None = None  # seconds since 1970; None before the first reading

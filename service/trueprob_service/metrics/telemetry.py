@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import logging
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -27,6 +27,7 @@ from prometheus_client import (
 from trueprob_service.metrics.catalogue import (
     DELIVERIES,
     EVENT_KINDS,
+    FAULTS_OF,
     LABEL_OUTCOMES,
     METRICS,
     PREFIX,
@@ -75,6 +76,8 @@ class Telemetry:
         self._changing = threading.Lock()  # labels and the set of deployments
         self._statistics: Callable[[bool], ControlStatistics] = lambda _totals: ControlStatistics()
         self._tolerance = 0.0
+        self._faults: Callable[[], Mapping[str, str]] = dict
+        self._unavailable: Callable[[], Iterable[tuple[str, int]]] = tuple
         self._request_duration = self._histogram("request_duration_seconds", self.registry)
         self._of_route: dict[tuple[str, int], Histogram] = {}
         self._inference_duration = self._histogram("inference_duration_seconds", self._of_networks)
@@ -192,6 +195,14 @@ class Telemetry:
         self._statistics = statistics
         self._tolerance = tolerance
 
+    def export_health(
+        self,
+        faults: Callable[[], Mapping[str, str]],  # component → its fault
+        unavailable: Callable[[], Iterable[tuple[str, int]]],  # versions that do not run
+    ) -> None:
+        """Export what does not work, as these functions say at every scrape."""
+        self._faults, self._unavailable = faults, unavailable
+
     # ----- Reading by Prometheus -----
 
     def exposition(self) -> bytes:
@@ -203,11 +214,21 @@ class Telemetry:
         answered = {labels for labels, meters in self._deployments.copy().items()
                     if meters.predictions}  # fmt: skip
         out.add_statistics(statistics, tolerance=self._tolerance, answered=answered)
+        self._add_health(out, statistics.read_at)
         out.add("metrics_detail_info", ("full" if full else "summary",), 1)
         of_client = generate_latest(self.registry)
         if full:
             of_client += generate_latest(self._of_networks)
         return of_client + out.text().encode()
+
+    def _add_health(self, out: Exposition, read_at: float | None) -> None:
+        present = self._faults()
+        for component, faults in FAULTS_OF.items():
+            for fault in faults:
+                out.add("degraded", (component, fault), present.get(component) == fault)
+        out.add("statistics_timestamp_seconds", (), read_at)
+        for model, version in self._unavailable():
+            out.add("version_unavailable", (model, str(version)), 1)
 
     def _is_full(self) -> bool:
         if self._detail != "auto":

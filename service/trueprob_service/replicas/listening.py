@@ -17,7 +17,7 @@ from pathlib import Path
 
 from trueprob_service.settings import Settings
 
-__all__ = ["CannotListen", "Listening", "TargetsFile", "bind", "targets"]
+__all__ = ["CannotListen", "Listening", "TargetsFile", "bind", "refuse_taken_port", "targets"]
 
 
 def targets(settings: Settings, ports: Sequence[int]) -> list[dict[str, object]]:
@@ -96,6 +96,11 @@ def bind(settings: Settings) -> Listening:
             each.close()
         raise
     return Listening(bound[0], tuple(bound[1:]))
+
+
+def refuse_taken_port(settings: Settings) -> None:
+    """Raise `CannotListen` if the address cannot be bound; binds nothing."""
+    _bound(settings.host, settings.port, "port").close()
 
 
 def port_of(bound: socket.socket) -> int:

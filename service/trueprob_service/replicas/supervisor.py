@@ -2,7 +2,9 @@
 
 If a replica ends before all were ready for the first time, the service stops: the cause is then
 most likely a setting, and a restart would not help. Later a dead replica is restarted after a delay
-that doubles each time. If it does not stay up, the service stops.
+that doubles each time. If it does not stay up, the service stops. A replica whose event loop is
+stuck sends no heartbeat: it is killed, and restarted like one that died. One that somebody ended by
+SIGTERM is started again at once, and that does not count.
 """
 
 from __future__ import annotations
@@ -24,8 +26,8 @@ from typing import Any, Final
 
 from trueprob_service.child_process import start_without_ctrl_c
 from trueprob_service.replicas.listening import CannotListen, TargetsFile, bind, targets
-from trueprob_service.replicas.replica import READY, run_replica
-from trueprob_service.server import quickstart, server_url
+from trueprob_service.replicas.replica import READY, STOP, run_replica
+from trueprob_service.server import GRACE_SECONDS, quickstart, server_url
 from trueprob_service.settings import Settings
 
 __all__ = ["CrashLoop", "EndSignals", "RestartPolicy", "Supervisor", "serve_replicas"]
@@ -35,6 +37,8 @@ _log = logging.getLogger(__name__)
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 # A stop command may send SIGTERM to the process and to its group: two signals, one request.
 _SAME_REQUEST_SECONDS: Final = 1.0
+_LEEWAY_SECONDS: Final = 2.5  # for closing the database
+_EXPLAINED: Final = 2  # exit code of a replica that has said in one sentence why it cannot start
 
 
 def serve_replicas(settings: Settings) -> int:
@@ -57,6 +61,10 @@ def serve_replicas(settings: Settings) -> int:
         on_stop=listening.close,
         # Without a key file it ends the process, as by default.
         signal_hangup=settings.api_keys_file is not None,
+        policy=RestartPolicy(
+            stop_seconds=settings.drain_seconds + GRACE_SECONDS + _LEEWAY_SECONDS,
+            hang_seconds=settings.replica_hang_seconds,
+        ),
     )
     try:
         try:
@@ -65,7 +73,7 @@ def serve_replicas(settings: Settings) -> int:
             return _failed(f"metrics_targets_file cannot be written: {error.strerror}", code=2)
         clean = supervisor.run()
     except CrashLoop as error:
-        return _failed(f"{error}; see the log above", code=1)
+        return _failed(f"{error}; see the log above", code=2 if error.explained else 1)
     finally:
         listening.close()
         file.remove()
@@ -138,10 +146,15 @@ class RestartPolicy:
     restarts: int = 8  # most in a row (about 90 s by default); then the service stops
     # From SIGTERM to SIGKILL. A replica needs less, Docker Compose and Kubernetes grant 30.
     stop_seconds: float = 25.0
+    hang_seconds: float = 15.0  # without a heartbeat; then a replica is killed
 
 
 class CrashLoop(RuntimeError):
     """A replica does not stay up. The message is one line for the terminal."""
+
+    def __init__(self, message: str, *, explained: bool = False) -> None:
+        super().__init__(message)
+        self.explained = explained  # whether the replica has said why it cannot start
 
 
 @dataclass
@@ -150,6 +163,7 @@ class _Replica:
     process: BaseProcess | None = None
     lifeline: Connection | None = None
     ready_at: float | None = None
+    heard_at: float = 0.0  # when it last sent a heartbeat
     ends_in_a_row: int = 0
     start_at: float = 0.0
 
@@ -220,11 +234,13 @@ class Supervisor:
         """Wait for a signal, the end of a replica, a message, or the time of a restart."""
         now = time.monotonic()
         due = [each.start_at - now for each in self._replicas if each.process is None]
+        hang = self._policy.hang_seconds
+        due += [each.heard_at + hang - now for each in self._replicas if each.ready_at is not None]
         watched: list[Any] = [self._signals]
         for each in self._replicas:
             if each.process is not None:
                 watched.append(each.process.sentinel)
-                if each.lifeline is not None and each.ready_at is None:
+                if each.lifeline is not None:
                     watched.append(each.lifeline)
         wait(watched, timeout=max(0.0, min(due)) if due else None)
         self._signals.drain()
@@ -233,10 +249,14 @@ class Supervisor:
         for replica in self._replicas:
             if replica.process is None:
                 continue
-            if replica.ready_at is None and _is_ready(replica):
+            messages = _messages(replica)
+            if messages:
+                replica.heard_at = time.monotonic()
+            if replica.ready_at is None and READY in messages:
                 replica.ready_at = time.monotonic()
                 if self._all_were_ready:
                     _log.info("replica %d is ready again", replica.index)
+            self._kill_if_stuck(replica, replica.process)
             if replica.process.exitcode is not None:
                 self._ended(replica, replica.process)
         if not self._all_were_ready and all(each.ready_at is not None for each in self._replicas):
@@ -254,16 +274,39 @@ class Supervisor:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGHUP)
 
+    def _kill_if_stuck(self, replica: _Replica, process: BaseProcess) -> None:
+        silent = time.monotonic() - replica.heard_at
+        if replica.ready_at is None or silent < self._policy.hang_seconds:
+            return
+        _log.error("replica %d has been stuck for %.0f s and is killed", replica.index, silent)
+        process.kill()  # reaches a stopped process too
+        process.join()
+
     def _ended(self, replica: _Replica, process: BaseProcess) -> None:
         how, ready_at = _how_it_ended(process), replica.ready_at
+        code = process.exitcode
         _close(replica)
-        if not self._signals.received:
-            self._count_end(replica, how, was_ready_at=ready_at)
+        if self._signals.received:
+            return
+        if code in (0, -signal.SIGTERM) and ready_at is not None and self._all_were_ready:
+            _log.info("replica %d was ended and is started again", replica.index)
+            replica.start_at = time.monotonic()
+            return
+        self._count_end(replica, how, was_ready_at=ready_at, explained=code == _EXPLAINED)
 
-    def _count_end(self, replica: _Replica, how: str, *, was_ready_at: float | None) -> None:
+    def _count_end(
+        self,
+        replica: _Replica,
+        how: str,
+        *,
+        was_ready_at: float | None,
+        explained: bool = False,
+    ) -> None:
         """Schedule the restart, or raise `CrashLoop`."""
         if not self._all_were_ready:
-            raise CrashLoop(f"replica {replica.index} {how} before the service was ready")
+            raise CrashLoop(
+                f"replica {replica.index} {how} before the service was ready", explained=explained
+            )
         now = time.monotonic()
         if was_ready_at is not None and now - was_ready_at >= self._policy.stable_seconds:
             replica.ends_in_a_row = 0
@@ -281,6 +324,10 @@ class Supervisor:
         """Send SIGTERM to all replicas, then SIGKILL at the deadline or a second signal."""
         self._on_stop()
         running = {each.index: each.process for each in self._replicas if each.process is not None}
+        for each in self._replicas:
+            with contextlib.suppress(OSError):  # it has just ended
+                if each.lifeline is not None:
+                    each.lifeline.send(STOP)
         for process in running.values():
             process.terminate()
         deadline = time.monotonic() + self._policy.stop_seconds
@@ -303,16 +350,18 @@ class Supervisor:
         return clean
 
 
-def _is_ready(replica: _Replica) -> bool:
-    if replica.lifeline is None:
-        return False
+def _messages(replica: _Replica) -> list[object]:
+    """What a replica has sent since the last call."""
+    received: list[object] = []
     try:
-        return replica.lifeline.poll() and replica.lifeline.recv() == READY
+        while replica.lifeline is not None and replica.lifeline.poll():
+            received.append(replica.lifeline.recv())
     except (EOFError, OSError):
         # The replica is ending; its sentinel tells when. A closed pipe would stay readable.
-        replica.lifeline.close()
+        if replica.lifeline is not None:
+            replica.lifeline.close()
         replica.lifeline = None
-        return False
+    return received
 
 
 def _close(replica: _Replica) -> None:

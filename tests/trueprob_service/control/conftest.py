@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -56,7 +57,7 @@ def postgres() -> Iterator[Path]:
                 time.sleep(0.05)
             yield folder
         finally:
-            server.terminate()
+            server.send_signal(signal.SIGINT)  # waits for no client
             server.wait()
     shutil.rmtree(folder)
 

@@ -22,6 +22,7 @@ class Recorder:
         self.gate = threading.Event()
         self.gate.set()
         self.entered = threading.Event()
+        self.stopped = False
 
     def run(self, images: np.ndarray) -> np.ndarray:
         self.threads.add(threading.get_ident())
@@ -31,6 +32,9 @@ class Recorder:
         if (images == POISON).any():
             raise ValueError("poison")
         return np.repeat(images[:, 0, 0].astype(np.float32), 2, axis=1)
+
+    def stop(self) -> None:
+        self.stopped = True
 
 
 def images(value: int, n: int = 1) -> np.ndarray:

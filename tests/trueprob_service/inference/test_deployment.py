@@ -15,6 +15,8 @@ NAMES = ("a", "b", "c")
 class Closable:
     """A network that remembers whether it was stopped."""
 
+    failure: str | None = None
+
     def __init__(self) -> None:
         self.closed = False
 

@@ -41,6 +41,8 @@ class Gated:
 class Counting:
     """A batcher that says how many requests it was asked for."""
 
+    failure = None
+
     def __init__(self, batcher: Batcher, network: Gated) -> None:
         self._batcher, self._network = batcher, network
 

@@ -12,6 +12,8 @@ import math
 import re
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -46,6 +48,9 @@ __all__ = ["LabelStatistics", "advice", "window_hours"]
 _LOG: Final = logging.getLogger(__name__)
 _WINDOW: Final = re.compile(r"(\d{1,6})(h|d)")
 _CACHE_SECONDS: Final = 3.0
+# How long a scrape waits for the database: Prometheus gives up after 10 s by default.
+_PATIENCE_SECONDS: Final = 3.0
+_FIRST_SECONDS: Final = 8.0
 _SHOWN_CLASSES: Final = 20
 _MAX_HOURS: Final = 24 * 3660
 _FEW_MODELS: Final = 100  # that a query names; more are all read
@@ -78,10 +83,12 @@ class LabelStatistics:
         self._ttl_seconds = ttl_seconds
         self._rules = rules
         self._clock = clock
-        self._reading = threading.Lock()
+        self._reader = ThreadPoolExecutor(1, "trueprob-statistics")
+        self._submitting = threading.Lock()
+        self._reading: Future[None] | None = None
         self._judging = threading.Lock()
         self._last = ControlStatistics()
-        self._read_at = -math.inf
+        self._read_at = -math.inf  # when a reading last ended, well or not
         self._with_totals = False
         self._promotions: tuple[object, Mapping[tuple[str, str, str], int]] = (None, {})
         self._judged: dict[str, tuple[object, _Judged]] = {}  # by model, with what it is made of
@@ -89,21 +96,33 @@ class LabelStatistics:
     def read(self, *, totals: bool = True) -> ControlStatistics:
         """A consistent reading for the metrics, at most a few seconds old.
 
-        While the database is unavailable, the last reading is returned: Prometheus would take a
-        counter that disappears and comes back for a restart.
+        While the database does not answer, the last reading is returned, without waiting for
+        long: Prometheus would take a counter that disappears and comes back for a restart.
         """
-        with self._reading:
-            now = self._clock()
-            age = now - self._read_at
-            if not 0 <= age < _CACHE_SECONDS or totals > self._with_totals:
-                try:
-                    with self._store.read() as transaction:
-                        self._last = self._collect(transaction, now, totals)
-                        self._with_totals = totals
-                except DatabaseUnavailable:
-                    _LOG.warning("the database is unavailable: label metrics show the last reading")
-                self._read_at = now
-            return self._last
+        age = self._clock() - self._read_at
+        if not 0 <= age < _CACHE_SECONDS or totals > self._with_totals:
+            with self._submitting:
+                if self._reading is None or self._reading.done():
+                    self._reading = self._reader.submit(self._refresh, totals)
+                reading = self._reading
+            first = self._last.read_at is None
+            if wait((reading,), timeout=_FIRST_SECONDS if first else _PATIENCE_SECONDS).done:
+                reading.result()  # raises what is no fault of the database
+        return self._last
+
+    def close(self) -> None:
+        """Stop the thread that reads."""
+        self._reader.shutdown()
+
+    def _refresh(self, totals: bool) -> None:
+        now = self._clock()
+        try:
+            with self._store.read() as transaction:
+                self._last = replace(self._collect(transaction, now, totals), read_at=now)
+                self._with_totals = totals
+        except DatabaseUnavailable:
+            _LOG.warning("the database is unavailable: label metrics show the last reading")
+        self._read_at = now
 
     def calibration(self, model: str, window: str) -> Calibration:
         """How well the live pair was calibrated in a window."""

@@ -258,8 +258,9 @@ class Catalogue:
 
     @property
     def unavailable(self) -> Mapping[Key, str]:
-        """The refused versions, each with its reason in one sentence."""
-        return dict(sorted(self._unavailable.items()))
+        """The versions that are refused or do not run, each with its reason in one sentence."""
+        broken = self._deployments.broken_networks()
+        return dict(sorted({**broken, **self._unavailable}.items()))
 
     def _register(self, transaction: Transaction, discovery: Discovery) -> set[Key]:
         """Store new models and versions; returns the versions that can be served."""
@@ -321,7 +322,8 @@ class Catalogue:
         revision = live.revision if live.version == version.version else None
         manifest = None if found is None else found.manifest
         reference = None if found is None else found.reference
-        served = ServedVersion(*key, version.class_names, manifest, reference)
+        refusal = self._unavailable.get(key) if found is None else None
+        served = ServedVersion(*key, version.class_names, manifest, reference, refusal)
         self._served = {**self._served, key: served}
         try:
             self.deploy(calibrator, revision=revision)

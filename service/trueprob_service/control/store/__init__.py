@@ -9,6 +9,8 @@ tables; the classes behind them are named ...Table, their rows ...Row::
 The same statements run on SQLite and on PostgreSQL.
 """
 
+from trueprob_service.control.store.database.faults import FAULTS
+from trueprob_service.control.store.database.probe import folder_fault
 from trueprob_service.control.store.engine import (
     Store,
     Transaction,
@@ -17,4 +19,12 @@ from trueprob_service.control.store.engine import (
     refuse_unknown_schema,
 )
 
-__all__ = ["Store", "Transaction", "UnknownSchema", "open_store", "refuse_unknown_schema"]
+__all__ = [
+    "FAULTS",
+    "Store",
+    "Transaction",
+    "UnknownSchema",
+    "folder_fault",
+    "open_store",
+    "refuse_unknown_schema",
+]

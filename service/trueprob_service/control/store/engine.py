@@ -5,27 +5,40 @@ delays BEGIN until the first write, which turns a read-then-write transaction in
 own transaction handling is therefore off and BEGIN is sent here: IMMEDIATE for writers, deferred (a
 snapshot) for readers. PostgreSQL writers are READ COMMITTED with row locks, readers REPEATABLE
 READ, which is a snapshot too.
+
+Nothing waits for long: statements and connection attempts have a timeout, and while `Store.fault`
+says that the database does not work, transactions are refused at once. Who looks, with
+`Store.probe`, is `trueprob_service.control.canary`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import logging
+import os
+import socket
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Final, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
-from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
-from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy import Connection, Engine, event, text
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import SQLAlchemyError
 
 from trueprob_service.control.store.alarms import AlarmStateTable, AlarmTable
 from trueprob_service.control.store.audit import AuditTable, KeyUseTable
 from trueprob_service.control.store.calibration_sets import CalibrationSetTable
+from trueprob_service.control.store.database.connections import (
+    TIMEOUT_SECONDS,
+    new_engine,
+    parsed_url,
+)
+from trueprob_service.control.store.database.faults import FAULTS, fault_of, refined
+from trueprob_service.control.store.database.probe import Probe
 from trueprob_service.control.store.events import EventTable
 from trueprob_service.control.store.fits import EarlierFitTable, FitTable, PolicyFitTable
 from trueprob_service.control.store.label_sums import (
@@ -45,13 +58,9 @@ from trueprob_service.errors import DatabaseUnavailable
 __all__ = ["Store", "Transaction", "UnknownSchema", "open_store", "refuse_unknown_schema"]
 
 
-_WRITES: Final = "trueprob_writes"
-_BUSY_SECONDS: Final = 15.0
-_RETRY_SECONDS: Final = 0.02
-_CONNECT_SECONDS: Final = 5
-# Pages of 4 KB: 32 MB. Labels of new inputs touch pages all over their table. With SQLite's default
-# of 1 000 pages, each request of 10 000 labels would copy what it wrote into the file once more.
-_CHECKPOINT_PAGES: Final = 8_000
+_WRITES: Final = "trueprob_writes"  # execution option of connections that will write
+_NO_READS: Final = frozenset({"hung", "unreachable"})  # faults with which reading would wait too
+_LOG: Final = logging.getLogger(__name__)
 # One transaction-scoped advisory lock serialises migrations of replicas that start together.
 _MIGRATION_LOCK: Final = 0x74727565
 
@@ -109,32 +118,46 @@ class Transaction:
 class Store:
     """A database with its schema up to date."""
 
-    def __init__(self, engine: Engine, *, keep_events: bool = False) -> None:
+    def __init__(
+        self, engine: Engine, *, keep_events: bool = False, timeout_seconds: float = 0.0
+    ) -> None:
         self._engine = engine
         self._keep_events = keep_events
+        self._timeout_seconds = timeout_seconds
         self._sqlite = engine.dialect.name == "sqlite"
         # SQLite has one writer at a time and its busy handler polls: threads of this process
         # queue here instead, in order.
-        self._writing: contextlib.AbstractContextManager[object] = (
-            threading.Lock() if self._sqlite else contextlib.nullcontext()
-        )
+        self._writing = threading.Lock() if self._sqlite else None
+        self._commits = 0
+        self._probe = Probe(engine.url, _begin_immediate)
+        self._open = _OpenConnections(engine)
+        self._open.watch(self._probe.engine)
+        # Why the database does not work, a name in `FAULTS`. Whoever looks sets it; while it is
+        # set, what would fail or wait is refused at once.
+        self.fault: str | None = None
+        self.on_fault: Callable[[str], object] = lambda _fault: None  # told of failed transactions
 
     @contextlib.contextmanager
     def write(self) -> Iterator[Transaction]:
         """A transaction that commits when its block ends and rolls back when it raises.
 
-        Raises `DatabaseUnavailable` if the database does not answer; nothing is stored then.
+        Raises `DatabaseUnavailable` if the database does not work; nothing is stored then.
         """
-        with self._writing, self._boundary(), self._engine.connect() as plain:
+        if self.fault is not None:
+            raise DatabaseUnavailable(FAULTS[self.fault])
+        with self._boundary(), self._one_writer(), self._engine.connect() as plain:
             connection = plain.execution_options(**{_WRITES: True})
-            with connection.begin():
+            with connection.begin(), self._open.running(connection):
                 transaction = Transaction(connection, keep_events=self._keep_events)
                 yield transaction
                 transaction.flush()
+            self._commits += 1
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Transaction]:
         """A consistent snapshot; writing in it is a programming error."""
+        if self.fault in _NO_READS:
+            raise DatabaseUnavailable(FAULTS[self.fault])
         with self._boundary(), self._engine.connect() as plain:
             connection = (
                 plain
@@ -143,47 +166,130 @@ class Store:
                     isolation_level="REPEATABLE READ", postgresql_readonly=True
                 )
             )
-            with connection.begin():
+            with connection.begin(), self._open.running(connection):
                 yield Transaction(connection)
 
     def migrate(self) -> None:
         """Bring the schema up to date; processes that start together do this one at a time."""
-        with self._writing, self._boundary(), self._engine.connect() as plain:
+        with self._boundary(), self._one_writer(), self._engine.connect() as plain:
             connection = plain.execution_options(**{_WRITES: True})
             with connection.begin():
                 if not self._sqlite:
+                    connection.execute(text("SET LOCAL statement_timeout = 0"))
                     lock = text("SELECT pg_advisory_xact_lock(:key)")
                     connection.execute(lock, {"key": _MIGRATION_LOCK})
                 upgrade(connection)
+        self._probe.remember_file()
 
-    def is_reachable(self) -> bool:
-        """Whether the database can be reached now."""
+    def probe(self, *, seconds: float) -> str | None:
+        """Write a row, read it back and roll back; the fault, None if all of that works.
+
+        `seconds` is how long a lock is waited for. A database that hangs makes this hang too.
+        """
+        before = self._commits
+        if self._writing is not None and not self._writing.acquire(timeout=seconds):
+            return None if self._commits > before else "hung"
         try:
-            with self.read() as transaction:
-                return transaction.promotions.any_revision() >= 0
-        except DatabaseUnavailable:
-            return False
+            return self._probe.run(seconds)
+        finally:
+            if self._writing is not None:
+                self._writing.release()
+
+    def interrupt_overdue(self) -> None:
+        """Interrupt SQLite's statements of transactions that outlive the timeout.
+
+        PostgreSQL does this itself, by ``statement_timeout``.
+        """
+        if self._sqlite and self._timeout_seconds > 0:
+            self._open.interrupt(older_than=time.monotonic() - self._timeout_seconds)
+
+    def sever(self) -> None:
+        """Break the connections to a server that hangs, so that nobody waits for it any longer."""
+        if not self._sqlite:
+            self._open.shut_down()
 
     def close(self) -> None:
         """Close every connection."""
+        self._probe.engine.dispose()
         self._engine.dispose()
+
+    @contextlib.contextmanager
+    def _one_writer(self) -> Iterator[None]:
+        if self._writing is None:
+            yield
+            return
+        if not self._writing.acquire(timeout=self._timeout_seconds or -1):
+            raise DatabaseUnavailable(FAULTS["hung"])
+        try:
+            yield
+        finally:
+            self._writing.release()
 
     @contextlib.contextmanager
     def _boundary(self) -> Iterator[None]:
         try:
             yield
-        except (OperationalError, InterfaceError, PoolTimeout) as error:
-            raise DatabaseUnavailable("the database does not answer; try again later") from error
+        except SQLAlchemyError as error:
+            fault = fault_of(error)
+            if fault is None:
+                raise
+            _LOG.debug("a transaction failed: %s", error)
+            self.on_fault(fault)
+            raise DatabaseUnavailable(FAULTS[fault]) from error
 
 
-def open_store(url: str, *, keep_events: bool = False) -> Store:
-    """Open a database and migrate it.
+class _OpenConnections:
+    """The open connections of a store, for those who must not wait for them."""
 
-    Raises `DatabaseUnavailable` if it cannot be reached, `UnknownSchema` if its schema is not one
+    def __init__(self, engine: Engine) -> None:
+        self._connections: dict[int, DBAPIConnection] = {}
+        self._running: dict[int, tuple[float, DBAPIConnection]] = {}
+        self.watch(engine)
+
+    def watch(self, engine: Engine) -> None:
+        """Follow the connections of an engine."""
+        event.listen(engine, "connect", lambda new, _: self._connections.update({id(new): new}))
+        for ended in ("close", "detach", "close_detached"):
+            event.listen(engine, ended, lambda old, *_: self._connections.pop(id(old), None))
+
+    @contextlib.contextmanager
+    def running(self, connection: Connection) -> Iterator[None]:
+        """A transaction on a connection."""
+        driver = connection.connection.dbapi_connection
+        assert driver is not None  # noqa: S101 - the connection is open
+        self._running[id(driver)] = time.monotonic(), driver
+        try:
+            yield
+        finally:
+            self._running.pop(id(driver), None)
+
+    def interrupt(self, older_than: float) -> None:
+        """Interrupt SQLite's statements in transactions that began before a time."""
+        for started, driver in list(self._running.values()):
+            if started < older_than and isinstance(driver, sqlite3.Connection):
+                with contextlib.suppress(sqlite3.Error):  # it has just been closed
+                    driver.interrupt()
+
+    def shut_down(self) -> None:
+        """Shut down the sockets of psycopg's connections: whoever waits gets an error."""
+        for driver in list(self._connections.values()):
+            with (
+                contextlib.suppress(Exception),  # it has just been closed
+                socket.socket(fileno=os.dup(driver.fileno())) as same,
+            ):
+                same.shutdown(socket.SHUT_RDWR)
+
+
+def open_store(
+    url: str, *, keep_events: bool = False, timeout_seconds: float = TIMEOUT_SECONDS
+) -> Store:
+    """Open a database and migrate it. A timeout of 0 means none: for a command.
+
+    Raises `DatabaseUnavailable` if it does not work, `UnknownSchema` if its schema is not one
     of this version's history, and `ValueError`, without the password, if the URL is not supported.
     """
-    engine = _engine(url)
-    store = Store(engine, keep_events=keep_events)
+    engine = new_engine(parsed_url(url), timeout_seconds=timeout_seconds, begin=_begin_sqlite)
+    store = Store(engine, keep_events=keep_events, timeout_seconds=timeout_seconds)
     try:
         store.migrate()
     except BaseException:
@@ -193,77 +299,34 @@ def open_store(url: str, *, keep_events: bool = False) -> Store:
 
 
 def refuse_unknown_schema(url: str) -> None:
-    """Raise `UnknownSchema` if `open_store` would; does nothing if the database does not answer.
+    """Raise `UnknownSchema` if `open_store` would, and `DatabaseUnavailable` if it cannot be read.
 
     Raises `ValueError` for a URL that is not supported.
     """
-    engine = _engine(url)
+    engine = new_engine(parsed_url(url), timeout_seconds=TIMEOUT_SECONDS, begin=_begin_sqlite)
     try:
         with engine.connect() as connection:
             check_schema(connection)
-    except (OperationalError, InterfaceError, PoolTimeout):
-        return  # `open_store` reports it
+    except SQLAlchemyError as error:
+        fault = fault_of(error)
+        if fault is None:
+            raise
+        if engine.dialect.name == "sqlite":
+            file = Path(engine.url.database or "")
+            if not file.parent.is_dir():
+                raise DatabaseUnavailable(f"there is no folder {file.parent}") from error
+            raise DatabaseUnavailable(FAULTS[refined(fault, file.parent)]) from error
+        # psycopg names the server and the reason, not the password.
+        reason = str(getattr(error, "orig", error)).strip().splitlines()[0]
+        raise DatabaseUnavailable(f"PostgreSQL does not answer: {reason}") from error
     finally:
         engine.dispose()
-
-
-def _engine(text_url: str) -> Engine:
-    try:
-        url = make_url(text_url)
-    except ArgumentError:
-        raise ValueError("database_url is not a SQLAlchemy URL") from None
-    if url.get_backend_name() == "sqlite":
-        if url.database in (None, "", ":memory:"):
-            raise ValueError("database_url must name a SQLite file: sqlite:///path")
-        engine = create_engine(
-            url, connect_args={"timeout": _BUSY_SECONDS, "isolation_level": None}, max_overflow=40
-        )
-        event.listen(engine, "connect", _prepare_sqlite)
-        event.listen(engine, "begin", _begin_sqlite)
-        return engine
-    if url.get_backend_name() == "postgresql":
-        return create_engine(
-            url.set(drivername="postgresql+psycopg"),
-            connect_args={"connect_timeout": _CONNECT_SECONDS},
-            pool_pre_ping=True,
-            pool_timeout=_CONNECT_SECONDS,
-        )
-    raise ValueError(f"database_url must be sqlite or postgresql, got {url.get_backend_name()!r}")
-
-
-def _prepare_sqlite(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
-    cursor = connection.cursor()
-    try:
-        _switch_to_wal(cursor)
-        cursor.execute("PRAGMA synchronous=FULL")
-        cursor.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
-        cursor.execute("PRAGMA foreign_keys=ON")
-    except sqlite3.Error:
-        cursor.close()
-        connection.close()
-        raise
-    cursor.close()
-
-
-def _switch_to_wal(cursor: DBAPICursor) -> None:
-    """Turn on write-ahead logging, which stays on for the file.
-
-    The switch needs the file exclusively, and SQLite's busy timeout does not cover it: processes
-    that start together on a new file retry here.
-    """
-    deadline = time.monotonic() + _BUSY_SECONDS
-    while True:
-        try:
-            cursor.execute("PRAGMA journal_mode=WAL")
-        except sqlite3.OperationalError as error:
-            # The low byte is the kind of error, the rest its variant.
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                raise
-            time.sleep(_RETRY_SECONDS)
-        else:
-            return
 
 
 def _begin_sqlite(connection: Connection) -> None:
     writes = connection.get_execution_options().get(_WRITES, False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _begin_immediate(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")

@@ -120,6 +120,7 @@ class OnnxModel:
             )
         self._device = _DEVICES.get(self.provider)
         self._new_buffer = new_buffer
+        self._options = onnxruntime.RunOptions()
         self._bound: dict[int, tuple[dict[str, Any], Any]] = {}
         self._has_lengths = any(isinstance(side, str) for i in inputs for side in i.row_shape)
         self._length: int | None = None  # one that the network runs with; None before it has run
@@ -139,6 +140,10 @@ class OnnxModel:
         step = self.fixed_rows or (self._max_batch_rows if self._device else n)
         parts = [self._run_block(tensors[start : start + step]) for start in range(0, n, step)]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def stop(self) -> None:
+        """End the present run before its next node; no other run succeeds."""
+        self._options.terminate = True
 
     def _run_block(self, tensors: Tensors) -> NDArray[np.float32]:
         n = len(tensors)
@@ -183,7 +188,7 @@ class OnnxModel:
     def _run_session(self, feed: dict[str, NDArray[Any]]) -> NDArray[Any]:
         if self._device and not self._has_lengths:
             return self._run_on_device(feed)
-        result: NDArray[Any] = self._session.run([self._output], feed)[0]
+        result: NDArray[Any] = self._session.run([self._output], feed, self._options)[0]
         return result
 
     def _run_on_device(self, feed: dict[str, NDArray[Any]]) -> NDArray[Any]:
@@ -201,7 +206,7 @@ class OnnxModel:
         buffers, binding = self._bound[rows]
         for name, tensor in feed.items():
             buffers[name].update_inplace(tensor)
-        self._session.run_with_iobinding(binding)
+        self._session.run_with_iobinding(binding, self._options)
         result: NDArray[Any] = binding.copy_outputs_to_cpu()[0]
         return result
 

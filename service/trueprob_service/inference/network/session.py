@@ -22,11 +22,13 @@ class Session(Protocol):
     def get_outputs(self) -> Sequence[Any]:
         """Outputs, as `get_inputs`."""
 
-    def run(self, outputs: list[str], feed: dict[str, NDArray[Any]], /) -> list[Any]:
+    def run(
+        self, outputs: list[str], feed: dict[str, NDArray[Any]], options: Any = None, /
+    ) -> list[Any]:
         """Arrays of the named outputs."""
 
     def io_binding(self) -> Any:
         """A binding, for `run_with_iobinding`."""
 
-    def run_with_iobinding(self, binding: Any, /) -> None:
+    def run_with_iobinding(self, binding: Any, options: Any = None, /) -> None:
         """Run on bound inputs and outputs."""

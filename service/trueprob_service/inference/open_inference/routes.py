@@ -20,13 +20,19 @@ import numpy as np
 import orjson
 
 from trueprob_service import __version__
-from trueprob_service.errors import BadRequest, InvalidRequest, VersionNotFound
+from trueprob_service.errors import (
+    BadRequest,
+    InvalidRequest,
+    ModelUnavailable,
+    VersionNotFound,
+)
 from trueprob_service.inference.answer import Answer, compute
 from trueprob_service.inference.body import (
     INLINE_ELEMENTS,
     BodyReader,
     ReadRows,
     Receive,
+    check_refusal,
     rows_of_numbers,
     run_network,
 )
@@ -106,7 +112,11 @@ async def describe(path: OipPath, deployments: DeploymentLookup) -> OipResponse:
         return OipResponse(orjson.dumps(server))
     deployment = await deployments.current(path.model, path.version)
     if path.route.endswith("/ready"):
-        # A version whose network cannot run is not deployed, or takes only logits.
+        check_refusal(deployment)
+        if deployment.network is not None and deployment.network.failure is not None:
+            raise ModelUnavailable(
+                f"the network of model {path.model!r} does not run: {deployment.network.failure}"
+            )
         return OipResponse(orjson.dumps({"name": path.model, "ready": True}))
     versions = deployments.versions(path.model)
     return OipResponse(orjson.dumps(model_metadata(deployment, versions)))
@@ -210,6 +220,8 @@ async def _logits(
         if tensor.datatype == "BOOL":
             raise InvalidRequest("logits: datatype must be one of numbers, got 'BOOL'")
         return await rows_of_numbers("logits", tensor.values, deployment, is_json=False)
+    if request.inputs and not specs:
+        check_refusal(deployment)
     own = " and ".join(spec.name for spec in specs)
     names = f"logits or {own}" if specs else "logits"
     if len(specs) <= 1 and len(request.inputs) != 1:

@@ -83,7 +83,12 @@ def test_prefer_is_read_as_rfc_7240_says(prefer: str | None, seconds: float | No
 
 
 def test_readiness_and_routes_before_and_after(sqlite_world: World) -> None:
-    assert sqlite_world.plane.ready() == {"status": "ok", "database": "ok", "unavailable": 0}
+    assert sqlite_world.plane.ready() == {
+        "status": "ok",
+        "database": "ok",
+        "files": "ok",
+        "unavailable": 0,
+    }
     sqlite_world.plane.close()
     assert sqlite_world.call("GET", "/v1/models").status_code == 503
     assert sqlite_world.plane.label_statistics().pairs == ()

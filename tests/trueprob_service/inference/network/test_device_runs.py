@@ -67,7 +67,9 @@ class DeviceSession:
     def get_outputs(self) -> list[Any]:
         return [SimpleNamespace(name="logits")]
 
-    def run(self, outputs: list[str], feed: dict[str, np.ndarray]) -> list[np.ndarray]:
+    def run(
+        self, outputs: list[str], feed: dict[str, np.ndarray], options: Any = None
+    ) -> list[np.ndarray]:
         self.batches.append(len(feed["image"]))
         return [feed["image"].reshape(-1, 4).astype(self.dtype)]
 
@@ -75,7 +77,7 @@ class DeviceSession:
         self.bindings.append(Binding())
         return self.bindings[-1]
 
-    def run_with_iobinding(self, binding: Binding) -> None:
+    def run_with_iobinding(self, binding: Binding, options: Any = None) -> None:
         assert binding.input is not None
         assert (binding.input.device, binding.output_device) == ("cuda", "cuda")
         (binding.result,) = self.run(["logits"], {"image": binding.input.content})
@@ -136,7 +138,7 @@ def test_a_silent_fall_back_to_the_cpu_is_refused_unless_auto_allows_it() -> Non
 def test_a_device_that_fails_is_a_failed_inference() -> None:
     session = DeviceSession()
     model = load(session)
-    session.run_with_iobinding = lambda binding: 1 / 0  # type: ignore[assignment, method-assign]
+    session.run_with_iobinding = lambda *_: 1 / 0  # type: ignore[assignment, method-assign]
     with pytest.raises(InferenceFailed, match="onnxruntime: division by zero"):
         model.run(images(2))
 
@@ -160,8 +162,8 @@ def test_bound_buffers_give_what_a_plain_run_gives(tmp_path: Any) -> None:
                 real=binding,
             )
 
-        def run_with_iobinding(self, binding: Any) -> None:
-            real.run_with_iobinding(binding.real)
+        def run_with_iobinding(self, binding: Any, options: Any = None) -> None:
+            real.run_with_iobinding(binding.real, options)
 
     def buffer(shape: Any, dtype: Any, device: str, device_id: int) -> Any:
         return onnxruntime.OrtValue.ortvalue_from_shape_and_type(shape, dtype, "cpu", 0)
