@@ -321,8 +321,9 @@ def _require_possible(logits: Logits, labels: Labels) -> None:
     if impossible.any():
         row = int(np.argmax(impossible))
         raise InvalidInput(
-            f"labels must be classes that are not masked, row {row} has the label {labels[row]}, "
-            "whose logit is minus infinity: if the logits are logarithms of probabilities, give "
+            f"labels must be classes that are not masked: those of {impossible.sum()} of "
+            f"{labels.size} rows are, such as row {row} with the label {labels[row]}, whose logit "
+            "is minus infinity: if the logits are logarithms of probabilities, give "
             "those as probabilities or log_probabilities, where a zero is no mask",
             field="labels",
         )

@@ -86,7 +86,8 @@ class Calibrator(ABC):
     class_names : tuple of k strings, or None
         In the order of the columns of the logits; None if they are unknown.
     input_stage : InputStage or None
-        What it does about probabilities of 0 and about scores on a wild scale; None for most.
+        What it does about probabilities of 0, about scores on a wild scale and about masks that
+        are not minus infinity; None for most.
     uncertainty : Uncertainty or None
         What `predict_interval` needs. Probabilities do not depend on it, and neither do equality
         and id.
@@ -234,6 +235,7 @@ class Calibrator(ABC):
     def _staged(self, logits: Logits) -> Calibrated:
         """Rows with masked classes or an input stage: before, within and after the calibrator."""
         stage = self.input_stage or NO_STAGE
+        logits = stage.masked(logits)
         inner, zero = stage.split(logits)
         masked = np.isneginf(inner)
         marked = np.flatnonzero(masked.any(axis=1))
@@ -297,6 +299,7 @@ class Calibrator(ABC):
                 field="calibrator",
             )
         checked = as_logits(logits, n_classes=self.n_classes, class_names=self.class_names)
+        checked = (self.input_stage or NO_STAGE).masked(checked)
         answer = self.calibrated(checked)
         found = self.uncertainty.interval(answer.probabilities, answer.prediction, level)
         certain = np.count_nonzero(checked != -np.inf, axis=1) == 1  # one class is not masked
@@ -373,6 +376,26 @@ class Calibrator(ABC):
         if class_names is not None:
             class_names = as_class_names(class_names, n_classes=self.n_classes)
         return replace(self, class_names=class_names)
+
+    def with_masks(self, masks: InputStage | None) -> Self:
+        """The same calibrator with what else than minus infinity is a mask, and nothing else."""
+        if masks is None:
+            return self
+        stage = replace(
+            self.input_stage or NO_STAGE,
+            mask_below=masks.mask_below,
+            zeros_are_masks=masks.zeros_are_masks,
+        )
+        return replace(self, input_stage=stage)
+
+    @property
+    def masks(self) -> InputStage | None:
+        """What else than minus infinity is a mask; None if nothing is."""
+        return None if self.input_stage is None else self.input_stage.masks
+
+    def masked_set(self, data: CalibrationSet) -> CalibrationSet:
+        """The set with minus infinity where this calibrator sees masks; InvalidInput for labels."""
+        return data if self.masks is None else self.masks.masked_set(data)
 
     @abstractmethod
     def parameters(self) -> dict[str, Any]:

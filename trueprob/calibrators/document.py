@@ -8,9 +8,9 @@
 `fitted_on` is null for a calibrator that was fitted on nothing; earlier documents have no bins of
 the logit gaps in it. One without class names has no `class_names`, one without an input stage no
 `input_stage`: {"zeros": {"mass": […], "class_frequencies": […]}, "clip": 430.6}, either of the two
-null. One that was made without its rows has no `uncertainty` (see `uncertainty`), which the id does
-not cover. Unknown formats, kinds and keys are refused, and so is an id that does not match the
-content.
+null; only where they are set, it has "mask_below": -1e9 and "zeros_are_masks": true. One that was
+made without its rows has no `uncertainty` (see `uncertainty`), which the id does not cover. Unknown
+formats, kinds and keys are refused, and so is an id that does not match the content.
 """
 
 from __future__ import annotations
@@ -75,10 +75,13 @@ class FittedOn:
     gaps: ReferenceBins | None = None
 
     @classmethod
-    def of(cls, rows: CalibrationSet, created_at: str) -> FittedOn:
-        """Describe a calibration set; rows of weight 0 have no share in the gaps."""
+    def of(
+        cls, rows: CalibrationSet, created_at: str, *, masks: InputStage | None = None
+    ) -> FittedOn:
+        """Describe a calibration set; rows of weight 0 and masked classes are not in the gaps."""
         used = rows.logits if rows.weights is None else rows.logits[rows.weights > 0.0]
-        return cls(rows.digest, rows.n, created_at, ReferenceBins.of_values(logit_gap(used)))
+        gap = logit_gap(used if masks is None else masks.masked(used))
+        return cls(rows.digest, rows.n, created_at, ReferenceBins.of_values(gap))
 
     def to_dict(self) -> dict[str, Any]:
         """The value of `fitted_on`."""

@@ -23,6 +23,10 @@ are cut at 3·g, or at the half, quarter, … of it: the largest cut at which on
 likelihood within 0.001 nats of the best. Finite stand-ins for a mask, such as −1e9, leave the cut
 far out; of naive Bayes much less is worth keeping. With two classes only methods with a linear
 stage cut, for the same reason as above.
+
+**Masks.** Minus infinity masks a class. Where a model writes another number for that, the caller
+says so: logits at or below `mask_below` are masked, and so are zero cells with `zeros="mask"`.
+This is never learnt from the numbers.
 """
 
 from __future__ import annotations
@@ -41,9 +45,11 @@ from trueprob.arrays.labels import Labels
 from trueprob.arrays.logit_functions import Logits, Probabilities, fill_masks, wild_bound
 from trueprob.arrays.logits import ZERO_CELL
 from trueprob.calibrators.parameters import number, numbers, require_keys
-from trueprob.errors import InvalidDocument
+from trueprob.errors import InvalidDocument, InvalidInput
 
-__all__ = ["InputStage", "ZeroCells", "fit_input_stage"]
+__all__ = ["ZEROS", "InputStage", "ZeroCells", "fit_input_stage", "mask_stage"]
+
+ZEROS: Final = ("learn", "mask")  # what a probability of 0 means: see above
 
 COUNTS: Final = 5  # m is told apart for 1, 2, 3, 4 and more positive cells
 PSEUDO_ROWS: Final = 10.0  # of the overall m in the m of one count
@@ -94,15 +100,19 @@ class InputStage:
 
     zeros: ZeroCells | None = None
     clip: float | None = None  # nats below the top of a row; positive
+    mask_below: float | None = None  # logits at or below it are masked
+    zeros_are_masks: bool = False
 
     def parameters(self) -> dict[str, Any]:
-        """Fitted values as JSON values."""
+        """Values as JSON values; those of masks only where they are set."""
         zeros = self.zeros
+        masks = {"mask_below": self.mask_below, "zeros_are_masks": self.zeros_are_masks or None}
         return {
             "zeros": None
             if zeros is None
             else {"mass": list(zeros.mass), "class_frequencies": list(zeros.frequencies)},
             "clip": self.clip,
+            **{name: value for name, value in masks.items() if value is not None},
         }
 
     @classmethod
@@ -111,12 +121,19 @@ class InputStage:
         where = "calibrator input_stage"
         if not isinstance(parameters, Mapping):
             raise InvalidDocument(f"{where} must be an object")
-        require_keys(parameters, ("zeros", "clip"), where=where)
-        clip = None
+        optional = {"mask_below", "zeros_are_masks"} & set(parameters)
+        require_keys(parameters, {"zeros", "clip", *optional}, where=where)
+        clip = mask_below = None
         if parameters["clip"] is not None:
             clip = number(parameters, "clip", where=where, above=0.0)
+        if "mask_below" in optional:
+            mask_below = number(parameters, "mask_below", where=where)
+        zeros_are_masks = "zeros_are_masks" in optional
+        if zeros_are_masks and parameters["zeros_are_masks"] is not True:
+            raise InvalidDocument(f"{where}.zeros_are_masks must be true or left out")
         zeros = parameters["zeros"]
-        return cls(None if zeros is None else _zero_cells(n_classes, zeros, f"{where}.zeros"), clip)
+        cells = None if zeros is None else _zero_cells(n_classes, zeros, f"{where}.zeros")
+        return cls(cells, clip, mask_below, zeros_are_masks)
 
     def sentences(self) -> list[str]:
         """What the stage does, for people."""
@@ -130,7 +147,53 @@ class InputStage:
             )
         if self.clip is not None:
             found.append(f"scores more than {self.clip:.4g} nats below the top of a row are cut")
+        if self.mask_below is not None:
+            found.append(f"classes with a logit at or below {self.mask_below:g} are masked")
+        if self.zeros_are_masks:
+            found.append("classes with a probability of 0 are masked")
         return found
+
+    @property
+    def masks(self) -> InputStage | None:
+        """The part that says what else than minus infinity is a mask; None if nothing is."""
+        part = InputStage(mask_below=self.mask_below, zeros_are_masks=self.zeros_are_masks)
+        return None if part == InputStage() else part
+
+    def masked(self, logits: Logits) -> Logits:
+        """Logits with minus infinity in all masked classes; InvalidInput if a row has no other."""
+        if self.mask_below is None and not self.zeros_are_masks:
+            return logits
+        masked = np.isneginf(logits)
+        if self.mask_below is not None:
+            masked |= logits <= np.float32(self.mask_below)
+        if self.zeros_are_masks:
+            masked |= logits == ZERO_CELL
+        if (none_left := masked.all(axis=1)).any():
+            row = int(np.argmax(none_left))
+            how = "" if self.mask_below is None else f" at or below mask_below, {self.mask_below:g}"
+            raise InvalidInput(
+                f"logits must leave a class in each row, in row {row} all are masked{how}",
+                field="logits",
+            )
+        return np.where(masked, np.float32(-np.inf), logits)
+
+    def masked_set(self, data: CalibrationSet) -> CalibrationSet:
+        """The set with minus infinity in all masked classes; InvalidInput if a label is masked."""
+        logits = self.masked(data.logits)
+        if logits is data.logits:
+            return data
+        lost = np.isneginf(logits) & np.isfinite(data.logits)
+        lost_labels = np.flatnonzero(lost[np.arange(data.n), data.labels])
+        if lost_labels.size:
+            row = int(lost_labels[0])
+            raise InvalidInput(
+                f"labels must be classes that are not masked: those of {lost_labels.size} of "
+                f"{data.n} rows are, such as row {row} with the label {data.labels[row]} and the "
+                f"logit {data.logits[row, data.labels[row]]:g}; is "
+                + ("mask_below too high?" if self.mask_below is not None else "0 no mask here?"),
+                field="labels",
+            )
+        return replace(data, logits=logits)
 
     def split(self, logits: Logits) -> tuple[Logits, NDArray[np.bool_] | None]:
         """Logits with −inf in masked and in zero cells, and where the zero cells are, if any."""
@@ -157,6 +220,34 @@ class InputStage:
             np.isneginf(logits), logits, np.maximum(below, np.float32(-self.clip))
         )
         return clipped
+
+
+def mask_stage(
+    mask_below: float | None = None,
+    zeros: str = "learn",  # one of `ZEROS`
+) -> InputStage | None:
+    """The stage that only masks, as a caller asks for it; None if that is nothing.
+
+    Raises InvalidInput for a threshold that is no finite float32, and for another text.
+    """
+    if zeros not in ZEROS:
+        raise InvalidInput(
+            f"zeros must be one of {', '.join(ZEROS)}, got {str(zeros)[:40]!r}", field="zeros"
+        )
+    if mask_below is not None:
+        number_given = isinstance(mask_below, int | float | np.number)
+        if isinstance(mask_below, bool) or not number_given:
+            raise InvalidInput(
+                f"mask_below must be a number, got {type(mask_below).__name__}", field="mask_below"
+            )
+        if not abs(mask_below) <= float(np.finfo(np.float32).max):
+            raise InvalidInput(
+                f"mask_below must be finite as float32, got {mask_below}: minus infinity masks "
+                "without it",
+                field="mask_below",
+            )
+        mask_below = float(mask_below)
+    return InputStage(mask_below=mask_below, zeros_are_masks=zeros == "mask").masks
 
 
 def fit_input_stage(

@@ -48,6 +48,17 @@ class _Parser(argparse.ArgumentParser):
         return found
 
 
+def join_negative(words: Sequence[str]) -> list[str]:
+    """The words with ``--mask-below -1e9`` as one: argparse takes -1e9 and -inf for options."""
+    joined: list[str] = []
+    for word in words:
+        if joined[-1:] == ["--mask-below"]:
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
+
+
 def parser(name: str = "") -> argparse.ArgumentParser:
     """Build the parser of one command; of all commands if there is none of that name."""
     top = _Parser(
@@ -66,7 +77,7 @@ def parser(name: str = "") -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return the exit code."""
-    words = sys.argv[1:] if argv is None else argv
+    words = join_negative(sys.argv[1:] if argv is None else argv)
     try:
         arguments = parser(*words[:1]).parse_args(words)
         code: int = arguments.run(arguments)

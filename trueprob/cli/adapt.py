@@ -101,6 +101,7 @@ def run(arguments: argparse.Namespace) -> int:
         calibrator = IdentityCalibrator(labelled.n_classes)
     else:
         _require_unseen(Path(arguments.calibrator), arguments.labelled, labelled)
+        labelled = calibrator.masked_set(labelled)
     traffic = read_rows(
         arguments.traffic,
         labelled.n_classes,

@@ -88,6 +88,8 @@ def run(arguments: argparse.Namespace) -> int:
         labels=labels_file(arguments),
         columns=column_choice(arguments),
     )
+    if calibrator is not None:
+        data = calibrator.masked_set(data)
     before = _Evaluation(IdentityCalibrator(data.n_classes), data, arguments.classes)
     after = None if calibrator is None else _Evaluation(calibrator, data, arguments.classes)
     findings = check_set(data) + check_conditions(gaps, data)

@@ -24,6 +24,7 @@ from trueprob.arrays.class_names import as_class_names
 from trueprob.arrays.files import UNNAMED, read_arrays
 from trueprob.arrays.logit_functions import Logits
 from trueprob.calibrators import Calibrator, loads_calibrator
+from trueprob.calibrators.input_stage import ZEROS
 from trueprob.errors import InvalidInput
 from trueprob.tables import ColumnChoice, Rows, read_csv, read_parquet
 from trueprob.tables.columns import UNSPECIFIED
@@ -34,6 +35,7 @@ __all__ = [
     "add_columns",
     "add_input",
     "add_labels",
+    "add_masks",
     "add_split",
     "column_choice",
     "labels_file",
@@ -74,6 +76,24 @@ def add_input(parser: argparse.ArgumentParser) -> None:
         "--input",
         choices=tuple(INPUTS),
         help="what the numbers are, if names in the file do not say it; default: logits",
+    )
+
+
+def add_masks(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say what else than minus infinity is a mask."""
+    parser.add_argument(
+        "--mask-below",
+        type=float,
+        metavar="LOGIT",
+        help="logits at or below this, such as -1e9, mask their class: its probability is 0; the "
+        "calibrator keeps the number; default: minus infinity only",
+    )
+    parser.add_argument(
+        "--zeros",
+        choices=ZEROS,
+        default="learn",
+        help="what a probability of 0 is: learn how often labels fall there, or mask the class; "
+        "default: learn",
     )
 
 

@@ -12,6 +12,7 @@ from trueprob.cli.files import (
     add_columns,
     add_input,
     add_labels,
+    add_masks,
     add_split,
     column_choice,
     labels_file,
@@ -85,6 +86,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--json", action="store_true", help="print the result as one JSON document")
     add_strict(parser)
     add_input(parser)
+    add_masks(parser)
     add_columns(parser)
     add_split(parser)
     parser.set_defaults(run=run)
@@ -107,11 +109,14 @@ def run(arguments: argparse.Namespace) -> int:
         keep_prediction=arguments.keep_prediction,
         allow_prediction_change=arguments.allow_prediction_change,
         select=arguments.select,
+        mask_below=arguments.mask_below,
+        zeros=arguments.zeros,
     )
     report, stage = fitted.report, fitted.calibrator.input_stage
     candidates = report.to_dict()["candidates"]
     if arguments.output is not None:
-        source = FittedOn.of(data, datetime.now(UTC).isoformat(timespec="seconds"))
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        source = FittedOn.of(data, now, masks=fitted.calibrator.masks)
         write_atomically(arguments.output, dumps_calibrator(fitted.calibrator, source))
     if arguments.json:
         print_json(

@@ -75,6 +75,8 @@ def run(arguments: argparse.Namespace) -> int:
         numbers=arguments.input,
         columns=column_choice(arguments),
     )
+    if calibrator is not None:
+        data = calibrator.masked_set(data)
     before = _panel("uncalibrated", IdentityCalibrator(data.n_classes), data)
     after = None if calibrator is None else _panel(calibrator.id, calibrator, data)
     panels = [before] if after is None else [before, after]

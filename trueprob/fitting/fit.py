@@ -16,6 +16,7 @@ from trueprob.arrays.calibration_set import CalibrationSet
 from trueprob.arrays.logit_functions import Probabilities, prediction
 from trueprob.arrays.logits import as_logits
 from trueprob.calibrators import IdentityCalibrator
+from trueprob.calibrators.input_stage import InputStage, mask_stage
 from trueprob.errors import InvalidInput
 from trueprob.findings.finding import Finding, Severity, SuspiciousSet
 from trueprob.findings.set_check import check_fit, check_set
@@ -50,6 +51,8 @@ def fit(
     keep_prediction: bool = False,
     allow_prediction_change: bool = False,
     select: str = "stack",
+    mask_below: float | None = None,
+    zeros: str = "learn",
 ) -> Fit:
     """Fit a calibrator and score it out of fold.
 
@@ -84,6 +87,12 @@ def fit(
         methods.
     select : {"stack", "simplest"}
         Of `auto`: mix the candidates, or take the simplest within one standard error of the best.
+    mask_below : float, optional
+        Logits at or below it, such as −1e9, mask their class, as minus infinity always does. The
+        calibrator keeps it, and gives such classes a probability of exactly 0.
+    zeros : {"learn", "mask"}
+        What a probability of 0 is: a number whose frequency of labels is learnt, or a mask, which
+        the calibrator keeps.
 
     Returns
     -------
@@ -92,8 +101,9 @@ def fit(
     Raises
     ------
     InvalidInput
-        An array cannot be used, the method is unknown or for another number of classes, or
-        `keep_prediction` contradicts the method or `allow_prediction_change`.
+        An array cannot be used, the method is unknown or for another number of classes,
+        `keep_prediction` contradicts the method or `allow_prediction_change`, or `mask_below` or
+        `zeros` masks a label or all classes of a row.
 
     Warns
     -----
@@ -122,6 +132,8 @@ def fit(
         keep_prediction=keep_prediction,
         allow_prediction_change=allow_prediction_change,
         select=select,
+        mask_below=mask_below,
+        zeros=zeros,
     )
     left_out = 0 if ignore_label is None else len(plain_array(labels)) - calibration_set.n
     if left_out:
@@ -143,14 +155,19 @@ def fit_calibration_set(
     keep_prediction: bool = False,
     allow_prediction_change: bool = False,
     select: str = "stack",
+    mask_below: float | None = None,
+    zeros: str = "learn",
 ) -> Fit:
     """`fit` for a checked calibration set."""
+    masks, unused = mask_stage(mask_below, zeros), tuple[Finding, ...]()
+    if masks is not None:
+        calibration_set, unused = _masked(calibration_set, masks)
     allowed = {
         "keep_prediction": keep_prediction,
         "allow_prediction_change": allow_prediction_change,
     }
     method, replaced = method_for_set(method, calibration_set, **allowed)
-    findings = check_set(calibration_set) + replaced
+    findings = (*unused, *check_set(calibration_set), *replaced)
     start = time.perf_counter()
     fitted = fit_rows(method, calibration_set, seed, select=select, **allowed)
     seconds = time.perf_counter() - start
@@ -188,7 +205,7 @@ def fit_calibration_set(
     )
     # A posterior given the rows that were fitted: out-of-fold rows would have the errors of other
     # calibrators.
-    return Fit(fitted.calibrator.with_uncertainty(data), report)
+    return Fit(fitted.calibrator.with_masks(masks).with_uncertainty(data), report)
 
 
 def cross_fit(
@@ -286,6 +303,17 @@ def progress_of_part(
 ) -> Callable[[float], None] | None:
     """Turn the progress of one of several equal parts into progress of the whole."""
     return None if progress is None else lambda share: progress((index + share) / count)
+
+
+def _masked(data: CalibrationSet, masks: InputStage) -> tuple[CalibrationSet, tuple[Finding, ...]]:
+    """The set with its masks, and a finding if there are none of that kind."""
+    masked = masks.masked_set(data)
+    if np.isneginf(masked.logits).sum() > np.isneginf(data.logits).sum():
+        return masked, ()
+    lowest = data.logits[np.isfinite(data.logits)].min()
+    asked = f"mask_below {masks.mask_below:g}" if masks.mask_below is not None else 'zeros="mask"'
+    sentence = f"{asked} masks nothing in this set, whose lowest logit is {lowest:g}"
+    return masked, (Finding("masks_nothing", Severity.WARN, sentence),)
 
 
 def _in_sample(data: CalibrationSet) -> Finding:

@@ -185,6 +185,11 @@ def _cells(nodes: Nodes, logits: str, stage: InputStage | None) -> Cells:
     """The input stage. A logit of −inf is masked; NaN is not, so that it shows."""
     unseen = nodes.add("Less", logits, nodes.constant(np.finfo(np.float32).min))
     zero = None
+    if stage is not None and stage.mask_below is not None:
+        unseen = nodes.add("LessOrEqual", logits, nodes.constant(stage.mask_below))
+    if stage is not None and stage.zeros_are_masks:
+        is_zero = nodes.add("Equal", logits, nodes.constant(ZERO_CELL))
+        unseen = nodes.add("Or", unseen, is_zero)
     if stage is not None and stage.zeros is not None:
         zero = nodes.add("Equal", logits, nodes.constant(ZERO_CELL))
         seen = nodes.add("Not", nodes.add("Or", unseen, zero))

@@ -9,10 +9,24 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from tests.trueprob.every_kind import BINARY, cases, fit_kind, width
-from trueprob import CalibrationSet, InvalidInput, as_logits, fit, logit_gap, softmax
+from trueprob import (
+    CalibrationSet,
+    InvalidDocument,
+    InvalidInput,
+    as_logits,
+    fit,
+    logit_gap,
+    logits_from_probabilities,
+    softmax,
+)
 from trueprob.arrays.logits import ZERO_CELL
-from trueprob.calibrators import KINDS, IdentityCalibrator
-from trueprob.calibrators.input_stage import InputStage, ZeroCells
+from trueprob.calibrators import (
+    KINDS,
+    IdentityCalibrator,
+    dumps_calibrator,
+    loads_calibrator,
+)
+from trueprob.calibrators.input_stage import InputStage, ZeroCells, mask_stage
 from trueprob.calibrators.smart.second_stage import SecondStage
 from trueprob.fitting.methods import FITTERS, METHODS, fit_rows
 
@@ -121,7 +135,7 @@ def test_sets_with_masks_are_fitted_and_scored(method, overconfident):
 
 
 def test_a_label_that_is_masked_is_refused_with_the_remedy():
-    with pytest.raises(InvalidInput, match=r"row 1 has the label 0, .* log_probabilities") as error:
+    with pytest.raises(InvalidInput, match=r"of 1 of 2 rows .* row 1 .* log_prob") as error:
         fit([[0.0, 1.0, 2.0], [-np.inf, 0.0, 1.0]], [0, 0])
     assert error.value.field == "labels"
 
@@ -144,6 +158,125 @@ def test_what_is_no_mask_is_refused(values, message):
 def test_masks_are_kept(dtype):
     logits = as_logits(np.array([[0.0, -np.inf, 1.5]], dtype=dtype))
     assert logits.tolist() == [[0.0, -np.inf, 1.5]]
+
+
+def other_masks(kind, overconfident):
+    """A calibrator for logits, the same for stand-ins at −1e9, and rows with their masks."""
+    k = width(kind, 5)
+    plain = fit_kind(kind, *overconfident(80, k))
+    rows, masked = masked_rows(overconfident(60, k, seed=1)[0], keep=np.arange(60) % k)
+    return plain, rows, masked
+
+
+@every_kind
+@pytest.mark.parametrize("threshold", [-1e9, -1e4, np.float32(-1e9)])
+def test_a_threshold_masks_what_is_at_or_below_it(kind, threshold, overconfident):
+    plain, rows, masked = other_masks(kind, overconfident)
+    calibrator = plain.with_masks(mask_stage(threshold))
+    below = np.where(np.arange(rows.shape[1]) % 2, threshold, 2 * float(threshold))
+    found = calibrator.calibrated(as_logits(np.where(masked, below, rows)))
+    expected = plain.calibrated(rows)
+    assert (found.probabilities[masked] == 0.0).all()
+    for name in ("probabilities", "prediction", "confidence", "logit_gap", "temperature"):
+        got, wanted = getattr(found, name), getattr(expected, name)
+        assert np.array_equal(got, wanted) if wanted is not None else got is None
+    assert np.array_equal(calibrator.predict_proba(rows), expected.probabilities)
+    restored = loads_calibrator(dumps_calibrator(calibrator))
+    assert restored == calibrator
+    assert restored.id != plain.id
+    with pytest.raises(InvalidInput, match=r"row 1 all are masked at or below mask_below, -1"):
+        calibrator.predict_proba([rows[0], np.full(rows.shape[1], threshold)])
+
+
+@every_kind
+def test_a_zero_is_a_mask_when_asked(kind, overconfident):
+    plain, rows, masked = other_masks(kind, overconfident)
+    p = np.where(masked, 0.0, softmax(rows).clip(1e-6))
+    logits = logits_from_probabilities(p / p.sum(axis=1, keepdims=True))
+    expected = plain.calibrated(np.where(masked, np.float32(-np.inf), logits))
+    calibrator = plain.with_masks(mask_stage(zeros="mask"))
+    found = calibrator.calibrated(logits)
+    assert (found.probabilities[masked] == 0.0).all()
+    assert np.array_equal(found.probabilities, expected.probabilities)
+    assert np.array_equal(found.logit_gap, expected.logit_gap)
+    assert loads_calibrator(dumps_calibrator(calibrator)) == calibrator
+
+
+@every_method
+def test_a_fit_keeps_what_it_was_told_about_masks(method, overconfident):
+    logits, labels = overconfident(120, 4)
+    rows, masked = masked_rows(logits, keep=labels)
+    expected = fit(rows, labels, method, allow_prediction_change=True)
+    given = np.where(masked, -1e9, logits)
+    fitted = fit(given, labels, method, allow_prediction_change=True, mask_below=-1e9)
+    assert fitted.calibrator.masks == InputStage(mask_below=-1e9)
+    assert fitted.report.after == expected.report.after
+    assert fitted.report.before == expected.report.before
+    assert fitted.report.findings == expected.report.findings
+    assert np.array_equal(
+        fitted.calibrator.predict_proba(given), expected.calibrator.predict_proba(rows)
+    )
+    low = fitted.calibrator.predict_interval(given).low
+    alone = (~masked).sum(axis=1) == 1
+    assert alone.any()
+    assert (low[alone] == 1.0).all()
+
+
+def test_zeros_are_learnt_unless_they_are_masks():
+    p = np.tile([[0.7, 0.3, 0.0], [0.2, 0.0, 0.8], [0.0, 1.0, 0.0]], (20, 1))
+    labels = np.tile([0, 2, 1], 20)
+    logits = logits_from_probabilities(p)
+    assert (fit(logits, labels).calibrator.predict_proba(logits) > 0.0).all()
+    found = fit(logits, labels, zeros="mask").calibrator
+    q = found.predict_proba(logits)
+    assert ((q > 0.0) == (p > 0.0)).all()
+    assert (q[2] == [0.0, 1.0, 0.0]).all()
+    assert found.input_stage == InputStage(zeros_are_masks=True)
+    two = fit(logits_from_probabilities([0.0, 0.2, 0.9, 1.0] * 5), [0, 0, 1, 1] * 5, zeros="mask")
+    assert (two.calibrator.predict_proba(logits_from_probabilities([0.0, 1.0])) == np.eye(2)).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "message", "field"),
+    [
+        ({"mask_below": -4.0}, r"of 1 of 3 rows are, such as row 1 with the label 2", "labels"),
+        ({"mask_below": 2.0}, "in row 1 all are masked at or below mask_below, 2", "logits"),
+        ({"mask_below": -np.inf}, "mask_below must be finite as float32, got -inf", "mask_below"),
+        ({"mask_below": np.nan}, "mask_below must be finite as float32, got nan", "mask_below"),
+        ({"mask_below": -1e39}, "mask_below must be finite as float32, got -1e", "mask_below"),
+        ({"mask_below": "-1e9"}, "mask_below must be a number, got str", "mask_below"),
+        ({"mask_below": True}, "mask_below must be a number, got bool", "mask_below"),
+        ({"zeros": "masks"}, "zeros must be one of learn, mask, got 'masks'", "zeros"),
+        ({"zeros": None}, "zeros must be one of learn, mask, got 'None'", "zeros"),
+    ],
+)
+def test_masks_that_cannot_be_are_refused(options, message, field):
+    with pytest.raises(InvalidInput, match=message) as error:
+        fit([[3.0, 0.0, -1.0], [0.0, 1.0, -5.0], [2.0, 3.0, 4.0]], [0, 2, 1], **options)
+    assert error.value.field == field
+
+
+def test_a_zero_that_is_a_mask_is_no_label():
+    logits = logits_from_probabilities([[0.5, 0.5, 0.0], [1.0, 0.0, 0.0]])
+    with pytest.raises(InvalidInput, match=r"of 1 of 2 rows .* row 1 .* is 0 no mask here\?"):
+        fit(logits, [0, 1], zeros="mask")
+
+
+def test_masks_that_mask_nothing_are_said(overconfident):
+    logits, labels = overconfident(60)
+    for options in ({"mask_below": -1e9}, {"zeros": "mask"}):
+        findings = fit(logits, labels, "temperature", **options).report.findings
+        assert [each.code for each in findings] == ["masks_nothing"]
+        assert f"whose lowest logit is {logits.min():g}" in findings[0].sentence
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("mask_below", "x"), ("mask_below", None), ("zeros_are_masks", False)]
+)
+def test_documents_of_masks_are_checked(key, value):
+    stage = {"zeros": None, "clip": None, key: value}
+    with pytest.raises(InvalidDocument, match=key):
+        InputStage.from_parameters(3, stage)
 
 
 def test_masks_and_zero_cells_are_told_apart():

@@ -275,3 +275,46 @@ def test_zeros_and_masks_go_from_fit_to_apply(tmp_path, capsys):
     found, masked = (np.load(tmp_path / f"{name}.out.npy") for name in ("p", "masked"))
     assert (found[p[:5] == 0] > 0.01).all()
     assert (masked[p[:5] == 0] == 0.0).all()
+
+
+@pytest.mark.parametrize("kind", ["logits", "probabilities"])
+def test_other_masks_go_from_fit_to_apply(kind, tmp_path, capsys, overconfident):
+    logits, labels = overconfident(200, 4)
+    masked = np.random.default_rng(0).random(logits.shape) < 0.5
+    masked[np.arange(200), labels] = False
+    rows, option = np.where(masked, -1e9, logits), ["--mask-below", "-1e9"]
+    if kind == "probabilities":
+        rows, option = softmax(np.where(masked, -np.inf, logits)), ["--zeros", "mask"]
+    np.savez(tmp_path / "cal.npz", **{kind: rows, "labels": labels})
+    np.savez(tmp_path / "exact.npz", logits=np.where(masked, -np.inf, logits), labels=labels)
+    fit = ["fit", str(tmp_path / "cal.npz"), "-o", str(tmp_path / "c.json")]
+    assert main([*fit, *option]) == 0
+    assert "masked" in capsys.readouterr().out
+    assert main([*fit, *option, "--json"]) == 0
+    found = document(capsys)
+    assert main(["fit", str(tmp_path / "exact.npz"), "--json"]) == 0
+    exact = document(capsys)
+    assert found["findings"] == exact["findings"]
+    # Certain rows of probabilities are equal, and share a fold: after is not the same.
+    for side in ["before", "after"] if kind == "logits" else ["before"]:
+        assert found["scores"][side] == pytest.approx(exact["scores"][side], abs=1e-6)
+    apply = ["apply", str(tmp_path / "c.json"), str(tmp_path / "cal.npz")]
+    assert main([*apply, "-o", str(tmp_path / "out.npy")]) == 0
+    p = np.load(tmp_path / "out.npy")
+    assert ((p == 0.0) == masked).all()
+    assert (p[masked.sum(axis=1) == 3].max(axis=1) == 1.0).all()
+    capsys.readouterr()
+    evaluate = ["evaluate", str(tmp_path / "cal.npz"), "--calibrator", str(tmp_path / "c.json")]
+    assert main([*evaluate, "--json"]) == 0
+    result = document(capsys)
+    assert result["findings"] == []
+    assert result["uncalibrated"] == pytest.approx(exact["scores"]["before"], abs=1e-6)
+
+
+def test_masks_of_the_command_line_are_checked(files, capsys, overconfident):
+    data = files / "cal.npz"
+    assert "mask_below must be finite" in fails(capsys, "fit", data, "--mask-below", "-inf")
+    assert "in row 47 all are masked" in fails(capsys, "fit", data, "--mask-below", "0")
+    assert main(["fit", str(data), "--mask-below", "-1e9"]) == 0
+    assert "mask_below -1e+09 masks nothing in this set" in capsys.readouterr().err
+    assert main(["fit", str(data), "--mask-below", "-1e9", "--strict"]) == 1

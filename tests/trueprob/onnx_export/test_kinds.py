@@ -213,6 +213,9 @@ STAGES = (
     InputStage(ZeroCells((0.02, 0.06, 0.3), (0.4, 0.2, 0.2, 0.1, 0.1))),
     InputStage(clip=6.5),
     InputStage(ZeroCells((0.9,), (0.01, 0.01, 0.01, 0.01, 0.96)), 3.0),
+    InputStage(mask_below=-3.5),
+    InputStage(zeros_are_masks=True),
+    InputStage(clip=6.5, mask_below=-1e9, zeros_are_masks=True),
 )
 
 
@@ -224,13 +227,15 @@ def test_masks_and_zero_cells_are_answered_as_by_the_calibrator(kind, overconfid
     rows = generator.normal(size=(400, k)).astype(np.float32) * 3
     rows[generator.random(rows.shape) < 0.2] = ZERO_CELL
     rows[generator.random(rows.shape) < 0.2] = -np.inf
-    rows[np.isneginf(rows).all(axis=1), 0] = 0.0
-    alone = np.isfinite(rows).sum(axis=1) == 1
-    for stage in STAGES if k > 2 else STAGES[:1]:
+    rows[~(rows > -3.5).any(axis=1), 0] = 0.0
+    for stage in STAGES if k > 2 else (None, *(each for each in STAGES[1:] if each.masks)):
         calibrator = replace(plain, input_stage=stage)
+        masked = np.isneginf(rows if stage is None else stage.masked(rows))
+        alone = masked.sum(axis=1) == k - 1
+        assert alone.any()
         got = answers(head_onnx(calibrator), {"logits": rows})
         check(calibrator, rows, got)
-        assert (got["probabilities"][np.isneginf(rows)] == 0.0).all()
+        assert (got["probabilities"][masked] == 0.0).all()
         assert (got["probabilities"][alone].max(axis=1) == 1.0).all()
 
 
