@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from trueprob.cli import adapt, apply, collect, evaluate, export_onnx, fit, inspect, plot
-from trueprob.cli.files import UnusableFile
+from trueprob.cli.files import UnusableFile, join_negative
 from trueprob.errors import TrueprobError
 
 __all__ = ["main"]
@@ -46,17 +46,6 @@ class _Parser(argparse.ArgumentParser):
         if left:
             self.error(f"unrecognized arguments: {' '.join(left)}")
         return found
-
-
-def join_negative(words: Sequence[str]) -> list[str]:
-    """The words with ``--mask-below -1e9`` as one: argparse takes -1e9 and -inf for options."""
-    joined: list[str] = []
-    for word in words:
-        if joined[-1:] == ["--mask-below"]:
-            joined[-1] += f"={word}"
-        else:
-            joined.append(word)
-    return joined
 
 
 def parser(name: str = "") -> argparse.ArgumentParser:

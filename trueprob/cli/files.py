@@ -38,6 +38,7 @@ __all__ = [
     "add_masks",
     "add_split",
     "column_choice",
+    "join_negative",
     "labels_file",
     "names_of",
     "read_calibration_set",
@@ -95,6 +96,17 @@ def add_masks(parser: argparse.ArgumentParser) -> None:
         help="what a probability of 0 is: learn how often labels fall there, or mask the class; "
         "default: learn",
     )
+
+
+def join_negative(words: Sequence[str]) -> list[str]:
+    """The words with ``--mask-below -1e9`` as one: argparse takes -1e9 and -inf for options."""
+    joined: list[str] = []
+    for word in words:
+        if joined[-1:] == ["--mask-below"]:
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
 
 
 def add_columns(parser: argparse.ArgumentParser) -> None:

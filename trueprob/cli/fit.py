@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from trueprob.calibrators import FittedOn, dumps_calibrator
+from trueprob.calibrators.input_stage import mask_stage
 from trueprob.cli.files import (
     LABELLED_ROWS,
     add_columns,
@@ -109,8 +110,7 @@ def run(arguments: argparse.Namespace) -> int:
         keep_prediction=arguments.keep_prediction,
         allow_prediction_change=arguments.allow_prediction_change,
         select=arguments.select,
-        mask_below=arguments.mask_below,
-        zeros=arguments.zeros,
+        masks=mask_stage(arguments.mask_below, arguments.zeros),
     )
     report, stage = fitted.report, fitted.calibrator.input_stage
     candidates = report.to_dict()["candidates"]

@@ -368,6 +368,8 @@ class AsyncClient:
         *,
         n_classes: int | None = None,
         class_names: Sequence[str] | None = None,
+        mask_below: float | None = None,
+        zeros: str | None = None,
     ) -> ModelDescription:
         """Declare a model whose network you run yourself. The same call again changes nothing.
 
@@ -378,13 +380,20 @@ class AsyncClient:
             Number of classes; required without `class_names`.
         class_names : sequence of str, optional
             Class names, in the order of the columns of the logits.
+        mask_below, zeros
+            As for `trueprob.fit`; the calibrators of the model keep them.
 
         Returns
         -------
         ModelDescription
         """
         names = None if class_names is None else list(class_names)
-        document = {"n_classes": n_classes, "class_names": names}
+        document = {
+            "n_classes": n_classes,
+            "class_names": names,
+            "mask_below": mask_below,
+            "zeros": zeros,
+        }
         request = json_request("PUT", model_path(name), document, retry=True)
         return read(ModelDescription, await self._connection.send(request))
 

@@ -150,6 +150,7 @@ def row_label_requests(
 ) -> Iterator[tuple[int, HttpRequest]]:
     """Labels with logits: (index of the first label, request) for each request needed."""
     matrix = np.asarray(logits, np.float64)
+    masked = np.isneginf(matrix)
     columns: dict[str, list[Any]] = {"id": list(ids), "label": _listed(labels)}
     if groups is not None:
         columns["group"] = _listed(groups)
@@ -168,7 +169,14 @@ def row_label_requests(
             {**{name: columns[name][index] for name in columns}, "logits": matrix[index].tolist()}
             for index in range(start, min(start + step, n))
         ]
-        document = {"rows": rows}
+        document: dict[str, Any] = {"rows": rows}
+        if masked[start : start + step].any():
+            document["masked"] = True  # JSON has no minus infinity
+            for row, cells in zip(rows, masked[start : start + step], strict=True):
+                row["logits"] = [
+                    None if cell else value
+                    for cell, value in zip(cells, row["logits"], strict=True)
+                ]
         yield start, json_request("POST", path, document, params={"version": version}, retry=True)
 
 

@@ -132,8 +132,7 @@ def fit(
         keep_prediction=keep_prediction,
         allow_prediction_change=allow_prediction_change,
         select=select,
-        mask_below=mask_below,
-        zeros=zeros,
+        masks=mask_stage(mask_below, zeros),
     )
     left_out = 0 if ignore_label is None else len(plain_array(labels)) - calibration_set.n
     if left_out:
@@ -155,11 +154,10 @@ def fit_calibration_set(
     keep_prediction: bool = False,
     allow_prediction_change: bool = False,
     select: str = "stack",
-    mask_below: float | None = None,
-    zeros: str = "learn",
+    masks: InputStage | None = None,
 ) -> Fit:
-    """`fit` for a checked calibration set."""
-    masks, unused = mask_stage(mask_below, zeros), tuple[Finding, ...]()
+    """`fit` for a checked calibration set; `masks` as `mask_stage` gives them."""
+    unused: tuple[Finding, ...] = ()
     if masks is not None:
         calibration_set, unused = _masked(calibration_set, masks)
     allowed = {

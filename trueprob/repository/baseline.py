@@ -67,12 +67,12 @@ class Baseline:
         -------
         Baseline
         """
-        probabilities = calibrator.predict_proba(logits)
+        probabilities, masks = calibrator.predict_proba(logits), calibrator.masks
         predicted = calibrator.prediction(logits)
         confidence = probabilities[np.arange(labels.shape[0]), predicted].astype(np.float64)
         return cls(
             BinnedCalibration.of(confidence, predicted == labels),
-            _quantiles(logit_gap(logits)),
+            _quantiles(logit_gap(logits if masks is None else masks.masked(logits))),
             _quantiles(confidence),
         )
 

@@ -173,6 +173,7 @@ def assemble(
         row_labels=RowLabels(
             store,
             refit_window,
+            masks=resources.deployments.masks,
             labels_per_input=settings.labels_per_input,
             ttl_seconds=settings.receipt_ttl_seconds,
             clock=clock,

@@ -6,12 +6,20 @@ event loop, can run.
 
 from __future__ import annotations
 
+import json
+import math
 import re
 import time
 from collections.abc import Callable, Sized
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
-__all__ = ["BLOCK_BYTES", "elements_in_blocks", "numbers_in_blocks", "skip_space"]
+__all__ = [
+    "BLOCK_BYTES",
+    "elements_in_blocks",
+    "loads_with_infinity",
+    "numbers_in_blocks",
+    "skip_space",
+]
 
 BLOCK_BYTES: Final = 1 << 20  # simdjson takes about 2 ms
 # After a shorter block, a pause would cost more than the block did.
@@ -98,6 +106,28 @@ def skip_space(text: bytes, start: int) -> int:
     """Position of the next character that is not white space."""
     found = _SPACE.match(text, start)
     return start if found is None else found.end()
+
+
+def loads_with_infinity(text: bytes) -> Any:
+    """Parse JSON that may have -Infinity, which masks a class; ValueError for anything else.
+
+    Slower than orjson, which does not know -Infinity: for texts that it has refused.
+    """
+
+    def constant(name: str) -> float:
+        if name != "-Infinity":
+            raise ValueError(f"{name} is not JSON")
+        return -math.inf
+
+    def number(digits: str) -> float:
+        if math.isinf(value := float(digits)):  # no mask: it was not written as one
+            raise ValueError(f"{digits[:40]} is not finite")
+        return value
+
+    try:
+        return json.loads(text.decode(), parse_constant=constant, parse_float=number)
+    except RecursionError:
+        raise ValueError("the text is nested too deep") from None
 
 
 def _pause(parsed: int) -> None:

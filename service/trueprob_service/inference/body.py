@@ -287,7 +287,7 @@ async def _checked_logits(name: str, values: NDArray[Any], n_classes: int) -> ND
 async def run_network(
     deployment: Deployment, tensors: Tensors, receive: Receive | None
 ) -> NDArray[np.float32]:
-    """Run the network on its inputs through the batcher; raises if logits are not finite."""
+    """Run the network on its inputs through the batcher; raises for what are no logits."""
     network = deployment.network
     if network is None:
         raise ModelUnavailable(f"model {deployment.served.model!r} has no network here")
@@ -295,8 +295,20 @@ async def run_network(
         return _no_rows(deployment)
     logits = await _while_connected(network.run(tensors), receive)
     if not np.isfinite(logits).all():
-        raise ModelUnavailable("the network gave logits that are not finite")
+        _require_masks(logits)
     return logits
+
+
+def _require_masks(logits: NDArray[np.float32]) -> None:
+    """Raise `ModelUnavailable` unless all that is not finite is a mask, and a class is left."""
+    masked = np.isneginf(logits)
+    usable = (np.isfinite(logits) | masked).all(axis=1)
+    if not usable.all():
+        row = int(np.argmin(usable))
+        raise ModelUnavailable(f"the network gave logits that are not finite in row {row}")
+    if (none_left := masked.all(axis=1)).any():
+        row = int(np.argmax(none_left))
+        raise ModelUnavailable(f"the network masks all classes, by minus infinity, in row {row}")
 
 
 def check_refusal(deployment: Deployment) -> None:

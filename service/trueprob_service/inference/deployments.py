@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from trueprob.calibrators import Calibrator
+from trueprob.calibrators.input_stage import InputStage
 from trueprob_service.errors import ModelNotFound, VersionNotFound
 from trueprob_service.inference.deployment import Deployment, Meters, Network, ServedVersion, Shadow
 from trueprob_service.metrics.recent_traffic import TrafficReference
@@ -61,6 +62,13 @@ class Deployments:
             return versions.by_version[versions.live if version is None else version]
         except KeyError:
             raise VersionNotFound(f"model {model!r} has no version {version}") from None
+
+    def masks(self, model: str, version: int | None = None) -> InputStage | None:
+        """What a version takes for masks besides minus infinity; None if it is not here."""
+        try:
+            return self.current(model, version).calibrator.masks
+        except (ModelNotFound, VersionNotFound):
+            return None
 
     def versions(self, model: str) -> list[int]:
         """The versions of a model, in order; empty for an unknown model."""

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from trueprob.arrays.class_names import require_order
+from trueprob.calibrators.input_stage import ZEROS, mask_stage
+from trueprob.cli.files import join_negative
 from trueprob.errors import TrueprobError
 from trueprob.findings.finding import Severity
 from trueprob.fitting.methods import METHODS
@@ -65,7 +67,7 @@ def main(argv: Sequence[str], environ: Mapping[str, str], *, ask: Prompt | None 
     if ask is None:
         ask = _ask_terminal if sys.stdin.isatty() and sys.stderr.isatty() else refuse_to_guess
     try:
-        arguments = _parser().parse_args(list(argv))
+        arguments = _parser().parse_args(join_negative(argv))
         settings, _ = load_settings([], environ)
         registered = _register(arguments, settings, ask)
     except SetHeld as error:
@@ -135,6 +137,18 @@ def _parser() -> argparse.ArgumentParser:
     add("--mean", metavar="M[,M,M]", help="then subtract the mean")
     add("--std", metavar="S[,S,S]", help="then divide by the standard deviation")
     add(
+        "--mask-below",
+        type=float,
+        metavar="LOGIT",
+        help="logits at or below this, such as -1e9, mask their class; its calibrators keep it",
+    )
+    add(
+        "--zeros",
+        choices=ZEROS,
+        default="learn",
+        help="what a probability of 0 is: learn how often labels fall there, or mask the class",
+    )
+    add(
         "--force",
         action="store_true",
         help="register even if a finding says that the calibration set is very likely wrong (hold)",
@@ -181,6 +195,7 @@ def _register(arguments: argparse.Namespace, settings: Settings, ask: Prompt) ->
             method=arguments.method,
             providers=settings.execution_providers,
             force=arguments.force,
+            masks=mask_stage(arguments.mask_below, arguments.zeros),
             created_at=datetime.now(UTC),
         )
 

@@ -214,8 +214,12 @@ def _output(outputs: Mapping[str, NDArray[Any]], options: RegisterOptions, ask: 
 
 
 def _kind(name: str, result: NDArray[Any], options: RegisterOptions) -> str:
-    if not np.isfinite(result).all():
-        raise CannotRegister(f"output {name!r} is not finite on random rows")
+    masked = np.isneginf(result)
+    usable = (np.isfinite(result) | masked).all(axis=1) & ~masked.all(axis=1)
+    if not usable.all():
+        row = int(np.argmin(usable))
+        kind = "masks all classes, by minus infinity," if masked[row].all() else "is not finite"
+        raise CannotRegister(f"output {name!r} {kind} on random rows, such as row {row}")
     if options.output_kind is not None:
         kind = _one_of("--output-kind", options.output_kind, OUTPUT_KINDS)
         if kind == "probabilities" and not _are_probabilities(result):

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from trueprob import __version__
 from trueprob.arrays.calibration_set import CalibrationSet
 from trueprob.arrays.files import read_arrays
-from trueprob.calibrators import FittedOn, dumps_calibrator
+from trueprob.calibrators import FittedOn, IdentityCalibrator, dumps_calibrator
+from trueprob.calibrators.input_stage import InputStage
 from trueprob.errors import VersionExists
 from trueprob.findings.finding import Finding, Severity
 from trueprob.findings.incumbent_check import held_in_service
@@ -75,6 +76,7 @@ def register(
     method: str,  # one of `trueprob.fitting.fit.METHODS`
     providers: Sequence[str],  # execution providers of the service
     force: bool,  # register even what a finding holds
+    masks: InputStage | None = None,  # what its calibrators take for masks besides −inf
     created_at: datetime,  # with a time zone
 ) -> RegisteredVersion:
     """Write a version. Nothing is written if anything fails; raises `SetHeld` unless forced."""
@@ -108,17 +110,20 @@ def register(
     warnings: tuple[str, ...] = ()
     if calibration is not None:
         rows, by_network = _rows(calibration, manifest, accepted, model)
-        fitted = fit_calibration_set(rows, method)
+        fitted = fit_calibration_set(rows, method, masks=masks)
         # A new model is live at once, with this calibrator.
         findings = held_in_service(fitted.report.findings)
         warnings = _warnings(fitted, by_network)
         if not force and any(each.severity is Severity.HOLD for each in findings):
             raise SetHeld(findings, warnings)
-        fitted_on = FittedOn.of(rows, created_at.isoformat(timespec="seconds"))
+        fitted_on = FittedOn.of(rows, created_at.isoformat(timespec="seconds"), masks=masks)
         written["calibrator.json"] = dumps_calibrator(fitted.calibrator, fitted_on)
         baseline = Baseline.of(fitted.calibrator, rows.logits, rows.labels)
         written["baseline.npz"] = baseline.to_bytes()
         manifest = _with_scores(manifest, fitted)
+    elif masks is not None:
+        uncalibrated = IdentityCalibrator(graph.n_classes).with_masks(masks)
+        written["calibrator.json"] = dumps_calibrator(uncalibrated)
     card = model_card(manifest, fitted, created_at, one_score=graph.one_score)
     written["MODEL_CARD.md"] = card.encode()
     version = repository.add(manifest, written)

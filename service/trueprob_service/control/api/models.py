@@ -78,11 +78,13 @@ def model_routes(services: Callable[[], ControlServices]) -> APIRouter:
                 model,
                 n_classes=body.n_classes,
                 class_names=body.class_names,
+                mask_below=body.mask_below,
+                zeros=body.zeros or "learn",
                 by=caller(request),
             )
             response.status_code = 201 if new else 200
-        elif body.n_classes is not None or body.class_names is not None:
-            raise InvalidRequest("live_version must come without n_classes and class_names")
+        elif body.model_dump(exclude={"live_version"}, exclude_none=True):
+            raise InvalidRequest("live_version must come alone, without fields of a declaration")
         else:
             services().promotions.promote_version(
                 model,

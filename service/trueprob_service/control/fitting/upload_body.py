@@ -6,7 +6,7 @@ too. `trueprob.CalibrationSet` checks shapes and values, and matches classes by 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from trueprob.errors import InvalidInput
 from trueprob.tables import read_csv
 from trueprob.tables.columns import UNSPECIFIED
 from trueprob_service.control.form_parts import FormPart, form_parts
+from trueprob_service.edge.json_blocks import loads_with_infinity
 from trueprob_service.errors import BadRequest, InvalidRequest, UnsupportedMediaType
 from trueprob_service.inference.wire.images import pictures_from_base64
 from trueprob_service.inference.wire.json_arrays import named_arrays, nested
@@ -48,6 +49,7 @@ _VECTOR_KINDS: Final[Mapping[str, tuple[set[type], str]]] = {
 }
 _FIELDS: Final = (*_MATRICES, "images", "rows", "inputs", *_VECTORS)
 _PICTURE: Final = "image"
+_MASKED: Final = "masked"
 _NPY: Final = b"\x93NUMPY"
 
 
@@ -121,24 +123,37 @@ def _document(document: object) -> Upload:
             f"the body must be an object with labels and one of {', '.join(_MATRICES)}, images, "
             "rows and inputs"
         )
-    unknown = sorted(set(document) - set(_FIELDS))
+    unknown = sorted(set(document) - {*_FIELDS, _MASKED})
     if unknown:
         raise InvalidRequest(f"unknown field {unknown[0]!r}; expected {', '.join(_FIELDS)}")
-    upload = Upload({})
+    upload, nulls = Upload({}), _flag(document.get(_MASKED, False), document)
     for name, values in document.items():
-        if values is not None:
-            upload = _with_field(upload, name, values)
+        if values is not None and name != _MASKED:
+            upload = _with_field(upload, name, values, nulls=nulls)
     return upload
 
 
-def _with_field(upload: Upload, name: str, values: object) -> Upload:
+def _flag(value: object, names: Container[str]) -> bool:
+    """The value of ``masked``: whether a null in the logits masks a class."""
+    if not isinstance(value, bool):
+        raise InvalidRequest(f"masked must be true or false, got {type(value).__name__}")
+    if value and "logits" not in names:
+        raise InvalidRequest("masked is for logits, and there are none")
+    return value
+
+
+def _with_field(upload: Upload, name: str, values: object, *, nulls: bool) -> Upload:
     if name == "images":
         return replace(upload, pictures=pictures_from_base64(values))
     if name == "inputs":
         return replace(upload, inputs=named_arrays(values))
     if name == "rows":
         return replace(upload, arrays={**upload.arrays, name: nested(values, name)})
-    array = _matrix(name, values) if name in _MATRICES else _vector(name, values)
+    array = (
+        _matrix(name, values, nulls=nulls and name == "logits")
+        if name in _MATRICES
+        else _vector(name, values)
+    )
     return replace(upload, arrays={**upload.arrays, name: array})
 
 
@@ -146,9 +161,14 @@ def _form(parts: Sequence[FormPart], max_bytes: int) -> Upload:
     """One part for each array (``.npy`` or JSON), and one part ``image`` for each picture."""
     pictures = [part.content for part in parts if part.name == _PICTURE]
     upload = Upload({}, pictures or None)
+    flags = [part for part in parts if part.name == _MASKED]
+    if len(flags) > 1:
+        raise InvalidRequest(f"part {_MASKED!r} is given twice")
+    names = [part.name for part in parts]
+    nulls = any(_flag(_json(part.content, "part masked"), names) for part in flags)
     seen: set[str] = set()
     for part in parts:
-        if part.name == _PICTURE:
+        if part.name in (_PICTURE, _MASKED):
             continue
         if part.name not in _FIELDS:
             raise InvalidRequest(
@@ -161,7 +181,8 @@ def _form(parts: Sequence[FormPart], max_bytes: int) -> Upload:
             array = read_arrays(part.content, max_bytes=max_bytes, name=part.name)[UNNAMED]
             upload = replace(upload, arrays={**upload.arrays, part.name: array})
         else:
-            upload = _with_field(upload, part.name, _json(part.content, f"part {part.name}"))
+            values = _json(part.content, f"part {part.name}")
+            upload = _with_field(upload, part.name, values, nulls=nulls)
     return upload
 
 
@@ -182,25 +203,35 @@ def _json(text: bytes, what: str) -> object:
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError as error:
-        raise BadRequest(f"{what} is not JSON: {error.msg} at character {error.pos}") from None
+        try:
+            return loads_with_infinity(text)
+        except ValueError:
+            message = f"{what} is not JSON: {error.msg} at character {error.pos}"
+            raise BadRequest(message) from None
 
 
-def _matrix(name: str, values: object) -> NDArray[np.float64]:
+def _matrix(name: str, values: object, *, nulls: bool) -> NDArray[np.float64]:
     if not isinstance(values, list) or not values:
         raise InvalidRequest(f"{name} must be a non-empty list of rows")
-    if {float, int}.issuperset(map(type, values)):
+    allowed = {float, int, type(None)} if nulls else {float, int}
+    if allowed.issuperset(map(type, values)):
         values = [[value] for value in values]  # scores of class 1
     for index, row in enumerate(values):
         if not isinstance(row, list) or len(row) != len(values[0]):
             length = f"{len(values[0])} numbers" if isinstance(values[0], list) else "numbers"
             raise InvalidRequest(f"{name}[{index}] must be a list of {length}")
         # bool is an int to NumPy; text and null would become objects.
-        if not {float, int}.issuperset(map(type, row)):
-            raise InvalidRequest(f"{name}[{index}] must hold numbers only")
+        if not allowed.issuperset(map(type, row)):
+            null = name == "logits" and None in row
+            remedy = ': null masks a class only with "masked": true' if null else ""
+            raise InvalidRequest(f"{name}[{index}] must hold numbers only{remedy}")
     try:
-        return np.asarray(values, np.float64)
+        array = np.asarray(values, np.float64)
     except OverflowError:
         raise InvalidRequest(f"{name} must hold numbers within the range of float64") from None
+    if nulls:
+        array[np.isnan(array)] = -np.inf  # NaN is no JSON, so these were null
+    return array
 
 
 def _vector(name: str, values: object) -> NDArray[Any]:

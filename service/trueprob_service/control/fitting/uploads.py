@@ -126,8 +126,10 @@ class CalibrationSetUploads:
                 )
                 arrays = await self._run_network(deployment, upload)
                 rows = await anyio.to_thread.run_sync(
-                    lambda: CalibrationSet.from_arrays(
-                        arrays, n_classes=served.n_classes, class_names=served.class_names
+                    lambda: deployment.calibrator.masked_set(
+                        CalibrationSet.from_arrays(
+                            arrays, n_classes=served.n_classes, class_names=served.class_names
+                        )
                     )
                 )
                 # In the order of the version; the database has the names. So every format of the

@@ -37,6 +37,7 @@ from trueprob.calibrators import (
     loads_calibrator,
     to_dict,
 )
+from trueprob.calibrators.input_stage import InputStage
 from trueprob.drift.reference_bins import ReferenceBins
 from trueprob.errors import InvalidInput, TrueprobError
 from trueprob.findings.finding import Finding
@@ -142,9 +143,11 @@ def run(job: Job, progress: Callable[[float], None] = lambda _share: None) -> Jo
         "allow_prediction_change": job.allow_prediction_change,
     }
     try:
-        rows = load_calibration_set(job.path, n_classes=k)
-        seen = np.frombuffer(job.seen_row_digests, np.uint8).reshape(-1, 16)
         incumbent = loads_calibrator(job.incumbent.encode())
+        rows = incumbent.masked_set(load_calibration_set(job.path, n_classes=k))
+        if job.traffic is not None and incumbent.masks is not None:
+            job = replace(job, traffic=incumbent.masks.masked(job.traffic))
+        seen = np.frombuffer(job.seen_row_digests, np.uint8).reshape(-1, 16)
         method, replaced = method_for_set(job.method, rows, **allowed)
         other = _other_method(job, method, rows)
         judging = _JUDGING if other is None else _JUDGING / 3
@@ -165,7 +168,7 @@ def run(job: Job, progress: Callable[[float], None] = lambda _share: None) -> Jo
                 seen_row_digests=seen,
                 progress=lambda share: progress(judging * (1.0 + 2.0 * share)),
             )
-        fitted, document = _candidate(job, method, rows)
+        fitted, document = _candidate(job, method, rows, incumbent.masks)
         checked = check_candidate(
             incumbent, fitted, rows, traffic=job.traffic, usual_gaps=job.usual_gaps
         )
@@ -175,7 +178,7 @@ def run(job: Job, progress: Callable[[float], None] = lambda _share: None) -> Jo
             check = check_reference(
                 incumbent,
                 fitted.calibrator,
-                load_calibration_set(job.reference, n_classes=k),
+                incumbent.masked_set(load_calibration_set(job.reference, n_classes=k)),
                 fitted_row_digests=rows.row_digests,
             )
     except TrueprobError as error:
@@ -208,8 +211,10 @@ def run(job: Job, progress: Callable[[float], None] = lambda _share: None) -> Jo
     )
 
 
-def _candidate(job: Job, method: str, rows: CalibrationSet) -> tuple[FittedCalibrator, str]:
-    """The candidate and its document."""
+def _candidate(
+    job: Job, method: str, rows: CalibrationSet, masks: InputStage | None
+) -> tuple[FittedCalibrator, str]:
+    """The candidate, with the masks of the incumbent, and its document."""
     if job.earlier is not None:
         earlier = job.earlier
         calibrator = loads_calibrator(earlier.document.encode())
@@ -223,8 +228,8 @@ def _candidate(job: Job, method: str, rows: CalibrationSet) -> tuple[FittedCalib
     )
     created_at = datetime.fromtimestamp(job.created_at, UTC).isoformat(timespec="seconds")
     source = FittedOn.of(rows, created_at)
-    calibrator = fitted.calibrator.with_class_names(job.class_names).with_uncertainty(rows)
-    named = replace(fitted, calibrator=calibrator)
+    calibrator = fitted.calibrator.with_class_names(job.class_names).with_masks(masks)
+    named = replace(fitted, calibrator=calibrator.with_uncertainty(rows))
     return named, json.dumps(to_dict(named.calibrator, source), allow_nan=False)
 
 

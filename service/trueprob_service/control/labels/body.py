@@ -16,7 +16,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from trueprob_service.edge.json_blocks import elements_in_blocks
+from trueprob_service.edge.json_blocks import elements_in_blocks, loads_with_infinity
 from trueprob_service.errors import BadRequest, InvalidRequest
 from trueprob_service.receipts.receipt import digest64
 
@@ -36,6 +36,7 @@ ROW_BLOCK_BYTES: Final = 1 << 18
 _SPACE: Final = rb"[ \t\n\r]*"
 _ROWS: Final = re.compile(_SPACE.join((b"", rb"\{", b'"rows"', b":", rb"\[")))
 _CLOSING: Final = re.compile(_SPACE.join((b"", rb"\}", b"")))
+_FIELDS: Final = ({"prediction_ids", "labels"}, {"rows"}, {"rows", "masked"})
 _ROW_FIELDS: Final = frozenset({"id", "logits", "label", "group"})
 _REQUIRED: Final = ("id", "logits", "label")
 _ID_CHARACTERS: Final = 200
@@ -56,6 +57,9 @@ class ParsedRows:
 def read_document(body: bytes, *, block_bytes: int = ROW_BLOCK_BYTES) -> dict[str, Any]:
     """Parse ``{"prediction_ids": […], "labels": […]}`` or ``{"rows": […]}``.
 
+    With rows there may be ``"masked": true``: a null in their logits masks a class, as -Infinity
+    always does.
+
     Raises `BadRequest` for a body that is not JSON, `InvalidRequest` for other fields.
     """
     if len(body) > block_bytes and (rows := _rows_in_blocks(body, block_bytes)) is not None:
@@ -63,8 +67,16 @@ def read_document(body: bytes, *, block_bytes: int = ROW_BLOCK_BYTES) -> dict[st
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise BadRequest(f"the body is not JSON: {error.msg} at character {error.pos}") from None
-    if isinstance(document, dict) and set(document) in ({"prediction_ids", "labels"}, {"rows"}):
+        try:
+            document = loads_with_infinity(body)
+        except ValueError:
+            message = f"the body is not JSON: {error.msg} at character {error.pos}"
+            raise BadRequest(message) from None
+    if isinstance(document, dict) and set(document) in _FIELDS:
+        if type(document.get("masked", False)) is not bool:
+            raise InvalidRequest(
+                f"masked must be true or false, got {_json_type(document['masked'])}"
+            )
         return document
     raise InvalidRequest("the body must be an object with prediction_ids and labels, or with rows")
 
@@ -137,7 +149,11 @@ def read_rows(document: Mapping[str, Any], *, n_classes: int) -> ParsedRows:
         _check_row(row, f"rows[{index}]", n_classes)
     return ParsedRows(
         ids=[row["id"] for row in rows],
-        logits=_matrix([_logits(row["logits"], n_classes) for row in rows], n_classes),
+        logits=_matrix(
+            [_logits(row["logits"], n_classes) for row in rows],
+            n_classes,
+            nulls=document.get("masked", False),
+        ),
         labels=[row["label"] for row in rows],
         groups=[_digest(row.get("group")) for row in rows],
     )
@@ -184,29 +200,45 @@ def _logits(values: Any, n_classes: int) -> list[Any]:
     return values if len(values) == n_classes else [0.0, *values]
 
 
-def _matrix(rows: list[list[Any]], n_classes: int) -> NDArray[np.float32]:
+def _matrix(rows: list[list[Any]], n_classes: int, *, nulls: bool) -> NDArray[np.float32]:
     step = max(1, _NUMBERS_AT_ONCE // n_classes)
     blocks = [rows[start : start + step] for start in range(0, len(rows), step)]
     # NumPy would convert true to 1, null to NaN, and a text of digits to its number.
+    allowed = {int, float, type(None)} if nulls else {int, float}
     for block in blocks:
-        if not set(map(type, chain.from_iterable(block))) <= {int, float}:
-            raise InvalidRequest(_first_other(rows))
+        if not set(map(type, chain.from_iterable(block))) <= allowed:
+            raise InvalidRequest(_first_other(rows, allowed))
     matrix = np.empty((len(rows), n_classes), np.float32)
+    usable = np.empty(len(rows), np.bool_)
     with np.errstate(over="ignore"):
         for i, block in enumerate(blocks):
-            matrix[i * step : i * step + len(block)] = np.array(block, np.float64)
-    finite = np.isfinite(matrix).all(axis=1)
-    if not finite.all():
-        index = int(np.argmin(finite))
-        raise InvalidRequest(f"rows[{index}].logits must be finite in float32")
+            part = slice(i * step, i * step + len(block))
+            try:
+                given = np.array(block, np.float64)
+            except OverflowError:  # an integer beyond float64
+                given = np.array([[float(str(value)) for value in row] for row in block])
+            masked = np.isneginf(given) | np.isnan(given)  # NaN is no JSON, so it was null
+            matrix[part] = np.where(masked, -np.inf, given)
+            usable[part] = (np.isfinite(matrix[part]) | masked).all(axis=1)
+            usable[part] &= ~masked.all(axis=1)
+    if not usable.all():
+        index = int(np.argmin(usable))
+        raise InvalidRequest(
+            f"rows[{index}].logits must be finite in float32, or minus infinity for masked classes "
+            "but one"
+        )
     return matrix
 
 
-def _first_other(rows: list[list[Any]]) -> str:
+def _first_other(rows: list[list[Any]], allowed: set[type]) -> str:
     for index, row in enumerate(rows):
         for column, value in enumerate(row):
-            if type(value) not in (int, float):
-                return f"rows[{index}].logits[{column}] must be a number, got {_json_type(value)}"
+            if type(value) not in allowed:
+                remedy = ', which masks a class only with "masked": true' if value is None else ""
+                return (
+                    f"rows[{index}].logits[{column}] must be a number, got {_json_type(value)}"
+                    f"{remedy}"
+                )
     raise LookupError("every element is a number")
 
 

@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
 
+from trueprob.calibrators.input_stage import InputStage
 from trueprob_service.control.labels.body import Label, ParsedRows, read_rows
 from trueprob_service.control.labels.by_receipt import CLOCK_TOLERANCE_SECONDS
 from trueprob_service.control.labels.counting import DAY_SECONDS, GroupTally, within_cap
@@ -43,6 +45,7 @@ class RowLabels:
         store: Store,
         window: RefitWindow,  # receives the rows
         *,
+        masks: Callable[[str, int | None], InputStage | None],  # of a model and version
         labels_per_input: int,  # rows of one input that count in a day; 0: no limit
         ttl_seconds: int,  # minimum time for which an id is stored
         clock: Callable[[], float],  # seconds since 1970 UTC
@@ -50,6 +53,7 @@ class RowLabels:
         self._store = store
         self._labels_per_input = labels_per_input
         self._window = window
+        self._masks = masks
         self._ttl_seconds = ttl_seconds
         self._clock = clock
 
@@ -70,7 +74,10 @@ class RowLabels:
         with self._store.read() as transaction:
             model_id, row = _version(transaction, model, version)
         rows = read_rows(document, n_classes=len(row.class_names))
+        if (masks := self._masks(model, version)) is not None:
+            rows = replace(rows, logits=masks.masked(rows.logits))
         labels = _resolve(rows.labels, row)
+        _require_possible(rows, labels)
         keys = [_row_key(model_id, row_id) for row_id in rows.ids]
         with self._store.write() as transaction:
             if transaction.models.lock(model) != model_id:
@@ -155,6 +162,20 @@ def _resolve(labels: Sequence[Label], version: VersionRow) -> list[int | None]:
             f"{version.model!r}, got {shown}"
         )
     return found
+
+
+def _require_possible(rows: ParsedRows, labels: Sequence[int | None]) -> None:
+    """Raise `InvalidRequest` for labels of masked classes; one in the window would end each fit."""
+    impossible = [
+        index
+        for index, label in enumerate(labels)
+        if label is not None and np.isneginf(rows.logits[index, label])
+    ]
+    if impossible:
+        raise InvalidRequest(
+            f"labels must be classes that are not masked: those of {len(impossible)} of "
+            f"{len(labels)} rows are, such as rows[{impossible[0]}].label"
+        )
 
 
 def _row_key(model_id: int, row_id: str) -> bytes:

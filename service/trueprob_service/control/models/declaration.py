@@ -12,6 +12,7 @@ from typing import Final
 
 from trueprob.arrays.class_names import shown
 from trueprob.calibrators import IdentityCalibrator, dumps_calibrator
+from trueprob.calibrators.input_stage import mask_stage
 from trueprob.repository.manifest import valid_model_name
 from trueprob.repository.model_repository import ModelRepository
 from trueprob_service.control.models.catalogue import Catalogue, add_version, promote_first
@@ -40,12 +41,15 @@ class Declarations:
         *,
         n_classes: int | None,
         class_names: Sequence[str] | None,  # default: the indices as text
+        mask_below: float | None = None,  # see `trueprob.fit`; None and "learn": as declared before
+        zeros: str = "learn",
         by: str | None,  # id of the API key
     ) -> bool:
         """Register a model with version 1 and the identity calibrator, live at once.
 
-        Returns False if the model exists with the same classes. Raises `Conflict` if it has other
-        classes, and `InvalidRequest` if a name or number cannot be used.
+        Its calibrators keep `mask_below` and `zeros`. Returns False if the model exists with the
+        same classes and masks. Raises `Conflict` if it has others, `InvalidRequest` if a name or
+        number cannot be used, and `InvalidInput` for masks that cannot be.
         """
         names = _class_names(n_classes, class_names)
         if not valid_model_name(model):
@@ -53,7 +57,8 @@ class Declarations:
                 "the model's name must be 1 to 100 letters, digits, '_', '.' or '-', begin with a "
                 "letter or a digit and have no '..'"
             )
-        identity, now = IdentityCalibrator(len(names)), self._clock()
+        masks = mask_stage(mask_below, zeros)
+        identity, now = IdentityCalibrator(len(names)).with_masks(masks), self._clock()
         with self._store.write() as transaction:
             if not transaction.models.add(model, declared=True, now=now):
                 live = transaction.promotions.live(model)
@@ -65,6 +70,11 @@ class Declarations:
                     raise Conflict(
                         f"class_names must be those of model {model!r}, "
                         f"{shown(known.class_names)}, got {shown(names)}"
+                    )
+                if masks is not None and identity.id != known.factory_calibrator:
+                    raise Conflict(
+                        f"model {model!r} was declared with other masks: mask_below and zeros of a "
+                        "model cannot change"
                     )
                 return False
             transaction.audit.add("model.declare", model, now=now, detail={"n_classes": len(names)})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr
 
@@ -20,7 +20,8 @@ class ModelRequest(BaseModel):
             "examples": [{"n_classes": 3, "class_names": ["cat", "dog", "bird"]}],
             "oneOf": [
                 {"anyOf": [given("n_classes", "integer"), given("class_names", "array")]},
-                given("live_version", "integer"),
+                given("live_version", "integer")
+                | {"not": {"anyOf": [given("mask_below", "number"), given("zeros", "string")]}},
             ],
         }
     )
@@ -35,6 +36,17 @@ class ModelRequest(BaseModel):
             description="One name for each class, in index order; default: the indices.",
             json_schema_extra={"minItems": 2, "uniqueItems": True},
         )
+    )
+    mask_below: float | None = Field(
+        None,
+        description="Of a declaration: logits at or below it, such as -1e9, mask their class; "
+        "default: minus infinity only.",
+        json_schema_extra={"minimum": -3.4e38, "maximum": 3.4e38},
+    )
+    zeros: Literal["learn", "mask"] | None = Field(
+        None,
+        description="Of a declaration, what a probability of 0 is: its frequency of labels is "
+        "learnt (the default), or it masks its class.",
     )
     live_version: Annotated[StrictInt, Field(ge=1, le=2**31 - 1)] | None = Field(
         None, description="The version to make live; needs If-Match."

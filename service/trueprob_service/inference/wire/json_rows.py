@@ -3,7 +3,9 @@
 A body has exactly one of ``logits``, ``probabilities``, ``log_probabilities``, or what a network
 takes: ``images`` (base64 of picture files), ``rows`` (of numbers) or ``inputs`` (an object with an
 array for each input of the network). The name of the field says what the numbers are: nothing is
-guessed. With two classes there may be one number per row.
+guessed. With two classes there may be one number per row. ``-Infinity`` in ``logits`` masks a
+class, and so does ``null`` if the body also has ``"masked": true``; without it a null may be a
+client's NaN.
 
 There are two readers. The fast one (`simd_rows`) parses rows of plain numbers directly into an
 array, ten times as fast as lists and in a tenth of their memory. It returns None for anything
@@ -49,6 +51,9 @@ __all__ = [
     "simd_rows",
 ]
 
+# The name of a body's only input, and an array, picture files, or the arrays of a network's inputs.
+Decoded = tuple[str, NDArray[Any] | list[bytes] | dict[str, NDArray[Any]]]
+
 MEDIA_TYPE: Final = "application/json"
 ARRAYS: Final = ("logits", "probabilities", "log_probabilities")
 INPUTS: Final = (*ARRAYS, "images", "rows", "inputs")
@@ -65,20 +70,64 @@ _OPENING: Final = re.compile(
     _SPACE.join((b"", rb"\{", b'"(' + "|".join(MATRICES).encode() + b')"', b":", rb"\["))
 )
 _CLOSING: Final = re.compile(_SPACE.join((b"", rb"\}", b"")))
+_FLAG_FIRST: Final = re.compile(
+    _SPACE.join((b"", rb"\{", b'"masked"', b":", b"(true|false)", b",", b""))
+)
+_FLAG_LAST: Final = re.compile(
+    _SPACE.join((b"", b",", b'"masked"', b":", b"(true|false)", rb"\}", b"")) + rb"\Z"
+)
+_FIELD: Final = re.compile(_SPACE.join((b"", rb"\{", b'"([^"]*)"')))  # the first one's name
+_MASKABLE: Final = ("logits", "log_probabilities")  # that -Infinity is for
+_FLAG_BYTES: Final = 200  # of the end of a body, where the flag is looked for
 _parsers = threading.local()
 
 
 def decode(
     body: bytes, *, block_bytes: int = BLOCK_BYTES
-) -> tuple[str, NDArray[Any] | list[bytes] | dict[str, NDArray[Any]]]:
+) -> Decoded:
     """Read the name and the value of a body's only input: an array, picture files, named arrays.
 
     Shape and finiteness of the array are not checked here. Raises `BadRequest` if the body is not
     JSON (NaN and Infinity are not), and `InvalidRequest` if it is not an object with exactly one
-    input, if rows differ in length or if an element is not a number.
+    input, if rows differ in length or if an element is neither a number nor a mask.
     """
+    try:
+        return _decode(body, block_bytes)
+    except (BadRequest, InvalidRequest):
+        if (found := _decode_masked(body, block_bytes)) is None:
+            raise
+        return found
+
+
+def _decode_masked(body: bytes, block_bytes: int) -> Decoded | None:
+    """As `decode`, for a body with ``masked`` or -Infinity; None for any other."""
+    if opening := _FLAG_FIRST.match(body):
+        flag, rest = opening[1], b"{" + body[opening.end() :]
+    elif closing := _FLAG_LAST.search(body, max(0, len(body) - _FLAG_BYTES)):
+        flag, rest = closing[1], body[: closing.start()] + b"}"
+    else:
+        flag, rest = b"", body
+    field = _FIELD.match(rest)
+    name = "" if field is None else field[1].decode(errors="replace")
+    if flag and name != "logits":
+        raise InvalidRequest(f"masked is for logits, got {name[:40]!r}")
+    nulls = flag == b"true"
+    if name in _MASKABLE and b"-Infinity" in rest and (nulls or b"null" not in rest):
+        # Of the same length, so that positions in messages stay right.
+        rest, nulls = rest.replace(b"-Infinity", b"     null"), True
+    elif not flag:
+        return None
+    return _decode(rest, block_bytes, nulls=nulls)
+
+
+def _decode(
+    body: bytes,
+    block_bytes: int,
+    *,
+    nulls: bool = False,  # whether null stands for minus infinity
+) -> Decoded:
     if len(body) > block_bytes:
-        if (found := _decode_in_blocks(body, block_bytes)) is not None:
+        if (found := _decode_in_blocks(body, block_bytes, nulls)) is not None:
             return found
     elif len(body) >= MIN_BYTES and (found := simd_rows(body, MATRICES)) is not None:
         return found
@@ -91,6 +140,8 @@ def decode(
     if not isinstance(document, dict):
         raise InvalidRequest(f"expected a JSON object with one of {_listed()}")
     for name in document:
+        if name == "masked":
+            raise InvalidRequest('masked must be true or false, beside "logits"')
         if name not in INPUTS:
             raise InvalidRequest(f"unknown field {name!r}: expected one of {_listed()}")
     if len(document) != 1:
@@ -107,12 +158,15 @@ def decode(
     if not isinstance(values, list):
         raise InvalidRequest(f"{name} must be a list of rows, each a list of numbers")
     if not isinstance(values[0], list):
-        return name, _one_per_row(name, values)
-    rows = _Rows.from_values(values, may_hold_other_types=_may_hold_other_types(body, quotes=2))
+        return name, _one_per_row(name, values, nulls)
+    other_types = _may_hold_other_types(body, quotes=2)
+    rows = _Rows.from_values(values, may_hold_other_types=other_types, nulls=nulls)
     return name, _joined(name, [rows]) if rows.array is None else rows.array
 
 
-def _decode_in_blocks(body: bytes, block_bytes: int) -> tuple[str, NDArray[Any]] | None:
+def _decode_in_blocks(
+    body: bytes, block_bytes: int, nulls: bool
+) -> tuple[str, NDArray[Any]] | None:
     """As `decode`, in blocks; None if the body must be parsed as a whole."""
     opening = _OPENING.match(body)
     if opening is None:
@@ -135,7 +189,8 @@ def _decode_in_blocks(body: bytes, block_bytes: int) -> tuple[str, NDArray[Any]]
             rows = orjson.loads(block)
         except orjson.JSONDecodeError:
             return None
-        return _Rows.from_values(rows, may_hold_other_types=_may_hold_other_types(block, quotes=0))
+        other_types = _may_hold_other_types(block, quotes=0)
+        return _Rows.from_values(rows, may_hold_other_types=other_types, nulls=nulls)
 
     # Each block becomes an array at once: freeing all lists together would take long.
     blocks, stop = elements_in_blocks(body, start, b"]", parse, block_bytes=block_bytes)
@@ -145,8 +200,10 @@ def _decode_in_blocks(body: bytes, block_bytes: int) -> tuple[str, NDArray[Any]]
     return (name, _joined(name, blocks)) if _CLOSING.fullmatch(body, stop) else None
 
 
-def _one_per_row(name: str, values: list[Any]) -> NDArray[Any]:
+def _one_per_row(name: str, values: list[Any], nulls: bool) -> NDArray[Any]:
     """An array of shape (n,): one number per row, a score of class 1 of two."""
+    if nulls:
+        values = [-np.inf if value is None else value for value in values]
     if not {int, float}.issuperset(map(type, values)):
         raise InvalidRequest(
             f"{name} must be a list of rows, each a list of numbers, or with two classes a list of "
@@ -175,7 +232,7 @@ def _raise_not_json(body: bytes, opening: bytes, start: int) -> None:
 def _not_json(message: str, position: int) -> BadRequest:
     return BadRequest(
         f"the body is not JSON: {message} at byte {position} "
-        "(logits must be finite: NaN and Infinity are not JSON)"
+        "(logits must be finite: NaN and Infinity are not JSON, -Infinity masks a class)"
     )
 
 
@@ -202,29 +259,35 @@ class _Rows:
     fault: tuple[int, int, str] | None = None  # row, column, type of the element
 
     @classmethod
-    def from_values(cls, rows: list[Any], *, may_hold_other_types: bool) -> _Rows:
+    def from_values(
+        cls, rows: list[Any], *, may_hold_other_types: bool, nulls: bool = False
+    ) -> _Rows:
         if not all(isinstance(row, list) for row in rows):
             return cls(len(rows), None)
         lengths = [len(row) for row in rows]
-        fault = _first_fault(rows) if may_hold_other_types else None
+        fault = _first_fault(rows, nulls) if may_hold_other_types else None
         # No rows, or rows of several lengths, are refused by the lengths later.
         if fault is not None or len(set(lengths)) != 1:
             return cls(len(rows), lengths, None, fault)
         try:
-            array = np.asarray(rows)
-        except ValueError:  # lists in the rows, of several lengths or too deep
+            array = np.asarray(rows, np.float64 if nulls else None)
+        except (ValueError, TypeError):  # lists in the rows, of several lengths or too deep
             array = np.empty(0)
+        if nulls:
+            array[np.isnan(array)] = -np.inf  # NaN is no JSON, so these were null
         if array.ndim == 2 and array.dtype.kind in "fiu":
             return cls(len(rows), lengths, array)
-        return cls(len(rows), lengths, None, _first_fault(rows))
+        return cls(len(rows), lengths, None, _first_fault(rows, nulls))
 
     def __len__(self) -> int:
         return self.n
 
 
-def _first_fault(rows: list[list[Any]]) -> tuple[int, int, str] | None:
+def _first_fault(rows: list[list[Any]], nulls: bool) -> tuple[int, int, str] | None:
     for i, row in enumerate(rows):
         for j, value in enumerate(row):
+            if nulls and value is None:
+                continue
             if isinstance(value, bool) or not isinstance(value, int | float):
                 return i, j, "null" if value is None else type(value).__name__
     return None
@@ -246,6 +309,8 @@ def _joined(name: str, blocks: Sequence[_Rows]) -> NDArray[Any]:
             if block.fault is not None:
                 i, j, kind = block.fault
                 other = f"{kind} at {name}[{first + i}][{j}]"
+                if kind == "null" and name == "logits":
+                    other += ', which masks a class only with "masked": true in the body'
             raise InvalidRequest(f"{name} must hold numbers only, got {other}")
         arrays.append(block.array)
         first += block.n

@@ -1,6 +1,7 @@
 import contextlib
 import json
 import tracemalloc
+from typing import Any
 
 import numpy as np
 import pytest
@@ -77,6 +78,64 @@ def test_what_cannot_be_used_is_refused_by_name(
 ) -> None:
     with pytest.raises(error, match=words):
         json_rows.decode(body)
+
+
+INF = np.inf
+MASKED = [
+    (b'{"logits": [[1, -Infinity, 2]]}', [[1, -INF, 2]]),
+    (b'{"logits": [[-Infinity,1.5],[2,-Infinity]]}', [[-INF, 1.5], [2, -INF]]),
+    (b'{"logits": [[1, null, 2]], "masked": true}', [[1, -INF, 2]]),
+    (b' { "masked" :true , "logits": [[null, 1], [-Infinity, 2]] } ', [[-INF, 1], [-INF, 2]]),
+    (b'{"logits": [[1, 2]], "masked": true}', [[1, 2]]),
+    (b'{"logits": [[1, 2]], "masked": false}', [[1, 2]]),
+    (b'{"masked": false, "logits": [[1, -Infinity]]}', [[1, -INF]]),
+    (b'{"logits": [1.5, -Infinity]}', [1.5, -INF]),
+    (b'{"logits": [null, 1], "masked": true}', [-INF, 1]),
+    (b'{"log_probabilities": [[0, -Infinity]]}', [[0, -INF]]),
+]
+
+
+@pytest.mark.parametrize(("body", "expected"), MASKED)
+@pytest.mark.parametrize("block_bytes", [8, 1 << 20])
+def test_masks_are_minus_infinity(body: bytes, expected: list[Any], block_bytes: int) -> None:
+    _, values = json_rows.decode(body, block_bytes=block_bytes)
+    np.testing.assert_array_equal(values, expected)
+
+
+NOT_MASKED = [
+    (b'{"logits": [[1, null]]}', 'null at .*, which masks a class only with "masked": true'),
+    (b'{"logits": [[1, null]], "masked": false}', 'only with "masked": true'),
+    (b'{"logits": [[1, NaN]], "masked": true}', "not JSON.* at byte 16 .*NaN and Infinity"),
+    (b'{"logits": [[1, Infinity]], "masked": true}', "not JSON.* at byte 16 "),
+    (b'{"logits": [[-Infinity, NaN]]}', "not JSON.* at byte 24 "),
+    (b'{"logits": [[-Infinity, null]]}', "not JSON"),
+    (b'{"logits": [[1, -1e999]]}', "not JSON"),
+    (b'{"logits": [[--Infinity, 1]]}', "not JSON"),
+    (b'{"logits": [[-Infinity7, 1]]}', "not JSON"),
+    (b'{"logits": [["-Infinity", 1]]}', r"got str at logits\[0\]\[0\]"),
+    (b'{"logits": [[true, -Infinity]]}', r"got bool at logits\[0\]\[0\]"),
+    (b'{"logits": [[-Infinity, "5"]], "masked": true}', r"got str at logits\[0\]\[1\]"),
+    (b'{"logits": [[{}, null]], "masked": true}', r"got dict at logits\[0\]\[0\]"),
+    (b'{"logits": [[null, [1]]], "masked": true}', r"got list at logits\[0\]\[1\]"),
+    (b'{"logits": [[1, null], [1]], "masked": true}', "row 0 has 2 numbers, row 1 has 1"),
+    (b'{"logits": [null, [1, 2]], "masked": true}', "logits must be a list of rows"),
+    (b'{"logits": [[1, 2]], "masked": 1}', 'masked must be true or false, beside "logits"'),
+    (b'{"logits": [[1, 2]], "masked": null}', "masked must be true or false"),
+    (b'{"masked": true}', "masked must be true or false, beside"),
+    (b'{"masked": true, "logits": [[1, 2]], "masked": true}', "masked must be true or false"),
+    (b'{"probabilities": [[1, null]], "masked": true}', "masked is for logits, got probabilities"),
+    (b'{"log_probabilities": [[0, null]], "masked": true}', "masked is for logits, got log_prob"),
+    (b'{"images": ["AAEC"], "masked": true}', "masked is for logits, got images"),
+    (b'{"images": ["-Infinity"]}', r"images\[0\] is not valid base64"),
+    (b'{"log_probabilities": [[0, null]]}', r"got null at log_probabilities\[0\]\[1\]$"),
+]
+
+
+@pytest.mark.parametrize(("body", "words"), NOT_MASKED)
+@pytest.mark.parametrize("block_bytes", [8, 1 << 20])
+def test_what_is_no_mask_is_refused(body: bytes, words: str, block_bytes: int) -> None:
+    with pytest.raises(ServiceError, match=words):
+        json_rows.decode(body, block_bytes=block_bytes)
 
 
 def test_one_long_text_does_not_make_every_number_as_wide() -> None:
