@@ -335,6 +335,19 @@ def test_many_rows_are_sent_in_pieces(call: Call) -> None:
 
 
 @both_clients
+def test_masked_classes_are_null_in_rows(call: Call) -> None:
+    outcome = {"accepted": 2, "duplicate": 0, "rejected": 0, "outcomes": []}
+    script = Script(ok(outcome), ok(outcome))
+    logits = np.array([[0.5, -np.inf], [1.0, 2.0]])
+    call(script, "label_rows", "m", ["a", "b"], logits, [0, 1])
+    call(script, "label_rows", "m", ["a", "b"], logits[[1, 1]], [0, 1])
+    masked, plain = script.documents()
+    assert masked["masked"] is True
+    assert [row["logits"] for row in masked["rows"]] == [[0.5, None], [1.0, 2.0]]
+    assert list(plain) == ["rows"]
+
+
+@both_clients
 @pytest.mark.parametrize(
     ("logits", "labels", "groups"),
     [

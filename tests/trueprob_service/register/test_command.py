@@ -336,3 +336,76 @@ def test_the_demo_network_is_registered_with_one_command(tmp_path: Path, capsys:
     assert "mine/1: 10 classes" in capsys.readouterr().out
     assert service_main(["registr"]) == 2
     assert "expected serve, register, keys, export-state" in capsys.readouterr().err
+
+
+def masking_network(path: Path, masks: list[float]) -> Path:
+    """A network of rows of four numbers, to which these masks are added."""
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [helper.make_node("Add", ["x", "masks"], ["logits"])],
+        "masking",
+        [value("x", TensorProto.FLOAT, ["n", 4])],
+        [value("logits", TensorProto.FLOAT, ["n", 4])],
+        [onnx.numpy_helper.from_array(np.float32(masks), "masks")],
+    )
+    opset = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), path)
+    return path
+
+
+def test_a_network_may_mask_by_minus_infinity(tmp_path: Path, capsys: Any) -> None:
+    path = masking_network(tmp_path / "m.onnx", [0, -np.inf, 0, 0])
+    assert register(tmp_path, path, "--name", "mine") == 0, capsys.readouterr().err
+
+    async def scenario() -> dict[str, Any]:
+        models = tmp_path / "models"
+        async with application(tmp_path / "state", model_repository=models) as client:
+            tensor = {"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [1.0, 9, 0, 0]}
+            answer = await client.post("/v2/models/mine/infer", json={"inputs": [tensor]})
+            assert answer.status_code == 200, answer.text
+            return answer.json()
+
+    outputs = asyncio.run(scenario())["outputs"]
+    (p,) = (output["data"] for output in outputs if output["name"] == "probabilities")
+    expected = softmax(np.array([1.0, -np.inf, 0, 0]))
+    assert p[1] == 0.0
+    assert p == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("masks", "words"),
+    [
+        ([-np.inf] * 4, "masks all classes, by minus infinity, on random rows, such as row 0"),
+        ([0, np.nan, 0, 0], "is not finite on random rows, such as row 0"),
+        ([0, np.inf, 0, 0], "is not finite on random rows, such as row 0"),
+    ],
+)
+def test_other_outputs_that_are_not_finite_are_refused(
+    tmp_path: Path, capsys: Any, masks: list[float], words: str
+) -> None:
+    path = masking_network(tmp_path / "m.onnx", masks)
+    assert register(tmp_path, path, "--name", "mine") == 2
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("with_set", [True, False])
+def test_a_registered_threshold_is_the_calibrators(
+    tmp_path: Path, capsys: Any, with_set: bool
+) -> None:
+    path = masking_network(tmp_path / "m.onnx", [0, -1e9, 0, 0])
+    flags = ["--name", "mine", "--mask-below", "-1e8"]
+    if with_set:
+        generator = np.random.default_rng(0)
+        logits = generator.normal(size=(300, 4)) * 4
+        logits[:, 1] -= 1e9
+        labels = (logits / 2 + generator.gumbel(size=(300, 4))).argmax(axis=1)
+        np.savez(tmp_path / "cal.npz", logits=logits, labels=labels)
+        flags += ["--calibration", str(tmp_path / "cal.npz")]
+    assert register(tmp_path, path, *flags) == 0, capsys.readouterr().err
+    version = ModelRepository(tmp_path / "models").get("mine", 1)
+    calibrator = version.calibrator()
+    assert calibrator.masks is not None
+    assert calibrator.masks.mask_below == -1e8
+    assert (calibrator.predict_proba([[0.0, -1e9, 1, 2]]) == 0).tolist() == [
+        [False, True, False, False]
+    ]
