@@ -24,7 +24,7 @@ from trueprob.arrays.class_names import as_class_names
 from trueprob.arrays.files import UNNAMED, read_arrays
 from trueprob.arrays.logit_functions import Logits
 from trueprob.calibrators import Calibrator, loads_calibrator
-from trueprob.calibrators.input_stage import ZEROS
+from trueprob.calibrators.input_stage import ZEROS, InputStage, mask_stage
 from trueprob.errors import InvalidInput
 from trueprob.tables import ColumnChoice, Rows, read_csv, read_parquet
 from trueprob.tables.columns import UNSPECIFIED
@@ -40,6 +40,7 @@ __all__ = [
     "column_choice",
     "join_negative",
     "labels_file",
+    "masks_of",
     "names_of",
     "read_calibration_set",
     "read_calibrator",
@@ -96,6 +97,13 @@ def add_masks(parser: argparse.ArgumentParser) -> None:
         help="what a probability of 0 is: learn how often labels fall there, or mask the class; "
         "default: learn",
     )
+
+
+def masks_of(arguments: argparse.Namespace) -> InputStage | None:
+    """What the options of `add_masks` say; None for the defaults."""
+    if arguments.mask_below is None and arguments.zeros == "learn":
+        return None
+    return mask_stage(arguments.mask_below, arguments.zeros)
 
 
 def join_negative(words: Sequence[str]) -> list[str]:

@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 from trueprob.calibrators import FittedOn, dumps_calibrator
-from trueprob.calibrators.input_stage import mask_stage
 from trueprob.cli.files import (
     LABELLED_ROWS,
     add_columns,
@@ -17,6 +16,7 @@ from trueprob.cli.files import (
     add_split,
     column_choice,
     labels_file,
+    masks_of,
     names_of,
     read_calibration_set,
     write_atomically,
@@ -110,7 +110,7 @@ def run(arguments: argparse.Namespace) -> int:
         keep_prediction=arguments.keep_prediction,
         allow_prediction_change=arguments.allow_prediction_change,
         select=arguments.select,
-        masks=mask_stage(arguments.mask_below, arguments.zeros),
+        masks=masks_of(arguments),
     )
     report, stage = fitted.report, fitted.calibrator.input_stage
     candidates = report.to_dict()["candidates"]

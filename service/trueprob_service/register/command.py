@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from trueprob.arrays.class_names import require_order
-from trueprob.calibrators.input_stage import ZEROS, mask_stage
-from trueprob.cli.files import join_negative
+from trueprob.cli.files import add_masks, join_negative, masks_of
 from trueprob.errors import TrueprobError
 from trueprob.findings.finding import Severity
 from trueprob.fitting.methods import METHODS
@@ -136,18 +135,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--scale", metavar="X", help="first divide the pixels by X; default: 255")
     add("--mean", metavar="M[,M,M]", help="then subtract the mean")
     add("--std", metavar="S[,S,S]", help="then divide by the standard deviation")
-    add(
-        "--mask-below",
-        type=float,
-        metavar="LOGIT",
-        help="logits at or below this, such as -1e9, mask their class; its calibrators keep it",
-    )
-    add(
-        "--zeros",
-        choices=ZEROS,
-        default="learn",
-        help="what a probability of 0 is: learn how often labels fall there, or mask the class",
-    )
+    add_masks(parser)
     add(
         "--force",
         action="store_true",
@@ -195,7 +183,7 @@ def _register(arguments: argparse.Namespace, settings: Settings, ask: Prompt) ->
             method=arguments.method,
             providers=settings.execution_providers,
             force=arguments.force,
-            masks=mask_stage(arguments.mask_below, arguments.zeros),
+            masks=masks_of(arguments),
             created_at=datetime.now(UTC),
         )
 

@@ -82,9 +82,7 @@ _FLAG_BYTES: Final = 200  # of the end of a body, where the flag is looked for
 _parsers = threading.local()
 
 
-def decode(
-    body: bytes, *, block_bytes: int = BLOCK_BYTES
-) -> Decoded:
+def decode(body: bytes, *, block_bytes: int = BLOCK_BYTES) -> Decoded:
     """Read the name and the value of a body's only input: an array, picture files, named arrays.
 
     Shape and finiteness of the array are not checked here. Raises `BadRequest` if the body is not
