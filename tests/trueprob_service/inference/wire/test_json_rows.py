@@ -123,9 +123,12 @@ NOT_MASKED = [
     (b'{"logits": [[1, 2]], "masked": null}', "masked must be true or false"),
     (b'{"masked": true}', "masked must be true or false, beside"),
     (b'{"masked": true, "logits": [[1, 2]], "masked": true}', "masked must be true or false"),
-    (b'{"probabilities": [[1, null]], "masked": true}', "masked is for logits, got probabilities"),
-    (b'{"log_probabilities": [[0, null]], "masked": true}', "masked is for logits, got log_prob"),
-    (b'{"images": ["AAEC"], "masked": true}', "masked is for logits, got images"),
+    (
+        b'{"probabilities": [[1, null]], "masked": true}',
+        "masked is for logits, got 'probabilities'",
+    ),
+    (b'{"log_probabilities": [[0, null]], "masked": true}', "masked is for logits, got 'log_prob"),
+    (b'{"images": ["AAEC"], "masked": true}', "masked is for logits, got 'images'"),
     (b'{"images": ["-Infinity"]}', r"images\[0\] is not valid base64"),
     (b'{"log_probabilities": [[0, null]]}', r"got null at log_probabilities\[0\]\[1\]$"),
 ]
