@@ -32,7 +32,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Evidence", "effective_parameters", "effective_rows", "sampled", "weigh"]
+__all__ = ["FitEvidence", "effective_parameters", "effective_rows", "sampled", "weigh"]
 
 LEAST_GAIN: Final = 0.5  # nats for each parameter; up to here nothing is applied
 FULL_GAIN: Final = 1.0  # nats; from here on the whole fit
@@ -42,11 +42,11 @@ SAMPLE_ROWS: Final = 500  # of many rows so many are judged first
 CLEAR_GAIN: Final = 20.0  # nats for each parameter; a sample that gains so many will do
 
 Array = NDArray[np.float64]
-Judge = Callable[[slice, float], "Evidence"]  # (rows, effective rows in all) → their evidence
+Judge = Callable[[slice, float], "FitEvidence"]  # (rows, effective rows in all) → their evidence
 
 
 @dataclass(frozen=True)
-class Evidence:
+class FitEvidence:
     """What the calibration rows say about a fit."""
 
     gain: float  # of the summed log likelihood, nats
@@ -87,14 +87,14 @@ def weigh(
     rows: float,  # effective rows of the set that these are all or a sample of
     *,
     parameters: float = 1.0,
-) -> Evidence:
+) -> FitEvidence:
     """The evidence of rows whose losses are known."""
     gain = np.average(plain - fitted, weights=weights)
     errors = np.average(expected_error, weights=weights)
-    return Evidence(rows * float(gain), rows * float(errors), parameters)
+    return FitEvidence(rows * float(gain), rows * float(errors), parameters)
 
 
-def sampled(judge: Judge, n: int, weights: Array | None) -> Evidence:
+def sampled(judge: Judge, n: int, weights: Array | None) -> FitEvidence:
     """The evidence of evenly spaced rows of many where it is clear, else of all rows."""
     rows = effective_rows(n, weights)
     if n >= 4 * SAMPLE_ROWS:

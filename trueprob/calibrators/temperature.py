@@ -33,7 +33,7 @@ from trueprob.arrays.logit_functions import (
     tempered_softmax,
 )
 from trueprob.calibrators.base import Calibrator, FitOutcome, FittedCalibrator
-from trueprob.calibrators.evidence import Evidence, sampled
+from trueprob.calibrators.evidence import FitEvidence, sampled
 from trueprob.calibrators.parameters import number, require_keys
 
 __all__ = [
@@ -143,11 +143,11 @@ def fit_temperature(
     start = _sample_fit(logits, labels, weights)
     theta = _penalised_optimum(likelihood, scale_prior / likelihood.n, start=start)
 
-    def judge(part: slice, rows: float) -> Evidence:
+    def judge(part: slice, rows: float) -> FitEvidence:
         some = None if weights is None else weights[part]
         of_part = _Likelihood(logits[part], labels[part], some)
         gain = of_part(0.0)[0] - of_part(theta)[0]
-        return Evidence(rows * gain, expected_errors=math.inf)
+        return FitEvidence(rows * gain, expected_errors=math.inf)
 
     evidence = sampled(judge, n, weights)
     calibrator = TemperatureCalibrator(k, math.exp(-evidence.share * theta))

@@ -16,7 +16,7 @@ from trueprob.calibrators import (
     fit_temperature,
 )
 from trueprob.calibrators.evidence import (
-    Evidence,
+    FitEvidence,
     effective_parameters,
     effective_rows,
     sampled,
@@ -47,7 +47,7 @@ BY_FIT = pytest.mark.parametrize("name", FITS)
     ],
 )
 def test_the_share_rises_from_half_a_nat_for_each_parameter_to_one(gain, parameters, share):
-    evidence = Evidence(gain, 10.0, parameters)
+    evidence = FitEvidence(gain, 10.0, parameters)
     assert evidence.share == pytest.approx(share)
     assert evidence.caution == evidence.share
     assert len(evidence.warnings) == (share == 0.0)
@@ -60,8 +60,8 @@ def test_the_share_rises_from_half_a_nat_for_each_parameter_to_one(gain, paramet
     ("errors", "caution"), [(0.0, 1.0), (0.2, 1.0), (0.3, 0.5), (0.4, 0.0), (7.0, 0.0)]
 )
 def test_caution_stays_where_rows_are_too_sure_to_say_anything(errors, caution):
-    assert Evidence(0.0, errors).caution == pytest.approx(caution)
-    assert Evidence(0.8, errors).caution == pytest.approx(max(caution, 0.6))
+    assert FitEvidence(0.0, errors).caution == pytest.approx(caution)
+    assert FitEvidence(0.8, errors).caution == pytest.approx(max(caution, 0.6))
 
 
 def test_weighted_rows_count_as_so_many_equal_ones():
@@ -83,7 +83,7 @@ def test_of_many_rows_a_sample_is_judged_and_all_of_them_where_that_is_not_clear
 
     def judge(part, rows):
         judged.append(len(range(10_000)[part]))
-        return Evidence(rows * per_row, 9.0)
+        return FitEvidence(rows * per_row, 9.0)
 
     assert sampled(judge, 10_000, None).gain == pytest.approx(1e4 * per_row)
     assert judged == ([500] if per_row == 0.1 else [500, 10_000])

@@ -30,7 +30,7 @@ from trueprob.arrays.logit_functions import Logits
 from trueprob.arrays.weights_and_groups import Groups
 from trueprob.calibrators.base import FitOutcome, FittedCalibrator
 from trueprob.calibrators.evidence import (
-    Evidence,
+    FitEvidence,
     effective_parameters,
     effective_rows,
     sampled,
@@ -154,7 +154,7 @@ def fit_smart_binary(
     found = _map(objective.edges, theta)
     guarded = found.then(_guard(n))
 
-    def judge(part: slice, rows: float) -> Evidence:
+    def judge(part: slice, rows: float) -> FitEvidence:
         some = None if weights is None else weights[part]
         of_part = BinaryObjective(
             s[part], positive[part], some, objective.edges, free_offset=not one_class

@@ -31,7 +31,7 @@ from trueprob.arrays.logit_functions import TRANSPOSE_BELOW, Logits, Probabiliti
 from trueprob.arrays.weights_and_groups import Groups
 from trueprob.calibrators.base import Calibrated, Calibrator, FitOutcome, FittedCalibrator
 from trueprob.calibrators.evidence import (
-    Evidence,
+    FitEvidence,
     effective_parameters,
     effective_rows,
     sampled,
@@ -211,7 +211,7 @@ def fit_smart(
     solution = fit_log_slopes(logits, labels, weights, n_intervals=n_intervals, terms=terms)
     uniform_weight = uniform_share / (n + 1)
 
-    def judge(part: slice, rows: float) -> Evidence:
+    def judge(part: slice, rows: float) -> FitEvidence:
         return _evidence(
             solution.objective.part(part), solution.log_slopes, uniform_weight, k, rows
         )
@@ -229,7 +229,7 @@ def fit_smart(
 
 def _evidence(
     objective: GapObjective, log_slopes: Array, uniform_weight: float, k: int, rows: float
-) -> Evidence:
+) -> FitEvidence:
     """Of the first stage with its uniform mixture, against the plain softmax."""
     beta = objective.coverage @ np.exp(log_slopes)
     moments = objective.moments(beta)
@@ -253,7 +253,7 @@ def _evidence(
 
 
 def _calibrator(
-    solution: LogSlopes, evidence: Evidence, n_classes: int, uniform_weight: float
+    solution: LogSlopes, evidence: FitEvidence, n_classes: int, uniform_weight: float
 ) -> SmartCalibrator:
     weight = evidence.caution * uniform_weight
     if evidence.share == 0.0:
