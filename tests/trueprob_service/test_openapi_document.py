@@ -15,7 +15,8 @@ import pytest
 from tests.integration_requirements import require_module
 from tests.running_service import ROOT, running_service
 from tests.trueprob_service.application import application
-from trueprob_service.edge.auth import SCOPES, new_key
+from trueprob_service.edge.access import SCOPES
+from trueprob_service.edge.keys import new_key
 from trueprob_service.openapi_document import SCHEME, operations
 
 OPEN = {"/metrics", "/v2/health/live", "/v2/health/ready"}

@@ -3,12 +3,12 @@
 `identity` is the plain softmax, the baseline of every comparison. `temperature` is fitted by
 penalised likelihood:
 
-    p = softmax(z / T),   β = 1/T = e^θ minimises   mean NLL + 4·log(1 + θ²) / n
+    p = softmax(z / T),   log(1/T) = s·θ,   β = e^θ minimises   mean NLL + 4·log(1 + θ²) / n
 
 Guo et al. 2017, arXiv:1706.04599, without the penalty, which is the scale prior of `smart` at
 twice its strength. The NLL is convex in β, but has no minimum for a set without errors, or worse
 than chance: there the prior decides. Its tail is so heavy that badly scaled logits keep their
-scale.
+scale. s is 1 where the rows can tell that θ helps, see `evidence`.
 
 `inverse_temperature` is β of maximum likelihood, where fits start. Both searches are safeguarded
 Newton steps of log β.
@@ -33,6 +33,7 @@ from trueprob.arrays.logit_functions import (
     tempered_softmax,
 )
 from trueprob.calibrators.base import Calibrator, FitOutcome, FittedCalibrator
+from trueprob.calibrators.evidence import FitEvidence, sampled
 from trueprob.calibrators.parameters import number, require_keys
 
 __all__ = [
@@ -136,12 +137,21 @@ def fit_temperature(
     """Fit the temperature; deterministic, so `seed` is unused."""
     del seed
     likelihood = _Likelihood(logits, labels, weights)
-    theta = 0.0  # every row is constant: no temperature matters
-    if likelihood.scale > 0.0:
-        start = _sample_fit(logits, labels, weights)
-        theta = _penalised_optimum(likelihood, scale_prior / likelihood.n, start=start)
-    calibrator = TemperatureCalibrator(logits.shape[1], math.exp(-theta))
-    return FittedCalibrator(calibrator, FitOutcome.CONVERGED)
+    n, k = logits.shape
+    if likelihood.scale == 0.0:  # every row is constant: no temperature matters
+        return FittedCalibrator(TemperatureCalibrator(k, 1.0), FitOutcome.CONVERGED)
+    start = _sample_fit(logits, labels, weights)
+    theta = _penalised_optimum(likelihood, scale_prior / likelihood.n, start=start)
+
+    def judge(part: slice, rows: float) -> FitEvidence:
+        some = None if weights is None else weights[part]
+        of_part = _Likelihood(logits[part], labels[part], some)
+        gain = of_part(0.0)[0] - of_part(theta)[0]
+        return FitEvidence(rows * gain, expected_errors=math.inf)
+
+    evidence = sampled(judge, n, weights)
+    calibrator = TemperatureCalibrator(k, math.exp(-evidence.share * theta))
+    return FittedCalibrator(calibrator, FitOutcome.CONVERGED, evidence.warnings)
 
 
 def inverse_temperature(

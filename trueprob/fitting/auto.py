@@ -75,6 +75,7 @@ MATRIX_CLASSES: Final = 300  # above, k² parameters take minutes
 ADVISED: Final = "smart-vector"
 ADVISED_LOGITS: Final = 20_000_000
 CLEAR: Final = 2.0  # paired standard errors by which it must be ahead
+ROUNDING: Final = 1e-6  # nats; probabilities that are meant to be equal differ by less
 
 Array = NDArray[np.float64]
 
@@ -235,7 +236,7 @@ class _Selection:
                 index
                 for index, difference in enumerate(differences)
                 if (share / share.sum()) @ difference
-                <= paired_standard_error(difference, share / share.sum(), self.unit)
+                <= paired_standard_error(difference, share / share.sum(), self.unit) + ROUNDING
             )
             return Mixture((chosen,), (1.0,), 1.0)
         columns = [

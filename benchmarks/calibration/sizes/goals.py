@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from benchmarks.calibration.report import table
-from benchmarks.calibration.sizes.entrants import AUTO, CANDIDATES, DEFAULT, FREE, NONE
+from benchmarks.calibration.sizes.entrants import AUTO, CANDIDATES, DEFAULT, FREE, NONE, PEERS
 from benchmarks.calibration.sizes.pools import PARTS
 from benchmarks.calibration.sizes.replicates import SCORES
 from benchmarks.calibration.sizes.runs import SIZES, Cell
@@ -87,9 +87,10 @@ def seldom_worse(cells: Sequence[Cell]) -> Row:
 def first(
     cells: Sequence[Cell], name: str, score: str, sizes: Sequence[int], *, place: int = 1
 ) -> Row:
-    """The place by mean rank, among the methods that take every set."""
+    """The place by mean rank, among the methods that take every set, and among other packages'."""
     common = [n for n in entered(cells[0]) if all(n in entered(cell) for cell in cells)]
-    texts, places = [], []
+    peers = [n for n in common if n in PEERS]
+    texts, places, others = [], [], []
     for size in sizes:
         at = [cell for cell in cells if cell.size == size]
         if not at:
@@ -102,12 +103,20 @@ def first(
             leader = min(mean, key=lambda n: mean[n])
             text += f" after {label(leader)} ({mean[leader]:.1f})"
         texts.append(text)
+        beside = mean_ranks(at, score, [name, *peers])
+        ahead = sorted(
+            (peer for peer in peers if beside[peer] < beside[name]), key=lambda n: beside[n]
+        )
+        others.append(f"{size}: {len(ahead) + 1}." + "".join(f" after {p}" for p in ahead[:1]))
     kind = " of two classes" if all(cell.n_classes == 2 for cell in cells) else ""
     title = TITLES[score] if score != "classwise_ece" or not kind else "ECE of P(class 1)"
     goal = (
         f"`{name}`{kind} {'first' if place == 1 else 'first or second'} of {len(common)} in {title}"
     )
-    return goal, "; ".join(texts), max(places) <= place
+    found = "; ".join(texts)
+    if peers:
+        found += f". Beside the {len(peers)} of other packages alone: {'; '.join(others)}"
+    return goal, found, max(places) <= place
 
 
 def regret(cells: Sequence[Cell], name: str) -> Row:

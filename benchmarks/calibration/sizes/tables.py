@@ -22,6 +22,7 @@ from benchmarks.calibration.sizes.runs import SIZES, Cell
 
 # Student's t with 19 degrees of freedom, one-sided 1 %.
 SIGNIFICANT = 2.539
+ROUNDING = 1e-6  # of any score; float32 probabilities that are meant to be equal differ by less
 assert N_PARTS == 20
 TITLES = {
     "nll": "NLL",
@@ -183,7 +184,7 @@ def outcomes(cells: Sequence[Cell], ours: str, theirs: str) -> Array:
         if ours not in cell.found or theirs not in cell.found:
             continue
         difference, error = worse_by(cell.found[ours], cell.found[theirs])
-        limit = np.maximum(SIGNIFICANT * error, 1e-9)
+        limit = np.maximum(SIGNIFICANT * error, ROUNDING)
         defined = ~np.isnan(difference)
         counts[0] += defined & (difference < -limit)
         counts[1] += defined & (difference > limit)

@@ -335,7 +335,7 @@ def test_the_demo_network_is_registered_with_one_command(tmp_path: Path, capsys:
     assert service_main(["register", str(demo), *flags]) == 0
     assert "mine/1: 10 classes" in capsys.readouterr().out
     assert service_main(["registr"]) == 2
-    assert "expected serve, register, keys, export-state" in capsys.readouterr().err
+    assert "expected serve, register, keys, audit, export-state" in capsys.readouterr().err
 
 
 def masking_network(path: Path, masks: list[float]) -> Path:

@@ -218,5 +218,7 @@ def fit_gap_stage(
     if not isinstance(gap_stage, SmartCalibrator):
         raise TypeError("fit_smart must return a SmartCalibrator")
     outcome = fitted.outcome if crossed.converged else FitOutcome.NOT_CONVERGED
-    warnings = () if crossed.converged else (UNCONVERGED,)
-    return TwoStagesFit(linear, gap_stage, outcome, (*warnings, *fitted.warnings))
+    warnings: tuple[str, ...] = () if crossed.converged else (UNCONVERGED,)
+    if whole or fitted.outcome is FitOutcome.NOT_CONVERGED:  # else the linear stage is applied
+        warnings += fitted.warnings
+    return TwoStagesFit(linear, gap_stage, outcome, warnings)

@@ -10,10 +10,11 @@ tail is as heavy, so that a network that favours one class keeps its offset. Wit
 the top label right" has the cross entropy of the labels, so that term of `smart` would only weaken
 the priors.
 
-From 300 rows on, and only where cross-validation prefers it, the second stage of `smart` maps v on
-the whole line. Beyond ±log(2·(n + 1)) slopes are divided by 50: of n rows none says more, and a row
-that is wrong there would cost more than all others. `smart` mixes with the uniform distribution
-instead, which has flat ends.
+Where the rows cannot tell that this helps, b and θ are drawn to 0, see `evidence`. From 300 rows
+on, where the whole fit is applied and cross-validation prefers it, the second stage of `smart` maps
+v on the whole line. Beyond ±log(2·(n + 1)) slopes are divided by 50: of n rows none says more, and
+a row that is wrong there would cost more than all others. `smart` mixes with the uniform
+distribution instead, which has flat ends.
 """
 
 from __future__ import annotations
@@ -28,8 +29,15 @@ from trueprob.arrays.labels import Labels
 from trueprob.arrays.logit_functions import Logits
 from trueprob.arrays.weights_and_groups import Groups
 from trueprob.calibrators.base import FitOutcome, FittedCalibrator
+from trueprob.calibrators.evidence import (
+    FitEvidence,
+    effective_parameters,
+    effective_rows,
+    sampled,
+    weigh,
+)
 from trueprob.calibrators.smart.binary import PiecewiseMap, SmartBinaryCalibrator, logit_difference
-from trueprob.calibrators.smart.calibrator import SECOND_STAGE_ROWS, effective_rows
+from trueprob.calibrators.smart.calibrator import SECOND_STAGE_ROWS
 from trueprob.calibrators.smart.fit import minimise
 from trueprob.calibrators.smart.second_stage import fit_second_stage
 from trueprob.errors import InvalidInput
@@ -45,6 +53,7 @@ SCALE_PRIOR: Final = 2.0
 OFFSET_PRIOR: Final = 2.0
 N_FOLDS: Final = 5
 GUARD_RATIO: Final = 0.02  # of the slopes beyond the guard
+IDENTITY: Final = PiecewiseMap((), (1.0,), 0.0)
 START_ROWS: Final = 2_000  # to choose a single temperature to start at
 FARTHEST_START: Final = 14  # of its logarithm from that of the scale of s
 
@@ -81,7 +90,7 @@ class BinaryObjective:
 
     def __call__(self, theta: Array) -> tuple[float, Array, Array]:
         """Objective at (b, θ), its gradient, and a Hessian that may be indefinite."""
-        design = np.empty((self.n, theta.shape[0]))
+        design = np.empty((self.share.shape[0], theta.shape[0]))
         design[:, 0] = 1.0
         np.multiply(self.length, np.exp(theta[1:]), out=design[:, 1:])
         v = theta[0] + design[:, 1:].sum(axis=1)
@@ -91,7 +100,7 @@ class BinaryObjective:
         spread = self.share * probability * (1.0 - probability)
         curvature = design.T @ (spread[:, None] * design)
         curvature[1:, 1:] += np.diag(gradient[1:])
-        penalty, penalty_gradient, penalty_curvature = self._prior(theta)
+        penalty, penalty_gradient, penalty_curvature = self.prior(theta)
         value += penalty / self.n
         gradient += penalty_gradient / self.n
         curvature += penalty_curvature / self.n
@@ -101,7 +110,7 @@ class BinaryObjective:
             curvature[0, 0] = 1.0
         return value, gradient, curvature
 
-    def _prior(self, theta: Array) -> tuple[float, Array, Array]:
+    def prior(self, theta: Array) -> tuple[float, Array, Array]:
         """Penalty in nats of the summed log likelihood, its gradient, and a positive curvature."""
         gradient, curvature = np.zeros_like(theta), np.zeros((theta.shape[0],) * 2)
         operator = np.diff(np.eye(theta.shape[0] - 1), axis=0)
@@ -143,14 +152,48 @@ def fit_smart_binary(
     objective = BinaryObjective(s, positive, weights, interval_edges(s), free_offset=not one_class)
     theta, converged = minimise(objective, _start(s, positive, weights, objective.edges))
     found = _map(objective.edges, theta)
-    if second_stage and not one_class and effective_rows(n, weights) >= SECOND_STAGE_ROWS:
+    guarded = found.then(_guard(n))
+
+    def judge(part: slice, rows: float) -> FitEvidence:
+        some = None if weights is None else weights[part]
+        of_part = BinaryObjective(
+            s[part], positive[part], some, objective.edges, free_offset=not one_class
+        )
+        of_part.n = n  # the priors stay those of all rows
+        free = slice(1 if one_class else 0, None)
+        curvature, held = of_part(theta)[2][free, free], objective.prior(theta)[2][free, free] / n
+        return weigh(
+            _loss(s[part], positive[part]),
+            _loss(guarded(s[part]), positive[part]),
+            _expected_error(s[part]),
+            some,
+            rows,
+            parameters=effective_parameters(curvature, held),
+        )
+
+    evidence = sampled(judge, n, weights)
+    if evidence.share < 1.0:
+        found = _map(objective.edges, evidence.share * theta) if evidence.share else IDENTITY
+    elif second_stage and not one_class and effective_rows(n, weights) >= SECOND_STAGE_ROWS:
         second = _second_stage(s, objective, theta, weights, groups, seed=seed)
         found = found if second is None else found.then(second)
-    calibrator = SmartBinaryCalibrator.of_map(found.then(_guard(n)))
+    if evidence.caution:
+        found = found.then(_guard(n, evidence.caution))
+    calibrator = SmartBinaryCalibrator.of_map(found)
     if converged:
-        return FittedCalibrator(calibrator, FitOutcome.CONVERGED)
+        return FittedCalibrator(calibrator, FitOutcome.CONVERGED, evidence.warnings)
     warning = "the optimiser ran out of steps; its best point is kept"
-    return FittedCalibrator(calibrator, FitOutcome.NOT_CONVERGED, (warning,))
+    return FittedCalibrator(calibrator, FitOutcome.NOT_CONVERGED, (warning, *evidence.warnings))
+
+
+def _loss(log_odds: Array, positive: NDArray[np.bool_]) -> Array:
+    """NLL of each row, nats."""
+    return np.asarray(np.logaddexp(0.0, np.where(positive, -log_odds, log_odds)))
+
+
+def _expected_error(log_odds: Array) -> Array:
+    """1 − confidence of each row."""
+    return np.asarray(0.5 - 0.5 * np.tanh(0.5 * np.abs(log_odds)))
 
 
 def interval_edges(s: Array) -> Array:
@@ -218,7 +261,7 @@ def _second_stage(
     return PiecewiseMap(tuple(knots[1:-1].tolist()), tuple(slopes.tolist()), at_zero)
 
 
-def _guard(n: int) -> PiecewiseMap:
-    """The identity up to ±log(2·(n + 1)), and GUARD_RATIO of its slope beyond."""
-    end = math.log(2.0 * (n + 1.0))
-    return PiecewiseMap((-end, end), (GUARD_RATIO, 1.0, GUARD_RATIO), 0.0)
+def _guard(n: int, strength: float = 1.0) -> PiecewiseMap:
+    """The identity up to ±log(2·(n + 1)), and GUARD_RATIO^strength of its slope beyond."""
+    end, ratio = math.log(2.0 * (n + 1.0)), GUARD_RATIO**strength
+    return PiecewiseMap((-end, end), (ratio, 1.0, ratio), 0.0)

@@ -7,10 +7,12 @@ calibration gaps, so 1/h(g) = Σ_j exp(θ_j)·|[0, g] ∩ I_j| / g and 1/h(0) = 
 continues beyond the last edge, and the order by gap is never reversed. A temperature from the gap
 is the idea of SMART (arXiv:2506.23492); its published network is `smart-mlp`.
 
+Where the rows cannot tell that this helps, θ is drawn to 0 and w to 0, see `evidence`.
+
 The uniform weight w = ¼/(n + 1) limits the NLL of a row that is wrong with full confidence;
-1/(n + 1) would raise the ECE on small sets. From 300 rows on, and only where cross-validation
-prefers it, a second stage maps the resulting confidence. It is fitted on out-of-fold confidences
-of the first stage.
+1/(n + 1) would raise the ECE on small sets. From 300 rows on, where the whole fit is applied and
+cross-validation prefers it, a second stage maps the resulting confidence. It is fitted on
+out-of-fold confidences of the first stage.
 """
 
 from __future__ import annotations
@@ -28,9 +30,16 @@ from trueprob.arrays.labels import Labels
 from trueprob.arrays.logit_functions import TRANSPOSE_BELOW, Logits, Probabilities, logit_gap
 from trueprob.arrays.weights_and_groups import Groups
 from trueprob.calibrators.base import Calibrated, Calibrator, FitOutcome, FittedCalibrator
+from trueprob.calibrators.evidence import (
+    FitEvidence,
+    effective_parameters,
+    effective_rows,
+    sampled,
+    weigh,
+)
 from trueprob.calibrators.parameters import number, numbers, require_keys
 from trueprob.calibrators.smart.fit import LogSlopes, fit_log_slopes, minimise
-from trueprob.calibrators.smart.objective import DEFAULT_TERMS, GapObjective, Terms
+from trueprob.calibrators.smart.objective import DEFAULT_TERMS, GapObjective, Terms, prior
 from trueprob.calibrators.smart.rows import (
     calibrate_narrow_rows,
     calibrate_single_row,
@@ -44,7 +53,6 @@ from trueprob.folds import fold_of_rows
 __all__ = [
     "SECOND_STAGE_ROWS",
     "SmartCalibrator",
-    "effective_rows",
     "fit_smart",
     "out_of_fold_logit",
 ]
@@ -201,23 +209,61 @@ def fit_smart(
     """
     n, k = logits.shape
     solution = fit_log_slopes(logits, labels, weights, n_intervals=n_intervals, terms=terms)
-    calibrator = _calibrator(solution, k, uniform_share / (n + 1))
-    if second_stage and effective_rows(n, weights) >= SECOND_STAGE_ROWS:
+    uniform_weight = uniform_share / (n + 1)
+
+    def judge(part: slice, rows: float) -> FitEvidence:
+        return _evidence(
+            solution.objective.part(part), solution.log_slopes, uniform_weight, k, rows
+        )
+
+    evidence = sampled(judge, n, weights)
+    calibrator = _calibrator(solution, evidence, k, uniform_weight)
+    if second_stage and evidence.share == 1.0 and effective_rows(n, weights) >= SECOND_STAGE_ROWS:
         stage = _second_stage(solution, weights, groups, calibrator, seed=seed)
         calibrator = replace(calibrator, second_stage=stage)
     if solution.converged:
-        return FittedCalibrator(calibrator, FitOutcome.CONVERGED)
+        return FittedCalibrator(calibrator, FitOutcome.CONVERGED, evidence.warnings)
     warning = "the optimiser ran out of steps; its best point is kept"
-    return FittedCalibrator(calibrator, FitOutcome.NOT_CONVERGED, (warning,))
+    return FittedCalibrator(calibrator, FitOutcome.NOT_CONVERGED, (warning, *evidence.warnings))
 
 
-def _calibrator(solution: LogSlopes, n_classes: int, uniform_weight: float) -> SmartCalibrator:
-    clipped = np.clip(solution.log_slopes, -MAX_LOG_SLOPE, MAX_LOG_SLOPE)
+def _evidence(
+    objective: GapObjective, log_slopes: Array, uniform_weight: float, k: int, rows: float
+) -> FitEvidence:
+    """Of the first stage with its uniform mixture, against the plain softmax."""
+    beta = objective.coverage @ np.exp(log_slopes)
+    moments = objective.moments(beta)
+    _, _, curvature = objective.from_moments(log_slopes, moments)
+    held = prior(log_slopes, objective.terms)[2] / objective.n
+    log_likelihood = beta * objective.label_difference - np.logaddexp(0.0, moments[0])
+    with np.errstate(divide="ignore"):  # without a mixture this is log 0 = −∞, which adds nothing
+        even = np.log(np.array(uniform_weight / k))
+    mixed = np.logaddexp(np.log1p(-uniform_weight) + log_likelihood, even)
+    plain_rest, _, _ = objective.moments(np.ones_like(beta))
+    plain = np.logaddexp(0.0, plain_rest) - objective.label_difference
+    expected_error = 0.5 + 0.5 * np.tanh(0.5 * plain_rest)
+    return weigh(
+        plain,
+        -mixed,
+        expected_error,
+        objective.share,
+        rows,
+        parameters=effective_parameters(curvature, held),
+    )
+
+
+def _calibrator(
+    solution: LogSlopes, evidence: FitEvidence, n_classes: int, uniform_weight: float
+) -> SmartCalibrator:
+    weight = evidence.caution * uniform_weight
+    if evidence.share == 0.0:
+        return SmartCalibrator(n_classes, (), (0.0,), weight)
+    clipped = np.clip(evidence.share * solution.log_slopes, -MAX_LOG_SLOPE, MAX_LOG_SLOPE)
     return SmartCalibrator(
         n_classes,
         tuple(float(edge) for edge in solution.edges),
         tuple(float(theta) for theta in clipped),
-        uniform_weight,
+        weight,
     )
 
 
@@ -246,11 +292,6 @@ def _second_stage(
         n_classes=calibrator.n_classes,
     )
     return fit_second_stage(logit, correct, weights, seed=seed, groups=groups)
-
-
-def effective_rows(n: int, weights: Array | None) -> float:
-    """Number of equally weighted rows with the same information (Kish 1965)."""
-    return float(n) if weights is None else float(weights.sum() ** 2 / np.square(weights).sum())
 
 
 def out_of_fold_logit(

@@ -21,6 +21,7 @@ elements are computed in float32 and summed in float64.
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -70,9 +71,15 @@ class GapObjective(ABC):
 
     def __call__(self, theta: Array) -> tuple[float, Array, Array]:
         """Objective at θ, its gradient, and a Hessian that may be indefinite."""
+        return self.from_moments(theta, self.moments(self.coverage @ np.exp(theta)))
+
+    def from_moments(
+        self, theta: Array, moments: tuple[Array, Array, Array]
+    ) -> tuple[float, Array, Array]:
+        """The same, with the moments at θ."""
         by_theta = self.coverage * np.exp(theta)
         beta = by_theta.sum(axis=1)
-        log_rest, first, second = self.moments(beta)
+        log_rest, first, second = moments
         wrong = 0.5 + 0.5 * np.tanh(0.5 * log_rest)  # 1 − top probability
         # softplus(−L) = softplus(L) − L
         top_weight = self.terms.top_weight
@@ -140,13 +147,25 @@ class SmartObjective(GapObjective):
         self.below_second = np.maximum(work, FARTHEST, out=work)
         self.coverage = coverage(self.gap, edges)
 
+    def part(self, rows: slice) -> SmartObjective:
+        """The objective of some rows, with the priors of all."""
+        if rows == slice(None):
+            return self
+        few = copy.copy(self)
+        few.share = self.share[rows] / self.share[rows].sum()
+        for name in ("top", "correct", "label_difference", "gap", "coverage"):
+            setattr(few, name, getattr(self, name)[rows])
+        few.below_second = self.below_second[(slice(None), rows) if self.axis == 0 else rows]
+        return few
+
     def moments(self, beta: Array) -> tuple[Array, Array, Array]:
         """L(β) of each row with its first and second derivative."""
-        result = np.empty((3, self.n))
+        n = beta.shape[0]
+        result = np.empty((3, n))
         step = max(1, CHUNK // self.below_second.shape[self.axis])
-        for start in range(0, self.n, step):
+        for start in range(0, n, step):
             rows = slice(start, start + step)
-            local = np.arange(min(step, self.n - start))
+            local = np.arange(min(step, n - start))
             if self.axis == 0:
                 differences = self.below_second[:, rows]
                 factor = beta[rows].astype(differences.dtype)
