@@ -100,10 +100,11 @@ def _serve(settings: Settings, warnings: Sequence[str]) -> int:
     except CannotListen as error:
         raise InvalidSettings(str(error)) from None
     from trueprob_service.app import create_app
-    from trueprob_service.server import Drain, serve
+    from trueprob_service.server import Drain, limited_connections, serve
 
-    drain = Drain()
-    return serve(create_app(settings, drain=drain), settings, drain)
+    drain, connections = Drain(), limited_connections(settings)
+    app = create_app(settings, drain=drain, connections=connections)
+    return serve(app, settings, drain, connections)
 
 
 def _move_state(command: str, arguments: list[str]) -> int:

@@ -27,6 +27,7 @@ from starlette.staticfiles import StaticFiles
 
 from trueprob.errors import TrueprobError
 from trueprob_service import __version__, errors, prediction_routes
+from trueprob_service.connections.limits import Connections
 from trueprob_service.control import api as control_api
 from trueprob_service.control.plane import ControlPlane
 from trueprob_service.control.poll import Poll
@@ -73,6 +74,7 @@ def create_app(
     commit: str | None = None,  # for `build_info`; default: SOURCE_COMMIT of the environment
     metrics_port: int | None = None,  # port that serves only `/metrics`, if there is one
     drain: Drain | None = None,  # whether the server is about to stop
+    connections: Connections | None = None,  # of the server, to be counted in the metrics
 ) -> Application:
     """The ASGI application. Its lifespan opens the database and loads the models.
 
@@ -84,6 +86,8 @@ def create_app(
         detail=settings.metrics_detail,
         registry=registry,
     )
+    if connections is not None:
+        telemetry.export_connections(lambda: (connections.n_open, connections.refused))
     deployments = Deployments(
         network_for=model_factory or partial(_open_network, settings, telemetry),
         meters_for=telemetry.meters_for,

@@ -1,4 +1,4 @@
-"""Runs the application on uvicorn and prints where it listens.
+"""Runs the application on uvicorn, with limits of connections, and prints where it listens.
 
 SIGTERM begins a drain: readiness says so, every answer closes its connection, and after
 ``drain_seconds`` the server stops as uvicorn does. So a client that keeps its connection never
@@ -18,6 +18,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
@@ -30,6 +31,7 @@ from trueprob_service.errors import InvalidSettings, NotFound, ServiceError
 from trueprob_service.settings import Settings
 
 if TYPE_CHECKING:  # the parent of replicas imports this module and loads none of the service
+    from trueprob_service.connections.limits import Connections
     from trueprob_service.edge.middleware import Application, Receive, Scope, Send
 
 __all__ = [
@@ -37,6 +39,7 @@ __all__ = [
     "AnnouncingServer",
     "Drain",
     "MetricsPort",
+    "limited_connections",
     "quickstart",
     "serve",
     "server_url",
@@ -111,13 +114,16 @@ class AnnouncingServer(uvicorn.Server):
         *,
         # Whether other processes take new connections of the port while this one drains.
         alone: Callable[[], bool] = lambda: True,
+        connections: Connections | None = None,
     ) -> None:
         tls: dict[str, Any] = {}
         if settings.tls_cert is not None:
             tls = {"ssl_certfile": settings.tls_cert, "ssl_keyfile": settings.tls_key}
-        # By default uvicorn uses uvloop and httptools where they are installed.
+        # By default uvicorn uses uvloop where it is installed.
         config = uvicorn.Config(
             app,
+            http=_http_protocol(connections or limited_connections(settings)),
+            ws="none",
             host=settings.host,
             port=settings.port,
             forwarded_allow_ips=settings.trusted_proxies,
@@ -189,7 +195,43 @@ class AnnouncingServer(uvicorn.Server):
             self._announce(listening[0].getsockname()[1])
 
 
-def serve(app: Application, settings: Settings, drain: Drain) -> int:
+def limited_connections(settings: Settings) -> Connections:
+    """What the connections of this process share, with the limits of the settings."""
+    from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+
+    from trueprob_service.connections.limits import (
+        ConnectionLimits,
+        Connections,
+        usable_connections,
+    )
+
+    names = ConnectionLimits.__dataclass_fields__
+    limits = ConnectionLimits(
+        **{
+            **{name: getattr(settings, name) for name in names},
+            "max_connections": usable_connections(settings.max_connections),
+        }
+    )
+
+    async def nothing(*_: object) -> None:
+        """Stands for an application: only the middleware's list of proxies is used."""
+
+    proxies = ProxyHeadersMiddleware(nothing, settings.trusted_proxies).trusted_hosts
+    return Connections(limits, is_proxy=proxies.__contains__)
+
+
+def _http_protocol(connections: Connections) -> Any:
+    """The protocol class of uvicorn's; without httptools (Windows) its own, without our limits."""
+    try:
+        from trueprob_service.connections.protocol import GuardedProtocol
+    except ImportError:
+        return "auto"
+    return partial(GuardedProtocol, connections=connections)
+
+
+def serve(
+    app: Application, settings: Settings, drain: Drain, connections: Connections | None = None
+) -> int:
     """Serve until SIGINT or SIGTERM; exit code 0 after a stop.
 
     If the service could not start: 2 when one sentence says why, else 1.
@@ -198,7 +240,7 @@ def serve(app: Application, settings: Settings, drain: Drain) -> int:
     def announce(port: int) -> None:
         print(quickstart(server_url(settings, port), Path("examples")), flush=True)
 
-    server = AnnouncingServer(app, settings, announce, drain)
+    server = AnnouncingServer(app, settings, announce, drain, connections=connections)
     try:
         server.run()
     except SystemExit:  # uvicorn's, when the start fails

@@ -159,6 +159,50 @@ class Settings(BaseModel):
         64 << 20, ge=1024, description="Limit of a prediction's body, both as sent and inflated."
     )
     max_upload_bytes: int = Field(1 << 30, ge=1024, description="Limit of an upload, inflated.")
+    max_header_bytes: int = Field(
+        32 << 10,
+        ge=8192,
+        le=1 << 20,
+        description="Limit of a request's first line and headers together.",
+    )
+    header_seconds: float = Field(
+        10.0,
+        gt=0,
+        le=3600,
+        description="How long the headers of a request may take to arrive, and the first bytes of "
+        "a new connection.",
+    )
+    body_bytes_per_second: int = Field(
+        256,
+        ge=0,
+        description="Slowest arrival of a body, and slowest reading of an answer, on average over "
+        "body_grace_seconds; 0: no limit.",
+    )
+    body_grace_seconds: float = Field(
+        10.0, gt=0, le=3600, description="Over how long body_bytes_per_second is averaged."
+    )
+    keep_alive_seconds: float = Field(
+        75.0, gt=0, le=86400, description="How long a connection may wait for its next request."
+    )
+    max_connections: int = Field(
+        4096,
+        ge=1,
+        le=1_000_000,
+        description="Connections that a process has open; beyond that, those that have been idle "
+        "for longest are closed, and new ones are refused if none is idle.",
+    )
+    max_connections_per_address: int = Field(
+        1024,
+        ge=1,
+        description="Connections of one IPv4 address or one IPv6 /64; trusted_proxies have no "
+        "such limit.",
+    )
+    max_requests: int = Field(
+        1024,
+        ge=1,
+        description="Requests that a process answers at a time; health and metrics "
+        "are answered anyway.",
+    )
     max_image_pixels: int = Field(50_000_000, ge=1, description="Limit of one image's pixels.")
     max_batch_rows: int = Field(
         64, ge=1, description="Largest number of images in one batch of the network."

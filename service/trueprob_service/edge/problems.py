@@ -83,6 +83,7 @@ TITLES: Final[Mapping[int, str]] = MappingProxyType(
         404: "Not found",
         405: "Method not allowed",
         406: "No acceptable representation",
+        408: "The request came too slowly",
         409: "Conflict with the present state",
         412: "The revision is stale",
         413: "The request is too large",
@@ -90,7 +91,8 @@ TITLES: Final[Mapping[int, str]] = MappingProxyType(
         421: "The host is not known here",
         422: "The request is not valid",
         428: "If-Match is required",
-        429: "Too many requests",
+        429: "Too many requests or connections",
+        431: "The headers are too large",
         500: "Internal error",
         503: "Not available right now",
     }

@@ -142,6 +142,13 @@ METRICS: Final[Mapping[str, Metric]] = MappingProxyType(
             "process",
             "1 while api_keys_file cannot be used and the keys from before stay valid, else 0.",
         ),
+        "connections": Metric("gauge", (), "process", "Open connections."),
+        "refusals_total": Metric(
+            "counter",
+            ("reason",),
+            "process",
+            "Connections and requests that were refused by a limit of connections.",
+        ),
         "predictions_total": Metric(
             "counter", _PAIR, "process", "Rows answered with calibrated probabilities."
         ),

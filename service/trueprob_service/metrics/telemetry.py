@@ -78,6 +78,7 @@ class Telemetry:
         self._tolerance = 0.0
         self._faults: Callable[[], Mapping[str, str]] = dict
         self._unavailable: Callable[[], Iterable[tuple[str, int]]] = tuple
+        self._connections: Callable[[], tuple[int, Mapping[str, int]]] | None = None
         self._request_duration = self._histogram("request_duration_seconds", self.registry)
         self._of_route: dict[tuple[str, int], Histogram] = {}
         self._inference_duration = self._histogram("inference_duration_seconds", self._of_networks)
@@ -203,6 +204,14 @@ class Telemetry:
         """Export what does not work, as these functions say at every scrape."""
         self._faults, self._unavailable = faults, unavailable
 
+    def export_connections(
+        self,
+        # Called at every scrape: number of open connections, and of refusals by reason.
+        figures: Callable[[], tuple[int, Mapping[str, int]]],
+    ) -> None:
+        """Export the connections of the server."""
+        self._connections = figures
+
     # ----- Reading by Prometheus -----
 
     def exposition(self) -> bytes:
@@ -215,6 +224,11 @@ class Telemetry:
                     if meters.predictions}  # fmt: skip
         out.add_statistics(statistics, tolerance=self._tolerance, answered=answered)
         self._add_health(out, statistics.read_at)
+        if self._connections is not None:
+            n_open, refused = self._connections()
+            out.add("connections", (), n_open)
+            for reason, n in refused.items():
+                out.add("refusals_total", (reason,), n)
         out.add("metrics_detail_info", ("full" if full else "summary",), 1)
         of_client = generate_latest(self.registry)
         if full:

@@ -14,7 +14,7 @@ from typing import Final
 
 from trueprob_service.errors import InvalidSettings
 from trueprob_service.logs import configure_logging
-from trueprob_service.server import AnnouncingServer, Drain
+from trueprob_service.server import AnnouncingServer, Drain, limited_connections
 from trueprob_service.settings import Settings
 
 __all__ = ["BEAT", "READY", "STOP", "run_replica"]
@@ -39,9 +39,20 @@ def run_replica(
 
     drain, all_stop = Drain(), threading.Event()
     try:
-        app = create_app(settings, metrics_port=metrics.getsockname()[1], drain=drain)
+        connections = limited_connections(settings)
+        app = create_app(
+            settings,
+            metrics_port=metrics.getsockname()[1],
+            drain=drain,
+            connections=connections,
+        )
         server = AnnouncingServer(
-            app, settings, lambda _port: begin(), drain, alone=all_stop.is_set
+            app,
+            settings,
+            lambda _port: begin(),
+            drain,
+            alone=all_stop.is_set,
+            connections=connections,
         )
     except InvalidSettings as error:
         _LOG.error("cannot start: %s", error)
