@@ -87,7 +87,7 @@ def create_app(
         registry=registry,
     )
     if connections is not None:
-        telemetry.export_connections(lambda: (connections.n_open, connections.refused))
+        telemetry.export_connections(connections.figures)
     deployments = Deployments(
         network_for=model_factory or partial(_open_network, settings, telemetry),
         meters_for=telemetry.meters_for,

@@ -1,4 +1,8 @@
-"""Child processes that ignore Ctrl-C in the terminal; their parent ends them."""
+"""Child processes that ignore Ctrl-C in the terminal; their parent ends them.
+
+Whoever does not end after SIGTERM gets SIGKILL: a process that is stopped (SIGSTOP, a debugger)
+receives the first only when it goes on.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +11,13 @@ import signal
 import threading
 from collections.abc import Callable
 from multiprocessing import resource_tracker
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from typing import Final
 
 __all__ = ["Child", "start_without_ctrl_c"]
+
+_END_SECONDS: Final = 5.0  # from SIGTERM to SIGKILL
 
 
 class Child:
@@ -21,14 +28,17 @@ class Child:
         target: Callable[[Connection], None],  # runs in the child, with its end of the pipe
         *,
         name: str,
+        end_seconds: float = _END_SECONDS,  # how long the process may take to end
     ) -> None:
         self._target = target
         self._name = name
+        self._end_seconds = end_seconds
         self._spawn = multiprocessing.get_context("spawn")
         self._changing = threading.Lock()
         self._process: BaseProcess | None = None
         self._connection: Connection | None = None
         self._closed = False
+        self._terminated = False
 
     @property
     def pid(self) -> int | None:
@@ -39,6 +49,11 @@ class Child:
     def closed(self) -> bool:
         """Whether `close` was called; then no process is started any more."""
         return self._closed
+
+    @property
+    def terminated(self) -> bool:
+        """Whether `terminate` was called since a process was started."""
+        return self._terminated
 
     def connection(self) -> Connection | None:
         """Start the process if there is none; the parent's end of the pipe, None once closed."""
@@ -51,6 +66,7 @@ class Child:
                     target=self._target, args=(child_end,), name=self._name, daemon=True
                 )
                 start_without_ctrl_c(self._process)
+                self._terminated = False
                 child_end.close()
                 self._connection = parent_end
             return self._connection
@@ -64,14 +80,18 @@ class Child:
             connection.close()
         if process is None:
             return None
+        if not wait([process.sentinel], self._end_seconds):
+            process.kill()  # its pipe is gone, and it lives on
         process.join()
         return process.exitcode
 
     def terminate(self) -> None:
-        """End the process, if there is one. `connection` starts the next."""
+        """End the process, if there is one, without waiting. `connection` starts the next."""
         with self._changing:
-            if self._process is not None:
-                self._process.terminate()
+            process = self._process
+            if process is not None:
+                self._terminated = True
+                threading.Thread(target=self._end, args=(process,), daemon=True).start()
 
     def close(self) -> None:
         """End the process at once, even in the middle of its work. No other is started."""
@@ -79,8 +99,13 @@ class Child:
             self._closed = True
             process = self._process
         if process is not None:
-            process.terminate()
+            self._end(process)
             process.join()
+
+    def _end(self, process: BaseProcess) -> None:
+        process.terminate()
+        if not wait([process.sentinel], self._end_seconds):
+            process.kill()
 
 
 def start_without_ctrl_c(process: BaseProcess) -> None:

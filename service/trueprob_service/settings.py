@@ -311,6 +311,7 @@ class Settings(BaseModel):
     fit_deadline_seconds: float = Field(
         3600.0, gt=0, allow_inf_nan=False, description="Longest time that a fit may take."
     )
+    max_queued_fits: int = Field(16, ge=1, description="Requested fits of one model that may wait.")
     min_calibration_rows: int = Field(50, ge=1, description="Smallest set fitted without force.")
     refit_window_rows: int = Field(
         20_000, ge=1, le=10_000_000, description="Newest labelled rows kept for each version."

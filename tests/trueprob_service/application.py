@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 
 from trueprob_service.app import create_app
+from trueprob_service.server import limited_connections
 from trueprob_service.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -22,7 +23,7 @@ async def application(
 ) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a started service with the shipped model repository."""
     settings = Settings(**{"state_dir": state_dir, "model_repository": ROOT / "models", **values})
-    app = create_app(settings, clock=clock)
+    app = create_app(settings, clock=clock, connections=limited_connections(settings))
     async with (
         lifespan(app),
         httpx.AsyncClient(

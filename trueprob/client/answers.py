@@ -191,7 +191,7 @@ class FitSummary:
     Attributes
     ----------
     state : str
-        queued, running, done, failed or cancelled.
+        queued, running, done, failed, cancelled or superseded (by a later request).
     """
 
     fit: str
@@ -213,8 +213,8 @@ class FitSummary:
 
     @property
     def ended(self) -> bool:
-        """Whether the fit is done, failed or cancelled."""
-        return self.state in ("done", "failed", "cancelled")
+        """Whether the fit is done, failed, cancelled or superseded."""
+        return self.state in ("done", "failed", "cancelled", "superseded")
 
 
 @dataclass(frozen=True)

@@ -658,7 +658,7 @@ class AsyncClient:
         return read(FitSummary, await self._connection.send(get(model_path(model, "fits", fit))))
 
     async def wait_for_fit(self, model: str, fit: str, *, seconds: float) -> FitSummary:
-        """Wait until a fit is done, failed or cancelled; asks the service every 0.2 to 2 seconds.
+        """Wait until a fit has ended, in any way; asks the service every 0.2 to 2 seconds.
 
         Parameters
         ----------

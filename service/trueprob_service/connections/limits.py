@@ -133,6 +133,10 @@ class Connections:
         """Number of refused connections whose clients may still read the answer."""
         return len(self._lingering)
 
+    def figures(self) -> tuple[Mapping[str, int], ...]:
+        """Numbers of connections by state, and of refusals by reason, for the metrics."""
+        return {"open": self.n_open, "refused": self.n_lingering}, self.refused
+
     def opened(
         self, connection: Guarded, host: str | None, loop: asyncio.AbstractEventLoop
     ) -> str | None:

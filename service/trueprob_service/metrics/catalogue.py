@@ -142,7 +142,7 @@ METRICS: Final[Mapping[str, Metric]] = MappingProxyType(
             "process",
             "1 while api_keys_file cannot be used and the keys from before stay valid, else 0.",
         ),
-        "connections": Metric("gauge", (), "process", "Open connections."),
+        "connections": Metric("gauge", ("state",), "process", "Open connections."),
         "refusals_total": Metric(
             "counter",
             ("reason",),

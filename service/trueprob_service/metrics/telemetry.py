@@ -78,7 +78,7 @@ class Telemetry:
         self._tolerance = 0.0
         self._faults: Callable[[], Mapping[str, str]] = dict
         self._unavailable: Callable[[], Iterable[tuple[str, int]]] = tuple
-        self._connections: Callable[[], tuple[int, Mapping[str, int]]] | None = None
+        self._connections: Callable[[], tuple[Mapping[str, int], ...]] | None = None
         self._request_duration = self._histogram("request_duration_seconds", self.registry)
         self._of_route: dict[tuple[str, int], Histogram] = {}
         self._inference_duration = self._histogram("inference_duration_seconds", self._of_networks)
@@ -206,8 +206,8 @@ class Telemetry:
 
     def export_connections(
         self,
-        # Called at every scrape: number of open connections, and of refusals by reason.
-        figures: Callable[[], tuple[int, Mapping[str, int]]],
+        # Called at every scrape: numbers of connections by state, and of refusals by reason.
+        figures: Callable[[], tuple[Mapping[str, int], ...]],
     ) -> None:
         """Export the connections of the server."""
         self._connections = figures
@@ -225,8 +225,9 @@ class Telemetry:
         out.add_statistics(statistics, tolerance=self._tolerance, answered=answered)
         self._add_health(out, statistics.read_at)
         if self._connections is not None:
-            n_open, refused = self._connections()
-            out.add("connections", (), n_open)
+            n_of_state, refused = self._connections()
+            for state, n in n_of_state.items():
+                out.add("connections", (state,), n)
             for reason, n in refused.items():
                 out.add("refusals_total", (reason,), n)
         out.add("metrics_detail_info", ("full" if full else "summary",), 1)

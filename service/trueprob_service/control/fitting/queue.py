@@ -13,8 +13,14 @@ method, permission to change predictions and `promote` are the same. The earlier
 - while the live pair that it was judged against is still live.
 
 Otherwise a new fit is added. It reuses the calibrator of the earlier fit and judges it against the
-present live pair. A failed or cancelled fit is never returned. Fits of the refit policy are
-identified by their trigger alone.
+present live pair. A failed, cancelled or superseded fit is never returned. Fits of the refit policy
+are identified by their trigger alone.
+
+A new fit supersedes those of the model that wait with the same options on other rows; they end in
+the state `superseded`. Fits that promote nothing are requested for their reports and stay. The
+number of fits that wait is limited for each model.
+
+Models take turns: of those with waiting fits, the one whose last fit began longest ago is next.
 """
 
 from __future__ import annotations
@@ -36,7 +42,13 @@ from trueprob_service.control.models.catalogue import Catalogue, current_calibra
 from trueprob_service.control.store import Store, Transaction
 from trueprob_service.control.store.fits import WAITING, FitRow
 from trueprob_service.control.store.promotions import CalibratorRow
-from trueprob_service.errors import Conflict, DatabaseUnavailable, FitNotFound, Unavailable
+from trueprob_service.errors import (
+    Conflict,
+    DatabaseUnavailable,
+    FitNotFound,
+    Overloaded,
+    Unavailable,
+)
 from trueprob_service.inference.deployment import ServedVersion
 from trueprob_service.settings import Settings
 
@@ -50,6 +62,7 @@ LEASE_SECONDS: Final = 15.0
 _MAX_ATTEMPTS: Final = 3
 # A process that lacks the rows or the version leaves the fit to the others for this long.
 _PATIENCE_SECONDS: Final = 3600.0
+_RETRY_SECONDS: Final = 30  # for clients of a model with too many waiting fits
 
 
 def find_or_add_fit(
@@ -61,7 +74,10 @@ def find_or_add_fit(
     settings: Settings,
     now: float,
 ) -> int:
-    """The id of the fit that a request asks for: an earlier one, or a new one in the queue."""
+    """The id of the fit that a request asks for: an earlier one, or a new one in the queue.
+
+    Raises `Overloaded` if too many fits of the model wait.
+    """
     keep, change = request.must_keep(settings), request.change_allowed(settings)
     # By its own name: what `smart` fitted with two classes before is no answer to a fit of today.
     method = method_for_classes(
@@ -91,6 +107,16 @@ def find_or_add_fit(
         now=now,
         trigger=request.trigger,
     )
+    if request.trigger is None:
+        if request.promote != "never":
+            transaction.fits.supersede_like(fit_id, now=now)
+        waiting = transaction.fits.n_queued(served.model, before=fit_id)
+        if waiting >= settings.max_queued_fits:
+            raise Overloaded(  # and nothing of this transaction is kept
+                f"{waiting} fits of model {served.model!r} wait, the limit: wait until some have "
+                "ended, or cancel some",
+                retry_after_seconds=_RETRY_SECONDS,
+            )
     detail = {"fit": fit_id, "set": digest, "method": method, "promote": request.promote}
     detail |= {"version": served.version, "trigger": request.trigger}
     transaction.audit.add("fit.start", served.model, now=now, detail=detail)
@@ -111,14 +137,14 @@ def _is_current(transaction: Transaction, fit: FitRow) -> bool:
 def cancel_fit(store: Store, model: str, fit_id: int, *, by: str | None, now: float) -> None:
     """Cancel a queued or running fit; its runner notices and stops.
 
-    A cancelled fit may be cancelled again. One that is done or has failed raises `Conflict`.
+    A cancelled fit may be cancelled again. One that has ended otherwise raises `Conflict`.
     """
     with store.write() as transaction:
         transaction.models.lock(model)  # first in the order of locks
         fit = transaction.fits.by_id(fit_id, lock=True)
         if fit is None or fit.model != model:
             raise FitNotFound(f"model {model!r} has no fit {str(fit_id)!r}")
-        if fit.state in ("done", "failed"):
+        if fit.state in ("done", "failed", "superseded"):
             raise Conflict(f"fit {fit_id} is already {fit.state}")
         if fit.state != "cancelled":
             sentence = "cancelled" if by is None else f"cancelled by {by}"
@@ -157,28 +183,43 @@ class FitQueue:
         self._set_files = set_files
         self._clock = clock
         self._owner = uuid.uuid4().hex
+        self._turns: dict[str, int] = {}  # number of this process's last claim for each model
 
     def claim(
         self,
         submitted: Collection[int],  # requested from this process, which therefore has their rows
     ) -> ClaimedFit | None:
-        """Claim the oldest fit that this process can run; None when there is none."""
+        """Claim the next fit that this process can run; None when there is none.
+
+        Of one model that is the oldest.
+        """
         now = self._clock()
         with self._store.read() as transaction:
             waiting = transaction.fits.waiting(owner=self._owner, now=now)
-        ids = [fit.id for fit in waiting if fit.id in submitted or self._can_run(fit, now)]
-        while ids:
-            with self._store.write() as transaction:
-                fit = transaction.fits.claim(
-                    ids, owner=self._owner, now=now, lease_until=now + LEASE_SECONDS
-                )
-                if fit is None:
-                    return None
-                claimed = self._prepare_or_fail(transaction, fit)
-            if claimed is not None:
-                return claimed
-            ids.remove(fit.id)
+            last_starts = transaction.fits.last_starts({fit.model for fit in waiting})
+        of_model: dict[str, list[int]] = {}
+        for fit in sorted(waiting, key=lambda fit: self._turn(fit, last_starts)):
+            if fit.id in submitted or self._can_run(fit, now):
+                of_model.setdefault(fit.model, []).append(fit.id)
+        for ids in of_model.values():
+            while ids:
+                with self._store.write() as transaction:
+                    found = transaction.fits.claim(
+                        ids, owner=self._owner, now=now, lease_until=now + LEASE_SECONDS
+                    )
+                    if found is None:
+                        break
+                    claimed = self._prepare_or_fail(transaction, found)
+                self._turns[found.model] = max(self._turns.values(), default=0) + 1
+                if claimed is not None:
+                    return claimed
+                ids.remove(found.id)
         return None
+
+    def _turn(self, fit: FitRow, last_starts: dict[str, float]) -> tuple[bool, float, int, int]:
+        """Sorts waiting fits: interrupted ones first, then models by their last start."""
+        turn = self._turns.get(fit.model, 0)  # for starts in one tick of the clock
+        return fit.state != "running", last_starts.get(fit.model, 0.0), turn, fit.id
 
     def fetch(self, claimed: ClaimedFit) -> None:
         """Copy the rows of a fit to this host if need be; raises `Unavailable` without them."""
@@ -247,7 +288,7 @@ class FitQueue:
 
     def _prepare_or_fail(self, transaction: Transaction, fit: FitRow) -> ClaimedFit | None:
         if fit.attempts > _MAX_ATTEMPTS:
-            sentence = f"the service ended {_MAX_ATTEMPTS} times during this fit"
+            sentence = f"the service or its fitting process ended {_MAX_ATTEMPTS} times during it"
             self._end_failed(transaction, fit, sentence)
             return None
         try:

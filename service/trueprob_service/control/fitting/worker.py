@@ -45,9 +45,10 @@ from trueprob.findings.incumbent_check import CandidateCheck, check_candidate
 from trueprob.fitting.methods import BINARY, fit_rows, keeps_prediction, method_for_set
 from trueprob.label_shift.label_shift_check import LEAST_TRAFFIC, check_label_shift
 
-__all__ = ["CalibratorDocument", "Job", "JobResult", "run", "serve"]
+__all__ = ["BEAT_SECONDS", "CalibratorDocument", "Job", "JobResult", "run", "serve"]
 
 _LOG: Final = logging.getLogger(__name__)
+BEAT_SECONDS: Final = 5.0  # how often the process says during a job that it is alive
 # Niceness: predictions in the parent have priority when the processor is busy.
 _NICE: Final = 5
 # Judging's share of the time: five fits on four fifths of the rows, before one fit on all.
@@ -110,7 +111,10 @@ class JobResult:
 
 
 def serve(connection: Connection) -> None:
-    """Run jobs from the pipe until the parent closes it, and send progress and results."""
+    """Run jobs from the pipe until the parent closes it, and send progress and results.
+
+    Progress is sent every `BEAT_SECONDS` even if it is the same, as a sign of life.
+    """
     if hasattr(os, "nice"):
         os.nice(_NICE)
     # Threads of linear algebra spin while they wait for each other. On all cores, beside
@@ -122,9 +126,43 @@ def serve(connection: Connection) -> None:
     while True:
         try:
             job = connection.recv()
-            connection.send(run(job, connection.send))
+            with _Reports(connection) as reports:
+                result = run(job, reports.progress)
+            connection.send(result)
         except (EOFError, OSError):
             return
+
+
+class _Reports:
+    """Sends progress, and repeats it from a thread of its own; the pipe takes one at a time."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._sending = threading.Lock()
+        self._done = threading.Event()
+        self._share = 0.0
+        self._thread = threading.Thread(target=self._repeat, name="trueprob-beat", daemon=True)
+
+    def __enter__(self) -> _Reports:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def progress(self, share: float) -> None:
+        """Send the share of the job that is done."""
+        self._share = share
+        with self._sending:
+            self._connection.send(share)
+
+    def _repeat(self) -> None:
+        while not self._done.wait(BEAT_SECONDS):
+            try:
+                self.progress(self._share)
+            except OSError:  # the parent is gone; the next receive says so
+                return
 
 
 def _end_with_parent() -> None:

@@ -172,7 +172,7 @@ class FitVerdict(BaseModel):
 
 
 class FitSummary(BaseModel):
-    """A fit. The report's fields are set once it is done, `error` if it failed or was cancelled."""
+    """A fit. The report's fields are set once it is done, `error` if it ended otherwise."""
 
     model_config = example(
         fit="17",
@@ -199,7 +199,7 @@ class FitSummary(BaseModel):
         revision=4,
     )
     fit: str
-    state: str = Field(description="queued, running, done, failed or cancelled")
+    state: str = Field(description="queued, running, done, failed, cancelled or superseded")
     calibration_set: str
     version: int
     method: str = Field(description="By its own name: with two classes smart is smart-binary.")
@@ -223,7 +223,7 @@ class FitSummary(BaseModel):
 
     @property
     def has_ended(self) -> bool:
-        """Whether the fit is done, failed or was cancelled."""
+        """Whether the fit is done, failed, was cancelled or superseded."""
         return self.state in ENDED
 
     @classmethod
@@ -239,7 +239,7 @@ class FitSummary(BaseModel):
                 "promoted": row.promoted,
                 "revision": row.revision,
             }
-        elif row.state in ("failed", "cancelled"):
+        elif row.state in ENDED:
             fields = {"error": row.error}
         else:
             fields = {"progress": row.progress or 0.0}

@@ -29,7 +29,7 @@ __all__ = ["ENDED", "WAITING", "EarlierFitTable", "FitRow", "FitTable", "PolicyF
 
 
 WAITING: Final = ("queued", "running")
-ENDED: Final = ("done", "failed", "cancelled")
+ENDED: Final = ("done", "failed", "cancelled", "superseded")
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class FitRow:
     calibration_set: str
     method: str
     promote: str  # `auto`, `never`, `always` or `shadow`
-    state: str  # `queued`, `running`, `done`, `failed` or `cancelled`
+    state: str  # one of `WAITING` or `ENDED`
     attempts: int  # how often it was started
     created_at: float
     created_by: str | None
@@ -58,7 +58,7 @@ class FitRow:
     admitted: bool | None
     promoted: bool
     revision: int | None  # of its promotion
-    error: str | None  # one sentence, when failed
+    error: str | None  # one sentence, unless done
     owner: str | None  # the process that runs it
     lease_until: float | None  # when other processes may take it over
     progress: float | None  # 0 to 1, while it runs
@@ -109,6 +109,46 @@ class FitTable:
             .returning(fit.c.id)
         )
         return int(self._connection.execute(statement).scalar_one())
+
+    def supersede_like(self, fit_id: int, *, now: float) -> None:
+        """End the older fits that wait with the options of this one, on other rows."""
+        new, old = fit.alias(), fit.c
+        same = [
+            old[name] == new.c[name]
+            for name in (
+                "model", "version", "method", "promote", "keep_prediction",
+                "allow_prediction_change",
+            )
+        ]  # fmt: skip
+        like = select(new.c.id).where(new.c.id == fit_id, *same).exists()
+        self._connection.execute(
+            update(fit)
+            .where(old.state == "queued", old.trigger.is_(None), old.id < fit_id, like)
+            .values(
+                state="superseded",
+                finished_at=now,
+                error=f"superseded by fit {fit_id}, which was requested later",
+            )
+        )
+
+    def n_queued(self, model: str, *, before: int) -> int:
+        """Number of a model's waiting fits that clients requested before a fit."""
+        statement = select(func.count()).where(
+            fit.c.model == model,
+            fit.c.state == "queued",
+            fit.c.trigger.is_(None),
+            fit.c.id < before,
+        )
+        return int(self._connection.execute(statement).scalar_one())
+
+    def last_starts(self, models: Collection[str]) -> dict[str, float]:
+        """When the last fit of each of these models began."""
+        statement = (
+            select(fit.c.model, func.max(fit.c.started_at).label("at"))
+            .where(fit.c.model.in_(models), fit.c.started_at.is_not(None))
+            .group_by(fit.c.model)
+        )
+        return {row.model: row.at for row in self._connection.execute(statement)}
 
     def claim(
         self, fit_ids: Sequence[int], *, owner: str, now: float, lease_until: float

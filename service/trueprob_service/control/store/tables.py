@@ -157,7 +157,7 @@ fit = Table(
     Column("calibration_set", _DIGEST, nullable=False),
     Column("method", String(40), nullable=False),
     Column("promote", String(10), nullable=False),  # auto, never, always, shadow
-    Column("state", String(10), nullable=False),  # queued, running, done, failed, cancelled
+    Column("state", String(10), nullable=False),  # as `fits` says
     Column("attempts", Integer, nullable=False),
     Column("created_at", Double, nullable=False),
     Column("created_by", _ID),
