@@ -17,6 +17,7 @@ from benchmarks.calibration.sets import ROOT
 from benchmarks.serving.beside import beside_report
 from benchmarks.serving.competitors import SERVERS
 from benchmarks.serving.environments import default_folder, environments
+from benchmarks.serving.hostile import hostile_report
 from benchmarks.serving.images import gpu_report, images_report
 from benchmarks.serving.logits import logits_report
 from benchmarks.serving.memory import memory_report
@@ -48,6 +49,10 @@ def beside(stage: Stage, options: argparse.Namespace) -> str:
     return beside_report(stage, small=options.small)
 
 
+def hostile(stage: Stage, options: argparse.Namespace) -> str:
+    return hostile_report(stage, small=options.small)
+
+
 def images(stage: Stage, options: argparse.Namespace) -> str:
     return images_report(stage, environments(options.environments), small=options.small)
 
@@ -63,6 +68,7 @@ def gpu(stage: Stage, options: argparse.Namespace) -> str:
 PARTS: dict[str, Callable[[Stage, argparse.Namespace], str]] = {
     "logits": logits,
     "beside": beside,
+    "hostile": hostile,
     "images": images,
     "memory": memory,
     "gpu": gpu,

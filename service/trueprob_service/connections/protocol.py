@@ -36,7 +36,7 @@ _CHUNKS_STEP: Final = 16 << 10  # bytes of a chunked body: 3 000 chunks of one b
 _MAX_WAITING_BYTES: Final = 1 << 20  # of pipelined requests that are not parsed yet
 _FRAMING_PER_BYTE: Final = 16  # chunks of one byte need 5
 _LINGER_SECONDS: Final = 1.0
-_LINGER_BYTES: Final = 4 << 20
+_LINGER_BYTES: Final = 1 << 20
 _MAX_LINGERING: Final = 256  # more refused connections are reset
 
 
