@@ -4,7 +4,8 @@
 #   docker build --target trainer     -t trueprob:trainer --build-arg PIP_OPTIONS="..." .
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 
-# What every image has: Python, a user without rights, the pinned versions. ------------------------
+# What every image has: Python and a user without rights. The packages of each image are in locks/
+# with their hashes (`make lock`), and pip takes no other file. -------------------------------------
 FROM ${PYTHON_IMAGE} AS base
 ENV PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
@@ -15,16 +16,6 @@ RUN groupadd --gid 10001 trueprob \
  && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /var/lib/trueprob \
       --shell /usr/sbin/nologin trueprob
 WORKDIR /app
-COPY constraints.txt ./
-
-# The requirements of each image, read from pyproject.toml: their layers are rebuilt when they
-# change, not whenever a line of code does. --------------------------------------------------------
-FROM base AS requirements
-COPY pyproject.toml ./
-RUN python -c "import pathlib, tomllib; \
-project = tomllib.loads(pathlib.Path('pyproject.toml').read_text())['project']; \
-extras = {'service': ['service', 'cpu', 'postgres', 'oidc'], 'service-gpu': ['service', 'gpu', 'postgres', 'oidc'], 'trainer': ['trainer', 'cpu', 'cli']}; \
-[pathlib.Path(stage + '.txt').write_text('\n'.join(sum((project['optional-dependencies'][extra] for extra in names), project['dependencies']))) for stage, names in extras.items()]"
 
 # Our own code as a wheel: the images hold neither the source tree nor tests. ----------------------
 FROM base AS wheel
@@ -66,9 +57,9 @@ FROM service-base AS service-gpu
 ENV TRUEPROB_EXECUTION_PROVIDERS=cuda,cpu \
     NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
-COPY --from=requirements /app/service-gpu.txt ./requirements.txt
+COPY locks/service-gpu.txt ./requirements.txt
 RUN --mount=type=cache,target=/root/.cache/pip \
-    pip install --constraint constraints.txt --requirement requirements.txt
+    pip install --require-hashes --requirement requirements.txt
 RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels \
     pip install --no-cache-dir --no-deps --no-index /wheels/*.whl
 COPY models/ models/
@@ -79,15 +70,21 @@ USER 10001:10001
 # The trainer. On Linux pip's default torch is the CUDA build, gigabytes of it. For the CPU build
 # take the index address that PyTorch's install selector shows and pass it on:
 #   docker build --target trainer --build-arg PIP_OPTIONS="--extra-index-url ADDRESS" .
-# (extra: the other pinned packages still come from the usual index.) ------------------------------
+# (extra: the other pinned packages still come from the usual index.) The lock has no hashes of that
+# build, so the versions are pinned then, and the files are not. ------------------------------------
 FROM base AS trainer
 ARG PIP_OPTIONS=""
-COPY --from=requirements /app/trainer.txt ./requirements.txt
+COPY constraints.txt ./
+COPY locks/trainer.txt ./requirements.txt
 # hadolint ignore=SC2086 # several options may be given
 RUN --mount=type=cache,target=/root/.cache/pip \
-    pip install --constraint constraints.txt ${PIP_OPTIONS} --requirement requirements.txt
-RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels \
-    pip install --no-cache-dir --no-deps --no-index /wheels/*.whl
+    --mount=type=bind,from=wheel,source=/wheels,target=/wheels \
+    if [ -n "${PIP_OPTIONS}" ]; then \
+      pip install --constraint constraints.txt ${PIP_OPTIONS} "$(echo /wheels/*.whl)[trainer,cpu,cli]"; \
+    else \
+      pip install --require-hashes --requirement requirements.txt \
+      && pip install --no-deps --no-index /wheels/*.whl; \
+    fi
 # Where runs are written; mount a volume, and the model repository at /var/lib/trueprob/models.
 RUN install -d -o trueprob -g trueprob -m 0750 /var/lib/trueprob
 VOLUME /var/lib/trueprob
@@ -98,9 +95,9 @@ CMD ["--help"]
 
 # The service on the CPU; last, so that a build without --target makes this one. -------------------
 FROM service-base AS service
-COPY --from=requirements /app/service.txt ./requirements.txt
+COPY locks/service.txt ./requirements.txt
 RUN --mount=type=cache,target=/root/.cache/pip \
-    pip install --constraint constraints.txt --requirement requirements.txt
+    pip install --require-hashes --requirement requirements.txt
 RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels \
     pip install --no-cache-dir --no-deps --no-index /wheels/*.whl
 COPY models/ models/

@@ -7,7 +7,7 @@ ACCELERATOR ?= $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 INPUTS = pyproject.toml constraints.txt
 BENCH_DATA ?= ../shared/data
 
-.PHONY: run demo test quick lint demo-model bench-calibration bench-serving bench-drift bench-training bench-sam bench-crash bench-control bench-set-check bench-zeros clean
+.PHONY: run demo test quick lint lock audit demo-model bench-calibration bench-serving bench-drift bench-training bench-sam bench-crash bench-control bench-set-check bench-zeros clean
 
 run: $(VENV)/.run
 	@exec $(VENV)/bin/python -m trueprob_service serve
@@ -29,6 +29,23 @@ quick: $(VENV)/.test
 
 lint: $(VENV)/.test
 	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy
+
+# The packages of the images with the hashes of their files: after a change of the requirements.
+UV = $(VENV)-lock/bin/uv pip compile pyproject.toml --constraint constraints.txt --quiet --universal \
+	--python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url \
+	--custom-compile-command "make lock" --upgrade
+lock: $(VENV)-lock/.done
+	$(UV) --extra service --extra cpu --extra postgres --extra oidc --output-file locks/service.txt
+	$(UV) --extra service --extra gpu --extra postgres --extra oidc --output-file locks/service-gpu.txt
+	$(UV) --extra trainer --extra cpu --extra cli --output-file locks/trainer.txt
+
+# Known vulnerabilities of what the images install; asks PyPI's advisory database.
+audit: $(VENV)-lock/.done
+	for lock in locks/*.txt; do $(VENV)-lock/bin/pip-audit --require-hashes --disable-pip --requirement $$lock || exit 1; done
+
+$(VENV)-lock/.done: Makefile
+	$(PYTHON) -m venv $(VENV)-lock
+	$(VENV)-lock/bin/python -m pip install --quiet uv==0.13.9 pip-audit==2.10.1 && touch $@
 
 demo-model: $(VENV)/.test
 	$(VENV)/bin/python -m trueprob_trainer train --data noisy-digits --network digits-cnn --optimiser sam --rho 0.05 --seed 0 --run runs/digits --overwrite
