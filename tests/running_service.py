@@ -58,6 +58,7 @@ def running_service(
     *flags: str,
     headers: dict[str, str] | None = None,
     cwd: Path = ROOT,
+    scheme: str = "http",
 ) -> Iterator[RunningService]:
     """Start the service on a free port, wait until it listens, kill it at the end."""
     command: Sequence[str] = (
@@ -75,7 +76,7 @@ def running_service(
     try:
         assert process.stdout is not None
         line = process.stdout.readline()
-        match = re.match(r"Trueprob listens on (http://\S+) ", line)
+        match = re.match(rf"Trueprob listens on ({scheme}://\S+) ", line)
         assert match, f"the service did not start: {log_path.read_text()}"
         with httpx.Client(base_url=match[1], timeout=60, headers=headers) as client:
             yield RunningService(process, match[1], client, log_path)
