@@ -136,7 +136,9 @@ class GuardedProtocol(HttpToolsProtocol):
         self._since = self.loop.time()
         if self.pipeline:
             cycle, app = self.pipeline.pop()
-            self._start_asgi_task(cycle, app)
+            task = self.loop.create_task(cycle.run_asgi(app))
+            task.add_done_callback(self.tasks.discard)
+            self.tasks.add(task)
         if self.pipeline:
             return
         if self._rest:

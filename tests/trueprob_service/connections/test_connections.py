@@ -19,6 +19,8 @@ from trueprob_service.connections.limits import REASONS, ConnectionLimits, Conne
 from trueprob_service.server import AnnouncingServer, limited_connections
 from trueprob_service.settings import Settings
 
+pytestmark = pytest.mark.slow  # most wait for a limit of time
+
 GET = b"GET /x HTTP/1.1\r\nHost: h\r\n\r\n"
 LARGE = 8 << 20
 
