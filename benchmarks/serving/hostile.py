@@ -131,6 +131,8 @@ def _refusals(port: int) -> dict[str, int]:
         lines = answer.read().decode().splitlines()
     found = {}
     for line in lines:
-        if line.startswith("trueprob_refusals_total{") and (n := int(float(line.split()[-1]))):
-            found[line.partition('reason="')[2].partition('"')[0]] = n
+        if line.startswith("trueprob_connection_refusals_total{"):
+            n = int(float(line.split()[-1]))
+            if n:
+                found[line.partition('reason="')[2].partition('"')[0]] = n
     return found

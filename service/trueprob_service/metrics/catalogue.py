@@ -143,7 +143,7 @@ METRICS: Final[Mapping[str, Metric]] = MappingProxyType(
             "1 while api_keys_file cannot be used and the keys from before stay valid, else 0.",
         ),
         "connections": Metric("gauge", ("state",), "process", "Open connections."),
-        "refusals_total": Metric(
+        "connection_refusals_total": Metric(
             "counter",
             ("reason",),
             "process",

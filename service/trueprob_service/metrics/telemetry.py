@@ -229,7 +229,7 @@ class Telemetry:
             for state, n in n_of_state.items():
                 out.add("connections", (state,), n)
             for reason, n in refused.items():
-                out.add("refusals_total", (reason,), n)
+                out.add("connection_refusals_total", (reason,), n)
         out.add("metrics_detail_info", ("full" if full else "summary",), 1)
         of_client = generate_latest(self.registry)
         if full:

@@ -97,7 +97,7 @@ def serving(*, is_proxy: bool = False, **limits: Any) -> Iterator[Served]:
         found.append(port)
         listening.set()
 
-    server = AnnouncingServer(app, settings, announce, connections)
+    server = AnnouncingServer(app, settings, announce, connections=connections)
     thread = threading.Thread(target=server.run)
     thread.start()
     try:

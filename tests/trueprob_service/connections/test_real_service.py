@@ -36,9 +36,9 @@ def test_refusals_are_counted_in_the_metrics_and_predictions_go_on(tmp_path: Pat
         assert refused(service.url).startswith(b"HTTP/1.1 431 ")
         assert refused(service.url, b"GET /x").startswith(b"HTTP/1.1 408 ")
         metrics = service.client.get("/metrics").text
-        assert 'trueprob_refusals_total{reason="header_bytes"} 1' in metrics
-        assert 'trueprob_refusals_total{reason="header_seconds"} 1' in metrics
-        assert 'trueprob_refusals_total{reason="connections"} 0' in metrics
+        assert 'trueprob_connection_refusals_total{reason="header_bytes"} 1' in metrics
+        assert 'trueprob_connection_refusals_total{reason="header_seconds"} 1' in metrics
+        assert 'trueprob_connection_refusals_total{reason="connections"} 0' in metrics
         assert 'trueprob_connections{state="open"} 1' in metrics
         body = (ROOT / "examples" / "digits_logits.json").read_bytes()
         path, kind = "/v1/models/digits/probabilities", {"content-type": "application/json"}
