@@ -23,6 +23,7 @@ from tests.trueprob_service.application import ROOT, application
 from trueprob import logits_from_probabilities
 from trueprob.calibrators import Calibrator, loads_calibrator
 from trueprob.cli.__main__ import main as trueprob
+from trueprob.client import AsyncClient
 from trueprob_service.register.command import main as register
 
 pytestmark = pytest.mark.slow
@@ -59,6 +60,7 @@ async def _serve_all(folder: Path) -> dict[str, Served]:
         for entry in ZOO:
             before = await _answer(http, entry.id, trained[entry.id], version=1)
             after = await _answer(http, entry.id, trained[entry.id], version=2)
+            await _check_client(http, entry.id, trained[entry.id], after)
             calibrator = loads_calibrator((models / entry.id / "2/calibrator.json").read_bytes())
             exported = _exported(entry, folder, models, trained[entry.id])
             found[entry.id] = Served(trained[entry.id], before, after, calibrator, exported)
@@ -91,6 +93,21 @@ async def _answer(
     assert answer.status_code == 200, answer.text
     document: dict[str, Any] = answer.json()
     return document
+
+
+async def _check_client(
+    http: httpx.AsyncClient, model: str, trained: Trained, answer: dict[str, Any]
+) -> None:
+    """The Python client sends rows and named inputs, and gets the same answer."""
+    if "images" in trained.inputs:
+        return
+    client = AsyncClient("http://localhost", transport=http._transport)
+    test = {name: values[CALIBRATION_ROWS:] for name, values in trained.inputs.items()}
+    given: dict[str, Any] = test if "rows" in test else {"inputs": test}
+    said = await client.predict(model, **given)
+    np.testing.assert_array_equal(
+        said.probabilities, np.asarray(answer["probabilities"], np.float32)
+    )
 
 
 def _png(pixels: NDArray[np.uint8]) -> str:

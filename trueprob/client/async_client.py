@@ -134,13 +134,16 @@ class AsyncClient:
         probabilities: ArrayLike | None = None,
         log_probabilities: ArrayLike | None = None,
         images: Sequence[bytes] | None = None,
+        rows: ArrayLike | None = None,
+        inputs: Mapping[str, ArrayLike] | None = None,
         version: int | None = None,
         receipts: bool = True,
         binary: bool = False,
     ) -> Prediction:
         """Predict calibrated probabilities of n rows.
 
-        Give exactly one of `logits`, `probabilities`, `log_probabilities` and `images`.
+        Give exactly one of `logits`, `probabilities`, `log_probabilities`, `images`, `rows` and
+        `inputs`.
 
         Parameters
         ----------
@@ -150,6 +153,10 @@ class AsyncClient:
             `probabilities` of the answer is then P(class 1) in that shape.
         images : sequence of bytes, optional
             PNG, JPEG or WebP files, for a model whose network the service runs.
+        rows : array_like of shape (n, ...), optional
+            Rows of numbers for the only input of such a network.
+        inputs : mapping of str to array_like of shape (n, ...), optional
+            Arrays by the names of the inputs of such a network, such as ``input_ids``.
         version : int, optional
             Version of the model; default: the live one.
         receipts : bool
@@ -161,13 +168,16 @@ class AsyncClient:
         -------
         Prediction
         """
-        inputs = {
+        given = {
             "logits": logits,
             "probabilities": probabilities,
             "log_probabilities": log_probabilities,
+            "images": images,
+            "rows": rows,
+            "inputs": inputs,
         }
         params = {"version": version, "receipts": receipts}
-        request = prediction_request(model, inputs, images, params, binary=binary)
+        request = prediction_request(model, given, params, binary=binary)
         return prediction_from(await self._connection.send(request))
 
     async def predict_fields(
@@ -180,6 +190,8 @@ class AsyncClient:
         probabilities: ArrayLike | None = None,
         log_probabilities: ArrayLike | None = None,
         images: Sequence[bytes] | None = None,
+        rows: ArrayLike | None = None,
+        inputs: Mapping[str, ArrayLike] | None = None,
         version: int | None = None,
         binary: bool = False,
     ) -> PartialPrediction:
@@ -197,24 +209,27 @@ class AsyncClient:
             replace the probabilities.
         top : int, optional
             Number of the most likely classes to return.
-        logits, probabilities, log_probabilities, images, version, binary
+        logits, probabilities, log_probabilities, images, rows, inputs, version, binary
             As for `predict`.
 
         Returns
         -------
         PartialPrediction
         """
-        inputs = {
+        given = {
             "logits": logits,
             "probabilities": probabilities,
             "log_probabilities": log_probabilities,
+            "images": images,
+            "rows": rows,
+            "inputs": inputs,
         }
         params: dict[str, Any] = {"version": version, "top": top}
         if fields is None:
             params["receipts"] = False
         else:
             params["return"] = ",".join(fields)
-        request = prediction_request(model, inputs, images, params, binary=binary)
+        request = prediction_request(model, given, params, binary=binary)
         return partial_prediction_from(await self._connection.send(request))
 
     async def label(

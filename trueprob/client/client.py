@@ -135,13 +135,16 @@ class Client:
         probabilities: ArrayLike | None = None,
         log_probabilities: ArrayLike | None = None,
         images: Sequence[bytes] | None = None,
+        rows: ArrayLike | None = None,
+        inputs: Mapping[str, ArrayLike] | None = None,
         version: int | None = None,
         receipts: bool = True,
         binary: bool = False,
     ) -> Prediction:
         """Predict calibrated probabilities of n rows.
 
-        Give exactly one of `logits`, `probabilities`, `log_probabilities` and `images`.
+        Give exactly one of `logits`, `probabilities`, `log_probabilities`, `images`, `rows` and
+        `inputs`.
 
         Parameters
         ----------
@@ -151,6 +154,10 @@ class Client:
             `probabilities` of the answer is then P(class 1) in that shape.
         images : sequence of bytes, optional
             PNG, JPEG or WebP files, for a model whose network the service runs.
+        rows : array_like of shape (n, ...), optional
+            Rows of numbers for the only input of such a network.
+        inputs : mapping of str to array_like of shape (n, ...), optional
+            Arrays by the names of the inputs of such a network, such as ``input_ids``.
         version : int, optional
             Version of the model; default: the live one.
         receipts : bool
@@ -162,13 +169,16 @@ class Client:
         -------
         Prediction
         """
-        inputs = {
+        given = {
             "logits": logits,
             "probabilities": probabilities,
             "log_probabilities": log_probabilities,
+            "images": images,
+            "rows": rows,
+            "inputs": inputs,
         }
         params = {"version": version, "receipts": receipts}
-        request = prediction_request(model, inputs, images, params, binary=binary)
+        request = prediction_request(model, given, params, binary=binary)
         return prediction_from(self._connection.send(request))
 
     def predict_fields(
@@ -181,6 +191,8 @@ class Client:
         probabilities: ArrayLike | None = None,
         log_probabilities: ArrayLike | None = None,
         images: Sequence[bytes] | None = None,
+        rows: ArrayLike | None = None,
+        inputs: Mapping[str, ArrayLike] | None = None,
         version: int | None = None,
         binary: bool = False,
     ) -> PartialPrediction:
@@ -198,24 +210,27 @@ class Client:
             replace the probabilities.
         top : int, optional
             Number of the most likely classes to return.
-        logits, probabilities, log_probabilities, images, version, binary
+        logits, probabilities, log_probabilities, images, rows, inputs, version, binary
             As for `predict`.
 
         Returns
         -------
         PartialPrediction
         """
-        inputs = {
+        given = {
             "logits": logits,
             "probabilities": probabilities,
             "log_probabilities": log_probabilities,
+            "images": images,
+            "rows": rows,
+            "inputs": inputs,
         }
         params: dict[str, Any] = {"version": version, "top": top}
         if fields is None:
             params["receipts"] = False
         else:
             params["return"] = ",".join(fields)
-        request = prediction_request(model, inputs, images, params, binary=binary)
+        request = prediction_request(model, given, params, binary=binary)
         return partial_prediction_from(self._connection.send(request))
 
     def label(

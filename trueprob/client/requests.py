@@ -13,6 +13,7 @@ from urllib.parse import quote
 import numpy as np
 from numpy.typing import ArrayLike
 
+from trueprob.arrays.array_types import plain_array
 from trueprob.arrays.calibration_set import CalibrationSet
 from trueprob.client.transport import HttpRequest
 from trueprob.errors import InvalidInput
@@ -95,28 +96,36 @@ def if_match(revision: int) -> dict[str, str]:
 
 def prediction_request(
     model: str,
-    inputs: Mapping[str, ArrayLike | None],
-    images: Sequence[bytes] | None,
+    # Numbers by what they are, `images` (files) and `inputs` (arrays by name); None: not given.
+    choices: Mapping[str, Any],
     params: Mapping[str, Any],
     *,
     binary: bool,
 ) -> HttpRequest:
-    """A prediction: one of the inputs as ``.npy``, or images as JSON."""
-    given = {name: values for name, values in inputs.items() if values is not None}
-    if len(given) + (images is not None) != 1:
+    """A prediction: one array as ``.npy``; images, or several arrays, as JSON."""
+    given = {name: values for name, values in choices.items() if values is not None}
+    if len(given) != 1:
         raise InvalidInput(
-            f"exactly one of {', '.join(inputs)} and images is needed, "
-            f"got {len(given) + (images is not None)} of them",
+            f"exactly one of {', '.join(choices)} is needed, got "
+            f"{', '.join(given) if given else 'none'}",
             field="logits",
         )
+    ((name, values),) = given.items()
     path = model_path(model, "probabilities")
-    array = np.asarray(next(iter(given.values()))) if given else np.empty(len(images or ()))
+    if name == "images":
+        document: dict[str, Any] = {"images": _base64(values)}
+        empty = not len(values)
+    elif name == "inputs":
+        arrays = {key: plain_array(value, f"inputs.{key}") for key, value in values.items()}
+        document = {"inputs": {key: array.tolist() for key, array in arrays.items()}}
+        empty = all(array.size == 0 for array in arrays.values())
+    else:
+        array = plain_array(values, name)
+        document, empty = {}, array.size == 0
     # JSON has no shape of an answer without rows.
-    accept = {"accept": NPZ if binary or array.size == 0 else JSON}
-    if images is not None:
-        document = {"images": _base64(images)}
+    accept = {"accept": NPZ if binary or empty else JSON}
+    if document:
         return json_request("POST", path, document, params=params, headers=accept, retry=True)
-    (name,) = given
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
     headers = {"content-type": NPY, **accept}
@@ -149,7 +158,7 @@ def row_label_requests(
     version: int | None,
 ) -> Iterator[tuple[int, HttpRequest]]:
     """Labels with logits: (index of the first label, request) for each request needed."""
-    matrix = np.asarray(logits, np.float64)
+    matrix = plain_array(logits, "logits").astype(np.float64)
     masked = np.isneginf(matrix)
     columns: dict[str, list[Any]] = {"id": list(ids), "label": _listed(labels)}
     if groups is not None:
@@ -194,7 +203,7 @@ def _encoded_rows(rows: CalibrationRows) -> tuple[bytes | Path, str]:
         document = {name: _listed(values) for name, values in rows.items() if name != "images"}
         document["images"] = _base64(images)
         return json.dumps(document, allow_nan=False).encode(), JSON
-    arrays: dict[str, Any] = {name: np.asarray(values) for name, values in rows.items()}
+    arrays: dict[str, Any] = {name: plain_array(values, name) for name, values in rows.items()}
     for name, array in arrays.items():
         if array.dtype.hasobject:
             raise InvalidInput(
@@ -211,7 +220,7 @@ def _base64(images: Sequence[bytes]) -> list[str]:
 def _listed(values: ClassLabels) -> list[Any]:
     if isinstance(values, Sequence):
         return [value.item() if isinstance(value, np.generic) else value for value in values]
-    listed: list[Any] = np.atleast_1d(np.asarray(values)).tolist()
+    listed: list[Any] = np.atleast_1d(plain_array(values, "labels")).tolist()
     return listed
 
 

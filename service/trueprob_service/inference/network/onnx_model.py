@@ -166,6 +166,13 @@ class OnnxModel:
                 )
             except InvalidInput as error:
                 raise InferenceFailed(str(error)) from None
+        if result.dtype == np.float64 and np.isfinite(result).any():
+            # Beyond float32 they would become infinite, and minus infinity masks a class.
+            finite = np.abs(result[np.isfinite(result)]).max()
+            if finite > np.finfo(np.float32).max:
+                raise InferenceFailed(
+                    f"output {self._output!r} has {finite:.3g}, which float32 cannot hold"
+                )
         result = result.astype(np.float32, copy=False)
         if one_score:  # the logit of class 1, as `as_logits` reads it
             result = np.stack([np.zeros(n, np.float32), result.reshape(n)], axis=1)
