@@ -28,7 +28,7 @@ from trueprob.cli.files import (
 )
 from trueprob.cli.output import print_json, print_line
 from trueprob.errors import InvalidInput
-from trueprob.tables import ColumnChoice, table_of_answers
+from trueprob.tables import ColumnChoice, array_of_ids, table_of_answers
 
 __all__ = ["OrderedRows", "add_parser", "read_rows", "require_output", "write_answers"]
 
@@ -47,7 +47,7 @@ def add_parser(commands: Any) -> None:
         "leave out temperature, and all but smart-binary log_odds. Where the rows and the "
         "calibrator both name their classes, columns are matched by name; the order of the "
         "output, and the index in prediction, are the rows'. "
-        "Tables keep the ids of the rows, as their first columns. "
+        "Tables keep the ids of the rows, as their first columns, and an .npz as the array ids. "
         "--interval adds the columns (arrays) confidence_low and confidence_high, between which "
         "the probability of the prediction lies.",
     )
@@ -196,6 +196,8 @@ def write_answers(
         if log_odds is not None:
             arrays["log_odds"] = log_odds
         arrays |= bounds
+        if rows.ids:
+            arrays |= {"ids": array_of_ids(rows.ids), "id_columns": np.array([*rows.ids])}
         if rows.class_names is not None:
             arrays["class_names"] = np.array(rows.class_names)
         if suffix == ".npy":

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
@@ -16,15 +17,15 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from trueprob.arrays.class_names import INTEGER
 from trueprob.arrays.labels import Labels
 from trueprob.arrays.logit_functions import Probabilities
 from trueprob.errors import InvalidInput
 from trueprob.tables.parquet_file import require_pyarrow
 
-__all__ = ["table_of_answers"]
+__all__ = ["array_of_ids", "table_of_answers"]
 
 PIECE_CELLS: Final = 1 << 20  # cells converted at a time
+WHOLE: Final = re.compile("-?[0-9]{1,18}")  # fits in int64
 EXACT: Final = "%.9g"  # nine digits distinguish any two float32
 
 
@@ -115,6 +116,33 @@ def table_of_answers(
     return text.getvalue().encode()
 
 
+def array_of_ids(ids: Mapping[str, Sequence[Any]]) -> NDArray[Any]:
+    """The ids of n rows as an array, for an `.npz`.
+
+    Parameters
+    ----------
+    ids : mapping of name to sequence of n values
+        At least one.
+
+    Returns
+    -------
+    ndarray of shape (n,), or (n, m) for m > 1 columns of ids
+        Integers if all columns hold integers, also as texts that writing them gives again; else
+        texts. An id that is missing is an empty text.
+    """
+    typed = [_typed(values) for values in ids.values()]
+    columns = [np.array(column) for column in typed if all(map(_is_integer, column))]
+    # Integers beyond int64 and uint64 become objects, which an .npz cannot have.
+    if len(columns) < len(typed) or len({c.dtype for c in columns} - {np.dtype(object)}) != 1:
+        texts = (["" if value is None else str(value) for value in each] for each in ids.values())
+        columns = [np.array(each, dtype=np.str_) for each in texts]
+    return columns[0] if len(columns) == 1 else np.stack(columns, axis=1)
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
 def _id_cells(ids: Mapping[str, Sequence[Any]], rows: slice) -> list[tuple[str]]:
     """The cells of the ids of each row, quoted and joined."""
     given = zip(*(values[rows] for values in ids.values()), strict=True)
@@ -125,7 +153,7 @@ def _id_cells(ids: Mapping[str, Sequence[Any]], rows: slice) -> list[tuple[str]]
 
 def _typed(values: Sequence[Any]) -> Sequence[Any] | NDArray[np.int64]:
     """Texts of integers as integers, if writing these gives the same texts."""
-    if not all(isinstance(v, str) and INTEGER.fullmatch(v) and len(v) < 19 for v in values):
+    if not all(isinstance(v, str) and WHOLE.fullmatch(v) for v in values):
         return values
     numbers = [int(value) for value in values]
     return np.array(numbers) if [*map(str, numbers)] == list(values) else values

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from trueprob import loads_calibrator
+from trueprob import IdentityCalibrator, loads_calibrator
+from trueprob.calibrators.document import dumps_calibrator
 from trueprob.cli.__main__ import main
 
 NAMES = ["cat", "dog, big", "yak", "7th", "é"]
@@ -300,6 +301,70 @@ def test_apply_keeps_ids_and_the_order_of_the_rows(rows, tmp_path, capsys, suffi
     answer(capsys, "apply", tmp_path / "c.json", out, "-o", again)  # its answers are no ids
     header = answer(capsys, "apply", tmp_path / "c.json", again, "-o", out)
     assert header["n"] == 120
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+@pytest.mark.parametrize(
+    ("ids", "expected"),
+    [
+        ({"id": [7, 3, 5]}, [7, 3, 5]),
+        ({"": [-2, 0, 2**59]}, [-2, 0, 2**59]),
+        ({"key_id": ["7", "3", "x"]}, ["7", "3", "x"]),
+        ({"id": ["007", "003", "005"]}, ["007", "003", "005"]),
+        ({"sample_id": ["a, b", "", "é"]}, ["a, b", "", "é"]),
+        ({"id": ["9" * 30, "1", "2"]}, ["9" * 30, "1", "2"]),
+        ({"id": [7, 3, 5], "n": [4, 5, 6]}, [[7, 4], [3, 5], [5, 6]]),
+        ({"id": [7, 3, 5], "key": ["a", "b", "c"]}, [["7", "a"], ["3", "b"], ["5", "c"]]),
+    ],
+)
+def test_apply_keeps_ids_in_an_npz(tmp_path, capsys, suffix, ids, expected):
+    logits = np.array([[0.5, 1.5, 0.25], [2.5, 0.5, 0.75], [0.5, 3.5, 0.125]])
+    classes = dict(zip(("logit_a", "logit_b", "logit_c"), logits.T, strict=True))
+    data, out = tmp_path / f"rows{suffix}", tmp_path / "out.npz"
+    if suffix == ".csv":
+        cells = [[f'"{value}"' for value in values] for values in ids.values()]
+        write_csv(data, [*ids, *classes], *cells, *logits.T)
+    else:
+        parquet.write_table(pa.table(ids | classes), data)
+    calibrator = tmp_path / "c.json"
+    calibrator.write_bytes(dumps_calibrator(IdentityCalibrator(3)))
+    answer(capsys, "apply", calibrator, data, "-o", out)
+    with np.load(out) as written:
+        assert written["ids"].tolist() == expected
+        assert written["id_columns"].tolist() == [*ids]
+        order = np.argsort(written["probabilities"], axis=1)
+    assert order.tolist() == np.argsort(logits, axis=1).tolist()
+
+
+@pytest.mark.parametrize(
+    ("column", "expected"),
+    [
+        (pa.array([7, None, 5]), ["7", "", "5"]),
+        (pa.array([2**63, 1, 2], pa.uint64()), [2**63, 1, 2]),
+        (pa.array([-(2**63), 1, 2]), [-(2**63), 1, 2]),
+        (pa.array([[1, 2], [3, 4], [5]]), ["[1, 2]", "[3, 4]", "[5]"]),
+        (pa.array([[1, 2], [3, 4], [5, 6]]), ["[1, 2]", "[3, 4]", "[5, 6]"]),
+        (pa.array([True, False, True]), ["True", "False", "True"]),
+        (pa.array([0, 1, 2], pa.timestamp("s")), [f"1970-01-01 00:00:0{s}" for s in range(3)]),
+    ],
+)
+def test_apply_keeps_ids_of_any_type_in_an_npz(tmp_path, capsys, column, expected):
+    classes = {"logit_a": [0.5, 1.5, 2.5], "logit_b": [1.5, 0.5, 0.25]}
+    parquet.write_table(pa.table({"id": column} | classes), tmp_path / "rows.parquet")
+    calibrator, out = tmp_path / "c.json", tmp_path / "out.npz"
+    calibrator.write_bytes(dumps_calibrator(IdentityCalibrator(2)))
+    answer(capsys, "apply", calibrator, tmp_path / "rows.parquet", "-o", out)
+    with np.load(out) as written:
+        assert written["ids"].tolist() == expected
+
+
+def test_apply_writes_no_ids_where_there_are_none(tmp_path, capsys):
+    np.save(tmp_path / "rows.npy", np.array([[0.5, 1.5], [2.5, 0.5]]))
+    calibrator = tmp_path / "c.json"
+    calibrator.write_bytes(dumps_calibrator(IdentityCalibrator(2)))
+    answer(capsys, "apply", calibrator, tmp_path / "rows.npy", "-o", tmp_path / "out.npz")
+    with np.load(tmp_path / "out.npz") as written:
+        assert not {"ids", "id_columns"} & {*written}
 
 
 def test_columns_are_chosen_by_options(rows, expected, tmp_path, capsys):
