@@ -31,7 +31,7 @@ __all__ = [
     "as_logits",
     "logits_from_log_probabilities",
     "logits_from_probabilities",
-    "sums_are_off",
+    "n_sums_off",
 ]
 
 PROBABILITY_FLOOR: Final = 1e-12  # a probability p becomes log(max(p, this))
@@ -156,10 +156,10 @@ def logits_from_probabilities(
     return np.log(np.clip(array, PROBABILITY_FLOOR, 1.0)).astype(np.float32)
 
 
-def sums_are_off(probabilities: NDArray[Any]) -> bool:
-    """Whether the sum of any row of shape (n, k) differs from 1 by more than 1e-3."""
+def n_sums_off(probabilities: NDArray[Any]) -> int:
+    """The number of rows of shape (n, k) whose sum differs from 1 by more than 1e-3."""
     sums = np.add.reduce(probabilities, axis=1, dtype=np.float64)
-    return bool((np.abs(sums - 1.0) > SUM_TOLERANCE).any())
+    return int(np.count_nonzero(np.abs(sums - 1.0) > SUM_TOLERANCE))
 
 
 def logits_from_log_probabilities(

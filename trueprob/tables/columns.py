@@ -203,15 +203,23 @@ class Columns:
             )
         if scores:
             described = {i: cells(i) for i in rest if i not in scores}
-            id_indices += [i for i, c in described.items() if _is_id(names[i], c, beside=True)]
+            found = [i for i, c in described.items() if _is_id(names[i], c, beside=True)]
+            id_indices += found
+            if choice.scores is None:
+                notes += _ids_found(names, found, name)
+                ignored = [c for i, c in enumerate(names) if i in described and i not in found]
+                ignored = [c for c in ignored if c not in ANSWERS and not INDEX.fullmatch(c)]
+                if ignored:
+                    notes.append(
+                        f"{name}: ignored, because they have no prefix {prefixes[0]}: "
+                        f"{shown(ignored)}"
+                    )
         else:
             described = {i: cells(i) for i in rest}
             reals = sum(c.kind == "real" for c in described.values())
             found = [i for i, c in described.items() if _is_id(names[i], c, beside=reals > 0)]
             id_indices += found
-            notes += [
-                f"{name}: column {names[i][:40]!r} is taken as an id, not as a class" for i in found
-            ]
+            notes += _ids_found(names, found, name)
             scores = [
                 i
                 for i in rest
@@ -289,6 +297,10 @@ def _is_id(column: str, cells: ColumnCells, *, beside: bool) -> bool:
     if ID.fullmatch(column) and cells.kind in ("whole", "mixed"):
         return True
     return beside and cells.kind == "whole" and cells.n >= DISTINCT and cells.distinct == cells.n
+
+
+def _ids_found(names: Sequence[str], found: Sequence[int], name: str) -> list[str]:
+    return [f"{name}: column {names[i][:40]!r} is taken as an id, not as a class" for i in found]
 
 
 def _doubts(

@@ -25,7 +25,7 @@ from trueprob.arrays.logits import (
     as_logits,
     logits_from_log_probabilities,
     logits_from_probabilities,
-    sums_are_off,
+    n_sums_off,
 )
 from trueprob_service.errors import (
     BadRequest,
@@ -268,8 +268,9 @@ async def rows_of_numbers(
     if name != "probabilities" or one_score is not None:
         return ReadRows(logits, is_json, one_score=one_score)
     if values.size <= INLINE_ELEMENTS:
-        return ReadRows(logits, is_json, normalised=sums_are_off(values))
-    return ReadRows(logits, is_json, normalised=await asyncio.to_thread(sums_are_off, values))
+        return ReadRows(logits, is_json, normalised=n_sums_off(values) > 0)
+    off = await asyncio.to_thread(n_sums_off, values)
+    return ReadRows(logits, is_json, normalised=off > 0)
 
 
 def _no_rows(deployment: Deployment) -> NDArray[np.float32]:

@@ -147,9 +147,16 @@ def calibration_set_routes(services: Callable[[], ControlServices]) -> APIRouter
             force=force,
             by=caller(request),
         )
-        fit_id, done = await services().set_uploads.upload(request, model, fit_request)
+        fit_id, done, notes = await services().set_uploads.upload(request, model, fit_request)
         return await fit_response(
-            services(), model, fit_id, done, prefer=prefer, request=request, response=response
+            services(),
+            model,
+            fit_id,
+            done,
+            prefer=prefer,
+            request=request,
+            response=response,
+            notes=notes,
         )
 
     @router.post(
@@ -176,10 +183,12 @@ def calibration_set_routes(services: Callable[[], ControlServices]) -> APIRouter
         a fit on it, and no row is refused for them. `POST …/fits` fits on it. A request
         whose rows the set already contains, in one run and in order, adds nothing.
         """
-        row = await services().set_uploads.append(
+        row, notes = await services().set_uploads.append(
             request, model, name, version=version, by=caller(request)
         )
-        return await run_in_threadpool(services().stored_sets.describe, row)
+        summary = await run_in_threadpool(services().stored_sets.describe, row)
+        summary.notes = list(notes)
+        return summary
 
     @router.get(
         "/models/{model}/calibration-sets",

@@ -17,6 +17,7 @@ import orjson
 from numpy.typing import NDArray
 
 from trueprob.arrays.files import UNNAMED, read_arrays
+from trueprob.arrays.logits import n_sums_off
 from trueprob.errors import InvalidInput
 from trueprob.tables import read_csv
 from trueprob.tables.columns import UNSPECIFIED
@@ -33,6 +34,7 @@ __all__ = [
     "NPZ_TYPES",
     "Upload",
     "check_media_type",
+    "conversions",
     "read_upload",
 ]
 
@@ -42,6 +44,11 @@ CSV_TYPES: Final = ("text/csv",)
 FORM_TYPES: Final = ("multipart/form-data",)
 _TYPES: Final = (*NPZ_TYPES, *JSON_TYPES, *CSV_TYPES, *FORM_TYPES)
 _MATRICES: Final = ("logits", "probabilities", "log_probabilities")
+_ONE_SCORE: Final = {
+    "logits": "log P(class 1) − log P(class 0)",
+    "probabilities": "P(class 1)",
+    "log_probabilities": "log P(class 1)",
+}
 _VECTORS: Final = ("labels", "weights", "groups", "class_names")
 _VECTOR_KINDS: Final[Mapping[str, tuple[set[type], str]]] = {
     "weights": ({int, float}, "numbers"),
@@ -60,6 +67,7 @@ class Upload:
     arrays: dict[str, NDArray[Any]]
     pictures: list[bytes] | None = None  # encoded pictures, in place of an array of numbers
     inputs: dict[str, NDArray[Any]] | None = None  # of the network, by name, in place of those
+    notes: tuple[str, ...] = ()  # a sentence for each thing that was found out about a table
 
 
 def check_media_type(media_type: str) -> None:
@@ -83,10 +91,25 @@ def read_upload(
         check = partial(_check_shapes, n_classes)
         return Upload(_required(read_arrays(path, max_bytes=max_bytes, check_shapes=check)))
     if media_type in CSV_TYPES:
-        return Upload(_table(path))
+        return _table(path)
     if media_type in FORM_TYPES:
         return _form(form_parts(path, content_type), max_bytes)
     return _document(_json(path.read_bytes(), "the body"))
+
+
+def conversions(arrays: Mapping[str, NDArray[Any]]) -> tuple[str, ...]:
+    """A sentence for each way in which valid numbers are not taken as they were sent."""
+    notes = []
+    for name in set(_MATRICES) & set(arrays):
+        values = arrays[name]
+        if values.ndim == 1 or values.shape[1] == 1:
+            notes.append(f"{name}: one number per row is read as {_ONE_SCORE[name]}")
+        elif name == "probabilities" and (off := n_sums_off(values)):
+            notes.append(
+                f"probabilities: {off} of {len(values)} rows do not sum to 1 within 1e-3, because "
+                "of rounding, and are normalised"
+            )
+    return tuple(notes)
 
 
 def _required(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
@@ -186,7 +209,7 @@ def _form(parts: Sequence[FormPart], max_bytes: int) -> Upload:
     return upload
 
 
-def _table(path: Path) -> dict[str, NDArray[Any]]:
+def _table(path: Path) -> Upload:
     rows = read_csv(path)
     if rows.class_names is None:  # by order it could be the score of the model's other class
         raise InvalidRequest(
@@ -196,7 +219,7 @@ def _table(path: Path) -> dict[str, NDArray[Any]]:
     arrays: dict[str, Any] = {**rows.arrays, "class_names": np.array(rows.class_names)}
     if UNSPECIFIED in arrays:
         arrays["logits"] = arrays.pop(UNSPECIFIED)
-    return arrays
+    return Upload(arrays, notes=rows.notes)
 
 
 def _json(text: bytes, what: str) -> object:

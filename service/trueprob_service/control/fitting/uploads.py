@@ -24,7 +24,12 @@ from trueprob.arrays.calibration_set import NAMES, CalibrationSet
 from trueprob_service.control.fitting.request import FitRequest, check_set_name
 from trueprob_service.control.fitting.set_files import part_file
 from trueprob_service.control.fitting.stored_sets import StoredSets
-from trueprob_service.control.fitting.upload_body import Upload, check_media_type, read_upload
+from trueprob_service.control.fitting.upload_body import (
+    Upload,
+    check_media_type,
+    conversions,
+    read_upload,
+)
 from trueprob_service.control.labels.refit_window import RefitWindow
 from trueprob_service.control.models.replica_sync import ReplicaSync
 from trueprob_service.control.store.calibration_sets import CalibrationSetRow
@@ -63,28 +68,31 @@ class CalibrationSetUploads:
 
     async def upload(
         self, request: Request, model: str, options: FitRequest
-    ) -> tuple[int, Future[None]]:
-        """Store the set in a request's body and queue its fit; returns the fit's id and a future.
+    ) -> tuple[int, Future[None], tuple[str, ...]]:
+        """Store the set in a request's body and queue its fit.
 
+        Returns the fit's id, a future, and notes on how the body was understood.
         Raises `ServiceError` or `InvalidInput` for an invalid request; nothing is stored then.
         """
         deployment = await self._deployment(model, options.version)
         options.check(self._settings, n_classes=deployment.served.n_classes)
-        async with self._received(request, deployment) as rows:
-            return await anyio.to_thread.run_sync(
+        async with self._received(request, deployment) as (rows, notes):
+            fit_id, done = await anyio.to_thread.run_sync(
                 self._sets.accept, deployment.served, rows, options
             )
+        return fit_id, done, notes
 
     async def append(
         self, request: Request, model: str, name: str, *, version: int | None, by: str | None
-    ) -> CalibrationSetRow:
-        """Append the rows in a request's body to a named set; errors as in `upload`."""
+    ) -> tuple[CalibrationSetRow, tuple[str, ...]]:
+        """Append the rows in a request's body to a named set; notes and errors as in `upload`."""
         deployment = await self._deployment(model, version)
         check_set_name(name)
-        async with self._received(request, deployment) as rows:
-            return await anyio.to_thread.run_sync(
+        async with self._received(request, deployment) as (rows, notes):
+            row = await anyio.to_thread.run_sync(
                 lambda: self._sets.append(deployment.served, name, rows, by=by)
             )
+        return row, notes
 
     async def fit(
         self, model: str, digest_or_name: str | None, options: FitRequest
@@ -110,8 +118,8 @@ class CalibrationSetUploads:
     @asynccontextmanager
     async def _received(
         self, request: Request, deployment: Deployment
-    ) -> AsyncIterator[CalibrationSet]:
-        """The validated rows of a body."""
+    ) -> AsyncIterator[tuple[CalibrationSet, tuple[str, ...]]]:
+        """The validated rows of a body, and notes on how it was understood."""
         kind = media_type(request)
         check_media_type(kind)
         limit, served = self._settings.max_upload_bytes, deployment.served
@@ -134,7 +142,8 @@ class CalibrationSetUploads:
                 )
                 # In the order of the version; the database has the names. So every format of the
                 # same rows has the same digest.
-                yield replace(rows, class_names=None)
+                notes = await anyio.to_thread.run_sync(conversions, upload.arrays)
+                yield replace(rows, class_names=None), (*upload.notes, *notes)
 
     async def _deployment(self, model: str, version: int | None) -> Deployment:
         try:

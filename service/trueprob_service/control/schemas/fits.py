@@ -23,6 +23,11 @@ __all__ = [
 ]
 
 _DIGEST: Final = "sha256:8f0e6c1bd2a94c6f7e3b5a1d0c9f8e7d6c5b4a39281706f5e4d3c2b1a0998877"
+# The same rows have one digest in every format, so notes belong to an answer and not to a set.
+_NOTES: Final = (
+    "how the body was understood where it does not say it itself, such as the separator of a "
+    "table, columns taken as ids, a lone score, and rows that were normalised"
+)
 
 
 class FindingSummary(BaseModel):
@@ -60,6 +65,8 @@ class CalibrationSetSummary(BaseModel):
         None, description="What the check of the set found; null in lists, which check none."
     )
 
+    notes: list[str] | None = Field(None, description=f"Of an append: {_NOTES}; else null.")
+
     @classmethod
     def from_row(
         cls,
@@ -79,6 +86,7 @@ class CalibrationSetSummary(BaseModel):
             findings=None
             if findings is None
             else [FindingSummary(**each.to_dict()) for each in findings],
+            notes=None,
         )
 
 
@@ -220,6 +228,7 @@ class FitSummary(BaseModel):
     error: str | None = None
     created_at: str | None = None
     finished_at: str | None = None
+    notes: list[str] | None = Field(None, description=f"Of an upload: {_NOTES}.")
 
     @property
     def has_ended(self) -> bool:

@@ -146,6 +146,103 @@ def test_a_permuted_table_gives_the_same_calibrator_which_bears_the_names(named:
     assert documents[0]["parameters"] == documents[1]["parameters"]
 
 
+def table(header: str, separator: str, comma: str, ids: bool) -> bytes:
+    lines = [header]
+    for row, (values, label) in enumerate(zip(LOGITS, TEXTS, strict=True)):
+        cells = [f"{float(value)!r}".replace(".", comma) for value in values]
+        lines.append(separator.join([*[str(3 * row)] * ids, *cells, label]))
+    return "\n".join(lines).encode()
+
+
+P = np.exp(LOGITS, dtype=np.float64)
+P = np.round(P / P.sum(axis=1, keepdims=True), 2)
+OFF = int((np.abs(P.sum(axis=1) - 1) > 1e-3).sum())
+IDS = "column 'id' is taken as an id, not as a class"
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "notes"),
+    [
+        (*BODIES["json"], []),
+        (*BODIES["npz with names"], []),
+        (*BODIES["csv"], []),
+        (table("cat;dog;bird;label", ";", ".", False), "text/csv", ["separated by semicolons"]),
+        (
+            table("id;cat;dog;bird;label", ";", ",", True),
+            "text/csv",
+            ["separated by semicolons", IDS, "read as decimal commas"],
+        ),
+        (
+            table("id\tlogit_cat\tlogit_dog\tlogit_bird\tlabel", "\t", ",", True),
+            "text/csv; charset=utf-8",
+            ["separated by tabs", IDS, "read as decimal commas"],
+        ),
+        (table("id,logit_cat,logit_dog,logit_bird,label", ",", ".", True), "text/csv", [IDS]),
+        (
+            table("age,logit_cat,logit_dog,logit_bird,label", ",", ".", True)
+            .replace(b"\n0,", b"\n40.5,")
+            .replace(b"\n3,", b"\n40.5,"),
+            "text/csv",
+            ["ignored, because they have no prefix logit_: age"],
+        ),
+        (
+            npz(probabilities=P, labels=LABELS),
+            "application/x-npz",
+            [f"{OFF} of {len(P)} rows do not sum to 1 within 1e-3"],
+        ),
+        (
+            *form(("probabilities", json.dumps(P.tolist()).encode()), ("labels", npy(LABELS))),
+            [f"{OFF} of {len(P)} rows do not sum to 1 within 1e-3"],
+        ),
+    ],
+)
+def test_the_answer_says_how_the_body_was_understood(
+    named: World, content: bytes, kind: str, notes: list[str]
+) -> None:
+    uploaded = send(named, content, kind)
+    path = "/v1/models/pets/calibration-sets/named/rows"
+    appended = named.call("POST", path, content=content, headers={"content-type": kind})
+    again = send(named, content, kind)
+    for answer in (uploaded, appended, again):
+        assert answer.is_success, answer.text
+        said = answer.json()["notes"]
+        assert len(said) == len(notes), answer.text
+        assert all(note in sentence for note, sentence in zip(notes, said, strict=True)), said
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "note"),
+    [
+        (
+            b"score;label\n" + b"0,25;0\n0,75;1\n" * 30,
+            "text/csv",
+            "is read as P(1), of two classes",
+        ),
+        (b'{"probabilities": [0.25], "labels": [0]}', "application/json", "read as P(class 1)"),
+        (
+            b'{"logits": [[-1.5]], "labels": [0]}',
+            "application/json",
+            "logits: one number per row is read as log P(class 1) \u2212 log P(class 0)",
+        ),
+        (
+            npz(log_probabilities=np.log([0.25, 0.5]), labels=np.array([0, 1])),
+            "application/x-npz",
+            "read as log P(class 1)",
+        ),
+    ],
+)
+def test_the_answer_says_what_a_lone_score_is(
+    sqlite_world: World, content: bytes, kind: str, note: str
+) -> None:
+    sqlite_world.call("PUT", "/v1/models/binary", json={"n_classes": 2})
+    path = "/v1/models/binary/calibration-sets/named/rows"
+    answer = sqlite_world.call("POST", path, content=content, headers={"content-type": kind})
+    assert answer.status_code == 200, answer.text
+    assert note in answer.json()["notes"][-1]
+    stored = sqlite_world.get("/v1/models/binary/calibration-sets/named")
+    assert stored["notes"] is None
+
+
 def test_rows_of_other_classes_are_not_appended(named: World) -> None:
     path = "/v1/models/pets/calibration-sets/named/rows"
     headers = {"content-type": "text/csv"}
