@@ -34,6 +34,7 @@ __all__ = ["read_csv"]
 
 PIECE_CELLS: Final = 1 << 20  # cells held as text at a time, never the whole file
 SEPARATORS: Final = {",": "commas", ";": "semicolons", "\t": "tabs"}
+ROWS_TRIED: Final = 20  # where several separators are possible
 SAID: Final = re.compile(r'"?sep=([,;\t])"?\s*')  # first line of some spreadsheets
 THOUSANDS: Final = re.compile(r"[+-]?[1-9][0-9]{0,2}(,[0-9]{3})+")
 
@@ -83,19 +84,35 @@ def read_csv(
 def _separator(stream: TextIO) -> tuple[str, int]:
     """The separator, and the number of lines above the header; the stream is at its start again."""
     said = SAID.fullmatch(stream.readline())
-    widths: dict[str, list[int]] = {separator: [] for separator in SEPARATORS}
-    for separator, found in widths.items() if said is None else ():
-        stream.seek(0)
-        rows = filter(None, csv.reader(stream, delimiter=separator, strict=True))
-        with contextlib.suppress(csv.Error):  # of the right one, reading the rows says it
-            found.extend(map(len, islice(rows, 2)))
-    stream.seek(0)
     if said is not None:
+        stream.seek(0)
         return said[1], 1
-    # The right one splits the header and the first row alike; another one may occur in a name.
+    first = {separator: _first_rows(stream, separator, 2) for separator in SEPARATORS}
+    widths = {separator: [*map(len, rows)] for separator, rows in first.items()}
+    # The right one splits the header and the first row alike; another one may occur in names.
     alike = [s for s, w in widths.items() if w and w[0] > 1 and w[0] == w[-1]]
-    widest = max(SEPARATORS, key=lambda separator: widths[separator][:1])
-    return (alike[0] if len(alike) == 1 or "," in alike else widest), 0
+    if len(alike) > 1:
+        shares = {s: _share_of_numbers(_first_rows(stream, s, ROWS_TRIED)) for s in alike}
+        chosen = max(alike, key=lambda separator: (shares[separator], widths[separator]))
+    else:
+        chosen = max(alike or SEPARATORS, key=lambda separator: widths[separator][:1])
+    stream.seek(0)
+    return chosen, 0
+
+
+def _first_rows(stream: TextIO, separator: str, n: int) -> list[list[str]]:
+    """Up to n rows without blank lines, as far as this separator can read them."""
+    stream.seek(0)
+    rows: list[list[str]] = []
+    with contextlib.suppress(csv.Error):  # of the right one, reading all rows says it
+        rows.extend(islice(filter(None, csv.reader(stream, delimiter=separator, strict=True)), n))
+    return rows
+
+
+def _share_of_numbers(rows: list[list[str]]) -> float:
+    """The share of cells below the header that are numbers."""
+    cells = [*chain.from_iterable(rows[1:])]
+    return sum(_is_number(cell, "," in cell) for cell in cells) / max(1, len(cells))
 
 
 def _rows(reader: Iterator[list[str]], separator: str, name: str, choice: ColumnChoice) -> Rows:
