@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
@@ -289,7 +289,6 @@ def write_slowly(table):
 
 
 @given(tables())
-@settings(max_examples=150)
 def test_any_table_is_read_as_the_arrays_that_it_was_written_from(tmp_path_factory, table):
     path = tmp_path_factory.getbasetemp() / "any.csv"
     path.write_bytes(write_slowly(table).encode())
