@@ -119,7 +119,7 @@ async def fit_response(
     prefer: str | None,
     request: Request,
     response: Response,
-    notes: Sequence[str] | None = None,  # on the body of an upload
+    notes: Sequence[str] = (),  # on the body of an upload
 ) -> FitSummary:
     """Wait as long as the client asks for, then report the fit and set status and headers."""
     seconds = wait_seconds(prefer)
@@ -130,6 +130,6 @@ async def fit_response(
     response.status_code = 201 if seconds is not None and report.has_ended else 202
     root_path = request.scope.get("root_path", "")
     response.headers["Location"] = quote(f"{root_path}/v1/models/{model}/fits/{fit_id}")
-    if notes is not None:
+    if notes:
         report.notes = list(notes)
     return report
