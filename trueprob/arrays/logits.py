@@ -146,7 +146,11 @@ def logits_from_probabilities(
         off = np.abs(sums - 1.0) > max(SUM_TOLERANCE, relative_error(values))
     if off.any():
         unit = float(np.finfo(given.dtype).eps) / 4 if given.dtype.kind == "f" else 0.0
-        if not (explained := _sums_by_rounding(array[off], unit)).all():
+        explained = _sums_by_rounding(array[off], unit)
+        if not explained.all() and (array.astype(np.float32) == array).all():
+            # Numbers of float32 that were written with all their digits, as `tolist` does.
+            explained = _sums_by_rounding(array[off], float(np.finfo(np.float32).eps) / 4)
+        if not explained.all():
             row = int(np.flatnonzero(off)[np.argmin(explained)])
             raise InvalidInput(
                 f"{name} must sum to 1 within {SUM_TOLERANCE:g} in each row, row {row} does not: "

@@ -200,6 +200,14 @@ def test_two_decimals_of_eight_classes_are_all_taken():
     assert logits_from_probabilities([[0.334, 0.334, 0.333]]).shape == (1, 3)
 
 
+def test_rounded_float32_numbers_are_known_when_they_were_written_in_full():
+    rows = np.array([[0.334, 0.334, 0.333], [0.12, 0.44, 0.43]], np.float32).tolist()
+    assert rows[0][0] != 0.334
+    assert logits_from_probabilities(rows).shape == (2, 3)
+    with pytest.raises(InvalidInput, match="row 1 does not"):
+        logits_from_probabilities([rows[0], np.float32([0.3341, 0.3341, 0.3332]).tolist()])
+
+
 @pytest.mark.parametrize(
     "row", [[1, 1, 0], [0.5, 0.6], [0.0, 0.0], [0.3341, 0.3341, 0.3332], [0.9, 0.9, 0.9]]
 )

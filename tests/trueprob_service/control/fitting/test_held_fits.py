@@ -371,9 +371,9 @@ def test_appended_rows_are_stored_and_described_with_what_is_wrong(sqlite_world:
     (finding,) = wrong["findings"]
     assert (finding["code"], finding["severity"]) == ("class_order", "hold")
     assert finding["repair"]["labels"] == [2, 0, 1]
-    assert sqlite_world.get(path) == wrong
+    assert sqlite_world.get(path) == {**wrong, "notes": None}  # they are said once
     (listed,) = sqlite_world.get("/v1/models/m/calibration-sets?name=may")["items"]
-    assert listed == {**wrong, "findings": None}
+    assert listed == {**wrong, "findings": None, "notes": None}
 
 
 def test_a_refit_on_wrong_labels_is_held_counted_and_told(begin: Callable[..., World]) -> None:
