@@ -40,15 +40,10 @@ def test_what_the_dockerfile_copies_is_let_into_the_build_and_no_test_is() -> No
     }
     ignored = (ROOT / ".dockerignore").read_text("utf-8").splitlines()
     assert "*" in ignored
-    assert {line[1:] for line in ignored if line.startswith("!")} == copied
+    allowed = {line[1:] for line in ignored if line.startswith("!")}
+    assert all(path in allowed or path.partition("/")[0] in allowed for path in copied)
+    assert allowed == {path if path in allowed else path.partition("/")[0] for path in copied}
     assert not {"tests", ".", "shared"} & copied
-
-
-def test_the_extras_that_the_images_install_exist() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    (line,) = re.findall(r"extras = (\{.+?\});", DOCKERFILE)
-    named = set(re.findall(r"'([a-z]+)'[,\]]", line))
-    assert {"service", "cpu", "gpu", "trainer"} <= named <= set(project["optional-dependencies"])
 
 
 def test_settings_in_the_images_and_in_compose_are_settings() -> None:

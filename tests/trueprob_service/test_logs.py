@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.trueprob_service.application import application
-from trueprob_service.edge.auth import new_key
+from trueprob_service.edge.keys import new_key
 from trueprob_service.logs import REQUEST, configure_logging, trace_of
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"

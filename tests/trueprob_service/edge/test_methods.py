@@ -110,7 +110,7 @@ def test_options_and_405_name_the_methods_of_every_route(tmp_path: Path) -> None
 
 
 def test_options_without_a_key_is_401_and_a_preflight_needs_none(tmp_path: Path) -> None:
-    from trueprob_service.edge.auth import new_key
+    from trueprob_service.edge.keys import new_key
 
     key, line = new_key("someone", [])
     keys = tmp_path / "keys.jsonl"

@@ -138,7 +138,7 @@ def test_both_forms_of_every_path_are_answered(tmp_path: Path) -> None:
 
 
 def test_keys_are_asked_for_under_the_prefix_too(tmp_path: Path) -> None:
-    from trueprob_service.edge.auth import new_key
+    from trueprob_service.edge.keys import new_key
 
     keys = tmp_path / "keys.jsonl"
     keys.write_text(new_key("someone", ["predict"])[1])

@@ -247,8 +247,9 @@ def test_such_a_network_in_the_repository_is_not_served(
     async def scenario() -> None:
         async with application(tmp_path / "state", model_repository=tmp_path / "models") as client:
             answer = await client.post("/v1/models/mine/probabilities", json={"rows": [[1, 2, 3]]})
-            assert answer.status_code == 422
-            assert "has no network here: send logits" in answer.json()["detail"]
+            assert answer.status_code == 503
+            assert answer.json()["code"] == "model_unavailable"
+            assert words in answer.json()["detail"]
             metadata = (await client.get("/v2/models/mine")).json()
             assert [each["name"] for each in metadata["inputs"]] == ["logits"]
 

@@ -209,8 +209,9 @@ def test_one_number_everywhere_in_the_service(tmp_path: Path) -> None:
             tensor = {"name": "logits", "datatype": "FP32", "shape": shape, "data": [1.3, -2]}
             answer = await client.post("/v2/models/two/infer", json={"inputs": [tensor]})
             assert answer.status_code == 200, answer.text
-            found = np.reshape(answer.json()["outputs"][0]["data"], (2, 2))
-            np.testing.assert_allclose(found[:, 1], 1 / (1 + np.exp([-1.3, 2])), atol=1e-6)
+            found = answer.json()["outputs"][0]
+            assert (found["name"], found["shape"]) == ("probabilities", shape)
+            np.testing.assert_allclose(found["data"], 1 / (1 + np.exp([-1.3, 2])), atol=1e-6)
         assert (await client.put("/v1/models/three", json={"n_classes": 3})).status_code == 201
         body = {"rows": [{"id": "x", "logits": [1.3], "label": 1}]}
         answer = await client.post("/v1/models/three/labels", json=body)
