@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -49,7 +50,11 @@ class Exporter:
         )
         self.telemetry.name_provider(MODEL, VERSION, "CPUExecutionProvider")
         self.statistics = ControlStatistics(pairs=(_pair(BinnedCalibration.zeros()),))
-        self.telemetry.export_statistics(lambda _totals: self.statistics, tolerance=TOLERANCE)
+        self.telemetry.export_statistics(
+            lambda _totals: replace(self.statistics, read_at=time.time()), tolerance=TOLERANCE
+        )
+        self.telemetry.export_health(lambda: {"database": "locked"}, lambda: [(MODEL, VERSION)])
+        self.telemetry.export_connections(lambda: ({"open": 1}, {"headers": 1}))
         self.address = ""
         self._kept: bytes | None = None
 

@@ -1,5 +1,4 @@
 import re
-import tomllib
 from typing import Any
 
 import pytest
