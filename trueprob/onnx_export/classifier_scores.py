@@ -77,7 +77,7 @@ def scores_of_classifier(
             (maker.input[0],), (found.name,), FLOAT, said, False, _batch(graph.input[0])
         )
     _require_form(found, n_classes)
-    one = _sides(found) is not None and not _is_matrix(found, n_classes)
+    one = not _is_matrix(found, n_classes)
     said = _numbers(makers, found.name, numbers, found.name)
     element = found.type.tensor_type.elem_type
     return ClassifierScores((found.name,), (found.name,), element, said, one, _batch(found))

@@ -218,7 +218,9 @@ async def _logits(
     if len(request.inputs) == 1 and request.inputs[0].name == "logits":
         (tensor,) = request.inputs
         if tensor.datatype == "BOOL":
-            raise InvalidRequest("logits: datatype must be one of numbers, got 'BOOL'")
+            raise InvalidRequest(
+                "logits: datatype must be FP32, FP64 or another type of numbers, got 'BOOL'"
+            )
         return await rows_of_numbers("logits", tensor.values, deployment, is_json=False)
     if request.inputs and not specs:
         check_refusal(deployment)
