@@ -136,3 +136,26 @@ def softmax_network(path: Path) -> Path:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     onnx.save(model, path)
     return path
+
+
+def test_a_logit_beyond_float32_is_an_error_and_no_mask(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    nodes = [
+        helper.make_node("Cast", ["image"], ["numbers"], to=TensorProto.DOUBLE),
+        helper.make_node("Flatten", ["numbers"], ["flat"]),
+        helper.make_node("Mul", ["flat", "factor"], ["logits"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "large",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["batch", 2, 2, 1])],
+        [helper.make_tensor_value_info("logits", TensorProto.DOUBLE, ["batch", 4])],
+        [helper.make_tensor("factor", TensorProto.DOUBLE, [1], [-1e38])],
+    )
+    imports = [helper.make_opsetid("", 20)]
+    onnx.save(helper.make_model(graph, opset_imports=imports, ir_version=10), path)
+    model = load(path)
+    small, large = np.zeros((1, 2, 2, 1), np.uint8), np.full((1, 2, 2, 1), 9, np.uint8)
+    assert model.run(small).tolist() == [[0.0] * 4]
+    with pytest.raises(InferenceFailed, match="9e\\+38, which float32 cannot hold"):
+        model.run(large)
