@@ -4,7 +4,9 @@ Profile `gate` is for every run, `nightly` has twenty times the examples. One is
 variable HYPOTHESIS_PROFILE or the option --hypothesis-profile.
 """
 
+import logging
 import os
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
@@ -12,6 +14,16 @@ from hypothesis import settings
 settings.register_profile("gate", max_examples=100, derandomize=True, deadline=None)
 settings.register_profile("nightly", max_examples=2000, deadline=None, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "gate"))
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    """A test that starts the service in its own process leaves no handler and no level behind."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,15 +15,6 @@ from trueprob_service.logs import REQUEST, configure_logging, trace_of
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 LOGITS = {"logits": [[0.1, 4.2, 0.3, 1.0, 0.0, 2.0, 1.1, 0.7, 0.2, 0.1]]}
-
-
-@pytest.fixture
-def restored() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
 
 
 @pytest.mark.parametrize(
@@ -47,7 +37,7 @@ def test_a_trace_context_is_read_as_w3c_says(header: str, valid: bool) -> None:
 
 
 def test_a_line_of_json_has_the_request_and_the_traceback(
-    restored: None, capsys: pytest.CaptureFixture[str]
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     configure_logging("json", replica=3)
     token = REQUEST.set({"request_id": "r1"})
@@ -67,7 +57,7 @@ def test_a_line_of_json_has_the_request_and_the_traceback(
 
 @pytest.mark.parametrize("kind", ["json", "text"])
 def test_the_access_log_names_who_asked_for_what_and_no_secret(
-    restored: None, capsys: pytest.CaptureFixture[str], tmp_path: Path, kind: str
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, kind: str
 ) -> None:
     key, stored = new_key("team-a", ["predict", "label", "admin"])
     keys = tmp_path / "keys"
@@ -106,7 +96,7 @@ def test_the_access_log_names_who_asked_for_what_and_no_secret(
 
 
 def test_no_line_is_logged_for_a_request_unless_that_is_asked_for(
-    restored: None, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     async def scenario() -> None:
         async with application(tmp_path / "state") as client:
