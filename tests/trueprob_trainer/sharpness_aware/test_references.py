@@ -17,6 +17,9 @@ CASES: dict[str, tuple[str, dict[str, Any], Callable[..., slow.Named], str]] = {
     "periodic": ("periodic-sam", {"k": 3}, slow.every_third, "sgd"),
     "asam": ("asam", {"eta": 0.01}, slow.asam, "sgd"),
     "fisher": ("fisher-sam", {}, slow.fisher, "sgd"),
+    "fisher, of the paper": (
+        "fisher-sam", {"fisher_unit": "one"}, slow.fisher_of_the_paper, "sgd",
+    ),
     "fisher, running": ("fisher-sam", {"decay": 0.8}, slow.fisher_running, "sgd"),
     "fisher, rows": ("fisher-sam", {"fisher": "samples"}, slow.fisher_of_rows, "sgd"),
     "looksam": ("looksam", {"k": 3}, slow.look_sam, "sgd"),
@@ -26,6 +29,9 @@ CASES: dict[str, tuple[str, dict[str, Any], Callable[..., slow.Named], str]] = {
     "functional": ("functional-sam", {}, slow.functional_sam, "sgd"),
     "preconditioned": ("preconditioned-sam", {}, slow.preconditioned_sam, "sgd"),
     "preconditioned, Adam": ("preconditioned-sam", {}, slow.preconditioned_sam, "adam"),
+    "preconditioned, of the paper": (
+        "preconditioned-sam", {"norm": "gradient"}, slow.preconditioned_by_gradient, "sgd",
+    ),
     "preconditioned functional": (
         "preconditioned-functional-sam", {}, slow.preconditioned_functional_sam, "sgd",
     ),

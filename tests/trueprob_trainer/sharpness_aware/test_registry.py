@@ -36,14 +36,14 @@ OPTIONS: dict[str, dict[str, object]] = {
     "sam": {},
     "periodic-sam": {"k": 10},
     "asam": {"eta": 0.01},
-    "fisher-sam": {"eta": 1.0, "fisher": "gradient", "decay": 0.0},
+    "fisher-sam": {"eta": 1.0, "fisher": "gradient", "fisher_unit": "mean", "decay": 0.0},
     "esam": {"beta": 0.6, "gamma": 0.5, "seed": 0},
     "looksam": {"k": 5, "alpha": 0.1},
     "momentum-sam": {},
     "csam": {"gamma": 1.0},
     "functional-sam": {},
-    "preconditioned-sam": {"eps": 1e-8, "beta2": 0.999},
-    "preconditioned-functional-sam": {"eps": 1e-8, "beta2": 0.999},
+    "preconditioned-sam": {"eps": 1e-8, "beta2": 0.999, "norm": "perturbation"},
+    "preconditioned-functional-sam": {"eps": 1e-8, "beta2": 0.999, "norm": "perturbation"},
 }
 
 
