@@ -26,7 +26,7 @@ def run_train(arguments: argparse.Namespace) -> None:
     from trueprob_trainer.training.progress import CsvLog, Progress, TensorBoardLog
     from trueprob_trainer.training.run_folder import RunFolder
 
-    given, data = _given_recipe(arguments), None
+    given, data = given_recipe(arguments), None
     if arguments.resume:
         run = RunFolder(arguments.run)
         config = run.config()
@@ -50,12 +50,17 @@ def run_train(arguments: argparse.Namespace) -> None:
     _say(f"trained {config.epochs} epochs in {training.seconds:.1f} s: {run.path}")
 
 
-def _given_recipe(arguments: argparse.Namespace) -> dict[str, object]:
+def given_recipe(arguments: argparse.Namespace) -> dict[str, object]:
     """The fields of the recipe that are on the command line."""
     values = vars(arguments)
     names = [field.name for field in dataclasses.fields(TrainConfig)]
     given: dict[str, object] = {name: values[name] for name in names if name in values}
+    if "rho" in given:
+        rho, layers = values["rho"]
+        del given["rho"]
+        given |= ({} if rho is None else {"rho": rho}) | ({"layer_rho": layers} if layers else {})
     options = {n: values[n] for n in arguments.optimiser_parameters if n in values}
+    options |= dict(arguments.optimiser_option)
     return {**given, "optimiser_options": options} if options else given
 
 

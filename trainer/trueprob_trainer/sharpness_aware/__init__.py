@@ -36,7 +36,9 @@ from trueprob_trainer.sharpness_aware.methods.preconditioned_sam import Precondi
 from trueprob_trainer.sharpness_aware.methods.registry import (
     OPTIMISERS,
     check_options,
+    default_rho,
     meanings_of,
+    optimiser_class,
     options_of,
 )
 from trueprob_trainer.sharpness_aware.methods.sam import SAM
@@ -63,9 +65,11 @@ __all__ = [
     "average_running_statistics",
     "check_options",
     "checkpointed",
+    "default_rho",
     "frozen_running_statistics",
     "joint_norm",
     "meanings_of",
+    "optimiser_class",
     "options_of",
     "scale_to_radius",
 ]
