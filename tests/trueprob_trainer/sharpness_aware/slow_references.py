@@ -215,6 +215,22 @@ def preconditioned_functional_sam(slow: Slow, batch: tuple[Tensor, Tensor]) -> N
     return through_the_jacobian(slow, batch, preconditioned(slow, slow.plain(slow.w, batch)))
 
 
+def friendly_sam(slow: Slow, batch: tuple[Tensor, Tensor]) -> Named:
+    """σ = 1, λ = 0.9."""
+    g = slow.plain(slow.w, batch)
+    for n in g:
+        slow.square[n] = 0.9 * slow.square.get(n, 0 * g[n]) + 0.1 * g[n]
+    return slow.plain(slow.moved(along({n: g[n] - slow.square[n] for n in g})), batch)
+
+
+def gsam(slow: Slow, batch: tuple[Tensor, Tensor]) -> Named:
+    """α = 0.2."""
+    g = slow.plain(slow.w, batch)
+    sharp = slow.plain(slow.moved(along(g)), batch)
+    share = dot(g, sharp) / norm(sharp) ** 2
+    return {n: sharp[n] - 0.2 * (g[n] - share * sharp[n]) for n in g}
+
+
 class SlowESAM:
     """β = 0.6, γ = 0.5; the draws come from outside."""
 

@@ -77,7 +77,7 @@ class AscentOptimizer(WrappedOptimizer):
     def before_step(self) -> None:
         """Change the gradients at w + ε, in ``.grad``, that the base will step with.
 
-        They are still multiplied by the scale of the ``scaler``, if there is one.
+        They are still multiplied by :attr:`loss_scale`.
         """
 
     def ascend(self) -> bool:
@@ -175,7 +175,7 @@ class AscentOptimizer(WrappedOptimizer):
             return False
         if self.scaler is not None:
             # Not unscale_(): the scaler allows one call per update, and the descent makes it.
-            torch._foreach_mul_(gradients, 1 / self.scaler.get_scale())
+            torch._foreach_mul_(gradients, 1 / self.loss_scale)
             self._overflowed = self._overflowed or not joint_norm(gradients).isfinite()
         if self._overflowed:  # the second pass is made at w: other ranks may wait for it
             torch._foreach_zero_(gradients)

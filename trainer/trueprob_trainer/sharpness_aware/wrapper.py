@@ -140,6 +140,11 @@ class WrappedOptimizer(torch.optim.Optimizer):
             a loss and may call ``backward`` itself, where the class does not need the logits.
         """
 
+    @property
+    def loss_scale(self) -> float:
+        """What gradients in ``.grad`` are multiplied by: the scale of the ``scaler``, or 1."""
+        return 1.0 if self.scaler is None else float(self.scaler.get_scale())
+
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a parameter group to the base and to this optimiser.
 

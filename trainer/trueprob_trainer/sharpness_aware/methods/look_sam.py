@@ -90,7 +90,7 @@ class LookSAM(PeriodicSAM):
             self._reuse_flat_direction()
 
     def _keep_flat_direction(self) -> None:
-        scale = 1.0 if self.scaler is None else self.scaler.get_scale()
+        scale = self.loss_scale
         plain_gradients, sharp_gradients = {}, []
         for parameter, gradient in self._flat.items():
             if parameter.grad is not None:
