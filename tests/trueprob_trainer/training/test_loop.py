@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from trueprob import detailed_scores, score, softmax
 from trueprob_trainer.config import TrainConfig
 from trueprob_trainer.data import Split
 from trueprob_trainer.errors import BadInput
@@ -50,6 +51,13 @@ def test_a_run_folder_holds_what_is_needed_to_go_on(tmp_path: Path) -> None:
     assert run.config() == TINY
     lines = (run.path / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == list(training.history)
+    last = training.history[-1]
+    held_out, labels = training.data.of(Split.CALIBRATION)
+    scores = score(softmax(predict_logits(training.model, held_out)), labels)
+    assert last["held_out_accuracy"] == pytest.approx(scores.accuracy, abs=1e-12)
+    assert last["held_out_nll"] == pytest.approx(scores.nll, abs=1e-12)
+    debiased = detailed_scores(softmax(predict_logits(training.model, held_out)), labels)
+    assert last["held_out_ece"] == pytest.approx(debiased.debiased_ece, abs=1e-12)
     again = load_training(run)
     images, _ = training.data.of(Split.TEST)
     assert np.array_equal(

@@ -2,7 +2,8 @@
 
 A run is seeded and, for a fixed number of threads on one machine, repeatable to the last bit, also
 if it is stopped and resumed. SIGTERM and Ctrl-C make it save and stop; a second signal stops the
-process at once. Only train rows are used: calibration and test rows decide nothing here.
+process at once. Only train rows decide anything: calibration rows are scored after each epoch, for
+people to look at, and test rows are not touched.
 """
 
 import functools
@@ -20,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from trueprob_trainer.config import TrainConfig
-from trueprob_trainer.data import LabelledImages
+from trueprob_trainer.data import LabelledImages, Split
 from trueprob_trainer.data.recipe import prepare
 from trueprob_trainer.errors import BadInput, Interrupted
 from trueprob_trainer.training.batches import Batches
@@ -65,6 +66,7 @@ def train_with(
         if run is not None and resume:
             run.write_metrics(state.history)
         autocast = torch.autocast(device.type, torch.bfloat16, enabled=config.bf16)
+        held_out = data.of(Split.CALIBRATION)
         while state.epoch < config.epochs:
             state.order = state.batches.order() if state.order is None else state.order
             for images, targets in state.batches.of(state.order[state.step :]):
@@ -83,12 +85,12 @@ def train_with(
                         f"{interruption.signal.name} in epoch {state.epoch + 1}: "
                         f"saved in {run.path}, --resume continues it",
                     )
-            row = state.finish_epoch()
+            row = state.finish_epoch(held_out)
             if not math.isfinite(row["loss"]):
                 raise BadInput(
                     f"loss is {row['loss']} in epoch {state.epoch}: lower learning_rate or rho"
                 )
-            progress(state.epoch, config.epochs, f"loss {row['loss']:.5f} nats")
+            progress(state.epoch, config.epochs, _progress_text(row))
             if run is not None:
                 run.append_metrics(row)
                 if time.perf_counter() - saved_at > checkpoint_seconds:
@@ -102,6 +104,16 @@ def train_with(
     return Training(
         config, data, prepare_for_evaluation(state.scored), tuple(state.history), seconds
     )
+
+
+def _progress_text(row: dict[str, float | int]) -> str:
+    text = f"loss {row['loss']:.5f} nats"
+    if "held_out_nll" in row:
+        text += (
+            f"; held out: accuracy {100 * row['held_out_accuracy']:.1f} %, NLL "
+            f"{row['held_out_nll']:.4f} nats, debiased ECE {100 * row['held_out_ece']:.2f} %"
+        )
+    return text
 
 
 def begin(config: TrainConfig, data: LabelledImages, device: torch.device) -> LoopState:

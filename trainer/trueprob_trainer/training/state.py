@@ -7,17 +7,24 @@ and the states of all generators, so a resumed run gives the same result to the 
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel
 
+from trueprob.arrays.logit_functions import softmax
+from trueprob.scores.debiased_ece import debiased_ece
+from trueprob.scores.score import negative_log_likelihood
 from trueprob_trainer.errors import BadInput
-from trueprob_trainer.networks.classifier import ImageClassifier
+from trueprob_trainer.networks.classifier import ImageClassifier, predict_logits
 from trueprob_trainer.sharpness_aware import WrappedOptimizer
 from trueprob_trainer.training.batches import Batches
 
 History = list[dict[str, float | int]]
+LabelledRows = tuple[NDArray[np.uint8], NDArray[np.int64]]
+"""Images and their labels."""
 
 
 @dataclass
@@ -43,13 +50,17 @@ class LoopState:
             return self.model
         return cast(ImageClassifier, self.average.module)
 
-    def finish_epoch(self) -> dict[str, float | int]:
-        """End the current epoch and return its row of the history."""
+    def finish_epoch(self, held_out: LabelledRows) -> dict[str, float | int]:
+        """End the current epoch and return its row of the history.
+
+        It has the scores of the network that will be exported, on rows that train nothing.
+        """
         loss = float(torch.stack(self.losses).mean())
         self.epoch += 1
         self.step, self.order, self.losses = 0, None, []
         rate = float(self.optimiser.param_groups[0]["lr"])
-        self.history.append({"epoch": self.epoch, "loss": loss, "learning_rate": rate})
+        row = {"epoch": self.epoch, "loss": loss, "learning_rate": rate}
+        self.history.append(row | held_out_scores(self.scored, held_out))
         return self.history[-1]
 
     def checkpoint(self, seconds: float) -> dict[str, Any]:
@@ -96,3 +107,20 @@ class LoopState:
                 torch.cuda.set_rng_state(saved["cuda"], device)
         except (KeyError, RuntimeError, TypeError, ValueError) as problem:
             raise BadInput("checkpoint.pt does not belong to config.json beside it") from problem
+
+
+def held_out_scores(model: ImageClassifier, rows: LabelledRows) -> dict[str, float]:
+    """Accuracy, NLL in nats and debiased ECE, a fraction that may be negative; none of no rows."""
+    images, labels = rows
+    if not len(labels):
+        return {}
+    logits = predict_logits(model, images)
+    if not np.isfinite(logits).all():
+        return {}  # the loop refuses the loss
+    probabilities = softmax(logits)
+    correct = probabilities.argmax(axis=1) == labels
+    return {
+        "held_out_accuracy": float(correct.mean()),
+        "held_out_nll": negative_log_likelihood(probabilities, labels),
+        "held_out_ece": debiased_ece(probabilities.max(axis=1), correct),
+    }
