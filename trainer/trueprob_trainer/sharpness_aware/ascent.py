@@ -222,6 +222,9 @@ class AscentOptimizer(WrappedOptimizer):
         self._moved = []
         self._in_single_pass = False
 
+    def _is_under_way(self) -> bool:
+        return bool(self._moved or self._in_single_pass or self._collected)
+
     def _refuse_second_ascent(self) -> None:
         if self._moved or self._in_single_pass:
             raise RuntimeError("ascend() was called twice: call descend() or restore() in between")
@@ -233,7 +236,7 @@ class AscentOptimizer(WrappedOptimizer):
             )
 
     def _refuse_while_perturbed(self, call: str) -> None:
-        if self._moved or self._in_single_pass or self._collected:
+        if self._is_under_way():
             raise RuntimeError(
                 f"{call} between ascend() and descend(): the weights are perturbed; "
                 "use checkpoints after descend()"

@@ -62,18 +62,19 @@ class TwoPassOptimizer(AscentOptimizer):
             raise RuntimeError(f"{type(self).__name__} has no collect(): it reuses gradients")
         super().collect(weight)
 
-    def step(self, closure: Closures | None = None) -> Tensor:  # type: ignore[override]
+    def step(self, closure: Closures | None = None) -> Tensor | None:  # type: ignore[override]
         """Run the closures at w and, with buffers held, at w + ε; step the base.
 
         Parameters
         ----------
         closure : callable or sequence of callable
-            See :meth:`WrappedOptimizer.step`.
+            See :meth:`WrappedOptimizer.step`. After ``ascend()`` there may be none: the step is
+            then ``descend()``, for programs that call ``step()`` themselves.
 
         Returns
         -------
-        Tensor
-            Mean loss of all rows at w, detached.
+        Tensor or None
+            Mean loss of all rows at w, detached; None without closures.
 
         Raises
         ------
@@ -83,6 +84,9 @@ class TwoPassOptimizer(AscentOptimizer):
         TypeError
             A closure gives a loss where the class needs the logits.
         """
+        if closure is None and self._is_under_way():
+            self.descend()
+            return None
         batches = self._micro_batches(closure)
         self.zero_grad()
         self._collected = {}

@@ -128,7 +128,7 @@ class WrappedOptimizer(torch.optim.Optimizer):
             require_range("rho", group["rho"])
 
     @abstractmethod
-    def step(self, closure: Closures | None = None) -> Tensor:  # type: ignore[override]
+    def step(self, closure: Closures | None = None) -> Tensor | None:  # type: ignore[override]
         """Make one whole step and return the mean loss.
 
         Parameters

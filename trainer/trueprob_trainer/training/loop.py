@@ -73,7 +73,9 @@ def train_with(
                 forward = functools.partial(_forward, state.model, autocast)
                 parts = zip(*(t.chunk(config.accumulation) for t in (images, targets)), strict=True)
                 closures = [functools.partial(forward, *part) for part in parts]
-                state.losses.append(state.optimiser.step(closures))
+                loss = state.optimiser.step(closures)
+                assert loss is not None  # noqa: S101 - for types: there are closures
+                state.losses.append(loss)
                 state.schedule.step()
                 if state.average is not None:
                     state.average.update_parameters(state.model)

@@ -99,24 +99,28 @@ class MomentumSAM(AscentOptimizer):
         self._in_single_pass = True
         return False
 
-    def step(self, closure: Closures | None = None) -> Tensor:  # type: ignore[override]
+    def step(self, closure: Closures | None = None) -> Tensor | None:  # type: ignore[override]
         """Move the weights, run the closures once, restore the weights and step the base.
 
         Parameters
         ----------
         closure : callable or sequence of callable
-            See :meth:`WrappedOptimizer.step`.
+            See :meth:`WrappedOptimizer.step`. After ``ascend()`` there may be none: the step is
+            then ``descend()``, for programs that call ``step()`` themselves.
 
         Returns
         -------
-        Tensor
-            Mean loss of all rows at the perturbed weights, detached.
+        Tensor or None
+            Mean loss of all rows at the perturbed weights, detached; None without closures.
 
         Raises
         ------
         RuntimeError
             There is no closure.
         """
+        if closure is None and self._is_under_way():
+            self.descend()
+            return None
         batches = self._micro_batches(closure)
         self.zero_grad()
         self.ascend()
