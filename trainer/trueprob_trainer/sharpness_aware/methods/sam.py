@@ -10,7 +10,7 @@ The gradient of L(w + ε(w)) contains dε/dw, a Hessian product that is dropped 
 gradient at w + ε, go back to w and let the base optimiser step with it.
 
 BatchNorm must not update its running statistics in the second pass: activations at w + ε belong to
-a function that is never evaluated (:mod:`trueprob_trainer.sharpness_aware.batch_norm`).
+a function that is never evaluated (:mod:`trueprob_trainer.sharpness_aware.buffers`).
 
 The norm is over all groups together; each group scales the common direction by its own ρ. A zero
 gradient gives ε = 0.
