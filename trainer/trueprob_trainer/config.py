@@ -109,6 +109,9 @@ class TrainConfig:
     ] = 0.0
     accumulation: Annotated[int, "micro-batches per step; they divide the batch size"] = 1
     bf16: Annotated[bool, "run forward passes in bfloat16; weights stay float32"] = False
+    checkpointing: Annotated[
+        bool, "run layers again in each backward instead of keeping their activations"
+    ] = False
     channels_last: Annotated[bool, "use the memory order that is faster for convolutions"] = False
     deterministic: Annotated[bool, "refuse operations that are not repeatable on a GPU"] = False
     device: Annotated[str, "device; auto takes a GPU if there is one"] = "auto"
@@ -146,7 +149,7 @@ class TrainConfig:
             _require(name, getattr(self, name), float, at_least=0, below=1)
         _require("distill_alpha", self.distill_alpha, float, at_least=0, below=1 + 1e-9)
         _require("distill_temperature", self.distill_temperature, float, at_least=0.1)
-        for name in ("flip", "bf16", "channels_last", "deterministic"):
+        for name in ("flip", "bf16", "checkpointing", "channels_last", "deterministic"):
             if not isinstance(getattr(self, name), bool):
                 kind = type(getattr(self, name)).__name__
                 raise BadInput(f"{name} must be true or false, got {kind}")

@@ -24,6 +24,7 @@ from trueprob_trainer.config import TrainConfig
 from trueprob_trainer.data import LabelledImages, Split
 from trueprob_trainer.data.recipe import prepare
 from trueprob_trainer.errors import BadInput, Interrupted
+from trueprob_trainer.sharpness_aware import checkpointed
 from trueprob_trainer.training.batches import Batches
 from trueprob_trainer.training.building import (
     build_average,
@@ -73,7 +74,8 @@ def train_with(
                 forward = functools.partial(_forward, state.model, autocast)
                 parts = zip(*(t.chunk(config.accumulation) for t in (images, targets)), strict=True)
                 closures = [functools.partial(forward, *part) for part in parts]
-                loss = state.optimiser.step(closures)
+                with checkpointed(state.model.network.children() if config.checkpointing else ()):
+                    loss = state.optimiser.step(closures)
                 assert loss is not None  # noqa: S101 - for types: there are closures
                 state.losses.append(loss)
                 state.schedule.step()
