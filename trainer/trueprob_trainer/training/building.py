@@ -101,7 +101,11 @@ def _weights(file: Path) -> dict[str, Tensor]:
     return weights
 
 
-def build_optimiser(config: TrainConfig, model: nn.Module) -> WrappedOptimizer:
+def build_optimiser(
+    config: TrainConfig,
+    model: nn.Module,
+    run: nn.Module | None = None,  # what the closures run, if it is not the model itself
+) -> WrappedOptimizer:
     """The optimiser of the recipe around SGD or AdamW."""
     base: torch.optim.Optimizer
     groups = _groups(config, model)
@@ -127,7 +131,7 @@ def build_optimiser(config: TrainConfig, model: nn.Module) -> WrappedOptimizer:
         given["loss"] = loss
     try:
         return optimiser_class(config.optimiser)(
-            base, rho=cast(float, config.rho), model=model, **given
+            base, rho=cast(float, config.rho), model=model if run is None else run, **given
         )
     except (TypeError, ValueError) as problem:
         raise BadInput(f"optimiser {config.optimiser}: {problem}") from problem

@@ -34,6 +34,7 @@ from trueprob_trainer.training.building import (
 )
 from trueprob_trainer.training.finished_run import Training, prepare_for_evaluation
 from trueprob_trainer.training.progress import silent
+from trueprob_trainer.training.ranks import ALONE, Ranks
 from trueprob_trainer.training.run_folder import RunFolder
 from trueprob_trainer.training.state import LoopState
 from trueprob_trainer.training.teacher import Teacher
@@ -55,23 +56,32 @@ def train_with(
     logs: Sequence[Log] = (),  # called with the whole history after every epoch
     progress: Callable[[int, int, str], None] = silent,  # progress(epochs_done, epochs, text)
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    ranks: Ranks = ALONE,  # only the first writes and reports
 ) -> Training:
     """Train a network; with a run folder, a signal saves the run and raises `Interrupted`."""
     started = saved_at = time.perf_counter()
     device = device_of(config)
     data = prepare(config) if data is None else data
+
+    def save(state: LoopState) -> None:
+        saved = state.checkpoint(_seconds(state, started))  # by all ranks together
+        if run is not None and ranks.first:
+            run.save_checkpoint(saved)
+
     with repeatable(config, device), Interruption(enabled=run is not None) as interruption:
-        state = begin(config, data, device)
+        state = begin(config, data, device, ranks)
         if run is not None and resume and (run.path / "checkpoint.pt").exists():
             state.restore(run.checkpoint())
-        if run is not None and resume:
+        if run is not None and resume and ranks.first:
             run.write_metrics(state.history)
         autocast = torch.autocast(device.type, torch.bfloat16, enabled=config.bf16)
         held_out = data.of(Split.CALIBRATION)
+        network = state.optimiser.model
+        assert network is not None  # noqa: S101 - for types: begin() gave it
         while state.epoch < config.epochs:
             state.order = state.batches.order() if state.order is None else state.order
             for images, targets in state.batches.of(state.order[state.step :]):
-                forward = functools.partial(_forward, state.model, autocast)
+                forward = functools.partial(_forward, network, autocast)
                 parts = zip(*(t.chunk(config.accumulation) for t in (images, targets)), strict=True)
                 closures = [functools.partial(forward, *part) for part in parts]
                 with checkpointed(state.model.network.children() if config.checkpointing else ()):
@@ -82,11 +92,12 @@ def train_with(
                 if state.average is not None:
                     state.average.update_parameters(state.model)
                 state.step += 1
-                if interruption.signal is not None and run is not None:
-                    run.save_checkpoint(state.checkpoint(_seconds(state, started)))
+                if ranks.any(interruption.signal is not None) and run is not None:
+                    save(state)
+                    received = interruption.signal or signal.SIGTERM
                     raise Interrupted(
-                        interruption.signal,
-                        f"{interruption.signal.name} in epoch {state.epoch + 1}: "
+                        received,
+                        f"{received.name} in epoch {state.epoch + 1}: "
                         f"saved in {run.path}, --resume continues it",
                     )
             row = state.finish_epoch(held_out)
@@ -96,15 +107,15 @@ def train_with(
                 )
             progress(state.epoch, config.epochs, _progress_text(row))
             if run is not None:
-                run.append_metrics(row)
-                if time.perf_counter() - saved_at > checkpoint_seconds:
-                    run.save_checkpoint(state.checkpoint(_seconds(state, started)))
+                if ranks.first:
+                    run.append_metrics(row)
+                if ranks.any(time.perf_counter() - saved_at > checkpoint_seconds):
+                    save(state)
                     saved_at = time.perf_counter()
             for log in logs:
                 log(state.history)
         seconds = _seconds(state, started)
-        if run is not None:
-            run.save_checkpoint(state.checkpoint(seconds))
+        save(state)
     return Training(
         config, data, prepare_for_evaluation(state.scored), tuple(state.history), seconds
     )
@@ -120,20 +131,25 @@ def _progress_text(row: dict[str, float | int]) -> str:
     return text
 
 
-def begin(config: TrainConfig, data: LabelledImages, device: torch.device) -> LoopState:
+def begin(
+    config: TrainConfig, data: LabelledImages, device: torch.device, ranks: Ranks = ALONE
+) -> LoopState:
     """The state of a run before its first step; torch must be seeded."""
     model = build_model(config, data).to(device).train()
     if config.channels_last:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub
         model.channels_last = True
-    optimiser = build_optimiser(config, model)
+    optimiser = build_optimiser(config, model, ranks.distributed(model))
     teacher = None
     if config.teacher:
         names = data.class_names
         teacher = Teacher.of(config.teacher, config.distill_temperature, device, names)
-    batches = Batches(config, data, model.mean, device, teacher)
+    batches = Batches(config, data, model.mean, device, teacher, ranks)
     schedule = build_schedule(config, optimiser.base, config.epochs * batches.n_batches)
-    return LoopState(model, optimiser, schedule, build_average(config, model), batches)
+    if ranks.rank:
+        torch.manual_seed(ranks.seed(config.seed))  # dropout masks of its own
+    average = build_average(config, model)
+    return LoopState(model, optimiser, schedule, average, batches, ranks=ranks)
 
 
 def checked_data(config: TrainConfig) -> LabelledImages:
@@ -169,7 +185,7 @@ def device_of(config: TrainConfig) -> torch.device:
     if config.device == "cuda" and not available:
         raise BadInput("device must be cpu or auto here, torch finds no GPU, got cuda")
     on_gpu = config.device == "cuda" or (config.device == "auto" and available)
-    return torch.device("cuda" if on_gpu else "cpu")
+    return torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
 
 
 @contextmanager
