@@ -48,9 +48,13 @@ def test_every_block_has_a_language_that_a_test_knows(document: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("block", blocks("python"))
 def test_a_python_block_runs_and_prints_what_its_comment_says(block: str, tmp_path: Path) -> None:
+    # Not in the environment of the tests; their warnings are theirs.
+    others = [name for name in ("lightning", "accelerate", "transformers") if name in block]
+    for name in others:
+        pytest.importorskip(name)
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     run = subprocess.run(
-        [sys.executable, "-W", "error", "-c", block],
+        [sys.executable, *([] if others else ["-W", "error"]), "-c", block],
         cwd=tmp_path, check=True, timeout=120, capture_output=True, text=True,
     )  # fmt: skip
     for shown in re.findall(r"^print\(.*\)  # (.*)$", block, re.M):

@@ -9,8 +9,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from trueprob_trainer.sharpness_aware.passes import Closure
-from trueprob_trainer.sharpness_aware.wrapper import PerSampleLoss, cross_entropy_per_sample
+from trueprob_trainer.sharpness_aware.wrapper import (
+    Closure,
+    PerSampleLoss,
+    cross_entropy_per_sample,
+)
 
 RATE, MOMENTUM = 0.1, 0.9
 RADII = {"body": 0.2, "head": 0.05}

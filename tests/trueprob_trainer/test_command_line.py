@@ -182,7 +182,9 @@ def test_the_help_of_a_hyperparameter_names_its_optimiser_default_and_meaning(
         if name == "seed":  # the recipe's
             continue
         assert len(meanings[name]) > 20, name
-        entries = [entry.split(" (default: ") for entry in text[f"--{name}"].split(". ")]
+        entries = [
+            entry.split(" (default: ") for entry in text[f"--{name.replace('_', '-')}"].split(". ")
+        ]
         (rest,) = [rest for names, rest in entries if optimiser in names.split(", ")]
         assert rest.lower() == f"{default}): {meanings[name]}".lower()
 

@@ -5,6 +5,7 @@ line; 128 plus the signal's number when a signal stopped a run, which is saved f
 """
 
 import argparse
+import contextlib
 import dataclasses
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -255,6 +256,27 @@ def _names(choices: Iterable[str]) -> Callable[[str], tuple[str, ...]]:
     return names
 
 
+def _radii(text: str) -> tuple[float | None, dict[str, float]]:
+    """The radius, None if it is not given, and those of single layers."""
+    rho: float | None = None
+    layers: dict[str, float] = {}
+    for part in text.split(","):
+        layer, _, number = part.rpartition("=")
+        try:
+            value = float(number)
+        except ValueError:
+            raise argparse.ArgumentTypeError(
+                f"must be a number or numbers such as 0.05,head=0.1, got {text}"
+            ) from None
+        if (layer and layer in layers) or (not layer and rho is not None):
+            raise argparse.ArgumentTypeError(f"has {layer or 'the radius'} twice, got {text}")
+        if layer:
+            layers[layer] = value
+        else:
+            rho = value
+    return rho, layers
+
+
 def _severities(text: str) -> tuple[int, ...]:
     numbers = tuple(int(part) for part in text.split(","))
     if not set(numbers) <= set(SEVERITIES):
@@ -280,6 +302,16 @@ def _add_recipe(parser: argparse.ArgumentParser, *, required: str = "") -> None:
         if field.name not in texts:
             continue
         option, text = f"--{field.name.replace('_', '-')}", texts[field.name].replace("%", "%%")
+        if field.name == "rho":
+            recipe.add_argument(
+                option,
+                type=_radii,
+                default=argparse.SUPPRESS,
+                metavar="X[,LAYER=X,...]",
+                help=f"{text}; features=0.02,head=0.1 sets it for the parameters whose names begin "
+                "so",
+            )
+            continue
         if isinstance(field.default, bool):
             recipe.add_argument(option, action="store_true", default=argparse.SUPPRESS, help=text)
             continue
@@ -306,7 +338,25 @@ def _add_recipe(parser: argparse.ArgumentParser, *, required: str = "") -> None:
             metavar=METAVARS[kind],
             help=text.replace("%", "%%"),
         )
+    group.add_argument(
+        "--optimiser-option",
+        action="append",
+        type=_option,
+        default=[],
+        metavar="NAME=VALUE",
+        help="hyperparameter of an optimiser package.module:Class; may be repeated",
+    )
     parser.set_defaults(optimiser_parameters=tuple(hyperparameters))
+
+
+def _option(text: str) -> tuple[str, int | float | str]:
+    name, separator, value = text.partition("=")
+    if not separator:
+        raise argparse.ArgumentTypeError(f"must be NAME=VALUE, got {text}")
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return name, kind(value)
+    return name, value
 
 
 def _hyperparameters() -> dict[str, tuple[type, str]]:

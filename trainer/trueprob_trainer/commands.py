@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 def run_train(arguments: argparse.Namespace) -> None:
     """Train into a new run folder, or continue the run that is there."""
     from trueprob_trainer.training.loop import Log, checked_data, train_with
-    from trueprob_trainer.training.progress import CsvLog, Progress, TensorBoardLog
+    from trueprob_trainer.training.progress import CsvLog, Progress, TensorBoardLog, silent
+    from trueprob_trainer.training.ranks import joined_ranks
     from trueprob_trainer.training.run_folder import RunFolder
 
-    given, data = _given_recipe(arguments), None
+    given, data = given_recipe(arguments), None
     if arguments.resume:
         run = RunFolder(arguments.run)
         config = run.config()
@@ -34,10 +35,14 @@ def run_train(arguments: argparse.Namespace) -> None:
     else:
         config = TrainConfig.from_dict(given)
         data = checked_data(config)  # refuses bad input before a folder is made
-        run = RunFolder.create(arguments.run, config, overwrite=arguments.overwrite)
+        run = RunFolder(arguments.run)
     with contextlib.ExitStack() as stack:
-        logs: list[Log] = [CsvLog(run)] if arguments.csv else []
-        if arguments.tensorboard:
+        ranks = stack.enter_context(joined_ranks())
+        if ranks.first and not arguments.resume:
+            RunFolder.create(arguments.run, config, overwrite=arguments.overwrite)
+        ranks.any(False)  # the others wait for the folder
+        logs: list[Log] = [CsvLog(run)] if arguments.csv and ranks.first else []
+        if arguments.tensorboard and ranks.first:
             logs.append(stack.enter_context(contextlib.closing(TensorBoardLog(run))))
         training = train_with(
             config,
@@ -45,17 +50,24 @@ def run_train(arguments: argparse.Namespace) -> None:
             run=run,
             resume=arguments.resume,
             logs=logs,
-            progress=Progress(sys.stdout),
+            progress=Progress(sys.stdout) if ranks.first else silent,
+            ranks=ranks,
         )
-    _say(f"trained {config.epochs} epochs in {training.seconds:.1f} s: {run.path}")
+    if ranks.first:
+        _say(f"trained {config.epochs} epochs in {training.seconds:.1f} s: {run.path}")
 
 
-def _given_recipe(arguments: argparse.Namespace) -> dict[str, object]:
+def given_recipe(arguments: argparse.Namespace) -> dict[str, object]:
     """The fields of the recipe that are on the command line."""
     values = vars(arguments)
     names = [field.name for field in dataclasses.fields(TrainConfig)]
     given: dict[str, object] = {name: values[name] for name in names if name in values}
+    if "rho" in given:
+        rho, layers = values["rho"]
+        del given["rho"]
+        given |= ({} if rho is None else {"rho": rho}) | ({"layer_rho": layers} if layers else {})
     options = {n: values[n] for n in arguments.optimiser_parameters if n in values}
+    options |= dict(arguments.optimiser_option)
     return {**given, "optimiser_options": options} if options else given
 
 

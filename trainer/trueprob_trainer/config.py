@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from trueprob_trainer.errors import BadInput
-from trueprob_trainer.sharpness_aware import OPTIMISERS, check_options
+from trueprob_trainer.sharpness_aware import OPTIMISERS, check_options, default_rho, optimiser_class
 
 SCHEDULES = ("one-cycle", "cosine", "constant")
 BASES = ("sgd", "adamw")
@@ -20,7 +20,6 @@ DEVICES = ("cpu", "cuda", "auto")
 LABEL_NOISE_KINDS = ("symmetric", "asymmetric")
 # Field → its allowed values.
 CHOICES = {
-    "optimiser": tuple(OPTIMISERS),
     "schedule": SCHEDULES,
     "base": BASES,
     "device": DEVICES,
@@ -49,9 +48,12 @@ class TrainConfig:
         "network: digits-cnn, resnet-8, resnet-10, resnet-18, resnet-50, wrn-16-4, wrn-28-10, "
         "densenet-121, vit-s-4, or package.module:function",
     ] = "digits-cnn"
-    optimiser: Annotated[str, "optimiser; sgd is the base optimiser alone"] = "sam"
-    # The paper's value for CIFAR-10.
-    rho: Annotated[float, "radius of the ascent, in the 2-norm of the weights"] = 0.05
+    optimiser: Annotated[
+        str,
+        f"optimiser: {', '.join(OPTIMISERS)}, or package.module:Class; sgd is the base alone",
+    ] = "sam"
+    # Set to the optimiser's default if it is not given, so it is a number in every stored recipe.
+    rho: Annotated[float | None, "radius of the ascent (default: the optimiser's own)"] = None
     # Lower it when the loss jumps.
     learning_rate: Annotated[float, "highest learning rate of the schedule"] = 0.1
     momentum: Annotated[float, "momentum of SGD, or the first beta of AdamW"] = 0.9
@@ -85,6 +87,8 @@ class TrainConfig:
         str, "wrong labels are any other class (symmetric) or a similar one (asymmetric)"
     ] = "symmetric"
     start_from: Annotated[str, "run folder or checkpoint with weights to fine-tune"] = ""
+    # Radii of layers by the beginning of their parameters' names; the first that fits.
+    layer_rho: dict[str, float] = field(default_factory=dict)
     base: Annotated[str, "optimiser that does the descent; adamw suits transformers"] = "sgd"
     # Hyperparameters of one optimiser, such as gamma; empty for its defaults.
     optimiser_options: dict[str, int | float | str] = field(default_factory=dict)
@@ -105,9 +109,12 @@ class TrainConfig:
     ] = 0.0
     accumulation: Annotated[int, "micro-batches per step; they divide the batch size"] = 1
     bf16: Annotated[bool, "run forward passes in bfloat16; weights stay float32"] = False
+    checkpointing: Annotated[
+        bool, "run layers again in each backward instead of keeping their activations"
+    ] = False
     channels_last: Annotated[bool, "use the memory order that is faster for convolutions"] = False
     deterministic: Annotated[bool, "refuse operations that are not repeatable on a GPU"] = False
-    device: Annotated[str, "device; auto takes a GPU if there is one"] = "cpu"
+    device: Annotated[str, "device; auto takes a GPU if there is one"] = "auto"
     teacher: Annotated[str, "run folders of the teachers to distil from, separated by commas"] = ""
     distill_temperature: Annotated[float, "temperature of distillation"] = 4.0
     distill_alpha: Annotated[
@@ -120,6 +127,14 @@ class TrainConfig:
             value = getattr(self, name)
             if value not in choices:
                 raise BadInput(f"{name} must be one of {', '.join(choices)}, got {value}")
+        try:
+            optimiser_class(self.optimiser)
+        except ValueError as problem:
+            raise BadInput(str(problem)) from problem
+        if self.rho is None:
+            object.__setattr__(self, "rho", default_rho(self.optimiser))
+        for layer, rho in self.layer_rho.items():
+            _require(f"rho of {layer}", rho, float, at_least=0)
         for name in ("epochs", "batch_size", "threads", "accumulation"):
             _require(name, getattr(self, name), int, at_least=1)
         _require("batch_size", self.batch_size, int, at_least=2)  # for BatchNorm
@@ -134,7 +149,7 @@ class TrainConfig:
             _require(name, getattr(self, name), float, at_least=0, below=1)
         _require("distill_alpha", self.distill_alpha, float, at_least=0, below=1 + 1e-9)
         _require("distill_temperature", self.distill_temperature, float, at_least=0.1)
-        for name in ("flip", "bf16", "channels_last", "deterministic"):
+        for name in ("flip", "bf16", "checkpointing", "channels_last", "deterministic"):
             if not isinstance(getattr(self, name), bool):
                 kind = type(getattr(self, name)).__name__
                 raise BadInput(f"{name} must be true or false, got {kind}")

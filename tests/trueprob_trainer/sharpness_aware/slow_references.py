@@ -96,6 +96,12 @@ def asam(slow: Slow, batch: tuple[Tensor, Tensor]) -> Named:
 
 
 def with_metric(slow: Slow, batch: tuple[Tensor, Tensor], g: Named, f: Named) -> Named:
+    """ρ F⁻¹g/√(gᵀF⁻¹g), F⁻¹ = 1/(1 + ηf/f̄) with η = 1 and f̄ the mean of all f."""
+    mean = sum(float(x.sum()) for x in f.values()) / sum(x.numel() for x in f.values())
+    return with_literal_metric(slow, batch, g, {n: x / mean for n, x in f.items()})
+
+
+def with_literal_metric(slow: Slow, batch: tuple[Tensor, Tensor], g: Named, f: Named) -> Named:
     """ρ F⁻¹g/√(gᵀF⁻¹g), F⁻¹ = 1/(1 + ηf) with η = 1."""
     inverse = {n: 1 / (1 + f[n]) for n in g}
     length = dot(g, {n: inverse[n] * g[n] for n in g}) ** 0.5
@@ -107,6 +113,11 @@ def with_metric(slow: Slow, batch: tuple[Tensor, Tensor], g: Named, f: Named) ->
 def fisher(slow: Slow, batch: tuple[Tensor, Tensor]) -> Named:
     g = slow.plain(slow.w, batch)
     return with_metric(slow, batch, g, {n: x**2 for n, x in g.items()})
+
+
+def fisher_of_the_paper(slow: Slow, batch: tuple[Tensor, Tensor]) -> Named:
+    g = slow.plain(slow.w, batch)
+    return with_literal_metric(slow, batch, g, {n: x**2 for n, x in g.items()})
 
 
 def fisher_running(slow: Slow, batch: tuple[Tensor, Tensor]) -> Named:
@@ -171,8 +182,8 @@ def functional_sam(slow: Slow, batch: tuple[Tensor, Tensor]) -> Named:
     return through_the_jacobian(slow, batch, along(slow.plain(slow.w, batch)))
 
 
-def preconditioned(slow: Slow, g: Named) -> Named:
-    """ρ g/(√v̂ + eps)/‖g‖; v̂ is Adam's, or in its first step and with SGD a mean of g²."""
+def unpreconditioned(slow: Slow, g: Named) -> Named:
+    """M⁻¹g, M = √v̂ + eps; v̂ is Adam's, or in its first step and with SGD a mean of g²."""
     if slow.base == "adam" and slow.t > 0:
         hat = {n: slow.square[n] / (1 - 0.999**slow.t) for n in g}
     elif slow.base == "adam":
@@ -181,7 +192,19 @@ def preconditioned(slow: Slow, g: Named) -> Named:
         for n in g:
             slow.square[n] = 0.999 * slow.square.get(n, 0 * g[n]) + 0.001 * g[n] ** 2
         hat = {n: slow.square[n] / (1 - 0.999 ** (slow.t + 1)) for n in g}
-    return {n: RADII[part_of(n)] * g[n] / (hat[n] ** 0.5 + 1e-8) / norm(g) for n in g}
+    return {n: g[n] / (hat[n] ** 0.5 + 1e-8) for n in g}
+
+
+def preconditioned(slow: Slow, g: Named) -> Named:
+    """ρ M⁻¹g/‖M⁻¹g‖."""
+    return along(unpreconditioned(slow, g))
+
+
+def preconditioned_by_gradient(slow: Slow, batch: tuple[Tensor, Tensor]) -> Named:
+    """The paper's ρ M⁻¹g/‖g‖."""
+    g = slow.plain(slow.w, batch)
+    x = unpreconditioned(slow, g)
+    return slow.plain(slow.moved({n: RADII[part_of(n)] * x[n] / norm(g) for n in g}), batch)
 
 
 def preconditioned_sam(slow: Slow, batch: tuple[Tensor, Tensor]) -> Named:
@@ -190,6 +213,22 @@ def preconditioned_sam(slow: Slow, batch: tuple[Tensor, Tensor]) -> Named:
 
 def preconditioned_functional_sam(slow: Slow, batch: tuple[Tensor, Tensor]) -> Named:
     return through_the_jacobian(slow, batch, preconditioned(slow, slow.plain(slow.w, batch)))
+
+
+def friendly_sam(slow: Slow, batch: tuple[Tensor, Tensor]) -> Named:
+    """σ = 1, λ = 0.9."""
+    g = slow.plain(slow.w, batch)
+    for n in g:
+        slow.square[n] = 0.9 * slow.square.get(n, 0 * g[n]) + 0.1 * g[n]
+    return slow.plain(slow.moved(along({n: g[n] - slow.square[n] for n in g})), batch)
+
+
+def gsam(slow: Slow, batch: tuple[Tensor, Tensor]) -> Named:
+    """α = 0.2."""
+    g = slow.plain(slow.w, batch)
+    sharp = slow.plain(slow.moved(along(g)), batch)
+    share = dot(g, sharp) / norm(sharp) ** 2
+    return {n: sharp[n] - 0.2 * (g[n] - share * sharp[n]) for n in g}
 
 
 class SlowESAM:

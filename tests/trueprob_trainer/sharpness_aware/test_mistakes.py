@@ -28,7 +28,7 @@ from trueprob_trainer.sharpness_aware import (
     frozen_running_statistics,
 )
 from trueprob_trainer.sharpness_aware.methods.csam import calibrating_weight
-from trueprob_trainer.sharpness_aware.passes import Closure
+from trueprob_trainer.sharpness_aware.wrapper import Closure
 
 IMAGES, LABELS = batches(1)[0]
 

@@ -135,17 +135,17 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
 
 
 @pytest.mark.parametrize(
-    ("build", "base", "copies"),
+    ("build", "base", "copies", "transient"),
     [
-        (SAM, sgd, 1),
-        (ASAM, sgd, 1),
-        (FisherSAM, sgd, 1),
-        (PreconditionedSAM, adam, 1),
-        (LookSAM, sgd, 2),
+        (SAM, sgd, 1, 0),
+        (ASAM, sgd, 1, 1),
+        (FisherSAM, sgd, 1, 1),
+        (PreconditionedSAM, adam, 1, 1),
+        (LookSAM, sgd, 2, 0),
     ],
 )
 def test_an_ascent_takes_one_copy_of_the_weights_and_keeps_it(
-    build: Any, base: Any, copies: int
+    build: Any, base: Any, copies: int, transient: int
 ) -> None:
     model = small()
     for p in (model.unused, model.body[1].weight, model.body[1].bias):
@@ -157,7 +157,7 @@ def test_an_ascent_takes_one_copy_of_the_weights_and_keeps_it(
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.base.step()
         optimiser.zero_grad()
-    for expected in (copies * size, 0):
+    for expected in ((copies + transient) * size, transient * size):
         if isinstance(optimiser, LookSAM):
             optimiser._position = 0
         nn.functional.cross_entropy(model(IMAGES), LABELS).backward()  # type: ignore[no-untyped-call]

@@ -193,8 +193,9 @@ def test_a_bases_own_second_moment_is_taken_once_there_is_one() -> None:
     model = small()
     optimiser = PreconditionedSAM(torch.optim.RMSprop(model.parameters(), lr=0.01), model=model)
     run(optimiser, model, 1)
-    assert len(optimiser.state_dict()["ascent"]["squares"]) == 5
+    assert len(optimiser.state_dict()["ascent"]["kept"]["squares"]) == 5
     run(optimiser, model, 1)
     assert optimiser.state_dict()["ascent"] == {
-        "optimiser": "PreconditionedSAM", "squares": {}, "n_squares": {},
-    }  # fmt: skip
+        "optimiser": "PreconditionedSAM",
+        "kept": {"squares": {}, "n_squares": {}},
+    }

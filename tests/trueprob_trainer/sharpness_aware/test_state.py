@@ -16,7 +16,8 @@ from tests.trueprob_trainer.sharpness_aware.sam_problem import (
     sgd,
     small,
 )
-from trueprob_trainer.sharpness_aware import SAM
+from tests.trueprob_trainer.small_problems import closure_of
+from trueprob_trainer.sharpness_aware import ASAM, OPTIMISERS, SAM
 
 
 def test_a_resumed_run_continues_bit_for_bit() -> None:
@@ -59,14 +60,33 @@ def test_checkpoints_are_refused_while_the_weights_are_perturbed() -> None:
     with pytest.raises(RuntimeError, match="between ascend"):
         optimiser.load_state_dict(saved)
     optimiser.restore()
-    assert optimiser.state_dict()["ascent"] == {"optimiser": "SAM"}
+    assert optimiser.state_dict()["ascent"] == {"optimiser": "SAM", "kept": {}}
 
 
 def test_a_checkpoint_of_another_class_is_refused() -> None:
     model = small()
-    base = sgd(groups_of(model))
-    with pytest.raises(ValueError, match="written by SAM, got None"):
-        SAM(base).load_state_dict(base.state_dict())
+    saved = ASAM(sgd(groups_of(model))).state_dict()
+    with pytest.raises(ValueError, match="written by SAM, got ASAM"):
+        SAM(sgd(groups_of(model))).load_state_dict(saved)
+
+
+@pytest.mark.parametrize("name", OPTIMISERS)
+def test_the_state_of_a_plain_optimiser_is_that_of_the_base(name: str) -> None:
+    """A run that SGD began goes on with SAM: momentum is taken over, ``rho`` stays."""
+    model = small()
+    plain = sgd([{"params": list(model.body.parameters())}, {"params": [*model.head.parameters()]}])
+    for batch in batches(3):
+        plain.zero_grad()
+        loss_of(model, batch).backward()
+        plain.step()
+    body = {"params": list(model.body.parameters()), "rho": 0.2}
+    fresh = sgd([body, {"params": [*model.head.parameters()]}])
+    optimiser = OPTIMISERS[name](fresh, 0.07, model=model)
+    optimiser.load_state_dict(plain.state_dict())
+    assert [group["rho"] for group in optimiser.param_groups] == [0.2, 0.07]
+    for p, state in plain.state.items():
+        assert torch.equal(optimiser.state[p]["momentum_buffer"], state["momentum_buffer"])
+    optimiser.step(closure_of(model, *batches(1)[0]))
 
 
 def test_a_zero_gradient_moves_nothing() -> None:

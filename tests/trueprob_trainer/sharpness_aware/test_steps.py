@@ -14,7 +14,6 @@ from trueprob_trainer.sharpness_aware import (
     SAM,
     checkpointed,
     frozen_running_statistics,
-    kept_running_statistics,
 )
 from trueprob_trainer.sharpness_aware.wrapper import WrappedOptimizer
 
@@ -60,7 +59,7 @@ def test_under_m_sharpness_each_micro_batch_climbs_by_itself() -> None:
         for target in (by_hand, pair):
             slow = SAM(sgd(target)) if target is by_hand else collecting
             for climb in (True, False):
-                with kept_running_statistics(target):
+                with frozen_running_statistics(target):
                     nn.functional.cross_entropy(target(IMAGES[part]), LABELS[part]).backward()  # type: ignore[no-untyped-call]
                 if climb:
                     slow.ascend()

@@ -44,7 +44,7 @@ class Exported:
 
 def export(model: nn.Module, images: NDArray[np.uint8]) -> Exported:
     """Export in evaluation mode and check parity."""
-    content = onnx_of(model.eval(), images[:2])
+    content = onnx_of(model.eval(), batch_of(images, 2))
     return Exported(content, check_parity(content, model, images))
 
 
@@ -79,17 +79,16 @@ def onnx_of(model: nn.Module, images: NDArray[np.uint8]) -> bytes:
 def check_parity(
     content: bytes,
     model: nn.Module,
-    images: NDArray[np.uint8],  # at least as many as the largest batch
+    images: NDArray[np.uint8],
     *,
-    batches: Sequence[int] = PARITY_BATCHES,  # sizes; each takes the first images
+    batches: Sequence[int] = PARITY_BATCHES,  # sizes; see `batch_of`
 ) -> float:
     """Compare onnxruntime with torch in evaluation mode; the largest difference in nats."""
     largest = 0.0
     for size in batches:
-        if len(images) < size:
-            raise ParityError(f"parity needs {size} images, got {len(images)}")
-        by_torch = predict_logits(model, images[:size])
-        by_onnx = onnx_logits(content, images[:size])
+        batch = batch_of(images, size)
+        by_torch = predict_logits(model, batch)
+        by_onnx = onnx_logits(content, batch)
         if by_onnx.shape != by_torch.shape:
             raise ParityError(
                 f"logits of a batch of {size} must have shape {by_torch.shape}, "
@@ -104,6 +103,11 @@ def check_parity(
             )
         largest = max(largest, difference)
     return largest
+
+
+def batch_of(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """The first images; where there are fewer, they are repeated."""
+    return images[np.arange(size) % len(images)]
 
 
 def onnx_logits(

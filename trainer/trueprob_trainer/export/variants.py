@@ -29,6 +29,7 @@ from trueprob_trainer.errors import ParityError, PrecisionLoss
 from trueprob_trainer.export.graph import (
     INPUT,
     PARITY_BATCHES,
+    batch_of,
     export,
     onnx_logits,
     onnx_outputs,
@@ -168,8 +169,9 @@ def fuse(content: bytes, calibrator: Calibrator, images: NDArray[np.uint8]) -> b
     """
     fused = fused_onnx(content, calibrator)
     for size in PARITY_BATCHES:
-        expected = calibrator.predict_proba(onnx_logits(content, images[:size]))
-        actual = onnx_outputs(fused, images[:size], ["probabilities"])[0]
+        batch = batch_of(images, size)
+        expected = calibrator.predict_proba(onnx_logits(content, batch))
+        actual = onnx_outputs(fused, batch, ["probabilities"])[0]
         difference = float(np.max(np.abs(actual - expected)))
         if not difference <= FUSED_TOLERANCE:
             raise ParityError(

@@ -5,13 +5,13 @@ parameter ``image_size``, it gets (height, width). The network maps float images
 height, width), of about zero mean and unit variance, to logits (n, n_classes).
 """
 
-import importlib
 import inspect
 from collections.abc import Callable
 
 from torch import nn
 
 from trueprob_trainer.errors import BadInput
+from trueprob_trainer.importing import imported
 from trueprob_trainer.networks.convolutional import (
     densenet121,
     digits_cnn,
@@ -43,15 +43,14 @@ def network_function(name: str) -> NetworkFunction:
     """The function that builds a network; importing ``module:function`` runs the module's code."""
     if name in NETWORKS:
         return NETWORKS[name]
-    module_name, separator, function_name = name.partition(":")
-    if not separator:
+    if ":" not in name:
         raise BadInput(
             f"network must be one of {', '.join(NETWORKS)} or module:function, got {name}"
         )
     try:
-        function = getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, AttributeError, ValueError) as problem:
-        raise BadInput(f"network {name} cannot be imported: {problem}") from problem
+        function = imported(name)
+    except ValueError as problem:
+        raise BadInput(f"network {problem}") from problem
     if not callable(function):
         raise BadInput(f"network {name} must be a function, got {type(function).__name__}")
     return function  # type: ignore[no-any-return]  # the caller's module is untyped

@@ -4,18 +4,21 @@ Each wraps a built torch optimiser::
 
     SAM(torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9), rho=0.05)
 
-:mod:`wrapper` has what all share: groups, checkpoints, schedulers, loss scaling, clipping.
-:mod:`ascent` has the pair ``ascend`` and ``descend``, :mod:`two_passes` ``step(closure)``,
-:mod:`passes` the loop over micro-batches, :mod:`displacement` the move of the weights and the way
-back, and :mod:`batch_norm` running statistics and activation checkpointing.
+:mod:`wrapper` has what all share: groups, checkpoints, schedulers, loss scaling, clipping, the loop
+over micro-batches. :mod:`ascent` has the pair ``ascend`` and ``descend`` with the way back,
+:mod:`two_passes` ``step(closure)``, and :mod:`buffers` running statistics and activation
+checkpointing.
 """
 
-from trueprob_trainer.sharpness_aware.ascent import AscentOptimizer
-from trueprob_trainer.sharpness_aware.batch_norm import (
+from trueprob_trainer.sharpness_aware.ascent import (
+    AscentOptimizer,
+    joint_norm,
+    scale_to_radius,
+)
+from trueprob_trainer.sharpness_aware.buffers import (
     average_running_statistics,
     checkpointed,
     frozen_running_statistics,
-    kept_running_statistics,
 )
 from trueprob_trainer.sharpness_aware.methods.asam import ASAM
 from trueprob_trainer.sharpness_aware.methods.csam import CSAM
@@ -33,7 +36,9 @@ from trueprob_trainer.sharpness_aware.methods.preconditioned_sam import Precondi
 from trueprob_trainer.sharpness_aware.methods.registry import (
     OPTIMISERS,
     check_options,
+    default_rho,
     meanings_of,
+    optimiser_class,
     options_of,
 )
 from trueprob_trainer.sharpness_aware.methods.sam import SAM
@@ -60,8 +65,11 @@ __all__ = [
     "average_running_statistics",
     "check_options",
     "checkpointed",
+    "default_rho",
     "frozen_running_statistics",
-    "kept_running_statistics",
+    "joint_norm",
     "meanings_of",
+    "optimiser_class",
     "options_of",
+    "scale_to_radius",
 ]

@@ -1,27 +1,23 @@
 """The pair ``ascend`` and ``descend``: move to w + ε, come back to w, step with that gradient.
 
-Most optimisers differ in ε only; a subclass defines it in :meth:`_perturbation`. The rest is here:
+Most optimisers differ in ε only; a subclass defines it in :meth:`AscentOptimizer.perturbation`. The
+rest is here:
 
 - Weights are restored *by copying the saved start*, not by subtracting ε: floating point does not
   undo an addition, and replicas would drift apart.
 - Gradients are cleared between the passes; otherwise the base would step with their sum.
 - Parameters without a gradient are neither moved nor restored.
-- ε is computed in the gradients and in the memory of the saved start, so the ascent needs one
-  additional copy of the weights.
+- ε is computed in the gradients, so the ascent needs one additional copy of the weights: the saved
+  start, which is allocated once and kept.
 """
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from trueprob_trainer.sharpness_aware.displacement import (
-    Displacement,
-    ParameterBlock,
-    dense_gradient,
-    joint_norm,
-)
 from trueprob_trainer.sharpness_aware.wrapper import WrappedOptimizer
 
 
@@ -48,7 +44,8 @@ class AscentOptimizer(WrappedOptimizer):
 
     def __init__(self, base: torch.optim.Optimizer, rho: float = 0.05, **shared: Any) -> None:
         super().__init__(base, rho, **shared)
-        self._displacement = Displacement()
+        self._starts: dict[Tensor, Tensor] = {}  # w, of the parameters that were moved before
+        self._moved: list[Tensor] = []  # parameters that are at w + ε now
         self._in_single_pass = False  # in a step with one pass, after ascend()
         self._overflowed = False  # the first gradient of this step is not finite
         self._collected: dict[Tensor, Tensor] = {}
@@ -59,8 +56,29 @@ class AscentOptimizer(WrappedOptimizer):
         return True
 
     @abstractmethod
-    def _perturbation(self, blocks: list[ParameterBlock]) -> list[float]:
-        """Overwrite the gradients by ε divided by the returned factors, one per block."""
+    def perturbation(
+        self, parameters: list[Tensor], gradients: list[Tensor], radii: list[float]
+    ) -> None:
+        """Overwrite the gradients at w by ε; called without recording gradients.
+
+        What it keeps between steps belongs in :attr:`WrappedOptimizer.kept`. Use
+        :func:`joint_norm` and :func:`scale_to_radius`.
+
+        Parameters
+        ----------
+        parameters : list of Tensor
+            The parameters that have a gradient, of all groups, at w.
+        gradients : list of Tensor
+            Their gradients, unscaled and finite.
+        radii : list of float
+            ``rho`` of the group of each parameter.
+        """
+
+    def before_step(self) -> None:
+        """Change the gradients at w + ε, in ``.grad``, that the base will step with.
+
+        They are still multiplied by :attr:`loss_scale`.
+        """
 
     def ascend(self) -> bool:
         """Move from w to w + ε, computed from the gradients, and clear them.
@@ -127,6 +145,7 @@ class AscentOptimizer(WrappedOptimizer):
         """
         self._restore("restore()")
         self._collected = {}
+        self._overflowed = False
         self.zero_grad(set_to_none=True)
 
     def state_dict(self) -> dict[str, Any]:
@@ -143,55 +162,71 @@ class AscentOptimizer(WrappedOptimizer):
     def _ascend(self) -> bool:
         self._refuse_second_ascent()
         self._share()
-        blocks = self._displacement.blocks(self.param_groups, dense_gradient)
-        if not blocks:
+        groups = [(p, float(g["rho"])) for g in self.param_groups for p in g["params"]]
+        parameters = [p for p, _ in groups if p.grad is not None]
+        radii = [rho for p, rho in groups if p.grad is not None]
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        if not gradients:
             raise RuntimeError("ascend() found no gradient: call backward() on the loss first")
-        self._overflowed = False
+        if any(gradient.layout is not torch.strided for gradient in gradients):
+            raise RuntimeError("ascend() takes dense gradients, got a sparse one")
         if not self.second_pass_due:
             self._in_single_pass = True
             return False
-        self._overflowed = not self._unscaled(blocks)
-        if self._overflowed:
-            for block in blocks:
-                torch._foreach_zero_(block.gradients)
-        factors = None if self._overflowed else self._perturbation(blocks)
-        self._displacement.move(blocks, factors=factors)
+        if self.scaler is not None:
+            # Not unscale_(): the scaler allows one call per update, and the descent makes it.
+            torch._foreach_mul_(gradients, 1 / self.loss_scale)
+            self._overflowed = self._overflowed or not joint_norm(gradients).isfinite()
+        if self._overflowed:  # the second pass is made at w: other ranks may wait for it
+            torch._foreach_zero_(gradients)
+        else:
+            self.perturbation(parameters, gradients, radii)
+        self._move(parameters, gradients)
         self.zero_grad(set_to_none=True)
         return True
 
-    def _unscaled(self, blocks: list[ParameterBlock]) -> bool:
-        """Divide the gradients by the loss scale; False if float16 overflowed."""
-        # After an overflow the second pass is made at w, since other ranks may wait for it. It
-        # overflows too, and the scaler skips the step.
-        if self.scaler is None:
-            return True
-        # Not unscale_(): the scaler allows one call per update, and the descent makes it.
-        for block in blocks:
-            torch._foreach_mul_(block.gradients, 1 / self.scaler.get_scale())
-        return bool(joint_norm([g for block in blocks for g in block.gradients]).isfinite())
+    def _move(self, parameters: list[Tensor], by: list[Tensor]) -> None:
+        """Save the parameters and add a displacement."""
+        for p in parameters:
+            start = self._starts.get(p)
+            form = (p.shape, p.dtype, p.device, p.stride())
+            if start is None or (start.shape, start.dtype, start.device, start.stride()) != form:
+                self._starts[p] = torch.empty_like(p, requires_grad=False)
+        torch._foreach_copy_([self._starts[p] for p in parameters], parameters)
+        torch._foreach_add_(parameters, by)
+        self._moved = parameters
 
     @torch.no_grad()
     def _descend(self) -> None:
-        if self._collected and not self._displacement:
+        if self._collected and not self._moved:
             for parameter, gradient in self._collected.items():
                 parameter.grad = gradient
             self._collected = {}
         else:
             self._restore("descend()")
-        self._before_step()
+        if self._overflowed:
+            # The second pass may be finite. The scaler skips the step and lowers its scale only if
+            # a gradient is not.
+            for parameter in self._parameters():
+                if parameter.grad is not None:
+                    parameter.grad.fill_(float("inf"))
+        self.before_step()
         self._step_base()
-
-    def _before_step(self) -> None:
-        """Change the gradients that the base will step with; they are still scaled."""
+        self._overflowed = False
 
     def _restore(self, call: str) -> None:
-        if not (self._displacement or self._in_single_pass):
+        if not (self._moved or self._in_single_pass):
             raise RuntimeError(f"{call} needs ascend() before it: there are no weights to restore")
-        self._displacement.restore()
+        if self._moved:
+            torch._foreach_copy_(self._moved, [self._starts[p] for p in self._moved])
+        self._moved = []
         self._in_single_pass = False
 
+    def _is_under_way(self) -> bool:
+        return bool(self._moved or self._in_single_pass or self._collected)
+
     def _refuse_second_ascent(self) -> None:
-        if self._displacement or self._in_single_pass:
+        if self._moved or self._in_single_pass:
             raise RuntimeError("ascend() was called twice: call descend() or restore() in between")
 
     def _refuse_without_closure(self, call: str) -> None:
@@ -201,8 +236,49 @@ class AscentOptimizer(WrappedOptimizer):
             )
 
     def _refuse_while_perturbed(self, call: str) -> None:
-        if self._displacement or self._in_single_pass or self._collected:
+        if self._is_under_way():
             raise RuntimeError(
                 f"{call} between ascend() and descend(): the weights are perturbed; "
                 "use checkpoints after descend()"
             )
+
+
+def joint_norm(tensors: Sequence[Tensor]) -> Tensor:
+    """2-norm over all tensors together.
+
+    Parameters
+    ----------
+    tensors : sequence of Tensor
+        Of any shapes, types and devices.
+
+    Returns
+    -------
+    Tensor
+        A scalar in at least float32, on the device of the first tensor; nothing waits for a GPU.
+    """
+    wide = torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
+    norms = torch._foreach_norm(list(tensors), 2.0, dtype=wide)
+    together: Tensor = torch.linalg.vector_norm(
+        torch.stack([norm.to(norms[0].device) for norm in norms])
+    )
+    return together
+
+
+def scale_to_radius(tensors: list[Tensor], radii: list[float], norm: Tensor) -> None:
+    """Multiply each tensor by its radius over a norm, in place; a norm of zero gives zeros.
+
+    Parameters
+    ----------
+    tensors : list of Tensor
+        Directions.
+    radii : list of float
+        A length for each tensor.
+    norm : Tensor
+        Joint norm of what is to have the length of the radius, a scalar.
+    """
+    inverse = torch.where(norm > 0, 1 / norm, torch.zeros_like(norm))
+    by_place: dict[tuple[float, torch.device], list[Tensor]] = {}
+    for tensor, radius in zip(tensors, radii, strict=True):
+        by_place.setdefault((radius, tensor.device), []).append(tensor)
+    for (radius, device), together in by_place.items():
+        torch._foreach_mul_(together, (radius * inverse).to(device))

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from trueprob_trainer.sharpness_aware.ascent import AscentOptimizer
-from trueprob_trainer.sharpness_aware.batch_norm import frozen_running_statistics
-from trueprob_trainer.sharpness_aware.passes import Closure, Closures, as_micro_batches
+from trueprob_trainer.sharpness_aware.buffers import frozen_running_statistics
+from trueprob_trainer.sharpness_aware.wrapper import Closure, Closures
 
 
 class TwoPassOptimizer(AscentOptimizer):
@@ -62,57 +62,64 @@ class TwoPassOptimizer(AscentOptimizer):
             raise RuntimeError(f"{type(self).__name__} has no collect(): it reuses gradients")
         super().collect(weight)
 
-    def step(self, closure: Closures | None = None) -> Tensor:  # type: ignore[override]
-        # Not torch's closure: see WrappedOptimizer.
-        """Run the closures at w and, with statistics held, at w + ε; step the base.
+    def step(self, closure: Closures | None = None) -> Tensor | None:  # type: ignore[override]
+        """Run the closures at w and, with buffers held, at w + ε; step the base.
 
         Parameters
         ----------
         closure : callable or sequence of callable
-            ``closure(rows=None) -> (logits, labels)``, one for each micro-batch.
+            See :meth:`WrappedOptimizer.step`. After ``ascend()`` there may be none: the step is
+            then ``descend()``, for programs that call ``step()`` themselves.
 
         Returns
         -------
-        Tensor
-            Mean loss of all rows at w, detached.
+        Tensor or None
+            Mean loss of all rows at w, detached; None without closures.
 
         Raises
         ------
         RuntimeError
-            There is no closure, or the constructor got no ``model``.
+            There is no closure, the constructor got no ``model``, or several micro-batches give a
+            loss only.
+        TypeError
+            A closure gives a loss where the class needs the logits.
         """
-        batches = as_micro_batches(closure, type(self).__name__)
+        if closure is None and self._is_under_way():
+            self.descend()
+            return None
+        batches = self._micro_batches(closure)
         self.zero_grad()
         self._collected = {}
         if not self.m_sharpness:
             loss, _ = self._both_passes(batches)
         else:
-            found = []
+            losses, rows = [], []
             for batch in batches:
-                found.append(self._both_passes([batch]))
-                self.collect(found[-1][1] / found[0][1])
-            n_rows = sum(rows for _, rows in found)
-            torch._foreach_mul_(list(self._collected.values()), found[0][1] / n_rows)
-            loss = torch.stack([loss * rows for loss, rows in found]).sum() / n_rows
+                loss, n = self._both_passes([batch])
+                losses.append(loss)
+                rows.append(float(n))
+                self.collect(rows[-1])
+            torch._foreach_div_(list(self._collected.values()), sum(rows))
+            loss = torch.stack([x * n for x, n in zip(losses, rows, strict=True)]).sum() / sum(rows)
         self._descend()
         return loss
 
-    def _second_losses(self, index: int, closure: Closure) -> Tensor:
-        return self._first_losses(index, closure)
+    def _second_sum(self, index: int, closure: Closure) -> tuple[Tensor, Tensor | int | None]:
+        return self._first_sum(index, closure)
 
-    def _both_passes(self, batches: Sequence[Closure]) -> tuple[Tensor, int]:
+    def _both_passes(self, batches: Sequence[Closure]) -> tuple[Tensor, Tensor | int]:
         """Run both passes; the weights stay at w + ε, with the gradients for the descent."""
         if self.model is None:
             raise RuntimeError(
                 f"{type(self).__name__}.step(closure) needs the constructor's model= to hold "
-                "BatchNorm statistics in the second pass; or call ascend() and descend()"
+                "buffers such as BatchNorm's in the second pass; or call ascend() and descend()"
             )
         synchronise = not (self.rank_local and self.second_pass_due)
-        result = self._pass(batches, self._first_losses, synchronise=synchronise)
+        result = self._pass(batches, self._first_sum, synchronise=synchronise)
         if self._ascend():
             try:
                 with frozen_running_statistics(self.model):
-                    self._pass(batches, self._second_losses)
+                    self._pass(batches, self._second_sum)
             except BaseException:
                 self.restore()
                 raise

@@ -20,6 +20,7 @@ from torch.nn import functional
 from trueprob_trainer.config import TrainConfig
 from trueprob_trainer.data import LabelledImages, Split
 from trueprob_trainer.errors import BadInput
+from trueprob_trainer.training.ranks import ALONE, Ranks
 from trueprob_trainer.training.teacher import Teacher
 
 RESIDENT_SHARE = 0.5  # of a GPU's free memory for the rows; the rest is for activations
@@ -82,6 +83,7 @@ class Batches:
         mean: Tensor,  # (channels,), colour of the squares of cutout
         device: torch.device,
         teacher: Teacher | None = None,  # its probabilities become part of the targets
+        ranks: Ranks = ALONE,
     ) -> None:
         self.config = config
         self.rows = TrainRows(data, device)
@@ -94,12 +96,17 @@ class Batches:
         self.mean = mean
         self.teacher = teacher
         self.shuffle = torch.Generator().manual_seed(config.seed)
-        self.augment = torch.Generator(device).manual_seed(config.seed)
+        self.augment = torch.Generator(device).manual_seed(ranks.seed(config.seed))
+        self.ranks = ranks
 
     def order(self) -> Tensor:
-        """Positions of the next epoch's rows, (n_batches, batch_size); the rest is left out."""
+        """Positions of the next epoch's rows, (n_batches, batch_size); the rest is left out.
+
+        Of several ranks each has its part of every batch.
+        """
         places = torch.randperm(len(self.rows), generator=self.shuffle)
-        return places[: self.n_batches * self.config.batch_size].view(self.n_batches, -1)
+        whole = places[: self.n_batches * self.config.batch_size].view(self.n_batches, -1)
+        return self.ranks.part_of(whole)
 
     def of(self, order: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Augmented batches in that order: images in grey levels, and targets.

@@ -9,7 +9,7 @@ import math
 import pickle
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from trueprob_trainer.data import LabelledImages, Split
 from trueprob_trainer.errors import BadInput
 from trueprob_trainer.networks import build_network
 from trueprob_trainer.networks.classifier import ImageClassifier
-from trueprob_trainer.sharpness_aware import OPTIMISERS, WrappedOptimizer, options_of
+from trueprob_trainer.sharpness_aware import WrappedOptimizer, optimiser_class, options_of
 from trueprob_trainer.sharpness_aware.wrapper import PerSampleLoss
 
 PREFIX = "network."  # of the weights of a network behind its preprocessing, in a run's checkpoint
@@ -101,19 +101,24 @@ def _weights(file: Path) -> dict[str, Tensor]:
     return weights
 
 
-def build_optimiser(config: TrainConfig, model: nn.Module) -> WrappedOptimizer:
+def build_optimiser(
+    config: TrainConfig,
+    model: nn.Module,
+    run: nn.Module | None = None,  # what the closures run, if it is not the model itself
+) -> WrappedOptimizer:
     """The optimiser of the recipe around SGD or AdamW."""
     base: torch.optim.Optimizer
+    groups = _groups(config, model)
     if config.base == "adamw":
         base = torch.optim.AdamW(
-            model.parameters(),
+            groups,
             lr=config.learning_rate,
             betas=(config.momentum, 0.999),
             weight_decay=config.weight_decay,
         )
     else:
         base = torch.optim.SGD(
-            model.parameters(),
+            groups,
             lr=config.learning_rate,
             momentum=config.momentum,
             weight_decay=config.weight_decay,
@@ -125,9 +130,35 @@ def build_optimiser(config: TrainConfig, model: nn.Module) -> WrappedOptimizer:
     if loss is not None:
         given["loss"] = loss
     try:
-        return OPTIMISERS[config.optimiser](base, rho=config.rho, model=model, **given)
+        return optimiser_class(config.optimiser)(
+            base, rho=cast(float, config.rho), model=model if run is None else run, **given
+        )
     except (TypeError, ValueError) as problem:
         raise BadInput(f"optimiser {config.optimiser}: {problem}") from problem
+
+
+def _groups(config: TrainConfig, model: nn.Module) -> list[dict[str, Any]]:
+    """Parameter groups: one for each radius of its own, in the order of the recipe."""
+    layers: dict[str, list[Tensor]] = {layer: [] for layer in config.layer_rho}
+    rest: list[Tensor] = []
+    for name, parameter in model.named_parameters():
+        place = f"{name.removeprefix(PREFIX)}."
+        layer = next((x for x in layers if place.startswith(f"{x}.")), None)
+        (rest if layer is None else layers[layer]).append(parameter)
+    for layer, parameters in layers.items():
+        if not parameters:
+            names = dict.fromkeys(
+                name.removeprefix(PREFIX).partition(".")[0] for name, _ in model.named_parameters()
+            )
+            raise BadInput(
+                f"rho of {layer}: the network has no such layer that is not named before it; its "
+                f"layers are {', '.join(names)}"
+            )
+    groups: list[dict[str, Any]] = [
+        {"params": parameters, "rho": config.layer_rho[layer]}
+        for layer, parameters in layers.items()
+    ]
+    return [*groups, {"params": rest}] if rest else groups
 
 
 def build_schedule(config: TrainConfig, base: torch.optim.Optimizer, n_steps: int) -> LRScheduler:

@@ -2,7 +2,8 @@
 
 A run is seeded and, for a fixed number of threads on one machine, repeatable to the last bit, also
 if it is stopped and resumed. SIGTERM and Ctrl-C make it save and stop; a second signal stops the
-process at once. Only train rows are used: calibration and test rows decide nothing here.
+process at once. Only train rows decide anything: calibration rows are scored after each epoch, for
+people to look at, and test rows are not touched.
 """
 
 import functools
@@ -20,9 +21,10 @@ import torch
 from torch import Tensor, nn
 
 from trueprob_trainer.config import TrainConfig
-from trueprob_trainer.data import LabelledImages
+from trueprob_trainer.data import LabelledImages, Split
 from trueprob_trainer.data.recipe import prepare
 from trueprob_trainer.errors import BadInput, Interrupted
+from trueprob_trainer.sharpness_aware import checkpointed
 from trueprob_trainer.training.batches import Batches
 from trueprob_trainer.training.building import (
     build_average,
@@ -32,6 +34,7 @@ from trueprob_trainer.training.building import (
 )
 from trueprob_trainer.training.finished_run import Training, prepare_for_evaluation
 from trueprob_trainer.training.progress import silent
+from trueprob_trainer.training.ranks import ALONE, Ranks
 from trueprob_trainer.training.run_folder import RunFolder
 from trueprob_trainer.training.state import LoopState
 from trueprob_trainer.training.teacher import Teacher
@@ -53,71 +56,100 @@ def train_with(
     logs: Sequence[Log] = (),  # called with the whole history after every epoch
     progress: Callable[[int, int, str], None] = silent,  # progress(epochs_done, epochs, text)
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    ranks: Ranks = ALONE,  # only the first writes and reports
 ) -> Training:
     """Train a network; with a run folder, a signal saves the run and raises `Interrupted`."""
     started = saved_at = time.perf_counter()
     device = device_of(config)
     data = prepare(config) if data is None else data
+
+    def save(state: LoopState) -> None:
+        saved = state.checkpoint(_seconds(state, started))  # by all ranks together
+        if run is not None and ranks.first:
+            run.save_checkpoint(saved)
+
     with repeatable(config, device), Interruption(enabled=run is not None) as interruption:
-        state = begin(config, data, device)
+        state = begin(config, data, device, ranks)
         if run is not None and resume and (run.path / "checkpoint.pt").exists():
             state.restore(run.checkpoint())
-        if run is not None and resume:
+        if run is not None and resume and ranks.first:
             run.write_metrics(state.history)
         autocast = torch.autocast(device.type, torch.bfloat16, enabled=config.bf16)
+        held_out = data.of(Split.CALIBRATION)
+        network = state.optimiser.model
+        assert network is not None  # noqa: S101 - for types: begin() gave it
         while state.epoch < config.epochs:
             state.order = state.batches.order() if state.order is None else state.order
             for images, targets in state.batches.of(state.order[state.step :]):
-                forward = functools.partial(_forward, state.model, autocast)
+                forward = functools.partial(_forward, network, autocast)
                 parts = zip(*(t.chunk(config.accumulation) for t in (images, targets)), strict=True)
                 closures = [functools.partial(forward, *part) for part in parts]
-                state.losses.append(state.optimiser.step(closures))
+                with checkpointed(state.model.network.children() if config.checkpointing else ()):
+                    loss = state.optimiser.step(closures)
+                assert loss is not None  # noqa: S101 - for types: there are closures
+                state.losses.append(loss)
                 state.schedule.step()
                 if state.average is not None:
                     state.average.update_parameters(state.model)
                 state.step += 1
-                if interruption.signal is not None and run is not None:
-                    run.save_checkpoint(state.checkpoint(_seconds(state, started)))
+                if ranks.any(interruption.signal is not None) and run is not None:
+                    save(state)
+                    received = interruption.signal or signal.SIGTERM
                     raise Interrupted(
-                        interruption.signal,
-                        f"{interruption.signal.name} in epoch {state.epoch + 1}: "
+                        received,
+                        f"{received.name} in epoch {state.epoch + 1}: "
                         f"saved in {run.path}, --resume continues it",
                     )
-            row = state.finish_epoch()
+            row = state.finish_epoch(held_out)
             if not math.isfinite(row["loss"]):
                 raise BadInput(
                     f"loss is {row['loss']} in epoch {state.epoch}: lower learning_rate or rho"
                 )
-            progress(state.epoch, config.epochs, f"loss {row['loss']:.5f} nats")
+            progress(state.epoch, config.epochs, _progress_text(row))
             if run is not None:
-                run.append_metrics(row)
-                if time.perf_counter() - saved_at > checkpoint_seconds:
-                    run.save_checkpoint(state.checkpoint(_seconds(state, started)))
+                if ranks.first:
+                    run.append_metrics(row)
+                if ranks.any(time.perf_counter() - saved_at > checkpoint_seconds):
+                    save(state)
                     saved_at = time.perf_counter()
             for log in logs:
                 log(state.history)
         seconds = _seconds(state, started)
-        if run is not None:
-            run.save_checkpoint(state.checkpoint(seconds))
+        save(state)
     return Training(
         config, data, prepare_for_evaluation(state.scored), tuple(state.history), seconds
     )
 
 
-def begin(config: TrainConfig, data: LabelledImages, device: torch.device) -> LoopState:
+def _progress_text(row: dict[str, float | int]) -> str:
+    text = f"loss {row['loss']:.5f} nats"
+    if "held_out_nll" in row:
+        text += (
+            f"; held out: accuracy {100 * row['held_out_accuracy']:.1f} %, NLL "
+            f"{row['held_out_nll']:.4f} nats, debiased ECE {100 * row['held_out_ece']:.2f} %"
+        )
+    return text
+
+
+def begin(
+    config: TrainConfig, data: LabelledImages, device: torch.device, ranks: Ranks = ALONE
+) -> LoopState:
     """The state of a run before its first step; torch must be seeded."""
     model = build_model(config, data).to(device).train()
     if config.channels_last:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub
         model.channels_last = True
-    optimiser = build_optimiser(config, model)
+    optimiser = build_optimiser(config, model, ranks.distributed(model))
     teacher = None
     if config.teacher:
         names = data.class_names
         teacher = Teacher.of(config.teacher, config.distill_temperature, device, names)
-    batches = Batches(config, data, model.mean, device, teacher)
+    batches = Batches(config, data, model.mean, device, teacher, ranks)
     schedule = build_schedule(config, optimiser.base, config.epochs * batches.n_batches)
-    return LoopState(model, optimiser, schedule, build_average(config, model), batches)
+    if ranks.rank:
+        torch.manual_seed(ranks.seed(config.seed))  # dropout masks of its own
+    average = build_average(config, model)
+    return LoopState(model, optimiser, schedule, average, batches, ranks=ranks)
 
 
 def checked_data(config: TrainConfig) -> LabelledImages:
@@ -153,7 +185,7 @@ def device_of(config: TrainConfig) -> torch.device:
     if config.device == "cuda" and not available:
         raise BadInput("device must be cpu or auto here, torch finds no GPU, got cuda")
     on_gpu = config.device == "cuda" or (config.device == "auto" and available)
-    return torch.device("cuda" if on_gpu else "cpu")
+    return torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
 
 
 @contextmanager

@@ -85,6 +85,7 @@ class Progress:
             self.stream.flush()
         elif done == total or done % max(1, total // 10) == 0:
             self.stream.write(line + "\n")
+            self.stream.flush()  # a pipe would keep it until the end
 
 
 def silent(done: int, total: int, text: str) -> None:

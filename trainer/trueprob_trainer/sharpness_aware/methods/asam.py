@@ -18,12 +18,9 @@ SAM's (0.5 for CIFAR-10, 1.0 for CIFAR-100, η = 0.01 in the paper).
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from trueprob_trainer.sharpness_aware.displacement import (
-    ParameterBlock,
-    joint_norm,
-    scale_to_radius,
-)
+from trueprob_trainer.sharpness_aware.ascent import joint_norm, scale_to_radius
 from trueprob_trainer.sharpness_aware.two_passes import TwoPassOptimizer
 from trueprob_trainer.sharpness_aware.wrapper import require_range
 
@@ -56,13 +53,13 @@ class ASAM(TwoPassOptimizer):
         require_range("eta", eta)
         self.eta = eta
 
-    def _perturbation(self, blocks: list[ParameterBlock]) -> list[float]:
-        for block in blocks:
-            torch._foreach_copy_(block.scratch, block.parameters)
-            torch._foreach_abs_(block.scratch)
-            torch._foreach_add_(block.scratch, self.eta)
-            torch._foreach_mul_(block.gradients, block.scratch)
-        norm = joint_norm([g for block in blocks for g in block.gradients])
-        for block in blocks:
-            torch._foreach_mul_(block.gradients, block.scratch)
-        return scale_to_radius(blocks, norm)
+    def perturbation(
+        self, parameters: list[Tensor], gradients: list[Tensor], radii: list[float]
+    ) -> None:
+        """See :meth:`AscentOptimizer.perturbation`."""
+        widths = torch._foreach_abs(parameters)
+        torch._foreach_add_(widths, self.eta)
+        torch._foreach_mul_(gradients, widths)
+        norm = joint_norm(gradients)
+        torch._foreach_mul_(gradients, widths)
+        scale_to_radius(gradients, radii, norm)

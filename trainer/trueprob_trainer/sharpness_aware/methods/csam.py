@@ -18,8 +18,7 @@ import torch
 from torch import Tensor
 
 from trueprob_trainer.sharpness_aware.methods.sam import SAM
-from trueprob_trainer.sharpness_aware.passes import Closure
-from trueprob_trainer.sharpness_aware.wrapper import in_full_precision, require_range
+from trueprob_trainer.sharpness_aware.wrapper import Closure, in_full_precision, require_range
 
 
 class CSAM(SAM):
@@ -45,20 +44,27 @@ class CSAM(SAM):
     arXiv:2505.23866, the loss of its section on CSAM.
     """
 
-    _needs_closure = True
+    _needs_closure = _needs_logits = True
 
     def __init__(self, base: Any, rho: float = 0.05, *, gamma: float = 1.0, **shared: Any) -> None:
         super().__init__(base, rho, **shared)
         require_range("gamma", gamma)
         self.gamma = gamma
 
-    def _second_losses(self, index: int, closure: Closure) -> Tensor:  # noqa: ARG002 - see passes
+    def _second_sum(
+        self,
+        index: int,  # noqa: ARG002 - see SumOf
+        closure: Closure,
+    ) -> tuple[Tensor, Tensor | int | None]:
         logits, labels = closure()
-        return self._losses(logits, labels) * calibrating_weight(logits, labels, self.gamma)
+        losses, rows = self._losses(logits, labels)
+        self._by_row(losses)
+        weights = calibrating_weight(logits, labels.clamp(min=0), self.gamma)
+        return (losses * weights).sum(), rows
 
 
 def calibrating_weight(logits: Tensor, labels: Tensor, gamma: float) -> Tensor:
     """(1 + p)^(−γ) for rows whose label has probability p above ½, else 1."""
-    log_probabilities = torch.log_softmax(in_full_precision(logits), dim=1)
-    p = log_probabilities.gather(1, labels[:, None])[:, 0].exp()
+    log_probabilities = torch.log_softmax(in_full_precision(logits), dim=-1)
+    p = log_probabilities.gather(-1, labels[..., None])[..., 0].exp()
     return torch.where(p > 0.5, (1 + p) ** -gamma, torch.ones_like(p))

@@ -19,11 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trueprob_trainer.sharpness_aware.displacement import ParameterBlock
 from trueprob_trainer.sharpness_aware.methods.sam import SAM
-from trueprob_trainer.sharpness_aware.passes import Closure
 from trueprob_trainer.sharpness_aware.randomness import RandomState
-from trueprob_trainer.sharpness_aware.wrapper import require_range
+from trueprob_trainer.sharpness_aware.wrapper import Closure, require_range
 
 
 class ESAM(SAM):
@@ -53,7 +51,7 @@ class ESAM(SAM):
     arXiv:2110.03141, sections 3.1 and 3.2.
     """
 
-    _needs_closure = True
+    _needs_closure = _needs_logits = True
 
     def __init__(
         self,
@@ -73,38 +71,45 @@ class ESAM(SAM):
         self.beta = beta
         self.gamma = gamma
         self._draws = torch.Generator().manual_seed(seed)
+        self._random = RandomState(None)
         self._kept: list[tuple[RandomState, Tensor]] = []  # of each micro-batch
 
-    def _both_passes(self, batches: Any) -> tuple[Tensor, int]:
+    def _both_passes(self, batches: Any) -> tuple[Tensor, Tensor | int]:
         self._kept = []
         try:
             return super()._both_passes(batches)
         finally:
             self._kept = []
 
-    def _first_losses(self, index: int, closure: Closure) -> Tensor:
-        random = RandomState(self.model)
-        losses = super()._first_losses(index, closure)
-        self._kept.append((random, losses.detach()))
-        return losses
+    def _first_sum(self, index: int, closure: Closure) -> tuple[Tensor, Tensor | int | None]:
+        self._random = RandomState(self.model)
+        return super()._first_sum(index, closure)
 
-    def _perturbation(self, blocks: list[ParameterBlock]) -> list[float]:
-        remaining = super()._perturbation(blocks)
-        for block in blocks:
-            draws = torch.rand(len(block.gradients), generator=self._draws).tolist()
-            factors = [1 / self.beta if draw < self.beta else 0.0 for draw in draws]
-            torch._foreach_mul_(block.gradients, factors)
-        return remaining
+    def _losses(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | int]:
+        losses, rows = super()._losses(logits, labels)
+        if not self._moved:
+            self._kept.append((self._random, self._by_row(losses).detach()))
+        return losses, rows
 
-    def _second_losses(self, index: int, closure: Closure) -> Tensor:
+    def perturbation(
+        self, parameters: list[Tensor], gradients: list[Tensor], radii: list[float]
+    ) -> None:
+        """See :meth:`AscentOptimizer.perturbation`."""
+        super().perturbation(parameters, gradients, radii)
+        draws = torch.rand(len(gradients), generator=self._draws).tolist()
+        factors = [1 / self.beta if draw < self.beta else 0.0 for draw in draws]
+        torch._foreach_mul_(gradients, factors)
+
+    def _second_sum(self, index: int, closure: Closure) -> tuple[Tensor, Tensor | int | None]:
         random, before = self._kept[index]
         n_rows = max(1, int(self.gamma * len(before)))
         if n_rows == len(before):
-            return self._losses(*closure())
+            return super()._first_sum(index, closure)
         with torch.no_grad(), random.replayed():
-            rise = self._losses(*closure()) - before
+            rise = self._by_row(self._losses(*closure())[0]) - before
         rows = rise.topk(n_rows).indices.sort().values
-        return self._losses(*closure(rows=rows))
+        losses, n = self._losses(*closure(rows=rows))
+        return losses.sum(), n
 
     def _ascent_state(self) -> dict[str, Any]:
         return {"draws": self._draws.get_state()}

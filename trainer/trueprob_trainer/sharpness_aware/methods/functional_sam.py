@@ -17,9 +17,8 @@ import torch
 from torch import Tensor
 
 from trueprob_trainer.sharpness_aware.methods.sam import SAM
-from trueprob_trainer.sharpness_aware.passes import Closure
 from trueprob_trainer.sharpness_aware.randomness import RandomState
-from trueprob_trainer.sharpness_aware.wrapper import in_full_precision
+from trueprob_trainer.sharpness_aware.wrapper import Closure, in_full_precision
 
 
 class FunctionalSAM(SAM):
@@ -38,30 +37,35 @@ class FunctionalSAM(SAM):
     arXiv:2502.02407, the update of its section on Functional-SAM.
     """
 
-    _needs_closure = True
+    _needs_closure = _needs_logits = True
 
     def __init__(self, base: Any, rho: float = 0.05, **shared: Any) -> None:
         super().__init__(base, rho, **shared)
-        self._kept: list[tuple[RandomState, Tensor]] = []  # of each micro-batch
+        self._random = RandomState(None)
+        # of each micro-batch: its random numbers, ∂L/∂z and the number of rows
+        self._kept: list[tuple[RandomState, Tensor, Tensor | int]] = []
 
-    def _both_passes(self, batches: Any) -> tuple[Tensor, int]:
+    def _both_passes(self, batches: Any) -> tuple[Tensor, Tensor | int]:
         self._kept = []
         try:
             return super()._both_passes(batches)
         finally:
             self._kept = []
 
-    def _first_losses(self, index: int, closure: Closure) -> Tensor:  # noqa: ARG002 - see passes
-        random = RandomState(self.model)
-        logits, labels = closure()
-        at_w = in_full_precision(logits).detach().requires_grad_()
-        (slopes,) = torch.autograd.grad(self.loss(at_w, labels).sum(), at_w)
-        self._kept.append((random, slopes))
-        return self._losses(logits, labels)
+    def _first_sum(self, index: int, closure: Closure) -> tuple[Tensor, Tensor | int | None]:
+        self._random = RandomState(self.model)
+        return super()._first_sum(index, closure)
 
-    def _second_losses(self, index: int, closure: Closure) -> Tensor:
+    def _losses(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | int]:
+        at_w = in_full_precision(logits).detach().requires_grad_()
+        losses, rows = super()._losses(at_w, labels)
+        (slopes,) = torch.autograd.grad(self._sum(losses, rows), at_w)
+        self._kept.append((self._random, slopes, rows))
+        return super()._losses(logits, labels)
+
+    def _second_sum(self, index: int, closure: Closure) -> tuple[Tensor, Tensor | int | None]:
         """A linear function of the logits whose derivative is the kept gradient."""
-        random, slopes = self._kept[index]
+        random, slopes, rows = self._kept[index]
         with random.replayed():
             logits, _ = closure()
-        return (in_full_precision(logits) * slopes).flatten(1).sum(1)
+        return (in_full_precision(logits) * slopes).sum(), rows

@@ -18,14 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trueprob_trainer.sharpness_aware.displacement import ParameterBlock, joint_norm
+from trueprob_trainer.sharpness_aware.ascent import joint_norm
 from trueprob_trainer.sharpness_aware.methods.periodic import PeriodicSAM
-from trueprob_trainer.sharpness_aware.per_parameter import (
-    PerParameter,
-    from_positions,
-    to_positions,
-)
-from trueprob_trainer.sharpness_aware.wrapper import require_range
+from trueprob_trainer.sharpness_aware.wrapper import PerParameter, require_range
 
 
 class LookSAM(PeriodicSAM):
@@ -61,21 +56,30 @@ class LookSAM(PeriodicSAM):
         super().__init__(base, rho, k=k, **shared)
         require_range("alpha", alpha)
         self.alpha = alpha
-        self._flat: PerParameter = {}  # g between the passes of a SAM step, g_v afterwards
         self._flat_length: Tensor | None = None  # ‖g_v‖, computed at its first use
 
-    def _perturbation(self, blocks: list[ParameterBlock]) -> list[float]:
-        kept: PerParameter = {}
-        for block in blocks:
-            for parameter, gradient in zip(block.parameters, block.gradients, strict=True):
-                copy = self._flat.pop(parameter, None)
-                kept[parameter] = gradient.clone() if copy is None else copy.copy_(gradient)
-        self._flat = kept
-        return super()._perturbation(blocks)
+    def perturbation(
+        self, parameters: list[Tensor], gradients: list[Tensor], radii: list[float]
+    ) -> None:
+        """See :meth:`AscentOptimizer.perturbation`."""
+        # g between the passes of a SAM step, g_v afterwards
+        old, self._flat = self._flat, {}
+        for p, gradient in zip(parameters, gradients, strict=True):
+            self._flat[p] = old[p].copy_(gradient) if p in old else gradient.clone()
+        super().perturbation(parameters, gradients, radii)
 
-    def _before_step(self) -> None:
+    @property
+    def _flat(self) -> PerParameter:
+        return self.kept.setdefault("flat", {})
+
+    @_flat.setter
+    def _flat(self, tensors: PerParameter) -> None:
+        self.kept["flat"] = tensors
+
+    def before_step(self) -> None:
+        """Keep g_v after a SAM step, or add it to the gradients."""
         due = self.second_pass_due
-        super()._before_step()
+        super().before_step()
         if due:
             self._flat_length = None
         if self._overflowed:
@@ -86,7 +90,7 @@ class LookSAM(PeriodicSAM):
             self._reuse_flat_direction()
 
     def _keep_flat_direction(self) -> None:
-        scale = 1.0 if self.scaler is None else self.scaler.get_scale()
+        scale = self.loss_scale
         plain_gradients, sharp_gradients = {}, []
         for parameter, gradient in self._flat.items():
             if parameter.grad is not None:
@@ -115,15 +119,8 @@ class LookSAM(PeriodicSAM):
             if parameter.grad is not None:
                 parameter.grad.addcmul_(direction, factor.to(direction))
 
-    def _ascent_state(self) -> dict[str, Any]:
-        return {
-            **super()._ascent_state(),
-            "flat": to_positions(self._flat, self._parameters()),
-        }
-
     def _load_ascent_state(self, ascent: dict[str, Any]) -> None:
         super()._load_ascent_state(ascent)
-        self._flat = from_positions(ascent["flat"], self._parameters())
         self._flat_length = None
 
 

@@ -20,9 +20,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trueprob_trainer.sharpness_aware.ascent import AscentOptimizer
-from trueprob_trainer.sharpness_aware.displacement import ParameterBlock, joint_norm
-from trueprob_trainer.sharpness_aware.passes import Closures, as_micro_batches
+from trueprob_trainer.sharpness_aware.ascent import (
+    AscentOptimizer,
+    joint_norm,
+    scale_to_radius,
+)
+from trueprob_trainer.sharpness_aware.wrapper import Closures
 
 BUFFERS = ("momentum_buffer", "exp_avg")
 
@@ -87,47 +90,52 @@ class MomentumSAM(AscentOptimizer):
                 "MomentumSAM has one pass: call ascend() before backward(), not after it"
             )
         self._share()
-        blocks = self._displacement.blocks(self.param_groups, self._momentum)
-        if blocks:
-            norm = joint_norm([v for block in blocks for v in block.gradients])
-            length = float(norm)  # waits for a GPU, but needs no scaled copy of v
-            by = [-block.group["rho"] / length if length > 0 else 0.0 for block in blocks]
-            self._displacement.move(blocks, factors=by)
+        groups = [(p, float(g["rho"])) for g in self.param_groups for p in g["params"]]
+        found = [(p, v, rho) for p, rho in groups if (v := self._momentum(p)) is not None]
+        if found:
+            momenta = [v.clone() for _, v, _ in found]
+            scale_to_radius(momenta, [-rho for _, _, rho in found], joint_norm(momenta))
+            self._move([p for p, _, _ in found], momenta)
         self._in_single_pass = True
         return False
 
-    def step(self, closure: Closures | None = None) -> Tensor:  # type: ignore[override]
-        # Not torch's closure: see WrappedOptimizer.
+    def step(self, closure: Closures | None = None) -> Tensor | None:  # type: ignore[override]
         """Move the weights, run the closures once, restore the weights and step the base.
 
         Parameters
         ----------
         closure : callable or sequence of callable
-            ``closure(rows=None) -> (logits, labels)``, one for each micro-batch.
+            See :meth:`WrappedOptimizer.step`. After ``ascend()`` there may be none: the step is
+            then ``descend()``, for programs that call ``step()`` themselves.
 
         Returns
         -------
-        Tensor
-            Mean loss of all rows at the perturbed weights, detached.
+        Tensor or None
+            Mean loss of all rows at the perturbed weights, detached; None without closures.
 
         Raises
         ------
         RuntimeError
             There is no closure.
         """
-        batches = as_micro_batches(closure, type(self).__name__)
+        if closure is None and self._is_under_way():
+            self.descend()
+            return None
+        batches = self._micro_batches(closure)
         self.zero_grad()
         self.ascend()
         try:
-            loss, _ = self._pass(batches, self._first_losses)
+            loss, _ = self._pass(batches, self._first_sum)
         except BaseException:
             self.restore()
             raise
         self.descend()
         return loss
 
-    def _perturbation(self, blocks: list[ParameterBlock]) -> list[float]:
-        """Not called: v is not overwritten."""
+    def perturbation(
+        self, parameters: list[Tensor], gradients: list[Tensor], radii: list[float]
+    ) -> None:
+        """Not called: the momentum takes the place of the gradients."""
         raise NotImplementedError
 
     def _momentum(self, parameter: Tensor) -> Tensor | None:

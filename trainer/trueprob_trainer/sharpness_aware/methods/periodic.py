@@ -43,7 +43,8 @@ class PeriodicSAM(SAM):
         """Whether this is the SAM step of the cycle."""
         return self._position == 0
 
-    def _before_step(self) -> None:
+    def before_step(self) -> None:
+        """Go on in the cycle, unless the step is skipped."""
         if not self._overflowed:
             self._position = (self._position + 1) % self.k
 

@@ -6,8 +6,7 @@ only. ``rho`` is accepted and not used.
 
 from torch import Tensor
 
-from trueprob_trainer.sharpness_aware.passes import Closures, as_micro_batches
-from trueprob_trainer.sharpness_aware.wrapper import WrappedOptimizer
+from trueprob_trainer.sharpness_aware.wrapper import Closures, WrappedOptimizer
 
 
 class Plain(WrappedOptimizer):
@@ -20,13 +19,12 @@ class Plain(WrappedOptimizer):
     """
 
     def step(self, closure: Closures | None = None) -> Tensor:  # type: ignore[override]
-        # Not torch's closure: see WrappedOptimizer.
         """Run forward and backward, and step the base.
 
         Parameters
         ----------
         closure : callable or sequence of callable
-            ``closure(rows=None) -> (logits, labels)``, one for each micro-batch.
+            See :meth:`WrappedOptimizer.step`.
 
         Returns
         -------
@@ -38,8 +36,8 @@ class Plain(WrappedOptimizer):
         RuntimeError
             There is no closure.
         """
-        batches = as_micro_batches(closure, type(self).__name__)
+        batches = self._micro_batches(closure)
         self.zero_grad()
-        loss, _ = self._pass(batches, self._first_losses)
+        loss, _ = self._pass(batches, self._first_sum)
         self._step_base()
         return loss

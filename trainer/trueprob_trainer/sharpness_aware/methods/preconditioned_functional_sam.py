@@ -2,7 +2,7 @@
 
 It has the perturbation of :mod:`preconditioned_sam` and the gradient of :mod:`functional_sam`::
 
-    g = J(θ + ε)ᵀ  ∂L/∂z at F(θ),     ε = ρ M⁻¹ ∇L / ‖∇L‖
+    g = J(θ + ε)ᵀ  ∂L/∂z at F(θ),     ε = ρ M⁻¹ ∇L / ‖M⁻¹ ∇L‖
 """
 
 from trueprob_trainer.sharpness_aware.methods.functional_sam import FunctionalSAM
@@ -16,7 +16,7 @@ class PreconditionedFunctionalSAM(FunctionalSAM, PreconditionedSAM):
 
     Parameters
     ----------
-    base, rho, eps, beta2
+    base, rho, eps, beta2, norm
         See :class:`PreconditionedSAM`.
     **shared
         See :class:`TwoPassOptimizer`.

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from trueprob_trainer.importing import imported
 from trueprob_trainer.sharpness_aware.methods.asam import ASAM
 from trueprob_trainer.sharpness_aware.methods.csam import CSAM
 from trueprob_trainer.sharpness_aware.methods.esam import ESAM
@@ -19,6 +20,7 @@ from trueprob_trainer.sharpness_aware.methods.preconditioned_functional_sam impo
 )
 from trueprob_trainer.sharpness_aware.methods.preconditioned_sam import PreconditionedSAM
 from trueprob_trainer.sharpness_aware.methods.sam import SAM
+from trueprob_trainer.sharpness_aware.two_passes import TwoPassOptimizer
 from trueprob_trainer.sharpness_aware.wrapper import WrappedOptimizer
 
 OPTIMISERS: dict[str, type[WrappedOptimizer]] = {
@@ -35,10 +37,62 @@ OPTIMISERS: dict[str, type[WrappedOptimizer]] = {
     "preconditioned-sam": PreconditionedSAM,
     "preconditioned-functional-sam": PreconditionedFunctionalSAM,
 }
-"""Optimisers by the names that ``--optimiser`` takes."""
+"""Optimisers by the names that ``--optimiser`` takes, beside ``package.module:Class``."""
 
 # An entry of a numpydoc section: "name : type", and indented lines.
 _ENTRY = r"^{} : \w+\n((?: {{4}}.+\n?)+)"
+
+
+def optimiser_class(name: str) -> type[WrappedOptimizer]:
+    """The class of an optimiser.
+
+    Parameters
+    ----------
+    name : str
+        A key of :data:`OPTIMISERS`, or ``package.module:Class`` for a class of your own, which is
+        also found in the current folder.
+
+    Returns
+    -------
+    type
+
+    Raises
+    ------
+    ValueError
+        There is no such optimiser, or the class is not of this family.
+    """
+    if name in OPTIMISERS:
+        return OPTIMISERS[name]
+    if ":" not in name:
+        names = ", ".join(OPTIMISERS)
+        raise ValueError(f"optimiser must be one of {names} or package.module:Class, got {name}")
+    try:
+        found = imported(name)
+    except ValueError as problem:
+        raise ValueError(f"optimiser {problem}") from problem
+    if not (isinstance(found, type) and issubclass(found, WrappedOptimizer)):
+        raise ValueError(f"optimiser {name} must be a class of WrappedOptimizer's family")
+    return found
+
+
+def default_rho(name: str) -> float:
+    """The radius that an optimiser takes if none is given.
+
+    Parameters
+    ----------
+    name : str
+        See :func:`optimiser_class`.
+
+    Returns
+    -------
+    float
+        From the constructor of the class, or of the nearest of its bases that names it.
+    """
+    for kind in optimiser_class(name).__mro__:
+        parameters = inspect.signature(vars(kind).get("__init__", lambda: None)).parameters
+        if "rho" in parameters and parameters["rho"].default is not inspect.Parameter.empty:
+            return float(parameters["rho"].default)
+    raise ValueError(f"optimiser {name} has no rho in its constructor")
 
 
 def options_of(name: str) -> dict[str, Any]:
@@ -47,7 +101,7 @@ def options_of(name: str) -> dict[str, Any]:
     Parameters
     ----------
     name : str
-        A key of :data:`OPTIMISERS`.
+        See :func:`optimiser_class`.
 
     Returns
     -------
@@ -67,7 +121,7 @@ def meanings_of(name: str) -> dict[str, str]:
     Parameters
     ----------
     name : str
-        A key of :data:`OPTIMISERS`.
+        See :func:`optimiser_class`.
 
     Returns
     -------
@@ -86,8 +140,8 @@ def meanings_of(name: str) -> dict[str, str]:
 
 def _constructors(name: str) -> Iterator[type]:
     """The classes of this family that add parameters to the constructor, bases first."""
-    for kind in reversed(OPTIMISERS[name].__mro__):
-        if "__init__" in vars(kind) and kind.__module__.startswith(__package__ or ""):
+    for kind in reversed(optimiser_class(name).__mro__):
+        if "__init__" in vars(kind) and kind not in TwoPassOptimizer.__mro__:
             yield kind
 
 
@@ -97,7 +151,7 @@ def check_options(name: str, options: Mapping[str, object]) -> None:
     Parameters
     ----------
     name : str
-        A key of :data:`OPTIMISERS`.
+        See :func:`optimiser_class`.
     options : mapping of str to int, float or str
         Values by name. The optimiser itself checks their ranges.
 

@@ -10,17 +10,15 @@ The gradient of L(w + ε(w)) contains dε/dw, a Hessian product that is dropped 
 gradient at w + ε, go back to w and let the base optimiser step with it.
 
 BatchNorm must not update its running statistics in the second pass: activations at w + ε belong to
-a function that is never evaluated (:mod:`trueprob_trainer.sharpness_aware.batch_norm`).
+a function that is never evaluated (:mod:`trueprob_trainer.sharpness_aware.buffers`).
 
 The norm is over all groups together; each group scales the common direction by its own ρ. A zero
 gradient gives ε = 0.
 """
 
-from trueprob_trainer.sharpness_aware.displacement import (
-    ParameterBlock,
-    joint_norm,
-    scale_to_radius,
-)
+from torch import Tensor
+
+from trueprob_trainer.sharpness_aware.ascent import joint_norm, scale_to_radius
 from trueprob_trainer.sharpness_aware.two_passes import TwoPassOptimizer
 
 
@@ -42,5 +40,11 @@ class SAM(TwoPassOptimizer):
     arXiv:2010.01412, eq. 2 and algorithm 1.
     """
 
-    def _perturbation(self, blocks: list[ParameterBlock]) -> list[float]:
-        return scale_to_radius(blocks, joint_norm([g for block in blocks for g in block.gradients]))
+    def perturbation(
+        self,
+        parameters: list[Tensor],  # noqa: ARG002 - the direction is that of the gradients
+        gradients: list[Tensor],
+        radii: list[float],
+    ) -> None:
+        """See :meth:`AscentOptimizer.perturbation`."""
+        scale_to_radius(gradients, radii, joint_norm(gradients))
