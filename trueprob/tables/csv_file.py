@@ -139,6 +139,7 @@ def _rows(reader: Iterator[list[str]], separator: str, name: str, choice: Column
     parts: list[NDArray[np.float64]] = []
     kept = {*columns.extras.values(), *columns.ids.values()}
     columns_of_text: dict[int, list[str]] = {index: [] for index in kept}
+    known: dict[str, str] = {}  # equal texts are one object
     n = 0
     for rows in chain([first], pieces):
         try:
@@ -147,7 +148,7 @@ def _rows(reader: Iterator[list[str]], separator: str, name: str, choice: Column
             raise _not_a_number(rows, columns.class_indices, header, n, comma, name) from None
         parts.append(numbers.reshape(len(rows), n_classes + 1)[:, :-1])
         for index, texts in columns_of_text.items():
-            texts.extend(row[index] for row in rows)
+            texts.extend(known.setdefault(row[index], row[index]) for row in rows)
         n += len(rows)
     extras = {array: columns_of_text[index] for array, index in columns.extras.items()}
     values, labels = np.concatenate(parts), extras.get("labels")
