@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import getpass
 import logging
 import os
 import sys
@@ -107,10 +108,19 @@ def _serve(settings: Settings, warnings: Sequence[str]) -> int:
     return serve(app, settings, drain, connections)
 
 
+def _local_actor() -> str:
+    """Whoever runs this command, for the audit trail."""
+    try:
+        return f"local:{getpass.getuser()}"
+    except (OSError, KeyError):  # a user id without a name, as in containers
+        return f"local:{os.getuid()}" if hasattr(os, "getuid") else "local:unknown"
+
+
 def _move_state(command: str, arguments: list[str]) -> int:
     from trueprob_service.control.fitting.set_location import open_set_files
     from trueprob_service.control.store import open_store
     from trueprob_service.control.upkeep.archive import export_state, import_state
+    from trueprob_service.edge.auth import ACTOR
     from trueprob_service.errors import ServiceError
 
     prog = f"trueprob-service {command}"
@@ -129,10 +139,12 @@ def _move_state(command: str, arguments: list[str]) -> int:
         _make_private(settings.state_dir)
         set_files = open_set_files(settings.state_dir, settings.artifact_url)
         store = open_store(settings.resolved_database_url, timeout_seconds=0)
+        acting = ACTOR.set((_local_actor(), ""))
         try:
             move = export_state if command == "export-state" else import_state
             counts = move(store, set_files, options.file)
         finally:
+            ACTOR.reset(acting)
             store.close()
     except (InvalidSettings, ServiceError, ValueError) as error:
         print(f"trueprob-service: error: {error}", file=sys.stderr)
