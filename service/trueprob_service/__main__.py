@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import getpass
 import logging
 import os
+import stat
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +20,14 @@ from trueprob_service.settings import Settings, load_settings
 __all__ = ["main"]
 
 # What a state folder holds, by which it is recognised.
-_OURS: Final = frozenset({"calibration-sets", "receipt-secret", "trueprob.sqlite3", "uploads"})
+# What the names of files and folders in the state directory begin with.
+_OURS: Final = (
+    "calibration-sets",
+    "metrics-targets.json",
+    "receipt-secret",
+    "trueprob.sqlite3",
+    "uploads",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -63,14 +72,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _make_private(state_dir: Path) -> None:
-    """Let no other user read what this process writes, nor a state folder from before."""
+    """Let no other user read what this process writes, nor what is in a folder from before."""
     os.umask(0o077)
     try:
         state_dir.mkdir(parents=True, exist_ok=True)
-        names = {path.name for path in state_dir.iterdir()}
-        if state_dir.stat().st_mode & 0o077 == 0 or (names and not names & _OURS):
-            return  # private, or a folder that is used for other things too
-        state_dir.chmod(0o700)
+        ours = [path for path in state_dir.iterdir() if path.name.startswith(_OURS)]
+        if not ours and any(state_dir.iterdir()):
+            return  # a folder that is used for other things
+        below = [path for each in ours if not each.is_symlink() for path in each.rglob("*")]
+        for path in (state_dir, *ours, *below):
+            with contextlib.suppress(FileNotFoundError):  # another process removes what it made
+                mode = path.lstat().st_mode
+                if mode & 0o077 and not stat.S_ISLNK(mode):
+                    path.chmod(stat.S_IMODE(mode) & 0o700)
     except OSError as error:
         raise InvalidSettings(f"state_dir: {state_dir} cannot be used: {error.strerror}") from None
 
