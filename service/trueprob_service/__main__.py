@@ -97,6 +97,10 @@ def _serve(settings: Settings, warnings: Sequence[str]) -> int:
     from trueprob_service.schema_check import refuse_unusable_state
 
     _make_private(settings.state_dir)
+    if settings.traces:
+        from trueprob_service.tracing import require_otel
+
+        require_otel()
     # Checked here for a one-line message: replicas would fail and be restarted.
     open_receipt_keys(settings.receipt_secrets, settings.receipt_secret_file)
     replicas = settings.replicas > 1 or settings.metrics_port is not None

@@ -101,6 +101,11 @@ class Settings(BaseModel):
     access_log: bool = Field(
         False, description="Log a line for each request, without its query, body and key."
     )
+    traces: bool = Field(
+        False,
+        description="Send a span for each request by OTLP over HTTP, as the standard OTEL_ "
+        "variables say (extra otel).",
+    )
     drain_seconds: float = Field(
         5,
         ge=0,

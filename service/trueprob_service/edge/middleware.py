@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from starlette.requests import ClientDisconnect
 
+from trueprob_service.edge.access import access_to
 from trueprob_service.edge.auth import ACTOR, ANONYMOUS, Keyring, OriginPolicy
 from trueprob_service.edge.bodies import (
     BodyLimits,
@@ -32,7 +33,7 @@ from trueprob_service.errors import (
     TooManyRequests,
     Unauthenticated,
 )
-from trueprob_service.logs import REQUEST, log_access, trace_of
+from trueprob_service.logs import REQUEST, TRACEPARENT, log_access, trace_of
 from trueprob_service.metrics.telemetry import Telemetry
 
 __all__ = ["Edge"]
@@ -87,7 +88,7 @@ class Edge:
             scope = _without_prefix(scope, root_path)
         if scope["method"] == "HEAD":
             scope, send = as_get(scope, send)
-        headers = dict(scope["headers"])
+        headers, path = dict(scope["headers"]), scope["path"]
         request_id = headers.get(b"x-request-id", b"")
         if not _REQUEST_ID.match(request_id):
             request_id = secrets.token_hex(16).encode()
@@ -97,7 +98,9 @@ class Edge:
         ACTOR.set((ANONYMOUS, request_id.decode()))
         known: dict[str, str] = {"request_id": request_id.decode()}
         if b"traceparent" in headers:
-            known.update(trace_of(headers[b"traceparent"]))
+            trace = trace_of(headers[b"traceparent"])
+            known.update(trace)
+            TRACEPARENT.set(headers[b"traceparent"].decode() if trace else "")
         REQUEST.set(known)  # of this task only, and of the threads that work for it
 
         async def send_with_id(message: Message) -> None:
@@ -143,15 +146,20 @@ class Edge:
         finally:
             if share is not None:
                 share.give_back()
-            route = scope.get("trueprob.route") or getattr(scope.get("route"), "path", None)
+            route = scope.get("trueprob.route")
+            if (
+                route is None and "route" in scope
+            ):  # a route of FastAPI, which leaves its prefix out
+                route = access_to(scope["method"], path).route
+            state["route"] = str(route or "unmatched")
             # 499: the client left before an answer began.
             seconds = time.perf_counter() - started
-            self._telemetry.observe_request(str(route or "unmatched"), status or 499, seconds)
+            self._telemetry.observe_request(state["route"], status or 499, seconds)
             if self._access_log:
                 log_access(
                     scope["method"],
                     scope["path"],
-                    str(route or "unmatched"),
+                    state["route"],
                     status or 499,
                     seconds,
                 )

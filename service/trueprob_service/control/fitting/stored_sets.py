@@ -220,7 +220,9 @@ class StoredSets:
         self, transaction: Transaction, served: ServedVersion, digest: str, request: FitRequest
     ) -> int:
         now, settings = self._clock(), self._settings
-        return find_or_add_fit(transaction, served, digest, request, settings=settings, now=now)
+        fit_id = find_or_add_fit(transaction, served, digest, request, settings=settings, now=now)
+        self._runner.remember(fit_id)
+        return fit_id
 
     def page(
         self,
