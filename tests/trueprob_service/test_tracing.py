@@ -255,6 +255,7 @@ def test_a_webhook_continues_the_trace_without_opentelemetry(tmp_path: Path) -> 
         with store.write() as transaction:
             transaction.events.add("alarm.raised", scope["path"][1:], {}, now=0.0)
         await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
 
     async def scenario() -> None:
         edge = Edge(

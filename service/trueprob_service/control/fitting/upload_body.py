@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from trueprob.arrays.files import UNNAMED, ArrayHeader, read_array_headers, read_arrays
 from trueprob.arrays.logits import n_sums_off
 from trueprob.errors import InvalidInput
-from trueprob.tables import read_csv
+from trueprob.tables import ColumnChoice, read_csv
 from trueprob.tables.columns import UNSPECIFIED
 from trueprob_service.control.form_parts import FormPart, form_parts
 from trueprob_service.edge.bodies import TEXT_SHARE
@@ -261,7 +261,7 @@ def _form(parts: Sequence[FormPart], max_bytes: int) -> Upload:
 
 
 def _table(path: Path) -> Upload:
-    rows = read_csv(path)
+    rows = read_csv(path, choice=ColumnChoice(options=False))
     if rows.class_names is None:  # by order it could be the score of the model's other class
         raise InvalidRequest(
             "a lone column of scores must be named prob_1 or score, for class 1, or the labels "
