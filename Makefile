@@ -35,8 +35,8 @@ UV = $(VENV)-lock/bin/uv pip compile pyproject.toml --constraint constraints.txt
 	--python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url \
 	--custom-compile-command "make lock" --upgrade
 lock: $(VENV)-lock/.done
-	$(UV) --extra service --extra cpu --extra postgres --extra oidc --output-file locks/service.txt
-	$(UV) --extra service --extra gpu --extra postgres --extra oidc --output-file locks/service-gpu.txt
+	$(UV) --extra service --extra cpu --extra postgres --extra oidc --extra otel --output-file locks/service.txt
+	$(UV) --extra service --extra gpu --extra postgres --extra oidc --extra otel --output-file locks/service-gpu.txt
 	$(UV) --extra trainer --extra cpu --extra cli --output-file locks/trainer.txt
 
 # Known vulnerabilities of what the images install; asks PyPI's advisory database.

@@ -127,6 +127,7 @@ ONLY_IN = {
         "trueprob_trainer.examples",
     ),
     "jwt": ("trueprob_service.edge.oidc",),
+    "opentelemetry": ("trueprob_service.tracing",),
 }
 
 

@@ -16,8 +16,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 DOCKERFILE = (ROOT / "Dockerfile").read_text("utf-8")
 # Image → the extras that it has.
 EXTRAS = {
-    "service": ("service", "cpu", "postgres", "oidc"),
-    "service-gpu": ("service", "gpu", "postgres", "oidc"),
+    "service": ("service", "cpu", "postgres", "oidc", "otel"),
+    "service-gpu": ("service", "gpu", "postgres", "oidc", "otel"),
     "trainer": ("trainer", "cpu", "cli"),
 }
 

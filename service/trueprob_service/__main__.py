@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import getpass
 import logging
 import os
+import stat
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +20,14 @@ from trueprob_service.settings import Settings, load_settings
 __all__ = ["main"]
 
 # What a state folder holds, by which it is recognised.
-_OURS: Final = frozenset({"calibration-sets", "receipt-secret", "trueprob.sqlite3", "uploads"})
+# What the names of files and folders in the state directory begin with.
+_OURS: Final = (
+    "calibration-sets",
+    "metrics-targets.json",
+    "receipt-secret",
+    "trueprob.sqlite3",
+    "uploads",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -62,14 +72,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _make_private(state_dir: Path) -> None:
-    """Let no other user read what this process writes, nor a state folder from before."""
+    """Let no other user read what this process writes, nor what is in a folder from before."""
     os.umask(0o077)
     try:
         state_dir.mkdir(parents=True, exist_ok=True)
-        names = {path.name for path in state_dir.iterdir()}
-        if state_dir.stat().st_mode & 0o077 == 0 or (names and not names & _OURS):
-            return  # private, or a folder that is used for other things too
-        state_dir.chmod(0o700)
+        ours = [path for path in state_dir.iterdir() if path.name.startswith(_OURS)]
+        if not ours and any(state_dir.iterdir()):
+            return  # a folder that is used for other things
+        below = [path for each in ours if not each.is_symlink() for path in each.rglob("*")]
+        for path in (state_dir, *ours, *below):
+            with contextlib.suppress(FileNotFoundError):  # another process removes what it made
+                mode = path.lstat().st_mode
+                if mode & 0o077 and not stat.S_ISLNK(mode):
+                    path.chmod(stat.S_IMODE(mode) & 0o700)
     except OSError as error:
         raise InvalidSettings(f"state_dir: {state_dir} cannot be used: {error.strerror}") from None
 
@@ -82,6 +97,10 @@ def _serve(settings: Settings, warnings: Sequence[str]) -> int:
     from trueprob_service.schema_check import refuse_unusable_state
 
     _make_private(settings.state_dir)
+    if settings.traces:
+        from trueprob_service.tracing import require_otel
+
+        require_otel()
     # Checked here for a one-line message: replicas would fail and be restarted.
     open_receipt_keys(settings.receipt_secrets, settings.receipt_secret_file)
     replicas = settings.replicas > 1 or settings.metrics_port is not None
@@ -107,10 +126,19 @@ def _serve(settings: Settings, warnings: Sequence[str]) -> int:
     return serve(app, settings, drain, connections)
 
 
+def _local_actor() -> str:
+    """Whoever runs this command, for the audit trail."""
+    try:
+        return f"local:{getpass.getuser()}"
+    except (OSError, KeyError):  # a user id without a name, as in containers
+        return f"local:{os.getuid()}" if hasattr(os, "getuid") else "local:unknown"
+
+
 def _move_state(command: str, arguments: list[str]) -> int:
     from trueprob_service.control.fitting.set_location import open_set_files
     from trueprob_service.control.store import open_store
     from trueprob_service.control.upkeep.archive import export_state, import_state
+    from trueprob_service.edge.auth import ACTOR
     from trueprob_service.errors import ServiceError
 
     prog = f"trueprob-service {command}"
@@ -129,10 +157,12 @@ def _move_state(command: str, arguments: list[str]) -> int:
         _make_private(settings.state_dir)
         set_files = open_set_files(settings.state_dir, settings.artifact_url)
         store = open_store(settings.resolved_database_url, timeout_seconds=0)
+        acting = ACTOR.set((_local_actor(), ""))
         try:
             move = export_state if command == "export-state" else import_state
             counts = move(store, set_files, options.file)
         finally:
+            ACTOR.reset(acting)
             store.close()
     except (InvalidSettings, ServiceError, ValueError) as error:
         print(f"trueprob-service: error: {error}", file=sys.stderr)

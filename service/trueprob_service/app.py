@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from functools import partial
 from importlib import resources
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI, Request, Response
@@ -29,6 +29,8 @@ from trueprob.errors import TrueprobError
 from trueprob_service import __version__, errors, prediction_routes
 from trueprob_service.connections.limits import Connections
 from trueprob_service.control import api as control_api
+from trueprob_service.control.fitting.process import FitProcess, JobRunner
+from trueprob_service.control.fitting.worker import serve
 from trueprob_service.control.plane import ControlPlane
 from trueprob_service.control.poll import Poll
 from trueprob_service.edge.access import access_to
@@ -49,6 +51,9 @@ from trueprob_service.metrics.telemetry import Registry, Telemetry
 from trueprob_service.openapi_document import complete
 from trueprob_service.server import Drain, MetricsPort
 from trueprob_service.settings import Settings
+
+if TYPE_CHECKING:
+    from trueprob_service.tracing import Tracing
 
 __all__ = ["create_app"]
 
@@ -75,6 +80,7 @@ def create_app(
     metrics_port: int | None = None,  # port that serves only `/metrics`, if there is one
     drain: Drain | None = None,  # whether the server is about to stop
     connections: Connections | None = None,  # of the server, to be counted in the metrics
+    tracing: Tracing | None = None,  # makes spans; default: as the settings say
 ) -> Application:
     """The ASGI application. Its lifespan opens the database and loads the models.
 
@@ -88,8 +94,19 @@ def create_app(
     )
     if connections is not None:
         telemetry.export_connections(connections.figures)
+    network_for = model_factory or partial(_open_network, settings, telemetry)
+    job_runner: Callable[[], JobRunner] = partial(
+        FitProcess, partial(serve, log_format=settings.log_format)
+    )
+    if tracing is None and settings.traces:
+        from trueprob_service.tracing import Tracing, require_otel  # an extra
+
+        require_otel()
+        tracing = Tracing()
+    if tracing is not None:
+        network_for, job_runner = tracing.networks(network_for), tracing.jobs(job_runner)
     deployments = Deployments(
-        network_for=model_factory or partial(_open_network, settings, telemetry),
+        network_for=network_for,
         meters_for=telemetry.meters_for,
         on_remove=telemetry.remove_live_pair,
     )
@@ -99,6 +116,7 @@ def create_app(
         clock=clock,
         count_label=telemetry.count_labels,
         count_delivery=telemetry.count_delivery,
+        job_runner=job_runner,
     )
     telemetry.export_statistics(plane.label_statistics, tolerance=settings.alarm_tolerance)
     telemetry.export_health(lambda: plane.faults, lambda: plane.unavailable)
@@ -184,7 +202,7 @@ def create_app(
             json_bodies, max_pixels=settings.max_image_pixels, max_images=settings.queue_rows
         ),
     )
-    edge = Edge(
+    edge: Application = Edge(
         hot if metrics_port is None else MetricsPort(hot, metrics_port),
         origins=OriginPolicy(hosts=settings.answered_hosts, trusted_origins=settings.cors_origins),
         keyring=keyring,
@@ -195,6 +213,8 @@ def create_app(
         on_refused=audit_refusal,
         access_log=settings.access_log,
     )
+    if tracing is not None:
+        edge = tracing.application(edge)
     return _with_cors(edge, settings.cors_origins) if settings.cors_origins else edge
 
 

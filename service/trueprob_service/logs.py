@@ -1,13 +1,15 @@
 """Logs: as text, or one JSON object a line, with what is known of the request that a line is about.
 
 A trace context of W3C (``traceparent``) that a client or a proxy sends is in the lines of its
-request, so that they are found beside the spans of others. The service makes no spans of its own.
+request, so that they are found beside the spans of others. `TRACEPARENT` has it for what the
+request causes: webhooks and fits. `trueprob_service.tracing` makes spans of our own.
 """
 
 from __future__ import annotations
 
 import logging
 import re
+import secrets
 from collections.abc import Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -15,10 +17,19 @@ from typing import Any, Final, Literal
 
 import orjson
 
-__all__ = ["REQUEST", "configure_logging", "log_access", "trace_of"]
+__all__ = [
+    "REQUEST",
+    "TRACEPARENT",
+    "configure_logging",
+    "log_access",
+    "trace_of",
+    "traceparent_below",
+]
 
 # What the lines of a request have: `request_id`, and `key_id`, `trace_id`, `parent_id` if known.
 REQUEST: Final[ContextVar[Mapping[str, Any]]] = ContextVar("trueprob_request", default={})  # noqa: B039
+# The valid `traceparent` of the request that this thread or task works for; "" without one.
+TRACEPARENT: Final[ContextVar[str]] = ContextVar("trueprob_traceparent", default="")
 _ACCESS: Final = logging.getLogger("trueprob_service.access")
 # https://www.w3.org/TR/trace-context/#traceparent-header; later versions may append more.
 _TRACEPARENT: Final = re.compile(
@@ -77,6 +88,15 @@ def trace_of(header: bytes) -> Mapping[str, str]:
     if match is None or (match[1] == b"00" and match[4] is not None):
         return {}
     return {"trace_id": match[2].decode(), "parent_id": match[3].decode()}
+
+
+def traceparent_below(traceparent: str) -> str:
+    """The header of a request that a traced one causes: the same trace with a new parent id.
+
+    Flags other than "sampled" are 0, since version 00 has no other.
+    """
+    _, trace_id, _, flags = traceparent.split("-")[:4]
+    return f"00-{trace_id}-{secrets.token_hex(8)}-{int(flags, 16) & 1:02x}"
 
 
 def log_access(method: str, path: str, route: str, status: int, seconds: float) -> None:

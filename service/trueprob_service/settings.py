@@ -101,6 +101,11 @@ class Settings(BaseModel):
     access_log: bool = Field(
         False, description="Log a line for each request, without its query, body and key."
     )
+    traces: bool = Field(
+        False,
+        description="Send a span for each request by OTLP over HTTP, as the standard OTEL_ "
+        "variables say (extra otel).",
+    )
     drain_seconds: float = Field(
         5,
         ge=0,
@@ -158,7 +163,12 @@ class Settings(BaseModel):
     max_body_bytes: int = Field(
         64 << 20, ge=1024, description="Limit of a prediction's body, both as sent and inflated."
     )
-    max_upload_bytes: int = Field(1 << 30, ge=1024, description="Limit of an upload, inflated.")
+    max_upload_bytes: int = Field(
+        1 << 30,
+        ge=1024,
+        description="Limit of an upload, inflated, and of its arrays in memory; JSON and CSV may "
+        "have a quarter of it.",
+    )
     max_header_bytes: int = Field(
         32 << 10,
         ge=8192,

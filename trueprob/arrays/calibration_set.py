@@ -294,15 +294,17 @@ def content_digest(arrays: Mapping[str, NDArray[Any] | None]) -> str:
 def row_digests(logits: Logits, labels: Labels) -> NDArray[np.uint8]:
     """16-byte BLAKE2b digest of each row's logits and label, shape (n, 16)."""
     n, k = logits.shape
-    label_bytes = b"".join(_canonical(labels))
-    digests, i = bytearray(), 0
+    label_bytes = np.ascontiguousarray(labels, "<i8").view(np.uint8).data
+    digests, i = bytearray(16 * n), 0
     for piece in _canonical(logits):
         for start in range(0, len(piece), 4 * k):
             state = hashlib.blake2b(piece[start : start + 4 * k], digest_size=16)
             state.update(label_bytes[8 * i : 8 * (i + 1)])
-            digests += state.digest()
+            digests[16 * i : 16 * (i + 1)] = state.digest()
             i += 1
-    return np.frombuffer(bytes(digests), dtype=np.uint8).reshape(n, 16)
+    result = np.frombuffer(digests, dtype=np.uint8).reshape(n, 16)
+    result.flags.writeable = False
+    return result
 
 
 def _canonical(array: NDArray[np.generic]) -> Iterator[memoryview]:

@@ -15,21 +15,21 @@ import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Container, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, BinaryIO, Final
+from typing import IO, Any, BinaryIO, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trueprob.errors import InvalidInput
 
-__all__ = ["UNNAMED", "CheckShapes", "is_lfs_pointer", "read_arrays"]
-
-CheckShapes = Callable[[Mapping[str, tuple[int, ...]]], None]
+__all__ = ["UNNAMED", "ArrayHeader", "is_lfs_pointer", "read_array_headers", "read_arrays"]
 
 LFS: Final = b"version https://git-lfs.github.com/spec/"
+MAGIC: Final = b"\x93NUMPY"
 UNNAMED: Final = "arr_0"  # the name of a lone .npy array, as numpy.savez would call it
 MAX_MEMBERS: Final = 64  # a calibration set has at most 5 arrays; benchmark files have more
 MAX_RATIO: Final = 1_033  # deflate cannot do better than 1032:1
@@ -56,7 +56,7 @@ def read_arrays(
     *,
     max_bytes: int | None = None,
     name: str = "file",
-    check_shapes: CheckShapes | None = None,
+    narrow: Container[str] = (),
 ) -> dict[str, NDArray[np.generic]]:
     """Read all arrays of an `.npz` or `.npy` file; the content says which it is.
 
@@ -68,9 +68,9 @@ def read_arrays(
         checked before anything is decompressed or allocated.
     name : str
         The caller's name of the file, for error messages.
-    check_shapes : callable, optional
-        Called with the name and shape of every array before any is decompressed; it raises if the
-        arrays cannot be used.
+    narrow : container of str, optional
+        Arrays whose numbers of more than 32 bits are cast to float32 while they are read, so that
+        memory never holds the wide ones. What is finite and beyond float32 becomes NaN.
 
     Returns
     -------
@@ -82,19 +82,27 @@ def read_arrays(
     InvalidInput
         The file is of another type, damaged, too large or unsafe.
     """
-    if isinstance(source, str | os.PathLike):
-        try:
-            with Path(source).open("rb") as file:
-                return _read(file, max_bytes, name, check_shapes)
-        except OSError as error:
-            reason = error.strerror or type(error).__name__
-            raise InvalidInput(f"{name} cannot be read: {reason}", field=name) from None
-    if isinstance(source, bytes | bytearray | memoryview):
-        return _read(io.BytesIO(source), max_bytes, name, check_shapes)
-    if not source.seekable():
-        data = source.read() if max_bytes is None else source.read(max_bytes + 1)
-        return _read(io.BytesIO(data), max_bytes, name, check_shapes)
-    return _read(source, max_bytes, name, check_shapes)
+    with _opened(source, max_bytes, name) as file:
+        magic = _start(file, max_bytes, name)
+        if magic.startswith(MAGIC):
+            header = _header_of_npy(file, name)
+            return {UNNAMED: _read_array(file, header, name, UNNAMED, UNNAMED in narrow)}
+        return _read_archive(file, max_bytes, name, narrow)
+
+
+def read_array_headers(
+    source: str | os.PathLike[str] | BinaryIO, *, max_bytes: int | None = None, name: str = "file"
+) -> dict[str, ArrayHeader]:
+    """Headers of all arrays of an `.npz` or `.npy` file; no array is decompressed.
+
+    Parameters, names of the result and errors are those of `read_arrays`.
+    """
+    with _opened(source, max_bytes, name) as file:
+        magic = _start(file, max_bytes, name)
+        if magic.startswith(MAGIC):
+            return {UNNAMED: _header_of_npy(file, name)}
+        with _archive(file, max_bytes, name) as (_, _, headers):
+            return headers
 
 
 def is_lfs_pointer(start: bytes) -> bool:
@@ -102,29 +110,72 @@ def is_lfs_pointer(start: bytes) -> bool:
     return start.startswith(LFS)
 
 
-def _read(
-    file: BinaryIO, max_bytes: int | None, name: str, check_shapes: CheckShapes | None
-) -> dict[str, NDArray[np.generic]]:
+@contextmanager
+def _opened(
+    source: str | os.PathLike[str] | bytes | BinaryIO, max_bytes: int | None, name: str
+) -> Iterator[BinaryIO]:
+    """The source as a file that can seek."""
+    if isinstance(source, str | os.PathLike):
+        try:
+            with Path(source).open("rb") as file:
+                yield file
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            raise InvalidInput(f"{name} cannot be read: {reason}", field=name) from None
+    elif isinstance(source, bytes | bytearray | memoryview):
+        yield io.BytesIO(source)
+    elif not source.seekable():
+        yield io.BytesIO(source.read() if max_bytes is None else source.read(max_bytes + 1))
+    else:
+        yield source
+
+
+def _size(file: BinaryIO) -> int:
+    """Bytes from the position of the file to its end."""
     start = file.tell()
     size = file.seek(0, os.SEEK_END) - start
     file.seek(start)
-    _require_size(size, max_bytes, name)
+    return size
+
+
+def _start(file: BinaryIO, max_bytes: int | None, name: str) -> bytes:
+    """The first bytes of a file of a known type, whose position stays."""
+    _require_size(_size(file), max_bytes, name)
+    start = file.tell()
     magic = file.read(len(LFS))
     file.seek(start)
     if is_lfs_pointer(magic):
         raise InvalidInput(
             f"{name} is a Git LFS pointer, not the file itself: run `git lfs pull`", field=name
         )
-    if magic.startswith(b"\x93NUMPY"):
-        return {UNNAMED: _read_array(file, _Header.read(file, size, name, UNNAMED), name, UNNAMED)}
-    if magic[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
-        return _read_archive(file, max_bytes, name, check_shapes)
-    raise InvalidInput(f"{name} must be a NumPy .npz or .npy file, got something else", field=name)
+    if not magic.startswith((MAGIC, b"PK\x03\x04", b"PK\x05\x06")):
+        raise InvalidInput(
+            f"{name} must be a NumPy .npz or .npy file, got something else", field=name
+        )
+    return magic
+
+
+def _header_of_npy(file: BinaryIO, name: str) -> ArrayHeader:
+    return ArrayHeader.read(file, _size(file), name, UNNAMED)
 
 
 def _read_archive(
-    file: BinaryIO, max_bytes: int | None, name: str, check_shapes: CheckShapes | None
+    file: BinaryIO, max_bytes: int | None, name: str, narrow: Container[str]
 ) -> dict[str, NDArray[np.generic]]:
+    result = {}
+    with _archive(file, max_bytes, name) as (archive, members, headers):
+        for array, header in headers.items():
+            with archive.open(members[array]) as stream:
+                stream.read(header.size)
+                result[array] = _read_array(stream, header, name, array, array in narrow)
+    return result
+
+
+@contextmanager
+def _archive(
+    file: BinaryIO, max_bytes: int | None, name: str
+) -> Iterator[tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo], dict[str, ArrayHeader]]]:
+    """An archive, its members and their checked headers, by name of the array."""
     try:
         with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
@@ -140,15 +191,8 @@ def _read_archive(
             headers = {}
             for array, member in zip(arrays, members, strict=True):
                 with archive.open(member) as stream:
-                    headers[array] = _Header.read(stream, member.file_size, name, array)
-            if check_shapes is not None:
-                check_shapes({array: header.shape for array, header in headers.items()})
-            result = {}
-            for array, member in zip(arrays, members, strict=True):
-                with archive.open(member) as stream:
-                    stream.read(headers[array].size)
-                    result[array] = _read_array(stream, headers[array], name, array)
-            return result
+                    headers[array] = ArrayHeader.read(stream, member.file_size, name, array)
+            yield archive, dict(zip(arrays, members, strict=True)), headers
     except InvalidInput:
         raise
     except DAMAGE:
@@ -175,7 +219,7 @@ def _array_name(member: zipfile.ZipInfo, name: str) -> str:
 
 
 @dataclass(frozen=True)
-class _Header:
+class ArrayHeader:
     """The checked header of an array."""
 
     shape: tuple[int, ...]
@@ -183,8 +227,13 @@ class _Header:
     dtype: np.dtype[np.generic]
     size: int  # of the header, in bytes
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the array."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
     @classmethod
-    def read(cls, stream: IO[bytes], size: int, name: str, array: str) -> _Header:
+    def read(cls, stream: IO[bytes], size: int, name: str, array: str) -> ArrayHeader:
         """The header of an array of `size` bytes, header included."""
         shape, fortran, descr, header_size = _read_header(stream, name, array)
         if "O" in descr:
@@ -210,21 +259,46 @@ class _Header:
         return cls(shape, fortran, dtype, header_size)
 
 
-def _read_array(stream: IO[bytes], header: _Header, name: str, array: str) -> NDArray[np.generic]:
+def _read_array(
+    stream: IO[bytes], header: ArrayHeader, name: str, array: str, narrow: bool
+) -> NDArray[np.generic]:
     """The array whose header was read from the stream."""
-    expected = math.prod(header.shape) * header.dtype.itemsize
-    data = np.empty(expected, dtype=np.uint8)
-    filled = 0
-    while filled < expected:
-        piece = stream.read(min(PIECE, expected - filled))
-        if not piece:
-            raise InvalidInput(f"{name} is cut off within {array}", field=name)
-        data[filled : filled + len(piece)] = np.frombuffer(piece, dtype=np.uint8)
-        filled += len(piece)
+    if narrow and header.dtype.kind in "iuf" and header.dtype.itemsize > 4:
+        flat: NDArray[Any] = np.empty(math.prod(header.shape), np.float32)
+        filled, rest = 0, b""
+        for piece in _pieces(stream, header, name, array):
+            data = rest + piece
+            wide = np.frombuffer(data, header.dtype, len(data) // header.dtype.itemsize)
+            flat[filled : filled + wide.size] = _narrowed(wide)
+            filled, rest = filled + wide.size, data[wide.nbytes :]
+    else:
+        bytes_ = np.empty(header.nbytes, dtype=np.uint8)
+        filled = 0
+        for piece in _pieces(stream, header, name, array):
+            bytes_[filled : filled + len(piece)] = np.frombuffer(piece, dtype=np.uint8)
+            filled += len(piece)
+        flat = bytes_.view(header.dtype)
     if isinstance(stream, zipfile.ZipExtFile):
         stream.read(1)  # at the end the checksum is verified
-    flat = data.view(header.dtype)
     return flat.reshape(header.shape, order="F" if header.fortran else "C")
+
+
+def _pieces(stream: IO[bytes], header: ArrayHeader, name: str, array: str) -> Iterator[bytes]:
+    missing = header.nbytes
+    while missing:
+        piece = stream.read(min(PIECE, missing))
+        if not piece:
+            raise InvalidInput(f"{name} is cut off within {array}", field=name)
+        missing -= len(piece)
+        yield piece
+
+
+def _narrowed(wide: NDArray[Any]) -> NDArray[np.float32]:
+    with np.errstate(over="ignore", invalid="ignore"):
+        numbers = wide.astype(np.float32)
+    beyond = np.isinf(numbers) & np.isfinite(wide)
+    numbers[beyond] = np.nan
+    return numbers
 
 
 def _read_header(
@@ -235,7 +309,7 @@ def _read_header(
     # warnings and errors of many kinds for a header that it cannot parse.
     damaged = InvalidInput(f"{name} holds {array} with a damaged header", field=name)
     start = stream.read(8)
-    if len(start) < 8 or start[:6] != b"\x93NUMPY":
+    if len(start) < 8 or start[:6] != MAGIC:
         raise damaged
     width = LENGTH_BYTES.get((start[6], start[7]))
     if width is None:

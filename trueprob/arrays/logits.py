@@ -15,7 +15,8 @@ k-nearest neighbours and rounding do; a calibrator may learn how often the label
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -40,6 +41,7 @@ SUM_TOLERANCE: Final = 1e-3  # largest difference from 1 of the sum of a row of 
 HALF_SUM_TOLERANCE: Final = 1e-2  # for float16 log-probabilities, whose errors are 0.4 % each
 DECIMALS: Final = range(2, 7)  # of probabilities that may have been rounded
 RANGE_TOLERANCE: Final = 1e-6  # float32 softmax can exceed one by a few ulps
+PIECE_NUMBERS: Final = 1 << 20  # of a large array that is converted at a time
 _FLOAT32: Final = np.dtype(np.float32)
 _NUMBERS: Final = "bBhHiIlLqQefdg"  # characters of NumPy's integers and floats
 
@@ -121,43 +123,10 @@ def logits_from_probabilities(
         Wrong shape or type, a value outside [0, 1] or a row that does not sum to one.
     """
     given = _matrix(values, name, n_classes, class_names)
-    array = given.astype(np.float64)
-    _require_finite(np.where(np.isneginf(array), 0.0, array), name)  # log 0 is named below
-    outside = (array < -RANGE_TOLERANCE) | (array > 1 + RANGE_TOLERANCE)
-    if outside.any():
-        row = int(np.argmax(outside.any(axis=1)))
-        with np.errstate(over="ignore"):
-            logarithms = np.abs(np.exp(array).sum(axis=1) - 1.0).max() <= HALF_SUM_TOLERANCE
-        kind = "log_probabilities" if logarithms else "logits"
-        raise InvalidInput(
-            f"{name} must lie in [0, 1], row {row} does not; are these {kind}?", field=name
-        )
-    if array.shape[1] == 1:
-        positive = np.clip(array, 0.0, 1.0)
-        array = np.concatenate([1.0 - positive, positive], axis=1)  # exact from p = 1/2 on
-        logarithms = np.log(np.maximum(array, PROBABILITY_FLOOR))
-        # Below, 1 − p has lost digits of p, and above 1 − 1e-12 it counts as 0.
-        small = positive[:, 0] < 0.5
-        logarithms[small, 0] = np.log1p(-positive[small, 0])
-        return logarithms.astype(np.float32)
-    sums = array.sum(axis=1)
-    off = np.abs(sums - 1.0) > SUM_TOLERANCE
-    if off.any() and not _is_plain(values):
-        off = np.abs(sums - 1.0) > max(SUM_TOLERANCE, relative_error(values))
-    if off.any():
-        unit = float(np.finfo(given.dtype).eps) / 4 if given.dtype.kind == "f" else 0.0
-        explained = _sums_by_rounding(array[off], unit)
-        if not explained.all() and (array.astype(np.float32) == array).all():
-            # Numbers of float32 that were written with all their digits, as `tolist` does.
-            explained = _sums_by_rounding(array[off], float(np.finfo(np.float32).eps) / 4)
-        if not explained.all():
-            row = int(np.flatnonzero(off)[np.argmin(explained)])
-            raise InvalidInput(
-                f"{name} must sum to 1 within {SUM_TOLERANCE:g} in each row, row {row} does not: "
-                f"its sum is {sums[row]:.6g}, which rounding of probabilities does not explain",
-                field=name,
-            )
-    return np.log(np.clip(array, PROBABILITY_FLOOR, 1.0)).astype(np.float32)
+    tolerance = SUM_TOLERANCE
+    if not _is_plain(values):
+        tolerance = max(tolerance, relative_error(values))
+    return _in_pieces(given, partial(_logs_of_probabilities, name=name, tolerance=tolerance))
 
 
 def n_sums_off(probabilities: NDArray[Any]) -> int:
@@ -197,10 +166,70 @@ def logits_from_log_probabilities(
     tolerance = HALF_SUM_TOLERANCE if raw.dtype == np.float16 else SUM_TOLERANCE
     if not _is_plain(values):  # logarithms of at most log k in the mean, rounded by a share of it
         tolerance = max(tolerance, relative_error(values) * (1.0 + math.log(raw.shape[1])))
+    return _in_pieces(raw, partial(_checked_logarithms, name=name, tolerance=tolerance))
+
+
+def _in_pieces(array: NDArray[Any], convert: Callable[[NDArray[Any], int], Logits]) -> Logits:
+    """Convert rows, a piece at a time: float64 copies of a large array would need a multiple of it.
+
+    `convert` gets rows and the index of the first.
+    """
+    n, k = array.shape
+    step = max(1, PIECE_NUMBERS // k)
+    if n <= step:
+        return convert(array, 0)
+    result = np.empty((n, max(k, 2)), dtype=np.float32)
+    for start in range(0, n, step):
+        result[start : start + step] = convert(array[start : start + step], start)
+    return result
+
+
+def _logs_of_probabilities(
+    given: NDArray[Any], first: int, *, name: str, tolerance: float
+) -> Logits:
+    array = given.astype(np.float64)
+    _require_finite(np.where(np.isneginf(array), 0.0, array), name, first)  # log 0 is named below
+    outside = (array < -RANGE_TOLERANCE) | (array > 1 + RANGE_TOLERANCE)
+    if outside.any():
+        row = first + int(np.argmax(outside.any(axis=1)))
+        with np.errstate(over="ignore"):
+            logarithms = np.abs(np.exp(array).sum(axis=1) - 1.0).max() <= HALF_SUM_TOLERANCE
+        kind = "log_probabilities" if logarithms else "logits"
+        raise InvalidInput(
+            f"{name} must lie in [0, 1], row {row} does not; are these {kind}?", field=name
+        )
+    if array.shape[1] == 1:
+        positive = np.clip(array, 0.0, 1.0)
+        array = np.concatenate([1.0 - positive, positive], axis=1)  # exact from p = 1/2 on
+        logarithms = np.log(np.maximum(array, PROBABILITY_FLOOR))
+        # Below, 1 − p has lost digits of p, and above 1 − 1e-12 it counts as 0.
+        small = positive[:, 0] < 0.5
+        logarithms[small, 0] = np.log1p(-positive[small, 0])
+        return logarithms.astype(np.float32)
+    sums = array.sum(axis=1)
+    off = np.abs(sums - 1.0) > tolerance
+    if off.any():
+        unit = float(np.finfo(given.dtype).eps) / 4 if given.dtype.kind == "f" else 0.0
+        explained = _sums_by_rounding(array[off], unit)
+        if not explained.all() and (array.astype(np.float32) == array).all():
+            # Numbers of float32 that were written with all their digits, as `tolist` does.
+            explained = _sums_by_rounding(array[off], float(np.finfo(np.float32).eps) / 4)
+        if not explained.all():
+            row = int(np.flatnonzero(off)[np.argmin(explained)])
+            raise InvalidInput(
+                f"{name} must sum to 1 within {SUM_TOLERANCE:g} in each row, row {first + row} "
+                f"does not: its sum is {sums[row]:.6g}, which rounding of probabilities does not "
+                "explain",
+                field=name,
+            )
+    return np.log(np.clip(array, PROBABILITY_FLOOR, 1.0)).astype(np.float32)
+
+
+def _checked_logarithms(raw: NDArray[Any], first: int, *, name: str, tolerance: float) -> Logits:
     array = raw.astype(np.float64)
     bad = np.isnan(array) | (array > tolerance)
     if bad.any():
-        row = int(np.argmax(bad.any(axis=1)))
+        row = first + int(np.argmax(bad.any(axis=1)))
         distribution = array.min() >= 0.0 and np.abs(array.sum(axis=1) - 1.0).max() <= 0.05
         given = "probabilities" if distribution else "logits"
         raise InvalidInput(
@@ -210,7 +239,8 @@ def logits_from_log_probabilities(
     if array.shape[1] == 1:
         array = np.minimum(array, 0.0)
         array = np.concatenate([_log_complement(array), array], axis=1)
-    _require_unit_sums(np.exp(array).sum(axis=1), f"exponentials of {name}", tolerance, field=name)
+    sums = np.exp(array).sum(axis=1)
+    _require_unit_sums(sums, f"exponentials of {name}", tolerance, field=name, first=first)
     return np.clip(array, math.log(PROBABILITY_FLOOR), 0.0).astype(np.float32)
 
 
@@ -285,38 +315,43 @@ def _sums_by_rounding(rows: NDArray[np.float64], unit: float) -> NDArray[np.bool
     return explained
 
 
-def _require_finite(array: NDArray[Any], name: str) -> None:
+def _require_finite(array: NDArray[Any], name: str, first: int) -> None:
     with np.errstate(over="ignore", invalid="ignore"):
         if math.isfinite(array.sum()):
             return
     finite = np.isfinite(array).all(axis=1)
     if not finite.all():
-        row = int(np.argmin(finite))
+        row = first + int(np.argmin(finite))
         raise InvalidInput(f"{name} must be finite as float32, row {row} is not", field=name)
 
 
 def _require_finite_or_masked(array: Logits, given: NDArray[Any], name: str) -> None:
-    # −inf must be given as such: a large float64 that float32 cannot hold masks nothing.
-    masked = np.isneginf(given) if given.dtype.kind == "f" else np.zeros(given.shape, dtype=bool)
-    usable = (np.isfinite(array) | masked).all(axis=1)
-    if not usable.all():
-        row = int(np.argmin(usable))
-        raise InvalidInput(f"{name} must be finite as float32, row {row} is not", field=name)
-    if masked.all(axis=1).any():
-        row = int(np.argmax(masked.all(axis=1)))
-        raise InvalidInput(
-            f"{name} must leave a class in each row, in row {row} all are masked by minus infinity",
-            field=name,
-        )
+    step = max(1, PIECE_NUMBERS // array.shape[1])
+    for first in range(0, len(array), step):
+        rows, as_given = array[first : first + step], given[first : first + step]
+        # −inf must be given as such: a large float64 that float32 cannot hold masks nothing.
+        is_float = given.dtype.kind == "f"
+        masked = np.isneginf(as_given) if is_float else np.zeros(rows.shape, dtype=bool)
+        usable = (np.isfinite(rows) | masked).all(axis=1)
+        if not usable.all():
+            row = first + int(np.argmin(usable))
+            raise InvalidInput(f"{name} must be finite as float32, row {row} is not", field=name)
+        if masked.all(axis=1).any():
+            row = first + int(np.argmax(masked.all(axis=1)))
+            raise InvalidInput(
+                f"{name} must leave a class in each row, in row {row} all are masked by minus "
+                "infinity",
+                field=name,
+            )
 
 
 def _require_unit_sums(
-    sums: NDArray[np.float64], name: str, tolerance: float, field: str | None = None
+    sums: NDArray[np.float64], name: str, tolerance: float, *, field: str, first: int
 ) -> None:
     wrong = np.abs(sums - 1.0) > tolerance
     if wrong.any():
-        row = int(np.argmax(wrong))
+        row = first + int(np.argmax(wrong))
         raise InvalidInput(
             f"{name} must sum to 1 within {tolerance:g} in each row, row {row} does not",
-            field=field or name,
+            field=field,
         )

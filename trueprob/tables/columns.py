@@ -94,6 +94,8 @@ class ColumnChoice:
     class_names : tuple of str, optional
         The classes of the model that the rows are for. They name the class that a lone column
         of scores leaves out.
+    options : bool
+        Whether sentences name the options of the commands; otherwise what to do in the file.
     """
 
     label: str | None = None
@@ -101,6 +103,18 @@ class ColumnChoice:
     ids: tuple[str, ...] = ()
     numbers: str | None = None
     class_names: tuple[str, ...] | None = None
+    options: bool = True
+
+    def advice(self, option: str, in_file: str) -> str:
+        """What to do about columns, for a caller with options or without."""
+        return option if self.options else in_file
+
+    @property
+    def otherwise(self) -> str:
+        """How columns that are taken as ids become scores."""
+        return self.advice(
+            "--score-columns says otherwise", "columns named logit_CLASS or prob_CLASS are scores"
+        )
 
 
 @dataclass(frozen=True)
@@ -225,7 +239,9 @@ class Columns:
                 for i in rest
                 if i not in found and not (INDEX.fullmatch(names[i]) and cells(i).kind == "empty")
             ]
-            notes += _doubts(names, {i: described[i] for i in scores}, "labels" in extras, name)
+            notes += _doubts(
+                names, {i: described[i] for i in scores}, "labels" in extras, name, choice
+            )
         prefix = prefixes[0] if prefixes else ""
         classes = [(names[index].removeprefix(prefix), index) for index in scores]
         known, k = {c for c, _ in classes}, len(classes)
@@ -235,7 +251,7 @@ class Columns:
         class_names = tuple(c for c, _ in classes)
         if not classes:
             left = [names[i] for i in id_indices]
-            also = f"; taken as ids: {shown(left)} (--score-columns says otherwise)" if left else ""
+            also = f"; taken as ids: {shown(left)} ({choice.otherwise})" if left else ""
             raise InvalidInput(
                 f"{name} must have a column for each of at least two classes, got 0{also}",
                 field="file",
@@ -304,7 +320,11 @@ def _ids_found(names: Sequence[str], found: Sequence[int], name: str) -> list[st
 
 
 def _doubts(
-    names: Sequence[str], classes: Mapping[int, ColumnCells], labelled: bool, name: str
+    names: Sequence[str],
+    classes: Mapping[int, ColumnCells],
+    labelled: bool,
+    name: str,
+    choice: ColumnChoice,
 ) -> list[str]:
     """Notes on classes that look like something else; InvalidInput for what looks like labels."""
     reals = [i for i, cells in classes.items() if cells.kind == "real"]
@@ -313,17 +333,23 @@ def _doubts(
         if cells.kind != "whole" or not reals:
             continue
         if not labelled and TRUTH.fullmatch(names[i]):
+            advice = choice.advice(
+                f"give --label-column {names[i]} if it holds labels, and --score-columns if it "
+                "holds scores",
+                "name it label if it holds labels, and every score logit_CLASS or prob_CLASS if it "
+                "holds scores",
+            )
             raise InvalidInput(
                 f"{name} has a column {names[i]!r} of whole numbers beside scores, and no column "
-                f"label: give --label-column {names[i]} if it holds labels, and --score-columns if "
-                "it holds scores",
+                f"label: {advice}",
                 field="labels",
             )
         if cells.n >= DISTINCT:
+            advice = choice.advice("name the classes with --score-columns", "leave it out")
             notes.append(
                 f"{name}: column {names[i][:40]!r} is taken as a class, but it has whole numbers "
                 f"only ({cells.distinct} values in {cells.n} rows) and other columns have "
-                "fractions: name the classes with --score-columns if it is none"
+                f"fractions: {advice} if it is none"
             )
     return notes
 

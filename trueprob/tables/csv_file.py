@@ -139,15 +139,18 @@ def _rows(reader: Iterator[list[str]], separator: str, name: str, choice: Column
     parts: list[NDArray[np.float64]] = []
     kept = {*columns.extras.values(), *columns.ids.values()}
     columns_of_text: dict[int, list[str]] = {index: [] for index in kept}
+    known: dict[str, str] = {}  # equal texts are one object
     n = 0
     for rows in chain([first], pieces):
         try:
             numbers = _numbers([*chain.from_iterable(map(pick, rows))], comma)
         except ValueError:
-            raise _not_a_number(rows, columns.class_indices, header, n, comma, name) from None
+            raise _not_a_number(
+                rows, columns.class_indices, header, n, comma, name, choice
+            ) from None
         parts.append(numbers.reshape(len(rows), n_classes + 1)[:, :-1])
         for index, texts in columns_of_text.items():
-            texts.extend(row[index] for row in rows)
+            texts.extend(known.setdefault(row[index], row[index]) for row in rows)
         n += len(rows)
     extras = {array: columns_of_text[index] for array, index in columns.extras.items()}
     values, labels = np.concatenate(parts), extras.get("labels")
@@ -253,15 +256,18 @@ def _not_a_number(
     start: int,
     comma: bool,
     name: str,
+    choice: ColumnChoice,
 ) -> InvalidInput:
+    advice = choice.advice(
+        "--id-column names a column that is no class", "leave out a column that is no class"
+    )
     hint = "decimals have commas in other cells" if comma else "a number is written as -1234.5"
     for number, row in enumerate(rows, start):
         for index in indices:
             if not _is_number(row[index], comma):
                 return InvalidInput(
                     f"{name} must have numbers in column {header[index][:40]!r}, row {number} has "
-                    f"something else: {row[index][:40]!r} ({hint}; --id-column names a column "
-                    "that is no class)",
+                    f"something else: {row[index][:40]!r} ({hint}; {advice})",
                     field=name,
                 )
     return InvalidInput(f"{name} must have numbers in the classes' columns", field=name)

@@ -105,14 +105,15 @@ def _numbers(columns: Columns, scores: NDArray[Any], choice: ColumnChoice, name:
     if is_score and bool(np.all((scores >= 0) & (scores <= 1))):
         return "probabilities"
     if is_score:
+        advice = choice.advice("give --input logits", "name it logit_1")
         raise InvalidInput(
             f"{name} has one column of scores, {column[:40]!r}, with numbers from "
-            f"{scores.min():.6g} to {scores.max():.6g}, which are no probabilities: give "
-            "--input logits if they are log-odds of class 1",
+            f"{scores.min():.6g} to {scores.max():.6g}, which are no probabilities: {advice} if "
+            "they are log-odds of class 1",
             field="input",
         )
     ids = shown([*columns.ids])
-    also = f"taken as ids: {ids} (--score-columns says otherwise); " if columns.ids else ""
+    also = f"taken as ids: {ids} ({choice.otherwise}); " if columns.ids else ""
     raise InvalidInput(
         f"{name} must have a column for each of at least two classes, got 1, {column[:40]!r}; "
         f"{also}a lone score of two classes is named prob_CLASS, logit_CLASS, p or score",

@@ -37,7 +37,7 @@ class ControlPlane:
         count_label: Callable[[str, str, int, Sequence[float]], None],
         # Metrics of the webhook: kind of event, outcome of an attempt.
         count_delivery: Callable[[str, str], None] | None = None,
-        job_runner: Callable[[], JobRunner] = FitProcess,
+        job_runner: Callable[[], JobRunner] = FitProcess,  # runs the fits
     ) -> None:
         self._settings = settings
         self._deployments = deployments

@@ -98,6 +98,7 @@ class Access:
     model: str | None  # the model that it names
     all_models: bool  # it shows every model, whatever key it has
     action: str | None
+    route: str | None  # its path as in the OpenAPI document; None for a path that is not there
 
 
 def _compiled(rule: Rule) -> re.Pattern[str]:
@@ -122,9 +123,9 @@ def access_to(method: str, path: str) -> Access:
         if rule.method == same and pattern.fullmatch(path):
             scope = None if rule.needs in (OPEN, ANY_KEY) else rule.needs
             is_open, shows_all = rule.needs == OPEN, rule.path == "/metrics"
-            return Access(is_open, scope, rule.rows, model, shows_all, rule.action)
+            return Access(is_open, scope, rule.rows, model, shows_all, rule.action, rule.path)
     scope = None if method in SAFE_METHODS else "admin"
-    return Access(False, scope, None, model, False, None)
+    return Access(False, scope, None, model, False, None, None)
 
 
 _GLOB: Final = re.compile(r"[A-Za-z0-9_.*?-]{1,100}")

@@ -28,6 +28,7 @@ from starlette.requests import Request
 from trueprob_service.errors import (
     BadRequest,
     BodyTooLarge,
+    Overloaded,
     UnsupportedEncoding,
     UnsupportedMediaType,
 )
@@ -37,17 +38,22 @@ __all__ = [
     "CONTROL_BYTES",
     "LABELS_BYTES",
     "PIECE_BYTES",
+    "TEXT_SHARE",
     "BodyLimit",
     "BodyLimits",
     "BodyTooLargeWhileReading",
     "DamagedWhileReading",
+    "InflatedBytes",
+    "InflatedShare",
     "Inflater",
+    "OverloadedWhileReading",
     "coding_of",
     "inflated",
     "limited",
     "media_type",
     "read_body",
     "spool_body",
+    "upload_limit",
 ]
 
 if sys.version_info >= (3, 14):
@@ -61,6 +67,8 @@ Receive = Callable[[], Awaitable[Message]]
 CODINGS: Final = ("gzip", "deflate", "zstd")
 LABELS_BYTES: Final = 32 << 20  # 100 000 labels of predictions take about 11 MB
 CONTROL_BYTES: Final = 64 << 10
+TEXT_TYPES: Final = ("application/json", "text/csv")
+TEXT_SHARE: Final = 4  # JSON takes up to 17 times its length, so as much as 4 of these limits
 PIECE_BYTES: Final = 1 << 18  # about a millisecond of inflating
 # zlib copies its unused input at every step, so it gets little at a time.
 _SLICE_BYTES: Final = 1 << 16
@@ -76,6 +84,7 @@ _LABELS: Final = re.compile(r"/v1/models/[^/]+/labels")
 _PREDICTION: Final = re.compile(r"/v1/models/[^/]+/probabilities")
 _INFERENCE: Final = re.compile(r"/v2/models/[^/]+(/versions/[^/]+)?/infer")
 
+_NO_TEXT: Final = "send the rows as .npz, which may be larger, or append them part by part"
 _FEWER_LABELS: Final = "send fewer labels per request"
 _FEWER_ROWS: Final = "send fewer rows per request"
 _FEWER_PICTURES: Final = "send fewer pictures per request"
@@ -95,6 +104,7 @@ class BodyLimit:
 
     max_bytes: int  # bytes, both as sent and inflated
     remedy: str = ""  # what a client can do about it, as the end of a sentence
+    in_file: bool = False  # whether the body is written to a file as it arrives
 
     def refusal(self, fault: str) -> str:
         """The error message: the fault, then the remedy."""
@@ -106,10 +116,11 @@ class BodyLimits:
 
     def __init__(self, max_body_bytes: int, max_upload_bytes: int) -> None:
         self._body = max_body_bytes
-        self._upload = BodyLimit(max_upload_bytes)
+        self._max_upload_bytes = max_upload_bytes
         self._control = BodyLimit(min(CONTROL_BYTES, max_body_bytes), _SHORTER)
         self.labels = BodyLimit(min(LABELS_BYTES, max_body_bytes), _FEWER_LABELS)
-        self.smallest = min(self._control.max_bytes, max_upload_bytes)
+        text = upload_limit(max_upload_bytes, "text/csv").max_bytes
+        self.smallest = min(self._control.max_bytes, text)
 
     def limit_for(self, path: str, content_type: str) -> BodyLimit:
         """Limit of a request. The content type decides the remedy."""
@@ -119,7 +130,17 @@ class BodyLimits:
             return BodyLimit(self._body, _BINARY_TENSORS)
         if _LABELS.fullmatch(path):
             return self.labels
-        return self._upload if _UPLOAD.fullmatch(path) else self._control
+        if _UPLOAD.fullmatch(path):
+            return upload_limit(self._max_upload_bytes, content_type)
+        return self._control
+
+
+def upload_limit(max_upload_bytes: int, content_type: str) -> BodyLimit:
+    """Limit of a calibration set: numbers in text take several times their length in memory."""
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind in TEXT_TYPES:
+        return BodyLimit(max_upload_bytes // TEXT_SHARE, _NO_TEXT, in_file=True)
+    return BodyLimit(max_upload_bytes, in_file=True)
 
 
 def _prediction_remedy(content_type: str) -> str:
@@ -224,6 +245,14 @@ class DamagedWhileReading(BadRequest, HTTPException):
         BadRequest.__init__(self, detail)
 
 
+class OverloadedWhileReading(Overloaded, HTTPException):
+    """`Overloaded` for use inside ``receive()``, where FastAPI would make it a 400."""
+
+    def __init__(self, detail: str) -> None:
+        HTTPException.__init__(self, 503, detail)
+        Overloaded.__init__(self, detail)
+
+
 def limited(receive: Receive, limit: BodyLimit) -> Receive:
     """Wrap ``receive()`` so that it raises `BodyTooLargeWhileReading` beyond the limit."""
     received = 0
@@ -241,10 +270,50 @@ def limited(receive: Receive, limit: BodyLimit) -> Receive:
     return receive_limited
 
 
-def inflated(receive: Receive, coding: str, limit: BodyLimit) -> Receive:
+class InflatedBytes:
+    """Inflated bytes that requests hold until they are answered; a process has one."""
+
+    def __init__(self, total: int) -> None:
+        self._free = total
+
+    def take(self, n_bytes: int) -> None:
+        """Count more bytes; raises `OverloadedWhileReading` if too many are held."""
+        if n_bytes > self._free:
+            raise OverloadedWhileReading("compressed bodies hold too much memory: try again")
+        self._free -= n_bytes
+
+    def give_back(self, n_bytes: int) -> None:
+        """Count bytes that a request held."""
+        self._free += n_bytes
+
+
+class InflatedShare:
+    """What one request has taken of `InflatedBytes`."""
+
+    def __init__(self, held: InflatedBytes) -> None:
+        self._held = held
+        self._taken = 0
+
+    def take(self, n_bytes: int) -> None:
+        """Take more; raises `OverloadedWhileReading`."""
+        self._held.take(n_bytes)
+        self._taken += n_bytes
+
+    def give_back(self) -> None:
+        """The request has ended."""
+        self._held.give_back(self._taken)
+        self._taken = 0
+
+
+def inflated(
+    receive: Receive,
+    coding: str,
+    limit: BodyLimit,
+    share: InflatedShare | None = None,  # of the bytes in memory; None for a body in a file
+) -> Receive:
     """Wrap ``receive()`` so that it inflates the body as it arrives.
 
-    It raises `BodyTooLargeWhileReading` and `DamagedWhileReading`.
+    It raises `BodyTooLargeWhileReading`, `DamagedWhileReading` and `OverloadedWhileReading`.
     """
     inflater = Inflater(coding, limit=limit.max_bytes)
     pieces: Iterator[bytes] = iter(())
@@ -258,6 +327,8 @@ def inflated(receive: Receive, coding: str, limit: BodyLimit) -> Receive:
             while True:
                 for piece in pieces:
                     if piece:
+                        if share is not None:
+                            share.take(len(piece))
                         # Let other requests run between two pieces.
                         await asyncio.sleep(0)
                         return {"type": "http.request", "body": piece, "more_body": True}
@@ -303,7 +374,7 @@ async def spool_body(
     request: Request,
     path: Path,  # must not exist
     *,
-    limit: int,  # bytes
+    limit: BodyLimit,
     expected: str = "a calibration set",  # for the error message
 ) -> int:
     """Write the body to a file as it arrives; returns the number of bytes.
@@ -313,7 +384,7 @@ async def spool_body(
     total = 0
     with path.open("xb") as file:
         waiting = bytearray()
-        async for chunk in _limited(request, BodyLimit(limit)):
+        async for chunk in _limited(request, limit):
             waiting += chunk
             total += len(chunk)
             if len(waiting) >= _WRITE_BYTES:

@@ -15,8 +15,16 @@ from typing import Any, Final
 
 from starlette.requests import ClientDisconnect
 
+from trueprob_service.edge.access import access_to
 from trueprob_service.edge.auth import ACTOR, ANONYMOUS, Keyring, OriginPolicy
-from trueprob_service.edge.bodies import BodyLimits, coding_of, inflated, limited
+from trueprob_service.edge.bodies import (
+    BodyLimits,
+    InflatedBytes,
+    InflatedShare,
+    coding_of,
+    inflated,
+    limited,
+)
 from trueprob_service.edge.methods import as_get
 from trueprob_service.edge.problems import problem_for
 from trueprob_service.errors import (
@@ -25,7 +33,7 @@ from trueprob_service.errors import (
     TooManyRequests,
     Unauthenticated,
 )
-from trueprob_service.logs import REQUEST, log_access, trace_of
+from trueprob_service.logs import REQUEST, TRACEPARENT, log_access, trace_of
 from trueprob_service.metrics.telemetry import Telemetry
 
 __all__ = ["Edge"]
@@ -39,6 +47,7 @@ Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _AUDITED: Final = frozenset({403, 409, 412})  # refused, though the request was understood
+_LARGEST_INFLATED: Final = 8  # compressed bodies of the largest size that are read at a time
 _REQUEST_ID: Final = re.compile(rb"^[A-Za-z0-9._:/+=-]{1,128}$")
 
 
@@ -67,6 +76,7 @@ class Edge:
         self._on_refused = on_refused
         self._access_log = access_log
         self._limits = BodyLimits(max_body_bytes, max_upload_bytes)
+        self._inflated = InflatedBytes(_LARGEST_INFLATED * max_body_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Admit, time and answer one request."""
@@ -78,16 +88,19 @@ class Edge:
             scope = _without_prefix(scope, root_path)
         if scope["method"] == "HEAD":
             scope, send = as_get(scope, send)
-        headers = dict(scope["headers"])
+        headers, path = dict(scope["headers"]), scope["path"]
         request_id = headers.get(b"x-request-id", b"")
         if not _REQUEST_ID.match(request_id):
             request_id = secrets.token_hex(16).encode()
         status, complete = 0, False
+        share: InflatedShare | None = None  # of a compressed body
         state = scope.setdefault("state", {})
         ACTOR.set((ANONYMOUS, request_id.decode()))
         known: dict[str, str] = {"request_id": request_id.decode()}
         if b"traceparent" in headers:
-            known.update(trace_of(headers[b"traceparent"]))
+            trace = trace_of(headers[b"traceparent"])
+            known.update(trace)
+            TRACEPARENT.set(headers[b"traceparent"].decode() if trace else "")
         REQUEST.set(known)  # of this task only, and of the threads that work for it
 
         async def send_with_id(message: Message) -> None:
@@ -112,7 +125,9 @@ class Edge:
                 state["key_id"], state["principal"] = found.key_id, found
                 known["key_id"] = found.key_id
                 ACTOR.set((found.actor, request_id.decode()))
-            await self._app(scope, self._body(scope, headers, receive), send_with_id)
+            if b"content-encoding" in headers:
+                share = InflatedShare(self._inflated)
+            await self._app(scope, self._body(scope, headers, receive, share), send_with_id)
         except ClientDisconnect:
             _log.debug("request %s: the client went away", request_id.decode())
         except Exception as error:
@@ -129,15 +144,22 @@ class Edge:
             if not status:
                 await _answer(problem.status, problem.headers, problem.body, send_with_id)
         finally:
-            route = scope.get("trueprob.route") or getattr(scope.get("route"), "path", None)
+            if share is not None:
+                share.give_back()
+            route = scope.get("trueprob.route")
+            if (
+                route is None and "route" in scope
+            ):  # a route of FastAPI, which leaves its prefix out
+                route = access_to(scope["method"], path).route
+            state["route"] = str(route or "unmatched")
             # 499: the client left before an answer began.
             seconds = time.perf_counter() - started
-            self._telemetry.observe_request(str(route or "unmatched"), status or 499, seconds)
+            self._telemetry.observe_request(state["route"], status or 499, seconds)
             if self._access_log:
                 log_access(
                     scope["method"],
                     scope["path"],
-                    str(route or "unmatched"),
+                    state["route"],
                     status or 499,
                     seconds,
                 )
@@ -145,7 +167,13 @@ class Edge:
             why = str(state.get("problem", ""))
             await self._on_refused(scope["method"], scope["path"], status, why)
 
-    def _body(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive) -> Receive:
+    def _body(
+        self,
+        scope: Scope,
+        headers: dict[bytes, bytes],
+        receive: Receive,
+        share: InflatedShare | None,
+    ) -> Receive:
         """The ``receive()`` for the routes: within the limit, as sent and as inflated."""
         declared = headers.get(b"content-length", b"")
         encoded = b"content-encoding" in headers
@@ -172,7 +200,7 @@ class Edge:
             return sent
         outdated = (b"content-encoding", b"content-length")  # of the body as it was sent
         scope["headers"] = [pair for pair in scope["headers"] if pair[0] not in outdated]
-        return inflated(sent, coding, limit)
+        return inflated(sent, coding, limit, None if limit.in_file else share)
 
 
 def _without_prefix(scope: Scope, root_path: str) -> Scope:

@@ -37,8 +37,14 @@ def targets(settings: Settings, ports: Sequence[int]) -> list[dict[str, object]]
 class TargetsFile:
     """The file of the target groups: replaced atomically, removed when the service stops."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        public: bool,  # whether Prometheus reads it as another user
+    ) -> None:
         self._path = path
+        self._public = public
         self._written = ""
 
     def write(self, groups: Sequence[dict[str, object]]) -> None:
@@ -47,7 +53,7 @@ class TargetsFile:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         part = self._path.with_name(f".{self._path.name}.{os.getpid()}.part")
         part.write_text(text, "utf-8")
-        part.chmod(0o644)  # Prometheus reads it as another user
+        part.chmod(0o644 if self._public else 0o600)
         part.replace(self._path)
         self._written = text
 

@@ -51,7 +51,9 @@ def serve_replicas(settings: Settings) -> int:
         listening = bind(settings)
     except CannotListen as error:
         return _failed(str(error), code=2)
-    file = TargetsFile(settings.resolved_metrics_targets_file)
+    file = TargetsFile(
+        settings.resolved_metrics_targets_file, public=settings.metrics_targets_file is not None
+    )
     url = server_url(settings, listening.port)
     supervisor = Supervisor(
         settings.replicas,

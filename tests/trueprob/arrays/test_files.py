@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from trueprob import InvalidInput, read_arrays
+from trueprob.arrays.files import read_array_headers
 
 
 def npy(array, **options):
@@ -220,12 +221,38 @@ def test_every_header_is_read_before_any_array_is_inflated() -> None:
     content[len(content) // 2] ^= 0xFF
     with pytest.raises(InvalidInput, match="damaged"):
         read_arrays(bytes(content))
-    seen = {}
+    headers = read_array_headers(io.BytesIO(content))
+    assert {name: header.shape for name, header in headers.items()} == {
+        "first": (50_000,),
+        "second": (3, 2),
+    }
+    assert headers["second"].nbytes == 48
+    assert read_array_headers(io.BytesIO(npy(np.zeros((2, 3), "<f2"))))["arr_0"].shape == (2, 3)
 
-    def refuse(shapes):
-        seen.update(shapes)
-        raise InvalidInput("not these")
 
-    with pytest.raises(InvalidInput, match="not these"):
-        read_arrays(bytes(content), check_shapes=refuse)
-    assert seen == {"first": (50_000,), "second": (3, 2)}
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("dtype", ["<f8", ">f8", "<i8", "<u8"])
+def test_wide_numbers_are_cast_while_they_are_read(order: str, dtype: str) -> None:
+    """More than one piece, and pieces that do not end where a number does."""
+    wide = np.asarray(np.arange(300_003).reshape(-1, 3) * 7919, dtype=dtype, order=order)
+    read = read_arrays(npz(logits=wide, labels=wide), narrow=("logits",))
+    assert read["logits"].dtype == np.float32
+    assert np.array_equal(read["logits"], wide.astype(np.float32))
+    assert read["labels"].dtype == wide.dtype
+
+    class Slow(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            return super().read(size if size is None or size < 0 else min(size, 1001))
+
+    alone = read_arrays(Slow(npy(wide)), narrow=("arr_0",))["arr_0"]
+    assert np.array_equal(alone, wide.astype(np.float32))
+
+
+def test_what_float32_cannot_hold_is_no_infinity_and_narrow_numbers_stay() -> None:
+    given = np.array([[1e39, -1e39, np.inf, -np.inf, np.nan, 1.5]])
+    read = read_arrays(npz(logits=given), narrow=("logits",))["logits"]
+    expected = np.array([[np.nan, np.nan, np.inf, -np.inf, np.nan, 1.5]], np.float32)
+    assert np.array_equal(read, expected, equal_nan=True)
+    for dtype in ("<f4", "<f2", "|i1", "|b1"):
+        same = read_arrays(npz(logits=np.ones((2, 2), dtype)), narrow=("logits",))["logits"]
+        assert same.dtype == np.dtype(dtype)

@@ -182,3 +182,37 @@ def test_a_bomb_and_an_unknown_coding_are_told_over_http(tmp_path: Path) -> None
             assert answer.headers["accept-encoding"] == "gzip, deflate, zstd"
 
     asyncio.run(scenario())
+
+
+def test_bodies_that_inflate_share_what_a_process_may_hold(tmp_path: Path) -> None:
+    """Eight times the limit of a body: nine clients hold one each, and wait before their ends."""
+
+    async def scenario() -> None:
+        async with application(tmp_path, max_body_bytes=LIMIT) as client:
+            go_on = asyncio.Event()
+            body = COMPRESS["gzip"](b" " * LIMIT)
+
+            async def all_but_the_end() -> AsyncIterator[bytes]:
+                yield body[:-8]
+                await go_on.wait()
+                yield body[-8:]
+
+            headers = {**JSON, "content-encoding": "gzip"}
+            waiting = [
+                asyncio.create_task(
+                    client.post(PREDICT, content=all_but_the_end(), headers=headers)
+                )
+                for _ in range(9)
+            ]
+            done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            refused = [task.result() for task in done]
+            assert [answer.status_code for answer in refused] == [503]
+            assert refused[0].headers["retry-after"] == "1"
+            assert refused[0].json()["code"] == "overloaded"
+            go_on.set()
+            answers = await asyncio.gather(*waiting)
+            assert sorted(answer.status_code for answer in answers) == [400] * 8 + [503]
+            again = await client.post(PREDICT, content=body, headers=headers)
+            assert again.status_code == 400  # all was given back
+
+    asyncio.run(scenario())

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import html
 import json
+import os
 import stat
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from tests.trueprob_service.application import application
 from trueprob_service.edge.auth import OriginPolicy
 from trueprob_service.edge.keys import new_key
 from trueprob_service.errors import ForeignOrigin, InvalidSettings, UnknownHost
+from trueprob_service.replicas.listening import TargetsFile
 from trueprob_service.settings import Settings, load_settings
 
 POST = ("POST", "/v1/models/m/calibration-sets")
@@ -308,28 +310,80 @@ def modes(folder: Path) -> dict[str, str]:
     }
 
 
+@pytest.fixture
+def usual_umask() -> Iterator[None]:
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
 @pytest.mark.integration
-@pytest.mark.parametrize("existing", ["none", "empty", "earlier"])
+@pytest.mark.usefixtures("usual_umask")
+@pytest.mark.parametrize("existing", ["none", "empty", "earlier", "loose"])
 def test_only_the_owner_reads_the_state(tmp_path: Path, existing: str) -> None:
-    state = tmp_path / "state"
+    """After every kind of action, also what a service of before or a restored backup has left."""
+    state, url = tmp_path / "state", "/v1/models/digits"
     if existing != "none":
         state.mkdir()
-        state.chmod(0o755)
-    if existing == "earlier":
+        state.chmod(0o700 if existing == "loose" else 0o755)
+    if existing in ("earlier", "loose"):
         (state / "receipt-secret").write_text("0" * 64)
-    with running_service(state, ROOT / "models") as service:
+        (state / "calibration-sets" / "aa").mkdir(parents=True)
+        (state / "calibration-sets" / "aa" / f"{'a' * 64}.npz").write_bytes(b"rows")
+        (state / "thesis.txt").write_text("mine")
+    keys = state / "keys.jsonl"
+    command = [sys.executable, "-m", "trueprob_service"]
+    files = ["--file", str(keys), "--scopes", "predict,label,calibrate,admin,read"]
+    if existing != "none":
+        added = subprocess.run([*command, "keys", "add", "me", *files], capture_output=True)
+        key = {"authorization": f"Bearer {added.stdout.decode().strip()}"}
+        flags = ["--api-keys-file", str(keys)]
+    else:
+        key, flags = {}, ["--artifact-url", f"local://{tmp_path / 'elsewhere'}"]
+    with running_service(state, ROOT / "models", *flags, headers=key) as service:
+        client = service.client
         rows = {name: json.loads(text) for name, text in rows_of_digits().items()}
-        sent = service.client.post(
-            "/v1/models/digits/calibration-sets", json=rows, headers={"prefer": "wait=60"}
+        sent = client.post(
+            f"{url}/calibration-sets?name=n", json=rows, headers={"prefer": "wait=60"}
         )
         assert sent.status_code in (200, 201, 202), sent.text
+        digest = sent.json()["calibration_set"]
+        grown = client.post(f"{url}/calibration-sets/m/rows", json=rows)
+        assert grown.status_code == 200
+        rows_of = client.get(
+            f"{url}/calibration-sets/{digest}", headers={"accept": "application/x-npz"}
+        )
+        assert rows_of.status_code == 200
+        answer = client.post(f"{url}/probabilities", json={"logits": rows["logits"]}).json()
+        labels = {"prediction_ids": answer["prediction_ids"], "labels": rows["labels"]}
+        assert client.post(f"{url}/labels", json=labels).status_code == 200
+        assert client.put("/v1/models/mine", json={"n_classes": 3}).status_code == 201
+        deleted = client.delete("/v1/models/mine", headers={"if-match": '"1"'})
+        assert deleted.status_code == 204
         backup = tmp_path / "backup.zip"
-        command = [sys.executable, "-m", "trueprob_service", "export-state", str(backup)]
-        subprocess.run([*command, "--state-dir", str(state)], check=True, capture_output=True)
+        state_flags = ["--state-dir", str(state)]
+        for arguments in (["export-state", str(backup)], ["audit", "verify"]):
+            subprocess.run([*command, *arguments, *state_flags], check=True, capture_output=True)
         found = modes(state)
-    loose = {name: mode for name, mode in found.items() if mode != "------"}
-    assert loose.keys() <= ({"receipt-secret"} if existing == "earlier" else set())
+    assert {"trueprob.sqlite3", "trueprob.sqlite3-wal", "trueprob.sqlite3-shm"} <= found.keys()
+    loose = {name: mode for name, mode in {**found, **modes(state)}.items() if mode != "------"}
+    assert loose.keys() <= {"thesis.txt"}
     assert stat.S_IMODE(backup.stat().st_mode) == 0o600
+    new = tmp_path / "new"
+    subprocess.run(
+        [*command, "import-state", str(backup), "--state-dir", str(new)],
+        check=True,
+        capture_output=True,
+    )
+    assert set(modes(new).values()) == {"------"}
+
+
+@pytest.mark.usefixtures("usual_umask")
+def test_the_targets_file_is_private_unless_it_is_put_elsewhere(tmp_path: Path) -> None:
+    for public, mode in ((False, 0o600), (True, 0o644)):
+        file = TargetsFile(tmp_path / f"{public}.json", public=public)
+        file.write([])
+        assert stat.S_IMODE((tmp_path / f"{public}.json").stat().st_mode) == mode
 
 
 def test_a_folder_that_is_used_for_other_things_keeps_its_mode(tmp_path: Path) -> None:

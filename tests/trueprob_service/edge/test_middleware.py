@@ -1,11 +1,14 @@
 import asyncio
 import logging
+import re
 from collections.abc import MutableMapping
+from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 
+from tests.trueprob_service.application import application
 from trueprob_service.edge.auth import Keyring, OriginPolicy
 from trueprob_service.edge.middleware import Edge
 from trueprob_service.metrics.telemetry import Telemetry
@@ -72,6 +75,34 @@ def test_a_client_that_went_away_is_counted_and_not_an_error(
     assert sent == []
     assert caplog.text == ""
     assert 'status="499"} 1.0' in metrics
+
+
+def test_metrics_name_routes_as_the_documentation_does(tmp_path: Path) -> None:
+    async def scenario() -> str:
+        async with application(tmp_path, root_path="/under") as client:
+            for method, path in (
+                ("GET", "/v1/models"),
+                ("GET", "/under/v1/models/digits/fits"),
+                ("HEAD", "/v1/models/digits/fits/7"),
+                ("GET", "/v1/models/none"),
+                ("PATCH", "/v1/models"),
+                ("GET", "/docs"),
+                ("GET", "/elsewhere"),
+            ):
+                await client.request(method, path)
+            return (await client.get("/metrics")).text
+
+    metrics = asyncio.run(scenario())
+    found = re.findall(r'_count{route="([^"]+)",status="(\d+)"', metrics)
+    assert sorted(found) == [
+        ("/docs", "200"),
+        ("/v1/models", "200"),
+        ("/v1/models/{model}", "404"),
+        ("/v1/models/{model}/fits", "200"),
+        ("/v1/models/{model}/fits/{fit}", "404"),
+        ("unmatched", "404"),
+        ("unmatched", "405"),
+    ]
 
 
 def test_an_answer_that_breaks_off_stays_broken_off() -> None:

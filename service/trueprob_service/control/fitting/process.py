@@ -30,7 +30,9 @@ _SILENCE_SECONDS: Final = 12 * BEAT_SECONDS
 class JobRunner(Protocol):
     """Runs fit jobs one after another."""
 
-    progress: float  # share of the running job that is done, 0 to 1
+    @property
+    def progress(self) -> float:
+        """Share of the running job that is done, 0 to 1."""
 
     def run(self, job: Job) -> JobResult | None:
         """Run a job and return its result; None when it was cancelled or the runner is closing."""

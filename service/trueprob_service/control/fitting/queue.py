@@ -107,9 +107,10 @@ def find_or_add_fit(
         now=now,
         trigger=request.trigger,
     )
+    superseded: list[int] = []
     if request.trigger is None:
         if request.promote != "never":
-            transaction.fits.supersede_like(fit_id, now=now)
+            superseded = transaction.fits.supersede_like(fit_id, now=now)
         waiting = transaction.fits.n_queued(served.model, before=fit_id)
         if waiting >= settings.max_queued_fits:
             raise Overloaded(  # and nothing of this transaction is kept
@@ -120,6 +121,9 @@ def find_or_add_fit(
     detail = {"fit": fit_id, "set": digest, "method": method, "promote": request.promote}
     detail |= {"version": served.version, "trigger": request.trigger}
     transaction.audit.add("fit.start", served.model, now=now, detail=detail)
+    for older in superseded:
+        detail = {"fit": older, "by": fit_id}
+        transaction.audit.add("fit.supersede", served.model, now=now, detail=detail)
     return fit_id
 
 

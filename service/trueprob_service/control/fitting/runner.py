@@ -11,20 +11,24 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
-from typing import Final
+from contextvars import copy_context
+from dataclasses import replace
+from typing import Any, Final
 
 from trueprob_service.control.fitting.process import JobRunner
 from trueprob_service.control.fitting.queue import LEASE_SECONDS, ClaimedFit, FitQueue
 from trueprob_service.control.fitting.worker import JobResult
 from trueprob_service.errors import DatabaseUnavailable, Unavailable
+from trueprob_service.logs import REQUEST, TRACEPARENT
 
 __all__ = ["FitRunner"]
 
 _LOG: Final = logging.getLogger(__name__)
 _RENEW_SECONDS: Final = LEASE_SECONDS / 6
 _RETRY_SECONDS: Final = 2.0
+_MOST_REQUESTS: Final = 1_000
 
 
 class FitRunner:
@@ -43,6 +47,8 @@ class FitRunner:
         self._seconds = seconds
         self._deadline_seconds = deadline_seconds
         self._awaited: dict[int, Future[None]] = {}
+        # Fits that were requested from this process → what the log knows of the requests.
+        self._requests: dict[int, tuple[Mapping[str, Any], str]] = {}
         self._changing = threading.Lock()
         self._wake = threading.Event()
         self._check = threading.Event()
@@ -52,6 +58,13 @@ class FitRunner:
     def start(self) -> None:
         """Start the thread; it runs interrupted fits first."""
         self._thread.start()
+
+    def remember(self, fit_id: int) -> None:
+        """Keep what the log knows of the request for a fit, before its row is committed."""
+        with self._changing:
+            self._requests.setdefault(fit_id, (REQUEST.get(), TRACEPARENT.get()))
+            if len(self._requests) > _MOST_REQUESTS:  # fits that other processes ran
+                del self._requests[next(iter(self._requests))]
 
     def submit(self, fit_id: int) -> Future[None]:
         """Wake the thread for a queued fit; the future completes when it ends in any process."""
@@ -88,7 +101,7 @@ class FitRunner:
         """Run the next fit, if any; True when there may be more to do."""
         try:
             claimed = self._queue.claim(self._submitted())
-            more = claimed is not None and self._run(claimed)
+            more = claimed is not None and copy_context().run(self._run_as_requested, claimed)
             self._complete(self._queue.ended(self._submitted()))
         except DatabaseUnavailable:
             _LOG.warning("fits wait for the database")
@@ -97,6 +110,15 @@ class FitRunner:
             _LOG.exception("the next fit could not be claimed")
             return False
         return more
+
+    def _run_as_requested(self, claimed: ClaimedFit) -> bool:
+        """`_run` with the log lines and the trace of the request that asked for the fit."""
+        with self._changing:
+            request, traceparent = self._requests.get(claimed.fit_id, ({}, ""))
+        REQUEST.set(request)
+        TRACEPARENT.set(traceparent)
+        job = replace(claimed.job, request=request, traceparent=traceparent)
+        return self._run(replace(claimed, job=job))
 
     def _run(self, claimed: ClaimedFit) -> bool:
         """Run a claimed fit; False if it was not finished."""
@@ -173,5 +195,7 @@ class FitRunner:
         """Complete the futures of fits that have ended."""
         with self._changing:
             done = [self._awaited.pop(fit_id) for fit_id in ended if fit_id in self._awaited]
+            for fit_id in ended:
+                self._requests.pop(fit_id, None)
         for future in done:
             future.set_result(None)

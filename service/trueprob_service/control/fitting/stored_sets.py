@@ -88,9 +88,6 @@ class StoredSets:
                 if earlier is not None:
                     return earlier, self._runner.submit(earlier)
             self._add(transaction, served, rows, size_bytes, name=request.name, by=request.by)
-            if request.name is not None:
-                sets = transaction.calibration_sets
-                sets.name(served.model, request.name, rows.digest, now=self._clock())
             fit_id = self._fit(transaction, served, rows.digest, request)
         self._set_files.keep(rows)  # the clean-up job may have removed it meanwhile
         return fit_id, self._runner.submit(fit_id)
@@ -144,7 +141,6 @@ class StoredSets:
                 if (current and current.digest) != (base and base.digest):
                     continue
                 self._add(transaction, served, combined, size_bytes, name=name, by=by)
-                transaction.calibration_sets.name(model, name, combined.digest, now=self._clock())
                 if base is not None and base.digest != combined.digest:
                     self._delete_if_unused(transaction, base)
                 row = find_set(transaction, model, combined.digest)
@@ -191,11 +187,14 @@ class StoredSets:
         name: str | None,
         by: str | None,
     ) -> None:
-        now = self._clock()
-        if transaction.calibration_sets.get(served.model, rows.digest) is None:
-            detail = {"set": rows.digest, "name": name, "rows": rows.n}
+        now, sets = self._clock(), transaction.calibration_sets
+        detail = {"set": rows.digest, "name": name, "rows": rows.n}
+        named = None if name is None else sets.get(served.model, name)
+        if sets.get(served.model, rows.digest) is None:
             transaction.audit.add("set.add", served.model, now=now, detail=detail)
-        transaction.calibration_sets.add(
+        elif name is not None and (named is None or named.digest != rows.digest):
+            transaction.audit.add("set.name", served.model, now=now, detail=detail)
+        sets.add(
             served.model,
             rows.digest,
             n_rows=rows.n,
@@ -205,18 +204,25 @@ class StoredSets:
             created_by=by,
             now=now,
         )
+        if name is not None:
+            sets.name(served.model, name, rows.digest, now=now)
 
     def _delete_if_unused(self, transaction: Transaction, row: CalibrationSetRow) -> None:
         """Delete a set that was appended to, unless it has another name or a fit."""
         named = row.digest in transaction.calibration_sets.names(row.model)
         if not named and not transaction.fits.exist_for(row.model, row.digest):
-            transaction.calibration_sets.delete(row.model, row.digest, now=self._clock())
+            now = self._clock()
+            transaction.calibration_sets.delete(row.model, row.digest, now=now)
+            detail = {"set": row.digest, "rows": row.n_rows, "appended_to": True}
+            transaction.audit.add("set.delete", row.model, now=now, detail=detail)
 
     def _fit(
         self, transaction: Transaction, served: ServedVersion, digest: str, request: FitRequest
     ) -> int:
         now, settings = self._clock(), self._settings
-        return find_or_add_fit(transaction, served, digest, request, settings=settings, now=now)
+        fit_id = find_or_add_fit(transaction, served, digest, request, settings=settings, now=now)
+        self._runner.remember(fit_id)
+        return fit_id
 
     def page(
         self,
@@ -257,7 +263,7 @@ class StoredSets:
         return CalibrationSetSummary.from_row(row, names.get(row.digest, ()), findings)
 
     def file(self, model: str, digest_or_name: str) -> Path:
-        """The `.npz` of a set, on this host.
+        """The `.npz` of a set, on this host, for a download that the audit trail then tells of.
 
         Raises `Unavailable` if it is neither here nor at `artifact_url`.
         """
@@ -266,6 +272,9 @@ class StoredSets:
         path = self._set_files.find(row.digest)
         if path is None:
             raise Unavailable(ROWS_NOT_FOUND)
+        detail = {"set": row.digest, "rows": row.n_rows}
+        with self._store.write() as transaction:
+            transaction.audit.add("set.download", model, now=self._clock(), detail=detail)
         return path
 
 

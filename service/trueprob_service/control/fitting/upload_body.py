@@ -6,9 +6,9 @@ too. `trueprob.CalibrationSet` checks shapes and values, and matches classes by 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,14 +16,15 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from trueprob.arrays.files import UNNAMED, read_arrays
+from trueprob.arrays.files import UNNAMED, ArrayHeader, read_array_headers, read_arrays
 from trueprob.arrays.logits import n_sums_off
 from trueprob.errors import InvalidInput
-from trueprob.tables import read_csv
+from trueprob.tables import ColumnChoice, read_csv
 from trueprob.tables.columns import UNSPECIFIED
 from trueprob_service.control.form_parts import FormPart, form_parts
+from trueprob_service.edge.bodies import TEXT_SHARE
 from trueprob_service.edge.json_blocks import loads_with_infinity
-from trueprob_service.errors import BadRequest, InvalidRequest, UnsupportedMediaType
+from trueprob_service.errors import BadRequest, BodyTooLarge, InvalidRequest, UnsupportedMediaType
 from trueprob_service.inference.wire.images import pictures_from_base64
 from trueprob_service.inference.wire.json_arrays import named_arrays, nested
 
@@ -33,6 +34,7 @@ __all__ = [
     "JSON_TYPES",
     "NPZ_TYPES",
     "Upload",
+    "bytes_in_memory",
     "check_media_type",
     "conversions",
     "read_upload",
@@ -58,6 +60,12 @@ _FIELDS: Final = (*_MATRICES, "images", "rows", "inputs", *_VECTORS)
 _PICTURE: Final = "image"
 _MASKED: Final = "masked"
 _NPY: Final = b"\x93NUMPY"
+# Memory per byte, as measured on the shortest numbers and on common ones.
+_JSON_TIMES: Final = 17
+_CSV_TIMES: Final = 9
+_FORM_TIMES: Final = 5
+_NARROW: Final = {"logits": (UNNAMED,)}
+_TEXT_BYTES: Final = 160  # of a text in a list, its UTF-8 and its hash
 
 
 @dataclass(frozen=True)
@@ -78,18 +86,54 @@ def check_media_type(media_type: str) -> None:
         )
 
 
+def bytes_in_memory(
+    path: Path,
+    content_type: str,  # checked by `check_media_type`
+    *,
+    max_bytes: int,  # limit of the arrays of an archive
+    n_classes: int,  # of the version that the rows belong to
+) -> int:
+    """About the most memory that reading an uploaded file takes.
+
+    Raises `InvalidInput` for an archive whose headers show that it cannot be used, or that its
+    arrays would be larger than the limit.
+    """
+    media_type = content_type.partition(";")[0].strip().lower()
+    if media_type not in NPZ_TYPES:
+        times = {JSON_TYPES[0]: _JSON_TIMES, CSV_TYPES[0]: _CSV_TIMES}.get(media_type, _FORM_TIMES)
+        return times * path.stat().st_size
+    headers = read_array_headers(path, max_bytes=max_bytes)
+    _check_shapes(n_classes, {name: header.shape for name, header in headers.items()})
+    stored = sum(_stored_bytes(name, header) for name, header in headers.items())
+    if stored > max_bytes:
+        raise InvalidInput(
+            f"the arrays must take at most {max_bytes} bytes in memory, with numbers of float32 "
+            f"and labels of int64, got {stored}",
+            field="file",
+        )
+    return stored + sum(header.nbytes for name, header in headers.items() if name != "logits")
+
+
+def _stored_bytes(name: str, header: ArrayHeader) -> int:
+    """Bytes of an array as a set has it; texts are Python's for a while."""
+    numbers = math.prod(header.shape)
+    if name in _MATRICES:
+        return 4 * numbers * (2 if header.shape[1:] in ((), (1,)) else 1)
+    if name not in _VECTORS:
+        return header.nbytes
+    return header.nbytes + _TEXT_BYTES * numbers if header.dtype.kind in "US" else 8 * numbers
+
+
 def read_upload(
     path: Path,
     content_type: str,  # checked by `check_media_type`
     *,
     max_bytes: int,  # limit of the inflated size of an archive
-    n_classes: int,  # of the version that the rows belong to
 ) -> Upload:
-    """Read an uploaded file."""
+    """Read an uploaded file, whose `bytes_in_memory` are known."""
     media_type = content_type.partition(";")[0].strip().lower()
     if media_type in NPZ_TYPES:
-        check = partial(_check_shapes, n_classes)
-        return Upload(_required(read_arrays(path, max_bytes=max_bytes, check_shapes=check)))
+        return Upload(_required(read_arrays(path, max_bytes=max_bytes, narrow=("logits",))))
     if media_type in CSV_TYPES:
         return _table(path)
     if media_type in FORM_TYPES:
@@ -201,16 +245,23 @@ def _form(parts: Sequence[FormPart], max_bytes: int) -> Upload:
             raise InvalidRequest(f"part {part.name!r} is given twice")
         seen.add(part.name)
         if part.content.startswith(_NPY):
-            array = read_arrays(part.content, max_bytes=max_bytes, name=part.name)[UNNAMED]
+            array = read_arrays(
+                part.content, max_bytes=max_bytes, name=part.name, narrow=_NARROW.get(part.name, ())
+            )[UNNAMED]
             upload = replace(upload, arrays={**upload.arrays, part.name: array})
         else:
+            if len(part.content) > max_bytes // TEXT_SHARE:
+                raise BodyTooLarge(
+                    f"part {part.name!r} must have at most {max_bytes // TEXT_SHARE} bytes as "
+                    f"JSON, got {len(part.content)}: send it as .npy"
+                )
             values = _json(part.content, f"part {part.name}")
             upload = _with_field(upload, part.name, values, nulls=nulls)
     return upload
 
 
 def _table(path: Path) -> Upload:
-    rows = read_csv(path)
+    rows = read_csv(path, choice=ColumnChoice(options=False))
     if rows.class_names is None:  # by order it could be the score of the model's other class
         raise InvalidRequest(
             "a lone column of scores must be named prob_1 or score, for class 1, or the labels "

@@ -26,6 +26,7 @@ from trueprob_service.control.fitting.set_files import part_file
 from trueprob_service.control.fitting.stored_sets import StoredSets
 from trueprob_service.control.fitting.upload_body import (
     Upload,
+    bytes_in_memory,
     check_media_type,
     conversions,
     read_upload,
@@ -33,16 +34,40 @@ from trueprob_service.control.fitting.upload_body import (
 from trueprob_service.control.labels.refit_window import RefitWindow
 from trueprob_service.control.models.replica_sync import ReplicaSync
 from trueprob_service.control.store.calibration_sets import CalibrationSetRow
-from trueprob_service.edge.bodies import media_type, spool_body
+from trueprob_service.edge.bodies import media_type, spool_body, upload_limit
 from trueprob_service.errors import Conflict, InvalidRequest, ModelNotFound
 from trueprob_service.inference.deployment import Deployment, ServedVersion
 from trueprob_service.inference.deployments import Deployments
 from trueprob_service.settings import Settings
 
-__all__ = ["CalibrationSetUploads"]
+__all__ = ["CalibrationSetUploads", "UploadMemory"]
 
 # A parsed upload is in memory as a whole; other uploads wait in their files.
 _PARSED_AT_ONCE: Final = 2
+
+
+class UploadMemory:
+    """Bytes that uploads may take while they are parsed; granted in the order of requests."""
+
+    def __init__(self, total: int) -> None:
+        self._total = self._free = total
+        self._turn = asyncio.Lock()
+        self._returned = asyncio.Event()
+
+    @asynccontextmanager
+    async def held(self, n_bytes: int) -> AsyncIterator[None]:
+        """Context that has its share; one that needs more than all has all, and is alone."""
+        share = min(max(n_bytes, self._total // _PARSED_AT_ONCE), self._total)
+        async with self._turn:
+            while self._free < share:
+                self._returned.clear()
+                await self._returned.wait()
+            self._free -= share
+        try:
+            yield
+        finally:
+            self._free += share
+            self._returned.set()
 
 
 class CalibrationSetUploads:
@@ -64,7 +89,7 @@ class CalibrationSetUploads:
         self._deployments = deployments
         self._replica_sync = replica_sync
         self._settings = settings
-        self._parsing = asyncio.Semaphore(_PARSED_AT_ONCE)
+        self._memory = UploadMemory(_PARSED_AT_ONCE * settings.max_upload_bytes)
 
     async def upload(
         self, request: Request, model: str, options: FitRequest
@@ -122,15 +147,18 @@ class CalibrationSetUploads:
         """The validated rows of a body, and notes on how it was understood."""
         kind = media_type(request)
         check_media_type(kind)
-        limit, served = self._settings.max_upload_bytes, deployment.served
+        max_bytes, served = self._settings.max_upload_bytes, deployment.served
         content_type = request.headers.get("content-type", "")
         with part_file(self._uploads) as path:
-            await spool_body(request, path, limit=limit)
-            async with self._parsing:
+            await spool_body(request, path, limit=upload_limit(max_bytes, kind))
+            needed = await anyio.to_thread.run_sync(
+                lambda: bytes_in_memory(
+                    path, content_type, max_bytes=max_bytes, n_classes=served.n_classes
+                )
+            )
+            async with self._memory.held(needed):
                 upload = await anyio.to_thread.run_sync(
-                    lambda: read_upload(
-                        path, content_type, max_bytes=limit, n_classes=served.n_classes
-                    )
+                    lambda: read_upload(path, content_type, max_bytes=max_bytes)
                 )
                 arrays = await self._run_network(deployment, upload)
                 rows = await anyio.to_thread.run_sync(

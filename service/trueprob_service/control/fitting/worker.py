@@ -1,8 +1,8 @@
 """The code of the child process: reads a stored set, judges, fits, and returns plain values.
 
-`trueprob_service.control.fitting.process` spawns it. It imports only the core, so it starts fast
-and has no sockets and no database. It ends with its parent, even in the middle of a fit: another
-replica runs that fit again.
+`trueprob_service.control.fitting.process` spawns it. It imports the core and the log, so it starts
+fast and has no sockets and no database. It ends with its parent, even in the middle of a fit:
+another replica runs that fit again.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +44,7 @@ from trueprob.findings.finding import Finding
 from trueprob.findings.incumbent_check import CandidateCheck, check_candidate
 from trueprob.fitting.methods import BINARY, fit_rows, keeps_prediction, method_for_set
 from trueprob.label_shift.label_shift_check import LEAST_TRAFFIC, check_label_shift
+from trueprob_service.logs import REQUEST, configure_logging
 
 __all__ = ["BEAT_SECONDS", "CalibratorDocument", "Job", "JobResult", "run", "serve"]
 
@@ -86,6 +87,8 @@ class Job:
     usual_gaps: ReferenceBins | None = None  # of the version's baseline
     # Named by the alarm: the result says what a method that may change predictions would do.
     blamed_class: str | None = None
+    request: Mapping[str, Any] = field(default_factory=dict)  # for lines of the log
+    traceparent: str = ""  # of the request; "" if it had none
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,7 @@ class JobResult:
     error: str | None = None  # a sentence; all other fields are empty then
 
 
-def serve(connection: Connection) -> None:
+def serve(connection: Connection, log_format: Literal["text", "json"] = "text") -> None:
     """Run jobs from the pipe until the parent closes it, and send progress and results.
 
     Progress is sent every `BEAT_SECONDS` even if it is the same, as a sign of life.
@@ -122,10 +125,12 @@ def serve(connection: Connection) -> None:
     # to loaded libraries only, and SciPy brings its own: so import it first.
     importlib.import_module("scipy.optimize")
     threadpool_limits(1)
+    configure_logging(log_format)
     threading.Thread(target=_end_with_parent, name="trueprob-parent", daemon=True).start()
     while True:
         try:
             job = connection.recv()
+            REQUEST.set(job.request)
             with _Reports(connection) as reports:
                 result = run(job, reports.progress)
             connection.send(result)

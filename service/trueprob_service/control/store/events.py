@@ -27,6 +27,7 @@ from sqlalchemy import (
 )
 
 from trueprob_service.control.store.tables import metadata
+from trueprob_service.logs import TRACEPARENT
 
 __all__ = ["EventRow", "EventTable", "webhook_event"]
 
@@ -80,10 +81,12 @@ class EventTable:
         if not self._kept:
             return
         at = datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds")
+        traceparent = TRACEPARENT.get()
         body = {
             "type": kind,
             "timestamp": at.replace("+00:00", "Z"),
             "data": {"model": model, **data},
+            **({"traceparent": traceparent} if traceparent else {}),
         }
         self._connection.execute(
             insert(webhook_event).values(

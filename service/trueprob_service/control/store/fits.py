@@ -110,8 +110,11 @@ class FitTable:
         )
         return int(self._connection.execute(statement).scalar_one())
 
-    def supersede_like(self, fit_id: int, *, now: float) -> None:
-        """End the older fits that wait with the options of this one, on other rows."""
+    def supersede_like(self, fit_id: int, *, now: float) -> list[int]:
+        """End the older fits that wait with the options of this one, on other rows.
+
+        Returns their ids.
+        """
         new, old = fit.alias(), fit.c
         same = [
             old[name] == new.c[name]
@@ -121,7 +124,7 @@ class FitTable:
             )
         ]  # fmt: skip
         like = select(new.c.id).where(new.c.id == fit_id, *same).exists()
-        self._connection.execute(
+        statement = (
             update(fit)
             .where(old.state == "queued", old.trigger.is_(None), old.id < fit_id, like)
             .values(
@@ -129,7 +132,9 @@ class FitTable:
                 finished_at=now,
                 error=f"superseded by fit {fit_id}, which was requested later",
             )
+            .returning(old.id)
         )
+        return sorted(self._connection.execute(statement).scalars())
 
     def n_queued(self, model: str, *, before: int) -> int:
         """Number of a model's waiting fits that clients requested before a fit."""

@@ -9,27 +9,37 @@ the secrets that sign receipts.
 from __future__ import annotations
 
 import json
+import logging
 import os
+import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
 from trueprob.arrays.calibration_set import load_calibration_set
 from trueprob_service.control.fitting.set_files import SetFiles, part_file
 from trueprob_service.control.store import Store
-from trueprob_service.errors import Conflict, InvalidRequest
+from trueprob_service.errors import Conflict, DatabaseUnavailable, InvalidRequest
 
 __all__ = ["export_state", "import_state"]
 
+_LOG: Final = logging.getLogger(__name__)
 _FORMAT: Final = 1
 _PREFIX: Final = "sha256:"
 
 
-def export_state(store: Store, set_files: SetFiles, path: Path) -> dict[str, int]:
+def export_state(
+    store: Store,
+    set_files: SetFiles,
+    path: Path,
+    *,
+    clock: Callable[[], float] = time.time,  # seconds since 1970 UTC
+) -> dict[str, int]:
     """Write the state to a new file, and return the number of rows of each table.
 
-    Raises `Conflict` if there is a file of that name.
+    The audit trail tells of it, unless the database cannot be written: then a backup is needed
+    most, and the log has it. Raises `Conflict` if there is a file of that name.
     """
     if path.exists():
         raise Conflict(f"{path} exists already")
@@ -59,11 +69,22 @@ def export_state(store: Store, set_files: SetFiles, path: Path) -> dict[str, int
         archive.close()
         with part.open("rb") as written:
             os.fsync(written.fileno())
+        try:
+            with store.write() as transaction:
+                transaction.audit.add("state.export", None, now=clock(), detail={"rows": counts})
+        except DatabaseUnavailable as error:
+            _LOG.warning("the export is not in the audit trail: %s", error.detail)
         part.replace(path)
     return counts
 
 
-def import_state(store: Store, set_files: SetFiles, path: Path) -> dict[str, int]:
+def import_state(
+    store: Store,
+    set_files: SetFiles,
+    path: Path,
+    *,
+    clock: Callable[[], float] = time.time,  # seconds since 1970 UTC
+) -> dict[str, int]:
     """Read an exported file into an empty database; returns the number of rows of each table.
 
     Raises `InvalidRequest` if the file is not an export, is damaged or has another schema, and
@@ -90,6 +111,7 @@ def import_state(store: Store, set_files: SetFiles, path: Path) -> dict[str, int
                 }
                 if counts != head["rows"]:
                     raise InvalidRequest(f"{path} is damaged: rows are missing")
+                transaction.audit.add("state.import", None, now=clock(), detail={"rows": counts})
     except (zipfile.BadZipFile, KeyError, ValueError, OSError) as error:
         raise InvalidRequest(f"{path} is not an exported state: {error}") from None
     return counts

@@ -8,6 +8,7 @@ also a redirect, the event is sent again later, a bounded number of times.
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 import uuid
@@ -20,6 +21,7 @@ import standardwebhooks
 from trueprob_service.control.poll import Poll
 from trueprob_service.control.store import Store
 from trueprob_service.control.store.events import EventRow
+from trueprob_service.logs import traceparent_below
 
 if TYPE_CHECKING:
     import httpx
@@ -122,6 +124,8 @@ class Webhook:
         headers = signed_headers(
             self._signers, message=event.message, timestamp=timestamp, body=event.body
         )
+        if traceparent := json.loads(event.body).get("traceparent"):
+            headers["traceparent"] = traceparent_below(traceparent)
         try:
             with client.stream(
                 "POST",

@@ -2,20 +2,34 @@
 
 import asyncio
 import contextvars
+import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from sqlalchemy import create_engine, text
 
 from tests.trueprob_service.application import application
-from tests.trueprob_service.control.harness import START, World, calibrated, overconfident
+from tests.trueprob_service.control.harness import (
+    NPZ,
+    START,
+    InlineRunner,
+    World,
+    calibrated,
+    overconfident,
+)
+from trueprob_service.__main__ import main
 from trueprob_service.administration import audit_command
 from trueprob_service.control.audit import trail
 from trueprob_service.control.audit.trail import AuditTrail, verify
+from trueprob_service.control.fitting.set_files import SetFiles
+from trueprob_service.control.fitting.worker import Job, JobResult
 from trueprob_service.control.store import Store, open_store
+from trueprob_service.control.upkeep.archive import export_state
+from trueprob_service.edge.access import ROUTES
 from trueprob_service.edge.auth import ACTOR
 from trueprob_service.edge.keys import new_key
 
@@ -73,6 +87,188 @@ def test_every_control_action_has_its_row(world: World) -> None:
     (started,) = [r for r in rows(world, "?action=fit.start") if r["detail"]["set"] == digest]
     assert started["detail"]["fit"] == int(fit["fit"])
     assert verify(world.plane.services.store)[1] == []
+
+
+# What each route that changes something adds, if its request is accepted; a row for each action.
+ADDED = {
+    ("PUT", "/v1/models/{model}"): ["model.declare", "pair.promote"],
+    ("DELETE", "/v1/models/{model}"): ["model.delete"],
+    ("POST", "/v1/models/{model}/calibration-sets"): ["set.add", "fit.start", "pair.promote"],
+    ("GET", "/v1/models/{model}/calibration-sets/{digest}"): ["set.download"],
+    ("DELETE", "/v1/models/{model}/calibration-sets/{digest}"): ["set.delete"],
+    ("POST", "/v1/models/{model}/calibration-sets/{name}/rows"): ["set.add"],
+    ("POST", "/v1/models/{model}/fits"): ["fit.start"],
+    ("DELETE", "/v1/models/{model}/fits/{fit}"): ["fit.cancel"],
+    ("POST", "/v1/models/{model}/calibrators/{calibrator}/promote"): ["pair.promote"],
+    ("POST", "/v1/models/{model}/rollback"): ["pair.rollback"],
+    ("PUT", "/v1/models/{model}/shadow"): ["shadow.start"],
+    ("DELETE", "/v1/models/{model}/shadow"): ["shadow.end"],
+    ("POST", "/v1/models/{model}/alarms/{alarm}/acknowledge"): ["alarm.acknowledge"],
+}
+# Predictions and labels are counted, and signed ids say what was answered (decision 89).
+NOT_RECORDED = {
+    ("POST", "/v1/models/{model}/probabilities"),
+    ("POST", "/v1/models/{model}/labels"),
+    ("POST", "/v2/models/{model}/infer"),
+    ("POST", "/v2/models/{model}/versions/{version}/infer"),
+}
+
+
+class Patient(InlineRunner):
+    """Runs fits, or waits with them until one is cancelled."""
+
+    def __init__(self) -> None:
+        self.go_on = threading.Event()
+        self.go_on.set()
+
+    def run(self, job: Job) -> JobResult | None:
+        self.go_on.wait()
+        return super().run(job)
+
+    def cancel(self, job: Job) -> None:
+        self.go_on.set()
+
+    def close(self) -> None:
+        self.go_on.set()
+
+
+def test_every_route_that_changes_something_adds_its_rows(begin: Callable[..., World]) -> None:
+    writes = {(rule.method, rule.path) for rule in ROUTES if rule.method != "GET" or rule.rows}
+    assert {*ADDED, *NOT_RECORDED} == writes
+    runner = Patient()
+    world = begin(job_runner=lambda: runner)
+    seen: dict[tuple[str, str], list[str]] = {}
+
+    def act(method: str, path: str, expected: int, **request: Any) -> Any:
+        before = len(rows(world, "?limit=200"))
+        answer = world.call(method, path, **request)
+        assert answer.status_code == expected, answer.text
+        (route,) = [
+            rule.path
+            for rule in ROUTES
+            if rule.method == method
+            and re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", rule.path), path.partition("?")[0])
+        ]
+        all_rows = rows(world, "?limit=200")
+        new = all_rows[: len(all_rows) - before]
+        seen[method, route] = [row["action"] for row in reversed(new)]
+        return answer
+
+    act("PUT", "/v1/models/m", 201, json={"n_classes": 3})
+    wait = {**NPZ, "prefer": "wait=30"}
+    sets = "/v1/models/m/calibration-sets"
+    fit = act("POST", sets, 201, content=overconfident(), headers=wait).json()
+    digest = fit["calibration_set"]
+    accepted = {"accept": "application/x-npz"}
+    act("GET", f"{sets}/{digest}", 200, headers=accepted)
+    act("POST", "/v1/models/m/rollback", 200, headers={"if-match": '"2"'})
+    chosen = f"/v1/models/m/calibrators/{fit['calibrator']}/promote"
+    act("POST", chosen, 200, headers={"if-match": '"3"'})
+    act("POST", f"{sets}/n/rows", 200, content=calibrated(), headers=NPZ)
+    runner.go_on.clear()
+    body = {"calibration_set": "n", "promote": "never"}
+    started = act("POST", "/v1/models/m/fits", 202, json=body).json()
+    act("DELETE", f"/v1/models/m/fits/{started['fit']}", 200)
+    shadowed = {"calibrator": world.get("/v1/models/m/promotions")["items"][-1]["calibrator"]}
+    act("PUT", "/v1/models/m/shadow", 201, json={**shadowed, "policy": "tell"})
+    act("DELETE", "/v1/models/m/shadow", 204)
+    act("DELETE", f"{sets}/{digest}", 204)
+    logits = np.random.default_rng(0).normal(0.0, 9.0, (2_000, 3)).astype(np.float32)
+    _, _, prediction, ids = world.predict(logits)
+    body = {"prediction_ids": ids, "labels": ((prediction + 1) % 3).tolist()}
+    assert world.call("POST", "/v1/models/m/labels", json=body).status_code == 200
+    (alarm, *_) = world.get("/v1/models/m/alarms")["items"]
+    act("POST", f"/v1/models/m/alarms/{alarm['id']}/acknowledge", 200)
+    act("DELETE", "/v1/models/m", 204, headers={"if-match": '"4"'})
+    assert seen == ADDED
+    assert verify(world.plane.services.store)[1] == []
+
+
+def test_downloads_are_recorded_only_if_rows_are_given_out(world: World) -> None:
+    digest = world.upload(overconfident())["calibration_set"]
+    path, headers = "/v1/models/m/calibration-sets", {"accept": "application/x-npz"}
+    world.get(f"{path}/{digest}")
+    world.get(path)
+    assert world.call("GET", f"{path}/none", headers=headers).status_code == 404
+    assert rows(world, "?action=set.download") == []
+    assert world.call("GET", f"{path}/{digest}", headers=headers).status_code == 200
+    (row,) = rows(world, "?action=set.download")
+    assert (row["outcome"], row["model"]) == ("done", "m")
+    assert row["detail"] == {"set": digest, "rows": 600}
+
+
+def test_superseded_fits_names_and_sets_that_grew_have_rows(begin: Callable[..., World]) -> None:
+    runner = Patient()
+    world = begin(job_runner=lambda: runner)
+    world.declare()
+    path = "/v1/models/m/calibration-sets"
+    runner.go_on.clear()
+    fits = []
+    for seed in range(4):
+        answer = world.call("POST", path, content=overconfident(seed), headers=NPZ)
+        fits.append(int(answer.json()["fit"]))
+        if not seed:
+            until_running(world, fits[0])
+    superseded = rows(world, "?action=fit.supersede")
+    assert [row["detail"] for row in superseded] == [
+        {"fit": fits[2], "by": fits[3]},
+        {"fit": fits[1], "by": fits[2]},
+    ]
+    runner.go_on.set()
+    query = "?promote=never&name=later"
+    sets = [world.upload(overconfident(seed), query)["calibration_set"] for seed in (0, 0, 1)]
+    named = rows(world, "?action=set.name")
+    assert [row["detail"]["set"] for row in named] == [sets[2], sets[0]]
+    digests = [
+        world.call("POST", f"{path}/grows/rows", content=calibrated(seed), headers=NPZ).json()[
+            "digest"
+        ]
+        for seed in (7, 8, 8)
+    ]
+    assert digests[1] == digests[2]
+    added = [row["detail"]["set"] for row in rows(world, "?action=set.add")][:2]
+    assert added == [digests[1], digests[0]]
+    (deleted,) = rows(world, "?action=set.delete")
+    assert deleted["detail"] == {"set": digests[0], "rows": 600, "appended_to": True}
+
+
+def until_running(world: World, fit: int) -> None:
+    while world.get(f"/v1/models/m/fits/{fit}")["state"] != "running":
+        threading.Event().wait(0.01)
+
+
+def test_exports_and_imports_have_rows(world: World, tmp_path: Path) -> None:
+    world.upload(overconfident())
+    before = len(actions(world))
+    services = world.plane.services
+    file = tmp_path / "state.zip"
+    counts = export_state(services.store, services.set_files, file, clock=world.clock)
+    (exported, *_) = rows(world)
+    assert (exported["action"], exported["detail"]) == ("state.export", {"rows": counts})
+    assert counts["audit_entry"] == before
+    flags = ["--state-dir", str(tmp_path / "new"), "--database-url", ""]
+    assert main(["import-state", str(file), *flags]) == 0
+    store = open_store(f"sqlite:///{tmp_path / 'new' / 'trueprob.sqlite3'}")
+    with store.read() as transaction:
+        *copied, imported = transaction.audit.rows()
+    assert len(copied) == before
+    assert imported.action == "state.import"
+    assert imported.actor.startswith("local:")
+    assert verify(store)[1] == []
+    store.close()
+    assert ACTOR.get() == ("service", "")
+
+
+def test_an_export_of_a_database_that_cannot_be_written_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A backup is needed most when the disk is full."""
+    store = open_store(f"sqlite:///{tmp_path / 'a'}")
+    store.fault = "disk_full"
+    export_state(store, SetFiles(tmp_path), tmp_path / "state.zip")
+    assert (tmp_path / "state.zip").is_file()
+    assert "the export is not in the audit trail" in caplog.text
+    store.close()
 
 
 def test_a_refused_change_leaves_nothing_of_its_row(world: World) -> None:

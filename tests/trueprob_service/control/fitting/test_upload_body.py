@@ -334,3 +334,25 @@ def test_every_array_name_of_a_set_is_a_field_of_json_and_a_part_of_a_form(named
     assert set(extra) | set(matrices) | {"logits", "images", "rows", "inputs"} == set(
         uploads._FIELDS
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a,b,y\n0.5,1.5,0\n0.1,0.2,1\n", "name it label if it holds labels"),
+        ("a,b,label\n0.5,one,0\n0.1,0.2,1\n", "leave out a column that is no class"),
+        ("id,label\n17,0\n18,1\n", "columns named logit_CLASS or prob_CLASS are scores"),
+        ("score,label\n17.5,0\n18.25,1\n", "name it logit_1 if they are log-odds"),
+        ("id,x,label\n17,1.5,0\n18,0.5,1\n", "a lone score of two classes is named"),
+    ],
+)
+def test_errors_of_a_table_name_no_option_of_a_command(named: World, text: str, words: str) -> None:
+    answer = named.call(
+        "POST",
+        "/v1/models/m/calibration-sets",
+        content=text.encode(),
+        headers={"content-type": "text/csv"},
+    )
+    assert answer.status_code == 422
+    assert words in answer.json()["detail"]
+    assert "--" not in answer.json()["detail"]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import re
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,8 +13,9 @@ import numpy as np
 import pytest
 
 from tests.trueprob_service.control.harness import NPZ, World, calibrated, npz, overconfident, rows
-from trueprob import InvalidInput, softmax
-from trueprob_service.control.fitting.upload_body import read_upload
+from trueprob import CalibrationSet, InvalidInput, softmax
+from trueprob_service.control.fitting.upload_body import bytes_in_memory, read_upload
+from trueprob_service.control.fitting.uploads import UploadMemory
 
 pytestmark = pytest.mark.slow
 
@@ -295,4 +298,126 @@ def test_an_archive_that_cannot_fit_is_refused_by_its_headers(
     file = tmp_path / "set.npz"
     file.write_bytes(stream.getvalue())
     with pytest.raises(InvalidInput, match=re.escape(words)):
-        read_upload(file, "application/x-npz", max_bytes=1 << 20, n_classes=10)
+        bytes_in_memory(file, "application/x-npz", max_bytes=1 << 20, n_classes=10)
+
+
+ZEROS = np.zeros((100_000, 10))
+FIRST = np.eye(1, 10).repeat(100_000, axis=0)
+LABELS = np.zeros(100_000, np.int8)
+BOMBS = {
+    "float64": {"logits": ZEROS, "labels": LABELS},
+    "bytes": {"logits": ZEROS.astype(np.int8), "labels": LABELS},
+    "masks": {"logits": np.where(FIRST, 0.0, -np.inf).astype(np.float16), "labels": LABELS},
+    "probabilities": {"probabilities": FIRST, "labels": LABELS},
+    "probabilities of 8 bits": {"probabilities": FIRST.astype(np.int8), "labels": LABELS},
+    "logarithms": {"log_probabilities": np.where(FIRST, 0.0, -50).astype("f2"), "labels": LABELS},
+    "texts": {"logits": ZEROS.astype(np.int8), "labels": LABELS.astype("U3")},
+    "groups": {"logits": ZEROS.astype("i1"), "labels": LABELS, "groups": np.full(100_000, b"ab")},
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_a_small_archive_that_inflates_takes_what_its_headers_say(
+    bomb: str, tmp_path: Path
+) -> None:
+    arrays = BOMBS[bomb]
+    file = tmp_path / "set.npz"
+    np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+    inflated = sum(array.nbytes for array in arrays.values())
+    assert file.stat().st_size < inflated / 50
+    tracemalloc.start()
+    try:
+        needed = bytes_in_memory(file, "application/x-npz", max_bytes=1 << 30, n_classes=10)
+        upload = read_upload(file, "application/x-npz", max_bytes=1 << 30)
+        digest = CalibrationSet.from_arrays(upload.arrays, n_classes=10).digest
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 1.3 * needed + (24 << 20)  # a piece of a conversion has copies of float64
+    if bomb == "float64":
+        assert peak < inflated
+    plain = {name: np.array(array) for name, array in arrays.items()}
+    assert digest == CalibrationSet.from_arrays(plain, n_classes=10).digest
+
+
+def test_arrays_that_would_be_larger_in_memory_than_the_limit_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "set.npz"
+    for name, needed in (("bytes", 4_800_000), ("texts", 21_200_000)):
+        np.savez_compressed(file, **BOMBS[name])  # type: ignore[arg-type]
+        words = rf"at most 3000000 bytes in memory, .* got {needed}$"
+        with pytest.raises(InvalidInput, match=words):
+            bytes_in_memory(file, "application/x-npz", max_bytes=3_000_000, n_classes=10)
+    np.savez_compressed(file, **BOMBS["float64"])  # type: ignore[arg-type]
+    with pytest.raises(InvalidInput, match="at most 3000000 bytes, got 8"):
+        bytes_in_memory(file, "application/x-npz", max_bytes=3_000_000, n_classes=10)
+
+
+def test_uploads_share_memory_in_the_order_in_which_they_come() -> None:
+    async def scenario() -> None:
+        memory, order = UploadMemory(100), []
+
+        async def upload(name: str, n_bytes: int, may_end: asyncio.Event) -> None:
+            async with memory.held(n_bytes):
+                order.append(name)
+                await may_end.wait()
+            order.append(f"{name} ends")
+
+        ends = [asyncio.Event() for _ in range(4)]
+        async with asyncio.TaskGroup() as tasks:
+            for name, n_bytes, end in zip("abcd", (1, 1, 5_000, 1), ends, strict=True):
+                tasks.create_task(upload(name, n_bytes, end))
+            for _ in range(10):
+                await asyncio.sleep(0)
+            assert order == ["a", "b"]  # c needs all, and d waits behind it
+            ends[0].set()
+            for _ in range(10):
+                await asyncio.sleep(0)
+            assert order == ["a", "b", "a ends"]
+            ends[1].set()
+            for _ in range(10):
+                await asyncio.sleep(0)
+            assert order[3:] == ["b ends", "c"]
+            ends[2].set()
+            ends[3].set()
+        assert order[5:] == ["c ends", "d", "d ends"]
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("content_type", "content"),
+    [
+        ("application/json", b'{"logits": [[0, 0, 0]], "labels": [0]}'),
+        ("text/csv", b"logit_0,logit_1,logit_2,label\n0,0,0,0\n"),
+    ],
+)
+def test_text_may_have_a_quarter_of_the_limit(
+    begin: Callable[..., World], content_type: str, content: bytes
+) -> None:
+    world = begin(settings={"max_upload_bytes": 40_000})
+    world.declare()
+    for padding in (10_000 - len(content), 10_001 - len(content)):
+        answer = world.call(
+            "POST",
+            "/v1/models/m/calibration-sets?force=true&promote=never",
+            content=content + b"\n" * padding,
+            headers={"content-type": content_type},
+        )
+        if padding + len(content) == 10_000:
+            assert answer.status_code == 202, answer.text
+        else:
+            assert answer.status_code == 413
+            assert "10000" in answer.json()["detail"]
+            assert "send the rows as .npz" in answer.json()["detail"]
+
+
+def test_numbers_in_text_in_a_form_have_that_limit_too(begin: Callable[..., World]) -> None:
+    world = begin(settings={"max_upload_bytes": 40_000})
+    world.declare()
+    answer = world.call(
+        "POST",
+        "/v1/models/m/calibration-sets",
+        files={"logits": b"[[0, 0, 0]]" + b" " * 10_000, "labels": b"[0]"},
+    )
+    assert answer.status_code == 413
+    assert "part 'logits' must have at most 10000 bytes" in answer.json()["detail"]
