@@ -158,6 +158,18 @@ def endless_for_large_numbers() -> bytes:
     )
 
 
+def endless_for_one_number() -> bytes:
+    """What no inspection can find: all is well but for the number 42."""
+    return loop(
+        node("ReduceMax", ["x"], ["most"], keepdims=0),
+        node("Equal", ["most", "number"], ["found"]),
+        node("Cast", ["found"], ["one"], to=TensorProto.INT64),
+        node("Mul", ["one", "turns"], ["trips"]),
+        number=np.float32(42),
+        turns=np.array(ENDLESS),
+    )
+
+
 MEMORY: dict[str, Callable[[], bytes]] = {
     each.__name__: each
     for each in (

@@ -72,11 +72,11 @@ def test_what_needs_more_memory_is_refused_and_the_next_passes(
 def test_what_does_not_end_is_refused_and_the_next_passes(
     tmp_path: Path, name: str, step: str
 ) -> None:
-    with Inspector(memory=MEMORY, seconds=1) as inspector:
+    with Inspector(memory=MEMORY, seconds=2) as inspector:
         error = refused(inspector, written(tmp_path, bombs.TIME[name]()))
         assert (error.reason, error.lasting) == ("time", True)
         assert error.detail == (
-            f"the network took longer than 1 s {step}: the limit is TRUEPROB_INSPECT_SECONDS"
+            f"the network took longer than 2 s {step}: the limit is TRUEPROB_INSPECT_SECONDS"
         )
     with Inspector(memory=MEMORY) as inspector:
         network = written(tmp_path, bombs.TIME["endless_for_many_rows"]())
