@@ -13,6 +13,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -93,7 +94,8 @@ class Inspector:
         Raises `NetworkRefused` if one lies elsewhere, is missing or cut off. A `thorough` look also
         finds out whether reading the network takes too much memory or time.
         """
-        answer, _ = self._ask(FindFiles(network, thorough), [network])
+        # The child may have another working directory.
+        answer, _ = self._ask(FindFiles(network.absolute(), thorough), [network])
         return [str(name) for name in answer["files"]]
 
     def session(self, network: Path) -> ChildSession:
@@ -102,7 +104,7 @@ class Inspector:
         Raises `NetworkRefused`, or `ModelUnavailable` if it cannot be loaded.
         """
         files = [network, *(network.parent / name for name in self.files(network))]
-        answer, _ = self._ask(OpenNetwork(network), files)
+        answer, _ = self._ask(OpenNetwork(network.absolute()), files)
         return ChildSession(answer, lambda request: self._ask(request, files))
 
     def check(
@@ -175,7 +177,8 @@ class Inspector:
                     reason="files",
                 )
         folder = network.network.parent
-        self._ask(network, [network.network, *(folder / name for name in names)])
+        absolute = replace(network, network=network.network.absolute())
+        self._ask(absolute, [network.network, *(folder / name for name in names)])
 
     def _ask(self, request: Request, files: Sequence[Path]) -> _Answer:
         try:

@@ -50,6 +50,18 @@ def test_a_good_network_passes_and_leaves_no_file(inspector: Inspector, tmp_path
     assert list(tmp_path.iterdir()) == [network.network]
 
 
+def test_a_relative_path_is_that_of_this_process(
+    inspector: Inspector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = written(tmp_path, bombs.external("weights.bin"))
+    (tmp_path / "weights.bin").write_bytes(bombs.MATRIX.tobytes())
+    inspector.check(network)  # the child runs
+    monkeypatch.chdir(tmp_path)
+    relative = replace(network, network=Path("model.onnx"))
+    inspector.check(relative)
+    assert [each.name for each in inspector.session(relative.network).get_inputs()] == ["x"]
+
+
 @pytest.mark.parametrize("name", bombs.MEMORY)
 def test_what_needs_more_memory_is_refused_and_the_next_passes(
     inspector: Inspector, tmp_path: Path, name: str
