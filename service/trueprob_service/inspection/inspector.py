@@ -151,20 +151,23 @@ class Inspector:
                 "limits": [self._memory, self._seconds],
             }
         )
-        verdict = self._verdicts.get(key)
+        verdicts = self._verdicts
+        verdict = verdicts.get(key)
         if verdict is None:
             patience = _START_SECONDS + 2 * self._seconds
-            with self._verdicts.one_at_a_time(patience, hurry=lambda: self._child.closed):
-                verdict = self._verdicts.get(key)
+            with verdicts.one_at_a_time(
+                patience, hurry=lambda: self._child.closed or verdicts.get(key) is not None
+            ):
+                verdict = verdicts.get(key)
                 if verdict is None:
                     try:
                         self._try(network, digests.keys())
                     except NetworkRefused as error:
                         if error.lasting:
-                            self._verdicts.keep(key, NetworkVerdict(error.reason, error.detail))
+                            verdicts.keep(key, NetworkVerdict(error.reason, error.detail))
                         raise
                     verdict = NetworkVerdict(PASSED)
-                    self._verdicts.keep(key, verdict)
+                    verdicts.keep(key, verdict)
         if verdict.outcome != PASSED:
             raise NetworkRefused(verdict.detail, reason=verdict.outcome)
 

@@ -82,7 +82,8 @@ class Verdicts:
     ) -> Iterator[None]:
         """Context that one process is in, so that the others find its verdict afterwards.
 
-        After so long, or once `hurry` says so, it is entered anyway: whoever is in it was stopped.
+        It is entered anyway after so long, because whoever is in it was stopped, and once `hurry`
+        says so.
         """
         with self._one:
             descriptor = self._locked(patience_seconds, hurry)
