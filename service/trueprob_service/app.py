@@ -26,6 +26,7 @@ from starlette.routing import Match, Mount
 from starlette.staticfiles import StaticFiles
 
 from trueprob.errors import TrueprobError
+from trueprob.repository.model_version import MODEL, ModelVersion
 from trueprob_service import __version__, errors, prediction_routes
 from trueprob_service.connections.limits import Connections
 from trueprob_service.control import api as control_api
@@ -47,6 +48,9 @@ from trueprob_service.inference.deployments import DeploymentLookup, Deployments
 from trueprob_service.inference.network.batcher import Batcher
 from trueprob_service.inference.network.cores import usable_cores
 from trueprob_service.inference.network.onnx_model import OnnxModel
+from trueprob_service.inspection.inspector import Inspector
+from trueprob_service.inspection.verdicts import Verdicts
+from trueprob_service.inspection.worker import TryNetwork
 from trueprob_service.metrics.telemetry import Registry, Telemetry
 from trueprob_service.openapi_document import complete
 from trueprob_service.server import Drain, MetricsPort
@@ -76,6 +80,7 @@ def create_app(
     clock: Callable[[], float] = time.time,  # seconds since 1970 UTC
     # Builds the network of a version; default: onnxruntime, as the settings say.
     model_factory: Callable[[ServedVersion], Network | None] | None = None,
+    verdicts: Verdicts | None = None,  # on networks; default: those of the state folder
     commit: str | None = None,  # for `build_info`; default: SOURCE_COMMIT of the environment
     metrics_port: int | None = None,  # port that serves only `/metrics`, if there is one
     drain: Drain | None = None,  # whether the server is about to stop
@@ -94,7 +99,13 @@ def create_app(
     )
     if connections is not None:
         telemetry.export_connections(connections.figures)
-    network_for = model_factory or partial(_open_network, settings, telemetry)
+    inspector = Inspector(
+        memory=settings.inspect_memory,
+        seconds=settings.inspect_seconds,
+        verdicts=verdicts or Verdicts(settings.state_dir / "inspections"),
+        count=telemetry.count_inspection,
+    )
+    network_for = model_factory or partial(_open_network, settings, telemetry, inspector)
     job_runner: Callable[[], JobRunner] = partial(
         FitProcess, partial(serve, log_format=settings.log_format)
     )
@@ -135,7 +146,11 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         nonlocal started
-        await run_in_threadpool(plane.start)
+        try:
+            await run_in_threadpool(plane.start)
+        except BaseException:
+            inspector.close()
+            raise
         plane.services.audit.start(lambda: keyring.last_used)
         if key_file is not None:
             await run_in_threadpool(plane.services.audit.keys_changed, key_file.digest, {})
@@ -145,6 +160,7 @@ def create_app(
                 yield
         finally:
             started = False
+            await run_in_threadpool(inspector.close)  # others may wait for it
             await run_in_threadpool(plane.services.audit.close)
             await run_in_threadpool(json_bodies.close)
             await run_in_threadpool(plane.close)
@@ -338,15 +354,33 @@ def _methods_of(api: FastAPI, path: str) -> tuple[str, ...]:
 
 
 def _open_network(
-    settings: Settings, telemetry: Telemetry, served: ServedVersion
+    settings: Settings, telemetry: Telemetry, inspector: Inspector, served: ServedVersion
 ) -> Network | None:
-    """Load and warm the network of a version; None for a version without ``model.onnx``."""
+    """Inspect, load and warm the network of a version; None for one without ``model.onnx``."""
     manifest, accepted = served.manifest, served.inputs
     if manifest is None or accepted is None:
         return None
+    version = ModelVersion(
+        served.model,
+        served.version,
+        settings.model_repository / served.model / str(served.version),
+        manifest,
+    )
+    inspector.check(
+        TryNetwork(
+            version.path / MODEL,
+            inputs=accepted.specs,
+            output_name=manifest.output_name,
+            output_kind=manifest.output_kind,
+            n_classes=served.n_classes,
+            max_batch_rows=settings.max_batch_rows,
+        ),
+        digests=version.network_digests,
+        providers=settings.execution_providers,
+    )
     open_model = partial(
         OnnxModel,
-        settings.model_repository / served.model / str(served.version) / "model.onnx",
+        version.path / MODEL,
         inputs=accepted.specs,
         output_name=manifest.output_name,
         n_classes=served.n_classes,
@@ -356,9 +390,14 @@ def _open_network(
         # Each replica takes its share of the cores.
         threads=max(1, usable_cores() // settings.replicas),
     )
+    loaded = False
 
     def load() -> OnnxModel:
+        nonlocal loaded
+        if loaded:
+            version.verify(references=False)  # what is loaded again is what was inspected
         model = open_model()
+        loaded = True
         telemetry.name_provider(served.model, served.version, model.provider)
         return model
 

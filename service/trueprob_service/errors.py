@@ -32,6 +32,7 @@
     │   ├── DatabaseUnavailable
     │   ├── StorageUnavailable    a file cannot be written: the disk is full or read-only
     │   └── ModelUnavailable      the network of a version cannot be run
+    │       ├── NetworkRefused        it would take too much memory or time, or other files
     │       └── ProviderUnavailable   it would run on another execution provider
     └── InferenceFailed           the network itself raised; the detail goes to the log only
 
@@ -42,6 +43,7 @@
 from __future__ import annotations
 
 __all__ = [
+    "STOPPING",
     "AlarmNotFound",
     "BadRequest",
     "BodyTooLarge",
@@ -58,6 +60,7 @@ __all__ = [
     "MethodNotAllowed",
     "ModelNotFound",
     "ModelUnavailable",
+    "NetworkRefused",
     "NotAcceptable",
     "NotFound",
     "Overloaded",
@@ -235,6 +238,18 @@ class StorageUnavailable(Unavailable):
 
 class ModelUnavailable(Unavailable):
     """The network of this version cannot run here."""
+
+
+STOPPING = "stopping"  # the reason of a network that is not looked at any more
+
+
+class NetworkRefused(ModelUnavailable):
+    """The inspection of a network found that loading or running it could harm the service."""
+
+    def __init__(self, detail: str, *, reason: str = "failed", lasting: bool = True) -> None:
+        super().__init__(detail)
+        self.reason = reason  # for metrics
+        self.lasting = lasting  # False: this machine could not say, so ask again later
 
 
 class ProviderUnavailable(ModelUnavailable):

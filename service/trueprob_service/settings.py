@@ -224,6 +224,15 @@ class Settings(BaseModel):
         description="Longest run of a network; then its model "
         "answers 503 until another session is loaded.",
     )
+    inspect_memory: int | None = Field(
+        None,
+        ge=1 << 28,
+        description="Memory that a network may take when it is loaded and run for the first time, "
+        "in a process of its own. Default: 4 times its files and 2 GiB.",
+    )
+    inspect_seconds: float = Field(
+        60, gt=0, allow_inf_nan=False, description="Longest time that this may take."
+    )
     queue_rows: int = Field(1024, ge=1, description="Images that may wait for the network.")
     api_keys_file: Path | None = Field(
         None,

@@ -10,7 +10,9 @@ from typing import Any
 
 import httpx
 
+from tests.trueprob_service.inspections import shared_verdicts
 from trueprob_service.app import create_app
+from trueprob_service.inspection.verdicts import Verdicts
 from trueprob_service.server import limited_connections
 from trueprob_service.settings import Settings
 
@@ -19,11 +21,20 @@ ROOT = Path(__file__).parents[2]
 
 @asynccontextmanager
 async def application(
-    state_dir: Path, *, clock: Callable[[], float] = time.time, **values: Any
+    state_dir: Path,
+    *,
+    clock: Callable[[], float] = time.time,
+    verdicts: Verdicts | None = None,  # default: those that all tests of this process share
+    **values: Any,
 ) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a started service with the shipped model repository."""
     settings = Settings(**{"state_dir": state_dir, "model_repository": ROOT / "models", **values})
-    app = create_app(settings, clock=clock, connections=limited_connections(settings))
+    app = create_app(
+        settings,
+        clock=clock,
+        verdicts=verdicts or shared_verdicts(),
+        connections=limited_connections(settings),
+    )
     async with (
         lifespan(app),
         httpx.AsyncClient(

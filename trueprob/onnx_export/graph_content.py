@@ -6,7 +6,7 @@ nothing of this; who loads it says so. Format: onnx.proto of the ONNX project.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -76,15 +76,20 @@ def with_zipmap_inputs(content: bytes) -> bytes:
     return content + b"".join(field_bytes(GRAPH, output) for output in added)
 
 
-def weight_files(content: bytes, folder: Path) -> dict[str, Path]:
+def weight_files(
+    content: bytes | memoryview, folder: Path, *, strict: bool = False
+) -> dict[str, Path]:
     """Files that hold weights of a network, by their path in it; empty if it holds all itself.
 
     Parameters
     ----------
-    content : bytes
+    content : bytes or memoryview
         The ONNX file.
     folder : Path
         The folder that it lies in.
+    strict : bool, default False
+        Whether a file that cannot be read to its end is an error, rather than one without weights
+        in other files.
 
     Returns
     -------
@@ -94,21 +99,35 @@ def weight_files(content: bytes, folder: Path) -> dict[str, Path]:
     ------
     InvalidInput
         A path leads out of the folder, or a file is missing, not a regular file, cut off or a
-        pointer of Git LFS.
+        pointer of Git LFS; with `strict`, the ONNX file itself cannot be read.
     """
     needed: dict[str, int] = {}
     try:
         for tensor in _tensors(fields_of(memoryview(content))):
-            if tensor.get(LOCATION, [0])[0] != EXTERNAL:
+            if not any(_is_external(each) for each in tensor.get(LOCATION, ())):
                 continue
             entries = map(fields_of, tensor.get(EXTERNAL_DATA, ()))
-            found = {"".join(texts(each, 1)): "".join(texts(each, 2)) for each in entries}
-            location = str(PurePosixPath(found.get("location", "")))
-            end = int(found.get("offset") or 0) + int(found.get("length") or 0)
-            needed[location] = max(needed.get(location, 0), end)
+            found = [(texts(each, 1)[-1:], (texts(each, 2) or [""])[-1]) for each in entries]
+            numbers = {name[0]: value for name, value in found if name in (["offset"], ["length"])}
+            end = sum(int(value or 0) for value in numbers.values())
+            # Which of several counts is for the reader to say, so all must be allowed.
+            for place in [value for name, value in found if name == ["location"]] or [""]:
+                location = str(PurePosixPath(place))
+                needed[location] = max(needed.get(location, 0), end)
     except UNREADABLE:
+        if strict:
+            raise InvalidInput(
+                "the network cannot be read to its end, so the files that it needs are not known: "
+                "save it again",
+                field="model",
+            ) from None
         return {}
     return {location: _checked(location, size, folder) for location, size in needed.items()}
+
+
+def _is_external(location: object) -> bool:
+    """Whether a value is `EXTERNAL`; onnxruntime takes the lower 32 bits of an enum."""
+    return isinstance(location, int) and location & 0xFFFFFFFF == EXTERNAL
 
 
 def _checked(location: str, size: int, folder: Path) -> Path:
@@ -159,26 +178,38 @@ def _nodes(content: bytes) -> Iterator[Fields]:
 def _tensors(model: Fields) -> Iterator[Fields]:
     for graph in model.get(GRAPH, ()):
         yield from _tensors_of_graph(fields_of(graph))
-    for function in model.get(FUNCTIONS, ()):
-        for node in fields_of(function).get(7, ()):
+    for function in map(fields_of, model.get(FUNCTIONS, ())):
+        for node in function.get(7, ()):
             yield from _tensors_of_node(fields_of(node))
+        for attribute in function.get(11, ()):  # defaults
+            yield from _tensors_of_attribute(fields_of(attribute))
 
 
 def _tensors_of_graph(graph: Fields) -> Iterator[Fields]:
     yield from map(fields_of, graph.get(INITIALIZER, ()))
-    yield from _sparse(graph.get(SPARSE, []))
+    yield from _sparse(graph.get(SPARSE, ()))
     for node in graph.get(NODE, ()):
         yield from _tensors_of_node(fields_of(node))
 
 
 def _tensors_of_node(node: Fields) -> Iterator[Fields]:
-    for attribute in map(fields_of, node.get(5, ())):
-        yield from map(fields_of, (*attribute.get(5, ()), *attribute.get(10, ())))
-        yield from _sparse([*attribute.get(22, ()), *attribute.get(23, ())])
-        for graph in (*attribute.get(6, ()), *attribute.get(11, ())):
-            yield from _tensors_of_graph(fields_of(graph))
+    for attribute in node.get(5, ()):
+        yield from _tensors_of_attribute(fields_of(attribute))
 
 
-def _sparse(tensors: list[memoryview]) -> Iterator[Fields]:
+def _tensors_of_attribute(attribute: Fields) -> Iterator[Fields]:
+    yield from map(fields_of, (*_merged(attribute, 5), *attribute.get(10, ())))
+    yield from _sparse((*_merged(attribute, 22), *attribute.get(23, ())))
+    for graph in (*attribute.get(6, ()), *attribute.get(11, ())):
+        yield from _tensors_of_graph(fields_of(graph))
+
+
+def _sparse(tensors: Iterable[memoryview]) -> Iterator[Fields]:
     for each in map(fields_of, tensors):
-        yield from map(fields_of, (*each.get(1, ()), *each.get(2, ())))
+        yield from map(fields_of, (*_merged(each, 1), *_merged(each, 2)))
+
+
+def _merged(fields: Fields, number: int) -> list[memoryview]:
+    """A field that holds one message; the parts of one that comes several times are one message."""
+    parts = fields.get(number, [])
+    return parts if len(parts) < 2 else [memoryview(b"".join(parts))]

@@ -14,8 +14,9 @@ Fields = dict[int, list[Any]]
 
 
 def texts(fields: Fields, number: int) -> list[str]:
-    """Texts of a repeated field."""
-    return [bytes(value).decode() for value in fields.get(number, ())]
+    """Texts of a repeated field; a number in its place is no text, as for other readers."""
+    values = fields.get(number, ())
+    return [bytes(value).decode() for value in values if not isinstance(value, int)]
 
 
 def integers(fields: Fields, number: int) -> list[int]:
@@ -38,6 +39,7 @@ def fields_of(message: memoryview) -> Fields:
     position = 0
     while position < len(message):
         key, position = _varint(message, position)
+        key &= 0xFFFFFFFF  # what other readers keep of it
         value: int | memoryview
         if key & 7 == 0:
             value, position = _varint(message, position)

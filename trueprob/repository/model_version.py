@@ -16,11 +16,12 @@ from trueprob.onnx_export.graph_content import weight_files
 from trueprob.repository.baseline import Baseline
 from trueprob.repository.manifest import Manifest
 
-__all__ = ["BASELINE", "CALIBRATOR", "MODEL", "ModelVersion", "file_digest"]
+__all__ = ["BASELINE", "CALIBRATOR", "CARD", "MODEL", "ModelVersion", "file_digest"]
 
 MODEL: Final = "model.onnx"
 CALIBRATOR: Final = "calibrator.json"
 BASELINE: Final = "baseline.npz"
+CARD: Final = "MODEL_CARD.md"
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,12 @@ class ModelVersion:
         """Path of the network; None for a logits-only model."""
         path = self.path / MODEL
         return path if path.is_file() else None
+
+    @property
+    def network_digests(self) -> dict[str, str]:
+        """Digests of the network and of the further files that it may read, by their names."""
+        others = (CALIBRATOR, BASELINE, CARD)
+        return {name: d for name, d in self.manifest.files.items() if name not in others}
 
     def calibrator(self) -> Calibrator:
         """Read the factory calibrator; the identity if the version has none.
@@ -89,8 +96,14 @@ class ModelVersion:
         path = self.path / BASELINE
         return Baseline.load(path) if path.is_file() else None
 
-    def verify(self) -> None:
+    def verify(self, *, references: bool = True) -> None:
         """Compare every file with its digest in the manifest.
+
+        Parameters
+        ----------
+        references : bool, default True
+            Whether the network is read for the further files that it needs. Reading a network from
+            an unknown source may take much time and memory.
 
         Raises
         ------
@@ -112,7 +125,8 @@ class ModelVersion:
                     if pointer
                     else f"{file} of {where} does not match its digest"
                 )
-        for file in (MODEL, CALIBRATOR, BASELINE, *self._weight_files(where)):
+        further = self._weight_files(where) if references else []
+        for file in (MODEL, CALIBRATOR, BASELINE, *further):
             if file not in self.manifest.files and (self.path / file).exists():
                 raise DigestMismatch(f"{file} of {where} has no digest in the manifest")
 

@@ -54,6 +54,7 @@ STATUS: Final[Mapping[type[Exception], int]] = MappingProxyType(
         errors.DatabaseUnavailable: 503,
         errors.StorageUnavailable: 503,
         errors.ModelUnavailable: 503,
+        errors.NetworkRefused: 503,
         errors.ProviderUnavailable: 503,
         errors.InferenceFailed: 500,
         InvalidInput: 422,

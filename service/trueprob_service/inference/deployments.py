@@ -48,7 +48,7 @@ class Deployments:
         self._models: Mapping[str, _Versions] = MappingProxyType({})
         self._networks: dict[tuple[str, int], Network | None] = {}
         self._writing = threading.Lock()
-        self._building = threading.Lock()
+        self._building: dict[tuple[str, int], threading.Lock] = {}
 
     def current(self, model: str, version: int | None = None) -> Deployment:
         """The deployment of a version, by default the live one.
@@ -148,7 +148,10 @@ class Deployments:
         """The network of a version, built once; loading may take minutes."""
         key = (served.model, served.version)
         if (network := self._networks.get(key)) is None:
-            with self._building:
+            # Each has a lock of its own: inspecting one may take as long as it likes.
+            with self._writing:
+                building = self._building.setdefault(key, threading.Lock())
+            with building:
                 if (network := self._networks.get(key)) is None:
                     network = self._network_for(served)
                     self._networks[key] = network
@@ -159,6 +162,8 @@ class Deployments:
         with self._writing:
             rest = {name: versions for name, versions in self._models.items() if name != model}
             self._models = MappingProxyType(rest)
+            for key in [key for key in self._building if key[0] == model]:
+                del self._building[key]
             for key in [key for key in self._networks if key[0] == model]:
                 network = self._networks.pop(key)
                 if network is not None:

@@ -73,6 +73,8 @@ EVENT_KINDS: Final = (
 # Numbers of classes with which a model has counters for each predicted class.
 CLASS_COUNTERS: Final = range(3, 17)
 # Why a request was refused before it reached a route (described in docs/metrics.md).
+# Outcomes of inspections. `failed`: in an ordinary way; `machine`: it could not be finished here.
+INSPECTIONS: Final = ("passed", "failed", "memory", "time", "files", "crash", "machine")
 REFUSALS: Final = (
     "no_key",
     "unknown_key",
@@ -389,6 +391,12 @@ METRICS: Final[Mapping[str, Metric]] = MappingProxyType(
             ("model", "version"),
             "process",
             "1 for each version that is refused here, or whose network does not run.",
+        ),
+        "network_inspections_total": Metric(
+            "counter",
+            ("outcome",),
+            "process",
+            "Networks that were inspected before they were loaded, or whose verdict was known.",
         ),
         "calibrator_info": Metric(
             "gauge", (*_PAIR, "kind", "revision"), "process", "1 for each live pair."

@@ -25,7 +25,7 @@ __all__ = ["OF_CLIENT", "VERDICT_VALUES", "Exposition", "Pair"]
 OF_CLIENT: Final = (
     "request_duration_seconds", "inference_duration_seconds", "queue_delay_seconds", "batch_rows",
     "api_keys_file_damaged", "queue_rows", "refused_requests_total", "webhook_deliveries_total",
-    "network_info", "build_info",
+    "network_inspections_total", "network_info", "build_info",
 )  # fmt: skip
 # The worst of several verdicts is their maximum.
 VERDICT_VALUES: Final = {state: value for value, state in enumerate(VerdictState)}

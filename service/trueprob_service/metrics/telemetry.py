@@ -28,6 +28,7 @@ from trueprob_service.metrics.catalogue import (
     DELIVERIES,
     EVENT_KINDS,
     FAULTS_OF,
+    INSPECTIONS,
     LABEL_OUTCOMES,
     METRICS,
     PREFIX,
@@ -91,6 +92,9 @@ class Telemetry:
         self._refused = Counter(*_declared("refused_requests_total"), registry=self.registry)
         for reason in REFUSALS:
             self._refused.labels(reason)
+        self._inspected = Counter(*_declared("network_inspections_total"), registry=self.registry)
+        for outcome in INSPECTIONS:
+            self._inspected.labels(outcome)
         self._keys_damaged = Gauge(*_declared("api_keys_file_damaged"), registry=self.registry)
         self._network_info = Gauge(*_declared("network_info"), registry=self.registry)
         build_info = Gauge(*_declared("build_info"), registry=self.registry)
@@ -125,6 +129,10 @@ class Telemetry:
     def name_provider(self, model: str, version: int, provider: str) -> None:
         """Export the execution provider that runs a version's network."""
         self._network_info.labels(model, str(version), provider).set(1)
+
+    def count_inspection(self, outcome: str) -> None:
+        """Count a network that was inspected before it was loaded."""
+        self._inspected.labels(outcome).inc()
 
     def count_labels(
         self, model: str, outcome: str, n: int, lag_seconds: Sequence[float] = ()

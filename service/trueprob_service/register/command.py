@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NoReturn
@@ -18,6 +19,7 @@ from trueprob.fitting.methods import METHODS
 from trueprob.repository.manifest import valid_model_name
 from trueprob.repository.model_repository import ModelRepository
 from trueprob_service.errors import InvalidSettings, ServiceError
+from trueprob_service.inspection.inspector import Inspector
 from trueprob_service.register.files import laid_out
 from trueprob_service.register.graph import inspect_file
 from trueprob_service.register.options import (
@@ -44,7 +46,13 @@ class _Parser(argparse.ArgumentParser):
         raise CannotRegister(f"{message} (see {self.prog} --help)")
 
 
-def main(argv: Sequence[str], environ: Mapping[str, str], *, ask: Prompt | None = None) -> int:
+def main(
+    argv: Sequence[str],
+    environ: Mapping[str, str],
+    *,
+    ask: Prompt | None = None,
+    inspector: Inspector | None = None,
+) -> int:
     """Register a network and return the exit code.
 
     Parameters
@@ -56,6 +64,8 @@ def main(argv: Sequence[str], environ: Mapping[str, str], *, ask: Prompt | None 
     ask : callable, optional
         Called for what neither the arguments nor the graph say. Default: ask on the terminal; where
         there is none, fail and name the missing flag.
+    inspector : Inspector, optional
+        What opens the network first. Default: a new one, with the limits of the settings.
 
     Returns
     -------
@@ -68,7 +78,8 @@ def main(argv: Sequence[str], environ: Mapping[str, str], *, ask: Prompt | None 
     try:
         arguments = _parser().parse_args(join_negative(argv))
         settings, _ = load_settings([], environ)
-        registered = _register(arguments, settings, ask)
+        with nullcontext(inspector) if inspector is not None else _inspector(settings) as looks:
+            registered = _register(arguments, settings, ask, looks)
     except SetHeld as error:
         _print_findings(error)
         print(f"trueprob-service: error: {error}; --force registers it anyway", file=sys.stderr)
@@ -145,7 +156,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _register(arguments: argparse.Namespace, settings: Settings, ask: Prompt) -> RegisteredVersion:
+def _register(
+    arguments: argparse.Namespace, settings: Settings, ask: Prompt, inspector: Inspector
+) -> RegisteredVersion:
     if not valid_model_name(arguments.name):
         raise CannotRegister(
             "--name must be 1 to 100 letters, digits, '_', '.' or '-', begin with a letter or a "
@@ -161,8 +174,8 @@ def _register(arguments: argparse.Namespace, settings: Settings, ask: Prompt) ->
         n_classes=None if names is None else len(names),
         **{name: getattr(arguments, name) for name in flags},
     )
-    with laid_out(arguments.model) as files:
-        graph = inspect_file(files.path, options, ask)
+    with laid_out(arguments.model, inspector) as files:
+        graph = inspect_file(files.path, options, ask, inspector.session(files.path))
         if names is None:
             names = graph.class_names or tuple(str(index) for index in range(graph.n_classes))
         if len(names) != graph.n_classes:
@@ -181,11 +194,21 @@ def _register(arguments: argparse.Namespace, settings: Settings, ask: Prompt) ->
             class_names=names,
             calibration=arguments.calibration,
             method=arguments.method,
+            inspector=inspector,
+            max_batch_rows=settings.max_batch_rows,
             providers=settings.execution_providers,
             force=arguments.force,
             masks=masks_of(arguments),
             created_at=datetime.now(UTC),
         )
+
+
+def _inspector(settings: Settings) -> Inspector:
+    return Inspector(
+        memory=settings.inspect_memory,
+        seconds=settings.inspect_seconds,
+        idle_seconds=None,  # while the user is asked, its session stays
+    )
 
 
 def _text(registered: RegisteredVersion) -> str:

@@ -18,12 +18,13 @@ from typing import Final
 from trueprob.arrays.files import is_lfs_pointer
 from trueprob.onnx_export.graph_content import weight_files, with_zipmap_inputs
 from trueprob.repository.manifest import valid_file_name
-from trueprob.repository.model_version import BASELINE, CALIBRATOR, MODEL
+from trueprob.repository.model_version import BASELINE, CALIBRATOR, CARD, MODEL
+from trueprob_service.inspection.inspector import Inspector
 from trueprob_service.register.options import CannotRegister
 
 __all__ = ["NetworkFiles", "laid_out"]
 
-_OWN_FILES: Final = ("manifest.json", MODEL, CALIBRATOR, BASELINE, "MODEL_CARD.md")
+_OWN_FILES: Final = ("manifest.json", MODEL, CALIBRATOR, BASELINE, CARD)
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,10 @@ class NetworkFiles:
 
 
 @contextmanager
-def laid_out(source: Path) -> Iterator[NetworkFiles]:
+def laid_out(source: Path, inspector: Inspector) -> Iterator[NetworkFiles]:
     """Read a network for as long as the block lasts.
 
-    Raises `CannotRegister` or `InvalidInput` if a file of weights is missing, lies elsewhere or
+    Raises `CannotRegister` or `NetworkRefused` if a file of weights is missing, lies elsewhere or
     cannot have its name in the repository, or a file is a pointer of Git LFS.
     """
     content = source.read_bytes()
@@ -48,6 +49,7 @@ def laid_out(source: Path) -> Iterator[NetworkFiles]:
         raise CannotRegister(
             f"{source} is a Git LFS pointer, not the network itself: run `git lfs pull`"
         )
+    inspector.files(source, thorough=True)  # what follows reads it in this process
     weights = weight_files(content, source.parent)
     for name in weights:
         if not valid_file_name(name) or name in _OWN_FILES:

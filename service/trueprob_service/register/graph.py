@@ -22,12 +22,12 @@ from numpy.typing import NDArray
 from trueprob.onnx_export.class_names import class_names_of_graph
 from trueprob.onnx_export.graph_content import last_operator
 from trueprob.repository.manifest import OUTPUT_KINDS, InputSpec
+from trueprob_service.errors import NetworkRefused
 from trueprob_service.inference.network.input import NetworkInput
 from trueprob_service.inference.network.onnx_model import (
     LENGTHS,
     NOT_REPEATABLE,
     agree,
-    open_session,
 )
 from trueprob_service.inference.network.session import Session
 from trueprob_service.inference.network.tensors import TensorSpec
@@ -82,10 +82,15 @@ def inspect(
     return InspectedGraph(specs, name, _kind(name, scores, options), scores.shape[1])
 
 
-def inspect_file(path: Path, options: RegisterOptions, ask: Prompt) -> InspectedGraph:
+def inspect_file(
+    path: Path,
+    options: RegisterOptions,
+    ask: Prompt,
+    session: Session,  # of this file
+) -> InspectedGraph:
     """`inspect` for a file, with the class names of its graph."""
     content = path.read_bytes()
-    graph = inspect(open_session(path), options, ask, content)
+    graph = inspect(session, options, ask, content)
     names = class_names_of_graph(content, graph.output_name, graph.n_classes)
     return replace(graph, class_names=names)
 
@@ -144,6 +149,8 @@ def _run(
             try:
                 results = session.run(names, feed)
                 again = session.run(names, feed)
+            except NetworkRefused:
+                raise
             except Exception as error:  # noqa: BLE001 - onnxruntime has no base class for its errors
                 failures.append(str(error).splitlines()[0])
                 continue

@@ -28,11 +28,13 @@ from trueprob.fitting.report import Fit
 from trueprob.repository.baseline import Baseline
 from trueprob.repository.manifest import InputSpec, Manifest
 from trueprob.repository.model_repository import ModelRepository
-from trueprob.repository.model_version import ModelVersion
+from trueprob.repository.model_version import CARD, ModelVersion
 from trueprob.scores.score import Scores
 from trueprob_service.errors import InvalidRequest
 from trueprob_service.inference.network.inputs import NetworkInputs
 from trueprob_service.inference.network.onnx_model import OnnxModel
+from trueprob_service.inspection.inspector import Inspector
+from trueprob_service.inspection.worker import TryNetwork
 from trueprob_service.register.files import NetworkFiles
 from trueprob_service.register.graph import InspectedGraph
 from trueprob_service.register.options import CannotRegister
@@ -74,6 +76,8 @@ def register(
     # network takes: `images`, `rows` or arrays with the names of its inputs.
     calibration: Path | None,
     method: str,  # one of `trueprob.fitting.fit.METHODS`
+    inspector: Inspector,
+    max_batch_rows: int,  # of the service
     providers: Sequence[str],  # execution providers of the service
     force: bool,  # register even what a finding holds
     masks: InputStage | None = None,  # what its calibrators take for masks besides −inf
@@ -94,7 +98,18 @@ def register(
         training={"source": files.source, "registered_with": __version__},
     )
     accepted = NetworkInputs.from_manifest(manifest)
-    # Loaded as the service will load it, so that an unusable version is refused here.
+    # As the service will look at it and load it, so that an unusable version is refused here.
+    inspector.check(
+        TryNetwork(
+            files.path,
+            inputs=accepted.specs,
+            output_name=graph.output_name,
+            output_kind=graph.output_kind,
+            n_classes=graph.n_classes,
+            max_batch_rows=max_batch_rows,
+        ),
+        providers=providers,
+    )
     model = OnnxModel(
         files.path,
         inputs=accepted.specs,
@@ -125,7 +140,7 @@ def register(
         uncalibrated = IdentityCalibrator(graph.n_classes).with_masks(masks)
         written["calibrator.json"] = dumps_calibrator(uncalibrated)
     card = model_card(manifest, fitted, created_at, one_score=graph.one_score)
-    written["MODEL_CARD.md"] = card.encode()
+    written[CARD] = card.encode()
     version = repository.add(manifest, written)
     return RegisteredVersion(version, fitted, findings, warnings, graph.one_score)
 

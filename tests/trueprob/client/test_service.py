@@ -16,6 +16,7 @@ import pytest
 import trueprob
 from tests.running_service import running_service
 from tests.trueprob_service.application import ROOT, lifespan
+from tests.trueprob_service.inspections import shared_verdicts
 from trueprob.client import AsyncClient, Client, ServiceProblem, ServiceUnreachable
 from trueprob_service.app import create_app
 from trueprob_service.settings import Settings
@@ -24,7 +25,10 @@ from trueprob_service.settings import Settings
 @asynccontextmanager
 async def connected(state_dir: Path, **values: Any) -> AsyncIterator[AsyncClient]:
     """A client of a service in this process."""
-    app = create_app(Settings(state_dir=state_dir, model_repository=ROOT / "models", **values))
+    app = create_app(
+        Settings(state_dir=state_dir, model_repository=ROOT / "models", **values),
+        verdicts=shared_verdicts(),
+    )
     transport = httpx.ASGITransport(app=app)  # type: ignore[arg-type]  # looser scopes
     async with lifespan(app), AsyncClient("http://localhost", transport=transport) as client:
         yield client

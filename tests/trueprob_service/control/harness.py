@@ -177,14 +177,17 @@ def start(
     clock: Clock | None = None,
     *,
     job_runner: Callable[[], JobRunner] = InlineRunner,
-    network: bool = False,
+    # Whether versions on disk have a network; or what makes it.
+    network: bool | Callable[[ServedVersion], BlockNetwork] = False,
 ) -> World:
     """Start a control plane as the service does, with handlers of errors."""
     clock = clock or Clock()
     counted: list[tuple[str, str, int, list[float]]] = []
 
     def network_for(served: ServedVersion) -> BlockNetwork | None:
-        return BlockNetwork() if network and served.manifest is not None else None
+        if not network or served.manifest is None:
+            return None
+        return BlockNetwork() if network is True else network(served)
 
     deployments = Deployments(network_for=network_for, meters_for=NoMeters)
     plane = ControlPlane(

@@ -18,6 +18,7 @@ import pytest
 from tests.browser import document, listed, text_of
 from tests.running_service import ROOT, running_service
 from tests.trueprob_service.application import application, lifespan
+from tests.trueprob_service.inspections import shared_verdicts
 from trueprob.client import Client
 from trueprob_service.app import create_app
 from trueprob_service.errors import InvalidSettings
@@ -153,7 +154,9 @@ def test_keys_are_asked_for_under_the_prefix_too(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("full_path", [True, False])
 def test_the_server_s_root_path_counts_without_the_setting(full_path: bool, tmp_path: Path) -> None:
-    app = create_app(Settings(state_dir=tmp_path, model_repository=ROOT / "models"))
+    app = create_app(
+        Settings(state_dir=tmp_path, model_repository=ROOT / "models"), verdicts=shared_verdicts()
+    )
 
     async def scenario() -> None:
         transport = httpx.ASGITransport(app=app, root_path="/mounted")  # type: ignore[arg-type]

@@ -1,4 +1,5 @@
 import asyncio
+import threading
 import time
 
 import pytest
@@ -53,3 +54,35 @@ def test_requests_that_wait_at_the_same_time_share_a_refresh() -> None:
     asyncio.run(scenario())
     # The first refresh began before the other requests; one more serves all of them.
     assert len(refreshes) == 2
+
+
+def test_a_network_that_takes_long_holds_up_no_other() -> None:
+    begun, go_on, built = threading.Event(), threading.Event(), []
+
+    def network_for(served: ServedVersion) -> None:
+        if served.model == "slow":
+            begun.set()
+            assert go_on.wait(60)
+        built.append(served.model)
+
+    deployments = Deployments(
+        network_for=network_for,
+        meters_for=lambda *labels: labels,  # type: ignore[arg-type, return-value]
+    )
+
+    def deploy(model: str) -> None:
+        served = ServedVersion(model, 1, ("a", "b"))
+        deployments.deploy(served, IdentityCalibrator(2), "identity", revision=1)
+
+    slow = threading.Thread(target=deploy, args=("slow",))
+    slow.start()
+    assert begun.wait(60)
+    deploy("other")
+    assert built == ["other"]
+    go_on.set()
+    slow.join()
+    assert built == ["other", "slow"]
+    assert deployments.names() == {"other", "slow"}
+    deployments.remove("slow")
+    deploy("slow")
+    assert built == ["other", "slow", "slow"]

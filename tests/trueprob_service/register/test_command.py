@@ -15,6 +15,7 @@ from onnx import TensorProto, helper
 from PIL import Image
 
 from tests.trueprob_service.application import ROOT, application
+from tests.trueprob_service.inspections import shared_inspector
 from tests.trueprob_service.register.networks import network, weights
 from trueprob.arrays.calibration_set import load_calibration_set
 from trueprob.fitting.methods import fit_rows
@@ -27,7 +28,7 @@ pytestmark = pytest.mark.slow
 
 def register(folder: Path, path: Path, *flags: str) -> int:
     environ = {"TRUEPROB_MODEL_REPOSITORY": str(folder / "models")}
-    return main([str(path), *flags], environ)
+    return main([str(path), *flags], environ, inspector=shared_inspector())
 
 
 def png(image: np.ndarray) -> bytes:
@@ -151,7 +152,7 @@ def test_settings_of_a_service_on_postgresql_need_no_receipt_secret(tmp_path: Pa
         "TRUEPROB_MODEL_REPOSITORY": str(tmp_path / "models"),
         "TRUEPROB_DATABASE_URL": "postgresql://trueprob@nowhere/trueprob",
     }
-    assert main([str(path), "--name", "mine"], environ) == 0
+    assert main([str(path), "--name", "mine"], environ, inspector=shared_inspector()) == 0
     assert [file.name for file in (tmp_path / "models").iterdir()] == ["mine"]
 
 

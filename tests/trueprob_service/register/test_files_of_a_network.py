@@ -13,6 +13,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from tests.trueprob_service.application import application
+from tests.trueprob_service.inspections import shared_inspector
 from tests.trueprob_service.register.networks import network, save, weights
 from trueprob.arrays.files import read_arrays
 from trueprob.calibrators import IdentityCalibrator
@@ -32,7 +33,7 @@ ROWS = np.random.default_rng(3).normal(size=(2, 5)).astype(np.float32)
 
 def register(folder: Path, path: Path, *flags: str) -> int:
     environ = {"TRUEPROB_MODEL_REPOSITORY": str(folder / "models")}
-    return main([str(path), "--name", "mine", *flags], environ)
+    return main([str(path), "--name", "mine", *flags], environ, inspector=shared_inspector())
 
 
 def logits(folder: Path, rows: np.ndarray) -> np.ndarray:

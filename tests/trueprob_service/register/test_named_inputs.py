@@ -15,6 +15,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from tests.trueprob_service.application import application
+from tests.trueprob_service.inspections import shared_inspector
 from tests.trueprob_service.register.networks import save, token_logits, token_network
 from trueprob.repository.model_repository import ModelRepository
 from trueprob_service.register.command import main
@@ -35,7 +36,7 @@ EXPECTED = POWERS / POWERS.sum(axis=1, keepdims=True)
 
 def register(folder: Path, path: Path, *flags: str) -> int:
     environ = {"TRUEPROB_MODEL_REPOSITORY": str(folder / "models")}
-    return main([str(path), "--name", "texts", *flags], environ)
+    return main([str(path), "--name", "texts", *flags], environ, inspector=shared_inspector())
 
 
 def serve(folder: Path, scenario: Callable[[httpx.AsyncClient], Coroutine[Any, Any, None]]) -> None:

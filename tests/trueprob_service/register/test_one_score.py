@@ -16,6 +16,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from tests.trueprob_service.application import application
+from tests.trueprob_service.inspections import shared_inspector
 from tests.trueprob_service.register.networks import network, one_score_network, save
 from trueprob.calibrators import IdentityCalibrator
 from trueprob.onnx_export import fused_onnx
@@ -31,7 +32,7 @@ P = 1 / (1 + np.exp(-Z))
 
 def register(folder: Path, path: Path, *flags: str) -> int:
     environ = {"TRUEPROB_MODEL_REPOSITORY": str(folder / "models")}
-    return main([str(path), "--name", "mine", *flags], environ)
+    return main([str(path), "--name", "mine", *flags], environ, inspector=shared_inspector())
 
 
 def serve(folder: Path, scenario: Callable[[httpx.AsyncClient], Coroutine[Any, Any, None]]) -> None:

@@ -28,13 +28,21 @@ from trueprob_service.control.models.discovery import Discovery, FoundVersion, K
 from trueprob_service.control.store import Store, Transaction
 from trueprob_service.control.store.models import VersionRow
 from trueprob_service.control.store.promotions import CalibratorRow, PromotionRow
-from trueprob_service.errors import Conflict, ProviderUnavailable, ServiceError, VersionNotFound
+from trueprob_service.errors import (
+    STOPPING,
+    Conflict,
+    NetworkRefused,
+    ProviderUnavailable,
+    ServiceError,
+    VersionNotFound,
+)
 from trueprob_service.inference.deployment import ServedVersion, Shadow
 from trueprob_service.inference.deployments import Deployments
 
 __all__ = ["Catalogue", "add_version", "current_calibrator", "current_pairs", "promote_first"]
 
 _LOG: Final = logging.getLogger(__name__)
+_AGAIN_SECONDS: Final = 60.0  # until a network is looked at again that could not be inspected
 
 
 def add_version(
@@ -141,6 +149,7 @@ class Catalogue:
         self._served: dict[Key, ServedVersion] = {}
         self._baselines: dict[Key, Mapping[str, float]] = {}
         self._unavailable: dict[Key, str] = {}
+        self._again: dict[Key, float] = {}  # when to look again at what could not be inspected
 
     def start(self, store: Store, root: Path) -> None:
         """Read the model repository, register new versions, and deploy all versions.
@@ -193,8 +202,14 @@ class Catalogue:
         served = self._served.get(key)
         return served is not None and served.manifest is not None
 
+    def due(self) -> set[Key]:
+        """The versions whose network could not be inspected a while ago: look again."""
+        now = self._clock()
+        return {key for key, at in self._again.items() if at <= now}
+
     def clear_refusal(self, key: Key) -> None:
         """Remove a version from the unavailable ones after it was repaired or removed from disk."""
+        self._again = {k: at for k, at in self._again.items() if k != key}
         self._unavailable = {k: v for k, v in self._unavailable.items() if k != key}
 
     def served(self, model: str, version: int) -> ServedVersion:
@@ -223,6 +238,7 @@ class Catalogue:
         self._served = {key: served for key, served in self._served.items() if key[0] != model}
         self._baselines = {k: v for k, v in self._baselines.items() if k[0] != model}
         self._unavailable = {k: v for k, v in self._unavailable.items() if k[0] != model}
+        self._again = {k: at for k, at in self._again.items() if k[0] != model}
 
     def deploy(
         self, row: CalibratorRow, *, revision: int | None, predecessor: CalibratorRow | None = None
@@ -331,6 +347,11 @@ class Catalogue:
             raise  # the setting applies to all networks, so this version is not at fault
         except ServiceError as error:
             self._served = {k: v for k, v in self._served.items() if k != key}
+            self._again = {k: at for k, at in self._again.items() if k != key}
+            if isinstance(error, NetworkRefused) and error.reason == STOPPING:
+                return
+            if isinstance(error, NetworkRefused) and not error.lasting:
+                self._again[key] = self._clock() + _AGAIN_SECONDS
             self._refuse(key, error.detail)
             if revision is not None and found is not None:
                 self._start(version, calibrator, live, None)

@@ -3,7 +3,8 @@
 A thread compares names, sizes and times of the files with those of its last scan and reads none.
 Versions that are new or changed, and not loaded, are verified against their digests and loaded. A
 half-written version fails verification: its refusal is logged once, and it is verified again when
-it changes. A loaded version stays loaded, even if its files change or vanish.
+it changes. So is a version whose network could not be inspected, a minute later. A loaded version
+stays loaded, even if its files change or vanish.
 """
 
 from __future__ import annotations
@@ -62,7 +63,12 @@ class RepositoryWatch:
         After `DatabaseUnavailable` or `OSError` the next scan starts from the same state.
         """
         present = _signatures(self._root)
-        changed = {key for key, signature in present.items() if self._seen.get(key) != signature}
+        due = self._catalogue.due()
+        changed = {
+            key
+            for key, signature in present.items()
+            if key in due or self._seen.get(key) != signature
+        }
         loaded = {key for key in changed if self._catalogue.is_loaded(key)}
         if changed - loaded:
             self._catalogue.add_found(self._store, discover(self._root, changed - loaded))

@@ -1,4 +1,7 @@
-"""The number of cores that this process may use; in a container, fewer than the machine has."""
+"""The number of cores that this process may use; in a container, fewer than the machine has.
+
+`control_groups` finds the folders that say so, for other limits too.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import math
 import os
 from pathlib import Path
 
-__all__ = ["usable_cores"]
+__all__ = ["control_groups", "read_text", "usable_cores"]
 
 
 def usable_cores(
@@ -19,31 +22,34 @@ def usable_cores(
     """
     affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
     cores = len(affinity(0)) if affinity is not None else os.cpu_count() or 1
-    quotas = [quota for folder in _groups(cgroups, membership) if (quota := _quota(folder))]
+    groups = control_groups(cgroups, membership, "cpu")
+    quotas = [quota for folder in groups if (quota := _quota(folder))]
     return max(1, min([cores, *(math.ceil(quota) for quota in quotas)]))
 
 
-def _groups(cgroups: Path, membership: Path) -> list[Path]:
+def control_groups(cgroups: Path, membership: Path, controller: str) -> list[Path]:
+    """Folders of the process's control group and its parents, and of a controller in version 1."""
     own = ""
-    for line in _read(membership).splitlines():
+    for line in read_text(membership).splitlines():
         if line.startswith("0::"):
             own = line.removeprefix("0::").strip().lstrip("/")
     # Inside a container the path is the host's and may not exist under the mount.
     above = [cgroups / part for part in (Path(own), *Path(own).parents)]
-    return [*above, cgroups / "cpu"]
+    return [*above, cgroups / controller]
 
 
 def _quota(folder: Path) -> float | None:
-    parts = _read(folder / "cpu.max").split()
+    parts = read_text(folder / "cpu.max").split()
     if len(parts) != 2:
-        parts = [_read(folder / f"cpu.cfs_{name}_us").strip() for name in ("quota", "period")]
+        parts = [read_text(folder / f"cpu.cfs_{name}_us").strip() for name in ("quota", "period")]
     quota, period = parts
     if not (quota.isdigit() and period.isdigit() and int(period) > 0):
         return None  # "max" in version 2, -1 in version 1: no limit
     return int(quota) / int(period)
 
 
-def _read(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """The text of a file of the kernel; empty if there is none."""
     try:
         return path.read_text("ascii")
     except (OSError, UnicodeDecodeError):

@@ -36,9 +36,18 @@ from trueprob_service.inference.network.cores import usable_cores
 from trueprob_service.inference.network.session import Session
 from trueprob_service.inference.network.tensors import NamedTensors, Tensors, TensorSpec
 
-__all__ = ["LENGTHS", "NOT_REPEATABLE", "OnnxModel", "agree", "open_session"]
+__all__ = [
+    "LENGTHS",
+    "NOT_REPEATABLE",
+    "ONNXRUNTIME",
+    "OnnxModel",
+    "agree",
+    "open_session",
+    "runs_on_cpu",
+]
 
 _LOG: Final = logging.getLogger(__name__)
+ONNXRUNTIME: Final[str] = onnxruntime.__version__
 _PROVIDERS: Final = {
     "cpu": "CPUExecutionProvider",
     "cuda": "CUDAExecutionProvider",
@@ -52,6 +61,13 @@ NOT_REPEATABLE: Final = (
 # onnxruntime's words for an index that its tensor does not have.
 _INDEX: Final = re.compile(r"(?:idx|index) ?= ?(-?\d+)(?:.*?\[-?\d+, ?(\d+)\])?")
 _DEVICES: Final = {"CUDAExecutionProvider": "cuda", "TensorrtExecutionProvider": "cuda"}
+
+
+def runs_on_cpu(providers: Sequence[str]) -> bool:
+    """Whether networks run on the CPU with these providers, here."""
+    if tuple(providers) == ("auto",):
+        return _PROVIDERS["cuda"] not in onnxruntime.get_available_providers()
+    return providers[0] == "cpu"
 
 
 def open_session(
@@ -140,6 +156,12 @@ class OnnxModel:
         step = self.fixed_rows or (self._max_batch_rows if self._device else n)
         parts = [self._run_block(tensors[start : start + step]) for start in range(0, n, step)]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    @property
+    def length(self) -> int:
+        """A length of free dimensions that the network runs with."""
+        assert self._length is not None  # noqa: S101 - it has run
+        return self._length
 
     def stop(self) -> None:
         """End the present run before its next node; no other run succeeds."""

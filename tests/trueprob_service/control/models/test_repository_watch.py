@@ -9,10 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.trueprob_service.control.harness import World
+from tests.trueprob_service.control.harness import BlockNetwork, World
 from tests.trueprob_service.control.model_folders import add_version
 from trueprob_service.control.models.repository_watch import RepositoryWatch
-from trueprob_service.errors import DatabaseUnavailable, ModelNotFound, VersionNotFound
+from trueprob_service.errors import (
+    STOPPING,
+    DatabaseUnavailable,
+    ModelNotFound,
+    NetworkRefused,
+    VersionNotFound,
+)
+from trueprob_service.inference.deployment import ServedVersion
 
 pytestmark = pytest.mark.slow
 
@@ -190,3 +197,65 @@ def test_what_could_not_be_registered_is_taken_at_the_next_look(
             watch.scan()
     with pytest.raises(ModelNotFound):
         world.deployments.current("blocks")
+
+
+def test_what_could_not_be_inspected_is_looked_at_again(
+    begin: Callable[..., World], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    failures = [NetworkRefused("no memory is left", reason="machine", lasting=False)] * 2
+
+    def network(_served: ServedVersion) -> BlockNetwork:
+        if failures:
+            raise failures.pop()
+        return BlockNetwork()
+
+    world = begin(network=network, settings=UNWATCHED)
+    watch = watch_of(world)
+    add_version(tmp_path / "models")
+    for seconds, left in ((0, 1), (59, 1), (2, 0), (59, 0)):
+        world.clock.now += seconds
+        watch.scan()
+        assert len(failures) == left
+        assert world.deployments.current("blocks").network is None  # logits are answered
+    world.clock.now += 2
+    watch.scan()
+    assert world.deployments.current("blocks").network is not None
+    assert world.plane.unavailable == {}
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == [
+        "version 1 of model blocks is refused: no memory is left"
+    ]
+
+
+def test_what_was_refused_for_good_waits_for_other_files(
+    begin: Callable[..., World], tmp_path: Path
+) -> None:
+    looked: list[str] = []
+
+    def network(served: ServedVersion) -> BlockNetwork:
+        looked.append(served.model)
+        raise NetworkRefused("the network needs too much", reason="memory")
+
+    world = begin(network=network, settings=UNWATCHED)
+    watch = watch_of(world)
+    add_version(tmp_path / "models")
+    for _ in range(3):
+        watch.scan()
+        world.clock.now += 3600
+    assert looked == ["blocks"]
+    assert world.plane.unavailable == {("blocks", 1): "the network needs too much"}
+    (tmp_path / "models/blocks/1/model.onnx").touch()
+    watch.scan()
+    assert looked == ["blocks"] * 2
+
+
+def test_a_service_that_stops_refuses_nothing(
+    begin: Callable[..., World], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def network(_served: ServedVersion) -> BlockNetwork:
+        raise NetworkRefused("the service is stopping", reason=STOPPING, lasting=False)
+
+    world = begin(network=network, settings=UNWATCHED)
+    add_version(tmp_path / "models")
+    watch_of(world).scan()
+    assert world.plane.unavailable == {}
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
