@@ -23,6 +23,7 @@ __all__ = ["main"]
 # What the names of files and folders in the state directory begin with.
 _OURS: Final = (
     "calibration-sets",
+    "inspections",
     "metrics-targets.json",
     "receipt-secret",
     "trueprob.sqlite3",
