@@ -1,0 +1,334 @@
+"""Faults in a random order with traffic going on; after each one everything is compared.
+
+While a fault lasts, some threads predict, others predict and label, and on a service of our own one
+uploads, promotes and rolls back. When the service is ready again the traffic ends, what was not
+acknowledged is sent again, and the totals of the service must equal the ledger's: every
+acknowledged label once, no other. At the very end all labels are sent once more and must all be
+duplicates.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+import httpx
+import numpy as np
+
+from benchmarks.control.postgres_server import NoServer
+from benchmarks.crash.finale import sent_again
+from benchmarks.crash.label_traffic import LabelTraffic, drawn_labels
+from benchmarks.crash.ledger import Totals, differences
+from benchmarks.torture.answers import ObservedAnswers
+from benchmarks.torture.deployment import CannotTest
+from benchmarks.torture.faults import CommandFailed, Fault
+from benchmarks.torture.operator import Operator
+from benchmarks.torture.request_log import RecordedTransport, RequestLog, counts, longest_gap
+from trueprob.client import Client, ServiceProblem, ServiceUnreachable
+
+__all__ = ["Episode", "Outcome", "Target", "Torture"]
+
+BEFORE_SECONDS: Final = 1.0  # of traffic before a fault, and after it has healed
+POLL_SECONDS: Final = 0.2
+PAUSE_SECONDS: Final = 0.02  # between the requests of a thread
+SETTLE_ATTEMPTS: Final = 10
+FAILURES: Final = (CommandFailed, NoServer, RuntimeError)  # of what begins or ends a fault
+
+
+class Target(Protocol):
+    """A service under test."""
+
+    urls: Sequence[str]
+    model: str
+    n_classes: int
+    before: Totals
+
+    def connect(self, index: int, transport: httpx.BaseTransport | None = None) -> Client:
+        """A client; the index chooses among several addresses."""
+
+    def readiness(self) -> list[str]:
+        """What each replica or address says of itself."""
+
+    def totals(self, wanted: Totals) -> Totals:
+        """The totals, once they are as wanted or surely fresh."""
+
+
+@dataclass
+class Episode:
+    """One fault and what was seen of it."""
+
+    fault: str
+    what: str
+    held_seconds: float
+    ready_seconds: float | None  # since it was healed, or since it began if it heals by itself
+    readiness: list[str]  # what was said meanwhile, but ok
+    requests: Mapping[str, Mapping[str, int]]
+    longest_without_prediction: float
+    longest_without_label: float
+    labels: int
+    sent_again: int
+    disagreements: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Outcome:
+    """All episodes, and what disagreed."""
+
+    episodes: list[Episode] = field(default_factory=list)
+    labels: int = 0
+    rows: int = 0
+    counted_unanswered: int = 0  # labels that had been counted though their answer was lost
+    answers: int = 0  # that were computed again
+    uploads: int = 0
+    promotions: int = 0
+    seconds: float = 0.0
+    disagreements: list[str] = field(default_factory=list)
+
+
+class Torture:
+    """Inflicts faults on a target.
+
+    Parameters
+    ----------
+    target : Target
+    faults : sequence of Fault
+    seed : int
+        Of the order and of the rows.
+    operate : bool
+        Whether to upload, promote and roll back, and to send labelled rows: on a service of our
+        own only.
+    patience_seconds : float
+        How long the service may take until it is ready again.
+    say : callable
+        Gets a line about each episode.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        faults: Sequence[Fault],
+        *,
+        seed: int = 0,
+        operate: bool,
+        patience_seconds: float = 120.0,
+        say: Callable[[Episode], None] | None = None,
+    ) -> None:
+        self._target = target
+        self._faults = faults
+        self._random = np.random.default_rng(seed)
+        self._patience_seconds = patience_seconds
+        self._say = say
+        self._log = RequestLog()
+        self._answers = ObservedAnswers()
+        self._found: list[str] = []
+        self._labels = LabelTraffic(
+            target.model, target.n_classes, self._found,
+            draw=drawn_labels, with_rows=operate, observe=self._answers.add,
+        )  # fmt: skip
+        self._operator = Operator(target.model, target.n_classes, seed) if operate else None
+        self._outcome = Outcome()
+
+    def run(self, rounds: int = 1) -> Outcome:
+        """Inflict each fault once a round; what came of it."""
+        started = time.monotonic()
+        outcome, ledger = self._outcome, self._labels.ledger
+        for _ in range(rounds):
+            for index in self._random.permutation(len(self._faults)):
+                episode = self._episode(self._faults[index])
+                outcome.episodes.append(episode)
+                where = f"{episode.fault} ({episode.what})"
+                outcome.disagreements += [f"{where}: {each}" for each in episode.disagreements]
+                if self._say is not None:
+                    self._say(episode)
+                if episode.ready_seconds is None:
+                    return self._ended(started)
+        with self._client() as client:
+            outcome.disagreements += sent_again(client, self._target.model, ledger, "duplicate")
+            outcome.disagreements += self._compared_totals()
+            if self._operator is not None:
+                outcome.disagreements += self._operator.unended(client)
+        return self._ended(started)
+
+    def _ended(self, started: float) -> Outcome:
+        outcome, ledger = self._outcome, self._labels.ledger
+        outcome.labels, outcome.rows = ledger.labels, len(ledger.all_rows()[0])
+        outcome.counted_unanswered = ledger.duplicates
+        outcome.answers = self._answers.compared
+        if self._operator is not None:
+            outcome.uploads = self._operator.uploads
+            outcome.promotions = self._operator.promotions
+        outcome.seconds = round(time.monotonic() - started, 1)
+        return outcome
+
+    def _episode(self, fault: Fault) -> Episode:
+        labels, wrong = self._labels.ledger.labels, []
+        with self._traffic():
+            time.sleep(BEFORE_SECONDS)
+            began, said = time.monotonic(), []
+            try:
+                fault.inflict()
+                while time.monotonic() < began + fault.hold_seconds:
+                    said += self._target.readiness()
+                    time.sleep(POLL_SECONDS)
+            except FAILURES as error:
+                wrong.append(str(error))
+            finally:
+                healed = time.monotonic()
+                wrong += self._healed(fault)
+            ready = self._wait_until_ready(fault, began, said)
+            ended = time.monotonic()
+            time.sleep(BEFORE_SECONDS)
+        requests = self._log.between(began, ended)
+        around = self._log.between(began - BEFORE_SECONDS, ended)
+        gaps = [
+            round(longest_gap(around, kind, began - BEFORE_SECONDS, ended), 1)
+            for kind in ("predict", "label")
+        ]
+        wrong += fault.promise.broken(requests)
+        if ready is None:
+            wrong.append(f"not ready {self._patience_seconds:g} s later: {said[-1:]}")
+        if fault.degraded and not any(each.startswith("degraded") for each in said):
+            wrong.append("readiness never said degraded")
+        uncertain = self._uncertain()
+        if ready is not None:
+            wrong += self._settled()
+        since = healed if fault.heal is not None else began
+        wrong += self._found
+        self._found.clear()
+        return Episode(
+            fault.name,
+            fault.what,
+            round(healed - began, 1) if fault.heal is not None else 0.0,
+            None if ready is None else round(ready - since, 1),
+            sorted(set(said) - {"ok"}),
+            counts(requests),
+            *gaps,
+            self._labels.ledger.labels - labels,
+            uncertain,
+            wrong,
+        )
+
+    @staticmethod
+    def _healed(fault: Fault) -> Iterator[str]:
+        try:
+            if fault.heal is not None:
+                fault.heal()
+        except FAILURES as error:
+            yield str(error)
+
+    def _uncertain(self) -> int:
+        ledger = self._labels.ledger
+        return sum(len(e.labels) for e in [*ledger.uncertain, *ledger.uncertain_rows])
+
+    def _wait_until_ready(self, fault: Fault, began: float, said: list[str]) -> float | None:
+        """When every replica was ready again and a label was taken, or None."""
+        deadline = time.monotonic() + self._patience_seconds
+        disturbed = fault.heal is not None
+        while (now := time.monotonic()) < deadline:
+            states = self._target.readiness()
+            said += states
+            whole = all(state == "ok" for state in states)
+            # What heals by itself must be seen to have begun; some of it, nobody sees.
+            disturbed = disturbed or not whole or now > began + fault.unseen_seconds
+            if whole and disturbed and self._takes_a_label():
+                return now
+            time.sleep(POLL_SECONDS)
+        return None
+
+    def _takes_a_label(self) -> bool:
+        with self._client() as client, contextlib.suppress(ServiceProblem, ServiceUnreachable):
+            self._labels.send_batch(client, self._random)
+            return True
+        return False
+
+    def _settled(self) -> Iterator[str]:
+        """Send what is uncertain again; a sentence for each thing that disagrees."""
+        with self._client() as client:
+            for attempt in range(SETTLE_ATTEMPTS):
+                try:
+                    self._labels.send_uncertain(client)
+                    break
+                except (ServiceProblem, ServiceUnreachable) as error:
+                    if attempt == SETTLE_ATTEMPTS - 1:
+                        yield f"labels cannot be sent again: {error}"
+                        return
+                    time.sleep(1)
+            yield from self._compared_totals()
+            yield from self._answers.differences(client, self._target.model)
+            if self._operator is not None:
+                yield from self._operator.differences(client)
+
+    def _compared_totals(self) -> Iterator[str]:
+        counted, before = self._labels.ledger.totals(), self._target.before
+        zero = (0.0, 0.0, 0.0)
+        wanted = {
+            key: tuple(
+                a + b for a, b in zip(before.get(key, zero), counted.get(key, zero), strict=True)
+            )
+            for key in {*before, *counted}
+        }
+        try:
+            totals = self._target.totals(wanted)
+        except CannotTest as error:
+            yield str(error)
+            return
+        except (httpx.HTTPError, ServiceProblem, ServiceUnreachable) as error:
+            yield f"the totals cannot be read: {error}"
+            return
+        more = sum(each[0] for each in totals.values()) - sum(each[0] for each in wanted.values())
+        if more > 0:
+            yield (
+                f"{more:g} labels more than were acknowledged are counted: some twice, or somebody "
+                "else labels this model"
+            )
+        elif more < 0:
+            yield f"{-more:g} labels that were acknowledged are not counted"
+        yield from differences(wanted, totals)
+
+    @contextlib.contextmanager
+    def _traffic(self) -> Iterator[None]:
+        """Threads that send requests until the end of the block."""
+        stop = threading.Event()
+        works: list[Callable[[Client, np.random.Generator], object]] = [
+            self._labels.predict,
+            self._labels.send_batch,
+        ] * max(2, len(self._target.urls))
+        if (operator := self._operator) is not None:
+            works.append(lambda client, _: operator.act(client))
+        threads = [
+            threading.Thread(
+                target=self._repeat,
+                args=(index, work, stop, self._random.integers(2**32)),
+                daemon=True,
+            )
+            for index, work in enumerate(works)
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
+
+    def _repeat(
+        self,
+        index: int,
+        work: Callable[[Client, np.random.Generator], object],
+        stop: threading.Event,
+        seed: int,
+    ) -> None:
+        rng = np.random.default_rng(seed)
+        with self._target.connect(index // 2, RecordedTransport(self._log)) as client:
+            while not stop.is_set():
+                with contextlib.suppress(ServiceProblem, ServiceUnreachable):
+                    work(client, rng)
+                stop.wait(PAUSE_SECONDS)
+
+    def _client(self) -> Client:
+        return self._target.connect(0)
