@@ -39,11 +39,11 @@ class WrongUse(Exception):
     """An option that cannot be used; the message is one line."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, *, ask: Callable[[str], str] = input) -> int:
     """Run it; 0 when all agrees, 1 when something does not, 2 when it cannot run."""
     options = parser().parse_args(arguments)
     try:
-        outcomes = own(options) if not options.url else {"deployment": deployment(options)}
+        outcomes = own(options) if not options.url else {"deployment": deployment(options, ask)}
     except (WrongUse, CannotTest, InvalidInput) as error:
         print(f"torture: error: {error}", file=sys.stderr)
         return 2
@@ -82,6 +82,9 @@ def parser() -> argparse.ArgumentParser:
         theirs.add_argument(
             f"--{name}", action="append", default=[], metavar="NAME=COMMAND", help=f"what {text}"
         )
+    theirs.add_argument(
+        "--quiet", type=float, default=5.0, help="seconds without labels of others at first"
+    )
     theirs.add_argument("--yes", action="store_true", help="do not ask")
     return new
 
@@ -121,7 +124,7 @@ def _own_service(database: str, seed: int) -> Iterator[OwnService]:
         yield service
 
 
-def deployment(options: argparse.Namespace) -> Outcome:
+def deployment(options: argparse.Namespace, ask: Callable[[str], str]) -> Outcome:
     """Torture a deployment of the user, if they agree."""
     if not options.model:
         raise WrongUse("--url needs --model, one that nobody else labels or promotes")
@@ -138,10 +141,12 @@ def deployment(options: argparse.Namespace) -> Outcome:
             commands="\n".join(shown), model=options.model,
         )
     )  # fmt: skip
-    if not options.yes and not _agreed():
+    if not options.yes and not _agreed(ask):
         raise WrongUse("nothing was done; --yes does it without a question")
     key = options.key_file.read_text("utf-8").split()[0] if options.key_file else None
-    with closing(Deployment(options.url, options.model, key)) as target:
+    with closing(
+        Deployment(options.url, options.model, key, quiet_seconds=options.quiet)
+    ) as target:
         faults = command_faults(commands, heals, options.hold)
         test = Torture(
             target, faults, seed=options.seed, operate=False,
@@ -150,9 +155,9 @@ def deployment(options: argparse.Namespace) -> Outcome:
         return test.run(options.rounds)
 
 
-def _agreed() -> bool:
+def _agreed(ask: Callable[[str], str]) -> bool:
     try:
-        return input("Go on? [y/N] ").strip().lower() in ("y", "yes")
+        return ask("Go on? [y/N] ").strip().lower() in ("y", "yes")
     except EOFError:
         return False
 

@@ -14,8 +14,6 @@ from trueprob.client import Client, ServiceProblem, ServiceUnreachable
 __all__ = ["CannotTest", "Deployment"]
 
 WINDOW: Final = "840h"  # hourly bins are kept for so long
-QUIET_SECONDS: Final = 5.0
-PATIENCE_SECONDS: Final = 5.0
 BINS: Final = 15
 
 
@@ -55,25 +53,33 @@ class Deployment:
         model: str,
         key: str | None = None,
         *,
-        quiet_seconds: float = QUIET_SECONDS,
+        quiet_seconds: float,
     ) -> None:
         self.urls = tuple(urls)
         self.model = model
         self._key = key
+        self._clients = [Client(url, key=key, timeout_seconds=5) for url in urls]
         try:
-            self._clients = [Client(url, key=key, timeout_seconds=5) for url in urls]
-            described = self._clients[0].model(model)
-            self.n_classes = described.n_classes
-            self._live = described.version, described.calibrator
-            self.before = self._totals()
-            time.sleep(quiet_seconds)
-            if more := list(differences(self.before, self._totals())):
-                raise CannotTest(
-                    f"somebody else labels model {model!r} ({more[0]}): declare a model for this "
-                    "test, as in PUT /v1/models/torture"
-                )
-        except (ServiceProblem, ServiceUnreachable) as error:
-            raise CannotTest(f"model {model!r} at {urls[0]}: {error}") from error
+            self._begin(quiet_seconds)
+        except BaseException as error:
+            self.close()
+            if isinstance(error, ServiceProblem | ServiceUnreachable):
+                raise CannotTest(f"model {model!r} at {urls[0]}: {error}") from error
+            raise
+
+    def _begin(self, quiet_seconds: float) -> None:
+        described = self._clients[0].model(self.model)
+        if described.n_classes is None:
+            raise CannotTest(f"no version of model {self.model!r} can be served")
+        self.n_classes = described.n_classes
+        self._live = described.version, described.calibrator
+        self.before = self._totals()
+        time.sleep(quiet_seconds)
+        if more := list(differences(self.before, self._totals())):
+            raise CannotTest(
+                f"somebody else labels model {self.model!r} ({more[0]}): declare a model for this "
+                "test, as in PUT /v1/models/torture"
+            )
 
     def connect(self, index: int, transport: httpx.BaseTransport | None = None) -> Client:
         """A client; the index chooses among several addresses."""
@@ -96,19 +102,15 @@ class Deployment:
         return said
 
     def totals(self, wanted: Totals) -> Totals:
-        """The totals of the live calibrator, once they are as wanted, or a little later.
+        """The totals of the live calibrator.
 
         Raises
         ------
         CannotTest
             Another pair went live since the start.
         """
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while True:
-            totals = self._totals()
-            if not any(differences(wanted, totals)) or time.monotonic() > deadline:
-                return totals
-            time.sleep(0.5)
+        del wanted  # they are fresh in any case
+        return self._totals()
 
     def _totals(self) -> Totals:
         now = self._clients[0].calibration(self.model, WINDOW)

@@ -64,9 +64,10 @@ def counts(requests: Iterable[Request]) -> Mapping[str, Mapping[str, int]]:
 
 
 def longest_gap(requests: Iterable[Request], kind: str, start: float, end: float) -> float:
-    """The longest time without an answer 2xx to a kind of request, in seconds."""
+    """The longest time without an answer 2xx to a kind of request, as far as it lies in a time."""
     ended = [each.ended for each in requests if each.kind == kind and each.outcome[0] == "2"]
-    return max(b - a for a, b in itertools.pairwise([start, *sorted(ended), end]))
+    inside = [min(max(each, start), end) for each in sorted(ended)]
+    return max(b - a for a, b in itertools.pairwise([start, *inside, end]))
 
 
 def kind_of(request: httpx.Request) -> str:

@@ -32,7 +32,6 @@ from trueprob.client import Client, ServiceProblem, ServiceUnreachable
 
 __all__ = ["Episode", "Outcome", "Target", "Torture"]
 
-BEFORE_SECONDS: Final = 1.0  # of traffic before a fault, and after it has healed
 POLL_SECONDS: Final = 0.2
 PAUSE_SECONDS: Final = 0.02  # between the requests of a thread
 SETTLE_ATTEMPTS: Final = 10
@@ -103,6 +102,8 @@ class Torture:
         own only.
     patience_seconds : float
         How long the service may take until it is ready again.
+    around_seconds : float
+        Of traffic before a fault, and after it has healed.
     say : callable
         Gets a line about each episode.
     """
@@ -115,12 +116,14 @@ class Torture:
         seed: int = 0,
         operate: bool,
         patience_seconds: float = 120.0,
+        around_seconds: float = 1.0,
         say: Callable[[Episode], None] | None = None,
     ) -> None:
         self._target = target
         self._faults = faults
         self._random = np.random.default_rng(seed)
         self._patience_seconds = patience_seconds
+        self._around_seconds = around_seconds
         self._say = say
         self._log = RequestLog()
         self._answers = ObservedAnswers()
@@ -166,8 +169,9 @@ class Torture:
 
     def _episode(self, fault: Fault) -> Episode:
         labels, wrong = self._labels.ledger.labels, []
+        first = time.monotonic()
         with self._traffic():
-            time.sleep(BEFORE_SECONDS)
+            time.sleep(self._around_seconds)
             began, said = time.monotonic(), []
             try:
                 fault.inflict()
@@ -181,14 +185,11 @@ class Torture:
                 wrong += self._healed(fault)
             ready = self._wait_until_ready(fault, began, said)
             ended = time.monotonic()
-            time.sleep(BEFORE_SECONDS)
+            time.sleep(self._around_seconds)
         requests = self._log.between(began, ended)
-        around = self._log.between(began - BEFORE_SECONDS, ended)
-        gaps = [
-            round(longest_gap(around, kind, began - BEFORE_SECONDS, ended), 1)
-            for kind in ("predict", "label")
-        ]
-        wrong += fault.promise.broken(requests)
+        around = self._log.between(first, time.monotonic())
+        gaps = [round(longest_gap(around, kind, began, ended), 1) for kind in ("predict", "label")]
+        wrong += fault.promise.broken(around)
         if ready is None:
             wrong.append(f"not ready {self._patience_seconds:g} s later: {said[-1:]}")
         if fault.degraded and not any(each.startswith("degraded") for each in said):
