@@ -155,12 +155,12 @@ class OwnService:
         """A client; the index chooses among several addresses."""
         return Client(self.urls[index % len(self.urls)], timeout_seconds=10, transport=transport)
 
-    def totals(self, wanted: Totals) -> Totals:
-        """The exported totals, once they are as wanted or surely fresh."""
+    def totals(self, wanted: Totals, model: str = MODEL) -> Totals:
+        """The exported totals of a model, once they are as wanted or surely fresh."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while True:
             answer = self._http.get(f"{self.metrics_urls()[0]}/metrics", timeout=30)
-            totals = exported(answer.raise_for_status().text, MODEL)
+            totals = exported(answer.raise_for_status().text, model)
             if not any(differences(wanted, totals)) or time.monotonic() > deadline:
                 return totals
             time.sleep(0.5)

@@ -83,6 +83,8 @@ class RecordedTransport(httpx.BaseTransport):
     log : RequestLog
     inner : httpx.BaseTransport, optional
         Sends the requests; default: the network.
+    kind : str, optional
+        Of all its requests; default: by their paths.
 
     Notes
     -----
@@ -90,12 +92,15 @@ class RecordedTransport(httpx.BaseTransport):
     has more attempts of a fault.
     """
 
-    def __init__(self, log: RequestLog, inner: httpx.BaseTransport | None = None) -> None:
+    def __init__(
+        self, log: RequestLog, inner: httpx.BaseTransport | None = None, *, kind: str = ""
+    ) -> None:
         self._log = log
+        self._kind = kind
         self._inner = inner or httpx.HTTPTransport()
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        kind, started = kind_of(request), time.monotonic()
+        kind, started = self._kind or kind_of(request), time.monotonic()
         outcome, cause = NO_ANSWER, ""
         try:
             response = self._inner.handle_request(request)

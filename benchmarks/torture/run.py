@@ -20,13 +20,12 @@ import httpx
 import numpy as np
 
 from benchmarks.control.postgres_server import NoServer
-from benchmarks.crash.finale import sent_again
 from benchmarks.crash.label_traffic import LabelTraffic, drawn_labels
-from benchmarks.crash.ledger import Totals, differences
+from benchmarks.crash.ledger import Totals
 from benchmarks.torture.answers import ObservedAnswers
-from benchmarks.torture.deployment import CannotTest
 from benchmarks.torture.faults import CommandFailed, Fault
 from benchmarks.torture.operator import Operator
+from benchmarks.torture.reconciliation import Reconciliation
 from benchmarks.torture.request_log import RecordedTransport, RequestLog, counts, longest_gap
 from trueprob.client import Client, ServiceProblem, ServiceUnreachable
 
@@ -34,7 +33,6 @@ __all__ = ["Episode", "Outcome", "Target", "Torture"]
 
 POLL_SECONDS: Final = 0.2
 PAUSE_SECONDS: Final = 0.02  # between the requests of a thread
-SETTLE_ATTEMPTS: Final = 10
 FAILURES: Final = (CommandFailed, NoServer, RuntimeError)  # of what begins or ends a fault
 
 
@@ -126,19 +124,22 @@ class Torture:
         self._around_seconds = around_seconds
         self._say = say
         self._log = RequestLog()
-        self._answers = ObservedAnswers()
         self._found: list[str] = []
+        answers = ObservedAnswers()
         self._labels = LabelTraffic(
             target.model, target.n_classes, self._found,
-            draw=drawn_labels, with_rows=operate, observe=self._answers.add,
+            draw=drawn_labels, with_rows=operate, observe=answers.add,
         )  # fmt: skip
         self._operator = Operator(target.model, target.n_classes, seed) if operate else None
+        self._reconciliation = Reconciliation(
+            target.model, self._labels, answers, self._operator, target.totals, target.before
+        )
         self._outcome = Outcome()
 
     def run(self, rounds: int = 1) -> Outcome:
         """Inflict each fault once a round; what came of it."""
         started = time.monotonic()
-        outcome, ledger = self._outcome, self._labels.ledger
+        outcome = self._outcome
         for _ in range(rounds):
             for index in self._random.permutation(len(self._faults)):
                 episode = self._episode(self._faults[index])
@@ -150,17 +151,14 @@ class Torture:
                 if episode.ready_seconds is None:
                     return self._ended(started)
         with self._client() as client:
-            outcome.disagreements += sent_again(client, self._target.model, ledger, "duplicate")
-            outcome.disagreements += self._compared_totals()
-            if self._operator is not None:
-                outcome.disagreements += self._operator.unended(client)
+            outcome.disagreements += self._reconciliation.final(client)
         return self._ended(started)
 
     def _ended(self, started: float) -> Outcome:
         outcome, ledger = self._outcome, self._labels.ledger
         outcome.labels, outcome.rows = ledger.labels, len(ledger.all_rows()[0])
         outcome.counted_unanswered = ledger.duplicates
-        outcome.answers = self._answers.compared
+        outcome.answers = self._reconciliation.answers.compared
         if self._operator is not None:
             outcome.uploads = self._operator.uploads
             outcome.promotions = self._operator.promotions
@@ -196,7 +194,8 @@ class Torture:
             wrong.append("readiness never said degraded")
         uncertain = self._uncertain()
         if ready is not None:
-            wrong += self._settled()
+            with self._client() as client:
+                wrong += self._reconciliation.settled(client)
         since = healed if fault.heal is not None else began
         wrong += self._found
         self._found.clear()
@@ -245,50 +244,6 @@ class Torture:
             self._labels.send_batch(client, self._random)
             return True
         return False
-
-    def _settled(self) -> Iterator[str]:
-        """Send what is uncertain again; a sentence for each thing that disagrees."""
-        with self._client() as client:
-            for attempt in range(SETTLE_ATTEMPTS):
-                try:
-                    self._labels.send_uncertain(client)
-                    break
-                except (ServiceProblem, ServiceUnreachable) as error:
-                    if attempt == SETTLE_ATTEMPTS - 1:
-                        yield f"labels cannot be sent again: {error}"
-                        return
-                    time.sleep(1)
-            yield from self._compared_totals()
-            yield from self._answers.differences(client, self._target.model)
-            if self._operator is not None:
-                yield from self._operator.differences(client)
-
-    def _compared_totals(self) -> Iterator[str]:
-        counted, before = self._labels.ledger.totals(), self._target.before
-        zero = (0.0, 0.0, 0.0)
-        wanted = {
-            key: tuple(
-                a + b for a, b in zip(before.get(key, zero), counted.get(key, zero), strict=True)
-            )
-            for key in {*before, *counted}
-        }
-        try:
-            totals = self._target.totals(wanted)
-        except CannotTest as error:
-            yield str(error)
-            return
-        except (httpx.HTTPError, ServiceProblem, ServiceUnreachable) as error:
-            yield f"the totals cannot be read: {error}"
-            return
-        more = sum(each[0] for each in totals.values()) - sum(each[0] for each in wanted.values())
-        if more > 0:
-            yield (
-                f"{more:g} labels more than were acknowledged are counted: some twice, or somebody "
-                "else labels this model"
-            )
-        elif more < 0:
-            yield f"{-more:g} labels that were acknowledged are not counted"
-        yield from differences(wanted, totals)
 
     @contextlib.contextmanager
     def _traffic(self) -> Iterator[None]:
