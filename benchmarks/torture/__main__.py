@@ -68,7 +68,12 @@ def parser() -> argparse.ArgumentParser:
     )
     new.add_argument("--rounds", type=int, default=1, help="each fault so many times")
     new.add_argument("--seed", type=int, default=0, help="of the order and of the rows")
-    new.add_argument("--hold", type=float, default=8.0, help="seconds until a fault is healed")
+    new.add_argument(
+        "--hold",
+        type=float,
+        default=8.0,
+        help="seconds until a fault is healed; longer if readiness must notice it first",
+    )
     new.add_argument("--patience", type=float, default=120.0, help="seconds until ready at most")
     new.add_argument("--json", type=Path, metavar="FILE", help="the result as a document")
     ours = new.add_argument_group("its own service")

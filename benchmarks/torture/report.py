@@ -26,8 +26,9 @@ def table_head() -> str:
 
 
 def line_of(episode: Episode) -> str:
-    """An episode as a row, with what disagreed below the table."""
+    """An episode as a row, and a line below it for each thing that disagrees."""
     ready = "never" if episode.ready_seconds is None else f"{episode.ready_seconds:g}"
+    said, noticed = ", ".join(episode.readiness) or "ok", episode.degraded_seconds
     row = _row(
         (
             f"{episode.fault}: {episode.what}",
@@ -37,7 +38,7 @@ def line_of(episode: Episode) -> str:
             f"{episode.longest_without_label:g}",
             outcomes(episode.requests.get("predict", {})),
             outcomes(episode.requests.get("label", {})),
-            ", ".join(episode.readiness) or "ok",
+            said + (f" after {noticed:g} s" if noticed is not None else ""),
         )
     )
     return "\n".join([row, *(f"WRONG: {each}" for each in episode.disagreements)])

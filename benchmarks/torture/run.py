@@ -32,7 +32,8 @@ from trueprob.client import Client, ServiceProblem, ServiceUnreachable
 __all__ = ["Episode", "Outcome", "Target", "Torture"]
 
 POLL_SECONDS: Final = 0.2
-PAUSE_SECONDS: Final = 0.02  # between the requests of a thread
+NOTICED_SECONDS: Final = 20.0  # promised are 5, on a machine that is not busy
+PAUSE_SECONDS: Final = 0.05  # between the requests of a thread
 FAILURES: Final = (CommandFailed, NoServer, RuntimeError)  # of what begins or ends a fault
 
 
@@ -62,6 +63,7 @@ class Episode:
     what: str
     held_seconds: float
     ready_seconds: float | None  # since it was healed, or since it began if it heals by itself
+    degraded_seconds: float | None  # until readiness said so
     readiness: list[str]  # what was said meanwhile, but ok
     requests: Mapping[str, Mapping[str, int]]
     longest_without_prediction: float
@@ -170,12 +172,10 @@ class Torture:
         first = time.monotonic()
         with self._traffic():
             time.sleep(self._around_seconds)
-            began, said = time.monotonic(), []
+            began, said, degraded = time.monotonic(), [], None
             try:
                 fault.inflict()
-                while time.monotonic() < began + fault.hold_seconds:
-                    said += self._target.readiness()
-                    time.sleep(POLL_SECONDS)
+                degraded = self._hold(fault, began, said)
             except FAILURES as error:
                 wrong.append(str(error))
             finally:
@@ -190,7 +190,7 @@ class Torture:
         wrong += fault.promise.broken(around)
         if ready is None:
             wrong.append(f"not ready {self._patience_seconds:g} s later: {said[-1:]}")
-        if fault.degraded and not any(each.startswith("degraded") for each in said):
+        if fault.degraded and degraded is None:
             wrong.append("readiness never said degraded")
         uncertain = self._uncertain()
         if ready is not None:
@@ -204,6 +204,7 @@ class Torture:
             fault.what,
             round(healed - began, 1) if fault.heal is not None else 0.0,
             None if ready is None else round(ready - since, 1),
+            degraded,
             sorted(set(said) - {"ok"}),
             counts(requests),
             *gaps,
@@ -211,6 +212,21 @@ class Torture:
             uncertain,
             wrong,
         )
+
+    def _hold(self, fault: Fault, began: float, said: list[str]) -> float | None:
+        """Wait for the end of a fault; seconds until readiness said degraded, if it did.
+
+        One that readiness must notice is held until it does.
+        """
+        degraded = None
+        while (lasted := time.monotonic() - began) < fault.hold_seconds or (
+            fault.degraded and degraded is None and lasted < NOTICED_SECONDS
+        ):
+            said += (states := self._target.readiness())
+            if degraded is None and any(state.startswith("degraded") for state in states):
+                degraded = round(time.monotonic() - began, 1)
+            time.sleep(POLL_SECONDS)
+        return degraded
 
     @staticmethod
     def _healed(fault: Fault) -> Iterator[str]:
