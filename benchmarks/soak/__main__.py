@@ -57,7 +57,7 @@ def text_of(outcome: SoakOutcome) -> str:
     lines += ["", "| after the warm-up | first | last | growth | 95 % interval | bound |"]
     lines += ["|---|---:|---:|---:|---:|---:|"]
     lines += [
-        f"| {each.process}: {each.quantity} | {each.first:.1f} | {each.last:.1f} | "
+        f"| {each.process}: {each.quantity} | {each.blocks[0]:.1f} | {each.blocks[-1]:.1f} | "
         f"{each.growth:+.1f} | {each.low:+.1f} to {each.high:+.1f} | {each.bound:g} |"
         for each in outcome.growths
     ]

@@ -42,8 +42,7 @@ class Growth:
 
     process: str
     quantity: str
-    first: float  # mean of the first block
-    last: float
+    blocks: tuple[float, ...]  # means
     growth: float
     low: float  # ends of the 95 % interval
     high: float
@@ -57,7 +56,7 @@ class Growth:
     def __str__(self) -> str:
         return (
             f"{self.process} grows: {self.quantity} by {self.growth:.1f} "
-            f"({self.low:.1f} to {self.high:.1f}) after the warm-up, from {self.first:.1f}; at "
+            f"({self.low:.1f} to {self.high:.1f}) after the warm-up, from {self.blocks[0]:.1f}; at "
             f"most {self.bound:g} are noise"
         )
 
@@ -85,7 +84,7 @@ def growth_of(
     error = 0.0 if np.ptp(values) == 0 else float(line.stderr)
     margin = error * seconds * float(stats.t.ppf((1 + CONFIDENCE) / 2, BLOCKS - 2))
     return Growth(
-        process, quantity, float(values[0]), float(values[-1]),
+        process, quantity, tuple(round(float(each), 2) for each in values),
         growth, growth - margin, growth + margin, bound,
     )  # fmt: skip
 
