@@ -34,8 +34,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, metavar="FILE", help="the result as a document")
     options = parser.parse_args(arguments)
-    if options.minutes <= 0 or options.rate <= 0:
-        parser.error("--minutes and --rate must be above 0")
+    for name in ("minutes", "rate"):
+        if not 0 < getattr(options, name) < float("inf"):
+            parser.error(f"--{name} must be above 0, got {getattr(options, name)}")
+    if options.json and not options.json.absolute().parent.is_dir():
+        parser.error(f"--json {options.json} cannot be written: there is no such folder")
     try:
         with (
             tempfile.TemporaryDirectory(prefix="trueprob-soak-") as folder,

@@ -28,7 +28,7 @@ NAMES = ("kill", "stop", "fill", "hang", "restart")
 DATABASES = ("sqlite", "postgresql")
 BEFORE_IT_STARTS = """\
 This breaks a deployment: {urls}
-Each of these runs {rounds} times, in a random order (seed {seed}):
+Each of these runs {times}, in a random order (seed {seed}):
 {commands}
 Meanwhile it sends predictions of random logits to model {model!r}, and labels that are drawn from
 the answers. They stay in the statistics of that model and can add to its alarms: use a model that
@@ -43,6 +43,7 @@ def main(arguments: Sequence[str] | None = None, *, ask: Callable[[str], str] = 
     """Run it; 0 when all agrees, 1 when something does not, 2 when it cannot run."""
     options = parser().parse_args(arguments)
     try:
+        _check(options)
         outcomes = own(options) if not options.url else {"deployment": deployment(options, ask)}
     except (WrongUse, CannotTest, InvalidInput) as error:
         print(f"torture: error: {error}", file=sys.stderr)
@@ -57,6 +58,17 @@ def main(arguments: Sequence[str] | None = None, *, ask: Callable[[str], str] = 
         for each in outcome.disagreements:
             print(f"- {each}")
     return int(any(outcome.disagreements for outcome in outcomes.values()))
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Refuse numbers without a sense, and a result that cannot be written in the end."""
+    if options.rounds < 1:
+        raise WrongUse(f"--rounds must be at least 1, got {options.rounds}")
+    for name in ("hold", "patience", "quiet"):
+        if not 0 <= getattr(options, name) < float("inf"):
+            raise WrongUse(f"--{name} must be a number of seconds, got {getattr(options, name)}")
+    if options.json and (options.json.is_dir() or not options.json.absolute().parent.is_dir()):
+        raise WrongUse(f"--json {options.json} cannot be written: it needs a file in a folder")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -138,17 +150,18 @@ def deployment(options: argparse.Namespace, ask: Callable[[str], str]) -> Outcom
         raise WrongUse("--url needs a --fault NAME=COMMAND, such as kill='kubectl delete pod …'")
     if lonely := sorted(heals.keys() - commands):
         raise WrongUse(f"--heal {lonely[0]} has no --fault of that name")
+    key = _key(options.key_file)
     shown = [f"  {name}: {command}" for name, command in commands.items()]
     shown += [f"  {name}, to heal it: {command}" for name, command in heals.items()]
+    times = "once" if options.rounds == 1 else f"{options.rounds} times"
     print(
         BEFORE_IT_STARTS.format(
-            urls=", ".join(options.url), rounds=options.rounds, seed=options.seed,
+            urls=", ".join(options.url), times=times, seed=options.seed,
             commands="\n".join(shown), model=options.model,
         )
     )  # fmt: skip
     if not options.yes and not _agreed(ask):
         raise WrongUse("nothing was done; --yes does it without a question")
-    key = options.key_file.read_text("utf-8").split()[0] if options.key_file else None
     with closing(
         Deployment(options.url, options.model, key, quiet_seconds=options.quiet)
     ) as target:
@@ -158,6 +171,19 @@ def deployment(options: argparse.Namespace, ask: Callable[[str], str]) -> Outcom
             patience_seconds=options.patience, say=_printing("deployment"),
         )  # fmt: skip
         return test.run(options.rounds)
+
+
+def _key(file: Path | None) -> str | None:
+    """The first line of a file."""
+    if file is None:
+        return None
+    try:
+        words = file.read_text("utf-8").split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise WrongUse(f"--key-file {file} cannot be read: {error}") from None
+    if not words:
+        raise WrongUse(f"--key-file {file} is empty, expected a key in its first line")
+    return words[0]
 
 
 def _agreed(ask: Callable[[str], str]) -> bool:

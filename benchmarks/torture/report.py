@@ -31,7 +31,7 @@ def line_of(episode: Episode) -> str:
     said, noticed = ", ".join(episode.readiness) or "ok", episode.degraded_seconds
     row = _row(
         (
-            f"{episode.fault}: {episode.what}",
+            f"{episode.fault}: {episode.what}".replace("|", "\\|"),
             f"{episode.held_seconds:g}" if episode.held_seconds else "–",
             ready,
             f"{episode.longest_without_prediction:g}",

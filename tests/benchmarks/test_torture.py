@@ -208,6 +208,11 @@ def test_a_deployment_is_tortured_by_the_command(
             "model 'm' at http://127.0.0.1:9: ",
         ),
         (["--model", "m"], "--model needs --url"),
+        (["--rounds", "0"], "--rounds must be at least 1, got 0"),
+        (["--hold", "-1"], "--hold must be a number of seconds, got -1.0"),
+        (["--patience", "nan"], "--patience must be a number of seconds, got nan"),
+        (["--json", "/nowhere/result.json"], "--json /nowhere/result.json cannot be written"),
+        (["--json", "/"], "--json / cannot be written"),
         (["--faults", "kill,burn"], "got burn"),
     ],
 )
@@ -218,6 +223,20 @@ def test_wrong_use_is_one_line_and_does_nothing(
     said = capsys.readouterr().err
     assert sentence in said
     assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("content", [None, b"", b" \n", b"\xff\xfe"])
+def test_a_key_file_without_a_key_is_refused_before_the_question(
+    content: bytes | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "key"
+    if content is not None:
+        file.write_bytes(content)
+    options = ["--url", "http://127.0.0.1:9", "--model", "m", "--fault", "a=x", "--key-file"]
+    assert main([*options, str(file), "--yes"]) == 2
+    said = capsys.readouterr()
+    assert f"--key-file {file}" in said.err
+    assert said.out == ""
 
 
 def test_the_options_have_sound_defaults() -> None:
