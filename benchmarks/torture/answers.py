@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trueprob.calibrators import Calibrator
-from trueprob.client import Client, Prediction, PromotionSummary
+from trueprob.client import Client, PartialPrediction, Prediction, PromotionSummary
 
 __all__ = ["ObservedAnswers"]
 
@@ -41,7 +41,7 @@ class ObservedAnswers:
         self._lock = threading.Lock()
         self.compared = 0
 
-    def add(self, logits: NDArray[np.float32], answer: Prediction) -> None:
+    def add(self, logits: NDArray[np.float32], answer: Prediction | PartialPrediction) -> None:
         """Keep an answer, as far as memory allows."""
         rows = max(1, NUMBERS // logits.shape[1])
         seen = _Observed(

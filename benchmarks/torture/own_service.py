@@ -81,7 +81,7 @@ class OwnService:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self._port = int(free.getsockname()[1])
-        self.urls = (f"http://127.0.0.1:{self._port}",)
+        self.urls: tuple[str, ...] = (f"http://127.0.0.1:{self._port}",)
         self._process: ServiceProcess | None = None
         self._http = httpx.Client(timeout=1)
         try:

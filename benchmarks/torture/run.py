@@ -40,7 +40,7 @@ FAILURES: Final = (CommandFailed, NoServer, RuntimeError)  # of what begins or e
 class Target(Protocol):
     """A service under test."""
 
-    urls: Sequence[str]
+    urls: tuple[str, ...]
     model: str
     n_classes: int
     before: Totals
@@ -172,7 +172,8 @@ class Torture:
         first = time.monotonic()
         with self._traffic():
             time.sleep(self._around_seconds)
-            began, said, degraded = time.monotonic(), [], None
+            said: list[str] = []
+            began, degraded = time.monotonic(), None
             try:
                 fault.inflict()
                 degraded = self._hold(fault, began, said)
