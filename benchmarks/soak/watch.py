@@ -25,7 +25,7 @@ WARM_UP: Final = 1 / 3  # of the time
 BLOCKS: Final = 10
 CONFIDENCE: Final = 0.95
 # What may be added in the time after the warm-up; docs/reliability.md has the measured noise.
-BOUNDS: Final[Mapping[str, float]] = {"memory, MiB": 12.0, "descriptors": 8.0, "threads": 4.0}
+BOUNDS: Final[Mapping[str, float]] = {"memory, MiB": 8.0, "descriptors": 8.0, "threads": 4.0}
 
 
 @dataclass(frozen=True)
