@@ -63,17 +63,23 @@ class Reconciliation:
                     yield f"labels cannot be sent again: {error}"
                     return
                 time.sleep(1)
-        yield from self._compared_totals()
-        yield from self.answers.differences(client, self._model)
-        if self._operator is not None:
-            yield from self._operator.differences(client)
+        try:
+            yield from self._compared_totals()
+            yield from self.answers.differences(client, self._model)
+            if self._operator is not None:
+                yield from self._operator.differences(client)
+        except (ServiceProblem, ServiceUnreachable) as error:
+            yield f"it cannot be compared: {error}"
 
     def final(self, client: Client) -> Iterator[str]:
         """Send everything once more; a sentence for each thing that disagrees."""
-        yield from sent_again(client, self._model, self._labels.ledger, "duplicate")
-        yield from self._compared_totals()
-        if self._operator is not None:
-            yield from self._operator.unended(client)
+        try:
+            yield from sent_again(client, self._model, self._labels.ledger, "duplicate")
+            yield from self._compared_totals()
+            if self._operator is not None:
+                yield from self._operator.unended(client)
+        except (ServiceProblem, ServiceUnreachable) as error:
+            yield f"not everything could be sent once more: {error}"
 
     def _compared_totals(self) -> Iterator[str]:
         counted, before, zero = self._labels.ledger.totals(), self._before, (0.0, 0.0, 0.0)

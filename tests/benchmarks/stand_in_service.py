@@ -8,6 +8,7 @@ import json
 import re
 import threading
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -35,16 +36,16 @@ class StandIn:
 
     def __init__(self, wrong: str = "") -> None:
         self.wrong = wrong
-        self.asked = 0
+        self.asked: Counter[str] = Counter()
         self.predicted: dict[str, tuple[float, int]] = {}  # id → confidence, prediction
         self.counted: set[str] = set()
         self.bins = np.zeros((15, 3))  # labels, sum of confidence, right ones
         self._lock = threading.Lock()
 
-    def is_odd(self) -> bool:
-        """True for every seventh label request."""
-        self.asked += 1
-        return self.asked % 7 == 3
+    def is_odd(self, kind: str) -> bool:
+        """True for the first request of a kind and for every third after it."""
+        self.asked[kind] += 1
+        return self.asked[kind] % 3 == 1
 
     def answer(self, method: str, path: str, document: Any) -> tuple[int, Any]:
         """Status and body of an answer."""
@@ -70,12 +71,12 @@ class StandIn:
             }  # fmt: skip
 
     def _pair(self) -> dict[str, Any]:
-        promoted = self.wrong == "promotes" and self.asked > 0
+        promoted = self.wrong == "promotes" and self.asked.total() > 0
         live = "temperature-2" if promoted else "identity-0"
         return {"model": MODEL, "version": 1, "calibrator": live, "revision": 1}
 
     def _predict(self, logits: NDArray[np.float32]) -> tuple[int, Any]:
-        odd = self.is_odd()
+        odd = self.is_odd("predict")
         if odd and self.wrong == "refuses":
             return 422, {"code": "invalid_request", "detail": "no"}
         calibrator = OTHER if odd and self.wrong == "mixes" else LIVE
@@ -95,7 +96,7 @@ class StandIn:
         }  # fmt: skip
 
     def _label(self, document: Any) -> tuple[int, Any]:
-        odd = self.is_odd()
+        odd = self.is_odd("label")
         if odd and self.wrong == "fails":
             return 500, {"code": "internal_error", "detail": "see the log"}
         accepted = 0

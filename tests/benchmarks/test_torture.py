@@ -35,8 +35,8 @@ def test_a_right_service_agrees() -> None:
     with stand_in() as (url, state):
         outcome = tortured(url)
     assert outcome.disagreements == []
-    assert outcome.labels == len(state.counted) > 50
-    assert outcome.answers > 10
+    assert outcome.labels == len(state.counted) > 0
+    assert outcome.answers > 0
     (episode,) = outcome.episodes
     assert set(episode.requests) == {"predict", "label"}
     assert set(episode.requests["predict"]) == {"200"}
@@ -65,7 +65,7 @@ def test_labels_of_others_are_noticed_before_anything_is_done() -> None:
     with stand_in("foreign") as (url, state):
         with pytest.raises(CannotTest, match="somebody else labels model 'm'"):
             Deployment([url], MODEL, quiet_seconds=0.0)
-        assert state.asked == 0
+        assert state.asked.total() == 0
 
 
 def test_labels_of_others_are_noticed_during_the_test() -> None:
