@@ -7,7 +7,7 @@ ACCELERATOR ?= $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 INPUTS = pyproject.toml constraints.txt
 BENCH_DATA ?= ../shared/data
 
-.PHONY: run demo test quick lint lock audit demo-model bench-calibration bench-serving bench-drift bench-training bench-sam bench-crash bench-control bench-set-check bench-zeros clean
+.PHONY: run demo test quick lint lock audit demo-model bench-calibration bench-serving bench-drift bench-training bench-sam bench-crash torture soak bench-control bench-set-check bench-zeros clean
 
 run: $(VENV)/.run
 	@exec $(VENV)/bin/python -m trueprob_service serve
@@ -75,6 +75,16 @@ bench-sam: $(VENV)/.test
 # BENCH='--rounds 20' is quicker; BENCH='--database-url postgresql://…' takes an empty database.
 bench-crash: $(VENV)/.test
 	$(VENV)/bin/python -m benchmarks.crash $(BENCH)
+
+# Each fault once on SQLite and PostgreSQL, with requests going on. TORTURE='--rounds 5 --seed 7', or
+# TORTURE='--url https://… --model NAME --key-file F --fault kill="kubectl delete pod …"': yours.
+torture: $(VENV)/.test
+	$(VENV)/bin/python -m benchmarks.torture $(TORTURE)
+
+# Mixed requests for so long; nothing may grow, fail or be lost. SOAK='--rate 100'.
+MINUTES ?= 30
+soak: $(VENV)/.test
+	$(VENV)/bin/python -m benchmarks.soak --minutes $(MINUTES) $(SOAK)
 
 # The parts are labels, beside-fit, admission and scrape; BENCH=--small is quicker.
 bench-control: $(VENV)/.test

@@ -119,11 +119,10 @@ def _postgresql() -> Iterator[tuple[Bare, list[str]]]:
     with (
         postgres_server() as server,
         tempfile.TemporaryDirectory(prefix="trueprob-bench-") as folder,
-        closing(BarePostgreSQL(server)) as bare,
+        closing(BarePostgreSQL(server.folder)) as bare,
     ):
-        url = f"postgresql://trueprob@/postgres?host={server}"
         secret = ["--receipt-secrets", secrets.token_hex(32)]
-        yield bare, ["--state-dir", f"{folder}/state", "--database-url", url, *secret]
+        yield bare, ["--state-dir", f"{folder}/state", "--database-url", server.url, *secret]
 
 
 def _measure(bare: Bare, flags: list[str], rounds: int) -> Measured:

@@ -11,17 +11,16 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from benchmarks.crash.database import count_label_keys
-from benchmarks.crash.ledger import Ledger, differences, exported, rows_of
+from benchmarks.crash.ledger import Ledger, differences, exported
 from benchmarks.crash.service_process import ServiceProcess
 from trueprob.client import Client
 from trueprob_service.settings import Settings
 
-__all__ = ["sent_again_after_a_sweep", "sent_again_with_a_new_secret"]
+__all__ = ["sent_again", "sent_again_after_a_sweep", "sent_again_with_a_new_secret"]
 
 TTL_SECONDS: Final = Settings().receipt_ttl_seconds
 # Beyond the life of receipts, the tolerance between clocks and the patience with late replicas.
 AHEAD_SECONDS: Final = TTL_SECONDS + 2 * 86_400.0
-SUMS_AGREE_TO: Final = 1e-9
 SWEEP_SECONDS: Final = 0.2
 PATIENCE_SECONDS: Final = 60.0
 
@@ -37,7 +36,8 @@ def sent_again_with_a_new_secret(client: Client, model: str, ledger: Ledger) -> 
     ledger : Ledger
         Of what was acknowledged; nothing is uncertain.
     """
-    yield from _sent_again(client, model, ledger, "duplicate")
+    yield from sent_again(client, model, ledger, "duplicate")
+    yield from differences(ledger.totals(), exported(client.metrics(), model))
     yield from _window(client, model, ledger)
 
 
@@ -62,32 +62,38 @@ def sent_again_after_a_sweep(
     service = start()
     try:
         with Client(service.url, timeout_seconds=60) as client:
-            yield from _sent_again(client, model, ledger, "rejected")
+            yield from sent_again(client, model, ledger, "rejected")
+            yield from differences(ledger.totals(), exported(client.metrics(), model))
     finally:
         service.kill()
 
 
-def _sent_again(client: Client, model: str, ledger: Ledger, expected: str) -> Iterable[str]:
+def sent_again(client: Client, model: str, ledger: Ledger, expected: str) -> Iterable[str]:
+    """Send all that was acknowledged again; a sentence for each thing that is wrong.
+
+    ``expected`` is the count of the answer that must have all labels: ``duplicate`` or
+    ``rejected``. A label that was lost would be accepted.
+    """
     batches = ledger.acknowledged
     answer = client.label(
         model,
         [each for batch in batches for each in batch.ids],
         [label for batch in batches for label in batch.labels],
     )
-    n = sum(len(batch.labels) for batch in batches)
+    n = ledger.labels
     if getattr(answer, expected) != n:
         yield f"of {n} labels sent again {getattr(answer, expected)} were {expected}, not all"
-    rows = client.label_rows(model, *rows_of(ledger.rows))
-    if rows.accepted:
-        yield f"{rows.accepted} rows that were sent again were accepted"
-    yield from differences(ledger.totals(), exported(client.metrics()), relative=SUMS_AGREE_TO)
+    if ledger.rows:
+        rows = client.label_rows(model, *ledger.all_rows())
+        if rows.accepted:
+            yield f"{rows.accepted} rows that were sent again were accepted"
 
 
 def _window(client: Client, model: str, ledger: Ledger) -> Iterable[str]:
     """The refit window must hold the last rows of the ledger, each once and in order."""
     fit = client.start_fit(model, source="refit-window", method="temperature", promote="never")
     stored = client.download(model, fit.calibration_set)
-    _, logits, labels = rows_of(ledger.rows)
+    _, logits, labels = ledger.all_rows()
     n = stored.n
     if n != min(len(labels), Settings().refit_window_rows):
         yield f"the refit window has {n} rows of {len(labels)}"

@@ -17,7 +17,16 @@ from trueprob.drift import CalibrationBets, ErrorInterval, ErrorSums, Evidence
 from trueprob.scores.binned import bin_index
 from trueprob_service.settings import Settings
 
-__all__ = ["Batch", "Ledger", "RowBatch", "Totals", "exported", "rows_of"]
+__all__ = [
+    "SUMS_AGREE_TO",
+    "Batch",
+    "Ledger",
+    "RowBatch",
+    "Totals",
+    "differences",
+    "exported",
+    "falls",
+]
 
 # (calibrator, bin) → labels, sum of confidence, right predictions
 Totals = Mapping[tuple[str, int], tuple[float, float, float]]
@@ -26,9 +35,7 @@ _SAMPLE: Final = re.compile(
 )
 _LABEL: Final = re.compile(r'(\w+)="([^"]*)"')
 _ORDER: Final = ("labels", "confidence", "correct")
-
-
-N_CLASSES: Final = 3  # of the model under test
+SUMS_AGREE_TO: Final = 1e-9
 
 
 @dataclass(frozen=True)
@@ -54,18 +61,6 @@ class RowBatch:
     labels: tuple[int, ...]
 
 
-def rows_of(
-    batches: Iterable[RowBatch],
-) -> tuple[list[str], NDArray[np.float32], NDArray[np.int64]]:
-    """All rows in the order in which they were sent: ids, logits, labels."""
-    listed = list(batches)
-    return (
-        [each for batch in listed for each in batch.ids],
-        np.concatenate([np.empty((0, N_CLASSES), np.float32), *(batch.logits for batch in listed)]),
-        np.array([label for batch in listed for label in batch.labels], np.int64),
-    )
-
-
 @dataclass
 class Ledger:
     """The client's labels and rows: acknowledged ones, and those without an answer."""
@@ -76,6 +71,22 @@ class Ledger:
     uncertain_rows: list[RowBatch] = field(default_factory=list)
     accepted: int = 0
     duplicates: int = 0
+    duplicate_rows: int = 0
+    n_classes: int = 3  # of the model under test
+
+    @property
+    def labels(self) -> int:
+        """Number of acknowledged labels."""
+        return sum(len(batch.labels) for batch in self.acknowledged)
+
+    def all_rows(self) -> tuple[list[str], NDArray[np.float32], NDArray[np.int64]]:
+        """Acknowledged rows in the order in which they were sent: ids, logits, labels."""
+        none = np.empty((0, self.n_classes), np.float32)
+        return (
+            [each for batch in self.rows for each in batch.ids],
+            np.concatenate([none, *(batch.logits for batch in self.rows)]),
+            np.array([label for batch in self.rows for label in batch.labels], np.int64),
+        )
 
     def evidence_log10(self, revision: int, *, tolerance: float) -> float:
         """The evidence that a promotion must have when nothing is uncertain.
@@ -90,7 +101,7 @@ class Ledger:
             if batch.answer.revision == revision:
                 prediction, confidence = batch.answer.prediction, batch.answer.confidence
                 correct = prediction == np.asarray(batch.labels)
-                classes = {"prediction": prediction, "n_classes": N_CLASSES}
+                classes = {"prediction": prediction, "n_classes": self.n_classes}
                 state = evidence.update(state, bets.factors(confidence, correct, **classes))
                 sums += ErrorSums.of(confidence, correct, **classes)
         interval = ErrorInterval(evidence.alpha)
@@ -116,12 +127,13 @@ class Ledger:
         }
 
 
-def exported(metrics: str) -> Totals:
-    """The running totals in Prometheus' text, without those that are zero."""
+def exported(metrics: str, model: str) -> Totals:
+    """A model's running totals in Prometheus' text, without those that are zero."""
     found: dict[tuple[str, int], dict[str, float]] = defaultdict(dict)
     for name, labels, value in _SAMPLE.findall(metrics):
         of = dict(_LABEL.findall(labels))
-        found[of["calibrator"], int(of["bin"])][name] = float(value)
+        if of["model"] == model:
+            found[of["calibrator"], int(of["bin"])][name] = float(value)
     return {
         key: (sums["labels"], sums["confidence"], sums["correct"])
         for key, sums in found.items()
@@ -129,7 +141,7 @@ def exported(metrics: str) -> Totals:
     }
 
 
-def differences(wanted: Totals, got: Totals, *, relative: float) -> Iterable[str]:
+def differences(wanted: Totals, got: Totals, *, relative: float = SUMS_AGREE_TO) -> Iterable[str]:
     """A sentence for each bin in which the two differ."""
     for key in sorted({*wanted, *got}):
         left, right = wanted.get(key, (0.0,) * 3), got.get(key, (0.0,) * 3)

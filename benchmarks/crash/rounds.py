@@ -21,20 +21,22 @@ from typing import Final
 import numpy as np
 
 from benchmarks.crash.database import judged_revision
-from benchmarks.crash.finale import (
-    SUMS_AGREE_TO,
-    sent_again_after_a_sweep,
-    sent_again_with_a_new_secret,
+from benchmarks.crash.finale import sent_again_after_a_sweep, sent_again_with_a_new_secret
+from benchmarks.crash.history import (
+    LEASE_SECONDS,
+    OPEN_STATES,
+    ended_fits,
+    fit_differences,
+    history_differences,
 )
-from benchmarks.crash.ledger import Totals, differences, exported, falls
+from benchmarks.crash.ledger import SUMS_AGREE_TO, Totals, differences, exported, falls
 from benchmarks.crash.service_process import ServiceProcess
-from benchmarks.crash.traffic import MODEL, ROWS, Outcome, Traffic
-from trueprob.client import Client, FitSummary, PromotionSummary, ServiceProblem
+from benchmarks.crash.traffic import MODEL, Outcome, Traffic
+from trueprob.client import Client, PromotionSummary, ServiceProblem
 
 __all__ = ["CrashTest", "Outcome"]
 
 TOLERANCE: Final = 0.02  # the default of TRUEPROB_ALARM_TOLERANCE
-LEASE_SECONDS: Final = 50.0  # a killed process's fit is left to it so long, by a wrong clock too
 CLOCK_SHIFTS: Final = (0.0, 0.0, 10.0, -10.0)
 ROTATIONS: Final = 0.25  # of the rounds
 
@@ -81,7 +83,7 @@ class CrashTest:
             self._outcome.rounds_by_a_wrong_clock += shift != 0
         self._rotate()
         service = self._start()
-        faults, ledger = self._outcome.faults, self._traffic.ledger
+        faults, ledger = self._outcome.faults, self._traffic.labels.ledger
         try:
             with Client(service.url, timeout_seconds=60) as client:
                 self._check(client)
@@ -120,12 +122,15 @@ class CrashTest:
     def _check(self, client: Client) -> None:
         with contextlib.suppress(ServiceProblem):
             client.declare(MODEL, n_classes=3)
-        self._traffic.send_uncertain(client)
+        traffic = self._traffic.labels
+        traffic.send_uncertain(client)
         # Some labels in every round, however soon the kill comes.
-        self._traffic.send_batch(client, self._random)
-        totals = exported(client.metrics())  # the first reading of this process: not a cached one
+        traffic.send_batch(client, self._random)
+        totals = exported(
+            client.metrics(), MODEL
+        )  # the first reading of this process: not a cached one
         faults = self._outcome.faults
-        faults += differences(self._traffic.ledger.totals(), totals, relative=SUMS_AGREE_TO)
+        faults += differences(traffic.ledger.totals(), totals)
         faults += falls(self._seen, totals)
         self._seen = totals
         self._check_alarm_state(client)
@@ -136,12 +141,13 @@ class CrashTest:
             faults.append(f"fits {missing} were acknowledged and are gone")
         if more := sorted(fits - self._traffic.acknowledged_fits - self._traffic.replaced_fits):
             faults.append(f"fits {more} belong to no upload")
-        self._outcome.labels = ROWS * len(self._traffic.ledger.acknowledged)
-        self._outcome.duplicates = self._traffic.ledger.duplicates
+        self._outcome.labels = traffic.ledger.labels
+        self._outcome.duplicates = traffic.ledger.duplicates
+        self._outcome.rows = len(traffic.ledger.all_rows()[0])
 
     def _check_alarm_state(self, client: Client) -> None:
         now = client.calibration(MODEL)
-        wanted = self._traffic.ledger.evidence_log10(now.revision, tolerance=TOLERANCE)
+        wanted = self._traffic.labels.ledger.evidence_log10(now.revision, tolerance=TOLERANCE)
         if now.evidence_log10 is None or abs(now.evidence_log10 - wanted) > SUMS_AGREE_TO:
             self._outcome.faults.append(
                 f"evidence of revision {now.revision} must be 10^{wanted!r}, "
@@ -149,32 +155,13 @@ class CrashTest:
             )
 
     def _check_history(self, client: Client) -> None:
-        faults = self._outcome.faults
         model, history = client.model(MODEL), [*reversed(client.promotions(MODEL))]
-        known = len(self._history)
-        if history[:known] != self._history:
-            faults.append("the history of promotions is not the one that was seen before")
-        if [row.revision for row in history] != list(range(1, len(history) + 1)):
-            faults.append("the history of promotions has gaps")
-        live = next((row for row in reversed(history) if row.revision == model.revision), None)
-        if live is None or live.calibrator != model.calibrator:
-            faults.append(f"{model.calibrator} is live and was not promoted so")
+        self._outcome.faults += history_differences(self._history, history, model)
         self._history, self._outcome.promotions = history, len(history)
 
     def _check_fits(self, client: Client, *, wait: bool) -> None:
-        deadline = time.monotonic() + (LEASE_SECONDS + 30 if wait else 10)
-
-        def open_fits() -> list[FitSummary]:
-            fits = [fit for fit in client.fits(MODEL) if not fit.ended]
-            # What a killed process ran is left to it for the time of its lease.
-            return fits if wait else [fit for fit in fits if fit.state == "queued"]
-
-        while (stuck := open_fits()) and time.monotonic() < deadline:
-            time.sleep(0.2)
-        for fit in stuck:
-            self._outcome.faults.append(f"fit {fit.fit} is still {fit.state}")
-        for fit in client.fits(MODEL):
-            if fit.state == "failed":
-                self._outcome.given_up_fits += 1
-                if "times during this fit" not in (fit.error or ""):
-                    self._outcome.faults.append(f"fit {fit.fit}: {fit.error}")
+        # What a killed process ran is left to it for the time of its lease.
+        seconds, states = (LEASE_SECONDS + 30, OPEN_STATES) if wait else (10, {"queued"})
+        fits = ended_fits(client, MODEL, seconds, states)
+        self._outcome.faults += fit_differences(fits, states)
+        self._outcome.given_up_fits += sum(fit.state == "failed" for fit in fits)

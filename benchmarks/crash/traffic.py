@@ -1,8 +1,7 @@
 """Two threads that send labels and uploads until the service is killed, and their records.
 
-Each batch of rows is predicted, labelled through its receipts, and sent once more as rows with
-labels; uploads are fitted, half of them promoted whatever the verdict. What was not answered
-before the kill is uncertain: it is kept and sent again.
+Uploads are fitted, half of them promoted whatever the verdict. What was not answered before the
+kill is uncertain: it is kept and sent again.
 
 An upload that is sent again must be answered with its first fit if the service has one that is
 still current: queued, running, live, or judged against what is live. If the first fit has failed
@@ -12,20 +11,18 @@ or is out of date, the answer must be a second fit.
 from __future__ import annotations
 
 import contextlib
-import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
 
-from benchmarks.crash.ledger import Batch, Ledger, RowBatch
+from benchmarks.crash.label_traffic import LabelTraffic
 from trueprob.client import Client, FitSummary, ModelDescription, ServiceUnreachable
 
-__all__ = ["MODEL", "ROWS", "Outcome", "Traffic", "is_current"]
+__all__ = ["MODEL", "Outcome", "Traffic", "is_current"]
 
 MODEL: Final = "m"
-ROWS: Final = 25
 SET_ROWS: Final = 300
 
 
@@ -47,7 +44,7 @@ class Outcome:
 
 
 class Traffic:
-    """A client that sends labels, rows and uploads and records everything.
+    """Sends labels, rows and uploads, and records everything.
 
     Parameters
     ----------
@@ -58,15 +55,15 @@ class Traffic:
 
     Attributes
     ----------
-    ledger : Ledger
-        Of labels and rows.
+    labels : LabelTraffic
+        Labels and rows, with their ledger.
     acknowledged_fits : set of str
     replaced_fits : set of str
         Fits without an answer that were failed or out of date when their upload was sent again.
     """
 
     def __init__(self, outcome: Outcome, judged_revision: Callable[[str], int | None]) -> None:
-        self.ledger = Ledger()
+        self.labels = LabelTraffic(MODEL, 3, outcome.faults)
         self.acknowledged_fits: set[str] = set()
         self.replaced_fits: set[str] = set()
         self._outcome = outcome
@@ -76,28 +73,9 @@ class Traffic:
     def send_labels(self, url: str, seed: int) -> None:
         """Send batches until the service is gone."""
         rng = np.random.default_rng(seed)
-        # Not the retrying method: what was not answered is uncertain, and is looked at.
         with Client(url, timeout_seconds=10) as client, contextlib.suppress(ServiceUnreachable):
             while True:
-                self.send_batch(client, rng)
-
-    def send_batch(self, client: Client, rng: np.random.Generator) -> None:
-        """Predict, label the predictions, and send the rows with their labels too."""
-        logits = rng.normal(0.0, 2.0, (ROWS, 3)).astype(np.float32)
-        answer = client.predict(MODEL, logits=logits)
-        batch = Batch(answer, tuple(int(label) for label in rng.integers(0, 3, ROWS)))
-        self.ledger.uncertain.append(batch)
-        self._send(client, batch)
-        rows = RowBatch(tuple(uuid.uuid4().hex for _ in range(ROWS)), logits, batch.labels)
-        self.ledger.uncertain_rows.append(rows)
-        self._send_rows(client, rows)
-
-    def send_uncertain(self, client: Client) -> None:
-        """Send the labels and rows again that were not answered."""
-        for batch in list(self.ledger.uncertain):
-            self._send(client, batch)
-        for rows in list(self.ledger.uncertain_rows):
-            self._send_rows(client, rows)
+                self.labels.send_batch(client, rng)
 
     def send_uploads(self, url: str, seed: int) -> None:
         """Send uploads until the service is gone."""
@@ -121,23 +99,6 @@ class Traffic:
             known, live = client.fits(MODEL), client.model(MODEL)
             fit = self._upload(client)
             self._check_sent_again(fit, known, live)
-
-    def _send(self, client: Client, batch: Batch) -> None:
-        outcomes = client.label(MODEL, batch.ids, batch.labels)
-        self.ledger.uncertain.remove(batch)
-        self.ledger.acknowledged.append(batch)
-        self.ledger.accepted += outcomes.accepted
-        self.ledger.duplicates += outcomes.duplicate
-        if outcomes.rejected:
-            self._outcome.faults.append(f"{outcomes.rejected} labels of a batch were rejected")
-
-    def _send_rows(self, client: Client, rows: RowBatch) -> None:
-        outcomes = client.label_rows(MODEL, rows.ids, rows.logits, rows.labels)
-        self.ledger.uncertain_rows.remove(rows)
-        self.ledger.rows.append(rows)
-        self._outcome.rows += outcomes.accepted + outcomes.duplicate
-        if outcomes.rejected or outcomes.accepted not in (0, ROWS):
-            self._outcome.faults.append(f"of {ROWS} rows {outcomes.accepted} were accepted")
 
     def _check_sent_again(
         self, fit: FitSummary, known: Iterable[FitSummary], live: ModelDescription

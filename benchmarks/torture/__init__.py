@@ -1,0 +1,1 @@
+"""``python -m benchmarks.torture``: break a service under traffic; its ledger must agree."""
