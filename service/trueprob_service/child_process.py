@@ -62,10 +62,11 @@ class Child:
                 return None
             if self._connection is None:
                 parent_end, child_end = self._spawn.Pipe()
-                self._process = self._spawn.Process(
+                process = self._spawn.Process(
                     target=self._target, args=(child_end,), name=self._name, daemon=True
                 )
-                start_without_ctrl_c(self._process)
+                start_without_ctrl_c(process)
+                self._process = process
                 self._terminated = False
                 child_end.close()
                 self._connection = parent_end
