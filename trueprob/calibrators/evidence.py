@@ -5,22 +5,17 @@ is as certainly worse as a long one. So the NLL of the fit on its own rows is co
 no calibration. With G the gain for each parameter, in nats of the summed log likelihood, parameters
 are multiplied by
 
-    s = 0 for G ≤ ½,   2G − 1 between,   1 for G ≥ 1
+    s = 0 for G ≤ ¾,   (4G − 3)/3 between,   1 for G ≥ 1½
 
 At s = 0 probabilities are those of the plain softmax. Where nothing is wrong, a parameter gains ½
 nat by chance, and 1 nat is what Akaike's criterion charges for it (Akaike 1974, IEEE Trans. Autom.
-Control 19:716–723). The ramp makes s continuous in the data. Parameters count as the trace of
-H⁻¹·(H − P), at least 1, with H the Hessian of the objective and P that of the priors: what the
-priors hold does not count. From some hundred rows on s is 1 unless the network is calibrated.
+Control 19:716–723). The ramp makes s continuous in the data. What limits the loss of a confident
+mistake, the uniform mixture of `smart` and the guard of `smart-binary`, has the same share: on rows
+of a sure network that is calibrated it costs little, but on every row. Parameters count as the
+trace of H⁻¹·(H − P), at least 1, with H the Hessian of the objective and P that of the priors: what
+the priors hold does not count. From some hundred rows on s is 1 unless the network is calibrated.
 
-Rows by which a network of great confidence expects no error say nothing about that confidence, with
-or without calibration. What limits the loss of a confident mistake (the uniform mixture of `smart`,
-the guard of `smart-binary`) then stays. With E the number of errors that the network expects on the
-rows, its share is the larger of s and
-
-    c = 1 for E ≤ 0.2,   2 − 5E between,   0 for E ≥ 0.4
-
-Rows of unequal weight count as Kish's effective number of rows. Constants: decision 77.
+Rows of unequal weight count as Kish's effective number of rows. Constants: decision 95.
 """
 
 from __future__ import annotations
@@ -34,10 +29,8 @@ from numpy.typing import NDArray
 
 __all__ = ["FitEvidence", "effective_parameters", "effective_rows", "sampled", "weigh"]
 
-LEAST_GAIN: Final = 0.5  # nats for each parameter; up to here nothing is applied
-FULL_GAIN: Final = 1.0  # nats; from here on the whole fit
-FEW_ERRORS: Final = 0.2  # expected errors of all rows; up to here caution is whole
-SOME_ERRORS: Final = 0.4  # from here on there is none beyond s
+LEAST_GAIN: Final = 0.75  # nats for each parameter; up to here nothing is applied
+FULL_GAIN: Final = 1.5  # nats; from here on the whole fit
 SAMPLE_ROWS: Final = 500  # of many rows so many are judged first
 CLEAR_GAIN: Final = 20.0  # nats for each parameter; a sample that gains so many will do
 
@@ -50,7 +43,6 @@ class FitEvidence:
     """What the calibration rows say about a fit."""
 
     gain: float  # of the summed log likelihood, nats
-    expected_errors: float  # E, by the uncalibrated network
     parameters: float = 1.0  # effective number of them
 
     @property
@@ -58,12 +50,6 @@ class FitEvidence:
         """The share s of the fit that is applied."""
         gain = self.gain / self.parameters
         return min(max((gain - LEAST_GAIN) / (FULL_GAIN - LEAST_GAIN), 0.0), 1.0)
-
-    @property
-    def caution(self) -> float:
-        """The larger of s and c, the share of what limits the loss of a confident mistake."""
-        blind = (SOME_ERRORS - self.expected_errors) / (SOME_ERRORS - FEW_ERRORS)
-        return max(self.share, min(max(blind, 0.0), 1.0))
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -82,7 +68,6 @@ class FitEvidence:
 def weigh(
     plain: Array,  # (n,), NLL of each row without calibration, nats
     fitted: Array,  # (n,), NLL of each row by the fit
-    expected_error: Array,  # (n,), 1 − confidence without calibration
     weights: Array | None,  # (n,), only their ratios matter
     rows: float,  # effective rows of the set that these are all or a sample of
     *,
@@ -90,8 +75,7 @@ def weigh(
 ) -> FitEvidence:
     """The evidence of rows whose losses are known."""
     gain = np.average(plain - fitted, weights=weights)
-    errors = np.average(expected_error, weights=weights)
-    return FitEvidence(rows * float(gain), rows * float(errors), parameters)
+    return FitEvidence(rows * float(gain), parameters)
 
 
 def sampled(judge: Judge, n: int, weights: Array | None) -> FitEvidence:

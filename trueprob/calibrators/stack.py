@@ -111,6 +111,12 @@ class StackCalibrator(Calibrator):
     def _preserves_prediction(self) -> bool:
         return all(member.preserves_prediction for member in self.members)
 
+    @cached_property
+    def _gives_gap(self) -> Calibrator:
+        """The member `smart`, which has the gap for nothing, else the last."""
+        found = [member for member in self.members if isinstance(member, SmartCalibrator)]
+        return found[0] if found else self.members[-1]
+
     @property
     def preserves_ranking(self) -> bool:  # type: ignore[override]
         """Whether all members keep the ranking."""
@@ -170,14 +176,18 @@ class StackCalibrator(Calibrator):
         return Calibrated(p, top, confidence, None, gap)
 
     def _block(self, logits: Logits) -> Calibrated:
-        # Every member gives the gap of the logits; `smart` has it for nothing.
-        *others, last = self.members
-        if is_masked(logits):
-            columns = [member.calibrated(logits).probabilities for member in others]
-        else:
-            columns = [member._probabilities(logits) for member in others]
-        found = last.calibrated(logits)
-        columns.append(found.probabilities)
+        # One member gives the gap of the logits and the prediction too.
+        whole = self._gives_gap
+        found = whole.calibrated(logits)
+        masked = is_masked(logits)
+        columns = [
+            found.probabilities
+            if member is whole
+            else member.calibrated(logits).probabilities
+            if masked
+            else member._probabilities(logits)
+            for member in self.members
+        ]
         common = found.prediction if self._preserves_prediction else None
         p, top = pooled(columns, self.weights, self.power, common)
         return Calibrated(p, top, p[np.arange(len(p)), top], None, found.logit_gap)

@@ -147,7 +147,7 @@ def fit_temperature(
         some = None if weights is None else weights[part]
         of_part = _Likelihood(logits[part], labels[part], some)
         gain = of_part(0.0)[0] - of_part(theta)[0]
-        return FitEvidence(rows * gain, expected_errors=math.inf)
+        return FitEvidence(rows * gain)
 
     evidence = sampled(judge, n, weights)
     calibrator = TemperatureCalibrator(k, math.exp(-evidence.share * theta))

@@ -10,6 +10,7 @@ from hypothesis.extra import numpy as arrays
 
 from tests.trueprob.every_kind import fit_kind
 from trueprob import InvalidDocument, SmartCalibrator, TemperatureCalibrator, from_dict, to_dict
+from trueprob.arrays.logit_functions import logit_gap
 from trueprob.calibrators import IdentityCalibrator, StackCalibrator
 from trueprob.calibrators.smart.second_stage import SecondStage
 from trueprob.calibrators.stack import pooled
@@ -100,6 +101,24 @@ def test_blocks_of_rows_are_the_same_as_all_at_once(overconfident, changing):
 def edited(document, **changes):
     parameters = {**document["parameters"], **changes}
     return {**document, "parameters": parameters}
+
+
+@pytest.mark.parametrize("n", [1, 40])
+@pytest.mark.parametrize("k", [3, 70])
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("first", [False, True])
+def test_the_gap_is_that_of_the_logits_wherever_smart_stands(first, masked, k, n, overconfident):
+    smart, others = SmartCalibrator(k, (0.5,), (0.1, -0.4), 0.01), (TemperatureCalibrator(k, 7.0),)
+    members = (smart, *others) if first else (*others, smart)
+    without = StackCalibrator(k, (IdentityCalibrator(k), *others), (0.4, 0.6), 1.3)
+    logits = overconfident(n, k)[0]
+    if masked:
+        logits[0, logits[0].argmin()] = -np.inf
+    found = StackCalibrator(k, members, (0.4, 0.6), 1.3).calibrated(logits)
+    assert np.array_equal(found.logit_gap, logit_gap(logits))
+    assert np.array_equal(found.logit_gap, without.calibrated(logits).logit_gap)
+    assert np.array_equal(found.prediction, logits.argmax(axis=1))
+    assert (found.probabilities[np.isneginf(logits)] == 0.0).all()
 
 
 def test_its_document_is_read_back_and_checked(changing):

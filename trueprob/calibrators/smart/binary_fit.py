@@ -10,11 +10,11 @@ tail is as heavy, so that a network that favours one class keeps its offset. Wit
 the top label right" has the cross entropy of the labels, so that term of `smart` would only weaken
 the priors.
 
-Where the rows cannot tell that this helps, b and θ are drawn to 0, see `evidence`. From 300 rows
-on, where the whole fit is applied and cross-validation prefers it, the second stage of `smart` maps
-v on the whole line. Beyond ±log(2·(n + 1)) slopes are divided by 50: of n rows none says more, and
-a row that is wrong there would cost more than all others. `smart` mixes with the uniform
-distribution instead, which has flat ends.
+Beyond ±log(2·(n + 1)) slopes are divided by 50: of n rows none says more, and a row that is wrong
+there would cost more than all others. `smart` mixes with the uniform distribution instead, which
+has flat ends. Where the rows cannot tell that all this helps, it is drawn to none, see `evidence`.
+From 300 rows on, where the whole fit is applied and cross-validation prefers it, the second stage
+of `smart` maps v on the whole line, before the guard.
 """
 
 from __future__ import annotations
@@ -165,7 +165,6 @@ def fit_smart_binary(
         return weigh(
             _loss(s[part], positive[part]),
             _loss(guarded(s[part]), positive[part]),
-            _expected_error(s[part]),
             some,
             rows,
             parameters=effective_parameters(curvature, held),
@@ -177,8 +176,8 @@ def fit_smart_binary(
     elif second_stage and not one_class and effective_rows(n, weights) >= SECOND_STAGE_ROWS:
         second = _second_stage(s, objective, theta, weights, groups, seed=seed)
         found = found if second is None else found.then(second)
-    if evidence.caution:
-        found = found.then(_guard(n, evidence.caution))
+    if evidence.share:
+        found = found.then(_guard(n, evidence.share))
     calibrator = SmartBinaryCalibrator.of_map(found)
     if converged:
         return FittedCalibrator(calibrator, FitOutcome.CONVERGED, evidence.warnings)
@@ -189,11 +188,6 @@ def fit_smart_binary(
 def _loss(log_odds: Array, positive: NDArray[np.bool_]) -> Array:
     """NLL of each row, nats."""
     return np.asarray(np.logaddexp(0.0, np.where(positive, -log_odds, log_odds)))
-
-
-def _expected_error(log_odds: Array) -> Array:
-    """1 − confidence of each row."""
-    return np.asarray(0.5 - 0.5 * np.tanh(0.5 * np.abs(log_odds)))
 
 
 def interval_edges(s: Array) -> Array:

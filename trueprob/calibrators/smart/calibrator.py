@@ -241,11 +241,9 @@ def _evidence(
     mixed = np.logaddexp(np.log1p(-uniform_weight) + log_likelihood, even)
     plain_rest, _, _ = objective.moments(np.ones_like(beta))
     plain = np.logaddexp(0.0, plain_rest) - objective.label_difference
-    expected_error = 0.5 + 0.5 * np.tanh(0.5 * plain_rest)
     return weigh(
         plain,
         -mixed,
-        expected_error,
         objective.share,
         rows,
         parameters=effective_parameters(curvature, held),
@@ -255,15 +253,14 @@ def _evidence(
 def _calibrator(
     solution: LogSlopes, evidence: FitEvidence, n_classes: int, uniform_weight: float
 ) -> SmartCalibrator:
-    weight = evidence.caution * uniform_weight
     if evidence.share == 0.0:
-        return SmartCalibrator(n_classes, (), (0.0,), weight)
+        return SmartCalibrator(n_classes, (), (0.0,), 0.0)
     clipped = np.clip(evidence.share * solution.log_slopes, -MAX_LOG_SLOPE, MAX_LOG_SLOPE)
     return SmartCalibrator(
         n_classes,
         tuple(float(edge) for edge in solution.edges),
         tuple(float(theta) for theta in clipped),
-        weight,
+        evidence.share * uniform_weight,
     )
 
 

@@ -186,14 +186,14 @@ def test_the_fit_is_the_minimum_of_the_written_objective(mean, weighted):
         return np.log1p(np.exp(-np.where(labels == 1, guarded, -guarded)))
 
     own = BinaryObjective(s, labels == 1, weights, interval_edges(s))
-    # At least half a nat for each parameter, as far as the priors leave it free.
+    # At least ¾ nat for each parameter, as far as the priors leave it free.
     rows = 250 if weights is None else weights.sum() ** 2 / np.square(weights).sum()
     plain = np.log1p(np.exp(-np.where(labels == 1, s, -s)))
     gain = rows * share @ (plain - nll(log_odds(best.x[0], best.x[1:], s)))
     curvature = own(best.x)[2]
     held = own.prior(best.x)[2] / 250
     parameters = np.trace(np.linalg.solve(curvature, curvature - held))
-    applied = np.clip(2.0 * gain / parameters - 1.0, 0.0, 1.0)
+    applied = np.clip(gain / (0.75 * parameters) - 1.0, 0.0, 1.0)
     assert applied > 0.0
     # Up to log(2·251) nats the guard is the identity.
     few = s[np.abs(log_odds(applied * best.x[0], applied * best.x[1:], s)) < 5.0]
