@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import io
 import re
 import tracemalloc
@@ -15,7 +16,7 @@ import pytest
 from tests.trueprob_service.control.harness import NPZ, World, calibrated, npz, overconfident, rows
 from trueprob import CalibrationSet, InvalidInput, softmax
 from trueprob_service.control.fitting.upload_body import bytes_in_memory, read_upload
-from trueprob_service.control.fitting.uploads import UploadMemory
+from trueprob_service.control.fitting.uploads import UploadMemory, return_freed_memory
 
 pytestmark = pytest.mark.slow
 
@@ -421,3 +422,20 @@ def test_numbers_in_text_in_a_form_have_that_limit_too(begin: Callable[..., Worl
     )
     assert answer.status_code == 413
     assert "part 'logits' must have at most 10000 bytes" in answer.json()["detail"]
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="not glibc")
+def test_freed_memory_goes_back_to_the_system() -> None:
+    def resident_mib() -> int:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("VmRSS")).split()[1]) // 1024
+
+    before = resident_mib()
+    blocks = [bytes(1000) for _ in range(200_000)]
+    kept = blocks[::2000]  # between them is what was freed
+    del blocks
+    held = resident_mib()
+    return_freed_memory()
+    assert held - before > 100
+    assert resident_mib() - before < 50
+    assert len(kept) == 100
