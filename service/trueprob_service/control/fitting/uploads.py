@@ -69,7 +69,6 @@ class UploadMemory:
         finally:
             self._free += share
             self._returned.set()
-            await anyio.to_thread.run_sync(return_freed_memory)
 
 
 def return_freed_memory() -> None:
@@ -164,6 +163,7 @@ class CalibrationSetUploads:
         check_media_type(kind)
         max_bytes, served = self._settings.max_upload_bytes, deployment.served
         content_type = request.headers.get("content-type", "")
+        await anyio.to_thread.run_sync(return_freed_memory)  # of the upload before
         with part_file(self._uploads) as path:
             await spool_body(request, path, limit=upload_limit(max_bytes, kind))
             needed = await anyio.to_thread.run_sync(
