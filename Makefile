@@ -86,7 +86,7 @@ MINUTES ?= 30
 soak: $(VENV)/.test
 	$(VENV)/bin/python -m benchmarks.soak --minutes $(MINUTES) $(SOAK)
 
-# The parts are labels, beside-fit, admission and scrape; BENCH=--small is quicker.
+# The parts are labels, beside-fit, admission, scrape and remembered; BENCH=--small is quicker.
 bench-control: $(VENV)/.test
 	$(VENV)/bin/python -m benchmarks.control $(BENCH)
 

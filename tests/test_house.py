@@ -257,6 +257,7 @@ REASONS: dict[str, str] = {
     "trueprob_service.control.store.migrations.versions.r0015_keep_prediction": "a revision",
     "trueprob_service.control.api.audit": "one noun a file, as the other routes",
     "trueprob_service.control.store.migrations.versions.r0016_audit": "a revision",
+    "trueprob_service.control.store.migrations.versions.r0017_remembered": "a revision",
     "trueprob_service.schema_check": "runs in a child process; its parent imports no SQLAlchemy",
 }
 

@@ -15,6 +15,7 @@ from benchmarks.calibration.sets import ROOT
 from benchmarks.control.admission import admission_report
 from benchmarks.control.beside_fit import beside_fit_report
 from benchmarks.control.labels import labels_report
+from benchmarks.control.remembered import remembered_report
 from benchmarks.control.scrape import scrape_report
 
 DOCUMENT = ROOT / "docs" / "benchmarks.md"
@@ -24,6 +25,7 @@ PARTS: dict[str, Callable[..., str]] = {
     "beside-fit": beside_fit_report,
     "admission": admission_report,
     "scrape": scrape_report,
+    "remembered": remembered_report,
 }
 
 

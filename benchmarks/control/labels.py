@@ -9,7 +9,7 @@ import secrets
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -125,24 +125,18 @@ def _postgresql() -> Iterator[tuple[Bare, list[str]]]:
         yield bare, ["--state-dir", f"{folder}/state", "--database-url", server.url, *secret]
 
 
-def _measure(bare: Bare, flags: list[str], rounds: int) -> Measured:
-    def command(port: int) -> list[str]:
-        none = ["--model-repository", f"{flags[1]}/no-models"]
-        return [
-            sys.executable,
-            "-m",
-            "trueprob_service",
-            "serve",
-            "--port",
-            str(port),
-            *none,
-            *flags,
-        ]
+def serve_command(flags: list[str]) -> Callable[[int], list[str]]:
+    """The command of a service without models, for a port; the flags begin with its folder."""
+    serve = [sys.executable, "-m", "trueprob_service", "serve"]
+    none = ["--model-repository", f"{flags[1]}/no-models"]
+    return lambda port: [*serve, "--port", str(port), *none, *flags]
 
+
+def _measure(bare: Bare, flags: list[str], rounds: int) -> Measured:
     rates = {case: Rates() for case in CASES}
     inputs = np.random.default_rng(0)
     with (
-        running(command, ready="/v2/health/ready", environment={}) as process,
+        running(serve_command(flags), ready="/v2/health/ready", environment={}) as process,
         Client(f"http://127.0.0.1:{process.port}") as client,
     ):
         client.declare(MODEL, n_classes=3)
@@ -173,14 +167,14 @@ def _round(
         ids = _prediction_ids(client, batch, inputs or np.random.default_rng(1))
         bodies.append(json.dumps({"prediction_ids": ids, "labels": [0] * batch}).encode())
         kept.append([row_of(text) for text in ids])
-    labels = _send(port, bodies, batch)
+    labels = send(port, bodies, batch)
     by_rows = sum(map(bare.by_rows, kept))
     # Other rows of the same kind: the first half of a nonce tells the processes apart.
     others = [[(b"\0" * 16 + nonce[16:], at) for nonce, at in rows] for rows in kept]
     return labels, by_rows, sum(map(bare.by_statements, others))
 
 
-def _send(port: int, bodies: list[bytes], batch: int) -> float:
+def send(port: int, bodies: list[bytes], batch: int) -> float:
     """Seconds of one body after the other on an open connection."""
     headers = {"Content-Type": "application/json"}
     with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:

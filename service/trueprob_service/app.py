@@ -130,6 +130,7 @@ def create_app(
         job_runner=job_runner,
     )
     telemetry.export_statistics(plane.label_statistics, tolerance=settings.alarm_tolerance)
+    telemetry.export_memory(plane.memory_figures)
     telemetry.export_health(lambda: plane.faults, lambda: plane.unavailable)
     scrapes = CapacityLimiter(_SCRAPES)
     json_bodies = JsonBodies()
@@ -215,8 +216,12 @@ def create_app(
         receipts=lambda: plane.receipts,
         readiness=readiness,
         bodies=BodyReader(
-            json_bodies, max_pixels=settings.max_image_pixels, max_images=settings.queue_rows
+            json_bodies,
+            max_pixels=settings.max_image_pixels,
+            max_images=settings.queue_rows,
+            max_bytes=settings.max_body_bytes,
         ),
+        identified=plane.identified,
     )
     edge: Application = Edge(
         hot if metrics_port is None else MetricsPort(hot, metrics_port),
@@ -332,6 +337,7 @@ def _with_cors(app: Application, origins: tuple[str, ...]) -> Application:
             "content-type",
             "if-match",
             "prefer",
+            "x-prediction-id",
             "x-request-id",
         ),
         expose_headers=("etag", "location", "preference-applied", "retry-after", "x-request-id"),

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Final, Literal
 
-from fastapi import APIRouter, Depends, Path, Query
+from fastapi import APIRouter, Depends, Header, Path, Query
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from pydantic.json_schema import SkipJsonSchema
 
@@ -22,6 +22,7 @@ from trueprob_service.inference.asgi import LIVE, PREDICT, READY
 from trueprob_service.inference.open_inference.model import DEFAULT_OUTPUTS, OUTPUTS, PREDICTION_ID
 from trueprob_service.inference.wire import images, npy
 from trueprob_service.inference.wire.oip_tensors import DATATYPES, MAX_DIMENSIONS
+from trueprob_service.receipts.identified import ID_CHARACTERS
 
 __all__ = [
     "InferenceRequest",
@@ -39,6 +40,17 @@ __all__ = [
 
 Omittable = SkipJsonSchema[None]  # type of a field that may be left out, but not be null
 Positive = Annotated[int, Field(ge=1, le=999_999_999)]
+PredictionKey = Annotated[
+    str,
+    Field(min_length=1, max_length=ID_CHARACTERS, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$"),
+]
+_RowId = Annotated[
+    PredictionKey | Omittable,
+    Header(
+        alias="X-Prediction-Id",
+        description="Your own id of the row; of several rows it gets /0, /1 and so on.",
+    ),
+]
 Base64Text = Annotated[str, Field(json_schema_extra={"contentEncoding": "base64"})]
 _ROW: Final[list[JsonValue]] = [0.1, 4.2, -1.0, 0.3, 0.0, -2.1, 0.7, 1.1, -0.4, 0.2]
 _INFERENCE: Final[JsonValue] = {
@@ -53,12 +65,12 @@ _DATA: Final = "Numbers in row-major order, nested as the shape or flat."
 
 
 class PredictionRequest(BaseModel):
-    """The rows, in exactly one of these fields."""
+    """The rows, in exactly one of these fields, and ids for them if you like."""
 
     model_config = ConfigDict(
         json_schema_extra={
             "minProperties": 1,
-            "maxProperties": 1,
+            "maxProperties": 2,
             "examples": [{"logits": [_ROW]}],
         }
     )
@@ -71,6 +83,9 @@ class PredictionRequest(BaseModel):
     )
     inputs: dict[str, list[Any]] | Omittable = Field(
         None, description="The same by the names of the network's inputs, such as input_ids."
+    )
+    ids: list[PredictionKey | int] | Omittable = Field(
+        None, description="Your own id of each row, for labels by id; all different."
     )
 
 
@@ -85,6 +100,9 @@ class PredictionQuery(BaseModel):
     )
     input: Literal["logits", "probabilities", "log_probabilities", "rows"] = Field(
         "logits", description="What the numbers of an .npy body are."
+    )
+    id_from: Literal["request-id"] | Omittable = Field(
+        None, description="Whether X-Request-Id is used as X-Prediction-Id would be."
     )
     top: Positive | Omittable = Field(
         None, description="Only this many of the most likely classes, at most as many as there are."
@@ -183,7 +201,9 @@ class InferenceRequest(BaseModel):
     model_config = ConfigDict(json_schema_extra={"examples": [_INFERENCE]})
     id: str | None = Field(None, description="Echoed.")
     parameters: dict[str, Any] | None = Field(
-        None, description="`binary_data_output`: whether outputs are binary by default."
+        None,
+        description="`binary_data_output`: whether outputs are binary by default; `remember_id`: "
+        "whether `id` is used as X-Prediction-Id would be.",
     )
     inputs: list[InferenceInput] = Field(min_length=1)
     outputs: list[RequestedOutput] | None = Field(
@@ -270,6 +290,7 @@ def _add_prediction(router: APIRouter) -> None:
             "requestBody": {
                 "content": {
                     npy.MEDIA_TYPE: _BINARY,
+                    npy.NPZ_MEDIA_TYPE: _BINARY,
                     **dict.fromkeys(images.MEDIA_TYPES, _BINARY),
                     images.MULTIPART_MEDIA_TYPE: {"schema": _FORM},
                 }
@@ -280,12 +301,13 @@ def _add_prediction(router: APIRouter) -> None:
         model: ModelPath,
         body: PredictionRequest,
         query: Annotated[PredictionQuery, Query()],
+        x_prediction_id: _RowId = None,
     ) -> PredictionResponse:
         """Turns logits, probabilities or a network's inputs into calibrated probabilities.
 
         A body may be compressed, with `Content-Encoding` gzip, deflate or zstd.
         The answer names the version, calibrator and revision that it was computed with. Keep
-        `prediction_ids` to send the labels when they are known.
+        `prediction_ids` to send the labels when they are known, or send `ids` of your own.
         """
         raise _unreachable()
 
@@ -343,7 +365,7 @@ def _open_inference(prefix: str, parameters: Any) -> APIRouter:
         responses={200: {"content": _OCTETS}, **problems(400, 404, 413, 415)},
         openapi_extra={"requestBody": {"content": _OCTETS}},
     )
-    def infer(body: InferenceRequest) -> InferenceResponse:
+    def infer(body: InferenceRequest, x_prediction_id: _RowId = None) -> InferenceResponse:
         """Takes logits or the network's inputs and returns the outputs that the client asks for.
 
         With binary data, the header `Inference-Header-Content-Length` gives the length of the JSON

@@ -344,6 +344,24 @@ class Settings(BaseModel):
         description="Largest number of labels of predictions on one input that count, per "
         "promotion and day (UTC); 0: no limit.",
     )
+    remember_ttl_seconds: float = Field(
+        7 * 86400.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="How long a prediction with an id of yours is found by it; 0: ids are refused "
+        "and nothing is stored.",
+    )
+    remember_max_bytes: int = Field(
+        10 << 30,
+        ge=1 << 20,
+        description="Size of all remembered predictions; beyond it the oldest are forgotten.",
+    )
+    remember_flush_seconds: float = Field(
+        0.2,
+        ge=0.01,
+        le=60,
+        description="How often predictions with ids are written: what a killed process can lose.",
+    )
     alarm_tolerance: float = Field(
         0.02, ge=0, lt=0.5, description="Calibration error that is not worth an alarm."
     )

@@ -107,10 +107,9 @@ def test_every_metric_is_exported_as_declared(tmp_path: Path) -> None:
         async with application(tmp_path) as client:
             picture = (ROOT / "examples/seven.png").read_bytes()
             path, kind = "/v1/models/digits", {"content-type": "image/png"}
-            ids = (
-                await client.post(f"{path}/probabilities", headers=kind, content=picture)
-            ).json()["prediction_ids"]
-            await client.post(f"{path}/labels", json={"prediction_ids": ids, "labels": [7]})
+            given = {**kind, "x-prediction-id": "seven"}
+            await client.post(f"{path}/probabilities", headers=given, content=picture)
+            await client.post(f"{path}/labels", json={"ids": ["seven"], "labels": [7]})
             upload = (ROOT / "examples/digits_drifted.npz").read_bytes()
             npz = {"content-type": "application/x-npz", "prefer": "wait=30"}
             await client.post(

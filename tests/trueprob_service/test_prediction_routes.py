@@ -73,6 +73,7 @@ def test_what_the_hot_path_reads_and_writes_is_in_the_document() -> None:
     assert set(predict["requestBody"]["content"]) == {
         json_rows.MEDIA_TYPE,
         npy.MEDIA_TYPE,
+        npy.NPZ_MEDIA_TYPE,
         *images.MEDIA_TYPES,
         images.MULTIPART_MEDIA_TYPE,
     }
@@ -82,13 +83,15 @@ def test_what_the_hot_path_reads_and_writes_is_in_the_document() -> None:
         npy.NPZ_MEDIA_TYPE,
     }
     named = {p["name"] for p in predict["parameters"]}
-    assert named == {"model", "version", "receipts", "input", "return", "top"}
+    assert named == {
+        "model", "version", "receipts", "input", "return", "top", "id_from", "X-Prediction-Id",
+    }  # fmt: skip
     # Each says how the body is to be read, so it is told and not offered as a parameter.
     assert all(coding in predict["description"] for coding in CODINGS)
     infer = paths["/v2/models/{model}/versions/{version}/infer"]["post"]
     assert set(infer["requestBody"]["content"]) == {"application/json", OCTETS}
     assert set(infer["responses"]["200"]["content"]) == {"application/json", OCTETS}
-    assert {p["name"] for p in infer["parameters"]} == {"model", "version"}
+    assert {p["name"] for p in infer["parameters"]} == {"model", "version", "X-Prediction-Id"}
     assert HEADER_LENGTH in infer["description"].lower()
     for operation in (predict, infer):
         assert {"400", "404", "413", "415", "422", "503"} <= set(operation["responses"])

@@ -219,7 +219,7 @@ class FitSummary:
 
 @dataclass(frozen=True)
 class LabelOutcome:
-    """A label that was not accepted."""
+    """A label whose outcome is not ``accepted``."""
 
     index: int
     outcome: str
@@ -227,7 +227,7 @@ class LabelOutcome:
 
 @dataclass(frozen=True)
 class LabelOutcomes:
-    """How many labels were accepted; ``outcomes`` lists those that were not."""
+    """How many labels were accepted; ``outcomes`` lists all other outcomes."""
 
     accepted: int
     duplicate: int

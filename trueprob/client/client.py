@@ -137,6 +137,7 @@ class Client:
         images: Sequence[bytes] | None = None,
         rows: ArrayLike | None = None,
         inputs: Mapping[str, ArrayLike] | None = None,
+        ids: Sequence[str | int] | None = None,
         version: int | None = None,
         receipts: bool = True,
         binary: bool = False,
@@ -158,6 +159,9 @@ class Client:
             Rows of numbers for the only input of such a network.
         inputs : mapping of str to array_like of shape (n, ...), optional
             Arrays by the names of the inputs of such a network, such as ``input_ids``.
+        ids : sequence of n str or int, optional
+            Your own ids of the rows, of 1 to 128 characters, for `label_by_id`. The service
+            remembers them for a while, as keyed hashes.
         version : int, optional
             Version of the model; default: the live one.
         receipts : bool
@@ -178,7 +182,7 @@ class Client:
             "inputs": inputs,
         }
         params = {"version": version, "receipts": receipts}
-        request = prediction_request(model, given, params, binary=binary)
+        request = prediction_request(model, given, params, binary=binary, ids=ids)
         return prediction_from(self._connection.send(request))
 
     def predict_fields(
@@ -193,6 +197,7 @@ class Client:
         images: Sequence[bytes] | None = None,
         rows: ArrayLike | None = None,
         inputs: Mapping[str, ArrayLike] | None = None,
+        ids: Sequence[str | int] | None = None,
         version: int | None = None,
         binary: bool = False,
     ) -> PartialPrediction:
@@ -210,7 +215,7 @@ class Client:
             replace the probabilities.
         top : int, optional
             Number of the most likely classes to return.
-        logits, probabilities, log_probabilities, images, rows, inputs, version, binary
+        logits, probabilities, log_probabilities, images, rows, inputs, ids, version, binary
             As for `predict`.
 
         Returns
@@ -230,7 +235,7 @@ class Client:
             params["receipts"] = False
         else:
             params["return"] = ",".join(fields)
-        request = prediction_request(model, given, params, binary=binary)
+        request = prediction_request(model, given, params, binary=binary, ids=ids)
         return partial_prediction_from(self._connection.send(request))
 
     def label(
@@ -258,6 +263,46 @@ class Client:
         """
         total = LabelOutcomes(0, 0, 0, ())
         for start, request in label_requests(model, prediction_ids, labels):
+            added = read(LabelOutcomes, self._connection.send(request))
+            total = combined(total, added, start)
+        return total
+
+    def label_by_id(
+        self,
+        model: str,
+        ids: Sequence[str | int],
+        labels: ClassLabels,
+        *,
+        wait_seconds: float | None = None,
+    ) -> LabelOutcomes:
+        """Send labels of earlier predictions by your own ids; they count as those of `label` do.
+
+        Parameters
+        ----------
+        model : str
+        ids : sequence of n str or int
+            As they were given to `predict`.
+        labels : sequence of n int or str
+            Class indices or class names.
+        wait_seconds : float, optional
+            How long the service looks for ids that are not there yet, 0 to 5; default: 5.
+
+        Returns
+        -------
+        LabelOutcomes
+            With the outcome ``unknown_id`` for ids that the service does not remember,
+            ``conflict`` if another label has counted for an id, and ``replaced``, which counts,
+            if the latest of several predictions with the id got the label.
+
+        Raises
+        ------
+        ServiceProblem, ServiceUnreachable
+            As for `label`. It is safe to send all labels again.
+        """
+        total = LabelOutcomes(0, 0, 0, ())
+        for start, request in label_requests(
+            model, ids, labels, name="ids", wait_seconds=wait_seconds
+        ):
             added = read(LabelOutcomes, self._connection.send(request))
             total = combined(total, added, start)
         return total

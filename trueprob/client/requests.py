@@ -101,8 +101,9 @@ def prediction_request(
     params: Mapping[str, Any],
     *,
     binary: bool,
+    ids: Sequence[str | int] | None = None,  # of the rows
 ) -> HttpRequest:
-    """A prediction: one array as ``.npy``; images, or several arrays, as JSON."""
+    """A prediction: one array as ``.npy`` or ``.npz``; images, or several arrays, as JSON."""
     given = {name: values for name, values in choices.items() if values is not None}
     if len(given) != 1:
         raise InvalidInput(
@@ -125,28 +126,38 @@ def prediction_request(
     # JSON has no shape of an answer without rows.
     accept = {"accept": NPZ if binary or empty else JSON}
     if document:
+        document["ids"] = None if ids is None else list(ids)
         return json_request("POST", path, document, params=params, headers=accept, retry=True)
     buffer = io.BytesIO()
+    if ids is not None:
+        named: dict[str, Any] = {name: array, "ids": np.array([str(each) for each in ids], np.str_)}
+        np.savez(buffer, allow_pickle=False, **named)
+        headers = {"content-type": NPZ, **accept}
+        return HttpRequest("POST", path, params, headers, buffer.getvalue(), True)
     np.save(buffer, array, allow_pickle=False)
     headers = {"content-type": NPY, **accept}
     return HttpRequest("POST", path, {**params, "input": name}, headers, buffer.getvalue(), True)
 
 
 def label_requests(
-    model: str, prediction_ids: Sequence[str], labels: ClassLabels
+    model: str,
+    given: Sequence[str | int],
+    labels: ClassLabels,
+    *,
+    name: str = "prediction_ids",  # what is given: prediction_ids or ids
+    wait_seconds: float | None = None,  # for ids that are not there yet; None: the service's limit
 ) -> Iterator[tuple[int, HttpRequest]]:
-    """Labels by prediction id: (index of the first label, request) for each request needed."""
-    ids, values = list(prediction_ids), _listed(labels)
+    """Labels by ids: (index of the first label, request) for each request needed."""
+    ids, values = list(given), _listed(labels)
     if len(ids) != len(values):
         raise InvalidInput(
-            f"labels must be as many as prediction_ids, {len(ids)}, got {len(values)}",
-            field="labels",
+            f"labels must be as many as {name}, {len(ids)}, got {len(values)}", field="labels"
         )
-    path = model_path(model, "labels")
+    path, params = model_path(model, "labels"), {"wait": wait_seconds}
     for start in range(0, max(len(ids), 1), MAX_LABELS):
         sent = slice(start, start + MAX_LABELS)
-        document = {"prediction_ids": ids[sent], "labels": values[sent]}
-        yield start, json_request("POST", path, document, retry=True)
+        document = {name: ids[sent], "labels": values[sent]}
+        yield start, json_request("POST", path, document, params=params, retry=True)
 
 
 def row_label_requests(

@@ -16,6 +16,7 @@ from trueprob_service.control.fitting.set_files import SetFiles
 from trueprob_service.control.fitting.stored_sets import StoredSets
 from trueprob_service.control.fitting.uploads import CalibrationSetUploads
 from trueprob_service.control.labels.alarms import AlarmRules, Alarms
+from trueprob_service.control.labels.by_id import IdLabels
 from trueprob_service.control.labels.by_receipt import CLOCK_TOLERANCE_SECONDS, ReceiptLabels
 from trueprob_service.control.labels.by_row import RowLabels
 from trueprob_service.control.labels.refit_window import RefitWindow
@@ -26,9 +27,11 @@ from trueprob_service.control.models.description import Descriptions
 from trueprob_service.control.models.promotion import Promotions
 from trueprob_service.control.models.replica_sync import ReplicaSync
 from trueprob_service.control.models.shadows import Shadows
+from trueprob_service.control.remembered.memory import Memory
 from trueprob_service.control.store import Store
 from trueprob_service.control.upkeep.retention import Retention
 from trueprob_service.inference.deployments import Deployments
+from trueprob_service.receipts.identified import IdentifiedQueue
 from trueprob_service.receipts.receipt import Receipts
 from trueprob_service.settings import Settings
 
@@ -57,6 +60,8 @@ class ControlServices:
     stored_sets: StoredSets
     set_uploads: CalibrationSetUploads
     receipt_labels: ReceiptLabels
+    id_labels: IdLabels
+    memory: Memory | None  # of predictions with ids; None: nothing is remembered
     alarms: Alarms
     row_labels: RowLabels
     retention: Retention
@@ -73,6 +78,7 @@ class Resources:
     catalogue: Catalogue  # started
     set_files: SetFiles
     deployments: Deployments
+    identified: IdentifiedQueue | None  # answered rows with ids; None: nothing is remembered
 
 
 def assemble(
@@ -121,6 +127,21 @@ def assemble(
         rules=rules,
         clock=clock,
     )
+    receipt_labels = ReceiptLabels(
+        store,
+        catalogue,
+        receipts,
+        alarms,
+        settings=settings,
+        clock=clock,
+        count_label=count_label,
+    )
+    identified = resources.identified
+    memory = (
+        None
+        if identified is None
+        else Memory(store, identified, receipts, settings=settings, clock=clock)
+    )
     audit = AuditTrail(store, keep_days=settings.audit_keep_days, clock=clock)
     stored_sets = StoredSets(store, set_files, runner, settings=settings, clock=clock)
     return ControlServices(
@@ -161,15 +182,9 @@ def assemble(
             replica_sync=replica_sync,
             settings=settings,
         ),
-        receipt_labels=ReceiptLabels(
-            store,
-            catalogue,
-            receipts,
-            alarms,
-            settings=settings,
-            clock=clock,
-            count_label=count_label,
-        ),
+        receipt_labels=receipt_labels,
+        id_labels=IdLabels(memory, receipt_labels),
+        memory=memory,
         row_labels=RowLabels(
             store,
             refit_window,
@@ -183,6 +198,7 @@ def assemble(
             store,
             set_files,
             audit,
+            memory,
             keep_seconds=settings.receipt_ttl_seconds + CLOCK_TOLERANCE_SECONDS,
             seconds=settings.sweep_seconds,
             clock=clock,

@@ -16,6 +16,7 @@ from trueprob_service.control.upkeep.webhook import Webhook
 from trueprob_service.errors import Unavailable
 from trueprob_service.inference.deployments import Deployments
 from trueprob_service.metrics.label_statistics import ControlStatistics
+from trueprob_service.receipts.identified import IdentifiedQueue
 from trueprob_service.receipts.receipt import Receipts
 from trueprob_service.receipts.secrets import open_receipt_keys
 from trueprob_service.settings import Settings
@@ -49,6 +50,8 @@ class ControlPlane:
         self._watch: RepositoryWatch | None = None
         self._webhook: Webhook | None = None
         self._canary: Canary | None = None
+        # Answered rows with ids; None: nothing is remembered.
+        self.identified = IdentifiedQueue() if settings.remember_ttl_seconds else None
 
     def start(self) -> None:
         """Open and migrate the database, load the models, resume interrupted fits.
@@ -81,13 +84,15 @@ class ControlPlane:
         )
         self._services = assemble(
             settings,
-            Resources(store, receipts, catalogue, set_files, self._deployments),
+            Resources(store, receipts, catalogue, set_files, self._deployments, self.identified),
             job_runner=self._job_runner(),
             clock=clock,
             count_label=self._count_label,
         )
         self._canary = Canary(store, settings.state_dir)
         self._canary.start()
+        if self._services.memory is not None:
+            self._services.memory.start()
         self._services.fit_runner.start()
         watch.start()
         self._services.replica_sync.start()
@@ -121,6 +126,11 @@ class ControlPlane:
         if self._services is None:
             return ControlStatistics()
         return self._services.statistics.read(totals=totals)
+
+    def memory_figures(self) -> Mapping[str, float]:
+        """Figures of the memory of predictions with ids; empty without one."""
+        memory = None if self._services is None else self._services.memory
+        return {} if memory is None else memory.figures()
 
     def sync(self) -> None:
         """Apply the changes that other processes have made in the database."""
@@ -162,6 +172,8 @@ class ControlPlane:
                 self._watch.close()
             if self._webhook is not None:
                 self._webhook.close()
+            if services.memory is not None:
+                services.memory.close()
             services.refit_policy.close()
             services.retention.close()
             services.replica_sync.close()

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trueprob_service.inference.deployment import Deployment
-from trueprob_service.receipts.receipt import Receipts, input_digests
+from trueprob_service.receipts.receipt import Receipts, Stamp, input_digests
 
 __all__ = [
     "FIELDS",
@@ -71,7 +71,7 @@ class Answer:
     logit_gap: NDArray[np.float32]  # nats
     log_odds: NDArray[np.float64] | None  # nats; of `smart-binary` only
 
-    def prediction_ids(self, receipts: Receipts) -> list[str]:
+    def prediction_ids(self, receipts: Receipts, stamp: Stamp | None = None) -> list[str]:
         """One signed receipt per row; the deployment must be live."""
         served, revision = self.deployment.served, self.deployment.revision
         if revision is None:
@@ -92,6 +92,7 @@ class Answer:
             group=input_digests(self.logits),
             candidate=candidate,
             predecessor=predecessor,
+            stamp=stamp,
         )
 
 

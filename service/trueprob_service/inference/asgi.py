@@ -28,11 +28,13 @@ from trueprob_service.inference.body import (
 )
 from trueprob_service.inference.deployment import Deployment, Headers
 from trueprob_service.inference.deployments import DeploymentLookup
+from trueprob_service.inference.identified import chosen_ids, remember
 from trueprob_service.inference.network.cores import usable_cores
 from trueprob_service.inference.open_inference.routes import ROUTES, OipPath, describe, infer
 from trueprob_service.inference.request import PredictionOptions
 from trueprob_service.inference.wire import json_rows, npy
 from trueprob_service.inference.wire.oip import HEADER_LENGTH
+from trueprob_service.receipts.identified import IdentifiedQueue
 from trueprob_service.receipts.receipt import Receipts
 
 __all__ = ["HOT_ROUTES", "HotRoutes"]
@@ -71,6 +73,7 @@ class HotRoutes:
             [], tuple[bool, dict[str, Any]]
         ],  # whether the service is ready, and the body of the answer
         bodies: BodyReader,
+        identified: IdentifiedQueue | None = None,  # remembers rows with ids; None: refuses them
     ) -> None:
         self._fallback = fallback
         self._methods_of = methods_of
@@ -78,6 +81,7 @@ class HotRoutes:
         self._receipts = receipts
         self._readiness = readiness
         self._bodies = bodies
+        self._identified = identified
         # One thread per core; more would only compete with the event loop.
         self._large = ThreadPoolExecutor(usable_cores(), thread_name_prefix="trueprob-large")
 
@@ -129,16 +133,22 @@ class HotRoutes:
             request, await read_body(request, scope["headers"], receive), deployment, receive
         )
         logits = rows.logits
+        ids = None
+        if rows.ids is not None or request.request_id is not None:
+            ids = chosen_ids(
+                rows.ids, request.request_id, len(logits),
+                deployment=deployment, queue=self._identified,
+            )  # fmt: skip
         receipts = request.wants_receipts(
             is_json=rows.is_json, is_images=rows.is_images, n=len(logits)
         )
         is_text = request.answer_type == json_rows.MEDIA_TYPE
         if logits.size <= (INLINE_ELEMENTS if is_text else INLINE_ARRAY_ELEMENTS):
-            body, headers = self._answer(request, deployment, rows, receipts)
+            body, headers = self._answer(request, deployment, rows, receipts, ids)
         else:
             loop = asyncio.get_running_loop()
             body, headers = await loop.run_in_executor(
-                self._large, self._answer, request, deployment, rows, receipts
+                self._large, self._answer, request, deployment, rows, receipts, ids
             )
         await _send(send, 200, body, headers, media_type=request.answer_type)
 
@@ -148,6 +158,7 @@ class HotRoutes:
         deployment: Deployment,
         rows: ReadRows,
         receipts: bool,
+        own_ids: list[str] | None,  # of the caller, to be remembered
     ) -> tuple[Body, Headers]:
         logits = rows.logits
         answer = compute(deployment, logits)
@@ -160,8 +171,12 @@ class HotRoutes:
                 logits,
             )
         issued = receipts and deployment.revision is not None
-        ids = answer.prediction_ids(self._receipts()) if issued else None
-        return _encode(request, answer, ids, rows), deployment.headers
+        stamp = None if own_ids is None else self._receipts().stamp(len(logits))
+        ids = answer.prediction_ids(self._receipts(), stamp) if issued else None
+        body = _encode(request, answer, ids, rows)
+        if own_ids and stamp is not None and self._identified is not None:
+            remember(self._identified, answer, own_ids, stamp)
+        return body, deployment.headers
 
     async def _open_inference(
         self, path: OipPath, scope: Scope, receive: Receive, send: Send
@@ -174,6 +189,7 @@ class HotRoutes:
         response = await infer(
             dict(scope["headers"]), await read_whole(receive), deployment,
             bodies=self._bodies, receipts=self._receipts, receive=receive,
+            identified=self._identified,
         )  # fmt: skip
         headers = deployment.headers
         if response.header_length is not None:

@@ -39,7 +39,7 @@ from trueprob_service.inference.deployment import Deployment
 from trueprob_service.inference.network.inputs import NetworkInputs
 from trueprob_service.inference.network.tensors import Tensors
 from trueprob_service.inference.request import PredictionOptions
-from trueprob_service.inference.wire import images, json_rows, npy, oip
+from trueprob_service.inference.wire import images, json_ids, json_rows, npy, oip
 
 __all__ = [
     "INLINE_ARRAY_ELEMENTS",
@@ -84,6 +84,7 @@ class ReadRows(NamedTuple):
     # (n,) or (n, 1) for one score of class 1 per row, else None
     one_score: tuple[int, ...] | None = None
     normalised: bool = False  # whether probabilities did not sum to 1 within 1e-3
+    ids: list[str] | None = None  # of the caller, beside the rows
 
 
 async def read_body(
@@ -148,6 +149,12 @@ class JsonBodies:
             return json_rows.decode(body)
         return await self._in_thread(lambda: json_rows.decode(body))
 
+    async def without_ids(self, body: bytes) -> tuple[list[str] | None, bytes]:
+        """Read the ids of a prediction body with `json_ids.without_ids`."""
+        if len(body) <= INLINE_BYTES:
+            return json_ids.without_ids(body)
+        return await self._in_thread(lambda: json_ids.without_ids(body))
+
     async def decode_inference(self, body: bytes, header_length: int | None) -> oip.OipRequest:
         """Read an inference request with `oip.decode`; only the size of its JSON part matters."""
         if (len(body) if header_length is None else header_length) <= INLINE_BYTES:
@@ -177,6 +184,7 @@ class BodyReader:
     json_bodies: JsonBodies
     max_pixels: int  # of one picture
     max_images: int  # of one request
+    max_bytes: int = 64 << 20  # of the arrays of an `.npz` body
 
     async def logits(
         self,
@@ -193,13 +201,13 @@ class BodyReader:
                 return ReadRows(await _run_rows(array, deployment, receive), False)
             return await rows_of_numbers(request.array_input, array, deployment, is_json=False)
         body = bytes(body)
+        if media_type == npy.NPZ_MEDIA_TYPE:
+            return await self._npz_rows(body, deployment, receive)
         if media_type == json_rows.MEDIA_TYPE:
-            name, values = await self.json_bodies.decode(body)
-            if isinstance(values, list):
-                return ReadRows(await self._run_pictures(values, deployment, receive), True, True)
-            if isinstance(values, dict) or name == "rows":
-                return ReadRows(await _run_rows(values, deployment, receive), True)
-            return await rows_of_numbers(name, values, deployment, is_json=True)
+            if not json_rows.may_have_ids(body):
+                return await self._json_rows(body, deployment, receive)
+            ids, rest = await self.json_bodies.without_ids(body)
+            return (await self._json_rows(rest, deployment, receive))._replace(ids=ids)
         if media_type in images.READ_MEDIA_TYPES:
             return ReadRows(await self._run_pictures([body], deployment, receive), False, True)
         if media_type == images.MULTIPART_MEDIA_TYPE:
@@ -207,11 +215,33 @@ class BodyReader:
                 body, request.content_type, max_parts=self.max_images
             )
             return ReadRows(await self._run_pictures(pictures, deployment, receive), False, True)
-        accepted = (json_rows.MEDIA_TYPE, npy.MEDIA_TYPE, *images.MEDIA_TYPES)
+        accepted = (
+            json_rows.MEDIA_TYPE, npy.MEDIA_TYPE, npy.NPZ_MEDIA_TYPE, *images.MEDIA_TYPES,
+        )  # fmt: skip
         raise UnsupportedMediaType(
             f"Content-Type {media_type or 'none'} is not supported: expected {', '.join(accepted)} "
             f"or {images.MULTIPART_MEDIA_TYPE}"
         )
+
+    async def _json_rows(
+        self, body: bytes, deployment: Deployment, receive: Receive | None
+    ) -> ReadRows:
+        name, values = await self.json_bodies.decode(body)
+        if isinstance(values, list):
+            return ReadRows(await self._run_pictures(values, deployment, receive), True, True)
+        if isinstance(values, dict) or name == "rows":
+            return ReadRows(await _run_rows(values, deployment, receive), True)
+        return await rows_of_numbers(name, values, deployment, is_json=True)
+
+    async def _npz_rows(
+        self, body: bytes, deployment: Deployment, receive: Receive | None
+    ) -> ReadRows:
+        names, size = json_rows.MATRICES, self.max_bytes
+        name, array, ids = await asyncio.to_thread(npy.decode_npz, body, names, max_bytes=size)
+        if name == "rows":
+            return ReadRows(await _run_rows(array, deployment, receive), False, ids=ids)
+        read = await rows_of_numbers(name, array, deployment, is_json=False)
+        return read._replace(ids=ids)
 
     async def _run_pictures(
         self, pictures: list[bytes], deployment: Deployment, receive: Receive | None

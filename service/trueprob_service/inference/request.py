@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import MutableMapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qsl
 
 from trueprob_service.errors import InvalidRequest, NotAcceptable
@@ -24,14 +24,24 @@ from trueprob_service.inference.answer import (
 )
 from trueprob_service.inference.wire import json_rows, npy
 
-__all__ = ["PredictionOptions", "negotiate"]
+__all__ = ["ID_HEADER", "PredictionOptions", "RequestId", "negotiate", "request_id"]
 
-_PARAMETERS: Final = ("version", "receipts", "input", "return", "top")
+ID_HEADER: Final = b"x-prediction-id"
+_REQUEST_ID_HEADER: Final = b"x-request-id"
+
+_PARAMETERS: Final = ("version", "receipts", "input", "return", "top", "id_from")
 _ARRAY_INPUTS: Final = ("logits", "probabilities", "log_probabilities", "rows")
 _ANSWER_TYPES: Final = (json_rows.MEDIA_TYPE, npy.MEDIA_TYPE, npy.NPZ_MEDIA_TYPE)
 # JSON answers of up to this many rows carry receipts by default.
 _RECEIPT_ROWS: Final = 256
 _QUALITY: Final = re.compile(r"(0(\.\d{0,3})?|1(\.0{0,3})?)")
+
+
+class RequestId(NamedTuple):
+    """An id for the rows of a whole request, and what it was sent as."""
+
+    text: str
+    name: str
 
 
 @dataclass(frozen=True)
@@ -47,17 +57,29 @@ class PredictionOptions:
     fields: tuple[str, ...]  # of a JSON or `.npz` answer
     fields_named: bool  # whether `?return=` names them
     top: int | None  # number of most likely classes; None: all
+    id_from: str | None  # `request-id`: X-Request-Id is the id of the rows
+    request_id: RequestId | None = None  # that a header gives to the rows
 
     @classmethod
     def from_scope(cls, scope: MutableMapping[str, Any]) -> PredictionOptions:
         """Read an ASGI scope; `InvalidRequest` for a bad query, `NotAcceptable` for ``Accept``."""
-        content_type, accepts = "", []
+        content_type, accepts, given = "", [], None
         for header, value in scope["headers"]:
             if header == b"content-type":
                 content_type = value.decode("latin-1")
             elif header == b"accept":
                 accepts.append(value.decode("latin-1"))
-        return _request(content_type, ",".join(accepts), scope.get("query_string", b""))
+            elif header == ID_HEADER:
+                given = value
+        options = _request(content_type, ",".join(accepts), scope.get("query_string", b""))
+        if given is None and options.id_from is None:
+            return options
+        if options.id_from is None:
+            return replace(options, request_id=request_id("X-Prediction-Id", given))
+        if given is not None:
+            raise InvalidRequest("ids are given twice: as X-Prediction-Id and by id_from")
+        sent = dict(scope["headers"]).get(_REQUEST_ID_HEADER)
+        return replace(options, request_id=request_id("X-Request-Id", sent))
 
     def wants_receipts(self, *, is_json: bool, is_images: bool, n: int) -> bool:
         """Whether an answer of n rows carries prediction ids; `is_…` describe the request body."""
@@ -75,6 +97,14 @@ class PredictionOptions:
             raise InvalidRequest(
                 f"return names p1, P(class 1) of two classes: this model has {n_classes}"
             )
+
+
+def request_id(name: str, value: bytes | None) -> RequestId:
+    """The id in a header; `InvalidRequest` if there is none or it is not UTF-8."""
+    try:
+        return RequestId((value or b"").decode(), name)
+    except UnicodeDecodeError:
+        raise InvalidRequest(f"{name} must be UTF-8, got {value!r:.50}") from None
 
 
 # Most requests of a client have the same three values. Errors are not cached.
@@ -101,6 +131,7 @@ def _request(content_type: str, accept: str, query_string: bytes) -> PredictionO
         fields=named or default_fields(all_fields, top),
         fields_named=named is not None,
         top=top,
+        id_from=_optional("id_from", query.get("id_from"), ("request-id",)),
     )
 
 
@@ -129,6 +160,10 @@ def _flag(name: str, text: str | None) -> bool | None:
     if text is None:
         return None
     return _choice(name, text.lower(), ("true", "false")) == "true"
+
+
+def _optional(name: str, text: str | None, allowed: tuple[str, ...]) -> str | None:
+    return None if text is None else _choice(name, text, allowed)
 
 
 def _choice(name: str, text: str, allowed: tuple[str, ...]) -> str:

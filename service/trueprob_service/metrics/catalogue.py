@@ -60,6 +60,9 @@ LABEL_OUTCOMES: Final = (
     "unknown_class",
     "superseded",
     "capped",
+    "replaced",
+    "unknown_id",
+    "conflict",
 )
 # Kinds of webhook events (described in docs/http-api.md).
 EVENT_KINDS: Final = (
@@ -338,6 +341,39 @@ METRICS: Final[Mapping[str, Metric]] = MappingProxyType(
             "process",
             "Time from a prediction to its label.",
             _LAG_SECONDS,
+        ),
+        "remembered_total": Metric(
+            "counter", (), "process", "Predictions with ids that were stored to be found by them."
+        ),
+        "remembered_dropped_total": Metric(
+            "counter",
+            (),
+            "process",
+            "Predictions with ids that were answered and not remembered: too many waited.",
+        ),
+        "remembered_forgotten_total": Metric(
+            "counter",
+            (),
+            "process",
+            "Predictions forgotten before their time, for remember_max_bytes.",
+        ),
+        "remembered_lag_seconds": Metric(
+            "gauge",
+            (),
+            "process",
+            "How long predictions with ids have been waiting for the database, else 0.",
+        ),
+        "remembered_rows": Metric(
+            "gauge", ("model",), "database", "Predictions with ids that are remembered."
+        ),
+        "remembered_bytes": Metric(
+            "gauge", ("model",), "database", "Size of the remembered predictions, about."
+        ),
+        "remembered_oldest_timestamp_seconds": Metric(
+            "gauge",
+            ("model",),
+            "database",
+            "The hour of the oldest remembered prediction, in seconds since 1970 UTC.",
         ),
         "fits_total": Metric("counter", _FIT, "database", "Fits that ended, by outcome."),
         "fit_queue": Metric("gauge", ("model", "method"), "database", "Fits that wait or run."),

@@ -79,6 +79,7 @@ class Telemetry:
         self._tolerance = 0.0
         self._faults: Callable[[], Mapping[str, str]] = dict
         self._unavailable: Callable[[], Iterable[tuple[str, int]]] = tuple
+        self._memory: Callable[[], Mapping[str, float]] = dict
         self._connections: Callable[[], tuple[Mapping[str, int], ...]] | None = None
         self._request_duration = self._histogram("request_duration_seconds", self.registry)
         self._of_route: dict[tuple[str, int], Histogram] = {}
@@ -220,6 +221,10 @@ class Telemetry:
         """Export the connections of the server."""
         self._connections = figures
 
+    def export_memory(self, figures: Callable[[], Mapping[str, float]]) -> None:
+        """Export the figures of the memory of predictions with ids, by metric."""
+        self._memory = figures
+
     # ----- Reading by Prometheus -----
 
     def exposition(self) -> bytes:
@@ -232,6 +237,8 @@ class Telemetry:
                     if meters.predictions}  # fmt: skip
         out.add_statistics(statistics, tolerance=self._tolerance, answered=answered)
         self._add_health(out, statistics.read_at)
+        for name, value in self._memory().items():
+            out.add(name, (), value)
         if self._connections is not None:
             n_of_state, refused = self._connections()
             for state, n in n_of_state.items():

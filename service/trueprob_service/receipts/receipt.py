@@ -35,9 +35,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-import itertools
 import secrets
 import struct
+import threading
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
@@ -53,7 +53,7 @@ from trueprob_service.receipts.columns import (
 )
 from trueprob_service.receipts.secrets import TAG_BYTES, ReceiptKey
 
-__all__ = ["ForgedReceipt", "Receipt", "Receipts", "digest64", "input_digests"]
+__all__ = ["ForgedReceipt", "Receipt", "Receipts", "Stamp", "digest64", "input_digests"]
 
 _DOMAIN: Final = b"TPR2"
 _STRUCT: Final = struct.Struct(">4sI8sIQ8sIdQQ24sId8sId8s")
@@ -84,6 +84,13 @@ class Receipt(NamedTuple):
     nonce: bytes  # 24 bytes, unique; the key under which a label counts once
     candidate: ShadowBlock | None = None  # None without a candidate in shadow
     predecessor: ShadowBlock | None = None
+
+
+class Stamp(NamedTuple):
+    """What makes the predictions of one answer unique."""
+
+    issued_at: int  # microseconds since 1970 UTC
+    first: int  # counter in the nonce of the first row; the next rows have the next numbers
 
 
 def digest64(text: str | bytes) -> bytes:
@@ -119,9 +126,20 @@ class Receipts:
         self._keys = {key.key_id: key for key in keys}
         self._current = keys[0]
         self._clock = clock
-        self._process = random_bytes(16)
-        # next() of itertools.count is atomic under the interpreter lock, so no lock is needed.
-        self._counter = itertools.count()
+        self.process = random_bytes(16)  # of every nonce of this process
+        self._counter = 0
+        self._counting = threading.Lock()
+
+    @property
+    def secrets(self) -> list[bytes]:
+        """The secrets, the current one first."""
+        return [key.secret for key in self._keys.values()]
+
+    def stamp(self, n: int) -> Stamp:
+        """Time and nonces for n predictions, which nothing else gets."""
+        with self._counting:
+            first, self._counter = self._counter, self._counter + n
+        return Stamp(int(self._clock() * 1e6), first)
 
     def issue(
         self,
@@ -135,18 +153,20 @@ class Receipts:
         group: int | Sequence[int] = 0,  # one for all rows, or one for each
         candidate: ShadowRows | None = None,  # answers of the calibrators in shadow
         predecessor: ShadowRows | None = None,
+        stamp: Stamp | None = None,  # of these rows; None: a new one
     ) -> list[str]:
         """Prediction ids for the n rows of one answer, in their order."""
         key = self._current
-        issued_at, blocks = int(self._clock() * 1e6), []
+        issued_at, counter = stamp or self.stamp(len(prediction))
+        blocks = []
         groups = [group] * len(prediction) if isinstance(group, int) else group
         shadows = (
             [_NO_SHADOW] * len(prediction) if beside is None else beside.blocks()
             for beside in (candidate, predecessor)
         )
         rows = zip(prediction.tolist(), confidence.tolist(), groups, *shadows, strict=True)
-        for row, value, copies, first, second in rows:
-            nonce = self._process + _COUNTER.pack(next(self._counter))
+        for place, (row, value, copies, first, second) in enumerate(rows, counter):
+            nonce = self.process + _COUNTER.pack(place)
             blocks.append(_STRUCT.pack(
                 _DOMAIN, key.key_id, model, version, revision, class_list, row, value, copies,
                 issued_at, nonce, *first, *second,

@@ -209,3 +209,30 @@ def test_pictures_probabilities_and_a_key(tmp_path: Path) -> None:
         server.kill()
         with pytest.raises(ServiceUnreachable):
             client.rollback("digits", revision=1)
+
+
+@pytest.mark.slow
+def test_predictions_and_labels_by_own_ids(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with connected(tmp_path) as client:
+            logits = np.random.default_rng(0).normal(size=(6, 10)).astype(np.float32)
+            seven = (ROOT / "examples" / "seven.png").read_bytes()
+            logits[1, 3] = -np.inf  # a mask
+            await client.predict("digits", logits=logits[:2], ids=["a", "b"])
+            await client.predict("digits", logits=logits[2:3], ids=[17], binary=True)
+            await client.predict("digits", images=[seven], ids=["picture"])
+            fields = ["prediction"]
+            await client.predict_fields("digits", fields, logits=logits[4:], ids=["x", "a"])
+            ids = ["a", "b", "17", "picture", "x", "nobody"]
+            counted = await client.label_by_id("digits", ids, [1, 2, 3, 7, 5, 6], wait_seconds=0)
+            assert (counted.accepted, counted.rejected) == (5, 1)
+            assert [(each.index, each.outcome) for each in counted.outcomes] == [
+                (0, "replaced"),
+                (5, "unknown_id"),
+            ]
+            again = await client.label_by_id("digits", [17, "b"], [3, 9], wait_seconds=0)
+            assert [each.outcome for each in again.outcomes] == ["duplicate", "conflict"]
+            with pytest.raises(ServiceProblem, match="ids must differ"):
+                await client.predict("digits", logits=logits[:2], ids=["a", "a"])
+
+    asyncio.run(scenario())

@@ -22,8 +22,10 @@ from trueprob_service.control.fitting.worker import Job, JobResult, run
 from trueprob_service.control.plane import ControlPlane
 from trueprob_service.edge.problems import problem_for
 from trueprob_service.errors import ServiceError
+from trueprob_service.inference.answer import compute
 from trueprob_service.inference.deployment import Deployment, ServedVersion
 from trueprob_service.inference.deployments import Deployments
+from trueprob_service.inference.identified import remember
 from trueprob_service.receipts.receipt import input_digests
 from trueprob_service.settings import Settings
 
@@ -163,6 +165,28 @@ class World:
             predecessor=None if live.predecessor is None else live.predecessor.answer(logits),
         )
         return live, confidence, prediction, ids
+
+    def predict_with_ids(
+        self, logits: NDArray[np.float32], ids: Sequence[str], model: str = "m"
+    ) -> list[str]:
+        """Predict with ids as the data plane does; returns the prediction ids."""
+        answer = compute(self.deployments.current(model), logits)
+        stamp = self.plane.receipts.stamp(len(logits))
+        assert self.plane.identified is not None
+        remember(self.plane.identified, answer, list(ids), stamp)
+        return answer.prediction_ids(self.plane.receipts, stamp)
+
+    def label_by_id(
+        self, ids: Sequence[str], labels: Sequence[Any], model: str = "m", wait: float = 0.0
+    ) -> list[str]:
+        """Send labels by id; returns the outcome of each."""
+        body = {"ids": list(ids), "labels": list(labels)}
+        answer = self.call("POST", f"/v1/models/{model}/labels?wait={wait}", json=body)
+        assert answer.status_code == 200, answer.text
+        outcomes = ["accepted"] * len(ids)
+        for each in answer.json()["outcomes"]:
+            outcomes[each["index"]] = each["outcome"]
+        return outcomes
 
     def label(self, ids: Sequence[str], labels: Sequence[Any], model: str = "m") -> httpx.Response:
         return self.call(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request
@@ -17,10 +17,13 @@ from trueprob_service.control.api.documentation import (
     problems,
 )
 from trueprob_service.control.assembly import ControlServices
-from trueprob_service.control.labels.body import read_document, read_labels
+from trueprob_service.control.labels.body import read_document, read_labels, read_labels_by_id
+from trueprob_service.control.labels.by_id import WAIT_SECONDS
 from trueprob_service.control.schemas.labels import (
     AlarmSummary,
     Calibration,
+    IdLabelRequest,
+    IdLabelsRequest,
     LabelOutcomes,
     LabelRequest,
     RowsRequest,
@@ -35,13 +38,15 @@ _AlarmPath = Annotated[str, Path(description="Id of the alarm.")]
 
 
 def _labels_schema() -> dict[str, Any]:
-    """Schema of the two bodies, with `LabelledRow` written out.
+    """Schema of the bodies, with the items of lists written out.
 
     A reference to a definition would not be found in the OpenAPI document.
     """
-    rows = RowsRequest.model_json_schema()
+    rows, pairs = RowsRequest.model_json_schema(), IdLabelsRequest.model_json_schema()
     rows["properties"]["rows"]["items"] = rows.pop("$defs")["LabelledRow"]
-    return {"anyOf": [LabelRequest.model_json_schema(), rows]}
+    pairs["properties"]["labels"]["items"] = pairs.pop("$defs")["IdLabel"]
+    columns = (LabelRequest.model_json_schema(), IdLabelRequest.model_json_schema())
+    return {"anyOf": [*columns, pairs, rows]}
 
 
 def label_routes(services: Callable[[], ControlServices]) -> APIRouter:
@@ -70,12 +75,26 @@ def label_routes(services: Callable[[], ControlServices]) -> APIRouter:
                 description="For rows: the version of their logits; default: the live one.",
             ),
         ] = None,
+        wait: Annotated[
+            float,
+            Query(
+                ge=0,
+                le=WAIT_SECONDS,
+                allow_inf_nan=False,
+                description="How many seconds to look for ids that are not there yet.",
+            ),
+        ] = WAIT_SECONDS,
     ) -> LabelOutcomes:
         """Count up to 100 000 labels. Each prediction counts once, even if it is sent again.
 
         Labels that were not accepted are reported by index: duplicate, expired, forged, foreign
         (another model's), unknown_class, superseded, capped. If no label is a class of the model,
         the request is refused.
+
+        Labels by your own `ids` count for the predictions that had these ids, as labels by
+        `prediction_ids` do. Of several predictions with one id, the latest counts (replaced).
+        unknown_id: no prediction with this id is remembered; conflict: another label has counted
+        for it.
 
         Labels may also be sent with their logits, as `rows`; the id of each counts once. Rows are
         stored for refits. They do not affect the statistics of predictions or raise alarms.
@@ -88,7 +107,19 @@ def label_routes(services: Callable[[], ControlServices]) -> APIRouter:
         settings = services().settings
         limits = BodyLimits(settings.max_body_bytes, settings.max_upload_bytes)
         body = await read_body(request, limit=limits.labels)
-        return await run_in_threadpool(_count, services(), model, body, version)
+        document = await run_in_threadpool(read_document, body)
+        if "rows" in document:
+            outcomes = await run_in_threadpool(
+                services().row_labels.count, model, document, version=version
+            )
+            return LabelOutcomes.from_outcomes(outcomes)
+        if version is not None:
+            raise InvalidRequest("version is only for rows: a prediction has its version")
+        if "prediction_ids" in document:
+            return await run_in_threadpool(_count, services(), model, document)
+        ids, labels = await run_in_threadpool(read_labels_by_id, document)
+        counted = services().id_labels.count(model, ids, labels, wait_seconds=wait)
+        return await run_in_threadpool(LabelOutcomes.from_outcomes, await counted)
 
     @router.get(
         "/models/{model}/calibration",
@@ -142,15 +173,6 @@ def alarm_routes(services: Callable[[], ControlServices]) -> APIRouter:
     return router
 
 
-def _count(
-    services: ControlServices, model: str, body: bytes, version: int | None
-) -> LabelOutcomes:
-    document = read_document(body)
-    if "rows" in document:
-        return LabelOutcomes.from_outcomes(
-            services.row_labels.count(model, document, version=version)
-        )
-    if version is not None:
-        raise InvalidRequest("version is only for rows: a prediction id contains its version")
+def _count(services: ControlServices, model: str, document: Mapping[str, Any]) -> LabelOutcomes:
     ids, labels = read_labels(document)
     return LabelOutcomes.from_outcomes(services.receipt_labels.count(model, ids, labels))

@@ -1,4 +1,4 @@
-"""Parses and validates the body of a labels request: prediction ids with labels, or rows.
+"""Parses and validates the body of a labels request: labels with some kind of ids, or rows.
 
 Plain loops check up to 100 000 labels; a pydantic model for each would be too slow. Rows are
 validated as a whole before any of them is stored.
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from trueprob_service.edge.json_blocks import elements_in_blocks, loads_with_infinity
 from trueprob_service.errors import BadRequest, InvalidRequest
+from trueprob_service.receipts.identified import checked_ids
 from trueprob_service.receipts.receipt import digest64
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "ParsedRows",
     "read_document",
     "read_labels",
+    "read_labels_by_id",
     "read_rows",
 ]
 
@@ -36,7 +38,14 @@ ROW_BLOCK_BYTES: Final = 1 << 18
 _SPACE: Final = rb"[ \t\n\r]*"
 _ROWS: Final = re.compile(_SPACE.join((b"", rb"\{", b'"rows"', b":", rb"\[")))
 _CLOSING: Final = re.compile(_SPACE.join((b"", rb"\}", b"")))
-_FIELDS: Final = ({"prediction_ids", "labels"}, {"rows"}, {"rows", "masked"})
+_FIELDS: Final = (
+    {"prediction_ids", "labels"},
+    {"ids", "labels"},
+    {"labels"},
+    {"rows"},
+    {"rows", "masked"},
+)
+_LABEL_FIELDS: Final = {"id", "label"}
 _ROW_FIELDS: Final = frozenset({"id", "logits", "label", "group"})
 _REQUIRED: Final = ("id", "logits", "label")
 _ID_CHARACTERS: Final = 200
@@ -55,7 +64,7 @@ class ParsedRows:
 
 
 def read_document(body: bytes, *, block_bytes: int = ROW_BLOCK_BYTES) -> dict[str, Any]:
-    """Parse ``{"prediction_ids": […], "labels": […]}`` or ``{"rows": […]}``.
+    """Parse a body that names predictions by ``prediction_ids`` or ``ids``, or has ``rows``.
 
     With rows there may be ``"masked": true``: a null in their logits masks a class, as -Infinity
     always does.
@@ -78,7 +87,10 @@ def read_document(body: bytes, *, block_bytes: int = ROW_BLOCK_BYTES) -> dict[st
                 f"masked must be true or false, got {_json_type(document['masked'])}"
             )
         return document
-    raise InvalidRequest("the body must be an object with prediction_ids and labels, or with rows")
+    raise InvalidRequest(
+        "the body must be an object with prediction_ids and labels, with ids and labels, with "
+        'labels of the form {"id": …, "label": …}, or with rows'
+    )
 
 
 def _rows_in_blocks(body: bytes, block_bytes: int) -> list[Any] | None:
@@ -101,16 +113,40 @@ def _loads(block: bytes) -> list[Any] | None:
 
 def read_labels(document: Mapping[str, Any]) -> tuple[list[str], list[Label]]:
     """Prediction ids and their labels; raises `InvalidRequest` for wrong types or lengths."""
-    ids, labels = _list_of(document, "prediction_ids"), _list_of(document, "labels")
-    if len(ids) != len(labels):
-        raise InvalidRequest(
-            f"labels must be as many as prediction_ids, {len(ids)}, got {len(labels)}"
-        )
-    if len(ids) > MAX_LABELS:
-        raise InvalidRequest(f"labels must be at most {MAX_LABELS}, got {len(labels)}")
+    ids, labels = _columns(document, "prediction_ids")
     for index, value in enumerate(ids):
         if type(value) is not str:
             raise InvalidRequest(f"prediction_ids[{index}] must be a text, got {_json_type(value)}")
+    return ids, labels
+
+
+def read_labels_by_id(document: Mapping[str, Any]) -> tuple[list[str], list[Label]]:
+    """The caller's ids and their labels, from two lists or from one of pairs; raises likewise."""
+    if "ids" in document:
+        ids, labels = _columns(document, "ids")
+        return checked_ids(ids), labels
+    pairs = _list_of(document, "labels")
+    if len(pairs) > MAX_LABELS:
+        raise InvalidRequest(f"labels must be at most {MAX_LABELS}, got {len(pairs)}")
+    for index, pair in enumerate(pairs):
+        if not isinstance(pair, dict) or pair.keys() != _LABEL_FIELDS:
+            got = ", ".join(pair) if isinstance(pair, dict) else _json_type(pair)
+            raise InvalidRequest(
+                f"labels[{index}] must be an object with id and label, got {got[:80] or 'nothing'}"
+            )
+        _check_label(pair["label"], f"labels[{index}].label")
+    return checked_ids([pair["id"] for pair in pairs], "labels[{}].id"), [
+        pair["label"] for pair in pairs
+    ]
+
+
+def _columns(document: Mapping[str, Any], name: str) -> tuple[list[Any], list[Label]]:
+    """Ids of any kind and as many labels; only the labels are checked."""
+    ids, labels = _list_of(document, name), _list_of(document, "labels")
+    if len(ids) != len(labels):
+        raise InvalidRequest(f"labels must be as many as {name}, {len(ids)}, got {len(labels)}")
+    if len(ids) > MAX_LABELS:
+        raise InvalidRequest(f"labels must be at most {MAX_LABELS}, got {len(labels)}")
     for index, value in enumerate(labels):
         _check_label(value, f"labels[{index}]")
     return ids, labels

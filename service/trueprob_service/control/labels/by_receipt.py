@@ -13,7 +13,6 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import Final
 
 import numpy as np
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 
 from trueprob_service.control.labels.alarms import Alarms
 from trueprob_service.control.labels.body import Label
+from trueprob_service.control.labels.claims import OutcomeCode, OwnIds
 from trueprob_service.control.labels.counting import CountedLabels, count_within_cap
 from trueprob_service.control.labels.shadow_scoring import ShadowDecision, score_shadows
 from trueprob_service.control.models.catalogue import Catalogue
@@ -40,7 +40,6 @@ __all__ = [
     "NO_CLASS",
     "ClassList",
     "JudgedLabels",
-    "OutcomeCode",
     "PromotionHistories",
     "PromotionHistory",
     "ReceiptLabels",
@@ -52,19 +51,6 @@ CLOCK_TOLERANCE_SECONDS: Final = 300.0
 _KEY_BYTES: Final = 32
 
 CountLabel = Callable[[str, str, int, Sequence[float]], None]
-
-
-class OutcomeCode(IntEnum):
-    """Outcome of a label; indexes `trueprob_service.metrics.catalogue.LABEL_OUTCOMES`."""
-
-    ACCEPTED = 0
-    DUPLICATE = 1
-    EXPIRED = 2
-    FORGED = 3
-    FOREIGN = 4
-    UNKNOWN_CLASS = 5
-    SUPERSEDED = 6
-    CAPPED = 7
 
 
 @dataclass(frozen=True)
@@ -239,18 +225,29 @@ class ReceiptLabels:
         `InvalidRequest` if no label is a class of the model, and `DatabaseUnavailable`. Nothing is
         counted then, and the request may be repeated.
         """
+        return self.count_receipts(model, self._receipts.verify_all(prediction_ids), labels)
+
+    def count_receipts(
+        self,
+        model: str,
+        receipts: ReceiptColumns,
+        labels: Sequence[Label],
+        own_ids: OwnIds | None = None,  # of labels by the callers' ids
+    ) -> list[str]:
+        """As `count`, for receipts that were verified."""
         now = self._clock()
-        receipts = self._receipts.verify_all(prediction_ids)
         with self._store.write() as transaction:
             history = self._histories.read(transaction, model, receipts)
             judged = history.judge(receipts, labels, now=now, ttl_seconds=self._ttl_seconds)
+            if own_ids is not None:
+                judged.outcome[judged.outcome == OutcomeCode.FORGED] = OutcomeCode.UNKNOWN_ID
             if labels and (judged.label == NO_CLASS).all():
                 classes = history.classes[history.live.version]
                 raise InvalidRequest(
                     f"labels[0] must be an integer 0..{len(classes.index) - 1} or a class name "
                     f"of model {model!r}, got {_shown(labels[0])}"
                 )
-            outcome, counted = self._add(transaction, receipts, judged, history, now)
+            outcome, counted = self._add(transaction, receipts, judged, history, now, own_ids)
             decisions, raised = self._update(transaction, history, counted, now)
         self._alarms.announce(raised)
         for decision in decisions:
@@ -265,6 +262,7 @@ class ReceiptLabels:
         judged: JudgedLabels,
         history: PromotionHistory,
         now: float,
+        own_ids: OwnIds | None,
     ) -> tuple[NDArray[np.int8], dict[int, CountedLabels]]:
         """Use the receipts of new labels; returns all outcomes, and counted labels by revision."""
         outcome = judged.outcome.copy()
@@ -275,9 +273,16 @@ class ReceiptLabels:
             first.setdefault(nonces[index], index)
         outcome[accepted] = OutcomeCode.DUPLICATE
         new = np.fromiter(first.values(), np.int64, len(first))
+        claims = None
+        if own_ids is not None:
+            claims = own_ids.claims(history.model_id)
+            expires_at = now + self._ttl_seconds + CLOCK_TOLERANCE_SECONDS
+            new = claims.claim(transaction, new, judged.label, expires_at=expires_at)
         issued_at = receipts.issued_at[new]
         keep_until = issued_at + self._ttl_seconds + CLOCK_TOLERANCE_SECONDS
-        fresh = transaction.label_keys.claim(list(first), keep_until.tolist())
+        fresh = transaction.label_keys.claim(
+            [nonces[index] for index in new.tolist()], keep_until.tolist()
+        )
         # Read after the claim, so that it includes every deletion of keys before the claim.
         key_deleted = issued_at < transaction.high_water_marks.keys_before()
         outcome[new[key_deleted]] = OutcomeCode.EXPIRED
@@ -294,6 +299,8 @@ class ReceiptLabels:
         )
         outcome[new[within]] = OutcomeCode.ACCEPTED
         transaction.label_keys.unclaim([nonces[index] for index in new[~within].tolist()])
+        if claims is not None:
+            claims.settle(transaction, outcome, judged.label, accepted)
         return outcome, counted
 
     def _update(
@@ -359,7 +366,8 @@ class ReceiptLabels:
     def _report(self, model: str, outcome: NDArray[np.int8], lags: NDArray[np.float64]) -> None:
         for code in np.unique(outcome).tolist():
             matching = outcome == code
-            seconds = lags[matching].tolist() if code == OutcomeCode.ACCEPTED else ()
+            counted = code in (OutcomeCode.ACCEPTED, OutcomeCode.REPLACED)
+            seconds = lags[matching].tolist() if counted else ()
             self._count_label(model, LABEL_OUTCOMES[code], int(np.count_nonzero(matching)), seconds)
 
 

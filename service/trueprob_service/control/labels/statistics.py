@@ -361,7 +361,7 @@ def _totals(
 
 
 def _gauges(transaction: Transaction) -> dict[str, dict[tuple[str, ...], float]]:
-    """Gauges of shadows and of the webhook, by name and labels."""
+    """Gauges of shadows, of remembered predictions and of the webhook, by name and labels."""
     better: dict[tuple[str, ...], float] = {}
     worse: dict[tuple[str, ...], float] = {}
     threshold: dict[tuple[str, ...], float] = {}
@@ -371,7 +371,17 @@ def _gauges(transaction: Transaction) -> dict[str, dict[tuple[str, ...], float]]
         worse[labels] = shadow.worse_log10
         threshold[labels] = -math.log10(shadow.alpha)
     waiting = transaction.events.waiting()
+    remembered: dict[str, dict[tuple[str, ...], float]] = {
+        f"remembered_{name}": {} for name in ("rows", "bytes", "oldest_timestamp_seconds")
+    }
+    for each in transaction.remembered.figures():  # the oldest hour first
+        own = (each.model,)
+        for name, value in (("rows", each.n_rows), ("bytes", each.size_bytes)):
+            gauge = remembered[f"remembered_{name}"]
+            gauge[own] = gauge.get(own, 0.0) + value
+        remembered["remembered_oldest_timestamp_seconds"].setdefault(own, each.hour * 3600.0)
     return {
+        **remembered,
         "shadow_better_log10": better,
         "shadow_worse_log10": worse,
         "shadow_threshold_log10": threshold,

@@ -19,6 +19,8 @@ __all__ = [
     "Calibration",
     "CalibrationVerdict",
     "ClassCalibration",
+    "IdLabelRequest",
+    "IdLabelsRequest",
     "LabelOutcome",
     "LabelOutcomes",
     "LabelRequest",
@@ -34,6 +36,28 @@ class LabelRequest(BaseModel):
     labels: list[StrictInt | StrictStr] = Field(
         description="One for each id; integers are class indices, strings class names."
     )
+
+
+class IdLabelRequest(BaseModel):
+    """Labels by your own ids of predictions, in two lists."""
+
+    model_config = example(ids=["order-1", "order-2"], labels=[1, "7"])
+    ids: list[StrictStr | StrictInt] = Field(description="Your ids, as they came with the rows.")
+    labels: list[StrictInt | StrictStr]
+
+
+class IdLabel(BaseModel):
+    """A label by your own id of a prediction."""
+
+    id: StrictStr | StrictInt
+    label: StrictInt | StrictStr = Field(description="Class index or class name.")
+
+
+class IdLabelsRequest(BaseModel):
+    """Labels by your own ids of predictions, as pairs."""
+
+    model_config = example(labels=[{"id": "order-1", "label": 1}])
+    labels: list[IdLabel]
 
 
 class LabelledRow(BaseModel):
@@ -55,11 +79,12 @@ class RowsRequest(BaseModel):
 
 
 class LabelOutcome(BaseModel):
-    """A label that was not accepted."""
+    """A label that was not accepted, or was accepted for the latest of several predictions."""
 
     index: int
     outcome: str = Field(
-        description="duplicate, expired, forged, foreign, unknown_class, superseded or capped"
+        description="duplicate, expired, forged, foreign, unknown_class, superseded or capped; by "
+        "id also unknown_id, conflict, or replaced, which counts"
     )
 
 
@@ -72,12 +97,13 @@ class LabelOutcomes(BaseModel):
     accepted: int
     duplicate: int
     rejected: int
-    outcomes: list[LabelOutcome] = Field(description="Those that were not accepted, by index.")
+    outcomes: list[LabelOutcome] = Field(description="All but `accepted`, by index.")
 
     @classmethod
     def from_outcomes(cls, outcomes: Sequence[str]) -> LabelOutcomes:
-        """Counts of the outcomes, and the index of each label that was not accepted."""
+        """Counts of the outcomes, and the index of each label whose outcome is another one."""
         accepted, duplicate = outcomes.count("accepted"), outcomes.count("duplicate")
+        accepted += outcomes.count("replaced")
         return cls(
             accepted=accepted,
             duplicate=duplicate,

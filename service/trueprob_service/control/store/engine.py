@@ -51,6 +51,7 @@ from trueprob_service.control.store.labels import GroupCountTable, LabelKeyTable
 from trueprob_service.control.store.migrations import UnknownSchema, check_schema, upgrade
 from trueprob_service.control.store.models import DeletedModelTable, ModelTable
 from trueprob_service.control.store.promotions import CalibratorTable, PromotionTable
+from trueprob_service.control.store.remembered.blocks import RememberedBlockTable
 from trueprob_service.control.store.shadows import ShadowTable
 from trueprob_service.control.store.upkeep import AllTables, HighWaterMarkTable
 from trueprob_service.errors import DatabaseUnavailable
@@ -97,6 +98,7 @@ class Transaction:
     class_totals = _on_access(ClassTotalTable)
     window_blocks = _on_access(WindowBlockTable)
     shadows = _on_access(ShadowTable)
+    remembered = _on_access(RememberedBlockTable)
     audit = _on_access(AuditTable)
     key_uses = _on_access(KeyUseTable)
 

@@ -113,6 +113,46 @@ class LabelKeyTable:
         )
         return self._connection.exec_driver_sql(text, (joined, times))
 
+    def claim_ids(
+        self, keys: Sequence[bytes], labels: NDArray[np.int64], *, expires_at: float
+    ) -> tuple[NDArray[np.bool_], dict[bytes, int]]:
+        """As `claim`, for keys of callers' ids, with the labels that count for them.
+
+        Returns which keys were new, and the labels that had counted for the others.
+        """
+        if not keys:
+            return np.zeros(0, np.bool_), {}
+        joined, listed = b"".join(keys), labels.tolist()
+        if self._connection.dialect.name == "postgresql":
+            given = (
+                "SELECT substr(%b::bytea, 24 * (place - 1)::integer + 1, 24), %s, label "
+                "FROM unnest(%s::integer[]) WITH ORDINALITY AS given (label, place)"
+            )
+            values: tuple[Any, ...] = (joined, expires_at, _array(listed))
+        else:
+            given = "SELECT substr(?, 24 * key + 1, 24), ?, value FROM json_each(?) WHERE true"
+            values = (joined, expires_at, orjson.dumps(listed).decode())
+        text = (
+            f"INSERT INTO label_key (nonce, expires_at, label) {given} "
+            "ON CONFLICT (nonce) DO NOTHING"
+        )
+        if len(keys) >= _MANY:
+            with self._connection.begin_nested() as attempt:
+                if self._connection.exec_driver_sql(text, values).rowcount == len(keys):
+                    return np.ones(len(keys), np.bool_), {}
+                attempt.rollback()
+        new = self._connection.exec_driver_sql(f"{text} RETURNING nonce", values)
+        fresh = {bytes(key) for (key,) in new}
+        old = [key for key in keys if key not in fresh]
+        counted: dict[bytes, int] = {}
+        for start in range(0, len(old), 500):
+            some = label_key.c.nonce.in_(old[start : start + 500])
+            found = self._connection.execute(
+                select(label_key.c.nonce, label_key.c.label).where(some)
+            )
+            counted |= {bytes(row.nonce): row.label for row in found if row.label is not None}
+        return np.fromiter((key in fresh for key in keys), np.bool_, len(keys)), counted
+
     def unclaim(self, nonces: Collection[bytes]) -> None:
         """Remove nonces that were claimed in this transaction."""
         if nonces:

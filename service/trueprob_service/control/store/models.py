@@ -28,6 +28,7 @@ from sqlalchemy import (
 )
 
 from trueprob_service.control.store.labels import group_count
+from trueprob_service.control.store.remembered.blocks import remembered_block
 from trueprob_service.control.store.tables import (
     bin_running,
     class_running,
@@ -202,9 +203,9 @@ def owned_tables() -> list[Table]:
     """Tables whose rows are deleted with their model, referring tables first.
 
     A table with a column ``model`` belongs to the model if it has a foreign key; rows of other
-    tables outlive it. Three tables have no foreign key but belong to it too.
+    tables outlive it. Four tables have no foreign key but belong to it too.
     """
-    without_key = (bin_running, class_running, window_block)
+    without_key = (bin_running, class_running, window_block, remembered_block)
     return [
         table
         for table in reversed(metadata.sorted_tables)

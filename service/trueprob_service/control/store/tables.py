@@ -235,6 +235,7 @@ label_key = Table(
     metadata,
     Column("nonce", LargeBinary(24), primary_key=True),
     Column("expires_at", Double, nullable=False),
+    Column("label", Integer),  # class index that counted; of ids of callers only
     Index(None, "expires_at"),
     sqlite_with_rowid=False,
 )

@@ -19,6 +19,7 @@ from sqlalchemy import (
     text,
 )
 
+from trueprob_service.control.store.remembered.blocks import remembered_block
 from trueprob_service.control.store.tables import insert_into, metadata, swept
 
 __all__ = ["AllTables", "HighWaterMarkTable"]
@@ -69,7 +70,10 @@ class HighWaterMarkTable:
 
 
 class AllTables:
-    """All tables, ordered so that rows follow the rows that they refer to."""
+    """All tables, ordered so that rows follow the rows that they refer to.
+
+    Remembered predictions are left out: they are many, and soon forgotten.
+    """
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -77,7 +81,7 @@ class AllTables:
     @property
     def tables(self) -> list[str]:
         """The names of the tables."""
-        return [table.name for table in metadata.sorted_tables]
+        return [table.name for table in metadata.sorted_tables if table is not remembered_block]
 
     def schema(self) -> str:
         """The revision of the schema."""

@@ -8,6 +8,7 @@
 - Webhook events, a week after they ended.
 - Rows of the audit trail, if a setting says after how many days.
 - Names of deleted models, a day after their last receipts have expired.
+- Remembered predictions that are too old, or beyond their size.
 - Files of calibration sets that no model has, a day after they were last stored, and uploads that a
   crash cut short.
 
@@ -25,6 +26,7 @@ from trueprob_service.control.audit.trail import AuditTrail
 from trueprob_service.control.fitting.set_files import SetFiles
 from trueprob_service.control.labels.counting import DAY_SECONDS
 from trueprob_service.control.poll import Poll
+from trueprob_service.control.remembered.memory import Memory
 from trueprob_service.control.store import Store, Transaction
 from trueprob_service.control.store.labels import Position
 
@@ -62,6 +64,7 @@ class Retention:
         store: Store,
         set_files: SetFiles,
         audit: AuditTrail,
+        memory: Memory | None,  # of predictions with ids
         *,
         keep_seconds: float,  # how long a key is needed after its receipt was issued
         seconds: float,  # between two runs
@@ -70,6 +73,7 @@ class Retention:
         self._store = store
         self._set_files = set_files
         self._audit = audit
+        self._memory = memory
         self._keep_seconds = keep_seconds
         self._clock = clock
         self._next_groups: Position | None = None
@@ -89,6 +93,8 @@ class Retention:
 
     def clean_up(self) -> CleanUpCounts:
         """Run the job once; rows over its limit are left to the next run."""
+        if self._memory is not None:
+            self._memory.clean_up()
         return CleanUpCounts(
             label_keys=self._in_batches(self._prune_keys),
             groups=self._prune_groups(),

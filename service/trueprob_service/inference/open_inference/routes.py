@@ -38,6 +38,7 @@ from trueprob_service.inference.body import (
 )
 from trueprob_service.inference.deployment import Deployment
 from trueprob_service.inference.deployments import DeploymentLookup
+from trueprob_service.inference.identified import chosen_ids, remember
 from trueprob_service.inference.open_inference.model import (
     DEFAULT_OUTPUTS,
     OUTPUTS,
@@ -47,9 +48,11 @@ from trueprob_service.inference.open_inference.model import (
     model_metadata,
     network_inputs,
 )
+from trueprob_service.inference.request import ID_HEADER, RequestId, request_id
 from trueprob_service.inference.wire import json_rows, oip
 from trueprob_service.inference.wire.oip_tensors import OipOutput, from_raw
-from trueprob_service.receipts.receipt import Receipts
+from trueprob_service.receipts.identified import IdentifiedQueue
+from trueprob_service.receipts.receipt import Receipts, Stamp
 
 __all__ = ["ROUTES", "OipPath", "OipResponse", "describe", "infer"]
 
@@ -130,8 +133,12 @@ async def infer(
     bodies: BodyReader,  # its thread parses a large JSON part
     receipts: Callable[[], Receipts],
     receive: Receive | None = None,
+    identified: IdentifiedQueue | None = None,  # remembers rows with ids; None: refuses them
 ) -> OipResponse:
     """Answer an inference request.
+
+    The header ``X-Prediction-Id``, or with the parameter ``remember_id`` the request's ``id``, is
+    the caller's own id of the rows.
 
     Raises `BadRequest`, `InvalidRequest` or `InvalidInput`, and errors of the network.
     """
@@ -139,10 +146,24 @@ async def infer(
     _check_outputs(request, deployment)
     rows = await _logits(request, deployment, receive)
     logits = rows.logits
+    given = _request_id(headers, request)
+    if given is not None:
+        ids = chosen_ids(None, given, len(logits), deployment=deployment, queue=identified)
+        rows = rows._replace(ids=ids)
     signed = any(output.name == PREDICTION_ID for output in request.outputs)
     if logits.size <= INLINE_ELEMENTS and not (signed and len(logits) > _INLINE_RECEIPTS):
-        return _response(request, deployment, rows, receipts)
-    return await asyncio.to_thread(_response, request, deployment, rows, receipts)
+        return _response(request, deployment, rows, receipts, identified)
+    return await asyncio.to_thread(_response, request, deployment, rows, receipts, identified)
+
+
+def _request_id(headers: Mapping[bytes, bytes], request: oip.OipRequest) -> RequestId | None:
+    """The id for the rows of a request, if it asks for that."""
+    header = headers.get(ID_HEADER)
+    if request.remember_id and request.id is not None:
+        if header is not None:
+            raise InvalidRequest("ids are given twice: as X-Prediction-Id and by remember_id")
+        return RequestId(request.id, "id")
+    return None if header is None else request_id("X-Prediction-Id", header)
 
 
 def _response(
@@ -150,10 +171,12 @@ def _response(
     deployment: Deployment,
     rows: ReadRows,
     receipts: Callable[[], Receipts],
+    identified: IdentifiedQueue | None,
 ) -> OipResponse:
     logits = rows.logits
     answer = compute(deployment, logits)
-    outputs = _outputs(request, answer, rows.one_score, receipts)
+    stamp = receipts().stamp(len(logits)) if rows.ids else None
+    outputs = _outputs(request, answer, rows.one_score, receipts, stamp)
     if len(logits):
         deployment.meters.observe(
             answer.logit_gap, answer.temperature, answer.confidence, answer.probabilities, logits
@@ -169,6 +192,8 @@ def _response(
     if request.id is not None:
         document["id"] = request.id
     encoded, header_length = oip.encode(document, outputs)
+    if rows.ids and stamp is not None and identified is not None:
+        remember(identified, answer, rows.ids, stamp)
     media_type = json_rows.MEDIA_TYPE if header_length is None else _OCTETS
     return OipResponse(encoded, media_type, header_length)
 
@@ -250,6 +275,7 @@ def _outputs(
     answer: Answer,
     one_score: tuple[int, ...] | None,  # as in `ReadRows`
     receipts: Callable[[], Receipts],
+    stamp: Stamp | None,
 ) -> list[OipOutput]:
     names = DEFAULT_OUTPUTS if one_score is None else (*DEFAULT_OUTPUTS, "p1")
     chosen = request.outputs or tuple(
@@ -260,7 +286,7 @@ def _outputs(
     tensors = []
     for i, output in enumerate(chosen):
         if output.name == PREDICTION_ID:
-            ids = answer.prediction_ids(receipts())
+            ids = answer.prediction_ids(receipts(), stamp)
             tensors.append(OipOutput(output.name, "BYTES", ids, output.binary))
             continue
         datatype, _, read = OUTPUTS[output.name]

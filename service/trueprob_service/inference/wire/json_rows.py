@@ -41,11 +41,13 @@ __all__ = [
     "ARRAYS",
     "BYTE_ORDER_MARK",
     "INPUTS",
+    "MATRICES",
     "MEDIA_TYPE",
     "MIN_BYTES",
     "decode",
     "encode",
     "matrix_in_blocks",
+    "may_have_ids",
     "numbers",
     "parser_for",
     "simd_rows",
@@ -79,6 +81,7 @@ _FLAG_LAST: Final = re.compile(
 _FIELD: Final = re.compile(_SPACE.join((b"", rb"\{", b'"([^"]*)"')))  # the first one's name
 _MASKABLE: Final = ("logits", "log_probabilities")  # that -Infinity is for
 _FLAG_BYTES: Final = 200  # of the end of a body, where the flag is looked for
+_ROWS_LAST: Final = re.compile(_SPACE.join((rb"\]", rb"\]", rb"\}", rb"\Z")))
 _parsers = threading.local()
 
 
@@ -95,6 +98,16 @@ def decode(body: bytes, *, block_bytes: int = BLOCK_BYTES) -> Decoded:
         if (found := _decode_masked(body, block_bytes)) is None:
             raise
         return found
+
+
+def may_have_ids(body: bytes) -> bool:
+    """Whether a body may have ``ids`` (`json_ids`); False is certain.
+
+    In a body that ends with its rows, they come before the rows: these are not searched.
+    """
+    if _ROWS_LAST.search(body, max(0, len(body) - _FLAG_BYTES)):
+        return body.find(b'"ids"', 0, body.find(b"[[") + 1 or len(body)) >= 0
+    return b'"ids"' in body
 
 
 def _decode_masked(body: bytes, block_bytes: int) -> Decoded | None:

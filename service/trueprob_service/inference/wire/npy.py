@@ -1,11 +1,12 @@
-"""NumPy bodies: one array (``application/x-npy``), or an answer's fields (``application/x-npz``).
+"""NumPy bodies: one array (``application/x-npy``), or several by name (``application/x-npz``).
 
 The shape in a header must agree with the length of the body before anything is allocated. Pickled
 (object) arrays are refused unread. The format is that of NumPy Enhancement Proposal 1.
 
-In an ``.npz`` answer, text is NumPy's fixed-width unicode and a single value is an array without
-dimensions, so that ``numpy.load(file, allow_pickle=False)`` reads all of it. A field that would be
-null in JSON is left out.
+An ``.npz`` request has one array of rows and may have ``ids``. In an ``.npz`` answer, text is
+NumPy's fixed-width unicode and a single value is an array without dimensions, so that
+``numpy.load(file, allow_pickle=False)`` reads all of it. A field that would be null in JSON is left
+out.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import io
 import math
 import tokenize
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
@@ -21,9 +22,19 @@ import numpy as np
 from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
+from trueprob.arrays.files import read_arrays
 from trueprob_service.errors import BadRequest, InvalidRequest
+from trueprob_service.receipts.identified import checked_ids
 
-__all__ = ["MEDIA_TYPE", "NPZ_MEDIA_TYPE", "SHARED_BYTES", "decode", "encode", "encode_npz"]
+__all__ = [
+    "MEDIA_TYPE",
+    "NPZ_MEDIA_TYPE",
+    "SHARED_BYTES",
+    "decode",
+    "decode_npz",
+    "encode",
+    "encode_npz",
+]
 
 MEDIA_TYPE: Final = "application/x-npy"
 NPZ_MEDIA_TYPE: Final = "application/x-npz"
@@ -58,6 +69,44 @@ def decode(body: bytes | memoryview, *, name: str) -> NDArray[Any]:
         )
     flat = np.frombuffer(body, dtype, offset=start)
     return flat.reshape(shape[::-1]).T if fortran_order else flat.reshape(shape)
+
+
+def decode_npz(
+    body: bytes,
+    names: Sequence[str],  # of arrays of rows, of which there must be one
+    *,
+    max_bytes: int,  # of the file, and of the arrays in it
+) -> tuple[str, NDArray[Any], list[str] | None]:
+    """Read an ``.npz`` body: the name and the array of its rows, and the ids of the rows.
+
+    Raises `InvalidInput` for a damaged or unsafe file, and `InvalidRequest` for other arrays.
+    """
+    arrays = read_arrays(body, max_bytes=max_bytes, name="the body")
+    given = arrays.pop("ids", None)
+    if len(arrays) != 1 or not set(arrays) <= set(names):
+        raise InvalidRequest(
+            f"the .npz must have exactly one of {', '.join(names)}, and may have ids, got "
+            f"{', '.join(name[:40] for name in arrays) or 'none'}"
+        )
+    ((name, rows),) = arrays.items()
+    if rows.dtype.kind not in "fiu":
+        raise InvalidRequest(f"{name}: expected numbers, got dtype {rows.dtype}")
+    return name, rows, None if given is None else _ids(given)
+
+
+def _ids(array: NDArray[Any]) -> list[str]:
+    if array.ndim != 1 or array.dtype.kind not in "USiu":
+        raise InvalidRequest(
+            "ids must be one text or integer for each row, got an array of shape "
+            f"{array.shape} of {array.dtype}"
+        )
+    values = array.tolist()
+    if array.dtype.kind == "S":
+        try:
+            values = [value.decode() for value in values]
+        except UnicodeDecodeError:
+            raise InvalidRequest("ids must be UTF-8") from None
+    return checked_ids(values)
 
 
 def encode(array: NDArray[Any]) -> bytes | tuple[bytes, memoryview]:

@@ -50,6 +50,7 @@ class OipRequest:
     inputs: tuple[OipInput, ...]
     outputs: tuple[OutputChoice, ...] = ()  # empty: the default outputs
     binary_output: bool = False  # for outputs that do not set `binary_data`
+    remember_id: bool = False  # whether `id` is the caller's own id of the rows
 
 
 def decode(
@@ -98,12 +99,16 @@ def decode(
         inputs.append(tensor)
     if start != len(body):
         raise BadRequest(f"{len(body) - start} bytes follow the last tensor, expected none")
-    binary_output = _flag(_parameters(document, "the request"), "binary_data_output", False)
+    parameters = _parameters(document, "the request")
+    binary_output = _flag(parameters, "binary_data_output", False)
+    remember_id = _flag(parameters, "remember_id", False)
     outputs = _outputs(document, binary_output)
     request_id = document.get("id")
     if request_id is not None and not isinstance(request_id, str):
         raise InvalidRequest("id must be a string")
-    return OipRequest(request_id, tuple(inputs), outputs, binary_output)
+    if remember_id and not request_id:
+        raise InvalidRequest("remember_id needs an id of the request")
+    return OipRequest(request_id, tuple(inputs), outputs, binary_output, remember_id)
 
 
 def encode(document: dict[str, Any], outputs: Sequence[OipOutput]) -> tuple[bytes, int | None]:
