@@ -129,7 +129,13 @@ def test_every_row_is_the_same_after_both_ways(world: World, tmp_path: Path) -> 
         tables = [name for name in one.namelist() if name.endswith(".jsonl")]
         assert len(tables) == len(json.loads(one.read("state.json"))["rows"])
         for name in tables:
-            assert one.read(name) == two.read(name), name
+            before, after = one.read(name).splitlines(), two.read(name).splitlines()
+            if name.endswith("audit_entry.jsonl"):  # the trail has what happened since
+                assert [json.loads(line)["action"] for line in after[len(before) :]] == [
+                    "state.import"
+                ]
+                after = after[: len(before)]
+            assert before == after, name
     with pytest.raises(Conflict, match="already"):
         export_state(world.plane.services.store, world.plane.services.set_files, first)
 
