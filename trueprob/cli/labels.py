@@ -22,7 +22,7 @@ from trueprob.cli.collect import URL, api_key, require_httpx
 from trueprob.cli.files import UnusableFile, write_atomically
 from trueprob.cli.output import print_json, print_line
 from trueprob.errors import InvalidInput
-from trueprob.tables.parquet_file import require_pyarrow
+from trueprob.tables.parquet_file import open_parquet
 
 __all__ = ["add_parser"]
 
@@ -192,7 +192,7 @@ class _Rows:
             text: IO[str] = (
                 os.fdopen(os.dup(sys.stdin.fileno()), encoding="utf-8-sig", newline="")
                 if self._path == "-"
-                else Path(self._path).open(encoding="utf-8-sig", newline="")
+                else Path(self._path).open(encoding="utf-8-sig", newline="")  # noqa: SIM115
             )
         except OSError as error:
             raise UnusableFile(f"{self._path} cannot be read: {error.strerror}") from None
@@ -242,23 +242,9 @@ class _Rows:
             yield row[self._columns["id"]], row[self._columns["label"]]
 
     def _parquet(self) -> Iterator[Row]:
-        require_pyarrow(self._path)
-        from pyarrow import ArrowException
-        from pyarrow.parquet import ParquetFile
-
-        try:
-            file = self._stack.enter_context(ParquetFile(self._path))
-        except ArrowException:
-            raise UnusableFile(f"{self._path} is not a .parquet file") from None
-        self._require(file.schema_arrow.names)
-        columns = list(self._columns.values())
-        batches = file.iter_batches(columns=columns)
-        rows = (
-            row
-            for batch in batches
-            for row in zip(*(batch.column(name).to_pylist() for name in columns), strict=True)
-        )
-        return self._checked(rows)
+        found, rows = self._stack.enter_context(open_parquet(self._path, name=self._path))
+        self._require(found)
+        return self._checked(rows([*self._columns.values()]))
 
     def _require(self, found: Iterable[str]) -> None:
         present = list(found)
