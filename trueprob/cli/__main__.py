@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from trueprob.cli import adapt, apply, collect, evaluate, export_onnx, fit, inspect, plot
+from trueprob.cli import adapt, apply, collect, evaluate, export_onnx, fit, inspect, labels, plot
 from trueprob.cli.files import UnusableFile, join_negative
 from trueprob.errors import TrueprobError
 
@@ -25,6 +25,7 @@ COMMANDS = {
     "plot": plot,
     "inspect": inspect,
     "collect": collect,
+    "labels": labels,
     "export-onnx": export_onnx,
 }
 

@@ -23,7 +23,7 @@ from trueprob.errors import InvalidInput
 if TYPE_CHECKING:
     from trueprob.client import CalibrationSetSummary, Client, FitSummary
 
-__all__ = ["add_parser"]
+__all__ = ["URL", "add_parser", "api_key", "require_httpx"]
 
 PICTURES: Final = (".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp")
 URL: Final = "http://127.0.0.1:8000"
@@ -89,13 +89,10 @@ def run(arguments: argparse.Namespace) -> int:
         raise InvalidInput(
             f"--batch-rows must be at least 1, got {arguments.batch_rows}", field="batch_rows"
         )
-    if importlib.util.find_spec("httpx") is None:
-        raise UnusableFile(
-            "collect needs httpx, which is not installed: pip install 'trueprob[client]'"
-        )
+    require_httpx("collect")
     from trueprob.client import Client
 
-    with Client(arguments.url, key=_key(arguments.key_file)) as client:
+    with Client(arguments.url, key=api_key(arguments.key_file)) as client:
         calibration_set = _append(client, arguments)
         if arguments.output is not None:
             buffer = io.BytesIO()
@@ -176,7 +173,16 @@ def _batches(data: Path, rows: int) -> Iterator[Mapping[str, Any] | Path]:
             yield {n: array[start : start + rows] for n, array in arrays.items()} | names
 
 
-def _key(path: str | None) -> str | None:
+def require_httpx(command: str) -> None:
+    """Refuse a command where the client's package is not installed."""
+    if importlib.util.find_spec("httpx") is None:
+        raise UnusableFile(
+            f"{command} needs httpx, which is not installed: pip install 'trueprob[client]'"
+        )
+
+
+def api_key(path: str | None) -> str | None:
+    """The key in a file; None without one."""
     if path is None:
         return None
     try:

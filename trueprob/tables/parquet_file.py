@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -23,7 +25,7 @@ from trueprob.tables.columns import (
 )
 from trueprob.tables.one_score import two_columns
 
-__all__ = ["read_parquet", "require_pyarrow"]
+__all__ = ["open_parquet", "read_parquet", "require_pyarrow"]
 
 
 def require_pyarrow(name: str) -> None:
@@ -35,6 +37,45 @@ def require_pyarrow(name: str) -> None:
             f"{name} needs pyarrow, which is not installed: pip install 'trueprob[cli]'",
             field=name,
         ) from None
+
+
+@contextmanager
+def open_parquet(
+    path: str | os.PathLike[str], *, name: str = "file"
+) -> Iterator[tuple[list[str], Callable[[Sequence[str]], Iterator[tuple[Any, ...]]]]]:
+    """Open a table that is larger than memory may be: its columns, and a reader of their rows.
+
+    Parameters
+    ----------
+    path : path
+    name : str
+        Of the file, for errors.
+
+    Yields
+    ------
+    tuple of list of str and callable
+        Names of the columns, and ``rows(columns)``, an iterator of tuples.
+
+    Raises
+    ------
+    InvalidInput
+        It is not a `.parquet` file, or pyarrow is not installed.
+    """
+    require_pyarrow(name)
+    import pyarrow as pa
+    from pyarrow.parquet import ParquetFile
+
+    try:
+        file = ParquetFile(path)
+    except pa.ArrowException:
+        raise InvalidInput(f"{name} is not a .parquet file", field="file") from None
+
+    def rows(columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+        for batch in file.iter_batches(columns=list(columns)):
+            yield from zip(*(batch.column(each).to_pylist() for each in columns), strict=True)
+
+    with file:
+        yield list(file.schema_arrow.names), rows
 
 
 def read_parquet(
