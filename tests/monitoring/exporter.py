@@ -54,6 +54,14 @@ class Exporter:
             lambda _totals: replace(self.statistics, read_at=time.time()), tolerance=TOLERANCE
         )
         self.telemetry.export_health(lambda: {"database": "locked"}, lambda: [(MODEL, VERSION)])
+        self.telemetry.export_memory(
+            lambda: {
+                "remembered_total": 40.0,
+                "remembered_dropped_total": 0.0,
+                "remembered_forgotten_total": 0.0,
+                "remembered_lag_seconds": 0.1,
+            }
+        )
         self.telemetry.export_connections(lambda: ({"open": 1}, {"headers": 1}))
         self.address = ""
         self._kept: bytes | None = None
@@ -76,6 +84,9 @@ class Exporter:
                 "shadow_worse_log10": {_SHADOW: -0.2},
                 "shadow_threshold_log10": {_SHADOW: 2.0},
                 "webhook_waiting": {("alarm.raised",): 0},
+                "remembered_rows": {(MODEL,): 40},
+                "remembered_bytes": {(MODEL,): 2000},
+                "remembered_oldest_timestamp_seconds": {(MODEL,): time.time() - 3600},
             },
         )
 
@@ -114,6 +125,7 @@ class Exporter:
         ):
             self.telemetry.observe_request(route, status, 0.004)
         self.telemetry.observe_batch(MODEL, rows=8, seconds=0.01, delays=[0.001, 0.002], waiting=3)
+        self.telemetry.count_inspection("memory")
         self.telemetry.count_labels(MODEL, "accepted", 3, [5.0, 60.0, 4000.0])
 
 

@@ -118,11 +118,11 @@ _SECONDS: Final = (
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 )  # fmt: skip
 # Each model has the following, so they are short: with 16 classes a model has 250 series.
-_BATCH_SECONDS: Final = (0.001, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5)
+_BATCH_SECONDS: Final = (0.001, 0.005, 0.025, 0.1, 0.5)
 _LAG_SECONDS: Final = (10.0, 600.0, 3600.0, 86400.0, 7 * 86400.0)
 _ROWS: Final = (1.0, 4.0, 16.0, 64.0, 256.0)
-_GAP_NATS: Final = (0.5, 1.0, 2.0, 4.0, 6.0, 8.0, 16.0)
-_TEMPERATURE: Final = (0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0)
+_GAP_NATS: Final = (1.0, 2.0, 4.0, 8.0, 16.0)
+_TEMPERATURE: Final = (0.5, 1.0, 1.5, 2.0, 3.0)
 # The bins of the ECE, so that the two can be compared.
 _CONFIDENCE: Final = tuple(round(bin_ / 15, 6) for bin_ in range(1, 16))
 

@@ -58,8 +58,10 @@ def test_bodies_are_described(shared_world: World) -> None:
         "multipart/form-data",
     }
     labels = paths["/v1/models/{model}/labels"]["post"]["requestBody"]["content"]
-    of_receipts, of_rows = labels["application/json"]["schema"]["anyOf"]
+    of_receipts, of_ids, of_pairs, of_rows = labels["application/json"]["schema"]["anyOf"]
     assert set(of_receipts["properties"]) == {"prediction_ids", "labels"}
+    assert set(of_ids["properties"]) == {"ids", "labels"}
+    assert set(of_pairs["properties"]["labels"]["items"]["properties"]) == {"id", "label"}
     row = of_rows["properties"]["rows"]["items"]
     assert set(row["properties"]) == {"id", "logits", "label", "group"}
 

@@ -44,6 +44,9 @@ def use(world: World, model: str) -> list[str]:
     logits, labels = rows(7, 20)
     world.upload(overconfident(), "?name=may", model)
     *_, ids = world.predict(logits, model)
+    world.predict_with_ids(logits, [f"{model} {i}" for i in range(len(logits))], model)
+    assert world.plane.services.memory is not None
+    assert world.plane.services.memory.flush()
     assert world.label(ids[:10], labels[:10].tolist(), model).json()["accepted"] == 10
     row = {"id": "a", "logits": [1, 2, 3], "label": 1}
     path = f"/v1/models/{model}/labels"
