@@ -19,7 +19,7 @@ from trueprob_trainer.errors import BadInput
 
 @dataclass(frozen=True)
 class Ranks:
-    """The number of this process, and how many there are."""
+    """The processes that train together, and the number of the present one."""
 
     rank: int = 0
     world: int = 1
